@@ -1,0 +1,5 @@
+//! As written -> every problem found -> [`Settings`].
+
+mod settings;
+
+pub use settings::{Address, CommandLine, Limits, Probe, ProbeKind, Runtime, Service, Settings};

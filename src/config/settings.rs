@@ -1,0 +1,138 @@
+//! What the rest of the daemon works with: checked, complete, nothing optional that has a default.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::Slot;
+use crate::{decide, judge};
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where timelines, locks, keys and captured output lie.
+    pub state_dir: PathBuf,
+    /// The socket for the verbs.
+    pub control_socket: PathBuf,
+    /// The services, by name.
+    pub services: BTreeMap<String, Service>,
+}
+
+/// One logical MCP server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Its name, as in `[service.NAME]`.
+    pub name: String,
+    /// Its public address.
+    pub listen: SocketAddr,
+    /// The path of its MCP endpoint, such as `/mcp`.
+    pub path: String,
+    /// Values of `Host` that are served, without port; `*` serves all.
+    pub hosts: BTreeSet<String>,
+    /// Values of `Origin` that are served besides requests without one; `*` serves all.
+    pub origins: BTreeSet<String>,
+    /// How its releases run.
+    pub runtime: Runtime,
+    /// Where they run. At least two.
+    pub slots: BTreeMap<Slot, Address>,
+    /// How they are probed.
+    pub probe: Probe,
+    /// What the judge holds them to.
+    pub judge: judge::Limits,
+    /// How the daemon decides.
+    pub policy: decide::Policy,
+    /// What the proxy allows.
+    pub limits: Limits,
+}
+
+/// How a release runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Runtime {
+    /// The daemon starts it, watches it, starts it again and stops it.
+    Command(CommandLine),
+    /// Somebody else runs it; it is only watched and switched.
+    External,
+}
+
+/// A command of which `{version}`, `{artifact}`, `{slot}` and `{port}` are filled in at the start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandLine {
+    /// The program and its arguments; never empty.
+    pub argv: Vec<String>,
+    /// Its environment, besides the daemon's `PATH` and what the deploy sets.
+    pub env: BTreeMap<String, String>,
+    /// Its working directory.
+    pub dir: Option<PathBuf>,
+    /// How long it may take to end after SIGTERM, before SIGKILL.
+    pub stop: Duration,
+}
+
+/// Where a slot listens.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// How a release is probed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// What is asked.
+    pub kind: ProbeKind,
+    /// How often, while all is well.
+    pub every: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Good answers in a row before a new release is ready.
+    pub ready: u32,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProbeKind {
+    /// `server/discover`, or `initialize` and `tools/list`: whichever the server speaks.
+    Mcp,
+    /// A GET request.
+    Http {
+        /// Its path.
+        path: String,
+        /// The status it must have.
+        status: u16,
+        /// A field of the JSON answer, as a pointer such as `/status`, and its value as text.
+        field: Option<(String, String)>,
+    },
+    /// A connection.
+    Tcp,
+    /// A command that exits with 0; `{port}`, `{slot}` and `{version}` are filled in.
+    Command(Vec<String>),
+}
+
+/// What the proxy allows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// A request without its answer counts as bad after this.
+    pub deadline: Duration,
+    /// A request counts as slow after this; only with a latency objective.
+    pub slow: Option<Duration>,
+    /// Connections at once.
+    pub connections: usize,
+    /// Bytes of a request's body.
+    pub body: u64,
+    /// Sessions at once.
+    pub sessions: usize,
+    /// A session that is silent for this long is forgotten.
+    pub session_idle: Duration,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What the daemon and the verbs say to each other: JSON lines on a unix socket.
+//!
+//! A client connects, writes one [`Request`] as one line, and reads [`Response`] lines until the
+//! daemon closes. The kernel tells who the client is; nothing in the request does.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Counts, Entry, Evidence, Number};
+
+/// What a verb asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Bring a new release. With `wait`, entries follow until it is accepted, failed or rolled back.
+    Deploy {
+        /// The service.
+        service: String,
+        /// What to call the release.
+        version: String,
+        /// What it runs from.
+        #[serde(default)]
+        artifact: Option<String>,
+        /// Settings for its environment.
+        #[serde(default)]
+        set: BTreeMap<String, String>,
+        /// Where to run it.
+        #[serde(default)]
+        slot: Option<String>,
+        /// On a breach page and hold; never go back.
+        #[serde(default)]
+        freeze: bool,
+        /// Past the guards that say so.
+        #[serde(default)]
+        force: bool,
+        /// Follow to the end.
+        #[serde(default)]
+        wait: bool,
+    },
+    /// Go back to the previous release; entries follow to the end.
+    Rollback {
+        /// The service.
+        service: String,
+        /// Without a drain.
+        cut: bool,
+        /// Why.
+        because: String,
+        /// Follow to the end.
+        #[serde(default)]
+        wait: bool,
+    },
+    /// Hands off.
+    Hold {
+        /// The service.
+        service: String,
+        /// Why.
+        because: String,
+    },
+    /// The daemon may act again.
+    Resume {
+        /// The service.
+        service: String,
+        /// Why.
+        because: String,
+    },
+    /// How things stand.
+    Status {
+        /// One service; all by default.
+        #[serde(default)]
+        service: Option<String>,
+    },
+    /// The timeline of one deploy.
+    Timeline {
+        /// The service.
+        service: String,
+        /// The deploy; the newest by default.
+        #[serde(default)]
+        deploy: Option<Number>,
+        /// Go on as entries are written.
+        #[serde(default)]
+        follow: bool,
+    },
+}
+
+/// One line of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Response {
+    /// The command was taken and written down.
+    Accepted {
+        /// The deploy it belongs to.
+        deploy: Number,
+        /// The reason in the timeline.
+        because: String,
+    },
+    /// The command changed nothing.
+    Refused {
+        /// The kind, for the exit code.
+        code: Code,
+        /// Why.
+        because: String,
+    },
+    /// A line of the timeline.
+    Entry(Box<Entry>),
+    /// How one service stands.
+    Status(Box<Status>),
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// Something else has to end first.
+    Busy,
+    /// A guard stands against it, or it makes no sense now.
+    Refused,
+    /// There is no such service or deploy.
+    Unknown,
+    /// The daemon can not do it: its disk is full, or the like.
+    Failed,
+    /// The request was not understood.
+    Malformed,
+}
+
+/// How one service stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its name.
+    pub service: String,
+    /// Its public address.
+    pub listen: String,
+    /// `act` or `observe`.
+    pub mode: String,
+    /// The newest deploy.
+    pub deploy: Number,
+    /// The phase in one word.
+    pub phase: String,
+    /// What it waits for.
+    pub waits_for: String,
+    /// Seconds in this phase.
+    pub since_s: f64,
+    /// Seconds until the phase's deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_s: Option<f64>,
+    /// The hold on it, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
+    /// Version of the active release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<String>,
+    /// Version of the warm release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<String>,
+    /// The releases that run.
+    pub releases: Vec<ReleaseStatus>,
+    /// The promise of the service: the availability objective, 0 to 1.
+    pub objective: f64,
+    /// How far the evidence against the active release has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// What the judge says, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// Bad requests that the objective still allows, of those of the last hour.
+    pub budget_left: f64,
+    /// Releases that were rolled back and need `--force`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<String>,
+    /// What keeps the daemon from deciding, such as a full disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// How one release stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseStatus {
+    /// Its version.
+    pub version: String,
+    /// The deploy that brought it.
+    pub number: Number,
+    /// Where it runs.
+    pub slot: String,
+    /// `active`, `warm`, `starting` or `leaving`.
+    pub role: String,
+    /// What the last probe said.
+    pub probe: String,
+    /// Live sessions of both eras.
+    pub sessions: u64,
+    /// Open requests.
+    pub in_flight: u64,
+    /// Requests a second, over the last ten seconds.
+    pub rate: f64,
+    /// Share of bad requests over the last minute, 0 to 1.
+    pub error_rate: f64,
+    /// Every request since the daemon started.
+    pub counts: Counts,
+}

@@ -1,0 +1,267 @@
+//! Where a service stands. Each variant holds what only that phase needs.
+
+use std::fmt;
+
+use crate::model::{Effect, Guard, Load, Moment, Number, Release, Severity, Strategy, Verdict};
+
+/// Where a service stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Phase {
+    /// Nothing was ever deployed.
+    Empty,
+    /// One release has the traffic and nothing is on trial.
+    Steady {
+        /// It has the traffic.
+        active: Release,
+        /// The release before it, still running.
+        warm: Option<Release>,
+    },
+    /// A new release starts and has to prove itself ready; the traffic stays where it is.
+    Starting {
+        /// It has the traffic.
+        active: Option<Release>,
+        /// It starts.
+        new: Release,
+        /// When to give up.
+        until: Moment,
+    },
+    /// The proxy was told to give the new release the traffic and has not yet said that it did.
+    Promoting {
+        /// It loses the traffic.
+        from: Option<Release>,
+        /// It gets the traffic.
+        to: Release,
+        /// When to ask again.
+        until: Moment,
+        /// How often the proxy was asked.
+        tries: u32,
+    },
+    /// A new release has the traffic and is on trial.
+    Baking {
+        /// It has the traffic.
+        active: Release,
+        /// It can take the traffic back at any moment.
+        warm: Option<Release>,
+        /// When the trial ends.
+        until: Moment,
+        /// What keeps a verdict from becoming a rollback.
+        blocked: Option<Guard>,
+    },
+    /// The release has to go, and the previous one is asked whether it can take over.
+    Confirming(Breach),
+    /// The previous release did not answer and is started again.
+    Reviving(Breach),
+    /// The proxy was told to take the traffic back and has not yet said that it did.
+    Returning(Return),
+    /// New work goes to the previous release; work in flight on the bad one may finish.
+    Emptying(Return),
+    /// The bad release has nothing in flight; the previous one has to keep the promise again.
+    Recovering {
+        /// It has the traffic.
+        active: Release,
+        /// It is stopped at the end.
+        bad: Release,
+        /// When to stop waiting.
+        until: Moment,
+    },
+}
+
+/// A rollback that waits for its target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Breach {
+    /// It has to go.
+    pub bad: Release,
+    /// It takes over.
+    pub warm: Release,
+    /// What was found; `None` when a person ordered the rollback.
+    pub verdict: Option<Verdict>,
+    /// What the release carried when it was found.
+    pub load: Load,
+    /// The strategy that a person ordered.
+    pub ordered: Option<Strategy>,
+    /// When the two minutes end.
+    pub latest: Moment,
+    /// When to stop waiting for the target.
+    pub until: Moment,
+}
+
+/// Traffic on its way back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Return {
+    /// It loses the traffic.
+    pub bad: Release,
+    /// It gets the traffic.
+    pub to: Release,
+    /// How.
+    pub strategy: Strategy,
+    /// When a drain ends.
+    pub drained_by: Moment,
+    /// When to ask again.
+    pub until: Moment,
+    /// How often the proxy was asked.
+    pub tries: u32,
+}
+
+impl Phase {
+    /// What the world has to be told when the phase begins, and again after a restart.
+    pub fn effects(&self) -> Vec<Effect> {
+        match self.clone() {
+            Self::Empty => Vec::new(),
+            Self::Steady { active, warm } | Self::Baking { active, warm, .. } => {
+                let kept = std::iter::once(active.clone()).chain(warm).map(Effect::Keep);
+                kept.chain([Effect::Route(active)]).collect()
+            }
+            Self::Starting { active, new, .. } => {
+                let kept =
+                    active.into_iter().flat_map(|it| [Effect::Keep(it.clone()), Effect::Route(it)]);
+                kept.chain([Effect::Start(new)]).collect()
+            }
+            Self::Promoting { from, to, .. } => {
+                let kept = from.into_iter().map(Effect::Keep);
+                kept.chain([Effect::Keep(to.clone()), Effect::Route(to)]).collect()
+            }
+            Self::Confirming(Breach { bad, warm, .. }) => {
+                let kept =
+                    [Effect::Keep(bad.clone()), Effect::Route(bad), Effect::Keep(warm.clone())];
+                kept.into_iter().chain([Effect::Probe(warm)]).collect()
+            }
+            Self::Reviving(Breach { bad, warm, .. }) => {
+                vec![Effect::Keep(bad.clone()), Effect::Route(bad), Effect::Start(warm)]
+            }
+            Self::Returning(back) | Self::Emptying(back) => {
+                let leave = match back.strategy {
+                    Strategy::Drain => Effect::Drain(back.bad, back.drained_by),
+                    Strategy::Cut => Effect::Cut(back.bad),
+                };
+                vec![Effect::Keep(back.to.clone()), Effect::Route(back.to), leave]
+            }
+            Self::Recovering { active, .. } => {
+                vec![Effect::Keep(active.clone()), Effect::Route(active)]
+            }
+        }
+    }
+
+    /// The release that has the traffic, as far as is confirmed.
+    pub fn active(&self) -> Option<&Release> {
+        match self {
+            Self::Empty => None,
+            Self::Steady { active, .. }
+            | Self::Baking { active, .. }
+            | Self::Recovering { active, .. } => Some(active),
+            Self::Starting { active, .. } | Self::Promoting { from: active, .. } => active.as_ref(),
+            Self::Confirming(breach) | Self::Reviving(breach) => Some(&breach.bad),
+            Self::Returning(back) => Some(&back.bad),
+            Self::Emptying(back) => Some(&back.to),
+        }
+    }
+
+    /// The release that is kept running beside the active one and could take over.
+    pub fn warm(&self) -> Option<&Release> {
+        match self {
+            Self::Steady { warm, .. } | Self::Baking { warm, .. } => warm.as_ref(),
+            Self::Confirming(breach) | Self::Reviving(breach) => Some(&breach.warm),
+            Self::Promoting { from, .. } => from.as_ref(),
+            Self::Returning(back) => Some(&back.to),
+            Self::Empty | Self::Starting { .. } | Self::Emptying(_) | Self::Recovering { .. } => {
+                None
+            }
+        }
+    }
+
+    /// Every release that must not be stopped.
+    pub fn needed(&self) -> Vec<&Release> {
+        let other = match self {
+            Self::Starting { new, .. } => Some(new),
+            Self::Promoting { to, .. } => Some(to),
+            Self::Emptying(back) => Some(&back.bad),
+            Self::Recovering { bad, .. } => Some(bad),
+            Self::Empty
+            | Self::Steady { .. }
+            | Self::Baking { .. }
+            | Self::Confirming(_)
+            | Self::Reviving(_)
+            | Self::Returning(_) => None,
+        };
+        [self.active(), self.warm(), other].into_iter().flatten().collect()
+    }
+
+    /// The release with this number, if the phase still knows it.
+    pub fn release(&self, number: Number) -> Option<&Release> {
+        self.needed().into_iter().find(|release| release.number == number)
+    }
+
+    /// When to send [`crate::model::Event::Due`].
+    pub fn deadline(&self) -> Option<Moment> {
+        match self {
+            Self::Empty | Self::Steady { .. } | Self::Baking { blocked: Some(_), .. } => None,
+            Self::Starting { until, .. }
+            | Self::Promoting { until, .. }
+            | Self::Baking { until, .. }
+            | Self::Recovering { until, .. } => Some(*until),
+            Self::Confirming(breach) | Self::Reviving(breach) => Some(breach.until),
+            Self::Returning(back) | Self::Emptying(back) => Some(back.until),
+        }
+    }
+
+    /// Moves every deadline by the time that nobody watched.
+    pub(super) fn rebase(&mut self, shift: std::time::Duration) {
+        match self {
+            Self::Empty | Self::Steady { .. } => (),
+            Self::Starting { until, .. }
+            | Self::Promoting { until, .. }
+            | Self::Baking { until, .. }
+            | Self::Recovering { until, .. } => *until = *until + shift,
+            Self::Confirming(breach) | Self::Reviving(breach) => {
+                breach.until = breach.until + shift
+            }
+            Self::Returning(back) | Self::Emptying(back) => back.until = back.until + shift,
+        }
+    }
+
+    /// The phase in one word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Steady { .. } => "steady",
+            Self::Starting { .. } => "starting",
+            Self::Promoting { .. } => "promoting",
+            Self::Baking { .. } => "baking",
+            Self::Confirming(_) => "confirming",
+            Self::Reviving(_) => "reviving",
+            Self::Returning(_) => "returning",
+            Self::Emptying(_) => "emptying",
+            Self::Recovering { .. } => "recovering",
+        }
+    }
+}
+
+impl Breach {
+    /// How bad it is. A rollback that a person ordered counts as degraded.
+    pub(super) fn severity(&self) -> Severity {
+        match self.verdict.as_ref().map(|verdict| verdict.finding) {
+            Some(crate::model::Finding::Breach(severity)) => severity,
+            _ => Severity::Degraded,
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    /// What the service waits for, in words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("waits for a first deploy"),
+            Self::Steady { .. } => f.write_str("nothing on trial"),
+            Self::Starting { new, .. } => write!(f, "waits for {new} to become ready"),
+            Self::Promoting { to, .. } => write!(f, "waits for the proxy to route to {to}"),
+            Self::Baking { active, blocked: None, .. } => write!(f, "watches {active}"),
+            Self::Baking { active, blocked: Some(guard), .. } => {
+                write!(f, "{active} is in breach; no rollback: {guard}")
+            }
+            Self::Confirming(breach) => write!(f, "asks {} whether it can take over", breach.warm),
+            Self::Reviving(breach) => write!(f, "waits for {} to start again", breach.warm),
+            Self::Returning(back) => write!(f, "waits for the proxy to route to {}", back.to),
+            Self::Emptying(back) => write!(f, "waits for {} to finish its requests", back.bad),
+            Self::Recovering { active, .. } => write!(f, "waits for {active} to keep the promise"),
+        }
+    }
+}

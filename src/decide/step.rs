@@ -1,0 +1,293 @@
+//! What the world tells, and what follows from it.
+
+use crate::model::{
+    Decision, Effect, Event, Fact, Finding, Guard, Load, Moment, Readiness, Reply, Strategy, Toll,
+    Verdict,
+};
+
+use super::{Breach, Phase, Return, Watch, strategy};
+
+impl Watch {
+    /// What an event leads to. An event that means nothing here, or answers an older ticket,
+    /// leads to nothing.
+    pub fn step(&self, now: Moment, event: &Event) -> Option<Decision> {
+        match event {
+            Event::Judged(verdict, load) => self.judged(now, verdict, load),
+            Event::Ready(ticket, ready) if *ticket == self.ticket => self.ready(now, ready),
+            Event::NotReady(ticket, why) if *ticket == self.ticket => self.not_ready(now, why),
+            Event::Probed(ticket, reply) if *ticket == self.ticket => self.probed(now, reply),
+            Event::Routed(ticket) if *ticket == self.ticket => self.routed(now),
+            Event::Emptied(ticket, toll) if *ticket == self.ticket => self.emptied(now, *toll),
+            Event::Recovered(number, because) => match &self.phase {
+                Phase::Recovering { active, .. } if active.number == *number => {
+                    let because = format!("{active} keeps the promise again: {because}");
+                    Some(self.decide(now, Fact::Recovered, because))
+                }
+                _ => None,
+            },
+            Event::Due if self.deadline().is_some_and(|due| due <= now) => self.due(now),
+            _ => None,
+        }
+    }
+
+    fn judged(&self, now: Moment, verdict: &Verdict, load: &Load) -> Option<Decision> {
+        match &self.phase {
+            Phase::Baking { active, until, blocked, .. } if active.number == verdict.release => {
+                match (verdict.finding, blocked) {
+                    (Finding::Breach(_) | Finding::SharedOutage, _) => {
+                        self.breached(now, verdict, load, *blocked)
+                    }
+                    (Finding::Healthy | Finding::Undecided, Some(guard)) => {
+                        let because = format!("{guard}: the breach is over: {}", verdict.because);
+                        Some(self.decide(now, Fact::Cleared, because))
+                    }
+                    (finding, None) if *until <= now && !self.held() => {
+                        Some(self.accept(now, finding == Finding::Healthy, &verdict.because))
+                    }
+                    _ => None,
+                }
+            }
+            Phase::Emptying(back @ Return { strategy: Strategy::Drain, .. })
+                if back.bad.number == verdict.release =>
+            {
+                self.rejudged(now, back, verdict, load)
+            }
+            _ => None,
+        }
+    }
+
+    /// A verdict against the release on trial meets the guards, the gravest first.
+    fn breached(
+        &self,
+        now: Moment,
+        verdict: &Verdict,
+        load: &Load,
+        blocked: Option<Guard>,
+    ) -> Option<Decision> {
+        let Phase::Baking { active, warm, .. } = &self.phase else { return None };
+        let because = format!("{active} is {}: {}", verdict.finding, verdict.because);
+        match self.guard(now, verdict, warm.is_some()) {
+            Some(guard) if blocked == Some(guard) => None,
+            Some(guard) => {
+                let because = format!("{because}; no rollback: {guard}");
+                let verdict = verdict.clone();
+                let page = Effect::Page(because.clone());
+                let mut decision = self.decide(now, Fact::Blocked { guard, verdict }, because);
+                if guard != Guard::Observe {
+                    decision.then.push(page);
+                }
+                Some(decision)
+            }
+            None => {
+                let fact =
+                    Fact::Detected { verdict: Some(verdict.clone()), load: *load, order: None };
+                Some(self.decide(now, fact, because))
+            }
+        }
+    }
+
+    fn guard(&self, now: Moment, verdict: &Verdict, warm: bool) -> Option<Guard> {
+        let guards = [
+            (verdict.finding == Finding::SharedOutage, Guard::SharedOutage),
+            (!warm, Guard::NoWarm),
+            (self.frozen, Guard::Freeze),
+            (self.held(), Guard::Hold),
+            (self.policy.observe, Guard::Observe),
+            (self.policy.rollbacks_per_day <= self.rollbacks_today(now), Guard::Limit),
+        ];
+        guards.into_iter().find_map(|(stands, guard)| stands.then_some(guard))
+    }
+
+    /// A drain may become a cut, never the reverse.
+    fn rejudged(
+        &self,
+        now: Moment,
+        back: &Return,
+        verdict: &Verdict,
+        load: &Load,
+    ) -> Option<Decision> {
+        if !matches!(verdict.finding, Finding::Breach(_)) {
+            return None;
+        }
+        let left = back.drained_by.since(now);
+        let choice = strategy::choose(verdict, load, left, self.policy.session_cost);
+        (choice.strategy == Strategy::Cut).then(|| {
+            let because = format!("{} is {} now: {}", back.bad, verdict.finding, choice.because);
+            self.decide(now, Fact::Escalated, because)
+        })
+    }
+
+    fn ready(&self, now: Moment, ready: &Readiness) -> Option<Decision> {
+        match &self.phase {
+            Phase::Starting { active, new, .. } => {
+                let dropped: Vec<_> = match (&ready.new, active) {
+                    (Some(contract), Some(_)) => {
+                        ready.in_use.difference(&contract.protocols).cloned().collect()
+                    }
+                    _ => Vec::new(),
+                };
+                if !dropped.is_empty() && !self.forced {
+                    let dropped = dropped.join(", ");
+                    let because = format!(
+                        "{new} does not speak {dropped}, which live sessions use; --force deploys it"
+                    );
+                    return Some(self.decide(now, Fact::Failed, because));
+                }
+                let because = format!("{new} is ready{}", compared(ready));
+                Some(self.decide(now, Fact::Ready { contract: ready.new.clone() }, because))
+            }
+            Phase::Reviving(breach) => Some(self.go_back(now, breach, "runs again and answers")),
+            _ => None,
+        }
+    }
+
+    fn not_ready(&self, now: Moment, why: &str) -> Option<Decision> {
+        match &self.phase {
+            Phase::Starting { active, new, .. } => {
+                let stays = match active {
+                    Some(active) => format!("{active} kept the traffic"),
+                    None => "nothing has the traffic".to_owned(),
+                };
+                let because = format!("{new} never became ready: {why}; {stays}");
+                Some(self.decide(now, Fact::Failed, because))
+            }
+            Phase::Reviving(breach) => {
+                let (bad, warm) = (&breach.bad, &breach.warm);
+                let because = format!(
+                    "{warm} does not answer and does not start: {why}; the traffic stays on {bad}"
+                );
+                let page = Effect::Page(because.clone());
+                let mut decision = self.decide(now, Fact::Abandoned, because);
+                decision.then.push(page);
+                Some(decision)
+            }
+            _ => None,
+        }
+    }
+
+    fn probed(&self, now: Moment, reply: &Reply) -> Option<Decision> {
+        let Phase::Confirming(breach) = &self.phase else { return None };
+        match reply {
+            Reply::Ok => Some(self.go_back(now, breach, "answers")),
+            Reply::Late | Reply::Refused | Reply::Wrong(_) => {
+                let because =
+                    format!("{} does not answer ({reply}), it is started again", breach.warm);
+                Some(self.decide(now, Fact::Reviving, because))
+            }
+        }
+    }
+
+    fn go_back(&self, now: Moment, breach: &Breach, fit: &str) -> Decision {
+        let chosen = match (&breach.ordered, &breach.verdict) {
+            (Some(Strategy::Cut), _) => (Strategy::Cut, "a cut was ordered".to_owned()),
+            (Some(Strategy::Drain), _) | (None, None) => {
+                (Strategy::Drain, "no cut was ordered".to_owned())
+            }
+            (None, Some(verdict)) => {
+                let choice = strategy::choose(
+                    verdict,
+                    &breach.load,
+                    self.policy.drain,
+                    self.policy.session_cost,
+                );
+                (choice.strategy, choice.because)
+            }
+        };
+        let (strategy, why) = chosen;
+        let because = format!("{} {fit}; {strategy}: {why}", breach.warm);
+        self.decide(now, breach.decided(strategy), because)
+    }
+
+    fn routed(&self, now: Moment) -> Option<Decision> {
+        match &self.phase {
+            Phase::Promoting { from, to, .. } => {
+                let warm = from.as_ref().map(|from| format!(", {from} stays warm"));
+                let because = format!("{to} has the traffic{}", warm.unwrap_or_default());
+                Some(self.decide(now, Fact::Switched { to: to.number }, because))
+            }
+            Phase::Returning(back) => {
+                let because = format!("{} has the traffic", back.to);
+                Some(self.decide(now, Fact::Switched { to: back.to.number }, because))
+            }
+            _ => None,
+        }
+    }
+
+    fn emptied(&self, now: Moment, toll: Toll) -> Option<Decision> {
+        let Phase::Emptying(back) = &self.phase else { return None };
+        let Toll { answered, ended, streams } = toll;
+        let because = format!(
+            "{} has nothing in flight: {answered} open requests answered by us, {streams} streams \
+             closed, {ended} sessions ended",
+            back.bad
+        );
+        let fact = match back.strategy {
+            Strategy::Drain => Fact::Drained { toll },
+            Strategy::Cut => Fact::Cut { toll },
+        };
+        Some(self.decide(now, fact, because))
+    }
+
+    fn accept(&self, now: Moment, verified: bool, tally: &str) -> Decision {
+        let minutes = self.policy.bake.as_secs_f64() / 60.0;
+        let how = if verified { "accepted" } else { "accepted (unverified), too little evidence" };
+        let because = format!("{how} after {minutes:.1} min: {tally}");
+        self.decide(now, Fact::Accepted { verified }, because)
+    }
+
+    fn due(&self, now: Moment) -> Option<Decision> {
+        match &self.phase {
+            Phase::Starting { .. } | Phase::Reviving(_) => {
+                let limit = self.policy.start.as_secs();
+                self.not_ready(now, &format!("not ready within {limit} s"))
+            }
+            Phase::Confirming(_) => self.probed(now, &Reply::Late),
+            Phase::Promoting { tries, .. } => Some(self.ask_again(now, *tries)),
+            Phase::Returning(back) => Some(self.ask_again(now, back.tries)),
+            Phase::Emptying(back) if back.strategy == Strategy::Drain => {
+                let because = format!("the drain of {} did not end in time", back.bad);
+                Some(self.decide(now, Fact::Escalated, because))
+            }
+            Phase::Emptying(back) => Some(self.ask_again(now, back.tries)),
+            Phase::Recovering { active, .. } => {
+                let because = format!("{active} has the traffic but does not keep the promise");
+                let page = Effect::Page(because.clone());
+                let mut decision = self.decide(now, Fact::Unrecovered, because);
+                decision.then.push(page);
+                Some(decision)
+            }
+            // The bake ends with the verdict of the next block.
+            Phase::Empty | Phase::Steady { .. } | Phase::Baking { .. } => None,
+        }
+    }
+
+    fn ask_again(&self, now: Moment, tries: u32) -> Decision {
+        let because = format!("no answer from the proxy, asked {tries} times");
+        let page = Effect::Page(because.clone());
+        let mut decision = self.decide(now, Fact::AskedAgain { tries }, because);
+        if tries == self.policy.tries {
+            decision.then.push(page);
+        }
+        decision
+    }
+}
+
+/// What the new release adds and drops, in a few words.
+fn compared(ready: &Readiness) -> String {
+    let (Some(new), Some(active)) = (&ready.new, &ready.active) else { return String::new() };
+    let missing = |what: &str, old: &std::collections::BTreeSet<String>, new: &_| {
+        let lost: Vec<_> = old.difference(new).map(String::as_str).collect();
+        (!lost.is_empty()).then(|| format!("; without {what} {}", lost.join(", ")))
+    };
+    let lost = [
+        missing("protocol", &active.protocols, &new.protocols),
+        missing("capability", &active.capabilities, &new.capabilities),
+        missing("tool", &active.tools, &new.tools),
+    ];
+    let versions = if active.server == new.server {
+        format!(": {}", new.server)
+    } else {
+        format!(": {} -> {}", active.server, new.server)
+    };
+    versions + &lost.into_iter().flatten().collect::<String>()
+}

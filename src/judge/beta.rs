@@ -1,0 +1,104 @@
+//! Bounds of a failure rate from counts, by the beta distribution.
+
+/// The rate that the true one exceeds with probability `1 - tail`: Jeffreys' posterior
+/// Beta(bad + 1/2, good + 1/2). Zero without requests.
+pub(super) fn lower(bad: u64, n: u64, tail: f64) -> f64 {
+    let bad = bad.min(n);
+    if bad == 0 {
+        return 0.0;
+    }
+    quantile(tail, real(bad) + 0.5, real(n - bad) + 0.5)
+}
+
+/// The rate that the true one stays below with confidence `1 - tail`: Clopper and Pearson (1934).
+/// One without requests.
+pub(super) fn upper(bad: u64, n: u64, tail: f64) -> f64 {
+    let bad = bad.min(n);
+    if bad == n {
+        return 1.0;
+    }
+    quantile(1.0 - tail, real(bad) + 1.0, real(n - bad))
+}
+
+/// Bisection: 60 halvings of the unit interval.
+fn quantile(p: f64, a: f64, b: f64) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..60 {
+        let middle = (low + high) / 2.0;
+        if cumulative(middle, a, b) < p {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    (low + high) / 2.0
+}
+
+/// The regularized incomplete beta function I_x(a, b), by its continued fraction
+/// (Abramowitz and Stegun 26.5.8, evaluated by Lentz's method).
+fn cumulative(x: f64, a: f64, b: f64) -> f64 {
+    if x <= 0.0 {
+        return 0.0;
+    }
+    if x >= 1.0 {
+        return 1.0;
+    }
+    if x > (a + 1.0) / (a + b + 2.0) {
+        return 1.0 - cumulative(1.0 - x, b, a);
+    }
+    let front =
+        libm::lgamma(a + b) - libm::lgamma(a) - libm::lgamma(b) + a * x.ln() + b * (1.0 - x).ln();
+    front.exp() * fraction(x, a, b) / a
+}
+
+fn fraction(x: f64, a: f64, b: f64) -> f64 {
+    const TINY: f64 = 1e-300;
+    const ROUNDS_MAX: u32 = 500;
+    let nonzero = |value: f64| if value.abs() < TINY { TINY } else { value };
+    let mut c = 1.0;
+    let mut d = 1.0 / nonzero(1.0 - (a + b) * x / (a + 1.0));
+    let mut result = d;
+    for round in 1..=ROUNDS_MAX {
+        let m = f64::from(round);
+        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
+        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
+        let mut step = 1.0;
+        for term in [even, odd] {
+            d = 1.0 / nonzero(1.0 + term * d);
+            c = nonzero(1.0 + term / c);
+            step = d * c;
+            result *= step;
+        }
+        if (step - 1.0).abs() < 1e-12 {
+            break;
+        }
+    }
+    result
+}
+
+fn real(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_tabled_values() {
+        // scipy.stats.beta.ppf
+        let cases = [
+            (lower(10, 10, 0.05), 0.829_227),
+            (lower(3, 10, 0.05), 0.117_329),
+            (lower(50, 1000, 0.05), 0.039_609),
+            (upper(0, 300, 0.05), 0.009_936),
+            (upper(2, 1000, 0.05), 0.006_282),
+            (upper(10, 10, 0.05), 1.0),
+            (lower(0, 10, 0.05), 0.0),
+            (lower(0, 0, 0.05), 0.0),
+        ];
+        for (index, (got, want)) in cases.into_iter().enumerate() {
+            assert!((got - want).abs() < 5e-5, "case {index}: {got}, not {want}");
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Requests against an objective: a one-sided e-process with an onset mixture and a burst cap.
+//!
+//! The null: each request is bad with probability at most `p0`, given the past, at any drifting
+//! rate. For an alternative `q > p0` the factor `(q/p0)^k ((1-q)/(1-p0))^(n-k)` of a block of `n`
+//! requests with `k` bad has expectation at most 1 under the null, so products of factors, sums of
+//! them over starting times with prior masses that sum to 1, and averages over several `q` are
+//! e-processes. By Ville's inequality the chance that one ever reaches `1/alpha` is at most
+//! `alpha`: once per trial, for every stopping rule.
+//! (Ville 1939; Robbins 1970; Shin, Ramdas and Rinaldo, "E-detectors".)
+//!
+//! Three changes keep that and make it fit for operation, because lowering a factor, or asking for
+//! more than the threshold, never breaks a bound from above. What a climb may gain is an allowance
+//! that grows with time and reaches the threshold only after the burst and two seconds more; up to
+//! one second of it can be saved, so that rare requests still count in full. No verdict comes
+//! before the climb has lasted for the burst. And a sum is bounded, so that old evidence is soon
+//! forgotten.
+
+use crate::model::Moment;
+
+use super::{BLOCK, Limits, beta};
+
+/// Half of the prior: the trouble was there from the first block.
+const MASS_FIRST: f64 = 0.5;
+/// Evidence above this says nothing more, and would take long to forget.
+const CEILING: f64 = 1e12;
+/// The alternative for "nearly everything fails", and the blocks that have to testify for it.
+const HARD: f64 = 0.99;
+const HARD_BLOCKS: u32 = 3;
+/// The allowance outlasts the burst by this many seconds.
+const MARGIN: f64 = 2.0;
+/// Prior weights of the alternatives, mildest first; the last one belongs to [`HARD`].
+const WEIGHTS: [f64; 8] = [0.30, 0.15, 0.15, 0.10, 0.10, 0.10, 0.05, 0.05];
+
+/// The evidence against one objective.
+#[derive(Debug, Clone)]
+pub struct Process {
+    p0: f64,
+    alpha: f64,
+    /// Prior mass of an onset in one of the blocks after the first.
+    mass_later: f64,
+    blocks: u64,
+    blocks_max: u64,
+    components: Vec<Component>,
+}
+
+/// One alternative: the failure rate is `q` since some onset.
+#[derive(Debug, Clone)]
+struct Component {
+    weight: f64,
+    /// What a bad request adds, and a good one, in nats.
+    bad: f64,
+    good: f64,
+    patience: Patience,
+    /// What the allowance grows by in a block, in nats; set when a climb begins.
+    cap: f64,
+    /// What the next block may gain, in nats.
+    allowance: f64,
+    /// Sum over onsets of prior mass times likelihood ratio.
+    sum: f64,
+    /// When the climb began, and the requests since.
+    since: Since,
+}
+
+/// How much of a climb one block may make, in blocks.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// Blocks before which there is no verdict.
+    blocks_min: u32,
+    /// Blocks in which the allowance grows to the threshold.
+    full: f64,
+    /// Blocks whose allowance can be saved.
+    saved: f64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Since {
+    onset: Moment,
+    blocks: u32,
+    n: u64,
+    bad: u64,
+}
+
+impl Process {
+    /// Evidence against "at most `p0` of the requests are bad", with `alpha` for a false alarm.
+    pub fn new(p0: f64, alpha: f64, limits: &Limits) -> Self {
+        let blocks_max = count(limits.bake.as_secs_f64() / BLOCK.as_secs_f64());
+        let second = 1.0 / BLOCK.as_secs_f64();
+        let burst = limits.burst.as_secs_f64();
+        let patience = Patience {
+            blocks_min: u32::try_from(count((burst * second).ceil())).unwrap_or(u32::MAX),
+            full: (burst + MARGIN) * second,
+            saved: second,
+        };
+        Self::with(p0, alpha, limits.min_effect, patience, blocks_max)
+    }
+
+    fn with(p0: f64, alpha: f64, min_effect: f64, patience: Patience, blocks_max: u64) -> Self {
+        let rates = grid(p0, min_effect);
+        let weights = weights(rates.len());
+        let components = rates
+            .iter()
+            .zip(weights)
+            .map(|(&q, weight)| Component {
+                weight,
+                bad: (q / p0).ln(),
+                good: ((1.0 - q) / (1.0 - p0)).ln(),
+                patience: if q == HARD { Patience::hard(patience) } else { patience },
+                cap: 0.0,
+                allowance: 0.0,
+                sum: 0.0,
+                since: Since::default(),
+            })
+            .collect();
+        let later = blocks_max.saturating_sub(1).max(1);
+        let mass_later = (1.0 - MASS_FIRST) / real(later);
+        Self { p0, alpha, mass_later, blocks: 0, blocks_max, components }
+    }
+
+    /// Takes in one block, begun at `start`: `n` requests, `bad` of them bad.
+    pub fn update(&mut self, start: Moment, n: u64, bad: u64) {
+        let bad = bad.min(n);
+        let mass = self.mass();
+        self.blocks += 1;
+        for component in &mut self.components {
+            component.update(start, mass, self.alpha, n, bad);
+        }
+    }
+
+    /// Drops what was gathered. Always allowed: it only lowers the evidence.
+    pub fn forget(&mut self) {
+        for component in &mut self.components {
+            component.sum = 0.0;
+            component.since = Since::default();
+        }
+    }
+
+    /// The e-value now.
+    pub fn e(&self) -> f64 {
+        self.components.iter().map(|component| component.weight * component.sum).sum()
+    }
+
+    /// The e-value that makes a verdict.
+    pub fn threshold(&self) -> f64 {
+        1.0 / self.alpha
+    }
+
+    /// Whether the evidence is enough, now.
+    pub fn tripped(&self) -> bool {
+        let patient = self.leading().is_some_and(|it| it.patience.blocks_min <= it.since.blocks);
+        patient && self.e() >= self.threshold()
+    }
+
+    /// When the trouble began: where the leading alternative last started from its prior.
+    pub fn onset(&self) -> Moment {
+        self.since().onset
+    }
+
+    /// Lower 5 % bound of the failure rate since the onset.
+    pub fn failing(&self) -> f64 {
+        let Since { n, bad, .. } = self.since();
+        beta::lower(bad, n, 0.05)
+    }
+
+    /// Requests a second since the onset.
+    pub fn rate(&self, now: Moment) -> f64 {
+        let Since { n, onset, .. } = self.since();
+        real(n) / now.since(onset).max(BLOCK).as_secs_f64()
+    }
+
+    /// The arithmetic, in words.
+    pub fn because(&self, objective: &str) -> String {
+        let Since { n, bad, .. } = self.since();
+        format!(
+            "{objective}: {bad} of {n} requests bad since the onset ({:.1} %, allowed {} %), \
+             evidence {:.0} (limit {:.0})",
+            100.0 * real(bad) / real(n.max(1)),
+            trim(100.0 * self.p0),
+            self.e().min(CEILING),
+            self.threshold(),
+        )
+    }
+
+    fn mass(&self) -> f64 {
+        if self.blocks == 0 {
+            MASS_FIRST
+        } else if self.blocks < self.blocks_max {
+            self.mass_later
+        } else {
+            0.0
+        }
+    }
+
+    fn since(&self) -> Since {
+        self.leading().map(|component| component.since).unwrap_or_default()
+    }
+
+    fn leading(&self) -> Option<&Component> {
+        self.components.iter().max_by(|a, b| (a.weight * a.sum).total_cmp(&(b.weight * b.sum)))
+    }
+}
+
+impl Patience {
+    /// "Nearly everything fails" needs no more than a few blocks.
+    fn hard(usual: Self) -> Self {
+        let blocks_min = HARD_BLOCKS.min(usual.blocks_min);
+        Self { blocks_min, full: f64::from(HARD_BLOCKS).min(usual.full), saved: 1.0 }
+    }
+}
+
+impl Component {
+    fn update(&mut self, start: Moment, mass: f64, alpha: f64, n: u64, bad: u64) {
+        // Where new mass outweighs what is left of the old, a climb can only begin now. The cap
+        // looks at the past alone, so the bound on false alarms holds for it.
+        if self.sum <= mass {
+            self.since = Since { onset: start, ..Since::default() };
+            let from = (self.weight * (self.sum + mass)).max(f64::MIN_POSITIVE);
+            self.cap = ((1.0 / alpha).ln() - from.ln()) / self.patience.full;
+            self.allowance = self.patience.saved * self.cap;
+        }
+        self.since.blocks = self.since.blocks.saturating_add(1);
+        self.since.n += n;
+        self.since.bad += bad;
+        let gain = real(bad) * self.bad + real(n - bad) * self.good;
+        let gain = gain.min(self.allowance);
+        self.allowance =
+            (self.allowance - gain.max(0.0) + self.cap).min(self.patience.saved * self.cap);
+        self.sum = ((self.sum + mass) * gain.exp()).min(CEILING);
+    }
+}
+
+/// The alternatives: doubling from the smallest rate worth a rollback, and "nearly everything".
+fn grid(p0: f64, min_effect: f64) -> Vec<f64> {
+    let mut rates = Vec::new();
+    let mut q = p0 * min_effect;
+    while q < 0.9 && rates.len() < 24 {
+        rates.push(q);
+        q *= 2.0;
+    }
+    rates.push(HARD);
+    rates
+}
+
+fn weights(count: usize) -> Vec<f64> {
+    let milder = count.saturating_sub(1);
+    let mut weights: Vec<f64> =
+        WEIGHTS.into_iter().take(7).chain(std::iter::repeat(0.05)).take(milder).collect();
+    weights.push(0.05);
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / sum).collect()
+}
+
+fn trim(percent: f64) -> String {
+    let text = format!("{percent:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn real(count: u64) -> f64 {
+    count as f64
+}
+
+fn count(real: f64) -> u64 {
+    real.max(1.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The vectors were made with blocks of one second and a cap for each.
+    const ONE_SECOND: Patience = Patience { blocks_min: 1, full: 5.0, saved: 1.0 };
+    /// A burst of five seconds in blocks of 250 ms.
+    const PATIENCE: Patience = Patience { blocks_min: 20, full: 28.0, saved: 4.0 };
+
+    /// `n, bad` of each block, and the e-value after it, from an independent implementation.
+    const VECTORS: &[(&str, &[(u64, u64, f64)])] = &[
+        (
+            "nothing works, 10 requests a block",
+            &[
+                (10, 10, 4.025_499_502_371_796),
+                (10, 10, 50.632_291_510_450_51),
+                (10, 10, 1_145.885_700_077_593_4),
+                (10, 10, 35_205.349_992_571_65),
+            ],
+        ),
+        (
+            "30 % fail",
+            &[
+                (10, 3, 3.170_511_531_043_345),
+                (10, 3, 21.391_639_135_004_457),
+                (10, 3, 145.868_980_541_286_53),
+                (10, 3, 1_005.258_783_945_886_3),
+            ],
+        ),
+        (
+            "one request a block, every other one bad, some blocks empty",
+            &[
+                (1, 0, 0.427_386_934_673_366_9),
+                (1, 1, 2.051_962_091_972_455_5),
+                (0, 0, 2.052_239_869_750_233),
+                (1, 1, 12.400_822_882_012_44),
+                (1, 0, 10.459_855_888_606_25),
+            ],
+        ),
+    ];
+
+    #[test]
+    fn follows_the_vectors() {
+        for (name, rows) in VECTORS {
+            let mut process = Process::with(0.005, 1e-3, 2.0, ONE_SECOND, 1800);
+            for (block, &(n, bad, want)) in rows.iter().enumerate() {
+                process.update(Moment(block as u64 * 1000), n, bad);
+                let got = process.e();
+                assert!(
+                    (got / want - 1.0).abs() < 1e-3,
+                    "{name}, block {block}: {got}, not {want}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn expectation_at_the_boundary_is_at_most_one() {
+        // Every sequence of up to 14 blocks of one request, weighted with its probability.
+        let p0 = 0.2;
+        for length in 1..=14_u32 {
+            let mut expected = 0.0;
+            for bits in 0..1_u32 << length {
+                let mut process = Process::with(p0, 0.01, 2.0, PATIENCE, 14);
+                let mut probability = 1.0;
+                for block in 0..length {
+                    let bad = u64::from(bits >> block & 1);
+                    probability *= if bad == 1 { p0 } else { 1.0 - p0 };
+                    process.update(Moment(0), 1, bad);
+                }
+                expected += probability * process.e();
+            }
+            assert!(expected <= 1.0 + 1e-9, "{length} blocks: {expected}");
+        }
+    }
+
+    #[test]
+    fn a_burst_of_five_seconds_never_trips_however_late_and_high() {
+        for onset in [0, 40, 4_000] {
+            let mut process = Process::with(0.005, 1e-3, 2.0, PATIENCE, 7_200);
+            for _ in 0..onset {
+                process.update(Moment(0), 25, 0);
+            }
+            let mut blocks = 0;
+            while !process.tripped() {
+                process.update(Moment(0), 1_000, 300);
+                blocks += 1;
+            }
+            assert!((20..=28).contains(&blocks), "onset {onset}: {blocks} blocks");
+        }
+    }
+
+    #[test]
+    fn late_trouble_is_found_as_fast_as_early_trouble() {
+        for onset in [0, 2_400] {
+            let mut process = Process::with(0.005, 1e-3, 2.0, PATIENCE, 7_200);
+            for _ in 0..onset {
+                process.update(Moment(0), 25, 0);
+            }
+            let mut blocks = 0;
+            while !process.tripped() {
+                process.update(Moment(77), 25, 25);
+                blocks += 1;
+            }
+            assert_eq!(blocks, 3, "onset {onset}");
+            assert_eq!(process.onset(), Moment(77), "onset {onset}");
+        }
+    }
+
+    #[test]
+    fn absurd_counts_stay_finite() {
+        let mut process = Process::with(0.005, 1e-3, 2.0, PATIENCE, 7_200);
+        for _ in 0..1_000 {
+            process.update(Moment(0), u64::MAX / 2, u64::MAX);
+            assert!(process.e().is_finite());
+            process.update(Moment(0), u64::MAX / 2, 0);
+            assert!(process.e().is_finite());
+            process.forget();
+        }
+    }
+}

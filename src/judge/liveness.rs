@@ -1,0 +1,80 @@
+//! Whether a release answers at all: probes in a row, and a process that keeps dying.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::model::{Moment, Reply};
+
+/// Two deaths within this time are a crash loop; one may be an accident.
+const CRASH_WINDOW: Duration = Duration::from_secs(60);
+const CRASHES: usize = 2;
+
+/// What was heard about a release's life.
+#[derive(Debug, Clone)]
+pub struct Liveness {
+    limit: u32,
+    failed: u32,
+    first: Moment,
+    last: Option<Reply>,
+    exits: VecDeque<(Moment, String)>,
+}
+
+impl Liveness {
+    /// `limit` failed probes in a row mean down.
+    pub fn new(limit: u32) -> Self {
+        Self { limit, failed: 0, first: Moment(0), last: None, exits: VecDeque::new() }
+    }
+
+    /// A probe came back.
+    pub fn probed(&mut self, now: Moment, reply: &Reply) {
+        if reply.is_ok() {
+            self.failed = 0;
+        } else {
+            self.first = if self.failed == 0 { now } else { self.first };
+            self.failed = self.failed.saturating_add(1);
+        }
+        self.last = Some(reply.clone());
+    }
+
+    /// The process ended by itself.
+    pub fn exited(&mut self, now: Moment, how: &str) {
+        self.exits.push_back((now, how.to_owned()));
+        if self.exits.len() > CRASHES {
+            self.exits.pop_front();
+        }
+    }
+
+    /// Why the release counts as down, and since when.
+    pub fn down(&self, now: Moment) -> Option<(String, Moment)> {
+        let recent: Vec<_> =
+            self.exits.iter().filter(|(at, _)| now.since(*at) <= CRASH_WINDOW).collect();
+        if let [(first, _), .., (_, how)] = recent.as_slice() {
+            let times = recent.len();
+            let window = CRASH_WINDOW.as_secs();
+            return Some((
+                format!("crash loop: died {times} times in {window} s, last: {how}"),
+                *first,
+            ));
+        }
+        if self.failed >= self.limit {
+            let why = self.last.as_ref().map(ToString::to_string).unwrap_or_default();
+            let (failed, limit) = (self.failed, self.limit);
+            return Some((
+                format!("{failed} probes failed in a row (limit {limit}): {why}"),
+                self.first,
+            ));
+        }
+        None
+    }
+
+    /// Whether the last probe failed, or the process died lately.
+    pub fn shaken(&self, now: Moment) -> bool {
+        let died = self.exits.back().is_some_and(|(at, _)| now.since(*at) <= CRASH_WINDOW);
+        self.failed > 0 || died
+    }
+
+    /// The failure rate that liveness alone vouches for.
+    pub fn failing(&self, now: Moment) -> f64 {
+        if self.down(now).is_some() { 1.0 } else { 0.0 }
+    }
+}

@@ -1,0 +1,3 @@
+//! Arguments -> daemon or a verb -> exit code.
+
+fn main() {}

@@ -1,0 +1,54 @@
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The two ways to speak MCP over HTTP, in the words of the specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Era {
+    /// 2024-11-05 to 2025-11-25: an initialize handshake and a session id.
+    Legacy,
+    /// 2026-07-28 and later: each request stands for itself.
+    Modern,
+}
+
+/// What a release offers its clients, as a probe saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contract {
+    /// The name and version that the server gives itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub server: String,
+    /// Protocol versions it was seen to accept, of both eras.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub protocols: BTreeSet<String>,
+    /// Capability paths, such as `tools.listChanged`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub capabilities: BTreeSet<String>,
+    /// Names of its tools.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tools: BTreeSet<String>,
+}
+
+impl Era {
+    /// The era of a protocol version. Versions are dates, so they compare as text.
+    pub fn of(protocol: &str) -> Self {
+        if protocol < "2026-07-28" { Self::Legacy } else { Self::Modern }
+    }
+}
+
+impl Contract {
+    /// The eras it speaks.
+    pub fn eras(&self) -> BTreeSet<Era> {
+        self.protocols.iter().map(|protocol| Era::of(protocol)).collect()
+    }
+}
+
+impl fmt::Display for Era {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+        })
+    }
+}

@@ -1,0 +1,58 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fact, Moment, Release};
+
+/// Numbers the effects of one service. A late answer to an old decision is told apart by it, and
+/// whoever acts refuses any ticket older than the newest it has seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ticket(pub u64);
+
+/// Why, what is now true, and what follows. Nothing acts without a reason.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The reason, as it reads in the timeline.
+    pub because: String,
+    /// What the timeline remembers; the state of a service is the fold of these.
+    pub fact: Fact,
+    /// What follows from it, in order.
+    pub then: Vec<Effect>,
+}
+
+/// One thing for the outside world to do. Doing it twice does no harm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Keep this release running, watched and probed.
+    Keep(Release),
+    /// Start this release if it does not run, and tell when it answers several probes in a row.
+    Start(Release),
+    /// Ask this release one question now.
+    Probe(Release),
+    /// Send new sessions and stateless requests to this release.
+    Route(Release),
+    /// Let this release finish what it has in flight, until then.
+    Drain(Release, Moment),
+    /// Answer for everything this release has in flight, and end its sessions, now.
+    Cut(Release),
+    /// End what is left on this release, then stop it; nothing will need it again.
+    Retire(Release),
+    /// Wake a person.
+    Page(String),
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keep(release) => write!(f, "keep {release}"),
+            Self::Start(release) => write!(f, "start {release}"),
+            Self::Probe(release) => write!(f, "probe {release}"),
+            Self::Route(release) => write!(f, "route {release}"),
+            Self::Drain(release, _) => write!(f, "drain {release}"),
+            Self::Cut(release) => write!(f, "cut {release}"),
+            Self::Retire(release) => write!(f, "retire {release}"),
+            Self::Page(_) => f.write_str("page"),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The nouns, and how they print. No logic beyond that.
+//!
+//! Everything here can be written to the timeline and read back to the same value, so that a
+//! decision can be replayed from the record alone.
+
+mod contract;
+mod decision;
+mod event;
+mod fact;
+mod moment;
+mod outcome;
+mod release;
+mod signal;
+mod verdict;
+
+pub use contract::{Contract, Era};
+pub use decision::{Decision, Effect, Ticket};
+pub use event::{Command, Deploy, Event, Load, Order, Readiness, Toll};
+pub use fact::{Actor, Base, Entry, Fact, Guard, Hold};
+pub use moment::Moment;
+pub use outcome::{Class, Counts};
+pub use release::{Number, Release, Slot};
+pub use signal::{Reply, Seen, Signal};
+pub use verdict::{Evidence, Finding, Severity, Strategy, Verdict};

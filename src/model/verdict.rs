@@ -1,0 +1,113 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Moment, Number};
+
+/// What the judge makes of the signals about one release, and the numbers behind it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The release on trial.
+    pub release: Number,
+    /// What was found.
+    pub finding: Finding,
+    /// The arithmetic, in words an operator can check.
+    pub because: String,
+    /// When the trouble began, as far as the evidence tells.
+    pub onset: Moment,
+    /// Lower 5 % bound of the failure rate since then, 0 to 1.
+    pub failing: f64,
+    /// Requests a second since then.
+    pub rate: f64,
+}
+
+/// The kinds of verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is", content = "severity")]
+pub enum Finding {
+    /// Too little traffic to tell.
+    Undecided,
+    /// Nothing speaks against the release.
+    Healthy,
+    /// The release breaks its promise.
+    Breach(Severity),
+    /// The release fails, and the warm one fails too: not the deploy's fault.
+    SharedOutage,
+}
+
+/// How bad a breach is, mildest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// It breaks its promise, but most requests are answered.
+    Degraded,
+    /// At least half of the requests fail.
+    Critical,
+    /// It does not answer: dead, crash-looping, or three probes failed in a row.
+    Down,
+}
+
+/// How the traffic leaves a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// New work goes elsewhere at once; work in flight may finish, for a limited time.
+    Drain,
+    /// Everything leaves at once; open requests are answered with an error for their id.
+    Cut,
+}
+
+/// How far the evidence against a release has come, for a status line.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The objective that speaks loudest against the release.
+    pub objective: String,
+    /// Its e-value now.
+    pub e: f64,
+    /// The e-value that makes a verdict.
+    pub threshold: f64,
+    /// Requests judged since the trial began.
+    pub judged: u64,
+    /// Of those, how many were bad for that objective.
+    pub bad: u64,
+}
+
+impl Evidence {
+    /// How far it is from nothing (0) to a verdict (1), on the scale on which evidence adds up.
+    pub fn progress(&self) -> f64 {
+        if self.e <= 1.0 || self.threshold <= 1.0 {
+            return 0.0;
+        }
+        (self.e.ln() / self.threshold.ln()).min(1.0)
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Degraded => "degraded",
+            Self::Critical => "critical",
+            Self::Down => "down",
+        })
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Undecided => f.write_str("undecided"),
+            Self::Healthy => f.write_str("healthy"),
+            Self::Breach(severity) => severity.fmt(f),
+            Self::SharedOutage => f.write_str("shared outage"),
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Drain => "drain",
+            Self::Cut => "cut",
+        })
+    }
+}
