@@ -12,3 +12,7 @@ pub mod clock;
 pub mod config;
 
 pub mod control;
+
+pub mod proxy;
+
+pub mod record;

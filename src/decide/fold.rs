@@ -112,11 +112,11 @@ impl Watch {
         load: Load,
         ordered: Option<Strategy>,
     ) -> Option<Phase> {
-        let (bad, warm) = match &self.phase {
-            Phase::Baking { active, warm: Some(warm), .. }
-            | Phase::Steady { active, warm: Some(warm) }
-            | Phase::Promoting { from: Some(warm), to: active, .. } => (active, warm),
-            _ => return None,
+        let (Phase::Baking { active: bad, warm: Some(warm), .. }
+        | Phase::Steady { active: bad, warm: Some(warm) }
+        | Phase::Promoting { from: Some(warm), to: bad, .. }) = &self.phase
+        else {
+            return None;
         };
         Some(Phase::Confirming(Breach {
             bad: bad.clone(),
@@ -155,7 +155,7 @@ impl Watch {
             Fact::Deployed { release, frozen, forced, base, .. } => {
                 self.deploy = release.number;
                 (self.frozen, self.forced) = (*frozen, *forced);
-                self.base = base.clone();
+                self.base = Base::clone(base);
                 let identity = release.identity();
                 self.base.quarantine.retain(|known| *known != identity);
             }

@@ -58,7 +58,7 @@ impl Watch {
             Some(active) => format!("{release} deployed by {by}; {active} keeps the traffic"),
             None => format!("{release} deployed by {by}; it is the first release"),
         };
-        let base = self.base(now);
+        let base = Box::new(self.base(now));
         let fact = Fact::Deployed { release, frozen: freeze, forced: force, by, base };
         Ok(self.decide(now, fact, because))
     }

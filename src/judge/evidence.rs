@@ -272,7 +272,8 @@ mod tests {
     const PATIENCE: Patience = Patience { blocks_min: 20, full: 28.0, saved: 4.0 };
 
     /// `n, bad` of each block, and the e-value after it, from an independent implementation.
-    const VECTORS: &[(&str, &[(u64, u64, f64)])] = &[
+    type Vector = (&'static str, &'static [(u64, u64, f64)]);
+    const VECTORS: &[Vector] = &[
         (
             "nothing works, 10 requests a block",
             &[

@@ -45,7 +45,7 @@ pub enum Fact {
         /// Who asked for it.
         by: Actor,
         /// Everything older that still matters.
-        base: Base,
+        base: Box<Base>,
     },
     /// The new release passed its probes and may get the traffic.
     Ready {

@@ -1,0 +1,213 @@
+//! One POST on its way: which requests it holds, what became of each, and when they are overdue.
+//!
+//! Every request yields exactly one outcome: at its answer, at its deadline, or, when the client
+//! leaves first, at the end of the exchange.
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::{Instant, Sleep};
+
+use crate::model::Class;
+
+use super::classify;
+use super::scan::{Message, same_id};
+use super::session::Session;
+use super::tally::Cells;
+use super::upload::Asked;
+use super::upstream::Upstream;
+
+/// An exchange between a client and a release.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// The release.
+    pub upstream: Arc<Upstream>,
+    /// The session it belongs to.
+    pub session: Option<Arc<Session>>,
+    kind: Kind,
+    asked: Asked,
+    seen: usize,
+    open: Vec<Open>,
+    started: Instant,
+    slow: Option<Duration>,
+    deadline: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
+    late: bool,
+    overdue: bool,
+}
+
+/// What an exchange is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Requests that wait for their answers.
+    Call,
+    /// `subscriptions/listen`: a stream that stays open.
+    Listen,
+    /// A GET that opens a stream.
+    Stream,
+    /// Anything else; its status tells.
+    Plain,
+}
+
+/// A request without its answer.
+#[derive(Debug)]
+struct Open {
+    id: Box<str>,
+    call: Arc<Cells>,
+}
+
+impl Exchange {
+    /// Begins an exchange. The clock starts now.
+    pub(super) fn new(
+        upstream: Arc<Upstream>,
+        kind: Kind,
+        asked: Asked,
+        slow: Option<Duration>,
+        deadline: Duration,
+    ) -> Self {
+        let gauge = match kind {
+            Kind::Call | Kind::Plain => &upstream.in_flight,
+            Kind::Listen | Kind::Stream => &upstream.streams,
+        };
+        gauge.fetch_add(1, Ordering::Relaxed);
+        if kind == Kind::Listen {
+            upstream.listens.fetch_add(1, Ordering::Relaxed);
+        }
+        let started = Instant::now();
+        let first = slow.unwrap_or(deadline).min(deadline);
+        let alarm =
+            (kind == Kind::Call).then(|| Box::pin(tokio::time::sleep_until(started + first)));
+        Self {
+            upstream,
+            session: None,
+            kind,
+            asked,
+            seen: 0,
+            open: Vec::new(),
+            started,
+            slow,
+            deadline,
+            alarm,
+            late: false,
+            overdue: false,
+        }
+    }
+
+    /// What it is for.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Ids of the requests without an answer, as the client wrote them.
+    pub(super) fn open_ids(&mut self) -> Vec<&str> {
+        self.absorb();
+        self.open.iter().map(|open| &*open.id).collect()
+    }
+
+    /// A message came from the release; it settles the request whose id it carries.
+    pub(super) fn heard(&mut self, http: StatusCode, message: &Message) {
+        if let (Some(session), Some(protocol)) = (&self.session, &message.protocol) {
+            session.speaks(protocol);
+        }
+        self.absorb();
+        let Some(id) = message.id.as_ref().filter(|_| message.is_answer()) else { return };
+        let Some(at) = self.open.iter().position(|open| same_id(&open.id, id)) else { return };
+        let open = self.open.swap_remove(at);
+        let mut class = classify::answer(http, message);
+        if let Some(session) = &self.session {
+            // A live session that its release no longer knows: the release lost it.
+            let lost = http == StatusCode::NOT_FOUND && session.is_proven();
+            class = if lost { Class::ServerFault } else { class };
+            if class == Class::Ok {
+                session.prove();
+            }
+        }
+        self.settle(&open, class);
+    }
+
+    /// The answer ended: what is still open has this class.
+    pub(super) fn end(&mut self, class: Class) {
+        self.absorb();
+        for open in std::mem::take(&mut self.open) {
+            self.settle(&open, class);
+        }
+    }
+
+    /// Counts an exchange that holds no request, by its status.
+    pub(super) fn plain(&self, class: Class) {
+        self.upstream.tally.count(None, class);
+    }
+
+    /// Counts requests as slow, and as failed, at the moment they become so.
+    pub(super) fn poll_alarm(&mut self, cx: &mut Context<'_>) {
+        while let Some(alarm) = self.alarm.as_mut() {
+            if alarm.as_mut().poll(cx) == Poll::Pending {
+                return;
+            }
+            self.absorb();
+            let elapsed = self.started.elapsed();
+            if self.slow.is_some_and(|slow| slow <= elapsed) && !self.late {
+                self.late = true;
+                self.open.iter().for_each(|open| self.upstream.tally.time(Some(&open.call), true));
+            }
+            if self.deadline <= elapsed {
+                self.overdue = true;
+                let fault = Class::ServerFault;
+                self.open
+                    .iter()
+                    .for_each(|open| self.upstream.tally.count(Some(&open.call), fault));
+                self.alarm = None;
+            } else {
+                alarm_at(&mut self.alarm, self.started + self.deadline);
+            }
+        }
+    }
+
+    fn settle(&self, open: &Open, class: Class) {
+        if !self.overdue {
+            self.upstream.tally.count(Some(&open.call), class);
+        }
+        let timed = matches!(class, Class::Ok | Class::ToolFault | Class::ServerFault);
+        if let Some(slow) = self.slow.filter(|_| timed && !self.late && self.kind == Kind::Call) {
+            self.upstream.tally.time(Some(&open.call), slow <= self.started.elapsed());
+        }
+    }
+
+    /// Takes over the requests that were found in the body since the last time.
+    fn absorb(&mut self) {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in asked.get(self.seen..).unwrap_or_default() {
+            if let (Some(id), Some(method)) = (&message.id, &message.method) {
+                let name = message.name.as_deref().unwrap_or_default();
+                let call = self.upstream.tally.call(method, name);
+                self.open.push(Open { id: id.clone(), call });
+            }
+        }
+        self.seen = asked.len();
+    }
+}
+
+fn alarm_at(alarm: &mut Option<Pin<Box<Sleep>>>, at: Instant) {
+    if let Some(alarm) = alarm {
+        alarm.as_mut().reset(at);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        // A client that leaves is nobody's fault.
+        self.end(Class::Neutral);
+        let gauge = match self.kind {
+            Kind::Call | Kind::Plain => &self.upstream.in_flight,
+            Kind::Listen | Kind::Stream => &self.upstream.streams,
+        };
+        gauge.fetch_sub(1, Ordering::Relaxed);
+        if self.kind == Kind::Listen {
+            self.upstream.listens.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Connections of clients: HTTP/1.1, and HTTP/2 by prior knowledge.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::front::Front;
+
+/// How long a client may take over a head, and stay idle between requests.
+const HEAD_MAX: Duration = Duration::from_secs(60);
+/// A client that takes nothing for this long is gone.
+const STALLED_MAX: Duration = Duration::from_secs(60);
+/// Limits of a request's head.
+const HEADERS_MAX: usize = 128;
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+const BACKLOG: i32 = 4096;
+/// Wait after a failure to accept, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Listens on an address.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until told to stop; beyond `max` at once they wait in the backlog.
+pub(super) async fn accept(
+    listener: TcpListener,
+    front: Arc<Front>,
+    max: usize,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            next = next => next,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (front, stop) = (Arc::clone(&front), stop.clone());
+                tokio::spawn(async move {
+                    serve(stream, peer, front, stop).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept a connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, stop: CancellationToken) {
+    // Neither is needed to serve; a socket that refuses them works without.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(STALLED_MAX));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
+        .max_header_list_size(64 * 1024)
+        .keep_alive_interval(Some(HEAD_MAX))
+        .keep_alive_timeout(STALLED_MAX);
+    let service = service_fn(|request| {
+        let front = Arc::clone(&front);
+        async move { Ok::<_, Infallible>(front.serve(peer.ip(), request).await) }
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        // Errors here are the client's: it left, or spoke no HTTP, and was told so.
+        _ = connection.as_mut() => return,
+        () = stop.cancelled() => (),
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(Duration::from_secs(1), connection).await;
+}

@@ -1,0 +1,195 @@
+//! The built-in data plane: one listener per service, in front of its releases.
+//!
+//! A request passes [`gate`] (who may ask), finds its release in [`routes`] (a legacy session's
+//! own, or the active one), is read by [`scan`] and [`sse`] as it passes, and leaves one outcome per
+//! JSON-RPC request in its release's [`tally`]. When a release has to be left, [`download`] and
+//! [`answer`] end what is open in a way that clients understand.
+
+mod answer;
+mod classify;
+mod download;
+mod exchange;
+mod front;
+mod gate;
+mod headers;
+mod listener;
+mod routes;
+mod scan;
+mod session;
+mod sse;
+mod tally;
+mod upload;
+mod upstream;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Address, Service};
+use crate::model::{Counts, Load, Moment, Number, Toll};
+
+use front::Front;
+use routes::Routes;
+use session::Sessions;
+use upstream::Upstream;
+
+pub use session::Key;
+pub use tally::Call;
+
+/// How often the end of a drain is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long what was cut may take to be gone.
+const CUT_MAX: Duration = Duration::from_secs(1);
+/// What a session is expected to last before any was seen to.
+const LIFE_UNKNOWN: f64 = 60.0;
+
+/// The proxy of one service.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    front: Arc<Front>,
+    stop: CancellationToken,
+    local: std::net::SocketAddr,
+}
+
+impl Proxy {
+    /// Listens on the service's address. Until a release is routed to, requests are answered with
+    /// an error for their id.
+    ///
+    /// # Errors
+    /// When the address can not be listened on.
+    pub fn start(service: &Service, key: Key, clock: Clock) -> io::Result<Self> {
+        let sessions = Sessions::new(&service.name, key, service.limits.sessions);
+        let front = Arc::new(Front {
+            service: ArcSwap::from_pointee(service.clone()),
+            routes: ArcSwap::from_pointee(Routes::default()),
+            sessions,
+            clock,
+        });
+        let stop = CancellationToken::new();
+        let listener = listener::bind(service.listen)?;
+        let local = listener.local_addr()?;
+        let connections = service.limits.connections;
+        tokio::spawn(listener::accept(listener, Arc::clone(&front), connections, stop.clone()));
+        Ok(Self { front, stop, local })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> std::net::SocketAddr {
+        self.local
+    }
+
+    /// Takes new settings, but for the address and the number of connections and sessions.
+    pub fn configure(&self, service: &Service) {
+        self.front.service.store(Arc::new(service.clone()));
+    }
+
+    /// Makes a release reachable, without giving it anything. Knowing it already is fine.
+    pub fn add(&self, number: Number, address: &Address) {
+        let known = self.front.routes.load().known(number).is_some();
+        if !known {
+            let upstream = Arc::new(Upstream::new(number, address.clone()));
+            self.front.routes.rcu(|routes| routes.with(Arc::clone(&upstream)));
+        }
+    }
+
+    /// Gives new sessions and stateless requests to a release. The next request meets it.
+    pub fn route(&self, number: Number) {
+        self.front.routes.rcu(|routes| routes.to(number));
+    }
+
+    /// Waits until a release has nothing open and no session, at most `patience`; then cuts it.
+    pub async fn drain(&self, number: Number, patience: Duration) -> Toll {
+        let upstream = self.front.routes.load().known(number).cloned();
+        if let Some(upstream) = upstream {
+            let done = async {
+                while !upstream.empty() || self.front.sessions.count(number) > 0 {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            tokio::select! {
+                () = done => (),
+                () = tokio::time::sleep(patience) => (),
+                () = upstream.cut.cancelled() => (),
+            }
+        }
+        self.cut(number).await
+    }
+
+    /// Answers for everything that is open on a release, closes its streams and ends its sessions.
+    pub async fn cut(&self, number: Number) -> Toll {
+        let Some(upstream) = self.front.routes.load().known(number).cloned() else {
+            return Toll::default();
+        };
+        upstream.cut.cancel();
+        let gone = async {
+            while !upstream.empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        // A client that does not read its stream can not be waited for.
+        let _ = tokio::time::timeout(CUT_MAX, gone).await;
+        let listens = upstream.listens.load(Ordering::Relaxed);
+        Toll { ended: self.front.sessions.end_all(number) + listens, ..upstream.toll() }
+    }
+
+    /// Cuts a release and forgets it.
+    pub async fn remove(&self, number: Number) {
+        self.cut(number).await;
+        self.front.routes.rcu(|routes| routes.without(number));
+    }
+
+    /// What became of the requests of a release, since it was added.
+    pub fn counts(&self, number: Number) -> Counts {
+        self.upstream(number).map(|upstream| upstream.tally.total()).unwrap_or_default()
+    }
+
+    /// The same by method and tool.
+    pub fn calls(&self, number: Number) -> BTreeMap<Call, Counts> {
+        self.upstream(number).map(|upstream| upstream.tally.by_call()).unwrap_or_default()
+    }
+
+    /// What a release carries now; its rate of requests is not known here.
+    pub fn load(&self, number: Number, now: Moment) -> Load {
+        let Some(upstream) = self.upstream(number) else { return Load::default() };
+        let listens = upstream.listens.load(Ordering::Relaxed);
+        let age = self.front.sessions.age(number, now).as_secs_f64();
+        Load {
+            sessions: self.front.sessions.count(number) + listens,
+            in_flight: upstream.in_flight.load(Ordering::Relaxed),
+            rate: 0.0,
+            life: age.max(LIFE_UNKNOWN),
+        }
+    }
+
+    /// Protocol versions that live sessions of a release negotiated.
+    pub fn protocols(&self, number: Number) -> BTreeSet<String> {
+        self.front.sessions.protocols(number)
+    }
+
+    /// Forgets sessions that were silent for too long.
+    pub fn sweep(&self, now: Moment) {
+        self.front.sessions.sweep(now, self.front.service.load().limits.session_idle);
+    }
+
+    /// Stops listening, answers for what is open, and waits for the connections, at most a second.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        let all = self.front.routes.load_full();
+        for upstream in all.all() {
+            upstream.cut.cancel();
+        }
+        for upstream in all.all() {
+            self.cut(upstream.number).await;
+        }
+    }
+
+    fn upstream(&self, number: Number) -> Option<Arc<Upstream>> {
+        self.front.routes.load().known(number).cloned()
+    }
+}

@@ -1,0 +1,458 @@
+//! Reads JSON-RPC messages as they pass, without holding them and without recursion.
+//!
+//! Only what decides about a request is picked out: its id, its method, the name of its tool, and
+//! on the way back whether the answer is a result or an error and of which kind. Everything else
+//! is skipped by counting brackets, so depth and size cost no memory.
+
+/// The parts of one JSON-RPC message that the proxy needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Message {
+    /// The id as written, quotes included: `7` or `"a"`. `None` for a notification.
+    pub id: Option<Box<str>>,
+    /// The method, of a request or notification.
+    pub method: Option<Box<str>>,
+    /// `params.name` or `params.uri`: the tool, prompt or resource.
+    pub name: Option<Box<str>>,
+    /// `params.protocolVersion`, or `result.protocolVersion`.
+    pub protocol: Option<Box<str>>,
+    /// Whether it has a `result`.
+    pub result: bool,
+    /// Whether it has an `error`.
+    pub error: bool,
+    /// `error.code`.
+    pub code: Option<i64>,
+    /// `result.isError` is true.
+    pub is_error: bool,
+    /// `result.resultType` is `input_required`.
+    pub input_required: bool,
+}
+
+impl Message {
+    /// Whether it answers a request.
+    pub(super) fn is_answer(&self) -> bool {
+        self.result || self.error
+    }
+}
+
+/// Longest text that is picked out; longer ones are taken for absent.
+const TEXT_MAX: usize = 512;
+
+/// A reader in the middle of a body.
+#[derive(Debug)]
+pub(super) struct Scan {
+    level: Level,
+    batch: bool,
+    step: Step,
+    /// Open brackets inside a skipped value.
+    depth: u64,
+    quoted: bool,
+    escaped: bool,
+    text: Vec<u8>,
+    overlong: bool,
+    outer: Outer,
+    target: Target,
+    message: Message,
+}
+
+/// Inside which object the reader stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Top,
+    Batch,
+    Message,
+    Part,
+}
+
+/// What the reader expects next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Value,
+    Key,
+    KeyText,
+    Colon,
+    Text,
+    Bare,
+    Skip,
+    Comma,
+    Done,
+    Broken,
+}
+
+/// The object of the message that [`Level::Part`] is inside of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outer {
+    Params,
+    Result,
+    Error,
+}
+
+/// Where the next value goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Nothing,
+    Part(Outer),
+    Id,
+    Method,
+    Name,
+    Protocol,
+    Code,
+    IsError,
+    ResultType,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scan {
+    /// Begins to read a body.
+    pub(super) fn new() -> Self {
+        Self {
+            level: Level::Top,
+            batch: false,
+            step: Step::Value,
+            depth: 0,
+            quoted: false,
+            escaped: false,
+            text: Vec::new(),
+            overlong: false,
+            outer: Outer::Params,
+            target: Target::Nothing,
+            message: Message::default(),
+        }
+    }
+
+    /// Reads on; each message is handed over when its last bracket has passed.
+    pub(super) fn feed(&mut self, bytes: &[u8], mut found: impl FnMut(Message)) {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            at += match self.step {
+                Step::Skip => self.skip(rest),
+                Step::Done | Step::Broken => self.trailing(rest),
+                _ => {
+                    let Some(byte) = rest.first() else { break };
+                    self.read(*byte, &mut found)
+                }
+            };
+        }
+    }
+
+    /// Whether what was read is one whole message or batch.
+    #[cfg(test)]
+    fn complete(&self) -> bool {
+        self.step == Step::Done
+    }
+
+    /// Takes one byte, or none when the byte ends a bare value and has to be read again.
+    fn read(&mut self, byte: u8, found: &mut impl FnMut(Message)) -> usize {
+        let space = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+        match self.step {
+            Step::KeyText | Step::Text => self.take_text(byte),
+            Step::Bare => return self.take_bare(byte),
+            _ if space => (),
+            Step::Value => self.open(byte, found),
+            Step::Key => match byte {
+                b'"' => self.begin(Step::KeyText),
+                b'}' => self.close(found),
+                _ => self.step = Step::Broken,
+            },
+            Step::Colon if byte == b':' => self.step = Step::Value,
+            Step::Comma => match (byte, self.level) {
+                (b',', Level::Message | Level::Part) => self.step = Step::Key,
+                (b',', Level::Batch) => self.step = Step::Value,
+                (b'}', Level::Message | Level::Part) | (b']', Level::Batch) => self.close(found),
+                _ => self.step = Step::Broken,
+            },
+            _ => self.step = Step::Broken,
+        }
+        1
+    }
+
+    fn open(&mut self, byte: u8, found: &mut impl FnMut(Message)) {
+        match (byte, self.level, self.target) {
+            (b'{', Level::Top | Level::Batch, _) => {
+                (self.level, self.step) = (Level::Message, Step::Key);
+                self.message = Message::default();
+            }
+            (b'[', Level::Top, _) => {
+                (self.level, self.step, self.batch) = (Level::Batch, Step::Value, true);
+            }
+            (b']', Level::Batch, _) => self.close(found),
+            (_, Level::Top | Level::Batch, _) => self.step = Step::Broken,
+            (b'{', Level::Message, Target::Part(outer)) => {
+                (self.level, self.step, self.outer) = (Level::Part, Step::Key, outer);
+                self.mark(outer);
+            }
+            (b'{' | b'[', ..) => (self.step, self.depth, self.quoted) = (Step::Skip, 1, false),
+            (b'"', _, Target::Nothing) => {
+                (self.step, self.depth, self.quoted) = (Step::Skip, 0, true)
+            }
+            (b'"', ..) => self.begin(Step::Text),
+            (b'-' | b'0'..=b'9' | b'a'..=b'z', ..) => {
+                self.begin(Step::Bare);
+                self.keep(byte);
+            }
+            _ => self.step = Step::Broken,
+        }
+    }
+
+    fn close(&mut self, found: &mut impl FnMut(Message)) {
+        self.step = Step::Comma;
+        match self.level {
+            Level::Part => self.level = Level::Message,
+            Level::Message => {
+                self.level = if self.batch { Level::Batch } else { Level::Top };
+                if !self.batch {
+                    self.step = Step::Done;
+                }
+                found(std::mem::take(&mut self.message));
+            }
+            Level::Batch | Level::Top => (self.level, self.step) = (Level::Top, Step::Done),
+        }
+    }
+
+    fn begin(&mut self, step: Step) {
+        self.step = step;
+        self.text.clear();
+        (self.overlong, self.escaped) = (false, false);
+    }
+
+    fn keep(&mut self, byte: u8) {
+        if self.text.len() < TEXT_MAX {
+            self.text.push(byte);
+        } else {
+            self.overlong = true;
+        }
+    }
+
+    fn take_text(&mut self, byte: u8) {
+        match byte {
+            _ if self.escaped => {
+                self.keep(byte);
+                self.escaped = false;
+            }
+            b'\\' => {
+                self.keep(byte);
+                self.escaped = true;
+            }
+            b'"' if self.step == Step::KeyText => {
+                self.target = self.aim();
+                self.step = Step::Colon;
+            }
+            b'"' => {
+                self.store(true);
+                self.step = Step::Comma;
+            }
+            _ => self.keep(byte),
+        }
+    }
+
+    fn take_bare(&mut self, byte: u8) -> usize {
+        if matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n') {
+            self.store(false);
+            self.step = Step::Comma;
+            return 0;
+        }
+        self.keep(byte);
+        1
+    }
+
+    /// What the key that was just read stands for.
+    fn aim(&self) -> Target {
+        match (self.level, self.text.as_slice()) {
+            (Level::Message, b"id") => Target::Id,
+            (Level::Message, b"method") => Target::Method,
+            (Level::Message, b"params") => Target::Part(Outer::Params),
+            (Level::Message, b"result") => Target::Part(Outer::Result),
+            (Level::Message, b"error") => Target::Part(Outer::Error),
+            (Level::Part, key) => match (self.outer, key) {
+                (Outer::Params, b"name" | b"uri") => Target::Name,
+                (Outer::Params | Outer::Result, b"protocolVersion") => Target::Protocol,
+                (Outer::Result, b"isError") => Target::IsError,
+                (Outer::Result, b"resultType") => Target::ResultType,
+                (Outer::Error, b"code") => Target::Code,
+                _ => Target::Nothing,
+            },
+            _ => Target::Nothing,
+        }
+    }
+
+    fn mark(&mut self, outer: Outer) {
+        match outer {
+            Outer::Params => (),
+            Outer::Result => self.message.result = true,
+            Outer::Error => self.message.error = true,
+        }
+    }
+
+    /// Puts a value that is not an object where it belongs.
+    fn store(&mut self, quoted: bool) {
+        let text = if self.overlong { None } else { std::str::from_utf8(&self.text).ok() };
+        let message = &mut self.message;
+        match (self.target, text) {
+            (Target::Id, Some(text)) if quoted => {
+                message.id = Some(format!("\"{text}\"").into_boxed_str());
+            }
+            (Target::Id, Some(text)) if text != "null" => message.id = Some(text.into()),
+            (Target::Method, Some(text)) => message.method = Some(text.into()),
+            (Target::Name, Some(text)) => message.name = Some(text.into()),
+            (Target::Protocol, Some(text)) => message.protocol = Some(text.into()),
+            (Target::Code, Some(text)) => message.code = text.parse().ok(),
+            (Target::IsError, Some(text)) => message.is_error = text == "true",
+            (Target::ResultType, Some(text)) => message.input_required = text == "input_required",
+            (Target::Part(Outer::Result), _) => message.result = true,
+            (Target::Part(Outer::Error), Some(text)) => message.error = text != "null",
+            _ => (),
+        }
+    }
+
+    /// Passes over a value that nobody needs; returns how many bytes it took.
+    fn skip(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            if self.escaped {
+                (self.escaped, at) = (false, at + 1);
+                continue;
+            }
+            let hit = if self.quoted {
+                memchr::memchr2(b'"', b'\\', rest)
+            } else {
+                rest.iter().position(|byte| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']'))
+            };
+            let Some(hit) = hit else { return bytes.len() };
+            at += hit + 1;
+            match rest.get(hit) {
+                Some(b'\\') => self.escaped = true,
+                Some(b'"') => self.quoted = !self.quoted,
+                Some(b'{' | b'[') => self.depth += 1,
+                _ => self.depth = self.depth.saturating_sub(1),
+            }
+            if !self.quoted && self.depth == 0 {
+                if let Target::Part(outer) = self.target {
+                    self.mark(outer);
+                }
+                self.step = Step::Comma;
+                break;
+            }
+        }
+        at
+    }
+
+    fn trailing(&mut self, bytes: &[u8]) -> usize {
+        if !bytes.iter().all(u8::is_ascii_whitespace) {
+            self.step = Step::Broken;
+        }
+        bytes.len()
+    }
+}
+
+/// Whether two ids are the same value, however their text is escaped.
+pub(super) fn same_id(a: &str, b: &str) -> bool {
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    a == b || ((a.contains('\\') || b.contains('\\')) && parse(a) == parse(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scan(chunks: &[&[u8]]) -> (Vec<Message>, bool) {
+        let (mut scan, mut found) = (Scan::new(), Vec::new());
+        for chunk in chunks {
+            scan.feed(chunk, |message| found.push(message));
+        }
+        (found, scan.complete())
+    }
+
+    fn one(text: &str) -> Message {
+        let (found, complete) = scan(&[text.as_bytes()]);
+        assert!(complete, "{text}");
+        found.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn picks_out_a_request() {
+        let message = one(
+            r#"{"params":{"arguments":{"name":"no","id":1},"name":"echo","_meta":[{"x":"}\""}]},
+               "jsonrpc":"2.0", "method" : "tools/call","id":"a-7"}"#,
+        );
+        assert_eq!(message.method.as_deref(), Some("tools/call"));
+        assert_eq!(message.name.as_deref(), Some("echo"));
+        assert_eq!(message.id.as_deref(), Some("\"a-7\""));
+        assert!(!message.is_answer());
+    }
+
+    #[test]
+    fn picks_out_answers() {
+        let fault = one(r#"{"jsonrpc":"2.0","id":3,"error":{"message":"x","code":-32603}}"#);
+        assert_eq!((fault.code, fault.error, fault.id.as_deref()), (Some(-32603), true, Some("3")));
+        let tool = one(r#"{"id":3,"result":{"content":[{"isError":false}],"isError": true}}"#);
+        assert!(tool.is_error && tool.result && !tool.error);
+        let plain = one(r#"{"id":3,"result":[1,2]}"#);
+        assert!(plain.result && !plain.is_error);
+        let null = one(r#"{"id":null,"result":null,"error":null}"#);
+        assert!(null.result && !null.error && null.id.is_none());
+        assert!(one(r#"{"result":{"resultType":"input_required"},"id":1}"#).input_required);
+    }
+
+    #[test]
+    fn reads_batches_and_refuses_what_is_no_message() {
+        let (found, complete) = scan(&[br#"[{"id":1},{"method":"x"}] "#]);
+        assert_eq!((found.len(), complete), (2, true));
+        for text in ["", "x", "{", "[1]", "{}{}", "{\"a\" 1}", "nonsense", "[{}", "{1:2}"] {
+            assert!(!scan(&[text.as_bytes()]).1, "{text}");
+        }
+        assert!(scan(&[b"[]"]).1);
+    }
+
+    #[test]
+    fn depth_and_size_cost_no_memory() {
+        let deep = format!(r#"{{"a":{}{},"id":5}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(one(&deep).id.as_deref(), Some("5"));
+        let long = format!(r#"{{"method":"{}","id":5}}"#, "m".repeat(1 << 20));
+        assert_eq!(one(&long).method, None);
+    }
+
+    #[test]
+    fn ids_are_compared_by_value() {
+        assert!(same_id(r#""a""#, r#""a""#) && same_id("7", "7"));
+        assert!(same_id(r#""\u0061""#, r#""a""#));
+        assert!(!same_id(r#""7""#, "7"));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes: Vec<u8>) {
+            scan(&[&bytes]);
+        }
+
+        #[test]
+        fn chunks_make_no_difference(
+            id in 0..1000_u32,
+            name in "[a-z\"\\\\\u{e4}]{0,12}",
+            cuts in proptest::collection::vec(0..400_usize, 0..6),
+        ) {
+            let text = serde_json::json!({
+                "jsonrpc": "2.0", "id": id, "method": "tools/call",
+                "params": {"name": name, "arguments": {"a": [name, {"b": [[], {}]}]}},
+            })
+            .to_string();
+            let bytes = text.as_bytes();
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut % bytes.len()).collect();
+            cuts.sort_unstable();
+            let mut from = 0;
+            let mut chunks = Vec::new();
+            for cut in cuts {
+                chunks.push(&bytes[from..cut]);
+                from = cut;
+            }
+            chunks.push(&bytes[from..]);
+            prop_assert_eq!(scan(&chunks), scan(&[bytes]));
+            prop_assert_eq!(one(&text).id, Some(id.to_string().into_boxed_str()));
+        }
+    }
+}

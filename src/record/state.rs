@@ -1,0 +1,117 @@
+//! The state folder: one daemon at a time, and a secret that session ids hang on.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The state folder, locked for this process until it is dropped.
+#[derive(Debug)]
+pub struct State {
+    dir: PathBuf,
+    _lock: File,
+}
+
+/// Why the state folder can not be used: what was tried, and what came of it.
+#[derive(Debug)]
+pub struct StateError {
+    what: String,
+    source: io::Error,
+}
+
+impl State {
+    /// Opens the folder, making it if need be, and locks it.
+    ///
+    /// # Errors
+    /// When it can not be made or written, or another daemon holds it.
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        let at = |what: &str| {
+            let what = format!("failed to {what} {}", dir.display());
+            move |source| StateError { what, source }
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(at("make the state folder"))?;
+        let lock = private(dir.join("lock")).map_err(at("write into the state folder"))?;
+        lock.try_lock().map_err(|error| {
+            let source = match error {
+                fs::TryLockError::Error(source) => source,
+                fs::TryLockError::WouldBlock => io::Error::other("another rollbackd runs on it"),
+            };
+            at("lock the state folder")(source)
+        })?;
+        Ok(Self { dir: dir.to_owned(), _lock: lock })
+    }
+
+    /// The folder of one service, made if need be.
+    ///
+    /// # Errors
+    /// When it can not be made.
+    pub fn service(&self, name: &str) -> Result<PathBuf, StateError> {
+        let dir = self.dir.join(name);
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|source| {
+            let what = format!("failed to make the folder {}", dir.display());
+            StateError { what, source }
+        })?;
+        Ok(dir)
+    }
+
+    /// The secret of this host, made at the first start.
+    ///
+    /// # Errors
+    /// When it can not be read or written, or there are no random numbers.
+    pub fn key(&self) -> Result<[u8; 16], StateError> {
+        let path = self.dir.join("key");
+        self.read_key(&path).map_err(|source| {
+            let what = format!("failed to read or make the secret {}", path.display());
+            StateError { what, source }
+        })
+    }
+
+    fn read_key(&self, path: &Path) -> io::Result<[u8; 16]> {
+        let mut key = [0; 16];
+        match File::open(path) {
+            Ok(mut file) => {
+                file.read_exact(&mut key)?;
+                return Ok(key);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+            Err(error) => return Err(error),
+        }
+        getrandom::fill(&mut key).map_err(io::Error::other)?;
+        // Whole or not at all: ids that hang on half a secret would be lost.
+        let new = path.with_extension("new");
+        let mut file = private(new.clone())?;
+        file.set_len(0)?;
+        file.write_all(&key)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        File::open(&self.dir)?.sync_all()?;
+        Ok(key)
+    }
+}
+
+fn private(path: PathBuf) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for StateError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl StateError {
+    pub(super) fn new(what: String, source: io::Error) -> Self {
+        Self { what, source }
+    }
+}

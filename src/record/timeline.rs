@@ -1,0 +1,289 @@
+//! The append-only record of a service: one JSONL file per deploy, one fact a line.
+//!
+//! A line is on disk (fdatasync) before anything follows from it. The newest file alone restores a
+//! service: its first line carries over what still matters of the older ones.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::model::{Entry, Fact, Moment, Number};
+
+use super::StateError;
+
+/// Files of deploys that are kept.
+const FILES_MAX: usize = 200;
+/// Largest file that is read: a deploy writes some tens of lines.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The record of one service, open at its end.
+#[derive(Debug)]
+pub struct Timeline {
+    dir: PathBuf,
+    service: String,
+    file: Option<File>,
+    length: u64,
+    deploy: Number,
+    seq: u64,
+    begun: Moment,
+}
+
+/// Bytes of an incomplete last line that were cut off; 0 as a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Torn(pub u64);
+
+impl Timeline {
+    /// Opens the record in a service's folder, and reads the newest deploy back.
+    ///
+    /// # Errors
+    /// When a file can not be read, or a line other than the last one makes no sense.
+    pub fn open(dir: &Path, service: &str) -> Result<(Self, Vec<Entry>, Torn), StateError> {
+        let mut timeline = Self {
+            dir: dir.to_owned(),
+            service: service.to_owned(),
+            file: None,
+            length: 0,
+            deploy: Number(0),
+            seq: 0,
+            begun: Moment(0),
+        };
+        let mut torn_sum = 0;
+        // A power cut can leave a newest file without a single whole line: then nothing followed
+        // from it, and the one before holds the state.
+        for (number, path) in numbered(dir)?.into_iter().rev() {
+            let (entries, good, torn) = load(&path)?;
+            torn_sum += torn;
+            let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
+            (timeline.begun, timeline.seq) = (first.moment, last.seq);
+            (timeline.deploy, timeline.length) = (number, good);
+            timeline.file = Some(reopen(&path, good, torn)?);
+            return Ok((timeline, entries, Torn(torn_sum)));
+        }
+        Ok((timeline, Vec::new(), Torn(torn_sum)))
+    }
+
+    /// Writes one fact down; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// When it could not be written. Then nothing of it is left in the file.
+    pub fn append(
+        &mut self,
+        now: Moment,
+        wall: String,
+        because: String,
+        fact: Fact,
+        then: Vec<String>,
+    ) -> io::Result<Entry> {
+        if let Fact::Deployed { release, .. } = &fact {
+            self.begin(release.number, now)?;
+        } else if self.file.is_none() {
+            self.begin(self.deploy, now)?;
+        }
+        let entry = Entry {
+            seq: self.seq + 1,
+            at: wall,
+            moment: now,
+            ms: u64::try_from(now.since(self.begun).as_millis()).unwrap_or(u64::MAX),
+            service: self.service.clone(),
+            deploy: self.deploy,
+            because,
+            fact,
+            then,
+        };
+        let mut line = serde_json::to_vec(&entry)?;
+        line.push(b'\n');
+        let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
+        let written = file.write_all(&line).and_then(|()| file.sync_data());
+        if let Err(error) = written {
+            // Half a line would be read as torn, but only at the end of the file.
+            let _ =
+                file.set_len(self.length).and_then(|()| file.seek(SeekFrom::Start(self.length)));
+            return Err(error);
+        }
+        self.length += u64::try_from(line.len()).unwrap_or(0);
+        self.seq += 1;
+        Ok(entry)
+    }
+
+    fn begin(&mut self, deploy: Number, now: Moment) -> io::Result<()> {
+        let path = path(&self.dir, deploy);
+        let options =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).to_owned();
+        let file = options.open(path)?;
+        File::open(&self.dir)?.sync_all()?;
+        (self.file, self.length, self.seq) = (Some(file), 0, 0);
+        (self.deploy, self.begun) = (deploy, now);
+        self.prune();
+        Ok(())
+    }
+
+    /// Lets the oldest files go. One that can not be removed does no harm.
+    fn prune(&self) {
+        let files = numbered(&self.dir).unwrap_or_default();
+        let over = files.len().saturating_sub(FILES_MAX);
+        for (_, path) in files.into_iter().take(over) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Reads one deploy of a service, the newest by default, without touching it.
+///
+/// # Errors
+/// When there is no such deploy, or it can not be read.
+pub fn read(dir: &Path, deploy: Option<Number>) -> Result<Vec<Entry>, StateError> {
+    let mut files = numbered(dir)?;
+    let wanted = match deploy {
+        Some(deploy) => files.into_iter().find(|(number, _)| *number == deploy),
+        None => files.pop(),
+    };
+    let Some((_, path)) = wanted else {
+        let what = match deploy {
+            Some(deploy) => format!("no timeline of deploy {deploy} in {}", dir.display()),
+            None => format!("no timeline in {}", dir.display()),
+        };
+        return Err(StateError::new(what, io::ErrorKind::NotFound.into()));
+    };
+    Ok(load(&path)?.0)
+}
+
+/// The whole lines of a file, the bytes they take, and the bytes of an incomplete last line.
+fn load(path: &Path) -> Result<(Vec<Entry>, u64, u64), StateError> {
+    let fail = |what: &str, source| {
+        StateError::new(format!("failed to read {}{what}", path.display()), source)
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| fail("", error))?;
+    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|error| fail("", error))?;
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    let (whole_bytes, tail) = bytes.split_at(whole);
+    let mut entries = Vec::new();
+    let (mut good, mut torn) = (0, tail.len());
+    let lines: Vec<&[u8]> = whole_bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    for (index, line) in lines.iter().enumerate() {
+        match serde_json::from_slice(line) {
+            Ok(entry) => entries.push(entry),
+            // Blocks of one write can reach the disk out of order.
+            Err(_) if index + 1 == lines.len() => {
+                torn += line.len();
+                break;
+            }
+            Err(error) => {
+                let at = format!(", line {} (repair it, or move the file away)", index + 1);
+                return Err(fail(&at, error.into()));
+            }
+        }
+        good += line.len();
+    }
+    let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    Ok((entries, size(good), size(torn)))
+}
+
+fn reopen(path: &Path, good: u64, torn: u64) -> Result<File, StateError> {
+    let open = || {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        if torn > 0 {
+            file.set_len(good)?;
+            file.sync_all()?;
+        }
+        file.seek(SeekFrom::Start(good))?;
+        Ok(file)
+    };
+    open().map_err(|error| StateError::new(format!("failed to open {}", path.display()), error))
+}
+
+fn path(dir: &Path, deploy: Number) -> PathBuf {
+    dir.join(format!("{:06}.jsonl", deploy.0))
+}
+
+/// The files of all deploys, oldest first.
+fn numbered(dir: &Path) -> Result<Vec<(Number, PathBuf)>, StateError> {
+    let fail =
+        |error| StateError::new(format!("failed to read the folder {}", dir.display()), error);
+    let mut files = Vec::new();
+    for found in fs::read_dir(dir).map_err(fail)? {
+        let path = found.map_err(fail)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(number) = name.strip_suffix(".jsonl").and_then(|name| name.parse().ok()) {
+            files.push((Number(number), path));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::{Actor, Base, Release, Slot};
+
+    use super::*;
+
+    fn deployed(number: u32) -> Fact {
+        let release = Release {
+            version: format!("v{number}"),
+            number: Number(number),
+            slot: Slot("blue".to_owned()),
+            artifact: None,
+            set: std::collections::BTreeMap::new(),
+        };
+        let base = Box::new(Base::default());
+        Fact::Deployed { release, frozen: false, forced: false, by: Actor::default(), base }
+    }
+
+    fn write(dir: &Path, facts: impl IntoIterator<Item = Fact>) {
+        let (mut timeline, _, _) = Timeline::open(dir, "weather").unwrap();
+        for (at, fact) in facts.into_iter().enumerate() {
+            let now = Moment(1_000 + at as u64);
+            timeline.append(now, "wall".to_owned(), "why".to_owned(), fact, Vec::new()).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), [deployed(1), Fact::Failed, deployed(2), Fact::Noted]);
+        let (_, entries, torn) = Timeline::open(dir.path(), "weather").unwrap();
+        let read_back: Vec<_> = entries.iter().map(|it| (it.seq, it.ms, it.fact.clone())).collect();
+        assert_eq!(read_back, [(1, 0, deployed(2)), (2, 1, Fact::Noted)]);
+        assert_eq!(torn, Torn(0));
+        assert_eq!(read(dir.path(), Some(Number(1))).unwrap().len(), 2);
+        assert!(read(dir.path(), Some(Number(3))).is_err());
+    }
+
+    #[test]
+    fn a_line_torn_at_any_byte_is_cut_off_and_writing_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), [deployed(1), Fact::Failed]);
+        let path = path(dir.path(), Number(1));
+        let bytes = fs::read(&path).unwrap();
+        let first = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        for end in first..bytes.len() {
+            fs::write(&path, &bytes[..end]).unwrap();
+            let (_, entries, torn) = Timeline::open(dir.path(), "weather").unwrap();
+            assert_eq!((entries.len(), torn), (1, Torn((end - first) as u64)), "cut at {end}");
+            write(dir.path(), [Fact::Noted]);
+            assert_eq!(read(dir.path(), None).unwrap()[1].fact, Fact::Noted, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_newest_file_without_a_whole_line_leaves_the_one_before_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), [deployed(1)]);
+        fs::write(path(dir.path(), Number(2)), b"{\"seq\":1,").unwrap();
+        let (_, entries, torn) = Timeline::open(dir.path(), "weather").unwrap();
+        assert_eq!((entries.len(), torn), (1, Torn(9)));
+    }
+
+    #[test]
+    fn a_broken_line_in_the_middle_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), [deployed(1), Fact::Noted]);
+        let path = path(dir.path(), Number(1));
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen("{", "[", 1)).unwrap();
+        let error = Timeline::open(dir.path(), "weather").unwrap_err().to_string();
+        assert!(error.contains("line 1"), "{error}");
+    }
+}
