@@ -16,3 +16,5 @@ pub mod control;
 pub mod proxy;
 
 pub mod record;
+
+pub mod daemon;

@@ -90,8 +90,10 @@ impl Watch {
                 let until = now + policy.recover;
                 Phase::Recovering { active: back.to, bad: back.bad, until }
             }
-            (Fact::Recovered | Fact::Unrecovered, Phase::Recovering { active, .. }) => {
-                rest(Some(active), None)
+            (Fact::Recovered, Phase::Recovering { active, .. }) => rest(Some(active), None),
+            // The bad release may be the better one after all: a person can go back to it.
+            (Fact::Unrecovered, Phase::Recovering { active, bad, .. }) => {
+                rest(Some(active), Some(bad))
             }
             (Fact::Blocked { guard, .. }, Phase::Baking { active, warm, until, .. }) => {
                 Phase::Baking { active, warm, until, blocked: Some(*guard) }
@@ -213,13 +215,13 @@ fn asks(fact: &Fact) -> bool {
         | Fact::Decided { .. }
         | Fact::Escalated
         | Fact::AskedAgain { .. }
+        | Fact::Unrecovered
         | Fact::Restored { .. } => true,
         Fact::Switched { .. }
         | Fact::Accepted { .. }
         | Fact::Drained { .. }
         | Fact::Cut { .. }
         | Fact::Recovered
-        | Fact::Unrecovered
         | Fact::Blocked { .. }
         | Fact::Cleared
         | Fact::Held { .. }

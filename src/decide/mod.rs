@@ -129,6 +129,17 @@ impl Watch {
         self.policy = policy;
     }
 
+    /// The first decision after a restart: what the phase asks of the world is asked again.
+    pub fn restored(&self, now: Moment, torn: u64) -> Decision {
+        let cut = if torn > 0 {
+            format!("; an incomplete last line of {torn} bytes was cut off")
+        } else {
+            String::new()
+        };
+        let because = format!("rollbackd started and read the timeline: {}{cut}", self.phase);
+        self.decide(now, Fact::Restored { torn }, because)
+    }
+
     fn held(&self) -> bool {
         self.base.hold.is_some()
     }

@@ -24,6 +24,11 @@ impl Recovery {
         Self { release, quiet_since: now, good: Counts::default(), probes: 0 }
     }
 
+    /// The release that is looked at.
+    pub fn release(&self) -> Number {
+        self.release
+    }
+
     /// Takes one signal in; those of other releases are ignored.
     pub fn hear(&mut self, now: Moment, signal: &Signal) {
         if signal.release != self.release {

@@ -89,10 +89,10 @@ impl Proxy {
         self.front.service.store(Arc::new(service.clone()));
     }
 
-    /// Makes a release reachable, without giving it anything. Knowing it already is fine.
+    /// Makes a release reachable, without giving it anything; also one that was left before.
     pub fn add(&self, number: Number, address: &Address) {
-        let known = self.front.routes.load().known(number).is_some();
-        if !known {
+        let reachable = self.front.routes.load().find(number).is_some();
+        if !reachable {
             let upstream = Arc::new(Upstream::new(number, address.clone()));
             self.front.routes.rcu(|routes| routes.with(Arc::clone(&upstream)));
         }

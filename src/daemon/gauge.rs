@@ -1,0 +1,80 @@
+//! Rates of one release, for status lines and for the cost of leaving it.
+
+use std::collections::VecDeque;
+
+use crate::judge::BLOCK;
+use crate::model::Counts;
+
+const MINUTE_BLOCKS: usize = 240;
+const SHORT_BLOCKS: usize = 40;
+const HOUR_MINUTES: usize = 60;
+
+/// The last minute in blocks, the last hour in minutes.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    seen: Counts,
+    blocks: VecDeque<Counts>,
+    minutes: VecDeque<Counts>,
+    minute: Counts,
+    ticks: usize,
+}
+
+impl Gauge {
+    /// Takes the counters as they stand; what was added since the last time is one block.
+    pub fn block(&mut self, total: Counts) -> Counts {
+        let block = less(total, self.seen);
+        self.seen = total;
+        self.blocks.push_back(block);
+        if self.blocks.len() > MINUTE_BLOCKS {
+            self.blocks.pop_front();
+        }
+        self.minute += block;
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(MINUTE_BLOCKS) {
+            self.minutes.push_back(std::mem::take(&mut self.minute));
+            if self.minutes.len() > HOUR_MINUTES {
+                self.minutes.pop_front();
+            }
+        }
+        block
+    }
+
+    /// Requests a second over the last ten seconds.
+    pub fn rate(&self) -> f64 {
+        let blocks = self.blocks.len().min(SHORT_BLOCKS);
+        let sum: u64 = self.blocks.iter().rev().take(blocks).map(Counts::total).sum();
+        real(sum) / (BLOCK.as_secs_f64() * real(u64::try_from(blocks.max(1)).unwrap_or(1)))
+    }
+
+    /// Share of faults of the release over the last minute.
+    pub fn error_rate(&self) -> f64 {
+        let sum = self.blocks.iter().fold(Counts::default(), |sum, block| sum + *block);
+        real(sum.server_fault + sum.tool_fault) / real(sum.judged().max(1))
+    }
+
+    /// The last hour, or as much of it as was seen.
+    pub fn hour(&self) -> Counts {
+        self.minutes.iter().fold(self.minute, |sum, minute| sum + *minute)
+    }
+
+    /// Everything since the release was added.
+    pub fn total(&self) -> Counts {
+        self.seen
+    }
+}
+
+fn less(total: Counts, seen: Counts) -> Counts {
+    Counts {
+        ok: total.ok.saturating_sub(seen.ok),
+        server_fault: total.server_fault.saturating_sub(seen.server_fault),
+        tool_fault: total.tool_fault.saturating_sub(seen.tool_fault),
+        client_fault: total.client_fault.saturating_sub(seen.client_fault),
+        neutral: total.neutral.saturating_sub(seen.neutral),
+        slow: total.slow.saturating_sub(seen.slow),
+        timed: total.timed.saturating_sub(seen.timed),
+    }
+}
+
+pub(super) fn real(count: u64) -> f64 {
+    count as f64
+}

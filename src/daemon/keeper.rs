@@ -1,0 +1,421 @@
+//! One service: signals -> judge -> decide -> record -> act, in one loop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use crate::clock::Clock;
+use crate::config::{Address, Service};
+use crate::control::Status;
+use crate::decide::{Phase, Refusal, Watch};
+use crate::judge::recovery::Recovery;
+use crate::judge::{BLOCK, Judge};
+use crate::model::{
+    Decision, Effect, Entry, Event, Fact, Load, Moment, Number, Order, Release, Reply, Seen,
+    Signal, Slot, Ticket,
+};
+use crate::proxy::Proxy;
+use crate::record::{Timeline, Torn};
+
+use super::crew::Crew;
+use super::gauge::Gauge;
+
+/// How often silent sessions are looked for, in blocks.
+const SWEEP_BLOCKS: u64 = 120;
+/// Deaths of one release that go into the timeline; more only go to the log.
+const DEATHS_NOTED: u32 = 5;
+
+/// Everything that reaches a keeper.
+#[derive(Debug)]
+pub enum Input {
+    /// Something was seen of a release.
+    Signal(Signal),
+    /// An effect came to something.
+    Event(Event),
+    /// A person gave a command.
+    Order(Order, oneshot::Sender<Result<Arc<Entry>, Untaken>>),
+    /// Somebody wants to know.
+    Status(oneshot::Sender<Status>),
+    /// New settings.
+    Configure(Arc<Service>),
+    /// The daemon ends.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Why a command came to nothing.
+#[derive(Debug)]
+pub enum Untaken {
+    /// It does not fit.
+    Refused(Refusal),
+    /// It could not be written down.
+    Unwritten(String),
+}
+
+/// What keeps one service.
+#[derive(Debug)]
+pub struct Keeper {
+    pub(super) service: Arc<Service>,
+    pub(super) clock: Clock,
+    pub(super) watch: Watch,
+    pub(super) proxy: Proxy,
+    pub(super) judge: Option<Judge>,
+    pub(super) gauges: BTreeMap<Number, Gauge>,
+    pub(super) probes: BTreeMap<Number, Reply>,
+    pub(super) trouble: Option<String>,
+    timeline: Timeline,
+    crew: Crew,
+    recovery: Option<Recovery>,
+    deaths: BTreeMap<Number, u32>,
+    outbox: mpsc::Sender<Input>,
+    entries: broadcast::Sender<Arc<Entry>>,
+    /// Events that effects led to at once.
+    queue: VecDeque<Event>,
+    ticks: u64,
+}
+
+impl Keeper {
+    /// A keeper for a service whose timeline was read; nothing happens before [`Self::run`].
+    #[expect(clippy::too_many_arguments, reason = "it is put together once, from distinct parts")]
+    pub fn new(
+        service: Arc<Service>,
+        clock: Clock,
+        watch: Watch,
+        timeline: Timeline,
+        proxy: Proxy,
+        crew: Crew,
+        outbox: mpsc::Sender<Input>,
+        entries: broadcast::Sender<Arc<Entry>>,
+    ) -> Self {
+        Self {
+            service,
+            clock,
+            watch,
+            proxy,
+            judge: None,
+            gauges: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            trouble: None,
+            timeline,
+            crew,
+            recovery: None,
+            deaths: BTreeMap::new(),
+            outbox,
+            entries,
+            queue: VecDeque::new(),
+            ticks: 0,
+        }
+    }
+
+    /// The loop. Ends when told to.
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Input>, torn: Torn) {
+        self.take_up(torn).await;
+        let mut blocks = tokio::time::interval(BLOCK);
+        blocks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = blocks.tick() => self.block(),
+                input = inbox.recv() => match input {
+                    Some(Input::Stop(done)) => {
+                        self.proxy.stop().await;
+                        self.crew.stop().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(input) => self.take(input),
+                    None => return,
+                },
+            }
+            while let Some(event) = self.queue.pop_front() {
+                self.happen(&event);
+            }
+        }
+    }
+
+    /// Goes on where the timeline ends.
+    async fn take_up(&mut self, torn: Torn) {
+        let needed: Vec<_> = self.watch.phase().needed().iter().map(|it| it.number).collect();
+        self.crew.tidy(&self.service, &needed).await;
+        if *self.watch.phase() == Phase::Empty && torn == Torn(0) {
+            return;
+        }
+        let restored = self.watch.restored(self.clock.now(), torn.0);
+        if self.commit(restored).is_err() {
+            // The disk is full, say. Traffic goes where it went; nothing new is decided.
+            let keep = |effect: &Effect| matches!(effect, Effect::Keep(_) | Effect::Route(_));
+            let effects = self.watch.phase().effects();
+            effects.into_iter().filter(keep).for_each(|effect| self.act(effect));
+        }
+        while let Some(event) = self.queue.pop_front() {
+            self.happen(&event);
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Signal(signal) => self.hear(signal),
+            Input::Event(event) => self.happen(&event),
+            Input::Order(order, told) => {
+                let now = self.clock.now();
+                let entry = match self.watch.order(now, order) {
+                    Ok(decision) => self.commit(decision).map_err(Untaken::Unwritten),
+                    Err(refusal) => Err(Untaken::Refused(refusal)),
+                };
+                let _ = told.send(entry);
+            }
+            Input::Status(asked) => {
+                let _ = asked.send(self.status());
+            }
+            Input::Configure(service) => {
+                self.watch.set_policy(service.policy.clone());
+                self.proxy.configure(&service);
+                self.service = service;
+            }
+            Input::Stop(_) => (),
+        }
+    }
+
+    /// A block of time is over: the counters speak, and deadlines pass.
+    fn block(&mut self) {
+        let now = self.clock.now();
+        let numbers: Vec<_> = self.watch.phase().needed().iter().map(|it| it.number).collect();
+        self.gauges.retain(|number, _| numbers.contains(number));
+        for release in numbers {
+            let counts = self.gauges.entry(release).or_default().block(self.proxy.counts(release));
+            self.weigh(now, &Signal { release, seen: Seen::Block(counts) });
+        }
+        self.judged(now);
+        let recovering = matches!(self.watch.phase(), Phase::Recovering { .. });
+        if let Some(recovery) = self.recovery.as_ref().filter(|_| recovering)
+            && let (number, Some(because)) = (recovery.release(), recovery.recovered(now))
+        {
+            self.happen(&Event::Recovered(number, because));
+        }
+        if self.watch.deadline().is_some_and(|due| due <= now) {
+            self.happen(&Event::Due);
+        }
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(SWEEP_BLOCKS) {
+            self.proxy.sweep(now);
+        }
+    }
+
+    fn hear(&mut self, signal: Signal) {
+        let now = self.clock.now();
+        self.weigh(now, &signal);
+        match signal.seen {
+            Seen::Probe(reply) => _ = self.probes.insert(signal.release, reply),
+            Seen::Exited(how) => self.died(now, signal.release, &how),
+            Seen::Block(_) => (),
+        }
+        self.judged(now);
+    }
+
+    fn weigh(&mut self, now: Moment, signal: &Signal) {
+        if let Some(judge) = &mut self.judge {
+            judge.hear(now, signal);
+        }
+        if let Some(recovery) = &mut self.recovery {
+            recovery.hear(now, signal);
+        }
+    }
+
+    fn judged(&mut self, now: Moment) {
+        let Some(judge) = &self.judge else { return };
+        self.crew.hurry(judge.suspicious(now));
+        let (verdict, release) = (judge.verdict(now), judge.release());
+        let load = self.load(now, release);
+        self.happen(&Event::Judged(verdict, load));
+    }
+
+    fn load(&self, now: Moment, release: Number) -> Load {
+        let rate = self.gauges.get(&release).map(Gauge::rate).unwrap_or_default();
+        Load { rate, ..self.proxy.load(release, now) }
+    }
+
+    fn died(&mut self, now: Moment, number: Number, how: &str) {
+        let Some(release) = self.watch.phase().release(number).cloned() else { return };
+        tracing::warn!(service = self.service.name, %release, "its process ended: {how}");
+        if let Phase::Starting { new, .. } = self.watch.phase()
+            && new.number == number
+        {
+            let why = format!("its process ended: {how}");
+            self.happen(&Event::NotReady(self.watch.ticket(), why));
+            return;
+        }
+        let deaths = self.deaths.entry(number).or_default();
+        *deaths += 1;
+        if *deaths <= DEATHS_NOTED {
+            let because = format!("the process of {release} ended: {how}; it is started again");
+            let _ = self.commit(Decision { because, fact: Fact::Noted, then: Vec::new() });
+        }
+        self.judged(now);
+    }
+
+    fn happen(&mut self, event: &Event) {
+        if let Some(decision) = self.watch.step(self.clock.now(), event) {
+            // Not written down: not decided. The next block leads here again.
+            let _ = self.commit(decision);
+        }
+    }
+
+    /// Write it down, then do it.
+    fn commit(&mut self, decision: Decision) -> Result<Arc<Entry>, String> {
+        let now = self.clock.now();
+        let Decision { because, fact, then } = decision;
+        let words = then.iter().map(ToString::to_string).collect();
+        let wall = self.clock.wall();
+        let (timeline, copy) = (&mut self.timeline, fact.clone());
+        let written =
+            tokio::task::block_in_place(|| timeline.append(now, wall, because, copy, words));
+        let entry = match written {
+            Ok(entry) => Arc::new(entry),
+            Err(error) => {
+                let trouble = format!("failed to write the timeline, nothing is decided: {error}");
+                if self.trouble.as_ref() != Some(&trouble) {
+                    tracing::error!(service = self.service.name, page = true, "{trouble}");
+                }
+                self.trouble = Some(trouble.clone());
+                return Err(trouble);
+            }
+        };
+        if self.trouble.take().is_some() {
+            tracing::info!(service = self.service.name, "the timeline can be written again");
+        }
+        self.watch.apply(now, &fact);
+        tracing::info!(
+            service = self.service.name,
+            deploy = entry.deploy.0,
+            kind = fact.kind(),
+            "{}",
+            entry.because
+        );
+        then.into_iter().for_each(|effect| self.act(effect));
+        self.open_trials(now);
+        // Nobody may be following.
+        let _ = self.entries.send(Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    fn act(&mut self, effect: Effect) {
+        let ticket = self.watch.ticket();
+        match effect {
+            Effect::Keep(release) => self.keep(&release),
+            Effect::Start(release) => {
+                self.keep(&release);
+                self.prove(ticket, &release);
+            }
+            Effect::Probe(release) => {
+                if let Some(address) = self.address(&release) {
+                    self.crew.probe(ticket, &self.service, &release, &address);
+                }
+            }
+            Effect::Route(release) => {
+                self.proxy.route(release.number);
+                self.queue.push_back(Event::Routed(ticket));
+            }
+            Effect::Drain(release, until) => {
+                let patience = until.since(self.clock.now());
+                let proxy = self.proxy.clone();
+                self.leave(ticket, async move { proxy.drain(release.number, patience).await });
+            }
+            Effect::Cut(release) => {
+                let proxy = self.proxy.clone();
+                self.leave(ticket, async move { proxy.cut(release.number).await });
+            }
+            Effect::Retire(release) => {
+                self.crew.retire(&self.service, &release, self.proxy.clone());
+                self.probes.remove(&release.number);
+                self.deaths.remove(&release.number);
+            }
+            Effect::Page(text) => {
+                tracing::error!(service = self.service.name, page = true, "{text}");
+            }
+        }
+    }
+
+    fn keep(&mut self, release: &Release) {
+        if let Some(address) = self.address(release) {
+            self.crew.keep(&self.service, release, &address);
+            self.proxy.add(release.number, &address);
+        }
+    }
+
+    fn prove(&mut self, ticket: Ticket, release: &Release) {
+        let active = self.watch.phase().active().cloned();
+        let active = active.and_then(|it| self.address(&it).map(|address| (it, address)));
+        if let Some(address) = self.address(release) {
+            let active = active.as_ref().map(|(active, address)| (active, address));
+            let new = (release, &address);
+            self.crew.prove(ticket, &self.service, new, active, self.proxy.clone());
+        }
+    }
+
+    fn leave(
+        &self,
+        ticket: Ticket,
+        work: impl Future<Output = crate::model::Toll> + Send + 'static,
+    ) {
+        let outbox = self.outbox.clone();
+        tokio::spawn(async move {
+            let toll = work.await;
+            let _ = outbox.send(Input::Event(Event::Emptied(ticket, toll))).await;
+        });
+    }
+
+    /// The address of a release's slot. A slot that left the configuration has none any more.
+    fn address(&self, release: &Release) -> Option<Address> {
+        let Slot(slot) = &release.slot;
+        let address = self.service.slots.get(&release.slot).cloned();
+        if address.is_none() {
+            let service = &self.service.name;
+            tracing::error!(
+                service,
+                page = true,
+                "{release} runs in slot {slot}, which is not configured"
+            );
+        }
+        address
+    }
+
+    /// Opens the trial that the phase asks for, and closes what is over.
+    fn open_trials(&mut self, now: Moment) {
+        match self.watch.phase() {
+            Phase::Baking { active, warm, .. } => {
+                if self.judge.as_ref().is_none_or(|judge| judge.release() != active.number) {
+                    let warm = warm.as_ref().map(|warm| warm.number);
+                    let limits = self.service.judge.clone();
+                    self.judge = Some(Judge::new(active.number, warm, limits, now));
+                }
+                self.recovery = None;
+            }
+            Phase::Emptying(back) => {
+                let to = back.to.number;
+                self.recovery.get_or_insert_with(|| Recovery::new(to, now));
+            }
+            Phase::Recovering { active, .. } => {
+                let active = active.number;
+                self.judge = None;
+                self.recovery.get_or_insert_with(|| Recovery::new(active, now));
+            }
+            Phase::Confirming(_) | Phase::Reviving(_) | Phase::Returning(_) => (),
+            Phase::Empty
+            | Phase::Steady { .. }
+            | Phase::Starting { .. }
+            | Phase::Promoting { .. } => (self.judge, self.recovery) = (None, None),
+        }
+        if self.judge.is_none() {
+            self.crew.hurry(false);
+        }
+    }
+
+    /// How long a stop may take, for whoever waits.
+    pub fn patience(service: &Service) -> Duration {
+        match &service.runtime {
+            crate::config::Runtime::Command(command) => command.stop + Duration::from_secs(3),
+            crate::config::Runtime::External => Duration::from_secs(3),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+mod crew;
+mod gauge;
+mod keeper;
