@@ -138,7 +138,9 @@ fn slots(
         problems.push(Problem::error(Code::OutOfRange, set.span(), what).help(help));
     }
     let mut slots = BTreeMap::new();
-    for (slot, address) in set.get_ref().iter().take(SLOTS_MAX) {
+    let mut written_order: Vec<_> = set.get_ref().iter().collect();
+    written_order.sort_by_key(|(slot, _)| slot.span().start);
+    for (slot, address) in written_order.into_iter().take(SLOTS_MAX) {
         name("a slot", slot, problems);
         let owner =
             format!("slot `{}` of `{}`", brief(slot.get_ref()), brief(written.name.get_ref()));
@@ -184,7 +186,8 @@ fn hosts(
         let text = host.get_ref();
         if text != "*" && !is_host(text) {
             let what = format!("\"{}\" is not a host as clients name it", brief(text));
-            let help = "write a name or an address, without scheme, port and path; \"*\" for all";
+            let help = "write a name or an address, without scheme, port and path, such as \"mcp.example.org\" \
+                        or \"[::1]\"; \"*\" for all";
             problems.push(Problem::error(Code::BadValue, host.span(), what).help(help));
         }
     }

@@ -77,7 +77,11 @@ pub fn parse(file_name: &str, text: &str) -> Result<Checked, Problems> {
     for error in &errors {
         let at = error.span().unwrap_or(0..0);
         let what = format!("this is not TOML: {}", error.message());
-        let help = "write `name = value`, with text in quotes, below a [section]";
+        let help = if error.message().starts_with("duplicate") {
+            "write it once"
+        } else {
+            "write `name = value`, with text in quotes, below a [section]"
+        };
         problems.push(Problem::error(Code::Syntax, at, what).help(help));
     }
     // What was recovered from broken text may lack what is written, so it is not judged.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::bounds::{bounded, span};
 use super::problem::{Code, Problem, Problems};
-use super::runtime;
 use super::settings::{Probe, ProbeKind};
 use super::table::brief;
+use super::value::say;
 use super::written;
+use super::{promise, runtime};
 
 /// Checks the probe of a service; the failures in a row that mean down go to the judge.
 pub(super) fn check(service: &written::Service, problems: &mut Problems) -> (Probe, u32) {
@@ -21,6 +22,15 @@ pub(super) fn check(service: &written::Service, problems: &mut Problems) -> (Pro
     let ready = small(bounded("ready", &written.ready, 3, 1..=100, problems));
     let failures = small(bounded("failures", &written.failures, 3, 1..=100, problems));
     foreign(written, problems);
+    if let Some(at) = span(&written.timeout).filter(|_| timeout > promise::CONFIRM_MAX) {
+        let most = say(promise::CONFIRM_MAX);
+        let what = format!(
+            "answers may take {}, but before a rollback the warm release must answer within {most}",
+            say(timeout),
+        );
+        let help = format!("write at most \"{most}\", or probe something that is faster");
+        problems.push(Problem::warning(Code::TooSlow, at, what).help(help));
+    }
     let kind = match written.kind.as_ref().map_or("mcp", |kind| kind.get_ref()) {
         "http" => http(written, problems),
         "tcp" => ProbeKind::Tcp,

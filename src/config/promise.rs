@@ -20,7 +20,7 @@ const MARGIN: Duration = Duration::from_secs(2);
 /// From the verdict to the end of the drain, at most.
 const LATEST: Duration = Duration::from_mins(2);
 /// Longer than this, and nobody would call it an answer of the warm release.
-const CONFIRM_MAX: Duration = Duration::from_secs(2);
+pub(super) const CONFIRM_MAX: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);
 

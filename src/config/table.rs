@@ -49,7 +49,7 @@ impl<'a> Table<'a> {
         kind: impl Fn(&DeValue<'a>) -> Result<T, Complaint>,
         problems: &mut Problems,
     ) -> Option<Spanned<T>> {
-        self.asked.push(key);
+        self.ask(key);
         let value = self.entries?.get(key)?;
         match kind(value.get_ref()) {
             Ok(read) => Some(Spanned::new(value.span(), read)),
@@ -83,14 +83,15 @@ impl<'a> Table<'a> {
         self.entries.is_some_and(|entries| entries.contains_key(key))
     }
 
-    /// The table under `key`; an empty one if it is left out.
+    /// The table under `key`; an empty one if it is left out. `header` is how it is written.
     pub(super) fn table(
         &mut self,
         key: &'static str,
         noun: &'static str,
+        header: &str,
         problems: &mut Problems,
     ) -> Self {
-        self.asked.push(key);
+        self.ask(key);
         let found = self.entries.and_then(|entries| entries.get_key_value(key));
         let Some((name, value)) = found else {
             return Self { noun, at: self.at(), entries: None, asked: Vec::new() };
@@ -98,7 +99,7 @@ impl<'a> Table<'a> {
         let entries = value.get_ref().as_table();
         if entries.is_none() {
             let what = format!("`{key}` is {}, not a table", kind_of(value.get_ref()));
-            let help = format!("write a section [{key}] with the settings below it");
+            let help = format!("write {header}, and the settings below it");
             problems.push(Problem::error(Code::WrongType, value.span(), what).help(help));
         }
         Self { noun, at: name.span(), entries, asked: Vec::new() }
@@ -110,6 +111,12 @@ impl<'a> Table<'a> {
     ) -> impl Iterator<Item = (&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>)>
     {
         self.entries.into_iter().flatten()
+    }
+
+    fn ask(&mut self, key: &'static str) {
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
     }
 
     /// Everything was asked for: the rest is unknown.

@@ -52,7 +52,7 @@ pub(super) fn choice<const N: usize>(
 
 /// A time such as "30s".
 pub(super) fn duration(value: &DeValue<'_>) -> Read<Duration> {
-    const HELP: &str = "write a number and a unit, such as \"250ms\", \"30s\", \"5m\" or \"1h\"";
+    const HELP: &str = "write a number and a unit, such as \"250ms\", \"30s\", \"5m\" or \"24h\"";
     let Some(written) = value.as_str() else {
         let help = match value {
             DeValue::Integer(number) => {
@@ -164,13 +164,13 @@ pub(super) fn socket(value: &DeValue<'_>) -> Read<PathBuf> {
 
 /// A TCP address.
 pub(super) fn tcp(value: &DeValue<'_>) -> Read<SocketAddr> {
-    let written = text(value)?;
+    let written = expect_address(value)?;
     written.parse().map_err(|_| not_an_address(&written, ""))
 }
 
 /// A TCP address or a unix socket.
 pub(super) fn address(value: &DeValue<'_>) -> Read<Address> {
-    let written = text(value)?;
+    let written = expect_address(value)?;
     let Some(path) = written.strip_prefix("unix:") else {
         let address = written.parse().map(Address::Tcp);
         return address.map_err(|_| not_an_address(&written, " or \"unix:/run/x.sock\""));
@@ -256,6 +256,14 @@ fn fits(path: &std::path::Path) -> Read<()> {
     }
     let what = format!("has a path of {length} bytes; a socket can have {SOCKET_PATH_MAX}");
     Err(bad(what, "choose a shorter path"))
+}
+
+fn expect_address(value: &DeValue<'_>) -> Read<String> {
+    let help = match value {
+        DeValue::Integer(port) => format!("write \"127.0.0.1:{}\"", brief(port.as_str())),
+        _ => "write an IP address and a port, such as \"127.0.0.1:8080\"".to_owned(),
+    };
+    if value.is_str() { text(value) } else { Err(wrong(value, "an address", &help)) }
 }
 
 fn not_an_address(written: &str, or: &str) -> Complaint {

@@ -115,11 +115,12 @@ pub(super) struct Limits {
 /// Reads a parsed text.
 pub(super) fn read(root: &DeTable<'_>, problems: &mut Problems) -> Written {
     let mut root = Table::new("the configuration", 0..0, root);
-    let mut daemon = root.table("daemon", "the daemon", problems);
+    let mut daemon = root.table("daemon", "the daemon", "[daemon]", problems);
     let state_dir = daemon.read("state_dir", path, problems);
     let control_socket = daemon.read("control_socket", socket, problems);
     daemon.finish(problems);
-    let services = services(root.table("service", "the services", problems), problems);
+    let services =
+        services(root.table("service", "the services", "[service.NAME]", problems), problems);
     root.finish(problems);
     Written { state_dir, control_socket, services }
 }
@@ -138,6 +139,8 @@ fn services(table: Table<'_>, problems: &mut Problems) -> Vec<Service> {
         };
         services.push(service(Table::new("a service", key.span(), settings), name, problems));
     }
+    // In the order of the text, so that of two that clash the second one is the problem.
+    services.sort_by_key(|service| service.name.span().start);
     services
 }
 
@@ -152,8 +155,11 @@ fn service(mut table: Table<'_>, name: Spanned<String>, problems: &mut Problems)
         slots: table.required("slots", SLOTS, named(address), problems),
         runtime: runtime(&mut table, problems),
         promise: promise(&mut table, problems),
-        probe: probe(table.table("probe", "a probe", problems), problems),
-        limits: limits(table.table("limits", "the limits", problems), problems),
+        probe: probe(table.table("probe", "a probe", "[service.NAME.probe]", problems), problems),
+        limits: limits(
+            table.table("limits", "the limits", "[service.NAME.limits]", problems),
+            problems,
+        ),
     };
     table.finish(problems);
     service
@@ -188,9 +194,9 @@ fn promise(table: &mut Table<'_>, problems: &mut Problems) -> Promise {
 }
 
 fn latency(table: &mut Table<'_>, problems: &mut Problems) -> Option<Latency> {
-    const FORM: &str = "write { under = \"300ms\", objective = \"99%\" }";
+    const FORM: &str = "latency = { under = \"300ms\", objective = \"99%\" }";
     table.read("latency", |value| expect_table(value, FORM), problems)?;
-    let mut table = table.table("latency", "`latency`", problems);
+    let mut table = table.table("latency", "`latency`", FORM, problems);
     let latency = Latency {
         at: table.at(),
         under: table.required("under", "\"300ms\"", duration, problems),
@@ -218,9 +224,9 @@ fn probe(mut table: Table<'_>, problems: &mut Problems) -> Probe {
 }
 
 fn field(table: &mut Table<'_>, problems: &mut Problems) -> Option<Field> {
-    const FORM: &str = "write { pointer = \"/status\", value = \"ok\" }";
+    const FORM: &str = "field = { pointer = \"/status\", value = \"ok\" }";
     table.read("field", |value| expect_table(value, FORM), problems)?;
-    let mut table = table.table("field", "`field`", problems);
+    let mut table = table.table("field", "`field`", FORM, problems);
     let field = Field {
         at: table.at(),
         pointer: table.required("pointer", "\"/status\"", text, problems),
@@ -246,5 +252,5 @@ fn expect_table(value: &DeValue<'_>, form: &str) -> Result<(), Complaint> {
         return Ok(());
     }
     let what = format!("is {}, not a table", kind_of(value));
-    Err(Complaint::new(Code::WrongType, what, form))
+    Err(Complaint::new(Code::WrongType, what, format!("write {form}")))
 }

@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn usual_limits_find_trouble_soon_after_the_burst() {
         let limits = limits(0.001);
-        let soonest = soonest(&limits, &limits.objectives[0]).expect("found");
+        let soonest = soonest(&limits, &limits.objectives[0]).unwrap();
         assert!((5..=8).contains(&soonest.as_secs()), "{soonest:?}");
     }
 
