@@ -13,6 +13,7 @@
 pub mod attribution;
 pub mod evidence;
 pub mod liveness;
+pub mod reach;
 pub mod recovery;
 pub mod severity;
 

@@ -1,0 +1,159 @@
+//! How releases run: the command, its environment, and the placeholders in it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::bounds::{bounded, span};
+use super::problem::{Code, Problem, Problems};
+use super::settings::{Address, CommandLine, Runtime};
+use super::table::{brief, near};
+use super::written;
+
+/// What is filled in at the start of a release.
+const START: [&str; 4] = ["version", "artifact", "slot", "port"];
+/// What is filled in for the command of a probe.
+pub(super) const PROBE: [&str; 3] = ["port", "slot", "version"];
+const ENV_NAME_MAX: usize = 256;
+
+/// Checks how a service runs.
+pub(super) fn check(
+    service: &written::Service,
+    slots: &BTreeMap<crate::model::Slot, Address>,
+    problems: &mut Problems,
+) -> Runtime {
+    let written = &service.runtime;
+    let most = Duration::from_mins(5);
+    let usual = Duration::from_secs(10);
+    let stop =
+        bounded("stop_timeout", &written.stop_timeout, usual, Duration::ZERO..=most, problems);
+    if written.kind.as_ref().is_some_and(|kind| *kind.get_ref() == "external") {
+        external(written, problems);
+        return Runtime::External;
+    }
+    // Without a known runtime the rest is checked all the same: it is most likely a command.
+    if !written.has_command && written.kind.is_some() {
+        let what = "`command` is missing: runtime = \"command\" starts one";
+        let help = "write command = [\"/opt/x/{version}/server\"], or runtime = \"external\"";
+        problems.push(Problem::error(Code::Missing, service.name.span(), what).help(help));
+    }
+    let argv = match &written.command {
+        Some(command) => argv("command", command, &START, problems),
+        None => Vec::new(),
+    };
+    if let Some(command) = &written.command {
+        port_exists(command, slots, problems);
+    }
+    let env = env(written, problems);
+    let dir = written.dir.as_ref().map(|dir| dir.get_ref().clone());
+    Runtime::Command(CommandLine { argv, env, dir, stop })
+}
+
+/// The words of a command; `known` placeholders may stand in them.
+pub(super) fn argv(
+    name: &str,
+    command: &Spanned<Vec<Spanned<String>>>,
+    known: &[&'static str],
+    problems: &mut Problems,
+) -> Vec<String> {
+    let words = command.get_ref();
+    if words.first().is_none_or(|program| program.get_ref().trim().is_empty()) {
+        let what = format!("`{name}` names no program");
+        let help = "write the program first, then each argument: [\"/opt/x/server\", \"--fast\"]";
+        problems.push(Problem::error(Code::BadValue, command.span(), what).help(help));
+    }
+    for word in words {
+        for placeholder in placeholders(word.get_ref()) {
+            if !known.contains(&placeholder) {
+                problems.push(unknown(placeholder, word.span(), known));
+            }
+        }
+    }
+    words.iter().map(|word| word.get_ref().clone()).collect()
+}
+
+fn unknown(placeholder: &str, at: Range<usize>, known: &[&'static str]) -> Problem {
+    let list = known.iter().map(|name| format!("{{{name}}}")).collect::<Vec<_>>().join(", ");
+    let shown = brief(placeholder);
+    match near(placeholder, known) {
+        Some(meant) => {
+            let what = format!("{{{shown}}} is never filled in");
+            Problem::error(Code::UnknownPlaceholder, at, what)
+                .help(format!("did you mean {{{meant}}}?"))
+        }
+        // A script may well hold braces of its own.
+        None => {
+            let what = format!("{{{shown}}} is not filled in and reaches the program as it is");
+            Problem::warning(Code::UnknownPlaceholder, at, what)
+                .help(format!("only {list} are filled in"))
+        }
+    }
+}
+
+/// The names between braces: small letters, digits, `_` and `-`.
+fn placeholders(word: &str) -> impl Iterator<Item = &str> {
+    word.split('{').skip(1).filter_map(|rest| {
+        let (name, _) = rest.split_once('}')?;
+        let plain = |it: char| it.is_ascii_alphanumeric() || it == '_' || it == '-';
+        (!name.is_empty() && name.chars().all(plain)).then_some(name)
+    })
+}
+
+fn port_exists(
+    command: &Spanned<Vec<Spanned<String>>>,
+    slots: &BTreeMap<crate::model::Slot, Address>,
+    problems: &mut Problems,
+) {
+    let socket = slots.iter().find(|(_, address)| matches!(address, Address::Unix(_)));
+    let word = command
+        .get_ref()
+        .iter()
+        .find(|word| placeholders(word.get_ref()).any(|placeholder| placeholder == "port"));
+    if let (Some((slot, address)), Some(word)) = (socket, word) {
+        let what = format!("{{port}} has no value in slot `{slot}`, which is {address}");
+        let help = "give every slot an IP address and a port, or leave {port} out";
+        problems.push(Problem::error(Code::Contradiction, word.span(), what).help(help));
+    }
+}
+
+fn env(written: &written::Runtime, problems: &mut Problems) -> BTreeMap<String, String> {
+    let Some(env) = &written.env else {
+        return BTreeMap::new();
+    };
+    for name in env.get_ref().keys() {
+        let text = name.get_ref();
+        let shown = brief(text).escape_debug().to_string();
+        if text.is_empty() || text.contains(['=', '\0']) || text.len() > ENV_NAME_MAX {
+            let what = format!("`{shown}` can not be the name of an environment variable");
+            let help = "write 1 to 256 characters without = and NUL, such as NODE_ENV";
+            problems.push(Problem::error(Code::BadName, name.span(), what).help(help));
+        } else if text == "PORT" {
+            let what = "`PORT` is set by the daemon, to the port of the slot";
+            let help = "leave it out of env";
+            problems.push(Problem::error(Code::Contradiction, name.span(), what).help(help));
+        }
+    }
+    let pairs = env.get_ref().iter();
+    pairs.map(|(name, value)| (name.get_ref().clone(), value.get_ref().clone())).collect()
+}
+
+fn external(written: &written::Runtime, problems: &mut Problems) {
+    let settings = [
+        ("command", span(&written.command)),
+        ("env", span(&written.env)),
+        ("dir", span(&written.dir)),
+        ("stop_timeout", span(&written.stop_timeout)),
+    ];
+    for (name, at) in settings {
+        let Some(at) = at else { continue };
+        let what = format!("`{name}` has no effect: somebody else runs the releases");
+        let help = format!("write runtime = \"command\", or leave {name} out");
+        let problem = Problem::error(Code::Contradiction, at, what).help(help);
+        problems.push(match span(&written.kind) {
+            Some(kind) => problem.also(kind, "the daemon does not start them"),
+            None => problem,
+        });
+    }
+}

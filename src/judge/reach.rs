@@ -1,0 +1,82 @@
+//! What the judge can find out at all with given limits: for checking limits, not releases.
+
+use std::time::Duration;
+
+use crate::model::Moment;
+
+use super::evidence::Process;
+use super::{BLOCK, Limits, Objective};
+
+/// Bad requests in each block of the imagined trouble: plenty.
+const BAD: u64 = 100;
+/// Blocks that are imagined besides those of the burst.
+const BLOCKS_MAX: u32 = 10_000;
+
+/// How soon trouble at the smallest rate worth a rollback is found, with as many requests as one
+/// could wish for. None if it is never found inside the bake.
+pub fn soonest(limits: &Limits, objective: &Objective) -> Option<Duration> {
+    let weights: f64 = limits.objectives.iter().map(|objective| objective.weight).sum();
+    let alpha = limits.max_false_rollback * objective.weight / weights;
+    let mut process = Process::new(objective.budget, alpha, limits);
+    let requests = BAD as f64 / (objective.budget * limits.min_effect).min(1.0);
+    // Halfway to the next alternative, so that the mildest one surely has something to see.
+    let bad = BAD + BAD / 4;
+    let blocks = blocks(limits.bake).min(BLOCKS_MAX.saturating_add(blocks(limits.burst)));
+    for block in 1..=blocks {
+        process.update(Moment(0), requests as u64, bad);
+        if process.tripped() {
+            return Some(BLOCK * block);
+        }
+    }
+    None
+}
+
+/// Requests without a bad one that it takes until a release counts as verified: the upper 95 %
+/// bound of the failure rate is then `1 - 0.05^(1/n)`.
+pub fn requests_to_verify(objective: &Objective, min_effect: f64) -> u64 {
+    let worst = (objective.budget * min_effect).min(1.0);
+    (0.05_f64.ln() / (-worst).ln_1p()).ceil() as u64
+}
+
+fn blocks(time: Duration) -> u32 {
+    u32::try_from(time.as_millis() / BLOCK.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{About, beta};
+    use super::*;
+
+    fn limits(max_false_rollback: f64) -> Limits {
+        Limits {
+            objectives: vec![Objective { about: About::Availability, budget: 0.005, weight: 0.5 }],
+            max_false_rollback,
+            min_effect: 2.0,
+            burst: Duration::from_secs(5),
+            bake: Duration::from_mins(30),
+            probes: 3,
+        }
+    }
+
+    #[test]
+    fn usual_limits_find_trouble_soon_after_the_burst() {
+        let limits = limits(0.001);
+        let soonest = soonest(&limits, &limits.objectives[0]).unwrap();
+        assert!((5..=8).contains(&soonest.as_secs()), "{soonest:?}");
+    }
+
+    #[test]
+    fn more_certainty_than_evidence_can_give_is_never_reached() {
+        let limits = limits(1e-13);
+        assert_eq!(soonest(&limits, &limits.objectives[0]), None);
+    }
+
+    #[test]
+    fn verified_after_as_many_requests_as_the_judge_asks_for() {
+        let objective = &limits(0.001).objectives[0];
+        let n = requests_to_verify(objective, 2.0);
+        assert_eq!(n, 299);
+        assert!(beta::upper(0, n, 0.05) <= 0.01);
+        assert!(beta::upper(0, n - 1, 0.05) > 0.01);
+    }
+}

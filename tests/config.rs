@@ -1,0 +1,233 @@
+//! Configurations as operators write them, and what they are told about them.
+//!
+//! Each `tests/config/NAME.toml` has the problems it shows in `NAME.txt`; `UPDATE=1` writes them.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rollbackd::config::{self, Checked, Code, ProbeKind, Problems, Weight};
+use rollbackd::judge::About;
+
+const EXAMPLE: &str = include_str!("../config.toml.example");
+
+#[test]
+fn every_file_tells_its_problems() {
+    let mut wrong = Vec::new();
+    for toml in files() {
+        let file = toml.file_name().unwrap().to_string_lossy();
+        let told = tell(&config::parse(&file, &fs::read_to_string(&toml).unwrap()));
+        let golden = toml.with_extension("txt");
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&golden, &told).unwrap();
+        } else if fs::read_to_string(&golden).unwrap_or_default() != told {
+            wrong.push(format!("{file} now tells:\n{told}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\nUPDATE=1 writes them down", wrong.join("\n"));
+}
+
+#[test]
+fn every_problem_says_where_and_what_to_write_instead() {
+    for toml in files() {
+        let text = fs::read_to_string(&toml).unwrap();
+        let problems = match config::parse("x", &text) {
+            Ok(checked) => checked.warnings,
+            Err(problems) => problems,
+        };
+        for problem in problems.iter() {
+            let at = problem.at.clone().expect("a place");
+            assert!(at.start <= at.end && at.end <= text.len(), "{problem:?}");
+            assert!(!problem.help.is_empty(), "{problem:?}");
+            assert!(!problem.what.is_empty(), "{problem:?}");
+        }
+    }
+}
+
+#[test]
+fn the_example_is_fine() {
+    let checked = config::parse("config.toml.example", EXAMPLE).unwrap_or_else(|it| panic!("{it}"));
+    assert!(checked.warnings.is_empty(), "{}", checked.warnings);
+}
+
+#[test]
+fn the_example_shows_the_defaults() {
+    let shown = uncommented();
+    assert!(shown.matches('\n').count() == EXAMPLE.matches('\n').count() && shown != EXAMPLE);
+    let shown = config::parse("shown", &shown).unwrap_or_else(|it| panic!("{it}"));
+    let left_out = config::parse("left out", EXAMPLE).unwrap_or_else(|it| panic!("{it}"));
+    assert!(shown.warnings.is_empty(), "{}", shown.warnings);
+    assert_eq!(shown.settings, left_out.settings);
+}
+
+/// A setting that is missing from the example is one that nobody finds.
+#[test]
+fn the_example_names_every_setting() {
+    let source = include_str!("../src/config/written.rs");
+    let keys = source.match_indices("table.re").chain(source.match_indices("daemon.read"));
+    let mut count = 0;
+    for (start, _) in keys {
+        let call = source.get(start..).unwrap_or_default();
+        let key = call.split('"').nth(1).expect("a key");
+        assert!(EXAMPLE.contains(&format!("{key} = ")), "{key}");
+        count += 1;
+    }
+    assert!(count > 35, "{count} settings found in the source");
+}
+
+#[test]
+fn what_is_written_is_what_is_meant() {
+    let text = include_str!("config/fine.toml");
+    let settings = config::parse("fine", text).unwrap_or_else(|it| panic!("{it}")).settings;
+    let service = settings.services.get("weather").expect("the service");
+    let objectives: Vec<_> =
+        service.judge.objectives.iter().map(|it| (it.about, it.budget, it.weight)).collect();
+    let wanted = [(About::Availability, 0.005, 0.5), (About::Latency, 0.01, 0.25)];
+    assert_eq!(objectives, wanted);
+    assert_eq!(service.policy.bake, Duration::from_mins(90));
+    assert_eq!(service.judge.bake, service.policy.bake);
+    assert_eq!(service.policy.confirm, Duration::from_secs(2));
+    assert_eq!(service.limits.slow, Some(Duration::from_millis(300)));
+    assert!(service.policy.observe && service.hosts.contains("mcp.example.org"));
+    let ProbeKind::Http { path, status, field } = &service.probe.kind else {
+        panic!("{:?}", service.probe.kind);
+    };
+    assert_eq!((path.as_str(), *status), ("/health", 204));
+    assert_eq!(field.as_ref().expect("a field"), &("/status".to_owned(), "ok".to_owned()));
+}
+
+#[test]
+fn percentages_are_exact() {
+    for (written, budget) in [("99.9%", 0.001), ("99.99%", 1e-4), ("99.5 %", 0.005), ("95%", 0.05)]
+    {
+        let text = with(&format!("objective = \"{written}\""));
+        let checked = config::parse("x", &text).unwrap_or_else(|it| panic!("{it}"));
+        let service = checked.settings.services.get("weather").expect("the service");
+        assert_eq!(service.judge.objectives.first().map(|it| it.budget), Some(budget));
+    }
+}
+
+#[test]
+fn a_file_that_is_no_configuration_is_a_problem_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let cases = [
+        (folder.path().join("absent.toml"), Code::Unreadable),
+        (folder.path().to_owned(), Code::Unreadable),
+        (file("latin1.toml", b"[daemon]\nstate_dir = \"/\xe9\"\n"), Code::NotText),
+        (file("nul.toml", b"[daemon]\nstate_dir = \"/a\0b\"\n"), Code::Syntax),
+        (file("escaped.toml", b"[daemon]\nstate_dir = \"/a\\u0000b\"\n"), Code::BadValue),
+        (file("huge.toml", &vec![b'#'; (1 << 20) + 1]), Code::TooLarge),
+        (PathBuf::from("/dev/zero"), Code::TooLarge),
+    ];
+    for (path, code) in cases {
+        let problems = config::load(&path).expect_err("a problem");
+        assert!(problems.iter().any(|it| it.code == code), "{problems}");
+        assert!(problems.to_string().contains(&path.display().to_string()), "{problems}");
+        assert!(problems.to_string().contains("help: "), "{problems}");
+    }
+    let path = file("good.toml", EXAMPLE.as_bytes());
+    config::load(&path).unwrap_or_else(|it| panic!("{it}"));
+}
+
+#[test]
+fn a_flood_of_problems_is_counted() {
+    let flood: String = (0..80_000).map(|n| format!("key{n}=1\n")).collect();
+    let problems = config::parse("flood", &flood).expect_err("problems");
+    assert!(problems.iter().count() <= 100);
+    let told = problems.to_string();
+    assert!(told.ends_with("problems more") && told.len() < 100_000, "{}", told.len());
+    let long = format!("x = [{}]", "{a=1}, ".repeat(100_000));
+    let told = config::parse("long", &long).expect_err("problems").to_string();
+    assert!(told.len() < 5_000, "{}", told.len());
+    let deep = format!("x = {}", "[".repeat(500_000));
+    let told = config::parse("deep", &deep).expect_err("problems").to_string();
+    assert!(told.len() < 100_000, "{}", told.len());
+}
+
+#[test]
+fn colours_are_only_for_a_terminal() {
+    let problems = config::parse("x", "").expect_err("a problem");
+    assert!(!problems.to_string().contains('\x1b'));
+    assert!(problems.coloured().contains('\x1b'));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_text_is_answered(text in "(\\PC|[\\[\\]{}=\"'#.,:\n\r\t 0-9a-z])*") {
+        let _told = tell(&config::parse("any", &text));
+    }
+
+    #[test]
+    fn a_damaged_example_is_answered(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[\\[\\]{}=\"'#.,:\n% 0-9a-zäß天\u{0}]{0,6}"), 1..6)
+    ) {
+        let mut text: Vec<char> = uncommented().chars().collect();
+        for (at, gone, new) in damage {
+            let from = at.index(text.len());
+            let to = (from + gone).min(text.len());
+            text.splice(from..to, new.chars());
+        }
+        let _told = tell(&config::parse("damaged", &text.into_iter().collect::<String>()));
+    }
+
+    #[test]
+    fn any_value_is_answered(key in 0_usize..40, value in VALUES) {
+        let text = uncommented();
+        let lines: Vec<_> = text.lines().collect();
+        let settings: Vec<_> = lines.iter().filter(|it| it.contains(" = ") && !it.starts_with('#')).collect();
+        let line = settings.get(key % settings.len()).expect("a line");
+        let name = line.split(' ').next().expect("a key");
+        let changed = text.replacen(**line, &format!("{name} = {value}"), 1);
+        let _told = tell(&config::parse("value", &changed));
+    }
+}
+
+/// Values of every type, at the edges.
+const VALUES: &str = "(0|-1|9223372036854775807|1e300|-0.0|nan|inf|true|\\[\\]|\\{\\}|\"\"|1979-05-27)|\
+    \"[0-9]{1,22}(ns|ms|s|m|h|d|y|%|MiB|GiB|B)\"|\"[0-9.:%/{}\\[\\]a-z-]{0,12}\"";
+
+fn tell(outcome: &Result<Checked, Problems>) -> String {
+    let problems = match outcome {
+        Ok(checked) => &checked.warnings,
+        Err(problems) => problems,
+    };
+    let fatal = problems.iter().any(|it| it.weight == Weight::Error);
+    assert_eq!(fatal, outcome.is_err(), "{problems}");
+    let end = if fatal { "refused" } else { "fine" };
+    if problems.is_empty() { format!("{end}\n") } else { format!("{problems}\n\n{end}\n") }
+}
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|it| it == "toml")).collect();
+    files.sort();
+    assert!(files.len() >= 12, "{} files", files.len());
+    files
+}
+
+/// The example with its defaults in force.
+fn uncommented() -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|it: char| it.is_ascii_lowercase()) => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    EXAMPLE.lines().map(line).collect()
+}
+
+fn with(setting: &str) -> String {
+    format!(
+        "[service.weather]\nlisten = \"127.0.0.1:8080\"\nruntime = \"external\"\n\
+         slots = {{ blue = \"127.0.0.1:9001\", green = \"127.0.0.1:9002\" }}\n{setting}\n"
+    )
+}
