@@ -11,4 +11,8 @@ pub mod clock;
 
 pub mod config;
 
+pub mod signal;
+
+pub mod act;
+
 pub mod control;
