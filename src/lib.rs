@@ -11,6 +11,10 @@ pub mod clock;
 
 pub mod config;
 
+pub mod signal;
+
+pub mod act;
+
 pub mod control;
 
 pub mod proxy;

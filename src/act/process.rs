@@ -1,0 +1,217 @@
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
+use tokio::process::{Child, Command};
+
+use super::mark::{LOOK_EVERY, Mark};
+use super::output::{self, Relay};
+use crate::config::{Address, CommandLine};
+use crate::model::Release;
+
+/// Everything that is needed to start a release, or to find it again.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// What to run.
+    pub command: CommandLine,
+    /// The release, with its slot.
+    pub release: Release,
+    /// Where it must listen.
+    pub address: Address,
+    /// The service it belongs to.
+    pub service: String,
+    /// The daemon's state directory; it also tells the processes of two daemons apart.
+    pub state_dir: PathBuf,
+}
+
+/// A release that runs in its slot.
+///
+/// Dropping it ends nothing: the process goes on and can be adopted.
+#[derive(Debug)]
+pub struct Process {
+    leader: Leader,
+    pid: Pid,
+    mark: Mark,
+    patience: Duration,
+    relay: Relay,
+}
+
+/// How we hold on to the first process of the release.
+#[derive(Debug)]
+pub(super) enum Leader {
+    /// We started it, so its number is ours until we reap it.
+    Child(Child),
+    /// A daemon before us started it; the pidfd means this process, whoever gets its number.
+    Adopted(OwnedFd),
+}
+
+impl Process {
+    /// Starts a release in a process group of its own. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The output file can not be opened, or the command can not be started.
+    pub fn start(spec: &Spec) -> Result<Self, String> {
+        let path = spec.output_path();
+        let file = output::open(&path)
+            .map_err(|error| format!("{} can not be opened: {error}", path.display()))?;
+        let copy = file
+            .try_clone()
+            .map_err(|error| format!("{} can not be opened twice: {error}", path.display()))?;
+        let argv = spec.argv();
+        let Some((program, arguments)) = argv.split_first() else {
+            return Err(format!("service {}: the command is empty", spec.service));
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().envs(spec.environment()).process_group(0);
+        command.stdin(Stdio::null()).stdout(file).stderr(copy);
+        if let Some(dir) = &spec.command.dir {
+            command.current_dir(dir);
+        }
+        let relay = Relay::start(&path, &spec.service, &spec.release.version);
+        let child = command.spawn().map_err(|error| {
+            let dir = spec.command.dir.as_ref();
+            let dir = dir.map(|dir| format!(" in {}", dir.display())).unwrap_or_default();
+            format!("service {}: {program:?} can not be started{dir}: {error}", spec.service)
+        })?;
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| format!("service {}: {program:?} has no pid", spec.service))?;
+        Ok(Self::hold(spec, Leader::Child(child), pid, relay))
+    }
+
+    pub(super) fn hold(spec: &Spec, leader: Leader, pid: Pid, relay: Relay) -> Self {
+        Self { leader, pid, mark: spec.mark(), patience: spec.command.stop, relay }
+    }
+
+    /// The number of its first process, which is also that of its group.
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Waits until its first process ended by itself, and says how: "exit code 1", "killed by signal
+    /// 9", or "gone" when it was adopted. May be dropped and asked again; `stop` is still needed
+    /// after it, for what the process left behind.
+    pub async fn exited(&mut self) -> String {
+        self.leader.ended().await
+    }
+
+    /// Ends it and everything it started: SIGTERM, then SIGKILL when its time is over. Returns when
+    /// nothing of it is left, and says how its first process ended. Done after an exit, it ends what
+    /// was left behind.
+    ///
+    /// # Errors
+    /// Something is still alive after SIGKILL, or may not be signalled.
+    pub async fn stop(self) -> Result<String, String> {
+        let Self { mut leader, pid, mark, patience, relay } = self;
+        let alive = leader.is_alive().then_some(pid);
+        let (ended, seen_end) = tokio::sync::watch::channel(false);
+        let gone = async {
+            let how = leader.ended().await;
+            ended.send_replace(true);
+            mark.vanished().await;
+            how
+        };
+        let leads = || alive.filter(|_| !*seen_end.borrow());
+        let how = mark.end(leads, patience, gone).await;
+        relay.finish().await;
+        how
+    }
+}
+
+impl Leader {
+    /// Whether its group number is certainly still its own.
+    fn is_alive(&mut self) -> bool {
+        match self {
+            Self::Child(child) => matches!(child.try_wait(), Ok(None)),
+            Self::Adopted(pidfd) => {
+                let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+                poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
+            }
+        }
+    }
+
+    async fn ended(&mut self) -> String {
+        // tokio can not wait for a foreign pidfd without unsafe, so this looks again and again.
+        while matches!(self, Self::Adopted(_)) && self.is_alive() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        match self {
+            Self::Child(child) => match child.wait().await {
+                Ok(status) => words(status),
+                Err(error) => format!("gone ({error})"),
+            },
+            Self::Adopted(_) => "gone".into(),
+        }
+    }
+}
+
+impl Spec {
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            owner: self.state_dir.display().to_string(),
+            service: self.service.clone(),
+            slot: self.release.slot.0.clone(),
+            number: self.release.number.to_string(),
+        }
+    }
+
+    /// Where its output goes.
+    pub(super) fn output_path(&self) -> PathBuf {
+        let name = format!("output-{}.log", self.release.slot);
+        self.state_dir.join(&self.service).join(name)
+    }
+
+    fn argv(&self) -> Vec<String> {
+        let port = self.place();
+        let artifact = self.release.artifact.as_deref().unwrap_or_default();
+        let fill = |argument: &String| {
+            argument
+                .replace("{version}", &self.release.version)
+                .replace("{artifact}", artifact)
+                .replace("{slot}", &self.release.slot.0)
+                .replace("{port}", &port)
+        };
+        self.command.argv.iter().map(fill).collect()
+    }
+
+    /// Later ones win: what the deploy sets over the configuration, ours over everything.
+    fn environment(&self) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        let inherited = ["PATH", "HOME", "LANG"].into_iter();
+        all.extend(inherited.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))));
+        all.extend(self.command.env.clone());
+        all.extend(self.release.set.clone());
+        let listen = match &self.address {
+            Address::Tcp(_) => "PORT",
+            Address::Unix(_) => "SOCKET",
+        };
+        all.insert(listen.to_owned(), self.place());
+        all.insert("ROLLBACKD_VERSION".to_owned(), self.release.version.clone());
+        if let Some(artifact) = &self.release.artifact {
+            all.insert("ROLLBACKD_ARTIFACT".to_owned(), artifact.clone());
+        }
+        let mark = self.mark();
+        all.extend(mark.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
+        all
+    }
+
+    /// The port, or the path of the unix socket.
+    fn place(&self) -> String {
+        match &self.address {
+            Address::Tcp(address) => address.port().to_string(),
+            Address::Unix(path) => path.display().to_string(),
+        }
+    }
+}
+
+fn words(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}

@@ -1,0 +1,301 @@
+//! Processes of releases, with `/bin/sh` for a server.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rollbackd::act::{Process, Spec, orphans};
+use rollbackd::config::{Address, CommandLine};
+use rollbackd::model::{Number, Release, Slot};
+use tempfile::TempDir;
+
+/// A spec that runs a shell script as release `number` in slot blue.
+fn spec(home: &TempDir, number: u32, script: &str) -> Spec {
+    let argv = ["/bin/sh", "-c", script, "{version}", "{artifact}", "{slot}", "{port}"];
+    Spec {
+        command: CommandLine {
+            argv: argv.map(str::to_owned).to_vec(),
+            env: BTreeMap::from([("A".into(), "config".into()), ("B".into(), "config".into())]),
+            dir: None,
+            stop: Duration::from_millis(300),
+        },
+        release: Release {
+            version: "v1".into(),
+            number: Number(number),
+            slot: Slot("blue".into()),
+            artifact: Some("/srv/app".into()),
+            set: BTreeMap::from([("B".into(), "deploy".into()), ("PORT".into(), "1".into())]),
+        },
+        address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 4001))),
+        service: "files".into(),
+        state_dir: home.path().to_owned(),
+    }
+}
+
+fn home() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn output(spec: &Spec) -> PathBuf {
+    spec.state_dir.join("files/output-blue.log")
+}
+
+/// Waits for `text` in a file, for up to five seconds.
+async fn wait_for(path: &Path, text: &str) -> String {
+    for _ in 0..250 {
+        let have = fs::read_to_string(path).unwrap_or_default();
+        if have.contains(text) {
+            return have;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{text:?} never came to {}", path.display());
+}
+
+fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+async fn pid_in(path: &Path) -> u32 {
+    wait_for(path, "\n").await.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn the_exit_is_told_in_words() {
+    let home = home();
+    for (script, words) in [("exit 3", "exit code 3"), ("kill -9 $$", "killed by signal 9")] {
+        let mut process = Process::start(&spec(&home, 1, script)).unwrap();
+        assert_eq!(process.exited().await, words);
+        assert_eq!(process.exited().await, words);
+        assert_eq!(process.stop().await.as_deref(), Ok(words));
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_there() {
+    let home = home();
+    let mut spec = spec(&home, 1, "");
+    spec.command.argv = vec!["/nonexistent/server".into()];
+    let error = Process::start(&spec).unwrap_err();
+    assert!(error.contains("files") && error.contains("/nonexistent/server"), "{error}");
+    spec.command.argv = vec!["/bin/true".into()];
+    spec.command.dir = Some("/nonexistent".into());
+    assert!(Process::start(&spec).unwrap_err().contains("in /nonexistent"));
+}
+
+#[tokio::test]
+async fn arguments_and_environment_are_as_documented() {
+    let home = home();
+    let mut spec =
+        spec(&home, 7, "echo \"$0 $1 $2 $3\"; env | sort; ls -l /proc/$$/fd; echo done >&2");
+    let mut process = Process::start(&spec).unwrap();
+    process.exited().await;
+    let seen = fs::read_to_string(output(&spec)).unwrap();
+    assert!(seen.starts_with("v1 /srv/app blue 4001\n"), "{seen}");
+    assert!(seen.ends_with("done\n"), "{seen}");
+    assert!(seen.contains("0 -> /dev/null"), "{seen}");
+    let owner = format!("ROLLBACKD_OWNER={}", home.path().display());
+    let mut expected = vec![
+        "A=config",
+        "B=deploy",
+        "PORT=4001",
+        "ROLLBACKD_ARTIFACT=/srv/app",
+        "ROLLBACKD_NUMBER=7",
+        &owner,
+        "ROLLBACKD_SERVICE=files",
+        "ROLLBACKD_SLOT=blue",
+        "ROLLBACKD_VERSION=v1",
+    ];
+    let lines: Vec<_> = seen.lines().collect();
+    expected.retain(|line| !lines.contains(line));
+    assert!(expected.is_empty(), "{expected:?} are missing in {seen}");
+    // The shell adds PWD, _ and SHLVL by itself; nothing else of ours gets through.
+    let known = ["A", "B", "PORT", "PATH", "HOME", "LANG", "PWD", "_", "SHLVL", "OLDPWD"];
+    for (name, _) in lines.iter().filter_map(|line| line.split_once('=')) {
+        assert!(known.contains(&name) || name.starts_with("ROLLBACKD_"), "{name} in {seen}");
+    }
+    let mode = fs::metadata(output(&spec)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    spec.address = Address::Unix("/run/blue.sock".into());
+    spec.release.set.clear();
+    Process::start(&spec).unwrap().exited().await;
+    let seen = fs::read_to_string(output(&spec)).unwrap();
+    assert!(seen.contains("\nSOCKET=/run/blue.sock\n"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_long_output_file_is_emptied_before_the_start() {
+    let home = home();
+    let spec = spec(&home, 1, "echo new");
+    fs::create_dir_all(output(&spec).parent().unwrap()).unwrap();
+    fs::write(output(&spec), vec![b'x'; 9 * 1024 * 1024]).unwrap();
+    Process::start(&spec).unwrap().exited().await;
+    assert_eq!(fs::read_to_string(output(&spec)).unwrap(), "new\n");
+}
+
+#[tokio::test]
+async fn an_endless_output_file_is_emptied() {
+    let home = home();
+    let spec = spec(
+        &home,
+        1,
+        "head -c 20000000 /dev/zero | tr '\\0' x; echo; sleep 1; echo last; sleep 60",
+    );
+    let process = Process::start(&spec).unwrap();
+    let left = wait_for(&output(&spec), "last\n").await;
+    assert!(left.len() < 1_000_000, "{} bytes are left", left.len());
+    process.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn stop_asks_first() {
+    let home = home();
+    let spec = spec(
+        &home,
+        1,
+        "trap 'echo bye; exit 0' TERM; echo up; for i in $(seq 900); do sleep 0.02; done",
+    );
+    let process = Process::start(&spec).unwrap();
+    wait_for(&output(&spec), "up").await;
+    assert_eq!(process.stop().await.as_deref(), Ok("exit code 0"));
+    assert!(fs::read_to_string(output(&spec)).unwrap().contains("bye"));
+}
+
+#[tokio::test]
+async fn stop_kills_what_does_not_listen_and_its_children() {
+    let home = home();
+    let script =
+        "trap '' TERM; sleep 60 & echo $! > \"$PIDFILE\"; for i in $(seq 300); do sleep 0.1; done";
+    let mut spec = spec(&home, 1, script);
+    let file = home.path().join("pid");
+    spec.command.env.insert("PIDFILE".into(), file.display().to_string());
+    let process = Process::start(&spec).unwrap();
+    let (leader, child) = (process.pid(), pid_in(&file).await);
+    assert_eq!(process.stop().await.as_deref(), Ok("killed by signal 9"));
+    assert!(!is_alive(leader) && !is_alive(child));
+}
+
+#[tokio::test]
+async fn stop_after_an_exit_ends_what_was_left_behind() {
+    let home = home();
+    // One child in the group of its parent, one in a group of its own.
+    let script =
+        "sleep 60 & echo $! > \"$PIDFILE\"; setsid sleep 60 & echo $! > \"$PIDFILE.2\"; exit 1";
+    let mut spec = spec(&home, 1, script);
+    let file = home.path().join("pid");
+    spec.command.env.insert("PIDFILE".into(), file.display().to_string());
+    let mut process = Process::start(&spec).unwrap();
+    assert_eq!(process.exited().await, "exit code 1");
+    let children = [pid_in(&file).await, pid_in(&home.path().join("pid.2")).await];
+    assert!(children.into_iter().all(is_alive));
+    assert_eq!(process.stop().await.as_deref(), Ok("exit code 1"));
+    assert!(!children.into_iter().any(is_alive));
+}
+
+#[tokio::test]
+async fn a_process_is_adopted_after_a_crash() {
+    let home = home();
+    // The helper in a session of its own must not be taken for the release.
+    let spec = spec(&home, 4, "setsid sleep 60 & echo up; for i in $(seq 300); do sleep 0.1; done");
+    let process = Process::start(&spec).unwrap();
+    let pid = process.pid();
+    wait_for(&output(&spec), "up").await;
+    drop(process);
+    assert!(is_alive(pid));
+
+    let mut other = spec.clone();
+    other.release.number = Number(5);
+    assert!(Process::adopt(&other).is_none());
+    other.release.number = Number(4);
+    other.state_dir = "/elsewhere".into();
+    assert!(Process::adopt(&other).is_none());
+
+    let mut adopted = Process::adopt(&spec).unwrap();
+    assert_eq!(adopted.pid(), pid);
+    let early = tokio::time::timeout(Duration::from_millis(200), adopted.exited()).await;
+    assert!(early.is_err(), "it is alive");
+    assert_eq!(adopted.stop().await.as_deref(), Ok("gone"));
+    assert!(!is_alive(pid));
+    assert!(Process::adopt(&spec).is_none());
+    assert!(orphans(home.path(), "files").is_empty());
+}
+
+#[tokio::test]
+async fn the_end_of_an_adopted_process_is_seen() {
+    let home = home();
+    let spec = spec(&home, 4, "sleep 0.5; exit 1");
+    drop(Process::start(&spec).unwrap());
+    let mut adopted = Process::adopt(&spec).unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(5), adopted.exited()).await;
+    assert_eq!(end.as_deref(), Ok("gone"));
+}
+
+#[tokio::test]
+async fn orphans_are_found_and_stopped() {
+    let home = home();
+    let old = Process::start(&spec(
+        &home,
+        1,
+        "trap '' TERM; echo up; for i in $(seq 300); do sleep 0.1; done",
+    ));
+    let new = Process::start(&spec(&home, 2, "for i in $(seq 300); do sleep 0.1; done"));
+    let (old, new) = (old.unwrap().pid(), new.unwrap().pid());
+    wait_for(&output(&spec(&home, 1, "")), "up").await;
+    assert!(orphans(home.path(), "other").is_empty());
+    let mut found = orphans(home.path(), "files");
+    found.sort_by_key(|orphan| orphan.number);
+    let seen: Vec<_> =
+        found.iter().map(|orphan| (orphan.number.0, orphan.slot.0.as_str(), orphan.pid)).collect();
+    assert_eq!(seen, [(1, "blue", old), (2, "blue", new)]);
+    for orphan in found {
+        orphan.stop(Duration::from_millis(200)).await.unwrap();
+    }
+    assert!(!is_alive(old) && !is_alive(new));
+}
+
+/// A log that can be read.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_output_reaches_the_log_within_its_limit() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let home = home();
+    let mut spec = spec(&home, 1, "for i in $(seq 300); do echo line-$i; done; printf end");
+    spec.service = "chatty".into();
+    let mut process = Process::start(&spec).unwrap();
+    process.exited().await;
+    process.stop().await.unwrap();
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let mine = log.lines().filter(|line| line.contains("service=chatty"));
+    let (relayed, other): (Vec<_>, Vec<_>) = mine.partition(|line| line.contains(": line-"));
+    assert_eq!(relayed.len(), 200, "{log}");
+    assert!(relayed.iter().all(|line| line.contains("release=v1")), "{log}");
+    // The 101st is the end without a newline.
+    assert!(
+        other.iter().any(|line| line.contains("101 lines of output were not relayed")),
+        "{log}"
+    );
+}
