@@ -3,6 +3,8 @@
 //! A client connects, writes one [`Request`] as one line, and reads [`Response`] lines until the
 //! daemon closes. The kernel tells who the client is; nothing in the request does.
 
+pub mod server;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -81,6 +83,20 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+}
+
+impl Request {
+    /// The service it is about.
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::Deploy { service, .. }
+            | Self::Rollback { service, .. }
+            | Self::Hold { service, .. }
+            | Self::Resume { service, .. }
+            | Self::Timeline { service, .. } => Some(service),
+            Self::Status { service } => service.as_deref(),
+        }
+    }
 }
 
 /// One line of an answer.

@@ -27,7 +27,7 @@ const PROBE_FAST: Duration = Duration::from_millis(200);
 
 /// What runs for one service.
 #[derive(Debug)]
-pub struct Crew {
+pub(super) struct Crew {
     state_dir: PathBuf,
     outbox: mpsc::Sender<Input>,
     hurry: watch::Sender<bool>,
@@ -42,19 +42,18 @@ struct Hand {
     stop: CancellationToken,
     process: Option<JoinHandle<()>>,
     prober: JoinHandle<()>,
-    slot: Slot,
 }
 
 impl Crew {
     /// Nobody yet.
-    pub fn new(state_dir: PathBuf, outbox: mpsc::Sender<Input>) -> Self {
+    pub(super) fn new(state_dir: PathBuf, outbox: mpsc::Sender<Input>) -> Self {
         let (hurry, _) = watch::channel(false);
         let (hands, leaving) = (BTreeMap::new(), BTreeMap::new());
         Self { state_dir, outbox, hurry, hands, leaving, question: None }
     }
 
     /// Keeps a release running and probed, from now on.
-    pub fn keep(&mut self, service: &Arc<Service>, release: &Release, address: &Address) {
+    pub(super) fn keep(&mut self, service: &Arc<Service>, release: &Release, address: &Address) {
         if self.hands.contains_key(&release.number) {
             return;
         }
@@ -80,17 +79,17 @@ impl Crew {
         let outbox = self.outbox.clone();
         let prober = probe(prober, release.number, pace, hurry, outbox);
         let prober = tokio::spawn(prober);
-        let hand = Hand { stop, process, prober, slot: release.slot.clone() };
+        let hand = Hand { stop, process, prober };
         self.hands.insert(release.number, hand);
     }
 
     /// Probes faster, or as usual again.
-    pub fn hurry(&self, fast: bool) {
+    pub(super) fn hurry(&self, fast: bool) {
         self.hurry.send_if_modified(|now| std::mem::replace(now, fast) != fast);
     }
 
     /// Asks a release until it answers several times in a row, then tells what it offers.
-    pub fn prove(
+    pub(super) fn prove(
         &mut self,
         ticket: Ticket,
         service: &Arc<Service>,
@@ -112,7 +111,7 @@ impl Crew {
     }
 
     /// Asks a release once, now.
-    pub fn probe(&mut self, ticket: Ticket, service: &Service, release: &Release, at: &Address) {
+    pub(super) fn probe(&mut self, ticket: Ticket, service: &Service, release: &Release, at: &Address) {
         let mut prober = Prober::new(&service.probe, &service.path, at, release);
         let outbox = self.outbox.clone();
         self.ask(async move {
@@ -130,7 +129,7 @@ impl Crew {
     }
 
     /// Ends what is left on a release, then stops it. A later one in its slot waits for that.
-    pub fn retire(&mut self, service: &Arc<Service>, release: &Release, proxy: Proxy) {
+    pub(super) fn retire(&mut self, service: &Arc<Service>, release: &Release, proxy: Proxy) {
         let hand = self.hands.remove(&release.number);
         let (number, slot) = (release.number, release.slot.clone());
         let (state_dir, service) = (self.state_dir.clone(), Arc::clone(service));
@@ -145,12 +144,12 @@ impl Crew {
     }
 
     /// Stops processes of ours that belong to no release in `needed`.
-    pub async fn tidy(&self, service: &Service, needed: &[Number]) {
+    pub(super) async fn tidy(&self, service: &Service, needed: &[Number]) {
         stop_orphans(&self.state_dir, service, |number| !needed.contains(&number)).await;
     }
 
     /// Stops everything.
-    pub async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         if let Some(question) = self.question.take() {
             question.abort();
         }
@@ -163,11 +162,6 @@ impl Crew {
         for leave in std::mem::take(&mut self.leaving).into_values() {
             let _ = leave.await;
         }
-    }
-
-    /// The slots whose releases are kept.
-    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
-        self.hands.values().map(|hand| &hand.slot)
     }
 }
 
@@ -197,15 +191,18 @@ async fn live(
         let began = tokio::time::Instant::now();
         let how = match adopted.take().map_or_else(|| Process::start(&spec), Ok) {
             Err(why) => why,
-            Ok(mut process) => tokio::select! {
-                how = process.exited() => how,
-                () = stop.cancelled() => {
-                    if let Err(why) = process.stop().await {
-                        tracing::error!(release = %spec.release, "failed to stop: {why}");
-                    }
-                    return;
+            Ok(mut process) => {
+                let ended = tokio::select! {
+                    how = process.exited() => Some(how),
+                    () = stop.cancelled() => None,
+                };
+                // Also after its end: helpers that it left behind may hold the port.
+                if let Err(why) = process.stop().await {
+                    tracing::error!(release = %spec.release, "failed to stop: {why}");
                 }
-            },
+                let Some(how) = ended else { return };
+                how
+            }
         };
         wait = if began.elapsed() >= LIVED { Duration::ZERO } else { wait };
         let signal = Signal { release: spec.release.number, seen: Seen::Exited(how) };

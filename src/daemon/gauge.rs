@@ -11,7 +11,7 @@ const HOUR_MINUTES: usize = 60;
 
 /// The last minute in blocks, the last hour in minutes.
 #[derive(Debug, Default)]
-pub struct Gauge {
+pub(super) struct Gauge {
     seen: Counts,
     blocks: VecDeque<Counts>,
     minutes: VecDeque<Counts>,
@@ -21,7 +21,7 @@ pub struct Gauge {
 
 impl Gauge {
     /// Takes the counters as they stand; what was added since the last time is one block.
-    pub fn block(&mut self, total: Counts) -> Counts {
+    pub(super) fn block(&mut self, total: Counts) -> Counts {
         let block = less(total, self.seen);
         self.seen = total;
         self.blocks.push_back(block);
@@ -40,25 +40,25 @@ impl Gauge {
     }
 
     /// Requests a second over the last ten seconds.
-    pub fn rate(&self) -> f64 {
+    pub(super) fn rate(&self) -> f64 {
         let blocks = self.blocks.len().min(SHORT_BLOCKS);
         let sum: u64 = self.blocks.iter().rev().take(blocks).map(Counts::total).sum();
         real(sum) / (BLOCK.as_secs_f64() * real(u64::try_from(blocks.max(1)).unwrap_or(1)))
     }
 
     /// Share of faults of the release over the last minute.
-    pub fn error_rate(&self) -> f64 {
+    pub(super) fn error_rate(&self) -> f64 {
         let sum = self.blocks.iter().fold(Counts::default(), |sum, block| sum + *block);
         real(sum.server_fault + sum.tool_fault) / real(sum.judged().max(1))
     }
 
     /// The last hour, or as much of it as was seen.
-    pub fn hour(&self) -> Counts {
+    pub(super) fn hour(&self) -> Counts {
         self.minutes.iter().fold(self.minute, |sum, minute| sum + *minute)
     }
 
     /// Everything since the release was added.
-    pub fn total(&self) -> Counts {
+    pub(super) fn total(&self) -> Counts {
         self.seen
     }
 }

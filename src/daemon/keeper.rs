@@ -30,7 +30,7 @@ const DEATHS_NOTED: u32 = 5;
 
 /// Everything that reaches a keeper.
 #[derive(Debug)]
-pub enum Input {
+pub(super) enum Input {
     /// Something was seen of a release.
     Signal(Signal),
     /// An effect came to something.
@@ -56,7 +56,7 @@ pub enum Untaken {
 
 /// What keeps one service.
 #[derive(Debug)]
-pub struct Keeper {
+pub(super) struct Keeper {
     pub(super) service: Arc<Service>,
     pub(super) clock: Clock,
     pub(super) watch: Watch,
@@ -79,7 +79,7 @@ pub struct Keeper {
 impl Keeper {
     /// A keeper for a service whose timeline was read; nothing happens before [`Self::run`].
     #[expect(clippy::too_many_arguments, reason = "it is put together once, from distinct parts")]
-    pub fn new(
+    pub(super) fn new(
         service: Arc<Service>,
         clock: Clock,
         watch: Watch,
@@ -110,7 +110,7 @@ impl Keeper {
     }
 
     /// The loop. Ends when told to.
-    pub async fn run(mut self, mut inbox: mpsc::Receiver<Input>, torn: Torn) {
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Input>, torn: Torn) {
         self.take_up(torn).await;
         let mut blocks = tokio::time::interval(BLOCK);
         blocks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -412,7 +412,7 @@ impl Keeper {
     }
 
     /// How long a stop may take, for whoever waits.
-    pub fn patience(service: &Service) -> Duration {
+    pub(super) fn patience(service: &Service) -> Duration {
         match &service.runtime {
             crate::config::Runtime::Command(command) => command.stop + Duration::from_secs(3),
             crate::config::Runtime::External => Duration::from_secs(3),

@@ -1,3 +1,201 @@
+//! Puts the parts together and keeps them going until told to stop.
+//!
+//! Each service has a [`keeper`] with a loop of its own, in which all that happens to the service
+//! happens in order. Around it, tasks that only carry: the proxy's connections, the [`crew`]'s
+//! processes and probes, the [`desk`] where verbs ask.
+
 mod crew;
+mod desk;
 mod gauge;
 mod keeper;
+mod status;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_tokio::Signals;
+use tokio::net::UnixListener;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::config::{self, Service, Settings};
+use crate::control::server;
+use crate::decide::Watch;
+use crate::model::{Entry, Moment};
+use crate::proxy::{Key, Proxy};
+use crate::record::{State, StateError, Timeline, Torn};
+
+use crew::Crew;
+use desk::{Handle, Handles};
+use keeper::{Input, Keeper};
+
+/// What a keeper has not yet taken in.
+const INBOX_MAX: usize = 1024;
+/// Lines of the timeline that a slow follower may lag behind.
+const ENTRIES_MAX: usize = 256;
+
+/// Why the daemon can not start: what was tried, and what came of it.
+#[derive(Debug)]
+pub struct StartError {
+    what: String,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+/// A service whose timeline was read.
+struct Read {
+    service: Arc<Service>,
+    timeline: Timeline,
+    entries: Vec<Entry>,
+    torn: Torn,
+    dir: std::path::PathBuf,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT; SIGHUP reads the configuration at `path` again.
+///
+/// # Errors
+/// When something it needs is not to be had: the state folder, an address, the control socket.
+pub async fn run(settings: Settings, path: &Path) -> Result<(), StartError> {
+    let state = State::open(&settings.state_dir)?;
+    let key = state.key()?;
+    let mut read = Vec::new();
+    for service in settings.services.values() {
+        read.push(read_back(&state, service)?);
+    }
+    let recorded = read.iter().filter_map(|it| it.entries.last()).map(|last| last.moment).max();
+    let clock = Clock::start(recorded.unwrap_or(Moment(0)));
+    let control = server::listen(&settings.control_socket).map_err(|source| {
+        let what = format!("failed to listen on {}", settings.control_socket.display());
+        StartError { what, source: source.into() }
+    })?;
+    let mut handles = BTreeMap::new();
+    let mut ready = Vec::new();
+    for it in read {
+        let name = it.service.name.clone();
+        let (handle, keeper, inbox, torn) = hire(it, &settings, key, clock)?;
+        handles.insert(name, handle);
+        ready.push((keeper, inbox, torn));
+    }
+    // Only now, when nothing can fail any more, does anything happen.
+    for (keeper, inbox, torn) in ready {
+        tokio::spawn(keeper.run(inbox, torn));
+    }
+    tracing::info!(services = handles.len(), "ready");
+    serve(control, Arc::new(handles), settings, path).await
+}
+
+fn read_back(state: &State, service: &Service) -> Result<Read, StateError> {
+    let dir = state.service(&service.name)?;
+    let (timeline, entries, torn) = Timeline::open(&dir, &service.name)?;
+    Ok(Read { service: Arc::new(service.clone()), timeline, entries, torn, dir })
+}
+
+type Hired = (Handle, Keeper, mpsc::Receiver<Input>, Torn);
+
+fn hire(read: Read, settings: &Settings, key: Key, clock: Clock) -> Result<Hired, StartError> {
+    let Read { service, timeline, entries, torn, dir } = read;
+    let proxy = Proxy::start(&service, key, clock).map_err(|source| {
+        let what = format!("failed to listen on {} for {}", service.listen, service.name);
+        StartError { what, source: source.into() }
+    })?;
+    let watch = Watch::restore(service.policy.clone(), &entries, clock.now());
+    let (outbox, inbox) = mpsc::channel(INBOX_MAX);
+    let (lines, _) = broadcast::channel(ENTRIES_MAX);
+    let crew = Crew::new(settings.state_dir.clone(), outbox.clone());
+    let handle = Handle { inbox: outbox.clone(), entries: lines.clone(), dir };
+    let keeper = Keeper::new(service, clock, watch, timeline, proxy, crew, outbox, lines);
+    Ok((handle, keeper, inbox, torn))
+}
+
+async fn serve(
+    control: UnixListener,
+    handles: Handles,
+    mut settings: Settings,
+    path: &Path,
+) -> Result<(), StartError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|source| StartError {
+        what: "failed to listen for signals".to_owned(),
+        source: source.into(),
+    })?;
+    let desk = tokio::spawn(desk::serve(control, Arc::clone(&handles)));
+    while let Some(signal) = signals.next().await {
+        if signal == SIGHUP {
+            settings = reload(settings, &handles, path).await;
+        } else {
+            tracing::info!(signal, "stops");
+            break;
+        }
+    }
+    desk.abort();
+    stop(&handles, &settings).await;
+    let _ = std::fs::remove_file(&settings.control_socket);
+    Ok(())
+}
+
+/// Takes a new configuration, whole or not at all.
+async fn reload(settings: Settings, handles: &Handles, path: &Path) -> Settings {
+    let new = match config::load(path) {
+        Ok(checked) => checked.settings,
+        Err(problems) => {
+            tracing::error!("the configuration was not taken, nothing changed:\n{problems}");
+            return settings;
+        }
+    };
+    let fixed = |it: &Settings| {
+        let services: Vec<_> =
+            it.services.values().map(|it| (it.name.clone(), it.listen)).collect();
+        (it.state_dir.clone(), it.control_socket.clone(), services)
+    };
+    if fixed(&new) != fixed(&settings) {
+        tracing::error!(
+            "the configuration was not taken, nothing changed: folders, sockets, listen addresses \
+             and the set of services change only with a restart"
+        );
+        return settings;
+    }
+    for (name, service) in &new.services {
+        if let Some(handle) = handles.get(name) {
+            let _ = handle.inbox.send(Input::Configure(Arc::new(service.clone()))).await;
+        }
+    }
+    tracing::info!("took the new configuration");
+    new
+}
+
+async fn stop(handles: &Handles, settings: &Settings) {
+    let mut stopping = Vec::new();
+    for (name, handle) in handles.iter() {
+        let (done, stopped) = oneshot::channel();
+        let patience = settings.services.get(name).map(Keeper::patience).unwrap_or_default();
+        if handle.inbox.send(Input::Stop(done)).await.is_ok() {
+            stopping.push((name, tokio::time::timeout(patience, stopped)));
+        }
+    }
+    for (name, stopped) in stopping {
+        if stopped.await.is_err() {
+            tracing::error!(service = name, "did not stop in time");
+        }
+    }
+}
+
+impl From<StateError> for StartError {
+    fn from(error: StateError) -> Self {
+        Self { what: "failed to use the state folder".to_owned(), source: error.into() }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}

@@ -1,0 +1,81 @@
+//! The daemon's end of the control socket.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::model::Actor;
+
+use super::{Request, Response};
+
+/// Longest request.
+const REQUEST_MAX: u64 = 64 * 1024;
+/// How long a client may take over its request, and over taking a line of the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One client, whose request was read.
+#[derive(Debug)]
+pub struct Caller {
+    /// Who it is, as the kernel tells.
+    pub actor: Actor,
+    /// What it asks; or why that can not be told.
+    pub request: Result<Request, String>,
+    /// Where the answer goes.
+    pub replies: Replies,
+}
+
+/// The way back to a client.
+#[derive(Debug)]
+pub struct Replies(OwnedWriteHalf);
+
+/// Listens on the control socket; only its owner may connect.
+///
+/// # Errors
+/// When the socket can not be made, or another daemon answers on it.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers on it"));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => (),
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Reads the one request of a client.
+///
+/// # Errors
+/// When the client left, or took too long.
+pub async fn hear(stream: UnixStream) -> io::Result<Caller> {
+    let peer = stream.peer_cred()?;
+    let actor = Actor { uid: peer.uid(), pid: peer.pid().unwrap_or(0) };
+    let (read, write) = stream.into_split();
+    let mut line = String::new();
+    let mut read = BufReader::new(read.take(REQUEST_MAX));
+    tokio::time::timeout(PATIENCE, read.read_line(&mut line)).await??;
+    let request = serde_json::from_str(&line).map_err(|error| error.to_string());
+    Ok(Caller { actor, request, replies: Replies(write) })
+}
+
+impl Replies {
+    /// Sends one line.
+    ///
+    /// # Errors
+    /// When the client left, or does not read.
+    pub async fn send(&mut self, response: &Response) -> io::Result<()> {
+        let mut line = serde_json::to_vec(response)?;
+        line.push(b'\n');
+        tokio::time::timeout(PATIENCE, self.0.write_all(&line)).await?
+    }
+}

@@ -1,0 +1,214 @@
+//! What verbs ask over the control socket, and what they are told.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+
+use crate::control::server::{self, Caller, Replies};
+use crate::control::{Code, Request, Response};
+use crate::decide::Refusal;
+use crate::model::{Actor, Command, Deploy, Entry, Fact, Number, Order, Slot};
+use crate::record;
+
+use super::keeper::{Input, Untaken};
+
+/// Clients at once.
+const CALLERS_MAX: usize = 64;
+
+/// How to reach the keeper of one service.
+#[derive(Debug, Clone)]
+pub(super) struct Handle {
+    /// What it takes in.
+    pub inbox: mpsc::Sender<Input>,
+    /// What it writes down.
+    pub entries: broadcast::Sender<Arc<Entry>>,
+    /// Where its timelines lie.
+    pub dir: PathBuf,
+}
+
+/// The keepers, by service.
+pub(super) type Handles = Arc<BTreeMap<String, Handle>>;
+
+/// Serves the control socket for ever.
+pub(super) async fn serve(listener: UnixListener, handles: Handles) {
+    let places = Arc::new(Semaphore::new(CALLERS_MAX));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            continue;
+        };
+        let handles = Arc::clone(&handles);
+        tokio::spawn(async move {
+            // A client that left needs no answer.
+            if let Ok(caller) = server::hear(stream).await {
+                let _ = answer(caller, &handles).await;
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn answer(caller: Caller, handles: &BTreeMap<String, Handle>) -> io::Result<()> {
+    let Caller { actor, request, mut replies } = caller;
+    let request = match request {
+        Ok(request) => request,
+        Err(why) => {
+            let because = format!("the request makes no sense: {why}");
+            return replies.send(&refusal(Code::Malformed, because)).await;
+        }
+    };
+    if let Request::Status { service: None } = request {
+        for handle in handles.values() {
+            status(handle, &mut replies).await?;
+        }
+        return Ok(());
+    }
+    let name = request.service().unwrap_or_default();
+    let Some(handle) = handles.get(name) else {
+        let known: Vec<_> = handles.keys().map(String::as_str).collect();
+        let because = format!("no service {name}; there are {}", known.join(", "));
+        return replies.send(&refusal(Code::Unknown, because)).await;
+    };
+    match request {
+        Request::Status { .. } => status(handle, &mut replies).await,
+        Request::Timeline { deploy, follow, .. } => {
+            timeline(handle, deploy, follow, &mut replies).await
+        }
+        order => command(handle, order, actor, &mut replies).await,
+    }
+}
+
+async fn status(handle: &Handle, replies: &mut Replies) -> io::Result<()> {
+    let (tell, told) = oneshot::channel();
+    let asked = handle.inbox.send(Input::Status(tell)).await;
+    match (asked, told.await) {
+        (Ok(()), Ok(status)) => replies.send(&Response::Status(Box::new(status))).await,
+        _ => replies.send(&stopping()).await,
+    }
+}
+
+async fn timeline(
+    handle: &Handle,
+    deploy: Option<Number>,
+    follow: bool,
+    replies: &mut Replies,
+) -> io::Result<()> {
+    // Before the file is read, so that no line falls between.
+    let mut coming = handle.entries.subscribe();
+    let entries = match record::read(&handle.dir, deploy) {
+        Ok(entries) => entries,
+        Err(error) => return replies.send(&refusal(Code::Unknown, error.to_string())).await,
+    };
+    let mut last = (Number(0), 0);
+    for entry in entries {
+        last = (entry.deploy, entry.seq);
+        replies.send(&Response::Entry(Box::new(entry))).await?;
+    }
+    while follow {
+        match coming.recv().await {
+            Ok(entry) if last < (entry.deploy, entry.seq) => {
+                if deploy.is_some_and(|deploy| deploy < entry.deploy) {
+                    return Ok(());
+                }
+                last = (entry.deploy, entry.seq);
+                replies.send(&Response::Entry(Box::new(Entry::clone(&entry)))).await?;
+            }
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => (),
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+async fn command(
+    handle: &Handle,
+    request: Request,
+    by: Actor,
+    replies: &mut Replies,
+) -> io::Result<()> {
+    let mut coming = handle.entries.subscribe();
+    let Some((command, wait)) = command_of(request) else {
+        return replies.send(&refusal(Code::Malformed, "not a command".to_owned())).await;
+    };
+    let (tell, told) = oneshot::channel();
+    let asked = handle.inbox.send(Input::Order(Order { by, command }, tell)).await;
+    let first = match (asked, told.await) {
+        (Ok(()), Ok(Ok(entry))) => entry,
+        (Ok(()), Ok(Err(untaken))) => return replies.send(&untaken.into()).await,
+        _ => return replies.send(&stopping()).await,
+    };
+    let (deploy, because) = (first.deploy, first.because.clone());
+    replies.send(&Response::Accepted { deploy, because }).await?;
+    if !wait {
+        return Ok(());
+    }
+    replies.send(&Response::Entry(Box::new(Entry::clone(&first)))).await?;
+    let mut last = first.seq;
+    while let Ok(entry) = coming.recv().await {
+        if entry.deploy != deploy {
+            return Ok(());
+        }
+        if entry.seq <= last {
+            continue;
+        }
+        last = entry.seq;
+        replies.send(&Response::Entry(Box::new(Entry::clone(&entry)))).await?;
+        if ends(&entry.fact) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing more follows from a command by itself.
+fn ends(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::Accepted { .. }
+            | Fact::Failed
+            | Fact::Recovered
+            | Fact::Unrecovered
+            | Fact::Abandoned
+            | Fact::Blocked { .. }
+    )
+}
+
+fn command_of(request: Request) -> Option<(Command, bool)> {
+    Some(match request {
+        Request::Deploy { version, artifact, set, slot, freeze, force, wait, .. } => {
+            let slot = slot.map(Slot);
+            (Command::Deploy(Deploy { version, artifact, set, slot, freeze, force }), wait)
+        }
+        Request::Rollback { cut, because, wait, .. } => (Command::Rollback { cut, because }, wait),
+        Request::Hold { because, .. } => (Command::Hold { because }, false),
+        Request::Resume { because, .. } => (Command::Resume { because }, false),
+        Request::Status { .. } | Request::Timeline { .. } => return None,
+    })
+}
+
+impl From<Untaken> for Response {
+    fn from(untaken: Untaken) -> Self {
+        match untaken {
+            Untaken::Refused(refusal @ Refusal::Busy(_)) => {
+                Self::Refused { code: Code::Busy, because: refusal.to_string() }
+            }
+            Untaken::Refused(refusal @ Refusal::Refused(_)) => {
+                Self::Refused { code: Code::Refused, because: refusal.to_string() }
+            }
+            Untaken::Unwritten(because) => Self::Refused { code: Code::Failed, because },
+        }
+    }
+}
+
+fn refusal(code: Code, because: String) -> Response {
+    Response::Refused { code, because }
+}
+
+fn stopping() -> Response {
+    refusal(Code::Failed, "the daemon is stopping".to_owned())
+}

@@ -1,0 +1,96 @@
+//! How one service stands, at a glance.
+
+use crate::control::{ReleaseStatus, Status};
+use crate::decide::Phase;
+use crate::judge::{About, Judge};
+use crate::model::{Counts, Release};
+
+use super::gauge::{Gauge, real};
+use super::keeper::Keeper;
+
+impl Keeper {
+    /// How the service stands now.
+    pub(super) fn status(&self) -> Status {
+        let now = self.clock.now();
+        let phase = self.watch.phase();
+        let hold = self.watch.hold().map(|hold| match &hold.by {
+            Some(by) => format!("{} ({by})", hold.because),
+            None => format!("{} (set by the daemon)", hold.because),
+        });
+        let since = if *phase == Phase::Empty { now } else { self.watch.since() };
+        let left = self.watch.deadline().map(|until| until.since(now).as_secs_f64());
+        let warm = phase.warm().filter(|warm| phase.active() != Some(warm));
+        Status {
+            service: self.service.name.clone(),
+            listen: self.service.listen.to_string(),
+            mode: if self.service.policy.observe { "observe" } else { "act" }.to_owned(),
+            deploy: self.watch.deploy(),
+            phase: phase.name().to_owned(),
+            waits_for: phase.to_string(),
+            since_s: now.since(since).as_secs_f64(),
+            left_s: left,
+            hold,
+            active: phase.active().map(ToString::to_string),
+            warm: warm.map(ToString::to_string),
+            releases: phase
+                .needed()
+                .into_iter()
+                .map(|release| self.release_status(release))
+                .collect(),
+            objective: 1.0 - self.budget(),
+            evidence: self.judge.as_ref().map(Judge::evidence),
+            verdict: self.judge.as_ref().map(|judge| {
+                let verdict = judge.verdict(now);
+                format!("{}: {}", verdict.finding, verdict.because)
+            }),
+            budget_left: self.budget_left(),
+            quarantine: self.watch.quarantine().to_vec(),
+            trouble: self.trouble.clone(),
+        }
+    }
+
+    fn release_status(&self, release: &Release) -> ReleaseStatus {
+        let number = release.number;
+        let gauge = self.gauges.get(&number);
+        let load = self.proxy.load(number, self.clock.now());
+        ReleaseStatus {
+            version: release.version.clone(),
+            number,
+            slot: release.slot.to_string(),
+            role: self.role(release).to_owned(),
+            probe: self
+                .probes
+                .get(&number)
+                .map_or_else(|| "none yet".to_owned(), ToString::to_string),
+            sessions: load.sessions,
+            in_flight: load.in_flight,
+            rate: gauge.map(Gauge::rate).unwrap_or_default(),
+            error_rate: gauge.map(Gauge::error_rate).unwrap_or_default(),
+            counts: gauge.map(Gauge::total).unwrap_or_default(),
+        }
+    }
+
+    fn role(&self, release: &Release) -> &'static str {
+        let phase = self.watch.phase();
+        let is = |other: Option<&Release>| other.is_some_and(|it| it.number == release.number);
+        match phase {
+            _ if is(phase.active()) => "active",
+            _ if is(phase.warm()) => "warm",
+            Phase::Starting { .. } | Phase::Promoting { .. } => "starting",
+            _ => "leaving",
+        }
+    }
+
+    /// Share of requests that the availability objective allows to be bad.
+    fn budget(&self) -> f64 {
+        let objectives = self.service.judge.objectives.iter();
+        let mut budgets = objectives.filter(|it| it.about == About::Availability);
+        budgets.next().map_or(0.0, |objective| objective.budget)
+    }
+
+    fn budget_left(&self) -> f64 {
+        let hours = self.gauges.values().map(Gauge::hour);
+        let hour = hours.fold(Counts::default(), |sum, hour| sum + hour);
+        self.budget() * real(hour.judged()) - real(hour.server_fault)
+    }
+}
