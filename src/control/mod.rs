@@ -3,11 +3,15 @@
 //! A client connects, writes one [`Request`] as one line, and reads [`Response`] lines until the
 //! daemon closes. The kernel tells who the client is; nothing in the request does.
 
+mod client;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Counts, Entry, Evidence, Number};
+
+pub use client::Client;
 
 /// What a verb asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
