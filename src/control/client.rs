@@ -75,3 +75,53 @@ impl Client {
 fn bad(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::UnixListener;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::control::Code;
+
+    async fn pair() -> (Client, UnixStream) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let client = Client::connect(&path).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_given_up_loses_no_byte() {
+        let (mut client, mut daemon) = pair().await;
+        let refused = Response::Refused { code: Code::Busy, because: "no".to_owned() };
+        let line = serde_json::to_string(&refused).unwrap() + "\n";
+        let (head, tail) = line.split_at(9);
+        daemon.write_all(head.as_bytes()).await.unwrap();
+        assert!(timeout(Duration::from_millis(50), client.next()).await.is_err());
+        daemon.write_all(tail.as_bytes()).await.unwrap();
+        assert_eq!(client.next().await.unwrap(), Some(refused));
+        drop(daemon);
+        assert_eq!(client.next().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn half_a_line_and_too_long_a_line_are_errors() {
+        let (mut client, mut daemon) = pair().await;
+        daemon.write_all(b"{\"answer\"").await.unwrap();
+        drop(daemon);
+        let torn = client.next().await.unwrap_err();
+        assert_eq!(torn.kind(), io::ErrorKind::UnexpectedEof);
+
+        let (mut client, mut daemon) = pair().await;
+        let sent = tokio::spawn(async move { daemon.write_all(&[b' '; LINE_MAX + 1]).await });
+        let long = client.next().await.unwrap_err();
+        assert_eq!(long.kind(), io::ErrorKind::InvalidData);
+        drop(client);
+        // It may or may not have got rid of the last bytes.
+        let _: io::Result<()> = sent.await.unwrap();
+    }
+}
