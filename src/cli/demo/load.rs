@@ -49,8 +49,8 @@ impl Load {
         Self { stop, book, driver }
     }
 
-    /// Sends nothing more, waits for the answers that are out, at most twice six seconds, and asks each session
-    /// whether it is still there. `deployed` is when the deploy began that the report is about.
+    /// Sends nothing more, waits for the answers that are out, and asks each session whether it is
+    /// still there; 12 s at most. `deployed` is when the deploy began that the report is about.
     pub async fn stop(mut self, deployed: Moment) -> Report {
         self.stop.send_replace(true);
         // Whatever is missing after that was recorded as bad, or is given up.
