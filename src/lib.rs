@@ -1,4 +1,21 @@
-//! Puts the previous release of an MCP server back when the new one breaks its promise.
+//! Watches every deploy of an MCP server and puts the previous release back, still running and
+//! warm, when the new one breaks its promise.
+//!
+//! Data flows one way, and what an act achieved comes back as an event:
+//!
+//! ```text
+//!   probes, processes ---> signal --+
+//!                                   +--> judge --verdict--> decide --decision--> record --> act
+//!   requests -> proxy -> outcomes --+                         ^                    |         |
+//!                                                             +------ event <------|---------+
+//!                                                                                  v
+//!                                                     timeline (JSONL, on disk before the effect)
+//! ```
+//!
+//! Read in this order: [`model`], the nouns; [`judge`], how sure we are; [`decide`], what follows;
+//! then [`daemon`], where all of it meets the world. The state of a service is the fold of its
+//! timeline ([`decide::Watch::restore`]), so a crash at any moment is a pause, not a loss.
+
 pub mod model;
 
 pub mod judge;
@@ -11,14 +28,16 @@ pub mod clock;
 
 pub mod config;
 
+pub mod record;
+
 pub mod signal;
+
+pub mod proxy;
 
 pub mod act;
 
 pub mod control;
 
-pub mod proxy;
-
-pub mod record;
-
 pub mod daemon;
+
+pub mod cli;

@@ -1,3 +1,7 @@
 //! Arguments -> daemon or a verb -> exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rollbackd::cli::main()
+}

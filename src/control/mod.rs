@@ -3,6 +3,7 @@
 //! A client connects, writes one [`Request`] as one line, and reads [`Response`] lines until the
 //! daemon closes. The kernel tells who the client is; nothing in the request does.
 
+mod client;
 pub mod server;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Counts, Entry, Evidence, Number};
+
+pub use client::Client;
 
 /// What a verb asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

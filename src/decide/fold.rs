@@ -59,7 +59,9 @@ impl Watch {
             }
             (Fact::Failed, Phase::Starting { active, .. }) => rest(active, None),
             (Fact::Switched { .. }, Phase::Promoting { from: warm, to: active, .. }) => {
-                Phase::Baking { active, warm, until: now + policy.bake, blocked: None }
+                // Without a release to go back to there is nothing to watch for.
+                let bake = if warm.is_some() { policy.bake } else { Duration::ZERO };
+                Phase::Baking { active, warm, until: now + bake, blocked: None }
             }
             (Fact::Accepted { .. }, Phase::Baking { active, warm, .. }) => {
                 Phase::Steady { active, warm }

@@ -229,6 +229,10 @@ impl Watch {
     }
 
     fn accept(&self, now: Moment, verified: bool, tally: &str) -> Decision {
+        if self.phase.warm().is_none() {
+            let because = "accepted: the first release, there is nothing to go back to".to_owned();
+            return self.decide(now, Fact::Accepted { verified }, because);
+        }
         let minutes = self.policy.bake.as_secs_f64() / 60.0;
         let how = if verified { "accepted" } else { "accepted (unverified), too little evidence" };
         let because = format!("{how} after {minutes:.1} min: {tally}");

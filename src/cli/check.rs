@@ -1,0 +1,45 @@
+//! `rollbackd check`
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{self, Problems};
+
+use super::exit::Exit;
+use super::{CONFIG, say};
+
+/// Check a configuration and report every problem in it.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The configuration.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
+    let path = options.file.clone().or(config).unwrap_or_else(|| PathBuf::from(CONFIG));
+    match config::load(&path) {
+        Ok(checked) => {
+            print(&checked.warnings);
+            let services = checked.settings.services.len();
+            say::line(&format!("{}: good, {services} services", path.display()));
+            Exit::Done
+        }
+        Err(problems) => {
+            print(&problems);
+            let errors = problems.iter().filter(|it| it.weight == config::Weight::Error).count();
+            say::error(&format!("{}: {errors} errors", path.display()));
+            Exit::BadConfig
+        }
+    }
+}
+
+fn print(problems: &Problems) {
+    if problems.is_empty() {
+        return;
+    }
+    let coloured = std::io::stderr().is_terminal();
+    say::aside(&if coloured { problems.coloured().to_string() } else { problems.to_string() });
+}

@@ -1,0 +1,87 @@
+use std::fmt;
+use std::str::FromStr;
+
+/// What the demo server is told to do wrong, from a given moment on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fault {
+    /// Every request gets HTTP 500, probes too.
+    Total,
+    /// This share of the calls, in percent, gets a JSON-RPC error; probes see nothing of it.
+    Errors(f64),
+    /// Every call takes a second and a half.
+    Slow,
+    /// No call is answered.
+    Hang,
+    /// Every call is answered with `isError`.
+    ToolErrors,
+    /// The process ends, and ends again each time it is started.
+    CrashLoop,
+}
+
+const CHOICE: &str = "write total, errors=20%, slow, hang, tool-errors or crash-loop";
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "total" => Ok(Self::Total),
+            "slow" => Ok(Self::Slow),
+            "hang" => Ok(Self::Hang),
+            "tool-errors" => Ok(Self::ToolErrors),
+            "crash-loop" => Ok(Self::CrashLoop),
+            _ => {
+                let Some(share) = text.strip_prefix("errors=") else {
+                    return Err(format!("there is no fault {text:?}; {CHOICE}"));
+                };
+                let percent = share.strip_suffix('%').and_then(|share| share.parse::<f64>().ok());
+                percent
+                    .filter(|percent| *percent > 0.0 && *percent <= 100.0)
+                    .map(Self::Errors)
+                    .ok_or_else(|| {
+                        format!(
+                            "{share:?} is not a share of the calls; write a number above 0 and up \
+                             to 100 with a percent sign, such as errors=20%"
+                        )
+                    })
+            }
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Total => f.write_str("total"),
+            Self::Errors(percent) => write!(f, "errors={percent}%"),
+            Self::Slow => f.write_str("slow"),
+            Self::Hang => f.write_str("hang"),
+            Self::ToolErrors => f.write_str("tool-errors"),
+            Self::CrashLoop => f.write_str("crash-loop"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_reads_back_what_it_prints() {
+        for text in
+            ["total", "errors=20%", "errors=0.5%", "slow", "hang", "tool-errors", "crash-loop"]
+        {
+            assert_eq!(text.parse::<Fault>().map(|fault| fault.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_wrong_fault_is_told_what_may_be_written() {
+        let unknown = "totl".parse::<Fault>().unwrap_err();
+        assert!(unknown.contains("total, errors=20%, slow, hang"), "{unknown}");
+        for text in ["errors=20", "errors=0%", "errors=101%", "errors=NaN%", "errors=%"] {
+            let why = text.parse::<Fault>().unwrap_err();
+            assert!(why.contains("errors=20%"), "{why}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::model::Moment;
+
+/// Requests that are remembered one by one; far above what a demo sends.
+const REQUESTS_MAX: usize = 500_000;
+/// Kinds of bad answers that are told apart.
+const REASONS_MAX: usize = 20;
+
+/// What the clients saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Requests that were sent, streams included.
+    pub requests: u64,
+    /// Of those, how many had a bad answer or none.
+    pub failed: u64,
+    /// Requests that were not sent because too many had no answer yet.
+    pub not_sent: u64,
+    /// When the first bad answer came in after the deploy.
+    pub first_bad: Option<Moment>,
+    /// When the last one did.
+    pub last_bad: Option<Moment>,
+    /// The longest that a good answer took after the deploy.
+    pub slowest: Duration,
+    /// What became of the sessions.
+    pub sessions: Sessions,
+    /// The kinds of bad answers, and how many there were of each.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+/// What became of the sessions that were open at the deploy, or were opened after it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// Good until the load, or they themselves, ended, under the id that they began with.
+    pub kept: u64,
+    /// Of those kept, how many were answered by more than one release.
+    pub moved: u64,
+    /// Their id became unknown.
+    pub broken: u64,
+}
+
+/// Where the clients write down what they see.
+#[derive(Debug)]
+pub(super) struct Book {
+    clock: Clock,
+    pages: Mutex<Pages>,
+}
+
+#[derive(Debug, Default)]
+struct Pages {
+    requests: Vec<Seen>,
+    sessions: Vec<Session>,
+    not_sent: u64,
+}
+
+#[derive(Debug)]
+struct Seen {
+    start: Moment,
+    end: Moment,
+    bad: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    closed: Option<Moment>,
+    broken: Option<Moment>,
+    releases: BTreeSet<String>,
+}
+
+impl Book {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, pages: Mutex::default() }
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    /// A request ended now.
+    pub(super) fn answered(&self, start: Moment, bad: Option<String>) {
+        let end = self.now();
+        let mut pages = self.pages();
+        if pages.requests.len() < REQUESTS_MAX {
+            pages.requests.push(Seen { start, end, bad });
+        }
+    }
+
+    /// A request stayed at home.
+    pub(super) fn not_sent(&self) {
+        self.pages().not_sent += 1;
+    }
+
+    /// A session began; its number.
+    pub(super) fn session(&self) -> usize {
+        let mut pages = self.pages();
+        pages.sessions.push(Session::default());
+        pages.sessions.len() - 1
+    }
+
+    /// This release answered for the session.
+    pub(super) fn session_seen(&self, number: usize, release: String) {
+        if let Some(session) = self.pages().sessions.get_mut(number) {
+            session.releases.insert(release);
+        }
+    }
+
+    /// The client ended the session.
+    pub(super) fn session_closed(&self, number: usize) {
+        let now = self.now();
+        if let Some(session) = self.pages().sessions.get_mut(number) {
+            session.closed = Some(now);
+        }
+    }
+
+    /// The server does not know the session any more.
+    pub(super) fn session_broken(&self, number: usize) {
+        let now = self.now();
+        if let Some(session) = self.pages().sessions.get_mut(number) {
+            session.broken.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn report(&self, deployed: Moment) -> Report {
+        let pages = self.pages();
+        let mut report = Report { not_sent: pages.not_sent, ..Report::default() };
+        for seen in &pages.requests {
+            report.requests += 1;
+            match &seen.bad {
+                Some(bad) => {
+                    report.failed += 1;
+                    if report.reasons.len() < REASONS_MAX || report.reasons.contains_key(bad) {
+                        *report.reasons.entry(bad.clone()).or_default() += 1;
+                    }
+                    if seen.end >= deployed {
+                        let first = report.first_bad.unwrap_or(seen.end);
+                        report.first_bad = Some(first.min(seen.end));
+                        report.last_bad = report.last_bad.max(Some(seen.end));
+                    }
+                }
+                None if seen.end >= deployed => {
+                    report.slowest = report.slowest.max(seen.end.since(seen.start));
+                }
+                None => {}
+            }
+        }
+        for session in &pages.sessions {
+            let over = session.closed.or(session.broken);
+            if over.is_some_and(|over| over < deployed) {
+                continue;
+            }
+            if session.broken.is_some() {
+                report.sessions.broken += 1;
+            } else {
+                report.sessions.kept += 1;
+                report.sessions.moved += u64::from(session.releases.len() > 1);
+            }
+        }
+        report
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_ended_before_the_deploy_do_not_count() {
+        let book = Book::new(Clock::start(Moment(0)));
+        let (early, kept, lost, moved) =
+            (book.session(), book.session(), book.session(), book.session());
+        book.pages().sessions[early].closed = Some(Moment(5));
+        book.session_seen(kept, "v1".to_owned());
+        book.session_broken(lost);
+        book.session_seen(moved, "v1".to_owned());
+        book.session_seen(moved, "v2".to_owned());
+        book.session_closed(moved);
+        let report = book.report(Moment(10));
+        assert_eq!(report.sessions, Sessions { kept: 2, moved: 1, broken: 1 });
+    }
+
+    #[test]
+    fn only_bad_answers_after_the_deploy_set_its_marks() {
+        let book = Book::new(Clock::start(Moment(0)));
+        let seen = |start, end, bad: Option<&str>| Seen {
+            start: Moment(start),
+            end: Moment(end),
+            bad: bad.map(str::to_owned),
+        };
+        book.pages().requests = vec![
+            seen(1, 2, Some("HTTP 500")),
+            seen(5, 30, Some("HTTP 500")),
+            seen(6, 20, Some("no answer")),
+            seen(7, 11, None),
+        ];
+        let report = book.report(Moment(10));
+        assert_eq!((report.requests, report.failed), (4, 3));
+        assert_eq!((report.first_bad, report.last_bad), (Some(Moment(20)), Some(Moment(30))));
+        assert_eq!(report.slowest, Duration::from_millis(4));
+        assert_eq!(report.reasons.get("HTTP 500"), Some(&2));
+    }
+}

@@ -1,0 +1,232 @@
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::load::{Report, Sessions};
+use crate::model::{Entry, Fact, Moment, Severity, Strategy};
+
+/// What the demo comes to. As JSON it is the one object of `--json`; times are in milliseconds
+/// since the deploy, bad answers as the clients saw them, the rest from the daemon's timeline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// The first bad answer.
+    pub first_bad_ms: Option<u64>,
+    /// The judge, or somebody, found that the release must go.
+    pub detected_ms: Option<u64>,
+    /// The rollback was decided.
+    pub decided_ms: Option<u64>,
+    /// The previous release had the traffic again.
+    pub switched_ms: Option<u64>,
+    /// The last bad answer.
+    pub last_bad_ms: Option<u64>,
+    /// The promise was kept again.
+    pub recovered_ms: Option<u64>,
+    /// Requests that the clients sent.
+    pub requests: u64,
+    /// Of those, how many had a bad answer or none.
+    pub failed: u64,
+    /// What became of the sessions.
+    pub sessions: Sessions,
+    /// How bad it was.
+    pub severity: Option<Severity>,
+    /// How the traffic left.
+    pub strategy: Option<Strategy>,
+    /// The daemon's reason, or how the deploy ended when there was no rollback.
+    pub because: String,
+    /// Where the timeline lies.
+    pub timeline: PathBuf,
+    #[serde(skip)]
+    notes: Vec<String>,
+}
+
+/// When the deploy began, by any of its entries.
+pub(super) fn deployed_at(entries: &[Entry]) -> Option<Moment> {
+    entries.first().map(|entry| Moment(entry.moment.0.saturating_sub(entry.ms)))
+}
+
+impl Summary {
+    /// Puts together what the daemon wrote about one deploy and what the clients saw of it.
+    pub fn new(entries: &[Entry], report: &Report, timeline: PathBuf) -> Self {
+        let deployed = deployed_at(entries).unwrap_or_default();
+        let since = |at: Option<Moment>| at.map(|at| at.0.saturating_sub(deployed.0));
+        let mut summary = Self {
+            first_bad_ms: since(report.first_bad),
+            detected_ms: None,
+            decided_ms: None,
+            switched_ms: None,
+            last_bad_ms: since(report.last_bad),
+            recovered_ms: None,
+            requests: report.requests,
+            failed: report.failed,
+            sessions: report.sessions,
+            severity: None,
+            strategy: None,
+            because: "the daemon decided nothing".to_owned(),
+            timeline,
+            notes: notes(report),
+        };
+        for entry in entries {
+            summary.learn(entry);
+        }
+        summary
+    }
+
+    /// Whether it went back, kept the promise again, and no client saw anything bad after that.
+    pub fn is_good(&self) -> bool {
+        let (Some(recovered), Some(_)) = (self.recovered_ms, self.decided_ms) else { return false };
+        self.last_bad_ms.is_none_or(|last| last <= recovered)
+    }
+
+    fn learn(&mut self, entry: &Entry) {
+        match &entry.fact {
+            Fact::Detected { .. } => {
+                self.detected_ms.get_or_insert(entry.ms);
+                self.because.clone_from(&entry.because);
+            }
+            Fact::Decided { strategy, severity } => {
+                self.decided_ms.get_or_insert(entry.ms);
+                self.strategy = Some(*strategy);
+                self.severity = Some(*severity);
+                self.because = format!("{}; {}", self.because, entry.because);
+            }
+            Fact::Escalated => self.strategy = Some(Strategy::Cut),
+            // The one before the decision brought the new release its traffic.
+            Fact::Switched { .. } if self.decided_ms.is_some() => {
+                self.switched_ms.get_or_insert(entry.ms);
+            }
+            Fact::Recovered => {
+                self.recovered_ms.get_or_insert(entry.ms);
+            }
+            Fact::Failed
+            | Fact::Accepted { .. }
+            | Fact::Abandoned
+            | Fact::Unrecovered
+            | Fact::Blocked { .. } => self.because.clone_from(&entry.because),
+            _ => {}
+        }
+    }
+}
+
+fn notes(report: &Report) -> Vec<String> {
+    let mut notes: Vec<_> =
+        report.reasons.iter().map(|(reason, count)| format!("{count} x {reason}")).collect();
+    if report.not_sent > 0 {
+        notes.push(format!("{} requests not sent, too many were waiting", report.not_sent));
+    }
+    notes.push(format!("slowest good answer {} ms", report.slowest.as_millis()));
+    notes
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let marks = [
+            ("first bad answer", self.first_bad_ms),
+            ("detected", self.detected_ms),
+            ("decided", self.decided_ms),
+            ("switched", self.switched_ms),
+            ("last bad answer", self.last_bad_ms),
+            ("recovered", self.recovered_ms),
+        ];
+        writeln!(f, "milliseconds since the deploy, and since the first bad answer:")?;
+        for (what, at) in marks {
+            match (at, self.first_bad_ms) {
+                (Some(at), Some(first)) => {
+                    let delta = i128::from(at) - i128::from(first);
+                    writeln!(f, "  {what:<17}{at:>8}  {delta:>+8}")?;
+                }
+                (Some(at), None) => writeln!(f, "  {what:<17}{at:>8}")?,
+                (None, _) => writeln!(f, "  {what:<17}{:>8}", "-")?,
+            }
+        }
+        let Sessions { kept, moved, broken } = self.sessions;
+        writeln!(f, "requests   {} sent, {} failed", self.requests, self.failed)?;
+        writeln!(f, "           {}", self.notes.join("; "))?;
+        writeln!(f, "sessions   {kept} kept, {moved} of them moved, {broken} broken")?;
+        if let (Some(severity), Some(strategy)) = (self.severity, self.strategy) {
+            writeln!(f, "rollback   {severity}, {strategy}")?;
+        }
+        writeln!(f, "because    {}", self.because)?;
+        writeln!(f, "timeline   {}", self.timeline.display())?;
+        let end = if self.is_good() {
+            "the previous release has the traffic and keeps the promise"
+        } else {
+            "this did not end in a good rollback"
+        };
+        write!(f, "=> {end}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Load, Number};
+
+    fn entry(ms: u64, because: &str, fact: Fact) -> Entry {
+        Entry {
+            seq: 1,
+            at: String::new(),
+            moment: Moment(1_000_000 + ms),
+            ms,
+            service: "weather".to_owned(),
+            deploy: Number(2),
+            because: because.to_owned(),
+            fact,
+            then: Vec::new(),
+        }
+    }
+
+    fn rolled_back() -> Vec<Entry> {
+        let detected = Fact::Detected { verdict: None, load: Load::default(), order: None };
+        let decided = Fact::Decided { strategy: Strategy::Cut, severity: Severity::Down };
+        vec![
+            entry(900, "v2 is ready", Fact::Ready { contract: None }),
+            entry(1000, "v2 has the traffic", Fact::Switched { to: Number(2) }),
+            entry(3400, "v2 is down", detected),
+            entry(3410, "v1 answers", decided),
+            entry(3420, "v1 has the traffic", Fact::Switched { to: Number(1) }),
+            entry(5000, "v1 keeps the promise again", Fact::Recovered),
+        ]
+    }
+
+    fn report(last_bad: u64) -> Report {
+        Report {
+            requests: 300,
+            failed: 12,
+            first_bad: Some(Moment(1_003_000)),
+            last_bad: Some(Moment(1_000_000 + last_bad)),
+            sessions: Sessions { kept: 9, moved: 8, broken: 0 },
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn a_rollback_is_summed_up_from_both_sides() {
+        let summary = Summary::new(&rolled_back(), &report(3421), PathBuf::from("t.jsonl"));
+        let json = serde_json::to_string(&summary).unwrap();
+        let expected = concat!(
+            r#"{"first_bad_ms":3000,"detected_ms":3400,"decided_ms":3410,"switched_ms":3420,"#,
+            r#""last_bad_ms":3421,"recovered_ms":5000,"requests":300,"failed":12,"#,
+            r#""sessions":{"kept":9,"moved":8,"broken":0},"severity":"down","strategy":"cut","#,
+            r#""because":"v2 is down; v1 answers","timeline":"t.jsonl"}"#
+        );
+        assert_eq!(json, expected);
+        assert!(summary.is_good());
+        let text = summary.to_string();
+        assert!(text.contains("  detected             3400      +400\n"), "{text}");
+    }
+
+    #[test]
+    fn a_bad_answer_after_the_recovery_is_not_good() {
+        assert!(!Summary::new(&rolled_back(), &report(5001), PathBuf::new()).is_good());
+    }
+
+    #[test]
+    fn without_a_rollback_the_times_are_missing() {
+        let entries = [entry(9, "v2 never became ready", Fact::Failed)];
+        let summary = Summary::new(&entries, &Report::default(), PathBuf::new());
+        assert_eq!((summary.decided_ms, summary.first_bad_ms), (None, None));
+        assert_eq!(summary.because, "v2 never became ready");
+        assert!(!summary.is_good());
+    }
+}

@@ -1,0 +1,106 @@
+//! `rollbackd deploy`
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+
+use crate::control::{Client, Request, Response};
+use crate::model::{Entry, Fact};
+
+use super::exit::Exit;
+use super::{Daemon, say, timeline};
+
+/// Start a new release, prove it ready, and give it the traffic.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The service.
+    service: String,
+    /// What to call the release.
+    version: String,
+    /// What it runs from: a path or an image reference.
+    #[arg(long)]
+    artifact: Option<String>,
+    /// A setting for its environment; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// Where to run it; a free slot by default.
+    #[arg(long)]
+    slot: Option<String>,
+    /// On a breach page and hold, but never go back: for changes that can not be undone.
+    #[arg(long)]
+    freeze: bool,
+    /// Despite a quarantine, a dropped protocol version, or a trial that is held.
+    #[arg(long)]
+    force: bool,
+    /// Follow until the release is accepted, failed, or rolled back.
+    #[arg(long)]
+    wait: bool,
+    /// One JSON object a line, as the daemon sends it.
+    #[arg(long)]
+    json: bool,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !text.contains('\0') => {
+            Ok((key.to_owned(), value.to_owned()))
+        }
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
+    let Options { service, version, artifact, set, slot, freeze, force, wait, json } = options;
+    let set: BTreeMap<_, _> = set.into_iter().collect();
+    let request = Request::Deploy { service, version, artifact, set, slot, freeze, force, wait };
+    match daemon.ask(&request).await {
+        Ok(client) => follow(client, wait, json).await,
+        Err(exit) => exit,
+    }
+}
+
+/// Prints what follows from a command, and tells how it ended.
+pub(super) async fn follow(mut client: Client, wait: bool, json: bool) -> Exit {
+    let (mut exit, mut went_back) = (if wait { Exit::Failed } else { Exit::Done }, false);
+    loop {
+        let response = match client.next().await {
+            Ok(Some(response)) => response,
+            Ok(None) => return exit,
+            Err(error) => {
+                say::error(&format!("the daemon went away: {error}"));
+                return Exit::NoDaemon;
+            }
+        };
+        if json {
+            say::json(&response);
+        }
+        match response {
+            Response::Accepted { deploy, because } if !wait && !json => {
+                say::line(&format!("deploy {deploy}: {because}"));
+            }
+            Response::Refused { code, because } => {
+                say::error(&because);
+                return code.into();
+            }
+            Response::Entry(entry) => {
+                if !json {
+                    say::line(&timeline::line(&entry));
+                }
+                went_back |= matches!(entry.fact, Fact::Decided { .. });
+                exit = outcome(&entry, went_back).unwrap_or(exit);
+            }
+            Response::Accepted { .. } | Response::Status(_) => (),
+        }
+    }
+}
+
+/// What an entry means for whoever waits, if it is an end.
+fn outcome(entry: &Entry, went_back: bool) -> Option<Exit> {
+    match entry.fact {
+        Fact::Accepted { .. } => Some(Exit::Done),
+        Fact::Failed => Some(Exit::NotReady),
+        Fact::Recovered if went_back => Some(Exit::RolledBack),
+        Fact::Unrecovered | Fact::Abandoned | Fact::Blocked { .. } => Some(Exit::Held),
+        _ => None,
+    }
+}

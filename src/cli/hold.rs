@@ -1,0 +1,38 @@
+//! `rollbackd hold` and `rollbackd resume`
+
+use clap::Args;
+
+use crate::control::Request;
+
+use super::exit::Exit;
+use super::{Daemon, deploy};
+
+/// Take the daemon's hands off a service, or give it back.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The service.
+    service: String,
+    /// Why; it goes into the timeline.
+    #[arg(long, value_name = "REASON", default_value = "no reason given")]
+    because: String,
+    /// One JSON object a line, as the daemon sends it.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn hold(options: Options, daemon: &Daemon) -> Exit {
+    let Options { service, because, json } = options;
+    tell(&Request::Hold { service, because }, json, daemon).await
+}
+
+pub(super) async fn resume(options: Options, daemon: &Daemon) -> Exit {
+    let Options { service, because, json } = options;
+    tell(&Request::Resume { service, because }, json, daemon).await
+}
+
+async fn tell(request: &Request, json: bool, daemon: &Daemon) -> Exit {
+    match daemon.ask(request).await {
+        Ok(client) => deploy::follow(client, false, json).await,
+        Err(exit) => exit,
+    }
+}

@@ -1,0 +1,133 @@
+//! The verbs, one file each. A verb fills in a request, hands it to the daemon and prints what
+//! comes back, so that it can not disagree with the daemon.
+
+mod check;
+pub mod demo;
+mod deploy;
+mod exit;
+mod hold;
+mod rollback;
+mod run;
+mod say;
+mod status;
+mod timeline;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config;
+use crate::control::{Client, Request};
+
+use exit::Exit;
+
+/// Where the configuration lies unless somebody says otherwise.
+const CONFIG: &str = "/etc/rollbackd/config.toml";
+/// Where the daemon listens unless its configuration says otherwise.
+const SOCKET: &str = "/run/rollbackd/control.sock";
+
+/// Puts the previous release of an MCP server back when the new one breaks its promise.
+#[derive(Debug, Parser)]
+#[command(name = "rollbackd", version, after_help = exit::HELP)]
+pub struct Cli {
+    #[command(flatten)]
+    daemon: Daemon,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// How a verb finds the daemon.
+#[derive(Debug, Args)]
+struct Daemon {
+    /// The daemon's configuration; tells where its socket is.
+    #[arg(long, global = true, env = "ROLLBACKD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The daemon's control socket.
+    #[arg(long, global = true, env = "ROLLBACKD_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the daemon in the foreground.
+    Run(run::Options),
+    /// Check a configuration and report every problem in it.
+    Check(check::Options),
+    /// Start a new release, prove it ready, and give it the traffic.
+    Deploy(deploy::Options),
+    /// How every service stands.
+    Status(status::Options),
+    /// Go back to the previous release.
+    Rollback(rollback::Options),
+    /// Hands off: no rollback by the daemon until `resume`.
+    Hold(hold::Options),
+    /// Lift a hold.
+    Resume(hold::Options),
+    /// What happened in a deploy, and why.
+    Timeline(timeline::Options),
+    /// See a bad release being put back, on this machine.
+    Demo(demo::Options),
+    /// The demo's MCP server.
+    #[command(hide = true)]
+    DemoServer,
+}
+
+/// Does what the arguments say.
+pub fn main() -> ExitCode {
+    let Cli { daemon, verb } = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say::error(&format!("failed to start: {error}"));
+            return Exit::Failed.into();
+        }
+    };
+    runtime.block_on(async {
+        match verb {
+            Verb::Run(options) => run::run(options, daemon.config).await.into(),
+            Verb::Check(options) => check::run(&options, daemon.config).into(),
+            Verb::Deploy(options) => deploy::run(options, &daemon).await.into(),
+            Verb::Status(options) => status::run(options, &daemon).await.into(),
+            Verb::Rollback(options) => rollback::run(options, &daemon).await.into(),
+            Verb::Hold(options) => hold::hold(options, &daemon).await.into(),
+            Verb::Resume(options) => hold::resume(options, &daemon).await.into(),
+            Verb::Timeline(options) => timeline::run(options, &daemon).await.into(),
+            Verb::Demo(options) => demo::run(options).await,
+            Verb::DemoServer => demo::server::main().await,
+        }
+    })
+}
+
+impl Daemon {
+    /// Where the daemon listens, as far as can be told.
+    fn socket(&self) -> PathBuf {
+        if let Some(socket) = &self.socket {
+            return socket.clone();
+        }
+        config::load(&self.config_path())
+            .map_or_else(|_| PathBuf::from(SOCKET), |checked| checked.settings.control_socket)
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG))
+    }
+
+    /// Asks the daemon; its answer can be read from the client.
+    async fn ask(&self, request: &Request) -> Result<Client, Exit> {
+        let socket = self.socket();
+        let asked = async {
+            let mut client = Client::connect(&socket).await?;
+            client.send(request).await?;
+            Ok(client)
+        };
+        asked.await.map_err(|error: std::io::Error| {
+            let socket = socket.display();
+            say::error(&format!(
+                "no daemon answers on {socket}: {error}\n  start it with `rollbackd run`, or name \
+                 its socket with --socket or its configuration with --config"
+            ));
+            Exit::NoDaemon
+        })
+    }
+}

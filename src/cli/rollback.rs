@@ -1,0 +1,38 @@
+//! `rollbackd rollback`
+
+use clap::Args;
+
+use crate::control::Request;
+
+use super::exit::Exit;
+use super::{Daemon, deploy};
+
+/// Go back to the previous release.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The service.
+    service: String,
+    /// Do not let requests in flight finish.
+    #[arg(long)]
+    cut: bool,
+    /// Why; it goes into the timeline.
+    #[arg(long, value_name = "REASON")]
+    because: String,
+    /// Return as soon as the order is written down.
+    #[arg(long)]
+    no_wait: bool,
+    /// One JSON object a line, as the daemon sends it.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
+    let Options { service, cut, because, no_wait, json } = options;
+    let request = Request::Rollback { service, cut, because, wait: !no_wait };
+    let exit = match daemon.ask(&request).await {
+        Ok(client) => deploy::follow(client, !no_wait, json).await,
+        Err(exit) => exit,
+    };
+    // What a deploy calls a loss was asked for here; so was giving a deploy up.
+    if matches!(exit, Exit::RolledBack | Exit::NotReady) { Exit::Done } else { exit }
+}

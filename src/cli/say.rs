@@ -1,0 +1,28 @@
+//! Where the verbs print. A reader that went away is no reason to panic.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+/// A line for the reader of the result.
+pub(super) fn line(text: &str) {
+    let _: io::Result<()> = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// A line for whoever looks on.
+pub(super) fn aside(text: &str) {
+    let _: io::Result<()> = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// What went wrong.
+pub(super) fn error(text: &str) {
+    aside(&format!("rollbackd: {text}"));
+}
+
+/// A result for a script.
+pub(super) fn json(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => line(&text),
+        Err(problem) => error(&problem.to_string()),
+    }
+}

@@ -1,0 +1,119 @@
+//! `rollbackd status`
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use crate::control::{ReleaseStatus, Request, Response, Status};
+
+use super::exit::Exit;
+use super::{Daemon, say};
+
+/// How every service stands.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// One service; all by default.
+    service: Option<String>,
+    /// One JSON object per service, a line each.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
+    let Options { service, json } = options;
+    let mut client = match daemon.ask(&Request::Status { service }).await {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    loop {
+        match client.next().await {
+            Ok(None) => return Exit::Done,
+            Ok(Some(Response::Status(status))) if json => say::json(&status),
+            Ok(Some(Response::Status(status))) => say::line(&draw(&status)),
+            Ok(Some(Response::Refused { code, because })) => {
+                say::error(&because);
+                return code.into();
+            }
+            Ok(Some(_)) => (),
+            Err(error) => {
+                say::error(&format!("the daemon went away: {error}"));
+                return Exit::NoDaemon;
+            }
+        }
+    }
+}
+
+fn draw(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = compose(&mut text, status);
+    text
+}
+
+fn compose(text: &mut String, status: &Status) -> std::fmt::Result {
+    let Status { service, listen, mode, deploy, phase, waits_for, .. } = status;
+    let or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
+    let (active, warm) = (or_none(&status.active), or_none(&status.warm));
+    writeln!(
+        text,
+        "{service}  {listen}  active {active}  warm {warm}  deploy {deploy}  mode {mode}"
+    )?;
+    write!(text, "  {phase} for {}: {waits_for}", span(status.since_s))?;
+    if let Some(left) = status.left_s {
+        write!(text, ", {} left", span(left))?;
+    }
+    writeln!(text)?;
+    if let Some(hold) = &status.hold {
+        writeln!(text, "  HELD: {hold}")?;
+    }
+    if let Some(trouble) = &status.trouble {
+        writeln!(text, "  TROUBLE: {trouble}")?;
+    }
+    for release in &status.releases {
+        row(text, release)?;
+    }
+    let allowed = 100.0 * (1.0 - status.objective);
+    let left = status.budget_left;
+    writeln!(
+        text,
+        "  objective: at most {allowed:.2} % bad; {left:.1} bad requests left of the last hour's budget"
+    )?;
+    if let Some(evidence) = &status.evidence {
+        writeln!(
+            text,
+            "  evidence: {} {:.2} of {:.0} needed ({:.0} % of the way), {} of {} requests bad",
+            evidence.objective,
+            evidence.e,
+            evidence.threshold,
+            100.0 * evidence.progress(),
+            evidence.bad,
+            evidence.judged
+        )?;
+    }
+    if let Some(verdict) = &status.verdict {
+        writeln!(text, "  verdict: {verdict}")?;
+    }
+    if !status.quarantine.is_empty() {
+        writeln!(text, "  quarantine: {}", status.quarantine.join(", "))?;
+    }
+    Ok(())
+}
+
+fn row(text: &mut String, release: &ReleaseStatus) -> std::fmt::Result {
+    let ReleaseStatus { version, slot, role, probe, sessions, in_flight, .. } = release;
+    writeln!(
+        text,
+        "  {role:<8} {version:<16} {slot:<8} {sessions:>6} sessions  {:>8.1} requests/s  \
+         {in_flight:>4} open  {:>6.2} % bad  probe: {probe}",
+        release.rate,
+        100.0 * release.error_rate,
+    )
+}
+
+fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.1} s"),
+        s if s < 5_400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3_600.0),
+    }
+}
