@@ -109,7 +109,10 @@ async fn timeline(
         last = (entry.deploy, entry.seq);
         replies.send(&Response::Entry(Box::new(entry))).await?;
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         match coming.recv().await {
             Ok(entry) if last < (entry.deploy, entry.seq) => {
                 if deploy.is_some_and(|deploy| deploy < entry.deploy) {
@@ -122,7 +125,6 @@ async fn timeline(
             Err(broadcast::error::RecvError::Closed) => return Ok(()),
         }
     }
-    Ok(())
 }
 
 async fn command(

@@ -100,14 +100,16 @@ impl Mcp {
     pub(super) async fn call_modern(
         &mut self,
         method: &str,
-        params: Value,
+        mut params: Value,
     ) -> Result<Value, Fault> {
-        let mut params = params;
-        params["_meta"] = json!({
-            "io.modelcontextprotocol/protocolVersion": MODERN,
-            "io.modelcontextprotocol/clientCapabilities": {},
-            "io.modelcontextprotocol/clientInfo": client_info(),
-        });
+        if let Some(params) = params.as_object_mut() {
+            let meta = json!({
+                "io.modelcontextprotocol/protocolVersion": MODERN,
+                "io.modelcontextprotocol/clientCapabilities": {},
+                "io.modelcontextprotocol/clientInfo": client_info(),
+            });
+            params.insert("_meta".to_owned(), meta);
+        }
         let mut headers = HeaderMap::new();
         headers.insert("mcp-protocol-version", HeaderValue::from_static(MODERN));
         headers.extend(HeaderValue::from_str(method).ok().map(|name| (METHOD, name)));
