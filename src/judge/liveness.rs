@@ -44,6 +44,11 @@ impl Liveness {
         }
     }
 
+    /// Drops what was heard; the next probe begins anew.
+    pub fn forget(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
     /// Why the release counts as down, and since when.
     pub fn down(&self, now: Moment) -> Option<(String, Moment)> {
         let recent: Vec<_> =

@@ -77,6 +77,7 @@ pub struct Judge {
     processes: Vec<(About, Process)>,
     liveness: Liveness,
     attribution: Attribution,
+    shared: bool,
     total: Counts,
     opened: Moment,
 }
@@ -116,7 +117,8 @@ impl Judge {
         let liveness = Liveness::new(limits.probes);
         let attribution = Attribution::new(warm);
         let total = Counts::default();
-        Self { release, limits, processes, liveness, attribution, total, opened: now }
+        let opened = now;
+        Self { release, limits, processes, liveness, attribution, shared: false, total, opened }
     }
 
     /// The release on trial.
@@ -127,6 +129,10 @@ impl Judge {
     /// Takes one signal in.
     pub fn hear(&mut self, now: Moment, signal: &Signal) {
         self.attribution.hear(now, signal);
+        let shared = self.attribution.shared(now).is_some();
+        if std::mem::replace(&mut self.shared, shared) && !shared {
+            self.forget();
+        }
         if signal.release != self.release {
             return;
         }
@@ -137,16 +143,18 @@ impl Judge {
         }
     }
 
+    /// A shared outage is over: what happened meanwhile is not held against the deploy, and
+    /// whichever release answers first again, the other one gets a fresh look.
+    fn forget(&mut self) {
+        self.processes.iter_mut().for_each(|(_, process)| process.forget());
+        self.liveness.forget();
+    }
+
     fn weigh(&mut self, now: Moment, counts: &Counts) {
-        let shared = self.attribution.shared(now).is_some();
         self.total += *counts;
         for (about, process) in &mut self.processes {
             let (n, bad) = about.read(counts);
             process.update(now - BLOCK, n, bad);
-            // What happens while both releases fail is not held against the deploy afterwards.
-            if shared {
-                process.forget();
-            }
         }
     }
 
@@ -231,5 +239,42 @@ impl Judge {
         let loudest = self.processes.iter().max_by(|(_, a), (_, b)| a.e().total_cmp(&b.e()));
         let rate = loudest.map_or(0.0, |(_, process)| process.rate(now));
         Verdict { release: self.release, finding, because, onset, failing, rate }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::Reply;
+
+    use super::*;
+
+    #[test]
+    fn when_the_warm_release_answers_first_after_a_shared_outage_the_other_gets_a_fresh_look() {
+        let objective = Objective { about: About::Availability, budget: 0.005, weight: 1.0 };
+        let limits = Limits {
+            objectives: vec![objective],
+            max_false_rollback: 1e-3,
+            min_effect: 2.0,
+            burst: Duration::from_secs(5),
+            bake: Duration::from_secs(1800),
+            probes: 3,
+        };
+        let (new, warm) = (Number(2), Number(1));
+        let mut judge = Judge::new(new, Some(warm), limits, Moment(0));
+        let mut probe = |at, release, reply| {
+            judge.hear(Moment(at), &Signal { release, seen: Seen::Probe(reply) });
+            judge.verdict(Moment(at)).finding
+        };
+        for at in 0..3 {
+            probe(200 * at, warm, Reply::Refused);
+            probe(200 * at, new, Reply::Refused);
+        }
+        assert_eq!(probe(700, new, Reply::Refused), Finding::SharedOutage);
+        assert_eq!(probe(800, warm, Reply::Ok), Finding::Undecided);
+        assert_eq!(probe(900, new, Reply::Ok), Finding::Undecided);
+        for at in [1_100, 1_300] {
+            assert_eq!(probe(at, new, Reply::Refused), Finding::Undecided);
+        }
+        assert_eq!(probe(1_500, new, Reply::Refused), Finding::Breach(Severity::Down));
     }
 }
