@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::{self, Process, Spec};
-use crate::config::{Address, Runtime, Service};
+use crate::config::{Address, ProbeKind, Runtime, Service};
 use crate::model::{Event, Number, Readiness, Release, Reply, Seen, Signal, Slot, Ticket};
 use crate::proxy::Proxy;
 use crate::signal::Prober;
@@ -101,9 +101,12 @@ impl Crew {
             |(release, address)| Prober::new(&service.probe, &service.path, address, release);
         let (asked, other) = (prober(new), active.map(prober));
         let in_use = active.map(|(active, _)| active.number);
-        let (ready, outbox) = (service.probe.ready, self.outbox.clone());
+        let (service, outbox) = (Arc::clone(service), self.outbox.clone());
         self.ask(async move {
-            let readiness = become_ready(asked, other, ready).await;
+            let patience = service.policy.start;
+            let proven = become_ready(asked, other, &service);
+            // Whoever waits for the answer has given up by then.
+            let Ok(readiness) = tokio::time::timeout(patience, proven).await else { return };
             let in_use = in_use.map(|number| proxy.protocols(number)).unwrap_or_default();
             let event = Event::Ready(ticket, Readiness { in_use, ..readiness });
             let _ = outbox.send(Input::Event(event)).await;
@@ -150,8 +153,11 @@ impl Crew {
     }
 
     /// Stops processes of ours that belong to no release in `needed`.
-    pub(super) async fn tidy(&self, service: &Service, needed: &[Number]) {
-        stop_orphans(&self.state_dir, service, |number| !needed.contains(&number)).await;
+    pub(super) fn tidy(&self, service: &Arc<Service>, needed: Vec<Number>) {
+        let (state_dir, service) = (self.state_dir.clone(), Arc::clone(service));
+        tokio::spawn(async move {
+            stop_orphans(&state_dir, &service, |number| !needed.contains(&number)).await;
+        });
     }
 
     /// Stops everything.
@@ -245,16 +251,21 @@ async fn probe(
     }
 }
 
-/// Asks until there were enough good answers in a row. Whoever waits sets the limit in time.
-async fn become_ready(mut new: Prober, active: Option<Prober>, enough: u32) -> Readiness {
+/// Asks until there were enough good answers in a row, and a server that speaks MCP has told what
+/// it offers. Whoever waits sets the limit in time.
+async fn become_ready(mut new: Prober, active: Option<Prober>, service: &Service) -> Readiness {
     let mut good = 0;
-    while good < enough {
+    while good < service.probe.ready {
         good = if new.ask().await == Reply::Ok { good + 1 } else { 0 };
-        if good < enough {
+        if good < service.probe.ready {
             tokio::time::sleep(PROBE_FAST / 2).await;
         }
     }
-    let contract = new.contract().await;
+    let mut contract = new.contract().await;
+    while contract.is_none() && service.probe.kind == ProbeKind::Mcp {
+        tokio::time::sleep(PROBE_FAST).await;
+        contract = new.contract().await;
+    }
     new.close().await;
     let active = match active {
         Some(mut active) => active.contract().await,

@@ -1,0 +1,23 @@
+//! Reading server-sent events as they pass: the same result however they are cut.
+#![no_main]
+
+#[allow(dead_code, reason = "the proxy uses more of it")]
+#[path = "../../src/proxy/scan.rs"]
+mod scan;
+#[allow(dead_code, reason = "the proxy uses more of it")]
+#[path = "../../src/proxy/sse.rs"]
+mod sse;
+
+use libfuzzer_sys::fuzz_target;
+
+fn read(chunks: &[&[u8]]) -> (Vec<scan::Message>, bool, bool) {
+    let (mut events, mut found) = (sse::Events::new(), Vec::new());
+    chunks.iter().for_each(|chunk| events.feed(chunk, |message| found.push(message)));
+    (found, events.between(), events.resumable())
+}
+
+fuzz_target!(|input: (u8, Vec<u8>)| {
+    let (cut, bytes) = input;
+    let (a, b) = bytes.split_at(usize::from(cut).min(bytes.len()));
+    assert_eq!(read(&[a, b]), read(&[&bytes]));
+});

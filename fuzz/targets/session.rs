@@ -1,0 +1,14 @@
+//! Session ids: nobody makes a good one without the secret.
+#![no_main]
+
+#[allow(dead_code, reason = "the proxy uses more of it")]
+#[path = "../../src/proxy/session.rs"]
+mod session;
+
+use libfuzzer_sys::fuzz_target;
+use rollbackd::model;
+
+fuzz_target!(|id: &str| {
+    let sessions = session::Sessions::new("weather", [7; 16], 16);
+    assert_eq!(sessions.read(id), None);
+});
