@@ -10,7 +10,7 @@
 #[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../src/proxy/scan.rs"]
 mod scan;
-#[expect(dead_code, reason = "the proxy uses more of it")]
+#[expect(dead_code, unreachable_pub, reason = "the proxy uses more of it")]
 #[path = "../src/proxy/session.rs"]
 mod session;
 #[expect(dead_code, reason = "the proxy uses more of it")]

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::act::{self, Process, Spec};
+use crate::act::{self, Orphan, Process, Spec};
 use crate::config::{Address, ProbeKind, Runtime, Service};
 use crate::model::{Event, Number, Readiness, Release, Reply, Seen, Signal, Slot, Ticket};
 use crate::proxy::Proxy;
@@ -146,18 +146,20 @@ impl Crew {
             proxy.remove(number).await;
             match hand {
                 Some(hand) => hand.stop().await,
-                None => stop_orphans(&state_dir, &service, |known| known == number).await,
+                None => {
+                    let left = orphans(&state_dir, &service, |known| known == number);
+                    stop_orphans(left, service).await;
+                }
             }
         });
         self.leaving.insert(slot, leave);
     }
 
     /// Stops processes of ours that belong to no release in `needed`.
-    pub(super) fn tidy(&self, service: &Arc<Service>, needed: Vec<Number>) {
-        let (state_dir, service) = (self.state_dir.clone(), Arc::clone(service));
-        tokio::spawn(async move {
-            stop_orphans(&state_dir, &service, |number| !needed.contains(&number)).await;
-        });
+    pub(super) fn tidy(&self, service: &Arc<Service>, needed: &[Number]) {
+        // Looked for at once: what is started later is not left over.
+        let left = orphans(&self.state_dir, service, |number| !needed.contains(&number));
+        tokio::spawn(stop_orphans(left, Arc::clone(service)));
     }
 
     /// Stops everything.
@@ -274,18 +276,25 @@ async fn become_ready(mut new: Prober, active: Option<Prober>, service: &Service
     Readiness { new: contract, active, ..Readiness::default() }
 }
 
-async fn stop_orphans(
+fn orphans(
     state_dir: &std::path::Path,
     service: &Service,
     unwanted: impl Fn(Number) -> bool,
-) {
+) -> Vec<Orphan> {
+    let found = match service.runtime {
+        Runtime::Command(_) => act::orphans(state_dir, &service.name),
+        Runtime::External => Vec::new(),
+    };
+    found.into_iter().filter(|orphan| unwanted(orphan.number)).collect()
+}
+
+async fn stop_orphans(orphans: Vec<Orphan>, service: Arc<Service>) {
     let Runtime::Command(command) = &service.runtime else { return };
-    for orphan in act::orphans(state_dir, &service.name) {
-        if unwanted(orphan.number) {
-            tracing::warn!(service = service.name, slot = %orphan.slot, "stops a process that is left over");
-            if let Err(why) = orphan.stop(command.stop).await {
-                tracing::error!(service = service.name, "failed to stop: {why}");
-            }
+    for orphan in orphans {
+        let (slot, service) = (&orphan.slot, &service.name);
+        tracing::warn!(service, %slot, "stops a process that is left over");
+        if let Err(why) = orphan.stop(command.stop).await {
+            tracing::error!(service, "failed to stop: {why}");
         }
     }
 }

@@ -137,7 +137,7 @@ impl Keeper {
     /// Goes on where the timeline ends.
     fn take_up(&mut self, torn: Torn) {
         let needed: Vec<_> = self.watch.phase().needed().iter().map(|it| it.number).collect();
-        self.crew.tidy(&self.service, needed);
+        self.crew.tidy(&self.service, &needed);
         if *self.watch.phase() == Phase::Empty && torn == Torn(0) {
             return;
         }
