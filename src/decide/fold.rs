@@ -98,6 +98,14 @@ impl Watch {
             (Fact::Unrecovered, Phase::Recovering { active, bad, .. }) => {
                 rest(Some(active), Some(bad))
             }
+            // Hands off means now: what a person ordered stays, what the judge began ends.
+            (Fact::Held { .. }, Phase::Confirming(breach) | Phase::Reviving(breach))
+                if breach.ordered.is_none() =>
+            {
+                let (active, warm) = (breach.bad, Some(breach.warm));
+                let until = now + policy.bake;
+                Phase::Baking { active, warm, until, blocked: Some(Guard::Hold) }
+            }
             (Fact::Blocked { guard, .. }, Phase::Baking { active, warm, until, .. }) => {
                 Phase::Baking { active, warm, until, blocked: Some(*guard) }
             }
