@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rollbackd::decide::{Phase, Policy, Refusal, Watch};
+use rollbackd::decide::{Policy, Refusal, Watch};
 use rollbackd::model::{
-    Decision, Effect, Entry, Event, Fact, Guard, Moment, Number, Order, Slot, Ticket, Toll,
+    Decision, Effect, Entry, Event, Fact, Moment, Number, Order, Slot, Ticket, Toll,
 };
 
 pub struct World {
@@ -212,17 +212,6 @@ impl World {
         }
         if let Some(routed) = self.outside.routed {
             assert!(phase.release(routed).is_some(), "traffic on {routed}, but {phase}");
-        }
-    }
-
-    /// Whether a breach is known and only a guard or a person keeps it from being acted on.
-    pub fn waits_for_a_person(&self) -> bool {
-        match self.watch.phase() {
-            Phase::Baking { blocked, .. } => {
-                blocked.is_some_and(|guard| guard != Guard::SharedOutage)
-                    || self.watch.hold().is_some()
-            }
-            _ => false,
         }
     }
 }
