@@ -40,7 +40,8 @@ fn tell(story: &str, path: &Path) -> String {
     let mut stage = Stage::new();
     for line in story.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (at, words) = line.split_once("s ").unwrap();
-        let seconds: f64 = at.trim().parse().unwrap_or_else(|_| panic!("{}: {line}", path.display()));
+        let seconds: f64 =
+            at.trim().parse().unwrap_or_else(|_| panic!("{}: {line}", path.display()));
         stage.advance((seconds * 1000.0) as u64);
         let words: Vec<&str> = words.split_whitespace().collect();
         assert!(stage.play(&words), "{}: what does this mean? {line}", path.display());
