@@ -17,16 +17,19 @@ const QUARANTINE_MAX: usize = 100;
 
 impl Watch {
     /// Folds a timeline. `now` is when the daemon reads it: time in between was not watched, so
-    /// deadlines move by it.
+    /// deadlines move by it, and by the same time at each restart before.
     pub fn restore(policy: super::Policy, entries: &[Entry], now: Moment) -> Self {
         let mut watch = Self::new(policy);
+        let mut last = entries.first().map_or(now, |first| first.moment);
         for entry in entries {
+            if let Fact::Restored { .. } = entry.fact {
+                watch.phase.rebase(entry.moment.since(last));
+            }
             watch.deploy = entry.deploy;
             watch.apply(entry.moment, &entry.fact);
+            last = entry.moment;
         }
-        if let Some(last) = entries.last() {
-            watch.phase.rebase(now.since(last.moment));
-        }
+        watch.phase.rebase(now.since(last));
         watch
     }
 
@@ -96,6 +99,14 @@ impl Watch {
             // The bad release may be the better one after all: a person can go back to it.
             (Fact::Unrecovered, Phase::Recovering { active, bad, .. }) => {
                 rest(Some(active), Some(bad))
+            }
+            // Hands off means now: what a person ordered stays, what the judge began ends.
+            (Fact::Held { .. }, Phase::Confirming(breach) | Phase::Reviving(breach))
+                if breach.ordered.is_none() =>
+            {
+                let (active, warm) = (breach.bad, Some(breach.warm));
+                let until = now + policy.bake;
+                Phase::Baking { active, warm, until, blocked: Some(Guard::Hold) }
             }
             (Fact::Blocked { guard, .. }, Phase::Baking { active, warm, until, .. }) => {
                 Phase::Baking { active, warm, until, blocked: Some(*guard) }

@@ -13,6 +13,9 @@
 //!    +--recovered-- Recovering <-- Emptying <--routed-- Returning
 //! ```
 //!
+//! A hold by a person leads from Confirming and Reviving back to Baking, unless a person ordered
+//! the rollback.
+//!
 //! [`Watch::order`] and [`Watch::step`] look and decide; [`Watch::apply`] is the only way the state
 //! moves, and it moves by the facts that the timeline holds. So a service is restored by applying
 //! its timeline, and a decision that could not be written down has not happened.

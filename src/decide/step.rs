@@ -91,9 +91,10 @@ impl Watch {
             (verdict.finding == Finding::SharedOutage, Guard::SharedOutage),
             (!warm, Guard::NoWarm),
             (self.frozen, Guard::Freeze),
-            (self.held(), Guard::Hold),
             (self.policy.observe, Guard::Observe),
             (self.policy.rollbacks_per_day <= self.rollbacks_today(now), Guard::Limit),
+            // Last: what stands above sets a hold itself, and would be told twice.
+            (self.held(), Guard::Hold),
         ];
         guards.into_iter().find_map(|(stands, guard)| stands.then_some(guard))
     }

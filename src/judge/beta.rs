@@ -43,9 +43,11 @@ fn cumulative(x: f64, a: f64, b: f64) -> f64 {
     if x >= 1.0 {
         return 1.0;
     }
-    if x > (a + 1.0) / (a + b + 2.0) {
-        return 1.0 - cumulative(1.0 - x, b, a);
-    }
+    // The fraction converges fast on one side of the mean; the other side is its mirror image.
+    if x > (a + 1.0) / (a + b + 2.0) { 1.0 - tail(1.0 - x, b, a) } else { tail(x, a, b) }
+}
+
+fn tail(x: f64, a: f64, b: f64) -> f64 {
     let front =
         libm::lgamma(a + b) - libm::lgamma(a) - libm::lgamma(b) + a * x.ln() + b * (1.0 - x).ln();
     front.exp() * fraction(x, a, b) / a

@@ -218,8 +218,8 @@ impl Component {
             self.allowance = self.patience.saved * self.cap;
         }
         self.since.blocks = self.since.blocks.saturating_add(1);
-        self.since.n += n;
-        self.since.bad += bad;
+        self.since.n = self.since.n.saturating_add(n);
+        self.since.bad = self.since.bad.saturating_add(bad);
         let gain = real(bad) * self.bad + real(n - bad) * self.good;
         let gain = gain.min(self.allowance);
         self.allowance =

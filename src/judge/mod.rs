@@ -88,7 +88,7 @@ impl About {
         match self {
             Self::Availability => (counts.judged(), counts.server_fault),
             Self::Latency => (counts.timed, counts.slow),
-            Self::Tools => (counts.ok + counts.tool_fault, counts.tool_fault),
+            Self::Tools => (counts.ok.saturating_add(counts.tool_fault), counts.tool_fault),
         }
     }
 

@@ -45,12 +45,12 @@ pub struct Counts {
 impl Counts {
     /// The requests that say something about the release: neither client faults nor neutral ones.
     pub fn judged(&self) -> u64 {
-        self.ok + self.server_fault + self.tool_fault
+        self.ok.saturating_add(self.server_fault).saturating_add(self.tool_fault)
     }
 
     /// Every request.
     pub fn total(&self) -> u64 {
-        self.judged() + self.client_fault + self.neutral
+        self.judged().saturating_add(self.client_fault).saturating_add(self.neutral)
     }
 
     /// Counts one request.
@@ -70,13 +70,13 @@ impl Add for Counts {
 
     fn add(self, other: Self) -> Self {
         Self {
-            ok: self.ok + other.ok,
-            server_fault: self.server_fault + other.server_fault,
-            tool_fault: self.tool_fault + other.tool_fault,
-            client_fault: self.client_fault + other.client_fault,
-            neutral: self.neutral + other.neutral,
-            slow: self.slow + other.slow,
-            timed: self.timed + other.timed,
+            ok: self.ok.saturating_add(other.ok),
+            server_fault: self.server_fault.saturating_add(other.server_fault),
+            tool_fault: self.tool_fault.saturating_add(other.tool_fault),
+            client_fault: self.client_fault.saturating_add(other.client_fault),
+            neutral: self.neutral.saturating_add(other.neutral),
+            slow: self.slow.saturating_add(other.slow),
+            timed: self.timed.saturating_add(other.timed),
         }
     }
 }

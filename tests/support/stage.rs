@@ -1,0 +1,345 @@
+//! Where a story is played: releases that behave as told, and the real judge and state machine,
+//! joined as the daemon joins them.
+#![expect(unreachable_pub, reason = "shared by tests")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use rollbackd::decide::{Phase, Watch};
+use rollbackd::judge::recovery::Recovery;
+use rollbackd::judge::{About, BLOCK, Judge, Limits, Objective};
+use rollbackd::model::{
+    Actor, Command, Contract, Counts, Decision, Deploy, Effect, Entry, Event, Fact, Load, Moment,
+    Number, Order, Readiness, Release, Reply, Seen, Signal, Ticket, Toll,
+};
+
+use crate::world::{World, policy, secs};
+
+/// A new release needs so long to start, and to finish its requests in a drain.
+const BLOCKS_START: u64 = 8;
+const BLOCKS_DRAIN: u64 = 8;
+const BLOCKS_PROBE: u64 = 4;
+
+pub struct Stage {
+    pub timeline: String,
+    world: World,
+    judge: Option<Judge>,
+    recovery: Option<Recovery>,
+    conduct: BTreeMap<String, Conduct>,
+    traffic: u64,
+    sessions: u64,
+    in_use: Vec<String>,
+    proxy_silent: bool,
+    requests_hang: bool,
+    blocks: u64,
+    /// Effects that are carried out at a block to come.
+    later: Vec<(u64, Ticket, Effect)>,
+}
+
+/// How a release behaves.
+#[derive(Clone)]
+struct Conduct {
+    fails: f64,
+    slow: f64,
+    tools: f64,
+    probe: Reply,
+    starts: bool,
+    speaks: Vec<String>,
+    /// Requests that were served, and the bad ones, in all.
+    served: f64,
+    bad: [f64; 3],
+}
+
+impl Default for Conduct {
+    fn default() -> Self {
+        let (fails, slow, tools) = (0.0, 0.0, 0.0);
+        let speaks = vec!["2025-11-25".to_owned()];
+        let (probe, starts) = (Reply::Ok, true);
+        Self { fails, slow, tools, probe, starts, speaks, served: 0.0, bad: [0.0; 3] }
+    }
+}
+
+impl Conduct {
+    fn serve(&mut self, n: f64) -> Counts {
+        let fails = if self.starts { self.fails } else { 1.0 };
+        let whole = |sum: &mut f64, more: f64| {
+            let before = sum.floor();
+            *sum += more;
+            (sum.floor() - before) as u64
+        };
+        let served = whole(&mut self.served, n);
+        let [server_fault, slow, tool_fault] =
+            [(0, fails), (1, self.slow), (2, self.tools)].map(|(at, share)| {
+                let sum: &mut f64 = self.bad.get_mut::<usize>(at).unwrap();
+                whole(sum, n * share).min(served)
+            });
+        let ok = served - (server_fault + tool_fault).min(served);
+        Counts { ok, server_fault, tool_fault, slow, timed: served, ..Counts::default() }
+    }
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        let mut stage = Self {
+            timeline: String::new(),
+            world: World::new(policy()),
+            judge: None,
+            recovery: None,
+            conduct: BTreeMap::new(),
+            traffic: 100,
+            sessions: 20,
+            in_use: vec!["2025-11-25".to_owned()],
+            proxy_silent: false,
+            requests_hang: false,
+            blocks: 0,
+            later: Vec::new(),
+        };
+        stage.order(Command::Deploy(Deploy { version: "v1".to_owned(), ..Deploy::default() }));
+        let blocks = BLOCKS_START + 1;
+        (0..blocks).for_each(|_| stage.block());
+        let because = "kept".to_owned();
+        let accepted = Decision { because, fact: Fact::Accepted { verified: true }, then: vec![] };
+        stage.world.commit(accepted);
+        stage.open_trials();
+        assert!(matches!(stage.world.watch.phase(), Phase::Steady { .. }));
+        stage.timeline.clear();
+        (stage.blocks, stage.world.now) = (0, Moment(0));
+        stage
+    }
+
+    pub fn advance(&mut self, to: u64) {
+        let to = Moment(to);
+        assert!(self.world.now <= to, "time goes on");
+        while self.world.now + BLOCK <= to {
+            self.block();
+        }
+    }
+
+    /// One line of a story. False if it makes no sense.
+    pub fn play(&mut self, words: &[&str]) -> bool {
+        let share = |word: &str| word.trim_end_matches('%').parse::<f64>().unwrap() / 100.0;
+        match *words {
+            ["end"] => (),
+            ["deploy", version, ref flags @ ..] => self.order(Command::Deploy(Deploy {
+                version: version.to_owned(),
+                freeze: flags.contains(&"--freeze"),
+                force: flags.contains(&"--force"),
+                ..Deploy::default()
+            })),
+            ["rollback", ref flags @ ..] => {
+                let because = "users complain".to_owned();
+                self.order(Command::Rollback { cut: flags.contains(&"--cut"), because });
+            }
+            ["hold"] => self.order(Command::Hold { because: "under investigation".to_owned() }),
+            ["resume"] => self.order(Command::Resume { because: "go on".to_owned() }),
+            ["observe"] => self.world.policy.observe = true,
+            ["limit", n] => self.world.policy.rollbacks_per_day = n.parse().unwrap(),
+            ["traffic", n] => self.traffic = n.parse().unwrap(),
+            ["sessions", n] => self.sessions = n.parse().unwrap(),
+            ["sessions", "speak", protocol] => self.in_use.push(protocol.to_owned()),
+            ["proxy", "silent"] => self.proxy_silent = true,
+            ["proxy", "answers"] => self.proxy_silent = false,
+            ["requests", "hang"] => self.requests_hang = true,
+            ["daemon", "down", until] => self.restart(until.parse().unwrap()),
+            [version, "fails", part] => self.conduct(version).fails = share(part),
+            [version, "slow", part] => self.conduct(version).slow = share(part),
+            [version, "tools", part] => self.conduct(version).tools = share(part),
+            [version, "refuses"] => self.conduct(version).probe = Reply::Refused,
+            [version, "hangs"] => self.conduct(version).probe = Reply::Late,
+            [version, "broken"] => {
+                let conduct = self.conduct(version);
+                (conduct.starts, conduct.probe) = (false, Reply::Refused);
+            }
+            [version, "well"] => *self.conduct(version) = Conduct::default(),
+            [version, "speaks", protocol] => {
+                self.conduct(version).speaks = vec![protocol.to_owned()];
+            }
+            [version, "dies"] => self.dies(version),
+            _ => return false,
+        }
+        self.world.watch.set_policy(self.world.policy.clone());
+        true
+    }
+
+    fn conduct(&mut self, version: &str) -> &mut Conduct {
+        self.conduct.entry(version.to_owned()).or_default()
+    }
+
+    fn order(&mut self, command: Command) {
+        let by = Actor { uid: 1000, pid: 42 };
+        match self.world.order(Order { by, command }) {
+            Ok(entry) => self.followed(entry),
+            Err(refusal) => writeln!(self.timeline, "{} {refusal}", self.world.now).unwrap(),
+        }
+    }
+
+    fn happen(&mut self, event: &Event) {
+        let entry = self.world.happen(event);
+        self.followed(entry);
+    }
+
+    fn followed(&mut self, entry: Option<Entry>) {
+        let Some(entry) = entry else { return };
+        let (kind, because) = (entry.fact.kind(), &entry.because);
+        let then = entry.then.join(", ");
+        let arrow = if then.is_empty() { "" } else { " -> " };
+        writeln!(self.timeline, "{} {kind}: {because}{arrow}{then}", entry.moment).unwrap();
+        self.open_trials();
+        for (ticket, effect) in std::mem::take(&mut self.world.sent) {
+            match effect {
+                Effect::Start(_) => self.later.push((self.blocks + BLOCKS_START, ticket, effect)),
+                Effect::Drain(..) if self.requests_hang => (),
+                Effect::Drain(..) => self.later.push((self.blocks + BLOCKS_DRAIN, ticket, effect)),
+                Effect::Probe(_) | Effect::Cut(_) => self.later.push((self.blocks, ticket, effect)),
+                _ if self.proxy_silent => (),
+                _ => {
+                    let answer = self.world.deliver(ticket, &effect);
+                    answer.into_iter().for_each(|answer| self.happen(&answer));
+                }
+            }
+        }
+    }
+
+    /// The same steps as the daemon's, a quarter of a second later.
+    fn block(&mut self) {
+        self.world.now = self.world.now + BLOCK;
+        self.blocks += 1;
+        let (due, later): (Vec<_>, Vec<_>) =
+            self.later.drain(..).partition(|(at, ..)| *at <= self.blocks);
+        self.later = later;
+        for (_, ticket, effect) in due {
+            let answer = self.answer(ticket, &effect);
+            answer.into_iter().for_each(|answer| self.happen(&answer));
+        }
+        let now = self.world.now;
+        let releases: Vec<Release> =
+            self.world.watch.phase().needed().into_iter().cloned().collect();
+        let fast = self.judge.as_ref().is_some_and(|judge| judge.suspicious(now));
+        if fast || self.blocks.is_multiple_of(BLOCKS_PROBE) {
+            for Release { version, number, .. } in &releases {
+                let reply = self.conduct(version).probe.clone();
+                self.weigh(&Signal { release: *number, seen: Seen::Probe(reply) });
+                self.judged();
+            }
+        }
+        for Release { version, number, .. } in &releases {
+            let routed = self.world.outside.routed == Some(*number);
+            let n = if routed { self.traffic as f64 * BLOCK.as_secs_f64() } else { 0.0 };
+            let counts = self.conduct(version).serve(n);
+            self.weigh(&Signal { release: *number, seen: Seen::Block(counts) });
+        }
+        self.judged();
+        let recovering = matches!(self.world.watch.phase(), Phase::Recovering { .. });
+        if let Some(recovery) = self.recovery.as_ref().filter(|_| recovering)
+            && let (number, Some(because)) = (recovery.release(), recovery.recovered(now))
+        {
+            self.happen(&Event::Recovered(number, because));
+        }
+        self.happen(&Event::Due);
+    }
+
+    fn answer(&mut self, ticket: Ticket, effect: &Effect) -> Option<Event> {
+        let (sessions, in_flight) = (self.sessions, self.traffic / 10);
+        match effect {
+            Effect::Start(release) => {
+                let new = self.conduct(&release.version);
+                let (starts, speaks) = (new.starts, new.speaks.iter().cloned().collect());
+                let contract = Contract { protocols: speaks, ..Contract::default() };
+                let in_use = self.in_use.iter().cloned().collect();
+                let ready = Readiness { new: Some(contract), active: None, in_use };
+                starts.then(|| {
+                    self.conduct(&release.version).probe = Reply::Ok;
+                    Event::Ready(ticket, ready)
+                })
+            }
+            Effect::Probe(release) => {
+                let reply = self.conduct(&release.version).probe.clone();
+                Some(Event::Probed(ticket, reply))
+            }
+            Effect::Cut(_) => {
+                let toll = Toll { answered: in_flight, ended: sessions, streams: 0 };
+                self.world.deliver(ticket, effect).map(|_| Event::Emptied(ticket, toll))
+            }
+            _ => self.world.deliver(ticket, effect),
+        }
+    }
+
+    fn weigh(&mut self, signal: &Signal) {
+        let now = self.world.now;
+        self.judge.iter_mut().for_each(|judge| judge.hear(now, signal));
+        self.recovery.iter_mut().for_each(|recovery| recovery.hear(now, signal));
+    }
+
+    fn judged(&mut self) {
+        let Some(judge) = &self.judge else { return };
+        let verdict = judge.verdict(self.world.now);
+        let (rate, sessions) = (self.traffic as f64, self.sessions);
+        let load = Load { sessions, in_flight: self.traffic / 10, rate, life: 60.0 };
+        self.happen(&Event::Judged(verdict, load));
+    }
+
+    fn dies(&mut self, version: &str) {
+        let phase = self.world.watch.phase();
+        let release = phase.needed().into_iter().find(|it| it.version == version).unwrap().number;
+        let seen = Seen::Exited("exit status 1".to_owned());
+        self.weigh(&Signal { release, seen });
+        self.judged();
+    }
+
+    /// The daemon dies, and reads its record when it is back.
+    fn restart(&mut self, until: u64) {
+        self.later.clear();
+        let world = &mut self.world;
+        world.outside.crash();
+        world.now = Moment(0) + secs(until);
+        let entries: Vec<Entry> =
+            world.lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        world.watch = Watch::restore(world.policy.clone(), &entries, world.now);
+        let needed: Vec<Number> = world.watch.phase().needed().iter().map(|it| it.number).collect();
+        world.outside.tidy(&needed);
+        (self.judge, self.recovery) = (None, None);
+        let decision = world.watch.restored(world.now, 0);
+        let entry = world.commit(decision);
+        self.followed(entry);
+    }
+
+    fn open_trials(&mut self) {
+        let now = self.world.now;
+        match self.world.watch.phase() {
+            Phase::Baking { active, warm, .. } => {
+                if self.judge.as_ref().is_none_or(|judge| judge.release() != active.number) {
+                    let warm = warm.as_ref().map(|warm| warm.number);
+                    self.judge = Some(Judge::new(active.number, warm, limits(), now));
+                }
+                self.recovery = None;
+            }
+            Phase::Emptying(back) => {
+                let to = back.to.number;
+                self.recovery.get_or_insert_with(|| Recovery::new(to, now));
+            }
+            Phase::Recovering { active, .. } => {
+                let active = active.number;
+                self.judge = None;
+                self.recovery.get_or_insert_with(|| Recovery::new(active, now));
+            }
+            Phase::Confirming(_) | Phase::Reviving(_) | Phase::Returning(_) => (),
+            _ => (self.judge, self.recovery) = (None, None),
+        }
+    }
+}
+
+fn limits() -> Limits {
+    let objective = |about, budget, weight| Objective { about, budget, weight };
+    Limits {
+        objectives: vec![
+            objective(About::Availability, 0.005, 0.6),
+            objective(About::Latency, 0.01, 0.2),
+            objective(About::Tools, 0.05, 0.2),
+        ],
+        max_false_rollback: 0.001,
+        min_effect: 2.0,
+        burst: secs(5),
+        bake: policy().bake,
+        probes: 3,
+    }
+}
