@@ -61,11 +61,11 @@ pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
 
 /// Prints what follows from a command, and tells how it ended.
 pub(super) async fn follow(mut client: Client, wait: bool, json: bool) -> Exit {
-    let (mut exit, mut went_back) = (if wait { Exit::Failed } else { Exit::Done }, false);
+    let (mut ended, mut went_back) = ((!wait).then_some(Exit::Done), false);
     loop {
         let response = match client.next().await {
             Ok(Some(response)) => response,
-            Ok(None) => return exit,
+            Ok(None) => return ended.unwrap_or_else(unseen),
             Err(error) => {
                 say::error(&format!("the daemon went away: {error}"));
                 return Exit::NoDaemon;
@@ -87,11 +87,19 @@ pub(super) async fn follow(mut client: Client, wait: bool, json: bool) -> Exit {
                     say::line(&timeline::line(&entry));
                 }
                 went_back |= matches!(entry.fact, Fact::Decided { .. });
-                exit = outcome(&entry, went_back).unwrap_or(exit);
+                ended = outcome(&entry, went_back).or(ended);
             }
             Response::Accepted { .. } | Response::Status(_) => (),
         }
     }
+}
+
+fn unseen() -> Exit {
+    say::error(
+        "the end was not seen: the daemon went away, or another deploy began; `rollbackd timeline` \
+         tells how it goes on",
+    );
+    Exit::Failed
 }
 
 /// What an entry means for whoever waits, if it is an end.

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Take};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::model::Actor;
@@ -27,11 +27,17 @@ pub struct Caller {
     pub request: Result<Request, String>,
     /// Where the answer goes.
     pub replies: Replies,
+    /// Tells when it goes away.
+    pub left: Left,
 }
 
 /// The way back to a client.
 #[derive(Debug)]
 pub struct Replies(OwnedWriteHalf);
+
+/// What shows that a client went away. One that closes its writing end is taken to have left.
+#[derive(Debug)]
+pub struct Left(Take<OwnedReadHalf>);
 
 /// Listens on the control socket; only its owner may connect.
 ///
@@ -65,7 +71,18 @@ pub async fn hear(stream: UnixStream) -> io::Result<Caller> {
     let mut read = BufReader::new(read.take(REQUEST_MAX));
     tokio::time::timeout(PATIENCE, read.read_line(&mut line)).await??;
     let request = serde_json::from_str(&line).map_err(|error| error.to_string());
-    Ok(Caller { actor, request, replies: Replies(write) })
+    let left = Left(read.into_inner());
+    Ok(Caller { actor, request, replies: Replies(write), left })
+}
+
+impl Left {
+    /// Returns when the client is gone.
+    pub async fn seen(self) {
+        let mut from = self.0.into_inner();
+        let mut more = [0; 64];
+        // It has nothing more to say; what it says is not for us.
+        while matches!(from.read(&mut more).await, Ok(1..)) {}
+    }
 }
 
 impl Replies {

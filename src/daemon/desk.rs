@@ -16,7 +16,7 @@ use crate::record;
 
 use super::keeper::{Input, Untaken};
 
-/// Clients at once.
+/// Clients that are answered at once. As many more are told that there is no place.
 const CALLERS_MAX: usize = 64;
 
 /// How to reach the keeper of one service.
@@ -36,25 +36,48 @@ pub(super) type Handles = Arc<BTreeMap<String, Handle>>;
 /// Serves the control socket for ever.
 pub(super) async fn serve(listener: UnixListener, handles: Handles) {
     let places = Arc::new(Semaphore::new(CALLERS_MAX));
+    let doors = Arc::new(Semaphore::new(2 * CALLERS_MAX));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
+        let door = Arc::clone(&doors).acquire_owned().await;
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             continue;
         };
-        let handles = Arc::clone(&handles);
+        let (handles, places) = (Arc::clone(&handles), Arc::clone(&places));
         tokio::spawn(async move {
             // A client that left needs no answer.
             if let Ok(caller) = server::hear(stream).await {
-                let _ = answer(caller, &handles).await;
+                let _ = receive(caller, &handles, &places).await;
             }
-            drop(place);
+            drop(door);
         });
     }
 }
 
-async fn answer(caller: Caller, handles: &BTreeMap<String, Handle>) -> io::Result<()> {
-    let Caller { actor, request, mut replies } = caller;
+/// Answers a client while it is there; without a wait if there is no place for it.
+async fn receive(
+    caller: Caller,
+    handles: &BTreeMap<String, Handle>,
+    places: &Semaphore,
+) -> io::Result<()> {
+    let Caller { actor, request, mut replies, left } = caller;
+    let Ok(_place) = places.try_acquire() else {
+        let because =
+            format!("busy: {CALLERS_MAX} clients are being answered; end those that follow");
+        return replies.send(&refusal(Code::Busy, because)).await;
+    };
+    tokio::select! {
+        answered = answer(actor, request, &mut replies, handles) => answered,
+        () = left.seen() => Ok(()),
+    }
+}
+
+async fn answer(
+    actor: Actor,
+    request: Result<Request, String>,
+    replies: &mut Replies,
+    handles: &BTreeMap<String, Handle>,
+) -> io::Result<()> {
     let request = match request {
         Ok(request) => request,
         Err(why) => {
@@ -64,7 +87,7 @@ async fn answer(caller: Caller, handles: &BTreeMap<String, Handle>) -> io::Resul
     };
     if let Request::Status { service: None } = request {
         for handle in handles.values() {
-            status(handle, &mut replies).await?;
+            status(handle, replies).await?;
         }
         return Ok(());
     }
@@ -75,11 +98,9 @@ async fn answer(caller: Caller, handles: &BTreeMap<String, Handle>) -> io::Resul
         return replies.send(&refusal(Code::Unknown, because)).await;
     };
     match request {
-        Request::Status { .. } => status(handle, &mut replies).await,
-        Request::Timeline { deploy, follow, .. } => {
-            timeline(handle, deploy, follow, &mut replies).await
-        }
-        order => command(handle, order, actor, &mut replies).await,
+        Request::Status { .. } => status(handle, replies).await,
+        Request::Timeline { deploy, follow, .. } => timeline(handle, deploy, follow, replies).await,
+        order => command(handle, order, actor, replies).await,
     }
 }
 
@@ -150,6 +171,9 @@ async fn command(
         return Ok(());
     }
     replies.send(&Response::Entry(Box::new(Entry::clone(&first)))).await?;
+    if ends(&first.fact) {
+        return Ok(());
+    }
     let mut last = first.seq;
     while let Ok(entry) = coming.recv().await {
         if entry.deploy != deploy {

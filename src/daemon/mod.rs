@@ -23,10 +23,10 @@ use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::config::{self, Service, Settings};
+use crate::config::{self, Runtime, Service, Settings};
 use crate::control::server;
 use crate::decide::Watch;
-use crate::model::{Entry, Moment};
+use crate::model::{Entry, Moment, Slot};
 use crate::proxy::{Key, Proxy};
 use crate::record::{State, StateError, Timeline, Torn};
 
@@ -146,14 +146,24 @@ async fn reload(settings: Settings, handles: &Handles, path: &Path) -> Settings 
         }
     };
     let fixed = |it: &Settings| {
-        let services: Vec<_> =
-            it.services.values().map(|it| (it.name.clone(), it.listen)).collect();
+        let services: Vec<_> = it
+            .services
+            .values()
+            .map(|it| (it.name.clone(), it.listen, it.runtime == Runtime::External))
+            .collect();
         (it.state_dir.clone(), it.control_socket.clone(), services)
     };
     if fixed(&new) != fixed(&settings) {
         tracing::error!(
-            "the configuration was not taken, nothing changed: folders, sockets, listen addresses \
-             and the set of services change only with a restart"
+            "the configuration was not taken, nothing changed: folders, sockets, listen addresses, \
+             runtimes and the set of services change only with a restart"
+        );
+        return settings;
+    }
+    if let Some((service, slot)) = moved_slot(&settings, &new) {
+        tracing::error!(
+            "the configuration was not taken, nothing changed: slot {slot} of {service} is gone or \
+             has another address, and a release may run there; that changes only with a restart"
         );
         return settings;
     }
@@ -164,6 +174,16 @@ async fn reload(settings: Settings, handles: &Handles, path: &Path) -> Settings 
     }
     tracing::info!("took the new configuration");
     new
+}
+
+/// A slot that is not where it was.
+fn moved_slot<'a>(old: &'a Settings, new: &Settings) -> Option<(&'a str, &'a Slot)> {
+    old.services.values().find_map(|service| {
+        let now = new.services.get(&service.name);
+        let address = |slot| now.and_then(|now| now.slots.get(slot));
+        let (slot, _) = service.slots.iter().find(|(slot, was)| address(*slot) != Some(*was))?;
+        Some((service.name.as_str(), slot))
+    })
 }
 
 async fn stop(handles: &Handles, settings: &Settings) {

@@ -1,0 +1,118 @@
+//! Deploys that end well, and deploys that do not.
+
+use crate::support::{Host, Load, SERVICE, ask, soon};
+
+#[test]
+fn a_good_release_is_accepted_and_the_previous_one_stays_warm() {
+    let host = Host::with_v1("bake = \"5s\"");
+    assert_eq!(host.status()["active"], "v1");
+    let load = Load::start(host.listen);
+    let done = host.deploy("v2", &["--wait"]).expect(0);
+    let done = done.says(&["deployed", "ready", "switched", "accepted"]);
+    assert!(done.err.is_empty(), "{}", done.err);
+    let seen = load.stop();
+    assert!(seen.bad.is_empty(), "{:?}", seen.bad);
+    assert!(seen.good.contains_key("v2"), "{:?}", seen.good);
+    let status = host.status();
+    assert_eq!((&status["active"], &status["warm"]), (&"v2".into(), &"v1".into()));
+    assert_eq!(host.running().len(), 2);
+    assert_eq!(host.kinds(2), ["deployed", "ready", "switched", "accepted"]);
+}
+
+fn rolls_back(fault: &str, words: &[&str]) {
+    let host = Host::with_v1("");
+    let load = Load::start(host.listen);
+    host.deploy_bad("v2", fault, 2_000, &[]).expect(3).says(words);
+    drop(load);
+    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    let status = host.status();
+    assert_eq!((&status["phase"], &status["active"]), (&"steady".into(), &"v1".into()));
+    soon("the bad release is stopped", || host.running().len() == 1);
+    let kinds = host.kinds(2);
+    let milestones = ["deployed", "ready", "switched", "detected", "decided", "recovered"];
+    for kind in milestones {
+        assert!(kinds.contains(&kind), "no {kind} in {kinds:?}");
+    }
+}
+
+#[test]
+fn a_release_that_fails_totally_is_rolled_back() {
+    rolls_back("total", &["detected", "decided", "switched", "recovered"]);
+}
+
+#[test]
+fn a_release_that_crash_loops_is_rolled_back() {
+    rolls_back("crash-loop", &["detected", "decided", "recovered"]);
+}
+
+#[test]
+fn a_release_that_never_becomes_ready_gets_no_traffic() {
+    let host = Host::with_v1("start_timeout = \"3s\"");
+    let load = Load::start(host.listen);
+    host.deploy_bad("v2", "total", 0, &[])
+        .expect(4)
+        .says(&["v2 never became ready: not ready within 3 s; v1 kept the traffic"]);
+    let seen = load.stop();
+    assert_eq!(seen.good.keys().collect::<Vec<_>>(), ["v1"]);
+    assert!(seen.bad.is_empty(), "{:?}", seen.bad);
+    assert_eq!(host.kinds(2), ["deployed", "failed"]);
+    soon("the failed release is stopped", || host.running().len() == 1);
+}
+
+#[test]
+fn a_release_that_exits_at_once_is_given_up_at_once() {
+    let script = r#"if [ "$ROLLBACKD_VERSION" = v2 ]; then echo no config file >&2; exit 7; fi; exec "$0" demo-server"#;
+    let program = env!("CARGO_BIN_EXE_rollbackd");
+    let command = format!("command = [\"/bin/sh\", \"-c\", {script:?}, {program:?}]");
+    let host = Host::with_v1(&format!("{command}\nstart_timeout = \"30s\""));
+    host.deploy("v2", &["--wait"])
+        .expect(4)
+        .says(&["v2 never became ready: its process ended: exit code 7; v1 kept the traffic"]);
+    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    soon("what it said is in the log", || host.log().contains("no config file"));
+}
+
+#[test]
+fn a_first_release_that_can_not_be_started_says_why() {
+    let mut host = Host::new("command = [\"/nowhere/server\"]");
+    host.start();
+    host.deploy("v1", &["--wait"]).expect(4).says(&[
+        "/nowhere/server",
+        "No such file",
+        "nothing has the traffic",
+    ]);
+    assert_eq!(host.phase(), "empty");
+}
+
+#[test]
+fn settings_and_names_reach_the_release_and_its_output_the_log() {
+    let script = r#"echo "hello $GREETING $KEPT $ROLLBACKD_VERSION $ROLLBACKD_ARTIFACT $1 $2"; exec "$0" demo-server"#;
+    let program = env!("CARGO_BIN_EXE_rollbackd");
+    let arguments = format!("{script:?}, {program:?}, \"{{version}}\", \"{{slot}}\"");
+    let settings = format!(
+        "command = [\"/bin/sh\", \"-c\", {arguments}]\nenv = {{ KEPT = \"kept\", GREETING = \"no\" }}"
+    );
+    let mut host = Host::new(&settings);
+    host.start();
+    host.deploy("v1", &["--wait", "--artifact", "/opt/one", "--set", "GREETING=big world"])
+        .expect(0);
+    soon("its words are in the log", || {
+        host.log().contains("hello big world kept v1 /opt/one v1 blue")
+    });
+    let log = host.log();
+    let line = log.lines().find(|line| line.contains("hello big world")).unwrap();
+    assert!(line.contains(SERVICE) && line.contains("v1"), "no name in {line}");
+    host.deploy("v2", &["--set", "novalue"]).expect(2).says(&["KEY=VALUE"]);
+}
+
+#[test]
+fn without_wait_a_deploy_returns_at_once_and_json_is_json() {
+    let host = Host::with_v1("");
+    host.deploy("v2", &[]).expect(0).says(&["deploy 2: v2 deployed by uid"]);
+    host.wait_for_phase("baking");
+    let done = host.verb(&["rollback", SERVICE, "--because", "changed my mind", "--json"]);
+    let lines = done.expect(0).json();
+    assert_eq!(lines[0]["answer"], "accepted");
+    let kinds: Vec<_> = lines.iter().filter_map(|line| line["kind"].as_str()).collect();
+    assert_eq!(kinds.last(), Some(&"recovered"), "{lines:?}");
+}

@@ -1,0 +1,247 @@
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rollbackd::model::{Entry, Number};
+use rollbackd::record;
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::processes::signal;
+use super::{Done, Running, Verb, epoch_ms, free_port, running, soon, until};
+
+pub(crate) const SERVICE: &str = "weather";
+const PROGRAM: &str = env!("CARGO_BIN_EXE_rollbackd");
+/// How long a daemon may take to end.
+const STOP_MAX: Duration = Duration::from_secs(30);
+
+/// A folder, a configuration and a daemon. All that it started ends with it.
+pub(crate) struct Host {
+    folder: TempDir,
+    pub(crate) listen: u16,
+    pub(crate) blue: u16,
+    pub(crate) green: u16,
+    daemon: Option<Child>,
+}
+
+impl Host {
+    /// Writes a configuration: the lines of `settings` for the service, defaults for what they
+    /// leave out. Nothing runs yet.
+    pub(crate) fn new(settings: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("rollbackd-test-").tempdir().unwrap();
+        let (listen, blue, green) = (free_port(), free_port(), free_port());
+        let host = Self { folder, listen, blue, green, daemon: None };
+        host.configure(settings);
+        host
+    }
+
+    /// A daemon that runs, with a first release `v1` that has the traffic.
+    pub(crate) fn with_v1(settings: &str) -> Self {
+        let mut host = Self::new(settings);
+        host.start();
+        host.deploy("v1", &["--wait"]).expect(0);
+        host
+    }
+
+    /// Writes the configuration anew.
+    pub(crate) fn configure(&self, settings: &str) {
+        let text = self.daemon_section() + &self.service_section(SERVICE, settings);
+        self.write_config(&text);
+    }
+
+    pub(crate) fn write_config(&self, text: &str) {
+        fs::write(self.config(), text).unwrap();
+    }
+
+    pub(crate) fn daemon_section(&self) -> String {
+        let (state, socket) = (self.state(), self.socket());
+        format!("[daemon]\nstate_dir = {state:?}\ncontrol_socket = {socket:?}\n")
+    }
+
+    pub(crate) fn service_section(&self, name: &str, settings: &str) -> String {
+        let (listen, blue, green) = (self.listen, self.blue, self.green);
+        let defaults = [
+            ("listen", format!("\"127.0.0.1:{listen}\"")),
+            ("runtime", "\"command\"".to_owned()),
+            ("command", format!("[{PROGRAM:?}, \"demo-server\"]")),
+            ("slots", format!("{{ blue = \"127.0.0.1:{blue}\", green = \"127.0.0.1:{green}\" }}")),
+            ("deadline", "\"2s\"".to_owned()),
+            ("bake", "\"10m\"".to_owned()),
+            ("burst", "\"1s\"".to_owned()),
+            ("drain_timeout", "\"2s\"".to_owned()),
+            ("stop_timeout", "\"2s\"".to_owned()),
+            ("start_timeout", "\"10s\"".to_owned()),
+            ("rollbacks_per_day", "1000".to_owned()),
+            ("probe", "{ every = \"300ms\", timeout = \"1s\" }".to_owned()),
+        ];
+        let external = settings.contains("runtime = \"external\"");
+        let mut text = format!("\n[service.{name}]\n{settings}\n");
+        for (key, value) in defaults {
+            let written = settings.lines().any(|line| line.trim_start().starts_with(key));
+            let senseless = external && matches!(key, "command" | "stop_timeout");
+            if !written && !senseless {
+                text.push_str(&format!("{key} = {value}\n"));
+            }
+        }
+        text
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("control.sock")
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What the daemon wrote on its streams, over all its lives.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("daemon.log")
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub(crate) fn start(&mut self) {
+        let mut log = OpenOptions::new();
+        let log: File = log.create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.arg("run").arg(self.config()).stdin(Stdio::null());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let mut daemon = command.spawn().unwrap();
+        soon("the daemon answers", || {
+            let ended = daemon.try_wait().unwrap();
+            assert!(ended.is_none(), "the daemon ended ({ended:?}):\n{}", self.log());
+            UnixStream::connect(self.socket()).is_ok()
+        });
+        self.daemon = Some(daemon);
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.daemon.as_ref().unwrap().id()).unwrap()
+    }
+
+    /// Ends the daemon as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    /// SIGTERM; returns the exit code.
+    pub(crate) fn stop(&mut self) -> i32 {
+        signal(self.pid(), Signal::TERM);
+        let mut daemon = self.daemon.take().unwrap();
+        let status = until(STOP_MAX, "the end of the daemon", || daemon.try_wait().unwrap());
+        status.code().unwrap_or(-1)
+    }
+
+    /// SIGHUP.
+    pub(crate) fn reload(&self) {
+        signal(self.pid(), Signal::HUP);
+    }
+
+    /// Runs the daemon where it is expected to end by itself.
+    pub(crate) fn run_to_its_end(&self) -> Done {
+        self.verb(&["run"])
+    }
+
+    /// Runs a verb to its end.
+    pub(crate) fn verb(&self, arguments: &[&str]) -> Done {
+        self.begin(arguments).done()
+    }
+
+    /// Starts a verb.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Verb {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).arg("--config").arg(self.config());
+        command.env_remove("ROLLBACKD_CONFIG").env_remove("ROLLBACKD_SOCKET");
+        Verb::start(command)
+    }
+
+    pub(crate) fn deploy(&self, version: &str, more: &[&str]) -> Done {
+        self.verb(&[&["deploy", SERVICE, version], more].concat())
+    }
+
+    /// A deploy of the demo server that goes wrong so many milliseconds from now; waits for its end.
+    pub(crate) fn deploy_bad(&self, version: &str, fault: &str, ms: u64, more: &[&str]) -> Done {
+        self.begin_bad(version, fault, ms, &[&["--wait"], more].concat()).done()
+    }
+
+    pub(crate) fn begin_bad(&self, version: &str, fault: &str, ms: u64, more: &[&str]) -> Verb {
+        let fault = format!("DEMO_FAULT={fault}");
+        let at = format!("DEMO_FAULT_AT={}", epoch_ms() + ms);
+        let deploy = ["deploy", SERVICE, version, "--set", &fault, "--set", &at];
+        self.begin(&[&deploy, more].concat())
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        let mut all = self.verb(&["status", SERVICE, "--json"]).expect(0).json();
+        assert_eq!(all.len(), 1);
+        all.remove(0)
+    }
+
+    pub(crate) fn phase(&self) -> String {
+        self.status()["phase"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_phase(&self, phase: &str) {
+        soon(&format!("phase {phase}"), || self.phase() == phase);
+    }
+
+    /// What lies on disk.
+    pub(crate) fn entries(&self, deploy: u32) -> Vec<Entry> {
+        record::read(&self.state().join(SERVICE), Some(Number(deploy))).unwrap()
+    }
+
+    pub(crate) fn kinds(&self, deploy: u32) -> Vec<&'static str> {
+        self.entries(deploy).iter().map(|entry| entry.fact.kind()).collect()
+    }
+
+    /// The processes of the releases.
+    pub(crate) fn running(&self) -> Vec<Running> {
+        running(&self.state())
+    }
+
+    /// The process of one release.
+    #[track_caller]
+    pub(crate) fn process(&self, number: u32) -> Running {
+        let all = self.running();
+        all.iter().find(|it| it.number == number).cloned().unwrap_or_else(|| panic!("{all:?}"))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+        if let Some(mut daemon) = self.daemon.take() {
+            let _: std::io::Result<()> = daemon.kill();
+            let _: std::io::Result<_> = daemon.wait();
+        }
+        // One that is just being started shows at the second look.
+        for _ in 0..50 {
+            let left = self.running();
+            if left.is_empty() {
+                return;
+            }
+            left.iter().for_each(Running::kill);
+            super::pause(Duration::from_millis(20));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Below the range from which the kernel takes ports for connections, so that none is taken away
+/// between here and the daemon.
+const LOW: u16 = 11_000;
+const SPAN: u16 = 20_000;
+
+static NEXT: AtomicU16 = AtomicU16::new(0);
+
+/// A port on 127.0.0.1 that nobody uses, and that no other test of this run is given.
+pub(crate) fn free_port() -> u16 {
+    // Two runs at once begin at different places.
+    let first = u16::try_from(std::process::id() % 191).unwrap() * 100;
+    for _ in 0..SPAN {
+        let at = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = LOW + (first + at) % SPAN;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}

@@ -1,0 +1,52 @@
+use std::fs;
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A process of a release.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Running {
+    pub(crate) number: u32,
+    pub(crate) slot: String,
+    pub(crate) pid: i32,
+}
+
+/// What a daemon with this state folder started and still runs.
+pub(crate) fn running(state: &Path) -> Vec<Running> {
+    let owner = format!("ROLLBACKD_OWNER={}", state.display());
+    let mut all: Vec<_> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|found| found.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: i32| {
+            let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let environ = String::from_utf8_lossy(&environ).into_owned();
+            let mut pairs = environ.split('\0');
+            pairs.clone().find(|pair| *pair == owner)?;
+            let number = pairs.clone().find_map(|pair| pair.strip_prefix("ROLLBACKD_NUMBER="))?;
+            let slot = pairs.find_map(|pair| pair.strip_prefix("ROLLBACKD_SLOT="))?.to_owned();
+            Some(Running { number: number.parse().ok()?, slot, pid })
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// Whether there is such a process, a dead one that nobody waited for aside.
+pub(crate) fn exists(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+}
+
+pub(crate) fn signal(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        // It may be gone already.
+        let _: Result<(), _> = kill_process(pid, signal);
+    }
+}
+
+impl Running {
+    /// As a crash would.
+    pub(crate) fn kill(&self) {
+        signal(self.pid, Signal::KILL);
+    }
+}

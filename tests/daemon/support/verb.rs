@@ -1,0 +1,99 @@
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::until;
+
+/// No verb of a test takes longer.
+const VERB_MAX: Duration = Duration::from_secs(90);
+
+/// A verb that runs.
+pub(crate) struct Verb {
+    child: Child,
+    out: Pipe,
+    err: Pipe,
+}
+
+/// What came of a verb.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// What was read so far, and the thread that reads.
+struct Pipe(Arc<Mutex<Vec<u8>>>, JoinHandle<()>);
+
+impl Verb {
+    pub(crate) fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        Self { child, out: Pipe::read(out), err: Pipe::read(err) }
+    }
+
+    /// What it printed so far.
+    pub(crate) fn so_far(&self) -> String {
+        String::from_utf8(self.out.0.lock().unwrap().clone()).unwrap()
+    }
+
+    pub(crate) fn done(mut self) -> Done {
+        let status = until(VERB_MAX, "the end of a verb", || self.child.try_wait().unwrap());
+        let (out, err) = (self.out.text(), self.err.text());
+        Done { code: status.code().unwrap_or(-1), out, err }
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Pipe {
+    fn read(mut from: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let to = Arc::clone(&bytes);
+        let thread = std::thread::spawn(move || {
+            let mut some = [0; 4096];
+            while let Ok(count @ 1..) = from.read(&mut some) {
+                to.lock().unwrap().extend_from_slice(&some[..count]);
+            }
+        });
+        Self(bytes, thread)
+    }
+
+    fn text(self) -> String {
+        self.1.join().unwrap();
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Done {
+    /// The exit code was this one; if not, all that was printed is shown.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "exit code; printed:\n{}\n{}", self.out, self.err);
+        self
+    }
+
+    /// It says all of these, on either stream.
+    #[track_caller]
+    pub(crate) fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            let said = self.out.contains(word) || self.err.contains(word);
+            assert!(said, "it does not say {word:?}:\n{}\n{}", self.out, self.err);
+        }
+        self
+    }
+
+    /// Every line of its result is JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Vec<Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+}
