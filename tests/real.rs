@@ -1,0 +1,167 @@
+//! From end to end, with an MCP server and a client that we did not write. tests/run installs them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may panic, and tells what the daemon said when it does"
+)]
+
+#[path = "real/clients.rs"]
+mod clients;
+#[path = "real/stage.rs"]
+mod stage;
+
+use std::time::Duration;
+
+use rustix::process::{Signal, kill_process};
+use tokio::time::Instant;
+
+use clients::Clients;
+use stage::{SERVICE, Stage};
+
+const OLD: &str = "everything-old";
+const NEW: &str = "everything-new";
+/// The same tool goes by another name in each version, which tells them apart.
+const OLD_SLOW: &str = "longRunningOperation";
+const NEW_SLOW: &str = "trigger-long-running-operation";
+
+/// Shorter than usual, so that nobody waits for long; all that is judged by is as usual.
+const SETTINGS: &str = r#"
+    drain_timeout = "8s"
+    stop_timeout = "2s"
+    probe = { every = "500ms", timeout = "1s" }
+"#;
+/// From a release that stops to answer until the previous one has the traffic.
+const WITHIN: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn sessions_outlive_a_deploy_and_a_rollback_by_hand() {
+    let stage = Stage::build(SETTINGS).await;
+    let mut clients = Clients::start(&stage);
+    bring_the_first(&stage, &mut clients).await;
+    bring_the_second(&stage, &mut clients).await;
+    go_back_by_hand(&stage, &mut clients).await;
+    stop_it_in_its_tracks(&stage, &mut clients).await;
+    // All the while, A never noticed.
+    assert_eq!(clients.echo("A").await.unwrap(), "Echo: hello");
+    assert!(offers(&mut clients, "A", OLD_SLOW).await);
+    assert_eq!(stage.strike().await, Some(0));
+}
+
+async fn bring_the_first(stage: &Stage, clients: &mut Clients) {
+    let said = stage.deploy("v1", OLD, &["--wait"]).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let status = stage.status().await;
+    assert_eq!((&status["phase"], &status["active"]), (&"steady".into(), &"v1".into()));
+    clients.connect("A").await;
+    assert!(offers(clients, "A", OLD_SLOW).await);
+    assert_eq!(clients.echo("A").await.unwrap(), "Echo: hello");
+}
+
+/// A stays where it is, with what it has in flight; B meets the new release.
+async fn bring_the_second(stage: &Stage, clients: &mut Clients) {
+    clients.begin("A", OLD_SLOW, 10).await;
+    let said = stage.deploy("v2", NEW, &[]).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    stage.until_it_says("phase", "baking").await;
+    let status = stage.status().await;
+    assert_eq!((&status["active"], &status["warm"]), (&"v2".into(), &"v1".into()));
+    assert_eq!(in_flight(&status, "v1"), 1, "the call ended before the switch: {status}");
+    clients.connect("B").await;
+    assert!(offers(clients, "B", NEW_SLOW).await);
+    assert!(clients.finish("A").await.unwrap().to_string().contains("completed"));
+    assert!(offers(clients, "A", OLD_SLOW).await);
+    assert_eq!(clients.echo("A").await.unwrap(), "Echo: hello");
+}
+
+/// C meets the previous release at once; B may finish, then has to connect again.
+async fn go_back_by_hand(stage: &Stage, clients: &mut Clients) {
+    clients.begin("B", NEW_SLOW, 5).await;
+    let reason = ["rollback", SERVICE, "--no-wait", "--because", "the tools went by other names"];
+    let said = stage.verb(&reason).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    stage.until_it_says("phase", "emptying").await;
+    clients.connect("C").await;
+    assert!(offers(clients, "C", OLD_SLOW).await);
+    let status = stage.status().await;
+    assert_eq!((&status["phase"], &status["active"]), (&"emptying".into(), &"v1".into()));
+    assert_eq!(in_flight(&status, "v2"), 1, "the call ended before the drain: {status}");
+    assert!(clients.finish("B").await.unwrap().to_string().contains("completed"));
+    stage.until_it_says("phase", "steady").await;
+
+    assert_eq!(clients.echo("B").await.unwrap_err().code, 404);
+    clients.connect("B").await;
+    assert!(offers(clients, "B", OLD_SLOW).await);
+    let timeline = stage.timeline(2).await;
+    let kinds: Vec<_> = timeline.iter().map(|(kind, ..)| kind.as_str()).collect();
+    let usual = ["deployed", "ready", "switched", "detected", "decided", "switched"];
+    assert_eq!(&kinds[..6], usual);
+    assert_eq!(kinds.last(), Some(&"recovered"));
+    assert!(timeline[3].2.contains("the tools went by other names"), "{timeline:?}");
+    assert!(timeline[5].1 - timeline[3].1 < 2_000, "{timeline:?}");
+}
+
+/// The same release again is refused, unless forced; then it stops to answer.
+async fn stop_it_in_its_tracks(stage: &Stage, clients: &mut Clients) {
+    let said = stage.deploy("v2", NEW, &[]).await;
+    assert_eq!(said.code, 5, "{said:?}");
+    assert!(said.err.contains("quarantine") && said.err.contains("--force"), "{said:?}");
+    let trouble = async {
+        stage.until_it_says("phase", "baking").await;
+        clients.connect("D").await;
+        clients.begin("D", NEW_SLOW, 20).await;
+        let began = Instant::now();
+        kill_process(stage.process(3).unwrap(), Signal::STOP).unwrap();
+        stage.until_it_says("active", "v1").await;
+        assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
+        clients.connect("E").await;
+        assert_eq!(clients.echo("E").await.unwrap(), "Echo: hello");
+        // An answer that says so, for a call that can have none.
+        let failure = clients.finish("D").await.unwrap_err();
+        assert_eq!(failure.code, -32603, "{failure:?}");
+    };
+    let (said, ()) = tokio::join!(stage.deploy("v2", NEW, &["--force", "--wait"]), trouble);
+    assert_eq!(said.code, 3, "{said:?}");
+    stage.until("the stopped process to end", async || stage.processes().len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_release_that_keeps_dying_is_put_back() {
+    let stage = Stage::build(SETTINGS).await;
+    let mut clients = Clients::start(&stage);
+    let said = stage.deploy("v1", OLD, &["--wait"]).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let trouble = async {
+        stage.until_it_says("phase", "baking").await;
+        let began = Instant::now();
+        stage
+            .until("v1 to be back", async || {
+                if let Some(process) = stage.process(2) {
+                    // It may have ended since.
+                    let _ = kill_process(process, Signal::KILL);
+                }
+                stage.status().await["active"] == "v1"
+            })
+            .await;
+        assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
+        clients.connect("A").await;
+        assert!(offers(&mut clients, "A", OLD_SLOW).await);
+    };
+    let (said, ()) = tokio::join!(stage.deploy("v2", NEW, &["--wait"]), trouble);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert_eq!(stage.strike().await, Some(0));
+}
+
+/// Whether a client is offered the slow tool of one version, and not that of the other.
+async fn offers(clients: &mut Clients, who: &str, slow: &str) -> bool {
+    let tools = clients.tools(who).await;
+    let has = |name: &str| tools.iter().any(|tool| tool == name);
+    has(slow) && has(OLD_SLOW) != has(NEW_SLOW)
+}
+
+fn in_flight(status: &serde_json::Value, version: &str) -> u64 {
+    let releases = status["releases"].as_array().unwrap();
+    let release = releases.iter().find(|it| it["version"] == version).unwrap();
+    release["in_flight"].as_u64().unwrap()
+}

@@ -1,0 +1,195 @@
+//! A daemon that runs two versions of a real MCP server, and real clients in front of it.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rollbackd::act::{Orphan, orphans};
+use rollbackd::model::Number;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+
+pub(crate) const SERVICE: &str = "everything";
+const BINARY: &str = env!("CARGO_BIN_EXE_rollbackd");
+/// Between two looks at something that is waited for.
+const LOOK: Duration = Duration::from_millis(50);
+/// For everything that should not take long; wide, for a machine that does a lot at once.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// The daemon, its folder, and all that runs in it. Dropping it ends every process.
+pub(crate) struct Stage {
+    home: TempDir,
+    daemon: Child,
+    pub(crate) listen: SocketAddr,
+}
+
+/// What a verb printed, and its exit code.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Stage {
+    /// Starts the daemon with nothing deployed. `settings` go into the section of the service.
+    pub(crate) async fn build(settings: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let [listen, blue, green] = free_addresses();
+        let at = home.path().display();
+        let real = real().display().to_string();
+        let config = format!(
+            r#"
+            [daemon]
+            state_dir = "{at}/state"
+            control_socket = "{at}/control.sock"
+
+            [service.{SERVICE}]
+            listen = "{listen}"
+            runtime = "command"
+            command = ["node", "--import", "./lo.mjs", "{{artifact}}/dist/index.js", "streamableHttp"]
+            dir = "{real}"
+            slots = {{ blue = "{blue}", green = "{green}" }}
+            {settings}
+            "#
+        );
+        fs::write(home.path().join("config.toml"), config).unwrap();
+        let log = File::create(home.path().join("log")).unwrap();
+        let daemon = Command::new(BINARY)
+            .arg("run")
+            .arg(home.path().join("config.toml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let stage = Self { home, daemon, listen };
+        stage.until("the daemon to answer", async || stage.verb(&["status"]).await.code == 0).await;
+        stage
+    }
+
+    /// Runs a verb to its end.
+    pub(crate) async fn verb(&self, arguments: &[&str]) -> Said {
+        let mut command = tokio::process::Command::new(BINARY);
+        command.arg("--config").arg(self.home.path().join("config.toml")).args(arguments);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let ended = timeout(2 * SOON, command.output()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let code = ended.status.code().unwrap();
+        Said { code, out: text(ended.stdout), err: text(ended.stderr) }
+    }
+
+    /// Deploys one of the packages, with further arguments. The exit code may be anything.
+    pub(crate) async fn deploy(&self, version: &str, package: &str, more: &[&str]) -> Said {
+        let artifact = real().join("node_modules").join(package).display().to_string();
+        let deploy = ["deploy", SERVICE, version, "--artifact", &artifact];
+        self.verb(&[&deploy, more].concat()).await
+    }
+
+    /// How the service stands.
+    pub(crate) async fn status(&self) -> Value {
+        let said = self.verb(&["status", SERVICE, "--json"]).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        serde_json::from_str(&said.out).unwrap()
+    }
+
+    /// Waits until `what` the status tells is `value`.
+    pub(crate) async fn until_it_says(&self, what: &str, value: &str) {
+        self.until(&format!("{what} {value}"), async || self.status().await[what] == value).await;
+    }
+
+    /// The timeline of a deploy: what, when in milliseconds, and why.
+    pub(crate) async fn timeline(&self, deploy: u32) -> Vec<(String, u64, String)> {
+        let number = deploy.to_string();
+        let said = self.verb(&["timeline", SERVICE, "--deploy", &number, "--json"]).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        let entries = said.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        entries
+            .map(|entry| {
+                (text(&entry["kind"]), entry["ms"].as_u64().unwrap(), text(&entry["because"]))
+            })
+            .collect()
+    }
+
+    /// The process of a deploy, if it runs.
+    pub(crate) fn process(&self, deploy: u32) -> Option<Pid> {
+        let ours = self.processes().into_iter().find(|it| it.number == Number(deploy))?;
+        Some(pid(ours.pid))
+    }
+
+    /// Every release that has a process.
+    pub(crate) fn processes(&self) -> Vec<Orphan> {
+        orphans(&self.home.path().join("state"), SERVICE)
+    }
+
+    /// Stops the daemon as systemd would; its exit code.
+    pub(crate) async fn strike(mut self) -> Option<i32> {
+        kill_process(pid(self.daemon.id()), Signal::TERM).unwrap();
+        let by = Instant::now() + SOON;
+        loop {
+            if let Some(status) = self.daemon.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < by, "the daemon does not stop");
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Looks again and again until it is so.
+    pub(crate) async fn until(&self, what: &str, so: impl AsyncFn() -> bool) {
+        let looks = async {
+            while !so().await {
+                sleep(LOOK).await;
+            }
+        };
+        let seen = timeout(SOON, looks).await;
+        assert!(seen.is_ok(), "waited for {what} in vain");
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // First the daemon, which would start again what is killed.
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+        for left in self.processes() {
+            let _ = kill_process_group(pid(left.pid), Signal::KILL);
+        }
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
+            println!("the daemon said:\n{log}");
+        }
+    }
+}
+
+/// The folder that holds the packages.
+pub(crate) fn real() -> &'static Path {
+    static REAL: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(|| {
+        let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real");
+        for package in ["everything-old", "everything-new", "@modelcontextprotocol/sdk"] {
+            let there = real.join("node_modules").join(package).join("package.json").exists();
+            assert!(
+                there,
+                "{package} is not installed in tests/real; run tests/run, which does it"
+            );
+        }
+        real
+    });
+    &REAL
+}
+
+fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    // All held at once, so that they differ.
+    let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    held.map(|it| it.local_addr().unwrap())
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.try_into().unwrap()).unwrap()
+}
