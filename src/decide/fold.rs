@@ -50,6 +50,13 @@ impl Watch {
     /// The phase that a fact leads to. A fact that does not fit the phase, as it could stand in a
     /// timeline that somebody edited, changes nothing.
     fn next(&self, now: Moment, fact: &Fact) -> Option<Phase> {
+        self.forward(now, fact)
+            .or_else(|| self.trial(now, fact))
+            .or_else(|| self.backward(now, fact))
+    }
+
+    /// A new release starts, and gets the traffic.
+    fn forward(&self, now: Moment, fact: &Fact) -> Option<Phase> {
         let policy = &self.policy;
         Some(match (fact, self.phase.clone()) {
             (Fact::Deployed { release, base, .. }, _) => {
@@ -66,13 +73,44 @@ impl Watch {
                 let bake = if warm.is_some() { policy.bake } else { Duration::ZERO };
                 Phase::Baking { active, warm, until: now + bake, blocked: None }
             }
+            (Fact::AskedAgain { tries }, phase) => self.again(now, phase, *tries)?,
+            _ => return None,
+        })
+    }
+
+    /// A release is on trial.
+    fn trial(&self, now: Moment, fact: &Fact) -> Option<Phase> {
+        Some(match (fact, self.phase.clone()) {
             (Fact::Accepted { .. }, Phase::Baking { active, warm, .. }) => {
                 Phase::Steady { active, warm }
+            }
+            (Fact::Blocked { guard, .. }, Phase::Baking { active, warm, until, .. }) => {
+                Phase::Baking { active, warm, until, blocked: Some(*guard) }
+            }
+            (Fact::Cleared | Fact::Resumed { .. }, Phase::Baking { active, warm, until, .. }) => {
+                let until = until.max(now);
+                Phase::Baking { active, warm, until, blocked: None }
             }
             (Fact::Detected { verdict, load, order }, _) => {
                 let ordered = order.as_ref().map(|(_, strategy)| *strategy);
                 self.confirm(now, verdict.clone(), *load, ordered)?
             }
+            // Hands off means now: what a person ordered stays, what the judge began ends.
+            (Fact::Held { .. }, Phase::Confirming(breach) | Phase::Reviving(breach))
+                if breach.ordered.is_none() =>
+            {
+                let (active, warm) = (breach.bad, Some(breach.warm));
+                let until = now + self.policy.bake;
+                Phase::Baking { active, warm, until, blocked: Some(Guard::Hold) }
+            }
+            _ => return None,
+        })
+    }
+
+    /// The traffic goes back.
+    fn backward(&self, now: Moment, fact: &Fact) -> Option<Phase> {
+        let policy = &self.policy;
+        Some(match (fact, self.phase.clone()) {
             (Fact::Reviving, Phase::Confirming(breach)) => {
                 Phase::Reviving(Breach { until: now + policy.start, ..breach })
             }
@@ -100,22 +138,6 @@ impl Watch {
             (Fact::Unrecovered, Phase::Recovering { active, bad, .. }) => {
                 rest(Some(active), Some(bad))
             }
-            // Hands off means now: what a person ordered stays, what the judge began ends.
-            (Fact::Held { .. }, Phase::Confirming(breach) | Phase::Reviving(breach))
-                if breach.ordered.is_none() =>
-            {
-                let (active, warm) = (breach.bad, Some(breach.warm));
-                let until = now + policy.bake;
-                Phase::Baking { active, warm, until, blocked: Some(Guard::Hold) }
-            }
-            (Fact::Blocked { guard, .. }, Phase::Baking { active, warm, until, .. }) => {
-                Phase::Baking { active, warm, until, blocked: Some(*guard) }
-            }
-            (Fact::Cleared | Fact::Resumed { .. }, Phase::Baking { active, warm, until, .. }) => {
-                let until = until.max(now);
-                Phase::Baking { active, warm, until, blocked: None }
-            }
-            (Fact::AskedAgain { tries }, phase) => self.again(now, phase, *tries)?,
             _ => return None,
         })
     }
@@ -128,8 +150,7 @@ impl Watch {
         ordered: Option<Strategy>,
     ) -> Option<Phase> {
         let (Phase::Baking { active: bad, warm: Some(warm), .. }
-        | Phase::Steady { active: bad, warm: Some(warm) }
-        | Phase::Promoting { from: Some(warm), to: bad, .. }) = &self.phase
+        | Phase::Steady { active: bad, warm: Some(warm) }) = &self.phase
         else {
             return None;
         };
@@ -174,7 +195,7 @@ impl Watch {
                 let identity = release.identity();
                 self.base.quarantine.retain(|known| *known != identity);
             }
-            Fact::Decided { .. } => {
+            Fact::Decided { ordered, .. } => {
                 if let Phase::Returning(back) = &self.phase {
                     let identity = back.bad.identity();
                     self.base.quarantine.retain(|known| *known != identity);
@@ -183,7 +204,10 @@ impl Watch {
                     self.base.quarantine.drain(..over);
                 }
                 self.base.rollbacks.retain(|then| now.since(*then) < DAY);
-                self.base.rollbacks.push(now);
+                // The limit is there to stop the daemon, not a person.
+                if !ordered {
+                    self.base.rollbacks.push(now);
+                }
             }
             Fact::Blocked { guard: guard @ (Guard::Freeze | Guard::Limit), .. } => {
                 let because = format!("{guard}: a person has to look");
@@ -203,6 +227,8 @@ impl Watch {
     /// What a new deploy takes over.
     pub(super) fn base(&self, now: Moment) -> Base {
         let mut base = self.base.clone();
+        // What the daemon set itself is over when a person brings another release.
+        base.hold = base.hold.filter(|hold| hold.by.is_some());
         base.rollbacks.retain(|then| now.since(*then) < DAY);
         base
     }
@@ -251,6 +277,6 @@ impl Breach {
     /// What goes into the timeline with the decision.
     pub(super) fn decided(&self, strategy: Strategy) -> Fact {
         let severity: Severity = self.severity();
-        Fact::Decided { strategy, severity }
+        Fact::Decided { strategy, severity, ordered: self.ordered.is_some() }
     }
 }

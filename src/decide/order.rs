@@ -39,11 +39,16 @@ impl Watch {
     }
 
     fn deploy_now(&self, now: Moment, by: Actor, deploy: Deploy) -> Result<Decision, Refusal> {
-        // A trial that is held after a breach may be followed by a fix: nothing else can be.
-        let held_trial = matches!(self.phase, Phase::Baking { .. }) && self.held() && deploy.force;
-        if !matches!(self.phase, Phase::Empty | Phase::Steady { .. }) && !held_trial {
+        // A trial that the daemon will not end may be followed by a fix: nothing else can be done.
+        let stuck = match &self.phase {
+            Phase::Baking { blocked, .. } => blocked.is_some() || self.held(),
+            _ => false,
+        };
+        let over = matches!(self.phase, Phase::Empty | Phase::Steady { .. });
+        if !(over || stuck && deploy.force) {
             let (phase, number) = (&self.phase, self.deploy);
-            return Err(Refusal::Busy(format!("deploy {number} is not over: {phase}")));
+            let way_out = if stuck { "; --force deploys over it" } else { "" };
+            return Err(Refusal::Busy(format!("deploy {number} is not over: {phase}{way_out}")));
         }
         let slot = self.free_slot(deploy.slot)?;
         let Deploy { version, artifact, set, freeze, force, .. } = deploy;
@@ -94,9 +99,7 @@ impl Watch {
         because: String,
     ) -> Result<Decision, Refusal> {
         match &self.phase {
-            Phase::Baking { warm: Some(_), .. }
-            | Phase::Steady { warm: Some(_), .. }
-            | Phase::Promoting { from: Some(_), .. } => {
+            Phase::Baking { warm: Some(_), .. } | Phase::Steady { warm: Some(_), .. } => {
                 let because = format!("ordered by {by}: {because}");
                 let strategy = if cut { Strategy::Cut } else { Strategy::Drain };
                 let fact = Fact::Detected {
@@ -111,11 +114,11 @@ impl Watch {
                     format!("{new} given up by {by}: {because}; {active} kept the traffic");
                 Ok(self.decide(now, Fact::Failed, because))
             }
-            Phase::Empty
-            | Phase::Baking { .. }
-            | Phase::Steady { .. }
-            | Phase::Starting { .. }
-            | Phase::Promoting { .. } => Err(refused("there is no previous release to go back to")),
+            Phase::Empty | Phase::Baking { .. } | Phase::Steady { .. } | Phase::Starting { .. } => {
+                Err(refused("there is no previous release to go back to"))
+            }
+            // Until the proxy says where the traffic is, nobody knows what would be left.
+            Phase::Promoting { .. } => Err(Refusal::Busy(format!("{}; ask again", self.phase))),
             Phase::Confirming(_)
             | Phase::Reviving(_)
             | Phase::Returning(_)

@@ -83,6 +83,9 @@ pub enum Fact {
         strategy: Strategy,
         /// How bad it was.
         severity: Severity,
+        /// Whether a person ordered it.
+        #[serde(default)]
+        ordered: bool,
     },
     /// A drain became a cut.
     Escalated,
@@ -181,7 +184,7 @@ pub struct Base {
     /// Identities of releases that were rolled back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantine: Vec<String>,
-    /// When the rollbacks of the last day were decided.
+    /// When the daemon decided the rollbacks of the last day by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rollbacks: Vec<Moment>,
 }

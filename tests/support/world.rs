@@ -26,7 +26,7 @@ pub struct World {
     pub detected: Option<(Moment, bool)>,
     /// Rollbacks that nobody ordered, of the newest deploy.
     by_itself: u32,
-    /// All decided rollbacks.
+    /// The rollbacks that nobody ordered.
     rollbacks: Vec<Moment>,
     frozen: bool,
 }
@@ -172,8 +172,8 @@ impl World {
                     assert!(self.may_go_back(before), "{}", decision.because);
                     self.by_itself += 1;
                     assert_eq!(self.by_itself, 1, "rolled back twice in one deploy");
+                    self.rollbacks.push(now);
                 }
-                self.rollbacks.push(now);
             }
             _ => (),
         }

@@ -84,7 +84,7 @@ impl Summary {
                 self.detected_ms.get_or_insert(entry.ms);
                 self.because.clone_from(&entry.because);
             }
-            Fact::Decided { strategy, severity } => {
+            Fact::Decided { strategy, severity, .. } => {
                 self.decided_ms.get_or_insert(entry.ms);
                 self.strategy = Some(*strategy);
                 self.severity = Some(*severity);
@@ -178,7 +178,8 @@ mod tests {
 
     fn rolled_back() -> Vec<Entry> {
         let detected = Fact::Detected { verdict: None, load: Load::default(), order: None };
-        let decided = Fact::Decided { strategy: Strategy::Cut, severity: Severity::Down };
+        let decided =
+            Fact::Decided { strategy: Strategy::Cut, severity: Severity::Down, ordered: false };
         vec![
             entry(900, "v2 is ready", Fact::Ready { contract: None }),
             entry(1000, "v2 has the traffic", Fact::Switched { to: Number(2) }),
