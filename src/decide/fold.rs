@@ -98,12 +98,20 @@ impl Watch {
             (Fact::Unrecovered, Phase::Recovering { active, bad, .. }) => {
                 rest(Some(active), Some(bad))
             }
+            (Fact::AskedAgain { tries }, phase) => self.again(now, phase, *tries)?,
+            (fact, phase) => self.restrained(now, fact, phase)?,
+        })
+    }
+
+    /// What guards and holds do to a phase.
+    fn restrained(&self, now: Moment, fact: &Fact, phase: Phase) -> Option<Phase> {
+        Some(match (fact, phase) {
             // Hands off means now: what a person ordered stays, what the judge began ends.
             (Fact::Held { .. }, Phase::Confirming(breach) | Phase::Reviving(breach))
                 if breach.ordered.is_none() =>
             {
                 let (active, warm) = (breach.bad, Some(breach.warm));
-                let until = now + policy.bake;
+                let until = now + self.policy.bake;
                 Phase::Baking { active, warm, until, blocked: Some(Guard::Hold) }
             }
             (Fact::Blocked { guard, .. }, Phase::Baking { active, warm, until, .. }) => {
@@ -113,7 +121,6 @@ impl Watch {
                 let until = until.max(now);
                 Phase::Baking { active, warm, until, blocked: None }
             }
-            (Fact::AskedAgain { tries }, phase) => self.again(now, phase, *tries)?,
             _ => return None,
         })
     }
