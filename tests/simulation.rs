@@ -1,5 +1,5 @@
 //! Thousands of random days. A failure prints its seed; `SEED=n cargo sim` replays it.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 #[path = "support/world.rs"]
 mod world;

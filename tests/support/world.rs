@@ -167,7 +167,7 @@ impl World {
                 self.detected = Some((now, order.is_some()));
             }
             Fact::Decided { .. } => {
-                let (_, ordered) = self.detected.expect("a rollback follows a finding");
+                let (_, ordered) = self.detected.unwrap();
                 if !ordered {
                     assert!(self.may_go_back(before), "{}", decision.because);
                     self.by_itself += 1;
