@@ -102,12 +102,15 @@ impl Mcp {
         method: &str,
         params: Value,
     ) -> Result<Value, Fault> {
-        let mut params = params;
-        params["_meta"] = json!({
+        let meta = json!({
             "io.modelcontextprotocol/protocolVersion": MODERN,
             "io.modelcontextprotocol/clientCapabilities": {},
             "io.modelcontextprotocol/clientInfo": client_info(),
         });
+        let mut params = params;
+        if let Some(fields) = params.as_object_mut() {
+            fields.insert("_meta".to_owned(), meta);
+        }
         let mut headers = HeaderMap::new();
         headers.insert("mcp-protocol-version", HeaderValue::from_static(MODERN));
         headers.extend(HeaderValue::from_str(method).ok().map(|name| (METHOD, name)));
