@@ -7,6 +7,9 @@
     reason = "a benchmark times and prints"
 )]
 
+#[expect(dead_code, unused_imports, reason = "the proxy uses more of it")]
+#[path = "../src/proxy/message.rs"]
+mod message;
 #[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../src/proxy/scan.rs"]
 mod scan;
@@ -68,7 +71,7 @@ fn judge() -> rollbackd::judge::evidence::Process {
 }
 
 fn scan_all(bytes: &[u8]) {
-    let mut scan = scan::Scan::new();
+    let mut scan = scan::Scan::default();
     scan.feed(black_box(bytes), |message| _ = black_box(message));
 }
 

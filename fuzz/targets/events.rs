@@ -2,6 +2,9 @@
 #![no_main]
 
 #[allow(dead_code, reason = "the proxy uses more of it")]
+#[path = "../../src/proxy/message.rs"]
+mod message;
+#[allow(dead_code, reason = "the proxy uses more of it")]
 #[path = "../../src/proxy/scan.rs"]
 mod scan;
 #[allow(dead_code, reason = "the proxy uses more of it")]
@@ -10,7 +13,7 @@ mod sse;
 
 use libfuzzer_sys::fuzz_target;
 
-fn read(chunks: &[&[u8]]) -> (Vec<scan::Message>, bool, bool) {
+fn read(chunks: &[&[u8]]) -> (Vec<message::Message>, bool, bool) {
     let (mut events, mut found) = (sse::Events::new(), Vec::new());
     chunks.iter().for_each(|chunk| events.feed(chunk, |message| found.push(message)));
     (found, events.between(), events.resumable())

@@ -3,14 +3,18 @@
 #![no_main]
 
 #[allow(dead_code, reason = "the proxy uses more of it")]
+#[path = "../../src/proxy/message.rs"]
+mod message;
+#[allow(dead_code, reason = "the proxy uses more of it")]
 #[path = "../../src/proxy/scan.rs"]
 mod scan;
 
 use libfuzzer_sys::fuzz_target;
-use scan::{Message, Scan};
+use message::Message;
+use scan::Scan;
 
 fn read(chunks: &[&[u8]]) -> Vec<Message> {
-    let (mut scan, mut found) = (Scan::new(), Vec::new());
+    let (mut scan, mut found) = (Scan::default(), Vec::new());
     chunks.iter().for_each(|chunk| scan.feed(chunk, |message| found.push(message)));
     found
 }

@@ -15,7 +15,7 @@ use crate::model::{Event, Number, Readiness, Release, Reply, Seen, Signal, Slot,
 use crate::proxy::Proxy;
 use crate::signal::Prober;
 
-use super::keeper::Input;
+use super::input::Input;
 
 /// Wait before a process that died is started again: at once, then doubling to the maximum.
 const RESTART_FIRST: Duration = Duration::from_millis(250);

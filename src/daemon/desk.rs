@@ -14,7 +14,7 @@ use crate::decide::Refusal;
 use crate::model::{Actor, Command, Deploy, Entry, Fact, Number, Order, Slot};
 use crate::record;
 
-use super::keeper::{Input, Untaken};
+use super::input::{Input, Untaken};
 
 /// Clients that are answered at once. As many more are told that there is no place.
 const CALLERS_MAX: usize = 64;

@@ -4,55 +4,28 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::Clock;
-use crate::config::{Address, Service};
-use crate::control::Status;
-use crate::decide::{Phase, Refusal, Watch};
+use crate::config::Service;
+use crate::decide::{Phase, Watch};
 use crate::judge::recovery::Recovery;
 use crate::judge::{BLOCK, Judge};
 use crate::model::{
-    Decision, Effect, Entry, Event, Fact, Load, Moment, Number, Order, Release, Reply, Seen,
-    Signal, Slot, Ticket,
+    Decision, Effect, Entry, Event, Fact, Load, Moment, Number, Reply, Seen, Signal,
 };
 use crate::proxy::Proxy;
 use crate::record::{Timeline, Torn};
 
 use super::crew::Crew;
 use super::gauge::Gauge;
+use super::input::{Input, Untaken};
 
 /// How often silent sessions are looked for, in blocks.
 const SWEEP_BLOCKS: u64 = 120;
 /// Deaths of one release that go into the timeline; more only go to the log.
 const DEATHS_NOTED: u32 = 5;
-
-/// Everything that reaches a keeper.
-#[derive(Debug)]
-pub(super) enum Input {
-    /// Something was seen of a release.
-    Signal(Signal),
-    /// An effect came to something.
-    Event(Event),
-    /// A person gave a command.
-    Order(Order, oneshot::Sender<Result<Arc<Entry>, Untaken>>),
-    /// Somebody wants to know.
-    Status(oneshot::Sender<Status>),
-    /// New settings.
-    Configure(Arc<Service>),
-    /// The daemon ends.
-    Stop(oneshot::Sender<()>),
-}
-
-/// Why a command came to nothing.
-#[derive(Debug)]
-pub enum Untaken {
-    /// It does not fit.
-    Refused(Refusal),
-    /// It could not be written down.
-    Unwritten(String),
-}
 
 /// What keeps one service.
 #[derive(Debug)]
@@ -66,13 +39,13 @@ pub(super) struct Keeper {
     pub(super) probes: BTreeMap<Number, Reply>,
     pub(super) trouble: Option<String>,
     timeline: Timeline,
-    crew: Crew,
+    pub(super) crew: Crew,
     recovery: Option<Recovery>,
-    deaths: BTreeMap<Number, u32>,
-    outbox: mpsc::Sender<Input>,
+    pub(super) deaths: BTreeMap<Number, u32>,
+    pub(super) outbox: mpsc::Sender<Input>,
     entries: broadcast::Sender<Arc<Entry>>,
     /// Events that effects led to at once.
-    queue: VecDeque<Event>,
+    pub(super) queue: VecDeque<Event>,
     ticks: u64,
 }
 
@@ -297,87 +270,6 @@ impl Keeper {
         // Nobody may be following.
         let _ = self.entries.send(Arc::clone(&entry));
         Ok(entry)
-    }
-
-    fn act(&mut self, effect: Effect) {
-        let ticket = self.watch.ticket();
-        match effect {
-            Effect::Keep(release) => self.keep(&release),
-            Effect::Start(release) => {
-                self.keep(&release);
-                self.prove(ticket, &release);
-            }
-            Effect::Probe(release) => {
-                if let Some(address) = self.address(&release) {
-                    self.crew.probe(ticket, &self.service, &release, &address);
-                }
-            }
-            Effect::Route(release) => {
-                self.proxy.route(release.number);
-                self.queue.push_back(Event::Routed(ticket));
-            }
-            Effect::Drain(release, until) => {
-                let patience = until.since(self.clock.now());
-                let proxy = self.proxy.clone();
-                self.leave(ticket, async move { proxy.drain(release.number, patience).await });
-            }
-            Effect::Cut(release) => {
-                let proxy = self.proxy.clone();
-                self.leave(ticket, async move { proxy.cut(release.number).await });
-            }
-            Effect::Retire(release) => {
-                self.crew.retire(&self.service, &release, self.proxy.clone());
-                self.probes.remove(&release.number);
-                self.deaths.remove(&release.number);
-            }
-            Effect::Page(text) => {
-                tracing::error!(service = self.service.name, page = true, "{text}");
-            }
-        }
-    }
-
-    fn keep(&mut self, release: &Release) {
-        if let Some(address) = self.address(release) {
-            self.crew.keep(&self.service, release, &address);
-            self.proxy.add(release.number, &address);
-        }
-    }
-
-    fn prove(&mut self, ticket: Ticket, release: &Release) {
-        let active = self.watch.phase().active().cloned();
-        let active = active.and_then(|it| self.address(&it).map(|address| (it, address)));
-        if let Some(address) = self.address(release) {
-            let active = active.as_ref().map(|(active, address)| (active, address));
-            let new = (release, &address);
-            self.crew.prove(ticket, &self.service, new, active, self.proxy.clone());
-        }
-    }
-
-    fn leave(
-        &self,
-        ticket: Ticket,
-        work: impl Future<Output = crate::model::Toll> + Send + 'static,
-    ) {
-        let outbox = self.outbox.clone();
-        tokio::spawn(async move {
-            let toll = work.await;
-            let _ = outbox.send(Input::Event(Event::Emptied(ticket, toll))).await;
-        });
-    }
-
-    /// The address of a release's slot. A slot that left the configuration has none any more.
-    fn address(&self, release: &Release) -> Option<Address> {
-        let Slot(slot) = &release.slot;
-        let address = self.service.slots.get(&release.slot).cloned();
-        if address.is_none() {
-            let service = &self.service.name;
-            tracing::error!(
-                service,
-                page = true,
-                "{release} runs in slot {slot}, which is not configured"
-            );
-        }
-        address
     }
 
     /// Opens the trial that the phase asks for, and closes what is over.

@@ -6,7 +6,9 @@
 
 mod crew;
 mod desk;
+mod effects;
 mod gauge;
+mod input;
 mod keeper;
 mod status;
 
@@ -32,7 +34,8 @@ use crate::record::{State, StateError, Timeline, Torn};
 
 use crew::Crew;
 use desk::{Handle, Handles};
-use keeper::{Input, Keeper};
+use input::Input;
+use keeper::Keeper;
 
 /// What a keeper has not yet taken in.
 const INBOX_MAX: usize = 1024;

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::model::Class;
 
-use super::scan::Message;
+use super::message::Message;
 
 /// The class of an answer that carries no JSON-RPC message.
 pub(super) fn status(status: StatusCode) -> Class {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 use crate::model::Class;
 
 use super::classify;
-use super::scan::{Message, same_id};
+use super::message::{Message, same_id};
 use super::session::Session;
 use super::tally::Cells;
 use super::upload::Asked;

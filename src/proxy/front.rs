@@ -265,7 +265,7 @@ async fn pass(head: response::Parts, body: Incoming, mut exchange: Exchange) -> 
     if headers::is_events(&head.headers) {
         return passing(head, VecDeque::new(), body, Reader::Events(Events::new()), exchange);
     }
-    let (mut scan, mut ready, mut size) = (Scan::new(), VecDeque::new(), 0);
+    let (mut scan, mut ready, mut size) = (Scan::default(), VecDeque::new(), 0);
     let mut body = body;
     while size < ANSWER_AHEAD_MAX {
         match until_left(&mut exchange, body.frame()).await {

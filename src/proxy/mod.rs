@@ -13,6 +13,7 @@ mod front;
 mod gate;
 mod headers;
 mod listener;
+mod message;
 mod routes;
 mod scan;
 mod session;

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::scan::{Message, Scan};
+use super::message::Message;
+use super::scan::Scan;
 
 /// Longest field name that matters: `data`, `id`, `retry`, `event`.
 const FIELD_MAX: usize = 8;
@@ -39,7 +40,7 @@ impl Events {
         Self {
             field: Vec::new(),
             place: Place::Start,
-            scan: Scan::new(),
+            scan: Scan::default(),
             data: false,
             after_cr: false,
             resumable: false,
@@ -107,7 +108,7 @@ impl Events {
     }
 
     fn end_event(&mut self) {
-        self.scan = Scan::new();
+        self.scan = Scan::default();
         self.data = false;
     }
 }

@@ -15,7 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::scan::{Message, Scan};
+use super::message::Message;
+use super::scan::Scan;
 
 /// A body up to this size is read before it is sent.
 const AHEAD_MAX: usize = 64 * 1024;

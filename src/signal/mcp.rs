@@ -100,15 +100,16 @@ impl Mcp {
     pub(super) async fn call_modern(
         &mut self,
         method: &str,
-        mut params: Value,
+        params: Value,
     ) -> Result<Value, Fault> {
-        if let Some(params) = params.as_object_mut() {
-            let meta = json!({
-                "io.modelcontextprotocol/protocolVersion": MODERN,
-                "io.modelcontextprotocol/clientCapabilities": {},
-                "io.modelcontextprotocol/clientInfo": client_info(),
-            });
-            params.insert("_meta".to_owned(), meta);
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientInfo": client_info(),
+        });
+        let mut params = params;
+        if let Some(fields) = params.as_object_mut() {
+            fields.insert("_meta".to_owned(), meta);
         }
         let mut headers = HeaderMap::new();
         headers.insert("mcp-protocol-version", HeaderValue::from_static(MODERN));

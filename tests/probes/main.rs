@@ -1,6 +1,8 @@
 //! Probes against servers that answer well, badly, late, or not at all.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+mod fake;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,154 +12,14 @@ use std::time::Duration;
 use rollbackd::config::{Address, Probe, ProbeKind};
 use rollbackd::model::{Number, Release, Reply, Slot};
 use rollbackd::signal::Prober;
-use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 
-/// What a fake was asked.
-#[derive(Debug, Clone)]
-struct Asked {
-    verb: String,
-    head: String,
-    body: Value,
-}
-
-impl Asked {
-    fn method(&self) -> &str {
-        self.body["method"].as_str().unwrap_or_default()
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (have, value) = line.split_once(": ")?;
-            have.eq_ignore_ascii_case(name).then_some(value.trim())
-        })
-    }
-}
-
-/// How a fake answers: bytes, then for as long as they are wanted, more of the same end.
-struct Said {
-    bytes: Vec<u8>,
-    then: Then,
-}
-
-enum Then {
-    Close,
-    Hang,
-    Repeat(Vec<u8>),
-}
-
-impl Said {
-    fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), then: Then::Close }
-    }
-
-    fn then(self, then: Then) -> Self {
-        Self { then, ..self }
-    }
-
-    fn with(status: u16, headers: &str, body: &str) -> Self {
-        let length = body.len();
-        Self::raw(format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{headers}\r\n{body}"))
-    }
-
-    fn json(status: u16, headers: &str, body: &Value) -> Self {
-        Self::with(
-            status,
-            &format!("content-type: application/json\r\n{headers}"),
-            &body.to_string(),
-        )
-    }
-
-    fn events(events: &str) -> Self {
-        Self::raw(format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{events}"))
-    }
-
-    fn result(asked: &Asked, headers: &str, result: &Value) -> Self {
-        Self::json(
-            200,
-            headers,
-            &json!({"jsonrpc": "2.0", "id": asked.body["id"], "result": result}),
-        )
-    }
-
-    fn error(status: u16, asked: &Asked, code: i64, message: &str) -> Self {
-        let error = json!({"code": code, "message": message});
-        Self::json(status, "", &json!({"jsonrpc": "2.0", "id": asked.body["id"], "error": error}))
-    }
-}
-
-type Log = Arc<Mutex<Vec<Asked>>>;
-
-/// A fake on a port of its own.
-struct Fake {
-    address: Address,
-    log: Log,
-}
+use fake::{Asked, Fake, Log, Said, Then, legacy, modern, serve, welcome};
 
 impl Fake {
-    async fn start(answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap());
-        let (log, answer) = (Log::default(), Arc::new(answer));
-        let heard = Arc::clone(&log);
-        tokio::spawn(async move {
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(socket, Arc::clone(&heard), Arc::clone(&answer)));
-            }
-        });
-        Self { address, log }
-    }
-
-    fn methods(&self) -> Vec<String> {
-        self.log.lock().unwrap().iter().map(|asked| asked.method().to_owned()).collect()
-    }
-
-    fn deleted(&self) -> usize {
-        self.log.lock().unwrap().iter().filter(|asked| asked.verb == "DELETE").count()
-    }
-
     fn prober(&self, kind: ProbeKind) -> Prober {
         prober(kind, &self.address)
-    }
-}
-
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    mut socket: S,
-    log: Log,
-    answer: Arc<impl Fn(&Asked) -> Said>,
-) {
-    let mut heard = Vec::new();
-    let end = loop {
-        if let Some(end) = heard.windows(4).position(|four| four == b"\r\n\r\n") {
-            break end;
-        }
-        if socket.read_buf(&mut heard).await.unwrap_or(0) == 0 {
-            return;
-        }
-    };
-    let head = String::from_utf8_lossy(&heard[..end]).into_owned();
-    let verb = head.split(' ').next().unwrap_or_default().to_owned();
-    let mut asked = Asked { verb, head, body: Value::Null };
-    let length = asked.header("content-length").map_or(0, |length| length.parse().unwrap());
-    while heard.len() < end + 4 + length {
-        assert_ne!(socket.read_buf(&mut heard).await.unwrap(), 0);
-    }
-    asked.body = serde_json::from_slice(&heard[end + 4..]).unwrap_or_default();
-    log.lock().unwrap().push(asked.clone());
-    let said = answer(&asked);
-    let mut alive = socket.write_all(&said.bytes).await.is_ok();
-    match said.then {
-        Then::Close => {
-            let _ = socket.shutdown().await;
-        }
-        Then::Hang => tokio::time::sleep(Duration::from_secs(60)).await,
-        Then::Repeat(bytes) => {
-            while alive {
-                alive = socket.write_all(&bytes).await.is_ok();
-            }
-        }
     }
 }
 
@@ -184,71 +46,6 @@ fn wrong(reply: &Reply, part: &str) {
         matches!(reply, Reply::Wrong(what) if what.contains(part)),
         "{reply:?} without {part:?}"
     );
-}
-
-fn welcome(asked: &Asked) -> Value {
-    json!({
-        "protocolVersion": asked.body["params"]["protocolVersion"],
-        "capabilities": {"tools": {"listChanged": true}, "resources": {"subscribe": false}},
-        "serverInfo": {"name": "fake", "version": "1.2"},
-    })
-}
-
-/// A legacy server that gives out sessions `s1`, `s2`, ... and knows those that `knows` accepts.
-fn legacy(asked: &Asked, opened: &Mutex<u32>, knows: impl Fn(&str) -> bool, lost: u16) -> Said {
-    if asked.verb == "DELETE" {
-        return Said::with(200, "", "");
-    }
-    if asked.method() == "initialize" {
-        let mut opened = opened.lock().unwrap();
-        *opened += 1;
-        return Said::result(asked, &format!("mcp-session-id: s{opened}\r\n"), &welcome(asked));
-    }
-    match asked.header("mcp-session-id") {
-        None => Said::error(400, asked, -32000, "Bad Request: Server not initialized"),
-        Some(id) if !knows(id) && lost == 404 => Said::with(404, "", "gone"),
-        Some(id) if !knows(id) => Said::error(lost, asked, -32000, "No valid session ID provided"),
-        Some(_) => match asked.method() {
-            "notifications/initialized" => Said::with(202, "", ""),
-            "tools/list" => tools(asked),
-            _ => Said::error(200, asked, -32601, "Method not found"),
-        },
-    }
-}
-
-/// Three pages of tools, one a page.
-fn tools(asked: &Asked) -> Said {
-    let page = asked.body["params"]["cursor"].as_str().unwrap_or("1");
-    let mut result = json!({"tools": [{"name": format!("tool{page}")}]});
-    if page != "3" {
-        result["nextCursor"] = json!(if page == "1" { "2" } else { "3" });
-    }
-    Said::result(asked, "", &result)
-}
-
-fn modern(asked: &Asked) -> Said {
-    let meta = &asked.body["params"]["_meta"];
-    let said = asked.header("mcp-protocol-version");
-    if meta["io.modelcontextprotocol/protocolVersion"] != "2026-07-28"
-        || said != Some("2026-07-28")
-        || asked.header("mcp-method") != Some(asked.method())
-        || !meta["io.modelcontextprotocol/clientCapabilities"].is_object()
-    {
-        return Said::error(400, asked, -32022, "Unsupported protocol version");
-    }
-    match asked.method() {
-        "server/discover" => {
-            let meta =
-                json!({"io.modelcontextprotocol/serverInfo": {"name": "new", "version": "3"}});
-            let result = json!({
-                "resultType": "complete", "supportedVersions": ["2026-07-28"],
-                "capabilities": {"tools": {}}, "_meta": meta,
-            });
-            Said::result(asked, "", &result)
-        }
-        "tools/list" => tools(asked),
-        _ => Said::error(404, asked, -32601, "Method not found"),
-    }
 }
 
 #[tokio::test]

@@ -1,0 +1,49 @@
+//! What the proxy needs to know of a JSON-RPC message.
+
+/// The parts of one JSON-RPC message that the proxy needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Message {
+    /// The id as written, quotes included: `7` or `"a"`. `None` for a notification.
+    pub id: Option<Box<str>>,
+    /// The method, of a request or notification.
+    pub method: Option<Box<str>>,
+    /// `params.name` or `params.uri`: the tool, prompt or resource.
+    pub name: Option<Box<str>>,
+    /// `params.protocolVersion`, or `result.protocolVersion`.
+    pub protocol: Option<Box<str>>,
+    /// Whether it has a `result`.
+    pub result: bool,
+    /// Whether it has an `error`.
+    pub error: bool,
+    /// `error.code`.
+    pub code: Option<i64>,
+    /// `result.isError` is true.
+    pub is_error: bool,
+    /// `result.resultType` is `input_required`.
+    pub input_required: bool,
+}
+
+impl Message {
+    /// Whether it answers a request.
+    pub(super) fn is_answer(&self) -> bool {
+        self.result || self.error
+    }
+}
+
+/// Whether two ids are the same value, however their text is escaped.
+pub(super) fn same_id(a: &str, b: &str) -> bool {
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    a == b || ((a.contains('\\') || b.contains('\\')) && parse(a) == parse(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_compared_by_value() {
+        assert!(same_id(r#""a""#, r#""a""#) && same_id("7", "7"));
+        assert!(same_id(r#""\u0061""#, r#""a""#));
+        assert!(!same_id(r#""7""#, "7"));
+    }
+}
