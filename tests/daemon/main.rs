@@ -9,6 +9,10 @@
 
 mod support;
 
+mod crash;
 mod deploy;
+mod disk;
 mod guards;
+mod idle;
 mod start;
+mod warm;
