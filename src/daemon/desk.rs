@@ -130,7 +130,10 @@ async fn timeline(
         last = (entry.deploy, entry.seq);
         replies.send(&Response::Entry(Box::new(entry))).await?;
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         match coming.recv().await {
             Ok(entry) if last < (entry.deploy, entry.seq) => {
                 if deploy.is_some_and(|deploy| deploy < entry.deploy) {
@@ -139,11 +142,14 @@ async fn timeline(
                 last = (entry.deploy, entry.seq);
                 replies.send(&Response::Entry(Box::new(Entry::clone(&entry)))).await?;
             }
-            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => (),
+            Ok(_) => (),
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                let because = "too slow, lines were missed; follow again".to_owned();
+                return replies.send(&refusal(Code::Failed, because)).await;
+            }
             Err(broadcast::error::RecvError::Closed) => return Ok(()),
         }
     }
-    Ok(())
 }
 
 async fn command(
