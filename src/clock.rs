@@ -30,3 +30,26 @@ impl Clock {
         format!("{:.6}", jiff::Timestamp::now())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_never_starts_before_what_was_recorded() {
+        // The wall was set back by an hour while the daemon was down.
+        let recorded = Clock::start(Moment(0)).now() + Duration::from_hours(1);
+        let clock = Clock::start(recorded);
+        let (first, second) = (clock.now(), clock.now());
+        assert!(recorded <= first && first <= second, "{recorded} {first} {second}");
+        assert!(first.since(recorded) < Duration::from_secs(10), "it goes on from there");
+    }
+
+    #[test]
+    fn a_clock_starts_at_the_wall_when_nothing_later_was_recorded() {
+        let clock = Clock::start(Moment(1));
+        assert!(Moment(0) + Duration::from_hours(24 * 365 * 50) < clock.now());
+    }
+}

@@ -142,7 +142,11 @@ async fn timeline(
                 last = (entry.deploy, entry.seq);
                 replies.send(&Response::Entry(Box::new(Entry::clone(&entry)))).await?;
             }
-            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => (),
+            Ok(_) => (),
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                let because = "too slow, lines were missed; follow again".to_owned();
+                return replies.send(&refusal(Code::Failed, because)).await;
+            }
             Err(broadcast::error::RecvError::Closed) => return Ok(()),
         }
     }

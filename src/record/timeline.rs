@@ -22,7 +22,13 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub struct Timeline {
     dir: PathBuf,
     service: String,
-    file: Option<File>,
+    sheet: Option<Sheet>,
+}
+
+/// The file of the newest deploy.
+#[derive(Debug)]
+struct Sheet {
+    file: File,
     length: u64,
     deploy: Number,
     seq: u64,
@@ -39,15 +45,7 @@ impl Timeline {
     /// # Errors
     /// When a file can not be read, or a line other than the last one makes no sense.
     pub fn open(dir: &Path, service: &str) -> Result<(Self, Vec<Entry>, Torn), StateError> {
-        let mut timeline = Self {
-            dir: dir.to_owned(),
-            service: service.to_owned(),
-            file: None,
-            length: 0,
-            deploy: Number(0),
-            seq: 0,
-            begun: Moment(0),
-        };
+        let mut timeline = Self { dir: dir.to_owned(), service: service.to_owned(), sheet: None };
         let mut torn_sum = 0;
         // A power cut can leave a newest file without a single whole line: then nothing followed
         // from it, and the one before holds the state.
@@ -55,9 +53,9 @@ impl Timeline {
             let (entries, good, torn) = load(&path)?;
             torn_sum += torn;
             let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
-            (timeline.begun, timeline.seq) = (first.moment, last.seq);
-            (timeline.deploy, timeline.length) = (number, good);
-            timeline.file = Some(reopen(&path, good, torn)?);
+            let (begun, seq) = (first.moment, last.seq);
+            let file = reopen(&path, good, torn)?;
+            timeline.sheet = Some(Sheet { file, length: good, deploy: number, seq, begun });
             return Ok((timeline, entries, Torn(torn_sum)));
         }
         Ok((timeline, Vec::new(), Torn(torn_sum)))
@@ -75,47 +73,43 @@ impl Timeline {
         fact: Fact,
         then: Vec<String>,
     ) -> io::Result<Entry> {
-        if let Fact::Deployed { release, .. } = &fact {
-            self.begin(release.number, now)?;
-        } else if self.file.is_none() {
-            self.begin(self.deploy, now)?;
-        }
+        let mut new = match (&fact, &self.sheet) {
+            (Fact::Deployed { release, .. }, _) => Some(self.begin(release.number, now)?),
+            (_, None) => Some(self.begin(Number(0), now)?),
+            (_, Some(_)) => None,
+        };
+        let sheet = new.as_mut().or(self.sheet.as_mut()).ok_or(io::ErrorKind::NotFound)?;
         let entry = Entry {
-            seq: self.seq + 1,
+            seq: sheet.seq + 1,
             at: wall,
             moment: now,
-            ms: u64::try_from(now.since(self.begun).as_millis()).unwrap_or(u64::MAX),
+            ms: u64::try_from(now.since(sheet.begun).as_millis()).unwrap_or(u64::MAX),
             service: self.service.clone(),
-            deploy: self.deploy,
+            deploy: sheet.deploy,
             because,
             fact,
             then,
         };
-        let mut line = serde_json::to_vec(&entry)?;
-        line.push(b'\n');
-        let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        let written = file.write_all(&line).and_then(|()| file.sync_data());
-        if let Err(error) = written {
-            // Half a line would be read as torn, but only at the end of the file.
-            let _ =
-                file.set_len(self.length).and_then(|()| file.seek(SeekFrom::Start(self.length)));
-            return Err(error);
+        let written = sheet.write(&entry);
+        match new {
+            Some(new) if written.is_ok() => {
+                self.sheet = Some(new);
+                self.prune();
+            }
+            // A deploy that was not written down has not begun: the file before it holds the state.
+            Some(new) => _ = fs::remove_file(path(&self.dir, new.deploy)),
+            None => (),
         }
-        self.length += u64::try_from(line.len()).unwrap_or(0);
-        self.seq += 1;
-        Ok(entry)
+        written.map(|()| entry)
     }
 
-    fn begin(&mut self, deploy: Number, now: Moment) -> io::Result<()> {
+    fn begin(&self, deploy: Number, now: Moment) -> io::Result<Sheet> {
         let path = path(&self.dir, deploy);
         let options =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).to_owned();
         let file = options.open(path)?;
         File::open(&self.dir)?.sync_all()?;
-        (self.file, self.length, self.seq) = (Some(file), 0, 0);
-        (self.deploy, self.begun) = (deploy, now);
-        self.prune();
-        Ok(())
+        Ok(Sheet { file, length: 0, deploy, seq: 0, begun: now })
     }
 
     /// Lets the oldest files go. One that can not be removed does no harm.
@@ -125,6 +119,23 @@ impl Timeline {
         for (_, path) in files.into_iter().take(over) {
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+impl Sheet {
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        let mut line = serde_json::to_vec(entry)?;
+        line.push(b'\n');
+        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // Half a line would be read as torn, but only at the end of the file.
+            let back = SeekFrom::Start(self.length);
+            let _ = self.file.set_len(self.length).and_then(|()| self.file.seek(back));
+            return Err(error);
+        }
+        self.length += u64::try_from(line.len()).unwrap_or(0);
+        self.seq += 1;
+        Ok(())
     }
 }
 
@@ -274,6 +285,23 @@ mod tests {
         fs::write(path(dir.path(), Number(2)), b"{\"seq\":1,").unwrap();
         let (_, entries, torn) = Timeline::open(dir.path(), "weather").unwrap();
         assert_eq!((entries.len(), torn), (1, Torn(9)));
+    }
+
+    #[test]
+    fn a_deploy_that_could_not_be_written_down_leaves_the_one_before_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), [deployed(1)]);
+        let (mut timeline, _, _) = Timeline::open(dir.path(), "weather").unwrap();
+        std::os::unix::fs::symlink("/dev/full", path(dir.path(), Number(2))).unwrap();
+        let mut append = |fact| {
+            let (wall, why) = ("wall".to_owned(), "why".to_owned());
+            timeline.append(Moment(2_000), wall, why, fact, Vec::new())
+        };
+        append(deployed(2)).unwrap_err();
+        append(Fact::Noted).unwrap();
+        let (_, entries, _) = Timeline::open(dir.path(), "weather").unwrap();
+        let facts: Vec<_> = entries.iter().map(|it| (it.deploy, it.seq, &it.fact)).collect();
+        assert_eq!(facts, [(Number(1), 1, &deployed(1)), (Number(1), 2, &Fact::Noted)]);
     }
 
     #[test]

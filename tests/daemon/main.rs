@@ -4,11 +4,18 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test may panic"
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may panic, and tell what it saw"
 )]
 
 mod support;
 
+mod crash;
 mod deploy;
+mod disk;
 mod guards;
+mod idle;
+mod life;
 mod start;
+mod warm;

@@ -1,0 +1,147 @@
+//! The daemon is killed at any moment of a deploy that goes wrong, and finishes it when it is back.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::time::Duration;
+
+use rollbackd::model::Fact;
+
+use crate::support::{Host, Load, SERVICE, ask, pause, soon};
+
+/// Deaths in each of the four tests.
+const DEATHS: u32 = 6;
+/// When the new release goes wrong, and how long a deploy with its rollback takes at most.
+const WRONG_MS: u64 = 1_200;
+const WHOLE_MS: u64 = 4_200;
+
+/// Random numbers that a seed replays.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+fn dies(seed: u64, fault: &str) {
+    let mut dice = Dice(seed);
+    let mut host = Host::with_v1("");
+    let first = host.process(1);
+    for round in 0..DEATHS {
+        let version = format!("v{}", round + 2);
+        let load = Load::start(host.listen);
+        let deploy = host.begin_bad(&version, fault, WRONG_MS, &["--wait"]);
+        let mut wait = dice.below(WHOLE_MS);
+        // Some die again while they take up the thread.
+        for _ in 0..=dice.below(3) {
+            println!("seed {seed} {fault} round {round}: killed {wait} ms on");
+            pause(Duration::from_millis(wait));
+            host.kill();
+            one_process_each(&host);
+            host.start();
+            wait = dice.below(900);
+        }
+        deploy.done();
+        soon("v1 has the traffic and rests", || {
+            one_process_each(&host);
+            let status = host.status();
+            status["active"] == "v1" && status["phase"] == "steady" && status["warm"].is_null()
+        });
+        load.stop();
+        soon("the bad release is gone", || host.running().len() == 1);
+        assert_eq!(host.process(1), first, "v1 was adopted, not started again");
+        for _ in 0..5 {
+            assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+        }
+        let newest = u32::try_from(host.status()["deploy"].as_u64().unwrap()).unwrap();
+        timeline_is_whole(&host, newest);
+    }
+}
+
+fn one_process_each(host: &Host) {
+    let mut slots: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for it in host.running() {
+        slots.entry(it.slot).or_default().push(it.number);
+    }
+    assert!(slots.values().all(|numbers| numbers.len() == 1), "more than one: {slots:?}");
+}
+
+fn timeline_is_whole(host: &Host, deploy: u32) {
+    let entries = host.entries(deploy);
+    let kinds = host.kinds(deploy);
+    let seq: Vec<_> = entries.iter().map(|entry| entry.seq).collect();
+    let gapless: Vec<_> = (1..).take(seq.len()).collect();
+    assert_eq!(seq, gapless, "{kinds:?}");
+    assert!(entries.is_sorted_by_key(|entry| entry.moment), "{entries:#?}");
+    assert_eq!(kinds[0], "deployed");
+    let once = |kind: &str| kinds.iter().filter(|it| **it == kind).count() <= 1;
+    for kind in ["ready", "detected", "decided", "recovered", "failed"] {
+        assert!(once(kind), "{kind} twice in {kinds:?}");
+    }
+    let end = kinds.iter().rev().find(|kind| !matches!(**kind, "restored" | "noted")).unwrap();
+    let ends: &[&str] = if deploy == 1 { &["accepted"] } else { &["recovered", "failed"] };
+    assert!(ends.contains(end), "{kinds:?}");
+    if let Some(at) = kinds.iter().position(|kind| *kind == "decided") {
+        assert!(kinds[at..].contains(&"switched"), "{kinds:?}");
+    }
+}
+
+#[test]
+fn killed_at_any_moment_of_a_total_failure() {
+    dies(1, "total");
+}
+
+#[test]
+fn killed_at_any_other_moment_of_a_total_failure() {
+    dies(2, "total");
+}
+
+#[test]
+fn killed_at_any_moment_of_a_crash_loop() {
+    dies(3, "crash-loop");
+}
+
+#[test]
+fn killed_at_any_moment_of_many_errors() {
+    dies(4, "errors=60%");
+}
+
+#[test]
+fn a_torn_last_line_is_cut_off_and_said() {
+    let mut host = Host::with_v1("");
+    host.deploy("v2", &[]).expect(0);
+    host.wait_for_phase("baking");
+    host.kill();
+    let before = host.entries(2);
+    let path = host.state().join(SERVICE).join("000002.jsonl");
+    let torn = br#"{"seq":4,"at":"2026-01-01T00:00"#;
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(torn).unwrap();
+    host.verb(&["timeline", SERVICE]).expect(0).says(&["v2 has the traffic"]);
+    host.start();
+    host.wait_for_phase("baking");
+    soon("v2 answers again", || ask(host.listen) == Ok("v2".to_owned()));
+    let after = host.entries(2);
+    assert_eq!(after[..before.len()], before[..]);
+    let restored = &after[before.len()];
+    assert_eq!(restored.fact, Fact::Restored { torn: torn.len() as u64 });
+    let said = format!("an incomplete last line of {} bytes was cut off", torn.len());
+    assert!(restored.because.contains(&said), "{}", restored.because);
+    assert_eq!(restored.seq, before.last().unwrap().seq + 1);
+}
+
+#[test]
+fn a_first_deploy_of_which_only_half_a_line_was_written_is_said_too() {
+    let mut host = Host::new("");
+    host.start();
+    host.kill();
+    let path = host.state().join(SERVICE).join("000001.jsonl");
+    std::fs::write(&path, br#"{"seq":1,"#).unwrap();
+    host.start();
+    assert_eq!(host.phase(), "empty");
+    host.deploy("v1", &["--wait"]).expect(0);
+    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    assert!(host.log().contains("an incomplete last line of 9 bytes was cut off"));
+}
