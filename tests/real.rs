@@ -26,14 +26,13 @@ const NEW: &str = "everything-new";
 const OLD_SLOW: &str = "longRunningOperation";
 const NEW_SLOW: &str = "trigger-long-running-operation";
 
-/// Shorter than usual, so that nobody waits for long; all that is judged by is as usual.
+/// Shorter than usual, so that nobody waits for long. What is judged by is as usual.
 const SETTINGS: &str = r#"
-    drain_timeout = "8s"
+    drain_timeout = "10s"
     stop_timeout = "2s"
-    probe = { every = "500ms", timeout = "1s" }
 "#;
 /// From a release that stops to answer until the previous one has the traffic.
-const WITHIN: Duration = Duration::from_secs(10);
+const WITHIN: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn sessions_outlive_a_deploy_and_a_rollback_by_hand() {
@@ -77,7 +76,7 @@ async fn bring_the_second(stage: &Stage, clients: &mut Clients) {
 
 /// C meets the previous release at once; B may finish, then has to connect again.
 async fn go_back_by_hand(stage: &Stage, clients: &mut Clients) {
-    clients.begin("B", NEW_SLOW, 5).await;
+    clients.begin("B", NEW_SLOW, 7).await;
     let reason = ["rollback", SERVICE, "--no-wait", "--because", "the tools went by other names"];
     let said = stage.verb(&reason).await;
     assert_eq!(said.code, 0, "{said:?}");
@@ -90,6 +89,8 @@ async fn go_back_by_hand(stage: &Stage, clients: &mut Clients) {
     assert!(clients.finish("B").await.unwrap().to_string().contains("completed"));
     stage.until_it_says("phase", "steady").await;
 
+    let status = stage.status().await;
+    assert!(status["quarantine"][0].as_str().unwrap().starts_with("v2"), "{status}");
     assert_eq!(clients.echo("B").await.unwrap_err().code, 404);
     clients.connect("B").await;
     assert!(offers(clients, "B", OLD_SLOW).await);
@@ -150,6 +151,8 @@ async fn a_release_that_keeps_dying_is_put_back() {
     };
     let (said, ()) = tokio::join!(stage.deploy("v2", NEW, &["--wait"]), trouble);
     assert_eq!(said.code, 3, "{said:?}");
+    let told = stage.verb(&["timeline", SERVICE]).await;
+    assert!(told.out.contains("v2 is down: crash loop"), "{told:?}");
     assert_eq!(stage.strike().await, Some(0));
 }
 

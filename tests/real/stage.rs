@@ -163,7 +163,10 @@ impl Drop for Stage {
         }
         if std::thread::panicking() {
             let log = fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
-            println!("the daemon said:\n{log}");
+            println!("the daemon said:");
+            log.lines()
+                .filter(|line| !line.contains(" POST request "))
+                .for_each(|line| println!("{line}"));
         }
     }
 }
