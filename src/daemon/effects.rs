@@ -22,8 +22,9 @@ impl Keeper {
                 }
             }
             Effect::Route(release) => {
-                self.proxy.route(release.number);
-                self.queue.push_back(Event::Routed(ticket));
+                if self.proxy.route(release.number) {
+                    self.queue.push_back(Event::Routed(ticket));
+                }
             }
             Effect::Drain(release, until) => {
                 let patience = until.since(self.clock.now());

@@ -28,7 +28,7 @@ pub(super) enum Input {
 
 /// Why a command came to nothing.
 #[derive(Debug)]
-pub enum Untaken {
+pub(super) enum Untaken {
     /// It does not fit.
     Refused(Refusal),
     /// It could not be written down.

@@ -99,9 +99,11 @@ impl Proxy {
         }
     }
 
-    /// Gives new sessions and stateless requests to a release. The next request meets it.
-    pub fn route(&self, number: Number) {
+    /// Gives new sessions and stateless requests to a release. The next request meets it. False,
+    /// and nothing changed, when the release is not reachable.
+    pub fn route(&self, number: Number) -> bool {
         self.front.routes.rcu(|routes| routes.to(number));
+        self.front.routes.load().active().is_some_and(|active| active.number == number)
     }
 
     /// Waits until a release has nothing open and no session, at most `patience`; then cuts it.
