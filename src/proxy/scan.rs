@@ -139,6 +139,11 @@ impl Scan {
         }
     }
 
+    /// Whether the messages come in an array.
+    pub(super) fn is_batch(&self) -> bool {
+        self.batch
+    }
+
     /// Whether what was read is one whole message or batch.
     #[cfg(test)]
     fn complete(&self) -> bool {
@@ -292,10 +297,13 @@ impl Scan {
         let text = if self.overlong { None } else { std::str::from_utf8(&self.text).ok() };
         let message = &mut self.message;
         match (self.target, text) {
-            (Target::Id, Some(text)) if quoted => {
-                message.id = Some(format!("\"{text}\"").into_boxed_str());
+            (Target::Id, Some(text)) => {
+                let id = if quoted { format!("\"{text}\"") } else { text.to_owned() };
+                // Our own answers repeat the id: what is no JSON would break them.
+                let good =
+                    id != "null" && serde_json::from_str::<serde::de::IgnoredAny>(&id).is_ok();
+                message.id = good.then(|| id.into_boxed_str());
             }
-            (Target::Id, Some(text)) if text != "null" => message.id = Some(text.into()),
             (Target::Method, Some(text)) => message.method = Some(text.into()),
             (Target::Name, Some(text)) => message.name = Some(text.into()),
             (Target::Protocol, Some(text)) => message.protocol = Some(text.into()),
