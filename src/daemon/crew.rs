@@ -111,7 +111,13 @@ impl Crew {
     }
 
     /// Asks a release once, now.
-    pub(super) fn probe(&mut self, ticket: Ticket, service: &Service, release: &Release, at: &Address) {
+    pub(super) fn probe(
+        &mut self,
+        ticket: Ticket,
+        service: &Service,
+        release: &Release,
+        at: &Address,
+    ) {
         let mut prober = Prober::new(&service.probe, &service.path, at, release);
         let outbox = self.outbox.clone();
         self.ask(async move {
