@@ -63,6 +63,7 @@ struct Read {
 /// # Errors
 /// When something it needs is not to be had: the state folder, an address, the control socket.
 pub async fn run(settings: Settings, path: &Path) -> Result<(), StartError> {
+    raise_limits();
     let state = State::open(&settings.state_dir)?;
     let key = state.key()?;
     let mut read = Vec::new();
@@ -89,6 +90,17 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), StartError> {
     }
     tracing::info!(services = handles.len(), "ready");
     serve(control, Arc::new(handles), settings, path).await
+}
+
+/// Each connection takes an open file; the usual soft limit of 1,024 is for programs that use
+/// `select`. Where it can not be raised, fewer connections are served.
+fn raise_limits() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, files) {
+        tracing::warn!(%error, "failed to raise the limit of open files");
+    }
 }
 
 fn read_back(state: &State, service: &Service) -> Result<Read, StateError> {

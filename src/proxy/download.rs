@@ -18,12 +18,16 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use crate::model::Class;
 
 use super::answer::{self, Cause};
+use super::classify;
 use super::exchange::{Exchange, Kind};
 use super::scan::Scan;
 use super::sse::{self, Events};
 
 /// How long a client should wait before it opens its stream again.
 const RETRY_MS: u32 = 1_000;
+
+/// Bytes of a JSON answer that may still come after its release was left.
+const AFTER_CUT_MAX: usize = 1024 * 1024;
 
 /// The body of an answer to a client.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ pub(super) struct Download {
     reader: Reader,
     status: StatusCode,
     exchange: Exchange,
+    since_cut: usize,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -66,7 +71,7 @@ impl Download {
         exchange: Exchange,
     ) -> Self {
         let cut = Box::pin(exchange.upstream.cut.clone().cancelled_owned());
-        Self { ready, body: Some(body), reader, status, exchange, cut }
+        Self { ready, body: Some(body), reader, status, exchange, since_cut: 0, cut }
     }
 
     fn read(&mut self, data: &Bytes) {
@@ -114,7 +119,10 @@ impl Download {
         let unanswered = !self.exchange.open_ids().is_empty();
         match &self.reader {
             // A stream of 2025-11-25 may end early: the client takes it up again by its event id.
-            Reader::Events(events) if events.resumable() => self.exchange.end(Class::Neutral),
+            // One that breaks off has lost its release, and whatever it remembered.
+            Reader::Events(events) if events.resumable() && error.is_none() => {
+                self.exchange.end(Class::Neutral);
+            }
             Reader::Events(events) if unanswered && self.exchange.kind() == Kind::Call => {
                 if !events.between() {
                     self.ready.push_back(Bytes::from_static(b"\n\n"));
@@ -124,7 +132,8 @@ impl Download {
             }
             Reader::Events(_) => self.exchange.end(Class::Ok),
             Reader::Json(_) => self.exchange.end(Class::ServerFault),
-            Reader::Nothing => (),
+            Reader::Nothing if error.is_some() => self.exchange.end(Class::ServerFault),
+            Reader::Nothing => self.exchange.end(classify::status(self.status)),
         }
         match (error, &self.reader) {
             (Some(error), Reader::Json(_) | Reader::Nothing) => Err(io::Error::other(error)),
@@ -181,14 +190,17 @@ impl Download {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
             let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
-            // A stream that never pauses has to be left too; other answers may finish what is there.
-            let leave = matches!(self.reader, Reader::Events(_))
-                && self.exchange.upstream.cut.is_cancelled();
+            // A stream that never pauses has to be left too; other answers may finish what is on
+            // its way, but not go on for ever.
+            let left = self.exchange.upstream.cut.is_cancelled();
+            let leave = left
+                && (matches!(self.reader, Reader::Events(_)) || self.since_cut > AFTER_CUT_MAX);
             let next = if leave { Poll::Pending } else { Pin::new(body).poll_frame(cx) };
             let over = match next {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Some(data) = frame.data_ref() {
                         let data = data.clone();
+                        self.since_cut += if left { data.len() } else { 0 };
                         self.read(&data);
                     }
                     return Poll::Ready(Some(Ok(frame)));

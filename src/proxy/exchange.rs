@@ -18,7 +18,7 @@ use super::classify;
 use super::message::{Message, same_id};
 use super::session::Session;
 use super::tally::Cells;
-use super::upload::Asked;
+use super::upload::{Asked, Flaw, Upload};
 use super::upstream::Upstream;
 
 /// An exchange between a client and a release.
@@ -28,6 +28,8 @@ pub(super) struct Exchange {
     pub upstream: Arc<Upstream>,
     /// The session it belongs to.
     pub session: Option<Arc<Session>>,
+    /// What the client still sends, as long as it saw nothing of an answer.
+    pub upload: Option<Upload>,
     kind: Kind,
     asked: Asked,
     seen: usize,
@@ -84,6 +86,7 @@ impl Exchange {
         Self {
             upstream,
             session: None,
+            upload: None,
             kind,
             asked,
             seen: 0,
@@ -106,6 +109,17 @@ impl Exchange {
     pub(super) fn open_ids(&mut self) -> Vec<&str> {
         self.absorb();
         self.open.iter().map(|open| &*open.id).collect()
+    }
+
+    /// Ids of all requests, and whether they came in an array: for an answer in place of one of
+    /// which the client has seen nothing yet.
+    pub(super) fn all_ids(&self) -> (Vec<Box<str>>, bool) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).ids()
+    }
+
+    /// Why the client's body could not be passed on, if so.
+    pub(super) fn flaw(&self) -> Option<Flaw> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).flaw
     }
 
     /// A message came from the release; it settles the request whose id it carries.
@@ -162,7 +176,8 @@ impl Exchange {
                     .for_each(|open| self.upstream.tally.count(Some(&open.call), fault));
                 self.alarm = None;
             } else {
-                alarm_at(&mut self.alarm, self.started + self.deadline);
+                let slow = self.slow.filter(|_| !self.late).unwrap_or(self.deadline);
+                alarm_at(&mut self.alarm, self.started + slow.min(self.deadline));
             }
         }
     }
@@ -180,14 +195,17 @@ impl Exchange {
     /// Takes over the requests that were found in the body since the last time.
     fn absorb(&mut self) {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        for message in asked.get(self.seen..).unwrap_or_default() {
+        // The release can not answer before it has the whole request.
+        let given = if asked.owed { Some(Instant::now()) } else { asked.paid };
+        self.started = given.map_or(self.started, |given| self.started.max(given));
+        for message in asked.messages.get(self.seen..).unwrap_or_default() {
             if let (Some(id), Some(method)) = (&message.id, &message.method) {
                 let name = message.name.as_deref().unwrap_or_default();
                 let call = self.upstream.tally.call(method, name);
                 self.open.push(Open { id: id.clone(), call });
             }
         }
-        self.seen = asked.len();
+        self.seen = asked.messages.len();
     }
 }
 

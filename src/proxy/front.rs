@@ -8,7 +8,6 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, response};
-use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
@@ -19,6 +18,7 @@ use crate::model::Class;
 use super::answer::{self, Cause};
 use super::download::{Answer, Download, Reader};
 use super::exchange::{Exchange, Kind};
+use super::message::Message;
 use super::routes::Routes;
 use super::scan::Scan;
 use super::session::{Claim, Session, Sessions};
@@ -79,26 +79,25 @@ impl Front {
         let (mut head, body) = request.into_parts();
         let upload = match Upload::read(body, service.limits.body).await {
             Ok(upload) => upload,
-            Err(Flaw::TooLarge) => {
-                return answer::plain(StatusCode::PAYLOAD_TOO_LARGE, Flaw::TooLarge.text());
-            }
-            Err(flaw) => return answer::plain(StatusCode::REQUEST_TIMEOUT, flaw.text()),
+            Err(flaw) => return answer::plain(flaw.status(), flaw.text()),
         };
         let asked = upload.asked();
-        let (ids, listen) = {
+        let listen = {
             let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-            let ids: Vec<_> =
-                asked.iter().filter_map(|it| it.method.as_ref().and(it.id.clone())).collect();
-            let method = asked.first().and_then(|message| message.method.as_deref());
-            (ids, method == Some("subscriptions/listen"))
+            let method = asked.messages.first().and_then(|message| message.method.as_deref());
+            method == Some("subscriptions/listen")
         };
-        let ids: Vec<_> = ids.iter().map(AsRef::as_ref).collect();
         let kind = if listen { Kind::Listen } else { Kind::Call };
         let routed = match self.route(&head) {
             Ok(routed) => routed,
-            Err(Unrouted::SessionOver) => return answer::session_over(ids.first().copied()),
-            Err(Unrouted::NoRelease) => {
-                return answer::errors(&ids, ids.len() > 1, Cause::NoRelease);
+            Err(unrouted) => {
+                upload.finish().await;
+                let (ids, batch) = asked.lock().unwrap_or_else(PoisonError::into_inner).ids();
+                let ids: Vec<_> = ids.iter().map(AsRef::as_ref).collect();
+                return match unrouted {
+                    Unrouted::SessionOver => answer::session_over(ids.first().copied()),
+                    Unrouted::NoRelease => answer::errors(&ids, batch, Cause::NoRelease),
+                };
             }
         };
         let limits = &service.limits;
@@ -107,15 +106,16 @@ impl Front {
         exchange.session = routed.session.as_ref().and_then(|(_, session)| session.clone());
         let client_session = head.headers.get(headers::SESSION).cloned();
         self.address(&mut head, &routed, peer);
+        exchange.upload = Some(upload.clone());
         let sending = routed.upstream.client.request(Request::from_parts(head, upload));
         match until_left(&mut exchange, sending).await {
-            Some(Ok(response)) => {
+            Some(Ok(response)) if !response.status().is_informational() => {
                 let (head, body) = response.into_parts();
                 let head = self.rename(head, &routed, client_session, &mut exchange);
                 pass(head, body, exchange).await
             }
-            Some(Err(_)) => fail(exchange, Cause::Upstream),
-            None => fail(exchange, Cause::Rollback),
+            Some(_) => fail(exchange, Cause::Upstream).await,
+            None => fail(exchange, Cause::Rollback).await,
         }
     }
 
@@ -136,21 +136,20 @@ impl Front {
         };
         let limits = &service.limits;
         let upstream = Arc::clone(&routed.upstream);
-        let asked = Upload::empty().asked();
+        let upload = match Upload::plain(body, limits.body) {
+            Ok(upload) => upload,
+            Err(flaw) => return answer::plain(flaw.status(), flaw.text()),
+        };
+        let asked = upload.asked();
         let mut exchange = Exchange::new(upstream, kind, asked, None, limits.deadline);
         exchange.session = routed.session.as_ref().and_then(|(_, session)| session.clone());
         let client_session = head.headers.get(headers::SESSION).cloned();
         let ends_session = endpoint && head.method == Method::DELETE;
         self.address(&mut head, &routed, peer);
-        let upload =
-            if body.is_end_stream() { Upload::empty() } else { Upload::plain(body, limits.body) };
         let sending = routed.upstream.client.request(Request::from_parts(head, upload));
         let (head, body) = match until_left(&mut exchange, sending).await {
-            Some(Ok(response)) => response.into_parts(),
-            Some(Err(_)) => {
-                exchange.plain(Class::ServerFault);
-                return answer::errors(&[], false, Cause::Upstream);
-            }
+            Some(Ok(response)) if !response.status().is_informational() => response.into_parts(),
+            Some(_) => return fail(exchange, Cause::Upstream).await,
             None => return answer::plain(StatusCode::BAD_GATEWAY, "the release was left"),
         };
         if let Some((claim, _)) = routed.session.as_ref().filter(|_| ends_session) {
@@ -159,10 +158,14 @@ impl Front {
         // Servers without a stream of their own say 405 to each client that asks; that is no fault.
         let neutral = kind == Kind::Stream && head.status == StatusCode::METHOD_NOT_ALLOWED;
         exchange.plain(if neutral { Class::Neutral } else { classify::status(head.status) });
-        let head = self.rename(head, &routed, client_session, &mut exchange);
-        let events =
-            head.headers.get(header::CONTENT_TYPE).is_some() && headers::is_events(&head.headers);
-        let reader = if events { Reader::Events(Events::new()) } else { Reader::Nothing };
+        let mut head = self.rename(head, &routed, client_session, &mut exchange);
+        let readable = headers::is_events(&head.headers) && !headers::is_encoded(&head.headers);
+        let reader = if kind == Kind::Stream && readable {
+            head.headers.remove(header::CONTENT_LENGTH);
+            Reader::Events(Events::new())
+        } else {
+            Reader::Nothing
+        };
         passing(head, VecDeque::new(), body, reader, exchange)
     }
 
@@ -187,7 +190,12 @@ impl Front {
     /// Makes a client's head one for the release.
     fn address(&self, head: &mut http::request::Parts, routed: &Routed, peer: IpAddr) {
         let named = head.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
-        let host = head.headers.get(header::HOST).cloned().or(named);
+        // The name that was checked: that of the target where there is one.
+        let host = named.or_else(|| head.headers.get(header::HOST).cloned());
+        if head.uri.path() == self.service.load().path {
+            // What the release compresses can not be read on its way, nor be added to.
+            head.headers.remove(header::ACCEPT_ENCODING);
+        }
         headers::strip(&mut head.headers);
         headers::forward(&mut head.headers, peer, host);
         let authority = &routed.upstream.authority;
@@ -217,6 +225,8 @@ impl Front {
         exchange: &mut Exchange,
     ) -> response::Parts {
         headers::strip(&mut head.headers);
+        // Not the release's version: the client was promised nothing less than 1.1.
+        head.version = Version::HTTP_11;
         let backend_id = head.headers.remove(headers::SESSION);
         let Some(backend_id) = backend_id.as_ref().and_then(|id| id.to_str().ok()) else {
             return head;
@@ -261,37 +271,55 @@ async fn until_left<T>(exchange: &mut Exchange, work: impl Future<Output = T>) -
 }
 
 /// Passes the answer to a POST on, as it comes.
-async fn pass(head: response::Parts, body: Incoming, mut exchange: Exchange) -> Response<Answer> {
+async fn pass(
+    mut head: response::Parts,
+    body: Incoming,
+    mut exchange: Exchange,
+) -> Response<Answer> {
+    if headers::is_encoded(&head.headers) {
+        return passing(head, VecDeque::new(), body, Reader::Nothing, exchange);
+    }
     if headers::is_events(&head.headers) {
+        // The proxy may have to add to them.
+        head.headers.remove(header::CONTENT_LENGTH);
         return passing(head, VecDeque::new(), body, Reader::Events(Events::new()), exchange);
     }
     let (mut scan, mut ready, mut size) = (Scan::default(), VecDeque::new(), 0);
+    // They count when they are on their way: until then the answer may still be one of ours.
+    let mut answers = Vec::new();
     let mut body = body;
     while size < ANSWER_AHEAD_MAX {
         match until_left(&mut exchange, body.frame()).await {
-            None => return fail(exchange, Cause::Rollback),
-            Some(None) => return whole(head, ready, exchange),
-            Some(Some(Err(_))) => return fail(exchange, Cause::Upstream),
+            None => return fail(exchange, Cause::Rollback).await,
+            Some(None) => return whole(head, ready, &answers, exchange).await,
+            Some(Some(Err(_))) => return fail(exchange, Cause::Upstream).await,
             Some(Some(Ok(frame))) => {
                 let Ok(data) = frame.into_data() else { continue };
                 size += data.len();
-                scan.feed(&data, |message| exchange.heard(head.status, &message));
+                scan.feed(&data, |message| {
+                    if message.is_answer() {
+                        answers.push(message);
+                    }
+                });
                 ready.push_back(data);
             }
         }
     }
+    answers.iter().for_each(|message| exchange.heard(head.status, message));
     passing(head, ready, body, Reader::Json(scan), exchange)
 }
 
 /// An answer that was read to its end.
-fn whole(
+async fn whole(
     head: response::Parts,
     ready: VecDeque<Bytes>,
+    answers: &[Message],
     mut exchange: Exchange,
 ) -> Response<Answer> {
+    answers.iter().for_each(|message| exchange.heard(head.status, message));
     let unanswered = !exchange.open_ids().is_empty();
     if unanswered && head.status.is_success() {
-        return fail(exchange, Cause::Upstream);
+        return fail(exchange, Cause::Upstream).await;
     }
     // Not for its id, but the status tells enough: an unknown session, a wrong method.
     let lost = head.status == StatusCode::NOT_FOUND
@@ -311,18 +339,30 @@ fn passing(
     ready: VecDeque<Bytes>,
     body: Incoming,
     reader: Reader,
-    exchange: Exchange,
+    mut exchange: Exchange,
 ) -> Response<Answer> {
+    exchange.upload = None;
     let status = head.status;
     let download = Download::new(ready, body, reader, status, exchange);
     Response::from_parts(head, Answer::Passing(Box::new(download)))
 }
 
 /// An answer of ours for every id that waits.
-fn fail(mut exchange: Exchange, cause: Cause) -> Response<Answer> {
-    let ids: Vec<String> = exchange.open_ids().into_iter().map(str::to_owned).collect();
-    let refs: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let response = answer::errors(&refs, refs.len() > 1, cause);
+async fn fail(mut exchange: Exchange, cause: Cause) -> Response<Answer> {
+    if let Some(flaw) = exchange.flaw().filter(|_| cause == Cause::Upstream) {
+        let class = if flaw == Flaw::TooLarge { Class::ClientFault } else { Class::Neutral };
+        exchange.end(class);
+        return answer::plain(flaw.status(), flaw.text());
+    }
+    let whole = match exchange.upload.take() {
+        Some(upload) => upload.finish().await,
+        None => true,
+    };
+    let (ids, batch) = exchange.all_ids();
+    // What is not known to be a notification can not be taken for one.
+    let cause_told = if whole || !ids.is_empty() { cause } else { Cause::Upstream };
+    let refs: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
+    let response = answer::errors(&refs, batch, cause_told);
     match cause {
         Cause::Rollback => {
             ids.iter().for_each(|_| exchange.upstream.answered());

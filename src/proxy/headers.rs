@@ -22,6 +22,11 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 
 /// Takes out what is meant for one connection, and what `Connection` names.
 pub(super) fn strip(headers: &mut HeaderMap) {
+    // `TE: trailers` tells that trailers may follow, which holds for us. `Connection` names it.
+    let te = headers.remove(header::TE);
+    let trailers = te.as_ref().and_then(|te| te.to_str().ok()).is_some_and(|te| {
+        te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+    });
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -32,10 +37,8 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
-    // `TE: trailers` tells that trailers may follow, which holds for us.
-    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes() == b"trailers");
-    if !trailers {
-        headers.remove(header::TE);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -58,6 +61,11 @@ pub(super) fn forward(headers: &mut HeaderMap, peer: IpAddr, host: Option<Header
 pub(super) fn is_modern(headers: &HeaderMap) -> bool {
     let version = headers.get(PROTOCOL).and_then(|value| value.to_str().ok());
     version.is_some_and(|version| version >= "2026-07-28")
+}
+
+/// Whether a body can not be read on its way, because it is compressed.
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_ENCODING).is_some_and(|it| it.as_bytes() != b"identity")
 }
 
 /// Whether a body is made of server-sent events.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -80,8 +81,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, stop: Can
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
         .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .pipeline_flush(true);
+        .max_buf_size(HEAD_BYTES_MAX);
+    // Not `pipeline_flush`: with it, hyper buffers without limit for a client that does not read.
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -89,15 +90,25 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, stop: Can
         .max_header_list_size(64 * 1024)
         .keep_alive_interval(Some(HEAD_MAX))
         .keep_alive_timeout(STALLED_MAX);
+    let served = AtomicBool::new(false);
     let service = service_fn(|request| {
+        served.store(true, Ordering::Relaxed);
         let front = Arc::clone(&front);
         async move { Ok::<_, Infallible>(front.serve(peer.ip(), request).await) }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    // hyper-util waits without limit for the bytes that tell HTTP/1.1 from HTTP/2.
+    let silent = async {
+        tokio::time::sleep(HEAD_MAX).await;
+        if served.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
     tokio::select! {
         // Errors here are the client's: it left, or spoke no HTTP, and was told so.
         _ = connection.as_mut() => return,
+        () = silent => return,
         () = stop.cancelled() => (),
     }
     connection.as_mut().graceful_shutdown();

@@ -30,6 +30,11 @@ impl Message {
     }
 }
 
+/// Whether a text can be repeated as an id in an answer of ours: JSON, and not null.
+pub(super) fn is_id(text: &str) -> bool {
+    text != "null" && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
 /// Whether two ids are the same value, however their text is escaped.
 pub(super) fn same_id(a: &str, b: &str) -> bool {
     let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();

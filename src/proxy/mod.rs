@@ -129,6 +129,8 @@ impl Proxy {
         let Some(upstream) = self.front.routes.load().known(number).cloned() else {
             return Toll::default();
         };
+        // They end with the cut, and could not be counted after it.
+        let listens = upstream.listens.load(Ordering::Relaxed);
         upstream.cut.cancel();
         let gone = async {
             while !upstream.empty() {
@@ -137,7 +139,6 @@ impl Proxy {
         };
         // A client that does not read its stream can not be waited for.
         let _ = tokio::time::timeout(CUT_MAX, gone).await;
-        let listens = upstream.listens.load(Ordering::Relaxed);
         Toll { ended: self.front.sessions.end_all(number) + listens, ..upstream.toll() }
     }
 

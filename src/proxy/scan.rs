@@ -4,7 +4,7 @@
 //! on the way back whether the answer is a result or an error and of which kind. Everything else
 //! is skipped by counting brackets, so depth and size cost no memory.
 
-use super::message::Message;
+use super::message::{Message, is_id};
 
 /// Longest text that is picked out; longer ones are taken for absent.
 const TEXT_MAX: usize = 512;
@@ -90,6 +90,11 @@ impl Scan {
                 }
             };
         }
+    }
+
+    /// Whether the messages come in an array.
+    pub(super) fn is_batch(&self) -> bool {
+        self.batch
     }
 
     /// Whether what was read is one whole message or batch.
@@ -245,10 +250,10 @@ impl Scan {
         let text = if self.overlong { None } else { std::str::from_utf8(&self.text).ok() };
         let message = &mut self.message;
         match (self.target, text) {
-            (Target::Id, Some(text)) if quoted => {
-                message.id = Some(format!("\"{text}\"").into_boxed_str());
+            (Target::Id, Some(text)) => {
+                let id = if quoted { format!("\"{text}\"") } else { text.to_owned() };
+                message.id = is_id(&id).then(|| id.into_boxed_str());
             }
-            (Target::Id, Some(text)) if text != "null" => message.id = Some(text.into()),
             (Target::Method, Some(text)) => message.method = Some(text.into()),
             (Target::Name, Some(text)) => message.name = Some(text.into()),
             (Target::Protocol, Some(text)) => message.protocol = Some(text.into()),

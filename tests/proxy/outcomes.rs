@@ -1,0 +1,226 @@
+//! One outcome for each request, of the right class.
+
+use std::time::Duration;
+
+use rollbackd::model::{Counts, Moment};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use crate::client::{INITIALIZE, assert_error, call, open, post, session};
+use crate::upstream::{Mcp, asked, json_answer, says, scripted};
+use crate::{A, QUIET, before, counted, with};
+
+fn ok(count: u64) -> Counts {
+    Counts { ok: count, ..Counts::default() }
+}
+
+fn fault() -> Counts {
+    Counts { server_fault: 1, ..Counts::default() }
+}
+
+#[tokio::test]
+async fn answers_are_counted_by_their_class_and_call() {
+    let proxy = before(Mcp::start("a").await.address);
+    for tool in ["echo", "echo", "fail", "wrong", "arguments", "stream"] {
+        post(proxy.local_addr(), &call("1", tool, "{}"), "").await;
+    }
+    post(proxy.local_addr(), INITIALIZE, "").await;
+    post(proxy.local_addr(), r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, "").await;
+    post(proxy.local_addr(), r#"{"jsonrpc":"2.0","id":4,"result":{}}"#, "").await;
+    let want = Counts { ok: 4, server_fault: 1, tool_fault: 1, client_fault: 1, ..ok(0) };
+    counted(&proxy, A, want).await;
+    let calls = proxy.calls(A);
+    let of = |method: &str, tool: &str| calls[&(method.into(), tool.into())];
+    assert_eq!((of("tools/call", "echo"), of("tools/call", "fail")), (ok(2), fault()));
+    assert_eq!((of("initialize", ""), calls.len()), (ok(1), 6));
+}
+
+#[tokio::test]
+async fn bad_answers_are_faults_and_the_client_still_gets_one_for_its_id() {
+    let kind = "Content-Type: application/json\r\n";
+    let half = r#"{"jsonrpc":"2.0","id":7,"result":{"a":"#;
+    for answer in [
+        "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nx".to_owned(),
+        json_answer(r#"{"jsonrpc":"2.0","id":8,"result":{}}"#),
+        json_answer(r#"{"jsonrpc":"2.0","id":"7","result":{}}"#),
+        json_answer("<html>no</html>"),
+        json_answer(half),
+        json_answer(""),
+        format!("HTTP/1.1 200 OK\r\n{kind}Content-Length: 100\r\n\r\n{half}"),
+        // Its answer came, but not whole: the client never saw it.
+        format!("HTTP/1.1 200 OK\r\n{kind}Content-Length: 100\r\n\r\n{half}1}}}}"),
+        "garbage\r\n\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nContent-Le".to_owned(),
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n".to_owned(),
+        String::new(),
+    ] {
+        let proxy = before(says(answer.clone()).await);
+        let reply = post(proxy.local_addr(), &call("7", "echo", "{}"), "").await;
+        assert_eq!(reply.status, 200, "{answer:?} {reply:?}");
+        assert_error(&reply.json(), 7.into(), "upstream");
+        counted(&proxy, A, fault()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_5xx_and_a_refused_connection_are_faults() {
+    let answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 3\r\n\r\nno\n";
+    let proxy = before(says(answer).await);
+    let reply = post(proxy.local_addr(), &call("7", "echo", "{}"), "").await;
+    assert_eq!((reply.status, reply.text().as_str()), (503, "no\n"));
+    counted(&proxy, A, fault()).await;
+
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let proxy = before(gone);
+    let reply = post(proxy.local_addr(), &call(r#""\u0061\n""#, "echo", "{}"), "").await;
+    assert_error(&reply.json(), "a\n".into(), "upstream");
+    counted(&proxy, A, fault()).await;
+    let large = "x".repeat(3_000_000);
+    let last = format!(r#"{{"method":"x","params":{{"x":"{large}"}},"jsonrpc":"2.0","id":8}}"#);
+    assert_error(&post(proxy.local_addr(), &last, "").await.json(), 8.into(), "upstream");
+    counted(&proxy, A, Counts { server_fault: 2, ..ok(0) }).await;
+}
+
+#[tokio::test]
+async fn a_lost_session_is_a_fault_only_if_it_was_known_before() {
+    let a = Mcp::start("a").await;
+    let proxy = before(a.address);
+    let mine = session(proxy.local_addr()).await;
+    counted(&proxy, A, ok(1)).await;
+    // Another daemon, after a restart, knows nothing of the session yet.
+    let later = before(says("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await);
+    assert_eq!(post(later.local_addr(), &call("1", "echo", "{}"), &mine).await.status, 404);
+    counted(&later, A, Counts { client_fault: 1, ..ok(0) }).await;
+    a.forget();
+    assert_eq!(post(proxy.local_addr(), &call("1", "echo", "{}"), &mine).await.status, 404);
+    counted(&proxy, A, Counts { ok: 1, ..fault() }).await;
+}
+
+#[tokio::test]
+async fn slow_and_overdue_requests_are_counted_while_they_are_open() {
+    let proxy = with(Mcp::start("a").await.address, |service| {
+        service.limits.slow = Some(Duration::from_millis(200));
+        service.limits.deadline = Duration::from_millis(600);
+    });
+    for tool in ["wait", "stream"] {
+        let before = proxy.counts(A);
+        let mut wire = open(proxy.local_addr(), &call("1", tool, r#"{"ms":2500}"#), "").await;
+        let slow = Counts { slow: before.slow + 1, timed: before.timed + 1, ..before };
+        counted(&proxy, A, slow).await;
+        assert_eq!(proxy.load(A, Moment(0)).in_flight, 1);
+        let overdue = Counts { server_fault: slow.server_fault + 1, ..slow };
+        counted(&proxy, A, overdue).await;
+        assert_eq!(proxy.load(A, Moment(0)).in_flight, 1);
+        assert!(wire.reply().await.text().contains("\"release\":\"a\""));
+        counted(&proxy, A, overdue).await;
+    }
+    let before = proxy.counts(A);
+    post(proxy.local_addr(), &call("1", "echo", "{}"), "").await;
+    counted(&proxy, A, Counts { ok: before.ok + 1, timed: before.timed + 1, ..before }).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_nobodys_fault() {
+    let proxy = before(Mcp::start("a").await.address);
+    for (count, tool) in [(1, "wait"), (2, "stream")] {
+        let wire = open(proxy.local_addr(), &call("1", tool, r#"{"ms":60000}"#), "").await;
+        crate::eventually("open", || proxy.load(A, Moment(0)).in_flight == 1, String::new).await;
+        drop(wire);
+        counted(&proxy, A, Counts { neutral: count, ..ok(0) }).await;
+        assert_eq!(proxy.load(A, Moment(0)).in_flight, 0);
+    }
+    // In the middle of a large body, which has reached the release in part already.
+    let large = call("1", "echo", &format!("\"{}\"", "x".repeat(300_000)));
+    let text = crate::client::request(&large, "");
+    let mut wire = crate::client::Wire::to(proxy.local_addr()).await;
+    wire.send(&text[..200_000]).await;
+    crate::eventually("open", || proxy.load(A, Moment(0)).in_flight == 1, String::new).await;
+    drop(wire);
+    crate::eventually("gone", || proxy.load(A, Moment(0)).in_flight == 0, String::new).await;
+    assert_eq!(proxy.counts(A).server_fault, 0, "{:?}", proxy.counts(A));
+}
+
+#[tokio::test]
+async fn each_request_of_a_batch_has_its_outcome() {
+    let answer = r#"[{"id":1,"result":{}},{"id":2,"error":{"code":-32602}},{"id":"c","error":{"code":-32603}}]"#;
+    let proxy = before(says(json_answer(answer)).await);
+    let ids = ["1", "2", r#""c""#].map(|id| call(id, "echo", "{}")).join(",");
+    let reply = post(proxy.local_addr(), &format!("[{ids}]"), "").await;
+    assert_eq!(reply.text(), answer);
+    counted(&proxy, A, Counts { ok: 1, client_fault: 1, ..fault() }).await;
+
+    // The first one was answered, but the client can not have seen it.
+    let half = json_answer(answer).replace("\"id\":\"c\",\"error\":{\"code\":-32603}}]", "");
+    let proxy = before(says(half).await);
+    let reply = post(proxy.local_addr(), &format!("[{ids}]"), "").await;
+    let errors = reply.json();
+    for (at, id) in [1.into(), 2.into(), "c".into()].into_iter().enumerate() {
+        assert_error(&errors[at], id, "upstream");
+    }
+    counted(&proxy, A, Counts { server_fault: 3, ..ok(0) }).await;
+
+    let proxy = before(says("").await);
+    let reply = post(proxy.local_addr(), &format!("[{}]", call("5", "echo", "{}")), "").await;
+    assert_error(&reply.json()[0], 5.into(), "upstream");
+}
+
+#[tokio::test]
+async fn large_batches_and_deep_nesting_are_read_without_harm() {
+    let _quiet = QUIET.lock().await;
+    let proxy = before(Mcp::start("a").await.address);
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let one = call("1", "echo", &deep);
+    let batch = format!("[{}]", vec![one; 10 * 1024 * 1024 / 300].join(","));
+    // The server knows no batches, and answers 202.
+    let reply = post(proxy.local_addr(), &batch, "").await;
+    assert_eq!(reply.status, 200);
+    assert_error(&reply.json()[0], 1.into(), "upstream");
+
+    let echo = scripted(|mut stream| async move {
+        while let Some((_, body)) = asked(&mut stream).await {
+            let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+            let answer = format!(r#"{{"x":{deep},"id":5,"result":{{"size":{}}}}}"#, body.len());
+            stream.write_all(json_answer(&answer).as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let proxy = before(echo);
+    let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+    let reply = post(proxy.local_addr(), &call("5", "echo", &deep), "").await;
+    assert!(reply.text().contains("\"size\":20"));
+    counted(&proxy, A, ok(1)).await;
+}
+
+#[tokio::test]
+async fn a_slow_upload_is_not_held_against_the_release() {
+    let proxy = with(Mcp::start("a").await.address, |service| {
+        service.limits.slow = Some(Duration::from_millis(400));
+        service.limits.deadline = Duration::from_millis(800);
+    });
+    let large = call("1", "echo", &format!("\"{}\"", "x".repeat(300_000)));
+    let text = crate::client::request(&large, "");
+    let mut wire = crate::client::Wire::to(proxy.local_addr()).await;
+    for part in text.as_bytes().chunks(100_000) {
+        wire.send(part).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    assert_eq!(wire.reply().await.json()["result"]["release"], "a");
+    counted(&proxy, A, Counts { timed: 1, ..ok(1) }).await;
+}
+
+#[tokio::test]
+async fn a_reset_is_a_fault() {
+    let upstream = scripted(|mut stream| async move {
+        asked(&mut stream).await;
+        let half = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{\"id\"";
+        stream.write_all(half.as_bytes()).await.unwrap();
+        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    })
+    .await;
+    let proxy = before(upstream);
+    let reply = post(proxy.local_addr(), &call("7", "echo", "{}"), "").await;
+    assert_error(&reply.json(), 7.into(), "upstream");
+    counted(&proxy, A, fault()).await;
+}

@@ -1,0 +1,92 @@
+//! Server-sent events: passed at once, and never ended without an answer.
+
+use rollbackd::model::Counts;
+use tokio::io::AsyncWriteExt;
+
+use crate::client::{assert_error, call, messages, open, post, say};
+use crate::upstream::{EVENTS, asked, says, scripted};
+use crate::{A, before, counted};
+
+const RESULT: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
+
+#[tokio::test]
+async fn events_pass_one_by_one_and_byte_for_byte() {
+    let (tell, told) = tokio::sync::mpsc::channel::<String>(1);
+    let told = std::sync::Arc::new(tokio::sync::Mutex::new(told));
+    let upstream = scripted(move |mut stream| {
+        let told = std::sync::Arc::clone(&told);
+        async move {
+            asked(&mut stream).await;
+            stream.write_all(EVENTS.as_bytes()).await.unwrap();
+            while let Some(text) = told.lock().await.recv().await {
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let proxy = before(upstream);
+    let mut wire = open(proxy.local_addr(), &call("1", "stream", "{}"), "").await;
+    assert_eq!(wire.head().await.0, 200);
+    // The next one is sent only after this one was seen.
+    for event in [": hi\n\n", "data: {\"met", "hod\":\"x\"}\r\n\r\n", "id: 4\rdata:\r\r", RESULT] {
+        tell.send(event.to_owned()).await.unwrap();
+        assert_eq!(wire.until(event).await, event);
+    }
+    drop(tell);
+    assert_eq!(wire.rest().await, "");
+    counted(&proxy, A, Counts { ok: 1, ..Counts::default() }).await;
+}
+
+#[tokio::test]
+async fn a_stream_without_its_answer_gets_one() {
+    let progress = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n";
+    for (events, whole) in
+        [("", 0), (progress, 1), ("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"resu", 0)]
+    {
+        for length in [String::new(), format!("Content-Length: {}\r\n", events.len())] {
+            let head = EVENTS.replacen("\r\n\r\n", &format!("\r\n{length}\r\n"), 1);
+            let proxy = before(says(format!("{head}{events}")).await);
+            let reply = post(proxy.local_addr(), &call(r#""k-1""#, "stream", "{}"), "").await;
+            let found = messages(&reply.text());
+            assert_eq!(found.len(), whole + 1, "{reply:?}");
+            assert_error(&found[whole], "k-1".into(), "upstream");
+            counted(&proxy, A, Counts { server_fault: 1, ..Counts::default() }).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_can_be_resumed_may_end_early_but_not_break() {
+    let priming = "id: 0\ndata:\n\nretry: 300\n\n";
+    let proxy = before(says(format!("{EVENTS}{priming}")).await);
+    let reply = post(proxy.local_addr(), &call("1", "stream", "{}"), "").await;
+    assert_eq!(reply.text(), priming);
+    counted(&proxy, A, Counts { neutral: 1, ..Counts::default() }).await;
+
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let broken = format!("{head}{:x}\r\n{priming}\r\n", priming.len());
+    let proxy = before(says(broken).await);
+    let reply = post(proxy.local_addr(), &call("1", "stream", "{}"), "").await;
+    assert_error(&messages(&reply.text())[0], 1.into(), "upstream");
+    counted(&proxy, A, Counts { server_fault: 1, ..Counts::default() }).await;
+}
+
+#[tokio::test]
+async fn the_end_after_the_answer_is_what_the_release_made_it() {
+    for end in ["", "data: {\"half", ": bye\n\n"] {
+        let proxy = before(says(format!("{EVENTS}{RESULT}{end}")).await);
+        let reply = post(proxy.local_addr(), &call("1", "stream", "{}"), "").await;
+        assert_eq!(reply.text(), format!("{RESULT}{end}"));
+        counted(&proxy, A, Counts { ok: 1, ..Counts::default() }).await;
+    }
+}
+
+#[tokio::test]
+async fn a_get_stream_that_breaks_ends_properly_for_the_client() {
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let proxy = before(says(format!("{head}5\r\n: hi\n\r\n")).await);
+    let get = "GET /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(say(proxy.local_addr(), get).await.text(), ": hi\n");
+}

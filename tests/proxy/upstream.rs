@@ -1,0 +1,256 @@
+//! Releases for the tests: scripted ones that misbehave, and a well-behaved MCP server.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+/// A release of which each connection follows a script.
+pub(crate) async fn scripted<F, Fut>(script: F) -> SocketAddr
+where
+    F: Fn(TcpStream) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(script(stream));
+        }
+    });
+    address
+}
+
+/// A release that says the same to every request, then closes.
+pub(crate) async fn says(answer: impl Into<Vec<u8>>) -> SocketAddr {
+    let answer: Arc<[u8]> = answer.into().into();
+    scripted(move |mut stream| {
+        let answer = Arc::clone(&answer);
+        async move {
+            if asked(&mut stream).await.is_some() {
+                let _ = stream.write_all(&answer).await;
+                let _ = stream.shutdown().await;
+                // Otherwise what was not read would become a reset.
+                let _ = tokio::time::timeout(Duration::from_secs(5), drain(&mut stream)).await;
+            }
+        }
+    })
+    .await
+}
+
+async fn drain(stream: &mut TcpStream) {
+    let mut buffer = [0; 4096];
+    while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
+}
+
+/// Reads one request: its head, and its body as it stands on the wire.
+pub(crate) async fn asked(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let at = loop {
+        if let Some(at) = find(&bytes, b"\r\n\r\n") {
+            break at;
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8(bytes[..at].to_vec()).unwrap();
+    let mut body = bytes.split_off(at + 4);
+    let length = super::client::header(&head, "content-length").map(|it| it.parse().unwrap());
+    let chunked = super::client::header(&head, "transfer-encoding").is_some();
+    let whole = |body: &[u8]| match length {
+        Some(length) => body.len() >= length,
+        None => !chunked || body.starts_with(b"0\r\n") || find(body, b"\r\n0\r\n").is_some(),
+    };
+    while !whole(&body) {
+        if stream.read_buf(&mut body).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some((head, body))
+}
+
+fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    bytes.windows(needle.len()).position(|window| window == needle)
+}
+
+/// An answer with a JSON body.
+pub(crate) fn json_answer(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// The head of an answer with events, which lasts until the connection closes.
+pub(crate) const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+
+/// A well-behaved MCP server of both eras.
+#[derive(Clone)]
+pub(crate) struct Mcp {
+    pub address: SocketAddr,
+    name: &'static str,
+    /// Head of each request, session id, and body.
+    pub log: Arc<Mutex<Vec<(String, String, String)>>>,
+    sessions: Arc<Mutex<BTreeSet<String>>>,
+    next: Arc<AtomicUsize>,
+}
+
+struct Pipe(mpsc::Receiver<String>);
+
+impl Body for Pipe {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|text| text.map(|text| Ok(Frame::data(Bytes::from(text)))))
+    }
+}
+
+impl Mcp {
+    pub(crate) async fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mcp = Self {
+            address: listener.local_addr().unwrap(),
+            name,
+            log: Arc::default(),
+            sessions: Arc::default(),
+            next: Arc::default(),
+        };
+        let server = mcp.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let server = server.clone();
+                tokio::spawn(async move {
+                    let service = hyper::service::service_fn(move |request| {
+                        let server = server.clone();
+                        async move { Ok::<_, Infallible>(server.answer(request).await) }
+                    });
+                    let io = TokioIo::new(stream);
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(io, service)
+                        .await;
+                });
+            }
+        });
+        mcp
+    }
+
+    pub(crate) fn asked(&self) -> usize {
+        self.log.lock().unwrap().len()
+    }
+
+    /// Forgets every session.
+    pub(crate) fn forget(&self) {
+        self.sessions.lock().unwrap().clear();
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Pipe> {
+        let (head, body) = request.into_parts();
+        let get = |name: &str| {
+            head.headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        let (id, modern) = (get("mcp-session-id"), get("mcp-protocol-version").as_str() >= "2026");
+        let body = body.collect().await.map(|it| it.to_bytes()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        self.log.lock().unwrap().push((format!("{} {}", head.method, head.uri), id.clone(), text));
+        if !id.is_empty() && !modern && !self.sessions.lock().unwrap().contains(&id) {
+            return said(StatusCode::NOT_FOUND, "application/json", Vec::new()).0;
+        }
+        match head.method {
+            Method::GET => return open(vec![": open\n\n".to_owned()]),
+            Method::DELETE => {
+                self.sessions.lock().unwrap().remove(&id);
+                return said(StatusCode::OK, "text/plain", Vec::new()).0;
+            }
+            _ => (),
+        }
+        let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let mut response = self.call(&message).await;
+        if message["method"] == "initialize" {
+            let id = format!("{}-{}", self.name, self.next.fetch_add(1, Ordering::Relaxed));
+            response.headers_mut().insert("mcp-session-id", id.parse().unwrap());
+            self.sessions.lock().unwrap().insert(id);
+        }
+        response
+    }
+
+    async fn call(&self, message: &Value) -> Response<Pipe> {
+        let id = &message["id"];
+        let answer = |result: Value| json!({"jsonrpc": "2.0", "id": id, "result": result});
+        let json = |body: Value| said(StatusCode::OK, "application/json", vec![body.to_string()]).0;
+        if id.is_null() {
+            return said(StatusCode::ACCEPTED, "text/plain", Vec::new()).0;
+        }
+        if message["method"] == "subscriptions/listen" {
+            return open(vec![event(&json!({"method": "notifications/acknowledged"}))]);
+        }
+        let arguments = &message["params"]["arguments"];
+        let pause = Duration::from_millis(arguments["ms"].as_u64().unwrap_or(0));
+        let good = answer(
+            json!({"release": self.name, "echo": arguments, "protocolVersion": "2025-06-18"}),
+        );
+        let error = |code: i64| json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": "x"}});
+        match message["params"]["name"].as_str().unwrap_or_default() {
+            "fail" => json(error(-32603)),
+            "arguments" => json(error(-32602)),
+            "wrong" => json(answer(json!({"isError": true, "content": []}))),
+            "stream" => {
+                let (response, tell) = said(StatusCode::OK, "text/event-stream", Vec::new());
+                tokio::spawn(async move {
+                    let progress = json!({"jsonrpc": "2.0", "method": "notifications/progress"});
+                    let _ = tell.send(event(&progress)).await;
+                    tokio::time::sleep(pause).await;
+                    let _ = tell.send(event(&good)).await;
+                });
+                response
+            }
+            _ => {
+                tokio::time::sleep(pause).await;
+                json(good)
+            }
+        }
+    }
+}
+
+fn event(message: &Value) -> String {
+    format!("event: message\ndata: {message}\n\n")
+}
+
+fn said(
+    status: StatusCode,
+    kind: &str,
+    texts: Vec<String>,
+) -> (Response<Pipe>, mpsc::Sender<String>) {
+    let (tell, told) = mpsc::channel(16);
+    for text in texts {
+        tell.try_send(text).unwrap();
+    }
+    let response = Response::builder().status(status).header("content-type", kind);
+    (response.body(Pipe(told)).unwrap(), tell)
+}
+
+/// A stream that stays open.
+fn open(texts: Vec<String>) -> Response<Pipe> {
+    let (response, tell) = said(StatusCode::OK, "text/event-stream", texts);
+    tokio::spawn(async move { tell.closed().await });
+    response
+}
