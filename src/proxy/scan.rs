@@ -97,12 +97,6 @@ impl Scan {
         self.batch
     }
 
-    /// Whether what was read is one whole message or batch.
-    #[cfg(test)]
-    fn complete(&self) -> bool {
-        self.step == Step::Done
-    }
-
     /// Takes one byte, or none when the byte ends a bare value and has to be read again.
     fn read(&mut self, byte: u8, found: &mut impl FnMut(Message)) -> usize {
         let space = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
@@ -317,7 +311,7 @@ mod tests {
         for chunk in chunks {
             scan.feed(chunk, |message| found.push(message));
         }
-        (found, scan.complete())
+        (found, scan.step == Step::Done)
     }
 
     fn one(text: &str) -> Message {
