@@ -3,7 +3,7 @@
 //! `UPDATE=1` rewrites what stands below the line; review the diff. A service has v1 as its active
 //! release, is asked 100 requests a second, and is probed every second. Everybody answers unless
 //! the story says otherwise.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "support/stage.rs"]
 mod stage;
