@@ -9,7 +9,7 @@ use std::time::Duration;
 use rollbackd::decide::{Phase, Watch};
 use rollbackd::model::{
     Actor, Command, Deploy, Effect, Entry, Event, Fact, Finding, Load, Moment, Number, Order,
-    Readiness, Reply, Severity, Ticket, Verdict,
+    Readiness, Reply, Severity, Slot, Ticket, Verdict,
 };
 use world::{World, policy, secs};
 
@@ -57,8 +57,10 @@ impl Day {
         let mut policy = policy();
         policy.observe = dice.one_in(12);
         policy.rollbacks_per_day = 1 + dice.roll(4) as usize;
+        policy.start = secs(20 + dice.roll(90));
+        policy.drain = secs(dice.roll(121));
         if dice.one_in(3) {
-            policy.slots.push(rollbackd::model::Slot("red".to_owned()));
+            policy.slots.push(Slot("red".to_owned()));
         }
         let orderly = dice.one_in(3);
         let world = World::new(policy);
@@ -200,6 +202,7 @@ impl Day {
                 version: format!("v{}", self.dice.roll(30)),
                 freeze: self.dice.one_in(8),
                 force: self.dice.one_in(2),
+                slot: self.slot(),
                 ..Deploy::default()
             }),
             5 => Command::Rollback { cut: self.dice.one_in(2), because },
@@ -268,6 +271,11 @@ impl Day {
             let decision = world.watch.restored(world.now, 0);
             world.commit(decision);
         }
+    }
+
+    fn slot(&mut self) -> Option<Slot> {
+        let named = self.dice.one_in(3).then(|| ["blue", "green", "pink"][self.dice.below(3)]);
+        named.map(|name| Slot(name.to_owned()))
     }
 
     fn number(&mut self) -> Number {

@@ -133,6 +133,8 @@ impl Stage {
             ["hold"] => self.order(Command::Hold { because: "under investigation".to_owned() }),
             ["resume"] => self.order(Command::Resume { because: "go on".to_owned() }),
             ["observe"] => self.world.policy.observe = true,
+            ["start", n] => self.world.policy.start = secs(n.parse().unwrap()),
+            ["drain", n] => self.world.policy.drain = secs(n.parse().unwrap()),
             ["limit", n] => self.world.policy.rollbacks_per_day = n.parse().unwrap(),
             ["traffic", n] => self.traffic = n.parse().unwrap(),
             ["sessions", n] => self.sessions = n.parse().unwrap(),
@@ -242,15 +244,17 @@ impl Stage {
         let (sessions, in_flight) = (self.sessions, self.traffic / 10);
         match effect {
             Effect::Start(release) => {
+                if !self.conduct(&release.version).starts {
+                    self.later.push((self.blocks + 1, ticket, effect.clone()));
+                    return None;
+                }
                 let new = self.conduct(&release.version);
-                let (starts, speaks) = (new.starts, new.speaks.iter().cloned().collect());
+                let speaks = new.speaks.iter().cloned().collect();
                 let contract = Contract { protocols: speaks, ..Contract::default() };
                 let in_use = self.in_use.iter().cloned().collect();
                 let ready = Readiness { new: Some(contract), active: None, in_use };
-                starts.then(|| {
-                    self.conduct(&release.version).probe = Reply::Ok;
-                    Event::Ready(ticket, ready)
-                })
+                self.conduct(&release.version).probe = Reply::Ok;
+                Some(Event::Ready(ticket, ready))
             }
             Effect::Probe(release) => {
                 let reply = self.conduct(&release.version).probe.clone();

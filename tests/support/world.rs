@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rollbackd::decide::{Policy, Refusal, Watch};
+use rollbackd::decide::{Phase, Policy, Refusal, Watch};
 use rollbackd::model::{
     Decision, Effect, Entry, Event, Fact, Moment, Number, Order, Slot, Ticket, Toll,
 };
@@ -86,7 +86,29 @@ impl World {
 
     pub fn happen(&mut self, event: &Event) -> Option<Entry> {
         let decision = self.watch.step(self.now, event)?;
+        assert!(!self.stale(event), "{event:?} says nothing now, but: {}", decision.because);
         self.commit(decision)
+    }
+
+    /// Whether an event answers an older question, or speaks of another release.
+    fn stale(&self, event: &Event) -> bool {
+        let phase = self.watch.phase();
+        match event {
+            Event::Ready(ticket, _)
+            | Event::NotReady(ticket, _)
+            | Event::Probed(ticket, _)
+            | Event::Routed(ticket)
+            | Event::Emptied(ticket, _) => *ticket != self.watch.ticket(),
+            Event::Judged(verdict, _) => {
+                let tried = match phase {
+                    Phase::Emptying(back) => Some(&back.bad),
+                    _ => phase.active(),
+                };
+                tried.is_none_or(|tried| tried.number != verdict.release)
+            }
+            Event::Recovered(number, _) => phase.active().is_none_or(|it| it.number != *number),
+            Event::Due => false,
+        }
     }
 
     /// Writes a decision down, then does it; a decision that can not be written down is none.
@@ -204,6 +226,10 @@ impl World {
 
     fn check_outside(&self) {
         let phase = self.watch.phase();
+        let needed = phase.needed();
+        let slots: BTreeSet<_> = needed.iter().map(|release| &release.slot).collect();
+        let numbers: BTreeSet<_> = needed.iter().map(|release| release.number).collect();
+        assert_eq!(slots.len(), numbers.len(), "two releases in one slot: {needed:?}");
         for release in phase.needed() {
             assert!(
                 !self.outside.retired.contains(&release.number),
