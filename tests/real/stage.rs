@@ -172,19 +172,13 @@ impl Drop for Stage {
 }
 
 /// The folder that holds the packages.
-pub(crate) fn real() -> &'static Path {
-    static REAL: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(|| {
-        let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real");
-        for package in ["everything-old", "everything-new", "@modelcontextprotocol/sdk"] {
-            let there = real.join("node_modules").join(package).join("package.json").exists();
-            assert!(
-                there,
-                "{package} is not installed in tests/real; run tests/run, which does it"
-            );
-        }
-        real
-    });
-    &REAL
+pub(crate) fn real() -> PathBuf {
+    let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real");
+    for package in ["everything-old", "everything-new", "@modelcontextprotocol/sdk"] {
+        let there = real.join("node_modules").join(package).join("package.json").exists();
+        assert!(there, "{package} is not installed in tests/real; run tests/run, which does it");
+    }
+    real
 }
 
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {
