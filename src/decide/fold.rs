@@ -112,7 +112,9 @@ impl Watch {
         let policy = &self.policy;
         Some(match (fact, self.phase.clone()) {
             (Fact::Reviving, Phase::Confirming(breach)) => {
-                Phase::Reviving(Breach { until: now + policy.start, ..breach })
+                // Two minutes count from the finding, whatever the start of a release may take.
+                let until = (now + policy.start).min(breach.latest);
+                Phase::Reviving(Breach { until, ..breach })
             }
             (Fact::Abandoned, Phase::Confirming(breach) | Phase::Reviving(breach)) => {
                 Phase::Steady { active: breach.bad, warm: Some(breach.warm) }

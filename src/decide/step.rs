@@ -243,8 +243,8 @@ impl Watch {
     fn due(&self, now: Moment) -> Option<Decision> {
         match &self.phase {
             Phase::Starting { .. } | Phase::Reviving(_) => {
-                let limit = self.policy.start.as_secs();
-                self.not_ready(now, &format!("not ready within {limit} s"))
+                let waited = now.since(self.since).as_secs();
+                self.not_ready(now, &format!("not ready within {waited} s"))
             }
             Phase::Confirming(_) => self.probed(now, &Reply::Late),
             Phase::Promoting { tries, .. } => Some(self.ask_again(now, *tries)),
