@@ -1,6 +1,6 @@
 //! The releases that run: for each one a task that keeps its process alive, and one that probes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,9 +149,20 @@ impl Crew {
         self.leaving.insert(slot, leave);
     }
 
-    /// Stops processes of ours that belong to no release in `needed`.
-    pub(super) async fn tidy(&self, service: &Service, needed: &[Number]) {
-        stop_orphans(&self.state_dir, service, |number| !needed.contains(&number)).await;
+    /// Stops processes of ours that belong to no release in `needed`. What needs their slots waits
+    /// for that, the traffic does not.
+    pub(super) fn tidy(&mut self, service: &Arc<Service>, needed: &[Number]) {
+        let mut unwanted = act::orphans(&self.state_dir, &service.name);
+        unwanted.retain(|orphan| !needed.contains(&orphan.number));
+        for slot in unwanted.iter().map(|orphan| orphan.slot.clone()).collect::<BTreeSet<_>>() {
+            let numbers: Vec<_> =
+                unwanted.iter().filter(|it| it.slot == slot).map(|it| it.number).collect();
+            let (state_dir, service) = (self.state_dir.clone(), Arc::clone(service));
+            let leave = tokio::spawn(async move {
+                stop_orphans(&state_dir, &service, |number| numbers.contains(&number)).await;
+            });
+            self.leaving.insert(slot, leave);
+        }
     }
 
     /// Stops everything.

@@ -111,7 +111,7 @@ impl Keeper {
 
     /// The loop. Ends when told to.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Input>, torn: Torn) {
-        self.take_up(torn).await;
+        self.take_up(torn);
         let mut blocks = tokio::time::interval(BLOCK);
         blocks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -135,9 +135,9 @@ impl Keeper {
     }
 
     /// Goes on where the timeline ends.
-    async fn take_up(&mut self, torn: Torn) {
+    fn take_up(&mut self, torn: Torn) {
         let needed: Vec<_> = self.watch.phase().needed().iter().map(|it| it.number).collect();
-        self.crew.tidy(&self.service, &needed).await;
+        self.crew.tidy(&self.service, &needed);
         if *self.watch.phase() == Phase::Empty && torn == Torn(0) {
             return;
         }
