@@ -155,11 +155,17 @@ impl Crew {
         self.leaving.insert(slot, leave);
     }
 
-    /// Stops processes of ours that belong to no release in `needed`.
-    pub(super) fn tidy(&self, service: &Arc<Service>, needed: &[Number]) {
-        // Looked for at once: what is started later is not left over.
-        let left = orphans(&self.state_dir, service, |number| !needed.contains(&number));
-        tokio::spawn(stop_orphans(left, Arc::clone(service)));
+    /// Stops processes of ours that belong to no release in `needed`. What needs their slots waits
+    /// for that, the traffic does not.
+    pub(super) fn tidy(&mut self, service: &Arc<Service>, needed: &[Number]) {
+        let mut slots: BTreeMap<Slot, Vec<Orphan>> = BTreeMap::new();
+        for orphan in orphans(&self.state_dir, service, |number| !needed.contains(&number)) {
+            slots.entry(orphan.slot.clone()).or_default().push(orphan);
+        }
+        for (slot, orphans) in slots {
+            let leave = tokio::spawn(stop_orphans(orphans, Arc::clone(service)));
+            self.leaving.insert(slot, leave);
+        }
     }
 
     /// Stops everything.

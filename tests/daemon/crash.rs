@@ -145,3 +145,39 @@ fn a_first_deploy_of_which_only_half_a_line_was_written_is_said_too() {
     assert_eq!(ask(host.listen), Ok("v1".to_owned()));
     assert!(host.log().contains("an incomplete last line of 9 bytes was cut off"));
 }
+
+/// As if the wall had been set by so much while the daemon was down: what was written lies so much
+/// in the future, or in the past.
+fn the_wall_jumped(shift_ms: i64) {
+    let mut host = Host::with_v1("");
+    host.deploy("v2", &[]).expect(0);
+    host.wait_for_phase("baking");
+    host.kill();
+    let path = host.state().join(SERVICE).join("000002.jsonl");
+    let shifted: String = host
+        .entries(2)
+        .into_iter()
+        .map(|mut entry| {
+            entry.moment.0 = entry.moment.0.checked_add_signed(shift_ms).unwrap();
+            serde_json::to_string(&entry).unwrap() + "\n"
+        })
+        .collect();
+    std::fs::write(&path, shifted).unwrap();
+    host.start();
+    let status = host.status();
+    assert_eq!(status["phase"], "baking");
+    let left = status["left_s"].as_f64().unwrap();
+    assert!((500.0..=601.0).contains(&left), "of 10 minutes {left} s are left");
+    host.verb(&["rollback", SERVICE, "--cut", "--because", "x"]).expect(0);
+    timeline_is_whole(&host, 2);
+}
+
+#[test]
+fn a_wall_that_was_set_back_moves_no_deadline() {
+    the_wall_jumped(3_600_000);
+}
+
+#[test]
+fn a_wall_that_was_set_forward_moves_no_deadline() {
+    the_wall_jumped(-3_600_000);
+}

@@ -1,6 +1,8 @@
 //! Processes that die, that do not want to end, and fixes for a release that is held.
 
-use crate::support::{Host, Load, SERVICE, ask, exists, soon};
+use std::time::Duration;
+
+use crate::support::{Host, Load, SERVICE, ask, exists, soon, until};
 
 #[test]
 fn an_active_release_that_dies_is_started_again_and_that_is_noted() {
@@ -40,6 +42,29 @@ fn a_release_that_does_not_want_to_end_is_killed() {
     assert!(!host.running().is_empty());
     assert_eq!(host.stop(), 0);
     assert_eq!(host.running(), []);
+}
+
+#[test]
+fn what_is_left_over_and_slow_to_end_does_not_keep_the_traffic_waiting() {
+    let script = r#"trap "" TERM; "$0" demo-server & while true; do sleep 1; done"#;
+    let program = env!("CARGO_BIN_EXE_rollbackd");
+    let command = format!("command = [\"/bin/sh\", \"-c\", {script:?}, {program:?}]");
+    let mut host = Host::with_v1(&format!("{command}\nstop_timeout = \"20s\""));
+    host.deploy("v2", &[]).expect(0);
+    host.wait_for_phase("baking");
+    host.verb(&["rollback", SERVICE, "--cut", "--because", "x"]).expect(0);
+    host.kill();
+    assert!(host.running().iter().any(|it| it.number == 2), "it takes its time to end");
+    host.start();
+    until(Duration::from_secs(10), "v1 answers again", || ask(host.listen).ok());
+    assert!(host.running().iter().any(|it| it.number == 2), "it still takes its time");
+    // The next one gets the slot when it is free, not before.
+    host.configure(&format!("{command}\nstart_timeout = \"60s\""));
+    host.reload();
+    host.deploy("v3", &[]).expect(0);
+    soon("v3 has the traffic", || ask(host.listen) == Ok("v3".to_owned()));
+    assert!(host.running().iter().all(|it| it.number != 2));
+    host.kill();
 }
 
 #[test]
