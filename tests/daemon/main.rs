@@ -18,4 +18,5 @@ mod guards;
 mod idle;
 mod life;
 mod start;
+mod switches;
 mod warm;
