@@ -8,6 +8,7 @@ use crate::control::{Client, Request, Response};
 use crate::model::{Entry, Fact};
 
 use super::exit::Exit;
+use super::progress::Progress;
 use super::{Daemon, say, timeline};
 
 /// Start a new release, prove it ready, and give it the traffic.
@@ -62,6 +63,7 @@ pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
 /// Prints what follows from a command, and tells how it ended.
 pub(super) async fn follow(mut client: Client, wait: bool, json: bool) -> Exit {
     let (mut ended, mut went_back) = ((!wait).then_some(Exit::Done), false);
+    let mut progress = Progress::new();
     loop {
         let response = match client.next().await {
             Ok(Some(response)) => response,
@@ -71,7 +73,8 @@ pub(super) async fn follow(mut client: Client, wait: bool, json: bool) -> Exit {
                 return Exit::NoDaemon;
             }
         };
-        if json {
+        progress.clear();
+        if json && !matches!(response, Response::Status(_)) {
             say::json(&response);
         }
         match response {
@@ -89,7 +92,8 @@ pub(super) async fn follow(mut client: Client, wait: bool, json: bool) -> Exit {
                 went_back |= matches!(entry.fact, Fact::Decided { .. });
                 ended = outcome(&entry, went_back).or(ended);
             }
-            Response::Accepted { .. } | Response::Status(_) => (),
+            Response::Status(status) => progress.show(&status),
+            Response::Accepted { .. } => (),
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod demo;
 mod deploy;
 mod exit;
 mod hold;
+mod progress;
 mod rollback;
 mod run;
 mod say;

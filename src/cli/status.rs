@@ -110,7 +110,7 @@ fn row(text: &mut String, release: &ReleaseStatus) -> std::fmt::Result {
     )
 }
 
-fn span(seconds: f64) -> String {
+pub(super) fn span(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.1} s"),
         s if s < 5_400.0 => format!("{:.0} min", s / 60.0),

@@ -214,4 +214,18 @@ pub struct ReleaseStatus {
     pub error_rate: f64,
     /// Every request since the daemon started.
     pub counts: Counts,
+    /// The same by method and tool, the most faulty first; at most 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<CallStatus>,
+}
+
+/// What became of the requests of one kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallStatus {
+    /// The method.
+    pub method: String,
+    /// The tool, prompt or resource; empty where there is none.
+    pub name: String,
+    /// Every request since the daemon started.
+    pub counts: Counts,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
@@ -18,6 +19,9 @@ use super::input::{Input, Untaken};
 
 /// Clients that are answered at once. As many more are told that there is no place.
 const CALLERS_MAX: usize = 64;
+
+/// How often a client that waits is told how things stand.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 /// How to reach the keeper of one service.
 #[derive(Debug, Clone)]
@@ -40,7 +44,7 @@ pub(super) async fn serve(listener: UnixListener, handles: Handles) {
     loop {
         let door = Arc::clone(&doors).acquire_owned().await;
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let (handles, places) = (Arc::clone(&handles), Arc::clone(&places));
@@ -179,7 +183,18 @@ async fn command(
         return Ok(());
     }
     let mut last = first.seq;
-    while let Ok(entry) = coming.recv().await {
+    let mut progress = tokio::time::interval(PROGRESS);
+    loop {
+        let entry = tokio::select! {
+            entry = coming.recv() => match entry {
+                Ok(entry) => entry,
+                Err(_) => return Ok(()),
+            },
+            _ = progress.tick() => {
+                status(handle, replies).await?;
+                continue;
+            }
+        };
         if entry.deploy != deploy {
             return Ok(());
         }
@@ -192,7 +207,6 @@ async fn command(
             return Ok(());
         }
     }
-    Ok(())
 }
 
 /// Whether nothing more follows from a command by itself.

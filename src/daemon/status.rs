@@ -1,12 +1,15 @@
 //! How one service stands, at a glance.
 
-use crate::control::{ReleaseStatus, Status};
+use crate::control::{CallStatus, ReleaseStatus, Status};
 use crate::decide::Phase;
 use crate::judge::{About, Judge};
-use crate::model::{Counts, Release};
+use crate::model::{Counts, Number, Release};
 
 use super::gauge::{Gauge, real};
 use super::keeper::Keeper;
+
+/// Kinds of requests that a status lists.
+const CALLS_MAX: usize = 50;
 
 impl Keeper {
     /// How the service stands now.
@@ -67,7 +70,19 @@ impl Keeper {
             rate: gauge.map(Gauge::rate).unwrap_or_default(),
             error_rate: gauge.map(Gauge::error_rate).unwrap_or_default(),
             counts: gauge.map(Gauge::total).unwrap_or_default(),
+            calls: self.calls(number),
         }
+    }
+
+    fn calls(&self, release: Number) -> Vec<CallStatus> {
+        let calls = self.proxy.calls(release).into_iter().map(|((method, name), counts)| {
+            CallStatus { method: method.into(), name: name.into(), counts }
+        });
+        let mut calls: Vec<_> = calls.collect();
+        let faults = |it: &CallStatus| it.counts.server_fault + it.counts.tool_fault;
+        calls.sort_by_key(|it| std::cmp::Reverse((faults(it), it.counts.total())));
+        calls.truncate(CALLS_MAX);
+        calls
     }
 
     fn role(&self, release: &Release) -> &'static str {

@@ -17,9 +17,9 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::model::Class;
 
-use super::answer::{self, Cause};
 use super::classify;
 use super::exchange::{Exchange, Kind};
+use super::notice::{self, Cause};
 use super::scan::Scan;
 use super::sse::{self, Events};
 
@@ -99,12 +99,12 @@ impl Download {
             Kind::Call => self.answer(Cause::Rollback),
             Kind::Listen => {
                 let over: Vec<_> =
-                    self.exchange.open_ids().into_iter().map(answer::listen_over).collect();
+                    self.exchange.open_ids().into_iter().map(notice::listen_over).collect();
                 self.ready.extend(over.iter().map(|result| sse::event(result)));
                 self.exchange.upstream.closed();
             }
             Kind::Stream | Kind::Plain => {
-                self.ready.push_back(sse::event(&answer::closing()));
+                self.ready.push_back(sse::event(&notice::closing()));
                 self.ready.push_back(sse::retry(RETRY_MS));
                 self.exchange.upstream.closed();
             }
@@ -144,7 +144,7 @@ impl Download {
     /// An error of ours for each request that waits on this stream.
     fn answer(&mut self, cause: Cause) {
         let errors: Vec<_> =
-            self.exchange.open_ids().into_iter().map(|id| answer::error(id, cause)).collect();
+            self.exchange.open_ids().into_iter().map(|id| notice::error(id, cause)).collect();
         for error in &errors {
             self.ready.push_back(sse::event(error));
             self.exchange.upstream.answered();

@@ -15,10 +15,11 @@ use crate::clock::Clock;
 use crate::config::Service;
 use crate::model::Class;
 
-use super::answer::{self, Cause};
+use super::answer;
 use super::download::{Answer, Download, Reader};
 use super::exchange::{Exchange, Kind};
 use super::message::Message;
+use super::notice::Cause;
 use super::routes::Routes;
 use super::scan::Scan;
 use super::session::{Claim, Session, Sessions};

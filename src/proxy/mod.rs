@@ -14,6 +14,7 @@ mod gate;
 mod headers;
 mod listener;
 mod message;
+mod notice;
 mod routes;
 mod scan;
 mod session;

@@ -1,0 +1,55 @@
+//! JSON-RPC messages that the proxy makes itself, as text.
+
+use serde_json::json;
+
+/// Why the proxy answers for a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The release was left while the request was open.
+    Rollback,
+    /// The release could not be reached, or did not finish its answer.
+    Upstream,
+    /// No release has the traffic.
+    NoRelease,
+}
+
+impl Cause {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Rollback => "rollback",
+            Self::Upstream => "upstream",
+            Self::NoRelease => "no_release",
+        }
+    }
+
+    /// What the client is told.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Rollback => "The service moved to another release while this request was open",
+            Self::Upstream => "The service did not answer",
+            Self::NoRelease => "No release of this service is in charge",
+        }
+    }
+}
+
+/// The JSON-RPC error for one request. `id` is JSON, as the client wrote it.
+pub(super) fn error(id: &str, cause: Cause) -> String {
+    // A request that never reached a release may be sent again; of others nobody can know.
+    let data = json!({"reason": cause.reason(), "retryable": cause == Cause::NoRelease});
+    let error = json!({"code": -32603, "message": cause.text(), "data": data});
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+}
+
+/// The warning for a client that listens on a GET stream which is about to end.
+pub(super) fn closing() -> String {
+    let data = "The service moved to its previous release; this stream ends, reconnect to go on";
+    let params = json!({"level": "warning", "logger": "rollbackd", "data": data});
+    json!({"jsonrpc": "2.0", "method": "notifications/message", "params": params}).to_string()
+}
+
+/// The graceful end of a `subscriptions/listen` stream (2026-07-28).
+pub(super) fn listen_over(id: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
+    )
+}
