@@ -1,13 +1,13 @@
 //! Reading server-sent events as they pass: the same result however they are cut.
 #![no_main]
 
-#[allow(dead_code, reason = "the proxy uses more of it")]
+#[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../../src/proxy/message.rs"]
 mod message;
-#[allow(dead_code, reason = "the proxy uses more of it")]
+#[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../../src/proxy/scan.rs"]
 mod scan;
-#[allow(dead_code, reason = "the proxy uses more of it")]
+#[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../../src/proxy/sse.rs"]
 mod sse;
 

@@ -2,10 +2,10 @@
 //! valid message.
 #![no_main]
 
-#[allow(dead_code, reason = "the proxy uses more of it")]
+#[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../../src/proxy/message.rs"]
 mod message;
-#[allow(dead_code, reason = "the proxy uses more of it")]
+#[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../../src/proxy/scan.rs"]
 mod scan;
 

@@ -1,7 +1,7 @@
 //! Session ids: nobody makes a good one without the secret.
 #![no_main]
 
-#[allow(dead_code, reason = "the proxy uses more of it")]
+#[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../../src/proxy/session.rs"]
 mod session;
 
