@@ -116,6 +116,10 @@ impl Daemon {
 
     /// Asks the daemon; its answer can be read from the client.
     async fn ask(&self, request: &Request) -> Result<Client, Exit> {
+        request.check().map_err(|why| {
+            say::error(&why);
+            Exit::BadArguments
+        })?;
         let socket = self.socket();
         let asked = async {
             let mut client = Client::connect(&socket).await?;
