@@ -26,6 +26,7 @@ fn a_bad_configuration_starts_nothing_and_shows_every_problem() {
     for verb in ["run", "check"] {
         host.verb(&[verb]).expect(9).says(&["bakee", "objective", "errors"]);
     }
+    host.verb(&["status"]).expect(8).says(&["the usual place", "rollbackd check"]);
     host.configure("");
     host.verb(&["check"]).expect(0).says(&["good, 1 service\n"]);
     fs::remove_file(host.config()).unwrap();
