@@ -83,7 +83,7 @@ async fn a_command_that_is_not_there() {
     let mut spec = spec(&home, 1, "");
     spec.command.argv = vec!["/nonexistent/server".into()];
     let error = Process::start(&spec).unwrap_err();
-    assert!(error.contains("files") && error.contains("/nonexistent/server"), "{error}");
+    assert!(error.contains("\"/nonexistent/server\" can not be started"), "{error}");
     spec.command.argv = vec!["/bin/true".into()];
     spec.command.dir = Some("/nonexistent".into());
     assert!(Process::start(&spec).unwrap_err().contains("in /nonexistent"));

@@ -6,6 +6,7 @@
 mod adopt;
 mod mark;
 mod output;
+mod place;
 mod process;
 
 pub use adopt::{Orphan, orphans};

@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::mark::{LOOK_EVERY, Mark};
 use super::output::{self, Relay};
+use super::place;
 use crate::config::{Address, CommandLine};
 use crate::model::Release;
 
@@ -54,8 +55,9 @@ impl Process {
     /// Starts a release in a process group of its own. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The output file can not be opened, or the command can not be started.
+    /// Its address is taken, the output file can not be opened, or the command can not be started.
     pub fn start(spec: &Spec) -> Result<Self, String> {
+        place::free(&spec.address)?;
         let path = spec.output_path();
         let file = output::open(&path)
             .map_err(|error| format!("{} can not be opened: {error}", path.display()))?;
@@ -64,7 +66,7 @@ impl Process {
             .map_err(|error| format!("{} can not be opened twice: {error}", path.display()))?;
         let argv = spec.argv();
         let Some((program, arguments)) = argv.split_first() else {
-            return Err(format!("service {}: the command is empty", spec.service));
+            return Err("the command is empty".to_owned());
         };
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(spec.environment()).process_group(0);
@@ -76,10 +78,10 @@ impl Process {
         let child = command.spawn().map_err(|error| {
             let dir = spec.command.dir.as_ref();
             let dir = dir.map(|dir| format!(" in {}", dir.display())).unwrap_or_default();
-            format!("service {}: {program:?} can not be started{dir}: {error}", spec.service)
+            format!("{program:?} can not be started{dir}: {error}")
         })?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| format!("service {}: {program:?} has no pid", spec.service))?;
+        let pid = pid.ok_or_else(|| format!("{program:?} has no pid"))?;
         Ok(Self::hold(spec, Leader::Child(child), pid, relay))
     }
 
@@ -160,7 +162,7 @@ impl Spec {
     }
 
     /// Where its output goes.
-    pub(super) fn output_path(&self) -> PathBuf {
+    pub fn output_path(&self) -> PathBuf {
         let name = format!("output-{}.log", self.release.slot);
         self.state_dir.join(&self.service).join(name)
     }

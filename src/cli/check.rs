@@ -24,7 +24,8 @@ pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
         Ok(checked) => {
             print(&checked.warnings);
             let services = checked.settings.services.len();
-            say::line(&format!("{}: good, {services} services", path.display()));
+            let noun = if services == 1 { "service" } else { "services" };
+            say::line(&format!("{}: good, {services} {noun}", path.display()));
             Exit::Done
         }
         Err(problems) => {

@@ -52,7 +52,15 @@ fn setting(text: &str) -> Result<(String, String), String> {
 
 pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
     let Options { service, version, artifact, set, slot, freeze, force, wait, json } = options;
-    let set: BTreeMap<_, _> = set.into_iter().collect();
+    let mut all = BTreeMap::new();
+    for (key, value) in set {
+        if all.contains_key(&key) {
+            say::error(&format!("{key} is set twice; write it once"));
+            return Exit::BadArguments;
+        }
+        all.insert(key, value);
+    }
+    let set = all;
     let request = Request::Deploy { service, version, artifact, set, slot, freeze, force, wait };
     match daemon.ask(&request).await {
         Ok(client) => follow(client, wait, json).await,

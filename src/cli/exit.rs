@@ -28,6 +28,8 @@ pub(super) enum Exit {
     Done,
     /// For another reason.
     Failed,
+    /// The arguments make no sense.
+    BadArguments,
     /// The release was rolled back.
     RolledBack,
     /// The release never became ready.
@@ -53,6 +55,7 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Done => 0,
             Exit::Failed => 1,
+            Exit::BadArguments => 2,
             Exit::RolledBack => 3,
             Exit::NotReady => 4,
             Exit::Refused => 5,
@@ -72,7 +75,8 @@ impl From<Code> for Exit {
             Code::Busy => Self::Busy,
             Code::Refused => Self::Refused,
             Code::Unknown => Self::Unknown,
-            Code::Failed | Code::Malformed => Self::Failed,
+            Code::Malformed => Self::BadArguments,
+            Code::Failed => Self::Failed,
         }
     }
 }

@@ -110,13 +110,28 @@ impl Daemon {
             .map_or_else(|_| PathBuf::from(SOCKET), |checked| checked.settings.control_socket)
     }
 
+    /// Says so when the configuration does not tell where the daemon listens.
+    fn guessed(&self) -> String {
+        let path = self.config_path();
+        if self.socket.is_some() || config::load(&path).is_ok() {
+            return String::new();
+        }
+        let path = path.display();
+        format!(" (the usual place; {path} can not be used: see `rollbackd check {path}`)")
+    }
+
     fn config_path(&self) -> PathBuf {
         self.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG))
     }
 
     /// Asks the daemon; its answer can be read from the client.
     async fn ask(&self, request: &Request) -> Result<Client, Exit> {
+        request.check().map_err(|why| {
+            say::error(&why);
+            Exit::BadArguments
+        })?;
         let socket = self.socket();
+        let guessed = self.guessed();
         let asked = async {
             let mut client = Client::connect(&socket).await?;
             client.send(request).await?;
@@ -125,7 +140,7 @@ impl Daemon {
         asked.await.map_err(|error: std::io::Error| {
             let socket = socket.display();
             say::error(&format!(
-                "no daemon answers on {socket}: {error}\n  start it with `rollbackd run`, or name \
+                "no daemon answers on {socket}{guessed}: {error}\n  start it with `rollbackd run`, or name \
                  its socket with --socket or its configuration with --config"
             ));
             Exit::NoDaemon

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use crate::model::Release;
+
 use super::bounds::{bounded, span};
 use super::problem::{Code, Problem, Problems};
 use super::settings::{Address, CommandLine, Runtime};
@@ -129,8 +131,8 @@ fn env(written: &written::Runtime, problems: &mut Problems) -> BTreeMap<String, 
             let what = format!("`{shown}` can not be the name of an environment variable");
             let help = "write 1 to 256 characters without = and NUL, such as NODE_ENV";
             problems.push(Problem::error(Code::BadName, name.span(), what).help(help));
-        } else if text == "PORT" {
-            let what = "`PORT` is set by the daemon, to the port of the slot";
+        } else if Release::reserves(text) {
+            let what = format!("`{shown}` is set by the daemon, for each release");
             let help = "leave it out of env";
             problems.push(Problem::error(Code::Contradiction, name.span(), what).help(help));
         }

@@ -4,6 +4,7 @@
 //! daemon closes. The kernel tells who the client is; nothing in the request does.
 
 mod client;
+mod fit;
 pub mod server;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Counts, Entry, Evidence, Number};
 
 pub use client::Client;
+pub use fit::shown;
 
 /// What a verb asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -67,12 +67,21 @@ pub async fn hear(stream: UnixStream) -> io::Result<Caller> {
     let peer = stream.peer_cred()?;
     let actor = Actor { uid: peer.uid(), pid: peer.pid().unwrap_or(0) };
     let (read, write) = stream.into_split();
-    let mut line = String::new();
+    let mut line = Vec::new();
     let mut read = BufReader::new(read.take(REQUEST_MAX));
-    tokio::time::timeout(PATIENCE, read.read_line(&mut line)).await??;
-    let request = serde_json::from_str(&line).map_err(|error| error.to_string());
+    tokio::time::timeout(PATIENCE, read.read_until(b'\n', &mut line)).await??;
+    let request = understand(&line);
     let left = Left(read.into_inner());
     Ok(Caller { actor, request, replies: Replies(write), left })
+}
+
+fn understand(line: &[u8]) -> Result<Request, String> {
+    if !line.ends_with(b"\n") && u64::try_from(line.len()) == Ok(REQUEST_MAX) {
+        return Err(format!("it is longer than {REQUEST_MAX} bytes"));
+    }
+    let request: Request = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    request.check()?;
+    Ok(request)
 }
 
 impl Left {

@@ -210,7 +210,7 @@ async fn live(
     while !stop.is_cancelled() {
         let began = tokio::time::Instant::now();
         let how = match adopted.take().map_or_else(|| Process::start(&spec), Ok) {
-            Err(why) => why,
+            Err(why) => format!("it was not started: {why}"),
             Ok(mut process) => {
                 let ended = tokio::select! {
                     how = process.exited() => Some(how),
@@ -221,7 +221,7 @@ async fn live(
                     tracing::error!(release = %spec.release, "failed to stop: {why}");
                 }
                 let Some(how) = ended else { return };
-                how
+                format!("its process ended: {how} (output: {})", spec.output_path().display())
             }
         };
         wait = if began.elapsed() >= LIVED { Duration::ZERO } else { wait };

@@ -10,7 +10,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use crate::control::server::{self, Caller, Replies};
-use crate::control::{Code, Request, Response};
+use crate::control::{Code, Request, Response, shown};
 use crate::decide::Refusal;
 use crate::model::{Actor, Command, Deploy, Entry, Fact, Number, Order, Slot};
 use crate::record;
@@ -98,7 +98,7 @@ async fn answer(
     let name = request.service().unwrap_or_default();
     let Some(handle) = handles.get(name) else {
         let known: Vec<_> = handles.keys().map(String::as_str).collect();
-        let because = format!("no service {name}; there are {}", known.join(", "));
+        let because = no_service(name, &known);
         return replies.send(&refusal(Code::Unknown, because)).await;
     };
     match request {
@@ -106,6 +106,12 @@ async fn answer(
         Request::Timeline { deploy, follow, .. } => timeline(handle, deploy, follow, replies).await,
         order => command(handle, order, actor, replies).await,
     }
+}
+
+fn no_service(name: &str, known: &[&str]) -> String {
+    let plain = !name.is_empty() && name.len() <= 60 && !name.contains(char::is_control);
+    let name = if plain { name.to_owned() } else { shown(name) };
+    format!("no service {name}; there are {}", known.join(", "))
 }
 
 async fn status(handle: &Handle, replies: &mut Replies) -> io::Result<()> {

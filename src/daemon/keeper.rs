@@ -167,7 +167,7 @@ impl Keeper {
             self.happen(&Event::Recovered(number, because));
         }
         if self.watch.deadline().is_some_and(|due| due <= now) {
-            self.happen(&Event::Due);
+            self.due(now);
         }
         self.ticks += 1;
         if self.ticks.is_multiple_of(SWEEP_BLOCKS) {
@@ -210,21 +210,41 @@ impl Keeper {
 
     fn died(&mut self, now: Moment, number: Number, how: &str) {
         let Some(release) = self.watch.phase().release(number).cloned() else { return };
-        tracing::warn!(service = self.service.name, %release, "its process ended: {how}");
+        tracing::warn!(service = self.service.name, %release, "{how}");
         if let Phase::Starting { new, .. } = self.watch.phase()
             && new.number == number
         {
-            let why = format!("its process ended: {how}");
-            self.happen(&Event::NotReady(self.watch.ticket(), why));
+            self.not_ready(how);
             return;
         }
         let deaths = self.deaths.entry(number).or_default();
         *deaths += 1;
         if *deaths <= DEATHS_NOTED {
-            let because = format!("the process of {release} ended: {how}; it is started again");
+            let because = format!("{release}: {how}; it is started again");
             let _ = self.commit(Decision { because, fact: Fact::Noted, then: Vec::new() });
         }
         self.judged(now);
+    }
+
+    /// A deadline passed. Of a release that did not become ready, the last probe tells why.
+    fn due(&mut self, now: Moment) {
+        let waits = match self.watch.phase() {
+            Phase::Starting { new, .. } => Some(new.number),
+            Phase::Reviving(breach) => Some(breach.warm.number),
+            _ => None,
+        };
+        match waits.and_then(|number| self.probes.get(&number)) {
+            Some(reply) if !reply.is_ok() => {
+                let waited = now.since(self.watch.since()).as_secs();
+                self.not_ready(&format!("not ready within {waited} s, its last probe: {reply}"));
+            }
+            _ => self.happen(&Event::Due),
+        }
+    }
+
+    fn not_ready(&mut self, why: &str) {
+        let event = Event::NotReady(self.watch.ticket(), why.to_owned());
+        self.happen(&event);
     }
 
     fn happen(&mut self, event: &Event) {

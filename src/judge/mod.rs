@@ -154,7 +154,7 @@ impl Judge {
         self.total += *counts;
         for (about, process) in &mut self.processes {
             let (n, bad) = about.read(counts);
-            process.update(now - BLOCK, n, bad);
+            process.update((now - BLOCK).max(self.opened), n, bad);
         }
     }
 

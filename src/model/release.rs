@@ -34,6 +34,11 @@ pub struct Release {
 }
 
 impl Release {
+    /// Whether the daemon sets this variable itself in the environment of a release.
+    pub fn reserves(variable: &str) -> bool {
+        matches!(variable, "PORT" | "SOCKET") || variable.starts_with("ROLLBACKD_")
+    }
+
     /// What a quarantine remembers: the same version from the same artifact.
     pub fn identity(&self) -> String {
         self.artifact.as_ref().map_or_else(

@@ -6,6 +6,10 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// What to do about a secret that somebody, or a disk, cut short.
+const KEY_CUT: &str = "it is shorter than 16 bytes; restore it from a copy, or remove it: a new one \
+                       is made, and sessions that are open end";
+
 /// The state folder, locked for this process until it is dropped.
 #[derive(Debug)]
 pub struct State {
@@ -75,7 +79,10 @@ impl State {
         let mut key = [0; 16];
         match File::open(path) {
             Ok(mut file) => {
-                file.read_exact(&mut key)?;
+                file.read_exact(&mut key).map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => io::Error::other(KEY_CUT),
+                    _ => error,
+                })?;
                 return Ok(key);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => (),

@@ -49,9 +49,10 @@ fn a_release_that_crash_loops_is_rolled_back() {
 fn a_release_that_never_becomes_ready_gets_no_traffic() {
     let host = Host::with_v1("start_timeout = \"3s\"");
     let load = Load::start(host.listen);
-    host.deploy_bad("v2", "total", 0, &[])
-        .expect(4)
-        .says(&["v2 never became ready: not ready within 3 s; v1 kept the traffic"]);
+    host.deploy_bad("v2", "total", 0, &[]).expect(4).says(&[
+        "v2 never became ready: not ready within 3 s, its last probe: ",
+        "; v1 kept the traffic",
+    ]);
     let seen = load.stop();
     assert_eq!(seen.good.keys().collect::<Vec<_>>(), ["v1"]);
     assert!(seen.bad.is_empty(), "{:?}", seen.bad);
@@ -65,11 +66,30 @@ fn a_release_that_exits_at_once_is_given_up_at_once() {
     let program = env!("CARGO_BIN_EXE_rollbackd");
     let command = format!("command = [\"/bin/sh\", \"-c\", {script:?}, {program:?}]");
     let host = Host::with_v1(&format!("{command}\nstart_timeout = \"30s\""));
-    host.deploy("v2", &["--wait"])
-        .expect(4)
-        .says(&["v2 never became ready: its process ended: exit code 7; v1 kept the traffic"]);
+    host.deploy("v2", &["--wait"]).expect(4).says(&[
+        "v2 never became ready: its process ended: exit code 7 (output: ",
+        "output-green.log); v1 kept the traffic",
+    ]);
     assert_eq!(ask(host.listen), Ok("v1".to_owned()));
     soon("what it said is in the log", || host.log().contains("no config file"));
+}
+
+#[test]
+fn a_stranger_in_the_slot_is_not_taken_for_the_release() {
+    // It answers our probes long before the release would find its port taken.
+    let script = r#"sleep 2; exec "$0" demo-server"#;
+    let program = env!("CARGO_BIN_EXE_rollbackd");
+    let mut host = Host::new(&format!("command = [\"/bin/sh\", \"-c\", {script:?}, {program:?}]"));
+    let port = host.blue.to_string();
+    let mut stranger = std::process::Command::new(program);
+    stranger.arg("demo-server").env("PORT", port).env("ROLLBACKD_VERSION", "stranger");
+    let mut stranger = stranger.spawn().unwrap();
+    soon("the stranger listens", || std::net::TcpStream::connect(("127.0.0.1", host.blue)).is_ok());
+    host.start();
+    let done = host.deploy("v1", &["--wait"]);
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    done.expect(4).says(&["is taken: another process listens there", "nothing has the traffic"]);
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! What keeps the daemon, or a person, from doing something; and rollbacks that a person orders.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
 use crate::support::{Host, Load, SERVICE, ask, soon};
 
 const OBSERVE: &str = "mode = \"observe\"";
@@ -26,6 +29,41 @@ fn an_unknown_service_is_told_which_ones_there_are() {
         host.verb(verb).expect(7).says(&["no service wether; there are weather"]);
     }
     host.verb(&["timeline", SERVICE, "--deploy", "9"]).expect(7).says(&["no timeline of deploy 9"]);
+}
+
+#[test]
+fn what_can_not_be_a_version_a_setting_or_a_reason_is_refused_before_anything_happens() {
+    let host = Host::with_v1("");
+    let (long, lines) = ("v".repeat(10_000), "a\nb\u{1b}[31m");
+    let wrong: [(&[&str], &str); 9] = [
+        (&["deploy", SERVICE, ""], "can not be a version"),
+        (&["deploy", SERVICE, "../../x"], "can not be a version"),
+        (&["deploy", SERVICE, &long], "can not be a version"),
+        (&["deploy", SERVICE, "v2", "--artifact", "../../x"], "climbs out"),
+        (&["deploy", SERVICE, "v2", "--set", "PORT=1"], "set by the daemon"),
+        (&["deploy", SERVICE, "v2", "--set", "A=1", "--set", "A=2"], "A is set twice"),
+        (&["hold", SERVICE, "--because", lines], "write one plain line"),
+        (&["hold", SERVICE, "--because", ""], "the reason is empty"),
+        (&["rollback", SERVICE, "--because", &"x".repeat(64 * 1024)], "65536 characters"),
+    ];
+    for (verb, why) in wrong {
+        host.verb(verb).expect(2).says(&[why]);
+    }
+    assert_eq!((host.phase().as_str(), host.entries(1).len()), ("steady", 4));
+}
+
+#[test]
+fn bytes_that_are_no_request_get_an_answer_that_says_so() {
+    let host = Host::with_v1("");
+    let nul = br#"{"verb":"deploy","service":"weather","version":"a\u0000"}"#;
+    for bytes in [b"\xff\xfe\x00".as_slice(), &[b'x'; 65_536], nul] {
+        let mut socket = UnixStream::connect(host.socket()).unwrap();
+        socket.write_all(&[bytes, b"\n"].concat()).unwrap();
+        let mut answer = String::new();
+        // A daemon that hangs up with something unread may reset; what it said comes first.
+        let _: std::io::Result<usize> = socket.read_to_string(&mut answer);
+        assert!(answer.contains("\"malformed\""), "{answer}");
+    }
 }
 
 #[test]

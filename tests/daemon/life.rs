@@ -11,9 +11,11 @@ fn an_active_release_that_dies_is_started_again_and_that_is_noted() {
     before.kill();
     soon("it runs again", || host.running().iter().any(|it| it.pid != before.pid));
     soon("it answers", || ask(host.listen) == Ok("v1".to_owned()));
-    host.verb(&["timeline", SERVICE])
-        .expect(0)
-        .says(&["noted", "the process of v1 ended: killed by signal 9; it is started again"]);
+    host.verb(&["timeline", SERVICE]).expect(0).says(&[
+        "noted",
+        "v1: its process ended: killed by signal 9 (output: ",
+        "); it is started again",
+    ]);
 }
 
 #[test]

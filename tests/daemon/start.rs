@@ -26,8 +26,9 @@ fn a_bad_configuration_starts_nothing_and_shows_every_problem() {
     for verb in ["run", "check"] {
         host.verb(&[verb]).expect(9).says(&["bakee", "objective", "errors"]);
     }
+    host.verb(&["status"]).expect(8).says(&["the usual place", "rollbackd check"]);
     host.configure("");
-    host.verb(&["check"]).expect(0).says(&["good, 1 services"]);
+    host.verb(&["check"]).expect(0).says(&["good, 1 service\n"]);
     fs::remove_file(host.config()).unwrap();
     host.verb(&["check"]).expect(9).says(&["config.toml"]);
 }
@@ -44,6 +45,12 @@ fn what_a_daemon_needs_and_does_not_get_is_named() {
     let listen = format!("failed to listen on 127.0.0.1:{} for weather", host.listen);
     host.run_to_its_end().expect(10).says(&[&listen, "in use"]);
     drop(taken);
+
+    let (key, cut) = (host.state().join("key"), host.state().join("cut"));
+    fs::rename(&key, &cut).unwrap();
+    fs::write(&key, "half").unwrap();
+    host.run_to_its_end().expect(10).says(&["key", "shorter than 16 bytes; restore it"]);
+    fs::rename(&cut, &key).unwrap();
 
     let file = host.path().join("file");
     fs::write(&file, "").unwrap();

@@ -62,7 +62,9 @@ impl Summary {
             sessions: report.sessions,
             severity: None,
             strategy: None,
-            because: "the daemon decided nothing".to_owned(),
+            because: "nothing was decided in the time of the demo; a small fault needs more requests to be \
+                      told from chance, so try a higher --rate"
+                .to_owned(),
             timeline,
             notes: notes(report),
         };

@@ -1,0 +1,170 @@
+//! What a request may hold. It ends up in commands, environments, a timeline and on terminals.
+
+use super::Request;
+use crate::model::Release;
+
+const VERSION_MAX: usize = 128;
+const ARTIFACT_MAX: usize = 4096;
+const BECAUSE_MAX: usize = 2000;
+const KEY_MAX: usize = 256;
+const SHOWN_MAX: usize = 60;
+
+impl Request {
+    /// Whether it may be carried out.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to write instead.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Deploy { version, artifact, set, .. } => {
+                check_version(version)?;
+                artifact.as_deref().map_or(Ok(()), check_artifact)?;
+                set.iter().try_for_each(|(key, value)| check_setting(key, value))
+            }
+            Self::Rollback { because, .. }
+            | Self::Hold { because, .. }
+            | Self::Resume { because, .. } => check_because(because),
+            Self::Status { .. } | Self::Timeline { .. } => Ok(()),
+        }
+    }
+}
+
+/// It is filled into paths and commands.
+fn check_version(version: &str) -> Result<(), String> {
+    let known = |it: char| it.is_ascii_alphanumeric() || "._+:@~-".contains(it);
+    let begins = version.starts_with(|it: char| it.is_ascii_alphanumeric());
+    if begins && version.len() <= VERSION_MAX && version.chars().all(known) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} can not be a version; write 1 to {VERSION_MAX} letters, digits and . _ - + : @ ~, a \
+         letter or digit first, such as v1.4.2",
+        shown(version)
+    ))
+}
+
+fn check_artifact(artifact: &str) -> Result<(), String> {
+    let what = if artifact.is_empty() {
+        "is empty"
+    } else if artifact.len() > ARTIFACT_MAX {
+        "is longer than 4096 bytes"
+    } else if artifact.contains(char::is_control) {
+        "holds a control character"
+    } else if artifact.starts_with('-') {
+        "would be taken for an option"
+    } else if artifact.split('/').any(|part| part == "..") {
+        "climbs out with `..`"
+    } else {
+        return Ok(());
+    };
+    Err(format!(
+        "the artifact {} {what}; write a plain path or an image reference, such as /opt/weather/v2",
+        shown(artifact)
+    ))
+}
+
+fn check_setting(key: &str, value: &str) -> Result<(), String> {
+    let shown = shown(key);
+    let name = |it: char| it.is_ascii_alphanumeric() || it == '_';
+    let digit = key.starts_with(|it: char| it.is_ascii_digit());
+    if key.is_empty() || key.len() > KEY_MAX || digit || !key.chars().all(name) {
+        return Err(format!(
+            "{shown} can not be the name of a setting; write letters, digits and _, such as \
+             LOG_LEVEL=debug"
+        ));
+    }
+    if Release::reserves(key) {
+        return Err(format!("{shown} is set by the daemon; leave it out"));
+    }
+    if value.contains('\0') {
+        return Err(format!("the value of {shown} holds a NUL, which no environment can"));
+    }
+    Ok(())
+}
+
+/// It is read in a terminal, as one line of a timeline.
+fn check_because(because: &str) -> Result<(), String> {
+    let length = because.chars().count();
+    if because.trim().is_empty() {
+        return Err("the reason is empty; write why, for whoever reads the timeline".to_owned());
+    }
+    if length > BECAUSE_MAX {
+        return Err(format!("the reason has {length} characters; write at most {BECAUSE_MAX}"));
+    }
+    if because.contains(char::is_control) {
+        return Err(format!(
+            "the reason {} holds a line break or another control character; write one plain line",
+            shown(because)
+        ));
+    }
+    Ok(())
+}
+
+/// Whatever it holds: short, and safe to print.
+pub fn shown(text: &str) -> String {
+    let begin: String = text.chars().take(SHOWN_MAX).collect();
+    let more = if begin.len() < text.len() { "..." } else { "" };
+    format!("{begin:?}{more}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn deploy(version: &str, artifact: Option<&str>, set: &[(&str, &str)]) -> Result<(), String> {
+        let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let set: BTreeMap<_, _> = set.iter().map(own).collect();
+        let (service, version) = ("weather".to_owned(), version.to_owned());
+        let (artifact, slot) = (artifact.map(ToOwned::to_owned), None);
+        let (freeze, force, wait) = (false, false, false);
+        Request::Deploy { service, version, artifact, set, slot, freeze, force, wait }.check()
+    }
+
+    #[test]
+    fn a_version_is_a_plain_word() {
+        for good in ["v1", "1.4.2-rc.1+build~7", "sha256:0a1b", "2026-08-31T10_00", "app@2"] {
+            assert_eq!(deploy(good, None, &[]), Ok(()));
+        }
+        let long = "v".repeat(129);
+        let wrong = ["", " ", "a b", "a/b", "../../x", "..", "-rf", "a\nb", "a\0b", "ü", &long];
+        for wrong in wrong {
+            let why = deploy(wrong, None, &[]).unwrap_err();
+            assert!(why.contains("such as v1.4.2") && why.len() < 400, "{why}");
+            assert!(!why.contains(char::is_control), "{why:?}");
+        }
+    }
+
+    #[test]
+    fn an_artifact_is_a_plain_path_or_a_reference() {
+        for good in ["/opt/v2", "registry.example.org:5000/a/b@sha256:00", "a..b", "./x y"] {
+            assert_eq!(deploy("v2", Some(good), &[]), Ok(()));
+        }
+        for wrong in ["", "../../x", "/opt/../etc", "a\nb", "--eval=x", &"a".repeat(5000)] {
+            deploy("v2", Some(wrong), &[]).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_setting_leaves_alone_what_the_daemon_sets() {
+        assert_eq!(deploy("v2", None, &[("A_1", "x\ny"), ("_", ""), ("PATH", "/bin")]), Ok(()));
+        for wrong in ["", "A B", "1A", "A=B", "A\n", "PORT", "SOCKET", "ROLLBACKD_OWNER"] {
+            deploy("v2", None, &[(wrong, "x")]).unwrap_err();
+        }
+        deploy("v2", None, &[("A", "x\0y")]).unwrap_err();
+    }
+
+    #[test]
+    fn a_reason_is_one_line() {
+        let check = |because: &str| {
+            let (service, because) = ("weather".to_owned(), because.to_owned());
+            Request::Hold { service, because }.check()
+        };
+        assert_eq!(check("checkout fails: see #12, 5 % of größe"), Ok(()));
+        for wrong in ["", "  ", "a\nb", "\u{1b}[31m", &"x".repeat(64 * 1024)] {
+            let why = check(wrong).unwrap_err();
+            assert!(why.len() < 400 && !why.contains(char::is_control), "{why:?}");
+        }
+    }
+}
