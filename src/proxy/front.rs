@@ -289,7 +289,9 @@ async fn pass(
     // They count when they are on their way: until then the answer may still be one of ours.
     let mut answers = Vec::new();
     let mut body = body;
-    while size < ANSWER_AHEAD_MAX {
+    // A stream that listens is not waited for: servers were seen to send it without events.
+    let ahead = if exchange.kind() == Kind::Listen { 0 } else { ANSWER_AHEAD_MAX };
+    while size < ahead {
         match until_left(&mut exchange, body.frame()).await {
             None => return fail(exchange, Cause::Rollback).await,
             Some(None) => return whole(head, ready, &answers, exchange).await,

@@ -292,11 +292,14 @@ impl Scan {
         at
     }
 
+    /// Servers were seen to write one message after the other, without an array around them.
     fn trailing(&mut self, bytes: &[u8]) -> usize {
-        if !bytes.iter().all(u8::is_ascii_whitespace) {
-            self.step = Step::Broken;
+        let rest = bytes.trim_ascii_start();
+        let another = self.step == Step::Done && !self.batch && rest.first() == Some(&b'{');
+        if !rest.is_empty() {
+            self.step = if another { Step::Value } else { Step::Broken };
         }
-        bytes.len()
+        bytes.len() - if another { rest.len() } else { 0 }
     }
 }
 
@@ -347,12 +350,12 @@ mod tests {
 
     #[test]
     fn reads_batches_and_refuses_what_is_no_message() {
-        let (found, complete) = scan(&[br#"[{"id":1},{"method":"x"}] "#]);
-        assert_eq!((found.len(), complete), (2, true));
-        for text in ["", "x", "{", "[1]", "{}{}", "{\"a\" 1}", "nonsense", "[{}", "{1:2}"] {
+        assert_eq!(scan(&[br#"[{"id":1},{"method":"x"}] "#]).0.len(), 2);
+        for text in ["", "x", "{", "[1]", "{}[]", "[]{}", "{\"a\" 1}", "nonsense", "[{}", "{1:2}"] {
             assert!(!scan(&[text.as_bytes()]).1, "{text}");
         }
         assert!(scan(&[b"[]"]).1);
+        assert_eq!(scan(&[br#"{"method":"x"} "#, br#"{"id":1}"#]).0.len(), 2);
     }
 
     #[test]

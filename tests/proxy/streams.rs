@@ -4,7 +4,7 @@ use rollbackd::model::Counts;
 use tokio::io::AsyncWriteExt;
 
 use crate::client::{assert_error, call, messages, open, post, say};
-use crate::upstream::{EVENTS, asked, says, scripted};
+use crate::upstream::{EVENTS, asked, json_answer, says, scripted};
 use crate::{A, before, counted};
 
 const RESULT: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
@@ -89,4 +89,29 @@ async fn a_get_stream_that_breaks_ends_properly_for_the_client() {
     let proxy = before(says(format!("{head}5\r\n: hi\n\r\n")).await);
     let get = "GET /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(say(proxy.local_addr(), get).await.text(), ": hi\n");
+}
+
+/// As the example server of the conformance suite does: no events, and JSON line by line.
+#[tokio::test]
+async fn lines_of_json_pass_though_they_are_neither_one_message_nor_events() {
+    let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#;
+    let lines = format!("{progress}\n{}\n", r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    let proxy = before(says(json_answer(&lines)).await);
+    let reply = post(proxy.local_addr(), &call("1", "x", "{}"), "").await;
+    assert_eq!((reply.status, reply.text()), (200, lines));
+    counted(&proxy, A, Counts { ok: 1, ..Counts::default() }).await;
+
+    let acknowledged = r#"{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged"}"#;
+    let upstream = scripted(move |mut stream| async move {
+        asked(&mut stream).await;
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
+        stream.write_all(format!("{head}{acknowledged}\n").as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let proxy = before(upstream);
+    let listen = r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{}}"#;
+    let mut wire = open(proxy.local_addr(), listen, "").await;
+    assert_eq!(wire.head().await.0, 200);
+    wire.until(acknowledged).await;
 }
