@@ -105,6 +105,7 @@ impl Front {
         let upstream = Arc::clone(&routed.upstream);
         let mut exchange = Exchange::new(upstream, kind, asked, limits.slow, limits.deadline);
         exchange.session = routed.session.as_ref().and_then(|(_, session)| session.clone());
+        exchange.note_cancelled();
         let client_session = head.headers.get(headers::SESSION).cloned();
         self.address(&mut head, &routed, peer);
         exchange.upload = Some(upload.clone());
