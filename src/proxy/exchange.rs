@@ -140,6 +140,9 @@ impl Exchange {
         }
         self.absorb();
         let Some(id) = message.id.as_ref().filter(|_| message.is_answer()) else { return };
+        if let Some(session) = self.session.as_ref().filter(|_| self.kind == Kind::Stream) {
+            session.unpark(id);
+        }
         let Some(at) = self.open.iter().position(|open| same_id(&open.id, id)) else { return };
         let open = self.open.swap_remove(at);
         let mut class = classify::answer(http, message);
@@ -152,6 +155,14 @@ impl Exchange {
             }
         }
         self.settle(&open, class);
+    }
+
+    /// The release ended its stream early, for the client to take it up again with a GET.
+    pub(super) fn park(&mut self) {
+        if let Some(session) = self.session.clone() {
+            self.open_ids().into_iter().for_each(|id| session.park(id));
+        }
+        self.end(Class::Neutral);
     }
 
     /// The answer ended: what is still open has this class.

@@ -29,8 +29,8 @@ pub type Key = [u8; 16];
 type Mac = [u8; 16];
 
 const VERSION: u8 = 1;
-/// Cancelled requests of a session that are remembered, until their answers or deadlines.
-const CANCELLED_MAX: usize = 64;
+/// Requests of a session that are remembered: cancelled ones, and parked ones.
+const REMEMBERED_MAX: usize = 64;
 const HEAD: usize = 1 + 4 + 8;
 /// Longest id of a backend that is passed on.
 pub(super) const BACKEND_ID_MAX: usize = 1024;
@@ -65,13 +65,14 @@ pub(super) struct Session {
     /// Whether the release answered for it since the daemon started.
     proven: AtomicBool,
     cancelled: Mutex<VecDeque<(Box<str>, Instant)>>,
+    parked: Mutex<Vec<Box<str>>>,
 }
 
 impl Session {
     /// Notes that the client takes a request back. Ids are used once in a session.
     pub(super) fn cancel(&self, id: &str) {
         let mut cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
-        if cancelled.len() == CANCELLED_MAX {
+        if cancelled.len() == REMEMBERED_MAX {
             cancelled.pop_front();
         }
         cancelled.push_back((id.into(), Instant::now()));
@@ -81,6 +82,25 @@ impl Session {
     pub(super) fn cancelled(&self, id: &str) -> Option<Instant> {
         let cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
         cancelled.iter().find(|(other, _)| same_id(other, id)).map(|(_, at)| *at)
+    }
+
+    /// Notes that a request waits for its answer on a stream that the client still has to open.
+    pub(super) fn park(&self, id: &str) {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        if parked.len() < REMEMBERED_MAX {
+            parked.push(id.into());
+        }
+    }
+
+    /// Notes that a parked request was answered.
+    pub(super) fn unpark(&self, id: &str) {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        parked.retain(|other| !same_id(other, id));
+    }
+
+    /// The parked requests, which somebody else answers now.
+    pub(super) fn take_parked(&self) -> Vec<Box<str>> {
+        std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Notes that the release knows it.
@@ -158,6 +178,7 @@ impl Sessions {
             protocol: OnceLock::new(),
             proven: AtomicBool::new(false),
             cancelled: Mutex::default(),
+            parked: Mutex::default(),
         });
         Some(Arc::clone(live.get_or_insert(claim.mac, session)))
     }
