@@ -40,8 +40,8 @@ fn code(code: i64) -> Class {
         -32700 | -32600 | -32601 | -32602 | -32002 | -32020 | -32021 | -32022 | -32042 => {
             Class::ClientFault
         }
-        // A person declined.
-        -1 => Class::Neutral,
+        // A person declined; the client took its request back.
+        -1 | -32800 => Class::Neutral,
         _ => Class::ServerFault,
     }
 }
@@ -63,6 +63,7 @@ mod tests {
             (ok, error(-32000), Class::ServerFault),
             (ok, error(-32602), Class::ClientFault),
             (ok, error(-1), Class::Neutral),
+            (ok, error(-32800), Class::Neutral),
             (ok, Message { error: true, ..Message::default() }, Class::ServerFault),
             (StatusCode::BAD_REQUEST, error(-32020), Class::ClientFault),
             (StatusCode::BAD_GATEWAY, result, Class::ServerFault),

@@ -104,6 +104,11 @@ impl Download {
                 self.exchange.upstream.closed();
             }
             Kind::Stream | Kind::Plain => {
+                let session = self.exchange.session.as_ref();
+                for id in session.map(|session| session.take_parked()).unwrap_or_default() {
+                    self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
+                    self.exchange.upstream.answered();
+                }
                 self.ready.push_back(sse::event(&notice::closing()));
                 self.ready.push_back(sse::retry(RETRY_MS));
                 self.exchange.upstream.closed();
@@ -121,7 +126,7 @@ impl Download {
             // A stream of 2025-11-25 may end early: the client takes it up again by its event id.
             // One that breaks off has lost its release, and whatever it remembered.
             Reader::Events(events) if events.resumable() && error.is_none() => {
-                self.exchange.end(Class::Neutral);
+                self.exchange.park();
             }
             Reader::Events(events) if unanswered && self.exchange.kind() == Kind::Call => {
                 if !events.between() {

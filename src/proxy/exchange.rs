@@ -21,6 +21,9 @@ use super::tally::Cells;
 use super::upload::{Asked, Flaw, Upload};
 use super::upstream::Upstream;
 
+/// The share of the deadline after which a client that goes away gave up on the release.
+const GAVE_UP: f64 = 0.9;
+
 /// An exchange between a client and a release.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -122,6 +125,14 @@ impl Exchange {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).flaw
     }
 
+    /// Tells the session which of its requests the client takes back in this exchange.
+    pub(super) fn note_cancelled(&self) {
+        let Some(session) = &self.session else { return };
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let cancels = asked.messages.iter().filter(|it| it.id.is_none() && it.request.is_some());
+        cancels.filter_map(|it| it.request.as_deref()).for_each(|id| session.cancel(id));
+    }
+
     /// A message came from the release; it settles the request whose id it carries.
     pub(super) fn heard(&mut self, http: StatusCode, message: &Message) {
         if let (Some(session), Some(protocol)) = (&self.session, &message.protocol) {
@@ -129,6 +140,9 @@ impl Exchange {
         }
         self.absorb();
         let Some(id) = message.id.as_ref().filter(|_| message.is_answer()) else { return };
+        if let Some(session) = self.session.as_ref().filter(|_| self.kind == Kind::Stream) {
+            session.unpark(id);
+        }
         let Some(at) = self.open.iter().position(|open| same_id(&open.id, id)) else { return };
         let open = self.open.swap_remove(at);
         let mut class = classify::answer(http, message);
@@ -141,6 +155,14 @@ impl Exchange {
             }
         }
         self.settle(&open, class);
+    }
+
+    /// The release ended its stream early, for the client to take it up again with a GET.
+    pub(super) fn park(&mut self) {
+        if let Some(session) = self.session.clone() {
+            self.open_ids().into_iter().for_each(|id| session.park(id));
+        }
+        self.end(Class::Neutral);
     }
 
     /// The answer ended: what is still open has this class.
@@ -166,14 +188,16 @@ impl Exchange {
             let elapsed = self.started.elapsed();
             if self.slow.is_some_and(|slow| slow <= elapsed) && !self.late {
                 self.late = true;
-                self.open.iter().for_each(|open| self.upstream.tally.time(Some(&open.call), true));
+                let waited_for = self.open.iter().filter(|open| !self.taken_back(open));
+                waited_for.for_each(|open| self.upstream.tally.time(Some(&open.call), true));
             }
             if self.deadline <= elapsed {
                 self.overdue = true;
-                let fault = Class::ServerFault;
-                self.open
-                    .iter()
-                    .for_each(|open| self.upstream.tally.count(Some(&open.call), fault));
+                for open in &self.open {
+                    let back = self.taken_back(open);
+                    let class = if back { Class::Neutral } else { Class::ServerFault };
+                    self.upstream.tally.count(Some(&open.call), class);
+                }
                 self.alarm = None;
             } else {
                 let slow = self.slow.filter(|_| !self.late).unwrap_or(self.deadline);
@@ -182,7 +206,22 @@ impl Exchange {
         }
     }
 
+    /// Whether the client no longer wanted the answer while it could still have come in time.
+    /// Servers then answer with codes of their own, or never.
+    fn taken_back(&self, open: &Open) -> bool {
+        let at = self.session.as_ref().and_then(|session| session.cancelled(&open.id));
+        at.is_some_and(|at| !self.gave_up(at))
+    }
+
+    /// Whether a client that went away at this time had waited in vain: those that time out by
+    /// themselves, common at 60 s as the deadline is, must not hide that a release hangs.
+    fn gave_up(&self, at: Instant) -> bool {
+        at.saturating_duration_since(self.started) >= self.deadline.mul_f64(GAVE_UP)
+    }
+
     fn settle(&self, open: &Open, class: Class) {
+        let failed = class == Class::ServerFault;
+        let class = if failed && self.taken_back(open) { Class::Neutral } else { class };
         if !self.overdue {
             self.upstream.tally.count(Some(&open.call), class);
         }
@@ -217,8 +256,10 @@ fn alarm_at(alarm: &mut Option<Pin<Box<Sleep>>>, at: Instant) {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        // A client that leaves is nobody's fault.
-        self.end(Class::Neutral);
+        self.absorb();
+        // A client that leaves is nobody's fault, unless it waited in vain.
+        let in_vain = self.kind == Kind::Call && self.gave_up(Instant::now());
+        self.end(if in_vain { Class::ServerFault } else { Class::Neutral });
         let gauge = match self.kind {
             Kind::Call | Kind::Plain => &self.upstream.in_flight,
             Kind::Listen | Kind::Stream => &self.upstream.streams,

@@ -105,6 +105,7 @@ impl Front {
         let upstream = Arc::clone(&routed.upstream);
         let mut exchange = Exchange::new(upstream, kind, asked, limits.slow, limits.deadline);
         exchange.session = routed.session.as_ref().and_then(|(_, session)| session.clone());
+        exchange.note_cancelled();
         let client_session = head.headers.get(headers::SESSION).cloned();
         self.address(&mut head, &routed, peer);
         exchange.upload = Some(upload.clone());
@@ -289,7 +290,9 @@ async fn pass(
     // They count when they are on their way: until then the answer may still be one of ours.
     let mut answers = Vec::new();
     let mut body = body;
-    while size < ANSWER_AHEAD_MAX {
+    // A stream that listens is not waited for: servers were seen to send it without events.
+    let ahead = if exchange.kind() == Kind::Listen { 0 } else { ANSWER_AHEAD_MAX };
+    while size < ahead {
         match until_left(&mut exchange, body.frame()).await {
             None => return fail(exchange, Cause::Rollback).await,
             Some(None) => return whole(head, ready, &answers, exchange).await,

@@ -9,6 +9,8 @@ pub(super) struct Message {
     pub method: Option<Box<str>>,
     /// `params.name` or `params.uri`: the tool, prompt or resource.
     pub name: Option<Box<str>>,
+    /// `params.requestId`, written as an id: the request that a cancellation means.
+    pub request: Option<Box<str>>,
     /// `params.protocolVersion`, or `result.protocolVersion`.
     pub protocol: Option<Box<str>>,
     /// Whether it has a `result`.

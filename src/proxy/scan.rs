@@ -70,6 +70,7 @@ enum Target {
     Id,
     Method,
     Name,
+    Request,
     Protocol,
     Code,
     IsError,
@@ -181,13 +182,9 @@ impl Scan {
 
     fn take_text(&mut self, byte: u8) {
         match byte {
-            _ if self.escaped => {
+            _ if self.escaped || byte == b'\\' => {
                 self.keep(byte);
-                self.escaped = false;
-            }
-            b'\\' => {
-                self.keep(byte);
-                self.escaped = true;
+                self.escaped = !self.escaped;
             }
             b'"' if self.step == Step::KeyText => {
                 self.target = self.aim();
@@ -221,6 +218,7 @@ impl Scan {
             (Level::Message, b"error") => Target::Part(Outer::Error),
             (Level::Part, key) => match (self.outer, key) {
                 (Outer::Params, b"name" | b"uri") => Target::Name,
+                (Outer::Params, b"requestId") => Target::Request,
                 (Outer::Params | Outer::Result, b"protocolVersion") => Target::Protocol,
                 (Outer::Result, b"isError") => Target::IsError,
                 (Outer::Result, b"resultType") => Target::ResultType,
@@ -244,9 +242,11 @@ impl Scan {
         let text = if self.overlong { None } else { std::str::from_utf8(&self.text).ok() };
         let message = &mut self.message;
         match (self.target, text) {
-            (Target::Id, Some(text)) => {
+            (Target::Id | Target::Request, Some(text)) => {
                 let id = if quoted { format!("\"{text}\"") } else { text.to_owned() };
-                message.id = is_id(&id).then(|| id.into_boxed_str());
+                let id = is_id(&id).then(|| id.into_boxed_str());
+                *if self.target == Target::Id { &mut message.id } else { &mut message.request } =
+                    id;
             }
             (Target::Method, Some(text)) => message.method = Some(text.into()),
             (Target::Name, Some(text)) => message.name = Some(text.into()),
@@ -292,11 +292,14 @@ impl Scan {
         at
     }
 
+    /// Servers were seen to write one message after the other, without an array around them.
     fn trailing(&mut self, bytes: &[u8]) -> usize {
-        if !bytes.iter().all(u8::is_ascii_whitespace) {
-            self.step = Step::Broken;
+        let rest = bytes.trim_ascii_start();
+        let another = self.step == Step::Done && !self.batch && rest.first() == Some(&b'{');
+        if !rest.is_empty() {
+            self.step = if another { Step::Value } else { Step::Broken };
         }
-        bytes.len()
+        bytes.len() - if another { rest.len() } else { 0 }
     }
 }
 
@@ -347,12 +350,12 @@ mod tests {
 
     #[test]
     fn reads_batches_and_refuses_what_is_no_message() {
-        let (found, complete) = scan(&[br#"[{"id":1},{"method":"x"}] "#]);
-        assert_eq!((found.len(), complete), (2, true));
-        for text in ["", "x", "{", "[1]", "{}{}", "{\"a\" 1}", "nonsense", "[{}", "{1:2}"] {
+        assert_eq!(scan(&[br#"[{"id":1},{"method":"x"}] "#]).0.len(), 2);
+        for text in ["", "x", "{", "[1]", "{}[]", "[]{}", "{\"a\" 1}", "nonsense", "[{}", "{1:2}"] {
             assert!(!scan(&[text.as_bytes()]).1, "{text}");
         }
         assert!(scan(&[b"[]"]).1);
+        assert_eq!(scan(&[br#"{"method":"x"} "#, br#"{"id":1}"#]).0.len(), 2);
     }
 
     #[test]

@@ -10,22 +10,27 @@
 //! The mac (SipHash-2-4, 128 bits, with a secret of this host) covers the service and all other
 //! fields: an id can not be guessed or bent to another session, and carries nothing secret.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
+use tokio::time::Instant;
 
 use crate::model::{Moment, Number};
+
+use super::message::same_id;
 
 /// The secret behind session ids.
 pub type Key = [u8; 16];
 type Mac = [u8; 16];
 
 const VERSION: u8 = 1;
+/// Requests of a session that are remembered: cancelled ones, and parked ones.
+const REMEMBERED_MAX: usize = 64;
 const HEAD: usize = 1 + 4 + 8;
 /// Longest id of a backend that is passed on.
 pub(super) const BACKEND_ID_MAX: usize = 1024;
@@ -59,9 +64,45 @@ pub(super) struct Session {
     protocol: OnceLock<Box<str>>,
     /// Whether the release answered for it since the daemon started.
     proven: AtomicBool,
+    cancelled: Mutex<VecDeque<(Box<str>, Instant)>>,
+    parked: Mutex<Vec<Box<str>>>,
 }
 
 impl Session {
+    /// Notes that the client takes a request back. Ids are used once in a session.
+    pub(super) fn cancel(&self, id: &str) {
+        let mut cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
+        if cancelled.len() == REMEMBERED_MAX {
+            cancelled.pop_front();
+        }
+        cancelled.push_back((id.into(), Instant::now()));
+    }
+
+    /// When the client took a request back, if it did.
+    pub(super) fn cancelled(&self, id: &str) -> Option<Instant> {
+        let cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
+        cancelled.iter().find(|(other, _)| same_id(other, id)).map(|(_, at)| *at)
+    }
+
+    /// Notes that a request waits for its answer on a stream that the client still has to open.
+    pub(super) fn park(&self, id: &str) {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        if parked.len() < REMEMBERED_MAX {
+            parked.push(id.into());
+        }
+    }
+
+    /// Notes that a parked request was answered.
+    pub(super) fn unpark(&self, id: &str) {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        parked.retain(|other| !same_id(other, id));
+    }
+
+    /// The parked requests, which somebody else answers now.
+    pub(super) fn take_parked(&self) -> Vec<Box<str>> {
+        std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Notes that the release knows it.
     pub(super) fn prove(&self) {
         self.proven.store(true, Ordering::Relaxed);
@@ -136,6 +177,8 @@ impl Sessions {
             seen: AtomicU64::new(now.0),
             protocol: OnceLock::new(),
             proven: AtomicBool::new(false),
+            cancelled: Mutex::default(),
+            parked: Mutex::default(),
         });
         Some(Arc::clone(live.get_or_insert(claim.mac, session)))
     }

@@ -142,6 +142,51 @@ async fn a_client_that_leaves_is_nobodys_fault() {
     assert_eq!(proxy.counts(A).server_fault, 0, "{:?}", proxy.counts(A));
 }
 
+/// Some servers answer a request that was taken back, with codes of their own, and some never do.
+#[tokio::test]
+async fn a_request_that_was_taken_back_is_nobodys_fault() {
+    let proxy = with(Mcp::start("a").await.address, |service| {
+        service.limits.deadline = Duration::from_millis(1500);
+    });
+    let mine = session(proxy.local_addr()).await;
+    let mut open_now = Vec::new();
+    for (id, tool) in [("1", "wait"), (r#""\u0062""#, "fail-late")] {
+        let body = call(id, tool, r#"{"ms":1000}"#);
+        open_now.push(open(proxy.local_addr(), &body, &mine).await);
+    }
+    let mut silent = open(proxy.local_addr(), &call("3", "wait", r#"{"ms":4000}"#), &mine).await;
+    let mut hangs = open(proxy.local_addr(), &call("4", "wait", r#"{"ms":4000}"#), &mine).await;
+    for id in ["1", r#""b""#, "3"] {
+        post(proxy.local_addr(), &cancel(id), &mine).await;
+    }
+    // A client that gives up just before the deadline has waited as long as anybody would.
+    tokio::time::sleep(Duration::from_millis(1400)).await;
+    post(proxy.local_addr(), &cancel("4"), &mine).await;
+    for wire in &mut open_now {
+        wire.reply().await;
+    }
+    // One came anyway, one failed, one never came, and one hung.
+    counted(&proxy, A, Counts { ok: 2, neutral: 2, ..fault() }).await;
+    assert_eq!((silent.reply().await.status, hangs.reply().await.status), (200, 200));
+}
+
+fn cancel(id: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"reason":"x","requestId":{id}}}}}"#
+    )
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_at_the_deadline_waited_in_vain() {
+    let proxy = with(Mcp::start("a").await.address, |service| {
+        service.limits.deadline = Duration::from_millis(1500);
+    });
+    let wire = open(proxy.local_addr(), &call("1", "wait", r#"{"ms":60000}"#), "").await;
+    tokio::time::sleep(Duration::from_millis(1400)).await;
+    drop(wire);
+    counted(&proxy, A, fault()).await;
+}
+
 #[tokio::test]
 async fn each_request_of_a_batch_has_its_outcome() {
     let answer = r#"[{"id":1,"result":{}},{"id":2,"error":{"code":-32602}},{"id":"c","error":{"code":-32603}}]"#;

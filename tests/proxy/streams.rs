@@ -3,8 +3,8 @@
 use rollbackd::model::Counts;
 use tokio::io::AsyncWriteExt;
 
-use crate::client::{assert_error, call, messages, open, post, say};
-use crate::upstream::{EVENTS, asked, says, scripted};
+use crate::client::{Wire, assert_error, call, messages, open, post, say, session};
+use crate::upstream::{EVENTS, asked, json_answer, says, scripted};
 use crate::{A, before, counted};
 
 const RESULT: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
@@ -89,4 +89,65 @@ async fn a_get_stream_that_breaks_ends_properly_for_the_client() {
     let proxy = before(says(format!("{head}5\r\n: hi\n\r\n")).await);
     let get = "GET /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(say(proxy.local_addr(), get).await.text(), ": hi\n");
+}
+
+/// As the example server of the conformance suite does: no events, and JSON line by line.
+#[tokio::test]
+async fn lines_of_json_pass_though_they_are_neither_one_message_nor_events() {
+    let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#;
+    let lines = format!("{progress}\n{}\n", r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    let proxy = before(says(json_answer(&lines)).await);
+    let reply = post(proxy.local_addr(), &call("1", "x", "{}"), "").await;
+    assert_eq!((reply.status, reply.text()), (200, lines));
+    counted(&proxy, A, Counts { ok: 1, ..Counts::default() }).await;
+
+    let acknowledged = r#"{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged"}"#;
+    let upstream = scripted(move |mut stream| async move {
+        asked(&mut stream).await;
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
+        stream.write_all(format!("{head}{acknowledged}\n").as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let proxy = before(upstream);
+    let listen = r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{}}"#;
+    let mut wire = open(proxy.local_addr(), listen, "").await;
+    assert_eq!(wire.head().await.0, 200);
+    wire.until(acknowledged).await;
+}
+
+/// 2025-11-25 lets a release end the stream of a call; the client takes it up again with a GET.
+#[tokio::test]
+async fn a_call_that_waits_on_a_get_is_answered_when_the_release_is_left() {
+    let upstream = scripted(|mut stream| async move {
+        let (head, body) = asked(&mut stream).await.unwrap();
+        let body = String::from_utf8(body).unwrap();
+        let session = EVENTS.replacen("\r\n\r\n", "\r\nMcp-Session-Id: s\r\n\r\n", 1);
+        let text = match () {
+            () if body.contains("initialize") => format!("{session}{}", RESULT.replace('1', "0")),
+            () if head.starts_with("POST") => format!("{EVENTS}id: 0\ndata:\n\n"),
+            () => format!("{EVENTS}{RESULT}"),
+        };
+        stream.write_all(text.as_bytes()).await.unwrap();
+        if head.starts_with("GET") {
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    let proxy = before(upstream);
+    let to = proxy.local_addr();
+    let mine = session(to).await;
+    for id in ["1", "2", r#""c""#] {
+        post(to, &call(id, "stream", "{}"), &mine).await;
+    }
+    let get = format!("GET /mcp HTTP/1.1\r\nHost: localhost\r\n{mine}Last-Event-ID: 0\r\n\r\n");
+    let mut wire = Wire::to(to).await;
+    wire.send(get).await;
+    wire.head().await;
+    wire.until(RESULT).await;
+    assert_eq!(proxy.cut(A).await.answered, 2);
+    let told = messages(&wire.rest().await);
+    assert_error(&told[0], 2.into(), "rollback");
+    assert_error(&told[1], "c".into(), "rollback");
+    assert_eq!((told.len(), &told[2]["method"]), (3, &"notifications/message".into()));
 }

@@ -211,6 +211,10 @@ impl Mcp {
         let error = |code: i64| json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": "x"}});
         match message["params"]["name"].as_str().unwrap_or_default() {
             "fail" => json(error(-32603)),
+            "fail-late" => {
+                tokio::time::sleep(pause).await;
+                json(error(0))
+            }
             "arguments" => json(error(-32602)),
             "wrong" => json(answer(json!({"isError": true, "content": []}))),
             "stream" => {
