@@ -43,6 +43,8 @@ pub(super) struct Exchange {
     alarm: Option<Pin<Box<Sleep>>>,
     late: bool,
     overdue: bool,
+    /// Nobody waits for it any more, though it is still open.
+    idle: bool,
 }
 
 /// What an exchange is for.
@@ -100,6 +102,7 @@ impl Exchange {
             alarm,
             late: false,
             overdue: false,
+            idle: false,
         }
     }
 
@@ -199,6 +202,13 @@ impl Exchange {
                     self.upstream.tally.count(Some(&open.call), class);
                 }
                 self.alarm = None;
+                // Some servers never answer, nor end the stream of, what was taken back.
+                let taken_back = |open| self.taken_back(open);
+                self.idle = !self.open.is_empty() && self.open.iter().all(taken_back);
+                if self.idle {
+                    self.upstream.in_flight.fetch_sub(1, Ordering::Relaxed);
+                    self.upstream.streams.fetch_add(1, Ordering::Relaxed);
+                }
             } else {
                 let slow = self.slow.filter(|_| !self.late).unwrap_or(self.deadline);
                 alarm_at(&mut self.alarm, self.started + slow.min(self.deadline));
@@ -261,8 +271,8 @@ impl Drop for Exchange {
         let in_vain = self.kind == Kind::Call && self.gave_up(Instant::now());
         self.end(if in_vain { Class::ServerFault } else { Class::Neutral });
         let gauge = match self.kind {
-            Kind::Call | Kind::Plain => &self.upstream.in_flight,
-            Kind::Listen | Kind::Stream => &self.upstream.streams,
+            Kind::Call | Kind::Plain if !self.idle => &self.upstream.in_flight,
+            _ => &self.upstream.streams,
         };
         gauge.fetch_sub(1, Ordering::Relaxed);
         if self.kind == Kind::Listen {

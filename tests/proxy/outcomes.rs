@@ -167,6 +167,7 @@ async fn a_request_that_was_taken_back_is_nobodys_fault() {
     }
     // One came anyway, one failed, one never came, and one hung.
     counted(&proxy, A, Counts { ok: 2, neutral: 2, ..fault() }).await;
+    assert_eq!(proxy.load(A, Moment(0)).in_flight, 1);
     assert_eq!((silent.reply().await.status, hangs.reply().await.status), (200, 200));
 }
 
