@@ -81,7 +81,7 @@ fn read(daemon: &Daemon, service: &str, deploy: Option<Number>, json: bool) -> E
             Exit::Done
         }
         Err(error) => {
-            say::error(&error.to_string());
+            say::error(&error.whole());
             Exit::Unknown
         }
     }

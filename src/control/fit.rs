@@ -5,7 +5,7 @@ use crate::model::Release;
 
 const VERSION_MAX: usize = 128;
 const ARTIFACT_MAX: usize = 4096;
-const BECAUSE_MAX: usize = 2000;
+const BECAUSE_MAX: usize = 4096;
 const KEY_MAX: usize = 256;
 const SHOWN_MAX: usize = 60;
 

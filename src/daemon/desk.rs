@@ -133,7 +133,7 @@ async fn timeline(
     let mut coming = handle.entries.subscribe();
     let entries = match record::read(&handle.dir, deploy) {
         Ok(entries) => entries,
-        Err(error) => return replies.send(&refusal(Code::Unknown, error.to_string())).await,
+        Err(error) => return replies.send(&refusal(Code::Unknown, error.whole())).await,
     };
     let mut last = (Number(0), 0);
     for entry in entries {

@@ -118,6 +118,11 @@ impl std::error::Error for StateError {
 }
 
 impl StateError {
+    /// It and its cause, in one line.
+    pub fn whole(&self) -> String {
+        format!("{}: {}", self.what, self.source)
+    }
+
     pub(super) fn new(what: String, source: io::Error) -> Self {
         Self { what, source }
     }

@@ -3,9 +3,9 @@
 //! A line is on disk (fdatasync) before anything follows from it. The newest file alone restores a
 //! service: its first line carries over what still matters of the older ones.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::model::{Entry, Fact, Moment, Number};
@@ -90,7 +90,7 @@ impl Timeline {
             fact,
             then,
         };
-        let written = sheet.write(&entry);
+        let written = sheet.mend(&path(&self.dir, sheet.deploy)).and_then(|()| sheet.write(&entry));
         match new {
             Some(new) if written.is_ok() => {
                 self.sheet = Some(new);
@@ -105,8 +105,14 @@ impl Timeline {
 
     fn begin(&self, deploy: Number, now: Moment) -> io::Result<Sheet> {
         let path = path(&self.dir, deploy);
-        let options =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).to_owned();
+        make_folder(&self.dir)?;
+        let options = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .to_owned();
         let file = options.open(path)?;
         File::open(&self.dir)?.sync_all()?;
         Ok(Sheet { file, length: 0, deploy, seq: 0, begun: now })
@@ -123,6 +129,29 @@ impl Timeline {
 }
 
 impl Sheet {
+    /// Puts the file back if somebody removed it: what is written to a file without a name is lost
+    /// with the process.
+    fn mend(&mut self, path: &Path) -> io::Result<()> {
+        if self.file.metadata()?.nlink() > 0 {
+            return Ok(());
+        }
+        let mut written = Vec::new();
+        self.file.seek(SeekFrom::Start(0))?;
+        (&self.file).take(BYTES_MAX).read_to_end(&mut written)?;
+        let folder = path.parent().unwrap_or(path);
+        make_folder(folder)?;
+        // What lies there by now is not ours to write over.
+        let mut file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        if let Err(error) = file.write_all(&written).and_then(|()| file.sync_all()) {
+            let _ = fs::remove_file(path);
+            return Err(error);
+        }
+        File::open(folder)?.sync_all()?;
+        self.file = file;
+        Ok(())
+    }
+
     fn write(&mut self, entry: &Entry) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
@@ -193,7 +222,7 @@ fn load(path: &Path) -> Result<(Vec<Entry>, u64, u64), StateError> {
 
 fn reopen(path: &Path, good: u64, torn: u64) -> Result<File, StateError> {
     let open = || {
-        let mut file = OpenOptions::new().write(true).open(path)?;
+        let mut file = OpenOptions::new().read(true).write(true).open(path)?;
         if torn > 0 {
             file.set_len(good)?;
             file.sync_all()?;
@@ -202,6 +231,10 @@ fn reopen(path: &Path, good: u64, torn: u64) -> Result<File, StateError> {
         Ok(file)
     };
     open().map_err(|error| StateError::new(format!("failed to open {}", path.display()), error))
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn path(dir: &Path, deploy: Number) -> PathBuf {
@@ -302,6 +335,28 @@ mod tests {
         let (_, entries, _) = Timeline::open(dir.path(), "weather").unwrap();
         let facts: Vec<_> = entries.iter().map(|it| (it.deploy, it.seq, &it.fact)).collect();
         assert_eq!(facts, [(Number(1), 1, &deployed(1)), (Number(1), 2, &Fact::Noted)]);
+    }
+
+    #[test]
+    fn a_file_that_was_removed_while_it_was_open_is_put_back_whole() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("weather");
+        fs::create_dir(&dir).unwrap();
+        write(&dir, [deployed(1)]);
+        let (mut timeline, _, _) = Timeline::open(&dir, "weather").unwrap();
+        let mut append = |fact| {
+            let (wall, why) = ("wall".to_owned(), "why".to_owned());
+            timeline.append(Moment(2_000), wall, why, fact, Vec::new())
+        };
+        fs::remove_dir_all(&dir).unwrap();
+        append(Fact::Noted).unwrap();
+        append(Fact::Failed).unwrap();
+        let (_, entries, _) = Timeline::open(&dir, "weather").unwrap();
+        let facts: Vec<_> = entries.iter().map(|it| (it.seq, &it.fact)).collect();
+        assert_eq!(facts, [(1, &deployed(1)), (2, &Fact::Noted), (3, &Fact::Failed)]);
+        fs::remove_dir_all(&dir).unwrap();
+        append(deployed(2)).unwrap();
+        assert_eq!(read(&dir, None).unwrap().len(), 1);
     }
 
     #[test]
