@@ -31,7 +31,8 @@ pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
         Err(problems) => {
             print(&problems);
             let errors = problems.iter().filter(|it| it.weight == config::Weight::Error).count();
-            say::error(&format!("{}: {errors} errors", path.display()));
+            let plural = if errors == 1 { "" } else { "s" };
+            say::error(&format!("{}: {errors} error{plural}", path.display()));
             Exit::BadConfig
         }
     }

@@ -39,8 +39,9 @@ pub(super) fn choose(verdict: &Verdict, load: &Load, drain: Duration, session_co
     let breaks = sessions * ends;
     let cut_costs = session_cost * breaks + in_flight;
     let sum = format!(
-        "a drain would fail ~{drain_fails:.0} requests; a cut breaks ~{breaks:.0} sessions that \
-         would end by themselves ({session_cost} each) and {in_flight} open requests"
+        "a drain would fail ~{drain_fails:.0} requests; a cut would cost ~{cut_costs:.0}: \
+         {in_flight} open requests, and {session_cost} for each of ~{breaks:.0} (of {sessions}) \
+         sessions that would end in a drain"
     );
     if drain_fails > cut_costs {
         cut(sum)

@@ -9,6 +9,9 @@ use crate::model::Moment;
 
 /// Requests that are remembered one by one; far above what a demo sends.
 const REQUESTS_MAX: usize = 500_000;
+/// An answer this late is bad for whoever waits, even if it is right: twice what the demo's service
+/// promises.
+const LATE: Duration = Duration::from_secs(1);
 /// Kinds of bad answers that are told apart.
 const REASONS_MAX: usize = 20;
 
@@ -17,11 +20,11 @@ const REASONS_MAX: usize = 20;
 pub struct Report {
     /// Requests that were sent, streams included.
     pub requests: u64,
-    /// Of those, how many had a bad answer or none.
+    /// Of those, how many had a wrong answer or none.
     pub failed: u64,
     /// Requests that were not sent because too many had no answer yet.
     pub not_sent: u64,
-    /// When the first bad answer came in after the deploy.
+    /// When the first bad answer, wrong or late, came in after the deploy.
     pub first_bad: Option<Moment>,
     /// When the last one did.
     pub last_bad: Option<Moment>,
@@ -136,16 +139,17 @@ impl Book {
                     if report.reasons.len() < REASONS_MAX || report.reasons.contains_key(bad) {
                         *report.reasons.entry(bad.clone()).or_default() += 1;
                     }
-                    if seen.end >= deployed {
-                        let first = report.first_bad.unwrap_or(seen.end);
-                        report.first_bad = Some(first.min(seen.end));
-                        report.last_bad = report.last_bad.max(Some(seen.end));
-                    }
                 }
                 None if seen.end >= deployed => {
                     report.slowest = report.slowest.max(seen.end.since(seen.start));
                 }
                 None => {}
+            }
+            let bad = seen.bad.is_some() || seen.end.since(seen.start) >= LATE;
+            if bad && seen.end >= deployed {
+                let first = report.first_bad.unwrap_or(seen.end);
+                report.first_bad = Some(first.min(seen.end));
+                report.last_bad = report.last_bad.max(Some(seen.end));
             }
         }
         for session in &pages.sessions {
@@ -206,5 +210,15 @@ mod tests {
         assert_eq!((report.first_bad, report.last_bad), (Some(Moment(20)), Some(Moment(30))));
         assert_eq!(report.slowest, Duration::from_millis(4));
         assert_eq!(report.reasons.get("HTTP 500"), Some(&2));
+    }
+
+    #[test]
+    fn a_late_answer_is_bad_but_no_failure() {
+        let book = Book::new(Clock::start(Moment(0)));
+        let seen = |start, end| Seen { start: Moment(start), end: Moment(end), bad: None };
+        book.pages().requests = vec![seen(0, 999), seen(0, 1_000), seen(500, 2_000)];
+        let report = book.report(Moment(0));
+        assert_eq!((report.requests, report.failed), (3, 0));
+        assert_eq!((report.first_bad, report.last_bad), (Some(Moment(1_000)), Some(Moment(2_000))));
     }
 }
