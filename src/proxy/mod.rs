@@ -46,8 +46,9 @@ pub use tally::Call;
 
 /// How often the end of a drain is looked for.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long what was cut may take to be gone.
-const CUT_MAX: Duration = Duration::from_secs(1);
+/// How long what was cut may take to be gone. Less than the state machine waits for the answer, or
+/// a client that never reads would look like a proxy that does not answer.
+const CUT_MAX: Duration = Duration::from_millis(500);
 /// What a session is expected to last before any was seen to.
 const LIFE_UNKNOWN: f64 = 60.0;
 
@@ -196,5 +197,19 @@ impl Proxy {
 
     fn upstream(&self, number: Number) -> Option<Arc<Upstream>> {
         self.front.routes.load().known(number).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_is_over_before_the_state_machine_asks_again() {
+        let text = include_str!("../../config.toml.example");
+        let checked = crate::config::parse("config.toml.example", text).unwrap();
+        for service in checked.settings.services.values() {
+            assert!(CUT_MAX < service.policy.retry, "{:?}", service.policy.retry);
+        }
     }
 }

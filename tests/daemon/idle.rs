@@ -48,9 +48,7 @@ fn idle_it_costs_little() {
     let percent = 100.0 * (used_s(host.pid()) - before) / LOOK.as_secs_f64();
     let kib = resident_kib(host.pid());
     println!("two services, four releases: {kib} KiB resident, {percent:.2} % of a core");
-    if !cfg!(debug_assertions) {
-        assert!(kib < 25 * 1024, "{kib} KiB resident");
-    }
+    assert!(kib < 25 * 1024, "{kib} KiB resident");
 }
 
 #[test]
