@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rollbackd::judge::evidence::Process;
-use rollbackd::judge::{About, BLOCK, Judge, Limits, Objective};
+use rollbackd::judge::{About, BLOCK, BLOCK_MS, Judge, Limits, Objective};
 use rollbackd::model::{Counts, Finding, Moment, Number, Reply, Seen, Signal, Verdict};
 
 const P0: f64 = 0.005;
@@ -105,8 +105,8 @@ proptest! {
             in counts.into_iter().enumerate()
         {
             let counts =
-                Counts { ok, server_fault, tool_fault, client_fault, neutral, slow, timed };
-            judge.hear(at(index), &Signal { release: Number(2), seen: Seen::Block(counts) });
+                Counts { ok, server_fault, tool_fault, client_fault, neutral, slow, timed, ..Counts::default() };
+            judge.hear(at(index), &Signal { release: Number(2), seen: Seen::Block(BLOCK_MS, counts) });
             sound(&judge, at(index))?;
         }
     }
@@ -119,7 +119,7 @@ proptest! {
         for (kind, release, now, n) in signals {
             let ok = 50 - n;
             let seen = match kind {
-                0 | 1 => Seen::Block(Counts { ok, server_fault: n, timed: 50, slow: n, ..Counts::default() }),
+                0 | 1 => Seen::Block(BLOCK_MS, Counts { ok, server_fault: n, timed: 50, slow: n, ..Counts::default() }),
                 2 => Seen::Probe(Reply::Ok),
                 3 => Seen::Probe(Reply::Refused),
                 4 => Seen::Probe(Reply::Wrong("500".to_owned())),
@@ -195,7 +195,7 @@ fn both_failing_is_a_shared_outage_and_nothing_is_held_against_the_deploy() {
         let signal = |release, seen| Signal { release: Number(release), seen };
         judge.hear(at(block), &signal(1, Seen::Probe(Reply::Refused)));
         judge.hear(at(block), &signal(2, Seen::Probe(Reply::Refused)));
-        judge.hear(at(block), &signal(2, Seen::Block(counts)));
+        judge.hear(at(block), &signal(2, Seen::Block(BLOCK_MS, counts)));
         let finding = judge.verdict(at(block)).finding;
         assert!(!matches!(finding, Finding::Breach(_)), "block {block}: {finding}");
         judge.hear(at(block), &signal(3, Seen::Probe(Reply::Ok)));

@@ -22,7 +22,7 @@ pub(super) struct Gauge {
 impl Gauge {
     /// Takes the counters as they stand; what was added since the last time is one block.
     pub(super) fn block(&mut self, total: Counts) -> Counts {
-        let block = less(total, self.seen);
+        let block = total.since(&self.seen);
         self.seen = total;
         self.blocks.push_back(block);
         if self.blocks.len() > MINUTE_BLOCKS {
@@ -60,18 +60,6 @@ impl Gauge {
     /// Everything since the release was added.
     pub(super) fn total(&self) -> Counts {
         self.seen
-    }
-}
-
-fn less(total: Counts, seen: Counts) -> Counts {
-    Counts {
-        ok: total.ok.saturating_sub(seen.ok),
-        server_fault: total.server_fault.saturating_sub(seen.server_fault),
-        tool_fault: total.tool_fault.saturating_sub(seen.tool_fault),
-        client_fault: total.client_fault.saturating_sub(seen.client_fault),
-        neutral: total.neutral.saturating_sub(seen.neutral),
-        slow: total.slow.saturating_sub(seen.slow),
-        timed: total.timed.saturating_sub(seen.timed),
     }
 }
 

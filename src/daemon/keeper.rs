@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::Service;
 use crate::decide::{Phase, Watch};
 use crate::judge::recovery::Recovery;
-use crate::judge::{BLOCK, Judge};
+use crate::judge::{BLOCK, BLOCK_MS, Judge};
 use crate::model::{
     Decision, Effect, Entry, Event, Fact, Load, Moment, Number, Reply, Seen, Signal,
 };
@@ -157,7 +157,7 @@ impl Keeper {
         self.gauges.retain(|number, _| numbers.contains(number));
         for release in numbers {
             let counts = self.gauges.entry(release).or_default().block(self.proxy.counts(release));
-            self.weigh(now, &Signal { release, seen: Seen::Block(counts) });
+            self.weigh(now, &Signal { release, seen: Seen::Block(BLOCK_MS, counts) });
         }
         self.judged(now);
         let recovering = matches!(self.watch.phase(), Phase::Recovering { .. });
@@ -181,7 +181,7 @@ impl Keeper {
         match signal.seen {
             Seen::Probe(reply) => _ = self.probes.insert(signal.release, reply),
             Seen::Exited(how) => self.died(now, signal.release, &how),
-            Seen::Block(_) => (),
+            Seen::Block(..) | Seen::Calls(_) | Seen::Shadow(..) | Seen::Scraped(_) => (),
         }
         self.judged(now);
     }

@@ -34,7 +34,7 @@ impl Attribution {
             Seen::Probe(reply) => self.failed = Some((now, reply.clone())),
             // A warm process that died by itself says nothing about what both depend on.
             Seen::Exited(_) => self.dead = true,
-            Seen::Block(_) => (),
+            Seen::Block(..) | Seen::Calls(_) | Seen::Shadow(..) | Seen::Scraped(_) => (),
         }
     }
 

@@ -28,7 +28,9 @@ use evidence::Process;
 use liveness::Liveness;
 
 /// The length of a block of evidence from the proxy.
-pub const BLOCK: Duration = Duration::from_millis(250);
+pub const BLOCK: Duration = Duration::from_millis(BLOCK_MS as u64);
+/// The same, in milliseconds.
+pub const BLOCK_MS: u32 = 250;
 
 /// What the operator promised, and how sure the judge has to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,9 +139,10 @@ impl Judge {
             return;
         }
         match &signal.seen {
-            Seen::Block(counts) => self.weigh(now, counts),
+            Seen::Block(_, counts) => self.weigh(now, counts),
             Seen::Probe(reply) => self.liveness.probed(now, reply),
             Seen::Exited(how) => self.liveness.exited(now, how),
+            Seen::Calls(_) | Seen::Shadow(..) | Seen::Scraped(_) => (),
         }
     }
 

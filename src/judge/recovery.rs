@@ -35,9 +35,10 @@ impl Recovery {
             return;
         }
         match &signal.seen {
-            Seen::Block(counts) if counts.server_fault == 0 => self.good += *counts,
+            Seen::Block(_, counts) if counts.server_fault == 0 => self.good += *counts,
             Seen::Probe(reply) if reply.is_ok() => self.probes += 1,
-            Seen::Block(_) | Seen::Probe(_) | Seen::Exited(_) => {
+            Seen::Calls(_) | Seen::Shadow(..) | Seen::Scraped(_) => (),
+            Seen::Block(..) | Seen::Probe(_) | Seen::Exited(_) => {
                 *self = Self::new(self.release, now);
             }
         }

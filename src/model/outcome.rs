@@ -40,7 +40,22 @@ pub struct Counts {
     pub slow: u64,
     /// Of the requests above, those whose latency says something (answered or timed out).
     pub timed: u64,
+    /// Of the judged requests, those that are safe to repeat.
+    #[serde(default)]
+    pub safe: u64,
+    /// Of those, the ones that were server faults.
+    #[serde(default)]
+    pub safe_bad: u64,
+    /// Streams that only listen (GET, `subscriptions/listen`) and ended, whoever ended them.
+    #[serde(default)]
+    pub streams: u64,
+    /// Of those, the ones that broke off on the release's side.
+    #[serde(default)]
+    pub broken: u64,
 }
+
+/// A method, and the tool or prompt it names (empty where it names none).
+pub type Call = (Box<str>, Box<str>);
 
 impl Counts {
     /// The requests that say something about the release: neither client faults nor neutral ones.
@@ -51,6 +66,23 @@ impl Counts {
     /// Every request.
     pub fn total(&self) -> u64 {
         self.judged().saturating_add(self.client_fault).saturating_add(self.neutral)
+    }
+
+    /// What was added since `seen`.
+    pub fn since(&self, seen: &Self) -> Self {
+        Self {
+            ok: self.ok.saturating_sub(seen.ok),
+            server_fault: self.server_fault.saturating_sub(seen.server_fault),
+            tool_fault: self.tool_fault.saturating_sub(seen.tool_fault),
+            client_fault: self.client_fault.saturating_sub(seen.client_fault),
+            neutral: self.neutral.saturating_sub(seen.neutral),
+            slow: self.slow.saturating_sub(seen.slow),
+            timed: self.timed.saturating_sub(seen.timed),
+            safe: self.safe.saturating_sub(seen.safe),
+            safe_bad: self.safe_bad.saturating_sub(seen.safe_bad),
+            streams: self.streams.saturating_sub(seen.streams),
+            broken: self.broken.saturating_sub(seen.broken),
+        }
     }
 
     /// Counts one request.
@@ -77,6 +109,10 @@ impl Add for Counts {
             neutral: self.neutral.saturating_add(other.neutral),
             slow: self.slow.saturating_add(other.slow),
             timed: self.timed.saturating_add(other.timed),
+            safe: self.safe.saturating_add(other.safe),
+            safe_bad: self.safe_bad.saturating_add(other.safe_bad),
+            streams: self.streams.saturating_add(other.streams),
+            broken: self.broken.saturating_add(other.broken),
         }
     }
 }

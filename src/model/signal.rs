@@ -2,10 +2,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Number};
+use super::{Call, Counts, Number};
 
 /// One observation of a release, exactly as it came in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
     /// The release that was seen.
     pub release: Number,
@@ -14,14 +14,56 @@ pub struct Signal {
 }
 
 /// What can be seen of a release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Seen {
-    /// The requests that ended within one block of time (250 ms).
-    Block(Counts),
+    /// The requests that ended within a block of time, in milliseconds: 250 from the proxy.
+    Block(u32, Counts),
+    /// The same by method and tool, over the last second; calls without requests are left out.
+    Calls(Vec<(Call, Counts)>),
+    /// Shadow calls that ended on this release: requests that failed on the release on trial,
+    /// repeated here; how many, and how many of them failed here too.
+    Shadow(u64, u64),
+    /// Its own counters were read, or could not be.
+    Scraped(Scrape),
     /// A probe was answered, or was not.
     Probe(Reply),
     /// Its process ended by itself; how, in words.
     Exited(String),
+}
+
+/// What the release that was active before a deploy had done, when its trial opens.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Its last hour, or as much of it as was seen.
+    pub hour: Counts,
+    /// Its worst five minutes of that hour: requests, and server faults among them.
+    pub worst: (u64, u64),
+    /// Its last hour by method and tool.
+    pub calls: Vec<(Call, Counts)>,
+}
+
+/// What reading a release's own counters gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scrape {
+    /// The counters as they stood: all requests, the bad ones, and when the process began (seconds
+    /// since 1970), where it says so.
+    Sample {
+        /// All requests so far.
+        total: f64,
+        /// The bad ones among them.
+        bad: f64,
+        /// `process_start_time_seconds`.
+        started: Option<f64>,
+    },
+    /// Nobody answered, or not as expected; what, in words.
+    Down(String),
+    /// A counter was not a number: nothing to divide by, or marked as stale.
+    NotANumber,
+    /// The counters were not there.
+    Missing,
+    /// The sample was older than a scrape may be, in seconds.
+    Stale(u64),
 }
 
 /// How a release answered a probe.

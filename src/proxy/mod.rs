@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Address, Service};
-use crate::model::{Counts, Load, Moment, Number, Toll};
+use crate::model::{Call, Counts, Load, Moment, Number, Toll};
 
 use front::Front;
 use routes::Routes;
@@ -42,7 +42,6 @@ use session::Sessions;
 use upstream::Upstream;
 
 pub use session::Key;
-pub use tally::Call;
 
 /// How often the end of a drain is looked for.
 const LOOK: Duration = Duration::from_millis(20);

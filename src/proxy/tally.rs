@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::model::{Class, Counts};
+use crate::model::{Call, Class, Counts};
 
 /// Methods and tools that are counted apart; the rest share one line.
 const CALLS_MAX: usize = 512;
@@ -16,9 +16,6 @@ pub(super) struct Tally {
     all: Cells,
     calls: papaya::HashMap<Call, Arc<Cells>>,
 }
-
-/// A method, and the tool, prompt or resource it names.
-pub type Call = (Box<str>, Box<str>);
 
 /// One set of counters that only grow.
 #[derive(Debug, Default)]
@@ -93,6 +90,7 @@ impl Cells {
             neutral: read(&self.neutral),
             slow: read(&self.slow),
             timed: read(&self.timed),
+            ..Counts::default()
         }
     }
 }

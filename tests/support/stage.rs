@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use rollbackd::decide::{Phase, Watch};
 use rollbackd::judge::recovery::Recovery;
-use rollbackd::judge::{About, BLOCK, Judge, Limits, Objective};
+use rollbackd::judge::{About, BLOCK, BLOCK_MS, Judge, Limits, Objective};
 use rollbackd::model::{
     Actor, Command, Contract, Counts, Decision, Deploy, Effect, Entry, Event, Fact, Load, Moment,
     Number, Order, Readiness, Release, Reply, Seen, Signal, Ticket, Toll,
@@ -228,7 +228,7 @@ impl Stage {
             let routed = self.world.outside.routed == Some(*number);
             let n = if routed { self.traffic as f64 * BLOCK.as_secs_f64() } else { 0.0 };
             let counts = self.conduct(version).serve(n);
-            self.weigh(&Signal { release: *number, seen: Seen::Block(counts) });
+            self.weigh(&Signal { release: *number, seen: Seen::Block(BLOCK_MS, counts) });
         }
         self.judged();
         let recovering = matches!(self.world.watch.phase(), Phase::Recovering { .. });
