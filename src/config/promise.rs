@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::decide::Policy;
-use crate::judge::{self, About, Objective, reach};
+use crate::judge::{self, About, Baseline, Objective, reach};
 
 use super::bounds::{bounded, grouped, span, spot};
 use super::problem::{Code, Problem, Problems};
@@ -52,6 +52,7 @@ pub(super) fn limits(
         ),
         bake: bounded("bake", &written.bake, HOUR / 2, second..=7 * DAY, problems),
         probes: failures,
+        baseline: baseline(written),
     }
 }
 
@@ -118,17 +119,29 @@ pub(super) fn counted(written: &written::Promise, problems: &mut Problems) -> Co
 fn objectives(written: &written::Promise, problems: &mut Problems) -> Vec<Objective> {
     let mut objectives = Vec::new();
     let budget = promised("objective", &written.objective, 0.005, problems);
-    objectives.push(Objective { about: About::Availability, budget, weight: 0.5 });
+    objectives.push(Objective { about: About::Availability, budget, weight: 0.85 });
     if let Some(latency) = &written.latency {
         let budget = promised("latency.objective", &latency.objective, 0.01, problems);
-        objectives.push(Objective { about: About::Latency, budget, weight: 0.25 });
+        objectives.push(Objective { about: About::Latency, budget, weight: 0.15 });
     }
     if !matches!(written.tool_objective.as_ref().map(|it| it.get_ref()), Some(None)) {
         let set = tools(written);
         let budget = promised("tool_objective", &set, 0.05, problems);
-        objectives.push(Objective { about: About::Tools, budget, weight: 0.25 });
+        objectives.push(Objective { about: About::Tools, budget, weight: 0.05 });
     }
+    if written.client_faults.as_ref().is_none_or(|it| *it.get_ref() == "on") {
+        // What is allowed depends on the call and its history.
+        objectives.push(Objective { about: About::Calls, budget: 0.05, weight: 0.03 });
+    }
+    objectives.push(Objective { about: About::Streams, budget: 0.05, weight: 0.02 });
     objectives
+}
+
+fn baseline(written: &written::Promise) -> Baseline {
+    match written.baseline.as_ref().map(|it| *it.get_ref()) {
+        Some("required") => Baseline::Required,
+        _ => Baseline::Probes,
+    }
 }
 
 /// The tool objective, unless it is off.
@@ -234,6 +247,8 @@ fn rate_is_possible(
     let (name, place) = match objective.about {
         About::Availability => ("objective", span(&written.objective)),
         About::Tools => ("tool_objective", span(&tools(written))),
+        // Their budgets are ours and were thought over.
+        About::Calls | About::Streams => return,
         About::Latency => {
             let latency = written.latency.as_ref();
             let own = latency.and_then(|latency| span(&latency.objective));

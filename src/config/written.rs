@@ -72,6 +72,8 @@ pub(super) struct Promise {
     pub(super) drain_timeout: Set<Duration>,
     pub(super) session_cost: Set<f64>,
     pub(super) rollbacks_per_day: Set<u64>,
+    pub(super) baseline: Set<&'static str>,
+    pub(super) client_faults: Set<&'static str>,
     pub(super) start_timeout: Set<Duration>,
 }
 
@@ -189,6 +191,8 @@ fn promise(table: &mut Table<'_>, problems: &mut Problems) -> Promise {
         drain_timeout: table.read("drain_timeout", duration, problems),
         session_cost: table.read("session_cost", number, problems),
         rollbacks_per_day: table.read("rollbacks_per_day", whole, problems),
+        baseline: table.read("baseline", choice(["probes", "required"]), problems),
+        client_faults: table.read("client_faults", choice(["on", "off"]), problems),
         start_timeout: table.read("start_timeout", duration, problems),
     }
 }

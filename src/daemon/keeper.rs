@@ -10,10 +10,10 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::Clock;
 use crate::config::Service;
 use crate::decide::{Phase, Watch};
-use crate::judge::recovery::Recovery;
-use crate::judge::{BLOCK, BLOCK_MS, Judge};
+use crate::judge::trial::Trial;
+use crate::judge::{BLOCK, BLOCK_MS};
 use crate::model::{
-    Decision, Effect, Entry, Event, Fact, Load, Moment, Number, Reply, Seen, Signal,
+    Decision, Effect, Entry, Event, Fact, History, Load, Moment, Number, Reply, Seen, Signal,
 };
 use crate::proxy::Proxy;
 use crate::record::{Timeline, Torn};
@@ -34,13 +34,12 @@ pub(super) struct Keeper {
     pub(super) clock: Clock,
     pub(super) watch: Watch,
     pub(super) proxy: Proxy,
-    pub(super) judge: Option<Judge>,
+    pub(super) trial: Trial,
     pub(super) gauges: BTreeMap<Number, Gauge>,
     pub(super) probes: BTreeMap<Number, Reply>,
     pub(super) trouble: Option<String>,
     timeline: Timeline,
     pub(super) crew: Crew,
-    recovery: Option<Recovery>,
     pub(super) deaths: BTreeMap<Number, u32>,
     pub(super) outbox: mpsc::Sender<Input>,
     entries: broadcast::Sender<Arc<Entry>>,
@@ -67,13 +66,12 @@ impl Keeper {
             clock,
             watch,
             proxy,
-            judge: None,
+            trial: Trial::default(),
             gauges: BTreeMap::new(),
             probes: BTreeMap::new(),
             trouble: None,
             timeline,
             crew,
-            recovery: None,
             deaths: BTreeMap::new(),
             outbox,
             entries,
@@ -160,10 +158,7 @@ impl Keeper {
             self.weigh(now, &Signal { release, seen: Seen::Block(BLOCK_MS, counts) });
         }
         self.judged(now);
-        let recovering = matches!(self.watch.phase(), Phase::Recovering { .. });
-        if let Some(recovery) = self.recovery.as_ref().filter(|_| recovering)
-            && let (number, Some(because)) = (recovery.release(), recovery.recovered(now))
-        {
+        if let Some((number, because)) = self.trial.recovered(now) {
             self.happen(&Event::Recovered(number, because));
         }
         if self.watch.deadline().is_some_and(|due| due <= now) {
@@ -187,16 +182,11 @@ impl Keeper {
     }
 
     fn weigh(&mut self, now: Moment, signal: &Signal) {
-        if let Some(judge) = &mut self.judge {
-            judge.hear(now, signal);
-        }
-        if let Some(recovery) = &mut self.recovery {
-            recovery.hear(now, signal);
-        }
+        self.trial.hear(now, signal);
     }
 
     fn judged(&mut self, now: Moment) {
-        let Some(judge) = &self.judge else { return };
+        let Some(judge) = self.trial.judge() else { return };
         self.crew.hurry(judge.suspicious(now));
         let (verdict, release) = (judge.verdict(now), judge.release());
         let load = self.load(now, release);
@@ -294,31 +284,12 @@ impl Keeper {
 
     /// Opens the trial that the phase asks for, and closes what is over.
     fn open_trials(&mut self, now: Moment) {
-        match self.watch.phase() {
-            Phase::Baking { active, warm, .. } => {
-                if self.judge.as_ref().is_none_or(|judge| judge.release() != active.number) {
-                    let warm = warm.as_ref().map(|warm| warm.number);
-                    let limits = self.service.judge.clone();
-                    self.judge = Some(Judge::new(active.number, warm, limits, now));
-                }
-                self.recovery = None;
-            }
-            Phase::Emptying(back) => {
-                let to = back.to.number;
-                self.recovery.get_or_insert_with(|| Recovery::new(to, now));
-            }
-            Phase::Recovering { active, .. } => {
-                let active = active.number;
-                self.judge = None;
-                self.recovery.get_or_insert_with(|| Recovery::new(active, now));
-            }
-            Phase::Confirming(_) | Phase::Reviving(_) | Phase::Returning(_) => (),
-            Phase::Empty
-            | Phase::Steady { .. }
-            | Phase::Starting { .. }
-            | Phase::Promoting { .. } => (self.judge, self.recovery) = (None, None),
-        }
-        if self.judge.is_none() {
+        let (look, limits) = (self.watch.phase().look(), &self.service.judge);
+        let warm = self.watch.phase().warm().map(|warm| warm.number);
+        let (gauges, proxy) = (&self.gauges, &self.proxy);
+        let history = || warm.map(|warm| history(gauges, proxy, warm)).unwrap_or_default();
+        self.trial.follow(look, now, limits, history);
+        if self.trial.judge().is_none() {
             self.crew.hurry(false);
         }
     }
@@ -329,5 +300,15 @@ impl Keeper {
             crate::config::Runtime::Command(command) => command.stop + Duration::from_secs(3),
             crate::config::Runtime::External => Duration::from_secs(3),
         }
+    }
+}
+
+/// What a release had done so far.
+fn history(gauges: &BTreeMap<Number, Gauge>, proxy: &Proxy, number: Number) -> History {
+    let gauge = gauges.get(&number);
+    History {
+        hour: gauge.map(Gauge::hour).unwrap_or_default(),
+        worst: gauge.map(Gauge::worst).unwrap_or_default(),
+        calls: proxy.calls(number).into_iter().collect(),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::Moment;
 
 use super::evidence::Process;
-use super::{BLOCK, Limits, Objective};
+use super::{BLOCK, BLOCK_MS, Limits, Objective};
 
 /// Bad requests in each block of the imagined trouble: plenty.
 const BAD: u64 = 100;
@@ -23,7 +23,7 @@ pub fn soonest(limits: &Limits, objective: &Objective) -> Option<Duration> {
     let bad = BAD + BAD / 4;
     let blocks = blocks(limits.bake).min(BLOCKS_MAX.saturating_add(blocks(limits.burst)));
     for block in 1..=blocks {
-        process.update(Moment(0), requests as u64, bad);
+        process.update(Moment(0), BLOCK_MS, requests as u64, bad);
         if process.tripped() {
             return Some(BLOCK * block);
         }
@@ -44,7 +44,7 @@ fn blocks(time: Duration) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{About, beta};
+    use super::super::{About, Baseline, beta};
     use super::*;
 
     fn limits(max_false_rollback: f64) -> Limits {
@@ -55,6 +55,7 @@ mod tests {
             burst: Duration::from_secs(5),
             bake: Duration::from_mins(30),
             probes: 3,
+            baseline: Baseline::Probes,
         }
     }
 
