@@ -21,6 +21,7 @@ use crate::record::{Timeline, Torn};
 use super::crew::Crew;
 use super::gauge::Gauge;
 use super::input::{Input, Untaken};
+use super::shadows::Shadows;
 
 /// How often silent sessions are looked for, in blocks.
 const SWEEP_BLOCKS: u64 = 120;
@@ -40,6 +41,7 @@ pub(super) struct Keeper {
     pub(super) trouble: Option<String>,
     timeline: Timeline,
     pub(super) crew: Crew,
+    pub(super) shadows: Shadows,
     recovery: Option<Recovery>,
     pub(super) deaths: BTreeMap<Number, u32>,
     pub(super) outbox: mpsc::Sender<Input>,
@@ -73,6 +75,7 @@ impl Keeper {
             trouble: None,
             timeline,
             crew,
+            shadows: Shadows::default(),
             recovery: None,
             deaths: BTreeMap::new(),
             outbox,
@@ -111,6 +114,7 @@ impl Keeper {
     fn take_up(&mut self, torn: Torn) {
         let needed: Vec<_> = self.watch.phase().needed().iter().map(|it| it.number).collect();
         self.crew.tidy(&self.service, &needed);
+        self.learn_again();
         if *self.watch.phase() == Phase::Empty && torn == Torn(0) {
             return;
         }
@@ -129,7 +133,10 @@ impl Keeper {
     fn take(&mut self, input: Input) {
         match input {
             Input::Signal(signal) => self.hear(signal),
-            Input::Event(event) => self.happen(&event),
+            Input::Event(event) => {
+                self.learn(&event);
+                self.happen(&event);
+            }
             Input::Order(order, told) => {
                 let now = self.clock.now();
                 let entry = match self.watch.order(now, order) {
@@ -159,6 +166,7 @@ impl Keeper {
             let counts = self.gauges.entry(release).or_default().block(self.proxy.counts(release));
             self.weigh(now, &Signal { release, seen: Seen::Block(BLOCK_MS, counts) });
         }
+        self.shadow(now);
         self.judged(now);
         let recovering = matches!(self.watch.phase(), Phase::Recovering { .. });
         if let Some(recovery) = self.recovery.as_ref().filter(|_| recovering)
@@ -186,7 +194,7 @@ impl Keeper {
         self.judged(now);
     }
 
-    fn weigh(&mut self, now: Moment, signal: &Signal) {
+    pub(super) fn weigh(&mut self, now: Moment, signal: &Signal) {
         if let Some(judge) = &mut self.judge {
             judge.hear(now, signal);
         }
