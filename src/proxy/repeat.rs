@@ -3,6 +3,7 @@
 //! They hold what clients sent, credentials too: in memory only, few, and not for long.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -69,7 +70,6 @@ pub(super) struct Repeats {
 }
 
 /// A request as it can be repeated.
-#[derive(Debug)]
 pub(super) struct Repeat {
     /// End-to-end headers as the client sent them.
     pub headers: HeaderMap,
@@ -125,10 +125,19 @@ impl Repeats {
         }
     }
 
-    /// The next `count` of the kept requests in turn, and how often each comes; forgets the old.
-    pub(super) fn take(&self, count: usize, now: Instant) -> Vec<(Arc<Repeat>, usize)> {
+    /// The next `count` of the kept requests in turn, and how often each comes; forgets
+    /// the old, and what is not safe when it is read properly.
+    pub(super) fn take(
+        &self,
+        count: usize,
+        safe: &Safe,
+        now: Instant,
+    ) -> Vec<(Arc<Repeat>, usize)> {
         let mut ring = self.ring();
         ring.kept.retain(|(since, _)| now.saturating_duration_since(*since) < AGE_MAX);
+        if count > 0 {
+            ring.kept.retain(|(_, repeat)| repeat.body("", safe).is_some());
+        }
         let kept = ring.kept.len();
         if kept == 0 {
             return Vec::new();
@@ -165,6 +174,13 @@ impl Default for Repeats {
             ended: AtomicU64::new(0),
             bad: AtomicU64::new(0),
         }
+    }
+}
+
+impl fmt::Debug for Repeat {
+    /// Without what the client sent: it may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repeat").field("path", &self.path.path()).finish_non_exhaustive()
     }
 }
 
@@ -259,24 +275,27 @@ mod tests {
         let repeats = Repeats::default();
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        repeats.failed(repeat("off"), start);
-        assert!(repeats.take(3, start).is_empty());
-        repeats.keep(true);
-        for number in 0..20 {
-            repeats.failed(repeat(&number.to_string()), start);
-        }
+        let ping = |id: u32| repeat(&format!(r#"{{"method":"ping","id":{id}}}"#));
         let take = |count, now| {
-            let taken = repeats.take(count, now).into_iter();
+            let taken = repeats.take(count, &Safe::default(), now).into_iter();
             taken.map(|(it, times)| (it.body.clone(), times)).collect::<Vec<_>>()
         };
-        assert_eq!(take(1, start), [("4".into(), 1)]);
-        assert_eq!(take(2, start), [("5".into(), 1), ("6".into(), 1)]);
+        let one = |id, times| (ping(id).body, times);
+        repeats.failed(ping(0), start);
+        assert_eq!(take(3, start), []);
+        repeats.keep(true);
+        for id in 0..20 {
+            repeats.failed(ping(id), start);
+        }
+        assert_eq!(take(1, start), [one(4, 1)]);
+        assert_eq!(take(2, start), [one(5, 1), one(6, 1)]);
         let all = take(35, start);
-        assert_eq!((all.len(), &all[0]), (16, &("7".into(), 3)));
+        assert_eq!((all.len(), &all[0]), (16, &one(7, 3)));
         assert_eq!(all.iter().map(|(_, times)| times).sum::<usize>(), 35);
-        repeats.failed(repeat("new"), after(9));
-        assert_eq!(take(2, after(11)), [("new".into(), 2)]);
+        repeats.failed(ping(99), after(9));
+        repeats.failed(repeat(r#"{"method":"tools/call","id":1}"#), after(9));
+        assert_eq!(take(2, after(11)), [one(99, 2)]);
         repeats.keep(false);
-        assert!(take(2, after(11)).is_empty());
+        assert_eq!(take(2, after(11)), []);
     }
 }

@@ -43,7 +43,7 @@ impl Proxy {
         from.repeats.keep(true);
         let places = &to.repeats.places;
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(places.available_permits());
-        for (repeat, times) in from.repeats.take(count, Instant::now()) {
+        for (repeat, times) in from.repeats.take(count, &to.safe, Instant::now()) {
             let taken =
                 u32::try_from(times).map(|it| Arc::clone(places).try_acquire_many_owned(it));
             let Ok(Ok(places)) = taken else { return };

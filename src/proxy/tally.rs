@@ -76,7 +76,9 @@ impl Tally {
             cells.of(class).fetch_add(1, Ordering::Relaxed);
             if safe {
                 cells.safe.fetch_add(1, Ordering::Relaxed);
-                cells.safe_bad.fetch_add(u64::from(class != Class::Ok), Ordering::Relaxed);
+            }
+            if safe && class != Class::Ok {
+                cells.safe_bad.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
