@@ -180,13 +180,15 @@ async fn only_tools_that_change_nothing_are_repeated() {
     assert_eq!(names.collect::<BTreeSet<_>>(), BTreeSet::from(["look", "named"]));
     // What was safe is not safe any more, also for what is kept already.
     proxy.set_safe_tools(BTreeSet::new());
-    let before = warm.log().len();
-    proxy.shadow(A, B, 1);
     fails(&proxy, &call("1", "look", "{}")).await;
+    proxy.shadow(A, B, 4);
+    shadowed(&proxy, (6, 0)).await;
+    let log = warm.log();
+    let looked = log.iter().filter(|(_, body)| body["params"]["name"] == "look");
+    assert_eq!(looked.count(), 1);
     let safe = proxy.calls(A)[&("tools/call".into(), "look".into())];
     // The line of its name also holds the one that only seemed to be of that name.
     assert_eq!((safe.server_fault, safe.safe, safe.safe_bad), (3, 2, 2));
-    assert_eq!(warm.log().len(), before);
 }
 
 #[tokio::test]
