@@ -69,6 +69,7 @@ fn service(
     let order = slots.keys().cloned().collect();
     let policy = promise::policy(written, &probe, judge.bake, order, problems);
     let counted = promise::counted(&written.promise, problems);
+    let repeated = promise::repeated(&written.promise, problems);
     promise::reachable(written, &judge, &probe, &policy, problems);
     promise::doubtful(written, &judge, counted.deadline, problems);
     Service {
@@ -82,7 +83,7 @@ fn service(
         probe,
         judge,
         policy,
-        limits: limits(&written.limits, counted, problems),
+        limits: limits(&written.limits, counted, repeated, problems),
     }
 }
 
@@ -253,7 +254,12 @@ fn as_host(ip: IpAddr) -> String {
     }
 }
 
-fn limits(written: &written::Limits, counted: promise::Counted, problems: &mut Problems) -> Limits {
+fn limits(
+    written: &written::Limits,
+    counted: promise::Counted,
+    repeated: promise::Repeated,
+    problems: &mut Problems,
+) -> Limits {
     const MIB: u64 = 1 << 20;
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let idle = Duration::from_mins(1)..=Duration::from_hours(7 * 24);
@@ -271,5 +277,7 @@ fn limits(written: &written::Limits, counted: promise::Counted, problems: &mut P
         body: bounded("body", &written.body, 64 * MIB, 1_024..=4_096 * MIB, problems),
         sessions: number(bounded("sessions", &written.sessions, 100_000, 1..=10_000_000, problems)),
         session_idle: bounded("session_idle", &written.session_idle, hour, idle, problems),
+        shadow_calls: repeated.calls,
+        repeatable_tools: repeated.tools,
     }
 }

@@ -21,6 +21,7 @@ use crate::record::{Timeline, Torn};
 use super::crew::Crew;
 use super::gauge::Gauge;
 use super::input::{Input, Untaken};
+use super::shadows::Shadows;
 
 /// How often silent sessions are looked for, in blocks.
 const SWEEP_BLOCKS: u64 = 120;
@@ -40,6 +41,7 @@ pub(super) struct Keeper {
     pub(super) trouble: Option<String>,
     timeline: Timeline,
     pub(super) crew: Crew,
+    pub(super) shadows: Shadows,
     pub(super) deaths: BTreeMap<Number, u32>,
     pub(super) outbox: mpsc::Sender<Input>,
     entries: broadcast::Sender<Arc<Entry>>,
@@ -72,6 +74,7 @@ impl Keeper {
             trouble: None,
             timeline,
             crew,
+            shadows: Shadows::default(),
             deaths: BTreeMap::new(),
             outbox,
             entries,
@@ -109,6 +112,7 @@ impl Keeper {
     fn take_up(&mut self, torn: Torn) {
         let needed: Vec<_> = self.watch.phase().needed().iter().map(|it| it.number).collect();
         self.crew.tidy(&self.service, &needed);
+        self.learn_again();
         if *self.watch.phase() == Phase::Empty && torn == Torn(0) {
             return;
         }
@@ -127,7 +131,10 @@ impl Keeper {
     fn take(&mut self, input: Input) {
         match input {
             Input::Signal(signal) => self.hear(signal),
-            Input::Event(event) => self.happen(&event),
+            Input::Event(event) => {
+                self.learn(&event);
+                self.happen(&event);
+            }
             Input::Order(order, told) => {
                 let now = self.clock.now();
                 let entry = match self.watch.order(now, order) {
@@ -157,6 +164,7 @@ impl Keeper {
             let counts = self.gauges.entry(release).or_default().block(self.proxy.counts(release));
             self.weigh(now, &Signal { release, seen: Seen::Block(BLOCK_MS, counts) });
         }
+        self.shadow(now);
         self.judged(now);
         if let Some((number, because)) = self.trial.recovered(now) {
             self.happen(&Event::Recovered(number, because));
@@ -181,7 +189,7 @@ impl Keeper {
         self.judged(now);
     }
 
-    fn weigh(&mut self, now: Moment, signal: &Signal) {
+    pub(super) fn weigh(&mut self, now: Moment, signal: &Signal) {
         self.trial.hear(now, signal);
     }
 

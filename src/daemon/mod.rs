@@ -10,6 +10,7 @@ mod effects;
 mod gauge;
 mod input;
 mod keeper;
+mod shadows;
 mod status;
 
 use std::collections::BTreeMap;

@@ -47,6 +47,8 @@ pub(super) struct Download {
     status: StatusCode,
     exchange: Exchange,
     since_cut: usize,
+    /// The release broke a stream off that only listens.
+    broken: bool,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -71,7 +73,7 @@ impl Download {
         exchange: Exchange,
     ) -> Self {
         let cut = Box::pin(exchange.upstream.cut.clone().cancelled_owned());
-        Self { ready, body: Some(body), reader, status, exchange, since_cut: 0, cut }
+        Self { ready, body: Some(body), reader, status, exchange, since_cut: 0, broken: false, cut }
     }
 
     fn read(&mut self, data: &Bytes) {
@@ -122,6 +124,12 @@ impl Download {
     fn ended(&mut self, error: Option<hyper::Error>) -> io::Result<()> {
         self.body = None;
         let unanswered = !self.exchange.open_ids().is_empty();
+        self.broken = match self.exchange.kind() {
+            // Its end is its result.
+            Kind::Listen => unanswered,
+            Kind::Stream => error.is_some(),
+            Kind::Call | Kind::Plain => false,
+        };
         match &self.reader {
             // A stream of 2025-11-25 may end early: the client takes it up again by its event id.
             // One that breaks off has lost its release, and whatever it remembered.
@@ -153,6 +161,19 @@ impl Download {
         for error in &errors {
             self.ready.push_back(sse::event(error));
             self.exchange.upstream.answered();
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let listens = match self.exchange.kind() {
+            Kind::Listen => true,
+            Kind::Stream => matches!(self.reader, Reader::Events(_)),
+            Kind::Call | Kind::Plain => false,
+        };
+        if listens && self.status.is_success() {
+            self.exchange.upstream.tally.stream(self.broken);
         }
     }
 }

@@ -20,6 +20,7 @@ use super::download::{Answer, Download, Reader};
 use super::exchange::{Exchange, Kind};
 use super::message::Message;
 use super::notice::Cause;
+use super::repeat::Repeat;
 use super::routes::Routes;
 use super::scan::Scan;
 use super::session::{Claim, Session, Sessions};
@@ -108,6 +109,7 @@ impl Front {
         exchange.note_cancelled();
         let client_session = head.headers.get(headers::SESSION).cloned();
         self.address(&mut head, &routed, peer);
+        exchange.repeat = Repeat::of(&routed.upstream, &head, &upload);
         exchange.upload = Some(upload.clone());
         let sending = routed.upstream.client.request(Request::from_parts(head, upload));
         match until_left(&mut exchange, sending).await {

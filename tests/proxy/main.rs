@@ -10,6 +10,7 @@ mod leaving;
 mod outcomes;
 mod passing;
 mod sessions;
+mod shadow;
 mod streams;
 mod switching;
 mod upstream;
