@@ -86,7 +86,7 @@ pub struct Judge {
 
 impl About {
     /// The requests this objective speaks of, and the bad ones among them.
-    fn read(self, counts: &Counts) -> (u64, u64) {
+    pub fn read(self, counts: &Counts) -> (u64, u64) {
         match self {
             Self::Availability => (counts.judged(), counts.server_fault),
             Self::Latency => (counts.timed, counts.slow),
