@@ -1,5 +1,5 @@
-//! Data that others measured, through the judge. What came of it is in `tests/data/results.txt`;
-//! `UPDATE=1` writes it. `tests/data/README.md` says where the data is from.
+//! Data that others measured, through the judge. What came of it is in README.md, and `UPDATE=1`
+//! writes it there. `tests/data/README.md` says where the data is from.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::fmt::Write as _;
@@ -15,6 +15,9 @@ use serde_json::Value;
 #[path = "backtest/fake.rs"]
 mod fake;
 
+/// Around the results in README.md.
+const BEGIN: &str = "<!-- results: tests/public_data.rs -->\n```text\n";
+const END: &str = "```\n<!-- end of results -->";
 const COUNTERS: &str = include_str!("data/nginx-org-counters.csv");
 const LATENCY: &str = include_str!("data/nab-ec2_request_latency_system_failure.csv");
 const WINDOWS: &str = include_str!("data/nab-windows.json");
@@ -24,7 +27,7 @@ const STEP: Duration = Duration::from_mins(5);
 const DAY: usize = 288;
 
 #[test]
-fn the_results_are_those_in_the_file() {
+fn the_results_are_those_in_the_readme() {
     let mut told = String::new();
     for zone in ["trac.nginx.org", "hg.nginx.org"] {
         split(zone, &mut told);
@@ -32,11 +35,15 @@ fn the_results_are_those_in_the_file() {
     for headroom in [1.0, 1.1, 1.25] {
         latency(headroom, &mut told);
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/results.txt");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let (written, after) = rest.split_once(END).unwrap();
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, &told).unwrap();
+        fs::write(&path, format!("{before}{BEGIN}{told}{END}{after}")).unwrap();
+    } else {
+        assert_eq!(written, told, "UPDATE=1 writes it into README.md");
     }
-    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), told, "UPDATE=1 writes it");
 }
 
 /// The requests of a zone are dealt at random to two releases, and their counters are read from

@@ -164,8 +164,12 @@ async fn ask(
 
 async fn fetch(client: &Client, url: Url) -> Result<Vec<u8>, String> {
     let told = |error: reqwest::Error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        format!("no answer: {}; check the address", cause.unwrap_or_else(|| error.to_string()))
+        // The first ones only say that there was a request.
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        format!("no answer: {cause}; check the address")
     };
     let mut response = client.get(url).send().await.map_err(told)?;
     let mut body = Vec::new();
