@@ -110,14 +110,15 @@ fn latency(headroom: f64, told: &mut String) {
         }
     }
     let percent = 100.0 * slow as f64 / rows.len() as f64;
-    let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
     let times = format!("{headroom} x p99 = {threshold:.1}");
+    let many = rows.len();
     writeln!(
         told,
-        "latency, {times}: {slow} of {} slow ({percent:.1} %), found: {found}",
-        rows.len()
+        "latency, {times}: {slow} of {many} slow ({percent:.1} %), {} found",
+        found.len()
     )
     .unwrap();
+    found.iter().for_each(|found| writeln!(told, "  {found}").unwrap());
 }
 
 /// The one place where this test makes a judge.

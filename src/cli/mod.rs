@@ -43,7 +43,7 @@ pub struct Cli {
 /// How a verb finds the daemon.
 #[derive(Debug, Args)]
 struct Daemon {
-    /// The daemon's configuration; tells where its socket is.
+    /// The daemon's configuration; tells where its socket is. After `backtest`: the candidate.
     #[arg(long, global = true, env = "ROLLBACKD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The daemon's control socket.
