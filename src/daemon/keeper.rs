@@ -1,6 +1,7 @@
 //! One service: signals -> judge -> decide -> record -> act, in one loop.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,9 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::Clock;
 use crate::config::Service;
 use crate::decide::{Phase, Watch};
-use crate::judge::trial::Trial;
 use crate::judge::{BLOCK, BLOCK_MS};
 use crate::model::{
-    Decision, Effect, Entry, Event, Fact, History, Load, Moment, Number, Reply, Seen, Signal,
+    Decision, Effect, Entry, Event, Fact, Load, Moment, Number, Reply, Seen, Signal,
 };
 use crate::proxy::Proxy;
 use crate::record::{Timeline, Torn};
@@ -22,6 +22,7 @@ use super::crew::Crew;
 use super::gauge::Gauge;
 use super::input::{Input, Untaken};
 use super::shadows::Shadows;
+use super::trials::Trials;
 
 /// How often silent sessions are looked for, in blocks.
 const SWEEP_BLOCKS: u64 = 120;
@@ -35,7 +36,7 @@ pub(super) struct Keeper {
     pub(super) clock: Clock,
     pub(super) watch: Watch,
     pub(super) proxy: Proxy,
-    pub(super) trial: Trial,
+    pub(super) trials: Trials,
     pub(super) gauges: BTreeMap<Number, Gauge>,
     pub(super) probes: BTreeMap<Number, Reply>,
     pub(super) trouble: Option<String>,
@@ -62,13 +63,14 @@ impl Keeper {
         crew: Crew,
         outbox: mpsc::Sender<Input>,
         entries: broadcast::Sender<Arc<Entry>>,
+        dir: PathBuf,
     ) -> Self {
         Self {
             service,
             clock,
             watch,
             proxy,
-            trial: Trial::default(),
+            trials: Trials::new(dir),
             gauges: BTreeMap::new(),
             probes: BTreeMap::new(),
             trouble: None,
@@ -165,8 +167,9 @@ impl Keeper {
             self.weigh(now, &Signal { release, seen: Seen::Block(BLOCK_MS, counts) });
         }
         self.shadow(now);
+        self.count_calls(now, self.ticks);
         self.judged(now);
-        if let Some((number, because)) = self.trial.recovered(now) {
+        if let Some((number, because)) = self.trials.trial.recovered(now) {
             self.happen(&Event::Recovered(number, because));
         }
         if self.watch.deadline().is_some_and(|due| due <= now) {
@@ -189,12 +192,8 @@ impl Keeper {
         self.judged(now);
     }
 
-    pub(super) fn weigh(&mut self, now: Moment, signal: &Signal) {
-        self.trial.hear(now, signal);
-    }
-
     fn judged(&mut self, now: Moment) {
-        let Some(judge) = self.trial.judge() else { return };
+        let Some(judge) = self.trials.judge() else { return };
         self.crew.hurry(judge.suspicious(now));
         let (verdict, release) = (judge.verdict(now), judge.release());
         let load = self.load(now, release);
@@ -290,33 +289,11 @@ impl Keeper {
         Ok(entry)
     }
 
-    /// Opens the trial that the phase asks for, and closes what is over.
-    fn open_trials(&mut self, now: Moment) {
-        let (look, limits) = (self.watch.phase().look(), &self.service.judge);
-        let warm = self.watch.phase().warm().map(|warm| warm.number);
-        let (gauges, proxy) = (&self.gauges, &self.proxy);
-        let history = || warm.map(|warm| history(gauges, proxy, warm)).unwrap_or_default();
-        self.trial.follow(look, now, limits, history);
-        if self.trial.judge().is_none() {
-            self.crew.hurry(false);
-        }
-    }
-
     /// How long a stop may take, for whoever waits.
     pub(super) fn patience(service: &Service) -> Duration {
         match &service.runtime {
             crate::config::Runtime::Command(command) => command.stop + Duration::from_secs(3),
             crate::config::Runtime::External => Duration::from_secs(3),
         }
-    }
-}
-
-/// What a release had done so far.
-fn history(gauges: &BTreeMap<Number, Gauge>, proxy: &Proxy, number: Number) -> History {
-    let gauge = gauges.get(&number);
-    History {
-        hour: gauge.map(Gauge::hour).unwrap_or_default(),
-        worst: gauge.map(Gauge::worst).unwrap_or_default(),
-        calls: proxy.calls(number).into_iter().collect(),
     }
 }

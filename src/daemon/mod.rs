@@ -12,6 +12,7 @@ mod input;
 mod keeper;
 mod shadows;
 mod status;
+mod trials;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -122,8 +123,8 @@ fn hire(read: Read, settings: &Settings, key: Key, clock: Clock) -> Result<Hired
     let (outbox, inbox) = mpsc::channel(INBOX_MAX);
     let (lines, _) = broadcast::channel(ENTRIES_MAX);
     let crew = Crew::new(settings.state_dir.clone(), outbox.clone());
-    let handle = Handle { inbox: outbox.clone(), entries: lines.clone(), dir };
-    let keeper = Keeper::new(service, clock, watch, timeline, proxy, crew, outbox, lines);
+    let handle = Handle { inbox: outbox.clone(), entries: lines.clone(), dir: dir.clone() };
+    let keeper = Keeper::new(service, clock, watch, timeline, proxy, crew, outbox, lines, dir);
     Ok((handle, keeper, inbox, torn))
 }
 

@@ -68,7 +68,7 @@ impl Keeper {
             self.shadows.off(&self.proxy);
             return;
         };
-        let suspicious = self.trial.judge().is_some_and(|judge| judge.suspicious(now));
+        let suspicious = self.trials.judge().is_some_and(|judge| judge.suspicious(now));
         // What fails is kept before, or the first failures of a slow service would be lost.
         let count = if suspicious { self.shadows.share(rate) } else { 0 };
         self.proxy.shadow(active, warm.number, count);

@@ -117,6 +117,9 @@ pub struct Judge {
     total: Counts,
     opened: Moment,
     asked: Option<Moment>,
+    verified: bool,
+    /// Requests, and bad ones, when it was last looked at whether the promise is kept.
+    looked_at: (u64, u64),
 }
 
 /// The evidence about one objective.
@@ -132,7 +135,7 @@ struct Track {
 
 impl About {
     /// The requests this objective speaks of, and the bad ones among them.
-    fn read(self, counts: &Counts) -> (u64, u64) {
+    pub fn read(self, counts: &Counts) -> (u64, u64) {
         match self {
             Self::Availability => (counts.judged(), counts.server_fault),
             Self::Latency => (counts.timed, counts.slow),
@@ -185,8 +188,20 @@ impl Judge {
         let (rho, baseline) = (limits.min_effect, limits.baseline);
         let attribution = Attribution::new(warm, baseline, &abouts, rho, &history);
         let (total, opened) = (Counts::default(), now);
-        let (shared, asked) = (false, None);
-        Self { release, limits, tracks, calls, liveness, attribution, shared, total, opened, asked }
+        Self {
+            release,
+            limits,
+            tracks,
+            calls,
+            liveness,
+            attribution,
+            shared: false,
+            total,
+            opened,
+            asked: None,
+            verified: false,
+            looked_at: (0, 0),
+        }
     }
 
     /// The release on trial.
@@ -239,6 +254,7 @@ impl Judge {
         self.total += *counts;
         self.attribution.trial(ms, counts);
         self.liveness.counted(now, counts);
+        self.verify();
         if 0 < counts.total() {
             self.asked = Some(now);
         }
@@ -252,8 +268,8 @@ impl Judge {
 
     /// What the signals so far amount to.
     pub fn verdict(&self, now: Moment) -> Verdict {
-        let failing = self.failing(now);
         if let Some((because, onset)) = self.down(now) {
+            let failing = 1.0;
             return match self.attribution.shared(now) {
                 Some(shared) => {
                     let because = format!("{because}; {shared}");
@@ -263,6 +279,7 @@ impl Judge {
             };
         }
         if let Some((since, about, because, onset)) = self.tripped() {
+            let failing = self.failing();
             let (finding, why) = match self.attribution.ruling(now, about, since) {
                 Ruling::Deploy(why) => (Finding::Breach(severity::of(failing)), why),
                 Ruling::Shared(why) => (Finding::SharedOutage, why),
@@ -271,8 +288,8 @@ impl Judge {
             };
             return self.say(now, finding, format!("{because}; {why}"), onset, failing);
         }
-        let finding = if self.verified() { Finding::Healthy } else { Finding::Undecided };
-        self.say(now, finding, self.tally(now), self.opened, failing)
+        let finding = if self.verified { Finding::Healthy } else { Finding::Undecided };
+        self.say(now, finding, self.tally(now), self.opened, 0.0)
     }
 
     /// Why the release counts as down, and since when.
@@ -343,19 +360,27 @@ impl Judge {
     /// Whether there is evidence that the release keeps its promise, not merely none against it:
     /// the upper 95 % bound of the failure rate lies below the smallest rate worth a rollback.
     pub fn verified(&self) -> bool {
-        self.limits.objectives.iter().all(|objective| {
-            let (n, bad) = objective.about.read(&self.total);
-            let worst = objective.budget * self.limits.min_effect;
-            objective.about != About::Availability || beta::upper(bad, n, 0.05) <= worst
-        })
+        self.verified
+    }
+
+    /// The bound is dear; it is looked at when a bad request came, or one request in a hundred.
+    fn verify(&mut self) {
+        let availability = |it: &&Objective| it.about == About::Availability;
+        let Some(objective) = self.limits.objectives.iter().find(availability) else { return };
+        let (n, bad) = objective.about.read(&self.total);
+        let worst = objective.budget * self.limits.min_effect;
+        let (n_before, bad_before) = self.looked_at;
+        if bad == bad_before && n < n_before.saturating_add(n_before / 100).saturating_add(1) {
+            return;
+        }
+        self.looked_at = (n, bad);
+        let possible = (bad as f64) < worst * n as f64;
+        self.verified = possible && beta::upper(bad, n, 0.05) <= worst;
     }
 
     /// A slow answer is still an answer: leaving in a hurry would turn it into a failure. A request
     /// that hangs fails at its deadline.
-    fn failing(&self, now: Moment) -> f64 {
-        if self.down(now).is_some() {
-            return 1.0;
-        }
+    fn failing(&self) -> f64 {
         let failures = |about| matches!(about, About::Availability | About::Tools);
         let tracks = self.tracks.iter().filter(|track| failures(track.about));
         tracks.map(|track| track.process.failing()).fold(0.0, f64::max)

@@ -1,9 +1,9 @@
 //! Who is looked at: the release on trial, and after a rollback the one that took over.
 
-use crate::model::{History, Look, Moment, Number, Signal};
+use crate::model::{Look, Moment, Number, Signal};
 
+use super::Judge;
 use super::recovery::Recovery;
-use super::{Judge, Limits};
 
 /// The look at one service.
 #[derive(Debug, Clone, Default)]
@@ -14,21 +14,20 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Opens what the look asks for, and closes what is over. True if a judge was opened.
+    /// Opens what the look asks for, and closes what is over. `open` makes the judge of a release
+    /// and its warm one.
     pub fn follow(
         &mut self,
         look: Look,
         now: Moment,
-        limits: &Limits,
-        history: impl FnOnce() -> History,
-    ) -> bool {
+        open: impl FnOnce(Number, Option<Number>) -> Judge,
+    ) {
         self.recovering = matches!(look, Look::Recovery { .. });
         match look {
             Look::Trial { active, warm } => {
                 self.recovery = None;
                 if self.judge.as_ref().is_none_or(|judge| judge.release() != active) {
-                    self.judge = Some(Judge::new(active, warm, limits.clone(), history(), now));
-                    return true;
+                    self.judge = Some(open(active, warm));
                 }
             }
             Look::Return { to } => _ = self.recovery.get_or_insert_with(|| Recovery::new(to, now)),
@@ -39,7 +38,6 @@ impl Trial {
             Look::AsBefore => (),
             Look::Nothing => (self.judge, self.recovery) = (None, None),
         }
-        false
     }
 
     /// Takes one signal in.

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use rollbackd::decide::{Phase, Watch};
 use rollbackd::judge::trial::Trial;
-use rollbackd::judge::{About, BLOCK, BLOCK_MS, Baseline, Limits, Objective};
+use rollbackd::judge::{About, BLOCK, BLOCK_MS, Baseline, Judge, Limits, Objective};
 use rollbackd::model::{
     Actor, Command, Contract, Counts, Decision, Deploy, Effect, Entry, Event, Fact, History, Load,
     Moment, Number, Order, Readiness, Release, Reply, Seen, Signal, Ticket, Toll,
@@ -303,7 +303,9 @@ impl Stage {
 
     fn open_trials(&mut self) {
         let (look, now) = (self.world.watch.phase().look(), self.world.now);
-        self.trial.follow(look, now, &limits(), History::default);
+        self.trial.follow(look, now, |active, warm| {
+            Judge::new(active, warm, limits(), History::default(), now)
+        });
     }
 }
 
