@@ -8,17 +8,17 @@ use rollbackd::judge::BLOCK_MS;
 use rollbackd::judge::evidence::Process;
 use rollbackd::model::{Moment, Number, Seen, Signal};
 
-use super::ours::{Baseline, counts, judge, limits};
+use super::ours::{Baseline, Ours, counts};
 
 const ROUNDS: u32 = 200_000;
 
 /// Nanoseconds of each step, the fastest of five runs.
 pub fn report() -> String {
-    let limits = limits(5);
-    let mut process = Process::new(0.005, 1e-3, &limits);
-    let mut quiet = judge(5, Baseline::Traffic);
+    let ours = Ours::with(Baseline::Traffic, 5);
+    let mut process = Process::new(0.005, 1e-3, &ours.limits());
+    let mut quiet = ours.judge();
     let signal = Signal { release: Number(2), seen: Seen::Block(BLOCK_MS, counts(25, 0, false)) };
-    let mut loud = judge(5, Baseline::Traffic);
+    let mut loud = ours.judge();
     let bad = Signal { release: Number(2), seen: Seen::Block(BLOCK_MS, counts(25, 10, false)) };
     for _ in 0..100 {
         loud.hear(Moment(250), &bad);

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::oracle;
 use super::ours::{Baseline, Ours};
+use super::peers::Peer;
 use super::stream::{BAKE, Block, SECOND, Scene};
 use super::work;
 
@@ -19,6 +20,7 @@ pub const ONSETS: [usize; 2] = [0, 600];
 pub enum Detector {
     Oracle,
     Ours(Ours),
+    Peer(Peer),
 }
 
 /// One kind of regression.
@@ -54,6 +56,7 @@ impl Detector {
                 all.push(Self::Ours(Ours::with(baseline, burst)));
             }
         }
+        all.extend(Peer::ALL.map(Self::Peer));
         all
     }
 
@@ -62,6 +65,7 @@ impl Detector {
         match self {
             Self::Oracle => "SPRT".to_owned(),
             Self::Ours(ours) => ours.name(),
+            Self::Peer(peer) => peer.name().to_owned(),
         }
     }
 
@@ -69,20 +73,21 @@ impl Detector {
         match self {
             Self::Oracle => oracle::trips(bake, trouble.share, trouble.onset),
             Self::Ours(ours) => ours.trips(bake),
+            Self::Peer(peer) => peer.trips(bake, trouble.rate),
         }
     }
 }
 
 impl Trouble {
-    /// How long each detector takes, on the same `seeds` bakes.
-    pub fn delays(self, detectors: &[Detector], seeds: u64) -> Vec<Delays> {
+    /// How long each detector takes, on the same `seeds` bakes of so many blocks.
+    pub fn delays(self, detectors: &[Detector], seeds: u64, blocks: usize) -> Vec<Delays> {
         let scene = Scene::Regression(self.share, self.onset);
         let found = work::seeds(seeds, |seed| {
-            let bake = scene.bake(self.rate, self.seed() + seed);
+            let bake = scene.bake(self.rate, self.seed() + seed, blocks);
             detectors.iter().map(|it| it.trips(&bake, self)).collect::<Vec<_>>()
         });
         let column = |index: usize| found.iter().filter_map(move |row| row.get(index).copied());
-        (0..detectors.len()).map(|index| Delays::new(column(index), self.onset)).collect()
+        (0..detectors.len()).map(|index| Delays::new(column(index), self.onset, blocks)).collect()
     }
 
     /// The first of its seeds.
@@ -92,7 +97,7 @@ impl Trouble {
 }
 
 impl Delays {
-    fn new(found: impl Iterator<Item = Option<usize>>, onset: usize) -> Self {
+    fn new(found: impl Iterator<Item = Option<usize>>, onset: usize, blocks: usize) -> Self {
         let begin = onset * SECOND;
         let mut early = 0;
         let mut seconds: Vec<f64> = found
@@ -106,7 +111,7 @@ impl Delays {
             })
             .collect();
         seconds.sort_unstable_by(f64::total_cmp);
-        Self { seconds, early, longest: (BAKE - begin) as f64 / SECOND as f64 }
+        Self { seconds, early, longest: (blocks - begin) as f64 / SECOND as f64 }
     }
 
     /// The delay that so large a part stays within; infinite if the bake ends first.
@@ -139,7 +144,7 @@ pub fn report(seeds: u64) -> String {
         for rate in RATES {
             for share in SHARES {
                 let trouble = Trouble { rate, share, onset };
-                rows.push((trouble, trouble.delays(&detectors, seeds)));
+                rows.push((trouble, trouble.delays(&detectors, seeds, BAKE)));
             }
         }
     }

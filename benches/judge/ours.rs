@@ -29,13 +29,15 @@ pub struct Ours {
     pub baseline: Baseline,
     /// The `burst` of the promise, in seconds.
     pub burst: u64,
+    /// The bake of the promise.
+    pub bake: Duration,
     /// Probes fail where nothing is answered. Else they say "ok" all the time, so that requests
     /// alone can tell.
     pub honest_probes: bool,
 }
 
-/// The default promise, but for the burst.
-pub fn limits(burst: u64) -> Limits {
+/// The default promise, but for two settings.
+fn limits(burst: u64, bake: Duration) -> Limits {
     let objective = |about, budget, weight| Objective { about, budget, weight };
     Limits {
         objectives: vec![
@@ -45,15 +47,9 @@ pub fn limits(burst: u64) -> Limits {
         max_false_rollback: 1e-3,
         min_effect: 2.0,
         burst: Duration::from_secs(burst),
-        bake: Duration::from_mins(30),
+        bake,
         probes: 3,
     }
-}
-
-/// Opens the trial of the new release at moment 0.
-pub fn judge(burst: u64, baseline: Baseline) -> Judge {
-    let warm = (baseline != Baseline::Absent).then_some(WARM);
-    Judge::new(NEW, warm, limits(burst), Moment(0))
 }
 
 /// The proxy's counts of a block on a release.
@@ -67,7 +63,23 @@ pub fn counts(n: u32, bad: u32, safe: bool) -> Counts {
 impl Ours {
     /// The defaults with this baseline.
     pub fn with(baseline: Baseline, burst: u64) -> Self {
-        Self { baseline, burst, honest_probes: false }
+        Self { baseline, burst, bake: Duration::from_mins(30), honest_probes: false }
+    }
+
+    /// The same with another bake.
+    pub fn baking(self, bake: Duration) -> Self {
+        Self { bake, ..self }
+    }
+
+    /// The promise.
+    pub fn limits(self) -> Limits {
+        limits(self.burst, self.bake)
+    }
+
+    /// Opens the trial of the new release at moment 0.
+    pub fn judge(self) -> Judge {
+        let warm = (self.baseline != Baseline::Absent).then_some(WARM);
+        Judge::new(NEW, warm, self.limits(), Moment(0))
     }
 
     /// A short name for a column.
@@ -82,9 +94,24 @@ impl Ours {
         format!("{baseline}{probes} {}s", self.burst)
     }
 
-    /// The blocks until the judge finds a breach, counted from the switch.
+    /// The block after which the judge finds a breach.
     pub fn trips(self, bake: &[Block]) -> Option<usize> {
-        let mut judge = judge(self.burst, self.baseline);
+        self.trips_when(bake, breach)
+    }
+
+    /// The same with every verdict asked for, whether one is possible or not.
+    pub fn trips_slowly(self, bake: &[Block]) -> Option<usize> {
+        self.trips_when(bake, |judge, now, _| {
+            matches!(judge.verdict(now).finding, Finding::Breach(_))
+        })
+    }
+
+    fn trips_when(
+        self,
+        bake: &[Block],
+        ask: impl Fn(&Judge, Moment, bool) -> bool,
+    ) -> Option<usize> {
+        let mut judge = self.judge();
         let mut repeats = None;
         bake.iter().enumerate().position(|(index, block)| {
             let now = Moment((index as u64 + 1) * u64::from(BLOCK_MS));
@@ -94,7 +121,7 @@ impl Ours {
             let suspicious = judge.suspicious(now);
             repeats = suspicious.then_some(SHADOWS);
             let dead = self.honest_probes && block.dead;
-            suspicious && breach(&judge, now, dead)
+            ask(&judge, now, dead)
         })
     }
 

@@ -20,7 +20,7 @@ pub enum Scene {
     Regression(f64, usize),
     /// Both are healthy.
     Healthy,
-    /// The new release fails exactly as often as it may.
+    /// Both fail exactly as often as they may.
     AtLimit,
     /// Both are healthy but for three bursts each, independent: exponential with a mean of 2 s, at
     /// 5 to 30 %.
@@ -57,10 +57,10 @@ pub struct Block {
 }
 
 impl Scene {
-    /// One bake of it at so many requests a second on each release.
-    pub fn bake(self, rate: f64, seed: u64) -> Vec<Block> {
+    /// One bake of it, so many blocks long, at so many requests a second on each release.
+    pub fn bake(self, rate: f64, seed: u64, blocks: usize) -> Vec<Block> {
         let mut dice = Dice::new(seed);
-        let rates = self.rates(&mut dice);
+        let rates = self.rates(&mut dice, blocks);
         let mean = rate / SECOND as f64;
         let [mut good, mut bad, mut warm_good, mut warm_bad] =
             std::array::from_fn(|_| Poisson::default());
@@ -87,16 +87,16 @@ impl Scene {
     }
 
     /// The failure rates of the new release and of the warm one, block by block.
-    fn rates(self, dice: &mut Dice) -> Vec<(f64, f64)> {
-        let mut rates = vec![(HEALTHY, HEALTHY); BAKE];
+    fn rates(self, dice: &mut Dice, blocks: usize) -> Vec<(f64, f64)> {
+        let mut rates = vec![(HEALTHY, HEALTHY); blocks];
         let mut from = |block: usize, new: f64, warm: f64| {
             rates.iter_mut().skip(block).for_each(|at| *at = (new, warm));
         };
-        let someday = |dice: &mut Dice| (dice.between(0.0, 0.9) * BAKE as f64) as usize;
+        let someday = |dice: &mut Dice| (dice.between(0.0, 0.9) * blocks as f64) as usize;
         match self {
             Self::Healthy | Self::Retries => (),
             Self::Regression(share, onset) => from(onset * SECOND, share, HEALTHY),
-            Self::AtLimit => from(0, BUDGET, HEALTHY),
+            Self::AtLimit => from(0, BUDGET, BUDGET),
             Self::Benign => from(0, 1.5 * HEALTHY, HEALTHY),
             Self::BothEqual => from(someday(dice), 0.3, 0.3),
             Self::BothUneven => from(someday(dice), 0.45, 0.3),
@@ -110,7 +110,7 @@ impl Scene {
                 let phase = dice.between(0.0, std::f64::consts::TAU);
                 for (block, at) in rates.iter_mut().enumerate() {
                     let angle = phase + std::f64::consts::TAU * block as f64 / (60 * SECOND) as f64;
-                    let height = 0.6 * block as f64 / BAKE as f64;
+                    let height = 0.6 * block as f64 / blocks as f64;
                     let rate = HEALTHY.max(height * (0.6 + 0.4 * angle.sin()));
                     *at = (rate, rate);
                 }
@@ -134,7 +134,7 @@ fn burst(
     longest: f64,
     of: impl Fn(&mut (f64, f64)) -> &mut f64,
 ) {
-    let begin = dice.between(0.0, BAKE as f64);
+    let begin = dice.between(0.0, rates.len() as f64);
     let mut length = dice.wait(2.0);
     while longest < length {
         length = dice.wait(2.0);

@@ -1,0 +1,144 @@
+//! The bench's nulls and delays, small: what may not be rolled back is not, and what must be is,
+//! in time. `cargo bench --bench judge` has the numbers.
+//!
+//! Bakes of five minutes, not thirty, so that a debug build takes seconds. Of 300 bakes of a null
+//! two may trip: more than that has probability 0.0036 if each trips with the promised 0.1 %, and
+//! fewer has probability 0.006 if 3 % do. The seeds are fixed, so the test tells the same each
+//! time.
+
+#[expect(dead_code, unreachable_pub, reason = "the bench uses the rest")]
+#[path = "../benches/judge/mod.rs"]
+mod judge;
+
+use std::time::Duration;
+
+use judge::delays::{Detector, Trouble};
+use judge::ours::{Baseline, Ours};
+use judge::stream::{SECOND, Scene};
+use judge::work;
+
+const BAKE: Duration = Duration::from_mins(5);
+const BAKES: u64 = 150;
+const TRIPPED_MAX: usize = 2;
+const SEEDS: u64 = 41;
+
+/// Holds a null against the judge, at 10 and at 100 requests a second.
+fn left_alone(scene: Scene, baseline: Baseline) {
+    let ours = Ours::with(baseline, 5).baking(BAKE);
+    let blocks = BAKE.as_secs() as usize * SECOND;
+    let tripped: Vec<(f64, u64)> = [10.0, 100.0]
+        .into_iter()
+        .flat_map(|rate| {
+            let trips = |seed| ours.trips(&scene.bake(rate, seed, blocks)).map(|_| (rate, seed));
+            work::seeds(BAKES, trips)
+        })
+        .flatten()
+        .collect();
+    assert!(tripped.len() <= TRIPPED_MAX, "{scene:?}, requests a second and seed: {tripped:?}");
+}
+
+#[test]
+fn a_healthy_release_is_left_alone() {
+    left_alone(Scene::Healthy, Baseline::Absent);
+}
+
+#[test]
+fn a_release_exactly_at_its_promise_is_left_alone() {
+    left_alone(Scene::AtLimit, Baseline::Absent);
+}
+
+#[test]
+fn bursts_within_the_promised_length_are_left_alone() {
+    left_alone(Scene::ShortBursts(5.0), Baseline::Absent);
+}
+
+#[test]
+fn retries_of_failed_requests_are_left_alone() {
+    left_alone(Scene::Retries, Baseline::Absent);
+}
+
+#[test]
+fn a_cold_start_is_left_alone() {
+    left_alone(Scene::ColdStart, Baseline::Absent);
+}
+
+#[test]
+fn half_as_many_failures_again_are_left_alone() {
+    left_alone(Scene::Benign, Baseline::Absent);
+}
+
+#[test]
+fn what_both_suffer_is_left_alone_with_traffic_on_both() {
+    left_alone(Scene::BothEqual, Baseline::Traffic);
+    left_alone(Scene::BothUneven, Baseline::Traffic);
+    left_alone(Scene::BothWave, Baseline::Traffic);
+}
+
+#[test]
+fn what_both_suffer_is_left_alone_with_shadow_calls() {
+    left_alone(Scene::BothEqual, Baseline::Shadow);
+    left_alone(Scene::BothUneven, Baseline::Shadow);
+    left_alone(Scene::BothWave, Baseline::Shadow);
+}
+
+/// Requests a second, share of bad ones, burst, and the seconds that the median delay may take.
+const TARGETS: [(f64, f64, u64, f64); 9] = [
+    (100.0, 1.0, 5, 1.0),
+    (100.0, 0.2, 5, 6.0),
+    (100.0, 0.05, 5, 8.0),
+    (100.0, 0.01, 5, 60.0),
+    (100.0, 0.2, 1, 2.0),
+    (100.0, 0.05, 1, 4.0),
+    (10.0, 1.0, 5, 2.0),
+    (10.0, 0.2, 5, 9.0),
+    (10.0, 0.05, 5, 25.0),
+];
+
+/// Trouble that begins so many seconds after the switch is found within a multiple of the targets.
+fn found_in_time(onset: usize, multiple: f64) {
+    for (rate, share, burst, target) in TARGETS {
+        let target = target * multiple;
+        let trouble = Trouble { rate, share, onset };
+        let baselines = [Baseline::Traffic, Baseline::Shadow];
+        let detectors = baselines.map(|it| Detector::Ours(Ours::with(it, burst)));
+        let blocks = (onset + target.ceil() as usize + 1) * SECOND;
+        for (of, detector) in trouble.delays(&detectors, SEEDS, blocks).iter().zip(detectors) {
+            let median = of.median();
+            assert!(median <= target, "{trouble:?}, {}: {median} s", detector.name());
+        }
+    }
+}
+
+#[test]
+fn early_trouble_is_found_in_time() {
+    found_in_time(0, 1.0);
+}
+
+#[test]
+fn late_trouble_is_found_within_twice_the_time() {
+    found_in_time(600, 2.0);
+}
+
+#[test]
+fn the_bench_misses_no_verdict_by_asking_seldom() {
+    for scene in [Scene::Regression(0.05, 5), Scene::BothEqual, Scene::ColdStart] {
+        for baseline in [Baseline::Traffic, Baseline::Shadow, Baseline::Absent] {
+            for seed in 0..3 {
+                let bake = scene.bake(100.0, seed, 25 * SECOND);
+                let ours = Ours::with(baseline, 5);
+                assert_eq!(ours.trips(&bake), ours.trips_slowly(&bake), "{scene:?}, seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn probes_that_fail_too_make_no_verdict_later() {
+    for seed in 0..10 {
+        let bake = Scene::Regression(1.0, 5).bake(10.0, seed, 15 * SECOND);
+        let quiet = Ours::with(Baseline::Shadow, 5);
+        let honest = Ours { honest_probes: true, ..quiet };
+        let [with, without] = [honest, quiet].map(|ours| ours.trips(&bake));
+        assert!(with.is_some() && with <= without, "seed {seed}: {with:?}, {without:?}");
+    }
+}
