@@ -1,6 +1,6 @@
-//! The rank test of Kayenta's judge: Mann-Whitney with the Hodges-Lehmann shift, by the normal
-//! approximation with correction for ties and continuity, as R's `wilcox.test(exact = FALSE,
-//! conf.int = TRUE)` does it.
+//! The rank test of Kayenta's judge (`MannWhitney.scala`, a69573be): Mann-Whitney with the
+//! Hodges-Lehmann shift, by the normal approximation with correction for ties and continuity, as
+//! R's `wilcox.test(exact = FALSE, conf.int = TRUE)` does it.
 
 /// How far one sample lies above another.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,11 +31,12 @@ pub fn compare(x: &[f64], y: &[f64], confidence: f64) -> Option<Shift> {
 
 /// Whether the whole confidence interval lies above `tolerance` times the estimate.
 ///
-/// What is not even above zero is dismissed before any root is sought.
+/// An interval that cannot lie above zero is dismissed before any root is sought.
 pub fn is_higher(x: &[f64], y: &[f64], confidence: f64, tolerance: f64) -> bool {
     let limit = normal_quantile((1.0 + confidence) / 2.0);
-    z(x, y, 0.0, 0.5).is_some_and(|z| limit < z)
-        && tolerance * root(x, y, 0.0, 0.0).abs() < root(x, y, limit, 0.5)
+    let Some(z) = z(x, y, 0.0, 0.5) else { return false };
+    let possible = limit < z || least_difference(x, y) > 0.0;
+    possible && tolerance * root(x, y, 0.0, 0.0).abs() < root(x, y, limit, 0.5)
 }
 
 /// The standardized statistic after `x` was moved down by `shift`. None without any spread.
@@ -69,11 +70,9 @@ fn ties(x: &[f64], y: &[f64], shift: f64) -> f64 {
 }
 
 /// The shift at which the statistic falls through `limit`: bisection between the largest and the
-/// smallest difference.
+/// smallest difference. With too few values to reach it, the interval ends at those.
 fn root(x: &[f64], y: &[f64], limit: f64, correction: f64) -> f64 {
-    let least = |of: &[f64]| of.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = |of: &[f64]| of.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let (mut low, mut high) = (least(x) - most(y), most(x) - least(y));
+    let (mut low, mut high) = (least_difference(x, y), -least_difference(y, x));
     let above = |shift: f64| z(x, y, shift, correction).map_or(0.0, |z| z - limit);
     if above(low) <= 0.0 {
         return low;
@@ -90,6 +89,13 @@ fn root(x: &[f64], y: &[f64], limit: f64, correction: f64) -> f64 {
         }
     }
     (low + high) / 2.0
+}
+
+/// How far the smallest of `x` lies above the largest of `y`.
+fn least_difference(x: &[f64], y: &[f64]) -> f64 {
+    let least = x.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = y.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    least - most
 }
 
 fn normal_quantile(p: f64) -> f64 {

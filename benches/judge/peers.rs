@@ -4,6 +4,8 @@
 use super::mann_whitney;
 use super::stream::{BUDGET, Block, HEALTHY, SECOND};
 
+/// Minutes that Kayenta needs to reach its confidence.
+const KAYENTA_MIN: usize = 5;
 const MINUTE: usize = 60 * SECOND;
 
 /// A rule that rolls back.
@@ -25,9 +27,11 @@ pub enum Peer {
     /// The same with every window divided by 120, so that an hour becomes 30 s of the bake. Our
     /// choice: nobody publishes such a rule.
     BurnScaled,
-    /// Kayenta (`NetflixACAJudge.scala`, a69573be): Mann-Whitney on the error ratios of each minute
-    /// against those of the baseline, tolerance 0.25, confidence 0.98, a critical metric. Judged
-    /// again each minute on all minutes since the switch.
+    /// Kayenta (`NetflixACAJudge.scala`, `MannWhitneyClassifier.scala`, a69573be): Mann-Whitney on
+    /// the error ratios of each minute against those of the baseline, tolerance 0.25, confidence
+    /// 0.98, a critical metric. Judged again each minute on all minutes since the switch, from the
+    /// fifth on: with fewer the interval is the range of all differences, and the smallest
+    /// difference is a finding.
     Kayenta,
 }
 
@@ -134,6 +138,7 @@ fn kayenta(bake: &[Block]) -> Option<usize> {
         if warm_n > 0.0 {
             warm.push(warm_bad / warm_n);
         }
-        new != warm && mann_whitney::is_higher(&new, &warm, 0.98, 0.25)
+        let enough = KAYENTA_MIN <= new.len().min(warm.len());
+        enough && mann_whitney::is_higher(&new, &warm, 0.98, 0.25)
     })
 }
