@@ -1,5 +1,5 @@
 //! The bench's Mann-Whitney comparator beside scipy: a peer that is got wrong flatters us.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[expect(unreachable_pub, reason = "the bench uses it too")]
 #[path = "../benches/judge/mann_whitney.rs"]
