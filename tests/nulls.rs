@@ -13,9 +13,10 @@ mod judge;
 use std::time::Duration;
 
 use judge::delays::{Detector, Trouble};
+use judge::dice::{Dice, Poisson};
 use judge::ours::{Baseline, Ours};
 use judge::stream::{SECOND, Scene};
-use judge::work;
+use judge::{bound, oracle, work};
 
 const BAKES: u64 = 300;
 const TRIPPED_MAX: usize = 2;
@@ -149,5 +150,37 @@ fn probes_that_fail_too_make_no_verdict_later() {
         let honest = Ours { honest_probes: true, ..quiet };
         let [with, without] = [honest, quiet].map(|ours| ours.trips(&bake));
         assert!(with.is_some() && with <= without, "seed {seed}: {with:?}, {without:?}");
+    }
+}
+
+#[test]
+fn the_bench_draws_what_it_says() {
+    const DRAWS: u32 = 40_000;
+    for mean in [0.025, 2.5, 11.9, 25.0, 250.0] {
+        let (mut dice, mut poisson) = (Dice::new(7), Poisson::default());
+        let drawn: Vec<f64> =
+            (0..DRAWS).map(|_| f64::from(poisson.draw(mean, &mut dice))).collect();
+        let got = drawn.iter().sum::<f64>() / f64::from(DRAWS);
+        let square = drawn.iter().map(|it| (it - mean).powi(2)).sum::<f64>() / f64::from(DRAWS);
+        // Five standard errors of a Poisson's mean and variance.
+        let error = 5.0 * (mean / f64::from(DRAWS)).sqrt();
+        assert!((got - mean).abs() <= error, "mean {got}, not {mean}");
+        let error = error * (1.0 + 2.0 * mean).sqrt();
+        assert!((square - mean).abs() <= error, "variance {square}, not {mean}");
+    }
+}
+
+#[test]
+fn the_bounds_are_those_of_the_tables() {
+    // scipy.stats.beta.ppf(0.95, bad + 1, n - bad)
+    for (bad, n, want) in
+        [(0, 10_000, 2.995_284e-4), (3, 1_000, 7.735_245e-3), (114, 500, 0.261_021), (5, 5, 1.0)]
+    {
+        let got = bound::upper(bad, n);
+        assert!((got / want - 1.0).abs() <= 1e-4, "{bad} of {n}: {got}, not {want}");
+    }
+    for (share, want) in [(0.01, 3_553.0), (0.05, 97.0), (0.2, 12.3), (1.0, 1.304)] {
+        let got = oracle::seconds(1.0, share);
+        assert!((got / want - 1.0).abs() <= 0.01, "{share}: {got} requests, not {want}");
     }
 }
