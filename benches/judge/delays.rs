@@ -164,8 +164,13 @@ pub fn report(seeds: u64) -> String {
     table(&mut text, "mean over the information bound", &rows, |trouble, of, _| {
         short(of.mean() / oracle::seconds(trouble.rate, trouble.share))
     });
-    let early: usize = rows.iter().flat_map(|(_, all)| all).map(|of| of.early).sum();
-    _ = writeln!(text, "\nverdicts before the onset, all columns: {early}");
+    _ = writeln!(text, "\nverdicts before the onset, in all rows (they count as missed):");
+    for (index, detector) in detectors.iter().enumerate() {
+        let early: usize =
+            rows.iter().filter_map(|(_, all)| all.get(index)).map(|of| of.early).sum();
+        _ = write!(text, " {}: {early} ", detector.name());
+    }
+    text.push('\n');
     text
 }
 
