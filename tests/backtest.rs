@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use rollbackd::judge::{About, Judge, Limits, Objective};
+use rollbackd::judge::{About, Baseline, Judge, Limits, Objective};
 use rollbackd::model::{Counts, Moment, Number, Reply, Seen, Signal};
 use rollbackd::record::{Opening, Recording, read_recording};
 use serde_json::Value;
@@ -214,6 +214,7 @@ fn judge(opening: &Opening) -> Judge {
         burst: Duration::from_secs(5),
         bake: Duration::from_mins(30),
         probes: 3,
+        baseline: Baseline::Probes,
     };
     Judge::new(opening.release, opening.warm, limits, opening.history.clone(), opening.opened)
 }

@@ -25,7 +25,9 @@ pub fn report() -> String {
     }
     let now = Moment(250);
     [
-        row("a block, one objective", || process.update(now, black_box(25), black_box(0))),
+        row("a block, one objective", || {
+            process.update(now, BLOCK_MS, black_box(25), black_box(0))
+        }),
         row("a block, two objectives, heard by the judge", || quiet.hear(now, black_box(&signal))),
         row("whether to look closer", || _ = black_box(quiet.suspicious(now))),
         row("a verdict", || _ = black_box(loud.verdict(now))),

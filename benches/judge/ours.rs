@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rollbackd::judge::{About, BLOCK_MS, Judge, Limits, Objective};
-use rollbackd::model::{Counts, Finding, Moment, Number, Reply, Seen, Signal};
+use rollbackd::model::{Counts, Finding, History, Moment, Number, Reply, Seen, Signal};
 
 use super::stream::{BUDGET, Block, SECOND, SHADOWS};
 
@@ -41,14 +41,17 @@ fn limits(burst: u64, bake: Duration) -> Limits {
     let objective = |about, budget, weight| Objective { about, budget, weight };
     Limits {
         objectives: vec![
-            objective(About::Availability, BUDGET, 0.5),
-            objective(About::Tools, 0.05, 0.25),
+            objective(About::Availability, BUDGET, 0.85),
+            objective(About::Tools, 0.05, 0.05),
+            objective(About::Calls, 0.05, 0.03),
+            objective(About::Streams, 0.05, 0.02),
         ],
         max_false_rollback: 1e-3,
         min_effect: 2.0,
         burst: Duration::from_secs(burst),
         bake,
         probes: 3,
+        baseline: rollbackd::judge::Baseline::Probes,
     }
 }
 
@@ -79,7 +82,7 @@ impl Ours {
     /// Opens the trial of the new release at moment 0.
     pub fn judge(self) -> Judge {
         let warm = (self.baseline != Baseline::Absent).then_some(WARM);
-        Judge::new(NEW, warm, self.limits(), Moment(0))
+        Judge::new(NEW, warm, self.limits(), History::default(), Moment(0))
     }
 
     /// A short name for a column.

@@ -279,12 +279,14 @@ impl Judge {
             };
         }
         if let Some((since, about, because, onset)) = self.tripped() {
-            let failing = self.failing();
-            let (finding, why) = match self.attribution.ruling(now, about, since) {
-                Ruling::Deploy(why) => (Finding::Breach(severity::of(failing)), why),
-                Ruling::Shared(why) => (Finding::SharedOutage, why),
-                Ruling::Open(why) => (Finding::Undecided, why),
-                Ruling::Unknown(why) => (Finding::Unattributed, why),
+            let (finding, why, failing) = match self.attribution.ruling(now, about, since) {
+                Ruling::Deploy(why) => {
+                    let failing = self.failing();
+                    (Finding::Breach(severity::of(failing)), why, failing)
+                }
+                Ruling::Shared(why) => (Finding::SharedOutage, why, 0.0),
+                Ruling::Open(why) => (Finding::Undecided, why, 0.0),
+                Ruling::Unknown(why) => (Finding::Unattributed, why, 0.0),
             };
             return self.say(now, finding, format!("{because}; {why}"), onset, failing);
         }
