@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -19,7 +20,10 @@ use crate::model::Class;
 
 use super::classify;
 use super::exchange::{Exchange, Kind};
+use super::front::Front;
+use super::held::{Happening, Held, Retry, Sequel};
 use super::notice::{self, Cause};
+use super::rewrite::Rewriter;
 use super::scan::Scan;
 use super::sse::{self, Events};
 
@@ -48,6 +52,11 @@ pub(super) struct Download {
     exchange: Exchange,
     since_cut: usize,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    rewriter: Option<Rewriter>,
+    front: Option<Arc<Front>>,
+    held: Option<Box<Held>>,
+    retry: Option<Box<Retry>>,
+    sequel: Option<Sequel>,
 }
 
 /// How a body is read on the way.
@@ -71,7 +80,61 @@ impl Download {
         exchange: Exchange,
     ) -> Self {
         let cut = Box::pin(exchange.upstream.cut.clone().cancelled_owned());
-        Self { ready, body: Some(body), reader, status, exchange, since_cut: 0, cut }
+        let rewriter = None;
+        let (front, held, retry, sequel) = (None, None, None, None);
+        let body = Some(body);
+        let since_cut = 0;
+        Self {
+            ready,
+            body,
+            reader,
+            status,
+            exchange,
+            since_cut,
+            cut,
+            rewriter,
+            front,
+            held,
+            retry,
+            sequel,
+        }
+    }
+
+    /// Events that belong to a session: what changed since, and what has to be read differently.
+    pub(super) fn told(mut self, front: &Arc<Front>) -> Self {
+        let Some(session) = &self.exchange.session else { return self };
+        let opening = self.exchange.opening.is_some();
+        self.rewriter = Rewriter::new(self.exchange.generation, opening);
+        self.front = opening.then(|| Arc::clone(front));
+        // Where the client listens, it hears it there.
+        if session.stream().is_none() {
+            let news = session.take_news();
+            self.ready.extend(news.iter().map(|news| sse::event(news)));
+        }
+        self
+    }
+
+    /// A stream that goes on when its session moves.
+    pub(super) fn held(mut self, held: Option<Box<Held>>) -> Self {
+        if let Some(held) = &held {
+            let generation = self.exchange.generation;
+            self.rewriter = Rewriter::new(generation, false);
+            self.ready.extend(held.session.take_news().iter().map(|news| sse::event(news)));
+            // What waited on a stream of a release that was left will not be answered any more.
+            if let Some(before) = generation.checked_sub(1) {
+                for id in held.session.take_parked(before) {
+                    self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
+                }
+            }
+        }
+        self.held = held;
+        self
+    }
+
+    /// A request that may be asked again.
+    pub(super) fn repeatable(mut self, retry: Option<Retry>) -> Self {
+        self.retry = retry.map(Box::new);
+        self
     }
 
     fn read(&mut self, data: &Bytes) {
@@ -84,16 +147,80 @@ impl Download {
         }
     }
 
+    /// What the client gets for a piece of the release's answer.
+    fn passed(&mut self, data: Bytes) -> Bytes {
+        let Some(rewriter) = &mut self.rewriter else { return data };
+        let out = rewriter.feed(&data);
+        if let (Some(result), Some(front)) = (rewriter.result.take(), &self.front)
+            && let Some(opening) = self.exchange.opening.take()
+        {
+            front.opened(&self.exchange, &opening, &result);
+        }
+        out
+    }
+
+    /// Ends an event that was passed on in part.
+    fn separate(&mut self) {
+        let between = matches!(&self.reader, Reader::Events(events) if events.between());
+        if !between && self.rewriter.is_none() {
+            self.ready.push_back(Bytes::from_static(b"\n\n"));
+        }
+    }
+
+    /// The stream stays, without a release, until its session is at another one.
+    fn drift(&mut self, held: &Held) {
+        self.body = None;
+        self.separate();
+        self.reader = Reader::Events(Events::new());
+        for id in held.session.take_parked(self.exchange.generation) {
+            self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
+            self.exchange.upstream.answered();
+        }
+        self.exchange.let_go();
+    }
+
+    fn happens(&mut self, mut held: Box<Held>, happening: Happening) -> io::Result<()> {
+        match happening {
+            Happening::Moved(onward) => {
+                self.drift(&held);
+                self.ready.extend(held.session.take_news().iter().map(|news| sse::event(news)));
+                self.exchange = held.go_on(*onward);
+                self.cut = Box::pin(self.exchange.upstream.cut.clone().cancelled_owned());
+            }
+            Happening::Opened(body) => {
+                self.body = Some(body);
+                self.reader = Reader::Events(Events::new());
+                self.rewriter = Rewriter::new(self.exchange.generation, false);
+            }
+            Happening::Left => {
+                self.separate();
+                self.ready.extend(held.session.lists().iter().map(|news| sse::event(news)));
+            }
+            Happening::Over => return self.leave(),
+            Happening::Replaced => {
+                if self.body.is_none() {
+                    return self.leave();
+                }
+                return Ok(());
+            }
+        }
+        self.held = Some(held);
+        Ok(())
+    }
+
     /// The release was left.
     fn leave(&mut self) -> io::Result<()> {
         self.body = None;
-        let Reader::Events(events) = &self.reader else {
+        if !matches!(self.reader, Reader::Events(_)) {
             self.exchange.end(Class::Neutral);
-            self.exchange.upstream.answered();
+            self.exchange.upstream.lost();
             return Err(io::Error::other("the release was left in the middle of its answer"));
-        };
-        if !events.between() {
-            self.ready.push_back(Bytes::from_static(b"\n\n"));
+        }
+        self.separate();
+        if let Some(retry) = self.retry.take() {
+            self.exchange.replay();
+            self.sequel = Some(Sequel::Asked(retry.ask()));
+            return Ok(());
         }
         match self.exchange.kind() {
             Kind::Call => self.answer(Cause::Rollback),
@@ -103,13 +230,20 @@ impl Download {
                 self.ready.extend(over.iter().map(|result| sse::event(result)));
                 self.exchange.upstream.closed();
             }
-            Kind::Stream | Kind::Plain => {
-                let session = self.exchange.session.as_ref();
-                for id in session.map(|session| session.take_parked()).unwrap_or_default() {
+            Kind::Stream | Kind::Plain | Kind::Adrift => {
+                let session = self.exchange.session.clone();
+                let parked = session.as_ref().map(|session| session.take_parked(u32::MAX));
+                for id in parked.unwrap_or_default() {
                     self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
                     self.exchange.upstream.answered();
                 }
                 self.ready.push_back(sse::event(&notice::closing()));
+                if let Some(refusal) = session.as_ref().and_then(|session| session.ended()) {
+                    let closing = notice::session_closing(refusal.word());
+                    self.ready.push_back(sse::event(&closing));
+                    let lists = session.map(|session| session.lists()).unwrap_or_default();
+                    self.ready.extend(lists.iter().map(|news| sse::event(news)));
+                }
                 self.ready.push_back(sse::retry(RETRY_MS));
                 self.exchange.upstream.closed();
             }
@@ -121,6 +255,19 @@ impl Download {
     /// The release ended its answer, well or not.
     fn ended(&mut self, error: Option<hyper::Error>) -> io::Result<()> {
         self.body = None;
+        if let Some(rest) = self.rewriter.as_mut().map(Rewriter::rest).filter(|it| !it.is_empty()) {
+            self.ready.push_back(rest);
+        }
+        // While its release is being left, the stream waits for its session; else it ends with it.
+        let left = self.exchange.upstream.left.is_cancelled();
+        match self.held.take() {
+            Some(held) if left && !held.session.is_over() => {
+                self.drift(&held);
+                self.held = Some(held);
+                return Ok(());
+            }
+            _ => (),
+        }
         let unanswered = !self.exchange.open_ids().is_empty();
         match &self.reader {
             // A stream of 2025-11-25 may end early: the client takes it up again by its event id.
@@ -176,7 +323,7 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(full) => full.is_end_stream(),
-            Self::Passing(download) => download.body.is_none() && download.ready.is_empty(),
+            Self::Passing(download) => download.is_over(),
         }
     }
 
@@ -189,10 +336,47 @@ impl Body for Answer {
 }
 
 impl Download {
+    fn is_over(&self) -> bool {
+        let more = self.held.is_some() || self.sequel.is_some() || self.body.is_some();
+        !more && self.ready.is_empty()
+    }
+
+    /// Nor does the release that took over answer what was asked again.
+    fn unanswered(&mut self) {
+        self.separate();
+        let (ids, _) = self.exchange.all_ids();
+        for id in ids {
+            self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
+            self.exchange.upstream.answered();
+        }
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         loop {
             if let Some(data) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            if let Some(sequel) = &mut self.sequel {
+                match std::task::ready!(sequel.poll(cx)) {
+                    Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Some(Err(())) => self.unanswered(),
+                    None => (),
+                }
+                self.sequel = None;
+                continue;
+            }
+            if let Some(mut held) = self.held.take() {
+                match held.poll(cx) {
+                    Poll::Ready(happening) => match self.happens(held, happening) {
+                        Ok(()) => continue,
+                        Err(error) => return Poll::Ready(Some(Err(error))),
+                    },
+                    Poll::Pending if self.body.is_none() => {
+                        self.held = Some(held);
+                        return Poll::Pending;
+                    }
+                    Poll::Pending => self.held = Some(held),
+                }
             }
             let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
             // A stream that never pauses has to be left too; other answers may finish what is on
@@ -207,6 +391,11 @@ impl Download {
                         let data = data.clone();
                         self.since_cut += if left { data.len() } else { 0 };
                         self.read(&data);
+                        let data = self.passed(data);
+                        if data.is_empty() {
+                            continue;
+                        }
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
@@ -217,7 +406,14 @@ impl Download {
                     if self.cut.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    self.leave()
+                    match self.held.take() {
+                        Some(held) if !held.session.is_over() => {
+                            self.drift(&held);
+                            self.held = Some(held);
+                            Ok(())
+                        }
+                        _ => self.leave(),
+                    }
                 }
             };
             if let Err(error) = over {

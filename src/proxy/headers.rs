@@ -9,6 +9,9 @@ pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id")
 /// The header of the protocol version.
 pub(super) const PROTOCOL: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
+/// The header with which a client takes up a stream again.
+pub(super) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+
 /// Meant for one connection only (RFC 9110, 7.6.1, and what was seen in use).
 const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,

@@ -6,6 +6,7 @@
 //! [`answer`] end what is open in a way that clients understand.
 
 mod answer;
+mod blocks;
 mod classify;
 mod download;
 mod exchange;
@@ -13,8 +14,12 @@ mod front;
 mod gate;
 mod headers;
 mod listener;
+mod held;
 mod message;
+mod mover;
 mod notice;
+mod passage;
+mod rewrite;
 mod routes;
 mod scan;
 mod session;
@@ -25,6 +30,7 @@ mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -66,14 +72,31 @@ impl Proxy {
     /// # Errors
     /// When the address can not be listened on.
     pub fn start(service: &Service, key: Key, clock: Clock) -> io::Result<Self> {
+        Self::restore(service, key, clock, None)
+    }
+
+    /// The same, with the sessions that a file tells of; it is kept up to date.
+    ///
+    /// # Errors
+    /// When the address can not be listened on, or the file not be read or written.
+    pub fn restore(
+        service: &Service,
+        key: Key,
+        clock: Clock,
+        file: Option<&Path>,
+    ) -> io::Result<Self> {
         let sessions = Sessions::new(&service.name, key, service.limits.sessions);
+        if let Some(file) = file {
+            sessions.keep(file, clock.now())?;
+        }
         let front = Arc::new(Front {
             service: ArcSwap::from_pointee(service.clone()),
             routes: ArcSwap::from_pointee(Routes::default()),
             sessions,
             clock,
+            stop: CancellationToken::new(),
         });
-        let stop = CancellationToken::new();
+        let stop = front.stop.clone();
         let listener = listener::bind(service.listen)?;
         let local = listener.local_addr()?;
         let connections = service.limits.connections;
@@ -107,12 +130,19 @@ impl Proxy {
         self.front.routes.load().active().is_some_and(|active| active.number == number)
     }
 
-    /// Waits until a release has nothing open and no session, at most `patience`; then cuts it.
+    /// Waits until nothing that has to end at a release is open there, at most `patience`; then cuts
+    /// it. Meanwhile its sessions move to the active release, each at its next request.
     pub async fn drain(&self, number: Number, patience: Duration) -> Toll {
         let upstream = self.front.routes.load().known(number).cloned();
         if let Some(upstream) = upstream {
+            upstream.left.cancel();
+            let busy = || {
+                upstream.in_flight.load(Ordering::Relaxed) > 0
+                    || upstream.listens.load(Ordering::Relaxed) > 0
+                    || self.front.sessions.any_held(number, self.front.bound())
+            };
             let done = async {
-                while !upstream.empty() || self.front.sessions.count(number) > 0 {
+                while busy() {
                     tokio::time::sleep(LOOK).await;
                 }
             };
@@ -125,13 +155,17 @@ impl Proxy {
         self.cut(number).await
     }
 
-    /// Answers for everything that is open on a release, closes its streams and ends its sessions.
+    /// Answers for everything that is open on a release, and ends those of its sessions that can
+    /// not go on elsewhere. The others move at their next request.
     pub async fn cut(&self, number: Number) -> Toll {
         let Some(upstream) = self.front.routes.load().known(number).cloned() else {
             return Toll::default();
         };
         // They end with the cut, and could not be counted after it.
         let listens = upstream.listens.load(Ordering::Relaxed);
+        upstream.left.cancel();
+        // First of all the sessions: their streams ask whether they go on.
+        let leavers = self.front.sessions.leave(number, self.front.bound());
         upstream.cut.cancel();
         let gone = async {
             while !upstream.empty() {
@@ -140,7 +174,8 @@ impl Proxy {
         };
         // A client that does not read its stream can not be waited for.
         let _ = tokio::time::timeout(CUT_MAX, gone).await;
-        Toll { ended: self.front.sessions.end_all(number) + listens, ..upstream.toll() }
+        let session::Leavers { ended, waiting, kept } = leavers;
+        Toll { ended: ended + listens, waiting, kept, ..upstream.toll() }
     }
 
     /// Cuts a release and forgets it.
@@ -164,8 +199,10 @@ impl Proxy {
         let Some(upstream) = self.upstream(number) else { return Load::default() };
         let listens = upstream.listens.load(Ordering::Relaxed);
         let age = self.front.sessions.age(number, now).as_secs_f64();
+        // Those that wait for their next request are nowhere.
+        let here = if upstream.is_open() { self.front.sessions.count(number) } else { 0 };
         Load {
-            sessions: self.front.sessions.count(number) + listens,
+            sessions: here + listens,
             in_flight: upstream.in_flight.load(Ordering::Relaxed),
             rate: 0.0,
             life: age.max(LIFE_UNKNOWN),

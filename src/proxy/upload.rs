@@ -52,6 +52,8 @@ pub(super) struct Found {
 pub(super) struct Upload {
     asked: Asked,
     body: Arc<Mutex<Passing>>,
+    /// All of it, where it was small enough to be read before it is sent.
+    whole: Option<Bytes>,
 }
 
 /// A body on its way.
@@ -81,7 +83,24 @@ pub(super) enum Flaw {
 
 impl Upload {
     fn new(passing: Passing) -> Self {
-        Self { asked: Arc::clone(&passing.asked), body: Arc::new(Mutex::new(passing)) }
+        let asked = Arc::clone(&passing.asked);
+        Self { asked, body: Arc::new(Mutex::new(passing)), whole: None }
+    }
+
+    /// A body that is known whole.
+    pub(super) fn of(body: Bytes) -> Self {
+        let mut passing = Passing { left: u64::MAX, ..Passing::default() };
+        // It was read before, within its limit.
+        let _ = passing.take(&body);
+        if !body.is_empty() {
+            passing.ready.push_back(body.clone());
+        }
+        Self { whole: Some(body), ..Self::new(passing) }
+    }
+
+    /// All of it, where it was small enough to be read before it is sent.
+    pub(super) fn whole(&self) -> Option<&Bytes> {
+        self.whole.as_ref()
     }
 
     /// A body of at most `max` bytes that nobody reads on the way.
@@ -119,10 +138,12 @@ impl Upload {
                 }
             }
         }
+        let ahead = ahead.freeze();
+        let whole = passing.rest.is_none().then(|| ahead.clone());
         if !ahead.is_empty() {
-            passing.ready.push_back(ahead.freeze());
+            passing.ready.push_back(ahead);
         }
-        Ok(Self::new(passing))
+        Ok(Self { whole, ..Self::new(passing) })
     }
 
     /// What the body was found to hold so far; it grows while a large body passes.

@@ -261,7 +261,7 @@ impl Stage {
                 Some(Event::Probed(ticket, reply))
             }
             Effect::Cut(_) => {
-                let toll = Toll { answered: in_flight, ended: sessions, streams: 0 };
+                let toll = Toll { answered: in_flight, ended: sessions, ..Toll::default() };
                 self.world.deliver(ticket, effect).map(|_| Event::Emptied(ticket, toll))
             }
             _ => self.world.deliver(ticket, effect),

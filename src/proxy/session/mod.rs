@@ -10,30 +10,41 @@
 //! The mac (SipHash-2-4, 128 bits, with a secret of this host) covers the service and all other
 //! fields: an id can not be guessed or bent to another session, and carries nothing secret.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+mod capture;
+mod life;
+mod live;
+mod store;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
-use tokio::time::Instant;
 
-use crate::model::{Moment, Number};
+use crate::model::{Moment, Number, Refusal};
 
-use super::message::same_id;
+use store::Store;
+
+pub(super) use capture::{Captured, promise_changes};
+pub(super) use life::{Fate, Ground, Step, What, fate};
+pub(super) use live::{Onward, Place, Session, Turn};
 
 /// The secret behind session ids.
 pub type Key = [u8; 16];
 type Mac = [u8; 16];
+type Live = papaya::HashMap<Mac, Arc<Session>>;
 
 const VERSION: u8 = 1;
-/// Requests of a session that are remembered: cancelled ones, and parked ones.
-const REMEMBERED_MAX: usize = 64;
 const HEAD: usize = 1 + 4 + 8;
 /// Longest id of a backend that is passed on.
 pub(super) const BACKEND_ID_MAX: usize = 1024;
+/// No session lives longer than this, however busy.
+const LIFE_MAX: Duration = Duration::from_hours(30 * 24);
 
 /// What an id says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,80 +62,58 @@ pub(super) struct Sessions {
     service: String,
     key: Key,
     max: usize,
-    live: papaya::HashMap<Mac, Arc<Session>>,
+    live: Arc<Live>,
+    store: OnceLock<Store>,
 }
 
-/// One live session.
-#[derive(Debug)]
-pub(super) struct Session {
-    /// The release that made it.
-    pub release: Number,
+/// What is kept of a session.
+#[derive(Debug, Clone, PartialEq)]
+struct Kept {
+    release: Number,
+    generation: u32,
+    backend_id: Box<str>,
+    captured: Option<Captured>,
     born: Moment,
-    seen: AtomicU64,
-    protocol: OnceLock<Box<str>>,
-    /// Whether the release answered for it since the daemon started.
-    proven: AtomicBool,
-    cancelled: Mutex<VecDeque<(Box<str>, Instant)>>,
-    parked: Mutex<Vec<Box<str>>>,
 }
 
-impl Session {
-    /// Notes that the client takes a request back. Ids are used once in a session.
-    pub(super) fn cancel(&self, id: &str) {
-        let mut cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
-        if cancelled.len() == REMEMBERED_MAX {
-            cancelled.pop_front();
-        }
-        cancelled.push_back((id.into(), Instant::now()));
-    }
-
-    /// When the client took a request back, if it did.
-    pub(super) fn cancelled(&self, id: &str) -> Option<Instant> {
-        let cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
-        cancelled.iter().find(|(other, _)| same_id(other, id)).map(|(_, at)| *at)
-    }
-
-    /// Notes that a request waits for its answer on a stream that the client still has to open.
-    pub(super) fn park(&self, id: &str) {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        if parked.len() < REMEMBERED_MAX {
-            parked.push(id.into());
-        }
-    }
-
-    /// Notes that a parked request was answered.
-    pub(super) fn unpark(&self, id: &str) {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        parked.retain(|other| !same_id(other, id));
-    }
-
-    /// The parked requests, which somebody else answers now.
-    pub(super) fn take_parked(&self) -> Vec<Box<str>> {
-        std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Notes that the release knows it.
-    pub(super) fn prove(&self) {
-        self.proven.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the release is known to have had it, so that "unknown session" is its own fault.
-    pub(super) fn is_proven(&self) -> bool {
-        self.proven.load(Ordering::Relaxed)
-    }
-
-    /// Remembers the protocol version that was negotiated.
-    pub(super) fn speaks(&self, protocol: &str) {
-        if self.protocol.get().is_none() && protocol.len() <= 32 {
-            self.protocol.get_or_init(|| protocol.into());
-        }
-    }
+/// What became of the sessions of a release that was cut.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Leavers {
+    /// They ended.
+    pub ended: u64,
+    /// They move at their next request.
+    pub waiting: u64,
+    /// Why some were not moved while they could.
+    pub kept: BTreeMap<Refusal, u64>,
 }
 
 impl Sessions {
     /// An empty table for at most `max` sessions.
     pub(super) fn new(service: &str, key: Key, max: usize) -> Self {
-        Self { service: service.to_owned(), key, max, live: papaya::HashMap::new() }
+        let live = Arc::new(papaya::HashMap::new());
+        Self { service: service.to_owned(), key, max, live, store: OnceLock::new() }
+    }
+
+    /// Takes up the sessions that a file tells of, and keeps it up to date from now on.
+    ///
+    /// # Errors
+    /// When the file can not be read or written.
+    pub(super) fn keep(&self, path: &Path, now: Moment) -> io::Result<()> {
+        let live = self.live.pin();
+        let young = store::read(path)?.into_iter().filter(|(_, it)| now.since(it.born) < LIFE_MAX);
+        for (key, kept) in young.take(self.max) {
+            live.insert(key, Arc::new(Session::new(key, now, kept)));
+        }
+        let store = Store::open(path, Arc::clone(&self.live))?;
+        let _ = self.store.set(store);
+        Ok(())
+    }
+
+    /// What is kept of a session changed.
+    pub(super) fn note(&self, session: &Session) {
+        if let Some(store) = self.store.get() {
+            store.note(session.key);
+        }
     }
 
     /// Makes an id for a session that a backend has just opened. `None` when the backend's id can
@@ -171,44 +160,71 @@ impl Sessions {
         if live.len() >= self.max {
             return None;
         }
-        let session = Arc::new(Session {
+        let kept = Kept {
             release: claim.release,
+            generation: 0,
+            backend_id: claim.backend_id.as_str().into(),
+            captured: None,
             born: now,
-            seen: AtomicU64::new(now.0),
-            protocol: OnceLock::new(),
-            proven: AtomicBool::new(false),
-            cancelled: Mutex::default(),
-            parked: Mutex::default(),
-        });
+        };
+        let session = Arc::new(Session::new(claim.mac, now, kept));
         Some(Arc::clone(live.get_or_insert(claim.mac, session)))
     }
 
     /// Forgets one session.
     pub(super) fn end(&self, claim: &Claim) {
-        self.live.pin().remove(&claim.mac);
+        self.forget(&claim.mac);
     }
 
-    /// Forgets every session of a release; how many there were.
-    pub(super) fn end_all(&self, release: Number) -> u64 {
-        self.drop_where(|session| session.release == release)
+    /// A release is cut: ends those that can not go on elsewhere, and forgets them.
+    pub(super) fn leave(&self, release: Number, bound: Option<Refusal>) -> Leavers {
+        let mut leavers = Leavers::default();
+        for (key, session) in &self.live.pin() {
+            if session.release() != release {
+                continue;
+            }
+            let held = session.cut(bound).or_else(|| session.ended());
+            if let Some(refusal) = held.or_else(|| session.holds(bound)) {
+                *leavers.kept.entry(refusal).or_default() += 1;
+            }
+            if held.is_some() {
+                leavers.ended += 1;
+                self.forget(key);
+            } else {
+                leavers.waiting += 1;
+            }
+        }
+        leavers
     }
 
-    /// Forgets the sessions that were silent for `idle`.
-    pub(super) fn sweep(&self, now: Moment, idle: Duration) -> u64 {
-        self.drop_where(|session| now.since(Moment(session.seen.load(Ordering::Relaxed))) >= idle)
+    /// Whether a session is held at its release by what is under way there, and may still be freed.
+    pub(super) fn any_held(&self, release: Number, bound: Option<Refusal>) -> bool {
+        let live = self.live.pin();
+        let mut there = live.values().filter(|session| session.release() == release);
+        there.any(|it| it.holds(bound).is_some() || !it.live(|life| life.is_idle()))
+    }
+
+    /// Forgets the sessions that were silent for `idle`, or are too old.
+    pub(super) fn sweep(&self, now: Moment, idle: Duration) {
+        for (key, session) in &self.live.pin() {
+            let silent = now.since(Moment(session.seen.load(Ordering::Relaxed)));
+            if silent >= idle || now.since(session.born) >= LIFE_MAX {
+                self.forget(key);
+            }
+        }
     }
 
     /// How many sessions of a release live.
     pub(super) fn count(&self, release: Number) -> u64 {
         let live = self.live.pin();
-        u64::try_from(live.values().filter(|session| session.release == release).count())
+        u64::try_from(live.values().filter(|session| session.release() == release).count())
             .unwrap_or(u64::MAX)
     }
 
     /// The mean age of the sessions of a release.
     pub(super) fn age(&self, release: Number, now: Moment) -> Duration {
         let live = self.live.pin();
-        let ages = live.values().filter(|it| it.release == release).map(|it| now.since(it.born));
+        let ages = live.values().filter(|it| it.release() == release).map(|it| now.since(it.born));
         let (sum, count) =
             ages.fold((Duration::ZERO, 0), |(sum, count), age| (sum + age, count + 1));
         sum.checked_div(count).unwrap_or_default()
@@ -217,18 +233,17 @@ impl Sessions {
     /// The protocol versions that the sessions of a release negotiated.
     pub(super) fn protocols(&self, release: Number) -> BTreeSet<String> {
         let live = self.live.pin();
-        let of_release = live.values().filter(|session| session.release == release);
-        of_release.filter_map(|session| session.protocol.get().map(ToString::to_string)).collect()
+        let of_release = live.values().filter(|session| session.release() == release);
+        of_release.filter_map(|session| session.protocol()).collect()
     }
 
-    fn drop_where(&self, mut gone: impl FnMut(&Session) -> bool) -> u64 {
-        let mut dropped = 0;
-        self.live.pin().retain(|_, session| {
-            let gone = gone(session);
-            dropped += u64::from(gone);
-            !gone
-        });
-        dropped
+    fn forget(&self, key: &Mac) {
+        let live = self.live.pin();
+        let Some(session) = live.remove(key) else { return };
+        session.close();
+        if let Some(store) = self.store.get() {
+            store.note(*key);
+        }
     }
 
     fn mac(&self, head: &[u8], backend: &[u8]) -> Mac {
@@ -297,8 +312,11 @@ mod tests {
         }
         assert!(table.touch(&claims[3], Moment(0)).is_none());
         assert!(table.touch(&claims[0], Moment(50_000)).is_some());
-        assert_eq!(table.sweep(Moment(60_000), minute), 2);
+        table.sweep(Moment(60_000), minute);
         assert_eq!((table.count(Number(0)), table.count(Number(1))), (1, 0));
-        assert_eq!(table.end_all(Number(0)), 1);
+        // Nobody saw how it was opened.
+        let kept = BTreeMap::from([(Refusal::Unknown, 1)]);
+        assert_eq!(table.leave(Number(0), None), Leavers { ended: 1, waiting: 0, kept });
+        assert_eq!(table.count(Number(0)), 0);
     }
 }
