@@ -17,7 +17,9 @@ impl Watch {
             Event::NotReady(ticket, why) if *ticket == self.ticket => self.not_ready(now, why),
             Event::Probed(ticket, reply) if *ticket == self.ticket => self.probed(now, reply),
             Event::Routed(ticket) if *ticket == self.ticket => self.routed(now),
-            Event::Emptied(ticket, toll) if *ticket == self.ticket => self.emptied(now, toll.clone()),
+            Event::Emptied(ticket, toll) if *ticket == self.ticket => {
+                self.emptied(now, toll.clone())
+            }
             Event::Recovered(number, because) => match &self.phase {
                 Phase::Recovering { active, .. } if active.number == *number => {
                     let because = format!("{active} keeps the promise again: {because}");

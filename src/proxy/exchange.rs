@@ -196,7 +196,8 @@ impl Exchange {
     /// Whether all of its requests change nothing, however often they are asked.
     pub(super) fn is_safe(&self) -> bool {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut methods = asked.messages.iter().filter_map(|it| it.method.as_deref().map(|m| (m, it)));
+        let mut methods =
+            asked.messages.iter().filter_map(|it| it.method.as_deref().map(|m| (m, it)));
         methods.all(|(method, it)| safe(method, it.name.as_deref().unwrap_or_default()))
             && asked.messages.iter().any(|it| it.id.is_some())
     }
@@ -364,8 +365,15 @@ impl Exchange {
 /// Whether a request changes nothing, however often it is asked. Of tools nothing is known here.
 fn safe(method: &str, _tool: &str) -> bool {
     match method {
-        "ping" | "initialize" | "server/discover" | "completion/complete" | "prompts/get"
-        | "logging/setLevel" | "notifications/initialized" | "tasks/get" | "tasks/list" => true,
+        "ping"
+        | "initialize"
+        | "server/discover"
+        | "completion/complete"
+        | "prompts/get"
+        | "logging/setLevel"
+        | "notifications/initialized"
+        | "tasks/get"
+        | "tasks/list" => true,
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => true,
         _ => method.ends_with("/list"),
     }

@@ -50,7 +50,11 @@ pub(super) struct Front {
 
 impl Front {
     /// Answers one request. Whatever happens, there is an answer.
-    pub(super) async fn serve(self: &Arc<Self>, peer: IpAddr, request: Request<Incoming>) -> Response<Answer> {
+    pub(super) async fn serve(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        request: Request<Incoming>,
+    ) -> Response<Answer> {
         let service = self.service.load();
         let checked =
             gate::check(&service.hosts, &service.origins, request.uri(), request.headers());

@@ -70,11 +70,8 @@ impl Unrouted {
 pub(super) fn what(found: &Found) -> What {
     let messages = &found.messages;
     let requests = messages.iter().any(|it| it.method.is_some() && it.id.is_some());
-    let answers: Vec<_> = messages
-        .iter()
-        .filter(|it| it.is_answer())
-        .filter_map(|it| it.id.as_deref())
-        .collect();
+    let answers: Vec<_> =
+        messages.iter().filter(|it| it.is_answer()).filter_map(|it| it.id.as_deref()).collect();
     match answers.as_slice() {
         _ if requests => What::Request,
         [] => What::Notification,

@@ -61,7 +61,9 @@ impl Rewriter {
         for (name, value) in blocks::lines(block) {
             let line = match name {
                 "data" if changed.is_some() => continue,
-                "id" if marked && !value.is_empty() => format!("id: {}\n", mark(self.generation, value)),
+                "id" if marked && !value.is_empty() => {
+                    format!("id: {}\n", mark(self.generation, value))
+                }
                 _ => format!("{name}: {value}\n"),
             };
             out.extend(line.as_bytes());
@@ -213,7 +215,8 @@ mod tests {
 
     #[test]
     fn the_answer_to_initialize_promises_that_changes_are_told() {
-        let json = r#"{"id":0,"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{}}}}"#;
+        let json =
+            r#"{"id":0,"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{}}}}"#;
         let (body, result) = opened(json.as_bytes()).unwrap();
         assert_eq!(result["capabilities"]["tools"]["listChanged"], true);
         assert!(String::from_utf8_lossy(&body).contains("listChanged"));

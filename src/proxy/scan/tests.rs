@@ -18,10 +18,9 @@ fn one(text: &str) -> Message {
 
 #[test]
 fn picks_out_a_request() {
-    let message = one(
-        r#"{"params":{"arguments":{"name":"no","id":1},"name":"echo","_meta":[{"x":"}\""}]},
-           "jsonrpc":"2.0", "method" : "tools/call","id":"a-7"}"#,
-    );
+    let message =
+        one(r#"{"params":{"arguments":{"name":"no","id":1},"name":"echo","_meta":[{"x":"}\""}]},
+           "jsonrpc":"2.0", "method" : "tools/call","id":"a-7"}"#);
     assert_eq!(message.method.as_deref(), Some("tools/call"));
     assert_eq!(message.name.as_deref(), Some("echo"));
     assert_eq!(message.id.as_deref(), Some("\"a-7\""));

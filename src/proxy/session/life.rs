@@ -213,7 +213,14 @@ impl Life {
     /// What keeps it at a release that is being left, if nobody asks it to move.
     pub(in crate::proxy) fn holds(&self, bound: Option<Refusal>) -> Option<Refusal> {
         match self.stage {
-            Stage::Pinned(refusal) => Some(refusal),
+            Stage::Pinned(
+                refusal @ (Refusal::Protocol
+                | Refusal::Capability
+                | Refusal::HardState
+                | Refusal::Unknown
+                | Refusal::Credentials
+                | Refusal::TargetFailed),
+            ) => Some(refusal),
             Stage::Ended(_) => None,
             _ if bound.is_some() => bound,
             _ if self.tasks > 0 => Some(Refusal::LiveTask),

@@ -145,7 +145,11 @@ impl Session {
 
     /// What to do with something that arrives; if it is to be sent, where to. It is under way from
     /// this moment on.
-    pub(in crate::proxy) fn place(self: &Arc<Self>, what: What, ground: Ground) -> Result<Place, Step> {
+    pub(in crate::proxy) fn place(
+        self: &Arc<Self>,
+        what: What,
+        ground: Ground,
+    ) -> Result<Place, Step> {
         let mut state = self.state();
         let resting = state.refused.is_some_and(|at| at.elapsed() < REST);
         let bound = state.bound(ground.bound);
@@ -291,7 +295,7 @@ impl Session {
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
         if parked.len() < REMEMBERED_MAX {
             parked.push((generation, id.into()));
-            self.live(|life| life.begin());
+            self.live(|life| (life.generation() == generation).then(|| life.begin()));
         }
     }
 
@@ -299,14 +303,15 @@ impl Session {
     pub(in crate::proxy) fn unpark(&self, id: &str) {
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(at) = parked.iter().position(|(_, other)| same_id(other, id)) else { return };
-        let (generation, _) = parked.swap_remove(at);
+        let (generation, _) = parked.remove(at);
         self.live(|life| life.end(generation));
     }
 
     /// The requests that were parked up to this generation, which somebody else answers now.
     pub(in crate::proxy) fn take_parked(&self, generation: u32) -> Vec<Box<str>> {
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        let (taken, left) = std::mem::take(&mut *parked).into_iter().partition(|it| it.0 <= generation);
+        let (taken, left) =
+            std::mem::take(&mut *parked).into_iter().partition(|it| it.0 <= generation);
         *parked = left;
         let taken: Vec<(u32, Box<str>)> = taken;
         taken.iter().for_each(|(generation, _)| self.live(|life| life.end(*generation)));

@@ -90,9 +90,7 @@ impl Store {
         let writer =
             Writer { path: path.to_owned(), file, live, lines, missed: Arc::clone(&missed) };
         let (changed, told) = sync_channel(QUEUE_MAX);
-        std::thread::Builder::new()
-            .name("sessions".to_owned())
-            .spawn(move || writer.run(&told))?;
+        std::thread::Builder::new().name("sessions".to_owned()).spawn(move || writer.run(&told))?;
         Ok(Self { changed, missed })
     }
 

@@ -65,7 +65,13 @@ impl World {
         let (left, cut) = (self.left, self.cut);
         let at_old = self.life().release() == OLD;
         let active = Some(if left || cut { NEW } else { OLD });
-        Ground { reachable: !at_old || !cut, left: at_old && left, active, bound: self.bound, resting: self.resting }
+        Ground {
+            reachable: !at_old || !cut,
+            left: at_old && left,
+            active,
+            bound: self.bound,
+            resting: self.resting,
+        }
     }
 
     fn arrive(&mut self, index: usize) {
@@ -114,7 +120,11 @@ impl World {
         self.life().refused(refusal, reachable);
         let Some(index) = self.mover.take() else { return };
         // Asked once is enough: it goes on where it was, or is answered.
-        if reachable { self.send(index) } else { self.answer(index) }
+        if reachable {
+            self.send(index)
+        } else {
+            self.answer(index)
+        }
         self.go_on();
     }
 
@@ -150,8 +160,9 @@ impl World {
                 }
             }
             Happening::Answered(nth) => {
-                let open: Vec<_> =
-                    (0..self.requests.len()).filter(|at| self.requests[*at].open.is_some()).collect();
+                let open: Vec<_> = (0..self.requests.len())
+                    .filter(|at| self.requests[*at].open.is_some())
+                    .collect();
                 if let Some(index) = open.get(nth % open.len().max(1)) {
                     self.answer(*index);
                 }
@@ -282,7 +293,9 @@ fn what_the_server_asked_is_answered_before_the_move() {
     assert_eq!(life.arrive(What::Request, left()), Step::Send);
     assert_eq!(life.stage(), Stage::Pinned(Refusal::PendingRequest));
     assert_eq!(life.arrive(What::Response(0), left()), Step::Send);
+    assert_eq!(life.holds(None), Some(Refusal::PendingRequest));
     life.settle(0, "7");
+    assert_eq!(life.holds(None), None);
     assert_eq!(life.arrive(What::Request, left()), Step::Move(NEW));
 }
 

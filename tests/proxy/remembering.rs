@@ -1,0 +1,83 @@
+//! Sessions survive the daemon.
+
+use std::fs;
+use std::path::Path;
+
+use rollbackd::clock::Clock;
+use rollbackd::config::Address;
+use rollbackd::model::Moment;
+use rollbackd::proxy::Proxy;
+
+use crate::client::{call, post, session};
+use crate::upstream::Mcp;
+use crate::{A, B, KEY, eventually, service};
+
+fn start(file: &Path, releases: &[(rollbackd::model::Number, &Mcp)]) -> Proxy {
+    let clock = Clock::start(Moment(0));
+    let proxy = Proxy::restore(&service("test"), KEY, clock, Some(file)).unwrap();
+    for (number, mcp) in releases {
+        proxy.add(*number, &Address::Tcp(mcp.address));
+        proxy.route(*number);
+    }
+    proxy
+}
+
+async fn written(file: &Path, what: &str) {
+    let has = || fs::read_to_string(file).is_ok_and(|text| text.contains(what));
+    eventually(what, has, || fs::read_to_string(file).unwrap_or_default()).await;
+}
+
+#[tokio::test]
+async fn a_session_goes_on_after_the_daemon_and_its_release_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sessions.jsonl");
+    let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
+    let proxy = start(&file, &[(A, &a)]);
+    let mine = session(proxy.local_addr()).await;
+    let secret = format!("{mine}Authorization: Bearer very-secret\r\nCookie: c=very-secret\r\n");
+    let initialized = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    post(proxy.local_addr(), initialized, &secret).await;
+    written(&file, r#""i":true"#).await;
+
+    // Nothing is told to the first daemon: this is what is left of it after kill -9.
+    let again = start(&file, &[(B, &b)]);
+    assert_eq!(again.load(A, Moment(0)).sessions, 0);
+    let reply = post(again.local_addr(), &call("1", "echo", "{}"), &secret).await;
+    assert_eq!(reply.json()["result"]["release"], "b");
+    assert_eq!(b.methods()[..2], ["initialize", "notifications/initialized"]);
+    written(&file, r#""g":1"#).await;
+
+    // And it is known where it went.
+    let last = start(&file, &[(B, &b)]);
+    let asked = b.asked();
+    let reply = post(last.local_addr(), &call("2", "echo", "{}"), &mine).await;
+    assert_eq!(reply.json()["result"]["release"], "b");
+    assert_eq!(b.asked(), asked + 1);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(!text.contains("very-secret"), "{text}");
+}
+
+#[tokio::test]
+async fn what_ended_is_forgotten_and_a_torn_file_is_read_as_far_as_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sessions.jsonl");
+    let a = Mcp::start("a").await;
+    let proxy = start(&file, &[(A, &a)]);
+    let (ended, lives) = (session(proxy.local_addr()).await, session(proxy.local_addr()).await);
+    let delete = format!("DELETE /mcp HTTP/1.1\r\nHost: localhost\r\n{ended}\r\n");
+    crate::client::say(proxy.local_addr(), &delete).await;
+    eventually(
+        "three lines",
+        || fs::read_to_string(&file).is_ok_and(|text| text.lines().count() >= 3),
+        || fs::read_to_string(&file).unwrap_or_default(),
+    )
+    .await;
+    let mut text = fs::read_to_string(&file).unwrap();
+    text.push_str("nonsense\n{\"k\":\"AAAA\"}\n{\"k\":\"AAAAAAAAAAAAAAAAAAAAAA\",\"s\":{\"r\":1");
+    fs::write(&file, text).unwrap();
+    let again = start(&file, &[(A, &a)]);
+    assert_eq!(again.load(A, Moment(0)).sessions, 1);
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
+    let reply = post(again.local_addr(), &call("1", "echo", "{}"), &lives).await;
+    assert_eq!(reply.json()["result"]["release"], "a");
+}
