@@ -11,8 +11,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::StatusCode;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -32,15 +31,6 @@ const RETRY_MS: u32 = 1_000;
 
 /// Bytes of a JSON answer that may still come after its release was left.
 const AFTER_CUT_MAX: usize = 1024 * 1024;
-
-/// The body of an answer to a client.
-#[derive(Debug)]
-pub(super) enum Answer {
-    /// Known whole.
-    Full(Full<Bytes>),
-    /// Passing through.
-    Passing(Box<Download>),
-}
 
 /// A body that passes through.
 #[derive(Debug)]
@@ -68,6 +58,16 @@ pub(super) enum Reader {
     Events(Events),
     /// Not at all.
     Nothing,
+}
+
+/// What comes from elsewhere than the body.
+enum Beside {
+    /// Nothing now.
+    Nothing,
+    /// Something changed.
+    Again,
+    /// This.
+    Next(io::Result<Frame<Bytes>>),
 }
 
 impl Download {
@@ -304,39 +304,9 @@ impl Download {
     }
 }
 
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match self.get_mut() {
-            Self::Full(full) => Pin::new(full)
-                .poll_frame(cx)
-                .map(|it| it.map(|it| it.map_err(|never| match never {}))),
-            Self::Passing(download) => download.poll_next(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Full(full) => full.is_end_stream(),
-            Self::Passing(download) => download.is_over(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Full(full) => full.size_hint(),
-            Self::Passing(_) => SizeHint::new(),
-        }
-    }
-}
-
 impl Download {
-    fn is_over(&self) -> bool {
+    /// Whether nothing comes any more.
+    pub(super) fn is_over(&self) -> bool {
         let more = self.held.is_some() || self.sequel.is_some() || self.body.is_some();
         !more && self.ready.is_empty()
     }
@@ -351,32 +321,43 @@ impl Download {
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    /// What comes from elsewhere than the release's body. Pending: there is no body either.
+    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Beside> {
+        if let Some(sequel) = &mut self.sequel {
+            match std::task::ready!(sequel.poll(cx)) {
+                Some(Ok(data)) => return Poll::Ready(Beside::Next(Ok(Frame::data(data)))),
+                Some(Err(())) => self.unanswered(),
+                None => (),
+            }
+            self.sequel = None;
+            return Poll::Ready(Beside::Again);
+        }
+        let Some(mut held) = self.held.take() else { return Poll::Ready(Beside::Nothing) };
+        match held.poll(cx) {
+            Poll::Ready(happening) => Poll::Ready(match self.happens(held, happening) {
+                Ok(()) => Beside::Again,
+                Err(error) => Beside::Next(Err(error)),
+            }),
+            Poll::Pending => {
+                self.held = Some(held);
+                if self.body.is_none() { Poll::Pending } else { Poll::Ready(Beside::Nothing) }
+            }
+        }
+    }
+
+    /// The next piece.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         loop {
             if let Some(data) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
-            if let Some(sequel) = &mut self.sequel {
-                match std::task::ready!(sequel.poll(cx)) {
-                    Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                    Some(Err(())) => self.unanswered(),
-                    None => (),
-                }
-                self.sequel = None;
-                continue;
-            }
-            if let Some(mut held) = self.held.take() {
-                match held.poll(cx) {
-                    Poll::Ready(happening) => match self.happens(held, happening) {
-                        Ok(()) => continue,
-                        Err(error) => return Poll::Ready(Some(Err(error))),
-                    },
-                    Poll::Pending if self.body.is_none() => {
-                        self.held = Some(held);
-                        return Poll::Pending;
-                    }
-                    Poll::Pending => self.held = Some(held),
-                }
+            match std::task::ready!(self.poll_beside(cx)) {
+                Beside::Nothing => (),
+                Beside::Again => continue,
+                Beside::Next(next) => return Poll::Ready(Some(next)),
             }
             let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
             // A stream that never pauses has to be left too; other answers may finish what is on

@@ -17,8 +17,8 @@ use crate::model::Class;
 
 use super::classify;
 use super::message::{Message, same_id};
+use super::open::{Open, Task, safe};
 use super::session::{Session, Turn};
-use super::tally::Cells;
 use super::upload::{Asked, Flaw, Upload};
 use super::upstream::Upstream;
 
@@ -71,27 +71,6 @@ pub(super) enum Kind {
     Plain,
     /// The client's stream, without a release.
     Adrift,
-}
-
-/// A request without its answer.
-#[derive(Debug)]
-struct Open {
-    id: Box<str>,
-    call: Arc<Cells>,
-    task: Task,
-}
-
-/// What an answer says of a task.
-#[derive(Debug)]
-enum Task {
-    /// Nothing.
-    No,
-    /// That it began.
-    Begins,
-    /// That it is over, where the answer tells it: how it stands.
-    Stands(Box<str>),
-    /// That it is over.
-    Ends(Box<str>),
 }
 
 impl Exchange {
@@ -359,34 +338,6 @@ impl Exchange {
             }
         }
         self.seen = asked.messages.len();
-    }
-}
-
-/// Whether a request changes nothing, however often it is asked. Of tools nothing is known here.
-fn safe(method: &str, _tool: &str) -> bool {
-    match method {
-        "ping"
-        | "initialize"
-        | "server/discover"
-        | "completion/complete"
-        | "prompts/get"
-        | "logging/setLevel"
-        | "notifications/initialized"
-        | "tasks/get"
-        | "tasks/list" => true,
-        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => true,
-        _ => method.ends_with("/list"),
-    }
-}
-
-impl Task {
-    fn of(method: &str, message: &Message) -> Self {
-        match (method, &message.task) {
-            ("tasks/result" | "tasks/cancel", Some(id)) => Self::Ends(id.clone()),
-            ("tasks/get", Some(id)) => Self::Stands(id.clone()),
-            _ if message.begins_task => Self::Begins,
-            _ => Self::No,
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::download::Answer;
+use super::answer::Answer;
 use super::exchange::Exchange;
 use super::front::Front;
 use super::headers;

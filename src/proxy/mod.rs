@@ -1,7 +1,7 @@
 //! The built-in data plane: one listener per service, in front of its releases.
 //!
-//! A request passes [`gate`] (who may ask), finds its release in [`routes`] (a legacy session's
-//! own, or the active one), is read by [`scan`] and [`sse`] as it passes, and leaves one outcome per
+//! A request passes [`gate`] (who may ask), finds its release in [`passage`] (a legacy session's
+//! own, or the active one; [`mover`] opens the session anew where its own is left), is read by [`scan`] and [`sse`] as it passes, and leaves one outcome per
 //! JSON-RPC request in its release's [`tally`]. When a release has to be left, [`download`] and
 //! [`answer`] end what is open in a way that clients understand.
 
@@ -18,7 +18,9 @@ mod listener;
 mod message;
 mod mover;
 mod notice;
+mod open;
 mod passage;
+mod reply;
 mod rewrite;
 mod routes;
 mod scan;

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::model::{Number, Refusal};
 
+use super::answer::Answer;
 use super::blocks::{self, Block, Blocks};
-use super::download::Answer;
 use super::front::Front;
 use super::headers;
 use super::passage::Routed;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::model::{Number, Refusal};
 
-use super::download::Answer;
+use super::answer::Answer;
 use super::exchange::Exchange;
 use super::front::Front;
 use super::notice::Cause;

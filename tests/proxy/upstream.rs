@@ -111,10 +111,12 @@ pub(crate) struct Mcp {
     next: Arc<AtomicUsize>,
     pub manners: Arc<Mutex<Manners>>,
     /// The GET streams that were opened, with the session of each.
-    pub streams: Arc<Mutex<Vec<(String, mpsc::Sender<String>)>>>,
+    pub streams: Arc<Mutex<Streams>>,
     /// Answers of clients to what was asked of them.
     pub heard: Arc<Mutex<Vec<Value>>>,
 }
+
+type Streams = Vec<(String, mpsc::Sender<String>)>;
 
 /// How a server behaves.
 #[derive(Clone)]
@@ -276,6 +278,21 @@ impl Mcp {
         response
     }
 
+    /// Asks the client, and goes on when it was answered.
+    fn elicit(&self, good: Value) -> Response<Pipe> {
+        let (response, tell) = said(StatusCode::OK, "text/event-stream", Vec::new());
+        let asks = json!({"jsonrpc": "2.0", "id": 0, "method": "elicitation/create"});
+        let heard = Arc::clone(&self.heard);
+        tokio::spawn(async move {
+            let _ = tell.send(event(&asks)).await;
+            while heard.lock().unwrap().is_empty() && !tell.is_closed() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let _ = tell.send(event(&good)).await;
+        });
+        response
+    }
+
     async fn call(&self, message: &Value) -> Response<Pipe> {
         let id = &message["id"];
         if message["method"].is_null() {
@@ -308,20 +325,7 @@ impl Mcp {
             }
             "arguments" => json(error(-32602)),
             "wrong" => json(answer(json!({"isError": true, "content": []}))),
-            // It asks the client, and goes on when it was answered.
-            "elicit" => {
-                let (response, tell) = said(StatusCode::OK, "text/event-stream", Vec::new());
-                let asks = json!({"jsonrpc": "2.0", "id": 0, "method": "elicitation/create"});
-                let heard = Arc::clone(&self.heard);
-                tokio::spawn(async move {
-                    let _ = tell.send(event(&asks)).await;
-                    while heard.lock().unwrap().is_empty() && !tell.is_closed() {
-                        tokio::time::sleep(Duration::from_millis(10)).await;
-                    }
-                    let _ = tell.send(event(&good)).await;
-                });
-                response
-            }
+            "elicit" => self.elicit(good),
             "stream" => {
                 let (response, tell) = said(StatusCode::OK, "text/event-stream", Vec::new());
                 tokio::spawn(async move {

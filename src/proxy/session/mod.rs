@@ -1,16 +1,7 @@
-//! Legacy sessions: ids that the proxy mints, and the table of live ones.
-//!
-//! An id tells the release and the backend's own id by itself, so that it still leads to the right
-//! place after a restart of the daemon:
-//!
-//! ```text
-//! base64url( 1 | release number (4 bytes) | nonce (8) | mac (16) | the backend's id )
-//! ```
-//!
-//! The mac (SipHash-2-4, 128 bits, with a secret of this host) covers the service and all other
-//! fields: an id can not be guessed or bent to another session, and carries nothing secret.
+//! Legacy sessions: the table of live ones.
 
 mod capture;
+mod id;
 mod life;
 mod live;
 mod store;
@@ -22,45 +13,27 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use siphasher::sip128::{Hasher128 as _, SipHasher24};
-
 use crate::model::{Moment, Number, Refusal};
 
+use id::{Ids, Mac};
 use store::Store;
 
+pub use id::Key;
+
 pub(super) use capture::{Captured, promise_changes};
+pub(super) use id::Claim;
 pub(super) use life::{Fate, Ground, Step, What, fate};
 pub(super) use live::{Onward, Place, Session, Turn};
 
-/// The secret behind session ids.
-pub type Key = [u8; 16];
-type Mac = [u8; 16];
 type Live = papaya::HashMap<Mac, Arc<Session>>;
 
-const VERSION: u8 = 1;
-const HEAD: usize = 1 + 4 + 8;
-/// Longest id of a backend that is passed on.
-pub(super) const BACKEND_ID_MAX: usize = 1024;
 /// No session lives longer than this, however busy.
 const LIFE_MAX: Duration = Duration::from_hours(30 * 24);
-
-/// What an id says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Claim {
-    /// The release that made the session.
-    pub release: Number,
-    /// Its id there.
-    pub backend_id: String,
-    mac: Mac,
-}
 
 /// The live sessions of one service.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    service: String,
-    key: Key,
+    ids: Ids,
     max: usize,
     live: Arc<Live>,
     store: OnceLock<Store>,
@@ -91,7 +64,7 @@ impl Sessions {
     /// An empty table for at most `max` sessions.
     pub(super) fn new(service: &str, key: Key, max: usize) -> Self {
         let live = Arc::new(papaya::HashMap::new());
-        Self { service: service.to_owned(), key, max, live, store: OnceLock::new() }
+        Self { ids: Ids::new(service, key), max, live, store: OnceLock::new() }
     }
 
     /// Takes up the sessions that a file tells of, and keeps it up to date from now on.
@@ -119,35 +92,12 @@ impl Sessions {
     /// Makes an id for a session that a backend has just opened. `None` when the backend's id can
     /// not be carried, or the system has no random numbers.
     pub(super) fn mint(&self, release: Number, backend_id: &str) -> Option<(String, Claim)> {
-        if backend_id.is_empty() || backend_id.len() > BACKEND_ID_MAX {
-            return None;
-        }
-        let mut nonce = [0; 8];
-        getrandom::fill(&mut nonce).ok()?;
-        let mut bytes = Vec::with_capacity(HEAD + 16 + backend_id.len());
-        bytes.push(VERSION);
-        bytes.extend_from_slice(&release.0.to_be_bytes());
-        bytes.extend_from_slice(&nonce);
-        let mac = self.mac(&bytes, backend_id.as_bytes());
-        bytes.extend_from_slice(&mac);
-        bytes.extend_from_slice(backend_id.as_bytes());
-        let claim = Claim { release, backend_id: backend_id.to_owned(), mac };
-        Some((BASE64.encode(&bytes), claim))
+        self.ids.mint(release, backend_id)
     }
 
     /// Reads an id; `None` for one that is forged, cut, or of another service.
     pub(super) fn read(&self, id: &str) -> Option<Claim> {
-        if id.len() > 2 * (HEAD + 16 + BACKEND_ID_MAX) {
-            return None;
-        }
-        let bytes = BASE64.decode(id).ok()?;
-        let (head, rest) = bytes.split_at_checked(HEAD)?;
-        let (mac, backend) = rest.split_first_chunk::<16>()?;
-        let (version, numbers) = head.split_first()?;
-        let good = *version == VERSION && same(mac, &self.mac(head, backend));
-        let release = Number(u32::from_be_bytes(*numbers.first_chunk()?));
-        let backend_id = String::from_utf8(backend.to_vec()).ok()?;
-        (good && !backend_id.is_empty()).then_some(Claim { release, backend_id, mac: *mac })
+        self.ids.read(id)
     }
 
     /// The live session of a claim; known again if the daemon was restarted since.
@@ -245,22 +195,6 @@ impl Sessions {
             store.note(*key);
         }
     }
-
-    fn mac(&self, head: &[u8], backend: &[u8]) -> Mac {
-        use std::hash::Hasher as _;
-        let mut hasher = SipHasher24::new_with_key(&self.key);
-        // The length keeps the service's name and what follows apart.
-        hasher.write_usize(self.service.len());
-        hasher.write(self.service.as_bytes());
-        hasher.write(head);
-        hasher.write(backend);
-        hasher.finish128().as_bytes()
-    }
-}
-
-/// Compares in a time that does not depend on where the first difference is.
-fn same(a: &Mac, b: &Mac) -> bool {
-    a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
 #[cfg(test)]
@@ -269,37 +203,6 @@ mod tests {
 
     fn table(service: &str) -> Sessions {
         Sessions::new(service, [7; 16], 3)
-    }
-
-    #[test]
-    fn an_id_leads_back_to_its_release_after_a_restart() {
-        let (id, claim) = table("weather").mint(Number(42), "backend-1").unwrap();
-        assert_eq!(table("weather").read(&id), Some(claim.clone()));
-        assert_eq!((claim.release, claim.backend_id.as_str()), (Number(42), "backend-1"));
-    }
-
-    #[test]
-    fn every_forged_cut_or_foreign_id_is_refused() {
-        let (id, _) = table("weather").mint(Number(42), "backend-1").unwrap();
-        assert_eq!(table("mail").read(&id), None);
-        assert_eq!(Sessions::new("weather", [8; 16], 3).read(&id), None);
-        for end in 0..id.len() {
-            assert_eq!(table("weather").read(&id[..end]), None, "{}", &id[..end]);
-        }
-        let bytes = BASE64.decode(&id).unwrap();
-        for at in 0..bytes.len() {
-            for bit in 0..8 {
-                let mut forged = bytes.clone();
-                forged[at] ^= 1 << bit;
-                assert_eq!(table("weather").read(&BASE64.encode(&forged)), None);
-            }
-        }
-    }
-
-    #[test]
-    fn the_same_backend_id_never_makes_the_same_id_twice() {
-        let table = table("weather");
-        assert_ne!(table.mint(Number(1), "1").unwrap().0, table.mint(Number(1), "1").unwrap().0);
     }
 
     #[test]
