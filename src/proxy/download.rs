@@ -3,6 +3,8 @@
 //! Nothing is held: each piece is read as it passes, and passed on. When the release is left, or
 //! fails in the middle, the proxy ends the stream in a way that clients understand.
 
+mod leave;
+
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
@@ -20,14 +22,11 @@ use crate::model::Class;
 use super::classify;
 use super::exchange::{Exchange, Kind};
 use super::front::Front;
-use super::held::{Happening, Held, Retry, Sequel};
+use super::held::{Held, Retry, Sequel};
 use super::notice::{self, Cause};
 use super::rewrite::Rewriter;
 use super::scan::Scan;
 use super::sse::{self, Events};
-
-/// How long a client should wait before it opens its stream again.
-const RETRY_MS: u32 = 1_000;
 
 /// Bytes of a JSON answer that may still come after its release was left.
 const AFTER_CUT_MAX: usize = 1024 * 1024;
@@ -159,99 +158,6 @@ impl Download {
         out
     }
 
-    /// Ends an event that was passed on in part.
-    fn separate(&mut self) {
-        let between = matches!(&self.reader, Reader::Events(events) if events.between());
-        if !between && self.rewriter.is_none() {
-            self.ready.push_back(Bytes::from_static(b"\n\n"));
-        }
-    }
-
-    /// The stream stays, without a release, until its session is at another one.
-    fn drift(&mut self, held: &Held) {
-        self.body = None;
-        self.separate();
-        self.reader = Reader::Events(Events::new());
-        for id in held.session.take_parked(self.exchange.generation) {
-            self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
-            self.exchange.upstream.answered();
-        }
-        self.exchange.let_go();
-    }
-
-    fn happens(&mut self, mut held: Box<Held>, happening: Happening) -> io::Result<()> {
-        match happening {
-            Happening::Moved(onward) => {
-                self.drift(&held);
-                self.ready.extend(held.session.take_news().iter().map(|news| sse::event(news)));
-                self.exchange = held.go_on(*onward);
-                self.cut = Box::pin(self.exchange.upstream.cut.clone().cancelled_owned());
-            }
-            Happening::Opened(body) => {
-                self.body = Some(body);
-                self.reader = Reader::Events(Events::new());
-                self.rewriter = Rewriter::new(self.exchange.generation, false);
-            }
-            Happening::Left => {
-                self.separate();
-                self.ready.extend(held.session.lists().iter().map(|news| sse::event(news)));
-            }
-            Happening::Over => return self.leave(),
-            Happening::Replaced => {
-                if self.body.is_none() {
-                    return self.leave();
-                }
-                return Ok(());
-            }
-        }
-        self.held = Some(held);
-        Ok(())
-    }
-
-    /// The release was left.
-    fn leave(&mut self) -> io::Result<()> {
-        self.body = None;
-        if !matches!(self.reader, Reader::Events(_)) {
-            self.exchange.end(Class::Neutral);
-            self.exchange.upstream.lost();
-            return Err(io::Error::other("the release was left in the middle of its answer"));
-        }
-        self.separate();
-        if let Some(retry) = self.retry.take() {
-            self.exchange.replay();
-            self.sequel = Some(Sequel::Asked(retry.ask()));
-            return Ok(());
-        }
-        match self.exchange.kind() {
-            Kind::Call => self.answer(Cause::Rollback),
-            Kind::Listen => {
-                let over: Vec<_> =
-                    self.exchange.open_ids().into_iter().map(notice::listen_over).collect();
-                self.ready.extend(over.iter().map(|result| sse::event(result)));
-                self.exchange.upstream.closed();
-            }
-            Kind::Stream | Kind::Plain | Kind::Adrift => {
-                let session = self.exchange.session.clone();
-                let parked = session.as_ref().map(|session| session.take_parked(u32::MAX));
-                for id in parked.unwrap_or_default() {
-                    self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
-                    self.exchange.upstream.answered();
-                }
-                self.ready.push_back(sse::event(&notice::closing()));
-                if let Some(refusal) = session.as_ref().and_then(|session| session.ended()) {
-                    let closing = notice::session_closing(refusal.word());
-                    self.ready.push_back(sse::event(&closing));
-                    let lists = session.map(|session| session.lists()).unwrap_or_default();
-                    self.ready.extend(lists.iter().map(|news| sse::event(news)));
-                }
-                self.ready.push_back(sse::retry(RETRY_MS));
-                self.exchange.upstream.closed();
-            }
-        }
-        self.exchange.end(Class::Neutral);
-        Ok(())
-    }
-
     /// The release ended its answer, well or not.
     fn ended(&mut self, error: Option<hyper::Error>) -> io::Result<()> {
         self.body = None;
@@ -292,16 +198,6 @@ impl Download {
             _ => Ok(()),
         }
     }
-
-    /// An error of ours for each request that waits on this stream.
-    fn answer(&mut self, cause: Cause) {
-        let errors: Vec<_> =
-            self.exchange.open_ids().into_iter().map(|id| notice::error(id, cause)).collect();
-        for error in &errors {
-            self.ready.push_back(sse::event(error));
-            self.exchange.upstream.answered();
-        }
-    }
 }
 
 impl Download {
@@ -309,16 +205,6 @@ impl Download {
     pub(super) fn is_over(&self) -> bool {
         let more = self.held.is_some() || self.sequel.is_some() || self.body.is_some();
         !more && self.ready.is_empty()
-    }
-
-    /// Nor does the release that took over answer what was asked again.
-    fn unanswered(&mut self) {
-        self.separate();
-        let (ids, _) = self.exchange.all_ids();
-        for id in ids {
-            self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
-            self.exchange.upstream.answered();
-        }
     }
 
     /// What comes from elsewhere than the release's body. Pending: there is no body either.
