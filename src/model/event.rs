@@ -89,6 +89,9 @@ pub struct Readiness {
 pub struct Load {
     /// Live sessions, of both eras.
     pub sessions: u64,
+    /// Of those, the ones that can not be moved to another release.
+    #[serde(default)]
+    pub bound: u64,
     /// Open requests, without streams that only listen.
     pub in_flight: u64,
     /// Requests a second.
@@ -118,6 +121,9 @@ pub struct Toll {
     /// Sessions that were silent since; each moves at its next request.
     #[serde(default)]
     pub waiting: u64,
+    /// Whether a server may have known more of those than the protocol shows.
+    #[serde(default)]
+    pub soft: bool,
     /// Sessions that could not be moved when they asked to be, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kept: BTreeMap<Refusal, u64>,
@@ -173,7 +179,7 @@ impl Refusal {
 
 impl std::fmt::Display for Toll {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { answered, ended, streams, replayed, lost, moved, waiting, kept } = self;
+        let Self { answered, ended, streams, replayed, lost, moved, waiting, soft, kept } = self;
         write!(f, "{answered} open requests answered by us, ")?;
         if replayed + lost > 0 {
             write!(f, "{replayed} asked again, {lost} lost, ")?;
@@ -181,6 +187,9 @@ impl std::fmt::Display for Toll {
         write!(f, "{streams} streams closed, {ended} sessions ended")?;
         if moved + waiting > 0 {
             write!(f, ", {moved} moved, {waiting} to move at their next request")?;
+            if *soft {
+                f.write_str(" (what their server knew of them beyond the protocol is lost)")?;
+            }
         }
         let mut before = "; not moved: ";
         for (refusal, count) in kept {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, request};
@@ -19,6 +20,12 @@ use super::front::Front;
 use super::headers;
 use super::session::{Onward, Session};
 use super::upload::Upload;
+use super::upstream::Upstream;
+
+/// How often, how long, and after which pause at first, a stream is opened at another release.
+const OPEN_TRIES: u32 = 6;
+const OPEN_MAX: Duration = Duration::from_secs(60);
+const OPEN_FIRST: Duration = Duration::from_millis(100);
 
 type Opening = Pin<Box<dyn Future<Output = Option<Incoming>> + Send>>;
 type Asking = Pin<Box<dyn Future<Output = Response<Answer>> + Send>>;
@@ -99,15 +106,28 @@ impl Held {
         exchange.session = Some(Arc::clone(&self.session));
         exchange.generation = generation;
         self.left = Some(fires(&upstream.left));
-        self.opening = Some(Box::pin(async move {
-            let sending = upstream.client.request(Request::from_parts(head, Upload::default()));
-            let response = tokio::time::timeout(deadline, sending).await.ok()?.ok()?;
-            let events = response.status().is_success() && headers::is_events(response.headers());
-            // A server without a stream of its own is none the worse: ours stays open.
-            events.then(|| response.into_body())
-        }));
+        self.opening = Some(Box::pin(open(upstream, head)));
         exchange
     }
+}
+
+/// Opens a stream; again and again for a while where there is no answer.
+async fn open(upstream: Arc<Upstream>, head: request::Parts) -> Option<Incoming> {
+    let mut pause = OPEN_FIRST;
+    for _ in 0..OPEN_TRIES {
+        let request = Request::from_parts(head.clone(), Upload::default());
+        let sending = tokio::time::timeout(OPEN_MAX, upstream.client.request(request));
+        if let Ok(Ok(response)) = sending.await
+            && !response.status().is_server_error()
+        {
+            let events = response.status().is_success() && headers::is_events(response.headers());
+            // A server without a stream of its own is none the worse: ours stays open.
+            return events.then(|| response.into_body());
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    None
 }
 
 fn fires(token: &CancellationToken) -> Pin<Box<WaitForCancellationFutureOwned>> {

@@ -41,7 +41,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Address, Service};
+use crate::config::{Address, Service, SessionState};
 use crate::model::{Call, Counts, Load, Moment, Number, Toll};
 
 use front::Front;
@@ -176,8 +176,13 @@ impl Proxy {
         };
         // A client that does not read its stream can not be waited for.
         let _ = tokio::time::timeout(CUT_MAX, gone).await;
-        let session::Leavers { ended, waiting, kept } = leavers;
-        Toll { ended: ended + listens, waiting, kept, ..upstream.toll() }
+        let session::Leavers { ended, kept, .. } = leavers;
+        // Some moved while others were waited for.
+        let waiting = self.front.sessions.count(number);
+        let soft = self.front.service.load().session_state == SessionState::Soft;
+        let toll = upstream.toll();
+        let soft = soft && toll.moved + waiting > 0;
+        Toll { ended: ended + listens, waiting, kept, soft, ..toll }
     }
 
     /// Cuts a release and forgets it.
@@ -203,8 +208,10 @@ impl Proxy {
         let age = self.front.sessions.age(number, now).as_secs_f64();
         // Those that wait for their next request are nowhere.
         let here = if upstream.is_open() { self.front.sessions.count(number) } else { 0 };
+        let bound = self.front.sessions.bound(number, self.front.bound()).min(here);
         Load {
             sessions: here + listens,
+            bound: bound + listens,
             in_flight: upstream.in_flight.load(Ordering::Relaxed),
             rate: 0.0,
             life: age.max(LIFE_UNKNOWN),

@@ -8,6 +8,7 @@ mod client;
 mod crowd;
 mod leaving;
 mod moving;
+mod multitude;
 mod outcomes;
 mod passing;
 mod refusing;

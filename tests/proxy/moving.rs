@@ -62,7 +62,8 @@ async fn the_whole_opening_is_said_again_with_the_credentials_of_the_request() {
     proxy.route(B);
     assert_eq!(release_of(&proxy, &mine).await, "a", "forward, sessions stay");
     let toll = proxy.drain(A, SOON).await;
-    assert_eq!(toll, Toll { waiting: 1, ..Toll::default() });
+    assert_eq!(toll, Toll { waiting: 1, soft: true, ..Toll::default() });
+    assert!(toll.to_string().contains("beyond the protocol"), "{toll}");
     assert_eq!(b.asked(), 0, "nothing before its next request");
     let headers = format!("{mine}Authorization: Bearer 1\r\nMCP-Protocol-Version: 2025-06-18\r\n");
     let reply = post(to, &call("3", "echo", "{}"), &headers).await;

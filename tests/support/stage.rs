@@ -278,7 +278,8 @@ impl Stage {
         let Some(judge) = &self.judge else { return };
         let verdict = judge.verdict(self.world.now);
         let (rate, sessions) = (self.traffic as f64, self.sessions);
-        let load = Load { sessions, in_flight: self.traffic / 10, rate, life: 60.0 };
+        let in_flight = self.traffic / 10;
+        let load = Load { sessions, bound: sessions, in_flight, rate, life: 60.0 };
         self.happen(&Event::Judged(verdict, load));
     }
 

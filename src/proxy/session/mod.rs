@@ -154,6 +154,14 @@ impl Sessions {
         there.any(|it| it.holds(bound).is_some() || !it.live(|life| life.is_idle()))
     }
 
+    /// How many sessions of a release can not be moved, as far as is known.
+    pub(super) fn bound(&self, release: Number, bound: Option<Refusal>) -> u64 {
+        let live = self.live.pin();
+        let there = live.values().filter(|session| session.release() == release);
+        let held = |it: &&Arc<Session>| it.holds(bound).is_some_and(Refusal::is_final);
+        u64::try_from(there.filter(held).count()).unwrap_or(u64::MAX)
+    }
+
     /// Forgets the sessions that were silent for `idle`, or are too old.
     pub(super) fn sweep(&self, now: Moment, idle: Duration) {
         for (key, session) in &self.live.pin() {
