@@ -23,7 +23,9 @@ use super::classify;
 use super::exchange::{Exchange, Kind};
 use super::front::Front;
 use super::held::{Held, Retry, Sequel};
+use super::listening::Listening;
 use super::notice::{self, Cause};
+use super::reply::Later;
 use super::rewrite::Rewriter;
 use super::scan::Scan;
 use super::sse::{self, Events};
@@ -45,6 +47,7 @@ pub(super) struct Download {
     front: Option<Arc<Front>>,
     held: Option<Box<Held>>,
     retry: Option<Box<Retry>>,
+    listening: Option<Box<Listening>>,
     sequel: Option<Sequel>,
 }
 
@@ -60,7 +63,7 @@ pub(super) enum Reader {
 }
 
 /// What comes from elsewhere than the body.
-enum Beside {
+pub(super) enum Beside {
     /// Nothing now.
     Nothing,
     /// Something changed.
@@ -80,7 +83,7 @@ impl Download {
     ) -> Self {
         let cut = Box::pin(exchange.upstream.cut.clone().cancelled_owned());
         let rewriter = None;
-        let (front, held, retry, sequel) = (None, None, None, None);
+        let (front, held, retry, listening, sequel) = (None, None, None, None, None);
         let body = Some(body);
         let since_cut = 0;
         Self {
@@ -95,6 +98,7 @@ impl Download {
             front,
             held,
             retry,
+            listening,
             sequel,
         }
     }
@@ -130,9 +134,10 @@ impl Download {
         self
     }
 
-    /// A request that may be asked again.
-    pub(super) fn repeatable(mut self, retry: Option<Retry>) -> Self {
-        self.retry = retry.map(Box::new);
+    /// How it goes on when its release is left.
+    pub(super) fn repeatable(mut self, later: Later) -> Self {
+        self.retry = later.retry.map(Box::new);
+        self.listening = later.listening;
         self
     }
 
@@ -203,7 +208,8 @@ impl Download {
 impl Download {
     /// Whether nothing comes any more.
     pub(super) fn is_over(&self) -> bool {
-        let more = self.held.is_some() || self.sequel.is_some() || self.body.is_some();
+        let opening = self.listening.as_ref().is_some_and(|it| it.is_opening());
+        let more = opening || self.held.is_some() || self.sequel.is_some() || self.body.is_some();
         !more && self.ready.is_empty()
     }
 
@@ -217,6 +223,15 @@ impl Download {
             }
             self.sequel = None;
             return Poll::Ready(Beside::Again);
+        }
+        if let Some(mut listening) = self.listening.take() {
+            let next = listening.poll(cx);
+            self.listening = Some(listening);
+            match next {
+                Poll::Ready(opened) => return Poll::Ready(self.listened(opened)),
+                Poll::Pending if self.body.is_none() => return Poll::Pending,
+                Poll::Pending => (),
+            }
         }
         let Some(mut held) = self.held.take() else { return Poll::Ready(Beside::Nothing) };
         match held.poll(cx) {
@@ -274,6 +289,11 @@ impl Download {
                         return Poll::Pending;
                     }
                     match self.held.take() {
+                        // The next release is asked to go on.
+                        _ if self.listening.as_ref().is_some_and(|it| it.is_opening()) => {
+                            self.body = None;
+                            Ok(())
+                        }
                         Some(held) if !held.session.is_over() => {
                             self.drift(&held);
                             self.held = Some(held);

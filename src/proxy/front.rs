@@ -17,9 +17,10 @@ use super::answer::Answer;
 use super::download::{Download, Reader};
 use super::exchange::{Exchange, Kind};
 use super::held::{Held, Retry};
+use super::listening::Listening;
 use super::notice::Cause;
 use super::passage::Routed;
-use super::reply::{Left, fail, pass, passing, until_left};
+use super::reply::{Later, Left, fail, pass, passing, until_left};
 use super::routes::Routes;
 use super::session::{Fate, Sessions, What};
 use super::sse::Events;
@@ -135,7 +136,10 @@ impl Front {
             exchange.opening = upload.whole().cloned();
         }
         let client_session = head.headers.get(headers::SESSION).cloned();
-        let retry = Retry::new(self, peer, &head, &upload, &exchange);
+        let later = Later {
+            retry: Retry::new(self, peer, &head, &upload, &exchange),
+            listening: Listening::new(self, peer, &head, &upload, &exchange),
+        };
         self.address(&mut head, &routed, peer);
         exchange.upload = Some(upload.clone());
         let sending = routed.upstream.client.request(Request::from_parts(head, upload));
@@ -143,7 +147,7 @@ impl Front {
             Some(Ok(response)) if !response.status().is_informational() => {
                 let (head, body) = response.into_parts();
                 let head = self.rename(head, &routed, client_session, &mut exchange);
-                pass(self, head, body, exchange, retry).await
+                pass(self, head, body, exchange, later).await
             }
             Some(Err(error)) if error.is_connect() && exchange.upstream.left.is_cancelled() => {
                 Err(Left { exchange, sent: false })
@@ -153,7 +157,8 @@ impl Front {
         }
     }
 
-    fn exchange(&self, routed: &mut Routed, kind: Kind, asked: Asked) -> Exchange {
+    /// What is open from now on.
+    pub(super) fn exchange(&self, routed: &mut Routed, kind: Kind, asked: Asked) -> Exchange {
         let service = self.service.load();
         let (slow, deadline) = (service.limits.slow, service.limits.deadline);
         let slow = slow.filter(|_| matches!(kind, Kind::Call | Kind::Listen));

@@ -15,6 +15,7 @@ mod gate;
 mod headers;
 mod held;
 mod listener;
+mod listening;
 mod message;
 mod mover;
 mod notice;
@@ -163,8 +164,6 @@ impl Proxy {
         let Some(upstream) = self.front.routes.load().known(number).cloned() else {
             return Toll::default();
         };
-        // They end with the cut, and could not be counted after it.
-        let listens = upstream.listens.load(Ordering::Relaxed);
         upstream.left.cancel();
         // First of all the sessions: their streams ask whether they go on.
         let leavers = self.front.sessions.leave(number, self.front.bound());
@@ -182,7 +181,7 @@ impl Proxy {
         let soft = self.front.service.load().session_state == SessionState::Soft;
         let toll = upstream.toll();
         let soft = soft && toll.moved + waiting > 0;
-        Toll { ended: ended + listens, waiting, kept, soft, ..toll }
+        Toll { ended: ended + toll.ended, waiting, kept, soft, ..toll }
     }
 
     /// Cuts a release and forgets it.
@@ -211,7 +210,7 @@ impl Proxy {
         let bound = self.front.sessions.bound(number, self.front.bound()).min(here);
         Load {
             sessions: here + listens,
-            bound: bound + listens,
+            bound,
             in_flight: upstream.in_flight.load(Ordering::Relaxed),
             rate: 0.0,
             life: age.max(LIFE_UNKNOWN),

@@ -15,6 +15,7 @@ use super::download::{Download, Reader};
 use super::exchange::{Exchange, Kind};
 use super::front::Front;
 use super::held::Retry;
+use super::listening::Listening;
 use super::message::Message;
 use super::notice::Cause;
 use super::scan::Scan;
@@ -26,6 +27,14 @@ use super::{answer, classify, headers, rewrite};
 /// A JSON answer up to this size is read before its head is passed on, so that a release that
 /// fails or is left in the middle still leads to an answer for the client's id.
 const ANSWER_AHEAD_MAX: usize = 64 * 1024;
+
+/// How a stream goes on when its release is left in the middle.
+pub(super) struct Later {
+    /// A request is asked again.
+    pub retry: Option<Retry>,
+    /// It listens at the next release.
+    pub listening: Option<Box<Listening>>,
+}
 
 /// A POST whose release was left before the client saw anything of an answer.
 pub(super) struct Left {
@@ -66,7 +75,7 @@ pub(super) async fn pass(
     mut head: response::Parts,
     body: Incoming,
     mut exchange: Exchange,
-    retry: Option<Retry>,
+    later: Later,
 ) -> Result<Response<Answer>, Left> {
     if headers::is_encoded(&head.headers) {
         return Ok(passing(head, VecDeque::new(), body, Reader::Nothing, exchange));
@@ -77,7 +86,7 @@ pub(super) async fn pass(
         exchange.upload = None;
         let reader = Reader::Events(Events::new());
         let download = Download::new(VecDeque::new(), body, reader, head.status, exchange);
-        let download = download.told(front).repeatable(retry);
+        let download = download.told(front).repeatable(later);
         return Ok(Response::from_parts(head, Answer::Passing(Box::new(download))));
     }
     let (mut scan, mut ready, mut size) = (Scan::default(), VecDeque::new(), 0);

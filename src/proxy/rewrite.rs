@@ -21,6 +21,8 @@ pub(super) struct Rewriter {
     blocks: Blocks,
     generation: u32,
     opening: bool,
+    /// The client has heard already that its subscription began.
+    acknowledged: bool,
     /// The capabilities and the protocol version that were seen.
     pub(super) result: Option<Value>,
 }
@@ -30,7 +32,15 @@ impl Rewriter {
     /// where nothing has to be changed.
     pub(super) fn new(generation: u32, opening: bool) -> Option<Self> {
         let blocks = Blocks::default();
-        (generation > 0 || opening).then_some(Self { blocks, generation, opening, result: None })
+        let (acknowledged, result) = (false, None);
+        let it = Self { blocks, generation, opening, acknowledged, result };
+        (generation > 0 || opening).then_some(it)
+    }
+
+    /// For a `subscriptions/listen` stream that was begun at another release.
+    pub(super) fn acknowledged() -> Self {
+        let blocks = Blocks::default();
+        Self { blocks, generation: 0, opening: false, acknowledged: true, result: None }
     }
 
     /// What the client gets for what the release sent. Events are held until they are whole.
@@ -52,7 +62,13 @@ impl Rewriter {
 
     fn event(&mut self, block: &[u8], out: &mut Vec<u8>) {
         let marked = self.generation > 0;
-        let changed = blocks::message(block).and_then(|message| self.message(message));
+        let message = blocks::message(block);
+        let method = message.as_ref().and_then(|it| it.get("method")).and_then(Value::as_str);
+        if self.acknowledged && method == Some("notifications/subscriptions/acknowledged") {
+            self.acknowledged = false;
+            return;
+        }
+        let changed = message.and_then(|message| self.message(message));
         let has_id = marked && blocks::lines(block).any(|(name, _)| name == "id");
         if changed.is_none() && !has_id {
             out.extend(block);

@@ -55,6 +55,7 @@ pub(super) struct Upstream {
     replayed: AtomicU64,
     lost: AtomicU64,
     moved: AtomicU64,
+    unheard: AtomicU64,
 }
 
 impl Upstream {
@@ -86,6 +87,7 @@ impl Upstream {
             replayed: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            unheard: AtomicU64::new(0),
         }
     }
 
@@ -97,6 +99,11 @@ impl Upstream {
     /// Notes that the proxy closed a stream because the release was left.
     pub(super) fn closed(&self) {
         self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a `subscriptions/listen` stream, which counts as a session, could not go on.
+    pub(super) fn unheard(&self) {
+        self.unheard.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that an open request was asked again of the release that took over.
@@ -123,6 +130,7 @@ impl Upstream {
             replayed: read(&self.replayed),
             lost: read(&self.lost),
             moved: read(&self.moved),
+            ended: read(&self.unheard),
             ..Toll::default()
         }
     }

@@ -1,7 +1,7 @@
 //! Many sessions at once, half of them listening, while their release is left.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rollbackd::config::Address;
@@ -21,7 +21,7 @@ const STREAMS_SETTLE: Duration = Duration::from_secs(5);
 struct Seen {
     stop: AtomicBool,
     asked: AtomicU64,
-    failed: AtomicU64,
+    failed: Mutex<Vec<String>>,
     moved: AtomicU64,
     /// Milliseconds of the slowest answer.
     slowest: AtomicU64,
@@ -54,8 +54,7 @@ async fn client(number: u64, proxy: Proxy, mine: String, seen: Arc<Seen>) {
             }
             Some(_) => (),
             None => {
-                println!("{} {answer}", reply.status);
-                seen.failed.fetch_add(1, Ordering::Relaxed);
+                seen.failed.lock().unwrap().push(format!("{} {answer}", reply.status));
             }
         }
     }
@@ -100,11 +99,12 @@ async fn five_hundred_sessions_and_a_drain_break_and_fail_nothing() {
         "{SESSIONS} sessions, {} requests, {} failed, {} moved, slowest {} ms over its work, drain \
          {drained:?}: {toll}",
         read(&seen.asked),
-        read(&seen.failed),
+        seen.failed.lock().unwrap().len(),
         read(&seen.moved),
         read(&seen.slowest)
     );
-    assert_eq!((read(&seen.failed), read(&seen.moved)), (0, SESSIONS));
+    assert_eq!(*seen.failed.lock().unwrap(), Vec::<String>::new());
+    assert_eq!(read(&seen.moved), SESSIONS);
     assert_eq!((toll.answered, toll.lost, toll.ended, toll.streams), (0, 0, 0, 0), "{toll}");
     let until = Instant::now() + STREAMS_SETTLE;
     for stream in &mut streams {

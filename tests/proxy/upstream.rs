@@ -309,7 +309,9 @@ impl Mcp {
             return json(answer(opened));
         }
         if message["method"] == "subscriptions/listen" {
-            return open(vec![event(&json!({"method": "notifications/acknowledged"}))]);
+            return open(vec![event(
+                &json!({"method": "notifications/subscriptions/acknowledged"}),
+            )]);
         }
         let arguments = &message["params"]["arguments"];
         let pause = Duration::from_millis(arguments["ms"].as_u64().unwrap_or(0));

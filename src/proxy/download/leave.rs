@@ -3,11 +3,12 @@
 use std::io;
 
 use bytes::Bytes;
+use hyper::body::Incoming;
 
 use crate::model::Class;
 
-use super::{Download, Reader};
-use crate::proxy::exchange::Kind;
+use super::{Beside, Download, Reader};
+use crate::proxy::exchange::{Exchange, Kind};
 use crate::proxy::held::{Happening, Held, Sequel};
 use crate::proxy::notice::{self, Cause};
 use crate::proxy::rewrite::Rewriter;
@@ -66,6 +67,30 @@ impl Download {
         Ok(())
     }
 
+    /// The next release was asked to go on with a subscription.
+    pub(super) fn listened(&mut self, opened: Option<(Incoming, Exchange)>) -> Beside {
+        let Some((body, exchange)) = opened else {
+            // While its own release lives, it stays there; else it ends gracefully.
+            self.listening = None;
+            if self.body.is_some() {
+                return Beside::Again;
+            }
+            return self.leave().map_or_else(|error| Beside::Next(Err(error)), |()| Beside::Again);
+        };
+        self.separate();
+        if let Some(listening) = &mut self.listening {
+            listening.at(&exchange);
+            self.ready.extend(listening.news().iter().map(|news| sse::event(news)));
+        }
+        self.exchange.upstream.moved();
+        self.exchange = exchange;
+        self.cut = Box::pin(self.exchange.upstream.cut.clone().cancelled_owned());
+        self.body = Some(body);
+        self.reader = Reader::Events(Events::new());
+        self.rewriter = Some(Rewriter::acknowledged());
+        Beside::Again
+    }
+
     /// The release was left.
     pub(super) fn leave(&mut self) -> io::Result<()> {
         self.body = None;
@@ -86,6 +111,7 @@ impl Download {
                 let over: Vec<_> =
                     self.exchange.open_ids().into_iter().map(notice::listen_over).collect();
                 self.ready.extend(over.iter().map(|result| sse::event(result)));
+                self.exchange.upstream.unheard();
                 self.exchange.upstream.closed();
             }
             Kind::Stream | Kind::Plain | Kind::Adrift => {
