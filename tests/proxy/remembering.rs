@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rollbackd::clock::Clock;
 use rollbackd::config::Address;
 use rollbackd::model::Moment;
@@ -10,7 +12,7 @@ use rollbackd::proxy::Proxy;
 
 use crate::client::{call, post, session};
 use crate::upstream::Mcp;
-use crate::{A, B, KEY, eventually, service};
+use crate::{A, B, KEY, QUIET, eventually, service};
 
 fn start(file: &Path, releases: &[(rollbackd::model::Number, &Mcp)]) -> Proxy {
     let clock = Clock::start(Moment(0));
@@ -55,6 +57,43 @@ async fn a_session_goes_on_after_the_daemon_and_its_release_are_gone() {
     assert_eq!(b.asked(), asked + 1);
     let text = fs::read_to_string(&file).unwrap();
     assert!(!text.contains("very-secret"), "{text}");
+}
+
+#[tokio::test]
+async fn an_idle_session_costs_less_than_two_kib() {
+    const SESSIONS: usize = 50_000;
+    let _quiet = QUIET.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sessions.jsonl");
+    // As the TypeScript SDK opens one for a host with some capabilities.
+    let params = serde_json::json!({
+        "protocolVersion": "2025-11-25",
+        "capabilities": {
+            "sampling": {},
+            "elicitation": {"form": {}, "url": {}},
+            "roots": {"listChanged": true},
+        },
+        "clientInfo": {"name": "some-editor", "title": "Some Editor", "version": "1.22.333"},
+    });
+    let params = serde_json::json!(params.to_string());
+    let mut text = String::new();
+    for n in 0..SESSIONS {
+        let key = URL_SAFE_NO_PAD.encode((n as u128).to_be_bytes());
+        let backend = format!("0b5a2c1e-6d3f-4c39-9d1b-{n:012}");
+        let captured = format!(r#"{{"p":{params},"v":"2025-11-25","i":true,"l":"info","o":7}}"#);
+        let place =
+            format!(r#"{{"r":1,"g":0,"b":"{backend}","t":18446744073709551615,"c":{captured}}}"#);
+        text.push_str(&format!("{{\"k\":\"{key}\",\"s\":{place}}}\n"));
+    }
+    fs::write(&file, &text).unwrap();
+    drop(text);
+    let before = crate::bodies::resident();
+    let a = Mcp::start("a").await;
+    let proxy = start(&file, &[(A, &a)]);
+    assert_eq!(proxy.load(A, Moment(0)).sessions, SESSIONS as u64);
+    let each = crate::bodies::resident().saturating_sub(before) / SESSIONS;
+    println!("{each} bytes for each of {SESSIONS} sessions");
+    assert!(each < 2048, "{each}");
 }
 
 #[tokio::test]

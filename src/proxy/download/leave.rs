@@ -20,10 +20,15 @@ const RETRY_MS: u32 = 1_000;
 impl Download {
     /// Ends an event that was passed on in part.
     pub(super) fn separate(&mut self) {
-        let between = matches!(&self.reader, Reader::Events(events) if events.between());
-        if !between && self.rewriter.is_none() {
+        if !self.is_between() {
             self.ready.push_back(Bytes::from_static(b"\n\n"));
         }
+    }
+
+    /// Whether what was passed on ends with an event.
+    fn is_between(&self) -> bool {
+        let between = matches!(&self.reader, Reader::Events(events) if events.between());
+        between || self.rewriter.is_some()
     }
 
     /// The stream stays, without a release, until its session is at another one.
@@ -51,8 +56,9 @@ impl Download {
                 self.reader = Reader::Events(Events::new());
                 self.rewriter = Rewriter::new(self.exchange.generation, false);
             }
+            // Within an event nothing can be put in; then it is heard with the move.
+            Happening::Left if !self.is_between() => (),
             Happening::Left => {
-                self.separate();
                 self.ready.extend(held.session.lists().iter().map(|news| sse::event(news)));
             }
             Happening::Over => return self.leave(),
