@@ -94,14 +94,17 @@ impl Front {
             Err(left) => left,
         };
         let Some(body) = again.filter(|_| left.fate() == Fate::Replay) else {
-            return fail(left.exchange, Cause::Rollback).await;
+            return fail(left.exchange, left.cause).await;
         };
         let mut exchange = left.exchange;
-        exchange.replay();
+        match left.cause {
+            Cause::Rollback => exchange.replay(),
+            _ => exchange.end(Class::ServerFault),
+        }
         drop(exchange);
         match self.attempt(peer, head, Upload::of(body)).await {
             Ok(response) => response,
-            Err(left) => fail(left.exchange, Cause::Rollback).await,
+            Err(left) => fail(left.exchange, left.cause).await,
         }
     }
 
@@ -150,10 +153,10 @@ impl Front {
                 pass(self, head, body, exchange, later).await
             }
             Some(Err(error)) if error.is_connect() && exchange.upstream.left.is_cancelled() => {
-                Err(Left { exchange, sent: false })
+                Err(Left { exchange, sent: false, cause: Cause::Rollback })
             }
             Some(_) => Ok(fail(exchange, Cause::Upstream).await),
-            None => Err(Left { exchange, sent: true }),
+            None => Err(Left { exchange, sent: true, cause: Cause::Rollback }),
         }
     }
 
@@ -226,6 +229,9 @@ impl Front {
             Ok(response) if !response.status().is_informational() => response.into_parts(),
             _ => return Some(fail(exchange, Cause::Upstream).await),
         };
+        if what == What::Listen && self.forgot(&head, &VecDeque::new(), &exchange) {
+            return None;
+        }
         self.end(&sent, what);
         // Servers without a stream of their own say 405 to each client that asks; that is no fault.
         let neutral = kind == Kind::Stream && head.status == StatusCode::METHOD_NOT_ALLOWED;

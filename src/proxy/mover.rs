@@ -56,7 +56,9 @@ impl Front {
         peer: IpAddr,
     ) -> Result<(), Stays> {
         let (routes, from) = (self.routes.load_full(), session.release());
-        let old = routes.known(from).cloned();
+        // One that forgot it has nothing to take leave of.
+        let lost = session.live(|life| life.is_lost());
+        let old = routes.known(from).filter(|_| !lost).cloned();
         let old_id = session.backend_id();
         let patience = self.service.load().limits.session_move;
         let opened = async {
@@ -71,8 +73,7 @@ impl Front {
         let (routed, backend_id) = match opened.unwrap_or(Err((Refusal::TargetFailed, None))) {
             Ok(opened) => opened,
             Err((refusal, response)) => {
-                let reachable = self.routes.load().find(from).is_some();
-                session.refused(refusal, reachable);
+                session.refused(refusal, self.reaches(session));
                 let (service, word) = (&self.service.load().name, refusal.word());
                 tracing::info!(service, from = from.0, to = to.0, "a session stays: {word}");
                 return Err((refusal, response));

@@ -1,8 +1,10 @@
 //! Finds the release for a request, and makes heads fit for either side.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Response, StatusCode, Uri, Version, header, request, response};
 use serde_json::Value;
@@ -131,6 +133,31 @@ impl Front {
         }
     }
 
+    /// Whether a release says that it does not know a session that it had, as one does that died and
+    /// runs again. It is opened anew with the next request.
+    pub(super) fn forgot(
+        &self,
+        head: &response::Parts,
+        body: &VecDeque<Bytes>,
+        exchange: &Exchange,
+    ) -> bool {
+        let said = match head.status {
+            StatusCode::NOT_FOUND => true,
+            // Real servers say it like this, too.
+            StatusCode::BAD_REQUEST => body.iter().any(|piece| {
+                let text = String::from_utf8_lossy(piece).to_ascii_lowercase();
+                text.contains("session") && (text.contains("-32000") || text.contains("-32001"))
+            }),
+            _ => false,
+        };
+        let session = exchange.session.as_ref().filter(|_| said && self.bound().is_none());
+        let Some(session) = session.filter(|session| session.captured().is_some()) else {
+            return false;
+        };
+        session.live(|life| life.lose(exchange.generation));
+        true
+    }
+
     /// Finds the release: the session's own, which may have to change first, or the active one.
     pub(super) async fn route(
         self: &Arc<Self>,
@@ -183,7 +210,7 @@ impl Front {
                     else {
                         continue;
                     };
-                    if self.routes.load().find(session.release()).is_some() {
+                    if self.reaches(session) {
                         return self.placed(session, session.stay(what));
                     }
                     return Err(match denied {
@@ -201,6 +228,12 @@ impl Front {
                 Step::Over | Step::Send => return Err(Unrouted::SessionOver),
             }
         }
+    }
+
+    /// Whether a session can go on where it is.
+    pub(super) fn reaches(&self, session: &Session) -> bool {
+        let lost = session.live(|life| life.is_lost());
+        !lost && self.routes.load().find(session.release()).is_some()
     }
 
     fn placed(

@@ -40,8 +40,10 @@ pub(super) struct Later {
 pub(super) struct Left {
     /// What was asked.
     pub exchange: Exchange,
-    /// Whether the release may have it.
+    /// Whether the release may have done it.
     pub sent: bool,
+    /// What happened.
+    pub cause: Cause,
 }
 
 impl Left {
@@ -97,7 +99,11 @@ pub(super) async fn pass(
     let ahead = if exchange.kind() == Kind::Listen { 0 } else { ANSWER_AHEAD_MAX };
     while size < ahead {
         match until_left(&mut exchange, body.frame()).await {
-            None => return Err(Left { exchange, sent: true }),
+            None => return Err(Left { exchange, sent: true, cause: Cause::Rollback }),
+            Some(None) if front.forgot(&head, &ready, &exchange) => {
+                // The release refused to do it.
+                return Err(Left { exchange, sent: false, cause: Cause::Upstream });
+            }
             Some(None) => return Ok(whole(front, head, ready, &answers, exchange).await),
             Some(Some(Err(_))) => return Ok(fail(exchange, Cause::Upstream).await),
             Some(Some(Ok(frame))) => {

@@ -185,12 +185,26 @@ async fn a_live_task_keeps_its_session_until_it_ended_or_the_drain_did() {
 }
 
 #[tokio::test]
-async fn a_server_with_other_words_for_unknown_sessions_is_moved_to_all_the_same() {
-    let (a, b, proxy, mine) = with_session(|_| ()).await;
-    for it in [&a, &b] {
-        it.behave(|it| it.unknown_is_400 = true);
+async fn a_session_that_its_release_forgot_is_opened_anew_whatever_it_says_to_that() {
+    for unknown_is_400 in [false, true] {
+        let (a, b, proxy, mine) = with_session(|_| ()).await;
+        for it in [&a, &b] {
+            it.behave(|it| it.unknown_is_400 = unknown_is_400);
+        }
+        a.forget();
+        assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "a");
+        assert_eq!(a.methods().iter().filter(|it| *it == "initialize").count(), 2);
+        let bad = a.methods().iter().filter(|it| *it == "tools/call").count();
+        assert_eq!(bad, 2, "once refused, once done");
+        proxy.route(B);
+        proxy.drain(A, SOON).await;
+        assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "b");
     }
-    proxy.route(B);
-    proxy.drain(A, SOON).await;
-    assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "b");
+}
+
+#[tokio::test]
+async fn hard_state_that_its_release_forgot_is_gone() {
+    let (a, _b, proxy, mine) = with_session(|it| it.session_state = SessionState::Hard).await;
+    a.forget();
+    assert_eq!(echo(&proxy, &mine).await.status, 404);
 }

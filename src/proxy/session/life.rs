@@ -16,6 +16,8 @@ pub(in crate::proxy) struct Life {
     release: Number,
     generation: u32,
     stage: Stage,
+    /// Its release runs, and does not know it any more.
+    lost: bool,
     /// Requests of the client without an answer, of this generation.
     open: u32,
     /// Ids of requests of the server that wait for the client.
@@ -107,7 +109,8 @@ impl Life {
     /// A session at the release that opened it, or where it was when the daemon ended.
     pub(in crate::proxy) fn new(release: Number, generation: u32) -> Self {
         let (asked, ended_tasks) = (Vec::new(), Vec::new());
-        Self { release, generation, stage: Stage::Live, open: 0, asked, tasks: 0, ended_tasks }
+        let (stage, lost) = (Stage::Live, false);
+        Self { release, generation, stage, lost, open: 0, asked, tasks: 0, ended_tasks }
     }
 
     /// Its release.
@@ -127,6 +130,10 @@ impl Life {
 
     /// What to do with something that arrives.
     pub(in crate::proxy) fn arrive(&mut self, what: What, ground: Ground) -> Step {
+        let ground = match self.lost {
+            true => Ground { reachable: false, left: true, ..ground },
+            false => ground,
+        };
         match (self.stage, what) {
             (Stage::Ended(_), What::End) => Step::Forget,
             (Stage::Ended(_), _) => Step::Over,
@@ -142,6 +149,19 @@ impl Life {
             (_, What::End) => self.send_or(Step::Forget, ground),
             _ => self.depart(ground),
         }
+    }
+
+    /// Its release forgot it: it died in the middle, say. Nothing of it is under way there.
+    pub(in crate::proxy) fn lose(&mut self, generation: u32) {
+        if generation == self.generation && !matches!(self.stage, Stage::Ended(_)) {
+            (self.lost, self.tasks) = (true, 0);
+            self.asked.clear();
+        }
+    }
+
+    /// Whether its release forgot it.
+    pub(in crate::proxy) fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// The target opened the session.
@@ -242,7 +262,9 @@ impl Life {
     }
 
     fn depart(&mut self, ground: Ground) -> Step {
-        let Some(active) = ground.active.filter(|active| *active != self.release) else {
+        // One that forgot it can open it anew.
+        let other = |active: &Number| *active != self.release || self.lost;
+        let Some(active) = ground.active.filter(other) else {
             return self.send_or(Step::NoRelease, ground);
         };
         let fixed = match self.stage {

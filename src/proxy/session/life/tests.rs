@@ -50,6 +50,7 @@ enum Happening {
     WaiterGivesUp,
     RestartsElsewhere,
     Rests(bool),
+    Forgotten,
 }
 
 impl World {
@@ -79,10 +80,13 @@ impl World {
         match self.life().arrive(What::Request, ground) {
             Step::Send => self.send(index),
             Step::Move(to) => {
-                assert_eq!(to, NEW);
+                assert!(to == NEW || self.life().is_lost());
                 assert!(self.mover.replace(index).is_none(), "two moves at once");
-                let life = self.life();
-                assert!(!ground.reachable || life.is_idle(), "moved with something open");
+                let here = |it: &Sent| it.open.is_some_and(|(release, _)| release == OLD);
+                let busy = self.requests.iter().any(here);
+                let reachable = ground.reachable && !self.life().is_lost();
+                assert!(!reachable || !busy, "moved with something open");
+                assert!(ground.left || self.life().is_lost(), "moved without need");
             }
             Step::Wait => self.waiting.push_back(index),
             Step::Over | Step::NoRelease => self.answer(index),
@@ -116,7 +120,7 @@ impl World {
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        let reachable = self.ground().reachable;
+        let reachable = self.ground().reachable && !self.life().is_lost();
         self.life().refused(refusal, reachable);
         let Some(index) = self.mover.take() else { return };
         // Asked once is enough: it goes on where it was, or is answered.
@@ -141,6 +145,17 @@ impl World {
             match fate(true, self.requests[index].safe, false) {
                 Fate::Replay => self.arrive(index),
                 Fate::Answer => self.answer(index),
+            }
+        }
+    }
+
+    /// The release died and runs again: what was open there broke off.
+    fn forget(&mut self, generation: u32) {
+        let release = self.life().release();
+        self.life().lose(generation);
+        for index in 0..self.requests.len() {
+            if self.requests[index].open == Some((release, generation)) {
+                self.answer(index);
             }
         }
     }
@@ -181,6 +196,7 @@ impl World {
             }
             Happening::TaskBegins => self.life().begin_task(generation),
             Happening::TaskEnds => self.life().end_task(generation, "t"),
+            Happening::Forgotten => self.forget(generation),
             Happening::Rests(resting) => self.resting = resting,
             Happening::RollbackOrdered => self.left = true,
             Happening::Cut => self.cut(),
@@ -246,6 +262,7 @@ fn happenings() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::WaiterGivesUp),
         1 => Just(Happening::RestartsElsewhere),
         1 => any::<bool>().prop_map(Happening::Rests),
+        1 => Just(Happening::Forgotten),
     ]
 }
 
@@ -338,6 +355,23 @@ fn a_rollback_that_is_called_off_leaves_the_session_where_it_is() {
     let back = Ground { left: false, active: Some(OLD), ..left() };
     assert_eq!(life.arrive(What::Request, back), Step::Send);
     assert_eq!(life.stage(), Stage::Live);
+}
+
+#[test]
+fn a_session_that_its_release_forgot_is_opened_anew_there() {
+    let mut life = Life::new(OLD, 0);
+    let here = Ground { left: false, active: Some(OLD), ..left() };
+    life.begin_task(0);
+    life.lose(0);
+    assert_eq!(life.arrive(What::Request, here), Step::Move(OLD));
+    life.moved();
+    assert_eq!((life.release(), life.generation()), (OLD, 1));
+    // Who heard of it late says nothing new.
+    life.lose(0);
+    assert_eq!(life.arrive(What::Request, here), Step::Send);
+    life.lose(1);
+    let hard = Ground { bound: Some(Refusal::HardState), ..here };
+    assert_eq!(life.arrive(What::Request, hard), Step::Over);
 }
 
 #[test]
