@@ -144,6 +144,7 @@ async fn a_release_that_keeps_dying_is_put_back() {
     assert_eq!(said.code, 0, "{said:?}");
     let trouble = async {
         stage.until_it_says("phase", "baking").await;
+        let session = clients.connect("Z").await;
         let began = Instant::now();
         stage
             .until("v1 to be back", async || {
@@ -157,6 +158,9 @@ async fn a_release_that_keeps_dying_is_put_back() {
         assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
         clients.connect("A").await;
         assert!(offers(&mut clients, "A", OLD_SLOW).await);
+        // Whatever its server knew of it died several times; the session did not.
+        assert!(offers(&mut clients, "Z", OLD_SLOW).await);
+        assert_eq!(clients.id("Z").await, session);
     };
     let (said, ()) = tokio::join!(stage.deploy("v2", NEW, &["--wait"]), trouble);
     assert_eq!(said.code, 3, "{said:?}");
