@@ -188,7 +188,7 @@ impl std::fmt::Display for Toll {
         if moved + waiting > 0 {
             write!(f, ", {moved} moved, {waiting} to move at their next request")?;
             if *soft {
-                f.write_str(" (what their server knew of them beyond the protocol is lost)")?;
+                f.write_str(" (what their server knew of them beyond the protocol may be lost)")?;
             }
         }
         let mut before = "; not moved: ";
