@@ -53,7 +53,12 @@ fn main() {
     });
     row("read a session id", || _ = black_box(sessions.read(black_box(&id))));
     row("judge a block, one objective", || {
-        judged.borrow_mut().update(model::Moment(1), black_box(25), black_box(0));
+        judged.borrow_mut().update(
+            model::Moment(1),
+            rollbackd::judge::BLOCK_MS,
+            black_box(25),
+            black_box(0),
+        );
     });
 }
 
@@ -65,6 +70,7 @@ fn judge() -> rollbackd::judge::evidence::Process {
         burst: std::time::Duration::from_secs(5),
         bake: std::time::Duration::from_secs(1800),
         probes: 3,
+        baseline: rollbackd::judge::Baseline::Probes,
     };
     rollbackd::judge::evidence::Process::new(0.005, 1e-3, &limits)
 }

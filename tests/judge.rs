@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rollbackd::judge::evidence::Process;
-use rollbackd::judge::{About, BLOCK, BLOCK_MS, Judge, Limits, Objective};
-use rollbackd::model::{Counts, Finding, Moment, Number, Reply, Seen, Signal, Verdict};
+use rollbackd::judge::{About, BLOCK, BLOCK_MS, Baseline, Judge, Limits, Objective};
+use rollbackd::model::{Counts, Finding, History, Moment, Number, Reply, Seen, Signal, Verdict};
 
 const P0: f64 = 0.005;
 const ALPHA: f64 = 0.001;
@@ -26,6 +26,7 @@ fn limits(bake_blocks: u32) -> Limits {
         burst: Duration::from_secs(5),
         bake: BLOCK * bake_blocks,
         probes: 3,
+        baseline: Baseline::Probes,
     }
 }
 
@@ -46,7 +47,7 @@ fn blocks() -> impl Strategy<Value = Vec<(u64, u64)>> {
 fn fed(blocks: &[(u64, u64)]) -> Process {
     let mut process = process(7_200);
     for (index, &(n, bad)) in blocks.iter().enumerate() {
-        process.update(at(index), n, bad);
+        process.update(at(index), BLOCK_MS, n, bad);
     }
     process
 }
@@ -59,8 +60,8 @@ proptest! {
         let bad = (n as f64 * share) as u64;
         let mut process = fed(&before);
         let mut worse = process.clone();
-        process.update(at(before.len()), n, bad);
-        worse.update(at(before.len()), n, bad + 1);
+        process.update(at(before.len()), BLOCK_MS, n, bad);
+        worse.update(at(before.len()), BLOCK_MS, n, bad + 1);
         prop_assert!(process.e() <= worse.e(), "{} and {}", process.e(), worse.e());
         prop_assert!(!process.tripped() || worse.tripped());
     }
@@ -72,8 +73,8 @@ proptest! {
         let bad = (n as f64 * share) as u64;
         let mut process = fed(&before);
         let mut better = process.clone();
-        process.update(at(before.len()), n, bad);
-        better.update(at(before.len()), n + 1, bad);
+        process.update(at(before.len()), BLOCK_MS, n, bad);
+        better.update(at(before.len()), BLOCK_MS, n + 1, bad);
         prop_assert!(better.e() <= process.e(), "{} and {}", better.e(), process.e());
     }
 
@@ -93,14 +94,14 @@ proptest! {
         let bad = bad.min(n * 2 / 5);
         let mut process = fed(&vec![(REQUESTS, 0); before]);
         for block in 0..19 {
-            process.update(at(before + block), n, bad);
+            process.update(at(before + block), BLOCK_MS, n, bad);
             prop_assert!(!process.tripped(), "after {} blocks", block + 1);
         }
     }
 
     #[test]
     fn absurd_counts_stay_finite(counts in prop::collection::vec(any::<[u64; 7]>(), 1..40)) {
-        let mut judge = Judge::new(Number(2), Some(Number(1)), limits(7_200), Moment(0));
+        let mut judge = Judge::new(Number(2), Some(Number(1)), limits(7_200), History::default(), Moment(0));
         for (index, [ok, server_fault, tool_fault, client_fault, neutral, slow, timed])
             in counts.into_iter().enumerate()
         {
@@ -115,7 +116,7 @@ proptest! {
     fn any_signals_at_any_time_make_a_sound_verdict(
         signals in prop::collection::vec((0_u8..6, 1_u32..4, any::<u64>(), 0_u64..50), 1..80)
     ) {
-        let mut judge = Judge::new(Number(2), Some(Number(1)), limits(40), Moment(0));
+        let mut judge = Judge::new(Number(2), Some(Number(1)), limits(40), History::default(), Moment(0));
         for (kind, release, now, n) in signals {
             let ok = 50 - n;
             let seen = match kind {
@@ -159,7 +160,7 @@ fn releases_at_the_limit_are_left_alone() {
     for _ in 0..2_000 {
         let mut process = process(BLOCKS);
         let trips = (0..BLOCKS).any(|block| {
-            process.update(at(block as usize), REQUESTS, draw.bad(&mut dice));
+            process.update(at(block as usize), BLOCK_MS, REQUESTS, draw.bad(&mut dice));
             process.tripped()
         });
         tripped += u32::from(trips);
@@ -189,7 +190,8 @@ fn late_trouble_is_found_within_twice_the_time() {
 
 #[test]
 fn both_failing_is_a_shared_outage_and_nothing_is_held_against_the_deploy() {
-    let mut judge = Judge::new(Number(2), Some(Number(1)), limits(7_200), Moment(0));
+    let mut judge =
+        Judge::new(Number(2), Some(Number(1)), limits(7_200), History::default(), Moment(0));
     let counts = Counts { server_fault: REQUESTS, ..Counts::default() };
     for block in 1..40 {
         let signal = |release, seen| Signal { release: Number(release), seen };
@@ -210,7 +212,8 @@ fn both_failing_is_a_shared_outage_and_nothing_is_held_against_the_deploy() {
 
 #[test]
 fn a_failed_probe_of_the_warm_release_excuses_for_five_seconds() {
-    let mut judge = Judge::new(Number(2), Some(Number(1)), limits(7_200), Moment(0));
+    let mut judge =
+        Judge::new(Number(2), Some(Number(1)), limits(7_200), History::default(), Moment(0));
     judge.hear(Moment(0), &Signal { release: Number(1), seen: Seen::Probe(Reply::Late) });
     for _ in 0..3 {
         judge.hear(Moment(0), &Signal { release: Number(2), seen: Seen::Probe(Reply::Late) });
@@ -226,12 +229,12 @@ fn delays(share: f64, onset: usize) -> Vec<usize> {
         let mut dice = Dice(seed);
         let mut process = process(7_200);
         for block in 0..onset {
-            process.update(at(block), REQUESTS, well.bad(&mut dice));
+            process.update(at(block), BLOCK_MS, REQUESTS, well.bad(&mut dice));
             assert!(!process.tripped(), "seed {seed}");
         }
         let blocks = 1..5_000_usize;
         let mut found = blocks.filter(|block| {
-            process.update(at(onset + block), REQUESTS, ill.bad(&mut dice));
+            process.update(at(onset + block), BLOCK_MS, REQUESTS, ill.bad(&mut dice));
             process.tripped()
         });
         found.next().unwrap_or_else(|| panic!("seed {seed}: never found"))

@@ -1,14 +1,14 @@
 //! `rollbackd check`
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::config::{self, Problems};
 
 use super::exit::Exit;
-use super::{CONFIG, say};
+use super::{CONFIG, say, traffic};
 
 /// Check a configuration and report every problem in it.
 #[derive(Debug, Args)]
@@ -23,19 +23,25 @@ pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
     match config::load(&path) {
         Ok(checked) => {
             print(&checked.warnings);
+            traffic::untestable(&checked.settings).iter().for_each(|warning| say::aside(warning));
             let services = checked.settings.services.len();
             let noun = if services == 1 { "service" } else { "services" };
             say::line(&format!("{}: good, {services} {noun}", path.display()));
             Exit::Done
         }
         Err(problems) => {
-            print(&problems);
-            let errors = problems.iter().filter(|it| it.weight == config::Weight::Error).count();
-            let plural = if errors == 1 { "" } else { "s" };
-            say::error(&format!("{}: {errors} error{plural}", path.display()));
+            refuse(&path, &problems);
             Exit::BadConfig
         }
     }
+}
+
+/// Tells what is wrong with a configuration.
+pub(super) fn refuse(path: &Path, problems: &Problems) {
+    print(problems);
+    let errors = problems.iter().filter(|it| it.weight == config::Weight::Error).count();
+    let plural = if errors == 1 { "" } else { "s" };
+    say::error(&format!("{}: {errors} error{plural}", path.display()));
 }
 
 fn print(problems: &Problems) {

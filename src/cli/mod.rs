@@ -1,6 +1,7 @@
 //! The verbs, one file each. A verb fills in a request, hands it to the daemon and prints what
 //! comes back, so that it can not disagree with the daemon.
 
+mod backtest;
 mod check;
 pub mod demo;
 mod deploy;
@@ -12,6 +13,7 @@ mod run;
 mod say;
 mod status;
 mod timeline;
+mod traffic;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,7 +43,7 @@ pub struct Cli {
 /// How a verb finds the daemon.
 #[derive(Debug, Args)]
 struct Daemon {
-    /// The daemon's configuration; tells where its socket is.
+    /// The daemon's configuration; tells where its socket is. After `backtest`: the candidate.
     #[arg(long, global = true, env = "ROLLBACKD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The daemon's control socket.
@@ -67,6 +69,8 @@ enum Verb {
     Resume(hold::Options),
     /// What happened in a deploy, and why.
     Timeline(timeline::Options),
+    /// Replay what was recorded, with the current limits and with others.
+    Backtest(Box<backtest::Options>),
     /// See a bad release being put back, on this machine.
     Demo(demo::Options),
     /// The demo's MCP server.
@@ -94,6 +98,7 @@ pub fn main() -> ExitCode {
             Verb::Hold(options) => hold::hold(options, &daemon).await.into(),
             Verb::Resume(options) => hold::resume(options, &daemon).await.into(),
             Verb::Timeline(options) => timeline::run(options, &daemon).await.into(),
+            Verb::Backtest(options) => backtest::run(*options, &daemon).await.into(),
             Verb::Demo(options) => demo::run(options).await,
             Verb::DemoServer => demo::server::main().await,
         }

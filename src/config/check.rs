@@ -69,6 +69,7 @@ fn service(
     let order = slots.keys().cloned().collect();
     let policy = promise::policy(written, &probe, judge.bake, order, problems);
     let counted = promise::counted(&written.promise, problems);
+    let repeated = promise::repeated(&written.promise, problems);
     promise::reachable(written, &judge, &probe, &policy, problems);
     promise::doubtful(written, &judge, counted.deadline, problems);
     Service {
@@ -83,7 +84,7 @@ fn service(
         judge,
         policy,
         session_state: session_state(&written.session_state),
-        limits: limits(&written.limits, counted, problems),
+        limits: limits(&written.limits, counted, repeated, problems),
     }
 }
 
@@ -262,7 +263,12 @@ fn as_host(ip: IpAddr) -> String {
     }
 }
 
-fn limits(written: &written::Limits, counted: promise::Counted, problems: &mut Problems) -> Limits {
+fn limits(
+    written: &written::Limits,
+    counted: promise::Counted,
+    repeated: promise::Repeated,
+    problems: &mut Problems,
+) -> Limits {
     const MIB: u64 = 1 << 20;
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let idle = Duration::from_mins(1)..=Duration::from_hours(7 * 24);
@@ -287,5 +293,7 @@ fn limits(written: &written::Limits, counted: promise::Counted, problems: &mut P
             Duration::from_millis(100)..=Duration::from_mins(2),
             problems,
         ),
+        shadow_calls: repeated.calls,
+        repeatable_tools: repeated.tools,
     }
 }

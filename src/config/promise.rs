@@ -1,13 +1,15 @@
 //! What a release is held to, and whether the thresholds can trip at all.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::decide::Policy;
-use crate::judge::{self, About, Objective, reach};
+use crate::judge::{self, About, Baseline, Objective, reach};
 
 use super::bounds::{bounded, grouped, span, spot};
 use super::problem::{Code, Problem, Problems};
 use super::settings::Probe;
+use super::table::brief;
 use super::value::{percent, say};
 use super::written::{self, Set};
 
@@ -28,6 +30,12 @@ const HOUR: Duration = Duration::from_hours(1);
 pub(super) struct Counted {
     pub(super) deadline: Duration,
     pub(super) slow: Option<Duration>,
+}
+
+/// What may be asked of the warm release besides.
+pub(super) struct Repeated {
+    pub(super) calls: u32,
+    pub(super) tools: BTreeSet<String>,
 }
 
 /// The promise of a service.
@@ -52,6 +60,7 @@ pub(super) fn limits(
         ),
         bake: bounded("bake", &written.bake, HOUR / 2, second..=7 * DAY, problems),
         probes: failures,
+        baseline: baseline(written),
     }
 }
 
@@ -115,20 +124,60 @@ pub(super) fn counted(written: &written::Promise, problems: &mut Problems) -> Co
     Counted { deadline, slow }
 }
 
+/// What may be asked of the warm release besides.
+pub(super) fn repeated(written: &written::Promise, problems: &mut Problems) -> Repeated {
+    let calls = bounded("shadow_calls", &written.shadow_calls, 20, 0..=1_000, problems);
+    let Some(set) = &written.repeatable_tools else {
+        return Repeated { calls: u32::try_from(calls).unwrap_or(0), tools: BTreeSet::new() };
+    };
+    for tool in set.get_ref() {
+        let name = tool.get_ref();
+        if name.is_empty() || name.contains(['*', '"', '\\']) || name.contains(char::is_control) {
+            let shown = brief(name).escape_debug().to_string();
+            let what = format!("\"{shown}\" is not the name of a tool");
+            let help =
+                "write the whole name of each tool as clients call it, such as \"get_forecast\"";
+            problems.push(Problem::error(Code::BadValue, tool.span(), what).help(help));
+        }
+    }
+    if let Some(calls) = written.shadow_calls.as_ref().filter(|it| *it.get_ref() == 0)
+        && !set.get_ref().is_empty()
+    {
+        let what = "`repeatable_tools` has no effect: `shadow_calls` is 0, so nothing is repeated";
+        let help = "write shadow_calls = 20, or leave repeatable_tools out";
+        let problem = Problem::warning(Code::Contradiction, set.span(), what).help(help);
+        problems.push(problem.also(calls.span(), "off"));
+    }
+    let tools = set.get_ref().iter().map(|tool| tool.get_ref().clone()).collect();
+    Repeated { calls: u32::try_from(calls).unwrap_or(0), tools }
+}
+
 fn objectives(written: &written::Promise, problems: &mut Problems) -> Vec<Objective> {
     let mut objectives = Vec::new();
     let budget = promised("objective", &written.objective, 0.005, problems);
-    objectives.push(Objective { about: About::Availability, budget, weight: 0.5 });
+    objectives.push(Objective { about: About::Availability, budget, weight: 0.85 });
     if let Some(latency) = &written.latency {
         let budget = promised("latency.objective", &latency.objective, 0.01, problems);
-        objectives.push(Objective { about: About::Latency, budget, weight: 0.25 });
+        objectives.push(Objective { about: About::Latency, budget, weight: 0.15 });
     }
     if !matches!(written.tool_objective.as_ref().map(|it| it.get_ref()), Some(None)) {
         let set = tools(written);
         let budget = promised("tool_objective", &set, 0.05, problems);
-        objectives.push(Objective { about: About::Tools, budget, weight: 0.25 });
+        objectives.push(Objective { about: About::Tools, budget, weight: 0.05 });
     }
+    if written.client_faults.as_ref().is_none_or(|it| *it.get_ref() == "on") {
+        // What is allowed depends on the call and its history.
+        objectives.push(Objective { about: About::Calls, budget: 0.05, weight: 0.03 });
+    }
+    objectives.push(Objective { about: About::Streams, budget: 0.05, weight: 0.02 });
     objectives
+}
+
+fn baseline(written: &written::Promise) -> Baseline {
+    match written.baseline.as_ref().map(|it| *it.get_ref()) {
+        Some("required") => Baseline::Required,
+        _ => Baseline::Probes,
+    }
 }
 
 /// The tool objective, unless it is off.
@@ -234,6 +283,8 @@ fn rate_is_possible(
     let (name, place) = match objective.about {
         About::Availability => ("objective", span(&written.objective)),
         About::Tools => ("tool_objective", span(&tools(written))),
+        // Their budgets are ours and were thought over.
+        About::Calls | About::Streams => return,
         About::Latency => {
             let latency = written.latency.as_ref();
             let own = latency.and_then(|latency| span(&latency.objective));

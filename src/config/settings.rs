@@ -141,6 +141,11 @@ pub struct Limits {
     pub session_idle: Duration,
     /// Moving a session to another release may take this long; its requests wait meanwhile.
     pub session_move: Duration,
+    /// Requests that failed on the release on trial and are repeated on the warm one, a second at
+    /// most; 0 is off.
+    pub shadow_calls: u32,
+    /// Tools that may be repeated besides those that the warm release annotates as read-only.
+    pub repeatable_tools: BTreeSet<String>,
 }
 
 impl fmt::Display for Address {

@@ -72,7 +72,11 @@ pub(super) struct Promise {
     pub(super) burst: Set<Duration>,
     pub(super) drain_timeout: Set<Duration>,
     pub(super) session_cost: Set<f64>,
+    pub(super) shadow_calls: Set<u64>,
+    pub(super) repeatable_tools: Set<Vec<Spanned<String>>>,
     pub(super) rollbacks_per_day: Set<u64>,
+    pub(super) baseline: Set<&'static str>,
+    pub(super) client_faults: Set<&'static str>,
     pub(super) start_timeout: Set<Duration>,
 }
 
@@ -191,7 +195,11 @@ fn promise(table: &mut Table<'_>, problems: &mut Problems) -> Promise {
         burst: table.read("burst", duration, problems),
         drain_timeout: table.read("drain_timeout", duration, problems),
         session_cost: table.read("session_cost", number, problems),
+        shadow_calls: table.read("shadow_calls", whole, problems),
+        repeatable_tools: table.read("repeatable_tools", texts, problems),
         rollbacks_per_day: table.read("rollbacks_per_day", whole, problems),
+        baseline: table.read("baseline", choice(["probes", "required"]), problems),
+        client_faults: table.read("client_faults", choice(["on", "off"]), problems),
         start_timeout: table.read("start_timeout", duration, problems),
     }
 }

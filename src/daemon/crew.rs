@@ -23,7 +23,7 @@ const RESTART_MAX: Duration = Duration::from_secs(10);
 /// A process that lived this long starts again at once.
 const LIVED: Duration = Duration::from_secs(60);
 /// Between probes while something is wrong, and while a new release becomes ready.
-const PROBE_FAST: Duration = Duration::from_millis(200);
+const PROBE_FAST: Duration = Duration::from_millis(100);
 
 /// What runs for one service.
 #[derive(Debug)]
@@ -266,7 +266,7 @@ async fn become_ready(mut new: Prober, active: Option<Prober>, service: &Service
     while good < service.probe.ready {
         good = if new.ask().await == Reply::Ok { good + 1 } else { 0 };
         if good < service.probe.ready {
-            tokio::time::sleep(PROBE_FAST / 2).await;
+            tokio::time::sleep(PROBE_FAST).await;
         }
     }
     let mut contract = new.contract().await;

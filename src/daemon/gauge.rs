@@ -8,6 +8,7 @@ use crate::model::Counts;
 const MINUTE_BLOCKS: usize = 240;
 const SHORT_BLOCKS: usize = 40;
 const HOUR_MINUTES: usize = 60;
+const WORST_MINUTES: usize = 5;
 
 /// The last minute in blocks, the last hour in minutes.
 #[derive(Debug, Default)]
@@ -55,6 +56,20 @@ impl Gauge {
     /// The last hour, or as much of it as was seen.
     pub(super) fn hour(&self) -> Counts {
         self.minutes.iter().fold(self.minute, |sum, minute| sum + *minute)
+    }
+
+    /// The worst five minutes of the last hour: requests, and server faults among them.
+    pub(super) fn worst(&self) -> (u64, u64) {
+        let minutes: Vec<_> = self.minutes.iter().chain([&self.minute]).collect();
+        let share = |(n, bad): &(u64, u64)| real(*bad) / real((*n).max(1));
+        minutes
+            .windows(WORST_MINUTES.min(minutes.len()))
+            .map(|minutes| {
+                let sum = minutes.iter().fold(Counts::default(), |sum, minute| sum + **minute);
+                (sum.judged(), sum.server_fault)
+            })
+            .max_by(|a, b| share(a).total_cmp(&share(b)))
+            .unwrap_or_default()
     }
 
     /// Everything since the release was added.

@@ -1,6 +1,7 @@
 //! One service: signals -> judge -> decide -> record -> act, in one loop.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,7 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::Clock;
 use crate::config::Service;
 use crate::decide::{Phase, Watch};
-use crate::judge::recovery::Recovery;
-use crate::judge::{BLOCK, BLOCK_MS, Judge};
+use crate::judge::{BLOCK, BLOCK_MS};
 use crate::model::{
     Decision, Effect, Entry, Event, Fact, Load, Moment, Number, Reply, Seen, Signal,
 };
@@ -21,6 +21,8 @@ use crate::record::{Timeline, Torn};
 use super::crew::Crew;
 use super::gauge::Gauge;
 use super::input::{Input, Untaken};
+use super::shadows::Shadows;
+use super::trials::Trials;
 
 /// How often silent sessions are looked for, in blocks.
 const SWEEP_BLOCKS: u64 = 120;
@@ -34,13 +36,13 @@ pub(super) struct Keeper {
     pub(super) clock: Clock,
     pub(super) watch: Watch,
     pub(super) proxy: Proxy,
-    pub(super) judge: Option<Judge>,
+    pub(super) trials: Trials,
     pub(super) gauges: BTreeMap<Number, Gauge>,
     pub(super) probes: BTreeMap<Number, Reply>,
     pub(super) trouble: Option<String>,
     timeline: Timeline,
     pub(super) crew: Crew,
-    recovery: Option<Recovery>,
+    pub(super) shadows: Shadows,
     pub(super) deaths: BTreeMap<Number, u32>,
     pub(super) outbox: mpsc::Sender<Input>,
     entries: broadcast::Sender<Arc<Entry>>,
@@ -61,19 +63,20 @@ impl Keeper {
         crew: Crew,
         outbox: mpsc::Sender<Input>,
         entries: broadcast::Sender<Arc<Entry>>,
+        dir: PathBuf,
     ) -> Self {
         Self {
             service,
             clock,
             watch,
             proxy,
-            judge: None,
+            trials: Trials::new(dir),
             gauges: BTreeMap::new(),
             probes: BTreeMap::new(),
             trouble: None,
             timeline,
             crew,
-            recovery: None,
+            shadows: Shadows::default(),
             deaths: BTreeMap::new(),
             outbox,
             entries,
@@ -111,6 +114,7 @@ impl Keeper {
     fn take_up(&mut self, torn: Torn) {
         let needed: Vec<_> = self.watch.phase().needed().iter().map(|it| it.number).collect();
         self.crew.tidy(&self.service, &needed);
+        self.learn_again();
         if *self.watch.phase() == Phase::Empty && torn == Torn(0) {
             return;
         }
@@ -129,7 +133,10 @@ impl Keeper {
     fn take(&mut self, input: Input) {
         match input {
             Input::Signal(signal) => self.hear(signal),
-            Input::Event(event) => self.happen(&event),
+            Input::Event(event) => {
+                self.learn(&event);
+                self.happen(&event);
+            }
             Input::Order(order, told) => {
                 let now = self.clock.now();
                 let entry = match self.watch.order(now, order) {
@@ -159,11 +166,10 @@ impl Keeper {
             let counts = self.gauges.entry(release).or_default().block(self.proxy.counts(release));
             self.weigh(now, &Signal { release, seen: Seen::Block(BLOCK_MS, counts) });
         }
+        self.shadow(now);
+        self.count_calls(now, self.ticks);
         self.judged(now);
-        let recovering = matches!(self.watch.phase(), Phase::Recovering { .. });
-        if let Some(recovery) = self.recovery.as_ref().filter(|_| recovering)
-            && let (number, Some(because)) = (recovery.release(), recovery.recovered(now))
-        {
+        if let Some((number, because)) = self.trials.trial.recovered(now) {
             self.happen(&Event::Recovered(number, because));
         }
         if self.watch.deadline().is_some_and(|due| due <= now) {
@@ -186,17 +192,8 @@ impl Keeper {
         self.judged(now);
     }
 
-    fn weigh(&mut self, now: Moment, signal: &Signal) {
-        if let Some(judge) = &mut self.judge {
-            judge.hear(now, signal);
-        }
-        if let Some(recovery) = &mut self.recovery {
-            recovery.hear(now, signal);
-        }
-    }
-
     fn judged(&mut self, now: Moment) {
-        let Some(judge) = &self.judge else { return };
+        let Some(judge) = self.trials.judge() else { return };
         self.crew.hurry(judge.suspicious(now));
         let (verdict, release) = (judge.verdict(now), judge.release());
         let load = self.load(now, release);
@@ -290,37 +287,6 @@ impl Keeper {
         // Nobody may be following.
         let _ = self.entries.send(Arc::clone(&entry));
         Ok(entry)
-    }
-
-    /// Opens the trial that the phase asks for, and closes what is over.
-    fn open_trials(&mut self, now: Moment) {
-        match self.watch.phase() {
-            Phase::Baking { active, warm, .. } => {
-                if self.judge.as_ref().is_none_or(|judge| judge.release() != active.number) {
-                    let warm = warm.as_ref().map(|warm| warm.number);
-                    let limits = self.service.judge.clone();
-                    self.judge = Some(Judge::new(active.number, warm, limits, now));
-                }
-                self.recovery = None;
-            }
-            Phase::Emptying(back) => {
-                let to = back.to.number;
-                self.recovery.get_or_insert_with(|| Recovery::new(to, now));
-            }
-            Phase::Recovering { active, .. } => {
-                let active = active.number;
-                self.judge = None;
-                self.recovery.get_or_insert_with(|| Recovery::new(active, now));
-            }
-            Phase::Confirming(_) | Phase::Reviving(_) | Phase::Returning(_) => (),
-            Phase::Empty
-            | Phase::Steady { .. }
-            | Phase::Starting { .. }
-            | Phase::Promoting { .. } => (self.judge, self.recovery) = (None, None),
-        }
-        if self.judge.is_none() {
-            self.crew.hurry(false);
-        }
     }
 
     /// How long a stop may take, for whoever waits.

@@ -10,7 +10,9 @@ mod effects;
 mod gauge;
 mod input;
 mod keeper;
+mod shadows;
 mod status;
+mod trials;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -124,8 +126,8 @@ fn hire(read: Read, settings: &Settings, key: Key, clock: Clock) -> Result<Hired
     let (outbox, inbox) = mpsc::channel(INBOX_MAX);
     let (lines, _) = broadcast::channel(ENTRIES_MAX);
     let crew = Crew::new(settings.state_dir.clone(), outbox.clone());
-    let handle = Handle { inbox: outbox.clone(), entries: lines.clone(), dir };
-    let keeper = Keeper::new(service, clock, watch, timeline, proxy, crew, outbox, lines);
+    let handle = Handle { inbox: outbox.clone(), entries: lines.clone(), dir: dir.clone() };
+    let keeper = Keeper::new(service, clock, watch, timeline, proxy, crew, outbox, lines, dir);
     Ok((handle, keeper, inbox, torn))
 }
 

@@ -41,8 +41,8 @@ impl Keeper {
                 .map(|release| self.release_status(release))
                 .collect(),
             objective: 1.0 - self.budget(),
-            evidence: self.judge.as_ref().map(Judge::evidence),
-            verdict: self.judge.as_ref().map(|judge| {
+            evidence: self.trials.judge().map(Judge::evidence),
+            verdict: self.trials.judge().map(|judge| {
                 let verdict = judge.verdict(now);
                 format!("{}: {}", verdict.finding, verdict.because)
             }),

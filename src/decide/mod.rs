@@ -32,6 +32,7 @@ use crate::model::{Base, Decision, Effect, Fact, Hold, Moment, Number, Ticket};
 
 pub use order::Refusal;
 pub use phase::{Breach, Phase, Return};
+pub use strategy::{Choice, choose};
 
 /// What the operator chose.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::model::{Effect, Guard, Load, Moment, Number, Release, Severity, Strategy, Verdict};
+use crate::model::{
+    Effect, Guard, Load, Look, Moment, Number, Release, Severity, Strategy, Verdict,
+};
 
 /// Where a service stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,6 +140,22 @@ impl Phase {
             Self::Recovering { active, .. } => {
                 vec![Effect::Keep(active.clone()), Effect::Route(active)]
             }
+        }
+    }
+
+    /// Which releases the judge has to look at.
+    pub fn look(&self) -> Look {
+        match self {
+            Self::Empty | Self::Steady { .. } | Self::Starting { .. } | Self::Promoting { .. } => {
+                Look::Nothing
+            }
+            Self::Baking { active, warm, .. } => {
+                let warm = warm.as_ref().map(|warm| warm.number);
+                Look::Trial { active: active.number, warm }
+            }
+            Self::Confirming(_) | Self::Reviving(_) | Self::Returning(_) => Look::AsBefore,
+            Self::Emptying(back) => Look::Return { to: back.to.number },
+            Self::Recovering { active, .. } => Look::Recovery { active: active.number },
         }
     }
 

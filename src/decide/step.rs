@@ -36,7 +36,7 @@ impl Watch {
         match &self.phase {
             Phase::Baking { active, until, blocked, .. } if active.number == verdict.release => {
                 match (verdict.finding, blocked) {
-                    (Finding::Breach(_) | Finding::SharedOutage, _) => {
+                    (Finding::Breach(_) | Finding::SharedOutage | Finding::Unattributed, _) => {
                         self.breached(now, verdict, load, *blocked)
                     }
                     (Finding::Healthy | Finding::Undecided, Some(guard)) => {
@@ -92,6 +92,7 @@ impl Watch {
         let guards = [
             (verdict.finding == Finding::SharedOutage, Guard::SharedOutage),
             (!warm, Guard::NoWarm),
+            (verdict.finding == Finding::Unattributed, Guard::NoBaseline),
             (self.frozen, Guard::Freeze),
             (self.policy.observe, Guard::Observe),
             (self.policy.rollbacks_per_day <= self.rollbacks_today(now), Guard::Limit),

@@ -6,11 +6,11 @@ use crate::model::{Finding, Load, Severity, Strategy, Verdict};
 
 /// A strategy, and the sum that led to it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Choice {
+pub struct Choice {
     /// What to do.
-    pub(super) strategy: Strategy,
+    pub strategy: Strategy,
     /// The sum, in words.
-    pub(super) because: String,
+    pub because: String,
 }
 
 /// Chooses how traffic leaves a release.
@@ -22,7 +22,7 @@ pub(super) struct Choice {
 /// have ended by themselves, each worth `session_cost` failed requests, and loses what is in
 /// flight. For an exponential life, E[min(R, d)] = tau (1 - e^(-d/tau)). Only sessions that can not
 /// be moved count: the others leave the release with their next request, however it goes.
-pub(super) fn choose(verdict: &Verdict, load: &Load, drain: Duration, session_cost: f64) -> Choice {
+pub fn choose(verdict: &Verdict, load: &Load, drain: Duration, session_cost: f64) -> Choice {
     if verdict.finding == Finding::Breach(Severity::Down) {
         return cut("it does not answer, so a drain saves nothing".to_owned());
     }

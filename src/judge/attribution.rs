@@ -1,27 +1,106 @@
-//! Whether the deploy is to blame: the warm release is probed in the same seconds.
+//! Whether the deploy is to blame: what the warm release does in the same seconds.
 //!
-//! Today probes of both releases speak; concurrent traffic, history and paired shadow calls are to
-//! join them here.
+//! Best is a measured baseline: its own traffic, and shadow calls ([`contrast`](super::contrast)).
+//! Where neither can be had, its probes decide, or nobody does: that is the operator's choice.
 
 use std::time::Duration;
 
-use crate::model::{Moment, Number, Reply, Seen, Signal};
+use crate::model::{Counts, History, Moment, Number, Reply, Seen, Signal};
 
+use super::contrast::{Contrast, Pair};
+use super::{About, Baseline};
+
+/// The e-value at which the deploy is to blame. It only guards against a shared outage that
+/// happens to fall into a bake: rare, so a chance of one in ten to miss it is enough.
+pub const ENOUGH: f64 = 10.0;
 /// A failed probe of the warm release says something about this long.
 const FRESH: Duration = Duration::from_secs(5);
+/// How long a measured baseline may take to speak before the next best has to do.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// A source of a baseline that was silent for this long is none; shadow calls come at once.
+const TRAFFIC_LIVE: Duration = Duration::from_secs(30);
+const SHADOW_LIVE: Duration = Duration::from_secs(2);
+/// Fewer requests of the warm release than this measure nothing.
+const THIN: u64 = 10;
+/// What a warm release without a history is taken to fail: bad requests, and all.
+const UNKNOWN: (f64, f64) = (1.0, 1_000.0);
+/// A history does not count for more requests than this.
+const HISTORY_MAX: f64 = 10_000.0;
 
 /// What is known about the release that could take over.
 #[derive(Debug, Clone)]
 pub struct Attribution {
     warm: Option<Number>,
+    baseline: Baseline,
     failed: Option<(Moment, Reply)>,
     dead: bool,
+    traffic: Vec<(About, Contrast)>,
+    shadow: Contrast,
+    /// What ended on trial in the block for which shadow calls may still be heard.
+    block: (u32, u64, u64),
+    heard_traffic: Option<Moment>,
+    heard_shadow: Option<Moment>,
+}
+
+/// Who is to blame for a breach.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ruling {
+    /// The deploy; the numbers.
+    Deploy(String),
+    /// Not the deploy: the warm release fails too.
+    Shared(String),
+    /// It is being measured.
+    Open(String),
+    /// Nothing can be measured, and the operator wants it measured.
+    Unknown(String),
 }
 
 impl Attribution {
-    /// Listens for signals of `warm`.
-    pub fn new(warm: Option<Number>) -> Self {
-        Self { warm, failed: None, dead: false }
+    /// Listens for signals of `warm`, to compare it for each objective.
+    pub fn new(
+        warm: Option<Number>,
+        baseline: Baseline,
+        objectives: &[About],
+        rho: f64,
+        history: &History,
+    ) -> Self {
+        let traffic = objectives.iter().map(|about| {
+            let (n, bad) = about.read(&history.hour);
+            let (n, bad) = (n as f64, bad as f64);
+            let share = (HISTORY_MAX / n.max(1.0)).min(1.0);
+            let known = (UNKNOWN.0 + bad * share, UNKNOWN.1 + n * share);
+            (*about, Contrast::new(rho, 2.0 * ENOUGH, known))
+        });
+        Self {
+            warm,
+            baseline,
+            failed: None,
+            dead: false,
+            traffic: traffic.collect(),
+            shadow: Contrast::new(rho, 2.0 * ENOUGH, (0.1, 100.0)),
+            block: (0, 0, 0),
+            heard_traffic: None,
+            heard_shadow: None,
+        }
+    }
+
+    /// Whether there is a release to compare with.
+    pub fn compares(&self) -> bool {
+        self.warm.is_some()
+    }
+
+    /// Gathers while the trial is suspicious.
+    pub fn gather(&mut self, suspicious: bool) {
+        self.traffic.iter_mut().for_each(|(_, contrast)| contrast.gather(suspicious));
+        self.shadow.gather(suspicious);
+    }
+
+    /// What ended on the release on trial.
+    pub fn trial(&mut self, ms: u32, counts: &Counts) {
+        for (about, contrast) in &mut self.traffic {
+            contrast.update(ms, Pair { trial: about.read(counts), warm: (0, 0) });
+        }
+        self.block = (ms, counts.safe, counts.safe_bad);
     }
 
     /// Takes one signal in; those of other releases are ignored.
@@ -34,14 +113,101 @@ impl Attribution {
             Seen::Probe(reply) => self.failed = Some((now, reply.clone())),
             // A warm process that died by itself says nothing about what both depend on.
             Seen::Exited(_) => self.dead = true,
-            Seen::Block(..) | Seen::Calls(_) | Seen::Shadow(..) | Seen::Scraped(_) => (),
+            Seen::Block(_, counts) => {
+                for (about, contrast) in &mut self.traffic {
+                    contrast.update(0, Pair { trial: (0, 0), warm: about.read(counts) });
+                }
+                if 0 < counts.judged() {
+                    self.heard_traffic = Some(now);
+                }
+            }
+            Seen::Shadow(n, bad) => {
+                let (ms, safe, safe_bad) = std::mem::take(&mut self.block);
+                self.shadow.update(ms, Pair { trial: (safe, safe_bad), warm: (*n, *bad) });
+                self.heard_shadow = Some(now);
+            }
+            Seen::Calls(_) | Seen::Scraped(_) => (),
         }
     }
 
-    /// Why a failure now is not the deploy's fault, if it is not.
+    /// Why a failure now is not the deploy's fault, if probes of the warm release tell.
     pub fn shared(&self, now: Moment) -> Option<String> {
         let (at, reply) = self.failed.as_ref()?;
         let fresh = !self.dead && now.since(*at) <= FRESH;
         fresh.then(|| format!("the warm release fails too: {reply}"))
+    }
+
+    /// The evidence that the deploy is to blame for a breach of this objective: enough at
+    /// [`ENOUGH`].
+    pub fn e(&self, about: About) -> f64 {
+        let traffic = self.contrast(about).map_or(1.0, Contrast::e);
+        if about.shadowed() { (traffic + self.shadow.e()) / 2.0 } else { traffic }
+    }
+
+    /// Who is to blame for a breach of this objective that was found at `since`.
+    pub fn ruling(&self, now: Moment, about: About, since: Moment) -> Ruling {
+        if self.warm.is_none() {
+            return Ruling::Deploy("there is no release to compare it with".to_owned());
+        }
+        let e = self.e(about);
+        let measured = self.measured(about);
+        let words = self.words(about, e);
+        if ENOUGH <= e {
+            return Ruling::Deploy(words);
+        }
+        let waited = now.since(since);
+        let (n, bad) = measured;
+        if n < THIN && bad == 0 {
+            if self.live(now, about, waited) && waited < PATIENCE {
+                return Ruling::Open(words);
+            }
+            return self.by_probes(now);
+        }
+        if 0 < bad && PATIENCE <= waited { Ruling::Shared(words) } else { Ruling::Open(words) }
+    }
+
+    fn by_probes(&self, now: Moment) -> Ruling {
+        match (self.shared(now), self.baseline) {
+            (Some(shared), _) => Ruling::Shared(shared),
+            (None, Baseline::Probes) => Ruling::Deploy(
+                "only the warm release's probes can be compared, and they are answered".to_owned(),
+            ),
+            (None, Baseline::Required) => Ruling::Unknown(
+                "the warm release has no requests to compare it with (baseline = \"required\")"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// Whether a baseline is being measured, or about to be.
+    fn live(&self, now: Moment, about: About, waited: Duration) -> bool {
+        let within = |heard: Option<Moment>, time| heard.is_some_and(|at| now.since(at) <= time);
+        let asked = about.shadowed() && 0 < self.block.2 && waited < SHADOW_LIVE;
+        let shadow = about.shadowed() && within(self.heard_shadow, SHADOW_LIVE);
+        within(self.heard_traffic, TRAFFIC_LIVE) || shadow || asked
+    }
+
+    fn measured(&self, about: About) -> (u64, u64) {
+        let traffic = self.contrast(about).map(|it| it.seen().warm).unwrap_or_default();
+        let shadow = if about.shadowed() { self.shadow.seen().warm } else { (0, 0) };
+        (traffic.0.saturating_add(shadow.0), traffic.1.saturating_add(shadow.1))
+    }
+
+    fn words(&self, about: About, e: f64) -> String {
+        let traffic = self.contrast(about).map(Contrast::seen).unwrap_or_default();
+        let mut words = format!("evidence that the deploy is to blame {e:.1} (limit {ENOUGH})");
+        let (n, bad) = traffic.warm;
+        if 0 < n {
+            words += &format!("; meanwhile {bad} of {n} requests bad on the warm release");
+        }
+        let (n, bad) = self.shadow.seen().warm;
+        if about.shadowed() && 0 < n {
+            words += &format!("; {bad} of {n} shadow calls failed on the warm release, too");
+        }
+        words
+    }
+
+    fn contrast(&self, about: About) -> Option<&Contrast> {
+        self.traffic.iter().find(|(it, _)| *it == about).map(|(_, contrast)| contrast)
     }
 }

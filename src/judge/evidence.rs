@@ -8,26 +8,36 @@
 //! `alpha`: once per trial, for every stopping rule.
 //! (Ville 1939; Robbins 1970; Shin, Ramdas and Rinaldo, "E-detectors".)
 //!
-//! Three changes keep that and make it fit for operation, because lowering a factor, or asking for
-//! more than the threshold, never breaks a bound from above. What a climb may gain is an allowance
-//! that grows with time and reaches the threshold only after the burst and two seconds more; up to
-//! one second of it can be saved, so that rare requests still count in full. No verdict comes
-//! before the climb has lasted for the burst. And a sum is bounded, so that old evidence is soon
-//! forgotten.
+//! Four changes keep that and make it fit for operation, because lowering a factor, or asking for
+//! more than the threshold, never breaks a bound from above. What a climb may gain is an allowance:
+//! a part of the way at once, so that rare requests count in full, and the rest spread over the
+//! burst and two seconds more; what good requests take away can be gained again. No verdict comes
+//! before the climb has lasted for the burst. "Nearly everything fails" needs only three blocks,
+//! but at least eight bad requests. And a sum is bounded, so that old evidence is soon forgotten.
+//!
+//! A longer block (a scrape, a second of a recording) is taken as so many blocks of 250 ms with an
+//! even share of its requests: a power `t <= 1` of a factor with expectation at most 1 has
+//! expectation at most 1 (Jensen), so the bound holds for it, too.
 
 use crate::model::Moment;
 
-use super::{BLOCK, Limits, beta};
+use super::{BLOCK, BLOCK_MS, Limits, beta};
 
 /// Half of the prior: the trouble was there from the first block.
 const MASS_FIRST: f64 = 0.5;
 /// Evidence above this says nothing more, and would take long to forget.
 const CEILING: f64 = 1e12;
-/// The alternative for "nearly everything fails", and the blocks that have to testify for it.
+/// The alternative for "nearly everything fails", the blocks that have to testify for it, and the
+/// bad requests.
 const HARD: f64 = 0.99;
 const HARD_BLOCKS: u32 = 3;
+const HARD_BAD: f64 = 8.0;
 /// The allowance outlasts the burst by this many seconds.
 const MARGIN: f64 = 2.0;
+/// The part of a climb that may come at once.
+const AT_ONCE: f64 = 0.6;
+/// A longer block is not cut into more than this: two hours.
+const STEPS_MAX: u32 = 28_800;
 /// Prior weights of the alternatives, mildest first; the last one belongs to [`HARD`].
 const WEIGHTS: [f64; 8] = [0.30, 0.15, 0.15, 0.10, 0.10, 0.10, 0.05, 0.05];
 
@@ -51,8 +61,8 @@ struct Component {
     bad: f64,
     good: f64,
     patience: Patience,
-    /// What the allowance grows by in a block, in nats; set when a climb begins.
-    cap: f64,
+    /// The way to the threshold, in nats; set when a climb begins.
+    way: f64,
     /// What the next block may gain, in nats.
     allowance: f64,
     /// Sum over onsets of prior mass times likelihood ratio.
@@ -61,23 +71,25 @@ struct Component {
     since: Since,
 }
 
-/// How much of a climb one block may make, in blocks.
+/// How much of a climb one block may make.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
     /// Blocks before which there is no verdict.
     blocks_min: u32,
     /// Blocks in which the allowance grows to the threshold.
     full: f64,
-    /// Blocks whose allowance can be saved.
+    /// The part of the way that can be saved, and is there when a climb begins.
     saved: f64,
+    /// The part of the way that one bad request may make.
+    bad_max: f64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Since {
     onset: Moment,
     blocks: u32,
-    n: u64,
-    bad: u64,
+    n: f64,
+    bad: f64,
 }
 
 impl Process {
@@ -89,7 +101,8 @@ impl Process {
         let patience = Patience {
             blocks_min: u32::try_from(count((burst * second).ceil())).unwrap_or(u32::MAX),
             full: (burst + MARGIN) * second,
-            saved: second,
+            saved: AT_ONCE,
+            bad_max: 1.0,
         };
         Self::with(p0, alpha, limits.min_effect, patience, blocks_max)
     }
@@ -105,7 +118,7 @@ impl Process {
                 bad: (q / p0).ln(),
                 good: ((1.0 - q) / (1.0 - p0)).ln(),
                 patience: if q == HARD { Patience::hard(patience) } else { patience },
-                cap: 0.0,
+                way: 0.0,
                 allowance: 0.0,
                 sum: 0.0,
                 since: Since::default(),
@@ -116,13 +129,18 @@ impl Process {
         Self { p0, alpha, mass_later, blocks: 0, blocks_max, components }
     }
 
-    /// Takes in one block, begun at `start`: `n` requests, `bad` of them bad.
-    pub fn update(&mut self, start: Moment, n: u64, bad: u64) {
-        let bad = bad.min(n);
-        let mass = self.mass();
-        self.blocks += 1;
-        for component in &mut self.components {
-            component.update(start, mass, self.alpha, n, bad);
+    /// Takes in one block, begun at `start` and `ms` milliseconds long: `n` requests, `bad` of them
+    /// bad.
+    pub fn update(&mut self, start: Moment, ms: u32, n: u64, bad: u64) {
+        let steps = (ms.saturating_add(BLOCK_MS / 2) / BLOCK_MS).clamp(1, STEPS_MAX);
+        let parts = f64::from(steps);
+        let (n, bad) = (real(n) / parts, real(bad.min(n)) / parts);
+        for step in 0..steps {
+            let mass = self.mass();
+            self.blocks += 1;
+            for component in &mut self.components {
+                component.update(start + BLOCK * step, mass, self.alpha, n, bad);
+            }
         }
     }
 
@@ -158,22 +176,22 @@ impl Process {
     /// Lower 5 % bound of the failure rate since the onset.
     pub fn failing(&self) -> f64 {
         let Since { n, bad, .. } = self.since();
-        beta::lower(bad, n, 0.05)
+        beta::lower(whole(bad), whole(n), 0.05)
     }
 
     /// Requests a second since the onset.
     pub fn rate(&self, now: Moment) -> f64 {
         let Since { n, onset, .. } = self.since();
-        real(n) / now.since(onset).max(BLOCK).as_secs_f64()
+        n / now.since(onset).max(BLOCK).as_secs_f64()
     }
 
     /// The arithmetic, in words.
     pub fn because(&self, objective: &str) -> String {
         let Since { n, bad, .. } = self.since();
         format!(
-            "{objective}: {bad} of {n} requests bad since the onset ({:.1} %, allowed {} %), \
+            "{objective}: {bad:.0} of {n:.0} requests bad since the onset ({:.1} %, allowed {} %), \
              evidence {:.0} (limit {:.0})",
-            100.0 * real(bad) / real(n.max(1)),
+            100.0 * bad / n.max(1.0),
             trim(100.0 * self.p0),
             self.e().min(CEILING),
             self.threshold(),
@@ -200,30 +218,32 @@ impl Process {
 }
 
 impl Patience {
-    /// "Nearly everything fails" needs no more than a few blocks.
+    /// "Nearly everything fails" needs no more than a few blocks, but more than a few requests.
     fn hard(usual: Self) -> Self {
         let blocks_min = HARD_BLOCKS.min(usual.blocks_min);
-        Self { blocks_min, full: f64::from(HARD_BLOCKS).min(usual.full), saved: 1.0 }
+        let full = f64::from(HARD_BLOCKS).min(usual.full);
+        Self { blocks_min, full, saved: 1.0 / full, bad_max: 1.0 / HARD_BAD }
     }
 }
 
 impl Component {
-    fn update(&mut self, start: Moment, mass: f64, alpha: f64, n: u64, bad: u64) {
-        // Where new mass outweighs what is left of the old, a climb can only begin now. The cap
-        // looks at the past alone, so the bound on false alarms holds for it.
+    fn update(&mut self, start: Moment, mass: f64, alpha: f64, n: f64, bad: f64) {
+        // Where new mass outweighs what is left of the old, a climb can only begin now. What it
+        // may gain looks at the past alone, so the bound on false alarms holds for it.
+        let Patience { full, saved, bad_max, .. } = self.patience;
         if self.sum <= mass {
             self.since = Since { onset: start, ..Since::default() };
             let from = (self.weight * (self.sum + mass)).max(f64::MIN_POSITIVE);
-            self.cap = ((1.0 / alpha).ln() - from.ln()) / self.patience.full;
-            self.allowance = self.patience.saved * self.cap;
+            self.way = (1.0 / alpha).ln() - from.ln();
+            self.allowance = saved * self.way;
         }
         self.since.blocks = self.since.blocks.saturating_add(1);
-        self.since.n = self.since.n.saturating_add(n);
-        self.since.bad = self.since.bad.saturating_add(bad);
-        let gain = real(bad) * self.bad + real(n - bad) * self.good;
+        self.since.n += n;
+        self.since.bad += bad;
+        let gain = bad * self.bad.min(bad_max * self.way) + (n - bad) * self.good;
         let gain = gain.min(self.allowance);
-        self.allowance =
-            (self.allowance - gain.max(0.0) + self.cap).min(self.patience.saved * self.cap);
+        let more = (1.0 - saved) * self.way / (full - 1.0).max(1.0);
+        self.allowance = (self.allowance - gain + more).min(saved * self.way);
         self.sum = ((self.sum + mass) * gain.exp()).min(CEILING);
     }
 }
@@ -258,6 +278,10 @@ fn real(count: u64) -> f64 {
     count as f64
 }
 
+fn whole(count: f64) -> u64 {
+    count.round() as u64
+}
+
 fn count(real: f64) -> u64 {
     real.max(1.0) as u64
 }
@@ -267,9 +291,9 @@ mod tests {
     use super::*;
 
     /// The vectors were made with blocks of one second and a cap for each.
-    const ONE_SECOND: Patience = Patience { blocks_min: 1, full: 5.0, saved: 1.0 };
+    const ONE_SECOND: Patience = Patience { blocks_min: 1, full: 5.0, saved: 0.2, bad_max: 1.0 };
     /// A burst of five seconds in blocks of 250 ms.
-    const PATIENCE: Patience = Patience { blocks_min: 20, full: 28.0, saved: 4.0 };
+    const PATIENCE: Patience = Patience { blocks_min: 20, full: 28.0, saved: 0.6, bad_max: 1.0 };
 
     /// `n, bad` of each block, and the e-value after it, from an independent implementation.
     type Vector = (&'static str, &'static [(u64, u64, f64)]);
@@ -309,7 +333,7 @@ mod tests {
         for (name, rows) in VECTORS {
             let mut process = Process::with(0.005, 1e-3, 2.0, ONE_SECOND, 1800);
             for (block, &(n, bad, want)) in rows.iter().enumerate() {
-                process.update(Moment(block as u64 * 1000), n, bad);
+                process.update(Moment(block as u64 * 1000), BLOCK_MS, n, bad);
                 let got = process.e();
                 assert!(
                     (got / want - 1.0).abs() < 1e-3,
@@ -331,7 +355,7 @@ mod tests {
                 for block in 0..length {
                     let bad = u64::from(bits >> block & 1);
                     probability *= if bad == 1 { p0 } else { 1.0 - p0 };
-                    process.update(Moment(0), 1, bad);
+                    process.update(Moment(0), BLOCK_MS, 1, bad);
                 }
                 expected += probability * process.e();
             }
@@ -344,11 +368,11 @@ mod tests {
         for onset in [0, 40, 4_000] {
             let mut process = Process::with(0.005, 1e-3, 2.0, PATIENCE, 7_200);
             for _ in 0..onset {
-                process.update(Moment(0), 25, 0);
+                process.update(Moment(0), BLOCK_MS, 25, 0);
             }
             let mut blocks = 0;
             while !process.tripped() {
-                process.update(Moment(0), 1_000, 300);
+                process.update(Moment(0), BLOCK_MS, 1_000, 300);
                 blocks += 1;
             }
             assert!((20..=28).contains(&blocks), "onset {onset}: {blocks} blocks");
@@ -360,11 +384,11 @@ mod tests {
         for onset in [0, 2_400] {
             let mut process = Process::with(0.005, 1e-3, 2.0, PATIENCE, 7_200);
             for _ in 0..onset {
-                process.update(Moment(0), 25, 0);
+                process.update(Moment(0), BLOCK_MS, 25, 0);
             }
             let mut blocks = 0;
             while !process.tripped() {
-                process.update(Moment(77), 25, 25);
+                process.update(Moment(77), BLOCK_MS, 25, 25);
                 blocks += 1;
             }
             assert_eq!(blocks, 3, "onset {onset}");
@@ -376,9 +400,9 @@ mod tests {
     fn absurd_counts_stay_finite() {
         let mut process = Process::with(0.005, 1e-3, 2.0, PATIENCE, 7_200);
         for _ in 0..1_000 {
-            process.update(Moment(0), u64::MAX / 2, u64::MAX);
+            process.update(Moment(0), BLOCK_MS, u64::MAX / 2, u64::MAX);
             assert!(process.e().is_finite());
-            process.update(Moment(0), u64::MAX / 2, 0);
+            process.update(Moment(0), BLOCK_MS, u64::MAX / 2, 0);
             assert!(process.e().is_finite());
             process.forget();
         }

@@ -3,11 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::model::{Moment, Reply};
+use crate::model::{Counts, Moment, Reply};
 
 /// Two deaths within this time are a crash loop; one may be an accident.
 const CRASH_WINDOW: Duration = Duration::from_secs(60);
 const CRASHES: usize = 2;
+/// A release that takes requests is silent when so many of them were overdue since its last
+/// answer, and that was so long ago.
+const SILENT_REQUESTS: u64 = 3;
+const SILENT: Duration = Duration::from_secs(1);
 
 /// What was heard about a release's life.
 #[derive(Debug, Clone)]
@@ -17,12 +21,41 @@ pub struct Liveness {
     first: Moment,
     last: Option<Reply>,
     exits: VecDeque<(Moment, String)>,
+    /// The last answer to a request, and the requests overdue since.
+    answered: Moment,
+    overdue: u64,
 }
 
 impl Liveness {
     /// `limit` failed probes in a row mean down.
-    pub fn new(limit: u32) -> Self {
-        Self { limit, failed: 0, first: Moment(0), last: None, exits: VecDeque::new() }
+    pub fn new(limit: u32, now: Moment) -> Self {
+        let (first, last, exits) = (Moment(0), None, VecDeque::new());
+        Self { limit, failed: 0, first, last, exits, answered: now, overdue: 0 }
+    }
+
+    /// Requests ended, or became overdue.
+    pub fn counted(&mut self, now: Moment, counts: &Counts) {
+        let Counts { ok, tool_fault, client_fault, neutral, slow, .. } = *counts;
+        if 0 < ok.saturating_add(tool_fault).saturating_add(client_fault).saturating_add(neutral) {
+            (self.answered, self.overdue) = (now, 0);
+        } else {
+            self.overdue = self.overdue.saturating_add(slow);
+        }
+    }
+
+    /// Why the release counts as hanging, and since when: it takes requests and answers none.
+    /// Overdue requests alone are slow tools; a second witness is needed, the latency objective
+    /// (`slow`) or a probe.
+    pub fn silent(&self, now: Moment, slow: bool) -> Option<(String, Moment)> {
+        let since = now.since(self.answered);
+        let silent = SILENT_REQUESTS <= self.overdue && SILENT <= since;
+        (silent && (slow || 0 < self.failed)).then(|| {
+            let (overdue, since) = (self.overdue, since.as_secs_f64());
+            let because = format!(
+                "it takes requests and answers none: {overdue} are overdue, no answer for {since:.1} s"
+            );
+            (because, self.answered)
+        })
     }
 
     /// A probe came back.
@@ -46,7 +79,7 @@ impl Liveness {
 
     /// Drops what was heard; the next probe begins anew.
     pub fn forget(&mut self) {
-        *self = Self::new(self.limit);
+        *self = Self::new(self.limit, self.answered);
     }
 
     /// Why the release counts as down, and since when.
@@ -76,10 +109,5 @@ impl Liveness {
     pub fn shaken(&self, now: Moment) -> bool {
         let died = self.exits.back().is_some_and(|(at, _)| now.since(*at) <= CRASH_WINDOW);
         self.failed > 0 || died
-    }
-
-    /// The failure rate that liveness alone vouches for.
-    pub fn failing(&self, now: Moment) -> f64 {
-        if self.down(now).is_some() { 1.0 } else { 0.0 }
     }
 }

@@ -1,29 +1,37 @@
 //! Signals in, a verdict out. Pure: it counts, it never acts.
 //!
-//! Three things speak about the release on trial, each in its own file:
+//! Several things speak about the release on trial, each in its own file:
 //!
 //! - [`evidence`]: requests against an objective, as an e-process with a stated probability of a
 //!   false alarm over the whole bake, whatever the stopping time;
-//! - [`liveness`]: probes in a row, and a process that keeps dying;
-//! - [`attribution`]: whether the warm release fails in the same seconds, so that the deploy is
-//!   not to blame.
+//! - [`calls`]: calls that used to be understood, against what the release before did;
+//! - [`liveness`]: probes in a row, a process that keeps dying, requests taken and none answered;
+//! - [`attribution`]: whether the deploy is to blame, by what the warm release does in the same
+//!   seconds ([`contrast`]).
 //!
-//! [`severity`] then says how bad it is.
+//! [`severity`] then says how bad it is. A breach needs both: evidence against the promise, and
+//! evidence that the deploy is to blame.
 
 pub mod attribution;
+pub mod calls;
+pub mod contrast;
 pub mod evidence;
 pub mod liveness;
 pub mod reach;
 pub mod recovery;
 pub mod severity;
+pub mod trial;
 
 mod beta;
 
 use std::time::Duration;
 
-use crate::model::{Counts, Evidence, Finding, Moment, Number, Seen, Severity, Signal, Verdict};
+use crate::model::{
+    Counts, Evidence, Finding, History, Moment, Number, Seen, Severity, Signal, Verdict,
+};
 
-use attribution::Attribution;
+use attribution::{Attribution, Ruling};
+use calls::Calls;
 use evidence::Process;
 use liveness::Liveness;
 
@@ -31,6 +39,15 @@ use liveness::Liveness;
 pub const BLOCK: Duration = Duration::from_millis(BLOCK_MS as u64);
 /// The same, in milliseconds.
 pub const BLOCK_MS: u32 = 250;
+
+const SECOND: Duration = Duration::from_secs(1);
+const SECOND_MS: u32 = 1_000;
+/// The part of the way to a verdict at which it is worth looking closer.
+const SUSPICION: f64 = 0.1;
+/// So long without a request is worth a word.
+const QUIET: Duration = Duration::from_secs(10);
+/// A release before that failed more than this excuses nothing further.
+const LIFTED_MAX: f64 = 0.4;
 
 /// What the operator promised, and how sure the judge has to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +64,18 @@ pub struct Limits {
     pub bake: Duration,
     /// Failed probes in a row that mean down.
     pub probes: u32,
+    /// What is done where the warm release has no requests to compare with.
+    pub baseline: Baseline,
+}
+
+/// Whether a breach needs a measured baseline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Baseline {
+    /// Where there is none, the warm release's probes are enough.
+    #[default]
+    Probes,
+    /// Where there is none, a person is woken instead.
+    Required,
 }
 
 /// One promise: at most `budget` of the requests are bad in the sense of `about`.
@@ -69,6 +98,10 @@ pub enum About {
     Latency,
     /// The tool answered `isError`.
     Tools,
+    /// A call that used to be understood was refused as the client's fault.
+    Calls,
+    /// A stream that only listens broke off.
+    Streams,
 }
 
 /// The trial of one release.
@@ -76,22 +109,47 @@ pub enum About {
 pub struct Judge {
     release: Number,
     limits: Limits,
-    processes: Vec<(About, Process)>,
+    tracks: Vec<Track>,
+    calls: Option<(Calls, Option<Moment>)>,
     liveness: Liveness,
     attribution: Attribution,
     shared: bool,
     total: Counts,
     opened: Moment,
+    asked: Option<Moment>,
+    verified: bool,
+    /// Requests, and bad ones, when it was last looked at whether the promise is kept.
+    looked_at: (u64, u64),
+}
+
+/// The evidence about one objective.
+#[derive(Debug, Clone)]
+struct Track {
+    about: About,
+    process: Process,
+    /// Since when the evidence is enough.
+    tripped: Option<Moment>,
+    /// Why the objective is not held against the release as written, if so.
+    lifted: Option<String>,
 }
 
 impl About {
     /// The requests this objective speaks of, and the bad ones among them.
-    fn read(self, counts: &Counts) -> (u64, u64) {
+    pub fn read(self, counts: &Counts) -> (u64, u64) {
         match self {
             Self::Availability => (counts.judged(), counts.server_fault),
             Self::Latency => (counts.timed, counts.slow),
             Self::Tools => (counts.ok.saturating_add(counts.tool_fault), counts.tool_fault),
+            Self::Calls => {
+                (counts.judged().saturating_add(counts.client_fault), counts.client_fault)
+            }
+            Self::Streams => (counts.streams, counts.broken),
         }
+    }
+
+    /// Whether shadow calls speak of it, too.
+    fn shadowed(self) -> bool {
+        matches!(self, Self::Availability | Self::Tools)
     }
 
     /// Its name in reasons and status lines.
@@ -100,27 +158,50 @@ impl About {
             Self::Availability => "availability",
             Self::Latency => "latency",
             Self::Tools => "tools",
+            Self::Calls => "client faults",
+            Self::Streams => "streams",
         }
     }
 }
 
 impl Judge {
-    /// Opens the trial of `release`, which `warm` could replace.
-    pub fn new(release: Number, warm: Option<Number>, limits: Limits, now: Moment) -> Self {
+    /// Opens the trial of `release`, which `warm`, with this history, could replace.
+    pub fn new(
+        release: Number,
+        warm: Option<Number>,
+        limits: Limits,
+        history: History,
+        now: Moment,
+    ) -> Self {
         let weights: f64 = limits.objectives.iter().map(|objective| objective.weight).sum();
-        let processes = limits
-            .objectives
-            .iter()
-            .map(|objective| {
-                let alpha = limits.max_false_rollback * objective.weight / weights;
-                (objective.about, Process::new(objective.budget, alpha, &limits))
-            })
-            .collect();
-        let liveness = Liveness::new(limits.probes);
-        let attribution = Attribution::new(warm);
-        let total = Counts::default();
-        let opened = now;
-        Self { release, limits, processes, liveness, attribution, shared: false, total, opened }
+        let (mut tracks, mut calls) = (Vec::new(), None);
+        for objective in &limits.objectives {
+            let alpha = limits.max_false_rollback * objective.weight / weights;
+            if objective.about == About::Calls {
+                calls = Some((Calls::new(alpha, &limits, &history), None));
+            } else {
+                tracks.push(Track::new(objective, alpha, &limits, &history));
+            }
+        }
+        let liveness = Liveness::new(limits.probes, now);
+        let abouts: Vec<_> = limits.objectives.iter().map(|it| it.about).collect();
+        let (rho, baseline) = (limits.min_effect, limits.baseline);
+        let attribution = Attribution::new(warm, baseline, &abouts, rho, &history);
+        let (total, opened) = (Counts::default(), now);
+        Self {
+            release,
+            limits,
+            tracks,
+            calls,
+            liveness,
+            attribution,
+            shared: false,
+            total,
+            opened,
+            asked: None,
+            verified: false,
+            looked_at: (0, 0),
+        }
     }
 
     /// The release on trial.
@@ -130,6 +211,8 @@ impl Judge {
 
     /// Takes one signal in.
     pub fn hear(&mut self, now: Moment, signal: &Signal) {
+        // Before the signal: what is gathered next must not depend on what it says.
+        self.attribution.gather(self.suspicious(now));
         self.attribution.hear(now, signal);
         let shared = self.attribution.shared(now).is_some();
         if std::mem::replace(&mut self.shared, shared) && !shared {
@@ -139,67 +222,136 @@ impl Judge {
             return;
         }
         match &signal.seen {
-            Seen::Block(_, counts) => self.weigh(now, counts),
+            Seen::Block(ms, counts) => self.weigh(now, *ms, counts),
             Seen::Probe(reply) => self.liveness.probed(now, reply),
             Seen::Exited(how) => self.liveness.exited(now, how),
-            Seen::Calls(_) | Seen::Shadow(..) | Seen::Scraped(_) => (),
+            Seen::Calls(heard) => {
+                if let Some((calls, tripped)) = &mut self.calls {
+                    calls.hear((now - SECOND).max(self.opened), SECOND_MS, heard);
+                    let enough = calls.loudest().is_some_and(|(_, process)| process.tripped());
+                    *tripped = enough.then(|| tripped.unwrap_or(now));
+                }
+            }
+            Seen::Shadow(..) | Seen::Scraped(_) => (),
         }
     }
 
     /// A shared outage is over: what happened meanwhile is not held against the deploy, and
     /// whichever release answers first again, the other one gets a fresh look.
     fn forget(&mut self) {
-        self.processes.iter_mut().for_each(|(_, process)| process.forget());
+        for track in &mut self.tracks {
+            track.process.forget();
+            track.tripped = None;
+        }
+        if let Some((calls, tripped)) = &mut self.calls {
+            calls.forget();
+            *tripped = None;
+        }
         self.liveness.forget();
     }
 
-    fn weigh(&mut self, now: Moment, counts: &Counts) {
+    fn weigh(&mut self, now: Moment, ms: u32, counts: &Counts) {
         self.total += *counts;
-        for (about, process) in &mut self.processes {
-            let (n, bad) = about.read(counts);
-            process.update((now - BLOCK).max(self.opened), n, bad);
+        self.attribution.trial(ms, counts);
+        self.liveness.counted(now, counts);
+        self.verify();
+        if 0 < counts.total() {
+            self.asked = Some(now);
+        }
+        let start = (now - Duration::from_millis(ms.into())).max(self.opened);
+        for track in &mut self.tracks {
+            let (n, bad) = track.about.read(counts);
+            track.process.update(start, ms, n, bad);
+            track.tripped = track.process.tripped().then(|| track.tripped.unwrap_or(now));
         }
     }
 
     /// What the signals so far amount to.
     pub fn verdict(&self, now: Moment) -> Verdict {
-        let tripped = self.processes.iter().find(|(_, process)| process.tripped());
-        let down = self.liveness.down(now);
-        let failing = self.failing(now);
-        let (finding, because, onset) = match (down, tripped) {
-            (Some((because, onset)), _) => (Finding::Breach(Severity::Down), because, onset),
-            (None, Some((about, process))) => {
-                let severity = severity::of(failing);
-                (Finding::Breach(severity), process.because(about.name()), process.onset())
-            }
-            (None, None) if self.verified() => (Finding::Healthy, self.tally(), self.opened),
-            (None, None) => (Finding::Undecided, self.tally(), self.opened),
-        };
-        match (finding, self.attribution.shared(now)) {
-            (Finding::Breach(_), Some(shared)) => {
-                let because = format!("{because}; {shared}");
-                self.say(now, Finding::SharedOutage, because, onset, failing)
-            }
-            _ => self.say(now, finding, because, onset, failing),
+        if let Some((because, onset)) = self.down(now) {
+            let failing = 1.0;
+            return match self.attribution.shared(now) {
+                Some(shared) => {
+                    let because = format!("{because}; {shared}");
+                    self.say(now, Finding::SharedOutage, because, onset, failing)
+                }
+                None => self.say(now, Finding::Breach(Severity::Down), because, onset, failing),
+            };
         }
+        if let Some((since, about, because, onset)) = self.tripped() {
+            let (finding, why, failing) = match self.attribution.ruling(now, about, since) {
+                Ruling::Deploy(why) => {
+                    let failing = self.failing();
+                    (Finding::Breach(severity::of(failing)), why, failing)
+                }
+                Ruling::Shared(why) => (Finding::SharedOutage, why, 0.0),
+                Ruling::Open(why) => (Finding::Undecided, why, 0.0),
+                Ruling::Unknown(why) => (Finding::Unattributed, why, 0.0),
+            };
+            return self.say(now, finding, format!("{because}; {why}"), onset, failing);
+        }
+        let finding = if self.verified { Finding::Healthy } else { Finding::Undecided };
+        self.say(now, finding, self.tally(now), self.opened, 0.0)
+    }
+
+    /// Why the release counts as down, and since when.
+    fn down(&self, now: Moment) -> Option<(String, Moment)> {
+        let slow = self.tracks.iter().any(|it| it.about == About::Latency && it.tripped.is_some());
+        self.liveness.down(now).or_else(|| self.liveness.silent(now, slow))
+    }
+
+    /// The objective that was broken first: since when, which, the arithmetic, and the onset.
+    fn tripped(&self) -> Option<(Moment, About, String, Moment)> {
+        let tracks = self.tracks.iter().filter_map(|track| {
+            let process = &track.process;
+            let lifted = track.lifted.as_deref().unwrap_or_default();
+            let because = format!("{}{lifted}", process.because(track.about.name()));
+            Some((track.tripped?, track.about, because, process.onset()))
+        });
+        let calls = self.calls.as_ref().and_then(|(calls, tripped)| {
+            let (name, process) = calls.loudest()?;
+            Some(((*tripped)?, About::Calls, process.because(&name), process.onset()))
+        });
+        tracks.chain(calls).min_by_key(|(since, ..)| *since)
     }
 
     /// How far the evidence has come, for the objective that is nearest to a verdict.
     pub fn evidence(&self) -> Evidence {
-        self.processes
-            .iter()
-            .map(|(about, process)| {
-                let (judged, bad) = about.read(&self.total);
+        let tracks = self.tracks.iter().map(|track| {
+            let (judged, bad) = track.about.read(&self.total);
+            (track.about.name().to_owned(), &track.process, judged, bad)
+        });
+        let calls = self.calls.as_ref().and_then(|(calls, _)| {
+            let (judged, bad) = About::Calls.read(&self.total);
+            calls.loudest().map(|(name, process)| (name, process, judged, bad))
+        });
+        tracks
+            .chain(calls)
+            .map(|(objective, process, judged, bad)| {
                 let (e, threshold) = (process.e(), process.threshold());
-                Evidence { objective: about.name().to_owned(), e, threshold, judged, bad }
+                Evidence { objective, e, threshold, judged, bad }
             })
             .max_by(|a, b| a.progress().total_cmp(&b.progress()).then(a.bad.cmp(&b.bad)))
             .unwrap_or_default()
     }
 
+    /// The evidence that the deploy is to blame, for the objective that is nearest to a verdict:
+    /// enough at [`attribution::ENOUGH`]. None where there is no release to compare with.
+    pub fn attribution(&self) -> Option<f64> {
+        let progress = |track: &&Track| track.process.e().ln() / track.process.threshold().ln();
+        let track = self.tracks.iter().max_by(|a, b| progress(a).total_cmp(&progress(b)))?;
+        self.attribution.compares().then(|| self.attribution.e(track.about))
+    }
+
     /// Whether it is worth looking closer: evidence over a tenth of the way, or a failed probe.
     pub fn suspicious(&self, now: Moment) -> bool {
-        self.liveness.shaken(now) || self.evidence().progress() > 0.1
+        let near = |process: &Process| SUSPICION < process.e().ln() / process.threshold().ln();
+        self.liveness.shaken(now)
+            || self.tracks.iter().any(|track| near(&track.process))
+            || self
+                .calls
+                .as_ref()
+                .is_some_and(|(calls, _)| calls.loudest().is_some_and(|(_, process)| near(process)))
     }
 
     /// What every request of the trial came to.
@@ -210,25 +362,46 @@ impl Judge {
     /// Whether there is evidence that the release keeps its promise, not merely none against it:
     /// the upper 95 % bound of the failure rate lies below the smallest rate worth a rollback.
     pub fn verified(&self) -> bool {
-        self.processes.iter().zip(&self.limits.objectives).all(|((about, _), objective)| {
-            let (n, bad) = about.read(&self.total);
-            let worst = objective.budget * self.limits.min_effect;
-            *about != About::Availability || beta::upper(bad, n, 0.05) <= worst
-        })
+        self.verified
+    }
+
+    /// The bound is dear; it is looked at when a bad request came, or one request in a hundred.
+    fn verify(&mut self) {
+        let availability = |it: &&Objective| it.about == About::Availability;
+        let Some(objective) = self.limits.objectives.iter().find(availability) else { return };
+        let (n, bad) = objective.about.read(&self.total);
+        let worst = objective.budget * self.limits.min_effect;
+        let (n_before, bad_before) = self.looked_at;
+        if bad == bad_before && n < n_before.saturating_add(n_before / 100).saturating_add(1) {
+            return;
+        }
+        self.looked_at = (n, bad);
+        let possible = (bad as f64) < worst * n as f64;
+        self.verified = possible && beta::upper(bad, n, 0.05) <= worst;
     }
 
     /// A slow answer is still an answer: leaving in a hurry would turn it into a failure. A request
     /// that hangs fails at its deadline.
-    fn failing(&self, now: Moment) -> f64 {
-        let failures = self.processes.iter().filter(|(about, _)| *about != About::Latency);
-        let rates = failures.map(|(_, process)| process.failing());
-        rates.fold(self.liveness.failing(now), f64::max)
+    fn failing(&self) -> f64 {
+        let failures = |about| matches!(about, About::Availability | About::Tools);
+        let tracks = self.tracks.iter().filter(|track| failures(track.about));
+        tracks.map(|track| track.process.failing()).fold(0.0, f64::max)
     }
 
-    fn tally(&self) -> String {
+    fn tally(&self, now: Moment) -> String {
         let Counts { server_fault, tool_fault, .. } = self.total;
         let judged = self.total.judged();
-        format!("{judged} requests judged, {server_fault} server faults, {tool_fault} tool faults")
+        match self.asked {
+            None => "no traffic yet: only probes speak".to_owned(),
+            Some(at) if QUIET <= now.since(at) => format!(
+                "{judged} requests judged, {server_fault} server faults, {tool_fault} tool faults; \
+                 no traffic for {} s",
+                now.since(at).as_secs()
+            ),
+            Some(_) => format!(
+                "{judged} requests judged, {server_fault} server faults, {tool_fault} tool faults"
+            ),
+        }
     }
 
     fn say(
@@ -239,9 +412,24 @@ impl Judge {
         onset: Moment,
         failing: f64,
     ) -> Verdict {
-        let loudest = self.processes.iter().max_by(|(_, a), (_, b)| a.e().total_cmp(&b.e()));
-        let rate = loudest.map_or(0.0, |(_, process)| process.rate(now));
+        let loudest = self.tracks.iter().max_by(|a, b| a.process.e().total_cmp(&b.process.e()));
+        let rate = loudest.map_or(0.0, |track| track.process.rate(now));
         Verdict { release: self.release, finding, because, onset, failing, rate }
+    }
+}
+
+impl Track {
+    /// A release is not blamed for what the one before did, too: where that broke the objective in
+    /// its last hour, the new one has to be clearly worse.
+    fn new(objective: &Objective, alpha: f64, limits: &Limits, history: &History) -> Self {
+        let Objective { about, budget, .. } = *objective;
+        let (n, bad) = about.read(&history.hour);
+        let usual = limits.min_effect * beta::upper(bad, n, 0.05);
+        let broken = budget < beta::lower(bad, n, 0.05) && budget < usual;
+        let p0 = if broken { usual.min(LIFTED_MAX).max(budget) } else { budget };
+        let lifted = broken
+            .then(|| format!(" (the release before failed {bad} of {n} in its last hour, too)"));
+        Self { about, process: Process::new(p0, alpha, limits), tripped: None, lifted }
     }
 }
 
@@ -261,9 +449,10 @@ mod tests {
             burst: Duration::from_secs(5),
             bake: Duration::from_secs(1800),
             probes: 3,
+            baseline: Baseline::Probes,
         };
         let (new, warm) = (Number(2), Number(1));
-        let mut judge = Judge::new(new, Some(warm), limits, Moment(0));
+        let mut judge = Judge::new(new, Some(warm), limits, History::default(), Moment(0));
         let mut probe = |at, release, reply| {
             judge.hear(Moment(at), &Signal { release, seen: Seen::Probe(reply) });
             judge.verdict(Moment(at)).finding

@@ -5,25 +5,47 @@ use std::time::Duration;
 use crate::model::Moment;
 
 use super::evidence::Process;
-use super::{BLOCK, Limits, Objective};
+use super::{BLOCK, BLOCK_MS, Limits, Objective};
 
 /// Bad requests in each block of the imagined trouble: plenty.
 const BAD: u64 = 100;
 /// Blocks that are imagined besides those of the burst.
 const BLOCKS_MAX: u32 = 10_000;
+/// No expectation is longer.
+const DAY: Duration = Duration::from_hours(24);
 
 /// How soon trouble at the smallest rate worth a rollback is found, with as many requests as one
 /// could wish for. None if it is never found inside the bake.
 pub fn soonest(limits: &Limits, objective: &Objective) -> Option<Duration> {
-    let weights: f64 = limits.objectives.iter().map(|objective| objective.weight).sum();
-    let alpha = limits.max_false_rollback * objective.weight / weights;
-    let mut process = Process::new(objective.budget, alpha, limits);
+    let mut process = process(limits, objective);
     let requests = BAD as f64 / (objective.budget * limits.min_effect).min(1.0);
     // Halfway to the next alternative, so that the mildest one surely has something to see.
     let bad = BAD + BAD / 4;
     let blocks = blocks(limits.bake).min(BLOCKS_MAX.saturating_add(blocks(limits.burst)));
     for block in 1..=blocks {
-        process.update(Moment(0), requests as u64, bad);
+        feed(&mut process, requests as u64, bad);
+        if process.tripped() {
+            return Some(BLOCK * block);
+        }
+    }
+    None
+}
+
+/// How long it takes until trouble is found that is there from the start and makes a share `bad`
+/// of the requests bad, at a steady `rate` of requests a second. None if it is too mild to be
+/// found, or takes more than a day.
+///
+/// The requests come evenly, and the bad ones among them too, through the process itself: so the
+/// caps for bursts count, which a bound from information theory does not know. Where requests are
+/// rare they cost as much again.
+pub fn expected(limits: &Limits, objective: &Objective, rate: f64, bad: f64) -> Option<Duration> {
+    let mut process = process(limits, objective);
+    let (mut asked, mut failed) = (0.0, 0.0);
+    for block in 1..=blocks(DAY) {
+        let n = (f64::from(block) * BLOCK.as_secs_f64() * rate - asked).floor().max(0.0);
+        let k = ((asked + n) * bad - failed).floor().max(0.0);
+        (asked, failed) = (asked + n, failed + k);
+        feed(&mut process, n as u64, k as u64);
         if process.tripped() {
             return Some(BLOCK * block);
         }
@@ -38,13 +60,23 @@ pub fn requests_to_verify(objective: &Objective, min_effect: f64) -> u64 {
     (0.05_f64.ln() / (-worst).ln_1p()).ceil() as u64
 }
 
+fn process(limits: &Limits, objective: &Objective) -> Process {
+    let weights: f64 = limits.objectives.iter().map(|objective| objective.weight).sum();
+    let alpha = limits.max_false_rollback * objective.weight / weights;
+    Process::new(objective.budget, alpha, limits)
+}
+
+fn feed(process: &mut Process, requests: u64, bad: u64) {
+    process.update(Moment(0), BLOCK_MS, requests, bad);
+}
+
 fn blocks(time: Duration) -> u32 {
     u32::try_from(time.as_millis() / BLOCK.as_millis()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{About, beta};
+    use super::super::{About, Baseline, beta};
     use super::*;
 
     fn limits(max_false_rollback: f64) -> Limits {
@@ -55,6 +87,7 @@ mod tests {
             burst: Duration::from_secs(5),
             bake: Duration::from_mins(30),
             probes: 3,
+            baseline: Baseline::Probes,
         }
     }
 
@@ -69,6 +102,30 @@ mod tests {
     fn more_certainty_than_evidence_can_give_is_never_reached() {
         let limits = limits(1e-13);
         assert_eq!(soonest(&limits, &limits.objectives[0]), None);
+    }
+
+    #[test]
+    fn what_is_expected_is_what_simulation_found() {
+        let limits = limits(0.001);
+        let objective = &limits.objectives[0];
+        // Medians of a simulation with blocks of a second, from the switch to the verdict.
+        for (rate, bad, median) in [(1.0, 0.05, 174.0), (1.0, 0.2, 37.0), (10.0, 0.05, 22.0)] {
+            let expected = expected(&limits, objective, rate, bad).unwrap().as_secs_f64();
+            assert!((0.6..1.6).contains(&(expected / median)), "{rate} {bad}: {expected}");
+        }
+        let rare = expected(&limits, objective, 0.05, 0.05).unwrap();
+        assert!((30..=60).contains(&(rare.as_secs() / 60)), "{rare:?} at three a minute");
+    }
+
+    #[test]
+    fn what_is_too_mild_or_never_asked_is_never_found() {
+        let limits = limits(0.001);
+        let objective = &limits.objectives[0];
+        assert_eq!(expected(&limits, objective, 100.0, 0.005), None);
+        assert_eq!(expected(&limits, objective, 0.0, 0.5), None);
+        assert_eq!(expected(&limits, objective, f64::NAN, f64::NAN), None);
+        let busy = expected(&limits, objective, 1e9, 0.1).unwrap();
+        assert!((5..=7).contains(&busy.as_secs()), "{busy:?}: the burst and its margin");
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub struct Contract {
     /// Names of its tools.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tools: BTreeSet<String>,
+    /// Those of its tools that it annotates as read-only: they may be called once more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub safe_tools: BTreeSet<String>,
 }
 
 impl Era {

@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fact, Moment, Release};
+use super::{Fact, Moment, Number, Release};
 
 /// Numbers the effects of one service. A late answer to an old decision is told apart by it, and
 /// whoever acts refuses any ticket older than the newest it has seen.
@@ -55,4 +55,30 @@ impl fmt::Display for Effect {
             Self::Page(_) => f.write_str("page"),
         }
     }
+}
+
+/// Which releases have to be looked at while a service stands where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// None: nothing is on trial.
+    Nothing,
+    /// The same as before: a rollback waits for its target.
+    AsBefore,
+    /// The active release is on trial.
+    Trial {
+        /// It is on trial.
+        active: Number,
+        /// It could take the traffic back.
+        warm: Option<Number>,
+    },
+    /// The traffic goes back; the trial of the release that is left goes on.
+    Return {
+        /// It takes over.
+        to: Number,
+    },
+    /// The release that took over has to keep the promise.
+    Recovery {
+        /// It has the traffic.
+        active: Number,
+    },
 }

@@ -150,6 +150,8 @@ pub enum Guard {
     Limit,
     /// Both releases fail.
     SharedOutage,
+    /// There is nothing to compare the release with.
+    NoBaseline,
     /// There is no previous release.
     NoWarm,
 }
@@ -232,6 +234,7 @@ impl fmt::Display for Guard {
             Self::Freeze => "freeze",
             Self::Limit => "rollback limit",
             Self::SharedOutage => "shared outage",
+            Self::NoBaseline => "no baseline",
             Self::NoWarm => "no previous release",
         })
     }

@@ -14,7 +14,7 @@ mod signal;
 mod verdict;
 
 pub use contract::{Contract, Era};
-pub use decision::{Decision, Effect, Ticket};
+pub use decision::{Decision, Effect, Look, Ticket};
 pub use event::{Command, Deploy, Event, Load, Order, Readiness, Refusal, Toll};
 pub use fact::{Actor, Base, Entry, Fact, Guard, Hold};
 pub use moment::Moment;

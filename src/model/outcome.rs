@@ -43,7 +43,7 @@ pub struct Counts {
     /// Of the judged requests, those that are safe to repeat.
     #[serde(default)]
     pub safe: u64,
-    /// Of those, the ones that were server faults.
+    /// Of those, the ones that were server faults or tool faults.
     #[serde(default)]
     pub safe_bad: u64,
     /// Streams that only listen (GET, `subscriptions/listen`) and ended, whoever ended them.

@@ -38,7 +38,7 @@ pub struct History {
     pub hour: Counts,
     /// Its worst five minutes of that hour: requests, and server faults among them.
     pub worst: (u64, u64),
-    /// Its last hour by method and tool.
+    /// Everything since it was added, by method and tool.
     pub calls: Vec<(Call, Counts)>,
 }
 

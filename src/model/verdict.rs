@@ -33,6 +33,9 @@ pub enum Finding {
     Breach(Severity),
     /// The release fails, and the warm one fails too: not the deploy's fault.
     SharedOutage,
+    /// The release breaks its promise, but there is nothing to compare it with, and the operator
+    /// wants it compared.
+    Unattributed,
 }
 
 /// How bad a breach is, mildest first.
@@ -99,6 +102,7 @@ impl fmt::Display for Finding {
             Self::Healthy => f.write_str("healthy"),
             Self::Breach(severity) => severity.fmt(f),
             Self::SharedOutage => f.write_str("shared outage"),
+            Self::Unattributed => f.write_str("unattributed"),
         }
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Download {
     status: StatusCode,
     exchange: Exchange,
     since_cut: usize,
+    /// The release broke a stream off that only listens.
+    broken: bool,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     rewriter: Option<Rewriter>,
     front: Option<Arc<Front>>,
@@ -93,6 +95,7 @@ impl Download {
             status,
             exchange,
             since_cut,
+            broken: false,
             cut,
             rewriter,
             front,
@@ -180,6 +183,12 @@ impl Download {
             _ => (),
         }
         let unanswered = !self.exchange.open_ids().is_empty();
+        self.broken = match self.exchange.kind() {
+            // Its end is its result.
+            Kind::Listen => unanswered,
+            Kind::Stream => error.is_some(),
+            Kind::Call | Kind::Plain | Kind::Adrift => false,
+        };
         match &self.reader {
             // A stream of 2025-11-25 may end early: the client takes it up again by its event id.
             // One that breaks off has lost its release, and whatever it remembered.
@@ -201,6 +210,19 @@ impl Download {
         match (error, &self.reader) {
             (Some(error), Reader::Json(_) | Reader::Nothing) => Err(io::Error::other(error)),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let listens = match self.exchange.kind() {
+            Kind::Listen => true,
+            Kind::Stream => matches!(self.reader, Reader::Events(_)),
+            Kind::Call | Kind::Plain | Kind::Adrift => false,
+        };
+        if listens && self.status.is_success() {
+            self.exchange.upstream.tally.stream(self.broken);
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::model::Class;
 use super::classify;
 use super::message::{Message, same_id};
 use super::open::{Open, Task, safe};
+use super::repeat::Repeat;
 use super::session::{Session, Turn};
 use super::upload::{Asked, Flaw, Upload};
 use super::upstream::Upstream;
@@ -42,6 +43,8 @@ pub(super) struct Exchange {
     pub opening: Option<Bytes>,
     /// What the client still sends, as long as it saw nothing of an answer.
     pub upload: Option<Upload>,
+    /// The request as it can be repeated elsewhere, should it fail here.
+    pub repeat: Option<Box<Repeat>>,
     kind: Kind,
     asked: Asked,
     seen: usize,
@@ -102,6 +105,7 @@ impl Exchange {
             opening: None,
             questions: Vec::new(),
             upload: None,
+            repeat: None,
             kind,
             asked,
             seen: 0,
@@ -177,8 +181,10 @@ impl Exchange {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut methods =
             asked.messages.iter().filter_map(|it| it.method.as_deref().map(|m| (m, it)));
-        methods.all(|(method, it)| safe(method, it.name.as_deref().unwrap_or_default()))
-            && asked.messages.iter().any(|it| it.id.is_some())
+        methods.all(|(method, it)| {
+            let name = it.name.as_deref().unwrap_or_default();
+            safe(method) || self.upstream.safe.covers(method, name)
+        }) && asked.messages.iter().any(|it| it.id.is_some())
     }
 
     /// Another release is asked in its place.
@@ -268,12 +274,17 @@ impl Exchange {
             }
             if self.deadline <= elapsed {
                 self.overdue = true;
+                let mut failed = false;
                 for open in &self.open {
                     let back = self.taken_back(open);
+                    failed |= !back;
                     let class = if back { Class::Neutral } else { Class::ServerFault };
                     self.upstream.tally.count(Some(&open.call), class);
                 }
                 self.alarm = None;
+                if failed {
+                    self.keep(Class::ServerFault);
+                }
                 // Some servers never answer, nor end the stream of, what was taken back.
                 let taken_back = |open| self.taken_back(open);
                 self.idle = !self.open.is_empty() && self.open.iter().all(taken_back);
@@ -301,11 +312,20 @@ impl Exchange {
         at.saturating_duration_since(self.started) >= self.deadline.mul_f64(GAVE_UP)
     }
 
-    fn settle(&self, open: &Open, class: Class) {
+    /// Keeps a request that failed, so that another release can be asked the same.
+    fn keep(&mut self, class: Class) {
+        let failed = matches!(class, Class::ServerFault | Class::ToolFault);
+        if let Some(repeat) = self.repeat.take().filter(|_| failed) {
+            self.upstream.repeats.failed(*repeat, Instant::now());
+        }
+    }
+
+    fn settle(&mut self, open: &Open, class: Class) {
         let failed = class == Class::ServerFault;
         let class = if failed && self.taken_back(open) { Class::Neutral } else { class };
         if !self.overdue {
             self.upstream.tally.count(Some(&open.call), class);
+            self.keep(class);
         }
         let timed = matches!(class, Class::Ok | Class::ToolFault | Class::ServerFault);
         if let Some(slow) = self.slow.filter(|_| timed && !self.late && self.kind == Kind::Call) {

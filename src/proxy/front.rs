@@ -20,6 +20,7 @@ use super::held::{Held, Retry};
 use super::listening::Listening;
 use super::notice::Cause;
 use super::passage::Routed;
+use super::repeat::Repeat;
 use super::reply::{Later, Left, fail, pass, passing, until_left};
 use super::routes::Routes;
 use super::session::{Fate, Sessions, What};
@@ -144,6 +145,7 @@ impl Front {
             listening: Listening::new(self, peer, &head, &upload, &exchange),
         };
         self.address(&mut head, &routed, peer);
+        exchange.repeat = Repeat::of(&routed.upstream, &head, &upload);
         exchange.upload = Some(upload.clone());
         let sending = routed.upstream.client.request(Request::from_parts(head, upload));
         match until_left(&mut exchange, sending).await {

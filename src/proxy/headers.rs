@@ -11,6 +11,8 @@ pub(super) const PROTOCOL: HeaderName = HeaderName::from_static("mcp-protocol-ve
 
 /// The header with which a client takes up a stream again.
 pub(super) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+/// The mark of a request that the proxy repeats to compare releases; nobody waits for its answer.
+pub(super) const SHADOW: HeaderName = HeaderName::from_static("rollbackd-shadow");
 
 /// Meant for one connection only (RFC 9110, 7.6.1, and what was seen in use).
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -49,6 +51,8 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 pub(super) fn forward(headers: &mut HeaderMap, peer: IpAddr, host: Option<HeaderValue>) {
     // The proxy itself answers 100: it reads the body as soon as the release wants it.
     headers.remove(header::EXPECT);
+    // Ours alone: a release may treat what bears it in another way.
+    headers.remove(SHADOW);
     if let Some(host) = host {
         headers.insert(HeaderName::from_static("x-forwarded-host"), host);
     }

@@ -3,7 +3,8 @@
 //! A request passes [`gate`] (who may ask), finds its release in [`passage`] (a legacy session's
 //! own, or the active one; [`mover`] opens the session anew where its own is left), is read by [`scan`] and [`sse`] as it passes, and leaves one outcome per
 //! JSON-RPC request in its release's [`tally`]. When a release has to be left, [`download`] and
-//! [`answer`] end what is open in a way that clients understand.
+//! [`answer`] end what is open in a way that clients understand. What failed on a release on trial
+//! is kept by [`repeat`], and asked once more of the warm one by [`shadow`], for nobody but the judge.
 
 mod answer;
 mod blocks;
@@ -21,11 +22,13 @@ mod mover;
 mod notice;
 mod open;
 mod passage;
+mod repeat;
 mod reply;
 mod rewrite;
 mod routes;
 mod scan;
 mod session;
+mod shadow;
 mod sse;
 mod tally;
 mod upload;
@@ -46,6 +49,7 @@ use crate::config::{Address, Service, SessionState};
 use crate::model::{Call, Counts, Load, Moment, Number, Toll};
 
 use front::Front;
+use repeat::Safe;
 use routes::Routes;
 use session::Sessions;
 use upstream::Upstream;
@@ -65,6 +69,7 @@ const LIFE_UNKNOWN: f64 = 60.0;
 pub struct Proxy {
     front: Arc<Front>,
     stop: CancellationToken,
+    safe: Arc<Safe>,
     local: std::net::SocketAddr,
 }
 
@@ -104,7 +109,9 @@ impl Proxy {
         let local = listener.local_addr()?;
         let connections = service.limits.connections;
         tokio::spawn(listener::accept(listener, Arc::clone(&front), connections, stop.clone()));
-        Ok(Self { front, stop, local })
+        let safe = Arc::new(Safe::default());
+        safe.name(service.limits.repeatable_tools.clone());
+        Ok(Self { front, stop, safe, local })
     }
 
     /// Where it listens.
@@ -115,13 +122,15 @@ impl Proxy {
     /// Takes new settings, but for the address and the number of connections and sessions.
     pub fn configure(&self, service: &Service) {
         self.front.service.store(Arc::new(service.clone()));
+        self.safe.name(service.limits.repeatable_tools.clone());
+        self.learned();
     }
 
     /// Makes a release reachable, without giving it anything; also one that was left before.
     pub fn add(&self, number: Number, address: &Address) {
         let reachable = self.front.routes.load().find(number).is_some();
         if !reachable {
-            let upstream = Arc::new(Upstream::new(number, address.clone()));
+            let upstream = Arc::new(Upstream::new(number, address.clone(), Arc::clone(&self.safe)));
             self.front.routes.rcu(|routes| routes.with(Arc::clone(&upstream)));
         }
     }

@@ -29,8 +29,8 @@ pub(super) enum Task {
     Ends(Box<str>),
 }
 
-/// Whether a request changes nothing, however often it is asked. Of tools nothing is known here.
-pub(super) fn safe(method: &str, _tool: &str) -> bool {
+/// Whether a request changes nothing, however often it is asked; of tools nothing is known here.
+pub(super) fn safe(method: &str) -> bool {
     match method {
         "ping"
         | "initialize"

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::model::{Call, Class, Counts};
+
+use super::repeat::Safe;
 
 /// Methods and tools that are counted apart; the rest share one line.
 const CALLS_MAX: usize = 512;
@@ -15,6 +17,7 @@ const OTHER: &str = "other";
 pub(super) struct Tally {
     all: Cells,
     calls: papaya::HashMap<Call, Arc<Cells>>,
+    safe: Arc<Safe>,
 }
 
 /// One set of counters that only grow.
@@ -27,9 +30,20 @@ pub(super) struct Cells {
     neutral: AtomicU64,
     slow: AtomicU64,
     timed: AtomicU64,
+    safe: AtomicU64,
+    safe_bad: AtomicU64,
+    streams: AtomicU64,
+    broken: AtomicU64,
+    /// Whether requests of this call are safe to repeat, as far as is known now.
+    repeatable: AtomicBool,
 }
 
 impl Tally {
+    /// No request yet; `safe` tells which ones are safe to repeat.
+    pub(super) fn new(safe: Arc<Safe>) -> Self {
+        Self { safe, ..Self::default() }
+    }
+
     /// The counters of a call. Resources are counted together: their names have no end.
     pub(super) fn call(&self, method: &str, name: &str) -> Arc<Cells> {
         let name = if method.starts_with("resources/") { "" } else { name };
@@ -38,14 +52,34 @@ impl Tally {
         if let Some(cells) = calls.get(&key) {
             return Arc::clone(cells);
         }
-        let key = if calls.len() < CALLS_MAX { key } else { (OTHER.into(), "".into()) };
-        Arc::clone(calls.get_or_insert_with(key, Arc::default))
+        if calls.len() >= CALLS_MAX {
+            return Arc::clone(calls.get_or_insert_with((OTHER.into(), "".into()), Arc::default));
+        }
+        let cells = calls.get_or_insert_with(key, Arc::default);
+        // After it can be found by whoever learns of safe tools at this moment.
+        cells.repeatable.store(self.safe.covers(method, name), Ordering::Relaxed);
+        Arc::clone(cells)
+    }
+
+    /// Decides again which calls are safe to repeat.
+    pub(super) fn learn(&self) {
+        for ((method, name), cells) in &self.calls.pin() {
+            cells.repeatable.store(self.safe.covers(method, name), Ordering::Relaxed);
+        }
     }
 
     /// Counts a request that ended.
     pub(super) fn count(&self, call: Option<&Cells>, class: Class) {
+        let safe = call.is_some_and(|call| call.repeatable.load(Ordering::Relaxed))
+            && matches!(class, Class::Ok | Class::ServerFault | Class::ToolFault);
         for cells in [Some(&self.all), call].into_iter().flatten() {
             cells.of(class).fetch_add(1, Ordering::Relaxed);
+            if safe {
+                cells.safe.fetch_add(1, Ordering::Relaxed);
+            }
+            if safe && class != Class::Ok {
+                cells.safe_bad.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -55,6 +89,12 @@ impl Tally {
             cells.timed.fetch_add(1, Ordering::Relaxed);
             cells.slow.fetch_add(u64::from(slow), Ordering::Relaxed);
         }
+    }
+
+    /// Counts a stream that only listened and ended, whether it was broken off or not.
+    pub(super) fn stream(&self, broken: bool) {
+        self.all.streams.fetch_add(1, Ordering::Relaxed);
+        self.all.broken.fetch_add(u64::from(broken), Ordering::Relaxed);
     }
 
     /// Everything so far.
@@ -90,7 +130,10 @@ impl Cells {
             neutral: read(&self.neutral),
             slow: read(&self.slow),
             timed: read(&self.timed),
-            ..Counts::default()
+            safe: read(&self.safe),
+            safe_bad: read(&self.safe_bad),
+            streams: read(&self.streams),
+            broken: read(&self.broken),
         }
     }
 }

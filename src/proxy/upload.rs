@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::message::Message;
+use super::repeat::Safe;
 use super::scan::Scan;
 
 /// A body up to this size is read before it is sent.
@@ -144,6 +145,19 @@ impl Upload {
             passing.ready.push_back(ahead);
         }
         Ok(Self { whole, ..Self::new(passing) })
+    }
+
+    /// A body that is known whole, and that nobody reads on the way.
+    pub(super) fn ready(body: Bytes) -> Self {
+        Self::new(Passing { ready: [body].into(), ..Passing::default() })
+    }
+
+    /// Whether it holds one request, and one that is safe to repeat.
+    pub(super) fn asks_one(&self, safe: &Safe) -> bool {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let [message] = asked.messages.as_slice() else { return false };
+        let (Some(_), Some(method)) = (&message.id, &message.method) else { return false };
+        !asked.batch && safe.covers(method, message.name.as_deref().unwrap_or_default())
     }
 
     /// What the body was found to hold so far; it grows while a large body passes.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Address;
 use crate::model::{Number, Toll};
 
+use super::repeat::{Repeats, Safe};
 use super::tally::Tally;
 use super::upload::Upload;
 
@@ -50,6 +52,10 @@ pub(super) struct Upstream {
     pub streams: AtomicU64,
     /// Open `subscriptions/listen` streams, which count as sessions.
     pub listens: AtomicU64,
+    /// What is safe to repeat.
+    pub safe: Arc<Safe>,
+    /// What is kept of it for repeats, and what became of repeats sent here.
+    pub repeats: Repeats,
     answered: AtomicU64,
     closed: AtomicU64,
     replayed: AtomicU64,
@@ -60,7 +66,7 @@ pub(super) struct Upstream {
 
 impl Upstream {
     /// Reaches a release at its slot's address. No connection is made yet.
-    pub(super) fn new(number: Number, address: Address) -> Self {
+    pub(super) fn new(number: Number, address: Address, safe: Arc<Safe>) -> Self {
         let authority = match &address {
             Address::Tcp(address) => address.to_string(),
             Address::Unix(_) => "localhost".to_owned(),
@@ -74,7 +80,7 @@ impl Upstream {
             .build(Connector { address });
         Self {
             number,
-            tally: Tally::default(),
+            tally: Tally::new(Arc::clone(&safe)),
             client,
             authority,
             left: CancellationToken::new(),
@@ -82,6 +88,8 @@ impl Upstream {
             in_flight: AtomicU64::new(0),
             streams: AtomicU64::new(0),
             listens: AtomicU64::new(0),
+            safe,
+            repeats: Repeats::default(),
             answered: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             replayed: AtomicU64::new(0),

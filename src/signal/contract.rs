@@ -80,8 +80,7 @@ impl Mcp {
         for _ in 0..PAGES_MAX {
             let page = self.page(through, params).await.ok()?;
             let tools = page.get("tools").and_then(Value::as_array)?;
-            let names = tools.iter().filter_map(|tool| tool.get("name").and_then(Value::as_str));
-            contract.tools.extend(names.map(str::to_owned));
+            tools.iter().for_each(|tool| contract.see_tool(tool));
             match page.get("nextCursor").and_then(Value::as_str) {
                 Some(cursor) => params = json!({"cursor": cursor}),
                 None => return Some(()),
@@ -111,6 +110,18 @@ impl Contract {
         }
         if let Some(capabilities) = answer.get("capabilities") {
             flatten("", capabilities, &mut self.capabilities);
+        }
+    }
+
+    /// Takes a tool. One that is listed twice is safe only if both say so.
+    fn see_tool(&mut self, tool: &Value) {
+        let Some(name) = tool.get("name").and_then(Value::as_str) else { return };
+        let known = !self.tools.insert(name.to_owned());
+        let safe = tool.pointer("/annotations/readOnlyHint") == Some(&Value::Bool(true));
+        if !safe {
+            self.safe_tools.remove(name);
+        } else if !known {
+            self.safe_tools.insert(name.to_owned());
         }
     }
 }

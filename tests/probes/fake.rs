@@ -190,6 +190,7 @@ pub(crate) fn legacy(
 pub(crate) fn tools(asked: &Asked) -> Said {
     let page = asked.body["params"]["cursor"].as_str().unwrap_or("1");
     let mut result = json!({"tools": [{"name": format!("tool{page}")}]});
+    result["tools"][0]["annotations"]["readOnlyHint"] = json!(page != "2");
     if page != "3" {
         result["nextCursor"] = json!(if page == "1" { "2" } else { "3" });
     }

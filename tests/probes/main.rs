@@ -111,6 +111,7 @@ async fn a_modern_server_is_asked_in_its_words() {
     assert_eq!(Vec::from_iter(contract.protocols), ["2026-07-28"]);
     assert_eq!(Vec::from_iter(contract.capabilities), ["tools"]);
     assert_eq!(Vec::from_iter(contract.tools), ["tool1", "tool2", "tool3"]);
+    assert_eq!(Vec::from_iter(contract.safe_tools), ["tool1", "tool3"]);
 }
 
 #[tokio::test]
@@ -198,6 +199,7 @@ async fn the_contract_of_a_legacy_server() {
     let capabilities = Vec::from_iter(contract.capabilities);
     assert_eq!(capabilities, ["resources", "tools", "tools.listChanged"]);
     assert_eq!(Vec::from_iter(contract.tools), ["tool1", "tool2", "tool3"]);
+    assert_eq!(Vec::from_iter(contract.safe_tools), ["tool1", "tool3"]);
     assert_eq!(fake.deleted(), 2);
 }
 

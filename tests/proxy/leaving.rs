@@ -105,7 +105,7 @@ async fn a_listen_stream_ends_gracefully_and_counts_as_a_session() {
     assert_eq!(result["id"], "l-1");
     assert_eq!(result["result"]["resultType"], "complete");
     assert_eq!(result["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "l-1");
-    counted(&proxy, A, Counts { neutral: 1, ..Counts::default() }).await;
+    counted(&proxy, A, Counts { neutral: 1, streams: 1, ..Counts::default() }).await;
 }
 
 #[tokio::test]

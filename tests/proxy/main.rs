@@ -14,6 +14,7 @@ mod passing;
 mod refusing;
 mod remembering;
 mod sessions;
+mod shadow;
 mod streams;
 mod switching;
 mod upstream;

@@ -305,6 +305,24 @@ async fn an_answer_that_was_asked_again_comes_as_if_nothing_had_happened() {
 }
 
 #[tokio::test]
+async fn a_tool_that_is_known_to_change_nothing_is_asked_again_too() {
+    let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
+    let proxy = crate::with(a.address, |service| {
+        service.limits.repeatable_tools = ["stream".to_owned()].into();
+    });
+    proxy.add(B, &Address::Tcp(b.address));
+    let mine = begin(&proxy).await;
+    let body = call("7", "stream", r#"{"ms":500}"#);
+    let mut wire = open(proxy.local_addr(), &body, &mine).await;
+    eventually("open", || proxy.load(A, Moment(0)).in_flight == 1, String::new).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    proxy.route(B);
+    assert_eq!(proxy.cut(A).await.replayed, 1);
+    let told = messages(&wire.reply().await.text());
+    assert_eq!(told.last().unwrap()["result"]["release"], "b");
+}
+
+#[tokio::test]
 async fn a_session_without_a_server_side_id_moves_both_ways() {
     let (a, b, proxy, mine) = with_session().await;
     b.behave(|it| it.stateless = true);

@@ -153,3 +153,34 @@ async fn a_call_that_waits_on_a_get_is_answered_when_the_release_is_left() {
     // Its opening could not be read, so it could not be moved.
     assert_eq!(told[3]["params"]["reason"], "opening unknown");
 }
+
+#[tokio::test]
+async fn streams_that_only_listen_are_counted_and_so_are_those_that_break() {
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    let get = "GET /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned();
+    let listen = r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{}}"#;
+    let listen = crate::client::request(listen, "");
+    for (asked, said, broken) in [
+        (&get, format!("{head}{}0\r\n\r\n", chunk(": hi\n\n")), 0),
+        (&get, format!("{head}{}", chunk(": hi\n\n")), 1),
+        (&listen, format!("{head}{}0\r\n\r\n", chunk(RESULT)), 0),
+        (&listen, format!("{head}{}0\r\n\r\n", chunk(": hi\n\n")), 1),
+        (&listen, format!("{head}{}", chunk(": hi\n\n")), 1),
+    ] {
+        let proxy = before(says(said).await);
+        say(proxy.local_addr(), asked).await;
+        counted(&proxy, A, Counts { ok: 1, streams: 1, broken, ..Counts::default() }).await;
+    }
+    // The client leaves; and a release without such a stream has none that could end.
+    let proxy = before(crate::upstream::Mcp::start("a").await.address);
+    let mut wire = Wire::to(proxy.local_addr()).await;
+    wire.send(&get).await;
+    wire.head().await;
+    drop(wire);
+    counted(&proxy, A, Counts { ok: 1, streams: 1, ..Counts::default() }).await;
+    let proxy = before(says("HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n").await);
+    say(proxy.local_addr(), &get).await;
+    counted(&proxy, A, Counts { neutral: 1, ..Counts::default() }).await;
+}

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use rollbackd::decide::{Phase, Watch};
-use rollbackd::judge::recovery::Recovery;
-use rollbackd::judge::{About, BLOCK, BLOCK_MS, Judge, Limits, Objective};
+use rollbackd::judge::trial::Trial;
+use rollbackd::judge::{About, BLOCK, BLOCK_MS, Baseline, Judge, Limits, Objective};
 use rollbackd::model::{
-    Actor, Command, Contract, Counts, Decision, Deploy, Effect, Entry, Event, Fact, Load, Moment,
-    Number, Order, Readiness, Release, Reply, Seen, Signal, Ticket, Toll,
+    Actor, Command, Contract, Counts, Decision, Deploy, Effect, Entry, Event, Fact, History, Load,
+    Moment, Number, Order, Readiness, Release, Reply, Seen, Signal, Ticket, Toll,
 };
 
 use crate::world::{World, policy, secs};
@@ -23,8 +23,7 @@ const BLOCKS_PROBE: u64 = 4;
 pub struct Stage {
     pub timeline: String,
     world: World,
-    judge: Option<Judge>,
-    recovery: Option<Recovery>,
+    trial: Trial,
     conduct: BTreeMap<String, Conduct>,
     traffic: u64,
     sessions: u64,
@@ -83,8 +82,7 @@ impl Stage {
         let mut stage = Self {
             timeline: String::new(),
             world: World::new(policy()),
-            judge: None,
-            recovery: None,
+            trial: Trial::default(),
             conduct: BTreeMap::new(),
             traffic: 100,
             sessions: 20,
@@ -216,7 +214,7 @@ impl Stage {
         let now = self.world.now;
         let releases: Vec<Release> =
             self.world.watch.phase().needed().into_iter().cloned().collect();
-        let fast = self.judge.as_ref().is_some_and(|judge| judge.suspicious(now));
+        let fast = self.trial.judge().is_some_and(|judge| judge.suspicious(now));
         if fast || self.blocks.is_multiple_of(BLOCKS_PROBE) {
             for Release { version, number, .. } in &releases {
                 let reply = self.conduct(version).probe.clone();
@@ -231,10 +229,7 @@ impl Stage {
             self.weigh(&Signal { release: *number, seen: Seen::Block(BLOCK_MS, counts) });
         }
         self.judged();
-        let recovering = matches!(self.world.watch.phase(), Phase::Recovering { .. });
-        if let Some(recovery) = self.recovery.as_ref().filter(|_| recovering)
-            && let (number, Some(because)) = (recovery.release(), recovery.recovered(now))
-        {
+        if let Some((number, because)) = self.trial.recovered(now) {
             self.happen(&Event::Recovered(number, because));
         }
         self.happen(&Event::Due);
@@ -270,12 +265,11 @@ impl Stage {
 
     fn weigh(&mut self, signal: &Signal) {
         let now = self.world.now;
-        self.judge.iter_mut().for_each(|judge| judge.hear(now, signal));
-        self.recovery.iter_mut().for_each(|recovery| recovery.hear(now, signal));
+        self.trial.hear(now, signal);
     }
 
     fn judged(&mut self) {
-        let Some(judge) = &self.judge else { return };
+        let Some(judge) = self.trial.judge() else { return };
         let verdict = judge.verdict(self.world.now);
         let (rate, sessions) = (self.traffic as f64, self.sessions);
         let in_flight = self.traffic / 10;
@@ -302,34 +296,17 @@ impl Stage {
         world.watch = Watch::restore(world.policy.clone(), &entries, world.now);
         let needed: Vec<Number> = world.watch.phase().needed().iter().map(|it| it.number).collect();
         world.outside.tidy(&needed);
-        (self.judge, self.recovery) = (None, None);
+        self.trial = Trial::default();
         let decision = world.watch.restored(world.now, 0);
         let entry = world.commit(decision);
         self.followed(entry);
     }
 
     fn open_trials(&mut self) {
-        let now = self.world.now;
-        match self.world.watch.phase() {
-            Phase::Baking { active, warm, .. } => {
-                if self.judge.as_ref().is_none_or(|judge| judge.release() != active.number) {
-                    let warm = warm.as_ref().map(|warm| warm.number);
-                    self.judge = Some(Judge::new(active.number, warm, limits(), now));
-                }
-                self.recovery = None;
-            }
-            Phase::Emptying(back) => {
-                let to = back.to.number;
-                self.recovery.get_or_insert_with(|| Recovery::new(to, now));
-            }
-            Phase::Recovering { active, .. } => {
-                let active = active.number;
-                self.judge = None;
-                self.recovery.get_or_insert_with(|| Recovery::new(active, now));
-            }
-            Phase::Confirming(_) | Phase::Reviving(_) | Phase::Returning(_) => (),
-            _ => (self.judge, self.recovery) = (None, None),
-        }
+        let (look, now) = (self.world.watch.phase().look(), self.world.now);
+        self.trial.follow(look, now, |active, warm| {
+            Judge::new(active, warm, limits(), History::default(), now)
+        });
     }
 }
 
@@ -346,5 +323,6 @@ fn limits() -> Limits {
         burst: secs(5),
         bake: policy().bake,
         probes: 3,
+        baseline: Baseline::Probes,
     }
 }

@@ -1,0 +1,156 @@
+//! What a release on trial and the warm one live through in a bake, in blocks of 250 ms.
+
+use super::dice::{Dice, Poisson};
+
+/// Blocks in a second, and in the bake of 30 minutes.
+pub const SECOND: usize = 4;
+/// The whole bake.
+pub const BAKE: usize = 1_800 * SECOND;
+/// What a healthy release fails.
+pub const HEALTHY: f64 = 0.001;
+/// What the objective of 99.5 % allows.
+pub const BUDGET: f64 = 0.005;
+/// Shadow calls in a block, while the judge is suspicious.
+pub const SHADOWS: u32 = 5;
+
+/// What happens in a bake.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scene {
+    /// The new release fails this share of requests from this second on.
+    Regression(f64, usize),
+    /// Both are healthy.
+    Healthy,
+    /// Both fail exactly as often as they may.
+    AtLimit,
+    /// Both are healthy but for three bursts each, independent: exponential with a mean of 2 s, at
+    /// 5 to 30 %.
+    Bursty,
+    /// The same, but no burst is longer than this many seconds.
+    ShortBursts(f64),
+    /// Each failed request is repeated 1 to 5 times at once, and fails again.
+    Retries,
+    /// The new release fails half of the requests of its first two seconds.
+    ColdStart,
+    /// Half as many failures again: 0.15 %, not 0.10 %.
+    Benign,
+    /// Both fail 30 % from a random moment on.
+    BothEqual,
+    /// From a random moment on the new release fails 45 %, the old one 30 %.
+    BothUneven,
+    /// A common rate that ramps from 0 to 60 % over the bake, in waves of a minute.
+    BothWave,
+}
+
+/// One block, of both releases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Block {
+    /// Requests on the new release, and bad ones among them.
+    pub n: u32,
+    pub bad: u32,
+    /// The same on the warm release, if it has traffic.
+    pub warm_n: u32,
+    pub warm_bad: u32,
+    /// Of [`SHADOWS`] shadow calls on the warm release, the bad ones.
+    pub shadow_bad: u32,
+    /// Nothing is answered at all.
+    pub dead: bool,
+}
+
+impl Scene {
+    /// One bake of it, so many blocks long, at so many requests a second on each release.
+    pub fn bake(self, rate: f64, seed: u64, blocks: usize) -> Vec<Block> {
+        let mut dice = Dice::new(seed);
+        let rates = self.rates(&mut dice, blocks);
+        let mean = rate / SECOND as f64;
+        let [mut good, mut bad, mut warm_good, mut warm_bad] =
+            std::array::from_fn(|_| Poisson::default());
+        rates
+            .into_iter()
+            .map(|(new, warm)| {
+                // A thinned Poisson count: n is Poisson, and bad is binomial among n.
+                let mut block = Block {
+                    bad: bad.draw(mean * new, &mut dice),
+                    warm_bad: warm_bad.draw(mean * warm, &mut dice),
+                    shadow_bad: dice.binomial(SHADOWS, warm),
+                    dead: new >= 1.0,
+                    ..Block::default()
+                };
+                if self == Self::Retries {
+                    block.bad = again(block.bad, &mut dice);
+                    block.warm_bad = again(block.warm_bad, &mut dice);
+                }
+                block.n = block.bad + good.draw(mean * (1.0 - new), &mut dice);
+                block.warm_n = block.warm_bad + warm_good.draw(mean * (1.0 - warm), &mut dice);
+                block
+            })
+            .collect()
+    }
+
+    /// The failure rates of the new release and of the warm one, block by block.
+    fn rates(self, dice: &mut Dice, blocks: usize) -> Vec<(f64, f64)> {
+        let mut rates = vec![(HEALTHY, HEALTHY); blocks];
+        let mut from = |block: usize, new: f64, warm: f64| {
+            rates.iter_mut().skip(block).for_each(|at| *at = (new, warm));
+        };
+        let someday = |dice: &mut Dice| (dice.between(0.0, 0.9) * blocks as f64) as usize;
+        match self {
+            Self::Healthy | Self::Retries => (),
+            Self::Regression(share, onset) => from(onset * SECOND, share, HEALTHY),
+            Self::AtLimit => from(0, BUDGET, BUDGET),
+            Self::Benign => from(0, 1.5 * HEALTHY, HEALTHY),
+            Self::BothEqual => from(someday(dice), 0.3, 0.3),
+            Self::BothUneven => from(someday(dice), 0.45, 0.3),
+            Self::ColdStart => {
+                from(0, 0.5, HEALTHY);
+                from(2 * SECOND, HEALTHY, HEALTHY);
+            }
+            Self::Bursty => bursts(&mut rates, dice, f64::INFINITY),
+            Self::ShortBursts(longest) => bursts(&mut rates, dice, longest),
+            Self::BothWave => {
+                let phase = dice.between(0.0, std::f64::consts::TAU);
+                for (block, at) in rates.iter_mut().enumerate() {
+                    let angle = phase + std::f64::consts::TAU * block as f64 / (60 * SECOND) as f64;
+                    let height = 0.6 * block as f64 / blocks as f64;
+                    let rate = HEALTHY.max(height * (0.6 + 0.4 * angle.sin()));
+                    *at = (rate, rate);
+                }
+            }
+        }
+        rates
+    }
+}
+
+fn bursts(rates: &mut [(f64, f64)], dice: &mut Dice, longest: f64) {
+    for _ in 0..3 {
+        burst(rates, dice, longest, |(new, _)| new);
+        burst(rates, dice, longest, |(_, warm)| warm);
+    }
+}
+
+/// A burst somewhere in the bake; a block that it covers in part gets a part.
+fn burst(
+    rates: &mut [(f64, f64)],
+    dice: &mut Dice,
+    longest: f64,
+    of: impl Fn(&mut (f64, f64)) -> &mut f64,
+) {
+    let begin = dice.between(0.0, rates.len() as f64);
+    let mut length = dice.wait(2.0);
+    while longest < length {
+        length = dice.wait(2.0);
+    }
+    let end = begin + length * SECOND as f64;
+    let height = dice.between(0.05, 0.3);
+    for (block, at) in rates.iter_mut().enumerate().skip(begin as usize) {
+        let block = block as f64;
+        if end <= block {
+            break;
+        }
+        let covered = end.min(block + 1.0) - begin.max(block);
+        *of(at) += covered * height;
+    }
+}
+
+fn again(bad: u32, dice: &mut Dice) -> u32 {
+    (0..bad).map(|_| 2 + dice.between(0.0, 5.0) as u32).sum()
+}

@@ -1,0 +1,91 @@
+//! Signals to replay, wherever they come from.
+
+use std::time::Duration;
+
+use crate::model::{Counts, Moment, Number, Seen, Signal};
+use crate::record::{Opening, Recorded};
+
+/// In tables there are two releases without numbers.
+const OLD: Number = Number(1);
+const NEW: Number = Number(2);
+
+/// What one trial heard.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// For people.
+    pub(super) name: String,
+    /// Whose trial it was, if that is known.
+    pub(super) service: Option<String>,
+    /// What the trial began with.
+    pub(super) opening: Opening,
+    data: Data,
+}
+
+#[derive(Debug)]
+enum Data {
+    Recorded(Recorded),
+    Rows(Vec<Row>),
+}
+
+/// What is known about one stretch of time; a side without a block is missing data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Row {
+    /// When it ended.
+    pub(super) end: Moment,
+    pub(super) new: Option<Block>,
+    pub(super) old: Option<Block>,
+}
+
+/// Requests of one release, and the bad ones among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Milliseconds.
+    pub(super) span: u32,
+    pub(super) total: u64,
+    pub(super) bad: u64,
+}
+
+impl Source {
+    /// A recording.
+    pub(super) fn recorded(name: String, recorded: Recorded) -> Self {
+        let opening = recorded.opening.clone();
+        Self { name, service: None, opening, data: Data::Recorded(recorded) }
+    }
+
+    /// Rows in the order of time, of a trial that opened at `opened`.
+    pub(super) fn rows(name: String, opened: Moment, rows: Vec<Row>) -> Self {
+        let warm = Some(OLD).filter(|_| rows.iter().any(|row| row.old.is_some()));
+        let opening = Opening { release: NEW, warm, opened, ..Opening::default() };
+        Self { name, service: None, opening, data: Data::Rows(rows) }
+    }
+
+    /// Every signal, in order.
+    pub(super) fn signals(&self) -> Box<dyn Iterator<Item = (Moment, Signal)> + '_> {
+        match &self.data {
+            Data::Recorded(recorded) => Box::new(recorded.signals()),
+            Data::Rows(rows) => Box::new(rows.iter().flat_map(|row| {
+                let sides = [(NEW, row.new), (OLD, row.old)];
+                let heard =
+                    |(release, block): (_, Option<Block>)| Some((row.end, block?.signal(release)));
+                sides.into_iter().filter_map(heard)
+            })),
+        }
+    }
+
+    /// From the opening to the last signal.
+    pub(super) fn length(&self) -> Duration {
+        let last = match &self.data {
+            Data::Recorded(recorded) => recorded.last(),
+            Data::Rows(rows) => rows.last().map_or(self.opening.opened, |row| row.end),
+        };
+        last.since(self.opening.opened)
+    }
+}
+
+impl Block {
+    fn signal(self, release: Number) -> Signal {
+        let Self { span, total, bad } = self;
+        let counts = Counts { ok: total - bad.min(total), server_fault: bad, ..Counts::default() };
+        Signal { release, seen: Seen::Block(span, counts) }
+    }
+}

@@ -1,0 +1,183 @@
+//! Data that others measured, through the judge. What came of it is in README.md, and `UPDATE=1`
+//! writes it there. `tests/data/README.md` says where the data is from.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rollbackd::judge::{About, Baseline, Judge, Limits, Objective};
+use rollbackd::model::{Counts, Finding, History, Moment, Number, Seen, Signal};
+use serde_json::Value;
+
+#[path = "backtest/fake.rs"]
+mod fake;
+
+/// Around the results in README.md.
+const BEGIN: &str = "<!-- results: tests/public_data.rs -->\n```text\n";
+const END: &str = "```\n<!-- end of results -->";
+const COUNTERS: &str = include_str!("data/nginx-org-counters.csv");
+const LATENCY: &str = include_str!("data/nab-ec2_request_latency_system_failure.csv");
+const WINDOWS: &str = include_str!("data/nab-windows.json");
+const SERIES: &str = "realKnownCause/ec2_request_latency_system_failure.csv";
+/// From one value to the next.
+const STEP: Duration = Duration::from_mins(5);
+const DAY: usize = 288;
+
+#[test]
+fn the_results_are_those_in_the_readme() {
+    let mut told = String::new();
+    for zone in ["trac.nginx.org", "hg.nginx.org"] {
+        split(zone, &mut told);
+    }
+    for headroom in [1.0, 1.1, 1.25] {
+        latency(headroom, &mut told);
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let (written, after) = rest.split_once(END).unwrap();
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{told}{END}{after}")).unwrap();
+    } else {
+        assert_eq!(written, told, "UPDATE=1 writes it into README.md");
+    }
+}
+
+/// The requests of a zone are dealt at random to two releases, and their counters are read from
+/// Prometheus: nothing may be found. Then a share of those of the new release is made bad.
+fn split(zone: &str, told: &mut String) {
+    let mut nulls = 0;
+    for seed in 0..20 {
+        let url = dealt(zone, seed);
+        let row = backtest(&url, None);
+        assert!(row["at_second"].is_null(), "{zone}, seed {seed}: {row}");
+        nulls += 1;
+        if seed > 0 {
+            continue;
+        }
+        for (what_if, must) in
+            [("errors=100%@600s", true), ("errors=50%@600s", true), ("errors=20%@600s", false)]
+        {
+            let row = backtest(&url, Some(what_if));
+            assert!(!must || row["found_after"].is_f64(), "{zone}, {what_if}: {row}");
+            let found = match row["found_after"].as_f64() {
+                Some(after) => format!("found {after:.0} s after it began"),
+                None => "not found within the bake".to_owned(),
+            };
+            writeln!(told, "{zone}: {what_if}: {found}").unwrap();
+        }
+    }
+    writeln!(told, "{zone}: dealt at random to two releases {nulls} times: no verdict").unwrap();
+}
+
+/// One value is one request in a block of five minutes, slow if it is above the threshold: the 99th
+/// percentile of the first three days, times some headroom. 99 % are to be faster.
+fn latency(headroom: f64, told: &mut String) {
+    let rows: Vec<(&str, f64)> = LATENCY
+        .lines()
+        .skip(1)
+        .map(|line| line.split_once(',').unwrap())
+        .map(|(time, value)| (time, value.parse().unwrap()))
+        .collect();
+    let mut first: Vec<f64> = rows.iter().take(3 * DAY).map(|(_, value)| *value).collect();
+    first.sort_by(f64::total_cmp);
+    let threshold = first[first.len() * 99 / 100] * headroom;
+    let windows: Value = serde_json::from_str(WINDOWS).unwrap();
+    let windows = windows[SERIES].as_array().unwrap();
+    let inside = |time: &str| {
+        windows
+            .iter()
+            .position(|it| it[0].as_str().unwrap() <= time && time <= it[1].as_str().unwrap())
+    };
+    let (mut judge, mut found) = (trial(0), Vec::new());
+    let slow = rows.iter().filter(|(_, value)| *value > threshold).count();
+    for (index, (time, value)) in rows.iter().enumerate() {
+        let end = Moment(0) + STEP * u32::try_from(index + 1).unwrap();
+        let counts =
+            Counts { ok: 1, timed: 1, slow: u64::from(*value > threshold), ..Counts::default() };
+        let span = u32::try_from(STEP.as_millis()).unwrap();
+        judge.hear(end, &Signal { release: Number(2), seen: Seen::Block(span, counts) });
+        if let Finding::Breach(_) = judge.verdict(end).finding {
+            found.push(match inside(time) {
+                Some(window) => format!("{} (window {})", time, window + 1),
+                None => format!("{time} (outside of every window)"),
+            });
+            // After a rollback another release would be on trial.
+            judge = trial(end.0);
+        }
+    }
+    let percent = 100.0 * slow as f64 / rows.len() as f64;
+    let times = format!("{headroom} x p99 = {threshold:.1}");
+    let many = rows.len();
+    writeln!(
+        told,
+        "latency, {times}: {slow} of {many} slow ({percent:.1} %), {} found",
+        found.len()
+    )
+    .unwrap();
+    found.iter().for_each(|found| writeln!(told, "  {found}").unwrap());
+}
+
+/// The one place where this test makes a judge.
+fn trial(opened: u64) -> Judge {
+    let objectives = vec![Objective { about: About::Latency, budget: 0.01, weight: 1.0 }];
+    let limits = Limits {
+        objectives,
+        max_false_rollback: 0.001,
+        min_effect: 2.0,
+        burst: Duration::from_secs(5),
+        bake: STEP * 4_032,
+        probes: 3,
+        baseline: Baseline::Probes,
+    };
+    Judge::new(Number(2), None, limits, History::default(), Moment(opened))
+}
+
+/// Two releases with the requests of a zone; returns the address of their Prometheus.
+fn dealt(zone: &str, seed: u64) -> String {
+    let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
+    let mut heads = move || {
+        // xorshift64: the same deal on every machine.
+        chance ^= chance << 13;
+        chance ^= chance >> 7;
+        chance ^= chance << 17;
+        chance >> 63 == 0
+    };
+    let samples = COUNTERS.lines().skip(1).map(|line| line.split(',').collect::<Vec<_>>());
+    let mut last: Option<(u64, u64)> = None;
+    let mut sums = [0_u64; 4];
+    let mut series: [Vec<(f64, String)>; 4] = Default::default();
+    for cells in samples.filter(|cells| cells[1] == "zone" && cells[2] == zone) {
+        let (total, bad): (u64, u64) = (cells[3].parse().unwrap(), cells[8].parse().unwrap());
+        let (before, bad_before) = last.replace((total, bad)).unwrap_or((total, bad));
+        for request in 0..total - before {
+            let side = if heads() { 0 } else { 2 };
+            sums[side] += 1;
+            sums[side + 1] += u64::from(request < bad - bad_before);
+        }
+        let at = cells[0].parse::<f64>().unwrap() / 1000.0;
+        for (series, sum) in series.iter_mut().zip(sums) {
+            series.push((at, sum.to_string()));
+        }
+    }
+    let names = ["new", "new_bad", "old", "old_bad"].map(str::to_owned);
+    format!("{}/prom", fake::serve(names.into_iter().zip(series).collect()))
+}
+
+fn backtest(url: &str, what_if: Option<&str>) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/backtest");
+    let told = Command::new(env!("CARGO_BIN_EXE_rollbackd"))
+        .args(["backtest", "--json", "--current", "hour.toml", "--prometheus", url, "--step", "5s"])
+        .args(["--total", "new", "--bad", "new_bad", "--old-total", "old", "--old-bad", "old_bad"])
+        .args(["--start", "1446249500", "--end", "1446252053"])
+        .args(what_if.into_iter().flat_map(|it| ["--what-if", it]))
+        .current_dir(folder)
+        .env_remove("ROLLBACKD_CONFIG")
+        .output()
+        .unwrap();
+    serde_json::from_slice(&told.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&told.stderr)))
+}
