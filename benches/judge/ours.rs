@@ -5,7 +5,7 @@ use std::time::Duration;
 use rollbackd::judge::{About, BLOCK_MS, Judge, Limits, Objective};
 use rollbackd::model::{Counts, Finding, History, Moment, Number, Reply, Seen, Signal};
 
-use super::stream::{BUDGET, Block, SECOND, SHADOWS};
+use super::stream::{BUDGET, Block, SECOND};
 
 const NEW: Number = Number(2);
 const WARM: Number = Number(1);
@@ -13,7 +13,7 @@ const WARM: Number = Number(1);
 /// What the judge hears of the release that could take over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Baseline {
-    /// It has as much traffic as the new one.
+    /// It has as much traffic as the new one, and answers shadow calls.
     Traffic,
     /// It has none, but answers shadow calls while the judge is suspicious.
     Shadow,
@@ -115,14 +115,14 @@ impl Ours {
         ask: impl Fn(&Judge, Moment, bool) -> bool,
     ) -> Option<usize> {
         let mut judge = self.judge();
-        let mut repeats = None;
+        let mut repeats = false;
         bake.iter().enumerate().position(|(index, block)| {
             let now = Moment((index as u64 + 1) * u64::from(BLOCK_MS));
-            let suspicious = repeats.is_some();
+            let suspicious = repeats;
             self.probe(&mut judge, now, index, block, suspicious);
             self.hear(&mut judge, now, block, repeats);
             let suspicious = judge.suspicious(now);
-            repeats = suspicious.then_some(SHADOWS);
+            repeats = suspicious;
             let dead = self.honest_probes && block.dead;
             ask(&judge, now, dead)
         })
@@ -145,16 +145,16 @@ impl Ours {
         }
     }
 
-    fn hear(self, judge: &mut Judge, now: Moment, block: &Block, repeats: Option<u32>) {
-        let shadow = self.baseline == Baseline::Shadow;
+    fn hear(self, judge: &mut Judge, now: Moment, block: &Block, repeats: bool) {
+        let shadow = matches!(self.baseline, Baseline::Shadow | Baseline::Traffic);
         let seen = Seen::Block(BLOCK_MS, counts(block.n, block.bad, shadow));
         judge.hear(now, &Signal { release: NEW, seen });
         if self.baseline == Baseline::Traffic {
             let seen = Seen::Block(BLOCK_MS, counts(block.warm_n, block.warm_bad, false));
             judge.hear(now, &Signal { release: WARM, seen });
         }
-        if let Some(repeats) = repeats.filter(|_| shadow) {
-            let seen = Seen::Shadow(u64::from(repeats), u64::from(block.shadow_bad));
+        if repeats && shadow {
+            let seen = Seen::Shadow(u64::from(block.shadow_n), u64::from(block.shadow_bad));
             judge.hear(now, &Signal { release: WARM, seen });
         }
     }

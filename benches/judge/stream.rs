@@ -10,8 +10,11 @@ pub const BAKE: usize = 1_800 * SECOND;
 pub const HEALTHY: f64 = 0.001;
 /// What the objective of 99.5 % allows.
 pub const BUDGET: f64 = 0.005;
-/// Shadow calls in a block, while the judge is suspicious.
-pub const SHADOWS: u32 = 5;
+/// Shadow calls in a block, while the judge is suspicious: as many as there are requests, but at
+/// least 20 and at most 100 a second.
+pub fn shadows(rate: f64) -> u32 {
+    (rate / SECOND as f64).clamp(5.0, 25.0) as u32
+}
 
 /// What happens in a bake.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,7 +53,8 @@ pub struct Block {
     /// The same on the warm release, if it has traffic.
     pub warm_n: u32,
     pub warm_bad: u32,
-    /// Of [`SHADOWS`] shadow calls on the warm release, the bad ones.
+    /// Shadow calls on the warm release, if any are sent, and the bad ones.
+    pub shadow_n: u32,
     pub shadow_bad: u32,
     /// Nothing is answered at all.
     pub dead: bool,
@@ -71,7 +75,8 @@ impl Scene {
                 let mut block = Block {
                     bad: bad.draw(mean * new, &mut dice),
                     warm_bad: warm_bad.draw(mean * warm, &mut dice),
-                    shadow_bad: dice.binomial(SHADOWS, warm),
+                    shadow_n: shadows(rate),
+                    shadow_bad: dice.binomial(shadows(rate), warm),
                     dead: new >= 1.0,
                     ..Block::default()
                 };

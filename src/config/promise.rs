@@ -126,7 +126,7 @@ pub(super) fn counted(written: &written::Promise, problems: &mut Problems) -> Co
 
 /// What may be asked of the warm release besides.
 pub(super) fn repeated(written: &written::Promise, problems: &mut Problems) -> Repeated {
-    let calls = bounded("shadow_calls", &written.shadow_calls, 20, 0..=1_000, problems);
+    let calls = bounded("shadow_calls", &written.shadow_calls, 100, 0..=1_000, problems);
     let Some(set) = &written.repeatable_tools else {
         return Repeated { calls: u32::try_from(calls).unwrap_or(0), tools: BTreeSet::new() };
     };
@@ -144,7 +144,7 @@ pub(super) fn repeated(written: &written::Promise, problems: &mut Problems) -> R
         && !set.get_ref().is_empty()
     {
         let what = "`repeatable_tools` has no effect: `shadow_calls` is 0, so nothing is repeated";
-        let help = "write shadow_calls = 20, or leave repeatable_tools out";
+        let help = "write shadow_calls = 100, or leave repeatable_tools out";
         let problem = Problem::warning(Code::Contradiction, set.span(), what).help(help);
         problems.push(problem.also(calls.span(), "off"));
     }

@@ -10,7 +10,11 @@ use crate::model::{Event, Moment, Number, Release, Seen, Signal};
 use crate::proxy::Proxy;
 use crate::signal::Prober;
 
+use super::gauge::Gauge;
 use super::keeper::Keeper;
+
+/// Repeats a second, however little is asked.
+const SHADOWS_MIN: u32 = 20;
 
 /// Repeats of one service.
 #[derive(Debug, Default)]
@@ -70,6 +74,9 @@ impl Keeper {
         };
         let suspicious = self.trials.judge().is_some_and(|judge| judge.suspicious(now));
         // What fails is kept before, or the first failures of a slow service would be lost.
+        // The warm release carried the whole traffic before; so much it bears again.
+        let asked = self.gauges.get(&active).map(Gauge::rate).unwrap_or_default();
+        let rate = rate.min(SHADOWS_MIN.max(asked as u32));
         let count = if suspicious { self.shadows.share(rate) } else { 0 };
         self.proxy.shadow(active, warm.number, count);
         let (ended, bad) = self.shadows.between(active, warm.number, &self.proxy);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::model::{Counts, History, Moment, Number, Reply, Seen, Signal};
 
 use super::contrast::{Contrast, Pair};
-use super::{About, Baseline};
+use super::{About, Baseline, Objective, beta};
 
 /// The e-value at which the deploy is to blame. It only guards against a shared outage that
 /// happens to fall into a bake: rare, so a chance of one in ten to miss it is enough.
@@ -20,6 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A source of a baseline that was silent for this long is none; shadow calls come at once.
 const TRAFFIC_LIVE: Duration = Duration::from_secs(30);
 const SHADOW_LIVE: Duration = Duration::from_secs(2);
+/// A thin one has to do after this.
+const PATIENCE_MAX: Duration = Duration::from_secs(60);
+/// Where the trouble is mild, an e-value of [`ENOUGH`] takes long. So many requests of the warm
+/// release are an answer, too, if they show no breach and a lower failure rate (90 % bound).
+const FAIR: u64 = 30;
 /// Fewer requests of the warm release than this measure nothing.
 const THIN: u64 = 10;
 /// What a warm release without a history is taken to fail: bad requests, and all.
@@ -35,9 +40,13 @@ pub struct Attribution {
     failed: Option<(Moment, Reply)>,
     dead: bool,
     traffic: Vec<(About, Contrast)>,
+    budgets: Vec<(About, f64)>,
+    gathering: bool,
     shadow: Contrast,
     /// What ended on trial in the block for which shadow calls may still be heard.
     block: (u32, u64, u64),
+    /// The weight of its own traffic beside that of shadow calls.
+    on_traffic: f64,
     heard_traffic: Option<Moment>,
     heard_shadow: Option<Moment>,
 }
@@ -60,11 +69,11 @@ impl Attribution {
     pub fn new(
         warm: Option<Number>,
         baseline: Baseline,
-        objectives: &[About],
+        objectives: &[Objective],
         rho: f64,
         history: &History,
     ) -> Self {
-        let traffic = objectives.iter().map(|about| {
+        let traffic = objectives.iter().map(|Objective { about, .. }| {
             let (n, bad) = about.read(&history.hour);
             let (n, bad) = (n as f64, bad as f64);
             let share = (HISTORY_MAX / n.max(1.0)).min(1.0);
@@ -77,8 +86,11 @@ impl Attribution {
             failed: None,
             dead: false,
             traffic: traffic.collect(),
+            budgets: objectives.iter().map(|it| (it.about, it.budget)).collect(),
+            gathering: false,
             shadow: Contrast::new(rho, 2.0 * ENOUGH, (0.1, 100.0)),
             block: (0, 0, 0),
+            on_traffic: 0.5,
             heard_traffic: None,
             heard_shadow: None,
         }
@@ -90,7 +102,13 @@ impl Attribution {
     }
 
     /// Gathers while the trial is suspicious.
-    pub fn gather(&mut self, suspicious: bool) {
+    pub fn gather(&mut self, now: Moment, suspicious: bool) {
+        if suspicious && !self.gathering {
+            // Looks at the past alone, so the average stays an e-process.
+            let live = self.heard_traffic.is_some_and(|at| now.since(at) <= TRAFFIC_LIVE);
+            self.on_traffic = if live { 0.5 } else { 0.1 };
+        }
+        self.gathering = suspicious;
         self.traffic.iter_mut().for_each(|(_, contrast)| contrast.gather(suspicious));
         self.shadow.gather(suspicious);
     }
@@ -141,11 +159,16 @@ impl Attribution {
     /// [`ENOUGH`].
     pub fn e(&self, about: About) -> f64 {
         let traffic = self.contrast(about).map_or(1.0, Contrast::e);
-        if about.shadowed() { (traffic + self.shadow.e()) / 2.0 } else { traffic }
+        if about.shadowed() {
+            self.on_traffic * traffic + (1.0 - self.on_traffic) * self.shadow.e()
+        } else {
+            traffic
+        }
     }
 
-    /// Who is to blame for a breach of this objective that was found at `since`.
-    pub fn ruling(&self, now: Moment, about: About, since: Moment) -> Ruling {
+    /// Who is to blame for a breach of this objective that was found at `since`; since its onset
+    /// requests were bad at this `rate`.
+    pub fn ruling(&self, now: Moment, about: About, since: Moment, rate: f64) -> Ruling {
         if self.warm.is_none() {
             return Ruling::Deploy("there is no release to compare it with".to_owned());
         }
@@ -155,15 +178,21 @@ impl Attribution {
         if ENOUGH <= e {
             return Ruling::Deploy(words);
         }
-        let waited = now.since(since);
         let (n, bad) = measured;
+        let waited = now.since(since);
         if n < THIN && bad == 0 {
-            if self.live(now, about, waited) && waited < PATIENCE {
-                return Ruling::Open(words);
-            }
-            return self.by_probes(now);
+            let wait = self.live(now, about, waited) && waited < PATIENCE;
+            return if wait { Ruling::Open(words) } else { self.by_probes(now) };
         }
-        if 0 < bad && PATIENCE <= waited { Ruling::Shared(words) } else { Ruling::Open(words) }
+        if beta::lower(bad, n, 0.05) <= self.budget(about) {
+            let better = FAIR <= n && beta::upper(bad, n, 0.1) <= rate;
+            if better && self.shared(now).is_none() {
+                return Ruling::Deploy(words);
+            }
+            let thin = bad == 0 && PATIENCE_MAX <= waited;
+            return if thin { self.by_probes(now) } else { Ruling::Open(words) };
+        }
+        if PATIENCE <= waited { Ruling::Shared(words) } else { Ruling::Open(words) }
     }
 
     fn by_probes(&self, now: Moment) -> Ruling {
@@ -205,6 +234,10 @@ impl Attribution {
             words += &format!("; {bad} of {n} shadow calls failed on the warm release, too");
         }
         words
+    }
+
+    fn budget(&self, about: About) -> f64 {
+        self.budgets.iter().find(|(it, _)| *it == about).map_or(0.0, |(_, budget)| *budget)
     }
 
     fn contrast(&self, about: About) -> Option<&Contrast> {

@@ -11,7 +11,7 @@
 //! Four changes keep that and make it fit for operation, because lowering a factor, or asking for
 //! more than the threshold, never breaks a bound from above. What a climb may gain is an allowance:
 //! a part of the way at once, so that rare requests count in full, and the rest spread over the
-//! burst and two seconds more; what good requests take away can be gained again. No verdict comes
+//! burst and two seconds more, with a limit for each block; what good requests take away can be gained again. No verdict comes
 //! before the climb has lasted for the burst. "Nearly everything fails" needs only three blocks,
 //! but at least eight bad requests. And a sum is bounded, so that old evidence is soon forgotten.
 //!
@@ -32,6 +32,9 @@ const CEILING: f64 = 1e12;
 const HARD: f64 = 0.99;
 const HARD_BLOCKS: u32 = 3;
 const HARD_BAD: f64 = 8.0;
+/// However many requests fail in it, a block makes no more of the way than one in so many, or than
+/// one bad request makes: those that fail together (retries, a connection that broke) are one event.
+const BLOCKS_MIN: f64 = 5.0;
 /// The allowance outlasts the burst by this many seconds.
 const MARGIN: f64 = 2.0;
 /// The part of a climb that may come at once.
@@ -80,7 +83,9 @@ struct Patience {
     full: f64,
     /// The part of the way that can be saved, and is there when a climb begins.
     saved: f64,
-    /// The part of the way that one bad request may make.
+    /// The part of the way that one block may make; one bad request always counts.
+    block_max: f64,
+    /// The part of the way that one bad request may make, where nearly everything fails.
     bad_max: f64,
 }
 
@@ -102,7 +107,8 @@ impl Process {
             blocks_min: u32::try_from(count((burst * second).ceil())).unwrap_or(u32::MAX),
             full: (burst + MARGIN) * second,
             saved: AT_ONCE,
-            bad_max: 1.0,
+            block_max: 1.0 / BLOCKS_MIN,
+            bad_max: 1.0 / HARD_BAD,
         };
         Self::with(p0, alpha, limits.min_effect, patience, blocks_max)
     }
@@ -117,7 +123,11 @@ impl Process {
                 weight,
                 bad: (q / p0).ln(),
                 good: ((1.0 - q) / (1.0 - p0)).ln(),
-                patience: if q == HARD { Patience::hard(patience) } else { patience },
+                patience: if q == HARD {
+                    patience.hard()
+                } else {
+                    Patience { bad_max: 1.0, ..patience }
+                },
                 way: 0.0,
                 allowance: 0.0,
                 sum: 0.0,
@@ -173,6 +183,12 @@ impl Process {
         self.since().onset
     }
 
+    /// The share of bad requests since the onset.
+    pub fn share(&self) -> f64 {
+        let Since { n, bad, .. } = self.since();
+        bad / n.max(1.0)
+    }
+
     /// Lower 5 % bound of the failure rate since the onset.
     pub fn failing(&self) -> f64 {
         let Since { n, bad, .. } = self.since();
@@ -219,10 +235,10 @@ impl Process {
 
 impl Patience {
     /// "Nearly everything fails" needs no more than a few blocks, but more than a few requests.
-    fn hard(usual: Self) -> Self {
-        let blocks_min = HARD_BLOCKS.min(usual.blocks_min);
-        let full = f64::from(HARD_BLOCKS).min(usual.full);
-        Self { blocks_min, full, saved: 1.0 / full, bad_max: 1.0 / HARD_BAD }
+    fn hard(self) -> Self {
+        let blocks_min = HARD_BLOCKS.min(self.blocks_min);
+        let full = f64::from(HARD_BLOCKS).min(self.full);
+        Self { blocks_min, full, saved: 1.0 / full, block_max: 1.0, bad_max: self.bad_max }
     }
 }
 
@@ -241,7 +257,8 @@ impl Component {
         self.since.n += n;
         self.since.bad += bad;
         let gain = bad * self.bad.min(bad_max * self.way) + (n - bad) * self.good;
-        let gain = gain.min(self.allowance);
+        let block_max = self.bad.max(self.patience.block_max * self.way);
+        let gain = gain.min(block_max).min(self.allowance);
         let more = (1.0 - saved) * self.way / (full - 1.0).max(1.0);
         self.allowance = (self.allowance - gain + more).min(saved * self.way);
         self.sum = ((self.sum + mass) * gain.exp()).min(CEILING);
@@ -291,9 +308,11 @@ mod tests {
     use super::*;
 
     /// The vectors were made with blocks of one second and a cap for each.
-    const ONE_SECOND: Patience = Patience { blocks_min: 1, full: 5.0, saved: 0.2, bad_max: 1.0 };
+    const ONE_SECOND: Patience =
+        Patience { blocks_min: 1, full: 5.0, saved: 0.2, block_max: 1.0, bad_max: 1.0 };
     /// A burst of five seconds in blocks of 250 ms.
-    const PATIENCE: Patience = Patience { blocks_min: 20, full: 28.0, saved: 0.6, bad_max: 1.0 };
+    const PATIENCE: Patience =
+        Patience { blocks_min: 20, full: 28.0, saved: 0.6, block_max: 0.08, bad_max: 0.125 };
 
     /// `n, bad` of each block, and the e-value after it, from an independent implementation.
     type Vector = (&'static str, &'static [(u64, u64, f64)]);

@@ -133,6 +133,16 @@ struct Track {
     lifted: Option<String>,
 }
 
+/// An objective that was broken.
+struct Tripped {
+    /// Since when that is proven.
+    since: Moment,
+    /// When it began.
+    onset: Moment,
+    /// The share of bad requests since then.
+    rate: f64,
+}
+
 impl About {
     /// The requests this objective speaks of, and the bad ones among them.
     pub fn read(self, counts: &Counts) -> (u64, u64) {
@@ -184,9 +194,8 @@ impl Judge {
             }
         }
         let liveness = Liveness::new(limits.probes, now);
-        let abouts: Vec<_> = limits.objectives.iter().map(|it| it.about).collect();
         let (rho, baseline) = (limits.min_effect, limits.baseline);
-        let attribution = Attribution::new(warm, baseline, &abouts, rho, &history);
+        let attribution = Attribution::new(warm, baseline, &limits.objectives, rho, &history);
         let (total, opened) = (Counts::default(), now);
         Self {
             release,
@@ -212,7 +221,7 @@ impl Judge {
     /// Takes one signal in.
     pub fn hear(&mut self, now: Moment, signal: &Signal) {
         // Before the signal: what is gathered next must not depend on what it says.
-        self.attribution.gather(self.suspicious(now));
+        self.attribution.gather(now, self.suspicious(now));
         self.attribution.hear(now, signal);
         let shared = self.attribution.shared(now).is_some();
         if std::mem::replace(&mut self.shared, shared) && !shared {
@@ -278,8 +287,10 @@ impl Judge {
                 None => self.say(now, Finding::Breach(Severity::Down), because, onset, failing),
             };
         }
-        if let Some((since, about, because, onset)) = self.tripped() {
-            let (finding, why, failing) = match self.attribution.ruling(now, about, since) {
+        if let Some((about, because, tripped)) = self.tripped() {
+            let Tripped { since, onset, rate } = tripped;
+            let ruling = self.attribution.ruling(now, about, since, rate);
+            let (finding, why, failing) = match ruling {
                 Ruling::Deploy(why) => {
                     let failing = self.failing();
                     (Finding::Breach(severity::of(failing)), why, failing)
@@ -300,19 +311,23 @@ impl Judge {
         self.liveness.down(now).or_else(|| self.liveness.silent(now, slow))
     }
 
-    /// The objective that was broken first: since when, which, the arithmetic, and the onset.
-    fn tripped(&self) -> Option<(Moment, About, String, Moment)> {
+    /// The objective that was broken first, the arithmetic, and when.
+    fn tripped(&self) -> Option<(About, String, Tripped)> {
+        let of = |process: &Process, since| {
+            let (onset, rate) = (process.onset(), process.share());
+            Tripped { since, onset, rate }
+        };
         let tracks = self.tracks.iter().filter_map(|track| {
             let process = &track.process;
             let lifted = track.lifted.as_deref().unwrap_or_default();
             let because = format!("{}{lifted}", process.because(track.about.name()));
-            Some((track.tripped?, track.about, because, process.onset()))
+            Some((track.about, because, of(process, track.tripped?)))
         });
         let calls = self.calls.as_ref().and_then(|(calls, tripped)| {
             let (name, process) = calls.loudest()?;
-            Some(((*tripped)?, About::Calls, process.because(&name), process.onset()))
+            Some((About::Calls, process.because(&name), of(process, (*tripped)?)))
         });
-        tracks.chain(calls).min_by_key(|(since, ..)| *since)
+        tracks.chain(calls).min_by_key(|(.., tripped)| tripped.since)
     }
 
     /// How far the evidence has come, for the objective that is nearest to a verdict.
