@@ -174,6 +174,10 @@ impl Download {
         }
         // While its release is being left, the stream waits for its session; else it ends with it.
         let left = self.exchange.upstream.left.is_cancelled();
+        if self.listening.as_ref().is_some_and(|listening| listening.is_opening()) {
+            return Ok(());
+        }
+        self.listening = None;
         match self.held.take() {
             Some(held) if left && !held.session.is_over() => {
                 self.drift(&held);
@@ -247,11 +251,11 @@ impl Download {
             return Poll::Ready(Beside::Again);
         }
         if let Some(mut listening) = self.listening.take() {
-            let next = listening.poll(cx);
+            let (next, opening) = (listening.poll(cx), listening.is_opening());
             self.listening = Some(listening);
             match next {
                 Poll::Ready(opened) => return Poll::Ready(self.listened(opened)),
-                Poll::Pending if self.body.is_none() => return Poll::Pending,
+                Poll::Pending if self.body.is_none() && opening => return Poll::Pending,
                 Poll::Pending => (),
             }
         }

@@ -109,6 +109,15 @@ async fn a_listen_stream_ends_gracefully_and_counts_as_a_session() {
 }
 
 #[tokio::test]
+async fn a_listen_stream_that_its_release_ends_is_over_for_the_client_too() {
+    let text = format!("{EVENTS}data: {{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{}}}}\n\n");
+    let proxy = before(crate::upstream::says(text.clone()).await);
+    let listen = r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{}}"#;
+    let reply = post(proxy.local_addr(), listen, "").await;
+    assert!(text.ends_with(&reply.text()) && !reply.body.is_empty(), "{reply:?}");
+}
+
+#[tokio::test]
 async fn a_listen_stream_goes_on_at_the_other_release_and_hears_that_lists_changed() {
     for drain in [true, false] {
         let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
