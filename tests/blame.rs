@@ -1,5 +1,4 @@
 //! What the judge hears besides requests on trial, and whom it blames.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::Duration;
 
