@@ -72,6 +72,7 @@ fn judge() -> rollbackd::judge::evidence::Process {
         bake: std::time::Duration::from_secs(1800),
         probes: 3,
         baseline: rollbackd::judge::Baseline::Probes,
+        scrape: None,
     };
     rollbackd::judge::evidence::Process::new(0.005, 1e-3, &limits)
 }

@@ -45,8 +45,7 @@ pub(super) fn limits(
     problems: &mut Problems,
 ) -> judge::Limits {
     let written = &service.promise;
-    let second = Duration::from_secs(1);
-    let sure = 0.001;
+    let (second, sure) = (Duration::from_secs(1), 0.001);
     judge::Limits {
         objectives: objectives(written, problems),
         max_false_rollback: positive("max_false_rollback", written, sure, problems),
@@ -61,6 +60,7 @@ pub(super) fn limits(
         bake: bounded("bake", &written.bake, HOUR / 2, second..=7 * DAY, problems),
         probes: failures,
         baseline: baseline(written),
+        scrape: None,
     }
 }
 
@@ -284,7 +284,7 @@ fn rate_is_possible(
         About::Availability => ("objective", span(&written.objective)),
         About::Tools => ("tool_objective", span(&tools(written))),
         // Their budgets are ours and were thought over.
-        About::Calls | About::Streams => return,
+        About::Calls | About::Streams | About::Scraped => return,
         About::Latency => {
             let latency = written.latency.as_ref();
             let own = latency.and_then(|latency| span(&latency.objective));

@@ -88,6 +88,8 @@ mod tests {
             bake: Duration::from_mins(30),
             probes: 3,
             baseline: Baseline::Probes,
+            scrape: None,
+            scrape: None,
         }
     }
 

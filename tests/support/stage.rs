@@ -323,5 +323,6 @@ fn limits() -> Limits {
         bake: policy().bake,
         probes: 3,
         baseline: Baseline::Probes,
+        scrape: None,
     }
 }

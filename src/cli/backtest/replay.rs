@@ -50,6 +50,7 @@ pub(super) fn replay(
             }
             Finding::SharedOutage
             | Finding::Unattributed
+            | Finding::NoData
             | Finding::Healthy
             | Finding::Undecided => (),
         }
