@@ -186,7 +186,7 @@ pub(super) fn tools(written: &written::Promise) -> Set<f64> {
     set.get_ref().map(|budget| toml::Spanned::new(set.span(), budget))
 }
 
-fn promised(name: &str, set: &Set<f64>, default: f64, problems: &mut Problems) -> f64 {
+pub(super) fn promised(name: &str, set: &Set<f64>, default: f64, problems: &mut Problems) -> f64 {
     let Some(written) = set else {
         return default;
     };

@@ -34,7 +34,9 @@ impl Watch {
 
     fn judged(&self, now: Moment, verdict: &Verdict, load: &Load) -> Option<Decision> {
         match &self.phase {
-            Phase::Baking { active, warm, until, blocked, .. } if active.number == verdict.release => {
+            Phase::Baking { active, warm, until, blocked, .. }
+                if active.number == verdict.release =>
+            {
                 match (verdict.finding, blocked) {
                     (Finding::Breach(_) | Finding::SharedOutage | Finding::Unattributed, _) => {
                         self.breached(now, verdict, load, *blocked)

@@ -118,8 +118,11 @@ impl Attribution {
         self.warm == Some(release)
     }
 
-    /// What the own counters of both releases say, in a stretch of `ms` milliseconds.
-    pub fn scraped(&mut self, ms: u32, pair: Pair) {
+    /// What the own counters of both releases say, in a stretch of `ms` milliseconds. Those of a
+    /// warm release that clients ask nothing hold only probes and scrapes, and compare with nothing.
+    pub fn scraped(&mut self, now: Moment, ms: u32, pair: Pair) {
+        let asked = self.heard_traffic.is_some_and(|at| now.since(at) <= TRAFFIC_LIVE);
+        let pair = if asked { pair } else { Pair { warm: (0, 0), ..pair } };
         let own = self.traffic.iter_mut().filter(|(about, _)| *about == About::Scraped);
         own.for_each(|(_, contrast)| contrast.update(ms, pair));
     }

@@ -164,7 +164,11 @@ fn life(last: &Sample, now: &Sample) -> Life {
     }
     // Nobody answers a scrape before he is started, nor for a process that came after him.
     let (from, to) = (last.at.0 as f64 - APART_MS, now.at.0 as f64 + APART_MS);
-    if before < started && (from..=to).contains(&started) { Life::Again } else { Life::Other(started) }
+    if before < started && (from..=to).contains(&started) {
+        Life::Again
+    } else {
+        Life::Other(started)
+    }
 }
 
 fn whole(count: f64) -> Result<u64, Gap> {

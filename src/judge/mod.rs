@@ -422,8 +422,7 @@ impl Judge {
     /// A slow answer is still an answer: leaving in a hurry would turn it into a failure. A request
     /// that hangs fails at its deadline.
     fn failing(&self) -> f64 {
-        let failures =
-            |about| matches!(about, About::Availability | About::Tools | About::Scraped);
+        let failures = |about| matches!(about, About::Availability | About::Tools | About::Scraped);
         let tracks = self.tracks.iter().filter(|track| failures(track.about));
         tracks.map(|track| track.process.failing()).fold(0.0, f64::max)
     }

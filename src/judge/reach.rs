@@ -89,7 +89,6 @@ mod tests {
             probes: 3,
             baseline: Baseline::Probes,
             scrape: None,
-            scrape: None,
         }
     }
 

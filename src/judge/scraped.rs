@@ -128,7 +128,8 @@ impl Scraped {
             words += &format!("; its counters were reset {}", times(self.resets));
         }
         if 0 < self.restarts {
-            words += &format!("; its counters tell that it was started again {}", times(self.restarts));
+            words +=
+                &format!("; its counters tell that it was started again {}", times(self.restarts));
         }
         words
     }
@@ -154,13 +155,13 @@ impl Judge {
             && let Some(Delta { total, bad, .. }) = scraped.warm(now, scrape)
         {
             let pair = Pair { trial: (0, 0), warm: (total, bad) };
-            self.attribution.scraped(0, pair);
+            self.attribution.scraped(now, 0, pair);
         }
     }
 
     fn weigh_scraped(&mut self, now: Moment, Delta { span, total, bad }: Delta) {
         let pair = Pair { trial: (total, bad), warm: (0, 0) };
-        self.attribution.scraped(span, pair);
+        self.attribution.scraped(now, span, pair);
         let start = (now - Duration::from_millis(span.into())).max(self.opened);
         for track in self.tracks.iter_mut().filter(|it| it.about == About::Scraped) {
             track.process.update(start, span, total, bad);
@@ -179,7 +180,7 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::{Finding, History, Reply, Seen, Severity, Signal};
+    use crate::model::{Counts, Finding, History, Reply, Seen, Severity, Signal};
 
     use super::super::{Baseline, Limits, Objective};
     use super::*;
@@ -189,10 +190,7 @@ mod tests {
     fn judge(hold: bool) -> Judge {
         let objective = |about, weight| Objective { about, budget: 0.005, weight };
         let limits = Limits {
-            objectives: vec![
-                objective(About::Availability, 0.9),
-                objective(About::Scraped, 0.1),
-            ],
+            objectives: vec![objective(About::Availability, 0.9), objective(About::Scraped, 0.1)],
             max_false_rollback: 1e-3,
             min_effect: 2.0,
             burst: Duration::from_secs(5),
@@ -242,6 +240,8 @@ mod tests {
         for step in 0..40_u32 {
             let at = u64::from(step) * EVERY;
             let bad = f64::from(step) * 25.0;
+            let seen = Seen::Block(250, Counts { ok: 1, ..Counts::default() });
+            judge.hear(Moment(at), &Signal { release: Number(1), seen });
             hear(&mut judge, at, 1, sample(f64::from(step) * 50.0, bad));
             let finding = hear(&mut judge, at + 10, 2, sample(f64::from(step) * 50.0, bad));
             assert!(!matches!(finding, Finding::Breach(_)), "{step}");
@@ -301,12 +301,10 @@ mod tests {
     fn without_a_scrape_in_the_configuration_counters_say_nothing() {
         let mut judge = judge(true);
         judge.scraped = None;
-        for step in 0..20 {
+        for step in 0..20_u32 {
             let total = f64::from(step) * 10.0;
-            assert_eq!(
-                hear(&mut judge, u64::from(step.unsigned_abs()) * EVERY, 2, sample(total, total)),
-                Finding::Undecided
-            );
+            let found = hear(&mut judge, u64::from(step) * EVERY, 2, sample(total, total));
+            assert_eq!(found, Finding::Undecided);
         }
     }
 }

@@ -48,11 +48,7 @@ pub(super) fn replay(
             Finding::SharedOutage | Finding::Unattributed if shared.is_none() => {
                 shared = Some((now, verdict, evidence.e, judge.attribution()));
             }
-            Finding::SharedOutage
-            | Finding::Unattributed
-            | Finding::NoData
-            | Finding::Healthy
-            | Finding::Undecided => (),
+            _ => (),
         }
     }
     let found = |now| Some((now, judge.evidence().e, judge.attribution()));
