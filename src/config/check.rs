@@ -13,7 +13,7 @@ use crate::model::Slot;
 use super::address::Addresses;
 use super::bounds::{bounded, span};
 use super::problem::{Code, Problem, Problems};
-use super::settings::{Address, Limits, Service, Settings};
+use super::settings::{Address, Limits, Service, SessionState, Settings};
 use super::table::brief;
 use super::written::{self, Set, Written};
 use super::{probe, promise, runtime, scrape};
@@ -85,7 +85,16 @@ fn service(
         scrape,
         judge,
         policy,
+        session_state: session_state(&written.session_state),
         limits: limits(&written.limits, counted, repeated, problems),
+    }
+}
+
+fn session_state(set: &Set<&'static str>) -> SessionState {
+    match set.as_ref().map(|set| *set.get_ref()) {
+        Some("none") => SessionState::None,
+        Some("hard") => SessionState::Hard,
+        _ => SessionState::Soft,
     }
 }
 
@@ -279,6 +288,13 @@ fn limits(
         body: bounded("body", &written.body, 64 * MIB, 1_024..=4_096 * MIB, problems),
         sessions: number(bounded("sessions", &written.sessions, 100_000, 1..=10_000_000, problems)),
         session_idle: bounded("session_idle", &written.session_idle, hour, idle, problems),
+        session_move: bounded(
+            "session_move",
+            &written.session_move,
+            Duration::from_secs(10),
+            Duration::from_millis(100)..=Duration::from_mins(2),
+            problems,
+        ),
         shadow_calls: repeated.calls,
         repeatable_tools: repeated.tools,
     }

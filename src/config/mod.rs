@@ -27,7 +27,8 @@ use toml::de::DeTable;
 pub use problem::{Code, Problem, Problems, Weight};
 pub use selector::Selector;
 pub use settings::{
-    Address, CommandLine, Limits, Probe, ProbeKind, Runtime, Scrape, ScrapePlace, Service, Settings,
+    Address, CommandLine, Limits, Probe, ProbeKind, Runtime, Scrape, ScrapePlace, Service,
+    SessionState, Settings,
 };
 
 /// The longest configuration that is read, in bytes.

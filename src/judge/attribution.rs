@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::model::{Counts, History, Moment, Number, Reply, Seen, Signal};
 
 use super::contrast::{Contrast, Pair};
-use super::{About, Baseline, Objective, beta};
+use super::{About, Baseline, Limits, Objective, beta};
 
 /// The e-value at which the deploy is to blame. It only guards against a shared outage that
 /// happens to fall into a bake: rare, so a chance of one in ten to miss it is enough.
@@ -37,6 +37,8 @@ const HISTORY_MAX: f64 = 10_000.0;
 pub struct Attribution {
     warm: Option<Number>,
     baseline: Baseline,
+    /// Whether shadow calls can be expected.
+    shadows: bool,
     failed: Option<(Moment, Reply)>,
     dead: bool,
     traffic: Vec<(About, Contrast)>,
@@ -66,13 +68,9 @@ pub enum Ruling {
 
 impl Attribution {
     /// Listens for signals of `warm`, to compare it for each objective.
-    pub fn new(
-        warm: Option<Number>,
-        baseline: Baseline,
-        objectives: &[Objective],
-        rho: f64,
-        history: &History,
-    ) -> Self {
+    pub fn new(warm: Option<Number>, limits: &Limits, history: &History) -> Self {
+        let Limits { objectives, min_effect: rho, baseline, shadow, .. } = limits;
+        let (rho, baseline) = (*rho, *baseline);
         let traffic = objectives.iter().map(|Objective { about, .. }| {
             let (n, bad) = about.read(&history.hour);
             let (n, bad) = (n as f64, bad as f64);
@@ -83,6 +81,7 @@ impl Attribution {
         Self {
             warm,
             baseline,
+            shadows: *shadow,
             failed: None,
             dead: false,
             traffic: traffic.collect(),
@@ -218,7 +217,7 @@ impl Attribution {
         match (self.shared(now), self.baseline) {
             (Some(shared), _) => Ruling::Shared(shared),
             (None, Baseline::Probes) => Ruling::Deploy(
-                "only the warm release's probes can be compared, and they are answered".to_owned(),
+                "there are only probes to compare, and the warm release answers its own".to_owned(),
             ),
             (None, Baseline::Required) => Ruling::Unknown(
                 "the warm release has no requests to compare it with (baseline = \"required\")"
@@ -230,7 +229,7 @@ impl Attribution {
     /// Whether a baseline is being measured, or about to be.
     fn live(&self, now: Moment, about: About, waited: Duration) -> bool {
         let within = |heard: Option<Moment>, time| heard.is_some_and(|at| now.since(at) <= time);
-        let asked = about.shadowed() && 0 < self.block.2 && waited < SHADOW_LIVE;
+        let asked = self.shadows && about.shadowed() && 0 < self.block.2 && waited < SHADOW_LIVE;
         let shadow = about.shadowed() && within(self.heard_shadow, SHADOW_LIVE);
         within(self.heard_traffic, TRAFFIC_LIVE) || shadow || asked
     }

@@ -197,6 +197,7 @@ mod tests {
             bake: Duration::from_mins(30),
             probes: 3,
             baseline: Baseline::Probes,
+            shadow: true,
             scrape: Some(Scraping { every: Duration::from_millis(EVERY), hold }),
         };
         Judge::new(Number(2), Some(Number(1)), limits, History::default(), Moment(0))

@@ -300,7 +300,7 @@ impl Stage {
                 Some(Event::Probed(ticket, reply))
             }
             Effect::Cut(_) => {
-                let toll = Toll { answered: in_flight, ended: sessions, streams: 0 };
+                let toll = Toll { answered: in_flight, ended: sessions, ..Toll::default() };
                 self.world.deliver(ticket, effect).map(|_| Event::Emptied(ticket, toll))
             }
             _ => self.world.deliver(ticket, effect),
@@ -316,7 +316,8 @@ impl Stage {
         let Some(judge) = self.trial.judge() else { return };
         let verdict = judge.verdict(self.world.now);
         let (rate, sessions) = (self.traffic as f64, self.sessions);
-        let load = Load { sessions, in_flight: self.traffic / 10, rate, life: 60.0 };
+        let in_flight = self.traffic / 10;
+        let load = Load { sessions, bound: sessions, in_flight, rate, life: 60.0 };
         self.happen(&Event::Judged(verdict, load));
     }
 
@@ -373,6 +374,7 @@ fn limits() -> Limits {
         bake: policy().bake,
         probes: 3,
         baseline: Baseline::Probes,
+        shadow: true,
         scrape: None,
     }
 }
