@@ -94,7 +94,7 @@ fn what_is_written_is_what_is_meant() {
     assert_eq!(service.policy.bake, Duration::from_mins(90));
     assert_eq!(service.judge.bake, service.policy.bake);
     assert_eq!(service.policy.confirm, Duration::from_secs(2));
-    assert_eq!(service.limits.slow, Some(Duration::from_millis(300)));
+    assert_eq!(service.limits.slow, Duration::from_millis(300));
     assert!(service.policy.observe && service.hosts.contains("mcp.example.org"));
     let ProbeKind::Http { path, status, field } = &service.probe.kind else {
         panic!("{:?}", service.probe.kind);
