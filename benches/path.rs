@@ -72,6 +72,7 @@ fn judge() -> rollbackd::judge::evidence::Process {
         probes: 3,
         baseline: rollbackd::judge::Baseline::Probes,
         shadow: true,
+        scrape: None,
     };
     rollbackd::judge::evidence::Process::new(0.005, 1e-3, &limits)
 }

@@ -216,6 +216,7 @@ fn judge(opening: &Opening) -> Judge {
         probes: 3,
         baseline: Baseline::Probes,
         shadow: true,
+        scrape: None,
     };
     Judge::new(opening.release, opening.warm, limits, opening.history.clone(), opening.opened)
 }

@@ -28,6 +28,7 @@ fn limits() -> Limits {
         probes: 3,
         baseline: Baseline::Probes,
         shadow: true,
+        scrape: None,
     }
 }
 

@@ -28,6 +28,7 @@ fn limits(bake_blocks: u32) -> Limits {
         probes: 3,
         baseline: Baseline::Probes,
         shadow: true,
+        scrape: None,
     }
 }
 

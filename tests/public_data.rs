@@ -133,6 +133,7 @@ fn trial(opened: u64) -> Judge {
         probes: 3,
         baseline: Baseline::Probes,
         shadow: true,
+        scrape: None,
     };
     Judge::new(Number(2), None, limits, History::default(), Moment(opened))
 }

@@ -285,9 +285,10 @@ impl Day {
     }
 
     fn verdict(&mut self) -> Verdict {
-        let finding = match self.dice.roll(8) {
+        let finding = match self.dice.roll(9) {
             0..=2 => Finding::Healthy,
             3 => Finding::Undecided,
+            8 => Finding::NoData,
             4 => Finding::SharedOutage,
             5 => Finding::Breach(Severity::Degraded),
             6 => Finding::Breach(Severity::Critical),
@@ -357,7 +358,7 @@ fn waits_for_a_person(world: &World) -> bool {
 /// Everything a watch knows, but for what a restart may change: deadlines and the ticket.
 fn state(watch: &Watch) -> String {
     let mut text = format!("{watch:#?}");
-    for field in ["until: Moment(", "ticket: Ticket("] {
+    for field in ["until: Moment(", "blind: Some(", "ticket: Ticket("] {
         let parts: Vec<_> = text.split(field).map(str::to_owned).collect();
         let rest = parts.iter().skip(1).map(|it| it.split_once(')').unwrap().1);
         text = parts[0].clone() + &rest.collect::<String>();

@@ -53,6 +53,7 @@ fn limits(burst: u64, bake: Duration) -> Limits {
         probes: 3,
         baseline: rollbackd::judge::Baseline::Probes,
         shadow: true,
+        scrape: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use crate::control::{Client, Request, Response};
-use crate::model::{Entry, Fact};
+use crate::model::{Entry, Fact, Guard};
 
 use super::exit::Exit;
 use super::progress::Progress;
@@ -120,6 +120,7 @@ fn outcome(entry: &Entry, went_back: bool) -> Option<Exit> {
         Fact::Accepted { .. } => Some(Exit::Done),
         Fact::Failed => Some(Exit::NotReady),
         Fact::Recovered if went_back => Some(Exit::RolledBack),
+        Fact::Blocked { guard: Guard::NoData, .. } => None,
         Fact::Unrecovered | Fact::Abandoned | Fact::Blocked { .. } => Some(Exit::Held),
         _ => None,
     }

@@ -16,7 +16,7 @@ use super::problem::{Code, Problem, Problems};
 use super::settings::{Address, Limits, Service, SessionState, Settings};
 use super::table::brief;
 use super::written::{self, Set, Written};
-use super::{probe, promise, runtime};
+use super::{probe, promise, runtime, scrape};
 
 const NAME_MAX: usize = 32;
 const SERVICES_MAX: usize = 256;
@@ -65,7 +65,8 @@ fn service(
     let slots = slots(written, addresses, problems);
     let runtime = runtime::check(written, &slots, problems);
     let (probe, failures) = probe::check(written, problems);
-    let judge = promise::limits(written, failures, problems);
+    let mut judge = promise::limits(written, failures, problems);
+    let scrape = scrape::check(written, &mut judge, problems);
     let order = slots.keys().cloned().collect();
     let policy = promise::policy(written, &probe, judge.bake, order, problems);
     let counted = promise::counted(&written.promise, problems);
@@ -82,6 +83,7 @@ fn service(
         runtime,
         slots,
         probe,
+        scrape,
         judge,
         policy,
         session_state: session_state(&written.session_state),

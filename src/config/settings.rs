@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::model::Slot;
 use crate::{decide, judge};
 
+use super::selector::Selector;
+
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -39,6 +41,8 @@ pub struct Service {
     pub slots: BTreeMap<Slot, Address>,
     /// How they are probed.
     pub probe: Probe,
+    /// Where their own counters are read, if they are.
+    pub scrape: Option<Scrape>,
     /// What the judge holds them to.
     pub judge: judge::Limits,
     /// How the daemon decides.
@@ -122,6 +126,30 @@ pub enum ProbeKind {
     Tcp,
     /// A command that exits with 0; `{port}`, `{slot}` and `{version}` are filled in.
     Command(Vec<String>),
+}
+
+/// How a release's own counters are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scrape {
+    /// Where they are.
+    pub place: ScrapePlace,
+    /// All requests.
+    pub total: Selector,
+    /// The bad ones among them.
+    pub bad: Selector,
+    /// How often.
+    pub every: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+/// Where counters are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScrapePlace {
+    /// A path at the address of the release's slot.
+    Path(String),
+    /// A URL of which `{port}`, `{slot}` and `{version}` are filled in.
+    Url(String),
 }
 
 /// What the proxy allows.

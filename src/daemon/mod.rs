@@ -125,7 +125,7 @@ fn hire(read: Read, settings: &Settings, key: Key, clock: Clock) -> Result<Hired
     let watch = Watch::restore(service.policy.clone(), &entries, clock.now());
     let (outbox, inbox) = mpsc::channel(INBOX_MAX);
     let (lines, _) = broadcast::channel(ENTRIES_MAX);
-    let crew = Crew::new(settings.state_dir.clone(), outbox.clone());
+    let crew = Crew::new(settings.state_dir.clone(), clock, outbox.clone());
     let handle = Handle { inbox: outbox.clone(), entries: lines.clone(), dir: dir.clone() };
     let keeper = Keeper::new(service, clock, watch, timeline, proxy, crew, outbox, lines, dir);
     Ok((handle, keeper, inbox, torn))

@@ -48,6 +48,8 @@ pub enum Phase {
         until: Moment,
         /// What keeps a verdict from becoming a rollback.
         blocked: Option<Guard>,
+        /// Since when nothing is known of it; that time is added to the trial.
+        blind: Option<Moment>,
     },
     /// The release has to go, and the previous one is asked whether it can take over.
     Confirming(Breach),
@@ -225,9 +227,12 @@ impl Phase {
     pub(super) fn rebase(&mut self, shift: std::time::Duration) {
         match self {
             Self::Empty | Self::Steady { .. } => (),
+            Self::Baking { until, blind, .. } => {
+                *until = *until + shift;
+                *blind = blind.map(|since| since + shift);
+            }
             Self::Starting { until, .. }
             | Self::Promoting { until, .. }
-            | Self::Baking { until, .. }
             | Self::Recovering { until, .. } => *until = *until + shift,
             Self::Confirming(breach) | Self::Reviving(breach) => {
                 breach.until = breach.until + shift
@@ -272,6 +277,9 @@ impl fmt::Display for Phase {
             Self::Starting { new, .. } => write!(f, "waits for {new} to become ready"),
             Self::Promoting { to, .. } => write!(f, "waits for the proxy to route to {to}"),
             Self::Baking { active, blocked: None, .. } => write!(f, "watches {active}"),
+            Self::Baking { active, blocked: Some(Guard::NoData), .. } => {
+                write!(f, "waits for data about {active}")
+            }
             Self::Baking { active, blocked: Some(guard), .. } => {
                 write!(f, "{active} is in breach; no rollback: {guard}")
             }

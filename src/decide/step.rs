@@ -7,6 +7,8 @@ use crate::model::{
 
 use super::{Breach, Phase, Return, Watch, strategy};
 
+const BREACH_OVER: &str = "the breach is over";
+
 impl Watch {
     /// What an event leads to. An event that means nothing here, or answers an older ticket,
     /// leads to nothing.
@@ -34,13 +36,20 @@ impl Watch {
 
     fn judged(&self, now: Moment, verdict: &Verdict, load: &Load) -> Option<Decision> {
         match &self.phase {
-            Phase::Baking { active, until, blocked, .. } if active.number == verdict.release => {
+            Phase::Baking { active, warm, until, blocked, .. }
+                if active.number == verdict.release =>
+            {
                 match (verdict.finding, blocked) {
                     (Finding::Breach(_) | Finding::SharedOutage | Finding::Unattributed, _) => {
                         self.breached(now, verdict, load, *blocked)
                     }
-                    (Finding::Healthy | Finding::Undecided, Some(guard)) => {
-                        let because = format!("{guard}: the breach is over: {}", verdict.because);
+                    // Without a release to go back to there is nothing to wait for.
+                    (Finding::NoData, blocked) if warm.is_some() => {
+                        self.out_of_sight(now, verdict, *blocked)
+                    }
+                    (Finding::Healthy | Finding::Undecided | Finding::NoData, Some(guard)) => {
+                        let over = if *guard == Guard::NoData { "data again" } else { BREACH_OVER };
+                        let because = format!("{guard}: {over}: {}", verdict.because);
                         Some(self.decide(now, Fact::Cleared, because))
                     }
                     (finding, None) if *until <= now && !self.held() => {
@@ -86,6 +95,25 @@ impl Watch {
                 Some(self.decide(now, fact, because))
             }
         }
+    }
+
+    /// No data is neither good nor bad: the trial waits, and a person is told.
+    fn out_of_sight(
+        &self,
+        now: Moment,
+        verdict: &Verdict,
+        blocked: Option<Guard>,
+    ) -> Option<Decision> {
+        let guard = Guard::NoData;
+        if blocked == Some(guard) {
+            return None;
+        }
+        let because = format!("{}; the bake waits for it: {guard}", verdict.because);
+        let page = Effect::Page(because.clone());
+        let verdict = verdict.clone();
+        let mut decision = self.decide(now, Fact::Blocked { guard, verdict }, because);
+        decision.then.push(page);
+        Some(decision)
     }
 
     fn guard(&self, now: Moment, verdict: &Verdict, warm: bool) -> Option<Guard> {

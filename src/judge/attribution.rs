@@ -114,9 +114,23 @@ impl Attribution {
         self.shadow.gather(suspicious);
     }
 
+    /// Whether this is the release that could take over.
+    pub fn is_warm(&self, release: Number) -> bool {
+        self.warm == Some(release)
+    }
+
+    /// What the own counters of both releases say, in a stretch of `ms` milliseconds. Those of a
+    /// warm release that clients ask nothing hold only probes and scrapes, and compare with nothing.
+    pub fn scraped(&mut self, now: Moment, ms: u32, pair: Pair) {
+        let asked = self.heard_traffic.is_some_and(|at| now.since(at) <= TRAFFIC_LIVE);
+        let pair = if asked { pair } else { Pair { warm: (0, 0), ..pair } };
+        let own = self.traffic.iter_mut().filter(|(about, _)| *about == About::Scraped);
+        own.for_each(|(_, contrast)| contrast.update(ms, pair));
+    }
+
     /// What ended on the release on trial.
     pub fn trial(&mut self, ms: u32, counts: &Counts) {
-        for (about, contrast) in &mut self.traffic {
+        for (about, contrast) in self.proxied() {
             contrast.update(ms, Pair { trial: about.read(counts), warm: (0, 0) });
         }
         self.block = (ms, counts.safe, counts.safe_bad);
@@ -133,7 +147,7 @@ impl Attribution {
             // A warm process that died by itself says nothing about what both depend on.
             Seen::Exited(_) => self.dead = true,
             Seen::Block(_, counts) => {
-                for (about, contrast) in &mut self.traffic {
+                for (about, contrast) in self.proxied() {
                     contrast.update(0, Pair { trial: (0, 0), warm: about.read(counts) });
                 }
                 if 0 < counts.judged() {
@@ -197,6 +211,11 @@ impl Attribution {
             return if thin { self.by_probes(now) } else { Ruling::Open(words) };
         }
         if PATIENCE <= waited { Ruling::Shared(words) } else { Ruling::Open(words) }
+    }
+
+    /// The comparisons of what the proxy counts.
+    fn proxied(&mut self) -> impl Iterator<Item = &mut (About, Contrast)> {
+        self.traffic.iter_mut().filter(|(about, _)| *about != About::Scraped)
     }
 
     fn by_probes(&self, now: Moment) -> Ruling {

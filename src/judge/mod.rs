@@ -5,6 +5,7 @@
 //! - [`evidence`]: requests against an objective, as an e-process with a stated probability of a
 //!   false alarm over the whole bake, whatever the stopping time;
 //! - [`calls`]: calls that used to be understood, against what the release before did;
+//! - [`scraped`]: the server's own counters, where it has some ([`counter`]);
 //! - [`liveness`]: probes in a row, a process that keeps dying, requests taken and none answered;
 //! - [`attribution`]: whether the deploy is to blame, by what the warm release does in the same
 //!   seconds ([`contrast`]).
@@ -16,11 +17,13 @@ pub mod attribution;
 pub mod calls;
 mod climb;
 pub mod contrast;
+pub mod counter;
 pub mod evidence;
 pub mod liveness;
 mod promise;
 pub mod reach;
 pub mod recovery;
+pub mod scraped;
 pub mod severity;
 mod track;
 pub mod trial;
@@ -37,6 +40,7 @@ use attribution::{Attribution, Ruling};
 use calls::Calls;
 use evidence::Process;
 use liveness::Liveness;
+use scraped::Scraped;
 use track::Track;
 
 pub use promise::{About, Baseline, Limits, Objective};
@@ -62,6 +66,7 @@ pub struct Judge {
     calls: Option<(Calls, Option<Moment>)>,
     liveness: Liveness,
     attribution: Attribution,
+    scraped: Option<Scraped>,
     shared: bool,
     total: Counts,
     opened: Moment,
@@ -102,6 +107,7 @@ impl Judge {
         }
         let liveness = Liveness::new(limits.probes, now);
         let attribution = Attribution::new(warm, &limits, &history);
+        let scraped = limits.scrape.map(|scraping| Scraped::new(scraping, now));
         let (total, opened) = (Counts::default(), now);
         Self {
             release,
@@ -110,6 +116,7 @@ impl Judge {
             calls,
             liveness,
             attribution,
+            scraped,
             shared: false,
             total,
             opened,
@@ -133,13 +140,19 @@ impl Judge {
         if std::mem::replace(&mut self.shared, shared) && !shared {
             self.forget();
         }
+        if let Seen::Scraped(scrape) = &signal.seen {
+            return self.scrape(now, signal.release, scrape);
+        }
         if signal.release != self.release {
             return;
         }
         match &signal.seen {
             Seen::Block(ms, counts) => self.weigh(now, *ms, counts),
             Seen::Probe(reply) => self.liveness.probed(now, reply),
-            Seen::Exited(how) => self.liveness.exited(now, how),
+            Seen::Exited(how) => {
+                self.liveness.exited(now, how);
+                self.scraped.iter_mut().for_each(|scraped| scraped.exited(now));
+            }
             Seen::Calls(heard) => {
                 if let Some((calls, tripped)) = &mut self.calls {
                     calls.hear((now - SECOND).max(self.opened), SECOND_MS, heard);
@@ -174,7 +187,7 @@ impl Judge {
             self.asked = Some(now);
         }
         let start = (now - Duration::from_millis(ms.into())).max(self.opened);
-        for track in &mut self.tracks {
+        for track in self.tracks.iter_mut().filter(|it| it.about != About::Scraped) {
             let (n, bad) = track.about.read(counts);
             track.process.update(start, ms, n, bad);
             track.tripped = track.process.tripped().then(|| track.tripped.unwrap_or(now));
@@ -207,8 +220,12 @@ impl Judge {
             };
             return self.say(now, finding, format!("{because}; {why}"), onset, failing);
         }
+        if let Some((because, since)) = self.scraped.as_ref().and_then(|it| it.blind(now)) {
+            return self.say(now, Finding::NoData, because, since, 0.0);
+        }
         let finding = if self.verified { Finding::Healthy } else { Finding::Undecided };
-        self.say(now, finding, self.tally(now), self.opened, 0.0)
+        let remarks = self.scraped.as_ref().map(|it| it.remarks(now)).unwrap_or_default();
+        self.say(now, finding, self.tally(now) + &remarks, self.opened, 0.0)
     }
 
     /// Why the release counts as down, and since when.
@@ -239,7 +256,7 @@ impl Judge {
     /// How far the evidence has come, for the objective that is nearest to a verdict.
     pub fn evidence(&self) -> Evidence {
         let tracks = self.tracks.iter().map(|track| {
-            let (judged, bad) = track.about.read(&self.total);
+            let (judged, bad) = self.counted(track.about);
             (track.about.name().to_owned(), &track.process, judged, bad)
         });
         let calls = self.calls.as_ref().and_then(|(calls, _)| {
@@ -304,7 +321,7 @@ impl Judge {
     /// A slow answer is still an answer: leaving in a hurry would turn it into a failure. A request
     /// that hangs fails at its deadline.
     fn failing(&self) -> f64 {
-        let failures = |about| matches!(about, About::Availability | About::Tools);
+        let failures = |about| matches!(about, About::Availability | About::Tools | About::Scraped);
         let tracks = self.tracks.iter().filter(|track| failures(track.about));
         tracks.map(|track| track.process.failing()).fold(0.0, f64::max)
     }
@@ -357,6 +374,7 @@ mod tests {
             probes: 3,
             baseline: Baseline::Probes,
             shadow: true,
+            scrape: None,
         };
         let (new, warm) = (Number(2), Number(1));
         let mut judge = Judge::new(new, Some(warm), limits, History::default(), Moment(0));

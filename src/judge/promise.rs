@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::model::Counts;
 
+use super::scraped::Scraping;
+
 /// What the operator promised, and how sure the judge has to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -23,6 +25,8 @@ pub struct Limits {
     pub baseline: Baseline,
     /// Whether failed requests that are safe to repeat are repeated on the warm release.
     pub shadow: bool,
+    /// How the server's own counters are read, if they are.
+    pub scrape: Option<Scraping>,
 }
 
 /// Whether a breach needs a measured baseline.
@@ -59,6 +63,8 @@ pub enum About {
     Calls,
     /// A stream that only listens broke off.
     Streams,
+    /// The server's own counters say that it was bad.
+    Scraped,
 }
 
 impl About {
@@ -72,6 +78,8 @@ impl About {
                 (counts.judged().saturating_add(counts.client_fault), counts.client_fault)
             }
             Self::Streams => (counts.streams, counts.broken),
+            // What the proxy counts is another process.
+            Self::Scraped => (0, 0),
         }
     }
 
@@ -88,6 +96,7 @@ impl About {
             Self::Tools => "tools",
             Self::Calls => "client faults",
             Self::Streams => "streams",
+            Self::Scraped => "own counters",
         }
     }
 }

@@ -89,6 +89,7 @@ mod tests {
             probes: 3,
             baseline: Baseline::Probes,
             shadow: true,
+            scrape: None,
         }
     }
 

@@ -152,6 +152,8 @@ pub enum Guard {
     SharedOutage,
     /// There is nothing to compare the release with.
     NoBaseline,
+    /// What should tell about the release says nothing.
+    NoData,
     /// There is no previous release.
     NoWarm,
 }
@@ -235,6 +237,7 @@ impl fmt::Display for Guard {
             Self::Limit => "rollback limit",
             Self::SharedOutage => "shared outage",
             Self::NoBaseline => "no baseline",
+            Self::NoData => "no data",
             Self::NoWarm => "no previous release",
         })
     }

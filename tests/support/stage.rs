@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use rollbackd::decide::{Phase, Watch};
+use rollbackd::judge::scraped::Scraping;
 use rollbackd::judge::trial::Trial;
 use rollbackd::judge::{About, BLOCK, BLOCK_MS, Baseline, Judge, Limits, Objective};
 use rollbackd::model::{
     Actor, Command, Contract, Counts, Decision, Deploy, Effect, Entry, Event, Fact, History, Load,
-    Moment, Number, Order, Readiness, Release, Reply, Seen, Signal, Ticket, Toll,
+    Moment, Number, Order, Readiness, Release, Reply, Scrape, Seen, Signal, Ticket, Toll,
 };
 
 use crate::world::{World, policy, secs};
@@ -19,6 +20,7 @@ use crate::world::{World, policy, secs};
 const BLOCKS_START: u64 = 8;
 const BLOCKS_DRAIN: u64 = 8;
 const BLOCKS_PROBE: u64 = 4;
+const BLOCKS_SCRAPE: u64 = 20;
 
 pub struct Stage {
     pub timeline: String,
@@ -30,6 +32,8 @@ pub struct Stage {
     in_use: Vec<String>,
     proxy_silent: bool,
     requests_hang: bool,
+    /// How counters are read, and whether the bake waits for them.
+    scraping: Option<Scraping>,
     blocks: u64,
     /// Effects that are carried out at a block to come.
     later: Vec<(u64, Ticket, Effect)>,
@@ -47,6 +51,11 @@ struct Conduct {
     /// Requests that were served, and the bad ones, in all.
     served: f64,
     bad: [f64; 3],
+    /// What it counts itself, the bad ones among them, and since when.
+    counted: (f64, f64),
+    started: f64,
+    /// What its scrape gives in place of that.
+    scrape: Option<Scrape>,
 }
 
 impl Default for Conduct {
@@ -54,7 +63,8 @@ impl Default for Conduct {
         let (fails, slow, tools) = (0.0, 0.0, 0.0);
         let speaks = vec!["2025-11-25".to_owned()];
         let (probe, starts) = (Reply::Ok, true);
-        Self { fails, slow, tools, probe, starts, speaks, served: 0.0, bad: [0.0; 3] }
+        let (served, bad, counted, started, scrape) = (0.0, [0.0; 3], (0.0, 0.0), 0.0, None);
+        Self { fails, slow, tools, probe, starts, speaks, served, bad, counted, started, scrape }
     }
 }
 
@@ -72,6 +82,8 @@ impl Conduct {
                 let sum: &mut f64 = self.bad.get_mut::<usize>(at).unwrap();
                 whole(sum, n * share).min(served)
             });
+        self.counted.0 += served as f64;
+        self.counted.1 += server_fault as f64;
         let ok = served - (server_fault + tool_fault).min(served);
         Counts { ok, server_fault, tool_fault, slow, timed: served, ..Counts::default() }
     }
@@ -89,6 +101,7 @@ impl Stage {
             in_use: vec!["2025-11-25".to_owned()],
             proxy_silent: false,
             requests_hang: false,
+            scraping: None,
             blocks: 0,
             later: Vec::new(),
         };
@@ -141,6 +154,11 @@ impl Stage {
             ["proxy", "answers"] => self.proxy_silent = false,
             ["requests", "hang"] => self.requests_hang = true,
             ["daemon", "down", until] => self.restart(until.parse().unwrap()),
+            ["counters", policy] => {
+                let every = BLOCK * BLOCKS_SCRAPE as u32;
+                self.scraping = Some(Scraping { every, hold: policy == "hold" });
+            }
+            [version, "scrape", what] => self.scrape(version, what),
             [version, "fails", part] => self.conduct(version).fails = share(part),
             [version, "slow", part] => self.conduct(version).slow = share(part),
             [version, "tools", part] => self.conduct(version).tools = share(part),
@@ -159,6 +177,23 @@ impl Stage {
         }
         self.world.watch.set_policy(self.world.policy.clone());
         true
+    }
+
+    fn scrape(&mut self, version: &str, what: &str) {
+        let now = self.world.now.0 as f64 / 1000.0;
+        let conduct = self.conduct(version);
+        conduct.scrape = match what {
+            "down" => Some(Scrape::Down("connection refused".to_owned())),
+            "nan" => Some(Scrape::NotANumber),
+            "missing" => Some(Scrape::Missing),
+            "stale" => Some(Scrape::Stale(400)),
+            _ => None,
+        };
+        match what {
+            "reset" => conduct.counted = (0.0, 0.0),
+            "restart" => (conduct.counted, conduct.started) = ((0.0, 0.0), now),
+            _ => (),
+        }
     }
 
     fn conduct(&mut self, version: &str) -> &mut Conduct {
@@ -227,6 +262,15 @@ impl Stage {
             let n = if routed { self.traffic as f64 * BLOCK.as_secs_f64() } else { 0.0 };
             let counts = self.conduct(version).serve(n);
             self.weigh(&Signal { release: *number, seen: Seen::Block(BLOCK_MS, counts) });
+        }
+        if self.scraping.is_some() && self.blocks.is_multiple_of(BLOCKS_SCRAPE) {
+            for Release { version, number, .. } in &releases {
+                let Conduct { counted: (total, bad), started, ref scrape, .. } =
+                    *self.conduct(version);
+                let sample = Scrape::Sample { total, bad, started: Some(started) };
+                let seen = Seen::Scraped(scrape.clone().unwrap_or(sample));
+                self.weigh(&Signal { release: *number, seen });
+            }
         }
         self.judged();
         if let Some((number, because)) = self.trial.recovered(now) {
@@ -304,8 +348,14 @@ impl Stage {
 
     fn open_trials(&mut self) {
         let (look, now) = (self.world.watch.phase().look(), self.world.now);
+        let scrape = self.scraping;
         self.trial.follow(look, now, |active, warm| {
-            Judge::new(active, warm, limits(), History::default(), now)
+            let mut limits = Limits { scrape, ..limits() };
+            if scrape.is_some() {
+                let (about, budget, weight) = (About::Scraped, 0.005, 0.1);
+                limits.objectives.push(Objective { about, budget, weight });
+            }
+            Judge::new(active, warm, limits, History::default(), now)
         });
     }
 }
@@ -325,5 +375,6 @@ fn limits() -> Limits {
         probes: 3,
         baseline: Baseline::Probes,
         shadow: true,
+        scrape: None,
     }
 }

@@ -82,8 +82,9 @@ struct Found {
 impl Found {
     fn now(judge: &Judge, at: Moment, e_slo: f64) -> Option<Self> {
         let verdict = judge.verdict(at);
-        let found = !matches!(verdict.finding, Finding::Healthy | Finding::Undecided);
-        found.then(|| Self { at, verdict, e_slo, e_attr: judge.attribution() })
+        let quiet =
+            matches!(verdict.finding, Finding::Healthy | Finding::Undecided | Finding::NoData);
+        (!quiet).then(|| Self { at, verdict, e_slo, e_attr: judge.attribution() })
     }
 
     fn is_breach(&self) -> bool {
