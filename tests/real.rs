@@ -9,6 +9,8 @@
 
 #[path = "real/clients.rs"]
 mod clients;
+#[path = "real/conformance.rs"]
+mod conformance;
 #[path = "real/journey.rs"]
 mod journey;
 #[path = "real/servers.rs"]

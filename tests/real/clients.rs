@@ -71,6 +71,7 @@ impl Clients {
         let url = format!("http://{}/mcp", stage.listen);
         process.current_dir(real()).args(arguments).args([era, &url]);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        process.stderr(stage.aside());
         let process = process.spawn();
         let mut process = process.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
         let stdin = process.stdin.take().unwrap();

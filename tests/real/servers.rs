@@ -9,12 +9,14 @@ pub(crate) const NEW_SLOW: &str = "trigger-long-running-operation";
 /// A server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Server {
-    /// Of the TypeScript SDK, two years of age; with sessions only.
+    /// Of the TypeScript SDK; with sessions only.
     Everything,
     /// Of the Python SDK; with sessions and without.
     Python,
     /// Of the Rust SDK; with sessions and without.
     Rust,
+    /// Of the Python SDK, with what the conformance suite asks for. There is one version.
+    Fixtures,
 }
 
 impl Server {
@@ -27,7 +29,9 @@ impl Server {
                 owned(&["node", "--import", "./lo.mjs", script, "streamableHttp"])
             }
             // Nothing is to be written next to the sources.
-            Self::Python => owned(&[&python("2").display().to_string(), "-B", "{artifact}"]),
+            Self::Python | Self::Fixtures => {
+                owned(&[&python("2").display().to_string(), "-B", "{artifact}"])
+            }
             Self::Rust => owned(&["{artifact}"]),
         }
     }
@@ -38,6 +42,7 @@ impl Server {
             Self::Everything => package("everything-old"),
             Self::Python => real().join("python/old.py"),
             Self::Rust => rust("old"),
+            Self::Fixtures => real().join("python/fixtures.py"),
         }
     }
 
@@ -47,6 +52,7 @@ impl Server {
             Self::Everything => package("everything-new"),
             Self::Python => real().join("python/new.py"),
             Self::Rust => rust("new"),
+            Self::Fixtures => real().join("python/fixtures.py"),
         }
     }
 }

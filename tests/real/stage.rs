@@ -27,7 +27,10 @@ pub(crate) struct Stage {
     home: TempDir,
     daemon: Child,
     server: Server,
+    log: File,
     pub(crate) listen: SocketAddr,
+    /// Where the first release is.
+    pub(crate) blue: SocketAddr,
 }
 
 /// What a verb printed, and its exit code.
@@ -67,12 +70,17 @@ impl Stage {
             .arg(home.path().join("config.toml"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
+            .stderr(log.try_clone().unwrap())
             .spawn()
             .unwrap();
-        let stage = Self { home, daemon, server, listen };
+        let stage = Self { home, daemon, server, log, listen, blue };
         stage.until("the daemon to answer", async || stage.verb(&["status"]).await.code == 0).await;
         stage
+    }
+
+    /// Where what nobody reads goes to; it is shown when a test fails.
+    pub(crate) fn aside(&self) -> Stdio {
+        self.log.try_clone().unwrap().into()
     }
 
     /// Runs a verb to its end.
