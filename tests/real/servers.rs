@@ -37,7 +37,7 @@ impl Server {
     }
 
     /// What the release with the old tools runs from.
-    pub(crate) fn old(self) -> PathBuf {
+    pub(crate) fn old_release(self) -> PathBuf {
         match self {
             Self::Everything => package("everything-old"),
             Self::Python => real().join("python/old.py"),
@@ -47,7 +47,7 @@ impl Server {
     }
 
     /// What the release with the new tools runs from.
-    pub(crate) fn new(self) -> PathBuf {
+    pub(crate) fn new_release(self) -> PathBuf {
         match self {
             Self::Everything => package("everything-new"),
             Self::Python => real().join("python/new.py"),

@@ -97,12 +97,12 @@ impl Stage {
 
     /// Deploys the server with the old tools, with further arguments. The exit code may be anything.
     pub(crate) async fn deploy_old(&self, version: &str, more: &[&str]) -> Said {
-        self.deploy(version, self.server.old(), more).await
+        self.deploy(version, self.server.old_release(), more).await
     }
 
     /// Deploys the server with the new tools.
     pub(crate) async fn deploy_new(&self, version: &str, more: &[&str]) -> Said {
-        self.deploy(version, self.server.new(), more).await
+        self.deploy(version, self.server.new_release(), more).await
     }
 
     async fn deploy(&self, version: &str, artifact: PathBuf, more: &[&str]) -> Said {
