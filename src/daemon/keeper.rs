@@ -293,6 +293,7 @@ impl Keeper {
             tracing::info!(service = self.service.name, "the timeline can be written again");
         }
         self.watch.apply(now, &fact);
+        self.proxy.on_trial(self.watch.phase().on_trial());
         tracing::info!(
             service = self.service.name,
             deploy = entry.deploy.0,

@@ -50,6 +50,8 @@ pub(super) enum Unrouted {
     Late,
     /// It ends what no release holds any more.
     Forgotten,
+    /// The release that sealed its state is gone.
+    StateLost,
     /// The release that took over wants other credentials.
     Denied(Box<Response<Answer>>),
 }
@@ -63,6 +65,7 @@ impl Unrouted {
             Self::NotMoved => answer::errors(ids, batch, Cause::NotMoved),
             Self::Late => answer::plain(StatusCode::ACCEPTED, ""),
             Self::Forgotten => answer::plain(StatusCode::OK, ""),
+            Self::StateLost => answer::state_lost(ids.first().copied()),
             Self::Denied(response) => *response,
         }
     }
@@ -156,6 +159,18 @@ impl Front {
         };
         session.live(|life| life.lose(exchange.generation));
         true
+    }
+
+    /// The release that sealed the state in a request, if that is known: no other can open it.
+    pub(super) fn sealed(
+        &self,
+        head: &request::Parts,
+        state: Option<u64>,
+    ) -> Option<Result<Routed, Unrouted>> {
+        let release = self.states.by(state.filter(|_| headers::is_modern(&head.headers))?)?;
+        let routes = self.routes.load();
+        let found = routes.find(release).ok_or(Unrouted::StateLost);
+        Some(found.map(|upstream| Routed::new(Arc::clone(upstream), None)))
     }
 
     /// Finds the release: the session's own, which may have to change first, or the active one.
