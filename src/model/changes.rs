@@ -95,7 +95,8 @@ impl Changes {
     pub fn broken(&self) -> String {
         let words = self.breaks.iter().map(|it| {
             let Break { part, name, how, calls } = it;
-            format!("{how} {part} {} ({calls} calls in the last hour)", plain(name))
+            let unit = if *calls == 1 { "call" } else { "calls" };
+            format!("{how} {part} {} ({calls} {unit} in the last hour)", plain(name))
         });
         some(words, self.breaks.len())
     }
@@ -331,7 +332,7 @@ mod tests {
         assert_eq!(of("prompts/get", "p"), 1);
         new.prompts = BTreeMap::from([("p".to_owned(), words(&["who"]))]);
         let asks = Changes::between(&old, &new, &used("prompts/get", "p", 1));
-        assert_eq!(asks.broken(), "asks more of prompt p (1 calls in the last hour)");
+        assert_eq!(asks.broken(), "asks more of prompt p (1 call in the last hour)");
     }
 
     #[test]
