@@ -156,9 +156,19 @@ impl Keeper {
                 self.watch.set_policy(service.policy.clone());
                 self.proxy.configure(&service);
                 self.service = service;
+                self.tell_phase();
             }
             Input::Stop(_) => (),
         }
+    }
+
+    /// What the proxy has to know of the phase, besides where the traffic goes.
+    fn tell_phase(&self) {
+        let phase = self.watch.phase();
+        self.proxy.on_trial(phase.on_trial());
+        let accepted = matches!(phase, Phase::Steady { .. }) && self.service.move_forward;
+        let warm = phase.warm().filter(|_| accepted).map(|warm| warm.number);
+        self.proxy.yields(warm);
     }
 
     /// A new release is ready: what would clients miss?
@@ -293,7 +303,7 @@ impl Keeper {
             tracing::info!(service = self.service.name, "the timeline can be written again");
         }
         self.watch.apply(now, &fact);
-        self.proxy.on_trial(self.watch.phase().on_trial());
+        self.tell_phase();
         tracing::info!(
             service = self.service.name,
             deploy = entry.deploy.0,

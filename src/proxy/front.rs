@@ -43,6 +43,8 @@ pub(super) struct Front {
     pub states: Arc<States>,
     /// The release on trial; 0 where there is none.
     pub trial: AtomicU32,
+    /// The release whose sessions move on, though it is not left; 0 where there is none.
+    pub yields: AtomicU32,
     /// Tells when sessions were seen.
     pub clock: Clock,
     /// Fires when nobody is served any more.

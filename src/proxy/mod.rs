@@ -108,6 +108,7 @@ impl Proxy {
             clock,
             states: Arc::default(),
             trial: AtomicU32::new(0),
+            yields: AtomicU32::new(0),
             stop: CancellationToken::new(),
         });
         let stop = front.stop.clone();
@@ -153,6 +154,12 @@ impl Proxy {
     pub fn on_trial(&self, number: Option<Number>) {
         // Releases are counted from 1.
         self.front.trial.store(number.map_or(0, |number| number.0), Ordering::Relaxed);
+    }
+
+    /// Says which release gives its sessions to the active one, each at its next request, though it
+    /// is not left: what can not move stays.
+    pub fn yields(&self, number: Option<Number>) {
+        self.front.yields.store(number.map_or(0, |number| number.0), Ordering::Relaxed);
     }
 
     /// Waits until nothing that has to end at a release is open there, at most `patience`; then cuts

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -274,9 +275,11 @@ impl Front {
         let routes = self.routes.load();
         let here = routes.find(release);
         let active = routes.active().filter(|it| !it.left.is_cancelled() && !it.cut.is_cancelled());
+        let elsewhere = active.is_some_and(|active| active.number != release);
+        let yields = elsewhere && self.yields.load(Ordering::Relaxed) == release.0;
         Ground {
             reachable: here.is_some(),
-            left: here.is_none_or(|here| here.left.is_cancelled()),
+            left: here.is_none_or(|here| here.left.is_cancelled()) || yields,
             active: active.map(|active| active.number),
             bound: self.bound(),
             resting: false,
