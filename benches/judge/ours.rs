@@ -110,6 +110,13 @@ impl Ours {
         })
     }
 
+    /// The block after which the evidence that the deploy is to blame is enough.
+    pub fn blames(self, bake: &[Block]) -> Option<usize> {
+        self.trips_when(bake, |judge, _, _| {
+            judge.attribution().is_some_and(|e| rollbackd::judge::attribution::ENOUGH <= e)
+        })
+    }
+
     fn trips_when(
         self,
         bake: &[Block],

@@ -72,6 +72,7 @@ fn service(
     let repeated = promise::repeated(&written.promise, problems);
     promise::reachable(written, &judge, &probe, &policy, problems);
     promise::doubtful(written, &judge, counted.deadline, problems);
+    let limits = limits(&written.limits, probe.timeout, counted, repeated, problems);
     Service {
         name: written.name.get_ref().clone(),
         listen,
@@ -85,7 +86,7 @@ fn service(
         policy,
         session_state: session_state(&written.session_state),
         move_forward: written.move_sessions.as_ref().is_some_and(|set| *set.get_ref() == "both"),
-        limits: limits(&written.limits, counted, repeated, problems),
+        limits,
     }
 }
 
@@ -266,6 +267,7 @@ fn as_host(ip: IpAddr) -> String {
 
 fn limits(
     written: &written::Limits,
+    probe_timeout: Duration,
     counted: promise::Counted,
     repeated: promise::Repeated,
     problems: &mut Problems,
@@ -276,7 +278,7 @@ fn limits(
     let hour = Duration::from_hours(1);
     Limits {
         deadline: counted.deadline,
-        slow: counted.slow,
+        slow: counted.slow.unwrap_or(probe_timeout.min(counted.deadline)),
         connections: number(bounded(
             "connections",
             &written.connections,

@@ -131,8 +131,9 @@ pub enum ProbeKind {
 pub struct Limits {
     /// A request without its answer counts as bad after this.
     pub deadline: Duration,
-    /// A request counts as slow after this; only with a latency objective.
-    pub slow: Option<Duration>,
+    /// A request counts as slow after this: the threshold of the latency objective, or the time
+    /// that a probe may take.
+    pub slow: Duration,
     /// Connections at once.
     pub connections: usize,
     /// Bytes of a request's body.

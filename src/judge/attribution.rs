@@ -25,6 +25,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// Where the trouble is mild, an e-value of [`ENOUGH`] takes long. So many requests of the warm
 /// release are an answer, too, if they show no breach and a lower failure rate (90 % bound).
 const FAIR: u64 = 30;
+const FAIR_AFTER: Duration = Duration::from_secs(2);
 /// Fewer requests of the warm release than this measure nothing.
 const THIN: u64 = 10;
 /// What a warm release without a history is taken to fail: bad requests, and all.
@@ -43,7 +44,8 @@ pub struct Attribution {
     dead: bool,
     traffic: Vec<(About, Contrast)>,
     budgets: Vec<(About, f64)>,
-    gathering: bool,
+    /// Since when it gathers.
+    gathering: Option<Moment>,
     shadow: Contrast,
     /// What ended on trial in the block for which shadow calls may still be heard.
     block: (u32, u64, u64),
@@ -86,7 +88,7 @@ impl Attribution {
             dead: false,
             traffic: traffic.collect(),
             budgets: objectives.iter().map(|it| (it.about, it.budget)).collect(),
-            gathering: false,
+            gathering: None,
             shadow: Contrast::new(rho, 2.0 * ENOUGH, (0.1, 100.0)),
             block: (0, 0, 0),
             on_traffic: 0.5,
@@ -102,12 +104,12 @@ impl Attribution {
 
     /// Gathers while the trial is suspicious.
     pub fn gather(&mut self, now: Moment, suspicious: bool) {
-        if suspicious && !self.gathering {
+        if suspicious && self.gathering.is_none() {
             // Looks at the past alone, so the average stays an e-process.
             let live = self.heard_traffic.is_some_and(|at| now.since(at) <= TRAFFIC_LIVE);
             self.on_traffic = if live { 0.5 } else { 0.1 };
         }
-        self.gathering = suspicious;
+        self.gathering = suspicious.then(|| self.gathering.unwrap_or(now));
         self.traffic.iter_mut().for_each(|(_, contrast)| contrast.gather(suspicious));
         self.shadow.gather(suspicious);
     }
@@ -184,9 +186,12 @@ impl Attribution {
             return if wait { Ruling::Open(words) } else { self.by_probes(now) };
         }
         if beta::lower(bad, n, 0.05) <= self.budget(about) {
-            let better = FAIR <= n && beta::upper(bad, n, 0.1) <= rate;
-            if better && self.shared(now).is_none() {
-                return Ruling::Deploy(words);
+            let most = beta::upper(bad, n, 0.1);
+            let measured = self.gathering.is_some_and(|begun| FAIR_AFTER <= now.since(begun));
+            if FAIR <= n && measured && most <= rate && self.shared(now).is_none() {
+                let most = 100.0 * most;
+                let better = format!("{words}: it fails less (at most {most:.2} %, 90 % bound)");
+                return Ruling::Deploy(better);
             }
             let thin = bad == 0 && PATIENCE_MAX <= waited;
             return if thin { self.by_probes(now) } else { Ruling::Open(words) };

@@ -187,7 +187,7 @@ impl Front {
     pub(super) fn exchange(&self, routed: &mut Routed, kind: Kind, asked: Asked) -> Exchange {
         let service = self.service.load();
         let (slow, deadline) = (service.limits.slow, service.limits.deadline);
-        let slow = slow.filter(|_| matches!(kind, Kind::Call | Kind::Listen));
+        let slow = matches!(kind, Kind::Call | Kind::Listen).then_some(slow);
         let mut exchange = Exchange::new(Arc::clone(&routed.upstream), kind, asked, slow, deadline);
         exchange.session = routed.session.clone();
         exchange.generation = routed.generation;

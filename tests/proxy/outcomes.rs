@@ -102,7 +102,7 @@ async fn a_lost_session_is_a_fault_only_if_it_was_known_before() {
 #[tokio::test]
 async fn slow_and_overdue_requests_are_counted_while_they_are_open() {
     let proxy = with(Mcp::start("a").await.address, |service| {
-        service.limits.slow = Some(Duration::from_millis(200));
+        service.limits.slow = Duration::from_millis(200);
         service.limits.deadline = Duration::from_millis(600);
     });
     for tool in ["wait", "stream"] {
@@ -243,7 +243,7 @@ async fn large_batches_and_deep_nesting_are_read_without_harm() {
 #[tokio::test]
 async fn a_slow_upload_is_not_held_against_the_release() {
     let proxy = with(Mcp::start("a").await.address, |service| {
-        service.limits.slow = Some(Duration::from_millis(400));
+        service.limits.slow = Duration::from_millis(400);
         service.limits.deadline = Duration::from_millis(800);
     });
     let large = call("1", "echo", &format!("\"{}\"", "x".repeat(300_000)));
