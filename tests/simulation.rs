@@ -9,7 +9,7 @@ use std::time::Duration;
 use rollbackd::decide::{Phase, Watch};
 use rollbackd::model::{
     Actor, Command, Deploy, Effect, Entry, Event, Fact, Finding, Load, Moment, Number, Order,
-    Readiness, Reply, Severity, Slot, Ticket, Verdict,
+    Reply, Severity, Slot, Ticket, Verdict,
 };
 use world::{World, policy, secs};
 
@@ -174,7 +174,7 @@ impl Day {
             Effect::Start(_) if self.dice.one_in(5) => {
                 Some(Event::NotReady(ticket, "it crashes".to_owned()))
             }
-            Effect::Start(_) => Some(Event::Ready(ticket, Readiness::default())),
+            Effect::Start(_) => Some(Event::Ready(ticket, Box::default())),
             Effect::Probe(_) if self.dice.one_in(4) => Some(Event::Probed(ticket, Reply::Refused)),
             Effect::Probe(_) => Some(Event::Probed(ticket, Reply::Ok)),
             _ => None,
@@ -322,7 +322,7 @@ impl Day {
         for _ in 0..240 {
             for (ticket, effect) in std::mem::take(&mut self.world.sent) {
                 let answer = self.world.deliver(ticket, &effect).or(match effect {
-                    Effect::Start(_) => Some(Event::Ready(ticket, Readiness::default())),
+                    Effect::Start(_) => Some(Event::Ready(ticket, Box::default())),
                     Effect::Probe(_) => Some(Event::Probed(ticket, Reply::Ok)),
                     _ => None,
                 });

@@ -87,6 +87,7 @@ fn service(
         judge,
         policy,
         session_state: session_state(&written.session_state),
+        move_forward: written.move_sessions.as_ref().is_some_and(|set| *set.get_ref() == "both"),
         limits,
     }
 }

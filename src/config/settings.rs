@@ -49,6 +49,8 @@ pub struct Service {
     pub policy: decide::Policy,
     /// Whether its sessions can be made anew.
     pub session_state: SessionState,
+    /// Whether sessions also move to a new release, once it is accepted.
+    pub move_forward: bool,
     /// What the proxy allows.
     pub limits: Limits,
 }

@@ -117,7 +117,8 @@ impl Crew {
             // Whoever waits for the answer has given up by then.
             let Ok(readiness) = tokio::time::timeout(patience, proven).await else { return };
             let in_use = in_use.map(|number| proxy.protocols(number)).unwrap_or_default();
-            let event = Event::Ready(ticket, Readiness { in_use, ..readiness });
+            let readiness = Box::new(Readiness { in_use, ..readiness });
+            let event = Event::Ready(ticket, readiness);
             let _ = outbox.send(Input::Event(event)).await;
         });
     }

@@ -233,9 +233,9 @@ fn ends(fact: &Fact) -> bool {
 
 fn command_of(request: Request) -> Option<(Command, bool)> {
     Some(match request {
-        Request::Deploy { version, artifact, set, slot, freeze, force, wait, .. } => {
+        Request::Deploy { version, artifact, set, slot, freeze, force, strict, wait, .. } => {
             let slot = slot.map(Slot);
-            (Command::Deploy(Deploy { version, artifact, set, slot, freeze, force }), wait)
+            (Command::Deploy(Deploy { version, artifact, set, slot, freeze, force, strict }), wait)
         }
         Request::Rollback { cut, because, wait, .. } => (Command::Rollback { cut, because }, wait),
         Request::Hold { because, .. } => (Command::Hold { because }, false),

@@ -13,6 +13,7 @@ mod keeper;
 mod shadows;
 mod status;
 mod trials;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::error::Error;

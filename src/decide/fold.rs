@@ -195,9 +195,9 @@ impl Watch {
     /// What outlives the phase.
     fn remember(&mut self, now: Moment, fact: &Fact) {
         match fact {
-            Fact::Deployed { release, frozen, forced, base, .. } => {
+            Fact::Deployed { release, frozen, forced, strict, base, .. } => {
                 self.deploy = release.number;
-                (self.frozen, self.forced) = (*frozen, *forced);
+                (self.frozen, self.forced, self.strict) = (*frozen, *forced, *strict);
                 self.base = Base::clone(base);
                 let identity = release.identity();
                 self.base.quarantine.retain(|known| *known != identity);

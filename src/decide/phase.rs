@@ -161,6 +161,22 @@ impl Phase {
         }
     }
 
+    /// The release that may have to go again, from before it gets traffic until it is accepted.
+    pub fn on_trial(&self) -> Option<Number> {
+        match self {
+            Self::Promoting { from: Some(_), to: new, .. }
+            | Self::Baking { active: new, warm: Some(_), .. } => Some(new.number),
+            Self::Confirming(breach) | Self::Reviving(breach) => Some(breach.bad.number),
+            Self::Returning(back) | Self::Emptying(back) => Some(back.bad.number),
+            Self::Promoting { from: None, .. }
+            | Self::Baking { warm: None, .. }
+            | Self::Empty
+            | Self::Steady { .. }
+            | Self::Starting { .. }
+            | Self::Recovering { .. } => None,
+        }
+    }
+
     /// The release that has the traffic, as far as is confirmed.
     pub fn active(&self) -> Option<&Release> {
         match self {

@@ -1,8 +1,8 @@
 //! What the world tells, and what follows from it.
 
 use crate::model::{
-    Decision, Effect, Event, Fact, Finding, Guard, Load, Moment, Readiness, Reply, Strategy, Toll,
-    Verdict,
+    Changes, Decision, Effect, Event, Fact, Finding, Guard, Load, Moment, Part, Readiness, Reply,
+    Strategy, Toll, Verdict,
 };
 
 use super::{Breach, Phase, Return, Watch, strategy};
@@ -165,11 +165,31 @@ impl Watch {
                     );
                     return Some(self.decide(now, Fact::Failed, because));
                 }
-                let because = format!("{new} is ready{}", compared(ready));
-                Some(self.decide(now, Fact::Ready { contract: ready.new.clone() }, because))
+                let changes = ready.changes();
+                if let Some(why) = self.too_strict(active.is_some(), changes.as_ref()) {
+                    let because = format!("{new} {why}; --strict refuses it");
+                    return Some(self.decide(now, Fact::Failed, because));
+                }
+                let words = changes.as_ref().map(ToString::to_string).unwrap_or_default();
+                let because = format!("{new} is ready{words}");
+                let contract = ready.new.as_ref().map(|it| Box::new(it.brief()));
+                let changes = changes.map(Box::new);
+                Some(self.decide(now, Fact::Ready { contract, changes }, because))
             }
             Phase::Reviving(breach) => Some(self.go_back(now, breach, "runs again and answers")),
             _ => None,
+        }
+    }
+
+    /// Why `--strict` stands against a release.
+    fn too_strict(&self, compare: bool, changes: Option<&Changes>) -> Option<String> {
+        match changes {
+            _ if !self.strict || !compare => None,
+            None => Some("can not be compared: one of the two did not tell what it offers".into()),
+            Some(changes) if changes.unknown.contains(&Part::Tool) => {
+                Some("can not be compared: one of the two has too many tools".into())
+            }
+            Some(changes) => (!changes.breaks.is_empty()).then(|| changes.broken()),
         }
     }
 
@@ -301,24 +321,4 @@ impl Watch {
         }
         decision
     }
-}
-
-/// What the new release adds and drops, in a few words.
-fn compared(ready: &Readiness) -> String {
-    let (Some(new), Some(active)) = (&ready.new, &ready.active) else { return String::new() };
-    let missing = |what: &str, old: &std::collections::BTreeSet<String>, new: &_| {
-        let lost: Vec<_> = old.difference(new).map(String::as_str).collect();
-        (!lost.is_empty()).then(|| format!("; without {what} {}", lost.join(", ")))
-    };
-    let lost = [
-        missing("protocol", &active.protocols, &new.protocols),
-        missing("capability", &active.capabilities, &new.capabilities),
-        missing("tool", &active.tools, &new.tools),
-    ];
-    let versions = if active.server == new.server {
-        format!(": {}", new.server)
-    } else {
-        format!(": {} -> {}", active.server, new.server)
-    };
-    versions + &lost.into_iter().flatten().collect::<String>()
 }

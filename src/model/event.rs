@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Actor, Contract, Number, Reply, Slot, Ticket, Verdict};
+use super::{Actor, Call, Contract, Number, Reply, Slot, Ticket, Verdict};
 
 /// Everything that can make the daemon decide something, but for the words of a person.
 #[derive(Debug, Clone, PartialEq)]
@@ -8,7 +8,7 @@ pub enum Event {
     /// The judge spoke.
     Judged(Verdict, Load),
     /// A starting release passed its probes; what it offers, and what the active one does.
-    Ready(Ticket, Readiness),
+    Ready(Ticket, Box<Readiness>),
     /// A starting release can not become ready; why.
     NotReady(Ticket, String),
     /// The release that was asked, answered.
@@ -62,6 +62,8 @@ pub struct Deploy {
     pub freeze: bool,
     /// Despite a quarantine, a dropped protocol version, or a trial that is held.
     pub force: bool,
+    /// Not if the new release drops or breaks what clients used in the last hour.
+    pub strict: bool,
 }
 
 /// A command, and who gave it.
@@ -82,6 +84,8 @@ pub struct Readiness {
     pub active: Option<Contract>,
     /// Protocol versions that live sessions of the active one have negotiated.
     pub in_use: BTreeSet<String>,
+    /// What clients asked for in the last hour, and how often.
+    pub used: BTreeMap<Call, u64>,
 }
 
 /// What a release carries at the moment.

@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Load, Toll};
-use super::{Contract, Moment, Number, Release, Severity, Strategy, Verdict};
+use super::{Changes, Contract, Moment, Number, Release, Severity, Strategy, Verdict};
 
 /// One line of the timeline: a fact, when it became true, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub enum Fact {
         frozen: bool,
         /// Past the quarantine and the comparison of protocols.
         forced: bool,
+        /// Not with a release that drops what clients use.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        strict: bool,
         /// Who asked for it.
         by: Actor,
         /// Everything older that still matters.
@@ -50,7 +53,10 @@ pub enum Fact {
     /// The new release passed its probes and may get the traffic.
     Ready {
         /// What it offers.
-        contract: Option<Contract>,
+        contract: Option<Box<Contract>>,
+        /// What that is more, less or other than what the active one offers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        changes: Option<Box<Changes>>,
     },
     /// The deploy ended before it got traffic.
     Failed,

@@ -38,10 +38,31 @@ pub(super) fn errors(ids: &[&str], batch: bool, cause: Cause) -> Response<Answer
 
 /// The last resort: the session is over. The client has to initialize again.
 pub(super) fn session_over(id: Option<&str>) -> Response<Answer> {
-    let (id, error) =
-        (id.unwrap_or("null"), json!({"code": -32600, "message": "Session not found"}));
-    let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#);
+    let body = rpc_error(id.unwrap_or("null"), -32600, "Session not found");
     json_body(StatusCode::NOT_FOUND, body)
+}
+
+/// The headers of a request say something else than its body (2026-07-28).
+pub(super) fn mismatch(id: Option<&str>) -> Response<Answer> {
+    let text = "Header mismatch: Mcp-Method or Mcp-Name is not what the body says";
+    match id {
+        Some(id) => json_body(StatusCode::BAD_REQUEST, rpc_error(id, -32020, text)),
+        None => plain(StatusCode::BAD_REQUEST, text),
+    }
+}
+
+/// The release that sealed the state of this request is gone: the client has to begin again.
+pub(super) fn state_lost(id: Option<&str>) -> Response<Answer> {
+    let text = "Invalid requestState: the release that gave it is gone, begin again without it";
+    match id {
+        Some(id) => json_body(StatusCode::OK, rpc_error(id, -32602, text)),
+        None => plain(StatusCode::BAD_REQUEST, text),
+    }
+}
+
+fn rpc_error(id: &str, code: i64, text: &str) -> String {
+    let error = json!({"code": code, "message": text});
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 
 /// A short text.

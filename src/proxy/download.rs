@@ -108,6 +108,9 @@ impl Download {
 
     /// Events that belong to a session: what changed since, and what has to be read differently.
     pub(super) fn told(mut self, front: &Arc<Front>) -> Self {
+        if self.exchange.clamp {
+            self.rewriter = Some(Rewriter::clamping());
+        }
         let Some(session) = &self.exchange.session else { return self };
         let opening = self.exchange.opening.is_some();
         self.rewriter = Rewriter::new(self.exchange.generation, opening);

@@ -45,6 +45,8 @@ pub(super) struct Exchange {
     pub upload: Option<Upload>,
     /// The request as it can be repeated elsewhere, should it fail here.
     pub repeat: Option<Box<Repeat>>,
+    /// Whether a client may keep its answer for a short time only.
+    pub clamp: bool,
     kind: Kind,
     asked: Asked,
     seen: usize,
@@ -106,6 +108,7 @@ impl Exchange {
             questions: Vec::new(),
             upload: None,
             repeat: None,
+            clamp: false,
             kind,
             asked,
             seen: 0,
@@ -154,6 +157,9 @@ impl Exchange {
     pub(super) fn heard(&mut self, http: StatusCode, message: &Message) {
         if let (Some(session), Some(protocol)) = (&self.session, &message.protocol) {
             session.speaks(protocol);
+        }
+        if let Some(state) = message.state.filter(|_| message.input_required) {
+            self.upstream.states.note(state, self.upstream.number);
         }
         self.absorb();
         self.questioned(message);

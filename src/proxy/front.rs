@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -25,8 +26,9 @@ use super::reply::{Later, Left, fail, pass, passing, until_left};
 use super::routes::Routes;
 use super::session::{Fate, Sessions, What};
 use super::sse::Events;
+use super::states::States;
 use super::upload::{Asked, Upload};
-use super::{answer, classify, gate, headers, passage};
+use super::{answer, classify, gate, headers, hint, passage};
 
 /// What every request meets first.
 #[derive(Debug)]
@@ -37,6 +39,12 @@ pub(super) struct Front {
     pub routes: ArcSwap<Routes>,
     /// The live legacy sessions.
     pub sessions: Sessions,
+    /// Which release sealed which state.
+    pub states: Arc<States>,
+    /// The release on trial; 0 where there is none.
+    pub trial: AtomicU32,
+    /// The release whose sessions move on, though it is not left; 0 where there is none.
+    pub yields: AtomicU32,
     /// Tells when sessions were seen.
     pub clock: Clock,
     /// Fires when nobody is served any more.
@@ -78,6 +86,9 @@ impl Front {
             Ok(upload) => upload,
             Err(flaw) => return answer::plain(flaw.status(), flaw.text()),
         };
+        if let Some(response) = self.mirrored(&head.headers, &upload) {
+            return response;
+        }
         self.carry(peer, head, upload).await
     }
 
@@ -117,12 +128,19 @@ impl Front {
         upload: Upload,
     ) -> Result<Response<Answer>, Left> {
         let asked = upload.asked();
-        let (what, listen) = {
+        let (what, listen, hints, state) = {
             let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-            let method = asked.messages.first().and_then(|message| message.method.as_deref());
-            (passage::what(&asked), method == Some("subscriptions/listen"))
+            let first = asked.messages.first();
+            let method = first.and_then(|it| it.method.as_deref()).unwrap_or_default();
+            let state = first.and_then(|it| it.state);
+            let (listen, hints) = (method == "subscriptions/listen", hint::may_hint(method));
+            (passage::what(&asked), listen, hints, state)
         };
-        let routed = match self.route(&head, what, peer).await {
+        let found = match self.sealed(&head, state) {
+            Some(found) => found,
+            None => self.route(&head, what, peer).await,
+        };
+        let routed = match found {
             Ok(routed) => routed,
             Err(unrouted) => {
                 upload.finish().await;
@@ -136,6 +154,9 @@ impl Front {
         let kind = if listen { Kind::Listen } else { Kind::Call };
         let mut exchange = self.exchange(&mut routed, kind, asked);
         exchange.note_cancelled();
+        exchange.clamp = hints
+            && headers::is_modern(&head.headers)
+            && self.trial.load(Ordering::Relaxed) == routed.upstream.number.0;
         if passage::is_opening(&upload) {
             exchange.opening = upload.whole().cloned();
         }

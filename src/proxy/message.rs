@@ -19,6 +19,8 @@ pub(super) struct Message {
     pub begins_task: bool,
     /// `result.status`: how a task stands.
     pub status: Option<Box<str>>,
+    /// A hash of `params.requestState`, or of `result.requestState`.
+    pub state: Option<u64>,
     /// Whether it has a `result`.
     pub result: bool,
     /// Whether it has an `error`.

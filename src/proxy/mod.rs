@@ -1,8 +1,9 @@
 //! The built-in data plane: one listener per service, in front of its releases.
 //!
 //! A request passes [`gate`] (who may ask), finds its release in [`passage`] (a legacy session's
-//! own, or the active one; [`mover`] opens the session anew where its own is left), is read by [`scan`] and [`sse`] as it passes, and leaves one outcome per
-//! JSON-RPC request in its release's [`tally`]. When a release has to be left, [`download`] and
+//! own, the one in [`states`], or the active one; [`mover`] opens the session anew where its own is
+//! left), is held against its headers by [`mirror`], is read by [`scan`] and [`sse`] as it passes,
+//! and leaves one outcome per JSON-RPC request in its release's [`tally`]. When a release has to be left, [`download`] and
 //! [`answer`] end what is open in a way that clients understand. What failed on a release on trial
 //! is kept by [`repeat`], and asked once more of the warm one by [`shadow`], for nobody but the judge.
 
@@ -15,9 +16,11 @@ mod front;
 mod gate;
 mod headers;
 mod held;
+mod hint;
 mod listener;
 mod listening;
 mod message;
+mod mirror;
 mod mover;
 mod notice;
 mod open;
@@ -30,6 +33,7 @@ mod scan;
 mod session;
 mod shadow;
 mod sse;
+mod states;
 mod tally;
 mod upload;
 mod upstream;
@@ -38,7 +42,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -102,6 +106,9 @@ impl Proxy {
             routes: ArcSwap::from_pointee(Routes::default()),
             sessions,
             clock,
+            states: Arc::default(),
+            trial: AtomicU32::new(0),
+            yields: AtomicU32::new(0),
             stop: CancellationToken::new(),
         });
         let stop = front.stop.clone();
@@ -130,7 +137,8 @@ impl Proxy {
     pub fn add(&self, number: Number, address: &Address) {
         let reachable = self.front.routes.load().find(number).is_some();
         if !reachable {
-            let upstream = Arc::new(Upstream::new(number, address.clone(), Arc::clone(&self.safe)));
+            let (safe, states) = (Arc::clone(&self.safe), Arc::clone(&self.front.states));
+            let upstream = Arc::new(Upstream::new(number, address.clone(), safe, states));
             self.front.routes.rcu(|routes| routes.with(Arc::clone(&upstream)));
         }
     }
@@ -140,6 +148,18 @@ impl Proxy {
     pub fn route(&self, number: Number) -> bool {
         self.front.routes.rcu(|routes| routes.to(number));
         self.front.routes.load().active().is_some_and(|active| active.number == number)
+    }
+
+    /// Says which release is on trial: what it lets clients keep, they keep for a few seconds only.
+    pub fn on_trial(&self, number: Option<Number>) {
+        // Releases are counted from 1.
+        self.front.trial.store(number.map_or(0, |number| number.0), Ordering::Relaxed);
+    }
+
+    /// Says which release gives its sessions to the active one, each at its next request, though it
+    /// is not left: what can not move stays.
+    pub fn yields(&self, number: Option<Number>) {
+        self.front.yields.store(number.map_or(0, |number| number.0), Ordering::Relaxed);
     }
 
     /// Waits until nothing that has to end at a release is open there, at most `patience`; then cuts

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -50,6 +51,8 @@ pub(super) enum Unrouted {
     Late,
     /// It ends what no release holds any more.
     Forgotten,
+    /// The release that sealed its state is gone.
+    StateLost,
     /// The release that took over wants other credentials.
     Denied(Box<Response<Answer>>),
 }
@@ -63,6 +66,7 @@ impl Unrouted {
             Self::NotMoved => answer::errors(ids, batch, Cause::NotMoved),
             Self::Late => answer::plain(StatusCode::ACCEPTED, ""),
             Self::Forgotten => answer::plain(StatusCode::OK, ""),
+            Self::StateLost => answer::state_lost(ids.first().copied()),
             Self::Denied(response) => *response,
         }
     }
@@ -156,6 +160,18 @@ impl Front {
         };
         session.live(|life| life.lose(exchange.generation));
         true
+    }
+
+    /// The release that sealed the state in a request, if that is known: no other can open it.
+    pub(super) fn sealed(
+        &self,
+        head: &request::Parts,
+        state: Option<u64>,
+    ) -> Option<Result<Routed, Unrouted>> {
+        let release = self.states.by(state.filter(|_| headers::is_modern(&head.headers))?)?;
+        let routes = self.routes.load();
+        let found = routes.find(release).ok_or(Unrouted::StateLost);
+        Some(found.map(|upstream| Routed::new(Arc::clone(upstream), None)))
     }
 
     /// Finds the release: the session's own, which may have to change first, or the active one.
@@ -259,9 +275,11 @@ impl Front {
         let routes = self.routes.load();
         let here = routes.find(release);
         let active = routes.active().filter(|it| !it.left.is_cancelled() && !it.cut.is_cancelled());
+        let elsewhere = active.is_some_and(|active| active.number != release);
+        let yields = elsewhere && self.yields.load(Ordering::Relaxed) == release.0;
         Ground {
             reachable: here.is_some(),
-            left: here.is_none_or(|here| here.left.is_cancelled()),
+            left: here.is_none_or(|here| here.left.is_cancelled()) || yields,
             active: active.map(|active| active.number),
             bound: self.bound(),
             resting: false,

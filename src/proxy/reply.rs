@@ -22,7 +22,7 @@ use super::scan::Scan;
 use super::session::{Fate, fate};
 use super::sse::Events;
 use super::upload::Flaw;
-use super::{answer, classify, headers, rewrite};
+use super::{answer, classify, headers, hint, rewrite};
 
 /// A JSON answer up to this size is read before its head is passed on, so that a release that
 /// fails or is left in the middle still leads to an answer for the client's id.
@@ -151,6 +151,7 @@ async fn whole(
         Some(body)
     }) {
         Some(body) => body,
+        None if exchange.clamp => hint::clamped(&body).map_or(body, Bytes::from),
         None => body,
     };
     Response::from_parts(head, Answer::Full(Full::new(body)))
@@ -172,8 +173,15 @@ pub(super) fn passing(
 /// An answer of ours for every id that waits.
 pub(super) async fn fail(mut exchange: Exchange, cause: Cause) -> Response<Answer> {
     if let Some(flaw) = exchange.flaw().filter(|_| cause == Cause::Upstream) {
-        let class = if flaw == Flaw::TooLarge { Class::ClientFault } else { Class::Neutral };
+        let class = match flaw {
+            Flaw::TooLarge | Flaw::Mismatch => Class::ClientFault,
+            Flaw::Silent | Flaw::Left => Class::Neutral,
+        };
+        let (ids, _) = exchange.all_ids();
         exchange.end(class);
+        if flaw == Flaw::Mismatch {
+            return answer::mismatch(ids.first().map(AsRef::as_ref));
+        }
         return answer::plain(flaw.status(), flaw.text());
     }
     let whole = match exchange.upload.take() {

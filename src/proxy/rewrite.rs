@@ -1,15 +1,17 @@
 //! Changes what has another meaning to the client than to the release that said it.
 //!
-//! Only two kinds of answers are changed. The answer to `initialize` promises that changes of the
+//! Only three kinds of answers are changed. The answer to `initialize` promises that changes of the
 //! lists are told, since the proxy tells them when a session moves. And what the later releases of
 //! a session that moved send: ids of events, and of requests of the server, get a mark, since
-//! servers count both from zero and a late answer would meet a stranger's question.
+//! servers count both from zero and a late answer would meet a stranger's question. And what a release
+//! on trial lets clients keep, they keep for a short time only ([`hint`]).
 
 use bytes::Bytes;
 use http::HeaderValue;
 use serde_json::Value;
 
 use super::blocks::{self, Block, Blocks};
+use super::hint;
 use super::session::promise_changes;
 
 /// Before the generation in an id of ours.
@@ -23,6 +25,8 @@ pub(super) struct Rewriter {
     opening: bool,
     /// The client has heard already that its subscription began.
     acknowledged: bool,
+    /// The client may keep what it gets for a short time only.
+    clamp: bool,
     /// The capabilities and the protocol version that were seen.
     pub(super) result: Option<Value>,
 }
@@ -32,15 +36,25 @@ impl Rewriter {
     /// where nothing has to be changed.
     pub(super) fn new(generation: u32, opening: bool) -> Option<Self> {
         let blocks = Blocks::default();
-        let (acknowledged, result) = (false, None);
-        let it = Self { blocks, generation, opening, acknowledged, result };
+        let (acknowledged, clamp, result) = (false, false, None);
+        let it = Self { blocks, generation, opening, acknowledged, clamp, result };
         (generation > 0 || opening).then_some(it)
     }
 
     /// For a `subscriptions/listen` stream that was begun at another release.
     pub(super) fn acknowledged() -> Self {
+        Self { acknowledged: true, ..Self::nothing() }
+    }
+
+    /// For answers of a release on trial that clients may keep.
+    pub(super) fn clamping() -> Self {
+        Self { clamp: true, ..Self::nothing() }
+    }
+
+    fn nothing() -> Self {
         let blocks = Blocks::default();
-        Self { blocks, generation: 0, opening: false, acknowledged: true, result: None }
+        let (generation, opening, acknowledged) = (0, false, false);
+        Self { blocks, generation, opening, acknowledged, clamp: false, result: None }
     }
 
     /// What the client gets for what the release sent. Events are held until they are whole.
@@ -61,6 +75,9 @@ impl Rewriter {
     }
 
     fn event(&mut self, block: &[u8], out: &mut Vec<u8>) {
+        if self.clamp {
+            return clamp(block, out);
+        }
         let marked = self.generation > 0;
         let message = blocks::message(block);
         let method = message.as_ref().and_then(|it| it.get("method")).and_then(Value::as_str);
@@ -107,6 +124,22 @@ impl Rewriter {
         *place = Value::String(mark(self.generation, &place.to_string()));
         Some(message)
     }
+}
+
+/// An event with a shorter hint.
+fn clamp(block: &[u8], out: &mut Vec<u8>) {
+    let data: Vec<_> = blocks::lines(block).filter(|(name, _)| *name == "data").collect();
+    let data = data.iter().map(|(_, value)| *value).collect::<Vec<_>>().join("\n");
+    let Some(message) = hint::clamped(data.as_bytes()) else { return out.extend(block) };
+    for (name, value) in blocks::lines(block).filter(|(name, _)| *name != "data") {
+        out.extend(format!("{name}: {value}\n").as_bytes());
+    }
+    for line in message.split(|byte| *byte == b'\n') {
+        out.extend(b"data: ");
+        out.extend(line);
+        out.push(b'\n');
+    }
+    out.push(b'\n');
 }
 
 /// An id with the generation that it belongs to.

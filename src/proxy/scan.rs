@@ -4,6 +4,8 @@
 //! on the way back whether the answer is a result or an error and of which kind. Everything else
 //! is skipped by counting brackets, so depth and size cost no memory.
 
+use std::hash::{DefaultHasher, Hasher as _};
+
 use super::message::{Message, is_id};
 
 /// Longest text that is picked out; longer ones are taken for absent.
@@ -21,6 +23,8 @@ pub(super) struct Scan {
     escaped: bool,
     text: Vec<u8>,
     overlong: bool,
+    /// Of a text that may be longer than what is kept.
+    hash: DefaultHasher,
     outer: Outer,
     target: Target,
     message: Message,
@@ -77,6 +81,7 @@ enum Target {
     ResultType,
     Status,
     Task,
+    State,
     Begins,
 }
 
@@ -173,9 +178,13 @@ impl Scan {
         self.step = step;
         self.text.clear();
         (self.overlong, self.escaped) = (false, false);
+        self.hash = DefaultHasher::new();
     }
 
     fn keep(&mut self, byte: u8) {
+        if self.target == Target::State && self.step == Step::Text {
+            self.hash.write_u8(byte);
+        }
         if self.text.len() < TEXT_MAX {
             self.text.push(byte);
         } else {
@@ -223,6 +232,7 @@ impl Scan {
                 (Outer::Params, b"name" | b"uri") => Target::Name,
                 (Outer::Params, b"requestId") => Target::Request,
                 (Outer::Params | Outer::Result, b"protocolVersion") => Target::Protocol,
+                (Outer::Params | Outer::Result, b"requestState") => Target::State,
                 (Outer::Params, b"taskId") => Target::Task,
                 (Outer::Params, b"task") => Target::Begins,
                 (Outer::Result, b"status") => Target::Status,
@@ -258,6 +268,7 @@ impl Scan {
             (Target::Name, Some(text)) => message.name = Some(text.into()),
             (Target::Protocol, Some(text)) => message.protocol = Some(text.into()),
             (Target::Task, Some(text)) => message.task = Some(text.into()),
+            (Target::State, _) => message.state = quoted.then(|| self.hash.finish()),
             (Target::Status, Some(text)) => message.status = Some(text.into()),
             (Target::Code, Some(text)) => message.code = text.parse().ok(),
             (Target::IsError, Some(text)) => message.is_error = text == "true",

@@ -19,6 +19,7 @@ use crate::config::Address;
 use crate::model::{Number, Toll};
 
 use super::repeat::{Repeats, Safe};
+use super::states::States;
 use super::tally::Tally;
 use super::upload::Upload;
 
@@ -54,6 +55,8 @@ pub(super) struct Upstream {
     pub listens: AtomicU64,
     /// What is safe to repeat.
     pub safe: Arc<Safe>,
+    /// Which release sealed which state.
+    pub states: Arc<States>,
     /// What is kept of it for repeats, and what became of repeats sent here.
     pub repeats: Repeats,
     answered: AtomicU64,
@@ -66,7 +69,12 @@ pub(super) struct Upstream {
 
 impl Upstream {
     /// Reaches a release at its slot's address. No connection is made yet.
-    pub(super) fn new(number: Number, address: Address, safe: Arc<Safe>) -> Self {
+    pub(super) fn new(
+        number: Number,
+        address: Address,
+        safe: Arc<Safe>,
+        states: Arc<States>,
+    ) -> Self {
         let authority = match &address {
             Address::Tcp(address) => address.to_string(),
             Address::Unix(_) => "localhost".to_owned(),
@@ -89,6 +97,7 @@ impl Upstream {
             streams: AtomicU64::new(0),
             listens: AtomicU64::new(0),
             safe,
+            states,
             repeats: Repeats::default(),
             answered: AtomicU64::new(0),
             closed: AtomicU64::new(0),

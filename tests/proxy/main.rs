@@ -7,6 +7,7 @@ mod bodies;
 mod client;
 mod crowd;
 mod leaving;
+mod modern;
 mod moving;
 mod multitude;
 mod outcomes;

@@ -368,3 +368,24 @@ async fn clients_are_promised_that_changes_are_told() {
     assert_eq!(capabilities["resources"], json!({"subscribe": true, "listChanged": true}));
     assert_eq!(capabilities.get("prompts"), None);
 }
+
+#[tokio::test]
+async fn sessions_move_forward_where_the_operator_wants_it_and_back_again() {
+    let (a, b, proxy, mine) = with_session().await;
+    let mut stream = listen(&proxy, &mine, "").await;
+    proxy.route(B);
+    assert_eq!(release_of(&proxy, &mine).await, "a");
+    proxy.yields(Some(A));
+    assert_eq!(release_of(&proxy, &mine).await, "b");
+    stream.until("list_changed").await;
+    // Those that are opened now, too, and none twice.
+    assert_eq!(release_of(&proxy, &mine).await, "b");
+    let (at_a, at_b) = (proxy.load(A, Moment(0)).sessions, proxy.load(B, Moment(0)).sessions);
+    assert_eq!((at_a, at_b), (0, 1));
+    proxy.yields(None);
+    proxy.route(A);
+    let toll = proxy.drain(B, SOON).await;
+    assert_eq!(toll.ended, 0, "{toll}");
+    assert_eq!(release_of(&proxy, &mine).await, "a");
+    let _ = (a, b);
+}

@@ -10,8 +10,8 @@ use rollbackd::judge::scraped::Scraping;
 use rollbackd::judge::trial::Trial;
 use rollbackd::judge::{About, BLOCK, BLOCK_MS, Baseline, Judge, Limits, Objective};
 use rollbackd::model::{
-    Actor, Command, Contract, Counts, Decision, Deploy, Effect, Entry, Event, Fact, History, Load,
-    Moment, Number, Order, Readiness, Release, Reply, Scrape, Seen, Signal, Ticket, Toll,
+    Actor, Call, Command, Contract, Counts, Decision, Deploy, Effect, Entry, Event, Fact, History,
+    Load, Moment, Number, Order, Readiness, Release, Reply, Scrape, Seen, Signal, Ticket, Toll,
 };
 
 use crate::world::{World, policy, secs};
@@ -30,6 +30,7 @@ pub struct Stage {
     traffic: u64,
     sessions: u64,
     in_use: Vec<String>,
+    used: BTreeMap<Call, u64>,
     proxy_silent: bool,
     requests_hang: bool,
     /// How counters are read, and whether the bake waits for them.
@@ -48,6 +49,7 @@ struct Conduct {
     probe: Reply,
     starts: bool,
     speaks: Vec<String>,
+    lists: Vec<String>,
     /// Requests that were served, and the bad ones, in all.
     served: f64,
     bad: [f64; 3],
@@ -62,13 +64,32 @@ impl Default for Conduct {
     fn default() -> Self {
         let (fails, slow, tools) = (0.0, 0.0, 0.0);
         let speaks = vec!["2025-11-25".to_owned()];
-        let (probe, starts) = (Reply::Ok, true);
+        let (probe, starts, lists) = (Reply::Ok, true, Vec::new());
         let (served, bad, counted, started, scrape) = (0.0, [0.0; 3], (0.0, 0.0), 0.0, None);
-        Self { fails, slow, tools, probe, starts, speaks, served, bad, counted, started, scrape }
+        Self {
+            fails,
+            slow,
+            tools,
+            probe,
+            starts,
+            speaks,
+            lists,
+            served,
+            bad,
+            counted,
+            started,
+            scrape,
+        }
     }
 }
 
 impl Conduct {
+    fn contract(&self) -> Contract {
+        let all = |words: &[String]| words.iter().cloned().collect();
+        let (protocols, tools) = (all(&self.speaks), all(&self.lists));
+        Contract { protocols, tools, ..Contract::default() }
+    }
+
     fn serve(&mut self, n: f64) -> Counts {
         let fails = if self.starts { self.fails } else { 1.0 };
         let whole = |sum: &mut f64, more: f64| {
@@ -99,6 +120,7 @@ impl Stage {
             traffic: 100,
             sessions: 20,
             in_use: vec!["2025-11-25".to_owned()],
+            used: BTreeMap::new(),
             proxy_silent: false,
             requests_hang: false,
             scraping: None,
@@ -135,6 +157,7 @@ impl Stage {
                 version: version.to_owned(),
                 freeze: flags.contains(&"--freeze"),
                 force: flags.contains(&"--force"),
+                strict: flags.contains(&"--strict"),
                 ..Deploy::default()
             })),
             ["rollback", ref flags @ ..] => {
@@ -150,6 +173,10 @@ impl Stage {
             ["traffic", n] => self.traffic = n.parse().unwrap(),
             ["sessions", n] => self.sessions = n.parse().unwrap(),
             ["sessions", "speak", protocol] => self.in_use.push(protocol.to_owned()),
+            ["clients", "call", tool, calls] => {
+                let call = ("tools/call".into(), tool.into());
+                self.used.insert(call, calls.parse().unwrap());
+            }
             ["proxy", "silent"] => self.proxy_silent = true,
             ["proxy", "answers"] => self.proxy_silent = false,
             ["requests", "hang"] => self.requests_hang = true,
@@ -171,6 +198,9 @@ impl Stage {
             [version, "well"] => *self.conduct(version) = Conduct::default(),
             [version, "speaks", protocol] => {
                 self.conduct(version).speaks = vec![protocol.to_owned()];
+            }
+            [version, "lists", ref tools @ ..] => {
+                self.conduct(version).lists = tools.iter().map(ToString::to_string).collect();
             }
             [version, "dies"] => self.dies(version),
             _ => return false,
@@ -287,13 +317,13 @@ impl Stage {
                     self.later.push((self.blocks + 1, ticket, effect.clone()));
                     return None;
                 }
-                let new = self.conduct(&release.version);
-                let speaks = new.speaks.iter().cloned().collect();
-                let contract = Contract { protocols: speaks, ..Contract::default() };
-                let in_use = self.in_use.iter().cloned().collect();
-                let ready = Readiness { new: Some(contract), active: None, in_use };
+                let active = self.world.watch.phase().active().map(|it| it.version.clone());
+                let active = active.filter(|_| !self.used.is_empty());
+                let active = active.map(|version| self.conduct(&version).contract());
+                let new = Some(self.conduct(&release.version).contract());
+                let (in_use, used) = (self.in_use.iter().cloned().collect(), self.used.clone());
                 self.conduct(&release.version).probe = Reply::Ok;
-                Some(Event::Ready(ticket, ready))
+                Some(Event::Ready(ticket, Box::new(Readiness { new, active, in_use, used })))
             }
             Effect::Probe(release) => {
                 let reply = self.conduct(&release.version).probe.clone();

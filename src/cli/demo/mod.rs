@@ -151,6 +151,7 @@ async fn deploy(
         slot: None,
         freeze: false,
         force: false,
+        strict: false,
         wait: true,
     };
     client.send(&request).await.map_err(|error| format!("can not order {version}: {error}"))?;

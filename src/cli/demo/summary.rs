@@ -190,7 +190,7 @@ mod tests {
         let decided =
             Fact::Decided { strategy: Strategy::Cut, severity: Severity::Down, ordered: false };
         vec![
-            entry(900, "v2 is ready", Fact::Ready { contract: None }),
+            entry(900, "v2 is ready", Fact::Ready { contract: None, changes: None }),
             entry(1000, "v2 has the traffic", Fact::Switched { to: Number(2) }),
             entry(3400, "v2 is down", detected),
             entry(3410, "v1 answers", decided),
