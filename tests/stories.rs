@@ -5,6 +5,8 @@
 //! the story says otherwise.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "support/conduct.rs"]
+mod conduct;
 #[path = "support/stage.rs"]
 mod stage;
 #[path = "support/world.rs"]

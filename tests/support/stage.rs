@@ -10,10 +10,11 @@ use rollbackd::judge::scraped::Scraping;
 use rollbackd::judge::trial::Trial;
 use rollbackd::judge::{About, BLOCK, BLOCK_MS, Baseline, Judge, Limits, Objective};
 use rollbackd::model::{
-    Actor, Call, Command, Contract, Counts, Decision, Deploy, Effect, Entry, Event, Fact, History,
-    Load, Moment, Number, Order, Readiness, Release, Reply, Scrape, Seen, Signal, Ticket, Toll,
+    Actor, Call, Command, Decision, Deploy, Effect, Entry, Event, Fact, History, Load, Moment,
+    Number, Order, Readiness, Release, Reply, Scrape, Seen, Signal, Ticket, Toll,
 };
 
+use crate::conduct::Conduct;
 use crate::world::{World, policy, secs};
 
 /// A new release needs so long to start, and to finish its requests in a drain.
@@ -38,76 +39,6 @@ pub struct Stage {
     blocks: u64,
     /// Effects that are carried out at a block to come.
     later: Vec<(u64, Ticket, Effect)>,
-}
-
-/// How a release behaves.
-#[derive(Clone)]
-struct Conduct {
-    fails: f64,
-    slow: f64,
-    tools: f64,
-    probe: Reply,
-    starts: bool,
-    speaks: Vec<String>,
-    lists: Vec<String>,
-    /// Requests that were served, and the bad ones, in all.
-    served: f64,
-    bad: [f64; 3],
-    /// What it counts itself, the bad ones among them, and since when.
-    counted: (f64, f64),
-    started: f64,
-    /// What its scrape gives in place of that.
-    scrape: Option<Scrape>,
-}
-
-impl Default for Conduct {
-    fn default() -> Self {
-        let (fails, slow, tools) = (0.0, 0.0, 0.0);
-        let speaks = vec!["2025-11-25".to_owned()];
-        let (probe, starts, lists) = (Reply::Ok, true, Vec::new());
-        let (served, bad, counted, started, scrape) = (0.0, [0.0; 3], (0.0, 0.0), 0.0, None);
-        Self {
-            fails,
-            slow,
-            tools,
-            probe,
-            starts,
-            speaks,
-            lists,
-            served,
-            bad,
-            counted,
-            started,
-            scrape,
-        }
-    }
-}
-
-impl Conduct {
-    fn contract(&self) -> Contract {
-        let all = |words: &[String]| words.iter().cloned().collect();
-        let (protocols, tools) = (all(&self.speaks), all(&self.lists));
-        Contract { protocols, tools, ..Contract::default() }
-    }
-
-    fn serve(&mut self, n: f64) -> Counts {
-        let fails = if self.starts { self.fails } else { 1.0 };
-        let whole = |sum: &mut f64, more: f64| {
-            let before = sum.floor();
-            *sum += more;
-            (sum.floor() - before) as u64
-        };
-        let served = whole(&mut self.served, n);
-        let [server_fault, slow, tool_fault] =
-            [(0, fails), (1, self.slow), (2, self.tools)].map(|(at, share)| {
-                let sum: &mut f64 = self.bad.get_mut::<usize>(at).unwrap();
-                whole(sum, n * share).min(served)
-            });
-        self.counted.0 += served as f64;
-        self.counted.1 += server_fault as f64;
-        let ok = served - (server_fault + tool_fault).min(served);
-        Counts { ok, server_fault, tool_fault, slow, timed: served, ..Counts::default() }
-    }
 }
 
 impl Stage {
