@@ -59,9 +59,12 @@ const SERVICE: &[OfService] = &[
         "How far the evidence is from nothing (0) to a verdict (1).",
         |it| it.evidence.as_ref().map(crate::model::Evidence::progress),
     ),
-    ("rollbackd_rollbacks_ordered_total", Kind::Counter, "Rollbacks that a person ordered.", |it| {
-        Some(real(it.totals.ordered))
-    }),
+    (
+        "rollbackd_rollbacks_ordered_total",
+        Kind::Counter,
+        "Rollbacks that a person ordered.",
+        |it| Some(real(it.totals.ordered)),
+    ),
     (
         "rollbackd_timeline_write_failures_total",
         Kind::Counter,
@@ -91,9 +94,13 @@ const RELEASE: &[OfRelease] = &[
 ];
 
 const WORDS: &[OfWord] = &[
-    ("rollbackd_phase", Kind::Gauge, "What the service is doing: 1 for one phase.", "phase", |it| {
-        vec![(it.phase.clone(), 1.0)]
-    }),
+    (
+        "rollbackd_phase",
+        Kind::Gauge,
+        "What the service is doing: 1 for one phase.",
+        "phase",
+        |it| vec![(it.phase.clone(), 1.0)],
+    ),
     (
         "rollbackd_verdict",
         Kind::Gauge,
