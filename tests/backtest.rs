@@ -215,6 +215,7 @@ fn judge(opening: &Opening) -> Judge {
         bake: Duration::from_mins(30),
         probes: 3,
         baseline: Baseline::Probes,
+        shadow: true,
     };
     Judge::new(opening.release, opening.warm, limits, opening.history.clone(), opening.opened)
 }

@@ -74,8 +74,11 @@ async fn bring_the_second(stage: &Stage, clients: &mut Clients) {
     assert_eq!(clients.echo("A").await.unwrap(), "Echo: hello");
 }
 
-/// C meets the previous release at once; B may finish, then has to connect again.
+/// C meets the previous release at once; B may finish, and goes on there with the session it has.
+/// So does F, which is silent all the while.
 async fn go_back_by_hand(stage: &Stage, clients: &mut Clients) {
+    let silent = clients.connect("F").await;
+    assert!(offers(clients, "F", NEW_SLOW).await);
     clients.begin("B", NEW_SLOW, 7).await;
     let reason = ["rollback", SERVICE, "--no-wait", "--because", "the tools went by other names"];
     let said = stage.verb(&reason).await;
@@ -91,9 +94,12 @@ async fn go_back_by_hand(stage: &Stage, clients: &mut Clients) {
 
     let status = stage.status().await;
     assert!(status["quarantine"][0].as_str().unwrap().starts_with("v2"), "{status}");
-    assert_eq!(clients.echo("B").await.unwrap_err().code, 404);
-    clients.connect("B").await;
-    assert!(offers(clients, "B", OLD_SLOW).await);
+    for who in ["B", "F"] {
+        assert_eq!(clients.echo(who).await.unwrap(), "Echo: hello");
+        assert!(offers(clients, who, OLD_SLOW).await);
+        assert!(clients.news(who).await > 0, "{who} was not told that the tools changed");
+    }
+    assert_eq!(clients.id("F").await, silent);
     let timeline = stage.timeline(2).await;
     let kinds: Vec<_> = timeline.iter().map(|(kind, ..)| kind.as_str()).collect();
     let usual = ["deployed", "ready", "switched", "detected", "decided", "switched"];
@@ -121,6 +127,9 @@ async fn stop_it_in_its_tracks(stage: &Stage, clients: &mut Clients) {
         // An answer that says so, for a call that can have none.
         let failure = clients.finish("D").await.unwrap_err();
         assert_eq!(failure.code, -32603, "{failure:?}");
+        // What the release that hangs knew of the session is not needed.
+        assert_eq!(clients.echo("D").await.unwrap(), "Echo: hello");
+        assert!(offers(clients, "D", OLD_SLOW).await);
     };
     let (said, ()) = tokio::join!(stage.deploy("v2", NEW, &["--force", "--wait"]), trouble);
     assert_eq!(said.code, 3, "{said:?}");
@@ -135,6 +144,7 @@ async fn a_release_that_keeps_dying_is_put_back() {
     assert_eq!(said.code, 0, "{said:?}");
     let trouble = async {
         stage.until_it_says("phase", "baking").await;
+        let session = clients.connect("Z").await;
         let began = Instant::now();
         stage
             .until("v1 to be back", async || {
@@ -148,6 +158,9 @@ async fn a_release_that_keeps_dying_is_put_back() {
         assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
         clients.connect("A").await;
         assert!(offers(&mut clients, "A", OLD_SLOW).await);
+        // Whatever its server knew of it died several times; the session did not.
+        assert!(offers(&mut clients, "Z", OLD_SLOW).await);
+        assert_eq!(clients.id("Z").await, session);
     };
     let (said, ()) = tokio::join!(stage.deploy("v2", NEW, &["--wait"]), trouble);
     assert_eq!(said.code, 3, "{said:?}");

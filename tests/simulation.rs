@@ -305,8 +305,10 @@ impl Day {
     }
 
     fn load(&mut self) -> Load {
+        let sessions = self.dice.roll(200);
         Load {
-            sessions: self.dice.roll(200),
+            sessions,
+            bound: sessions,
             in_flight: self.dice.roll(50),
             rate: self.dice.roll(1_000) as f64 / 7.0,
             life: self.dice.roll(600) as f64,

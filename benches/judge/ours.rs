@@ -52,6 +52,7 @@ fn limits(burst: u64, bake: Duration) -> Limits {
         bake,
         probes: 3,
         baseline: rollbackd::judge::Baseline::Probes,
+        shadow: true,
     }
 }
 

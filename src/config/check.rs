@@ -13,7 +13,7 @@ use crate::model::Slot;
 use super::address::Addresses;
 use super::bounds::{bounded, span};
 use super::problem::{Code, Problem, Problems};
-use super::settings::{Address, Limits, Service, Settings};
+use super::settings::{Address, Limits, Service, SessionState, Settings};
 use super::table::brief;
 use super::written::{self, Set, Written};
 use super::{probe, promise, runtime};
@@ -91,6 +91,7 @@ fn service(
     let repeated = promise::repeated(&written.promise, problems);
     promise::reachable(written, &judge, &probe, &policy, problems);
     promise::doubtful(written, &judge, counted.deadline, problems);
+    let limits = limits(&written.limits, probe.timeout, counted, repeated, problems);
     Service {
         name: written.name.get_ref().clone(),
         listen,
@@ -102,7 +103,16 @@ fn service(
         probe,
         judge,
         policy,
-        limits: limits(&written.limits, counted, repeated, problems),
+        session_state: session_state(&written.session_state),
+        limits,
+    }
+}
+
+fn session_state(set: &Set<&'static str>) -> SessionState {
+    match set.as_ref().map(|set| *set.get_ref()) {
+        Some("none") => SessionState::None,
+        Some("hard") => SessionState::Hard,
+        _ => SessionState::Soft,
     }
 }
 
@@ -275,6 +285,7 @@ fn as_host(ip: IpAddr) -> String {
 
 fn limits(
     written: &written::Limits,
+    probe_timeout: Duration,
     counted: promise::Counted,
     repeated: promise::Repeated,
     problems: &mut Problems,
@@ -285,7 +296,7 @@ fn limits(
     let hour = Duration::from_hours(1);
     Limits {
         deadline: counted.deadline,
-        slow: counted.slow,
+        slow: counted.slow.unwrap_or(probe_timeout.min(counted.deadline)),
         connections: number(bounded(
             "connections",
             &written.connections,
@@ -296,6 +307,13 @@ fn limits(
         body: bounded("body", &written.body, 64 * MIB, 1_024..=4_096 * MIB, problems),
         sessions: number(bounded("sessions", &written.sessions, 100_000, 1..=10_000_000, problems)),
         session_idle: bounded("session_idle", &written.session_idle, hour, idle, problems),
+        session_move: bounded(
+            "session_move",
+            &written.session_move,
+            Duration::from_secs(10),
+            Duration::from_millis(100)..=Duration::from_mins(2),
+            problems,
+        ),
         shadow_calls: repeated.calls,
         repeatable_tools: repeated.tools,
     }

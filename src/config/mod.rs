@@ -23,7 +23,9 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use problem::{Code, Problem, Problems, Weight};
-pub use settings::{Address, CommandLine, Limits, Probe, ProbeKind, Runtime, Service, Settings};
+pub use settings::{
+    Address, CommandLine, Limits, Probe, ProbeKind, Runtime, Service, SessionState, Settings,
+};
 
 /// The longest configuration that is read, in bytes.
 pub const BYTES_MAX: u64 = 1 << 20;

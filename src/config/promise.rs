@@ -61,6 +61,7 @@ pub(super) fn limits(
         bake: bounded("bake", &written.bake, HOUR / 2, second..=7 * DAY, problems),
         probes: failures,
         baseline: baseline(written),
+        shadow: written.shadow_calls.as_ref().is_none_or(|it| 0 < *it.get_ref()),
     }
 }
 

@@ -45,8 +45,21 @@ pub struct Service {
     pub judge: judge::Limits,
     /// How the daemon decides.
     pub policy: decide::Policy,
+    /// Whether its sessions can be made anew.
+    pub session_state: SessionState,
     /// What the proxy allows.
     pub limits: Limits,
+}
+
+/// What a session of a server carries besides what the protocol shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionState {
+    /// Nothing: a session is moved, and nothing is lost.
+    None,
+    /// Little: a session is moved, and the timeline says that state may be lost.
+    Soft,
+    /// What can not be made anew: a session stays with its release and ends with it.
+    Hard,
 }
 
 /// How a release runs.
@@ -118,8 +131,9 @@ pub enum ProbeKind {
 pub struct Limits {
     /// A request without its answer counts as bad after this.
     pub deadline: Duration,
-    /// A request counts as slow after this; only with a latency objective.
-    pub slow: Option<Duration>,
+    /// A request counts as slow after this: the threshold of the latency objective, or the time
+    /// that a probe may take.
+    pub slow: Duration,
     /// Connections at once.
     pub connections: usize,
     /// Bytes of a request's body.
@@ -128,6 +142,8 @@ pub struct Limits {
     pub sessions: usize,
     /// A session that is silent for this long is forgotten.
     pub session_idle: Duration,
+    /// Moving a session to another release may take this long; its requests wait meanwhile.
+    pub session_move: Duration,
     /// Requests that failed on the release on trial and are repeated on the warm one, a second at
     /// most; 0 is off.
     pub shadow_calls: u32,

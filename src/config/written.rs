@@ -42,6 +42,7 @@ pub(super) struct Service {
     pub(super) hosts: Set<Vec<Spanned<String>>>,
     pub(super) origins: Set<Vec<Spanned<String>>>,
     pub(super) mode: Set<&'static str>,
+    pub(super) session_state: Set<&'static str>,
     pub(super) slots: Set<Named<Address>>,
     pub(super) runtime: Runtime,
     pub(super) promise: Promise,
@@ -115,6 +116,7 @@ pub(super) struct Limits {
     pub(super) body: Set<u64>,
     pub(super) sessions: Set<u64>,
     pub(super) session_idle: Set<Duration>,
+    pub(super) session_move: Set<Duration>,
 }
 
 /// Reads a parsed text.
@@ -158,6 +160,7 @@ fn service(mut table: Table<'_>, name: Spanned<String>, problems: &mut Problems)
         hosts: table.read("hosts", texts, problems),
         origins: table.read("origins", texts, problems),
         mode: table.read("mode", choice(["act", "observe"]), problems),
+        session_state: table.read("session_state", choice(["none", "soft", "hard"]), problems),
         slots: table.required("slots", SLOTS, named(address), problems),
         runtime: runtime(&mut table, problems),
         promise: promise(&mut table, problems),
@@ -252,6 +255,7 @@ fn limits(mut table: Table<'_>, problems: &mut Problems) -> Limits {
         body: table.read("body", size, problems),
         sessions: table.read("sessions", whole, problems),
         session_idle: table.read("session_idle", duration, problems),
+        session_move: table.read("session_move", duration, problems),
     };
     table.finish(problems);
     limits

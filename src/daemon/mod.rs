@@ -133,8 +133,11 @@ type Hired = (Handle, Keeper, mpsc::Receiver<Input>, Torn);
 
 fn hire(read: Read, settings: &Settings, key: Key, clock: Clock) -> Result<Hired, StartError> {
     let Read { service, timeline, entries, torn, dir } = read;
-    let proxy = Proxy::start(&service, key, clock).map_err(|source| {
-        let what = format!("failed to listen on {} for {}", service.listen, service.name);
+    let sessions = dir.join("sessions.jsonl");
+    let proxy = Proxy::restore(&service, key, clock, Some(&sessions)).map_err(|source| {
+        let (name, sessions) = (&service.name, sessions.display());
+        let what =
+            format!("failed to listen on {} for {name}, or to use {sessions}", service.listen);
         StartError { what, source: source.into() }
     })?;
     let watch = Watch::restore(service.policy.clone(), &entries, clock.now());

@@ -17,7 +17,9 @@ impl Watch {
             Event::NotReady(ticket, why) if *ticket == self.ticket => self.not_ready(now, why),
             Event::Probed(ticket, reply) if *ticket == self.ticket => self.probed(now, reply),
             Event::Routed(ticket) if *ticket == self.ticket => self.routed(now),
-            Event::Emptied(ticket, toll) if *ticket == self.ticket => self.emptied(now, *toll),
+            Event::Emptied(ticket, toll) if *ticket == self.ticket => {
+                self.emptied(now, toll.clone())
+            }
             Event::Recovered(number, because) => match &self.phase {
                 Phase::Recovering { active, .. } if active.number == *number => {
                     let because = format!("{active} keeps the promise again: {because}");
@@ -217,12 +219,7 @@ impl Watch {
 
     fn emptied(&self, now: Moment, toll: Toll) -> Option<Decision> {
         let Phase::Emptying(back) = &self.phase else { return None };
-        let Toll { answered, ended, streams } = toll;
-        let because = format!(
-            "{} has nothing in flight: {answered} open requests answered by us, {streams} streams \
-             closed, {ended} sessions ended",
-            back.bad
-        );
+        let because = format!("{} has nothing in flight: {toll}", back.bad);
         let fact = match back.strategy {
             Strategy::Drain => Fact::Drained { toll },
             Strategy::Cut => Fact::Cut { toll },

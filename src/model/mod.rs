@@ -15,7 +15,7 @@ mod verdict;
 
 pub use contract::{Contract, Era};
 pub use decision::{Decision, Effect, Look, Ticket};
-pub use event::{Command, Deploy, Event, Load, Order, Readiness, Toll};
+pub use event::{Command, Deploy, Event, Load, Order, Readiness, Refusal, Toll};
 pub use fact::{Actor, Base, Entry, Fact, Guard, Hold};
 pub use moment::Moment;
 pub use outcome::{Call, Class, Counts};

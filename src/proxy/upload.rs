@@ -53,6 +53,8 @@ pub(super) struct Found {
 pub(super) struct Upload {
     asked: Asked,
     body: Arc<Mutex<Passing>>,
+    /// All of it, where it was small enough to be read before it is sent.
+    whole: Option<Bytes>,
 }
 
 /// A body on its way.
@@ -82,7 +84,24 @@ pub(super) enum Flaw {
 
 impl Upload {
     fn new(passing: Passing) -> Self {
-        Self { asked: Arc::clone(&passing.asked), body: Arc::new(Mutex::new(passing)) }
+        let asked = Arc::clone(&passing.asked);
+        Self { asked, body: Arc::new(Mutex::new(passing)), whole: None }
+    }
+
+    /// A body that is known whole.
+    pub(super) fn of(body: Bytes) -> Self {
+        let mut passing = Passing { left: u64::MAX, ..Passing::default() };
+        // It was read before, within its limit.
+        let _ = passing.take(&body);
+        if !body.is_empty() {
+            passing.ready.push_back(body.clone());
+        }
+        Self { whole: Some(body), ..Self::new(passing) }
+    }
+
+    /// All of it, where it was small enough to be read before it is sent.
+    pub(super) fn whole(&self) -> Option<&Bytes> {
+        self.whole.as_ref()
     }
 
     /// A body of at most `max` bytes that nobody reads on the way.
@@ -120,22 +139,17 @@ impl Upload {
                 }
             }
         }
+        let ahead = ahead.freeze();
+        let whole = passing.rest.is_none().then(|| ahead.clone());
         if !ahead.is_empty() {
-            passing.ready.push_back(ahead.freeze());
+            passing.ready.push_back(ahead);
         }
-        Ok(Self::new(passing))
+        Ok(Self { whole, ..Self::new(passing) })
     }
 
     /// A body that is known whole, and that nobody reads on the way.
     pub(super) fn ready(body: Bytes) -> Self {
         Self::new(Passing { ready: [body].into(), ..Passing::default() })
-    }
-
-    /// The body, if all of it has come and it has at most `max` bytes.
-    pub(super) fn whole(&self, max: usize) -> Option<Bytes> {
-        let passing = self.lock();
-        let whole = passing.ready.front().filter(|body| body.len() <= max);
-        whole.filter(|_| passing.ready.len() == 1 && passing.rest.is_none()).cloned()
     }
 
     /// Whether it holds one request, and one that is safe to repeat.

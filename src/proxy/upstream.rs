@@ -42,6 +42,8 @@ pub(super) struct Upstream {
     pub client: Client<Connector, Upload>,
     /// `Host` of requests to it.
     pub authority: String,
+    /// Fires when nothing new should stay: what can go elsewhere does.
+    pub left: CancellationToken,
     /// Fires when what is open has to be answered by the proxy.
     pub cut: CancellationToken,
     /// Open requests, without streams that only listen.
@@ -56,6 +58,10 @@ pub(super) struct Upstream {
     pub repeats: Repeats,
     answered: AtomicU64,
     closed: AtomicU64,
+    replayed: AtomicU64,
+    lost: AtomicU64,
+    moved: AtomicU64,
+    unheard: AtomicU64,
 }
 
 impl Upstream {
@@ -77,6 +83,7 @@ impl Upstream {
             tally: Tally::new(Arc::clone(&safe)),
             client,
             authority,
+            left: CancellationToken::new(),
             cut: CancellationToken::new(),
             in_flight: AtomicU64::new(0),
             streams: AtomicU64::new(0),
@@ -85,6 +92,10 @@ impl Upstream {
             repeats: Repeats::default(),
             answered: AtomicU64::new(0),
             closed: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
+            unheard: AtomicU64::new(0),
         }
     }
 
@@ -98,10 +109,43 @@ impl Upstream {
         self.closed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What leaving it cost so far, but for its sessions.
+    /// Notes that a `subscriptions/listen` stream, which counts as a session, could not go on.
+    pub(super) fn unheard(&self) {
+        self.unheard.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that an open request was asked again of the release that took over.
+    pub(super) fn replayed(&self) {
+        self.replayed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that an answer broke off where none of ours could be put in.
+    pub(super) fn lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a session moved to another release.
+    pub(super) fn moved(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What leaving it cost so far, but for the sessions that are there.
     pub(super) fn toll(&self) -> Toll {
         let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        Toll { answered: read(&self.answered), streams: read(&self.closed), ended: 0 }
+        Toll {
+            answered: read(&self.answered),
+            streams: read(&self.closed),
+            replayed: read(&self.replayed),
+            lost: read(&self.lost),
+            moved: read(&self.moved),
+            ended: read(&self.unheard),
+            ..Toll::default()
+        }
+    }
+
+    /// Whether it was not cut.
+    pub(super) fn is_open(&self) -> bool {
+        !self.cut.is_cancelled()
     }
 
     /// Whether nothing is open.

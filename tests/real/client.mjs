@@ -4,6 +4,7 @@
 // same order, is {"ok": value} or {"error": message, "code"}.
 import { createInterface } from "node:readline";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { ToolListChangedNotificationSchema } from "@modelcontextprotocol/sdk/types.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 
 const url = new URL(process.argv[2]);
@@ -20,6 +21,8 @@ class Guest {
       if (how?.method === "GET") this.streamed(answer.status);
       return answer;
     };
+    this.changes = 0;
+    this.client.setNotificationHandler(ToolListChangedNotificationSchema, () => void this.changes++);
     this.transport = new StreamableHTTPClientTransport(url, { fetch: spy });
   }
 
@@ -28,6 +31,15 @@ class Guest {
     const { name, version } = this.client.getServerVersion();
     const server = `${name} ${version}`;
     return { session: this.transport.sessionId, stream: await this.stream, server };
+  }
+
+  async id() {
+    return this.transport.sessionId;
+  }
+
+  async news() {
+    for (let n = 0; n < 50 && this.changes === 0; n++) await new Promise((on) => setTimeout(on, 100));
+    return this.changes;
   }
 
   async tools() {

@@ -54,6 +54,17 @@ impl Clients {
         self.ask(json!({"who": who, "do": "call", "tool": "echo", "input": input})).await
     }
 
+    /// The id of its session.
+    pub(crate) async fn id(&mut self, who: &str) -> String {
+        let id = self.ask(json!({"who": who, "do": "id"})).await.unwrap();
+        id.as_str().unwrap().to_owned()
+    }
+
+    /// How often it heard that the tools changed; waits a while for the first time.
+    pub(crate) async fn news(&mut self, who: &str) -> u64 {
+        self.ask(json!({"who": who, "do": "news"})).await.unwrap().as_u64().unwrap()
+    }
+
     /// Starts a call that takes some seconds; the server is at work on it on return.
     pub(crate) async fn begin(&mut self, who: &str, tool: &str, seconds: u32) {
         let input = json!({"duration": seconds, "steps": 10 * seconds});

@@ -256,7 +256,7 @@ impl Stage {
                 Some(Event::Probed(ticket, reply))
             }
             Effect::Cut(_) => {
-                let toll = Toll { answered: in_flight, ended: sessions, streams: 0 };
+                let toll = Toll { answered: in_flight, ended: sessions, ..Toll::default() };
                 self.world.deliver(ticket, effect).map(|_| Event::Emptied(ticket, toll))
             }
             _ => self.world.deliver(ticket, effect),
@@ -272,7 +272,8 @@ impl Stage {
         let Some(judge) = self.trial.judge() else { return };
         let verdict = judge.verdict(self.world.now);
         let (rate, sessions) = (self.traffic as f64, self.sessions);
-        let load = Load { sessions, in_flight: self.traffic / 10, rate, life: 60.0 };
+        let in_flight = self.traffic / 10;
+        let load = Load { sessions, bound: sessions, in_flight, rate, life: 60.0 };
         self.happen(&Event::Judged(verdict, load));
     }
 
@@ -323,5 +324,6 @@ fn limits() -> Limits {
         bake: policy().bake,
         probes: 3,
         baseline: Baseline::Probes,
+        shadow: true,
     }
 }
