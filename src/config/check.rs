@@ -34,11 +34,30 @@ pub(super) fn settings(written: &Written, problems: &mut Problems) -> Settings {
     let at = span(&written.control_socket).unwrap_or(0..0);
     let owner = "the control socket".to_owned();
     addresses.claim(Address::Unix(control_socket.clone()), owner, at, problems);
+    let metrics = metrics(&written.metrics, &mut addresses, problems);
     let services = written.services.iter().take(SERVICES_MAX);
     let services = services
         .map(|written| (written.name.get_ref().clone(), service(written, &mut addresses, problems)))
         .collect();
-    Settings { state_dir, control_socket, services }
+    Settings { state_dir, control_socket, metrics, services }
+}
+
+/// Versions and names of tools are nobody's business outside: a collector runs on the host.
+fn metrics(
+    set: &Set<SocketAddr>,
+    addresses: &mut Addresses,
+    problems: &mut Problems,
+) -> Option<SocketAddr> {
+    let written = set.as_ref()?;
+    let address = *written.get_ref();
+    if !address.ip().is_loopback() || address.port() == 0 {
+        let what = format!("`metrics` is {address}, which is not a port on loopback");
+        let help = "write \"127.0.0.1:9469\", and collect the metrics on this host";
+        problems.push(Problem::error(Code::BadValue, written.span(), what).help(help));
+    }
+    let owner = "the metrics of the daemon".to_owned();
+    addresses.claim(Address::Tcp(address), owner, written.span(), problems);
+    Some(address)
 }
 
 fn how_many(written: &Written, problems: &mut Problems) {

@@ -18,6 +18,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The socket for the verbs.
     pub control_socket: PathBuf,
+    /// Where the daemon's own metrics are served, on loopback; nowhere by default.
+    pub metrics: Option<SocketAddr>,
     /// The services, by name.
     pub services: BTreeMap<String, Service>,
 }

@@ -30,6 +30,7 @@ pub(super) type Named<T> = BTreeMap<Spanned<String>, Spanned<T>>;
 pub(super) struct Written {
     pub(super) state_dir: Set<PathBuf>,
     pub(super) control_socket: Set<PathBuf>,
+    pub(super) metrics: Set<SocketAddr>,
     pub(super) services: Vec<Service>,
 }
 
@@ -139,11 +140,12 @@ pub(super) fn read(root: &DeTable<'_>, problems: &mut Problems) -> Written {
     let mut daemon = root.table("daemon", "the daemon", "[daemon]", problems);
     let state_dir = daemon.read("state_dir", path, problems);
     let control_socket = daemon.read("control_socket", socket, problems);
+    let metrics = daemon.read("metrics", tcp, problems);
     daemon.finish(problems);
     let services =
         services(root.table("service", "the services", "[service.NAME]", problems), problems);
     root.finish(problems);
-    Written { state_dir, control_socket, services }
+    Written { state_dir, control_socket, metrics, services }
 }
 
 fn services(table: Table<'_>, problems: &mut Problems) -> Vec<Service> {

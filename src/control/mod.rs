@@ -6,6 +6,7 @@
 mod client;
 mod fit;
 pub mod server;
+mod totals;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use crate::model::{Counts, Entry, Evidence, Number};
 
 pub use client::Client;
 pub use fit::shown;
+pub use totals::{BOUNDS, Spread, Totals};
 
 /// What a verb asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -186,6 +188,9 @@ pub struct Status {
     /// What the judge says, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
+    /// The finding alone: `healthy`, `degraded` and so on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
     /// Bad requests that the objective still allows, of those of the last hour.
     pub budget_left: f64,
     /// Releases that were rolled back and need `--force`.
@@ -194,6 +199,9 @@ pub struct Status {
     /// What keeps the daemon from deciding, such as a full disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// What happened since the daemon started.
+    #[serde(default)]
+    pub totals: Totals,
 }
 
 /// How one release stands.

@@ -21,6 +21,7 @@ use crate::record::{Timeline, Torn};
 use super::crew::Crew;
 use super::gauge::Gauge;
 use super::input::{Input, Untaken};
+use super::ledger::Ledger;
 use super::shadows::Shadows;
 use super::trials::Trials;
 use super::uses::{LOOK_BLOCKS, Uses};
@@ -41,6 +42,7 @@ pub(super) struct Keeper {
     pub(super) gauges: BTreeMap<Number, Gauge>,
     pub(super) probes: BTreeMap<Number, Reply>,
     pub(super) trouble: Option<String>,
+    pub(super) ledger: Ledger,
     timeline: Timeline,
     pub(super) crew: Crew,
     pub(super) shadows: Shadows,
@@ -76,6 +78,7 @@ impl Keeper {
             gauges: BTreeMap::new(),
             probes: BTreeMap::new(),
             trouble: None,
+            ledger: Ledger::new(),
             timeline,
             crew,
             shadows: Shadows::default(),
@@ -286,11 +289,13 @@ impl Keeper {
         let words = then.iter().map(ToString::to_string).collect();
         let wall = self.clock.wall();
         let (timeline, copy) = (&mut self.timeline, fact.clone());
+        let began = tokio::time::Instant::now();
         let written =
             tokio::task::block_in_place(|| timeline.append(now, wall, because, copy, words));
         let entry = match written {
             Ok(entry) => Arc::new(entry),
             Err(error) => {
+                self.ledger.failed();
                 let trouble = format!("failed to write the timeline, nothing is decided: {error}");
                 if self.trouble.as_ref() != Some(&trouble) {
                     tracing::error!(service = self.service.name, page = true, "{trouble}");
@@ -299,6 +304,7 @@ impl Keeper {
                 return Err(trouble);
             }
         };
+        self.ledger.note(&entry, began.elapsed());
         if self.trouble.take().is_some() {
             tracing::info!(service = self.service.name, "the timeline can be written again");
         }

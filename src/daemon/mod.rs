@@ -10,6 +10,8 @@ mod effects;
 mod gauge;
 mod input;
 mod keeper;
+mod ledger;
+mod metrics;
 mod shadows;
 mod status;
 mod trials;
@@ -18,13 +20,14 @@ mod uses;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -79,6 +82,10 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), StartError> {
         let what = format!("failed to listen on {}", settings.control_socket.display());
         StartError { what, source: source.into() }
     })?;
+    let metrics = match settings.metrics {
+        Some(address) => Some(listen_for_metrics(address).await?),
+        None => None,
+    };
     let mut handles = BTreeMap::new();
     let mut ready = Vec::new();
     for it in read {
@@ -92,7 +99,18 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), StartError> {
         tokio::spawn(keeper.run(inbox, torn));
     }
     tracing::info!(services = handles.len(), "ready");
-    serve(control, Arc::new(handles), settings, path).await
+    let handles = Arc::new(handles);
+    if let Some(listener) = metrics {
+        tokio::spawn(metrics::serve(listener, Arc::clone(&handles)));
+    }
+    serve(control, handles, settings, path).await
+}
+
+async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| {
+        let what = format!("failed to listen on {address} for metrics");
+        StartError { what, source: source.into() }
+    })
 }
 
 /// Each connection takes an open file; the usual soft limit of 1,024 is for programs that use
@@ -172,7 +190,7 @@ async fn reload(settings: Settings, handles: &Handles, path: &Path) -> Settings 
             .values()
             .map(|it| (it.name.clone(), it.listen, it.runtime == Runtime::External))
             .collect();
-        (it.state_dir.clone(), it.control_socket.clone(), services)
+        (it.state_dir.clone(), it.control_socket.clone(), it.metrics, services)
     };
     if fixed(&new) != fixed(&settings) {
         tracing::error!(

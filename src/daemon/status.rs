@@ -23,6 +23,7 @@ impl Keeper {
         let since = if *phase == Phase::Empty { now } else { self.watch.since() };
         let left = self.watch.deadline().map(|until| until.since(now).as_secs_f64());
         let warm = phase.warm().filter(|warm| phase.active() != Some(warm));
+        let verdict = self.trials.judge().map(|judge| judge.verdict(now));
         Status {
             service: self.service.name.clone(),
             listen: self.service.listen.to_string(),
@@ -42,13 +43,12 @@ impl Keeper {
                 .collect(),
             objective: 1.0 - self.budget(),
             evidence: self.trials.judge().map(Judge::evidence),
-            verdict: self.trials.judge().map(|judge| {
-                let verdict = judge.verdict(now);
-                format!("{}: {}", verdict.finding, verdict.because)
-            }),
+            finding: verdict.as_ref().map(|it| it.finding.to_string()),
+            verdict: verdict.map(|it| format!("{}: {}", it.finding, it.because)),
             budget_left: self.budget_left(),
             quarantine: self.watch.quarantine().to_vec(),
             trouble: self.trouble.clone(),
+            totals: self.ledger.totals(),
         }
     }
 
