@@ -107,7 +107,7 @@ impl Attribution {
         if suspicious && self.gathering.is_none() {
             // Looks at the past alone, so the average stays an e-process.
             let live = self.heard_traffic.is_some_and(|at| now.since(at) <= TRAFFIC_LIVE);
-            self.on_traffic = if live { 0.5 } else { 0.1 };
+            self.on_traffic = if live { 0.5 } else { 0.02 };
         }
         self.gathering = suspicious.then(|| self.gathering.unwrap_or(now));
         self.traffic.iter_mut().for_each(|(_, contrast)| contrast.gather(suspicious));

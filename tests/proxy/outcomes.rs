@@ -31,8 +31,10 @@ async fn answers_are_counted_by_their_class_and_call() {
     counted(&proxy, A, want).await;
     let calls = proxy.calls(A);
     let of = |method: &str, tool: &str| calls[&(method.into(), tool.into())];
-    assert_eq!((of("tools/call", "echo"), of("tools/call", "fail")), (ok(2), fault()));
-    assert_eq!((of("initialize", ""), calls.len()), (ok(1), 6));
+    let timed = |counts: Counts, timed| Counts { timed, ..counts };
+    let (echo, fail) = (of("tools/call", "echo"), of("tools/call", "fail"));
+    assert_eq!((echo, fail), (timed(ok(2), 2), timed(fault(), 1)));
+    assert_eq!((of("initialize", ""), calls.len()), (timed(ok(1), 1), 6));
 }
 
 #[tokio::test]
