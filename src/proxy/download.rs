@@ -13,7 +13,7 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::model::Class;
 
@@ -72,7 +72,7 @@ impl Download {
         status: StatusCode,
         exchange: Exchange,
     ) -> Self {
-        let cut = Box::pin(exchange.upstream.cut.clone().cancelled_owned());
+        let cut = Box::pin(end_of(&exchange).clone().cancelled_owned());
         Self { ready, body: Some(body), reader, status, exchange, since_cut: 0, broken: false, cut }
     }
 
@@ -106,12 +106,14 @@ impl Download {
                 self.exchange.upstream.closed();
             }
             Kind::Stream | Kind::Plain => {
-                let session = self.exchange.session.as_ref();
+                // Before a restart of the daemon they are not lost: the release goes on with them.
+                let lost = self.exchange.upstream.cut.is_cancelled();
+                let session = self.exchange.session.as_ref().filter(|_| lost);
                 for id in session.map(|session| session.take_parked()).unwrap_or_default() {
                     self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
                     self.exchange.upstream.answered();
                 }
-                self.ready.push_back(sse::event(&notice::closing()));
+                self.ready.push_back(sse::event(&notice::closing(lost)));
                 self.ready.push_back(sse::retry(RETRY_MS));
                 self.exchange.upstream.closed();
             }
@@ -162,6 +164,14 @@ impl Download {
             self.ready.push_back(sse::event(error));
             self.exchange.upstream.answered();
         }
+    }
+}
+
+/// What tells that an answer has to end. One that is waited for may outlast streams that listen.
+fn end_of(exchange: &Exchange) -> &CancellationToken {
+    match exchange.kind() {
+        Kind::Stream | Kind::Listen => &exchange.upstream.hush,
+        Kind::Call | Kind::Plain => &exchange.upstream.cut,
     }
 }
 
@@ -218,7 +228,7 @@ impl Download {
             let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
             // A stream that never pauses has to be left too; other answers may finish what is on
             // its way, but not go on for ever.
-            let left = self.exchange.upstream.cut.is_cancelled();
+            let left = end_of(&self.exchange).is_cancelled();
             let leave = left
                 && (matches!(self.reader, Reader::Events(_)) || self.since_cut > AFTER_CUT_MAX);
             let next = if leave { Poll::Pending } else { Pin::new(body).poll_frame(cx) };

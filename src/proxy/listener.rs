@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::{HeaderValue, Version, header};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
+use super::door::{Door, Guest};
 use super::front::Front;
 
 /// How long a client may take over a head, and stay idle between requests.
@@ -28,8 +29,14 @@ const BACKLOG: i32 = 4096;
 /// Wait after a failure to accept, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a client that came late may be silent before it is closed.
+const LATE_MAX: Duration = Duration::from_millis(300);
+
 /// Listens on an address.
-pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+///
+/// # Errors
+/// When it is taken, or not of this host.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -39,12 +46,11 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts connections until told to stop; beyond `max` at once they wait in the backlog.
-pub(super) async fn accept(
-    listener: TcpListener,
-    front: Arc<Front>,
-    max: usize,
-    stop: CancellationToken,
-) {
+pub(super) async fn accept(listener: TcpListener, front: Arc<Front>, max: usize, door: Arc<Door>) {
+    tokio::select! {
+        () = door.opened.cancelled() => (),
+        () = door.stop.cancelled() => return,
+    }
     let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
     loop {
         let next = async {
@@ -53,13 +59,14 @@ pub(super) async fn accept(
         };
         let (accepted, place) = tokio::select! {
             next = next => next,
-            () = stop.cancelled() => return,
+            () = door.stop.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (front, stop) = (Arc::clone(&front), stop.clone());
+                let (front, door) = (Arc::clone(&front), Arc::clone(&door));
+                let guest = door.enter();
                 tokio::spawn(async move {
-                    serve(stream, peer, front, stop).await;
+                    serve(stream, peer, front, &door, guest).await;
                     drop(place);
                 });
             }
@@ -71,7 +78,7 @@ pub(super) async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, stop: CancellationToken) {
+async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, door: &Door, guest: Guest) {
     // Neither is needed to serve; a socket that refuses them works without.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(STALLED_MAX));
@@ -93,8 +100,17 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, stop: Can
     let served = AtomicBool::new(false);
     let service = service_fn(|request| {
         served.store(true, Ordering::Relaxed);
-        let front = Arc::clone(&front);
-        async move { Ok::<_, Infallible>(front.serve(peer.ip(), request).await) }
+        let (front, closing) = (Arc::clone(&front), door.closing.clone());
+        async move {
+            let keeps = request.version() < Version::HTTP_2;
+            let mut response = front.serve(peer.ip(), request).await;
+            // Closing after an answer is safe; closing an idle connection can meet a request.
+            if keeps && closing.is_cancelled() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -109,8 +125,22 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, stop: Can
         // Errors here are the client's: it left, or spoke no HTTP, and was told so.
         _ = connection.as_mut() => return,
         () = silent => return,
-        () = stop.cancelled() => (),
+        () = door.stop.cancelled() => (),
+        () = door.hush.cancelled(), if !guest.late => (),
+    }
+    // Its request may be on its way.
+    if guest.late && !served.load(Ordering::Relaxed) {
+        if tokio::time::timeout(LATE_MAX, connection.as_mut()).await.is_ok() {
+            return;
+        }
     }
     connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(Duration::from_secs(1), connection).await;
+    let last = async {
+        door.stop.cancelled().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    tokio::select! {
+        _ = connection => (),
+        () = last => (),
+    }
 }

@@ -41,8 +41,12 @@ pub(super) fn error(id: &str, cause: Cause) -> String {
 }
 
 /// The warning for a client that listens on a GET stream which is about to end.
-pub(super) fn closing() -> String {
-    let data = "The service moved to its previous release; this stream ends, reconnect to go on";
+/// `left`: its release is left; otherwise only the proxy ends.
+pub(super) fn closing(left: bool) -> String {
+    let data = match left {
+        true => "The service moved to its previous release; this stream ends, reconnect to go on",
+        false => "The proxy of the service is started again; this stream ends, reconnect to go on",
+    };
     let params = json!({"level": "warning", "logger": "rollbackd", "data": data});
     json!({"jsonrpc": "2.0", "method": "notifications/message", "params": params}).to_string()
 }

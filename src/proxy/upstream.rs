@@ -44,6 +44,8 @@ pub(super) struct Upstream {
     pub authority: String,
     /// Fires when what is open has to be answered by the proxy.
     pub cut: CancellationToken,
+    /// Fires when streams that only listen have to end: before a restart, and with a cut.
+    pub hush: CancellationToken,
     /// Open requests, without streams that only listen.
     pub in_flight: AtomicU64,
     /// Open streams: GET, and `subscriptions/listen`.
@@ -72,12 +74,14 @@ impl Upstream {
             .http1_max_headers(HEADERS_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(Connector { address });
+        let cut = CancellationToken::new();
         Self {
             number,
             tally: Tally::new(Arc::clone(&safe)),
             client,
             authority,
-            cut: CancellationToken::new(),
+            hush: cut.child_token(),
+            cut,
             in_flight: AtomicU64::new(0),
             streams: AtomicU64::new(0),
             listens: AtomicU64::new(0),
