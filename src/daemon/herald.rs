@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::process::Command;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::pulse::Watcher;
 
 /// How often the pulses are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// The same, until all are seen to go round: whoever starts the daemon waits for that.
+const LOOK_FIRST: Duration = Duration::from_millis(10);
 /// How long a stop may go on without another word from us.
 const EXTENSION: Duration = Duration::from_secs(15);
 /// How long the manager may take to say what it is about to do.
@@ -30,11 +32,9 @@ pub(super) fn is_managed() -> bool {
 pub(super) async fn tell(mut watcher: Watcher) {
     // Half of it is for us: what is fed at the last moment may come too late.
     let within = sd_notify::watchdog_enabled().map(|period| period / 2);
-    let mut looks = tokio::time::interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut ready, mut told, mut fed) = (false, String::new(), Instant::now());
     loop {
-        looks.tick().await;
+        tokio::time::sleep(if ready { LOOK } else { LOOK_FIRST }).await;
         let now = Instant::now();
         watcher.look(now);
         let mut states = Vec::new();
@@ -114,8 +114,8 @@ pub(super) async fn restarts() -> bool {
         return false;
     }
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let units = cgroup.split(['/', '\n']).filter(|part| part.ends_with(".service"));
-    let Some(unit) = units.last() else { return false };
+    let mut units = cgroup.split(['/', '\n']).filter(|part| part.ends_with(".service"));
+    let Some(unit) = units.next_back() else { return false };
     let mut command = Command::new("systemctl");
     command.args(["list-jobs", "--no-legend", "--plain", unit]);
     command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);

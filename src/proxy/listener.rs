@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::door::{Door, Guest};
+use super::door::{Counted, Door, Guest, Open};
 use super::front::Front;
 
 /// How long a client may take over a head, and stay idle between requests.
@@ -29,8 +29,8 @@ const BACKLOG: i32 = 4096;
 /// Wait after a failure to accept, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a client that came late may be silent before it is closed.
-const LATE_MAX: Duration = Duration::from_millis(300);
+/// Before a restart, a connection is closed after so much silence.
+const SILENT: Duration = Duration::from_millis(300);
 
 /// Listens on an address.
 ///
@@ -82,34 +82,22 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, door: &Do
     // Neither is needed to serve; a socket that refuses them works without.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(STALLED_MAX));
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_MAX)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_BYTES_MAX);
-    // Not `pipeline_flush`: with it, hyper buffers without limit for a client that does not read.
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(256)
-        .max_header_list_size(64 * 1024)
-        .keep_alive_interval(Some(HEAD_MAX))
-        .keep_alive_timeout(STALLED_MAX);
-    let served = AtomicBool::new(false);
+    let builder = builder();
+    let (served, multiplexed) = (AtomicBool::new(false), AtomicBool::new(false));
+    let open = Open::default();
     let service = service_fn(|request| {
         served.store(true, Ordering::Relaxed);
-        let (front, closing) = (Arc::clone(&front), door.closing.clone());
+        let http2 = request.version() == Version::HTTP_2;
+        multiplexed.fetch_or(http2, Ordering::Relaxed);
+        let (front, closing, open) = (Arc::clone(&front), door.closing.clone(), open.clone());
         async move {
-            let keeps = request.version() < Version::HTTP_2;
             let mut response = front.serve(peer.ip(), request).await;
             // Closing after an answer is safe; closing an idle connection can meet a request.
-            if keeps && closing.is_cancelled() {
+            if !http2 && closing.is_cancelled() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| Counted::new(body, open)))
         }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -126,21 +114,44 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, door: &Do
         _ = connection.as_mut() => return,
         () = silent => return,
         () = door.stop.cancelled() => (),
-        () = door.hush.cancelled(), if !guest.late => (),
+        () = door.hush.cancelled(), if !guest.is_late() => (),
     }
-    // Its request may be on its way.
-    if guest.late && !served.load(Ordering::Relaxed) {
-        if tokio::time::timeout(LATE_MAX, connection.as_mut()).await.is_ok() {
-            return;
-        }
-    }
-    connection.as_mut().graceful_shutdown();
     let last = async {
         door.stop.cancelled().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
+    let mut last = std::pin::pin!(last);
+    // HTTP/2 has a word for it. In HTTP/1.1 the head of an answer that is on its way did not say
+    // that it is the last: the client may use the connection again, and is told then.
+    if door.closing.is_cancelled() && !multiplexed.load(Ordering::Relaxed) {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = open.none_for(SILENT) => (),
+            () = last.as_mut() => (),
+        }
+    }
+    connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ = connection => (),
         () = last => (),
     }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX);
+    // Not `pipeline_flush`: with it, hyper buffers without limit for a client that does not read.
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
+        .max_header_list_size(64 * 1024)
+        .keep_alive_interval(Some(HEAD_MAX))
+        .keep_alive_timeout(STALLED_MAX);
+    builder
 }

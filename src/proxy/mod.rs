@@ -224,14 +224,23 @@ impl Proxy {
     /// they wait in the backlog, if somebody else holds the listener.
     pub async fn leave(&self, patience: Duration) {
         self.door.closing.cancel();
-        tokio::time::sleep(LAST_ANSWERS).await;
+        // A client takes the connection of a stream that ended for its next request: so that there
+        // is time for it, they end first.
         for upstream in self.front.routes.load().all() {
             upstream.hush.cancel();
         }
+        tokio::time::sleep(LAST_ANSWERS).await;
         self.door.hush.cancel();
-        let _ = tokio::time::timeout(patience, self.door.old_gone()).await;
+        let calm = async {
+            self.door.old_gone().await;
+            self.door.all_fresh().await;
+        };
+        let old = tokio::time::timeout(patience, calm).await;
         self.door.stop.cancel();
-        let _ = tokio::time::timeout(LATE_MAX, self.door.all_gone()).await;
+        let late = tokio::time::timeout(LATE_MAX, self.door.all_gone()).await;
+        if old.is_err() || late.is_err() {
+            tracing::warn!("some requests took too long to finish, and are answered with an error");
+        }
     }
 
     /// Stops listening, answers for what is open, and waits for the connections, at most a second.
