@@ -19,6 +19,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOOK_FIRST: Duration = Duration::from_millis(10);
 /// How long a stop may go on without another word from us.
 const EXTENSION: Duration = Duration::from_secs(15);
+const EXTEND_EVERY: Duration = Duration::from_secs(1);
 /// How long the manager may take to say what it is about to do.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
@@ -82,8 +83,9 @@ pub(super) async fn stopping() {
 pub(super) async fn patiently<T>(work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     loop {
-        send(vec![format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros())]).await;
-        if let Ok(done) = tokio::time::timeout(EXTENSION / 3, work.as_mut()).await {
+        let extend = format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros());
+        send(vec![extend, "WATCHDOG=1".to_owned()]).await;
+        if let Ok(done) = tokio::time::timeout(EXTEND_EVERY, work.as_mut()).await {
             return done;
         }
     }

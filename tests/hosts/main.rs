@@ -17,6 +17,8 @@ mod ports;
 mod time;
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -43,7 +45,8 @@ fn a_restart_under_load_loses_no_request_and_no_session() {
     assert_eq!(seen["failures"], serde_json::json!([]), "{seen:#}");
     assert!(seen["calls"].as_u64().unwrap() > 1_000, "{seen}");
     assert!(seen["slow"].as_u64().unwrap() > 1, "{seen}");
-    assert!(seen["longest"].as_u64().unwrap() < 1_000, "nobody waits for long: {seen}");
+    // A second on a machine that has nothing else to do.
+    assert!(seen["longest"].as_u64().unwrap() < 1_500, "nobody waits for long: {seen}");
     // The release never ended: it was adopted three times.
     assert_eq!(host.status()["releases"][0]["version"], release["version"]);
     assert!(host.journal(&["ROLLBACKD_EVENT=noted"]).is_empty());
@@ -153,6 +156,38 @@ fn killed_in_the_middle_of_a_rollback() {
     println!("killed to complete: {} ms, of a drain of 5 s\n{told}", epoch_ms() - begun);
     assert!(told.contains("restored"), "{told}");
     drop(crowd);
+}
+
+#[test]
+fn a_stop_waits_for_what_is_open_and_asks_for_the_time() {
+    let host = Host::boot("[Service]\nTimeoutStopSec=2\n");
+    host.deploy("v1", &["--wait"]).good();
+    let port = host.listen;
+    let call = std::thread::spawn(move || slow_call(port, 4_000));
+    soon("it is open", || host.status()["releases"][0]["in_flight"] == 1);
+    host.run(&["systemctl", "stop", "rollbackd"]).good();
+    let answer = call.join().unwrap();
+    assert!(answer.contains("done after 4000 ms"), "{answer}");
+    assert_eq!(host.property("Result"), "success");
+}
+
+/// A call of the demo's tool that takes so many milliseconds; the answer, with its head.
+fn slow_call(port: u16, ms: u32) -> String {
+    let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+    let params = format!(r#"{{"name":"slow","arguments":{{"ms":{ms}}},"_meta":{meta}}}"#);
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\n\
+         Mcp-Method: tools/call\r\nMcp-Name: slow\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all((head + &body).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]
