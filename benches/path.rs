@@ -14,7 +14,7 @@ mod message;
 #[path = "../src/proxy/scan.rs"]
 mod scan;
 #[expect(dead_code, unreachable_pub, reason = "the proxy uses more of it")]
-#[path = "../src/proxy/session.rs"]
+#[path = "../src/proxy/session/id.rs"]
 mod session;
 #[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../src/proxy/sse.rs"]
@@ -36,9 +36,9 @@ fn main() {
         r#"{{"result":{{"content":[{{"type":"text","text":"{text}"}}],"isError":false}},"jsonrpc":"2.0","id":7}}"#
     );
     let event = format!("event: message\ndata: {answer}\n\n");
-    let sessions = session::Sessions::new("weather", [7; 16], 100_000);
+    let sessions = session::Ids::new("weather", [7; 16]);
     let minted = sessions.mint(model::Number(3), "0b5a2c1e-6d3f-4c39-9d1b-5e1d2a3b4c5d");
-    let (id, claim) = minted.unwrap_or_else(|| panic!("no random numbers"));
+    let (id, _) = minted.unwrap_or_else(|| panic!("no random numbers"));
     let judged = std::cell::RefCell::new(judge());
 
     println!("{:<44} {:>9}", "about 600 bytes each", "ns");
@@ -52,7 +52,6 @@ fn main() {
         _ = black_box(serde_json::from_str::<serde_json::Value>(black_box(&request)));
     });
     row("read a session id", || _ = black_box(sessions.read(black_box(&id))));
-    row("find its session", || _ = black_box(sessions.touch(&claim, model::Moment(1))));
     row("judge a block, one objective", || {
         judged.borrow_mut().update(
             model::Moment(1),
@@ -72,6 +71,8 @@ fn judge() -> rollbackd::judge::evidence::Process {
         bake: std::time::Duration::from_secs(1800),
         probes: 3,
         baseline: rollbackd::judge::Baseline::Probes,
+        shadow: true,
+        scrape: None,
     };
     rollbackd::judge::evidence::Process::new(0.005, 1e-3, &limits)
 }

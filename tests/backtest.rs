@@ -215,6 +215,8 @@ fn judge(opening: &Opening) -> Judge {
         bake: Duration::from_mins(30),
         probes: 3,
         baseline: Baseline::Probes,
+        shadow: true,
+        scrape: None,
     };
     Judge::new(opening.release, opening.warm, limits, opening.history.clone(), opening.opened)
 }

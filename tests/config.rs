@@ -84,12 +84,17 @@ fn what_is_written_is_what_is_meant() {
     let service = settings.services.get("weather").expect("the service");
     let objectives: Vec<_> =
         service.judge.objectives.iter().map(|it| (it.about, it.budget, it.weight)).collect();
-    let wanted = [(About::Availability, 0.005, 0.5), (About::Latency, 0.01, 0.25)];
+    let wanted = [
+        (About::Availability, 0.005, 0.85),
+        (About::Latency, 0.01, 0.15),
+        (About::Calls, 0.05, 0.03),
+        (About::Streams, 0.05, 0.02),
+    ];
     assert_eq!(objectives, wanted);
     assert_eq!(service.policy.bake, Duration::from_mins(90));
     assert_eq!(service.judge.bake, service.policy.bake);
     assert_eq!(service.policy.confirm, Duration::from_secs(2));
-    assert_eq!(service.limits.slow, Some(Duration::from_millis(300)));
+    assert_eq!(service.limits.slow, Duration::from_millis(300));
     assert!(service.policy.observe && service.hosts.contains("mcp.example.org"));
     let ProbeKind::Http { path, status, field } = &service.probe.kind else {
         panic!("{:?}", service.probe.kind);

@@ -32,7 +32,7 @@ struct Server {
 impl Server {
     async fn start(fault: Option<&str>) -> Self {
         let fault = fault.map(|fault| (fault.parse::<Fault>().unwrap(), Moment(0)));
-        Self::start_with(Settings { version: "v7".to_owned(), fault }).await
+        Self::start_with(Settings { version: "v7".to_owned(), fault, without: None }).await
     }
 
     async fn start_with(settings: Settings) -> Self {
@@ -295,7 +295,8 @@ async fn a_crash_loop_ends_the_server_at_its_time_and_soon_after_each_start() {
 
     let at = Clock::start(Moment(0)).now() + Duration::from_millis(400);
     let fault = Some((Fault::CrashLoop, at));
-    let mut first = Server::start_with(Settings { version: "v7".to_owned(), fault }).await;
+    let mut first =
+        Server::start_with(Settings { version: "v7".to_owned(), fault, without: None }).await;
     let session = first.begin().await;
     sleep(Duration::from_millis(100)).await;
     let pong = first.legacy(Some(&session), ask("ping")).await;

@@ -27,6 +27,8 @@ fn limits(bake_blocks: u32) -> Limits {
         bake: BLOCK * bake_blocks,
         probes: 3,
         baseline: Baseline::Probes,
+        shadow: true,
+        scrape: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The bench's nulls and delays, small: what may not be rolled back is not, and what must be is,
 //! in time. `cargo bench --bench judge` has the numbers.
 //!
-//! Bakes of five minutes or one, not thirty, so that a debug build takes seconds. Of 300 bakes in a
+//! Bakes of five minutes or one, mostly, not thirty, so that a debug build takes seconds. Of 300 bakes in a
 //! test two may trip: more than that has probability 0.0036 if each trips with the promised 0.1 %,
 //! and fewer has probability 0.006 if 3 % do. The seeds are fixed, so the test tells the same each
 //! time.
@@ -63,7 +63,9 @@ fn a_release_exactly_at_its_promise_is_left_alone() {
 
 #[test]
 fn bursts_within_the_promised_length_are_left_alone() {
-    alone(Scene::ShortBursts(5.0));
+    // In a short bake three bursts meet too often, and make one that is longer.
+    let bake = Duration::from_mins(30);
+    left_alone(&[Scene::ShortBursts(5.0)], Baseline::Absent, bake);
 }
 
 #[test]

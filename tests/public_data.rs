@@ -132,6 +132,8 @@ fn trial(opened: u64) -> Judge {
         bake: STEP * 4_032,
         probes: 3,
         baseline: Baseline::Probes,
+        shadow: true,
+        scrape: None,
     };
     Judge::new(Number(2), None, limits, History::default(), Moment(opened))
 }

@@ -9,6 +9,12 @@
 
 #[path = "real/clients.rs"]
 mod clients;
+#[path = "real/conformance.rs"]
+mod conformance;
+#[path = "real/journey.rs"]
+mod journey;
+#[path = "real/servers.rs"]
+mod servers;
 #[path = "real/stage.rs"]
 mod stage;
 
@@ -17,14 +23,9 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 use tokio::time::Instant;
 
-use clients::Clients;
+use clients::{Clients, Kind};
+use servers::{NEW_SLOW, OLD_SLOW, Server};
 use stage::{SERVICE, Stage};
-
-const OLD: &str = "everything-old";
-const NEW: &str = "everything-new";
-/// The same tool goes by another name in each version, which tells them apart.
-const OLD_SLOW: &str = "longRunningOperation";
-const NEW_SLOW: &str = "trigger-long-running-operation";
 
 /// Shorter than usual, so that nobody waits for long. What is judged by is as usual.
 const SETTINGS: &str = r#"
@@ -36,8 +37,8 @@ const WITHIN: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn sessions_outlive_a_deploy_and_a_rollback_by_hand() {
-    let stage = Stage::build(SETTINGS).await;
-    let mut clients = Clients::start(&stage);
+    let stage = Stage::build(Server::Everything, SETTINGS).await;
+    let mut clients = Clients::start(&stage, Kind::TypeScript1);
     bring_the_first(&stage, &mut clients).await;
     bring_the_second(&stage, &mut clients).await;
     go_back_by_hand(&stage, &mut clients).await;
@@ -49,7 +50,7 @@ async fn sessions_outlive_a_deploy_and_a_rollback_by_hand() {
 }
 
 async fn bring_the_first(stage: &Stage, clients: &mut Clients) {
-    let said = stage.deploy("v1", OLD, &["--wait"]).await;
+    let said = stage.deploy_old("v1", &["--wait"]).await;
     assert_eq!(said.code, 0, "{said:?}");
     let status = stage.status().await;
     assert_eq!((&status["phase"], &status["active"]), (&"steady".into(), &"v1".into()));
@@ -61,7 +62,7 @@ async fn bring_the_first(stage: &Stage, clients: &mut Clients) {
 /// A stays where it is, with what it has in flight; B meets the new release.
 async fn bring_the_second(stage: &Stage, clients: &mut Clients) {
     clients.begin("A", OLD_SLOW, 10).await;
-    let said = stage.deploy("v2", NEW, &[]).await;
+    let said = stage.deploy_new("v2", &[]).await;
     assert_eq!(said.code, 0, "{said:?}");
     stage.until_it_says("phase", "baking").await;
     let status = stage.status().await;
@@ -74,8 +75,11 @@ async fn bring_the_second(stage: &Stage, clients: &mut Clients) {
     assert_eq!(clients.echo("A").await.unwrap(), "Echo: hello");
 }
 
-/// C meets the previous release at once; B may finish, then has to connect again.
+/// C meets the previous release at once; B may finish, and goes on there with the session it has.
+/// So does F, which is silent all the while.
 async fn go_back_by_hand(stage: &Stage, clients: &mut Clients) {
+    let silent = clients.connect("F").await;
+    assert!(offers(clients, "F", NEW_SLOW).await);
     clients.begin("B", NEW_SLOW, 7).await;
     let reason = ["rollback", SERVICE, "--no-wait", "--because", "the tools went by other names"];
     let said = stage.verb(&reason).await;
@@ -91,9 +95,12 @@ async fn go_back_by_hand(stage: &Stage, clients: &mut Clients) {
 
     let status = stage.status().await;
     assert!(status["quarantine"][0].as_str().unwrap().starts_with("v2"), "{status}");
-    assert_eq!(clients.echo("B").await.unwrap_err().code, 404);
-    clients.connect("B").await;
-    assert!(offers(clients, "B", OLD_SLOW).await);
+    for who in ["B", "F"] {
+        assert_eq!(clients.echo(who).await.unwrap(), "Echo: hello");
+        assert!(offers(clients, who, OLD_SLOW).await);
+        assert!(clients.news(who).await > 0, "{who} was not told that the tools changed");
+    }
+    assert_eq!(clients.id("F").await, silent);
     let timeline = stage.timeline(2).await;
     let kinds: Vec<_> = timeline.iter().map(|(kind, ..)| kind.as_str()).collect();
     let usual = ["deployed", "ready", "switched", "detected", "decided", "switched"];
@@ -105,7 +112,7 @@ async fn go_back_by_hand(stage: &Stage, clients: &mut Clients) {
 
 /// The same release again is refused, unless forced; then it stops to answer.
 async fn stop_it_in_its_tracks(stage: &Stage, clients: &mut Clients) {
-    let said = stage.deploy("v2", NEW, &[]).await;
+    let said = stage.deploy_new("v2", &[]).await;
     assert_eq!(said.code, 5, "{said:?}");
     assert!(said.err.contains("quarantine") && said.err.contains("--force"), "{said:?}");
     let trouble = async {
@@ -121,20 +128,24 @@ async fn stop_it_in_its_tracks(stage: &Stage, clients: &mut Clients) {
         // An answer that says so, for a call that can have none.
         let failure = clients.finish("D").await.unwrap_err();
         assert_eq!(failure.code, -32603, "{failure:?}");
+        // What the release that hangs knew of the session is not needed.
+        assert_eq!(clients.echo("D").await.unwrap(), "Echo: hello");
+        assert!(offers(clients, "D", OLD_SLOW).await);
     };
-    let (said, ()) = tokio::join!(stage.deploy("v2", NEW, &["--force", "--wait"]), trouble);
+    let (said, ()) = tokio::join!(stage.deploy_new("v2", &["--force", "--wait"]), trouble);
     assert_eq!(said.code, 3, "{said:?}");
     stage.until("the stopped process to end", async || stage.processes().len() == 1).await;
 }
 
 #[tokio::test]
 async fn a_release_that_keeps_dying_is_put_back() {
-    let stage = Stage::build(SETTINGS).await;
-    let mut clients = Clients::start(&stage);
-    let said = stage.deploy("v1", OLD, &["--wait"]).await;
+    let stage = Stage::build(Server::Everything, SETTINGS).await;
+    let mut clients = Clients::start(&stage, Kind::TypeScript1);
+    let said = stage.deploy_old("v1", &["--wait"]).await;
     assert_eq!(said.code, 0, "{said:?}");
     let trouble = async {
         stage.until_it_says("phase", "baking").await;
+        let session = clients.connect("Z").await;
         let began = Instant::now();
         stage
             .until("v1 to be back", async || {
@@ -148,8 +159,11 @@ async fn a_release_that_keeps_dying_is_put_back() {
         assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
         clients.connect("A").await;
         assert!(offers(&mut clients, "A", OLD_SLOW).await);
+        // Whatever its server knew of it died several times; the session did not.
+        assert!(offers(&mut clients, "Z", OLD_SLOW).await);
+        assert_eq!(clients.id("Z").await, session);
     };
-    let (said, ()) = tokio::join!(stage.deploy("v2", NEW, &["--wait"]), trouble);
+    let (said, ()) = tokio::join!(stage.deploy_new("v2", &["--wait"]), trouble);
     assert_eq!(said.code, 3, "{said:?}");
     let told = stage.verb(&["timeline", SERVICE]).await;
     assert!(told.out.contains("v2 is down: crash loop"), "{told:?}");
@@ -157,13 +171,13 @@ async fn a_release_that_keeps_dying_is_put_back() {
 }
 
 /// Whether a client is offered the slow tool of one version, and not that of the other.
-async fn offers(clients: &mut Clients, who: &str, slow: &str) -> bool {
+pub(crate) async fn offers(clients: &mut Clients, who: &str, slow: &str) -> bool {
     let tools = clients.tools(who).await;
     let has = |name: &str| tools.iter().any(|tool| tool == name);
     has(slow) && has(OLD_SLOW) != has(NEW_SLOW)
 }
 
-fn in_flight(status: &serde_json::Value, version: &str) -> u64 {
+pub(crate) fn in_flight(status: &serde_json::Value, version: &str) -> u64 {
     let releases = status["releases"].as_array().unwrap();
     let release = releases.iter().find(|it| it["version"] == version).unwrap();
     release["in_flight"].as_u64().unwrap()

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rollbackd::decide::{Phase, Watch};
 use rollbackd::model::{
     Actor, Command, Deploy, Effect, Entry, Event, Fact, Finding, Load, Moment, Number, Order,
-    Readiness, Reply, Severity, Slot, Ticket, Verdict,
+    Reply, Severity, Slot, Ticket, Verdict,
 };
 use world::{World, policy, secs};
 
@@ -174,7 +174,7 @@ impl Day {
             Effect::Start(_) if self.dice.one_in(5) => {
                 Some(Event::NotReady(ticket, "it crashes".to_owned()))
             }
-            Effect::Start(_) => Some(Event::Ready(ticket, Readiness::default())),
+            Effect::Start(_) => Some(Event::Ready(ticket, Box::default())),
             Effect::Probe(_) if self.dice.one_in(4) => Some(Event::Probed(ticket, Reply::Refused)),
             Effect::Probe(_) => Some(Event::Probed(ticket, Reply::Ok)),
             _ => None,
@@ -285,9 +285,10 @@ impl Day {
     }
 
     fn verdict(&mut self) -> Verdict {
-        let finding = match self.dice.roll(8) {
+        let finding = match self.dice.roll(9) {
             0..=2 => Finding::Healthy,
             3 => Finding::Undecided,
+            8 => Finding::NoData,
             4 => Finding::SharedOutage,
             5 => Finding::Breach(Severity::Degraded),
             6 => Finding::Breach(Severity::Critical),
@@ -305,8 +306,10 @@ impl Day {
     }
 
     fn load(&mut self) -> Load {
+        let sessions = self.dice.roll(200);
         Load {
-            sessions: self.dice.roll(200),
+            sessions,
+            bound: sessions,
             in_flight: self.dice.roll(50),
             rate: self.dice.roll(1_000) as f64 / 7.0,
             life: self.dice.roll(600) as f64,
@@ -319,7 +322,7 @@ impl Day {
         for _ in 0..240 {
             for (ticket, effect) in std::mem::take(&mut self.world.sent) {
                 let answer = self.world.deliver(ticket, &effect).or(match effect {
-                    Effect::Start(_) => Some(Event::Ready(ticket, Readiness::default())),
+                    Effect::Start(_) => Some(Event::Ready(ticket, Box::default())),
                     Effect::Probe(_) => Some(Event::Probed(ticket, Reply::Ok)),
                     _ => None,
                 });
@@ -355,7 +358,7 @@ fn waits_for_a_person(world: &World) -> bool {
 /// Everything a watch knows, but for what a restart may change: deadlines and the ticket.
 fn state(watch: &Watch) -> String {
     let mut text = format!("{watch:#?}");
-    for field in ["until: Moment(", "ticket: Ticket("] {
+    for field in ["until: Moment(", "blind: Some(", "ticket: Ticket("] {
         let parts: Vec<_> = text.split(field).map(str::to_owned).collect();
         let rest = parts.iter().skip(1).map(|it| it.split_once(')').unwrap().1);
         text = parts[0].clone() + &rest.collect::<String>();

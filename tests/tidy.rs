@@ -204,7 +204,7 @@ fn rust_in(folder: &str) -> Vec<(PathBuf, String)> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            let hidden = ["node_modules", ".venv"].iter().any(|name| path.ends_with(name));
+            let hidden = ["node_modules", "target"].iter().any(|name| path.ends_with(name));
             if path.is_dir() && !hidden {
                 folders.push(path);
             } else if path.extension().is_some_and(|it| it == "rs") {

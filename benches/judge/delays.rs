@@ -20,6 +20,8 @@ pub const ONSETS: [usize; 2] = [0, 600];
 pub enum Detector {
     Oracle,
     Ours(Ours),
+    /// The same, but what counts is when the deploy is blamed.
+    Blame(Ours),
     Peer(Peer),
 }
 
@@ -64,7 +66,7 @@ impl Detector {
     pub fn name(self) -> String {
         match self {
             Self::Oracle => "SPRT".to_owned(),
-            Self::Ours(ours) => ours.name(),
+            Self::Ours(ours) | Self::Blame(ours) => ours.name(),
             Self::Peer(peer) => peer.name().to_owned(),
         }
     }
@@ -73,6 +75,7 @@ impl Detector {
         match self {
             Self::Oracle => oracle::trips(bake, trouble.share, trouble.onset),
             Self::Ours(ours) => ours.trips(bake),
+            Self::Blame(ours) => ours.blames(bake),
             Self::Peer(peer) => peer.trips(bake, trouble.rate),
         }
     }
@@ -134,6 +137,25 @@ impl Delays {
         let sum: f64 = self.seconds.iter().map(|it| it.min(self.longest)).sum();
         sum / self.seconds.len() as f64
     }
+}
+
+/// How soon the deploy is blamed where the warm release has no traffic of its own.
+pub fn blame(seeds: u64) -> String {
+    let shadow = Detector::Blame(Ours::with(Baseline::Shadow, 5));
+    let mut text = "Seconds from the onset until shadow calls blame the deploy (evidence 10), \
+                    median/p95, at 10 requests/s:\n"
+        .to_owned();
+    for onset in ONSETS {
+        for share in [0.2, 1.0] {
+            let trouble = Trouble { rate: 10.0, share, onset };
+            for of in trouble.delays(&[shadow], seeds, BAKE) {
+                let (median, p95) = (short(of.median()), short(of.quantile(0.95)));
+                let percent = 100.0 * share;
+                _ = writeln!(text, "onset {onset:>3}s {percent:>4} %  {median}/{p95}");
+            }
+        }
+    }
+    text
 }
 
 /// The tables, from so many seeds for each row.

@@ -52,6 +52,8 @@ fn limits(burst: u64, bake: Duration) -> Limits {
         bake,
         probes: 3,
         baseline: rollbackd::judge::Baseline::Probes,
+        shadow: true,
+        scrape: None,
     }
 }
 
@@ -106,6 +108,13 @@ impl Ours {
     pub fn trips_slowly(self, bake: &[Block]) -> Option<usize> {
         self.trips_when(bake, |judge, now, _| {
             matches!(judge.verdict(now).finding, Finding::Breach(_))
+        })
+    }
+
+    /// The block after which the evidence that the deploy is to blame is enough.
+    pub fn blames(self, bake: &[Block]) -> Option<usize> {
+        self.trips_when(bake, |judge, _, _| {
+            judge.attribution().is_some_and(|e| rollbackd::judge::attribution::ENOUGH <= e)
         })
     }
 

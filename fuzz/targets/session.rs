@@ -2,13 +2,13 @@
 #![no_main]
 
 #[expect(dead_code, reason = "the proxy uses more of it")]
-#[path = "../../src/proxy/session.rs"]
+#[path = "../../src/proxy/session/id.rs"]
 mod session;
 
 use libfuzzer_sys::fuzz_target;
 use rollbackd::model;
 
 fuzz_target!(|id: &str| {
-    let sessions = session::Sessions::new("weather", [7; 16], 16);
+    let sessions = session::Ids::new("weather", [7; 16]);
     assert_eq!(sessions.read(id), None);
 });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use crate::control::{Client, Request, Response};
-use crate::model::{Entry, Fact};
+use crate::model::{Entry, Fact, Guard};
 
 use super::exit::Exit;
 use super::progress::Progress;
@@ -33,6 +33,10 @@ pub(super) struct Options {
     /// Despite a quarantine, a dropped protocol version, or a trial that is held.
     #[arg(long)]
     force: bool,
+    /// Not if it drops a tool, a prompt or a capability that clients used in the last hour, or asks
+    /// more of them; the deploy then fails before it gets traffic.
+    #[arg(long, conflicts_with = "force")]
+    strict: bool,
     /// Follow until the release is accepted, failed, or rolled back.
     #[arg(long)]
     wait: bool,
@@ -51,7 +55,8 @@ fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
-    let Options { service, version, artifact, set, slot, freeze, force, wait, json } = options;
+    let Options { service, version, artifact, set, slot, freeze, force, strict, wait, json } =
+        options;
     let mut all = BTreeMap::new();
     for (key, value) in set {
         if all.contains_key(&key) {
@@ -61,7 +66,8 @@ pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
         all.insert(key, value);
     }
     let set = all;
-    let request = Request::Deploy { service, version, artifact, set, slot, freeze, force, wait };
+    let request =
+        Request::Deploy { service, version, artifact, set, slot, freeze, force, strict, wait };
     match daemon.ask(&request).await {
         Ok(client) => follow(client, wait, json).await,
         Err(exit) => exit,
@@ -120,6 +126,7 @@ fn outcome(entry: &Entry, went_back: bool) -> Option<Exit> {
         Fact::Accepted { .. } => Some(Exit::Done),
         Fact::Failed => Some(Exit::NotReady),
         Fact::Recovered if went_back => Some(Exit::RolledBack),
+        Fact::Blocked { guard: Guard::NoData, .. } => None,
         Fact::Unrecovered | Fact::Abandoned | Fact::Blocked { .. } => Some(Exit::Held),
         _ => None,
     }

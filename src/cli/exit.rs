@@ -11,7 +11,8 @@ Exit codes:
   1  failed for another reason, which is printed
   2  the arguments make no sense
   3  deploy --wait: the release was rolled back
-  4  deploy --wait: the release never became ready; the traffic was not moved
+  4  deploy --wait: the release never became ready, or drops what clients use (a protocol version;
+     with --strict: tools, prompts, capabilities); the traffic was not moved
   5  refused: a guard stands against it
   6  busy: something else has to end first
   7  no such service or deploy

@@ -13,10 +13,10 @@ use crate::model::Slot;
 use super::address::Addresses;
 use super::bounds::{bounded, span};
 use super::problem::{Code, Problem, Problems};
-use super::settings::{Address, Limits, Service, Settings};
+use super::settings::{Address, Limits, Service, SessionState, Settings};
 use super::table::brief;
 use super::written::{self, Set, Written};
-use super::{probe, promise, runtime};
+use super::{probe, promise, runtime, scrape};
 
 const NAME_MAX: usize = 32;
 const SERVICES_MAX: usize = 256;
@@ -65,13 +65,15 @@ fn service(
     let slots = slots(written, addresses, problems);
     let runtime = runtime::check(written, &slots, problems);
     let (probe, failures) = probe::check(written, problems);
-    let judge = promise::limits(written, failures, problems);
+    let mut judge = promise::limits(written, failures, problems);
+    let scrape = scrape::check(written, &mut judge, problems);
     let order = slots.keys().cloned().collect();
     let policy = promise::policy(written, &probe, judge.bake, order, problems);
     let counted = promise::counted(&written.promise, problems);
     let repeated = promise::repeated(&written.promise, problems);
     promise::reachable(written, &judge, &probe, &policy, problems);
     promise::doubtful(written, &judge, counted.deadline, problems);
+    let limits = limits(&written.limits, probe.timeout, counted, repeated, problems);
     Service {
         name: written.name.get_ref().clone(),
         listen,
@@ -81,9 +83,20 @@ fn service(
         runtime,
         slots,
         probe,
+        scrape,
         judge,
         policy,
-        limits: limits(&written.limits, counted, repeated, problems),
+        session_state: session_state(&written.session_state),
+        move_forward: written.move_sessions.as_ref().is_some_and(|set| *set.get_ref() == "both"),
+        limits,
+    }
+}
+
+fn session_state(set: &Set<&'static str>) -> SessionState {
+    match set.as_ref().map(|set| *set.get_ref()) {
+        Some("none") => SessionState::None,
+        Some("hard") => SessionState::Hard,
+        _ => SessionState::Soft,
     }
 }
 
@@ -256,6 +269,7 @@ fn as_host(ip: IpAddr) -> String {
 
 fn limits(
     written: &written::Limits,
+    probe_timeout: Duration,
     counted: promise::Counted,
     repeated: promise::Repeated,
     problems: &mut Problems,
@@ -266,7 +280,7 @@ fn limits(
     let hour = Duration::from_hours(1);
     Limits {
         deadline: counted.deadline,
-        slow: counted.slow,
+        slow: counted.slow.unwrap_or(probe_timeout.min(counted.deadline)),
         connections: number(bounded(
             "connections",
             &written.connections,
@@ -277,6 +291,13 @@ fn limits(
         body: bounded("body", &written.body, 64 * MIB, 1_024..=4_096 * MIB, problems),
         sessions: number(bounded("sessions", &written.sessions, 100_000, 1..=10_000_000, problems)),
         session_idle: bounded("session_idle", &written.session_idle, hour, idle, problems),
+        session_move: bounded(
+            "session_move",
+            &written.session_move,
+            Duration::from_secs(10),
+            Duration::from_millis(100)..=Duration::from_mins(2),
+            problems,
+        ),
         shadow_calls: repeated.calls,
         repeatable_tools: repeated.tools,
     }

@@ -11,6 +11,8 @@ mod probe;
 mod problem;
 mod promise;
 mod runtime;
+mod scrape;
+mod selector;
 mod settings;
 mod table;
 mod value;
@@ -23,7 +25,11 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use problem::{Code, Problem, Problems, Weight};
-pub use settings::{Address, CommandLine, Limits, Probe, ProbeKind, Runtime, Service, Settings};
+pub use selector::Selector;
+pub use settings::{
+    Address, CommandLine, Limits, Probe, ProbeKind, Runtime, Scrape, ScrapePlace, Service,
+    SessionState, Settings,
+};
 
 /// The longest configuration that is read, in bytes.
 pub const BYTES_MAX: u64 = 1 << 20;

@@ -25,6 +25,7 @@ const LATEST: Duration = Duration::from_mins(2);
 pub(super) const CONFIRM_MAX: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What the proxy counts as bad.
 pub(super) struct Counted {
@@ -45,22 +46,22 @@ pub(super) fn limits(
     problems: &mut Problems,
 ) -> judge::Limits {
     let written = &service.promise;
-    let second = Duration::from_secs(1);
-    let sure = 0.001;
     judge::Limits {
         objectives: objectives(written, problems),
-        max_false_rollback: positive("max_false_rollback", written, sure, problems),
+        max_false_rollback: positive("max_false_rollback", written, 0.001, problems),
         min_effect: bounded("min_effect", &written.min_effect, 2.0, 1.1..=100.0, problems),
         burst: bounded(
             "burst",
             &written.burst,
-            5 * second,
+            5 * SECOND,
             Duration::ZERO..=Duration::from_mins(10),
             problems,
         ),
-        bake: bounded("bake", &written.bake, HOUR / 2, second..=7 * DAY, problems),
+        bake: bounded("bake", &written.bake, HOUR / 2, SECOND..=7 * DAY, problems),
         probes: failures,
         baseline: baseline(written),
+        shadow: written.shadow_calls.as_ref().is_none_or(|it| 0 < *it.get_ref()),
+        scrape: None,
     }
 }
 
@@ -73,9 +74,8 @@ pub(super) fn policy(
     problems: &mut Problems,
 ) -> Policy {
     let written = &service.promise;
-    let second = Duration::from_secs(1);
     let start =
-        bounded("start_timeout", &written.start_timeout, 60 * second, second..=HOUR, problems);
+        bounded("start_timeout", &written.start_timeout, 60 * SECOND, SECOND..=HOUR, problems);
     let per_day = bounded("rollbacks_per_day", &written.rollbacks_per_day, 3, 0..=1_000, problems);
     Policy {
         observe: service.mode.as_ref().is_some_and(|mode| *mode.get_ref() == "observe"),
@@ -84,7 +84,7 @@ pub(super) fn policy(
         drain: drain(&written.drain_timeout, problems),
         latest: LATEST,
         confirm: probe.timeout.min(CONFIRM_MAX),
-        retry: second,
+        retry: SECOND,
         tries: 5,
         recover: Duration::from_mins(1),
         rollbacks_per_day: usize::try_from(per_day).unwrap_or(usize::MAX),
@@ -186,7 +186,7 @@ pub(super) fn tools(written: &written::Promise) -> Set<f64> {
     set.get_ref().map(|budget| toml::Spanned::new(set.span(), budget))
 }
 
-fn promised(name: &str, set: &Set<f64>, default: f64, problems: &mut Problems) -> f64 {
+pub(super) fn promised(name: &str, set: &Set<f64>, default: f64, problems: &mut Problems) -> f64 {
     let Some(written) = set else {
         return default;
     };
@@ -284,7 +284,7 @@ fn rate_is_possible(
         About::Availability => ("objective", span(&written.objective)),
         About::Tools => ("tool_objective", span(&tools(written))),
         // Their budgets are ours and were thought over.
-        About::Calls | About::Streams => return,
+        About::Calls | About::Streams | About::Scraped => return,
         About::Latency => {
             let latency = written.latency.as_ref();
             let own = latency.and_then(|latency| span(&latency.objective));

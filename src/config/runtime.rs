@@ -67,13 +67,16 @@ pub(super) fn argv(
         problems.push(Problem::error(Code::BadValue, command.span(), what).help(help));
     }
     for word in words {
-        for placeholder in placeholders(word.get_ref()) {
-            if !known.contains(&placeholder) {
-                problems.push(unknown(placeholder, word.span(), known));
-            }
-        }
+        self::known(word.get_ref(), word.span(), known, problems);
     }
     words.iter().map(|word| word.get_ref().clone()).collect()
+}
+
+/// Whether every placeholder in a text is known.
+pub(super) fn known(text: &str, at: Range<usize>, known: &[&'static str], problems: &mut Problems) {
+    for placeholder in placeholders(text).filter(|it| !known.contains(it)) {
+        problems.push(unknown(placeholder, at.clone(), known));
+    }
 }
 
 fn unknown(placeholder: &str, at: Range<usize>, known: &[&'static str]) -> Problem {

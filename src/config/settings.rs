@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::model::Slot;
 use crate::{decide, judge};
 
+use super::selector::Selector;
+
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -39,12 +41,29 @@ pub struct Service {
     pub slots: BTreeMap<Slot, Address>,
     /// How they are probed.
     pub probe: Probe,
+    /// Where their own counters are read, if they are.
+    pub scrape: Option<Scrape>,
     /// What the judge holds them to.
     pub judge: judge::Limits,
     /// How the daemon decides.
     pub policy: decide::Policy,
+    /// Whether its sessions can be made anew.
+    pub session_state: SessionState,
+    /// Whether sessions also move to a new release, once it is accepted.
+    pub move_forward: bool,
     /// What the proxy allows.
     pub limits: Limits,
+}
+
+/// What a session of a server carries besides what the protocol shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionState {
+    /// Nothing: a session is moved, and nothing is lost.
+    None,
+    /// Little: a session is moved, and the timeline says that state may be lost.
+    Soft,
+    /// What can not be made anew: a session stays with its release and ends with it.
+    Hard,
 }
 
 /// How a release runs.
@@ -111,13 +130,38 @@ pub enum ProbeKind {
     Command(Vec<String>),
 }
 
+/// How a release's own counters are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scrape {
+    /// Where they are.
+    pub place: ScrapePlace,
+    /// All requests.
+    pub total: Selector,
+    /// The bad ones among them.
+    pub bad: Selector,
+    /// How often.
+    pub every: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+/// Where counters are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScrapePlace {
+    /// A path at the address of the release's slot.
+    Path(String),
+    /// A URL of which `{port}`, `{slot}` and `{version}` are filled in.
+    Url(String),
+}
+
 /// What the proxy allows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// A request without its answer counts as bad after this.
     pub deadline: Duration,
-    /// A request counts as slow after this; only with a latency objective.
-    pub slow: Option<Duration>,
+    /// A request counts as slow after this: the threshold of the latency objective, or the time
+    /// that a probe may take.
+    pub slow: Duration,
     /// Connections at once.
     pub connections: usize,
     /// Bytes of a request's body.
@@ -126,6 +170,8 @@ pub struct Limits {
     pub sessions: usize,
     /// A session that is silent for this long is forgotten.
     pub session_idle: Duration,
+    /// Moving a session to another release may take this long; its requests wait meanwhile.
+    pub session_move: Duration,
     /// Requests that failed on the release on trial and are repeated on the warm one, a second at
     /// most; 0 is off.
     pub shadow_calls: u32,

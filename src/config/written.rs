@@ -41,10 +41,13 @@ pub(super) struct Service {
     pub(super) hosts: Set<Vec<Spanned<String>>>,
     pub(super) origins: Set<Vec<Spanned<String>>>,
     pub(super) mode: Set<&'static str>,
+    pub(super) session_state: Set<&'static str>,
+    pub(super) move_sessions: Set<&'static str>,
     pub(super) slots: Set<Named<Address>>,
     pub(super) runtime: Runtime,
     pub(super) promise: Promise,
     pub(super) probe: Probe,
+    pub(super) scrape: Option<Scrape>,
     pub(super) limits: Limits,
 }
 
@@ -108,12 +111,26 @@ pub(super) struct Field {
     pub(super) value: Set<String>,
 }
 
+/// `[service.NAME.scrape]`.
+pub(super) struct Scrape {
+    pub(super) at: Range<usize>,
+    pub(super) path: Set<String>,
+    pub(super) url: Set<String>,
+    pub(super) total: Set<String>,
+    pub(super) bad: Set<String>,
+    pub(super) every: Set<Duration>,
+    pub(super) timeout: Set<Duration>,
+    pub(super) objective: Set<f64>,
+    pub(super) no_data: Set<&'static str>,
+}
+
 /// `[service.NAME.limits]`.
 pub(super) struct Limits {
     pub(super) connections: Set<u64>,
     pub(super) body: Set<u64>,
     pub(super) sessions: Set<u64>,
     pub(super) session_idle: Set<Duration>,
+    pub(super) session_move: Set<Duration>,
 }
 
 /// Reads a parsed text.
@@ -156,10 +173,13 @@ fn service(mut table: Table<'_>, name: Spanned<String>, problems: &mut Problems)
         hosts: table.read("hosts", texts, problems),
         origins: table.read("origins", texts, problems),
         mode: table.read("mode", choice(["act", "observe"]), problems),
+        session_state: table.read("session_state", choice(["none", "soft", "hard"]), problems),
+        move_sessions: table.read("move_sessions", choice(["rollback", "both"]), problems),
         slots: table.required("slots", SLOTS, named(address), problems),
         runtime: runtime(&mut table, problems),
         promise: promise(&mut table, problems),
         probe: probe(table.table("probe", "a probe", "[service.NAME.probe]", problems), problems),
+        scrape: scrape(&mut table, problems),
         limits: limits(
             table.table("limits", "the limits", "[service.NAME.limits]", problems),
             problems,
@@ -244,12 +264,33 @@ fn field(table: &mut Table<'_>, problems: &mut Problems) -> Option<Field> {
     Some(field)
 }
 
+fn scrape(table: &mut Table<'_>, problems: &mut Problems) -> Option<Scrape> {
+    const BAD: &str = "'http_requests_total{code=~\"5..\"}'";
+    const FORM: &str = "[service.NAME.scrape], and below it total and bad";
+    table.read("scrape", |value| expect_table(value, FORM), problems)?;
+    let mut table = table.table("scrape", "the scrape", FORM, problems);
+    let scrape = Scrape {
+        at: table.at(),
+        path: table.read("path", text, problems),
+        url: table.read("url", text, problems),
+        total: table.required("total", "\"http_requests_total\"", text, problems),
+        bad: table.required("bad", BAD, text, problems),
+        every: table.read("every", duration, problems),
+        timeout: table.read("timeout", duration, problems),
+        objective: table.read("objective", budget, problems),
+        no_data: table.read("no_data", choice(["hold", "ignore"]), problems),
+    };
+    table.finish(problems);
+    Some(scrape)
+}
+
 fn limits(mut table: Table<'_>, problems: &mut Problems) -> Limits {
     let limits = Limits {
         connections: table.read("connections", whole, problems),
         body: table.read("body", size, problems),
         sessions: table.read("sessions", whole, problems),
         session_idle: table.read("session_idle", duration, problems),
+        session_move: table.read("session_move", duration, problems),
     };
     table.finish(problems);
     limits

@@ -118,8 +118,9 @@ mod tests {
         let set: BTreeMap<_, _> = set.iter().map(own).collect();
         let (service, version) = ("weather".to_owned(), version.to_owned());
         let (artifact, slot) = (artifact.map(ToOwned::to_owned), None);
-        let (freeze, force, wait) = (false, false, false);
-        Request::Deploy { service, version, artifact, set, slot, freeze, force, wait }.check()
+        let (freeze, force, strict, wait) = (false, false, false, false);
+        Request::Deploy { service, version, artifact, set, slot, freeze, force, strict, wait }
+            .check()
     }
 
     #[test]

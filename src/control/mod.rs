@@ -43,6 +43,9 @@ pub enum Request {
         /// Past the guards that say so.
         #[serde(default)]
         force: bool,
+        /// Not with a release that drops or breaks what clients used in the last hour.
+        #[serde(default)]
+        strict: bool,
         /// Follow to the end.
         #[serde(default)]
         wait: bool,

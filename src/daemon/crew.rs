@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::{self, Orphan, Process, Spec};
+use crate::clock::Clock;
 use crate::config::{Address, ProbeKind, Runtime, Service};
 use crate::model::{Event, Number, Readiness, Release, Reply, Seen, Signal, Slot, Ticket};
 use crate::proxy::Proxy;
-use crate::signal::Prober;
+use crate::signal::{Prober, Scraper};
 
 use super::input::Input;
 
@@ -29,6 +31,7 @@ const PROBE_FAST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Crew {
     state_dir: PathBuf,
+    clock: Clock,
     outbox: mpsc::Sender<Input>,
     hurry: watch::Sender<bool>,
     hands: BTreeMap<Number, Hand>,
@@ -42,14 +45,15 @@ struct Hand {
     stop: CancellationToken,
     process: Option<JoinHandle<()>>,
     prober: JoinHandle<()>,
+    scraper: Option<JoinHandle<()>>,
 }
 
 impl Crew {
     /// Nobody yet.
-    pub(super) fn new(state_dir: PathBuf, outbox: mpsc::Sender<Input>) -> Self {
+    pub(super) fn new(state_dir: PathBuf, clock: Clock, outbox: mpsc::Sender<Input>) -> Self {
         let (hurry, _) = watch::channel(false);
         let (hands, leaving) = (BTreeMap::new(), BTreeMap::new());
-        Self { state_dir, outbox, hurry, hands, leaving, question: None }
+        Self { state_dir, clock, outbox, hurry, hands, leaving, question: None }
     }
 
     /// Keeps a release running and probed, from now on.
@@ -79,7 +83,12 @@ impl Crew {
         let outbox = self.outbox.clone();
         let prober = probe(prober, release.number, pace, hurry, outbox);
         let prober = tokio::spawn(prober);
-        let hand = Hand { stop, process, prober };
+        let scraper = service.scrape.as_ref().map(|it| {
+            let scraper = Scraper::new(it, address, release);
+            let outbox = self.outbox.clone();
+            tokio::spawn(scrape(scraper, release.number, it.every, self.clock, outbox))
+        });
+        let hand = Hand { stop, process, prober, scraper };
         self.hands.insert(release.number, hand);
     }
 
@@ -108,7 +117,8 @@ impl Crew {
             // Whoever waits for the answer has given up by then.
             let Ok(readiness) = tokio::time::timeout(patience, proven).await else { return };
             let in_use = in_use.map(|number| proxy.protocols(number)).unwrap_or_default();
-            let event = Event::Ready(ticket, Readiness { in_use, ..readiness });
+            let readiness = Box::new(Readiness { in_use, ..readiness });
+            let event = Event::Ready(ticket, readiness);
             let _ = outbox.send(Input::Event(event)).await;
         });
     }
@@ -189,6 +199,7 @@ impl Hand {
     async fn stop(self) {
         self.stop.cancel();
         self.prober.abort();
+        self.scraper.iter().for_each(JoinHandle::abort);
         if let Some(process) = self.process {
             let _ = process.await;
         }
@@ -254,6 +265,26 @@ async fn probe(
         let reply = prober.ask().await;
         last_ok = reply.is_ok();
         if outbox.send(Input::Signal(Signal { release, seen: Seen::Probe(reply) })).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads the counters of one release for ever. A slow answer moves the next one, so that there is
+/// never more than one.
+async fn scrape(
+    scraper: Scraper,
+    release: Number,
+    every: Duration,
+    clock: Clock,
+    outbox: mpsc::Sender<Input>,
+) {
+    let mut times = tokio::time::interval(every);
+    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        times.tick().await;
+        let seen = Seen::Scraped(scraper.ask(clock.now()).await);
+        if outbox.send(Input::Signal(Signal { release, seen })).await.is_err() {
             return;
         }
     }

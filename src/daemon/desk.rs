@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use crate::control::server::{self, Caller, Replies};
 use crate::control::{self, Code, Request, Response, shown};
 use crate::decide::Refusal;
-use crate::model::{Actor, Command, Deploy, Entry, Fact, Number, Order, Slot};
+use crate::model::{Actor, Command, Deploy, Entry, Fact, Guard, Number, Order, Slot};
 use crate::record;
 
 use super::input::{Input, Untaken};
@@ -236,22 +236,25 @@ async fn command(
 
 /// Whether nothing more follows from a command by itself.
 fn ends(fact: &Fact) -> bool {
-    matches!(
-        fact,
-        Fact::Accepted { .. }
-            | Fact::Failed
-            | Fact::Recovered
-            | Fact::Unrecovered
-            | Fact::Abandoned
-            | Fact::Blocked { .. }
-    )
+    // The bake goes on by itself when there is data again.
+    let waits = matches!(fact, Fact::Blocked { guard: Guard::NoData, .. });
+    !waits
+        && matches!(
+            fact,
+            Fact::Accepted { .. }
+                | Fact::Failed
+                | Fact::Recovered
+                | Fact::Unrecovered
+                | Fact::Abandoned
+                | Fact::Blocked { .. }
+        )
 }
 
 fn command_of(request: Request) -> Option<(Command, bool)> {
     Some(match request {
-        Request::Deploy { version, artifact, set, slot, freeze, force, wait, .. } => {
+        Request::Deploy { version, artifact, set, slot, freeze, force, strict, wait, .. } => {
             let slot = slot.map(Slot);
-            (Command::Deploy(Deploy { version, artifact, set, slot, freeze, force }), wait)
+            (Command::Deploy(Deploy { version, artifact, set, slot, freeze, force, strict }), wait)
         }
         Request::Rollback { cut, because, wait, .. } => (Command::Rollback { cut, because }, wait),
         Request::Hold { because, .. } => (Command::Hold { because }, false),

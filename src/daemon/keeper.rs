@@ -24,6 +24,7 @@ use super::input::{Ending, Input, Untaken};
 use super::pulse::Pulse;
 use super::shadows::Shadows;
 use super::trials::Trials;
+use super::uses::{LOOK_BLOCKS, Uses};
 
 /// How often silent sessions are looked for, in blocks.
 const SWEEP_BLOCKS: u64 = 120;
@@ -44,6 +45,7 @@ pub(super) struct Keeper {
     timeline: Timeline,
     pub(super) crew: Crew,
     pub(super) shadows: Shadows,
+    uses: Uses,
     pub(super) deaths: BTreeMap<Number, u32>,
     pub(super) outbox: mpsc::Sender<Input>,
     entries: broadcast::Sender<Arc<Entry>>,
@@ -79,6 +81,7 @@ impl Keeper {
             timeline,
             crew,
             shadows: Shadows::default(),
+            uses: Uses::default(),
             deaths: BTreeMap::new(),
             outbox,
             entries,
@@ -153,7 +156,8 @@ impl Keeper {
     fn take(&mut self, input: Input) {
         match input {
             Input::Signal(signal) => self.hear(signal),
-            Input::Event(event) => {
+            Input::Event(mut event) => {
+                self.tell_uses(&mut event);
                 self.learn(&event);
                 self.happen(&event);
             }
@@ -172,8 +176,28 @@ impl Keeper {
                 self.watch.set_policy(service.policy.clone());
                 self.proxy.configure(&service);
                 self.service = service;
+                self.tell_phase();
             }
             Input::Stop(..) => (),
+        }
+    }
+
+    /// What the proxy has to know of the phase, besides where the traffic goes.
+    fn tell_phase(&self) {
+        let phase = self.watch.phase();
+        self.proxy.on_trial(phase.on_trial());
+        let accepted = matches!(phase, Phase::Steady { .. }) && self.service.move_forward;
+        let warm = phase.warm().filter(|_| accepted).map(|warm| warm.number);
+        self.proxy.yields(warm);
+    }
+
+    /// A new release is ready: what would clients miss?
+    fn tell_uses(&self, event: &mut Event) {
+        if let Event::Ready(_, readiness) = event {
+            for release in self.watch.phase().needed() {
+                let calls = self.proxy.calls(release.number);
+                self.uses.add(release.number, calls, &mut readiness.used);
+            }
         }
     }
 
@@ -184,9 +208,13 @@ impl Keeper {
         self.pulse.say(format!("{}: {}", self.service.name, self.watch.phase()));
         let numbers: Vec<_> = self.watch.phase().needed().iter().map(|it| it.number).collect();
         self.gauges.retain(|number, _| numbers.contains(number));
+        self.uses.retain(&numbers);
         for release in numbers {
             let counts = self.gauges.entry(release).or_default().block(self.proxy.counts(release));
             self.weigh(now, &Signal { release, seen: Seen::Block(BLOCK_MS, counts) });
+            if (self.ticks + 1).is_multiple_of(LOOK_BLOCKS) {
+                self.uses.look(release, self.proxy.calls(release));
+            }
         }
         self.shadow(now);
         self.count_calls(now, self.ticks);
@@ -298,6 +326,7 @@ impl Keeper {
         }
         self.log(&entry);
         self.watch.apply(now, &fact);
+        self.tell_phase();
         then.into_iter().for_each(|effect| self.act(effect));
         self.open_trials(now);
         // Nobody may be following.

@@ -16,6 +16,7 @@ mod pulse;
 mod shadows;
 mod status;
 mod trials;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -152,6 +153,7 @@ fn hire(
     inherited: &mut Inherited,
 ) -> Result<Hired, StartError> {
     let Read { service, timeline, entries, torn, dir } = read;
+    let sessions = dir.join("sessions.jsonl");
     let listen = |inherited: &mut Inherited| {
         let listener = match inherited.claim(service.listen) {
             Some(listener) => TcpListener::from_std(listener)?,
@@ -162,16 +164,18 @@ fn hire(
                 listener
             }
         };
-        Proxy::on(listener, &service, key, clock)
+        Proxy::on(listener, &service, key, clock, Some(&sessions))
     };
     let proxy = listen(inherited).map_err(|source: std::io::Error| {
-        let what = format!("failed to listen on {} for {}", service.listen, service.name);
+        let (name, sessions) = (&service.name, sessions.display());
+        let what =
+            format!("failed to listen on {} for {name}, or to use {sessions}", service.listen);
         StartError { what, source: source.into() }
     })?;
     let watch = Watch::restore(service.policy.clone(), &entries, clock.now());
     let (outbox, inbox) = mpsc::channel(INBOX_MAX);
     let (lines, _) = broadcast::channel(ENTRIES_MAX);
-    let crew = Crew::new(settings.state_dir.clone(), outbox.clone());
+    let crew = Crew::new(settings.state_dir.clone(), clock, outbox.clone());
     let handle = Handle { inbox: outbox.clone(), entries: lines.clone(), dir: dir.clone() };
     let keeper = Keeper::new(service, clock, watch, timeline, proxy, crew, outbox, lines, dir);
     Ok((handle, keeper, inbox, torn))

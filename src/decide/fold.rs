@@ -71,7 +71,7 @@ impl Watch {
             (Fact::Switched { .. }, Phase::Promoting { from: warm, to: active, .. }) => {
                 // Without a release to go back to there is nothing to watch for.
                 let bake = if warm.is_some() { policy.bake } else { Duration::ZERO };
-                Phase::Baking { active, warm, until: now + bake, blocked: None }
+                Phase::Baking { active, warm, until: now + bake, blocked: None, blind: None }
             }
             (Fact::AskedAgain { tries }, phase) => self.again(now, phase, *tries)?,
             _ => return None,
@@ -84,12 +84,17 @@ impl Watch {
             (Fact::Accepted { .. }, Phase::Baking { active, warm, .. }) => {
                 Phase::Steady { active, warm }
             }
-            (Fact::Blocked { guard, .. }, Phase::Baking { active, warm, until, .. }) => {
-                Phase::Baking { active, warm, until, blocked: Some(*guard) }
+            (Fact::Blocked { guard, .. }, Phase::Baking { active, warm, until, blind, .. }) => {
+                let until = seen_until(until, blind, now);
+                let blind = (*guard == Guard::NoData).then_some(now);
+                Phase::Baking { active, warm, until, blocked: Some(*guard), blind }
             }
-            (Fact::Cleared | Fact::Resumed { .. }, Phase::Baking { active, warm, until, .. }) => {
-                let until = until.max(now);
-                Phase::Baking { active, warm, until, blocked: None }
+            (
+                Fact::Cleared | Fact::Resumed { .. },
+                Phase::Baking { active, warm, until, blind, .. },
+            ) => {
+                let until = seen_until(until, blind, now).max(now);
+                Phase::Baking { active, warm, until, blocked: None, blind: None }
             }
             (Fact::Detected { verdict, load, order }, _) => {
                 let ordered = order.as_ref().map(|(_, strategy)| *strategy);
@@ -101,7 +106,7 @@ impl Watch {
             {
                 let (active, warm) = (breach.bad, Some(breach.warm));
                 let until = now + self.policy.bake;
-                Phase::Baking { active, warm, until, blocked: Some(Guard::Hold) }
+                Phase::Baking { active, warm, until, blocked: Some(Guard::Hold), blind: None }
             }
             _ => return None,
         })
@@ -190,9 +195,9 @@ impl Watch {
     /// What outlives the phase.
     fn remember(&mut self, now: Moment, fact: &Fact) {
         match fact {
-            Fact::Deployed { release, frozen, forced, base, .. } => {
+            Fact::Deployed { release, frozen, forced, strict, base, .. } => {
                 self.deploy = release.number;
-                (self.frozen, self.forced) = (*frozen, *forced);
+                (self.frozen, self.forced, self.strict) = (*frozen, *forced, *strict);
                 self.base = Base::clone(base);
                 let identity = release.identity();
                 self.base.quarantine.retain(|known| *known != identity);
@@ -269,6 +274,11 @@ fn asks(fact: &Fact) -> bool {
         | Fact::Resumed { .. }
         | Fact::Noted => false,
     }
+}
+
+/// The end of a trial: time in which nothing was known of the release does not count.
+fn seen_until(until: Moment, blind: Option<Moment>, now: Moment) -> Moment {
+    blind.map_or(until, |since| until + now.since(since))
 }
 
 fn rest(active: Option<Release>, warm: Option<Release>) -> Phase {

@@ -73,6 +73,7 @@ pub struct Watch {
     deploy: Number,
     frozen: bool,
     forced: bool,
+    strict: bool,
     ticket: Ticket,
 }
 
@@ -87,6 +88,7 @@ impl Watch {
             deploy: Number(0),
             frozen: false,
             forced: false,
+            strict: false,
             ticket: Ticket(0),
         }
     }

@@ -51,7 +51,7 @@ impl Watch {
             return Err(Refusal::Busy(format!("deploy {number} is not over: {phase}{way_out}")));
         }
         let slot = self.free_slot(deploy.slot)?;
-        let Deploy { version, artifact, set, freeze, force, .. } = deploy;
+        let Deploy { version, artifact, set, freeze, force, strict, .. } = deploy;
         let release = Release { version, number: self.next_number(), slot, artifact, set };
         let identity = release.identity();
         if !force && self.quarantine().contains(&identity) {
@@ -64,7 +64,8 @@ impl Watch {
             None => format!("{release} deployed by {by}; it is the first release"),
         };
         let base = Box::new(self.base(now));
-        let fact = Fact::Deployed { release, frozen: freeze, forced: force, by, base };
+        let (frozen, forced) = (freeze, force);
+        let fact = Fact::Deployed { release, frozen, forced, strict, by, base };
         Ok(self.decide(now, fact, because))
     }
 

@@ -48,6 +48,8 @@ pub enum Phase {
         until: Moment,
         /// What keeps a verdict from becoming a rollback.
         blocked: Option<Guard>,
+        /// Since when nothing is known of it; that time is added to the trial.
+        blind: Option<Moment>,
     },
     /// The release has to go, and the previous one is asked whether it can take over.
     Confirming(Breach),
@@ -159,6 +161,22 @@ impl Phase {
         }
     }
 
+    /// The release that may have to go again, from before it gets traffic until it is accepted.
+    pub fn on_trial(&self) -> Option<Number> {
+        match self {
+            Self::Promoting { from: Some(_), to: new, .. }
+            | Self::Baking { active: new, warm: Some(_), .. } => Some(new.number),
+            Self::Confirming(breach) | Self::Reviving(breach) => Some(breach.bad.number),
+            Self::Returning(back) | Self::Emptying(back) => Some(back.bad.number),
+            Self::Promoting { from: None, .. }
+            | Self::Baking { warm: None, .. }
+            | Self::Empty
+            | Self::Steady { .. }
+            | Self::Starting { .. }
+            | Self::Recovering { .. } => None,
+        }
+    }
+
     /// The release that has the traffic, as far as is confirmed.
     pub fn active(&self) -> Option<&Release> {
         match self {
@@ -225,9 +243,12 @@ impl Phase {
     pub(super) fn rebase(&mut self, shift: std::time::Duration) {
         match self {
             Self::Empty | Self::Steady { .. } => (),
+            Self::Baking { until, blind, .. } => {
+                *until = *until + shift;
+                *blind = blind.map(|since| since + shift);
+            }
             Self::Starting { until, .. }
             | Self::Promoting { until, .. }
-            | Self::Baking { until, .. }
             | Self::Recovering { until, .. } => *until = *until + shift,
             Self::Confirming(breach) | Self::Reviving(breach) => {
                 breach.until = breach.until + shift
@@ -272,6 +293,9 @@ impl fmt::Display for Phase {
             Self::Starting { new, .. } => write!(f, "waits for {new} to become ready"),
             Self::Promoting { to, .. } => write!(f, "waits for the proxy to route to {to}"),
             Self::Baking { active, blocked: None, .. } => write!(f, "watches {active}"),
+            Self::Baking { active, blocked: Some(Guard::NoData), .. } => {
+                write!(f, "waits for data about {active}")
+            }
             Self::Baking { active, blocked: Some(guard), .. } => {
                 write!(f, "{active} is in breach; no rollback: {guard}")
             }

@@ -1,11 +1,13 @@
 //! What the world tells, and what follows from it.
 
 use crate::model::{
-    Decision, Effect, Event, Fact, Finding, Guard, Load, Moment, Readiness, Reply, Strategy, Toll,
-    Verdict,
+    Changes, Decision, Effect, Event, Fact, Finding, Guard, Load, Moment, Part, Readiness, Reply,
+    Strategy, Toll, Verdict,
 };
 
 use super::{Breach, Phase, Return, Watch, strategy};
+
+const BREACH_OVER: &str = "the breach is over";
 
 impl Watch {
     /// What an event leads to. An event that means nothing here, or answers an older ticket,
@@ -17,7 +19,9 @@ impl Watch {
             Event::NotReady(ticket, why) if *ticket == self.ticket => self.not_ready(now, why),
             Event::Probed(ticket, reply) if *ticket == self.ticket => self.probed(now, reply),
             Event::Routed(ticket) if *ticket == self.ticket => self.routed(now),
-            Event::Emptied(ticket, toll) if *ticket == self.ticket => self.emptied(now, *toll),
+            Event::Emptied(ticket, toll) if *ticket == self.ticket => {
+                self.emptied(now, toll.clone())
+            }
             Event::Recovered(number, because) => match &self.phase {
                 Phase::Recovering { active, .. } if active.number == *number => {
                     let because = format!("{active} keeps the promise again: {because}");
@@ -32,13 +36,20 @@ impl Watch {
 
     fn judged(&self, now: Moment, verdict: &Verdict, load: &Load) -> Option<Decision> {
         match &self.phase {
-            Phase::Baking { active, until, blocked, .. } if active.number == verdict.release => {
+            Phase::Baking { active, warm, until, blocked, .. }
+                if active.number == verdict.release =>
+            {
                 match (verdict.finding, blocked) {
                     (Finding::Breach(_) | Finding::SharedOutage | Finding::Unattributed, _) => {
                         self.breached(now, verdict, load, *blocked)
                     }
-                    (Finding::Healthy | Finding::Undecided, Some(guard)) => {
-                        let because = format!("{guard}: the breach is over: {}", verdict.because);
+                    // Without a release to go back to there is nothing to wait for.
+                    (Finding::NoData, blocked) if warm.is_some() => {
+                        self.out_of_sight(now, verdict, *blocked)
+                    }
+                    (Finding::Healthy | Finding::Undecided | Finding::NoData, Some(guard)) => {
+                        let over = if *guard == Guard::NoData { "data again" } else { BREACH_OVER };
+                        let because = format!("{guard}: {over}: {}", verdict.because);
                         Some(self.decide(now, Fact::Cleared, because))
                     }
                     (finding, None) if *until <= now && !self.held() => {
@@ -84,6 +95,25 @@ impl Watch {
                 Some(self.decide(now, fact, because))
             }
         }
+    }
+
+    /// No data is neither good nor bad: the trial waits, and a person is told.
+    fn out_of_sight(
+        &self,
+        now: Moment,
+        verdict: &Verdict,
+        blocked: Option<Guard>,
+    ) -> Option<Decision> {
+        let guard = Guard::NoData;
+        if blocked == Some(guard) {
+            return None;
+        }
+        let because = format!("{}; the bake waits for it: {guard}", verdict.because);
+        let page = Effect::Page(because.clone());
+        let verdict = verdict.clone();
+        let mut decision = self.decide(now, Fact::Blocked { guard, verdict }, because);
+        decision.then.push(page);
+        Some(decision)
     }
 
     fn guard(&self, now: Moment, verdict: &Verdict, warm: bool) -> Option<Guard> {
@@ -135,11 +165,31 @@ impl Watch {
                     );
                     return Some(self.decide(now, Fact::Failed, because));
                 }
-                let because = format!("{new} is ready{}", compared(ready));
-                Some(self.decide(now, Fact::Ready { contract: ready.new.clone() }, because))
+                let changes = ready.changes();
+                if let Some(why) = self.too_strict(active.is_some(), changes.as_ref()) {
+                    let because = format!("{new} {why}; --strict refuses it");
+                    return Some(self.decide(now, Fact::Failed, because));
+                }
+                let words = changes.as_ref().map(ToString::to_string).unwrap_or_default();
+                let because = format!("{new} is ready{words}");
+                let contract = ready.new.as_ref().map(|it| Box::new(it.brief()));
+                let changes = changes.map(Box::new);
+                Some(self.decide(now, Fact::Ready { contract, changes }, because))
             }
             Phase::Reviving(breach) => Some(self.go_back(now, breach, "runs again and answers")),
             _ => None,
+        }
+    }
+
+    /// Why `--strict` stands against a release.
+    fn too_strict(&self, compare: bool, changes: Option<&Changes>) -> Option<String> {
+        match changes {
+            _ if !self.strict || !compare => None,
+            None => Some("can not be compared: one of the two did not tell what it offers".into()),
+            Some(changes) if changes.unknown.contains(&Part::Tool) => {
+                Some("can not be compared: one of the two has too many tools".into())
+            }
+            Some(changes) => (!changes.breaks.is_empty()).then(|| changes.broken()),
         }
     }
 
@@ -217,12 +267,7 @@ impl Watch {
 
     fn emptied(&self, now: Moment, toll: Toll) -> Option<Decision> {
         let Phase::Emptying(back) = &self.phase else { return None };
-        let Toll { answered, ended, streams } = toll;
-        let because = format!(
-            "{} has nothing in flight: {answered} open requests answered by us, {streams} streams \
-             closed, {ended} sessions ended",
-            back.bad
-        );
+        let because = format!("{} has nothing in flight: {toll}", back.bad);
         let fact = match back.strategy {
             Strategy::Drain => Fact::Drained { toll },
             Strategy::Cut => Fact::Cut { toll },
@@ -276,24 +321,4 @@ impl Watch {
         }
         decision
     }
-}
-
-/// What the new release adds and drops, in a few words.
-fn compared(ready: &Readiness) -> String {
-    let (Some(new), Some(active)) = (&ready.new, &ready.active) else { return String::new() };
-    let missing = |what: &str, old: &std::collections::BTreeSet<String>, new: &_| {
-        let lost: Vec<_> = old.difference(new).map(String::as_str).collect();
-        (!lost.is_empty()).then(|| format!("; without {what} {}", lost.join(", ")))
-    };
-    let lost = [
-        missing("protocol", &active.protocols, &new.protocols),
-        missing("capability", &active.capabilities, &new.capabilities),
-        missing("tool", &active.tools, &new.tools),
-    ];
-    let versions = if active.server == new.server {
-        format!(": {}", new.server)
-    } else {
-        format!(": {} -> {}", active.server, new.server)
-    };
-    versions + &lost.into_iter().flatten().collect::<String>()
 }

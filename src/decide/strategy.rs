@@ -20,7 +20,8 @@ pub struct Choice {
 /// that end by themselves after `tau` on the average, a drain of length `d` fails about
 /// `p * (r * E[min(R, d)] + in flight)` requests; a cut breaks the share of sessions that would
 /// have ended by themselves, each worth `session_cost` failed requests, and loses what is in
-/// flight. For an exponential life, E[min(R, d)] = tau (1 - e^(-d/tau)).
+/// flight. For an exponential life, E[min(R, d)] = tau (1 - e^(-d/tau)). Only sessions that can not
+/// be moved count: the others leave the release with their next request, however it goes.
 pub fn choose(verdict: &Verdict, load: &Load, drain: Duration, session_cost: f64) -> Choice {
     if verdict.finding == Finding::Breach(Severity::Down) {
         return cut("it does not answer, so a drain saves nothing".to_owned());
@@ -32,15 +33,16 @@ pub fn choose(verdict: &Verdict, load: &Load, drain: Duration, session_cost: f64
     }
     let life = load.life.max(0.001);
     let ends = 1.0 - (-drain.as_secs_f64() / life).exp();
-    let exposed = if load.sessions == 0 { 0.0 } else { load.rate * life * ends };
     #[expect(clippy::cast_precision_loss, reason = "counts of sessions and requests are small")]
-    let (sessions, in_flight) = (load.sessions as f64, load.in_flight as f64);
+    let (sessions, bound, in_flight) =
+        (load.sessions as f64, load.bound as f64, load.in_flight as f64);
+    let exposed = load.rate * life * ends * (bound / sessions.max(1.0)).min(1.0);
     let drain_fails = p * (exposed + in_flight);
-    let breaks = sessions * ends;
+    let breaks = bound * ends;
     let cut_costs = session_cost * breaks + in_flight;
     let sum = format!(
         "a drain would fail ~{drain_fails:.0} requests; a cut would cost ~{cut_costs:.0}: \
-         {in_flight} open requests, and {session_cost} for each of ~{breaks:.0} (of {sessions}) \
+         {in_flight} open requests, and {session_cost} for each of ~{breaks:.0} (of {bound}) \
          sessions that would end in a drain"
     );
     if drain_fails > cut_costs {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::model::{Counts, History, Moment, Number, Reply, Seen, Signal};
 
 use super::contrast::{Contrast, Pair};
-use super::{About, Baseline, Objective, beta};
+use super::{About, Baseline, Limits, Objective, beta};
 
 /// The e-value at which the deploy is to blame. It only guards against a shared outage that
 /// happens to fall into a bake: rare, so a chance of one in ten to miss it is enough.
@@ -25,6 +25,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// Where the trouble is mild, an e-value of [`ENOUGH`] takes long. So many requests of the warm
 /// release are an answer, too, if they show no breach and a lower failure rate (90 % bound).
 const FAIR: u64 = 30;
+const FAIR_AFTER: Duration = Duration::from_secs(2);
 /// Fewer requests of the warm release than this measure nothing.
 const THIN: u64 = 10;
 /// What a warm release without a history is taken to fail: bad requests, and all.
@@ -37,11 +38,14 @@ const HISTORY_MAX: f64 = 10_000.0;
 pub struct Attribution {
     warm: Option<Number>,
     baseline: Baseline,
+    /// Whether shadow calls can be expected.
+    shadows: bool,
     failed: Option<(Moment, Reply)>,
     dead: bool,
     traffic: Vec<(About, Contrast)>,
     budgets: Vec<(About, f64)>,
-    gathering: bool,
+    /// Since when it gathers.
+    gathering: Option<Moment>,
     shadow: Contrast,
     /// What ended on trial in the block for which shadow calls may still be heard.
     block: (u32, u64, u64),
@@ -66,13 +70,9 @@ pub enum Ruling {
 
 impl Attribution {
     /// Listens for signals of `warm`, to compare it for each objective.
-    pub fn new(
-        warm: Option<Number>,
-        baseline: Baseline,
-        objectives: &[Objective],
-        rho: f64,
-        history: &History,
-    ) -> Self {
+    pub fn new(warm: Option<Number>, limits: &Limits, history: &History) -> Self {
+        let Limits { objectives, min_effect: rho, baseline, shadow, .. } = limits;
+        let (rho, baseline) = (*rho, *baseline);
         let traffic = objectives.iter().map(|Objective { about, .. }| {
             let (n, bad) = about.read(&history.hour);
             let (n, bad) = (n as f64, bad as f64);
@@ -83,11 +83,12 @@ impl Attribution {
         Self {
             warm,
             baseline,
+            shadows: *shadow,
             failed: None,
             dead: false,
             traffic: traffic.collect(),
             budgets: objectives.iter().map(|it| (it.about, it.budget)).collect(),
-            gathering: false,
+            gathering: None,
             shadow: Contrast::new(rho, 2.0 * ENOUGH, (0.1, 100.0)),
             block: (0, 0, 0),
             on_traffic: 0.5,
@@ -103,19 +104,33 @@ impl Attribution {
 
     /// Gathers while the trial is suspicious.
     pub fn gather(&mut self, now: Moment, suspicious: bool) {
-        if suspicious && !self.gathering {
+        if suspicious && self.gathering.is_none() {
             // Looks at the past alone, so the average stays an e-process.
             let live = self.heard_traffic.is_some_and(|at| now.since(at) <= TRAFFIC_LIVE);
             self.on_traffic = if live { 0.5 } else { 0.1 };
         }
-        self.gathering = suspicious;
+        self.gathering = suspicious.then(|| self.gathering.unwrap_or(now));
         self.traffic.iter_mut().for_each(|(_, contrast)| contrast.gather(suspicious));
         self.shadow.gather(suspicious);
     }
 
+    /// Whether this is the release that could take over.
+    pub fn is_warm(&self, release: Number) -> bool {
+        self.warm == Some(release)
+    }
+
+    /// What the own counters of both releases say, in a stretch of `ms` milliseconds. Those of a
+    /// warm release that clients ask nothing hold only probes and scrapes, and compare with nothing.
+    pub fn scraped(&mut self, now: Moment, ms: u32, pair: Pair) {
+        let asked = self.heard_traffic.is_some_and(|at| now.since(at) <= TRAFFIC_LIVE);
+        let pair = if asked { pair } else { Pair { warm: (0, 0), ..pair } };
+        let own = self.traffic.iter_mut().filter(|(about, _)| *about == About::Scraped);
+        own.for_each(|(_, contrast)| contrast.update(ms, pair));
+    }
+
     /// What ended on the release on trial.
     pub fn trial(&mut self, ms: u32, counts: &Counts) {
-        for (about, contrast) in &mut self.traffic {
+        for (about, contrast) in self.proxied() {
             contrast.update(ms, Pair { trial: about.read(counts), warm: (0, 0) });
         }
         self.block = (ms, counts.safe, counts.safe_bad);
@@ -132,7 +147,7 @@ impl Attribution {
             // A warm process that died by itself says nothing about what both depend on.
             Seen::Exited(_) => self.dead = true,
             Seen::Block(_, counts) => {
-                for (about, contrast) in &mut self.traffic {
+                for (about, contrast) in self.proxied() {
                     contrast.update(0, Pair { trial: (0, 0), warm: about.read(counts) });
                 }
                 if 0 < counts.judged() {
@@ -185,9 +200,12 @@ impl Attribution {
             return if wait { Ruling::Open(words) } else { self.by_probes(now) };
         }
         if beta::lower(bad, n, 0.05) <= self.budget(about) {
-            let better = FAIR <= n && beta::upper(bad, n, 0.1) <= rate;
-            if better && self.shared(now).is_none() {
-                return Ruling::Deploy(words);
+            let most = beta::upper(bad, n, 0.1);
+            let measured = self.gathering.is_some_and(|begun| FAIR_AFTER <= now.since(begun));
+            if FAIR <= n && measured && most <= rate && self.shared(now).is_none() {
+                let most = 100.0 * most;
+                let better = format!("{words}: it fails less (at most {most:.2} %, 90 % bound)");
+                return Ruling::Deploy(better);
             }
             let thin = bad == 0 && PATIENCE_MAX <= waited;
             return if thin { self.by_probes(now) } else { Ruling::Open(words) };
@@ -195,11 +213,16 @@ impl Attribution {
         if PATIENCE <= waited { Ruling::Shared(words) } else { Ruling::Open(words) }
     }
 
+    /// The comparisons of what the proxy counts.
+    fn proxied(&mut self) -> impl Iterator<Item = &mut (About, Contrast)> {
+        self.traffic.iter_mut().filter(|(about, _)| *about != About::Scraped)
+    }
+
     fn by_probes(&self, now: Moment) -> Ruling {
         match (self.shared(now), self.baseline) {
             (Some(shared), _) => Ruling::Shared(shared),
             (None, Baseline::Probes) => Ruling::Deploy(
-                "only the warm release's probes can be compared, and they are answered".to_owned(),
+                "there are only probes to compare, and the warm release answers its own".to_owned(),
             ),
             (None, Baseline::Required) => Ruling::Unknown(
                 "the warm release has no requests to compare it with (baseline = \"required\")"
@@ -211,7 +234,7 @@ impl Attribution {
     /// Whether a baseline is being measured, or about to be.
     fn live(&self, now: Moment, about: About, waited: Duration) -> bool {
         let within = |heard: Option<Moment>, time| heard.is_some_and(|at| now.since(at) <= time);
-        let asked = about.shadowed() && 0 < self.block.2 && waited < SHADOW_LIVE;
+        let asked = self.shadows && about.shadowed() && 0 < self.block.2 && waited < SHADOW_LIVE;
         let shadow = about.shadowed() && within(self.heard_shadow, SHADOW_LIVE);
         within(self.heard_traffic, TRAFFIC_LIVE) || shadow || asked
     }

@@ -28,13 +28,16 @@
 //! `1/(i (i+1))`, and these sum to at most 1: a late regression pays for the false alarms before
 //! it, not for the time.
 
-/// Blocks that have to testify.
+use super::BLOCK_MS;
+
+/// Blocks of 250 ms that have to testify.
 const BLOCKS_MIN: f64 = 2.0;
 /// A block is closed with so many requests, or after so many milliseconds.
 const CLOSE_REQUESTS: u64 = 10;
 const CLOSE_MS: u32 = 5_000;
-/// The alternatives for the release on trial, equally likely.
-const RATES: [f64; 8] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.99];
+/// The alternatives for the release on trial, equally likely. Milder trouble is slow to prove anyway,
+/// so there is time for a plain comparison (`attribution`).
+const RATES: [f64; 6] = [0.05, 0.1, 0.2, 0.4, 0.7, 0.99];
 /// The part of a stake that goes on the beginning; the rest is spread over so many blocks.
 const AT_ONCE: f64 = 0.9;
 const LATER_BLOCKS: u32 = 240;
@@ -112,8 +115,8 @@ impl Contrast {
             let enough = CLOSE_REQUESTS <= a.saturating_add(b) || CLOSE_MS <= self.open_ms;
             if 0 < a && 0 < b && enough {
                 let block = std::mem::take(&mut self.open);
-                self.open_ms = 0;
-                self.close(block);
+                let ms = std::mem::take(&mut self.open_ms);
+                self.close(block, ms);
                 self.learn(block.warm);
             }
         } else {
@@ -126,15 +129,16 @@ impl Contrast {
         self.known.1 += real(n);
     }
 
-    fn close(&mut self, block: Pair) {
+    fn close(&mut self, block: Pair, ms: u32) {
         let pb = (self.known.0 / self.known.1.max(1.0)).clamp(1e-4, 0.45);
         let more = self.stake() * (1.0 - AT_ONCE) / f64::from(LATER_BLOCKS);
         let more = if self.blocks < LATER_BLOCKS { more } else { 0.0 };
         self.blocks = self.blocks.saturating_add(1);
         let weight = 1.0 / RATES.len() as f64;
         let way = (self.threshold / (weight * self.stake() * AT_ONCE)).ln();
+        let cap = way / BLOCKS_MIN * (f64::from(ms) / f64::from(BLOCK_MS)).max(1.0);
         for (sum, pa) in self.sums.iter_mut().zip(RATES) {
-            let gain = gain(self.rho, block, pa, pb).min(way / BLOCKS_MIN);
+            let gain = gain(self.rho, block, pa, pb).min(cap);
             *sum = ((*sum + more) * gain.exp()).min(CEILING);
         }
     }

@@ -21,24 +21,13 @@
 
 use crate::model::Moment;
 
+use super::climb::{CEILING, Component, Patience, Since};
 use super::{BLOCK, BLOCK_MS, Limits, beta};
 
 /// Half of the prior: the trouble was there from the first block.
 const MASS_FIRST: f64 = 0.5;
-/// Evidence above this says nothing more, and would take long to forget.
-const CEILING: f64 = 1e12;
-/// The alternative for "nearly everything fails", the blocks that have to testify for it, and the
-/// bad requests.
+/// The alternative for "nearly everything fails".
 const HARD: f64 = 0.99;
-const HARD_BLOCKS: u32 = 3;
-const HARD_BAD: f64 = 8.0;
-/// However many requests fail in it, a block makes no more of the way than one in so many, or than
-/// one bad request makes: those that fail together (retries, a connection that broke) are one event.
-const BLOCKS_MIN: f64 = 5.0;
-/// The allowance outlasts the burst by this many seconds.
-const MARGIN: f64 = 2.0;
-/// The part of a climb that may come at once.
-const AT_ONCE: f64 = 0.6;
 /// A longer block is not cut into more than this: two hours.
 const STEPS_MAX: u32 = 28_800;
 /// Prior weights of the alternatives, mildest first; the last one belongs to [`HARD`].
@@ -56,60 +45,11 @@ pub struct Process {
     components: Vec<Component>,
 }
 
-/// One alternative: the failure rate is `q` since some onset.
-#[derive(Debug, Clone)]
-struct Component {
-    weight: f64,
-    /// What a bad request adds, and a good one, in nats.
-    bad: f64,
-    good: f64,
-    patience: Patience,
-    /// The way to the threshold, in nats; set when a climb begins.
-    way: f64,
-    /// What the next block may gain, in nats.
-    allowance: f64,
-    /// Sum over onsets of prior mass times likelihood ratio.
-    sum: f64,
-    /// When the climb began, and the requests since.
-    since: Since,
-}
-
-/// How much of a climb one block may make.
-#[derive(Debug, Clone, Copy)]
-struct Patience {
-    /// Blocks before which there is no verdict.
-    blocks_min: u32,
-    /// Blocks in which the allowance grows to the threshold.
-    full: f64,
-    /// The part of the way that can be saved, and is there when a climb begins.
-    saved: f64,
-    /// The part of the way that one block may make; one bad request always counts.
-    block_max: f64,
-    /// The part of the way that one bad request may make, where nearly everything fails.
-    bad_max: f64,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Since {
-    onset: Moment,
-    blocks: u32,
-    n: f64,
-    bad: f64,
-}
-
 impl Process {
     /// Evidence against "at most `p0` of the requests are bad", with `alpha` for a false alarm.
     pub fn new(p0: f64, alpha: f64, limits: &Limits) -> Self {
         let blocks_max = count(limits.bake.as_secs_f64() / BLOCK.as_secs_f64());
-        let second = 1.0 / BLOCK.as_secs_f64();
-        let burst = limits.burst.as_secs_f64();
-        let patience = Patience {
-            blocks_min: u32::try_from(count((burst * second).ceil())).unwrap_or(u32::MAX),
-            full: (burst + MARGIN) * second,
-            saved: AT_ONCE,
-            block_max: 1.0 / BLOCKS_MIN,
-            bad_max: 1.0 / HARD_BAD,
-        };
+        let patience = Patience::usual(limits.burst);
         Self::with(p0, alpha, limits.min_effect, patience, blocks_max)
     }
 
@@ -119,19 +59,10 @@ impl Process {
         let components = rates
             .iter()
             .zip(weights)
-            .map(|(&q, weight)| Component {
-                weight,
-                bad: (q / p0).ln(),
-                good: ((1.0 - q) / (1.0 - p0)).ln(),
-                patience: if q == HARD {
-                    patience.hard()
-                } else {
-                    Patience { bad_max: 1.0, ..patience }
-                },
-                way: 0.0,
-                allowance: 0.0,
-                sum: 0.0,
-                since: Since::default(),
+            .map(|(&q, weight)| {
+                let patience =
+                    if q == HARD { patience.hard() } else { Patience { bad_max: 1.0, ..patience } };
+                Component::new(q, p0, weight, patience)
             })
             .collect();
         let later = blocks_max.saturating_sub(1).max(1);
@@ -156,10 +87,7 @@ impl Process {
 
     /// Drops what was gathered. Always allowed: it only lowers the evidence.
     pub fn forget(&mut self) {
-        for component in &mut self.components {
-            component.sum = 0.0;
-            component.since = Since::default();
-        }
+        self.components.iter_mut().for_each(Component::forget);
     }
 
     /// The e-value now.
@@ -230,38 +158,6 @@ impl Process {
 
     fn leading(&self) -> Option<&Component> {
         self.components.iter().max_by(|a, b| (a.weight * a.sum).total_cmp(&(b.weight * b.sum)))
-    }
-}
-
-impl Patience {
-    /// "Nearly everything fails" needs no more than a few blocks, but more than a few requests.
-    fn hard(self) -> Self {
-        let blocks_min = HARD_BLOCKS.min(self.blocks_min);
-        let full = f64::from(HARD_BLOCKS).min(self.full);
-        Self { blocks_min, full, saved: 1.0 / full, block_max: 1.0, bad_max: self.bad_max }
-    }
-}
-
-impl Component {
-    fn update(&mut self, start: Moment, mass: f64, alpha: f64, n: f64, bad: f64) {
-        // Where new mass outweighs what is left of the old, a climb can only begin now. What it
-        // may gain looks at the past alone, so the bound on false alarms holds for it.
-        let Patience { full, saved, bad_max, .. } = self.patience;
-        if self.sum <= mass {
-            self.since = Since { onset: start, ..Since::default() };
-            let from = (self.weight * (self.sum + mass)).max(f64::MIN_POSITIVE);
-            self.way = (1.0 / alpha).ln() - from.ln();
-            self.allowance = saved * self.way;
-        }
-        self.since.blocks = self.since.blocks.saturating_add(1);
-        self.since.n += n;
-        self.since.bad += bad;
-        let gain = bad * self.bad.min(bad_max * self.way) + (n - bad) * self.good;
-        let block_max = self.bad.max(self.patience.block_max * self.way);
-        let gain = gain.min(block_max).min(self.allowance);
-        let more = (1.0 - saved) * self.way / (full - 1.0).max(1.0);
-        self.allowance = (self.allowance - gain + more).min(saved * self.way);
-        self.sum = ((self.sum + mass) * gain.exp()).min(CEILING);
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`evidence`]: requests against an objective, as an e-process with a stated probability of a
 //!   false alarm over the whole bake, whatever the stopping time;
 //! - [`calls`]: calls that used to be understood, against what the release before did;
+//! - [`scraped`]: the server's own counters, where it has some ([`counter`]);
 //! - [`liveness`]: probes in a row, a process that keeps dying, requests taken and none answered;
 //! - [`attribution`]: whether the deploy is to blame, by what the warm release does in the same
 //!   seconds ([`contrast`]).
@@ -14,12 +15,17 @@
 
 pub mod attribution;
 pub mod calls;
+mod climb;
 pub mod contrast;
+pub mod counter;
 pub mod evidence;
 pub mod liveness;
+mod promise;
 pub mod reach;
 pub mod recovery;
+pub mod scraped;
 pub mod severity;
+mod track;
 pub mod trial;
 
 mod beta;
@@ -34,6 +40,10 @@ use attribution::{Attribution, Ruling};
 use calls::Calls;
 use evidence::Process;
 use liveness::Liveness;
+use scraped::Scraped;
+use track::Track;
+
+pub use promise::{About, Baseline, Limits, Objective};
 
 /// The length of a block of evidence from the proxy.
 pub const BLOCK: Duration = Duration::from_millis(BLOCK_MS as u64);
@@ -46,63 +56,6 @@ const SECOND_MS: u32 = 1_000;
 const SUSPICION: f64 = 0.1;
 /// So long without a request is worth a word.
 const QUIET: Duration = Duration::from_secs(10);
-/// A release before that failed more than this excuses nothing further.
-const LIFTED_MAX: f64 = 0.4;
-
-/// What the operator promised, and how sure the judge has to be.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
-    /// The promises; they share `max_false_rollback` by weight.
-    pub objectives: Vec<Objective>,
-    /// Highest probability of a false rollback in one deploy, 0 to 1.
-    pub max_false_rollback: f64,
-    /// The smallest failure rate worth a rollback, in multiples of what the objective allows.
-    pub min_effect: f64,
-    /// Bursts of failures up to this long are healthy.
-    pub burst: Duration,
-    /// How long a release is on trial.
-    pub bake: Duration,
-    /// Failed probes in a row that mean down.
-    pub probes: u32,
-    /// What is done where the warm release has no requests to compare with.
-    pub baseline: Baseline,
-}
-
-/// Whether a breach needs a measured baseline.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Baseline {
-    /// Where there is none, the warm release's probes are enough.
-    #[default]
-    Probes,
-    /// Where there is none, a person is woken instead.
-    Required,
-}
-
-/// One promise: at most `budget` of the requests are bad in the sense of `about`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Objective {
-    /// Which requests are bad.
-    pub about: About,
-    /// The share of requests that may be bad, 0 to 1. `objective = "99.5%"` makes 0.005.
-    pub budget: f64,
-    /// Its part of the probability of a false rollback, relative to the other objectives.
-    pub weight: f64,
-}
-
-/// The sense in which a request can be bad.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum About {
-    /// The release failed to answer it properly.
-    Availability,
-    /// It took longer than the latency threshold.
-    Latency,
-    /// The tool answered `isError`.
-    Tools,
-    /// A call that used to be understood was refused as the client's fault.
-    Calls,
-    /// A stream that only listens broke off.
-    Streams,
-}
 
 /// The trial of one release.
 #[derive(Debug, Clone)]
@@ -113,6 +66,7 @@ pub struct Judge {
     calls: Option<(Calls, Option<Moment>)>,
     liveness: Liveness,
     attribution: Attribution,
+    scraped: Option<Scraped>,
     shared: bool,
     total: Counts,
     opened: Moment,
@@ -120,17 +74,6 @@ pub struct Judge {
     verified: bool,
     /// Requests, and bad ones, when it was last looked at whether the promise is kept.
     looked_at: (u64, u64),
-}
-
-/// The evidence about one objective.
-#[derive(Debug, Clone)]
-struct Track {
-    about: About,
-    process: Process,
-    /// Since when the evidence is enough.
-    tripped: Option<Moment>,
-    /// Why the objective is not held against the release as written, if so.
-    lifted: Option<String>,
 }
 
 /// An objective that was broken.
@@ -141,37 +84,6 @@ struct Tripped {
     onset: Moment,
     /// The share of bad requests since then.
     rate: f64,
-}
-
-impl About {
-    /// The requests this objective speaks of, and the bad ones among them.
-    pub fn read(self, counts: &Counts) -> (u64, u64) {
-        match self {
-            Self::Availability => (counts.judged(), counts.server_fault),
-            Self::Latency => (counts.timed, counts.slow),
-            Self::Tools => (counts.ok.saturating_add(counts.tool_fault), counts.tool_fault),
-            Self::Calls => {
-                (counts.judged().saturating_add(counts.client_fault), counts.client_fault)
-            }
-            Self::Streams => (counts.streams, counts.broken),
-        }
-    }
-
-    /// Whether shadow calls speak of it, too.
-    fn shadowed(self) -> bool {
-        matches!(self, Self::Availability | Self::Tools)
-    }
-
-    /// Its name in reasons and status lines.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Availability => "availability",
-            Self::Latency => "latency",
-            Self::Tools => "tools",
-            Self::Calls => "client faults",
-            Self::Streams => "streams",
-        }
-    }
 }
 
 impl Judge {
@@ -194,8 +106,8 @@ impl Judge {
             }
         }
         let liveness = Liveness::new(limits.probes, now);
-        let (rho, baseline) = (limits.min_effect, limits.baseline);
-        let attribution = Attribution::new(warm, baseline, &limits.objectives, rho, &history);
+        let attribution = Attribution::new(warm, &limits, &history);
+        let scraped = limits.scrape.map(|scraping| Scraped::new(scraping, now));
         let (total, opened) = (Counts::default(), now);
         Self {
             release,
@@ -204,6 +116,7 @@ impl Judge {
             calls,
             liveness,
             attribution,
+            scraped,
             shared: false,
             total,
             opened,
@@ -227,13 +140,19 @@ impl Judge {
         if std::mem::replace(&mut self.shared, shared) && !shared {
             self.forget();
         }
+        if let Seen::Scraped(scrape) = &signal.seen {
+            return self.scrape(now, signal.release, scrape);
+        }
         if signal.release != self.release {
             return;
         }
         match &signal.seen {
             Seen::Block(ms, counts) => self.weigh(now, *ms, counts),
             Seen::Probe(reply) => self.liveness.probed(now, reply),
-            Seen::Exited(how) => self.liveness.exited(now, how),
+            Seen::Exited(how) => {
+                self.liveness.exited(now, how);
+                self.scraped.iter_mut().for_each(|scraped| scraped.exited(now));
+            }
             Seen::Calls(heard) => {
                 if let Some((calls, tripped)) = &mut self.calls {
                     calls.hear((now - SECOND).max(self.opened), SECOND_MS, heard);
@@ -268,7 +187,7 @@ impl Judge {
             self.asked = Some(now);
         }
         let start = (now - Duration::from_millis(ms.into())).max(self.opened);
-        for track in &mut self.tracks {
+        for track in self.tracks.iter_mut().filter(|it| it.about != About::Scraped) {
             let (n, bad) = track.about.read(counts);
             track.process.update(start, ms, n, bad);
             track.tripped = track.process.tripped().then(|| track.tripped.unwrap_or(now));
@@ -301,8 +220,12 @@ impl Judge {
             };
             return self.say(now, finding, format!("{because}; {why}"), onset, failing);
         }
+        if let Some((because, since)) = self.scraped.as_ref().and_then(|it| it.blind(now)) {
+            return self.say(now, Finding::NoData, because, since, 0.0);
+        }
         let finding = if self.verified { Finding::Healthy } else { Finding::Undecided };
-        self.say(now, finding, self.tally(now), self.opened, 0.0)
+        let remarks = self.scraped.as_ref().map(|it| it.remarks(now)).unwrap_or_default();
+        self.say(now, finding, self.tally(now) + &remarks, self.opened, 0.0)
     }
 
     /// Why the release counts as down, and since when.
@@ -333,7 +256,7 @@ impl Judge {
     /// How far the evidence has come, for the objective that is nearest to a verdict.
     pub fn evidence(&self) -> Evidence {
         let tracks = self.tracks.iter().map(|track| {
-            let (judged, bad) = track.about.read(&self.total);
+            let (judged, bad) = self.counted(track.about);
             (track.about.name().to_owned(), &track.process, judged, bad)
         });
         let calls = self.calls.as_ref().and_then(|(calls, _)| {
@@ -398,7 +321,7 @@ impl Judge {
     /// A slow answer is still an answer: leaving in a hurry would turn it into a failure. A request
     /// that hangs fails at its deadline.
     fn failing(&self) -> f64 {
-        let failures = |about| matches!(about, About::Availability | About::Tools);
+        let failures = |about| matches!(about, About::Availability | About::Tools | About::Scraped);
         let tracks = self.tracks.iter().filter(|track| failures(track.about));
         tracks.map(|track| track.process.failing()).fold(0.0, f64::max)
     }
@@ -433,21 +356,6 @@ impl Judge {
     }
 }
 
-impl Track {
-    /// A release is not blamed for what the one before did, too: where that broke the objective in
-    /// its last hour, the new one has to be clearly worse.
-    fn new(objective: &Objective, alpha: f64, limits: &Limits, history: &History) -> Self {
-        let Objective { about, budget, .. } = *objective;
-        let (n, bad) = about.read(&history.hour);
-        let usual = limits.min_effect * beta::upper(bad, n, 0.05);
-        let broken = budget < beta::lower(bad, n, 0.05) && budget < usual;
-        let p0 = if broken { usual.min(LIFTED_MAX).max(budget) } else { budget };
-        let lifted = broken
-            .then(|| format!(" (the release before failed {bad} of {n} in its last hour, too)"));
-        Self { about, process: Process::new(p0, alpha, limits), tripped: None, lifted }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::model::Reply;
@@ -465,6 +373,8 @@ mod tests {
             bake: Duration::from_secs(1800),
             probes: 3,
             baseline: Baseline::Probes,
+            shadow: true,
+            scrape: None,
         };
         let (new, warm) = (Number(2), Number(1));
         let mut judge = Judge::new(new, Some(warm), limits, History::default(), Moment(0));

@@ -88,6 +88,8 @@ mod tests {
             bake: Duration::from_mins(30),
             probes: 3,
             baseline: Baseline::Probes,
+            shadow: true,
+            scrape: None,
         }
     }
 
@@ -108,8 +110,8 @@ mod tests {
     fn what_is_expected_is_what_simulation_found() {
         let limits = limits(0.001);
         let objective = &limits.objectives[0];
-        // Medians of a simulation with blocks of a second, from the switch to the verdict.
-        for (rate, bad, median) in [(1.0, 0.05, 174.0), (1.0, 0.2, 37.0), (10.0, 0.05, 22.0)] {
+        // Medians of the bench, from the switch to the verdict.
+        for (rate, bad, median) in [(1.0, 0.05, 127.0), (1.0, 0.2, 19.0), (10.0, 0.05, 15.0)] {
             let expected = expected(&limits, objective, rate, bad).unwrap().as_secs_f64();
             assert!((0.6..1.6).contains(&(expected / median)), "{rate} {bad}: {expected}");
         }

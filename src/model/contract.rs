@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,47 @@ pub struct Contract {
     /// Those of its tools that it annotates as read-only: they may be called once more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub safe_tools: BTreeSet<String>,
+    /// What its tools take and give, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shapes: BTreeMap<String, Shape>,
+    /// Its prompts, and the arguments that each one requires.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prompts: BTreeMap<String, BTreeSet<String>>,
+    /// The URIs of its resources, and the templates of such.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub resources: BTreeSet<String>,
+    /// Lists that are not known, since they were too long to be kept, or refused.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unknown: BTreeSet<Part>,
+}
+
+/// A part of a contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// A protocol version.
+    Protocol,
+    /// A capability, as a path.
+    Capability,
+    /// A tool, by name.
+    Tool,
+    /// A prompt, by name.
+    Prompt,
+    /// A resource or a template of such, by URI.
+    Resource,
+}
+
+/// What a tool takes and gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// The arguments that it requires.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub required: BTreeSet<String>,
+    /// A hash of its input schema, as 16 hexadecimal digits.
+    pub input: String,
+    /// The same of its output schema; empty where it states none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
 }
 
 impl Era {
@@ -44,6 +85,18 @@ impl Contract {
     /// The eras it speaks.
     pub fn eras(&self) -> BTreeSet<Era> {
         self.protocols.iter().map(|protocol| Era::of(protocol)).collect()
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Protocol => "protocol",
+            Self::Capability => "capability",
+            Self::Tool => "tool",
+            Self::Prompt => "prompt",
+            Self::Resource => "resource",
+        })
     }
 }
 

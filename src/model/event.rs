@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Actor, Contract, Number, Reply, Slot, Ticket, Verdict};
+use super::{Actor, Call, Contract, Number, Reply, Slot, Ticket, Verdict};
 
 /// Everything that can make the daemon decide something, but for the words of a person.
 #[derive(Debug, Clone, PartialEq)]
@@ -8,7 +8,7 @@ pub enum Event {
     /// The judge spoke.
     Judged(Verdict, Load),
     /// A starting release passed its probes; what it offers, and what the active one does.
-    Ready(Ticket, Readiness),
+    Ready(Ticket, Box<Readiness>),
     /// A starting release can not become ready; why.
     NotReady(Ticket, String),
     /// The release that was asked, answered.
@@ -62,6 +62,8 @@ pub struct Deploy {
     pub freeze: bool,
     /// Despite a quarantine, a dropped protocol version, or a trial that is held.
     pub force: bool,
+    /// Not if the new release drops or breaks what clients used in the last hour.
+    pub strict: bool,
 }
 
 /// A command, and who gave it.
@@ -82,6 +84,8 @@ pub struct Readiness {
     pub active: Option<Contract>,
     /// Protocol versions that live sessions of the active one have negotiated.
     pub in_use: BTreeSet<String>,
+    /// What clients asked for in the last hour, and how often.
+    pub used: BTreeMap<Call, u64>,
 }
 
 /// What a release carries at the moment.
@@ -89,6 +93,9 @@ pub struct Readiness {
 pub struct Load {
     /// Live sessions, of both eras.
     pub sessions: u64,
+    /// Of those, the ones that can not be moved to another release.
+    #[serde(default)]
+    pub bound: u64,
     /// Open requests, without streams that only listen.
     pub in_flight: u64,
     /// Requests a second.
@@ -98,7 +105,7 @@ pub struct Load {
 }
 
 /// What leaving a release cost its clients.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Toll {
     /// Open requests that got an error of ours as their answer.
     pub answered: u64,
@@ -106,4 +113,93 @@ pub struct Toll {
     pub ended: u64,
     /// Streams that were closed.
     pub streams: u64,
+    /// Open requests that were asked again of the release that took over.
+    #[serde(default)]
+    pub replayed: u64,
+    /// Open requests whose answer broke off where none of ours could be put in.
+    #[serde(default)]
+    pub lost: u64,
+    /// Sessions that go on at the release that took over.
+    #[serde(default)]
+    pub moved: u64,
+    /// Sessions that were silent since; each moves at its next request.
+    #[serde(default)]
+    pub waiting: u64,
+    /// Whether a server may have known more of those than the protocol shows.
+    #[serde(default)]
+    pub soft: bool,
+    /// Sessions that could not be moved when they asked to be, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<Refusal, u64>,
+}
+
+/// Why a session can not be moved to another release.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The target negotiates another protocol version.
+    Protocol,
+    /// The target lacks a capability that the session has used.
+    Capability,
+    /// A request of the server waits for the client: elicitation, sampling, roots.
+    PendingRequest,
+    /// A task of the session is under way.
+    LiveTask,
+    /// The target does not take the client's credentials.
+    Credentials,
+    /// The target did not open a session.
+    TargetFailed,
+    /// `session_state = "hard"`: the session can not be made anew.
+    HardState,
+    /// Nothing is known of how the session was opened.
+    Unknown,
+}
+
+impl Refusal {
+    /// The word for the timeline.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Protocol => "other protocol version",
+            Self::Capability => "missing capability",
+            Self::PendingRequest => "pending server request",
+            Self::LiveTask => "live task",
+            Self::Credentials => "credentials refused",
+            Self::TargetFailed => "target failed",
+            Self::HardState => "hard state",
+            Self::Unknown => "opening unknown",
+        }
+    }
+
+    /// Whether trying again can not help.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Protocol | Self::Capability | Self::HardState | Self::Unknown => true,
+            Self::PendingRequest | Self::LiveTask | Self::Credentials | Self::TargetFailed => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Toll {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { answered, ended, streams, replayed, lost, moved, waiting, soft, kept } = self;
+        write!(f, "{answered} open requests answered by us, ")?;
+        if replayed + lost > 0 {
+            write!(f, "{replayed} asked again, {lost} lost, ")?;
+        }
+        write!(f, "{streams} streams closed, {ended} sessions ended")?;
+        if moved + waiting > 0 {
+            write!(f, ", {moved} moved, {waiting} to move at their next request")?;
+            if *soft {
+                f.write_str(" (what their server knew of them beyond the protocol may be lost)")?;
+            }
+        }
+        let mut before = "; not moved: ";
+        for (refusal, count) in kept {
+            write!(f, "{before}{count} ({})", refusal.word())?;
+            before = ", ";
+        }
+        Ok(())
+    }
 }

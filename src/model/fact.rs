@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Load, Toll};
-use super::{Contract, Finding, Moment, Number, Release, Severity, Strategy, Verdict};
+use super::{Changes, Contract, Finding, Moment, Number, Release, Severity, Strategy, Verdict};
 
 /// One line of the timeline: a fact, when it became true, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub enum Fact {
         frozen: bool,
         /// Past the quarantine and the comparison of protocols.
         forced: bool,
+        /// Not with a release that drops what clients use.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        strict: bool,
         /// Who asked for it.
         by: Actor,
         /// Everything older that still matters.
@@ -50,7 +53,10 @@ pub enum Fact {
     /// The new release passed its probes and may get the traffic.
     Ready {
         /// What it offers.
-        contract: Option<Contract>,
+        contract: Option<Box<Contract>>,
+        /// What that is more, less or other than what the active one offers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        changes: Option<Box<Changes>>,
     },
     /// The deploy ended before it got traffic.
     Failed,
@@ -152,6 +158,8 @@ pub enum Guard {
     SharedOutage,
     /// There is nothing to compare the release with.
     NoBaseline,
+    /// What should tell about the release says nothing.
+    NoData,
     /// There is no previous release.
     NoWarm,
 }
@@ -249,6 +257,7 @@ impl fmt::Display for Guard {
             Self::Limit => "rollback limit",
             Self::SharedOutage => "shared outage",
             Self::NoBaseline => "no baseline",
+            Self::NoData => "no data",
             Self::NoWarm => "no previous release",
         })
     }

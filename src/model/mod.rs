@@ -3,6 +3,7 @@
 //! Everything here can be written to the timeline and read back to the same value, so that a
 //! decision can be replayed from the record alone.
 
+mod changes;
 mod contract;
 mod decision;
 mod event;
@@ -13,9 +14,10 @@ mod release;
 mod signal;
 mod verdict;
 
-pub use contract::{Contract, Era};
+pub use changes::{Break, Changes};
+pub use contract::{Contract, Era, Part, Shape};
 pub use decision::{Decision, Effect, Look, Ticket};
-pub use event::{Command, Deploy, Event, Load, Order, Readiness, Toll};
+pub use event::{Command, Deploy, Event, Load, Order, Readiness, Refusal, Toll};
 pub use fact::{Actor, Base, Entry, Fact, Guard, Hold};
 pub use moment::Moment;
 pub use outcome::{Call, Class, Counts};

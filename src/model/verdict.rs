@@ -36,6 +36,8 @@ pub enum Finding {
     /// The release breaks its promise, but there is nothing to compare it with, and the operator
     /// wants it compared.
     Unattributed,
+    /// What should tell about the release says nothing.
+    NoData,
 }
 
 /// How bad a breach is, mildest first.
@@ -103,6 +105,7 @@ impl fmt::Display for Finding {
             Self::Breach(severity) => severity.fmt(f),
             Self::SharedOutage => f.write_str("shared outage"),
             Self::Unattributed => f.write_str("unattributed"),
+            Self::NoData => f.write_str("out of sight"),
         }
     }
 }

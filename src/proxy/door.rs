@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::download::Answer;
+use super::answer::Answer;
 
 /// How often it is looked for who is still there.
 const LOOK: Duration = Duration::from_millis(10);

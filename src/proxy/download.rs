@@ -3,40 +3,35 @@
 //! Nothing is held: each piece is read as it passes, and passed on. When the release is left, or
 //! fails in the middle, the proxy ends the stream in a way that clients understand.
 
+mod leave;
+
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::StatusCode;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::model::Class;
 
 use super::classify;
 use super::exchange::{Exchange, Kind};
+use super::front::Front;
+use super::held::{Held, Retry, Sequel};
+use super::listening::Listening;
 use super::notice::{self, Cause};
+use super::reply::Later;
+use super::rewrite::Rewriter;
 use super::scan::Scan;
 use super::sse::{self, Events};
 
-/// How long a client should wait before it opens its stream again.
-const RETRY_MS: u32 = 1_000;
-
 /// Bytes of a JSON answer that may still come after its release was left.
 const AFTER_CUT_MAX: usize = 1024 * 1024;
-
-/// The body of an answer to a client.
-#[derive(Debug)]
-pub(super) enum Answer {
-    /// Known whole.
-    Full(Full<Bytes>),
-    /// Passing through.
-    Passing(Box<Download>),
-}
 
 /// A body that passes through.
 #[derive(Debug)]
@@ -50,6 +45,12 @@ pub(super) struct Download {
     /// The release broke a stream off that only listens.
     broken: bool,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    rewriter: Option<Rewriter>,
+    front: Option<Arc<Front>>,
+    held: Option<Box<Held>>,
+    retry: Option<Box<Retry>>,
+    listening: Option<Box<Listening>>,
+    sequel: Option<Sequel>,
 }
 
 /// How a body is read on the way.
@@ -63,6 +64,16 @@ pub(super) enum Reader {
     Nothing,
 }
 
+/// What comes from elsewhere than the body.
+pub(super) enum Beside {
+    /// Nothing now.
+    Nothing,
+    /// Something changed.
+    Again,
+    /// This.
+    Next(io::Result<Frame<Bytes>>),
+}
+
 impl Download {
     /// Passes `ready` on, and then `body`.
     pub(super) fn new(
@@ -72,8 +83,68 @@ impl Download {
         status: StatusCode,
         exchange: Exchange,
     ) -> Self {
-        let cut = Box::pin(end_of(&exchange).clone().cancelled_owned());
-        Self { ready, body: Some(body), reader, status, exchange, since_cut: 0, broken: false, cut }
+        let cut = Box::pin(exchange.upstream.cut.clone().cancelled_owned());
+        let rewriter = None;
+        let (front, held, retry, listening, sequel) = (None, None, None, None, None);
+        let body = Some(body);
+        let since_cut = 0;
+        Self {
+            ready,
+            body,
+            reader,
+            status,
+            exchange,
+            since_cut,
+            broken: false,
+            cut,
+            rewriter,
+            front,
+            held,
+            retry,
+            listening,
+            sequel,
+        }
+    }
+
+    /// Events that belong to a session: what changed since, and what has to be read differently.
+    pub(super) fn told(mut self, front: &Arc<Front>) -> Self {
+        if self.exchange.clamp {
+            self.rewriter = Some(Rewriter::clamping());
+        }
+        let Some(session) = &self.exchange.session else { return self };
+        let opening = self.exchange.opening.is_some();
+        self.rewriter = Rewriter::new(self.exchange.generation, opening);
+        self.front = opening.then(|| Arc::clone(front));
+        // Where the client listens, it hears it there.
+        if session.stream().is_none() {
+            let news = session.take_news();
+            self.ready.extend(news.iter().map(|news| sse::event(news)));
+        }
+        self
+    }
+
+    /// A stream that goes on when its session moves.
+    pub(super) fn held(mut self, held: Option<Box<Held>>) -> Self {
+        if let Some(held) = &held {
+            let generation = self.exchange.generation;
+            self.rewriter = Rewriter::new(generation, false);
+            self.ready.extend(held.session.take_news().iter().map(|news| sse::event(news)));
+            // What waited on a stream of a release that was left will not be answered any more.
+            if let Some(before) = generation.checked_sub(1) {
+                for id in held.session.take_parked(before) {
+                    self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
+                }
+            }
+        }
+        self.held = held;
+        self
+    }
+
+    /// How it goes on when its release is left.
+    pub(super) fn repeatable(mut self, later: Later) -> Self {
+        self.retry = later.retry.map(Box::new);
+        self.listening = later.listening;
+        self
     }
 
     fn read(&mut self, data: &Bytes) {
@@ -86,51 +157,44 @@ impl Download {
         }
     }
 
-    /// The release was left.
-    fn leave(&mut self) -> io::Result<()> {
-        self.body = None;
-        let Reader::Events(events) = &self.reader else {
-            self.exchange.end(Class::Neutral);
-            self.exchange.upstream.answered();
-            return Err(io::Error::other("the release was left in the middle of its answer"));
-        };
-        if !events.between() {
-            self.ready.push_back(Bytes::from_static(b"\n\n"));
+    /// What the client gets for a piece of the release's answer.
+    fn passed(&mut self, data: Bytes) -> Bytes {
+        let Some(rewriter) = &mut self.rewriter else { return data };
+        let out = rewriter.feed(&data);
+        if let (Some(result), Some(front)) = (rewriter.result.take(), &self.front)
+            && let Some(opening) = self.exchange.opening.take()
+        {
+            front.opened(&self.exchange, &opening, &result);
         }
-        match self.exchange.kind() {
-            Kind::Call => self.answer(Cause::Rollback),
-            Kind::Listen => {
-                let over: Vec<_> =
-                    self.exchange.open_ids().into_iter().map(notice::listen_over).collect();
-                self.ready.extend(over.iter().map(|result| sse::event(result)));
-                self.exchange.upstream.closed();
-            }
-            Kind::Stream | Kind::Plain => {
-                // Before a restart of the daemon they are not lost: the release goes on with them.
-                let lost = self.exchange.upstream.cut.is_cancelled();
-                let session = self.exchange.session.as_ref().filter(|_| lost);
-                for id in session.map(|session| session.take_parked()).unwrap_or_default() {
-                    self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
-                    self.exchange.upstream.answered();
-                }
-                self.ready.push_back(sse::event(&notice::closing(lost)));
-                self.ready.push_back(sse::retry(RETRY_MS));
-                self.exchange.upstream.closed();
-            }
-        }
-        self.exchange.end(Class::Neutral);
-        Ok(())
+        out
     }
 
     /// The release ended its answer, well or not.
     fn ended(&mut self, error: Option<hyper::Error>) -> io::Result<()> {
         self.body = None;
+        if let Some(rest) = self.rewriter.as_mut().map(Rewriter::rest).filter(|it| !it.is_empty()) {
+            self.ready.push_back(rest);
+        }
+        // While its release is being left, the stream waits for its session; else it ends with it.
+        let left = self.exchange.upstream.left.is_cancelled();
+        if self.listening.as_ref().is_some_and(|listening| listening.is_opening()) {
+            return Ok(());
+        }
+        self.listening = None;
+        match self.held.take() {
+            Some(held) if left && !held.session.is_over() => {
+                self.drift(&held);
+                self.held = Some(held);
+                return Ok(());
+            }
+            _ => (),
+        }
         let unanswered = !self.exchange.open_ids().is_empty();
         self.broken = match self.exchange.kind() {
             // Its end is its result.
             Kind::Listen => unanswered,
             Kind::Stream => error.is_some(),
-            Kind::Call | Kind::Plain => false,
+            Kind::Call | Kind::Plain | Kind::Adrift => false,
         };
         match &self.reader {
             // A stream of 2025-11-25 may end early: the client takes it up again by its event id.
@@ -155,24 +219,6 @@ impl Download {
             _ => Ok(()),
         }
     }
-
-    /// An error of ours for each request that waits on this stream.
-    fn answer(&mut self, cause: Cause) {
-        let errors: Vec<_> =
-            self.exchange.open_ids().into_iter().map(|id| notice::error(id, cause)).collect();
-        for error in &errors {
-            self.ready.push_back(sse::event(error));
-            self.exchange.upstream.answered();
-        }
-    }
-}
-
-/// What tells that an answer has to end. One that is waited for may outlast streams that listen.
-fn end_of(exchange: &Exchange) -> &CancellationToken {
-    match exchange.kind() {
-        Kind::Stream | Kind::Listen => &exchange.upstream.hush,
-        Kind::Call | Kind::Plain => &exchange.upstream.cut,
-    }
 }
 
 impl Drop for Download {
@@ -180,7 +226,7 @@ impl Drop for Download {
         let listens = match self.exchange.kind() {
             Kind::Listen => true,
             Kind::Stream => matches!(self.reader, Reader::Events(_)),
-            Kind::Call | Kind::Plain => false,
+            Kind::Call | Kind::Plain | Kind::Adrift => false,
         };
         if listens && self.status.is_success() {
             self.exchange.upstream.tally.stream(self.broken);
@@ -188,47 +234,65 @@ impl Drop for Download {
     }
 }
 
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = io::Error;
+impl Download {
+    /// Whether nothing comes any more.
+    pub(super) fn is_over(&self) -> bool {
+        let opening = self.listening.as_ref().is_some_and(|it| it.is_opening());
+        let more = opening || self.held.is_some() || self.sequel.is_some() || self.body.is_some();
+        !more && self.ready.is_empty()
+    }
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
+    /// What comes from elsewhere than the release's body. Pending: there is no body either.
+    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Beside> {
+        if let Some(sequel) = &mut self.sequel {
+            match std::task::ready!(sequel.poll(cx)) {
+                Some(Ok(data)) => return Poll::Ready(Beside::Next(Ok(Frame::data(data)))),
+                Some(Err(())) => self.unanswered(),
+                None => (),
+            }
+            self.sequel = None;
+            return Poll::Ready(Beside::Again);
+        }
+        if let Some(mut listening) = self.listening.take() {
+            let (next, opening) = (listening.poll(cx), listening.is_opening());
+            self.listening = Some(listening);
+            match next {
+                Poll::Ready(opened) => return Poll::Ready(self.listened(opened)),
+                Poll::Pending if self.body.is_none() && opening => return Poll::Pending,
+                Poll::Pending => (),
+            }
+        }
+        let Some(mut held) = self.held.take() else { return Poll::Ready(Beside::Nothing) };
+        match held.poll(cx) {
+            Poll::Ready(happening) => Poll::Ready(match self.happens(held, happening) {
+                Ok(()) => Beside::Again,
+                Err(error) => Beside::Next(Err(error)),
+            }),
+            Poll::Pending => {
+                self.held = Some(held);
+                if self.body.is_none() { Poll::Pending } else { Poll::Ready(Beside::Nothing) }
+            }
+        }
+    }
+
+    /// The next piece.
+    pub(super) fn poll_next(
+        &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match self.get_mut() {
-            Self::Full(full) => Pin::new(full)
-                .poll_frame(cx)
-                .map(|it| it.map(|it| it.map_err(|never| match never {}))),
-            Self::Passing(download) => download.poll_next(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Full(full) => full.is_end_stream(),
-            Self::Passing(download) => download.body.is_none() && download.ready.is_empty(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Full(full) => full.size_hint(),
-            Self::Passing(_) => SizeHint::new(),
-        }
-    }
-}
-
-impl Download {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         loop {
             if let Some(data) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
+            match std::task::ready!(self.poll_beside(cx)) {
+                Beside::Nothing => (),
+                Beside::Again => continue,
+                Beside::Next(next) => return Poll::Ready(Some(next)),
+            }
             let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
             // A stream that never pauses has to be left too; other answers may finish what is on
             // its way, but not go on for ever.
-            let left = end_of(&self.exchange).is_cancelled();
+            let left = self.exchange.upstream.cut.is_cancelled();
             let leave = left
                 && (matches!(self.reader, Reader::Events(_)) || self.since_cut > AFTER_CUT_MAX);
             let next = if leave { Poll::Pending } else { Pin::new(body).poll_frame(cx) };
@@ -238,6 +302,11 @@ impl Download {
                         let data = data.clone();
                         self.since_cut += if left { data.len() } else { 0 };
                         self.read(&data);
+                        let data = self.passed(data);
+                        if data.is_empty() {
+                            continue;
+                        }
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
@@ -248,7 +317,19 @@ impl Download {
                     if self.cut.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    self.leave()
+                    match self.held.take() {
+                        // The next release is asked to go on.
+                        _ if self.listening.as_ref().is_some_and(|it| it.is_opening()) => {
+                            self.body = None;
+                            Ok(())
+                        }
+                        Some(held) if !held.session.is_over() => {
+                            self.drift(&held);
+                            self.held = Some(held);
+                            Ok(())
+                        }
+                        _ => self.leave(),
+                    }
                 }
             };
             if let Err(error) = over {

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::{Instant, Sleep};
 
@@ -16,14 +17,16 @@ use crate::model::Class;
 
 use super::classify;
 use super::message::{Message, same_id};
+use super::open::{Open, Task, safe};
 use super::repeat::Repeat;
-use super::session::Session;
-use super::tally::Cells;
+use super::session::{Session, Turn};
 use super::upload::{Asked, Flaw, Upload};
 use super::upstream::Upstream;
 
 /// The share of the deadline after which a client that goes away gave up on the release.
 const GAVE_UP: f64 = 0.9;
+/// Requests of a server on one stream that are remembered.
+const QUESTIONS_MAX: usize = 32;
 
 /// An exchange between a client and a release.
 #[derive(Debug)]
@@ -32,14 +35,24 @@ pub(super) struct Exchange {
     pub upstream: Arc<Upstream>,
     /// The session it belongs to.
     pub session: Option<Arc<Session>>,
+    /// How often that session had moved.
+    pub generation: u32,
+    /// Keeps the session from moving meanwhile.
+    pub turn: Option<Turn>,
+    /// The body of an `initialize`, until its answer has come.
+    pub opening: Option<Bytes>,
     /// What the client still sends, as long as it saw nothing of an answer.
     pub upload: Option<Upload>,
     /// The request as it can be repeated elsewhere, should it fail here.
     pub repeat: Option<Box<Repeat>>,
+    /// Whether a client may keep its answer for a short time only.
+    pub clamp: bool,
     kind: Kind,
     asked: Asked,
     seen: usize,
     open: Vec<Open>,
+    /// What the server asks the client on this stream.
+    questions: Vec<Box<str>>,
     started: Instant,
     slow: Option<Duration>,
     deadline: Duration,
@@ -61,13 +74,8 @@ pub(super) enum Kind {
     Stream,
     /// Anything else; its status tells.
     Plain,
-}
-
-/// A request without its answer.
-#[derive(Debug)]
-struct Open {
-    id: Box<str>,
-    call: Arc<Cells>,
+    /// The client's stream, without a release.
+    Adrift,
 }
 
 impl Exchange {
@@ -81,7 +89,7 @@ impl Exchange {
     ) -> Self {
         let gauge = match kind {
             Kind::Call | Kind::Plain => &upstream.in_flight,
-            Kind::Listen | Kind::Stream => &upstream.streams,
+            Kind::Listen | Kind::Stream | Kind::Adrift => &upstream.streams,
         };
         gauge.fetch_add(1, Ordering::Relaxed);
         if kind == Kind::Listen {
@@ -94,8 +102,13 @@ impl Exchange {
         Self {
             upstream,
             session: None,
+            generation: 0,
+            turn: None,
+            opening: None,
+            questions: Vec::new(),
             upload: None,
             repeat: None,
+            clamp: false,
             kind,
             asked,
             seen: 0,
@@ -145,7 +158,11 @@ impl Exchange {
         if let (Some(session), Some(protocol)) = (&self.session, &message.protocol) {
             session.speaks(protocol);
         }
+        if let Some(state) = message.state.filter(|_| message.input_required) {
+            self.upstream.states.note(state, self.upstream.number);
+        }
         self.absorb();
+        self.questioned(message);
         let Some(id) = message.id.as_ref().filter(|_| message.is_answer()) else { return };
         if let Some(session) = self.session.as_ref().filter(|_| self.kind == Kind::Stream) {
             session.unpark(id);
@@ -153,6 +170,7 @@ impl Exchange {
         let Some(at) = self.open.iter().position(|open| same_id(&open.id, id)) else { return };
         let open = self.open.swap_remove(at);
         let mut class = classify::answer(http, message);
+        self.note_task(&open.task, message);
         if let Some(session) = &self.session {
             // A live session that its release no longer knows: the release lost it.
             let lost = http == StatusCode::NOT_FOUND && session.is_proven();
@@ -164,10 +182,72 @@ impl Exchange {
         self.settle(&open, class);
     }
 
+    /// Whether all of its requests change nothing, however often they are asked.
+    pub(super) fn is_safe(&self) -> bool {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut methods =
+            asked.messages.iter().filter_map(|it| it.method.as_deref().map(|m| (m, it)));
+        methods.all(|(method, it)| {
+            let name = it.name.as_deref().unwrap_or_default();
+            safe(method) || self.upstream.safe.covers(method, name)
+        }) && asked.messages.iter().any(|it| it.id.is_some())
+    }
+
+    /// Another release is asked in its place.
+    pub(super) fn replay(&mut self) {
+        self.absorb();
+        (0..self.open.len()).for_each(|_| self.upstream.replayed());
+        self.end(Class::Neutral);
+    }
+
+    /// What the server asks the client keeps the session where it is.
+    fn questioned(&mut self, message: &Message) {
+        let Some(session) = &self.session else { return };
+        let generation = self.generation;
+        match (message.method.as_deref(), &message.id, &message.request) {
+            (Some(_), Some(id), _) => {
+                session.live(|life| life.ask(generation, id));
+                if self.kind == Kind::Call && self.questions.len() < QUESTIONS_MAX {
+                    self.questions.push(id.clone());
+                }
+            }
+            (Some("notifications/cancelled"), None, Some(id)) => {
+                session.live(|life| life.settle(generation, id));
+            }
+            _ => (),
+        }
+    }
+
+    fn note_task(&self, task: &Task, message: &Message) {
+        let Some(session) = self.session.as_ref().filter(|_| message.result) else { return };
+        let generation = self.generation;
+        let over = |status| matches!(status, Some("completed" | "failed" | "cancelled"));
+        match task {
+            Task::Begins if session.has_tasks() => {
+                session.live(|life| life.begin_task(generation));
+            }
+            Task::Ends(id) => session.live(|life| life.end_task(generation, id)),
+            Task::Stands(id) if over(message.status.as_deref()) => {
+                session.live(|life| life.end_task(generation, id));
+            }
+            Task::No | Task::Begins | Task::Stands(_) => (),
+        }
+    }
+
+    /// Lets go of its release, though the client's stream stays.
+    pub(super) fn let_go(&mut self) {
+        if self.kind != Kind::Adrift {
+            self.end(Class::Neutral);
+            self.release();
+            self.kind = Kind::Adrift;
+        }
+    }
+
     /// The release ended its stream early, for the client to take it up again with a GET.
     pub(super) fn park(&mut self) {
         if let Some(session) = self.session.clone() {
-            self.open_ids().into_iter().for_each(|id| session.park(id));
+            let generation = self.generation;
+            self.open_ids().into_iter().for_each(|id| session.park(generation, id));
         }
         self.end(Class::Neutral);
     }
@@ -259,6 +339,17 @@ impl Exchange {
         }
     }
 
+    fn release(&self) {
+        let gauge = match self.kind {
+            Kind::Call | Kind::Plain if !self.idle => &self.upstream.in_flight,
+            _ => &self.upstream.streams,
+        };
+        gauge.fetch_sub(1, Ordering::Relaxed);
+        if self.kind == Kind::Listen {
+            self.upstream.listens.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Takes over the requests that were found in the body since the last time.
     fn absorb(&mut self) {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -269,7 +360,7 @@ impl Exchange {
             if let (Some(id), Some(method)) = (&message.id, &message.method) {
                 let name = message.name.as_deref().unwrap_or_default();
                 let call = self.upstream.tally.call(method, name);
-                self.open.push(Open { id: id.clone(), call });
+                self.open.push(Open { id: id.clone(), call, task: Task::of(method, message) });
             }
         }
         self.seen = asked.messages.len();
@@ -288,13 +379,14 @@ impl Drop for Exchange {
         // A client that leaves is nobody's fault, unless it waited in vain.
         let in_vain = self.kind == Kind::Call && self.gave_up(Instant::now());
         self.end(if in_vain { Class::ServerFault } else { Class::Neutral });
-        let gauge = match self.kind {
-            Kind::Call | Kind::Plain if !self.idle => &self.upstream.in_flight,
-            _ => &self.upstream.streams,
-        };
-        gauge.fetch_sub(1, Ordering::Relaxed);
-        if self.kind == Kind::Listen {
-            self.upstream.listens.fetch_sub(1, Ordering::Relaxed);
+        if self.kind != Kind::Adrift {
+            self.release();
+        }
+        // With its call, what the server asked in it is over, too.
+        if let Some(session) = &self.session {
+            for id in &self.questions {
+                session.live(|life| life.settle(self.generation, id));
+            }
         }
     }
 }

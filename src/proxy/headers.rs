@@ -9,6 +9,8 @@ pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id")
 /// The header of the protocol version.
 pub(super) const PROTOCOL: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
+/// The header with which a client takes up a stream again.
+pub(super) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 /// The mark of a request that the proxy repeats to compare releases; nobody waits for its answer.
 pub(super) const SHADOW: HeaderName = HeaderName::from_static("rollbackd-shadow");
 

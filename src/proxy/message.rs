@@ -13,6 +13,14 @@ pub(super) struct Message {
     pub request: Option<Box<str>>,
     /// `params.protocolVersion`, or `result.protocolVersion`.
     pub protocol: Option<Box<str>>,
+    /// `params.taskId`: the task that is asked about.
+    pub task: Option<Box<str>>,
+    /// Whether it has `params.task`: it asks for a task.
+    pub begins_task: bool,
+    /// `result.status`: how a task stands.
+    pub status: Option<Box<str>>,
+    /// A hash of `params.requestState`, or of `result.requestState`.
+    pub state: Option<u64>,
     /// Whether it has a `result`.
     pub result: bool,
     /// Whether it has an `error`.

@@ -1,12 +1,14 @@
 //! The built-in data plane: one listener per service, in front of its releases.
 //!
-//! A request passes [`gate`] (who may ask), finds its release in [`routes`] (a legacy session's
-//! own, or the active one), is read by [`scan`] and [`sse`] as it passes, and leaves one outcome per
-//! JSON-RPC request in its release's [`tally`]. When a release has to be left, [`download`] and
+//! A request passes [`gate`] (who may ask), finds its release in [`passage`] (a legacy session's
+//! own, the one in [`states`], or the active one; [`mover`] opens the session anew where its own is
+//! left), is held against its headers by [`mirror`], is read by [`scan`] and [`sse`] as it passes,
+//! and leaves one outcome per JSON-RPC request in its release's [`tally`]. When a release has to be left, [`download`] and
 //! [`answer`] end what is open in a way that clients understand. What failed on a release on trial
 //! is kept by [`repeat`], and asked once more of the warm one by [`shadow`], for nobody but the judge.
 
 mod answer;
+mod blocks;
 mod classify;
 mod door;
 mod download;
@@ -14,30 +16,42 @@ mod exchange;
 mod front;
 mod gate;
 mod headers;
+mod held;
+mod hint;
 mod listener;
+mod listening;
 mod message;
+mod mirror;
+mod mover;
 mod notice;
+mod open;
+mod passage;
 mod repeat;
+mod reply;
+mod rewrite;
 mod routes;
 mod scan;
 mod session;
 mod shadow;
 mod sse;
+mod states;
 mod tally;
 mod upload;
 mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Address, Service};
+use crate::config::{Address, Service, SessionState};
 use crate::model::{Call, Counts, Load, Moment, Number, Toll};
 
 use door::Door;
@@ -78,7 +92,20 @@ impl Proxy {
     /// # Errors
     /// When the address can not be listened on.
     pub fn start(service: &Service, key: Key, clock: Clock) -> io::Result<Self> {
-        let proxy = Self::on(bind(service.listen)?, service, key, clock)?;
+        Self::restore(service, key, clock, None)
+    }
+
+    /// The same, with the sessions that a file tells of; it is kept up to date.
+    ///
+    /// # Errors
+    /// When the address can not be listened on, or the file not be read or written.
+    pub fn restore(
+        service: &Service,
+        key: Key,
+        clock: Clock,
+        file: Option<&Path>,
+    ) -> io::Result<Self> {
+        let proxy = Self::on(bind(service.listen)?, service, key, clock, file)?;
         proxy.open();
         Ok(proxy)
     }
@@ -86,19 +113,27 @@ impl Proxy {
     /// Serves a listener, but no client before [`Self::open`]: they wait in its backlog.
     ///
     /// # Errors
-    /// When the listener has no address.
+    /// When the listener has no address, or the file of sessions can not be read or written.
     pub fn on(
         listener: TcpListener,
         service: &Service,
         key: Key,
         clock: Clock,
+        file: Option<&Path>,
     ) -> io::Result<Self> {
         let sessions = Sessions::new(&service.name, key, service.limits.sessions);
+        if let Some(file) = file {
+            sessions.keep(file, clock.now())?;
+        }
         let front = Arc::new(Front {
             service: ArcSwap::from_pointee(service.clone()),
             routes: ArcSwap::from_pointee(Routes::default()),
             sessions,
             clock,
+            states: Arc::default(),
+            trial: AtomicU32::new(0),
+            yields: AtomicU32::new(0),
+            stop: CancellationToken::new(),
         });
         let door = Arc::new(Door::default());
         let local = listener.local_addr()?;
@@ -131,7 +166,8 @@ impl Proxy {
     pub fn add(&self, number: Number, address: &Address) {
         let reachable = self.front.routes.load().find(number).is_some();
         if !reachable {
-            let upstream = Arc::new(Upstream::new(number, address.clone(), Arc::clone(&self.safe)));
+            let (safe, states) = (Arc::clone(&self.safe), Arc::clone(&self.front.states));
+            let upstream = Arc::new(Upstream::new(number, address.clone(), safe, states));
             self.front.routes.rcu(|routes| routes.with(Arc::clone(&upstream)));
         }
     }
@@ -143,12 +179,31 @@ impl Proxy {
         self.front.routes.load().active().is_some_and(|active| active.number == number)
     }
 
-    /// Waits until a release has nothing open and no session, at most `patience`; then cuts it.
+    /// Says which release is on trial: what it lets clients keep, they keep for a few seconds only.
+    pub fn on_trial(&self, number: Option<Number>) {
+        // Releases are counted from 1.
+        self.front.trial.store(number.map_or(0, |number| number.0), Ordering::Relaxed);
+    }
+
+    /// Says which release gives its sessions to the active one, each at its next request, though it
+    /// is not left: what can not move stays.
+    pub fn yields(&self, number: Option<Number>) {
+        self.front.yields.store(number.map_or(0, |number| number.0), Ordering::Relaxed);
+    }
+
+    /// Waits until nothing that has to end at a release is open there, at most `patience`; then cuts
+    /// it. Meanwhile its sessions move to the active release, each at its next request.
     pub async fn drain(&self, number: Number, patience: Duration) -> Toll {
         let upstream = self.front.routes.load().known(number).cloned();
         if let Some(upstream) = upstream {
+            upstream.left.cancel();
+            let busy = || {
+                upstream.in_flight.load(Ordering::Relaxed) > 0
+                    || upstream.listens.load(Ordering::Relaxed) > 0
+                    || self.front.sessions.any_held(number, self.front.bound())
+            };
             let done = async {
-                while !upstream.empty() || self.front.sessions.count(number) > 0 {
+                while busy() {
                     tokio::time::sleep(LOOK).await;
                 }
             };
@@ -161,13 +216,15 @@ impl Proxy {
         self.cut(number).await
     }
 
-    /// Answers for everything that is open on a release, closes its streams and ends its sessions.
+    /// Answers for everything that is open on a release, and ends those of its sessions that can
+    /// not go on elsewhere. The others move at their next request.
     pub async fn cut(&self, number: Number) -> Toll {
         let Some(upstream) = self.front.routes.load().known(number).cloned() else {
             return Toll::default();
         };
-        // They end with the cut, and could not be counted after it.
-        let listens = upstream.listens.load(Ordering::Relaxed);
+        upstream.left.cancel();
+        // First of all the sessions: their streams ask whether they go on.
+        let leavers = self.front.sessions.leave(number, self.front.bound());
         upstream.cut.cancel();
         let gone = async {
             while !upstream.empty() {
@@ -176,7 +233,13 @@ impl Proxy {
         };
         // A client that does not read its stream can not be waited for.
         let _ = tokio::time::timeout(CUT_MAX, gone).await;
-        Toll { ended: self.front.sessions.end_all(number) + listens, ..upstream.toll() }
+        let session::Leavers { ended, kept, .. } = leavers;
+        // Some moved while others were waited for.
+        let waiting = self.front.sessions.count(number);
+        let soft = self.front.service.load().session_state == SessionState::Soft;
+        let toll = upstream.toll();
+        let soft = soft && toll.moved + waiting > 0;
+        Toll { ended: ended + toll.ended, waiting, kept, soft, ..toll }
     }
 
     /// Cuts a release and forgets it.
@@ -200,8 +263,12 @@ impl Proxy {
         let Some(upstream) = self.upstream(number) else { return Load::default() };
         let listens = upstream.listens.load(Ordering::Relaxed);
         let age = self.front.sessions.age(number, now).as_secs_f64();
+        // Those that wait for their next request are nowhere.
+        let here = if upstream.is_open() { self.front.sessions.count(number) } else { 0 };
+        let bound = self.front.sessions.bound(number, self.front.bound()).min(here);
         Load {
-            sessions: self.front.sessions.count(number) + listens,
+            sessions: here + listens,
+            bound,
             in_flight: upstream.in_flight.load(Ordering::Relaxed),
             rate: 0.0,
             life: age.max(LIFE_UNKNOWN),
@@ -226,9 +293,7 @@ impl Proxy {
         self.door.closing.cancel();
         // A client takes the connection of a stream that ended for its next request: so that there
         // is time for it, they end first.
-        for upstream in self.front.routes.load().all() {
-            upstream.hush.cancel();
-        }
+        self.front.stop.cancel();
         tokio::time::sleep(LAST_ANSWERS).await;
         self.door.hush.cancel();
         let calm = async {
@@ -245,6 +310,7 @@ impl Proxy {
 
     /// Stops listening, answers for what is open, and waits for the connections, at most a second.
     pub async fn stop(&self) {
+        self.front.stop.cancel();
         self.door.stop.cancel();
         let all = self.front.routes.load_full();
         for upstream in all.all() {

@@ -11,6 +11,8 @@ pub(super) enum Cause {
     Upstream,
     /// No release has the traffic.
     NoRelease,
+    /// The session could not be brought to the release that took over.
+    NotMoved,
 }
 
 impl Cause {
@@ -19,7 +21,12 @@ impl Cause {
             Self::Rollback => "rollback",
             Self::Upstream => "upstream",
             Self::NoRelease => "no_release",
+            Self::NotMoved => "session_not_moved",
         }
+    }
+
+    fn is_retryable(self) -> bool {
+        matches!(self, Self::NoRelease | Self::NotMoved)
     }
 
     /// What the client is told.
@@ -28,6 +35,7 @@ impl Cause {
             Self::Rollback => "The service moved to another release while this request was open",
             Self::Upstream => "The service did not answer",
             Self::NoRelease => "No release of this service is in charge",
+            Self::NotMoved => "The session could not be moved to the release in charge yet",
         }
     }
 }
@@ -35,20 +43,23 @@ impl Cause {
 /// The JSON-RPC error for one request. `id` is JSON, as the client wrote it.
 pub(super) fn error(id: &str, cause: Cause) -> String {
     // A request that never reached a release may be sent again; of others nobody can know.
-    let data = json!({"reason": cause.reason(), "retryable": cause == Cause::NoRelease});
+    let data = json!({"reason": cause.reason(), "retryable": cause.is_retryable()});
     let error = json!({"code": -32603, "message": cause.text(), "data": data});
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 
 /// The warning for a client that listens on a GET stream which is about to end.
-/// `left`: its release is left; otherwise only the proxy ends.
-pub(super) fn closing(left: bool) -> String {
-    let data = match left {
-        true => "The service moved to its previous release; this stream ends, reconnect to go on",
-        false => "The proxy of the service is started again; this stream ends, reconnect to go on",
-    };
+pub(super) fn closing() -> String {
+    let data = "The service moved to its previous release; this stream ends, reconnect to go on";
     let params = json!({"level": "warning", "logger": "rollbackd", "data": data});
     json!({"jsonrpc": "2.0", "method": "notifications/message", "params": params}).to_string()
+}
+
+/// A notice of ours that says the same to those who look for it; others pass over it.
+pub(super) fn session_closing(reason: &str) -> String {
+    let params = json!({"reason": reason});
+    let method = "notifications/rollbackd/session_closing";
+    json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string()
 }
 
 /// The graceful end of a `subscriptions/listen` stream (2026-07-28).

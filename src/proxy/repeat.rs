@@ -195,7 +195,7 @@ impl Repeat {
         if !upstream.repeats.keeps.load(Ordering::Relaxed) || !upload.asks_one(&upstream.safe) {
             return None;
         }
-        let body = upload.whole(BODY_MAX)?;
+        let body = upload.whole().filter(|body| body.len() <= BODY_MAX)?.clone();
         let mut headers = head.headers.clone();
         for name in &OWN {
             headers.remove(name);

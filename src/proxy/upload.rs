@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::message::Message;
+use super::mirror::Mirror;
 use super::repeat::Safe;
 use super::scan::Scan;
 
@@ -53,6 +54,8 @@ pub(super) struct Found {
 pub(super) struct Upload {
     asked: Asked,
     body: Arc<Mutex<Passing>>,
+    /// All of it, where it was small enough to be read before it is sent.
+    whole: Option<Bytes>,
 }
 
 /// A body on its way.
@@ -65,6 +68,8 @@ struct Passing {
     asked: Asked,
     silence: Option<Pin<Box<Sleep>>>,
     broken: Option<Flaw>,
+    /// What the headers say of it.
+    mirror: Option<Mirror>,
     /// The release gets no more of it.
     kept: bool,
 }
@@ -78,11 +83,35 @@ pub(super) enum Flaw {
     Silent,
     /// The client left.
     Left,
+    /// Its headers say something else.
+    Mismatch,
 }
 
 impl Upload {
     fn new(passing: Passing) -> Self {
-        Self { asked: Arc::clone(&passing.asked), body: Arc::new(Mutex::new(passing)) }
+        let asked = Arc::clone(&passing.asked);
+        Self { asked, body: Arc::new(Mutex::new(passing)), whole: None }
+    }
+
+    /// A body that is known whole.
+    pub(super) fn of(body: Bytes) -> Self {
+        let mut passing = Passing { left: u64::MAX, ..Passing::default() };
+        // It was read before, within its limit.
+        let _ = passing.take(&body);
+        if !body.is_empty() {
+            passing.ready.push_back(body.clone());
+        }
+        Self { whole: Some(body), ..Self::new(passing) }
+    }
+
+    /// Holds what comes from now on against the headers.
+    pub(super) fn expect(&self, mirror: Mirror) {
+        self.lock().mirror = Some(mirror);
+    }
+
+    /// All of it, where it was small enough to be read before it is sent.
+    pub(super) fn whole(&self) -> Option<&Bytes> {
+        self.whole.as_ref()
     }
 
     /// A body of at most `max` bytes that nobody reads on the way.
@@ -120,10 +149,12 @@ impl Upload {
                 }
             }
         }
+        let ahead = ahead.freeze();
+        let whole = passing.rest.is_none().then(|| ahead.clone());
         if !ahead.is_empty() {
-            passing.ready.push_back(ahead.freeze());
+            passing.ready.push_back(ahead);
         }
-        Ok(Self::new(passing))
+        Ok(Self { whole, ..Self::new(passing) })
     }
 
     /// A body that is known whole, and that nobody reads on the way.
@@ -131,19 +162,14 @@ impl Upload {
         Self::new(Passing { ready: [body].into(), ..Passing::default() })
     }
 
-    /// The body, if all of it has come and it has at most `max` bytes.
-    pub(super) fn whole(&self, max: usize) -> Option<Bytes> {
-        let passing = self.lock();
-        let whole = passing.ready.front().filter(|body| body.len() <= max);
-        whole.filter(|_| passing.ready.len() == 1 && passing.rest.is_none()).cloned()
-    }
-
     /// Whether it holds one request, and one that is safe to repeat.
     pub(super) fn asks_one(&self, safe: &Safe) -> bool {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let [message] = asked.messages.as_slice() else { return false };
         let (Some(_), Some(method)) = (&message.id, &message.method) else { return false };
-        !asked.batch && safe.covers(method, message.name.as_deref().unwrap_or_default())
+        // Nobody but the release that sealed a state can open it.
+        let open = !asked.batch && message.state.is_none();
+        open && safe.covers(method, message.name.as_deref().unwrap_or_default())
     }
 
     /// What the body was found to hold so far; it grows while a large body passes.
@@ -178,13 +204,15 @@ impl Passing {
         let size = u64::try_from(data.len()).unwrap_or(u64::MAX);
         self.left = self.left.checked_sub(size).ok_or(Flaw::TooLarge)?;
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fits = true;
         self.scan.feed(data, |message| {
+            fits &= self.mirror.as_ref().is_none_or(|mirror| mirror.fits(&message));
             if asked.messages.len() < BATCH_MAX {
                 asked.messages.push(message);
             }
         });
         asked.batch = self.scan.is_batch();
-        Ok(())
+        if fits { Ok(()) } else { Err(Flaw::Mismatch) }
     }
 
     /// The rest can not be passed on.
@@ -293,6 +321,7 @@ impl Flaw {
         match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Silent | Self::Left => StatusCode::REQUEST_TIMEOUT,
+            Self::Mismatch => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -302,6 +331,7 @@ impl Flaw {
             Self::TooLarge => "the request body is too large",
             Self::Silent => "the request body did not come",
             Self::Left => "the client left",
+            Self::Mismatch => "the headers say something else than the body",
         }
     }
 }

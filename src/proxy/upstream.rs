@@ -19,6 +19,7 @@ use crate::config::Address;
 use crate::model::{Number, Toll};
 
 use super::repeat::{Repeats, Safe};
+use super::states::States;
 use super::tally::Tally;
 use super::upload::Upload;
 
@@ -42,10 +43,10 @@ pub(super) struct Upstream {
     pub client: Client<Connector, Upload>,
     /// `Host` of requests to it.
     pub authority: String,
+    /// Fires when nothing new should stay: what can go elsewhere does.
+    pub left: CancellationToken,
     /// Fires when what is open has to be answered by the proxy.
     pub cut: CancellationToken,
-    /// Fires when streams that only listen have to end: before a restart, and with a cut.
-    pub hush: CancellationToken,
     /// Open requests, without streams that only listen.
     pub in_flight: AtomicU64,
     /// Open streams: GET, and `subscriptions/listen`.
@@ -54,15 +55,26 @@ pub(super) struct Upstream {
     pub listens: AtomicU64,
     /// What is safe to repeat.
     pub safe: Arc<Safe>,
+    /// Which release sealed which state.
+    pub states: Arc<States>,
     /// What is kept of it for repeats, and what became of repeats sent here.
     pub repeats: Repeats,
     answered: AtomicU64,
     closed: AtomicU64,
+    replayed: AtomicU64,
+    lost: AtomicU64,
+    moved: AtomicU64,
+    unheard: AtomicU64,
 }
 
 impl Upstream {
     /// Reaches a release at its slot's address. No connection is made yet.
-    pub(super) fn new(number: Number, address: Address, safe: Arc<Safe>) -> Self {
+    pub(super) fn new(
+        number: Number,
+        address: Address,
+        safe: Arc<Safe>,
+        states: Arc<States>,
+    ) -> Self {
         let authority = match &address {
             Address::Tcp(address) => address.to_string(),
             Address::Unix(_) => "localhost".to_owned(),
@@ -74,21 +86,25 @@ impl Upstream {
             .http1_max_headers(HEADERS_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(Connector { address });
-        let cut = CancellationToken::new();
         Self {
             number,
             tally: Tally::new(Arc::clone(&safe)),
             client,
             authority,
-            hush: cut.child_token(),
-            cut,
+            left: CancellationToken::new(),
+            cut: CancellationToken::new(),
             in_flight: AtomicU64::new(0),
             streams: AtomicU64::new(0),
             listens: AtomicU64::new(0),
             safe,
+            states,
             repeats: Repeats::default(),
             answered: AtomicU64::new(0),
             closed: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
+            unheard: AtomicU64::new(0),
         }
     }
 
@@ -102,10 +118,43 @@ impl Upstream {
         self.closed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What leaving it cost so far, but for its sessions.
+    /// Notes that a `subscriptions/listen` stream, which counts as a session, could not go on.
+    pub(super) fn unheard(&self) {
+        self.unheard.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that an open request was asked again of the release that took over.
+    pub(super) fn replayed(&self) {
+        self.replayed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that an answer broke off where none of ours could be put in.
+    pub(super) fn lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a session moved to another release.
+    pub(super) fn moved(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What leaving it cost so far, but for the sessions that are there.
     pub(super) fn toll(&self) -> Toll {
         let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        Toll { answered: read(&self.answered), streams: read(&self.closed), ended: 0 }
+        Toll {
+            answered: read(&self.answered),
+            streams: read(&self.closed),
+            replayed: read(&self.replayed),
+            lost: read(&self.lost),
+            moved: read(&self.moved),
+            ended: read(&self.unheard),
+            ..Toll::default()
+        }
+    }
+
+    /// Whether it was not cut.
+    pub(super) fn is_open(&self) -> bool {
+        !self.cut.is_cancelled()
     }
 
     /// Whether nothing is open.

@@ -272,7 +272,14 @@ mod tests {
             set: std::collections::BTreeMap::new(),
         };
         let base = Box::new(Base::default());
-        Fact::Deployed { release, frozen: false, forced: false, by: Actor::default(), base }
+        Fact::Deployed {
+            release,
+            frozen: false,
+            forced: false,
+            strict: false,
+            by: Actor::default(),
+            base,
+        }
     }
 
     fn write(dir: &Path, facts: impl IntoIterator<Item = Fact>) {

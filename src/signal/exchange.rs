@@ -3,7 +3,7 @@ use std::io;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, ClientBuilder, Response, Url};
 
 use crate::config::Address;
 use crate::model::Reply;
@@ -76,18 +76,26 @@ impl From<reqwest::Error> for Fault {
 /// A client for one address. Each question gets its own connection: a listener that accepts nobody
 /// must be seen, and an idle connection that the server closes must not read as a failure.
 pub(super) fn client(address: &Address, timeout: Duration) -> Result<Client, String> {
-    let builder = Client::builder()
+    let builder = match address {
+        Address::Tcp(_) => builder(timeout),
+        Address::Unix(path) => builder(timeout).unix_socket(path.as_path()),
+    };
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// As [`client`], for any URL.
+pub(super) fn client_anywhere(timeout: Duration) -> Result<Client, String> {
+    builder(timeout).build().map_err(|error| error.to_string())
+}
+
+fn builder(timeout: Duration) -> ClientBuilder {
+    Client::builder()
         .user_agent("rollbackd-probe")
         .no_proxy()
         .redirect(Policy::none())
         .pool_max_idle_per_host(0)
         .connect_timeout(timeout)
-        .timeout(timeout);
-    let builder = match address {
-        Address::Tcp(_) => builder,
-        Address::Unix(path) => builder.unix_socket(path.as_path()),
-    };
-    builder.build().map_err(|error| error.to_string())
+        .timeout(timeout)
 }
 
 /// The URL of a path at an address.

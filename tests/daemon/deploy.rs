@@ -19,6 +19,26 @@ fn a_good_release_is_accepted_and_the_previous_one_stays_warm() {
     assert_eq!(host.kinds(2), ["deployed", "ready", "switched", "accepted"]);
 }
 
+#[test]
+fn what_clients_would_miss_is_said_and_strictly_refused() {
+    let host = Host::with_v1("bake = \"5s\"");
+    let deploy = |more: &[&str]| {
+        host.deploy("v2", &[&["--set", "DEMO_WITHOUT=echo", "--wait"], more].concat())
+    };
+    // Nobody called it yet.
+    deploy(&["--strict"]).expect(0).says(&["ready", "; without tool echo -> "]);
+    host.deploy("v3", &["--wait"]).expect(0).says(&["; adds tool echo"]);
+    assert_eq!(ask(host.listen), Ok("v3".to_owned()));
+    let why = "drops tool echo (1 call in the last hour)";
+    deploy(&["--strict"]).expect(4).says(&["failed", why, "; --strict refuses it"]);
+    assert_eq!(host.status()["active"], "v3");
+    deploy(&[]).expect(0).says(&["ready", &format!("WARNING, it {why}"), "switched", "accepted"]);
+    let entries = host.verb(&["timeline", SERVICE, "--json"]).expect(0).json();
+    let ready = entries.iter().find(|it| it["kind"] == "ready").unwrap();
+    assert_eq!(ready["data"]["changes"]["removed"]["tool"][0], "echo", "{ready}");
+    assert_eq!(ready["data"]["changes"]["breaks"][0]["calls"], 1, "{ready}");
+}
+
 fn rolls_back(fault: &str, words: &[&str]) {
     let host = Host::with_v1("");
     let load = Load::start(host.listen);

@@ -17,6 +17,7 @@ mod disk;
 mod guards;
 mod idle;
 mod life;
+mod scrape;
 mod shadow;
 mod start;
 mod switches;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rollbackd::config::{Address, Probe, ProbeKind};
-use rollbackd::model::{Number, Release, Reply, Slot};
+use rollbackd::model::{Number, Part, Release, Reply, Slot};
 use rollbackd::signal::Prober;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
@@ -201,6 +201,42 @@ async fn the_contract_of_a_legacy_server() {
     assert_eq!(Vec::from_iter(contract.tools), ["tool1", "tool2", "tool3"]);
     assert_eq!(Vec::from_iter(contract.safe_tools), ["tool1", "tool3"]);
     assert_eq!(fake.deleted(), 2);
+}
+
+#[tokio::test]
+async fn a_contract_tells_schemas_prompts_and_resources() {
+    let fake = Fake::start(|asked| match asked.method() {
+        "server/discover" => {
+            let mut said = json!({"supportedVersions": ["2026-07-28"]});
+            said["capabilities"] = json!({"tools": {}, "prompts": {}, "resources": {}});
+            Said::result(asked, "", &said)
+        }
+        "tools/list" => {
+            let input = json!({"type": "object", "required": ["city", "day"]});
+            let tools = json!([{"name": "a", "inputSchema": input}, {"name": "b"}]);
+            Said::result(asked, "", &json!({"tools": tools}))
+        }
+        "prompts/list" => {
+            let arguments = json!([{"name": "who", "required": true}, {"name": "how"}]);
+            let prompts = json!([{"name": "greet", "arguments": arguments}]);
+            Said::result(asked, "", &json!({"prompts": prompts}))
+        }
+        // More than a timeline should hold.
+        "resources/list" => {
+            let all: Vec<_> = (0..501).map(|it| json!({"uri": format!("x://{it}")})).collect();
+            Said::result(asked, "", &json!({"resources": all}))
+        }
+        _ => Said::error(404, asked, -32601, "Method not found"),
+    })
+    .await;
+    let contract = fake.prober(ProbeKind::Mcp).contract().await.unwrap();
+    let shape = &contract.shapes["a"];
+    assert_eq!(Vec::from_iter(&shape.required), ["city", "day"]);
+    assert!(shape.input.len() == 16 && shape.output.is_empty());
+    assert_eq!(contract.shapes["b"].input, "");
+    assert_eq!(Vec::from_iter(&contract.prompts["greet"]), ["who"]);
+    assert_eq!(Vec::from_iter(contract.unknown), [Part::Resource]);
+    assert!(contract.resources.is_empty());
 }
 
 #[tokio::test]

@@ -109,6 +109,43 @@ async fn a_listen_stream_ends_gracefully_and_counts_as_a_session() {
 }
 
 #[tokio::test]
+async fn a_listen_stream_that_its_release_ends_is_over_for_the_client_too() {
+    let text = format!("{EVENTS}data: {{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{}}}}\n\n");
+    let proxy = before(crate::upstream::says(text.clone()).await);
+    let listen = r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{}}"#;
+    let reply = post(proxy.local_addr(), listen, "").await;
+    assert!(text.ends_with(&reply.text()) && !reply.body.is_empty(), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_listen_stream_goes_on_at_the_other_release_and_hears_that_lists_changed() {
+    for drain in [true, false] {
+        let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
+        let proxy = before(a.address);
+        proxy.add(B, &Address::Tcp(b.address));
+        let listen = r#"{"jsonrpc":"2.0","id":"l-1","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true}}}"#;
+        let headers = "MCP-Protocol-Version: 2026-07-28\r\n";
+        let mut wire = open(proxy.local_addr(), listen, headers).await;
+        wire.head().await;
+        wire.until("acknowledged").await;
+        proxy.route(B);
+        let toll = match drain {
+            true => proxy.drain(A, Duration::from_secs(20)).await,
+            false => proxy.cut(A).await,
+        };
+        assert_eq!((toll.answered, toll.streams, toll.ended, toll.moved), (0, 0, 0, 1));
+        let told = messages(&wire.until("notifications/tools/list_changed").await).remove(0);
+        assert_eq!(told["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "l-1");
+        assert_eq!(proxy.load(B, Moment(0)).sessions, 1);
+        // A second acknowledgement would tell of a second subscription.
+        proxy.cut(B).await;
+        let rest = wire.rest().await;
+        assert!(!rest.contains("acknowledged"), "{rest}");
+        assert_eq!(messages(&rest)[0]["result"]["resultType"], "complete");
+    }
+}
+
+#[tokio::test]
 async fn a_json_answer_cut_in_the_middle_still_becomes_an_answer() {
     let upstream = scripted(|mut stream| async move {
         asked(&mut stream).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rollbackd::config::Address;
+use rollbackd::config::{Address, SessionState};
 use rollbackd::model::Moment;
 
 use crate::client::{INITIALIZE, Wire, call, header, messages, post, say, session};
@@ -97,9 +97,9 @@ async fn load_and_protocols_tell_of_live_sessions() {
 }
 
 #[tokio::test]
-async fn a_get_stream_belongs_to_the_session_and_is_cut_with_a_warning() {
+async fn the_stream_of_a_session_that_can_not_be_moved_is_cut_with_a_warning() {
     let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
-    let proxy = before(a.address);
+    let proxy = crate::with(a.address, |service| service.session_state = SessionState::Hard);
     proxy.add(B, &Address::Tcp(b.address));
     let mine = session(proxy.local_addr()).await;
     proxy.route(B);
@@ -114,8 +114,12 @@ async fn a_get_stream_belongs_to_the_session_and_is_cut_with_a_warning() {
     let toll = proxy.cut(A).await;
     assert_eq!((toll.streams, toll.ended, toll.answered), (1, 1, 0));
     let rest = wire.rest().await;
-    assert_eq!(messages(&rest)[0]["method"], "notifications/message");
-    assert_eq!(messages(&rest)[0]["params"]["level"], "warning");
+    let told = messages(&rest);
+    assert_eq!(told[0]["method"], "notifications/message");
+    assert_eq!(told[0]["params"]["level"], "warning");
+    assert_eq!(told[1]["method"], "notifications/rollbackd/session_closing");
+    assert_eq!(told[1]["params"]["reason"], "hard state");
+    assert_eq!(told[2]["method"], "notifications/tools/list_changed");
     assert!(rest.contains("\nretry: "), "{rest}");
     let reply = post(proxy.local_addr(), &call("9", "echo", "{}"), &mine).await;
     assert_eq!((reply.status, reply.json()["id"].as_u64()), (404, Some(9)));
@@ -124,7 +128,7 @@ async fn a_get_stream_belongs_to_the_session_and_is_cut_with_a_warning() {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_requests_and_ends_streams_and_sessions_at_its_end() {
+async fn a_drain_waits_for_requests_and_keeps_streams_and_sessions() {
     let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
     let proxy = before(a.address);
     proxy.add(B, &Address::Tcp(b.address));
@@ -140,13 +144,16 @@ async fn a_drain_waits_for_requests_and_ends_streams_and_sessions_at_its_end() {
     }
     crate::eventually("two open", || proxy.load(A, Moment(0)).in_flight == 2, String::new).await;
     proxy.route(B);
-    let toll = proxy.drain(A, Duration::from_secs(2)).await;
-    assert_eq!((toll.answered, toll.streams, toll.ended), (0, 1, 1));
+    let began = tokio::time::Instant::now();
+    let toll = proxy.drain(A, Duration::from_secs(20)).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "it waits only for what is open");
+    assert_eq!((toll.answered, toll.streams, toll.ended, toll.waiting), (0, 0, 0, 1));
     assert_eq!(open[0].reply().await.json()["result"]["release"], "a");
     let events = open[1].reply().await.text();
     assert_eq!(messages(&events)[1]["result"]["release"], "a");
-    assert!(stream.rest().await.contains("notifications/message"));
-    assert_eq!(post(proxy.local_addr(), &call("1", "echo", "{}"), &mine).await.status, 404);
+    let reply = post(proxy.local_addr(), &call("1", "echo", "{}"), &mine).await;
+    assert_eq!(reply.json()["result"]["release"], "b");
+    stream.until("notifications/tools/list_changed").await;
     // With nothing open it is over at once.
     assert_eq!(proxy.load(A, Moment(0)).sessions, 0);
     proxy.drain(A, Duration::from_secs(60)).await;

@@ -149,7 +149,9 @@ async fn a_call_that_waits_on_a_get_is_answered_when_the_release_is_left() {
     let told = messages(&wire.rest().await);
     assert_error(&told[0], 2.into(), "rollback");
     assert_error(&told[1], "c".into(), "rollback");
-    assert_eq!((told.len(), &told[2]["method"]), (3, &"notifications/message".into()));
+    assert_eq!((told.len(), &told[2]["method"]), (4, &"notifications/message".into()));
+    // Its opening could not be read, so it could not be moved.
+    assert_eq!(told[3]["params"]["reason"], "opening unknown");
 }
 
 #[tokio::test]

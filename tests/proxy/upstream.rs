@@ -109,6 +109,43 @@ pub(crate) struct Mcp {
     pub log: Arc<Mutex<Vec<(String, String, String)>>>,
     sessions: Arc<Mutex<BTreeSet<String>>>,
     next: Arc<AtomicUsize>,
+    pub manners: Arc<Mutex<Manners>>,
+    /// The GET streams that were opened, with the session of each.
+    pub streams: Arc<Mutex<Streams>>,
+    /// Answers of clients to what was asked of them.
+    pub heard: Arc<Mutex<Vec<Value>>>,
+}
+
+type Streams = Vec<(String, mpsc::Sender<String>)>;
+
+/// How a server behaves.
+#[derive(Clone)]
+pub(crate) struct Manners {
+    pub protocol: &'static str,
+    pub capabilities: Value,
+    /// Status of the answer to `initialize`; 0: it never answers.
+    pub opening: u16,
+    /// How long that takes.
+    pub slowly: Duration,
+    /// Says 400 and -32000 for unknown sessions, as some real ones do.
+    pub unknown_is_400: bool,
+    /// Has no session ids.
+    pub stateless: bool,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        let resources = json!({"subscribe": true});
+        let capabilities = json!({"tools": {}, "resources": resources, "logging": {}});
+        Self {
+            protocol: "2025-06-18",
+            capabilities,
+            opening: 200,
+            slowly: Duration::ZERO,
+            unknown_is_400: false,
+            stateless: false,
+        }
+    }
 }
 
 struct Pipe(mpsc::Receiver<String>);
@@ -134,6 +171,9 @@ impl Mcp {
             log: Arc::default(),
             sessions: Arc::default(),
             next: Arc::default(),
+            manners: Arc::default(),
+            streams: Arc::default(),
+            heard: Arc::default(),
         };
         let server = mcp.clone();
         tokio::spawn(async move {
@@ -158,6 +198,28 @@ impl Mcp {
         self.log.lock().unwrap().len()
     }
 
+    pub(crate) fn behave(&self, change: impl FnOnce(&mut Manners)) {
+        change(&mut self.manners.lock().unwrap());
+    }
+
+    /// Requests so far: method and path, or the JSON-RPC method.
+    pub(crate) fn methods(&self) -> Vec<String> {
+        let log = self.log.lock().unwrap();
+        let method = |body: &str| {
+            let body: Value = serde_json::from_str(body).ok()?;
+            Some(body["method"].as_str()?.to_owned())
+        };
+        log.iter().map(|(head, _, body)| method(body).unwrap_or_else(|| head.clone())).collect()
+    }
+
+    /// Says something on every GET stream.
+    pub(crate) async fn tell(&self, text: &str) {
+        let streams = self.streams.lock().unwrap().clone();
+        for (_, stream) in streams {
+            let _ = stream.send(text.to_owned()).await;
+        }
+    }
+
     /// Forgets every session.
     pub(crate) fn forget(&self) {
         self.sessions.lock().unwrap().clear();
@@ -173,10 +235,20 @@ impl Mcp {
         let text = String::from_utf8_lossy(&body).into_owned();
         self.log.lock().unwrap().push((format!("{} {}", head.method, head.uri), id.clone(), text));
         if !id.is_empty() && !modern && !self.sessions.lock().unwrap().contains(&id) {
+            if self.manners.lock().unwrap().unknown_is_400 {
+                let error = json!({"code": -32000, "message": "No valid session ID"});
+                let body = json!({"jsonrpc": "2.0", "id": null, "error": error}).to_string();
+                return said(StatusCode::BAD_REQUEST, "application/json", vec![body]).0;
+            }
             return said(StatusCode::NOT_FOUND, "application/json", Vec::new()).0;
         }
         match head.method {
-            Method::GET => return open(vec![": open\n\n".to_owned()]),
+            Method::GET => {
+                let texts = vec![": open\n\n".to_owned()];
+                let (response, tell) = said(StatusCode::OK, "text/event-stream", texts);
+                self.streams.lock().unwrap().push((id, tell));
+                return response;
+            }
             Method::DELETE => {
                 self.sessions.lock().unwrap().remove(&id);
                 return said(StatusCode::OK, "text/plain", Vec::new()).0;
@@ -184,8 +256,21 @@ impl Mcp {
             _ => (),
         }
         let message: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let mut response = self.call(&message).await;
         if message["method"] == "initialize" {
+            let Manners { opening, slowly, .. } = self.manners.lock().unwrap().clone();
+            tokio::time::sleep(slowly).await;
+            if opening == 0 {
+                std::future::pending::<()>().await;
+            }
+            if opening != 200 {
+                let status = StatusCode::from_u16(opening).unwrap();
+                let mut denied = said(status, "text/plain", vec!["no".to_owned()]).0;
+                denied.headers_mut().insert("www-authenticate", "Bearer x".parse().unwrap());
+                return denied;
+            }
+        }
+        let mut response = self.call(&message).await;
+        if message["method"] == "initialize" && !self.manners.lock().unwrap().stateless {
             let id = format!("{}-{}", self.name, self.next.fetch_add(1, Ordering::Relaxed));
             response.headers_mut().insert("mcp-session-id", id.parse().unwrap());
             self.sessions.lock().unwrap().insert(id);
@@ -193,15 +278,40 @@ impl Mcp {
         response
     }
 
+    /// Asks the client, and goes on when it was answered.
+    fn elicit(&self, good: Value) -> Response<Pipe> {
+        let (response, tell) = said(StatusCode::OK, "text/event-stream", Vec::new());
+        let asks = json!({"jsonrpc": "2.0", "id": 0, "method": "elicitation/create"});
+        let heard = Arc::clone(&self.heard);
+        tokio::spawn(async move {
+            let _ = tell.send(event(&asks)).await;
+            while heard.lock().unwrap().is_empty() && !tell.is_closed() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let _ = tell.send(event(&good)).await;
+        });
+        response
+    }
+
     async fn call(&self, message: &Value) -> Response<Pipe> {
         let id = &message["id"];
-        let answer = |result: Value| json!({"jsonrpc": "2.0", "id": id, "result": result});
-        let json = |body: Value| said(StatusCode::OK, "application/json", vec![body.to_string()]).0;
-        if id.is_null() {
+        if message["method"].is_null() {
+            self.heard.lock().unwrap().push(message.clone());
+        }
+        if message["method"].is_null() || id.is_null() {
             return said(StatusCode::ACCEPTED, "text/plain", Vec::new()).0;
         }
+        let answer = |result: Value| json!({"jsonrpc": "2.0", "id": id, "result": result});
+        let json = |body: Value| said(StatusCode::OK, "application/json", vec![body.to_string()]).0;
+        if message["method"] == "initialize" {
+            let Manners { protocol, capabilities, .. } = self.manners.lock().unwrap().clone();
+            let opened = json!({"protocolVersion": protocol, "capabilities": capabilities});
+            return json(answer(opened));
+        }
         if message["method"] == "subscriptions/listen" {
-            return open(vec![event(&json!({"method": "notifications/acknowledged"}))]);
+            return open(vec![event(
+                &json!({"method": "notifications/subscriptions/acknowledged"}),
+            )]);
         }
         let arguments = &message["params"]["arguments"];
         let pause = Duration::from_millis(arguments["ms"].as_u64().unwrap_or(0));
@@ -217,6 +327,7 @@ impl Mcp {
             }
             "arguments" => json(error(-32602)),
             "wrong" => json(answer(json!({"isError": true, "content": []}))),
+            "elicit" => self.elicit(good),
             "stream" => {
                 let (response, tell) = said(StatusCode::OK, "text/event-stream", Vec::new());
                 tokio::spawn(async move {

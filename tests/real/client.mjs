@@ -1,18 +1,24 @@
-// MCP clients that a test drives: node client.mjs URL
+// MCP clients that a test drives: node client.mjs VERSION ERA URL
 //
+// VERSION is 1 or 2, of the SDK. ERA is "legacy", or "modern" for the protocol without sessions.
 // A line in is {"who", "do", ...}: which client, and one of the verbs below. A line out, in the
-// same order, is {"ok": value} or {"error": message, "code"}.
+// same order, is {"ok": value} or {"error": message, "code", "data"}.
 import { createInterface } from "node:readline";
-import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import * as one from "@modelcontextprotocol/sdk/client/index.js";
+import { ToolListChangedNotificationSchema, ResourceUpdatedNotificationSchema } from "@modelcontextprotocol/sdk/types.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import * as two from "@modelcontextprotocol/client";
 
-const url = new URL(process.argv[2]);
+const [version, era, where] = process.argv.slice(2);
+const url = new URL(where);
+const info = { name: "rollbackd-test", version: "1.0.0" };
 const guests = new Map();
 
 class Guest {
-  client = new Client({ name: "rollbackd-test", version: "1.0.0" });
   // Status of the answer to the GET that listens; the SDK opens it unasked and says nothing of it.
   stream = new Promise((tell) => (this.streamed = tell));
+  changes = 0;
+  updates = 0;
 
   constructor() {
     const spy = async (where, how) => {
@@ -20,14 +26,45 @@ class Guest {
       if (how?.method === "GET") this.streamed(answer.status);
       return answer;
     };
-    this.transport = new StreamableHTTPClientTransport(url, { fetch: spy });
+    if (version === "1") this.first(spy);
+    else this.second(spy);
+  }
+
+  // It does nothing by itself when the tools change.
+  first(fetch) {
+    this.client = new one.Client(info);
+    this.client.setNotificationHandler(ToolListChangedNotificationSchema, () => void this.changes++);
+    this.client.setNotificationHandler(ResourceUpdatedNotificationSchema, () => void this.updates++);
+    this.transport = new StreamableHTTPClientTransport(url, { fetch });
+    this.start = (call, onprogress) => this.client.callTool(call, undefined, { onprogress });
+  }
+
+  // It asks for the tools again by itself, in the same session.
+  second(fetch) {
+    const onChanged = (error) => {
+      this.changes++;
+      this.trouble ??= error;
+    };
+    const mode = era === "modern" ? { pin: "2026-07-28" } : "legacy";
+    const options = { versionNegotiation: { mode }, listChanged: { tools: { onChanged } } };
+    this.client = new two.Client(info, options);
+    this.client.setNotificationHandler("notifications/resources/updated", () => void this.updates++);
+    this.transport = new two.StreamableHTTPClientTransport(url, { fetch });
+    this.start = (call, onprogress) => this.client.callTool(call, { onprogress });
   }
 
   async connect() {
     await this.client.connect(this.transport);
-    const { name, version } = this.client.getServerVersion();
-    const server = `${name} ${version}`;
-    return { session: this.transport.sessionId, stream: await this.stream, server };
+    // Without sessions nobody listens with a GET.
+    return { session: await this.id(), stream: era === "modern" ? null : await this.stream };
+  }
+
+  async id() {
+    return this.transport.sessionId ?? null;
+  }
+
+  async news() {
+    return await soon(() => this.changes, 5);
   }
 
   async tools() {
@@ -42,8 +79,7 @@ class Guest {
   // Answers when the server is at work on the call; `finish` waits for its end.
   async begin({ tool, input }) {
     await new Promise((begun, failed) => {
-      const call = { name: tool, arguments: input };
-      this.pending = this.client.callTool(call, undefined, { onprogress: begun });
+      this.pending = this.start({ name: tool, arguments: input }, begun);
       this.pending.catch(failed);
     });
     return "begun";
@@ -53,10 +89,25 @@ class Guest {
     return words(await this.pending);
   }
 
+  async subscribe({ uri }) {
+    await this.client.subscribeResource({ uri });
+    return "subscribed";
+  }
+
+  async updated() {
+    return await soon(() => this.updates, 20);
+  }
+
   async close() {
     await this.client.close();
     return "closed";
   }
+}
+
+// How often it was heard; waits some seconds for the first time.
+async function soon(heard, seconds) {
+  for (let n = 0; n < 10 * seconds && heard() === 0; n++) await new Promise((on) => setTimeout(on, 100));
+  return heard();
 }
 
 function words({ content, isError }) {
@@ -67,10 +118,13 @@ function words({ content, isError }) {
 
 async function answer({ who, do: verb, ...rest }) {
   if (verb === "connect") guests.set(who, new Guest());
+  const guest = guests.get(who);
   try {
-    return { ok: await guests.get(who)[verb](rest) };
+    const ok = await guest[verb](rest);
+    if (guest.trouble) throw guest.trouble;
+    return { ok };
   } catch (error) {
-    return { error: String(error.message), code: error.code };
+    return { error: String(error.message), code: error.code, data: error.data };
   }
 }
 

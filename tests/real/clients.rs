@@ -1,5 +1,6 @@
-//! Clients of the official TypeScript SDK, in one process of node.
+//! Clients of the official SDKs, those of one kind in one process.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -7,11 +8,48 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::stage::{SOON, Stage, real};
+use super::servers::{python, real, rust};
+use super::stage::{SOON, Stage};
 
-/// All clients of one service. Dropping it ends them.
+/// A client that we did not write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    TypeScript1,
+    TypeScript2,
+    TypeScript2Modern,
+    Python1,
+    Python2,
+    Python2Modern,
+    Rust,
+    RustModern,
+}
+
+impl Kind {
+    pub(crate) const LEGACY: [Self; 5] =
+        [Self::TypeScript1, Self::TypeScript2, Self::Python1, Self::Python2, Self::Rust];
+    pub(crate) const MODERN: [Self; 3] =
+        [Self::TypeScript2Modern, Self::Python2Modern, Self::RustModern];
+
+    /// Whether it speaks the protocol without sessions.
+    pub(crate) fn is_modern(self) -> bool {
+        Self::MODERN.contains(&self)
+    }
+
+    fn program(self) -> (PathBuf, &'static [&'static str]) {
+        match self {
+            Self::TypeScript1 => ("node".into(), &["client.mjs", "1"]),
+            Self::TypeScript2 | Self::TypeScript2Modern => ("node".into(), &["client.mjs", "2"]),
+            Self::Python1 => (python("1"), &["client.py", "1"]),
+            Self::Python2 | Self::Python2Modern => (python("2"), &["client.py", "2"]),
+            Self::Rust | Self::RustModern => (rust("client"), &[]),
+        }
+    }
+}
+
+/// All clients of one kind, of one service. Dropping it ends them.
 pub(crate) struct Clients {
-    _node: Child,
+    kind: Kind,
+    _process: Child,
     stdin: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
 }
@@ -21,30 +59,45 @@ pub(crate) struct Clients {
 pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) code: Value,
+    pub(crate) data: Value,
 }
 
 impl Clients {
     /// Nobody has connected yet.
-    pub(crate) fn start(stage: &Stage) -> Self {
-        let mut node = Command::new("node");
-        node.current_dir(real()).arg("client.mjs").arg(format!("http://{}/mcp", stage.listen));
-        node.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut node = node.spawn().expect("node is not installed; run tests/run, which does it");
-        let stdin = node.stdin.take().unwrap();
-        let answers = BufReader::new(node.stdout.take().unwrap()).lines();
-        Self { _node: node, stdin, answers }
+    pub(crate) fn start(stage: &Stage, kind: Kind) -> Self {
+        let (program, arguments) = kind.program();
+        let mut process = Command::new(program);
+        let era = if kind.is_modern() { "modern" } else { "legacy" };
+        let url = format!("http://{}/mcp", stage.listen);
+        process.current_dir(real()).args(arguments).args([era, &url]);
+        process.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        process.stderr(stage.aside());
+        let process = process.spawn();
+        let mut process = process.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+        let stdin = process.stdin.take().unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { kind, _process: process, stdin, answers }
     }
 
-    /// Connects a new client, which then has a session and a stream; its session's id.
-    pub(crate) async fn connect(&mut self, who: &str) -> String {
-        let welcome = self.ask(json!({"who": who, "do": "connect"})).await.unwrap();
-        assert_eq!(welcome["stream"], 200, "{welcome}");
-        welcome["session"].as_str().unwrap().to_owned()
+    /// What they are.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Connects a new client, which then listens; its session's id, where there are sessions.
+    pub(crate) async fn connect(&mut self, who: &str) -> Option<String> {
+        let welcome = self.expect(json!({"who": who, "do": "connect"})).await;
+        if self.kind.is_modern() {
+            assert_eq!(welcome, json!({"session": null, "stream": null}), "{:?}", self.kind);
+            return None;
+        }
+        assert_eq!(welcome["stream"], 200, "{:?}: {welcome}", self.kind);
+        Some(welcome["session"].as_str().unwrap().to_owned())
     }
 
     /// The names of the tools that a client is offered.
     pub(crate) async fn tools(&mut self, who: &str) -> Vec<String> {
-        let tools = self.ask(json!({"who": who, "do": "tools"})).await.unwrap();
+        let tools = self.expect(json!({"who": who, "do": "tools"})).await;
         serde_json::from_value(tools).unwrap()
     }
 
@@ -54,11 +107,31 @@ impl Clients {
         self.ask(json!({"who": who, "do": "call", "tool": "echo", "input": input})).await
     }
 
+    /// The id of its session, as it last sent it.
+    pub(crate) async fn id(&mut self, who: &str) -> Option<String> {
+        let id = self.expect(json!({"who": who, "do": "id"})).await;
+        id.as_str().map(str::to_owned)
+    }
+
+    /// How often it heard that the tools changed; waits a while for the first time.
+    pub(crate) async fn news(&mut self, who: &str) -> u64 {
+        self.expect(json!({"who": who, "do": "news"})).await.as_u64().unwrap()
+    }
+
+    /// Subscribes to a resource.
+    pub(crate) async fn subscribe(&mut self, who: &str, uri: &str) {
+        self.expect(json!({"who": who, "do": "subscribe", "uri": uri})).await;
+    }
+
+    /// How often it heard that a resource changed; waits a while for the first time.
+    pub(crate) async fn updated(&mut self, who: &str) -> u64 {
+        self.expect(json!({"who": who, "do": "updated"})).await.as_u64().unwrap()
+    }
+
     /// Starts a call that takes some seconds; the server is at work on it on return.
     pub(crate) async fn begin(&mut self, who: &str, tool: &str, seconds: u32) {
         let input = json!({"duration": seconds, "steps": 10 * seconds});
-        let begin = json!({"who": who, "do": "begin", "tool": tool, "input": input});
-        self.ask(begin).await.unwrap();
+        self.expect(json!({"who": who, "do": "begin", "tool": tool, "input": input})).await;
     }
 
     /// Waits for what was begun.
@@ -66,14 +139,28 @@ impl Clients {
         self.ask(json!({"who": who, "do": "finish"})).await
     }
 
+    /// Leaves, and ends its session where the SDK does so.
+    pub(crate) async fn close(&mut self, who: &str) {
+        self.expect(json!({"who": who, "do": "close"})).await;
+    }
+
+    async fn expect(&mut self, question: Value) -> Value {
+        let answer = self.ask(question.clone()).await;
+        answer.unwrap_or_else(|failure| panic!("{:?}: {question}: {failure:?}", self.kind))
+    }
+
     async fn ask(&mut self, question: Value) -> Result<Value, Failure> {
+        let kind = self.kind;
         self.stdin.write_all(format!("{question}\n").as_bytes()).await.unwrap();
         let answer = timeout(SOON, self.answers.next_line()).await;
-        let answer = answer.unwrap_or_else(|_| panic!("no answer to {question}")).unwrap();
-        let mut answer: Value = serde_json::from_str(&answer.expect("node ended")).unwrap();
-        match answer.get("error").and_then(Value::as_str) {
+        let answer = answer.unwrap_or_else(|_| panic!("{kind:?}: no answer to {question}"));
+        let answer = answer.unwrap().unwrap_or_else(|| panic!("{kind:?} ended at {question}"));
+        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        let message = answer.get("error").and_then(Value::as_str).map(str::to_owned);
+        match message {
             Some(message) => {
-                Err(Failure { message: message.to_owned(), code: answer["code"].take() })
+                let (code, data) = (answer["code"].take(), answer["data"].take());
+                Err(Failure { message, code, data })
             }
             None => Ok(answer["ok"].take()),
         }

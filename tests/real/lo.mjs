@@ -1,5 +1,6 @@
-// Loaded before a server that we did not write.
+// Loaded before a program that we did not write.
 import { webcrypto } from "node:crypto";
+import { File } from "node:buffer";
 import net from "node:net";
 
 // They listen on every address and have no setting for it. A test must not.
@@ -9,5 +10,6 @@ net.Server.prototype.listen = function (port, ...rest) {
   return listen.call(this, { host: "127.0.0.1", port: Number(port) }, done);
 };
 
-// They count on it; the Node 18 of Debian 12 has it only behind a flag.
+// They count on these; the Node 18 of Debian 12 has them elsewhere.
 globalThis.crypto ??= webcrypto;
+globalThis.File ??= File;

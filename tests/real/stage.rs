@@ -1,8 +1,8 @@
-//! A daemon that runs two versions of a real MCP server, and real clients in front of it.
+//! A daemon that runs two versions of a real MCP server.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
+
+use super::servers::{Server, real};
 
 pub(crate) const SERVICE: &str = "everything";
 const BINARY: &str = env!("CARGO_BIN_EXE_rollbackd");
@@ -24,7 +26,11 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) struct Stage {
     home: TempDir,
     daemon: Child,
+    server: Server,
+    log: File,
     pub(crate) listen: SocketAddr,
+    /// Where the first release is.
+    pub(crate) blue: SocketAddr,
 }
 
 /// What a verb printed, and its exit code.
@@ -37,11 +43,11 @@ pub(crate) struct Said {
 
 impl Stage {
     /// Starts the daemon with nothing deployed. `settings` go into the section of the service.
-    pub(crate) async fn build(settings: &str) -> Self {
+    pub(crate) async fn build(server: Server, settings: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let [listen, blue, green] = free_addresses();
         let at = home.path().display();
-        let real = real().display().to_string();
+        let (command, real) = (server.command(), real().display().to_string());
         let config = format!(
             r#"
             [daemon]
@@ -51,7 +57,7 @@ impl Stage {
             [service.{SERVICE}]
             listen = "{listen}"
             runtime = "command"
-            command = ["node", "--import", "./lo.mjs", "{{artifact}}/dist/index.js", "streamableHttp"]
+            command = {command:?}
             dir = "{real}"
             slots = {{ blue = "{blue}", green = "{green}" }}
             {settings}
@@ -64,12 +70,17 @@ impl Stage {
             .arg(home.path().join("config.toml"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
+            .stderr(log.try_clone().unwrap())
             .spawn()
             .unwrap();
-        let stage = Self { home, daemon, listen };
+        let stage = Self { home, daemon, server, log, listen, blue };
         stage.until("the daemon to answer", async || stage.verb(&["status"]).await.code == 0).await;
         stage
+    }
+
+    /// Where what nobody reads goes to; it is shown when a test fails.
+    pub(crate) fn aside(&self) -> Stdio {
+        self.log.try_clone().unwrap().into()
     }
 
     /// Runs a verb to its end.
@@ -84,9 +95,18 @@ impl Stage {
         Said { code, out: text(ended.stdout), err: text(ended.stderr) }
     }
 
-    /// Deploys one of the packages, with further arguments. The exit code may be anything.
-    pub(crate) async fn deploy(&self, version: &str, package: &str, more: &[&str]) -> Said {
-        let artifact = real().join("node_modules").join(package).display().to_string();
+    /// Deploys the server with the old tools, with further arguments. The exit code may be anything.
+    pub(crate) async fn deploy_old(&self, version: &str, more: &[&str]) -> Said {
+        self.deploy(version, self.server.old_release(), more).await
+    }
+
+    /// Deploys the server with the new tools.
+    pub(crate) async fn deploy_new(&self, version: &str, more: &[&str]) -> Said {
+        self.deploy(version, self.server.new_release(), more).await
+    }
+
+    async fn deploy(&self, version: &str, artifact: PathBuf, more: &[&str]) -> Said {
+        let artifact = artifact.display().to_string();
         let deploy = ["deploy", SERVICE, version, "--artifact", &artifact];
         self.verb(&[&deploy, more].concat()).await
     }
@@ -169,16 +189,6 @@ impl Drop for Stage {
                 .for_each(|line| println!("{line}"));
         }
     }
-}
-
-/// The folder that holds the packages.
-pub(crate) fn real() -> PathBuf {
-    let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real");
-    for package in ["everything-old", "everything-new", "@modelcontextprotocol/sdk"] {
-        let there = real.join("node_modules").join(package).join("package.json").exists();
-        assert!(there, "{package} is not installed in tests/real; run tests/run, which does it");
-    }
-    real
 }
 
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {

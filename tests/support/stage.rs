@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use rollbackd::decide::{Phase, Watch};
+use rollbackd::judge::scraped::Scraping;
 use rollbackd::judge::trial::Trial;
 use rollbackd::judge::{About, BLOCK, BLOCK_MS, Baseline, Judge, Limits, Objective};
 use rollbackd::model::{
-    Actor, Command, Contract, Counts, Decision, Deploy, Effect, Entry, Event, Fact, History, Load,
-    Moment, Number, Order, Readiness, Release, Reply, Seen, Signal, Ticket, Toll,
+    Actor, Call, Command, Contract, Counts, Decision, Deploy, Effect, Entry, Event, Fact, History,
+    Load, Moment, Number, Order, Readiness, Release, Reply, Scrape, Seen, Signal, Ticket, Toll,
 };
 
 use crate::world::{World, policy, secs};
@@ -19,6 +20,7 @@ use crate::world::{World, policy, secs};
 const BLOCKS_START: u64 = 8;
 const BLOCKS_DRAIN: u64 = 8;
 const BLOCKS_PROBE: u64 = 4;
+const BLOCKS_SCRAPE: u64 = 20;
 
 pub struct Stage {
     pub timeline: String,
@@ -28,8 +30,11 @@ pub struct Stage {
     traffic: u64,
     sessions: u64,
     in_use: Vec<String>,
+    used: BTreeMap<Call, u64>,
     proxy_silent: bool,
     requests_hang: bool,
+    /// How counters are read, and whether the bake waits for them.
+    scraping: Option<Scraping>,
     blocks: u64,
     /// Effects that are carried out at a block to come.
     later: Vec<(u64, Ticket, Effect)>,
@@ -44,21 +49,47 @@ struct Conduct {
     probe: Reply,
     starts: bool,
     speaks: Vec<String>,
+    lists: Vec<String>,
     /// Requests that were served, and the bad ones, in all.
     served: f64,
     bad: [f64; 3],
+    /// What it counts itself, the bad ones among them, and since when.
+    counted: (f64, f64),
+    started: f64,
+    /// What its scrape gives in place of that.
+    scrape: Option<Scrape>,
 }
 
 impl Default for Conduct {
     fn default() -> Self {
         let (fails, slow, tools) = (0.0, 0.0, 0.0);
         let speaks = vec!["2025-11-25".to_owned()];
-        let (probe, starts) = (Reply::Ok, true);
-        Self { fails, slow, tools, probe, starts, speaks, served: 0.0, bad: [0.0; 3] }
+        let (probe, starts, lists) = (Reply::Ok, true, Vec::new());
+        let (served, bad, counted, started, scrape) = (0.0, [0.0; 3], (0.0, 0.0), 0.0, None);
+        Self {
+            fails,
+            slow,
+            tools,
+            probe,
+            starts,
+            speaks,
+            lists,
+            served,
+            bad,
+            counted,
+            started,
+            scrape,
+        }
     }
 }
 
 impl Conduct {
+    fn contract(&self) -> Contract {
+        let all = |words: &[String]| words.iter().cloned().collect();
+        let (protocols, tools) = (all(&self.speaks), all(&self.lists));
+        Contract { protocols, tools, ..Contract::default() }
+    }
+
     fn serve(&mut self, n: f64) -> Counts {
         let fails = if self.starts { self.fails } else { 1.0 };
         let whole = |sum: &mut f64, more: f64| {
@@ -72,6 +103,8 @@ impl Conduct {
                 let sum: &mut f64 = self.bad.get_mut::<usize>(at).unwrap();
                 whole(sum, n * share).min(served)
             });
+        self.counted.0 += served as f64;
+        self.counted.1 += server_fault as f64;
         let ok = served - (server_fault + tool_fault).min(served);
         Counts { ok, server_fault, tool_fault, slow, timed: served, ..Counts::default() }
     }
@@ -87,8 +120,10 @@ impl Stage {
             traffic: 100,
             sessions: 20,
             in_use: vec!["2025-11-25".to_owned()],
+            used: BTreeMap::new(),
             proxy_silent: false,
             requests_hang: false,
+            scraping: None,
             blocks: 0,
             later: Vec::new(),
         };
@@ -122,6 +157,7 @@ impl Stage {
                 version: version.to_owned(),
                 freeze: flags.contains(&"--freeze"),
                 force: flags.contains(&"--force"),
+                strict: flags.contains(&"--strict"),
                 ..Deploy::default()
             })),
             ["rollback", ref flags @ ..] => {
@@ -137,10 +173,19 @@ impl Stage {
             ["traffic", n] => self.traffic = n.parse().unwrap(),
             ["sessions", n] => self.sessions = n.parse().unwrap(),
             ["sessions", "speak", protocol] => self.in_use.push(protocol.to_owned()),
+            ["clients", "call", tool, calls] => {
+                let call = ("tools/call".into(), tool.into());
+                self.used.insert(call, calls.parse().unwrap());
+            }
             ["proxy", "silent"] => self.proxy_silent = true,
             ["proxy", "answers"] => self.proxy_silent = false,
             ["requests", "hang"] => self.requests_hang = true,
             ["daemon", "down", until] => self.restart(until.parse().unwrap()),
+            ["counters", policy] => {
+                let every = BLOCK * BLOCKS_SCRAPE as u32;
+                self.scraping = Some(Scraping { every, hold: policy == "hold" });
+            }
+            [version, "scrape", what] => self.scrape(version, what),
             [version, "fails", part] => self.conduct(version).fails = share(part),
             [version, "slow", part] => self.conduct(version).slow = share(part),
             [version, "tools", part] => self.conduct(version).tools = share(part),
@@ -154,11 +199,31 @@ impl Stage {
             [version, "speaks", protocol] => {
                 self.conduct(version).speaks = vec![protocol.to_owned()];
             }
+            [version, "lists", ref tools @ ..] => {
+                self.conduct(version).lists = tools.iter().map(ToString::to_string).collect();
+            }
             [version, "dies"] => self.dies(version),
             _ => return false,
         }
         self.world.watch.set_policy(self.world.policy.clone());
         true
+    }
+
+    fn scrape(&mut self, version: &str, what: &str) {
+        let now = self.world.now.0 as f64 / 1000.0;
+        let conduct = self.conduct(version);
+        conduct.scrape = match what {
+            "down" => Some(Scrape::Down("connection refused".to_owned())),
+            "nan" => Some(Scrape::NotANumber),
+            "missing" => Some(Scrape::Missing),
+            "stale" => Some(Scrape::Stale(400)),
+            _ => None,
+        };
+        match what {
+            "reset" => conduct.counted = (0.0, 0.0),
+            "restart" => (conduct.counted, conduct.started) = ((0.0, 0.0), now),
+            _ => (),
+        }
     }
 
     fn conduct(&mut self, version: &str) -> &mut Conduct {
@@ -228,6 +293,15 @@ impl Stage {
             let counts = self.conduct(version).serve(n);
             self.weigh(&Signal { release: *number, seen: Seen::Block(BLOCK_MS, counts) });
         }
+        if self.scraping.is_some() && self.blocks.is_multiple_of(BLOCKS_SCRAPE) {
+            for Release { version, number, .. } in &releases {
+                let Conduct { counted: (total, bad), started, ref scrape, .. } =
+                    *self.conduct(version);
+                let sample = Scrape::Sample { total, bad, started: Some(started) };
+                let seen = Seen::Scraped(scrape.clone().unwrap_or(sample));
+                self.weigh(&Signal { release: *number, seen });
+            }
+        }
         self.judged();
         if let Some((number, because)) = self.trial.recovered(now) {
             self.happen(&Event::Recovered(number, because));
@@ -243,20 +317,20 @@ impl Stage {
                     self.later.push((self.blocks + 1, ticket, effect.clone()));
                     return None;
                 }
-                let new = self.conduct(&release.version);
-                let speaks = new.speaks.iter().cloned().collect();
-                let contract = Contract { protocols: speaks, ..Contract::default() };
-                let in_use = self.in_use.iter().cloned().collect();
-                let ready = Readiness { new: Some(contract), active: None, in_use };
+                let active = self.world.watch.phase().active().map(|it| it.version.clone());
+                let active = active.filter(|_| !self.used.is_empty());
+                let active = active.map(|version| self.conduct(&version).contract());
+                let new = Some(self.conduct(&release.version).contract());
+                let (in_use, used) = (self.in_use.iter().cloned().collect(), self.used.clone());
                 self.conduct(&release.version).probe = Reply::Ok;
-                Some(Event::Ready(ticket, ready))
+                Some(Event::Ready(ticket, Box::new(Readiness { new, active, in_use, used })))
             }
             Effect::Probe(release) => {
                 let reply = self.conduct(&release.version).probe.clone();
                 Some(Event::Probed(ticket, reply))
             }
             Effect::Cut(_) => {
-                let toll = Toll { answered: in_flight, ended: sessions, streams: 0 };
+                let toll = Toll { answered: in_flight, ended: sessions, ..Toll::default() };
                 self.world.deliver(ticket, effect).map(|_| Event::Emptied(ticket, toll))
             }
             _ => self.world.deliver(ticket, effect),
@@ -272,7 +346,8 @@ impl Stage {
         let Some(judge) = self.trial.judge() else { return };
         let verdict = judge.verdict(self.world.now);
         let (rate, sessions) = (self.traffic as f64, self.sessions);
-        let load = Load { sessions, in_flight: self.traffic / 10, rate, life: 60.0 };
+        let in_flight = self.traffic / 10;
+        let load = Load { sessions, bound: sessions, in_flight, rate, life: 60.0 };
         self.happen(&Event::Judged(verdict, load));
     }
 
@@ -303,8 +378,14 @@ impl Stage {
 
     fn open_trials(&mut self) {
         let (look, now) = (self.world.watch.phase().look(), self.world.now);
+        let scrape = self.scraping;
         self.trial.follow(look, now, |active, warm| {
-            Judge::new(active, warm, limits(), History::default(), now)
+            let mut limits = Limits { scrape, ..limits() };
+            if scrape.is_some() {
+                let (about, budget, weight) = (About::Scraped, 0.005, 0.1);
+                limits.objectives.push(Objective { about, budget, weight });
+            }
+            Judge::new(active, warm, limits, History::default(), now)
         });
     }
 }
@@ -323,5 +404,7 @@ fn limits() -> Limits {
         bake: policy().bake,
         probes: 3,
         baseline: Baseline::Probes,
+        shadow: true,
+        scrape: None,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rollbackd::decide::{Phase, Policy, Refusal, Watch};
 use rollbackd::model::{
-    Decision, Effect, Entry, Event, Fact, Moment, Number, Order, Slot, Ticket, Toll,
+    Decision, Effect, Entry, Event, Fact, Guard, Moment, Number, Order, Slot, Ticket, Toll,
 };
 
 pub struct World {
@@ -29,6 +29,10 @@ pub struct World {
     /// The rollbacks that nobody ordered.
     rollbacks: Vec<Moment>,
     frozen: bool,
+    /// Since when the newest bake goes on, since when nothing is known in it, and for how long in all.
+    baked: Moment,
+    blind: Option<Moment>,
+    unseen: Duration,
 }
 
 /// What really runs and gets traffic, as opposed to what the daemon believes.
@@ -76,6 +80,9 @@ impl World {
             by_itself: 0,
             rollbacks: Vec::new(),
             frozen: false,
+            baked: Moment(0),
+            blind: None,
+            unseen: Duration::ZERO,
         }
     }
 
@@ -199,6 +206,7 @@ impl World {
             }
             _ => (),
         }
+        self.check_bake(&decision.fact);
         for effect in &decision.then {
             let needed = |number| self.watch.phase().release(number).is_some();
             match effect {
@@ -213,6 +221,28 @@ impl World {
         // Said to have arrived only when it did.
         if let Fact::Switched { to } = &decision.fact {
             assert_eq!(self.outside.routed, Some(*to), "switched, but the traffic is elsewhere");
+        }
+    }
+
+    /// A bake lasts as long as was promised, and time without data is no part of it.
+    fn check_bake(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Switched { .. } => {
+                (self.baked, self.blind, self.unseen) = (self.now, None, Duration::ZERO);
+            }
+            Fact::Blocked { .. } | Fact::Cleared | Fact::Resumed { .. } => {
+                self.unseen += self.blind.map_or(Duration::ZERO, |since| self.now.since(since));
+                self.blind = None;
+                if let Fact::Blocked { guard: Guard::NoData, .. } = fact {
+                    self.blind = Some(self.now);
+                }
+            }
+            Fact::Accepted { .. } if self.watch.phase().warm().is_some() => {
+                assert_eq!(self.blind, None, "accepted without data");
+                let seen = self.now.since(self.baked).saturating_sub(self.unseen);
+                assert!(self.policy.bake <= seen, "accepted after {seen:?} that were seen");
+            }
+            _ => (),
         }
     }
 

@@ -1,7 +1,6 @@
 //! `rollbackd backtest`: what would have happened, with these limits and with others.
 
 mod contender;
-mod counters;
 mod injection;
 mod outcome;
 mod place;

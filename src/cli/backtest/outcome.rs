@@ -48,6 +48,7 @@ impl Outcome {
             Finding::Breach(severity) => ("breach", Some(severity)),
             Finding::SharedOutage => ("shared_outage", None),
             Finding::Unattributed => ("unattributed", None),
+            Finding::NoData => ("no_data", None),
         };
         Self {
             config,

@@ -7,10 +7,10 @@ use clap::Args;
 use reqwest::{Client, Url};
 use serde::Deserialize;
 
-use crate::model::Moment;
+use crate::judge::counter::{Counter, Step};
+use crate::model::{Moment, Scrape};
 
-use super::counters::Counters;
-use super::source::{Row, Source};
+use super::source::{Block, Row, Source};
 use super::{injection, place};
 
 /// Prometheus gives no more points than this for one series.
@@ -121,9 +121,14 @@ pub(super) async fn read(options: &Options) -> Result<Source, String> {
 /// Both releases, sample by sample. Where one counter is missing, nothing is known.
 fn rows(new: &(Samples, Samples), old: &(Samples, Samples)) -> Vec<Row> {
     let times: BTreeSet<u64> = new.0.keys().chain(old.0.keys()).copied().collect();
-    let (mut of_new, mut of_old) = (Counters::default(), Counters::default());
-    let take = |counters: &mut Counters, (total, bad): &(Samples, Samples), at| {
-        counters.take(at, *total.get(&at)?, *bad.get(&at)?)
+    let (mut of_new, mut of_old) = (Counter::default(), Counter::default());
+    let take = |counter: &mut Counter, (total, bad): &(Samples, Samples), at| {
+        let (total, bad) = (*total.get(&at)?, *bad.get(&at)?);
+        let sample = Scrape::Sample { total, bad, started: None };
+        match counter.take(Moment(at), &sample) {
+            Ok(Step::Grew(delta) | Step::Restarted(delta)) => Some(Block::from(delta)),
+            Ok(Step::First | Step::Reset) | Err(_) => None,
+        }
     };
     let row = |at| {
         let (new, old) = (take(&mut of_new, new, at), take(&mut of_old, old, at));

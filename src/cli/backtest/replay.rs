@@ -2,7 +2,7 @@
 
 use crate::decide;
 use crate::judge::Judge;
-use crate::model::{Finding, Load, Verdict};
+use crate::model::{Finding, Load, Moment, Verdict};
 
 use super::contender::Contender;
 use super::injection::Injection;
@@ -21,7 +21,7 @@ pub(super) fn replay(
     let mut what_if = what_if.cloned();
     let mut judge = open(source, contender);
     let mut track = Track::new(source.length());
-    let (mut shared, mut breach, mut highest, mut last) = (None, None, 0.0_f64, opened);
+    let (mut found, mut highest, mut last) = (None, 0.0_f64, opened);
     let mut signals = source.signals().peekable();
     while let Some((now, signal)) = signals.next() {
         if now.since(opened) > contender.limits.bake {
@@ -39,32 +39,22 @@ pub(super) fn replay(
         let evidence = judge.evidence();
         track.mark(now.since(opened), &evidence);
         highest = highest.max(evidence.e);
-        let verdict = judge.verdict(now);
-        match verdict.finding {
-            Finding::Breach(_) => {
-                breach = Some((now, verdict));
+        match Found::now(&judge, now, evidence.e) {
+            Some(breach) if breach.is_breach() => {
+                found = Some(breach);
                 break;
             }
-            Finding::SharedOutage | Finding::Unattributed if shared.is_none() => {
-                shared = Some((now, verdict, evidence.e, judge.attribution()));
-            }
-            Finding::SharedOutage
-            | Finding::Unattributed
-            | Finding::Healthy
-            | Finding::Undecided => (),
+            other => found = found.or(other),
         }
     }
-    let found = |now| Some((now, judge.evidence().e, judge.attribution()));
-    let (verdict, found) = match (breach, shared) {
-        (Some((now, verdict)), _) => (verdict, found(now)),
-        (None, Some((now, verdict, e, attribution))) => (verdict, Some((now, e, attribution))),
-        (None, None) => (judge.verdict(last), None),
-    };
+    let at = found.as_ref().map(|found| found.at);
+    let Found { verdict, e_slo, e_attr, .. } = found.unwrap_or_else(|| Found {
+        at: last,
+        verdict: judge.verdict(last),
+        e_slo: highest,
+        e_attr: judge.attribution(),
+    });
     let strategy = strategy(&verdict, contender);
-    let (at, e_slo, e_attr) = match found {
-        Some((at, e, attribution)) => (Some(at), e, attribution),
-        None => (None, highest, judge.attribution()),
-    };
     let left = source.length().saturating_sub(contender.limits.bake);
     let (source, config) = (source.name.clone(), contender.name.clone());
     let outcome = Outcome::new(
@@ -79,6 +69,27 @@ pub(super) fn replay(
     .within(contender.limits.bake, left)
     .injected(what_if.as_ref());
     (outcome, track)
+}
+
+/// What the judge found, and when.
+struct Found {
+    at: Moment,
+    verdict: Verdict,
+    e_slo: f64,
+    e_attr: Option<f64>,
+}
+
+impl Found {
+    fn now(judge: &Judge, at: Moment, e_slo: f64) -> Option<Self> {
+        let verdict = judge.verdict(at);
+        let quiet =
+            matches!(verdict.finding, Finding::Healthy | Finding::Undecided | Finding::NoData);
+        (!quiet).then(|| Self { at, verdict, e_slo, e_attr: judge.attribution() })
+    }
+
+    fn is_breach(&self) -> bool {
+        matches!(self.verdict.finding, Finding::Breach(_))
+    }
 }
 
 /// The one place where the judge of a replay is made.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::judge::counter::Delta;
 use crate::model::{Counts, Moment, Number, Seen, Signal};
 use crate::record::{Opening, Recorded};
 
@@ -79,6 +80,12 @@ impl Source {
             Data::Rows(rows) => rows.last().map_or(self.opening.opened, |row| row.end),
         };
         last.since(self.opening.opened)
+    }
+}
+
+impl From<Delta> for Block {
+    fn from(Delta { span, total, bad }: Delta) -> Self {
+        Self { span, total, bad }
     }
 }
 

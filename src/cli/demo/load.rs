@@ -23,8 +23,9 @@ pub use book::{Report, Sessions};
 
 /// Requests without an answer, at most. A request that finds no room is not sent, and is counted.
 const IN_FLIGHT_MAX: usize = 512;
-/// Sessions that live as long as the load does.
-const REGULARS: usize = 8;
+/// Sessions that live as long as the load does: half of them begin with it, the others at the
+/// second release.
+const REGULARS: usize = 16;
 /// Streams of `subscriptions/listen`.
 const LISTENERS: usize = 2;
 /// How long the end waits for answers: one request, and a little.
@@ -34,6 +35,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(6);
 #[derive(Debug)]
 pub struct Load {
     stop: watch::Sender<bool>,
+    welcome: watch::Sender<bool>,
     book: Arc<Book>,
     driver: JoinHandle<()>,
 }
@@ -45,8 +47,14 @@ impl Load {
         let (stop, stopped) = watch::channel(false);
         let book = Arc::new(Book::new(clock));
         let caller = Arc::new(Caller::new(address, Arc::clone(&book)));
-        let driver = tokio::spawn(drive(caller, rate, stopped));
-        Self { stop, book, driver }
+        let (welcome, welcomed) = watch::channel(false);
+        let driver = tokio::spawn(drive(caller, rate, stopped, welcomed));
+        Self { stop, welcome, book, driver }
+    }
+
+    /// The second release has the traffic: the sessions that waited for it begin.
+    pub fn welcome(&self) {
+        self.welcome.send_replace(true);
     }
 
     /// Sends nothing more, waits for the answers that are out, and asks each session whether it is
@@ -65,11 +73,23 @@ impl Drop for Load {
     }
 }
 
-async fn drive(caller: Arc<Caller>, rate: u32, mut stopped: watch::Receiver<bool>) {
+async fn drive(
+    caller: Arc<Caller>,
+    rate: u32,
+    mut stopped: watch::Receiver<bool>,
+    welcomed: watch::Receiver<bool>,
+) {
     let mut keepers = JoinSet::new();
     let regulars: Vec<_> = (0..REGULARS).map(|_| Arc::new(Regular::default())).collect();
-    for regular in &regulars {
-        keepers.spawn(sessions::keep(Arc::clone(&caller), Arc::clone(regular)));
+    for (number, regular) in regulars.iter().enumerate() {
+        let (caller, regular) = (Arc::clone(&caller), Arc::clone(regular));
+        let mut welcomed = welcomed.clone();
+        keepers.spawn(async move {
+            // An error: nobody will be welcomed any more.
+            if number < REGULARS / 2 || welcomed.wait_for(|it| *it).await.is_ok() {
+                sessions::keep(caller, regular).await;
+            }
+        });
     }
     for _ in 0..LISTENERS {
         keepers.spawn(subscription::keep(Arc::clone(&caller)));

@@ -108,7 +108,13 @@ async fn play(options: &Options, stage: &mut Stage, voice: Voice) -> Result<Summ
         FAULT_AFTER.as_secs()
     ));
     let until = Instant::now() + LIMIT;
-    let (deploy, entries) = deploy(&mut client, "v2", set, until, voice, is_end).await?;
+    let (deploy, entries) = deploy(&mut client, "v2", set, until, voice, |fact| {
+        if matches!(fact, Fact::Switched { .. }) {
+            load.welcome();
+        }
+        is_end(fact)
+    })
+    .await?;
     sleep(AROUND).await;
     let deployed = summary::deployed_at(&entries)
         .ok_or("the daemon took the deploy but told nothing about it")?;
@@ -145,6 +151,7 @@ async fn deploy(
         slot: None,
         freeze: false,
         force: false,
+        strict: false,
         wait: true,
     };
     client.send(&request).await.map_err(|error| format!("can not order {version}: {error}"))?;

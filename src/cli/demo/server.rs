@@ -44,12 +44,15 @@ pub struct Settings {
     pub version: String,
     /// What it does wrong, and from which moment of the wall's clock on.
     pub fault: Option<(Fault, Moment)>,
+    /// A tool that it does not list.
+    pub without: Option<String>,
 }
 
 /// The verb `demo-server`: a server on 127.0.0.1 as the environment says, until SIGTERM.
 ///
 /// Reads `PORT`, `ROLLBACKD_VERSION`, `DEMO_FAULT`, `DEMO_FAULT_AT` (Unix time in milliseconds; at
-/// once by default) and `DEMO_OWNER` (a process id: the server ends when that process does).
+/// once by default), `DEMO_WITHOUT` (a tool that it does not list) and `DEMO_OWNER` (a process id:
+/// the server ends when that process does).
 #[expect(clippy::print_stderr, reason = "a verb prints")]
 pub async fn main() -> ExitCode {
     match run().await {
@@ -79,6 +82,7 @@ async fn run() -> Result<ExitCode, String> {
     let settings = Settings {
         version: variable("ROLLBACKD_VERSION").unwrap_or_else(|| "dev".to_owned()),
         fault: fault()?,
+        without: variable("DEMO_WITHOUT"),
     };
     let port = variable("PORT").ok_or("PORT is not set; set it to the port to listen on")?;
     let port: u16 = port

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::load::{Report, Sessions};
-use crate::model::{Entry, Fact, Moment, Severity, Strategy};
+use crate::model::{Entry, Fact, Moment, Severity, Strategy, Toll};
 
 /// What the demo comes to. As JSON it is the one object of `--json`; times are in milliseconds
 /// since the deploy, bad answers as the clients saw them, the rest from the daemon's timeline.
@@ -28,6 +28,8 @@ pub struct Summary {
     pub failed: u64,
     /// What became of the sessions.
     pub sessions: Sessions,
+    /// What leaving the bad release cost, as the daemon wrote it.
+    pub toll: Option<Toll>,
     /// How bad it was.
     pub severity: Option<Severity>,
     /// How the traffic left.
@@ -60,6 +62,7 @@ impl Summary {
             requests: report.requests,
             failed: report.failed,
             sessions: report.sessions,
+            toll: None,
             severity: None,
             strategy: None,
             because: "nothing was decided in the time of the demo; a small fault needs more requests to be \
@@ -92,6 +95,7 @@ impl Summary {
                 self.severity = Some(*severity);
                 self.because = format!("{}; {}", self.because, entry.because);
             }
+            Fact::Drained { toll } | Fact::Cut { toll } => self.toll = Some(toll.clone()),
             Fact::Escalated => self.strategy = Some(Strategy::Cut),
             // The one before the decision brought the new release its traffic.
             Fact::Switched { .. } if self.decided_ms.is_some() => {
@@ -148,6 +152,9 @@ impl fmt::Display for Summary {
         if let (Some(severity), Some(strategy)) = (self.severity, self.strategy) {
             writeln!(f, "rollback   {severity}, {strategy}")?;
         }
+        if let Some(toll) = &self.toll {
+            writeln!(f, "cost       {toll}")?;
+        }
         writeln!(f, "because    {}", self.because)?;
         writeln!(f, "timeline   {}", self.timeline.display())?;
         let end = if self.is_good() {
@@ -183,7 +190,7 @@ mod tests {
         let decided =
             Fact::Decided { strategy: Strategy::Cut, severity: Severity::Down, ordered: false };
         vec![
-            entry(900, "v2 is ready", Fact::Ready { contract: None }),
+            entry(900, "v2 is ready", Fact::Ready { contract: None, changes: None }),
             entry(1000, "v2 has the traffic", Fact::Switched { to: Number(2) }),
             entry(3400, "v2 is down", detected),
             entry(3410, "v1 answers", decided),
@@ -210,7 +217,7 @@ mod tests {
         let expected = concat!(
             r#"{"first_bad_ms":3000,"detected_ms":3400,"decided_ms":3410,"switched_ms":3420,"#,
             r#""last_bad_ms":3421,"recovered_ms":5000,"requests":300,"failed":12,"#,
-            r#""sessions":{"kept":9,"moved":8,"broken":0},"severity":"down","strategy":"cut","#,
+            r#""sessions":{"kept":9,"moved":8,"broken":0},"toll":null,"severity":"down","strategy":"cut","#,
             r#""because":"v2 is down; v1 answers","timeline":"t.jsonl"}"#
         );
         assert_eq!(json, expected);

@@ -152,9 +152,11 @@ impl Endpoint {
     fn ask(&self, era: Era, method: &str) -> Result<Value, Refusal> {
         match (era, method) {
             (Era::Legacy, "ping" | "logging/setLevel") => Ok(json!({})),
-            (Era::Legacy, "tools/list") => Ok(json!({ "tools": tools::list() })),
+            (Era::Legacy, "tools/list") => {
+                Ok(json!({ "tools": tools::list(self.settings.without.as_deref()) }))
+            }
             (Era::Modern, "tools/list") => Ok(json!({
-                "tools": tools::list(), "ttlMs": 0, "cacheScope": "public",
+                "tools": tools::list(self.settings.without.as_deref()), "ttlMs": 0, "cacheScope": "public",
             })),
             (Era::Modern, "server/discover") => Ok(json!({
                 "supportedVersions": MODERN,

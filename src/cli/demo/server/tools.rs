@@ -11,8 +11,8 @@ pub const VERSION_KEY: &str = "rollbackd.demo/version";
 /// The longest that the tool `slow` takes.
 const SLOW_MAX: Duration = Duration::from_secs(10);
 
-/// The tools, as `tools/list` shows them.
-pub(super) fn list() -> Value {
+/// The tools, as `tools/list` shows them, without one of them.
+pub(super) fn list(without: Option<&str>) -> Value {
     let tool = |name: &str, does: &str, argument: &str, kind: &str| {
         json!({
             "name": name,
@@ -25,11 +25,12 @@ pub(super) fn list() -> Value {
             "annotations": { "readOnlyHint": true, "idempotentHint": true },
         })
     };
-    json!([
+    let all = [
         tool("echo", "Says the message again.", "message", "string"),
         tool("weather", "Tells the weather of a city.", "city", "string"),
         tool("slow", "Answers after so many milliseconds.", "ms", "integer"),
-    ])
+    ];
+    all.into_iter().filter(|tool| without.is_none_or(|name| tool["name"] != name)).collect()
 }
 
 /// Whether a call of this tool is answered as a stream to a client that takes one.

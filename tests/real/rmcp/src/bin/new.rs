@@ -1,0 +1,5 @@
+//! The new release.
+
+fn main() {
+    real_rmcp::serve("trigger-long-running-operation");
+}

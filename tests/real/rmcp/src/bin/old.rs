@@ -1,0 +1,5 @@
+//! The old release.
+
+fn main() {
+    real_rmcp::serve("longRunningOperation");
+}

@@ -1,0 +1,87 @@
+//! Servers that we did not write, each in two versions. tests/run installs them.
+
+use std::path::{Path, PathBuf};
+
+/// The same tool goes by another name in each version, which tells them apart.
+pub(crate) const OLD_SLOW: &str = "longRunningOperation";
+pub(crate) const NEW_SLOW: &str = "trigger-long-running-operation";
+
+/// A server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// Of the TypeScript SDK; with sessions only.
+    Everything,
+    /// Of the Python SDK; with sessions and without.
+    Python,
+    /// Of the Rust SDK; with sessions and without.
+    Rust,
+    /// Of the Python SDK, with what the conformance suite asks for. There is one version.
+    Fixtures,
+}
+
+impl Server {
+    /// The command that runs a release, as the configuration has it.
+    pub(crate) fn command(self) -> Vec<String> {
+        let owned = |it: &[&str]| it.iter().map(|&it| it.to_owned()).collect();
+        match self {
+            Self::Everything => {
+                let script = "{artifact}/dist/index.js";
+                owned(&["node", "--import", "./lo.mjs", script, "streamableHttp"])
+            }
+            // Nothing is to be written next to the sources.
+            Self::Python | Self::Fixtures => {
+                owned(&[&python("2").display().to_string(), "-B", "{artifact}"])
+            }
+            Self::Rust => owned(&["{artifact}"]),
+        }
+    }
+
+    /// What the release with the old tools runs from.
+    pub(crate) fn old_release(self) -> PathBuf {
+        match self {
+            Self::Everything => package("everything-old"),
+            Self::Python => real().join("python/old.py"),
+            Self::Rust => rust("old"),
+            Self::Fixtures => real().join("python/fixtures.py"),
+        }
+    }
+
+    /// What the release with the new tools runs from.
+    pub(crate) fn new_release(self) -> PathBuf {
+        match self {
+            Self::Everything => package("everything-new"),
+            Self::Python => real().join("python/new.py"),
+            Self::Rust => rust("new"),
+            Self::Fixtures => real().join("python/fixtures.py"),
+        }
+    }
+}
+
+/// The folder of clients and servers.
+pub(crate) fn real() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real")
+}
+
+/// A package for node.
+pub(crate) fn package(name: &str) -> PathBuf {
+    installed(real().join("node_modules").join(name))
+}
+
+/// Python with one of the SDKs.
+pub(crate) fn python(version: &str) -> PathBuf {
+    installed(built().join(format!("python{version}/bin/python")))
+}
+
+/// A program of the crate next to this file.
+pub(crate) fn rust(name: &str) -> PathBuf {
+    installed(built().join("rmcp/debug").join(name))
+}
+
+fn built() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/real")
+}
+
+fn installed(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is missing; run tests/run, which sees to it", path.display());
+    path
+}
