@@ -20,7 +20,8 @@ Exit codes:
   9  the configuration has errors
  10  the daemon can not start: state folder, address or socket not to be had
  11  a breach was found but not rolled back: hold, freeze, observe, limit, shared outage, or the
-     previous release can not take over";
+     previous release can not take over
+ 12  not allowed: to look takes the group rollbackd, to act root or the group rollbackd-admin";
 
 /// How a verb ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub(super) enum Exit {
     NoStart,
     /// A breach without a rollback.
     Held,
+    /// Not in the group that it takes.
+    Forbidden,
 }
 
 impl From<Exit> for ExitCode {
@@ -66,6 +69,7 @@ impl From<Exit> for ExitCode {
             Exit::BadConfig => 9,
             Exit::NoStart => 10,
             Exit::Held => 11,
+            Exit::Forbidden => 12,
         })
     }
 }
@@ -78,6 +82,7 @@ impl From<Code> for Exit {
             Code::Unknown => Self::Unknown,
             Code::Malformed => Self::BadArguments,
             Code::Failed => Self::Failed,
+            Code::Forbidden => Self::Forbidden,
         }
     }
 }

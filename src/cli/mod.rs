@@ -21,7 +21,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config;
-use crate::control::{Client, Request};
+use crate::control::{ADMINS, Client, READERS, Request};
+use crate::daemon::Inherited;
 
 use exit::Exit;
 
@@ -81,6 +82,11 @@ enum Verb {
 /// Does what the arguments say.
 pub fn main() -> ExitCode {
     let Cli { daemon, verb } = Cli::parse();
+    // While there are no other threads.
+    let inherited = match verb {
+        Verb::Run(_) => Inherited::take(),
+        _ => Ok(Inherited::default()),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -90,7 +96,7 @@ pub fn main() -> ExitCode {
     };
     runtime.block_on(async {
         match verb {
-            Verb::Run(options) => run::run(options, daemon.config).await.into(),
+            Verb::Run(options) => run::run(options, daemon.config, inherited).await.into(),
             Verb::Check(options) => check::run(&options, daemon.config).into(),
             Verb::Deploy(options) => deploy::run(options, &daemon).await.into(),
             Verb::Status(options) => status::run(options, &daemon).await.into(),
@@ -144,6 +150,14 @@ impl Daemon {
         };
         asked.await.map_err(|error: std::io::Error| {
             let socket = socket.display();
+            if error.kind() == std::io::ErrorKind::PermissionDenied {
+                say::error(&format!(
+                    "you may not connect to {socket}: to look takes the group {READERS}, to act the \
+                     group {ADMINS} as well, or root\n  add a user with `usermod -aG \
+                     {READERS},{ADMINS} NAME`; it counts from the next login"
+                ));
+                return Exit::Forbidden;
+            }
             say::error(&format!(
                 "no daemon answers on {socket}{guessed}: {error}\n  start it with `rollbackd run`, or name \
                  its socket with --socket or its configuration with --config"

@@ -1,11 +1,15 @@
 //! `rollbackd run`
 
 use std::error::Error as _;
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Args;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::daemon::Inherited;
+use crate::record::Journald;
 use crate::{config, daemon};
 
 use super::exit::Exit;
@@ -19,7 +23,11 @@ pub(super) struct Options {
     file: Option<PathBuf>,
 }
 
-pub(super) async fn run(options: Options, config: Option<PathBuf>) -> Exit {
+pub(super) async fn run(
+    options: Options,
+    config: Option<PathBuf>,
+    inherited: io::Result<Inherited>,
+) -> Exit {
     let path = options.file.or(config).unwrap_or_else(|| PathBuf::from(CONFIG));
     let checked = match config::load(&path) {
         Ok(checked) => checked,
@@ -29,15 +37,27 @@ pub(super) async fn run(options: Options, config: Option<PathBuf>) -> Exit {
             return Exit::BadConfig;
         }
     };
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    let journald = Journald::connect();
+    match &journald {
+        Some(journald) => tracing_subscriber::registry().with(journald.clone()).init(),
+        None => tracing_subscriber::fmt()
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .with_target(false)
+            .init(),
+    }
     if !checked.warnings.is_empty() {
         tracing::warn!("the configuration is odd:\n{}", checked.warnings);
     }
-    match daemon::run(checked.settings, &path).await {
+    let inherited = inherited.unwrap_or_else(|error| {
+        tracing::error!(%error, "the listeners that were passed on can not be used");
+        Inherited::default()
+    });
+    let ended = daemon::run(checked.settings, &path, inherited).await;
+    if let Some(journald) = journald {
+        journald.flush();
+    }
+    match ended {
         Ok(()) => Exit::Done,
         Err(error) => {
             let mut text = error.to_string();

@@ -69,6 +69,13 @@ fn compose(text: &mut String, status: &Status) -> std::fmt::Result {
     if let Some(trouble) = &status.trouble {
         writeln!(text, "  TROUBLE: {trouble}")?;
     }
+    if status.journal_lost > 0 {
+        let lost = status.journal_lost;
+        writeln!(
+            text,
+            "  TROUBLE: {lost} messages did not reach the journal; the timeline has all"
+        )?;
+    }
     for release in &status.releases {
         row(text, release)?;
     }

@@ -3,6 +3,7 @@
 //! A client connects, writes one [`Request`] as one line, and reads [`Response`] lines until the
 //! daemon closes. The kernel tells who the client is; nothing in the request does.
 
+mod access;
 mod client;
 mod fit;
 pub mod server;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Counts, Entry, Evidence, Number};
 
+pub use access::{ADMINS, READERS, may_act};
 pub use client::Client;
 pub use fit::shown;
 pub use totals::{BOUNDS, Spread, Totals};
@@ -145,6 +147,8 @@ pub enum Code {
     Unknown,
     /// The daemon can not do it: its disk is full, or the like.
     Failed,
+    /// Who asks may not do that.
+    Forbidden,
     /// The request was not understood.
     Malformed,
 }
@@ -202,6 +206,14 @@ pub struct Status {
     /// What happened since the daemon started.
     #[serde(default)]
     pub totals: Totals,
+    /// Messages that the system's journal did not get, since the daemon started.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub journal_lost: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How one release stands.

@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::model::Actor;
 
-use super::{Request, Response};
+use super::{Request, Response, access};
 
 /// Longest request.
 const REQUEST_MAX: u64 = 64 * 1024;
@@ -39,7 +39,8 @@ pub struct Replies(OwnedWriteHalf);
 #[derive(Debug)]
 pub struct Left(Take<OwnedReadHalf>);
 
-/// Listens on the control socket; only its owner may connect.
+/// Listens on the control socket. Its owner and its group may connect: the group `rollbackd`, where
+/// the daemon may give it away, or runs as that group.
 ///
 /// # Errors
 /// When the socket can not be made, or another daemon answers on it.
@@ -55,7 +56,11 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         std::fs::create_dir_all(folder)?;
     }
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    if let Some(group) = access::readers() {
+        // Not allowed unless root, or in that group: then it stays with our own group.
+        let _ = std::os::unix::fs::chown(path, None, Some(group));
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     Ok(listener)
 }
 

@@ -10,7 +10,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use crate::control::server::{self, Caller, Replies};
-use crate::control::{Code, Request, Response, shown};
+use crate::control::{self, Code, Request, Response, shown};
 use crate::decide::Refusal;
 use crate::model::{Actor, Command, Deploy, Entry, Fact, Guard, Number, Order, Slot};
 use crate::record;
@@ -19,6 +19,9 @@ use super::input::{Input, Untaken};
 
 /// Clients that are answered at once. As many more are told that there is no place.
 const CALLERS_MAX: usize = 64;
+
+/// How long the system may take to tell the groups of a user.
+const LOOKUP_MAX: Duration = Duration::from_secs(5);
 
 /// How often a client that waits is told how things stand.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -89,6 +92,9 @@ async fn answer(
             return replies.send(&refusal(Code::Malformed, because)).await;
         }
     };
+    if let Err(because) = allowed(&actor, &request).await {
+        return replies.send(&refusal(Code::Forbidden, because)).await;
+    }
     if let Request::Status { service: None } = request {
         for handle in handles.values() {
             status(handle, replies).await?;
@@ -105,6 +111,19 @@ async fn answer(
         Request::Status { .. } => status(handle, replies).await,
         Request::Timeline { deploy, follow, .. } => timeline(handle, deploy, follow, replies).await,
         order => command(handle, order, actor, replies).await,
+    }
+}
+
+/// Whoever could connect may look.
+async fn allowed(actor: &Actor, request: &Request) -> Result<(), String> {
+    if request.only_reads() {
+        return Ok(());
+    }
+    let actor = actor.clone();
+    let asked = tokio::task::spawn_blocking(move || control::may_act(&actor));
+    match tokio::time::timeout(LOOKUP_MAX, asked).await {
+        Ok(Ok(answer)) => answer,
+        _ => Err("the system's user database does not tell who you are; try as root".to_owned()),
     }
 }
 

@@ -41,7 +41,8 @@ impl Keeper {
                 self.deaths.remove(&release.number);
             }
             Effect::Page(text) => {
-                tracing::error!(service = self.service.name, page = true, "{text}");
+                let (service, deploy) = (&self.service.name, self.watch.deploy().0);
+                tracing::error!(service, deploy, page = true, "{text}");
             }
         }
     }

@@ -23,7 +23,16 @@ pub(super) enum Input {
     /// New settings.
     Configure(Arc<Service>),
     /// The daemon ends.
-    Stop(oneshot::Sender<()>),
+    Stop(Ending, oneshot::Sender<()>),
+}
+
+/// How the daemon ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ending {
+    /// What is open may finish.
+    pub gently: bool,
+    /// The daemon is started again at once: releases go on, and the next one adopts them.
+    pub again: bool,
 }
 
 /// Why a command came to nothing.

@@ -20,8 +20,9 @@ use crate::record::{Timeline, Torn};
 
 use super::crew::Crew;
 use super::gauge::Gauge;
-use super::input::{Input, Untaken};
+use super::input::{Ending, Input, Untaken};
 use super::ledger::Ledger;
+use super::pulse::Pulse;
 use super::shadows::Shadows;
 use super::trials::Trials;
 use super::uses::{LOOK_BLOCKS, Uses};
@@ -53,6 +54,7 @@ pub(super) struct Keeper {
     /// Events that effects led to at once.
     pub(super) queue: VecDeque<Event>,
     ticks: u64,
+    pulse: Pulse,
 }
 
 impl Keeper {
@@ -88,21 +90,28 @@ impl Keeper {
             entries,
             queue: VecDeque::new(),
             ticks: 0,
+            pulse: Pulse::default(),
         }
+    }
+
+    /// What shows that its loop goes round.
+    pub(super) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// The loop. Ends when told to.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Input>, torn: Torn) {
         self.take_up(torn);
+        // Not before its route is known: who waits in the backlog would be told that there is none.
+        self.proxy.open();
         let mut blocks = tokio::time::interval(BLOCK);
         blocks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = blocks.tick() => self.block(),
                 input = inbox.recv() => match input {
-                    Some(Input::Stop(done)) => {
-                        self.proxy.stop().await;
-                        self.crew.stop().await;
+                    Some(Input::Stop(ending, done)) => {
+                        self.end(ending).await;
                         let _ = done.send(());
                         return;
                     }
@@ -113,6 +122,17 @@ impl Keeper {
             while let Some(event) = self.queue.pop_front() {
                 self.happen(&event);
             }
+        }
+    }
+
+    /// Lets everybody go, as far as there is time for it.
+    async fn end(&mut self, ending: Ending) {
+        if ending.gently {
+            self.proxy.leave(self.service.policy.drain).await;
+        }
+        self.proxy.stop().await;
+        if !ending.again {
+            self.crew.stop().await;
         }
     }
 
@@ -161,7 +181,7 @@ impl Keeper {
                 self.service = service;
                 self.tell_phase();
             }
-            Input::Stop(_) => (),
+            Input::Stop(..) => (),
         }
     }
 
@@ -187,6 +207,8 @@ impl Keeper {
     /// A block of time is over: the counters speak, and deadlines pass.
     fn block(&mut self) {
         let now = self.clock.now();
+        self.pulse.beat();
+        self.pulse.say(format!("{}: {}", self.service.name, self.watch.phase()));
         let numbers: Vec<_> = self.watch.phase().needed().iter().map(|it| it.number).collect();
         self.gauges.retain(|number, _| numbers.contains(number));
         self.uses.retain(&numbers);
@@ -308,15 +330,9 @@ impl Keeper {
         if self.trouble.take().is_some() {
             tracing::info!(service = self.service.name, "the timeline can be written again");
         }
+        self.log(&entry);
         self.watch.apply(now, &fact);
         self.tell_phase();
-        tracing::info!(
-            service = self.service.name,
-            deploy = entry.deploy.0,
-            kind = fact.kind(),
-            "{}",
-            entry.because
-        );
         then.into_iter().for_each(|effect| self.act(effect));
         self.open_trials(now);
         // Nobody may be following.
@@ -324,11 +340,28 @@ impl Keeper {
         Ok(entry)
     }
 
+    /// The system's journal gets the same entry.
+    fn log(&self, entry: &Entry) {
+        let Entry { fact, deploy, seq, because, then, .. } = entry;
+        let release = match fact {
+            Fact::Deployed { release, .. } => Some(release),
+            _ => self.watch.phase().release(*deploy),
+        };
+        let service = self.service.name.as_str();
+        let release = release.map(|it| it.version.as_str());
+        let severity = fact.severity().map(|it| it.to_string());
+        let (severity, kind) = (severity.as_deref(), fact.kind());
+        let page = then.iter().any(|effect| effect == "page").then_some(true);
+        tracing::info!(service, deploy = deploy.0, release, severity, seq, page, kind, "{because}");
+    }
+
     /// How long a stop may take, for whoever waits.
-    pub(super) fn patience(service: &Service) -> Duration {
-        match &service.runtime {
-            crate::config::Runtime::Command(command) => command.stop + Duration::from_secs(3),
-            crate::config::Runtime::External => Duration::from_secs(3),
-        }
+    pub(super) fn patience(service: &Service, ending: Ending) -> Duration {
+        let leave = if ending.gently { service.policy.drain } else { Duration::ZERO };
+        leave
+            + match &service.runtime {
+                crate::config::Runtime::Command(command) => command.stop + Duration::from_secs(3),
+                crate::config::Runtime::External => Duration::from_secs(3),
+            }
     }
 }

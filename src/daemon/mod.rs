@@ -8,10 +8,13 @@ mod crew;
 mod desk;
 mod effects;
 mod gauge;
+mod herald;
+mod inherited;
 mod input;
 mod keeper;
 mod ledger;
 mod metrics;
+mod pulse;
 mod shadows;
 mod status;
 mod trials;
@@ -29,19 +32,24 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::{self, Runtime, Service, Settings};
 use crate::control::server;
 use crate::decide::Watch;
 use crate::model::{Entry, Moment, Slot};
-use crate::proxy::{Key, Proxy};
+use crate::proxy::{self, Key, Proxy};
 use crate::record::{State, StateError, Timeline, Torn};
 
 use crew::Crew;
 use desk::{Handle, Handles};
-use input::Input;
+use input::{Ending, Input};
 use keeper::Keeper;
+use pulse::Watcher;
+
+pub use inherited::Inherited;
 
 /// What a keeper has not yet taken in.
 const INBOX_MAX: usize = 1024;
@@ -68,7 +76,11 @@ struct Read {
 ///
 /// # Errors
 /// When something it needs is not to be had: the state folder, an address, the control socket.
-pub async fn run(settings: Settings, path: &Path) -> Result<(), StartError> {
+pub async fn run(
+    settings: Settings,
+    path: &Path,
+    mut inherited: Inherited,
+) -> Result<(), StartError> {
     raise_limits();
     let state = State::open(&settings.state_dir)?;
     let key = state.key()?;
@@ -90,20 +102,24 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), StartError> {
     let mut ready = Vec::new();
     for it in read {
         let name = it.service.name.clone();
-        let (handle, keeper, inbox, torn) = hire(it, &settings, key, clock)?;
+        let (handle, keeper, inbox, torn) = hire(it, &settings, key, clock, &mut inherited)?;
         handles.insert(name, handle);
         ready.push((keeper, inbox, torn));
     }
+    let_go(inherited, &settings);
     // Only now, when nothing can fail any more, does anything happen.
+    let pulses = ready.iter().map(|(keeper, ..)| keeper.pulse()).collect();
     for (keeper, inbox, torn) in ready {
         tokio::spawn(keeper.run(inbox, torn));
     }
-    tracing::info!(services = handles.len(), "ready");
     let handles = Arc::new(handles);
     if let Some(listener) = metrics {
         tokio::spawn(metrics::serve(listener, Arc::clone(&handles)));
     }
-    serve(control, handles, settings, path).await
+    let herald = tokio::spawn(herald::tell(Watcher::new(pulses, Instant::now())));
+    let served = serve(control, handles, settings, path, herald.abort_handle()).await;
+    herald.abort();
+    served
 }
 
 async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -111,6 +127,21 @@ async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, StartErr
         let what = format!("failed to listen on {address} for metrics");
         StartError { what, source: source.into() }
     })
+}
+
+/// Closes inherited listeners that no service has: clients would wait in them for ever.
+fn let_go(inherited: Inherited, settings: &Settings) {
+    for (name, address) in inherited.unclaimed() {
+        let wanted: Vec<_> = settings.services.values().map(|it| it.listen.to_string()).collect();
+        tracing::warn!(
+            "no service listens on {address}, which {name:?} passed on; if it is a socket unit, its \
+             ListenStream= has to be one of {}",
+            wanted.join(", ")
+        );
+        if !settings.services.contains_key(&name) {
+            herald::forget(&name);
+        }
+    }
 }
 
 /// Each connection takes an open file; the usual soft limit of 1,024 is for programs that use
@@ -132,10 +163,28 @@ fn read_back(state: &State, service: &Service) -> Result<Read, StateError> {
 
 type Hired = (Handle, Keeper, mpsc::Receiver<Input>, Torn);
 
-fn hire(read: Read, settings: &Settings, key: Key, clock: Clock) -> Result<Hired, StartError> {
+fn hire(
+    read: Read,
+    settings: &Settings,
+    key: Key,
+    clock: Clock,
+    inherited: &mut Inherited,
+) -> Result<Hired, StartError> {
     let Read { service, timeline, entries, torn, dir } = read;
     let sessions = dir.join("sessions.jsonl");
-    let proxy = Proxy::restore(&service, key, clock, Some(&sessions)).map_err(|source| {
+    let listen = |inherited: &mut Inherited| {
+        let listener = match inherited.claim(service.listen) {
+            Some(listener) => TcpListener::from_std(listener)?,
+            None => {
+                let listener = proxy::bind(service.listen)?;
+                herald::forget(&service.name);
+                herald::keep(&service.name, &listener);
+                listener
+            }
+        };
+        Proxy::on(listener, &service, key, clock, Some(&sessions))
+    };
+    let proxy = listen(inherited).map_err(|source: std::io::Error| {
         let (name, sessions) = (&service.name, sessions.display());
         let what =
             format!("failed to listen on {} for {name}, or to use {sessions}", service.listen);
@@ -155,6 +204,7 @@ async fn serve(
     handles: Handles,
     mut settings: Settings,
     path: &Path,
+    herald: AbortHandle,
 ) -> Result<(), StartError> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|source| StartError {
         what: "failed to listen for signals".to_owned(),
@@ -163,14 +213,22 @@ async fn serve(
     let desk = tokio::spawn(desk::serve(control, Arc::clone(&handles)));
     while let Some(signal) = signals.next().await {
         if signal == SIGHUP {
+            herald::reloading().await;
             settings = reload(settings, &handles, path).await;
+            herald::reloaded().await;
         } else {
             tracing::info!(signal, "stops");
             break;
         }
     }
+    herald.abort();
+    herald::stopping().await;
+    let ending = Ending { gently: herald::is_managed(), again: herald::restarts().await };
+    if ending.again {
+        tracing::info!("is started again at once: the releases go on");
+    }
+    herald::patiently(stop(&handles, &settings, ending)).await;
     desk.abort();
-    stop(&handles, &settings).await;
     let _ = std::fs::remove_file(&settings.control_socket);
     Ok(())
 }
@@ -225,12 +283,13 @@ fn moved_slot<'a>(old: &'a Settings, new: &Settings) -> Option<(&'a str, &'a Slo
     })
 }
 
-async fn stop(handles: &Handles, settings: &Settings) {
+async fn stop(handles: &Handles, settings: &Settings, ending: Ending) {
     let mut stopping = Vec::new();
     for (name, handle) in handles.iter() {
         let (done, stopped) = oneshot::channel();
-        let patience = settings.services.get(name).map(Keeper::patience).unwrap_or_default();
-        if handle.inbox.send(Input::Stop(done)).await.is_ok() {
+        let patience = settings.services.get(name).map(|it| Keeper::patience(it, ending));
+        let patience = patience.unwrap_or_default();
+        if handle.inbox.send(Input::Stop(ending, done)).await.is_ok() {
             stopping.push((name, tokio::time::timeout(patience, stopped)));
         }
     }

@@ -4,6 +4,7 @@ use crate::control::{CallStatus, ReleaseStatus, Status};
 use crate::decide::Phase;
 use crate::judge::{About, Judge};
 use crate::model::{Counts, Number, Release};
+use crate::record;
 
 use super::gauge::{Gauge, real};
 use super::keeper::Keeper;
@@ -49,6 +50,7 @@ impl Keeper {
             quarantine: self.watch.quarantine().to_vec(),
             trouble: self.trouble.clone(),
             totals: self.ledger.totals(),
+            journal_lost: record::journal_lost(),
         }
     }
 

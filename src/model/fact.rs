@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Load, Toll};
-use super::{Changes, Contract, Moment, Number, Release, Severity, Strategy, Verdict};
+use super::{Changes, Contract, Finding, Moment, Number, Release, Severity, Strategy, Verdict};
 
 /// One line of the timeline: a fact, when it became true, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -200,6 +200,20 @@ pub struct Base {
 }
 
 impl Fact {
+    /// How bad it is, where it is about that.
+    pub fn severity(&self) -> Option<Severity> {
+        let verdict = match self {
+            Self::Decided { severity, .. } => return Some(*severity),
+            Self::Detected { verdict, .. } => verdict.as_ref(),
+            Self::Blocked { verdict, .. } => Some(verdict),
+            _ => None,
+        };
+        match verdict?.finding {
+            Finding::Breach(severity) => Some(severity),
+            _ => None,
+        }
+    }
+
     /// Its name in the timeline.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::{HeaderValue, Version, header};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
+use super::door::{Counted, Door, Guest, Open};
 use super::front::Front;
 
 /// How long a client may take over a head, and stay idle between requests.
@@ -28,8 +29,14 @@ const BACKLOG: i32 = 4096;
 /// Wait after a failure to accept, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Before a restart, a connection is closed after so much silence.
+const SILENT: Duration = Duration::from_millis(300);
+
 /// Listens on an address.
-pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+///
+/// # Errors
+/// When it is taken, or not of this host.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -39,12 +46,11 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts connections until told to stop; beyond `max` at once they wait in the backlog.
-pub(super) async fn accept(
-    listener: TcpListener,
-    front: Arc<Front>,
-    max: usize,
-    stop: CancellationToken,
-) {
+pub(super) async fn accept(listener: TcpListener, front: Arc<Front>, max: usize, door: Arc<Door>) {
+    tokio::select! {
+        () = door.opened.cancelled() => (),
+        () = door.stop.cancelled() => return,
+    }
     let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
     loop {
         let next = async {
@@ -53,13 +59,14 @@ pub(super) async fn accept(
         };
         let (accepted, place) = tokio::select! {
             next = next => next,
-            () = stop.cancelled() => return,
+            () = door.stop.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (front, stop) = (Arc::clone(&front), stop.clone());
+                let (front, door) = (Arc::clone(&front), Arc::clone(&door));
+                let guest = door.enter();
                 tokio::spawn(async move {
-                    serve(stream, peer, front, stop).await;
+                    serve(stream, peer, front, &door, guest).await;
                     drop(place);
                 });
             }
@@ -71,10 +78,66 @@ pub(super) async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, stop: CancellationToken) {
+async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, door: &Door, guest: Guest) {
     // Neither is needed to serve; a socket that refuses them works without.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(STALLED_MAX));
+    let builder = builder();
+    let (served, multiplexed) = (AtomicBool::new(false), AtomicBool::new(false));
+    let open = Open::default();
+    let service = service_fn(|request| {
+        served.store(true, Ordering::Relaxed);
+        let http2 = request.version() == Version::HTTP_2;
+        multiplexed.fetch_or(http2, Ordering::Relaxed);
+        let (front, closing, open) = (Arc::clone(&front), door.closing.clone(), open.clone());
+        async move {
+            let mut response = front.serve(peer.ip(), request).await;
+            // Closing after an answer is safe; closing an idle connection can meet a request.
+            if !http2 && closing.is_cancelled() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response.map(|body| Counted::new(body, open)))
+        }
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // hyper-util waits without limit for the bytes that tell HTTP/1.1 from HTTP/2.
+    let silent = async {
+        tokio::time::sleep(HEAD_MAX).await;
+        if served.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        // Errors here are the client's: it left, or spoke no HTTP, and was told so.
+        _ = connection.as_mut() => return,
+        () = silent => return,
+        () = door.stop.cancelled() => (),
+        () = door.hush.cancelled(), if !guest.is_late() => (),
+    }
+    let last = async {
+        door.stop.cancelled().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    let mut last = std::pin::pin!(last);
+    // HTTP/2 has a word for it. In HTTP/1.1 the head of an answer that is on its way did not say
+    // that it is the last: the client may use the connection again, and is told then.
+    if door.closing.is_cancelled() && !multiplexed.load(Ordering::Relaxed) {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = open.none_for(SILENT) => (),
+            () = last.as_mut() => (),
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = connection => (),
+        () = last => (),
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -90,27 +153,5 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, stop: Can
         .max_header_list_size(64 * 1024)
         .keep_alive_interval(Some(HEAD_MAX))
         .keep_alive_timeout(STALLED_MAX);
-    let served = AtomicBool::new(false);
-    let service = service_fn(|request| {
-        served.store(true, Ordering::Relaxed);
-        let front = Arc::clone(&front);
-        async move { Ok::<_, Infallible>(front.serve(peer.ip(), request).await) }
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    // hyper-util waits without limit for the bytes that tell HTTP/1.1 from HTTP/2.
-    let silent = async {
-        tokio::time::sleep(HEAD_MAX).await;
-        if served.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        // Errors here are the client's: it left, or spoke no HTTP, and was told so.
-        _ = connection.as_mut() => return,
-        () = silent => return,
-        () = stop.cancelled() => (),
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(Duration::from_secs(1), connection).await;
+    builder
 }

@@ -10,6 +10,7 @@
 mod answer;
 mod blocks;
 mod classify;
+mod door;
 mod download;
 mod exchange;
 mod front;
@@ -46,18 +47,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Address, Service, SessionState};
 use crate::model::{Call, Counts, Load, Moment, Number, Toll};
 
+use door::Door;
 use front::Front;
 use repeat::Safe;
 use routes::Routes;
 use session::Sessions;
 use upstream::Upstream;
 
+pub use listener::bind;
 pub use session::Key;
 
 /// How often the end of a drain is looked for.
@@ -65,6 +69,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long what was cut may take to be gone. Less than the state machine waits for the answer, or
 /// a client that never reads would look like a proxy that does not answer.
 const CUT_MAX: Duration = Duration::from_millis(500);
+/// Connections in use get their last answer within this; those that are silent are closed after it.
+const LAST_ANSWERS: Duration = Duration::from_millis(300);
+/// How long a client that came late may take over its one request.
+const LATE_MAX: Duration = Duration::from_millis(700);
 /// What a session is expected to last before any was seen to.
 const LIFE_UNKNOWN: f64 = 60.0;
 
@@ -72,7 +80,7 @@ const LIFE_UNKNOWN: f64 = 60.0;
 #[derive(Debug, Clone)]
 pub struct Proxy {
     front: Arc<Front>,
-    stop: CancellationToken,
+    door: Arc<Door>,
     safe: Arc<Safe>,
     local: std::net::SocketAddr,
 }
@@ -97,6 +105,22 @@ impl Proxy {
         clock: Clock,
         file: Option<&Path>,
     ) -> io::Result<Self> {
+        let proxy = Self::on(bind(service.listen)?, service, key, clock, file)?;
+        proxy.open();
+        Ok(proxy)
+    }
+
+    /// Serves a listener, but no client before [`Self::open`]: they wait in its backlog.
+    ///
+    /// # Errors
+    /// When the listener has no address, or the file of sessions can not be read or written.
+    pub fn on(
+        listener: TcpListener,
+        service: &Service,
+        key: Key,
+        clock: Clock,
+        file: Option<&Path>,
+    ) -> io::Result<Self> {
         let sessions = Sessions::new(&service.name, key, service.limits.sessions);
         if let Some(file) = file {
             sessions.keep(file, clock.now())?;
@@ -111,14 +135,19 @@ impl Proxy {
             yields: AtomicU32::new(0),
             stop: CancellationToken::new(),
         });
-        let stop = front.stop.clone();
-        let listener = listener::bind(service.listen)?;
+        let door = Arc::new(Door::default());
         let local = listener.local_addr()?;
         let connections = service.limits.connections;
-        tokio::spawn(listener::accept(listener, Arc::clone(&front), connections, stop.clone()));
+        let accept = listener::accept(listener, Arc::clone(&front), connections, Arc::clone(&door));
+        tokio::spawn(accept);
         let safe = Arc::new(Safe::default());
         safe.name(service.limits.repeatable_tools.clone());
-        Ok(Self { front, stop, safe, local })
+        Ok(Self { front, door, safe, local })
+    }
+
+    /// Lets clients in, from now on.
+    pub fn open(&self) {
+        self.door.opened.cancel();
     }
 
     /// Where it listens.
@@ -256,9 +285,33 @@ impl Proxy {
         self.front.sessions.sweep(now, self.front.service.load().limits.session_idle);
     }
 
+    /// Lets clients go one after the other, so that nobody's request is lost: every answer is the
+    /// last on its connection, streams that only listen end, and what was open may take
+    /// `patience` to finish. New clients are served meanwhile. Then nobody is let in any more:
+    /// they wait in the backlog, if somebody else holds the listener.
+    pub async fn leave(&self, patience: Duration) {
+        self.door.closing.cancel();
+        // A client takes the connection of a stream that ended for its next request: so that there
+        // is time for it, they end first.
+        self.front.stop.cancel();
+        tokio::time::sleep(LAST_ANSWERS).await;
+        self.door.hush.cancel();
+        let calm = async {
+            self.door.old_gone().await;
+            self.door.all_fresh().await;
+        };
+        let old = tokio::time::timeout(patience, calm).await;
+        self.door.stop.cancel();
+        let late = tokio::time::timeout(LATE_MAX, self.door.all_gone()).await;
+        if old.is_err() || late.is_err() {
+            tracing::warn!("some requests took too long to finish, and are answered with an error");
+        }
+    }
+
     /// Stops listening, answers for what is open, and waits for the connections, at most a second.
     pub async fn stop(&self) {
-        self.stop.cancel();
+        self.front.stop.cancel();
+        self.door.stop.cancel();
         let all = self.front.routes.load_full();
         for upstream in all.all() {
             upstream.cut.cancel();

@@ -1,0 +1,226 @@
+//! The daemon as a service of a real host: systemd boots it, with the units that we ship.
+//!
+//! Needs root, systemd-nspawn and a system to boot; tests/run installs and makes them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test may panic, and tell what it measured"
+)]
+
+mod crowd;
+mod host;
+#[path = "../daemon/support/ports.rs"]
+mod ports;
+#[path = "../daemon/support/time.rs"]
+mod time;
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use crowd::Crowd;
+use host::Host;
+use time::{epoch_ms, pause, soon, until};
+
+#[test]
+fn a_restart_under_load_loses_no_request_and_no_session() {
+    let host = Host::boot("");
+    host.deploy("v1", &["--wait"]).good();
+    let release = host.status()["releases"][0].clone();
+    let crowd = Crowd::start(host.listen, 10, 33);
+    for _ in 0..3 {
+        pause(Duration::from_secs(2));
+        let (before, begun) = (host.property("MainPID"), epoch_ms());
+        host.run(&["systemctl", "restart", "rollbackd"]).good();
+        println!("the restart took {} ms", epoch_ms() - begun);
+        assert_ne!(host.property("MainPID"), before);
+    }
+    pause(Duration::from_secs(2));
+    let seen = crowd.stop();
+    println!("{seen}");
+    assert_eq!(seen["failures"], serde_json::json!([]), "{seen:#}");
+    assert!(seen["calls"].as_u64().unwrap() > 1_000, "{seen}");
+    assert!(seen["slow"].as_u64().unwrap() > 1, "{seen}");
+    // A second on a machine that has nothing else to do.
+    assert!(seen["longest"].as_u64().unwrap() < 1_500, "nobody waits for long: {seen}");
+    // The release never ended: it was adopted three times.
+    assert_eq!(host.status()["releases"][0]["version"], release["version"]);
+    assert!(host.journal(&["ROLLBACKD_EVENT=noted"]).is_empty());
+    host.run(&["systemctl", "stop", "rollbackd"]).good();
+    assert_eq!(host.run(&["sh", "-c", "grep -l demo-serve[r] /proc/[0-9]*/cmdline"]).out, "");
+}
+
+#[test]
+fn the_journal_tells_a_deploy() {
+    let host = Host::boot("");
+    assert_eq!(host.property("StatusText"), "weather: waits for a first deploy");
+    host.deploy("v1", &["--wait"]).good();
+    soon("the status follows", || host.property("StatusText") == "weather: nothing on trial");
+    host.deploy("v2", &[]).good();
+    soon("v2 bakes", || host.status()["phase"] == "baking");
+    host.run(&["rollbackd", "rollback", "weather", "--because", "a test"]).good();
+    soon("it is over", || host.status()["phase"] == "steady");
+    let entries = host.journal(&["ROLLBACKD_SERVICE=weather", "ROLLBACKD_DEPLOY=2"]);
+    let get = |name: &str| -> Vec<_> {
+        entries.iter().filter_map(|it| it[name].as_str()).map(str::to_owned).collect()
+    };
+    let kinds = get("ROLLBACKD_EVENT");
+    assert_eq!(&kinds[..4], ["deployed", "ready", "switched", "detected"]);
+    assert!(kinds.iter().any(|kind| kind == "recovered"), "{kinds:?}");
+    let ids: BTreeSet<_> = get("MESSAGE_ID").into_iter().collect();
+    assert_eq!(ids.len(), kinds.iter().collect::<BTreeSet<_>>().len(), "one for each kind");
+    assert_eq!(get("ROLLBACKD_RELEASE").first().map(String::as_str), Some("v2"));
+    assert!(get("PRIORITY").iter().all(|it| ("2"..="6").contains(&it.as_str())));
+    assert!(get("ROLLBACKD_SEVERITY").contains(&"degraded".to_owned()), "{entries:#?}");
+    host.run(&["journalctl", "--update-catalog"]).good();
+    let told = host.run(&["journalctl", "-x", "ROLLBACKD_EVENT=decided", "--no-pager"]).good().out;
+    assert!(told.contains("goes back to the previous release"), "{told}");
+    let command = ["systemd-analyze", "security", "rollbackd", "--threshold=15", "--no-pager"];
+    let security = host.run(&command).good().out;
+    println!("{}", security.lines().last().unwrap_or_default());
+}
+
+#[test]
+fn groups_say_who_may_look_and_who_may_act() {
+    let host = Host::boot("");
+    host.deploy("v1", &["--wait"]).good();
+    for (user, groups) in
+        [("eve", ""), ("bob", "rollbackd"), ("alice", "rollbackd,rollbackd-admin")]
+    {
+        host.run(&["useradd", "--groups", groups, user]).good();
+    }
+    let hold = ["rollbackd", "hold", "weather", "--because", "a test"];
+    let stranger = host.run_as("eve", &["rollbackd", "status"]).ends(12);
+    assert!(stranger.err.contains("usermod -aG rollbackd"), "{stranger:?}");
+    host.run_as("bob", &["rollbackd", "status"]).good();
+    host.run_as("bob", &["rollbackd", "timeline", "weather"]).good();
+    let refused = host.run_as("bob", &hold).ends(12);
+    assert!(refused.err.contains("the group rollbackd-admin"), "{refused:?}");
+    host.run_as("alice", &hold).good();
+    let alice = host.run(&["id", "-u", "alice"]).out;
+    let told = host.run(&["rollbackd", "timeline", "weather", "--json"]).good().out;
+    assert!(told.contains(&format!("\"uid\":{alice},")), "{told}");
+    let modes = host.run(&["stat", "-c", "%a %U:%G", "/run/rollbackd/control.sock"]).out;
+    assert_eq!(modes, "660 rollbackd:rollbackd");
+    assert_eq!(host.run(&["stat", "-c", "%a", "/var/lib/rollbackd"]).out, "700");
+}
+
+#[test]
+fn what_is_stuck_is_started_again() {
+    let host = Host::boot("[Service]\nWatchdogSec=3\nTimeoutAbortSec=2\n");
+    host.deploy("v1", &["--wait"]).good();
+    // For longer than the watchdog waits: it is fed.
+    pause(Duration::from_secs(5));
+    assert_eq!(host.property("NRestarts"), "0");
+    let (before, begun) = (host.property("MainPID"), epoch_ms());
+    host.kill_daemon("STOP");
+    host.started_again(Duration::from_secs(15), &before);
+    soon("it answers", || host.status()["active"] == "v1");
+    println!("stuck to answering again: {} ms", epoch_ms() - begun);
+    // A reload is checked first, and tells when it is over.
+    host.run(&["systemctl", "reload", "rollbackd"]).good();
+    soon("the reload is over", || host.property("ActiveState") == "active");
+    let broken = "echo nonsense >>/etc/rollbackd/config.toml";
+    host.run(&["sh", "-c", broken]).good();
+    assert_ne!(host.run(&["systemctl", "reload", "rollbackd"]).code, 0);
+    assert_eq!(host.status()["active"], "v1");
+}
+
+#[test]
+fn killed_in_the_middle_of_a_rollback() {
+    let host = Host::boot("");
+    host.deploy("v1", &["--wait"]).good();
+    host.deploy("v2", &[]).good();
+    soon("v2 bakes", || host.status()["phase"] == "baking");
+    // Their sessions keep the drain waiting, five seconds at most.
+    let crowd = Crowd::start(host.listen, 5, 50);
+    let (before, order) = (host.property("MainPID"), ["--no-wait", "--because", "a test"]);
+    host.run(&[&["rollbackd", "rollback", "weather"][..], &order].concat()).good();
+    soon("the drain", || host.status()["phase"] == "emptying");
+    let begun = epoch_ms();
+    host.kill_daemon("KILL");
+    host.started_again(Duration::from_secs(3), &before);
+    until(Duration::from_secs(3), "v1 has the traffic", || {
+        (host.status()["active"] == "v1").then_some(())
+    });
+    println!("killed to going on: {} ms", epoch_ms() - begun);
+    let complete = || {
+        let told = host.run(&["rollbackd", "timeline", "weather"]).out;
+        told.contains("recovered").then_some(told)
+    };
+    let told = until(Duration::from_secs(10), "the rollback is complete", complete);
+    println!("killed to complete: {} ms, of a drain of 5 s\n{told}", epoch_ms() - begun);
+    assert!(told.contains("restored"), "{told}");
+    drop(crowd);
+}
+
+#[test]
+fn a_stop_waits_for_what_is_open_and_asks_for_the_time() {
+    let host = Host::boot("[Service]\nTimeoutStopSec=2\n");
+    host.deploy("v1", &["--wait"]).good();
+    let port = host.listen;
+    let call = std::thread::spawn(move || slow_call(port, 4_000));
+    soon("it is open", || host.status()["releases"][0]["in_flight"] == 1);
+    host.run(&["systemctl", "stop", "rollbackd"]).good();
+    let answer = call.join().unwrap();
+    assert!(answer.contains("done after 4000 ms"), "{answer}");
+    assert_eq!(host.property("Result"), "success");
+}
+
+/// A call of the demo's tool that takes so many milliseconds; the answer, with its head.
+fn slow_call(port: u16, ms: u32) -> String {
+    let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+    let params = format!(r#"{{"name":"slow","arguments":{{"ms":{ms}}},"_meta":{meta}}}"#);
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\n\
+         Mcp-Method: tools/call\r\nMcp-Name: slow\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all((head + &body).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_socket_unit_hands_its_listener_over() {
+    let host = Host::boot("");
+    assert_eq!(host.property("NFileDescriptorStore"), "1", "left with systemd by the daemon");
+    host.run(&["systemctl", "stop", "rollbackd"]).good();
+    let stream = format!(
+        "mkdir /etc/systemd/system/rollbackd.socket.d && \
+         printf '[Socket]\\nListenStream=\\nListenStream=127.0.0.1:{}\\nListenStream=127.0.0.1:{}\\n' \
+         >/etc/systemd/system/rollbackd.socket.d/test.conf && systemctl daemon-reload",
+        host.listen,
+        ports::free_port()
+    );
+    host.run(&["sh", "-c", &stream]).good();
+    host.run(&["systemctl", "start", "rollbackd.socket", "rollbackd.service"]).good();
+    assert_eq!(host.property("NFileDescriptorStore"), "0", "systemd has it already");
+    host.deploy("v1", &["--wait"]).good();
+    let crowd = Crowd::start(host.listen, 2, 50);
+    pause(Duration::from_secs(1));
+    let seen = crowd.stop();
+    assert_eq!(seen["failures"], serde_json::json!([]), "{seen:#}");
+    let log = host.run(&["journalctl", "-u", "rollbackd", "-p", "warning", "-o", "cat"]).out;
+    assert!(log.contains("no service listens on 127.0.0.1:"), "of the other address: {log}");
+}
+
+#[test]
+fn the_unit_is_walled_in() {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/rollbackd.service");
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["security", "--offline=true", "--threshold=15", "--no-pager", unit]);
+    let output = analyze.output().expect("systemd-analyze is not installed; run tests/run");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{}", text.lines().last().unwrap_or_default());
+    assert!(output.status.success(), "{text}");
+}
