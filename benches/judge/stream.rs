@@ -11,9 +11,9 @@ pub const HEALTHY: f64 = 0.001;
 /// What the objective of 99.5 % allows.
 pub const BUDGET: f64 = 0.005;
 /// Shadow calls in a block, while the judge is suspicious: as many as there are requests, but at
-/// least 20 and at most 100 a second.
+/// least 40 and at most 100 a second.
 pub fn shadows(rate: f64) -> u32 {
-    (rate / SECOND as f64).clamp(5.0, 25.0) as u32
+    (rate / SECOND as f64).clamp(10.0, 25.0) as u32
 }
 
 /// What happens in a bake.

@@ -14,7 +14,7 @@ use super::gauge::Gauge;
 use super::keeper::Keeper;
 
 /// Repeats a second, however little is asked.
-const SHADOWS_MIN: u32 = 20;
+const SHADOWS_MIN: u32 = 40;
 
 /// Repeats of one service.
 #[derive(Debug, Default)]

@@ -199,7 +199,7 @@ impl Attribution {
             let wait = self.live(now, about, waited) && waited < PATIENCE;
             return if wait { Ruling::Open(words) } else { self.by_probes(now) };
         }
-        if beta::lower(bad, n, 0.05) <= self.budget(about) {
+        if !above(bad, n, self.budget(about)) {
             let most = beta::upper(bad, n, 0.1);
             let measured = self.gathering.is_some_and(|begun| FAIR_AFTER <= now.since(begun));
             if FAIR <= n && measured && most <= rate && self.shared(now).is_none() {
@@ -266,4 +266,12 @@ impl Attribution {
     fn contrast(&self, about: About) -> Option<&Contrast> {
         self.traffic.iter().find(|(it, _)| *it == about).map(|(_, contrast)| contrast)
     }
+}
+
+/// Whether more than this share was bad: the lower 5 % bound says so. The bound is dear, and asked
+/// for in every block of a long outage; four standard deviations need no bound.
+fn above(bad: u64, n: u64, share: f64) -> bool {
+    let usual = n as f64 * share;
+    let plainly = usual + 4.0 * usual.sqrt() + 4.0 < bad as f64;
+    plainly || share < beta::lower(bad, n, 0.05)
 }
