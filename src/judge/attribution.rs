@@ -23,7 +23,7 @@ const SHADOW_LIVE: Duration = Duration::from_secs(2);
 /// A thin one has to do after this.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// Where the trouble is mild, an e-value of [`ENOUGH`] takes long. So many requests of the warm
-/// release are an answer, too, if they show no breach and a lower failure rate (90 % bound).
+/// release are an answer, too, if they show no breach and a plainly lower failure rate.
 const FAIR: u64 = 30;
 const FAIR_AFTER: Duration = Duration::from_secs(2);
 /// Fewer requests of the warm release than this measure nothing.
@@ -181,9 +181,8 @@ impl Attribution {
         }
     }
 
-    /// Who is to blame for a breach of this objective that was found at `since`; since its onset
-    /// requests were bad at this `rate`.
-    pub fn ruling(&self, now: Moment, about: About, since: Moment, rate: f64) -> Ruling {
+    /// Who is to blame for a breach of this objective that was found at `since`.
+    pub fn ruling(&self, now: Moment, about: About, since: Moment) -> Ruling {
         if self.warm.is_none() {
             return Ruling::Deploy("there is no release to compare it with".to_owned());
         }
@@ -200,11 +199,12 @@ impl Attribution {
             return if wait { Ruling::Open(words) } else { self.by_probes(now) };
         }
         if !above(bad, n, self.budget(about)) {
-            let most = beta::upper(bad, n, 0.1);
             let measured = self.gathering.is_some_and(|begun| FAIR_AFTER <= now.since(begun));
-            if FAIR <= n && measured && most <= rate && self.shared(now).is_none() {
-                let most = 100.0 * most;
-                let better = format!("{words}: it fails less (at most {most:.2} %, 90 % bound)");
+            if measured
+                && let Some(most) = self.better(about)
+                && self.shared(now).is_none()
+            {
+                let better = format!("{words}: it fails less (at most {:.2} %)", 100.0 * most);
                 return Ruling::Deploy(better);
             }
             let thin = bad == 0 && PATIENCE_MAX <= waited;
@@ -216,6 +216,21 @@ impl Attribution {
     /// The comparisons of what the proxy counts.
     fn proxied(&mut self) -> impl Iterator<Item = &mut (About, Contrast)> {
         self.traffic.iter_mut().filter(|(about, _)| *about != About::Scraped)
+    }
+
+    /// The most that the warm release fails (95 % bound), where that is plainly less than the release
+    /// on trial fails in the same blocks (its own 95 % bound), and no breach.
+    fn better(&self, about: About) -> Option<f64> {
+        let traffic = self.contrast(about).map(Contrast::seen);
+        let shadow = about.shadowed().then(|| self.shadow.seen());
+        [traffic, shadow].into_iter().flatten().find_map(|seen| {
+            let ((n, bad), (trial, trial_bad)) = (seen.warm, seen.trial);
+            if n < FAIR || above(bad, n, self.budget(about)) {
+                return None;
+            }
+            let most = beta::upper(bad, n, 0.05);
+            (most <= beta::lower(trial_bad, trial, 0.05)).then_some(most)
+        })
     }
 
     fn by_probes(&self, now: Moment) -> Ruling {

@@ -111,12 +111,6 @@ impl Process {
         self.since().onset
     }
 
-    /// The share of bad requests since the onset.
-    pub fn share(&self) -> f64 {
-        let Since { n, bad, .. } = self.since();
-        bad / n.max(1.0)
-    }
-
     /// Lower 5 % bound of the failure rate since the onset.
     pub fn failing(&self) -> f64 {
         let Since { n, bad, .. } = self.since();

@@ -82,8 +82,6 @@ struct Tripped {
     since: Moment,
     /// When it began.
     onset: Moment,
-    /// The share of bad requests since then.
-    rate: f64,
 }
 
 impl Judge {
@@ -207,8 +205,8 @@ impl Judge {
             };
         }
         if let Some((about, because, tripped)) = self.tripped() {
-            let Tripped { since, onset, rate } = tripped;
-            let ruling = self.attribution.ruling(now, about, since, rate);
+            let Tripped { since, onset } = tripped;
+            let ruling = self.attribution.ruling(now, about, since);
             let (finding, why, failing) = match ruling {
                 Ruling::Deploy(why) => {
                     let failing = self.failing();
@@ -236,10 +234,7 @@ impl Judge {
 
     /// The objective that was broken first, the arithmetic, and when.
     fn tripped(&self) -> Option<(About, String, Tripped)> {
-        let of = |process: &Process, since| {
-            let (onset, rate) = (process.onset(), process.share());
-            Tripped { since, onset, rate }
-        };
+        let of = |process: &Process, since| Tripped { since, onset: process.onset() };
         let tracks = self.tracks.iter().filter_map(|track| {
             let process = &track.process;
             let lifted = track.lifted.as_deref().unwrap_or_default();
