@@ -218,8 +218,8 @@ impl Attribution {
         self.traffic.iter_mut().filter(|(about, _)| *about != About::Scraped)
     }
 
-    /// The most that the warm release fails (95 % bound), where that is plainly less than the release
-    /// on trial fails in the same blocks (its own 95 % bound), and no breach.
+    /// The most that the warm release fails (99 % bound), where that is plainly less than the release
+    /// on trial fails in the same blocks (its own 99 % bound), and no breach.
     fn better(&self, about: About) -> Option<f64> {
         let traffic = self.contrast(about).map(Contrast::seen);
         let shadow = about.shadowed().then(|| self.shadow.seen());
@@ -228,8 +228,8 @@ impl Attribution {
             if n < FAIR || above(bad, n, self.budget(about)) {
                 return None;
             }
-            let most = beta::upper(bad, n, 0.05);
-            (most <= beta::lower(trial_bad, trial, 0.05)).then_some(most)
+            let most = beta::upper(bad, n, 0.01);
+            (most <= beta::lower(trial_bad, trial, 0.01)).then_some(most)
         })
     }
 
