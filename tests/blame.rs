@@ -53,7 +53,8 @@ fn play(
             judge.hear(now, &Signal { release, seen });
         }
         let verdict = judge.verdict(now);
-        let found = !matches!(verdict.finding, Finding::Undecided | Finding::Healthy);
+        let quiet = [Finding::Undecided, Finding::Healthy, Finding::Measuring];
+        let found = !quiet.contains(&verdict.finding);
         found.then_some((now, verdict))
     })
 }
@@ -68,7 +69,7 @@ fn shadowed(index: u64, suspicious: bool, bad: u64, shadow_bad: u64) -> Vec<(Num
     let bad = bad.min(n);
     let mut seen = vec![block(NEW, counts(n - bad, bad))];
     if suspicious {
-        seen.push((WARM, Seen::Shadow(5, shadow_bad)));
+        seen.push((WARM, Seen::Shadow(10, 2 * shadow_bad)));
     }
     seen
 }
@@ -207,4 +208,25 @@ fn no_traffic_is_neither_good_nor_bad_and_is_said() {
     let verdict = judge.verdict(Moment(100_000));
     assert_eq!(verdict.finding, Finding::Undecided);
     assert!(verdict.because.contains("no traffic"), "{}", verdict.because);
+}
+
+#[test]
+fn a_breach_that_can_not_be_explained_wakes_somebody_within_a_minute_and_a_half() {
+    let mut judge = open(limits(), History::default());
+    // Two in a hundred fail; the warm release gets a request in three seconds, and its first fails.
+    let block_at = |index: u64, _| {
+        let bad = u64::from(index.is_multiple_of(2));
+        let mut seen = vec![block(NEW, Counts { safe: 0, safe_bad: 0, ..counts(25 - bad, bad) })];
+        if index.is_multiple_of(12) {
+            let first = u64::from(index == 12 * 3);
+            seen.push(block(WARM, counts(1 - first, first)));
+        }
+        seen
+    };
+    let (at, verdict) = play(&mut judge, 1_200, block_at).unwrap();
+    assert!(at <= Moment(90_000), "{at}: {}", verdict.because);
+    assert!(
+        matches!(verdict.finding, Finding::Unattributed | Finding::SharedOutage),
+        "{verdict:?}"
+    );
 }

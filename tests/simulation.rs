@@ -103,7 +103,11 @@ impl Day {
             }
             _ => {
                 let (verdict, load) = (self.verdict(), self.load());
+                let measured = verdict.finding == Finding::Measuring;
+                let before = self.world.lines.len();
                 self.happen(&Event::Judged(verdict, load));
+                let lines = self.world.lines.len();
+                assert!(!measured || lines == before, "decided before anybody is to blame");
             }
         }
     }
@@ -285,10 +289,11 @@ impl Day {
     }
 
     fn verdict(&mut self) -> Verdict {
-        let finding = match self.dice.roll(9) {
+        let finding = match self.dice.roll(10) {
             0..=2 => Finding::Healthy,
             3 => Finding::Undecided,
             8 => Finding::NoData,
+            9 => Finding::Measuring,
             4 => Finding::SharedOutage,
             5 => Finding::Breach(Severity::Degraded),
             6 => Finding::Breach(Severity::Critical),

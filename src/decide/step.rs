@@ -43,6 +43,8 @@ impl Watch {
                     (Finding::Breach(_) | Finding::SharedOutage | Finding::Unattributed, _) => {
                         self.breached(now, verdict, load, *blocked)
                     }
+                    // A proven breach is neither over nor accepted before somebody is blamed.
+                    (Finding::Measuring, _) => None,
                     // Without a release to go back to there is nothing to wait for.
                     (Finding::NoData, blocked) if warm.is_some() => {
                         self.out_of_sight(now, verdict, *blocked)

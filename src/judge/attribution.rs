@@ -23,8 +23,10 @@ const SHADOW_LIVE: Duration = Duration::from_secs(2);
 /// A thin one has to do after this.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// Where the trouble is mild, an e-value of [`ENOUGH`] takes long. So many requests of the warm
-/// release are an answer, too, if they show no breach and a plainly lower failure rate.
+/// release are an answer, too, if they show no breach and a plainly lower failure rate, and the
+/// e-value points the same way: under a shared outage it rarely stands above this.
 const FAIR: u64 = 30;
+const FAIR_E: f64 = 2.0;
 const FAIR_AFTER: Duration = Duration::from_secs(2);
 /// Fewer requests of the warm release than this measure nothing.
 const THIN: u64 = 10;
@@ -64,7 +66,7 @@ pub enum Ruling {
     Shared(String),
     /// It is being measured.
     Open(String),
-    /// Nothing can be measured, and the operator wants it measured.
+    /// It could not be told: a person has to look.
     Unknown(String),
 }
 
@@ -201,14 +203,19 @@ impl Attribution {
         if !above(bad, n, self.budget(about)) {
             let measured = self.gathering.is_some_and(|begun| FAIR_AFTER <= now.since(begun));
             if measured
+                && FAIR_E <= e
                 && let Some(most) = self.better(about)
                 && self.shared(now).is_none()
             {
                 let better = format!("{words}: it fails less (at most {:.2} %)", 100.0 * most);
                 return Ruling::Deploy(better);
             }
-            let thin = bad == 0 && PATIENCE_MAX <= waited;
-            return if thin { self.by_probes(now) } else { Ruling::Open(words) };
+            // A breach that nobody can explain must neither wait for the end of the bake nor pass it.
+            return match (bad, waited < PATIENCE_MAX) {
+                (_, true) => Ruling::Open(words),
+                (0, false) => self.by_probes(now),
+                (_, false) => Ruling::Unknown(words),
+            };
         }
         if PATIENCE <= waited { Ruling::Shared(words) } else { Ruling::Open(words) }
     }

@@ -62,13 +62,15 @@ impl Calls {
         self.processes.values_mut().for_each(Process::forget);
     }
 
-    /// The call that speaks loudest, and its name.
-    pub fn loudest(&self) -> Option<(String, &Process)> {
+    /// The call that speaks loudest.
+    pub fn loudest(&self) -> Option<(&Call, &Process)> {
         let share = |process: &Process| process.e() / process.threshold();
-        let (call, process) =
-            self.processes.iter().max_by(|(_, a), (_, b)| share(a).total_cmp(&share(b)))?;
-        let (method, name) = call;
+        self.processes.iter().max_by(|(_, a), (_, b)| share(a).total_cmp(&share(b)))
+    }
+
+    /// How a call is named in reasons.
+    pub fn name((method, name): &Call) -> String {
         let name = if name.is_empty() { String::new() } else { format!(" {name}") };
-        Some((format!("client faults of {method}{name}"), process))
+        format!("client faults of {method}{name}")
     }
 }

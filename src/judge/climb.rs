@@ -10,7 +10,7 @@ use super::BLOCK;
 pub(super) const CEILING: f64 = 1e12;
 /// The blocks that have to testify for "nearly everything fails", and the bad requests.
 const HARD_BLOCKS: u32 = 3;
-const HARD_BAD: f64 = 8.0;
+const HARD_BAD: f64 = 12.0;
 /// However many requests fail in it, a block makes no more of the way than one in so many, or than
 /// one bad request makes: those that fail together (retries, a connection that broke) are one event.
 const BLOCKS_MIN: f64 = 5.0;

@@ -35,9 +35,8 @@ const BLOCKS_MIN: f64 = 2.0;
 /// A block is closed with so many requests, or after so many milliseconds.
 const CLOSE_REQUESTS: u64 = 10;
 const CLOSE_MS: u32 = 5_000;
-/// The alternatives for the release on trial, equally likely. Milder trouble is slow to prove anyway,
-/// so there is time for a plain comparison (`attribution`).
-const RATES: [f64; 6] = [0.05, 0.1, 0.2, 0.4, 0.7, 0.99];
+/// The alternatives for the release on trial, equally likely.
+const RATES: [f64; 8] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.99];
 /// The part of a stake that goes on the beginning; the rest is spread over so many blocks.
 const AT_ONCE: f64 = 0.9;
 const LATER_BLOCKS: u32 = 240;

@@ -13,7 +13,7 @@
 //! a part of the way at once, so that rare requests count in full, and the rest spread over the
 //! burst and two seconds more, with a limit for each block; what good requests take away can be gained again. No verdict comes
 //! before the climb has lasted for the burst. "Nearly everything fails" needs only three blocks,
-//! but at least eight bad requests. And a sum is bounded, so that old evidence is soon forgotten.
+//! but at least twelve bad requests. And a sum is bounded, so that old evidence is soon forgotten.
 //!
 //! A longer block (a scrape, a second of a recording) is taken as so many blocks of 250 ms with an
 //! even share of its requests: a power `t <= 1` of a factor with expectation at most 1 has
@@ -202,7 +202,7 @@ mod tests {
         Patience { blocks_min: 1, full: 5.0, saved: 0.2, block_max: 1.0, bad_max: 1.0 };
     /// A burst of five seconds in blocks of 250 ms.
     const PATIENCE: Patience =
-        Patience { blocks_min: 20, full: 28.0, saved: 0.6, block_max: 0.08, bad_max: 0.125 };
+        Patience { blocks_min: 20, full: 28.0, saved: 0.6, block_max: 0.08, bad_max: 1.0 / 12.0 };
 
     /// `n, bad` of each block, and the e-value after it, from an independent implementation.
     type Vector = (&'static str, &'static [(u64, u64, f64)]);

@@ -213,7 +213,7 @@ impl Judge {
                     (Finding::Breach(severity::of(failing)), why, failing)
                 }
                 Ruling::Shared(why) => (Finding::SharedOutage, why, 0.0),
-                Ruling::Open(why) => (Finding::Undecided, why, 0.0),
+                Ruling::Open(why) => (Finding::Measuring, why, 0.0),
                 Ruling::Unknown(why) => (Finding::Unattributed, why, 0.0),
             };
             return self.say(now, finding, format!("{because}; {why}"), onset, failing);
@@ -242,8 +242,8 @@ impl Judge {
             Some((track.about, because, of(process, track.tripped?)))
         });
         let calls = self.calls.as_ref().and_then(|(calls, tripped)| {
-            let (name, process) = calls.loudest()?;
-            Some((About::Calls, process.because(&name), of(process, (*tripped)?)))
+            let (since, (call, process)) = ((*tripped)?, calls.loudest()?);
+            Some((About::Calls, process.because(&Calls::name(call)), of(process, since)))
         });
         tracks.chain(calls).min_by_key(|(.., tripped)| tripped.since)
     }
@@ -256,7 +256,7 @@ impl Judge {
         });
         let calls = self.calls.as_ref().and_then(|(calls, _)| {
             let (judged, bad) = About::Calls.read(&self.total);
-            calls.loudest().map(|(name, process)| (name, process, judged, bad))
+            calls.loudest().map(|(call, process)| (Calls::name(call), process, judged, bad))
         });
         tracks
             .chain(calls)

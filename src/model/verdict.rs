@@ -33,8 +33,9 @@ pub enum Finding {
     Breach(Severity),
     /// The release fails, and the warm one fails too: not the deploy's fault.
     SharedOutage,
-    /// The release breaks its promise, but there is nothing to compare it with, and the operator
-    /// wants it compared.
+    /// The release breaks its promise; whether the deploy is to blame is being measured.
+    Measuring,
+    /// The release breaks its promise, and it could not be told whether the deploy is to blame.
     Unattributed,
     /// What should tell about the release says nothing.
     NoData,
@@ -104,6 +105,7 @@ impl fmt::Display for Finding {
             Self::Healthy => f.write_str("healthy"),
             Self::Breach(severity) => severity.fmt(f),
             Self::SharedOutage => f.write_str("shared outage"),
+            Self::Measuring => f.write_str("measuring"),
             Self::Unattributed => f.write_str("unattributed"),
             Self::NoData => f.write_str("out of sight"),
         }

@@ -44,6 +44,7 @@ impl Outcome {
     ) -> Self {
         let (name, severity) = match verdict.finding {
             Finding::Undecided => ("undecided", None),
+            Finding::Measuring => ("measuring", None),
             Finding::Healthy => ("healthy", None),
             Finding::Breach(severity) => ("breach", Some(severity)),
             Finding::SharedOutage => ("shared_outage", None),

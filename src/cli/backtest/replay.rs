@@ -82,8 +82,10 @@ struct Found {
 impl Found {
     fn now(judge: &Judge, at: Moment, e_slo: f64) -> Option<Self> {
         let verdict = judge.verdict(at);
-        let quiet =
-            matches!(verdict.finding, Finding::Healthy | Finding::Undecided | Finding::NoData);
+        let quiet = matches!(
+            verdict.finding,
+            Finding::Healthy | Finding::Undecided | Finding::NoData | Finding::Measuring
+        );
         (!quiet).then(|| Self { at, verdict, e_slo, e_attr: judge.attribution() })
     }
 
