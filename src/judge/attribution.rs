@@ -20,13 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A source of a baseline that was silent for this long is none; shadow calls come at once.
 const TRAFFIC_LIVE: Duration = Duration::from_secs(30);
 const SHADOW_LIVE: Duration = Duration::from_secs(2);
+/// How long it goes on to gather when nothing is suspicious any more.
+const LINGER: Duration = Duration::from_secs(10);
 /// A thin one has to do after this.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// Where the trouble is mild, an e-value of [`ENOUGH`] takes long. So many requests of the warm
 /// release are an answer, too, if they show no breach and a plainly lower failure rate, and the
-/// e-value points the same way: under a shared outage it rarely stands above this.
+/// e-value does not point the other way.
 const FAIR: u64 = 30;
-const FAIR_E: f64 = 2.0;
+const FAIR_E: f64 = 1.0;
 const FAIR_AFTER: Duration = Duration::from_secs(2);
 /// Fewer requests of the warm release than this measure nothing.
 const THIN: u64 = 10;
@@ -46,8 +48,9 @@ pub struct Attribution {
     dead: bool,
     traffic: Vec<(About, Contrast)>,
     budgets: Vec<(About, f64)>,
-    /// Since when it gathers.
+    /// Since when it gathers, and when the trial was last suspicious.
     gathering: Option<Moment>,
+    suspected: Option<Moment>,
     shadow: Contrast,
     /// What ended on trial in the block for which shadow calls may still be heard.
     block: (u32, u64, u64),
@@ -91,6 +94,7 @@ impl Attribution {
             traffic: traffic.collect(),
             budgets: objectives.iter().map(|it| (it.about, it.budget)).collect(),
             gathering: None,
+            suspected: None,
             shadow: Contrast::new(rho, 2.0 * ENOUGH, (0.1, 100.0)),
             block: (0, 0, 0),
             on_traffic: 0.5,
@@ -104,8 +108,12 @@ impl Attribution {
         self.warm.is_some()
     }
 
-    /// Gathers while the trial is suspicious.
+    /// Gathers while the trial is suspicious, and a while longer: mild trouble comes and goes.
     pub fn gather(&mut self, now: Moment, suspicious: bool) {
+        if suspicious {
+            self.suspected = Some(now);
+        }
+        let suspicious = self.suspected.is_some_and(|at| now.since(at) <= LINGER);
         if suspicious && self.gathering.is_none() {
             // Looks at the past alone, so the average stays an e-process.
             let live = self.heard_traffic.is_some_and(|at| now.since(at) <= TRAFFIC_LIVE);
