@@ -32,6 +32,8 @@ pub mod record;
 
 pub mod signal;
 
+pub mod artifact;
+
 pub mod proxy;
 
 pub mod act;

@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &["model"]),
     ("config", &["model", "judge", "decide"]),
     ("signal", &["model", "config"]),
+    ("artifact", &["model"]),
     ("act", &["model", "config"]),
     ("control", &["model"]),
     ("proxy", &["model", "config", "clock"]),
@@ -21,15 +22,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "model", "judge", "decide", "clock", "config", "signal", "act", "control", "proxy",
-            "record",
+            "model", "judge", "decide", "clock", "config", "signal", "artifact", "act", "control",
+            "proxy", "record",
         ],
     ),
     (
         "cli",
         &[
-            "model", "judge", "decide", "clock", "config", "signal", "act", "control", "proxy",
-            "record", "daemon",
+            "model", "judge", "decide", "clock", "config", "signal", "artifact", "act", "control",
+            "proxy", "record", "daemon",
         ],
     ),
 ];

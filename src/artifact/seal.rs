@@ -1,0 +1,171 @@
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, Semaphore};
+
+use super::digest::Digest;
+use super::fingerprint::Fingerprint;
+use super::hash::{fingerprint, hash};
+use super::place::place;
+use super::podman::Podman;
+use super::reference::Reference;
+use super::trouble::Trouble;
+
+/// Checks are hashed one after the other, and never behind a deploy: a rollback waits for them.
+static TURN: Semaphore = Semaphore::const_new(1);
+
+/// Tells whether a recorded artifact is still what it was. Clones are the same seal.
+///
+/// An artifact is read once; from then on the file system is asked whether anything happened to it
+/// (size, times, mode and inode of each file), and it is read again only if something did. What a
+/// program writes into a file that it maps into its memory is seen when the kernel writes it back.
+#[derive(Debug, Clone)]
+pub struct Seal(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    artifact: String,
+    digest: Digest,
+    podman: Option<Podman>,
+    /// Of the artifact when its digest was last right. Held through a check: another waits, then
+    /// finds it done.
+    known: Mutex<Option<Fingerprint>>,
+}
+
+/// What speaks against a recorded artifact. It prints as a whole sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Doubt {
+    /// Its content is another.
+    Changed {
+        /// What is no longer the same.
+        artifact: String,
+        /// As it was recorded.
+        was: Digest,
+        /// As it is now.
+        is: Digest,
+        /// The newest file in it, which tells most about what happened.
+        newest: Option<String>,
+    },
+    /// It is not there any more.
+    Gone {
+        /// What is missing.
+        artifact: String,
+        /// As it was recorded.
+        was: Digest,
+    },
+    /// It is not known whether it changed.
+    Unreadable {
+        /// What could not be looked at.
+        artifact: String,
+        /// Why, as a sentence.
+        why: String,
+    },
+}
+
+impl Seal {
+    /// A seal on an artifact as it was recorded. Its first check reads all of it. `podman` is asked
+    /// for images only.
+    pub fn new(artifact: &str, digest: Digest, podman: Option<Podman>) -> Self {
+        Self::build(artifact, digest, podman, None)
+    }
+
+    pub(super) fn of_path(artifact: &str, digest: Digest, known: Fingerprint) -> Self {
+        Self::build(artifact, digest, None, Some(known))
+    }
+
+    fn build(
+        artifact: &str,
+        digest: Digest,
+        podman: Option<Podman>,
+        known: Option<Fingerprint>,
+    ) -> Self {
+        let (artifact, known) = (artifact.to_owned(), Mutex::new(known));
+        Self(Arc::new(Inner { artifact, digest, podman, known }))
+    }
+
+    /// What it is on.
+    pub fn artifact(&self) -> &str {
+        &self.0.artifact
+    }
+
+    /// What the artifact has to come to.
+    pub fn digest(&self) -> &Digest {
+        &self.0.digest
+    }
+
+    /// Looks whether the artifact is still the same. At most ten minutes, when all of a large one has
+    /// to be read from a slow disk; it may be given up at any moment, by dropping the future.
+    ///
+    /// # Errors
+    /// It is not, or that can not be told.
+    pub async fn check(&self) -> Result<(), Doubt> {
+        let Inner { artifact, digest, .. } = &*self.0;
+        // No image begins with a slash, and a path is always absolute.
+        let looked = if artifact.starts_with('/') { self.path().await } else { self.image().await };
+        let artifact = artifact.clone();
+        match looked {
+            Ok(None) => Ok(()),
+            Ok(Some((is, newest))) => {
+                Err(Doubt::Changed { artifact, was: digest.clone(), is, newest })
+            }
+            Err(Trouble::Gone) => Err(Doubt::Gone { artifact, was: digest.clone() }),
+            Err(Trouble::Unreadable(why)) => Err(Doubt::Unreadable { artifact, why }),
+        }
+    }
+
+    /// What it comes to now and its newest file, if it is not the same.
+    async fn path(&self) -> Result<Option<(Digest, Option<String>)>, Trouble> {
+        let path = place(&self.0.artifact).await?;
+        let mut known = self.0.known.lock().await;
+        if known.is_some() && *known == Some(fingerprint(&path).await?) {
+            return Ok(None);
+        }
+        let hashed = hash(&path, &TURN).await?;
+        if hashed.digest == self.0.digest {
+            *known = Some(hashed.fingerprint);
+            return Ok(None);
+        }
+        Ok(Some((hashed.digest, hashed.fingerprint.newest())))
+    }
+
+    async fn image(&self) -> Result<Option<(Digest, Option<String>)>, Trouble> {
+        let Inner { artifact, digest, podman, .. } = &*self.0;
+        let podman = podman.as_ref().ok_or_else(|| "no podman is configured".to_owned())?;
+        let name = Reference::parse(artifact)?.at(digest);
+        let image = podman.image(&name).await?;
+        image.map_or(Err(Trouble::Gone), |_| Ok(None))
+    }
+}
+
+impl Doubt {
+    /// What it is about.
+    pub fn artifact(&self) -> &str {
+        match self {
+            Self::Changed { artifact, .. }
+            | Self::Gone { artifact, .. }
+            | Self::Unreadable { artifact, .. } => artifact,
+        }
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Changed { artifact, was, is, newest } => {
+                write!(f, "{artifact} changed since it was deployed: it was {was}, it is {is}")?;
+                match newest {
+                    Some(newest) => write!(f, " (newest file in it: {newest})"),
+                    None => Ok(()),
+                }
+            }
+            Self::Gone { artifact, was } => {
+                write!(f, "{artifact} is gone: it was {was} when it was deployed")
+            }
+            Self::Unreadable { artifact, why } => {
+                write!(f, "whether {artifact} is still the same is not known: {why}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Doubt {}
