@@ -51,7 +51,7 @@ impl Podman {
     /// The podman whose API listens at `socket`, such as `/run/podman/podman.sock`. Asks nothing yet.
     ///
     /// # Errors
-    /// There can be no client at all.
+    /// There is no client for it: why.
     pub fn new(socket: &Path) -> Result<Self, String> {
         let client = Client::builder()
             .user_agent("rollbackd")
@@ -164,8 +164,8 @@ impl Podman {
                 "podman does not listen at {socket}; `systemctl enable --now podman.socket` makes it"
             ),
             Some(ErrorKind::PermissionDenied) => format!(
-                "the daemon's user may not use {socket}; SocketGroup= in a drop-in of podman.socket \
-                 lets it"
+                "the daemon's user may not reach {socket}; give podman.socket a drop-in with \
+                 SocketGroup=rollbackd and a ListenStream= outside of /run/podman, which is root's"
             ),
             _ => format!("podman broke off at {socket}: {}", brief(&cause.to_string())),
         }

@@ -3,6 +3,7 @@
 
 mod fakes;
 mod images;
+mod nobody;
 mod paths;
 mod store;
 
