@@ -26,13 +26,15 @@ pub mod decide;
 
 pub mod clock;
 
+pub mod artifact;
+
 pub mod config;
+
+pub mod bus;
 
 pub mod record;
 
 pub mod signal;
-
-pub mod artifact;
 
 pub mod proxy;
 

@@ -30,6 +30,7 @@ fn spec(home: &TempDir, number: u32, script: &str) -> Spec {
             number: Number(number),
             slot: Slot("blue".into()),
             artifact: Some("/srv/app".into()),
+            digest: None,
             set: BTreeMap::from([("B".into(), "deploy".into()), ("PORT".into(), "1".into())]),
         },
         address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 4001))),

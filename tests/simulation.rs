@@ -97,6 +97,10 @@ impl Day {
             0..=3 => self.deliver(),
             4..=6 => self.answer(),
             7 => self.order(),
+            8 if self.dice.one_in(8) => {
+                let (number, named) = (self.number(), format!("weather v{}", self.dice.roll(30)));
+                self.happen(&Event::Found(number, Some(named), "the dice say so".to_owned()));
+            }
             11 => {
                 let number = self.number();
                 self.happen(&Event::Recovered(number, "the dice say so".to_owned()));
@@ -176,9 +180,12 @@ impl Day {
     fn reply(&mut self, ticket: Ticket, effect: &Effect) -> Option<Event> {
         match effect {
             Effect::Start(_) if self.dice.one_in(5) => {
-                Some(Event::NotReady(ticket, "it crashes".to_owned()))
+                Some(Event::NotReady(ticket, "no".to_owned()))
             }
             Effect::Start(_) => Some(Event::Ready(ticket, Box::default())),
+            Effect::Probe(_) if self.dice.one_in(8) => {
+                Some(Event::Spoiled(ticket, "no".to_owned()))
+            }
             Effect::Probe(_) if self.dice.one_in(4) => Some(Event::Probed(ticket, Reply::Refused)),
             Effect::Probe(_) => Some(Event::Probed(ticket, Reply::Ok)),
             _ => None,
@@ -209,7 +216,9 @@ impl Day {
                 slot: self.slot(),
                 ..Deploy::default()
             }),
-            5 => Command::Rollback { cut: self.dice.one_in(2), because },
+            5 => {
+                Command::Rollback { cut: self.dice.one_in(2), force: self.dice.one_in(4), because }
+            }
             6 if self.dice.one_in(3) => Command::Hold { because },
             _ => Command::Resume { because },
         };

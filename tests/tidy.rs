@@ -12,25 +12,26 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("judge", &["model"]),
     ("decide", &["model"]),
     ("clock", &["model"]),
-    ("config", &["model", "judge", "decide"]),
-    ("signal", &["model", "config"]),
     ("artifact", &["model"]),
-    ("act", &["model", "config"]),
+    ("config", &["model", "judge", "decide", "artifact"]),
+    ("bus", &[]),
+    ("signal", &["model", "config", "bus"]),
+    ("act", &["model", "config", "bus"]),
     ("control", &["model"]),
     ("proxy", &["model", "config", "clock"]),
     ("record", &["model"]),
     (
         "daemon",
         &[
-            "model", "judge", "decide", "clock", "config", "signal", "artifact", "act", "control",
-            "proxy", "record",
+            "model", "judge", "decide", "clock", "artifact", "config", "bus", "signal", "act",
+            "control", "proxy", "record",
         ],
     ),
     (
         "cli",
         &[
-            "model", "judge", "decide", "clock", "config", "signal", "artifact", "act", "control",
-            "proxy", "record", "daemon",
+            "model", "judge", "decide", "clock", "artifact", "config", "bus", "signal", "act",
+            "control", "proxy", "record", "daemon",
         ],
     ),
 ];

@@ -1,13 +1,18 @@
-//! The world, out: the processes of releases that the daemon runs itself.
+//! The world, out: the processes of releases that the daemon runs itself, and the units of those that
+//! systemd runs for it.
 //!
 //! A process outlives the daemon. Its output goes to a file, so that nothing breaks when nobody
 //! reads, and its environment says whose it is, so that the next daemon finds it again.
 
 mod adopt;
+mod environment;
 mod mark;
 mod output;
 mod place;
 mod process;
+mod unit;
+mod unit_file;
 
 pub use adopt::{Orphan, orphans};
 pub use process::{Process, Spec};
+pub use unit::{Run, Unit};

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use tokio::process::{Child, Command};
 
+use super::environment;
 use super::mark::{LOOK_EVERY, Mark};
 use super::output::{self, Relay};
 use super::place;
@@ -168,7 +169,7 @@ impl Spec {
     }
 
     fn argv(&self) -> Vec<String> {
-        let port = self.place();
+        let port = environment::place(&self.address);
         let artifact = self.release.artifact.as_deref().unwrap_or_default();
         let fill = |argument: &String| {
             argument
@@ -180,33 +181,15 @@ impl Spec {
         self.command.argv.iter().map(fill).collect()
     }
 
-    /// Later ones win: what the deploy sets over the configuration, ours over everything.
     fn environment(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         let inherited = ["PATH", "HOME", "LANG"].into_iter();
         all.extend(inherited.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))));
-        all.extend(self.command.env.clone());
-        all.extend(self.release.set.clone());
-        let listen = match &self.address {
-            Address::Tcp(_) => "PORT",
-            Address::Unix(_) => "SOCKET",
-        };
-        all.insert(listen.to_owned(), self.place());
-        all.insert("ROLLBACKD_VERSION".to_owned(), self.release.version.clone());
-        if let Some(artifact) = &self.release.artifact {
-            all.insert("ROLLBACKD_ARTIFACT".to_owned(), artifact.clone());
-        }
+        let (release, address) = (&self.release, &self.address);
+        all.extend(environment::variables(&self.command.env, release, address, &self.service));
         let mark = self.mark();
         all.extend(mark.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
         all
-    }
-
-    /// The port, or the path of the unix socket.
-    fn place(&self) -> String {
-        match &self.address {
-            Address::Tcp(address) => address.port().to_string(),
-            Address::Unix(path) => path.display().to_string(),
-        }
     }
 }
 

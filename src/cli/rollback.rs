@@ -15,6 +15,9 @@ pub(super) struct Options {
     /// Do not let requests in flight finish.
     #[arg(long)]
     cut: bool,
+    /// Also to a release whose artifact is not what was deployed any more.
+    #[arg(long)]
+    force: bool,
     /// Why; it goes into the timeline.
     #[arg(long, value_name = "REASON")]
     because: String,
@@ -27,8 +30,8 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
-    let Options { service, cut, because, no_wait, json } = options;
-    let request = Request::Rollback { service, cut, because, wait: !no_wait };
+    let Options { service, cut, force, because, no_wait, json } = options;
+    let request = Request::Rollback { service, cut, force, because, wait: !no_wait };
     let exit = match daemon.ask(&request).await {
         Ok(client) => deploy::follow(client, !no_wait, json).await,
         Err(exit) => exit,

@@ -35,11 +35,13 @@ pub(super) fn settings(written: &Written, problems: &mut Problems) -> Settings {
     let owner = "the control socket".to_owned();
     addresses.claim(Address::Unix(control_socket.clone()), owner, at, problems);
     let metrics = metrics(&written.metrics, &mut addresses, problems);
+    let podman = path(&written.podman, "/run/podman/podman.sock");
+    runtime::units_are_distinct(written, problems);
     let services = written.services.iter().take(SERVICES_MAX);
     let services = services
         .map(|written| (written.name.get_ref().clone(), service(written, &mut addresses, problems)))
         .collect();
-    Settings { state_dir, control_socket, metrics, services }
+    Settings { state_dir, control_socket, metrics, podman, services }
 }
 
 /// Versions and names of tools are nobody's business outside: a collector runs on the host.
@@ -100,6 +102,8 @@ fn service(
         hosts: hosts(written, listen, problems),
         origins: origins(&written.origins, problems),
         runtime,
+        artifact: runtime::artifact(&written.runtime),
+        keep_artifacts: runtime::keep_artifacts(&written.runtime, problems),
         slots,
         probe,
         scrape,

@@ -28,7 +28,7 @@ pub use problem::{Code, Problem, Problems, Weight};
 pub use selector::Selector;
 pub use settings::{
     Address, CommandLine, Limits, Probe, ProbeKind, Runtime, Scrape, ScrapePlace, Service,
-    SessionState, Settings,
+    SessionState, Settings, Template,
 };
 
 /// The longest configuration that is read, in bytes.

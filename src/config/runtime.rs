@@ -6,24 +6,27 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use crate::model::Release;
+use crate::model::{Release, Slot};
 
 use super::bounds::{bounded, span};
 use super::problem::{Code, Problem, Problems};
-use super::settings::{Address, CommandLine, Runtime};
+use super::settings::{Address, CommandLine, Runtime, Template};
 use super::table::{brief, near};
 use super::written;
+use crate::artifact::Kind;
 
 /// What is filled in at the start of a release.
 const START: [&str; 4] = ["version", "artifact", "slot", "port"];
 /// What is filled in for the command of a probe.
 pub(super) const PROBE: [&str; 3] = ["port", "slot", "version"];
 const ENV_NAME_MAX: usize = 256;
+/// systemd takes 255 bytes with the slot and the ending.
+const UNIT_NAME_MAX: usize = 200;
 
 /// Checks how a service runs.
 pub(super) fn check(
     service: &written::Service,
-    slots: &BTreeMap<crate::model::Slot, Address>,
+    slots: &BTreeMap<Slot, Address>,
     problems: &mut Problems,
 ) -> Runtime {
     let written = &service.runtime;
@@ -31,9 +34,12 @@ pub(super) fn check(
     let usual = Duration::from_secs(10);
     let stop =
         bounded("stop_timeout", &written.stop_timeout, usual, Duration::ZERO..=most, problems);
-    if written.kind.as_ref().is_some_and(|kind| *kind.get_ref() == "external") {
-        external(written, problems);
-        return Runtime::External;
+    let kind = written.kind.as_ref().map(|kind| *kind.get_ref());
+    unused(written, kind, problems);
+    match kind {
+        Some("external") => return Runtime::External,
+        Some("systemd") => return systemd(service, stop, problems),
+        _ => (),
     }
     // Without a known runtime the rest is checked all the same: it is most likely a command.
     if !written.has_command && written.kind.is_some() {
@@ -108,7 +114,7 @@ fn placeholders(word: &str) -> impl Iterator<Item = &str> {
 
 fn port_exists(
     command: &Spanned<Vec<Spanned<String>>>,
-    slots: &BTreeMap<crate::model::Slot, Address>,
+    slots: &BTreeMap<Slot, Address>,
     problems: &mut Problems,
 ) {
     let socket = slots.iter().find(|(_, address)| matches!(address, Address::Unix(_)));
@@ -144,21 +150,96 @@ fn env(written: &written::Runtime, problems: &mut Problems) -> BTreeMap<String, 
     pairs.map(|(name, value)| (name.get_ref().clone(), value.get_ref().clone())).collect()
 }
 
-fn external(written: &written::Runtime, problems: &mut Problems) {
-    let settings = [
-        ("command", span(&written.command)),
-        ("env", span(&written.env)),
-        ("dir", span(&written.dir)),
-        ("stop_timeout", span(&written.stop_timeout)),
-    ];
-    for (name, at) in settings {
+/// Settings that the chosen runtime does not read.
+fn unused(written: &written::Runtime, kind: Option<&str>, problems: &mut Problems) {
+    let command = [("command", span(&written.command)), ("dir", span(&written.dir))];
+    let ours = [("env", span(&written.env)), ("stop_timeout", span(&written.stop_timeout))];
+    let units = [("unit", span(&written.unit)), ("warm_weight", span(&written.warm_weight))];
+    let unread: Vec<_> = match kind {
+        Some("external") => command.into_iter().chain(ours).chain(units).collect(),
+        Some("systemd") => command.to_vec(),
+        Some(_) => units.to_vec(),
+        None => return,
+    };
+    let (who, label) = match kind {
+        Some("external") => ("somebody else runs the releases", "the daemon does not start them"),
+        Some("systemd") => ("the unit says what is run", "systemd starts them"),
+        _ => ("the daemon runs the releases itself", "the daemon starts them"),
+    };
+    for (name, at) in unread {
         let Some(at) = at else { continue };
-        let what = format!("`{name}` has no effect: somebody else runs the releases");
-        let help = format!("write runtime = \"command\", or leave {name} out");
+        let other = if matches!(name, "unit" | "warm_weight") { "systemd" } else { "command" };
+        let what = format!("`{name}` has no effect: {who}");
+        let help = format!("write runtime = \"{other}\", or leave {name} out");
         let problem = Problem::error(Code::Contradiction, at, what).help(help);
         problems.push(match span(&written.kind) {
-            Some(kind) => problem.also(kind, "the daemon does not start them"),
+            Some(kind) => problem.also(kind, label),
             None => problem,
         });
     }
+}
+
+fn systemd(service: &written::Service, stop: Duration, problems: &mut Problems) -> Runtime {
+    let written = &service.runtime;
+    let unit = match &written.unit {
+        Some(unit) => {
+            if !is_template(unit.get_ref()) {
+                let what = format!(
+                    "`unit` is \"{}\", which is not a template: each slot needs a unit of its own",
+                    brief(unit.get_ref())
+                );
+                let help = "write the name of a template, such as \"mcp-weather@.service\": slot blue is \
+                            then mcp-weather@blue.service";
+                problems.push(Problem::error(Code::BadValue, unit.span(), what).help(help));
+            }
+            unit.get_ref().clone()
+        }
+        None => {
+            let what = "`unit` is missing: runtime = \"systemd\" starts its instances";
+            let help = "write unit = \"mcp-weather@.service\", the name of the template";
+            problems.push(Problem::error(Code::Missing, service.name.span(), what).help(help));
+            String::new()
+        }
+    };
+    let warm_weight = bounded("warm_weight", &written.warm_weight, 20, 1..=10_000, problems);
+    Runtime::Systemd(Template { unit, env: env(written, problems), stop, warm_weight })
+}
+
+/// `NAME@.service`, of characters that systemd takes.
+fn is_template(unit: &str) -> bool {
+    let plain = |it: char| it.is_ascii_alphanumeric() || matches!(it, ':' | '-' | '_' | '.');
+    unit.strip_suffix("@.service")
+        .is_some_and(|name| (1..=UNIT_NAME_MAX).contains(&name.len()) && name.chars().all(plain))
+}
+
+/// Two services with the same units would stop each other's releases.
+pub(super) fn units_are_distinct(written: &written::Written, problems: &mut Problems) {
+    let mut seen: BTreeMap<&str, Range<usize>> = BTreeMap::new();
+    for unit in written.services.iter().filter_map(|service| service.runtime.unit.as_ref()) {
+        match seen.get(unit.get_ref().as_str()) {
+            Some(first) => {
+                let what = format!("`{}` runs another service already", brief(unit.get_ref()));
+                let help = "give each service a template of its own";
+                let problem = Problem::error(Code::Contradiction, unit.span(), what).help(help);
+                problems.push(problem.also(first.clone(), "it is named here first"));
+            }
+            None => _ = seen.insert(unit.get_ref(), unit.span()),
+        }
+    }
+}
+
+/// What artifacts are, as it is written.
+pub(super) fn artifact(written: &written::Runtime) -> Kind {
+    match written.artifact.as_ref().map(|kind| *kind.get_ref()) {
+        Some("image") => Kind::Image,
+        Some("path") => Kind::Path,
+        Some("word") => Kind::Word,
+        _ => Kind::Auto,
+    }
+}
+
+/// Of how many releases the artifacts are kept: the active and the warm one at least.
+pub(super) fn keep_artifacts(written: &written::Runtime, problems: &mut Problems) -> u32 {
+    let kept = bounded("keep_artifacts", &written.keep_artifacts, 5, 2..=100, problems);
+    u32::try_from(kept).unwrap_or(u32::MAX)
 }

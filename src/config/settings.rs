@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::Slot;
-use crate::{decide, judge};
+use crate::{artifact, decide, judge};
 
 use super::selector::Selector;
 
@@ -20,6 +20,8 @@ pub struct Settings {
     pub control_socket: PathBuf,
     /// Where the daemon's own metrics are served, on loopback; nowhere by default.
     pub metrics: Option<SocketAddr>,
+    /// The API socket of the podman that images are asked of.
+    pub podman: PathBuf,
     /// The services, by name.
     pub services: BTreeMap<String, Service>,
 }
@@ -39,6 +41,10 @@ pub struct Service {
     pub origins: BTreeSet<String>,
     /// How its releases run.
     pub runtime: Runtime,
+    /// What its artifacts are.
+    pub artifact: artifact::Kind,
+    /// Of so many of its latest releases the artifacts are kept.
+    pub keep_artifacts: u32,
     /// Where they run. At least two.
     pub slots: BTreeMap<Slot, Address>,
     /// How they are probed.
@@ -73,6 +79,8 @@ pub enum SessionState {
 pub enum Runtime {
     /// The daemon starts it, watches it, starts it again and stops it.
     Command(CommandLine),
+    /// systemd does, as an instance of a template for each slot; the daemon tells it to.
+    Systemd(Template),
     /// Somebody else runs it; it is only watched and switched.
     External,
 }
@@ -88,6 +96,26 @@ pub struct CommandLine {
     pub dir: Option<PathBuf>,
     /// How long it may take to end after SIGTERM, before SIGKILL.
     pub stop: Duration,
+}
+
+/// A template of systemd units, one instance of it for each slot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    /// Its name, such as `mcp-weather@.service`.
+    pub unit: String,
+    /// What its instances get in their environment files, besides what the deploy sets.
+    pub env: BTreeMap<String, String>,
+    /// How long the daemon waits for one to stop; systemd goes on stopping it after that.
+    pub stop: Duration,
+    /// CPUWeight= and IOWeight= of a warm release that serves nobody.
+    pub warm_weight: u64,
+}
+
+impl Template {
+    /// The unit of a slot, such as `mcp-weather@blue.service`.
+    pub fn instance(&self, slot: &Slot) -> String {
+        self.unit.replacen('@', &format!("@{slot}"), 1)
+    }
 }
 
 /// Where a slot listens.

@@ -18,7 +18,8 @@ use super::value::{
 };
 
 const SLOTS: &str = "{ blue = \"127.0.0.1:9001\", green = \"127.0.0.1:9002\" }";
-const RUNTIME: &str = "\"command\", or \"external\" if somebody else starts the releases";
+const RUNTIME: &str =
+    "\"command\", \"systemd\", or \"external\" if somebody else starts the releases";
 
 /// A setting, if it was written, and where.
 pub(super) type Set<T> = Option<Spanned<T>>;
@@ -31,6 +32,7 @@ pub(super) struct Written {
     pub(super) state_dir: Set<PathBuf>,
     pub(super) control_socket: Set<PathBuf>,
     pub(super) metrics: Set<SocketAddr>,
+    pub(super) podman: Set<PathBuf>,
     pub(super) services: Vec<Service>,
 }
 
@@ -61,6 +63,10 @@ pub(super) struct Runtime {
     pub(super) env: Set<Named<String>>,
     pub(super) dir: Set<PathBuf>,
     pub(super) stop_timeout: Set<Duration>,
+    pub(super) unit: Set<String>,
+    pub(super) warm_weight: Set<u64>,
+    pub(super) artifact: Set<&'static str>,
+    pub(super) keep_artifacts: Set<u64>,
 }
 
 /// What is promised, and how it is decided.
@@ -141,11 +147,12 @@ pub(super) fn read(root: &DeTable<'_>, problems: &mut Problems) -> Written {
     let state_dir = daemon.read("state_dir", path, problems);
     let control_socket = daemon.read("control_socket", socket, problems);
     let metrics = daemon.read("metrics", tcp, problems);
+    let podman = daemon.read("podman", socket, problems);
     daemon.finish(problems);
     let services =
         services(root.table("service", "the services", "[service.NAME]", problems), problems);
     root.finish(problems);
-    Written { state_dir, control_socket, metrics, services }
+    Written { state_dir, control_socket, metrics, podman, services }
 }
 
 fn services(table: Table<'_>, problems: &mut Problems) -> Vec<Service> {
@@ -193,12 +200,21 @@ fn service(mut table: Table<'_>, name: Spanned<String>, problems: &mut Problems)
 
 fn runtime(table: &mut Table<'_>, problems: &mut Problems) -> Runtime {
     Runtime {
-        kind: table.required("runtime", RUNTIME, choice(["command", "external"]), problems),
+        kind: table.required(
+            "runtime",
+            RUNTIME,
+            choice(["command", "systemd", "external"]),
+            problems,
+        ),
         has_command: table.has("command"),
         command: table.read("command", texts, problems),
         env: table.read("env", named(text), problems),
         dir: table.read("dir", path, problems),
         stop_timeout: table.read("stop_timeout", duration, problems),
+        unit: table.read("unit", text, problems),
+        warm_weight: table.read("warm_weight", whole, problems),
+        artifact: table.read("artifact", choice(["auto", "image", "path", "word"]), problems),
+        keep_artifacts: table.read("keep_artifacts", whole, problems),
     }
 }
 

@@ -1,9 +1,8 @@
 //! What a request may hold. It ends up in commands, environments, a timeline and on terminals.
 
 use super::Request;
-use crate::model::Release;
+use crate::model::{Release, VERSION_MAX, is_version};
 
-const VERSION_MAX: usize = 128;
 const ARTIFACT_MAX: usize = 4096;
 const BECAUSE_MAX: usize = 4096;
 const KEY_MAX: usize = 256;
@@ -31,9 +30,7 @@ impl Request {
 
 /// It is filled into paths and commands.
 fn check_version(version: &str) -> Result<(), String> {
-    let known = |it: char| it.is_ascii_alphanumeric() || "._+:@~-".contains(it);
-    let begins = version.starts_with(|it: char| it.is_ascii_alphanumeric());
-    if begins && version.len() <= VERSION_MAX && version.chars().all(known) {
+    if is_version(version) {
         return Ok(());
     }
     Err(format!(

@@ -58,6 +58,9 @@ pub enum Request {
         service: String,
         /// Without a drain.
         cut: bool,
+        /// Also to a release whose artifact is not what was deployed.
+        #[serde(default)]
+        force: bool,
         /// Why.
         because: String,
         /// Follow to the end.

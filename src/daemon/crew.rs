@@ -7,30 +7,34 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::act::{self, Orphan, Process, Spec};
+use crate::act::{Process, Spec, Unit};
+use crate::artifact::{Doubt, Seal};
+use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::config::{Address, ProbeKind, Runtime, Service};
-use crate::model::{Event, Number, Readiness, Release, Reply, Seen, Signal, Slot, Ticket};
+use crate::config::{Address, Runtime, Service};
+use crate::model::{Event, Number, Readiness, Release, Seen, Signal, Slot, Ticket};
 use crate::proxy::Proxy;
-use crate::signal::{Prober, Scraper};
+use crate::signal::{Follower, Prober, Scraper};
 
 use super::input::Input;
+use super::leftovers::Place;
+use super::questions::{become_ready, probe, scrape};
+use super::seals::CHECK_MAX;
+use super::units::{UnitLife, Wish};
 
 /// Wait before a process that died is started again: at once, then doubling to the maximum.
-const RESTART_FIRST: Duration = Duration::from_millis(250);
-const RESTART_MAX: Duration = Duration::from_secs(10);
+pub(super) const RESTART_FIRST: Duration = Duration::from_millis(250);
+pub(super) const RESTART_MAX: Duration = Duration::from_secs(10);
 /// A process that lived this long starts again at once.
-const LIVED: Duration = Duration::from_secs(60);
-/// Between probes while something is wrong, and while a new release becomes ready.
-const PROBE_FAST: Duration = Duration::from_millis(100);
+pub(super) const LIVED: Duration = Duration::from_secs(60);
 
 /// What runs for one service.
 #[derive(Debug)]
 pub(super) struct Crew {
     state_dir: PathBuf,
+    bus: Bus,
     clock: Clock,
     outbox: mpsc::Sender<Input>,
     hurry: watch::Sender<bool>,
@@ -43,40 +47,40 @@ pub(super) struct Crew {
 #[derive(Debug)]
 struct Hand {
     stop: CancellationToken,
-    process: Option<JoinHandle<()>>,
+    /// What keeps its process or its unit.
+    life: Option<JoinHandle<()>>,
+    /// What the keeper of a unit is told.
+    wish: Option<watch::Sender<Wish>>,
     prober: JoinHandle<()>,
     scraper: Option<JoinHandle<()>>,
 }
 
 impl Crew {
     /// Nobody yet.
-    pub(super) fn new(state_dir: PathBuf, clock: Clock, outbox: mpsc::Sender<Input>) -> Self {
+    pub(super) fn new(
+        state_dir: PathBuf,
+        bus: Bus,
+        clock: Clock,
+        outbox: mpsc::Sender<Input>,
+    ) -> Self {
         let (hurry, _) = watch::channel(false);
         let (hands, leaving) = (BTreeMap::new(), BTreeMap::new());
-        Self { state_dir, clock, outbox, hurry, hands, leaving, question: None }
+        Self { state_dir, bus, clock, outbox, hurry, hands, leaving, question: None }
     }
 
-    /// Keeps a release running and probed, from now on.
-    pub(super) fn keep(&mut self, service: &Arc<Service>, release: &Release, address: &Address) {
+    /// Keeps a release running and probed, from now on. A `fresh` one is not taken to run already.
+    pub(super) fn keep(
+        &mut self,
+        service: &Arc<Service>,
+        (release, address): (&Release, &Address),
+        seal: Option<Seal>,
+        fresh: bool,
+    ) {
         if self.hands.contains_key(&release.number) {
             return;
         }
         let stop = CancellationToken::new();
-        let process = match &service.runtime {
-            Runtime::External => None,
-            Runtime::Command(command) => {
-                let spec = Spec {
-                    command: command.clone(),
-                    release: release.clone(),
-                    address: address.clone(),
-                    service: service.name.clone(),
-                    state_dir: self.state_dir.clone(),
-                };
-                let before = self.leaving.remove(&release.slot);
-                let life = live(spec, before, stop.clone(), self.outbox.clone());
-                Some(tokio::spawn(life))
-            }
-        };
+        let (life, wish) = self.live(service, (release, address), seal, fresh, stop.clone());
         let prober = Prober::new(&service.probe, &service.path, address, release);
         let pace = service.probe.every;
         let hurry = self.hurry.subscribe();
@@ -88,8 +92,62 @@ impl Crew {
             let outbox = self.outbox.clone();
             tokio::spawn(scrape(scraper, release.number, it.every, self.clock, outbox))
         });
-        let hand = Hand { stop, process, prober, scraper };
+        let hand = Hand { stop, life, wish, prober, scraper };
         self.hands.insert(release.number, hand);
+    }
+
+    /// Starts what keeps a release running.
+    fn live(
+        &mut self,
+        service: &Arc<Service>,
+        (release, address): (&Release, &Address),
+        seal: Option<Seal>,
+        fresh: bool,
+        stop: CancellationToken,
+    ) -> (Option<JoinHandle<()>>, Option<watch::Sender<Wish>>) {
+        let outbox = self.outbox.clone();
+        match &service.runtime {
+            Runtime::External => (None, None),
+            Runtime::Command(command) => {
+                let spec = Spec {
+                    command: command.clone(),
+                    release: release.clone(),
+                    address: address.clone(),
+                    service: service.name.clone(),
+                    state_dir: self.state_dir.clone(),
+                };
+                let before = self.leaving.remove(&release.slot);
+                (Some(tokio::spawn(live(spec, seal, before, stop, outbox))), None)
+            }
+            Runtime::Systemd(template) => {
+                let place = (service.name.as_str(), self.state_dir.as_path());
+                let start = service.policy.start;
+                let unit = Unit::new(self.bus.clone(), template, release, address, place, start);
+                let follower = Follower::new(self.bus.clone(), unit.name());
+                let (wish, wishes) = watch::channel(Wish::default());
+                let release_number = release.number;
+                let life = UnitLife {
+                    unit,
+                    follower,
+                    seal,
+                    release: release_number,
+                    fresh,
+                    stop,
+                    wish: wishes,
+                    outbox,
+                };
+                let before = self.leaving.remove(&release.slot);
+                (Some(tokio::spawn(life.live(before))), Some(wish))
+            }
+        }
+    }
+
+    /// Tells the keeper of a release's unit what is wanted of it.
+    pub(super) fn wish(&self, release: Number, wish: Wish) {
+        let told = self.hands.get(&release).and_then(|hand| hand.wish.as_ref());
+        if let Some(told) = told {
+            told.send_if_modified(|now| std::mem::replace(now, wish) != wish);
+        }
     }
 
     /// Probes faster, or as usual again.
@@ -123,18 +181,26 @@ impl Crew {
         });
     }
 
-    /// Asks a release once, now.
+    /// Asks a release once, now, and looks whether its artifact is still what was deployed.
     pub(super) fn probe(
         &mut self,
         ticket: Ticket,
         service: &Service,
-        release: &Release,
-        at: &Address,
+        (release, at): (&Release, &Address),
+        seal: Option<Seal>,
     ) {
         let mut prober = Prober::new(&service.probe, &service.path, at, release);
         let outbox = self.outbox.clone();
+        let number = release.number;
         self.ask(async move {
-            let reply = prober.ask().await;
+            let (reply, doubt) = tokio::join!(prober.ask(), doubt(seal));
+            if let Some(doubt) = doubt {
+                if !matches!(doubt, Doubt::Unreadable { .. }) {
+                    let event = Event::Spoiled(ticket, doubt.to_string());
+                    let _ = outbox.send(Input::Event(event)).await;
+                }
+                let _ = outbox.send(Input::Doubted(number, doubt)).await;
+            }
             let _ = outbox.send(Input::Event(Event::Probed(ticket, reply))).await;
             prober.close().await;
         });
@@ -150,43 +216,52 @@ impl Crew {
     /// Ends what is left on a release, then stops it. A later one in its slot waits for that.
     pub(super) fn retire(&mut self, service: &Arc<Service>, release: &Release, proxy: Proxy) {
         let hand = self.hands.remove(&release.number);
-        let (number, slot) = (release.number, release.slot.clone());
-        let (state_dir, service) = (self.state_dir.clone(), Arc::clone(service));
+        let number = release.number;
+        let place = Place { bus: &self.bus, state_dir: &self.state_dir, service };
+        // Nobody of ours keeps it: it may run all the same, from before a crash.
+        let leftovers = hand.is_none().then(|| place.stop(release));
         let leave = tokio::spawn(async move {
             proxy.remove(number).await;
-            match hand {
-                Some(hand) => hand.stop().await,
-                None => {
-                    let left = orphans(&state_dir, &service, |known| known == number);
-                    stop_orphans(left, service).await;
-                }
+            if let Some(hand) = hand {
+                hand.stop().await;
+            }
+            if let Some(leftovers) = leftovers {
+                leftovers.await;
             }
         });
-        self.leaving.insert(slot, leave);
+        self.leaving.insert(release.slot.clone(), leave);
     }
 
-    /// Stops processes of ours that belong to no release in `needed`. What needs their slots waits
-    /// for that, the traffic does not.
-    pub(super) fn tidy(&mut self, service: &Arc<Service>, needed: &[Number]) {
-        let mut slots: BTreeMap<Slot, Vec<Orphan>> = BTreeMap::new();
-        for orphan in orphans(&self.state_dir, service, |number| !needed.contains(&number)) {
-            slots.entry(orphan.slot.clone()).or_default().push(orphan);
+    /// Lets a release go whose slot is another one's by now: what runs there is not stopped, and
+    /// what is open there may finish.
+    pub(super) fn let_go(&mut self, service: &Service, release: &Release, proxy: Proxy) {
+        if let Some(hand) = self.hands.remove(&release.number) {
+            hand.let_go();
         }
-        for (slot, orphans) in slots {
-            let leave = tokio::spawn(stop_orphans(orphans, Arc::clone(service)));
-            self.leaving.insert(slot, leave);
-        }
+        let (number, patience) = (release.number, service.policy.drain);
+        tokio::spawn(async move {
+            proxy.drain(number, patience).await;
+            proxy.remove(number).await;
+        });
     }
 
-    /// Stops everything.
+    /// Stops processes and units of ours that belong to no release in `needed`. What needs their
+    /// slots waits for that, the traffic does not.
+    pub(super) fn tidy(&mut self, service: &Arc<Service>, needed: &[&Release]) {
+        let place = Place { bus: &self.bus, state_dir: &self.state_dir, service };
+        self.leaving.extend(place.tidy(needed));
+    }
+
+    /// Stops everything, but for units: systemd runs those, also without a daemon.
     pub(super) async fn stop(&mut self) {
         if let Some(question) = self.question.take() {
             question.abort();
         }
-        for hand in self.hands.values() {
-            hand.stop.cancel();
-        }
-        for hand in std::mem::take(&mut self.hands).into_values() {
+        let (units, processes): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.hands).into_values().partition(|hand| hand.wish.is_some());
+        units.into_iter().for_each(Hand::let_go);
+        processes.iter().for_each(|hand| hand.stop.cancel());
+        for hand in processes {
             hand.stop().await;
         }
         for leave in std::mem::take(&mut self.leaving).into_values() {
@@ -200,15 +275,44 @@ impl Hand {
         self.stop.cancel();
         self.prober.abort();
         self.scraper.iter().for_each(JoinHandle::abort);
-        if let Some(process) = self.process {
-            let _ = process.await;
+        if let Some(life) = self.life {
+            let _ = life.await;
         }
+    }
+
+    /// Ends every task; what runs, goes on.
+    fn let_go(self) {
+        self.prober.abort();
+        self.scraper.iter().for_each(JoinHandle::abort);
+        self.life.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// What speaks against an artifact, if that can be told in time.
+async fn doubt(seal: Option<Seal>) -> Option<Doubt> {
+    let seal = seal?;
+    match tokio::time::timeout(CHECK_MAX, seal.check()).await {
+        Ok(checked) => checked.err(),
+        Err(_) => {
+            let why = format!("{} was not checked within {CHECK_MAX:?}", seal.artifact());
+            Some(Doubt::Unreadable { artifact: seal.artifact().to_owned(), why })
+        }
+    }
+}
+
+/// Why a release must not be started: its artifact is not what was deployed.
+pub(super) async fn unfit(seal: Option<&Seal>) -> Result<(), String> {
+    let Some(seal) = seal else { return Ok(()) };
+    match seal.check().await {
+        Err(doubt @ (Doubt::Changed { .. } | Doubt::Gone { .. })) => Err(doubt.to_string()),
+        Ok(()) | Err(Doubt::Unreadable { .. }) => Ok(()),
     }
 }
 
 /// Keeps one process alive until told to stop.
 async fn live(
     spec: Spec,
+    seal: Option<Seal>,
     before: Option<JoinHandle<()>>,
     stop: CancellationToken,
     outbox: mpsc::Sender<Input>,
@@ -220,7 +324,11 @@ async fn live(
     let mut adopted = Process::adopt(&spec);
     while !stop.is_cancelled() {
         let began = tokio::time::Instant::now();
-        let how = match adopted.take().map_or_else(|| Process::start(&spec), Ok) {
+        let begun = match adopted.take() {
+            Some(process) => Ok(process),
+            None => unfit(seal.as_ref()).await.and_then(|()| Process::start(&spec)),
+        };
+        let how = match begun {
             Err(why) => format!("it was not started: {why}"),
             Ok(mut process) => {
                 let ended = tokio::select! {
@@ -243,95 +351,5 @@ async fn live(
             () = stop.cancelled() => (),
         }
         wait = (wait * 2).clamp(RESTART_FIRST, RESTART_MAX);
-    }
-}
-
-/// Probes one release for ever; faster while something is wrong.
-async fn probe(
-    mut prober: Prober,
-    release: Number,
-    pace: Duration,
-    mut hurry: watch::Receiver<bool>,
-    outbox: mpsc::Sender<Input>,
-) {
-    let mut last_ok = false;
-    loop {
-        let fast = *hurry.borrow_and_update() || !last_ok;
-        let wait = if fast { PROBE_FAST.min(pace) } else { pace };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => (),
-            _ = hurry.changed(), if !fast => (),
-        }
-        let reply = prober.ask().await;
-        last_ok = reply.is_ok();
-        if outbox.send(Input::Signal(Signal { release, seen: Seen::Probe(reply) })).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Reads the counters of one release for ever. A slow answer moves the next one, so that there is
-/// never more than one.
-async fn scrape(
-    scraper: Scraper,
-    release: Number,
-    every: Duration,
-    clock: Clock,
-    outbox: mpsc::Sender<Input>,
-) {
-    let mut times = tokio::time::interval(every);
-    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        times.tick().await;
-        let seen = Seen::Scraped(scraper.ask(clock.now()).await);
-        if outbox.send(Input::Signal(Signal { release, seen })).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Asks until there were enough good answers in a row, and a server that speaks MCP has told what
-/// it offers. Whoever waits sets the limit in time.
-async fn become_ready(mut new: Prober, active: Option<Prober>, service: &Service) -> Readiness {
-    let mut good = 0;
-    while good < service.probe.ready {
-        good = if new.ask().await == Reply::Ok { good + 1 } else { 0 };
-        if good < service.probe.ready {
-            tokio::time::sleep(PROBE_FAST).await;
-        }
-    }
-    let mut contract = new.contract().await;
-    while contract.is_none() && service.probe.kind == ProbeKind::Mcp {
-        tokio::time::sleep(PROBE_FAST).await;
-        contract = new.contract().await;
-    }
-    new.close().await;
-    let active = match active {
-        Some(mut active) => active.contract().await,
-        None => None,
-    };
-    Readiness { new: contract, active, ..Readiness::default() }
-}
-
-fn orphans(
-    state_dir: &std::path::Path,
-    service: &Service,
-    unwanted: impl Fn(Number) -> bool,
-) -> Vec<Orphan> {
-    let found = match service.runtime {
-        Runtime::Command(_) => act::orphans(state_dir, &service.name),
-        Runtime::External => Vec::new(),
-    };
-    found.into_iter().filter(|orphan| unwanted(orphan.number)).collect()
-}
-
-async fn stop_orphans(orphans: Vec<Orphan>, service: Arc<Service>) {
-    let Runtime::Command(command) = &service.runtime else { return };
-    for orphan in orphans {
-        let (slot, service) = (&orphan.slot, &service.name);
-        tracing::warn!(service, %slot, "stops a process that is left over");
-        if let Err(why) = orphan.stop(command.stop).await {
-            tracing::error!(service, "failed to stop: {why}");
-        }
     }
 }

@@ -253,10 +253,13 @@ fn ends(fact: &Fact) -> bool {
 fn command_of(request: Request) -> Option<(Command, bool)> {
     Some(match request {
         Request::Deploy { version, artifact, set, slot, freeze, force, strict, wait, .. } => {
-            let slot = slot.map(Slot);
-            (Command::Deploy(Deploy { version, artifact, set, slot, freeze, force, strict }), wait)
+            let (slot, digest) = (slot.map(Slot), None);
+            let deploy = Deploy { version, artifact, digest, set, slot, freeze, force, strict };
+            (Command::Deploy(deploy), wait)
         }
-        Request::Rollback { cut, because, wait, .. } => (Command::Rollback { cut, because }, wait),
+        Request::Rollback { cut, force, because, wait, .. } => {
+            (Command::Rollback { cut, force, because }, wait)
+        }
         Request::Hold { because, .. } => (Command::Hold { because }, false),
         Request::Resume { because, .. } => (Command::Resume { because }, false),
         Request::Status { .. } | Request::Timeline { .. } => return None,
@@ -271,6 +274,10 @@ impl From<Untaken> for Response {
             }
             Untaken::Refused(refusal @ Refusal::Refused(_)) => {
                 Self::Refused { code: Code::Refused, because: refusal.to_string() }
+            }
+            Untaken::Unfit(because) => {
+                let because = format!("refused: {because}");
+                Self::Refused { code: Code::Refused, because }
             }
             Untaken::Unwritten(because) => Self::Refused { code: Code::Failed, because },
         }

@@ -11,14 +11,15 @@ impl Keeper {
     pub(super) fn act(&mut self, effect: Effect) {
         let ticket = self.watch.ticket();
         match effect {
-            Effect::Keep(release) => self.keep(&release),
+            Effect::Keep(release) => self.keep(&release, false),
             Effect::Start(release) => {
-                self.keep(&release);
+                self.keep(&release, true);
                 self.prove(ticket, &release);
             }
             Effect::Probe(release) => {
                 if let Some(address) = self.address(&release) {
-                    self.crew.probe(ticket, &self.service, &release, &address);
+                    let seal = self.seals.of(&release);
+                    self.crew.probe(ticket, &self.service, (&release, &address), seal);
                 }
             }
             Effect::Route(release) => {
@@ -37,8 +38,11 @@ impl Keeper {
             }
             Effect::Retire(release) => {
                 self.crew.retire(&self.service, &release, self.proxy.clone());
-                self.probes.remove(&release.number);
-                self.deaths.remove(&release.number);
+                self.forget(&release);
+            }
+            Effect::LetGo(release) => {
+                self.crew.let_go(&self.service, &release, self.proxy.clone());
+                self.forget(&release);
             }
             Effect::Page(text) => {
                 let (service, deploy) = (&self.service.name, self.watch.deploy().0);
@@ -47,9 +51,17 @@ impl Keeper {
         }
     }
 
-    fn keep(&mut self, release: &Release) {
+    fn forget(&mut self, release: &Release) {
+        self.names.remove(&release.number);
+        self.seals.forget(release.number);
+        self.probes.remove(&release.number);
+        self.deaths.remove(&release.number);
+    }
+
+    fn keep(&mut self, release: &Release, fresh: bool) {
         if let Some(address) = self.address(release) {
-            self.crew.keep(&self.service, release, &address);
+            let seal = self.seals.of(release);
+            self.crew.keep(&self.service, (release, &address), seal, fresh);
             self.proxy.add(release.number, &address);
         }
     }

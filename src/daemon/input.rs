@@ -4,20 +4,33 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use crate::artifact::{Doubt, Seal};
 use crate::config::Service;
 use crate::control::Status;
 use crate::decide::Refusal;
-use crate::model::{Entry, Event, Order, Signal};
+use crate::model::{Event, Number, Order, Signal};
+
+use super::seals::Told;
 
 /// Everything that reaches a keeper.
 #[derive(Debug)]
 pub(super) enum Input {
     /// Something was seen of a release.
     Signal(Signal),
+    /// Something happened to a release that is worth knowing, and changes nothing.
+    Told(Number, String),
+    /// In place of a release something else runs, which nobody deployed; how that was noticed.
+    Found(Number, String),
+    /// A release calls itself this, in several answers in a row.
+    Named(Number, String),
     /// An effect came to something.
     Event(Event),
     /// A person gave a command.
-    Order(Order, oneshot::Sender<Result<Arc<Entry>, Untaken>>),
+    Order(Order, Told),
+    /// The same, with what its artifact is.
+    Sealed(Order, Option<Seal>, Told),
+    /// The artifact of a release is not known to be what was deployed.
+    Doubted(Number, Doubt),
     /// Somebody wants to know.
     Status(oneshot::Sender<Status>),
     /// New settings.
@@ -40,6 +53,8 @@ pub(super) struct Ending {
 pub(super) enum Untaken {
     /// It does not fit.
     Refused(Refusal),
+    /// Its artifact can not be what is deployed.
+    Unfit(String),
     /// It could not be written down.
     Unwritten(String),
 }

@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::Clock;
-use crate::config::Service;
+use crate::config::{Runtime, Service};
 use crate::decide::{Phase, Watch};
 use crate::judge::{BLOCK, BLOCK_MS};
 use crate::model::{
@@ -20,17 +20,17 @@ use crate::record::{Timeline, Torn};
 
 use super::crew::Crew;
 use super::gauge::Gauge;
-use super::input::{Ending, Input, Untaken};
+use super::input::{Ending, Input};
 use super::ledger::Ledger;
 use super::pulse::Pulse;
+use super::seals::Seals;
 use super::shadows::Shadows;
 use super::trials::Trials;
+use super::units::Wish;
 use super::uses::{LOOK_BLOCKS, Uses};
 
 /// How often silent sessions are looked for, in blocks.
 const SWEEP_BLOCKS: u64 = 120;
-/// Deaths of one release that go into the timeline; more only go to the log.
-const DEATHS_NOTED: u32 = 5;
 
 /// What keeps one service.
 #[derive(Debug)]
@@ -47,8 +47,11 @@ pub(super) struct Keeper {
     timeline: Timeline,
     pub(super) crew: Crew,
     pub(super) shadows: Shadows,
+    pub(super) seals: Seals,
     uses: Uses,
     pub(super) deaths: BTreeMap<Number, u32>,
+    /// What releases call themselves.
+    pub(super) names: BTreeMap<Number, String>,
     pub(super) outbox: mpsc::Sender<Input>,
     entries: broadcast::Sender<Arc<Entry>>,
     /// Events that effects led to at once.
@@ -66,7 +69,7 @@ impl Keeper {
         watch: Watch,
         timeline: Timeline,
         proxy: Proxy,
-        crew: Crew,
+        (crew, seals): (Crew, Seals),
         outbox: mpsc::Sender<Input>,
         entries: broadcast::Sender<Arc<Entry>>,
         dir: PathBuf,
@@ -84,8 +87,10 @@ impl Keeper {
             timeline,
             crew,
             shadows: Shadows::default(),
+            seals,
             uses: Uses::default(),
             deaths: BTreeMap::new(),
+            names: BTreeMap::new(),
             outbox,
             entries,
             queue: VecDeque::new(),
@@ -138,8 +143,7 @@ impl Keeper {
 
     /// Goes on where the timeline ends.
     fn take_up(&mut self, torn: Torn) {
-        let needed: Vec<_> = self.watch.phase().needed().iter().map(|it| it.number).collect();
-        self.crew.tidy(&self.service, &needed);
+        self.crew.tidy(&self.service, &self.watch.phase().needed());
         self.learn_again();
         if *self.watch.phase() == Phase::Empty && torn == Torn(0) {
             return;
@@ -154,24 +158,23 @@ impl Keeper {
         while let Some(event) = self.queue.pop_front() {
             self.happen(&event);
         }
+        self.check_seals();
     }
 
     fn take(&mut self, input: Input) {
         match input {
             Input::Signal(signal) => self.hear(signal),
+            Input::Told(number, text) => self.note(number, &text),
+            Input::Found(number, because) => self.found(number, None, &because),
+            Input::Named(number, name) => self.named(number, name),
             Input::Event(mut event) => {
                 self.tell_uses(&mut event);
                 self.learn(&event);
                 self.happen(&event);
             }
-            Input::Order(order, told) => {
-                let now = self.clock.now();
-                let entry = match self.watch.order(now, order) {
-                    Ok(decision) => self.commit(decision).map_err(Untaken::Unwritten),
-                    Err(refusal) => Err(Untaken::Refused(refusal)),
-                };
-                let _ = told.send(entry);
-            }
+            Input::Order(order, told) => self.order(self.clock.now(), order, told),
+            Input::Sealed(order, seal, told) => self.ordered(self.clock.now(), order, seal, told),
+            Input::Doubted(number, doubt) => self.doubted(number, &doubt),
             Input::Status(asked) => {
                 let _ = asked.send(self.status());
             }
@@ -192,6 +195,24 @@ impl Keeper {
         let accepted = matches!(phase, Phase::Steady { .. }) && self.service.move_forward;
         let warm = phase.warm().filter(|_| accepted).map(|warm| warm.number);
         self.proxy.yields(warm);
+        self.tell_units();
+    }
+
+    /// A warm release that serves nobody makes room for the active one; whose turn may come at once
+    /// has its full share.
+    fn tell_units(&self) {
+        let (now, phase, held) =
+            (self.clock.now(), self.watch.phase(), self.watch.hold().is_some());
+        let rests = matches!(phase, Phase::Steady { .. } | Phase::Baking { .. });
+        let warm = phase.warm().filter(|_| rests).map(|warm| warm.number);
+        for release in phase.needed() {
+            let idle = || {
+                let load = self.proxy.load(release.number, now);
+                load.sessions + load.in_flight == 0
+            };
+            let waits = warm == Some(release.number) && idle();
+            self.crew.wish(release.number, Wish { waits, held });
+        }
     }
 
     /// A new release is ready: what would clients miss?
@@ -228,6 +249,7 @@ impl Keeper {
         if self.watch.deadline().is_some_and(|due| due <= now) {
             self.due(now);
         }
+        self.tell_units();
         self.ticks += 1;
         if self.ticks.is_multiple_of(SWEEP_BLOCKS) {
             self.proxy.sweep(now);
@@ -245,7 +267,7 @@ impl Keeper {
         self.judged(now);
     }
 
-    fn judged(&mut self, now: Moment) {
+    pub(super) fn judged(&mut self, now: Moment) {
         let Some(judge) = self.trials.judge() else { return };
         self.crew.hurry(judge.suspicious(now));
         let (verdict, release) = (judge.verdict(now), judge.release());
@@ -258,46 +280,7 @@ impl Keeper {
         Load { rate, ..self.proxy.load(release, now) }
     }
 
-    fn died(&mut self, now: Moment, number: Number, how: &str) {
-        let Some(release) = self.watch.phase().release(number).cloned() else { return };
-        tracing::warn!(service = self.service.name, %release, "{how}");
-        if let Phase::Starting { new, .. } = self.watch.phase()
-            && new.number == number
-        {
-            self.not_ready(how);
-            return;
-        }
-        let deaths = self.deaths.entry(number).or_default();
-        *deaths += 1;
-        if *deaths <= DEATHS_NOTED {
-            let because = format!("{release}: {how}; it is started again");
-            let _ = self.commit(Decision { because, fact: Fact::Noted, then: Vec::new() });
-        }
-        self.judged(now);
-    }
-
-    /// A deadline passed. Of a release that did not become ready, the last probe tells why.
-    fn due(&mut self, now: Moment) {
-        let waits = match self.watch.phase() {
-            Phase::Starting { new, .. } => Some(new.number),
-            Phase::Reviving(breach) => Some(breach.warm.number),
-            _ => None,
-        };
-        match waits.and_then(|number| self.probes.get(&number)) {
-            Some(reply) if !reply.is_ok() => {
-                let waited = now.since(self.watch.since()).as_secs();
-                self.not_ready(&format!("not ready within {waited} s, its last probe: {reply}"));
-            }
-            _ => self.happen(&Event::Due),
-        }
-    }
-
-    fn not_ready(&mut self, why: &str) {
-        let event = Event::NotReady(self.watch.ticket(), why.to_owned());
-        self.happen(&event);
-    }
-
-    fn happen(&mut self, event: &Event) {
+    pub(super) fn happen(&mut self, event: &Event) {
         if let Some(decision) = self.watch.step(self.clock.now(), event) {
             // Not written down: not decided. The next block leads here again.
             let _ = self.commit(decision);
@@ -305,7 +288,7 @@ impl Keeper {
     }
 
     /// Write it down, then do it.
-    fn commit(&mut self, decision: Decision) -> Result<Arc<Entry>, String> {
+    pub(super) fn commit(&mut self, decision: Decision) -> Result<Arc<Entry>, String> {
         let now = self.clock.now();
         let Decision { because, fact, then } = decision;
         let words = then.iter().map(ToString::to_string).collect();
@@ -344,7 +327,7 @@ impl Keeper {
     fn log(&self, entry: &Entry) {
         let Entry { fact, deploy, seq, because, then, .. } = entry;
         let release = match fact {
-            Fact::Deployed { release, .. } => Some(release),
+            Fact::Deployed { release, .. } | Fact::Found { release, .. } => Some(release),
             _ => self.watch.phase().release(*deploy),
         };
         let service = self.service.name.as_str();
@@ -360,8 +343,8 @@ impl Keeper {
         let leave = if ending.gently { service.policy.drain } else { Duration::ZERO };
         leave
             + match &service.runtime {
-                crate::config::Runtime::Command(command) => command.stop + Duration::from_secs(3),
-                crate::config::Runtime::External => Duration::from_secs(3),
+                Runtime::Command(command) => command.stop + Duration::from_secs(3),
+                Runtime::External | Runtime::Systemd(_) => Duration::from_secs(3),
             }
     }
 }

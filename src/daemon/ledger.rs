@@ -40,7 +40,9 @@ impl Ledger {
         *self.totals.events.entry(entry.fact.kind().to_owned()).or_default() += 1;
         let now = entry.moment;
         match &entry.fact {
-            Fact::Deployed { .. } => (self.decided, self.switched) = (None, None),
+            Fact::Deployed { .. } | Fact::Found { .. } => {
+                (self.decided, self.switched) = (None, None)
+            }
             Fact::Detected { verdict, .. } => {
                 self.step("detected", verdict.as_ref().map(|verdict| verdict.onset), now);
                 self.detected = Some(now);

@@ -13,11 +13,16 @@ mod inherited;
 mod input;
 mod keeper;
 mod ledger;
+mod leftovers;
+mod lives;
 mod metrics;
 mod pulse;
+mod questions;
+mod seals;
 mod shadows;
 mod status;
 mod trials;
+mod units;
 mod uses;
 
 use std::collections::BTreeMap;
@@ -35,11 +40,12 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::{self, Runtime, Service, Settings};
 use crate::control::server;
 use crate::decide::Watch;
-use crate::model::{Entry, Moment, Slot};
+use crate::model::{Entry, Fact, Moment, Number, Slot};
 use crate::proxy::{self, Key, Proxy};
 use crate::record::{State, StateError, Timeline, Torn};
 
@@ -48,6 +54,7 @@ use desk::{Handle, Handles};
 use input::{Ending, Input};
 use keeper::Keeper;
 use pulse::Watcher;
+use seals::Seals;
 
 pub use inherited::Inherited;
 
@@ -98,11 +105,13 @@ pub async fn run(
         Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
     };
+    let bus = Bus::default();
     let mut handles = BTreeMap::new();
     let mut ready = Vec::new();
     for it in read {
         let name = it.service.name.clone();
-        let (handle, keeper, inbox, torn) = hire(it, &settings, key, clock, &mut inherited)?;
+        let (handle, keeper, inbox, torn) =
+            hire(it, &settings, (key, clock, &bus), &mut inherited)?;
         handles.insert(name, handle);
         ready.push((keeper, inbox, torn));
     }
@@ -161,13 +170,22 @@ fn read_back(state: &State, service: &Service) -> Result<Read, StateError> {
     Ok(Read { service: Arc::new(service.clone()), timeline, entries, torn, dir })
 }
 
+/// What releases called themselves when they were deployed, as far as the newest timeline tells.
+fn names(entries: &[Entry]) -> impl Iterator<Item = (Number, String)> {
+    entries.iter().filter_map(|entry| match &entry.fact {
+        Fact::Ready { contract: Some(contract), .. } if !contract.server.is_empty() => {
+            Some((entry.deploy, contract.server.clone()))
+        }
+        _ => None,
+    })
+}
+
 type Hired = (Handle, Keeper, mpsc::Receiver<Input>, Torn);
 
 fn hire(
     read: Read,
     settings: &Settings,
-    key: Key,
-    clock: Clock,
+    (key, clock, bus): (Key, Clock, &Bus),
     inherited: &mut Inherited,
 ) -> Result<Hired, StartError> {
     let Read { service, timeline, entries, torn, dir } = read;
@@ -193,9 +211,12 @@ fn hire(
     let watch = Watch::restore(service.policy.clone(), &entries, clock.now());
     let (outbox, inbox) = mpsc::channel(INBOX_MAX);
     let (lines, _) = broadcast::channel(ENTRIES_MAX);
-    let crew = Crew::new(settings.state_dir.clone(), clock, outbox.clone());
+    let crew = Crew::new(settings.state_dir.clone(), bus.clone(), clock, outbox.clone());
+    let seals = Seals::new(&settings.podman);
     let handle = Handle { inbox: outbox.clone(), entries: lines.clone(), dir: dir.clone() };
-    let keeper = Keeper::new(service, clock, watch, timeline, proxy, crew, outbox, lines, dir);
+    let mut keeper =
+        Keeper::new(service, clock, watch, timeline, proxy, (crew, seals), outbox, lines, dir);
+    keeper.names.extend(names(&entries));
     Ok((handle, keeper, inbox, torn))
 }
 
@@ -243,11 +264,8 @@ async fn reload(settings: Settings, handles: &Handles, path: &Path) -> Settings 
         }
     };
     let fixed = |it: &Settings| {
-        let services: Vec<_> = it
-            .services
-            .values()
-            .map(|it| (it.name.clone(), it.listen, it.runtime == Runtime::External))
-            .collect();
+        let services: Vec<_> =
+            it.services.values().map(|it| (it.name.clone(), it.listen, runtime(it))).collect();
         (it.state_dir.clone(), it.control_socket.clone(), it.metrics, services)
     };
     if fixed(&new) != fixed(&settings) {
@@ -271,6 +289,15 @@ async fn reload(settings: Settings, handles: &Handles, path: &Path) -> Settings 
     }
     tracing::info!("took the new configuration");
     new
+}
+
+/// Who runs the releases of a service, and where.
+fn runtime(service: &Service) -> Option<String> {
+    match &service.runtime {
+        Runtime::External => None,
+        Runtime::Command(_) => Some(String::new()),
+        Runtime::Systemd(template) => Some(template.unit.clone()),
+    }
 }
 
 /// A slot that is not where it was.

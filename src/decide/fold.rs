@@ -36,7 +36,8 @@ impl Watch {
     /// Makes a fact true.
     pub fn apply(&mut self, now: Moment, fact: &Fact) {
         if let Some(phase) = self.next(now, fact) {
-            if phase.name() != self.phase.name() {
+            let anew = matches!(fact, Fact::Found { .. });
+            if anew || phase.name() != self.phase.name() {
                 self.since = now;
             }
             self.phase = phase;
@@ -63,19 +64,24 @@ impl Watch {
                 let (active, new) = (base.active.clone(), release.clone());
                 Phase::Starting { active, new, until: now + policy.start }
             }
+            (Fact::Found { release, warm, .. }, _) => self.bake(now, release.clone(), warm.clone()),
             (Fact::Ready { .. }, Phase::Starting { active, new, .. }) => {
                 let until = now + policy.retry;
                 Phase::Promoting { from: active, to: new, until, tries: 1 }
             }
             (Fact::Failed, Phase::Starting { active, .. }) => rest(active, None),
             (Fact::Switched { .. }, Phase::Promoting { from: warm, to: active, .. }) => {
-                // Without a release to go back to there is nothing to watch for.
-                let bake = if warm.is_some() { policy.bake } else { Duration::ZERO };
-                Phase::Baking { active, warm, until: now + bake, blocked: None, blind: None }
+                self.bake(now, active, warm)
             }
             (Fact::AskedAgain { tries }, phase) => self.again(now, phase, *tries)?,
             _ => return None,
         })
+    }
+
+    fn bake(&self, now: Moment, active: Release, warm: Option<Release>) -> Phase {
+        // Without a release to go back to there is nothing to watch for.
+        let bake = if warm.is_some() { self.policy.bake } else { Duration::ZERO };
+        Phase::Baking { active, warm, until: now + bake, blocked: None, blind: None }
     }
 
     /// A release is on trial.
@@ -96,9 +102,9 @@ impl Watch {
                 let until = seen_until(until, blind, now).max(now);
                 Phase::Baking { active, warm, until, blocked: None, blind: None }
             }
-            (Fact::Detected { verdict, load, order }, _) => {
+            (Fact::Detected { verdict, load, order, forced }, _) => {
                 let ordered = order.as_ref().map(|(_, strategy)| *strategy);
-                self.confirm(now, verdict.clone(), *load, ordered)?
+                self.confirm(now, verdict.clone(), *load, (ordered, *forced))?
             }
             // Hands off means now: what a person ordered stays, what the judge began ends.
             (Fact::Held { .. }, Phase::Confirming(breach) | Phase::Reviving(breach))
@@ -154,7 +160,7 @@ impl Watch {
         now: Moment,
         verdict: Option<Verdict>,
         load: Load,
-        ordered: Option<Strategy>,
+        (ordered, forced): (Option<Strategy>, bool),
     ) -> Option<Phase> {
         let (Phase::Baking { active: bad, warm: Some(warm), .. }
         | Phase::Steady { active: bad, warm: Some(warm) }) = &self.phase
@@ -167,6 +173,7 @@ impl Watch {
             verdict,
             load,
             ordered,
+            forced,
             latest: now + self.policy.latest,
             until: now + self.policy.confirm,
         }))
@@ -201,6 +208,11 @@ impl Watch {
                 self.base = Base::clone(base);
                 let identity = release.identity();
                 self.base.quarantine.retain(|known| *known != identity);
+            }
+            Fact::Found { release, base, .. } => {
+                self.deploy = release.number;
+                (self.frozen, self.forced, self.strict) = (false, false, false);
+                self.base = Base::clone(base);
             }
             Fact::Decided { ordered, .. } => {
                 if let Phase::Returning(back) = &self.phase {
@@ -253,6 +265,7 @@ impl Watch {
 fn asks(fact: &Fact) -> bool {
     match fact {
         Fact::Deployed { .. }
+        | Fact::Found { .. }
         | Fact::Ready { .. }
         | Fact::Failed
         | Fact::Detected { .. }

@@ -13,6 +13,9 @@
 //!    +--recovered-- Recovering <-- Emptying <--routed-- Returning
 //! ```
 //!
+//! What is found in the slot of the active release without having been deployed leads from Steady and
+//! Baking to Baking, as a deploy of its own.
+//!
 //! A hold by a person leads from Confirming and Reviving back to Baking, unless a person ordered
 //! the rollback.
 //!
@@ -155,11 +158,12 @@ impl Watch {
         let mut after = self.clone();
         after.apply(now, &fact);
         let needed = after.phase.needed();
+        let exchanged = matches!(fact, Fact::Found { .. });
         let gone = self.phase.needed().into_iter().cloned();
         // First, so that a slot is free before the next release starts in it.
         let mut then: Vec<_> = gone
             .filter(|old| !needed.iter().any(|new| new.number == old.number))
-            .map(Effect::Retire)
+            .map(if exchanged { Effect::LetGo } else { Effect::Retire })
             .collect();
         if after.ticket != self.ticket {
             then.extend(after.phase.effects());

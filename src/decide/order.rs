@@ -26,7 +26,9 @@ impl Watch {
         let Order { by, command } = order;
         match command {
             Command::Deploy(deploy) => self.deploy_now(now, by, deploy),
-            Command::Rollback { cut, because } => self.roll_back(now, by, cut, because),
+            Command::Rollback { cut, force, because } => {
+                self.roll_back(now, by, (cut, force), because)
+            }
             Command::Hold { because } => {
                 let hold = Hold { by: Some(by), because: because.clone() };
                 Ok(self.decide(now, Fact::Held { hold }, because))
@@ -51,8 +53,9 @@ impl Watch {
             return Err(Refusal::Busy(format!("deploy {number} is not over: {phase}{way_out}")));
         }
         let slot = self.free_slot(deploy.slot)?;
-        let Deploy { version, artifact, set, freeze, force, strict, .. } = deploy;
-        let release = Release { version, number: self.next_number(), slot, artifact, set };
+        let Deploy { version, artifact, digest, set, freeze, force, strict, .. } = deploy;
+        let number = self.next_number();
+        let release = Release { version, number, slot, artifact, digest, set };
         let identity = release.identity();
         if !force && self.quarantine().contains(&identity) {
             return Err(Refusal::Refused(format!(
@@ -96,7 +99,7 @@ impl Watch {
         &self,
         now: Moment,
         by: Actor,
-        cut: bool,
+        (cut, forced): (bool, bool),
         because: String,
     ) -> Result<Decision, Refusal> {
         match &self.phase {
@@ -107,6 +110,7 @@ impl Watch {
                     verdict: None,
                     load: Load::default(),
                     order: Some((by, strategy)),
+                    forced,
                 };
                 Ok(self.decide(now, fact, because))
             }

@@ -83,6 +83,8 @@ pub struct Breach {
     pub load: Load,
     /// The strategy that a person ordered.
     pub ordered: Option<Strategy>,
+    /// Whether a person wants it even if the artifact of `warm` is not what was deployed.
+    pub forced: bool,
     /// When the two minutes end.
     pub latest: Moment,
     /// When to stop waiting for the target.

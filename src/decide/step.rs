@@ -1,8 +1,8 @@
 //! What the world tells, and what follows from it.
 
 use crate::model::{
-    Changes, Decision, Effect, Event, Fact, Finding, Guard, Load, Moment, Part, Readiness, Reply,
-    Strategy, Toll, Verdict,
+    Changes, Decision, Effect, Event, Fact, Finding, Guard, Load, Moment, Number, Part, Readiness,
+    Reply, Strategy, Toll, Verdict,
 };
 
 use super::{Breach, Phase, Return, Watch, strategy};
@@ -15,9 +15,13 @@ impl Watch {
     pub fn step(&self, now: Moment, event: &Event) -> Option<Decision> {
         match event {
             Event::Judged(verdict, load) => self.judged(now, verdict, load),
+            Event::Found(number, named, because) => {
+                self.found(now, *number, named.as_deref(), because)
+            }
             Event::Ready(ticket, ready) if *ticket == self.ticket => self.ready(now, ready),
             Event::NotReady(ticket, why) if *ticket == self.ticket => self.not_ready(now, why),
             Event::Probed(ticket, reply) if *ticket == self.ticket => self.probed(now, reply),
+            Event::Spoiled(ticket, why) if *ticket == self.ticket => self.spoiled(now, why),
             Event::Routed(ticket) if *ticket == self.ticket => self.routed(now),
             Event::Emptied(ticket, toll) if *ticket == self.ticket => {
                 self.emptied(now, toll.clone())
@@ -92,8 +96,8 @@ impl Watch {
                 Some(decision)
             }
             None => {
-                let fact =
-                    Fact::Detected { verdict: Some(verdict.clone()), load: *load, order: None };
+                let (verdict, load) = (Some(verdict.clone()), *load);
+                let fact = Fact::Detected { verdict, load, order: None, forced: false };
                 Some(self.decide(now, fact, because))
             }
         }
@@ -151,6 +155,37 @@ impl Watch {
         })
     }
 
+    /// Something else runs in place of the active release: it is on trial like any deploy, with the
+    /// warm release to go back to. While traffic moves, or a rollback is under way, it only counts as
+    /// what the release does.
+    fn found(
+        &self,
+        now: Moment,
+        number: Number,
+        named: Option<&str>,
+        because: &str,
+    ) -> Option<Decision> {
+        let (Phase::Steady { active, warm } | Phase::Baking { active, warm, .. }) = &self.phase
+        else {
+            return None;
+        };
+        if active.number != number {
+            return None;
+        }
+        let release = active.replaced(self.next_number(), named);
+        let back = match warm {
+            Some(warm) => format!("it is on trial; {warm} can take over"),
+            None => "there is no previous release to go back to".to_owned(),
+        };
+        let because =
+            format!("in place of {active} another release runs, as {release}: {because}; {back}");
+        let (warm, base) = (warm.clone(), Box::new(self.base(now)));
+        let page = Effect::Page(because.clone());
+        let mut decision = self.decide(now, Fact::Found { release, warm, base }, because);
+        decision.then.push(page);
+        Some(decision)
+    }
+
     fn ready(&self, now: Moment, ready: &Readiness) -> Option<Decision> {
         match &self.phase {
             Phase::Starting { active, new, .. } => {
@@ -206,14 +241,8 @@ impl Watch {
                 Some(self.decide(now, Fact::Failed, because))
             }
             Phase::Reviving(breach) => {
-                let (bad, warm) = (&breach.bad, &breach.warm);
-                let because = format!(
-                    "{warm} does not answer and does not start: {why}; the traffic stays on {bad}"
-                );
-                let page = Effect::Page(because.clone());
-                let mut decision = self.decide(now, Fact::Abandoned, because);
-                decision.then.push(page);
-                Some(decision)
+                let why = format!("{} does not answer and does not start: {why}", breach.warm);
+                Some(self.abandon(now, breach, &why))
             }
             _ => None,
         }
@@ -229,6 +258,30 @@ impl Watch {
                 Some(self.decide(now, Fact::Reviving, because))
             }
         }
+    }
+
+    /// What is not what was deployed is not gone back to, unless a person insists.
+    fn spoiled(&self, now: Moment, why: &str) -> Option<Decision> {
+        match &self.phase {
+            Phase::Confirming(breach) | Phase::Reviving(breach) if !breach.forced => {
+                let why = format!(
+                    "{} is not what was deployed: {why} (`rollbackd rollback --force` goes back to it \
+                     all the same)",
+                    breach.warm
+                );
+                Some(self.abandon(now, breach, &why))
+            }
+            _ => None,
+        }
+    }
+
+    /// The traffic stays, and a person is woken.
+    fn abandon(&self, now: Moment, breach: &Breach, why: &str) -> Decision {
+        let because = format!("{why}; the traffic stays on {}", breach.bad);
+        let page = Effect::Page(because.clone());
+        let mut decision = self.decide(now, Fact::Abandoned, because);
+        decision.then.push(page);
+        decision
     }
 
     fn go_back(&self, now: Moment, breach: &Breach, fit: &str) -> Decision {

@@ -38,6 +38,9 @@ pub enum Effect {
     Cut(Release),
     /// End what is left on this release, then stop it; nothing will need it again.
     Retire(Release),
+    /// Forget this release: what runs in its slot is another one's by now, and goes on. What is open
+    /// there may finish.
+    LetGo(Release),
     /// Wake a person.
     Page(String),
 }
@@ -52,6 +55,7 @@ impl fmt::Display for Effect {
             Self::Drain(release, _) => write!(f, "drain {release}"),
             Self::Cut(release) => write!(f, "cut {release}"),
             Self::Retire(release) => write!(f, "retire {release}"),
+            Self::LetGo(release) => write!(f, "let {release} go"),
             Self::Page(_) => f.write_str("page"),
         }
     }

@@ -7,12 +7,17 @@ use super::{Actor, Call, Contract, Number, Reply, Slot, Ticket, Verdict};
 pub enum Event {
     /// The judge spoke.
     Judged(Verdict, Load),
+    /// In place of this release something else runs, which nobody deployed through the daemon; what
+    /// it calls itself, where that is known, and how it was noticed.
+    Found(Number, Option<String>, String),
     /// A starting release passed its probes; what it offers, and what the active one does.
     Ready(Ticket, Box<Readiness>),
     /// A starting release can not become ready; why.
     NotReady(Ticket, String),
     /// The release that was asked, answered.
     Probed(Ticket, Reply),
+    /// The artifact of the release that was asked is not what was deployed; in what.
+    Spoiled(Ticket, String),
     /// New work goes where the ticket said.
     Routed(Ticket),
     /// The release that was to be drained or cut has nothing left in flight.
@@ -32,6 +37,8 @@ pub enum Command {
     Rollback {
         /// Without a drain.
         cut: bool,
+        /// Also to a release whose artifact is not what was deployed.
+        force: bool,
         /// Why.
         because: String,
     },
@@ -54,6 +61,8 @@ pub struct Deploy {
     pub version: String,
     /// What it runs from.
     pub artifact: Option<String>,
+    /// What that came to when it was looked at.
+    pub digest: Option<String>,
     /// Settings for its environment.
     pub set: BTreeMap<String, String>,
     /// Where to run it; a free slot by default.

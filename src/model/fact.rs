@@ -50,6 +50,16 @@ pub enum Fact {
         /// Everything older that still matters.
         base: Box<Base>,
     },
+    /// Another release runs in the slot of the active one, which nobody deployed through the daemon.
+    /// It is on trial from now on.
+    Found {
+        /// What runs there, under a number of its own.
+        release: Release,
+        /// It can take the traffic back.
+        warm: Option<Release>,
+        /// Everything older that still matters.
+        base: Box<Base>,
+    },
     /// The new release passed its probes and may get the traffic.
     Ready {
         /// What it offers.
@@ -78,6 +88,9 @@ pub enum Fact {
         load: Load,
         /// Who ordered it, and whether to cut.
         order: Option<(Actor, Strategy)>,
+        /// Whether it was ordered even to a release whose artifact is not what was deployed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        forced: bool,
     },
     /// The warm release did not answer and is started again.
     Reviving,
@@ -218,6 +231,7 @@ impl Fact {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Deployed { .. } => "deployed",
+            Self::Found { .. } => "found",
             Self::Ready { .. } => "ready",
             Self::Failed => "failed",
             Self::Switched { .. } => "switched",

@@ -21,6 +21,6 @@ pub use event::{Command, Deploy, Event, Load, Order, Readiness, Refusal, Toll};
 pub use fact::{Actor, Base, Entry, Fact, Guard, Hold};
 pub use moment::Moment;
 pub use outcome::{Call, Class, Counts};
-pub use release::{Number, Release, Slot};
+pub use release::{Number, Release, Slot, VERSION_MAX, is_version};
 pub use signal::{History, Reply, Scrape, Seen, Signal};
 pub use verdict::{Evidence, Finding, Severity, Strategy, Verdict};

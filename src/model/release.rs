@@ -28,6 +28,10 @@ pub struct Release {
     /// What it runs from: a path or an image reference, as given at deploy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact: Option<String>,
+    /// What its content came to at the deploy; going back to it takes the same. Of an artifact that is
+    /// a mere word nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// Settings given at deploy; they reach the process as environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub set: BTreeMap<String, String>,
@@ -39,6 +43,17 @@ impl Release {
         matches!(variable, "PORT" | "SOCKET") || variable.starts_with("ROLLBACKD_")
     }
 
+    /// What runs in the slot of this release without having been deployed. `named` is what it calls
+    /// itself: a name and a version, as MCP servers do.
+    pub fn replaced(&self, number: Number, named: Option<&str>) -> Self {
+        let own = named.and_then(|name| name.split_whitespace().last());
+        let own = own.filter(|own| is_version(own) && *own != self.version);
+        // Not the same name for two things.
+        let version = own.map_or_else(|| format!("{}~{number}", self.version), str::to_owned);
+        // What was recorded of the other one's artifact says nothing of this one.
+        Self { version, number, digest: None, ..self.clone() }
+    }
+
     /// What a quarantine remembers: the same version from the same artifact.
     pub fn identity(&self) -> String {
         self.artifact.as_ref().map_or_else(
@@ -46,6 +61,17 @@ impl Release {
             |artifact| format!("{} ({artifact})", self.version),
         )
     }
+}
+
+/// The longest version, in bytes.
+pub const VERSION_MAX: usize = 128;
+
+/// Whether a word can be a version: it is filled into commands, and names files and images.
+pub fn is_version(word: &str) -> bool {
+    let known = |it: char| it.is_ascii_alphanumeric() || "._-+:@~".contains(it);
+    word.starts_with(|it: char| it.is_ascii_alphanumeric())
+        && word.len() <= VERSION_MAX
+        && word.chars().all(known)
 }
 
 impl fmt::Display for Number {

@@ -14,6 +14,7 @@ const INFO: u8 = 6;
 #[rustfmt::skip]
 const TABLE: &[(&str, &str, u8)] = &[
     ("deployed", "5cc69618c1364b789ec5ab85a56182c3", NOTICE),
+    ("found", "c2b0a1c6e2d94b0f8f6f4a1d7c3f5e90", CRITICAL),
     ("ready", "671a3857aa174661b9cd63a11044aeab", INFO),
     ("failed", "3f354f22343447b18c9bc20043c89975", ERROR),
     ("switched", "a3f47c4c7ce3498e9f6a98ffd2ab5276", NOTICE),
@@ -117,6 +118,7 @@ mod tests {
             "restored 6fe81e0832f24e5fb54a9ec571797194",
             "noted 6375d86bf5104d48836c4c717693aa54",
             "page 944b3824532b4e56b5242f25a05f5c30",
+            "found c2b0a1c6e2d94b0f8f6f4a1d7c3f5e90",
         ];
         let now: Vec<_> = TABLE.iter().map(|(kind, id, _)| format!("{kind} {id}")).collect();
         for line in shipped {

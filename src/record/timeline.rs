@@ -74,7 +74,9 @@ impl Timeline {
         then: Vec<String>,
     ) -> io::Result<Entry> {
         let mut new = match (&fact, &self.sheet) {
-            (Fact::Deployed { release, .. }, _) => Some(self.begin(release.number, now)?),
+            (Fact::Deployed { release, .. } | Fact::Found { release, .. }, _) => {
+                Some(self.begin(release.number, now)?)
+            }
             (_, None) => Some(self.begin(Number(0), now)?),
             (_, Some(_)) => None,
         };
@@ -269,6 +271,7 @@ mod tests {
             number: Number(number),
             slot: Slot("blue".to_owned()),
             artifact: None,
+            digest: None,
             set: std::collections::BTreeMap::new(),
         };
         let base = Box::new(Base::default());

@@ -167,14 +167,20 @@ impl Mcp {
     }
 }
 
+/// Name and version that the server gives itself in an answer to initialize or server/discover.
+pub(super) fn server(answer: &Value) -> Option<String> {
+    let meta = answer.pointer("/_meta/io.modelcontextprotocol~1serverInfo");
+    let info = answer.get("serverInfo").or(meta)?;
+    let word = |name| info.get(name).and_then(Value::as_str).unwrap_or_default();
+    let name = format!("{} {}", word("name"), word("version"));
+    Some(name.trim().chars().take(NAME_MAX).collect())
+}
+
 impl Contract {
     /// Takes name and capabilities from an answer to initialize or server/discover.
     fn see(&mut self, answer: &Value) {
-        let meta = answer.pointer("/_meta/io.modelcontextprotocol~1serverInfo");
-        if let Some(info) = answer.get("serverInfo").or(meta) {
-            let word = |name| info.get(name).and_then(Value::as_str).unwrap_or_default();
-            let name = format!("{} {}", word("name"), word("version"));
-            self.server = name.trim().chars().take(NAME_MAX).collect();
+        if let Some(server) = server(answer) {
+            self.server = server;
         }
         if let Some(capabilities) = answer.get("capabilities") {
             flatten("", capabilities, &mut self.capabilities);

@@ -3,6 +3,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
+use super::contract;
 use super::exchange::Fault;
 use super::rpc::{Answer, Wire};
 use crate::config::Address;
@@ -27,6 +28,8 @@ pub(super) struct Mcp {
     /// the other era here: a server may hang on words that it does not know.
     first: Era,
     session: Option<Session>,
+    /// What the server called itself in the last answer that said so.
+    pub(super) server: Option<String>,
 }
 
 /// A legacy session on the server.
@@ -43,7 +46,7 @@ pub(super) struct Session {
 impl Mcp {
     pub(super) fn new(address: &Address, path: &str, timeout: Duration) -> Result<Self, String> {
         let wire = Wire::new(address, path, timeout)?;
-        Ok(Self { wire, era: None, first: Era::Modern, session: None })
+        Ok(Self { wire, era: None, first: Era::Modern, session: None, server: None })
     }
 
     pub(super) async fn ask(&mut self) -> Reply {
@@ -84,7 +87,11 @@ impl Mcp {
 
     async fn ask_in(&mut self, era: Era) -> Result<(), Fault> {
         match era {
-            Era::Modern => self.discover().await.map(drop),
+            Era::Modern => {
+                let found = self.discover().await?;
+                self.server = contract::server(&found).or(self.server.take());
+                Ok(())
+            }
             Era::Legacy => self.ask_legacy().await,
         }
     }
@@ -125,7 +132,9 @@ impl Mcp {
                 answered => return answered,
             }
         }
-        self.session = Some(self.enter(LEGACY).await?);
+        let session = self.enter(LEGACY).await?;
+        self.server = contract::server(&session.welcome).or(self.server.take());
+        self.session = Some(session);
         self.ask_session().await
     }
 

@@ -13,6 +13,8 @@ mod probe;
 mod rpc;
 mod scrape;
 mod tcp;
+mod unit;
 
 pub use probe::Prober;
 pub use scrape::Scraper;
+pub use unit::{Follower, Turn};

@@ -44,6 +44,15 @@ impl Prober {
         tokio::time::timeout(self.timeout, question).await.unwrap_or(Reply::Late)
     }
 
+    /// Name and version that the server gave itself when it was last asked; `None` unless the probe
+    /// speaks MCP.
+    pub fn server(&self) -> Option<&str> {
+        match &self.how {
+            How::Mcp(mcp) => mcp.server.as_deref(),
+            How::Http(_) | How::Tcp(_) | How::Command(_) | How::Unable(_) => None,
+        }
+    }
+
     /// Looks at everything that the release promises its clients. `None` unless the probe speaks
     /// MCP, and when an answer that is needed did not come: half a contract would read as a broken
     /// one. Takes no longer than ten timeouts.

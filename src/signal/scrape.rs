@@ -139,6 +139,7 @@ mod tests {
             number: Number(2),
             slot: Slot("blue".to_owned()),
             artifact: None,
+            digest: None,
             set: BTreeMap::new(),
         };
         Scraper::new(&scrape, &Address::Tcp(([127, 0, 0, 1], 9).into()), &release)

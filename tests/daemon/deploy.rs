@@ -130,7 +130,7 @@ fn settings_and_names_reach_the_release_and_its_output_the_log() {
     let program = env!("CARGO_BIN_EXE_rollbackd");
     let arguments = format!("{script:?}, {program:?}, \"{{version}}\", \"{{slot}}\"");
     let settings = format!(
-        "command = [\"/bin/sh\", \"-c\", {arguments}]\nenv = {{ KEPT = \"kept\", GREETING = \"no\" }}"
+        "artifact = \"word\"\ncommand = [\"/bin/sh\", \"-c\", {arguments}]\nenv = {{ KEPT = \"kept\", GREETING = \"no\" }}"
     );
     let mut host = Host::new(&settings);
     host.start();

@@ -31,6 +31,7 @@ fn prober(kind: ProbeKind, address: &Address) -> Prober {
         number: Number(7),
         slot: Slot("green".into()),
         artifact: None,
+        digest: None,
         set: BTreeMap::new(),
     };
     Prober::new(&probe, "/mcp", address, &release)

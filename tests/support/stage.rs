@@ -34,6 +34,8 @@ pub struct Stage {
     used: BTreeMap<Call, u64>,
     proxy_silent: bool,
     requests_hang: bool,
+    /// The release whose artifact is not what was deployed.
+    spoiled: Option<String>,
     /// How counters are read, and whether the bake waits for them.
     scraping: Option<Scraping>,
     blocks: u64,
@@ -54,6 +56,7 @@ impl Stage {
             used: BTreeMap::new(),
             proxy_silent: false,
             requests_hang: false,
+            spoiled: None,
             scraping: None,
             blocks: 0,
             later: Vec::new(),
@@ -93,7 +96,8 @@ impl Stage {
             })),
             ["rollback", ref flags @ ..] => {
                 let because = "users complain".to_owned();
-                self.order(Command::Rollback { cut: flags.contains(&"--cut"), because });
+                let (cut, force) = (flags.contains(&"--cut"), flags.contains(&"--force"));
+                self.order(Command::Rollback { cut, force, because });
             }
             ["hold"] => self.order(Command::Hold { because: "under investigation".to_owned() }),
             ["resume"] => self.order(Command::Resume { because: "go on".to_owned() }),
@@ -134,6 +138,8 @@ impl Stage {
                 self.conduct(version).lists = tools.iter().map(ToString::to_string).collect();
             }
             [version, "dies"] => self.dies(version),
+            [version, "spoiled"] => self.spoiled = Some(version.to_owned()),
+            [version, "is", other] => self.found(version, other),
             _ => return false,
         }
         self.world.watch.set_policy(self.world.policy.clone());
@@ -257,6 +263,10 @@ impl Stage {
                 Some(Event::Ready(ticket, Box::new(Readiness { new, active, in_use, used })))
             }
             Effect::Probe(release) => {
+                if self.spoiled.as_ref() == Some(&release.version) {
+                    let why = "sha256:aa was deployed, sha256:bb is there".to_owned();
+                    self.happen(&Event::Spoiled(ticket, why));
+                }
                 let reply = self.conduct(&release.version).probe.clone();
                 Some(Event::Probed(ticket, reply))
             }
@@ -282,9 +292,20 @@ impl Stage {
         self.happen(&Event::Judged(verdict, load));
     }
 
+    /// Somebody exchanged a release without a deploy.
+    fn found(&mut self, version: &str, other: &str) {
+        let (number, named) = (self.number(version), format!("weather {other}"));
+        let because = format!("it called itself \"weather {version}\", and now {named:?}");
+        self.happen(&Event::Found(number, Some(named), because));
+    }
+
+    fn number(&self, version: &str) -> Number {
+        let needed = self.world.watch.phase().needed();
+        needed.into_iter().find(|it| it.version == version).unwrap().number
+    }
+
     fn dies(&mut self, version: &str) {
-        let phase = self.world.watch.phase();
-        let release = phase.needed().into_iter().find(|it| it.version == version).unwrap().number;
+        let release = self.number(version);
         let seen = Seen::Exited("exit status 1".to_owned());
         self.weigh(&Signal { release, seen });
         self.judged();

@@ -104,6 +104,7 @@ impl World {
             Event::Ready(ticket, _)
             | Event::NotReady(ticket, _)
             | Event::Probed(ticket, _)
+            | Event::Spoiled(ticket, _)
             | Event::Routed(ticket)
             | Event::Emptied(ticket, _) => *ticket != self.watch.ticket(),
             Event::Judged(verdict, _) => {
@@ -113,7 +114,9 @@ impl World {
                 };
                 tried.is_none_or(|tried| tried.number != verdict.release)
             }
-            Event::Recovered(number, _) => phase.active().is_none_or(|it| it.number != *number),
+            Event::Found(number, ..) | Event::Recovered(number, _) => {
+                phase.active().is_none_or(|it| it.number != *number)
+            }
             Event::Due => false,
         }
     }
@@ -128,7 +131,9 @@ impl World {
         for effect in decision.then.into_iter().filter(|_| !self.dies) {
             match effect {
                 Effect::Keep(release) => self.outside.keep(release.number),
-                Effect::Retire(release) => self.outside.retire(release.number),
+                Effect::Retire(release) | Effect::LetGo(release) => {
+                    self.outside.retire(release.number);
+                }
                 Effect::Page(_) => (),
                 Effect::Start(ref release) => {
                     self.outside.keep(release.number);
@@ -148,7 +153,7 @@ impl World {
             return None;
         }
         let deploy = match &decision.fact {
-            Fact::Deployed { release, .. } => {
+            Fact::Deployed { release, .. } | Fact::Found { release, .. } => {
                 self.lines.clear();
                 release.number
             }
@@ -191,6 +196,13 @@ impl World {
         let now = self.now;
         match &decision.fact {
             Fact::Deployed { frozen, .. } => (self.frozen, self.by_itself) = (*frozen, 0),
+            // The address is the same, whatever it is called: it has the traffic already, and what
+            // is still on its way to the proxy is about a release that is no more.
+            Fact::Found { release, .. } => {
+                (self.frozen, self.by_itself) = (false, 0);
+                self.outside.newest = self.watch.ticket();
+                self.outside.routed = self.outside.routed.map(|_| release.number);
+            }
             Fact::Detected { order, .. } => {
                 assert!(order.is_some() || self.may_go_back(before), "{}", decision.because);
                 self.detected = Some((now, order.is_some()));
@@ -210,7 +222,9 @@ impl World {
         for effect in &decision.then {
             let needed = |number| self.watch.phase().release(number).is_some();
             match effect {
-                Effect::Retire(it) => assert!(!needed(it.number), "{it} is retired but needed"),
+                Effect::Retire(it) | Effect::LetGo(it) => {
+                    assert!(!needed(it.number), "{it} is retired but needed")
+                }
                 Effect::Keep(it) | Effect::Start(it) | Effect::Route(it) | Effect::Cut(it) => {
                     assert!(needed(it.number), "{effect}: nothing needs it");
                 }
@@ -227,7 +241,7 @@ impl World {
     /// A bake lasts as long as was promised, and time without data is no part of it.
     fn check_bake(&mut self, fact: &Fact) {
         match fact {
-            Fact::Switched { .. } => {
+            Fact::Switched { .. } | Fact::Found { .. } => {
                 (self.baked, self.blind, self.unseen) = (self.now, None, Duration::ZERO);
             }
             Fact::Blocked { .. } | Fact::Cleared | Fact::Resumed { .. } => {

@@ -186,7 +186,8 @@ mod tests {
     }
 
     fn rolled_back() -> Vec<Entry> {
-        let detected = Fact::Detected { verdict: None, load: Load::default(), order: None };
+        let detected =
+            Fact::Detected { verdict: None, load: Load::default(), order: None, forced: false };
         let decided =
             Fact::Decided { strategy: Strategy::Cut, severity: Severity::Down, ordered: false };
         vec![

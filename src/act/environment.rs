@@ -1,0 +1,38 @@
+use std::collections::BTreeMap;
+
+use crate::config::Address;
+use crate::model::Release;
+
+/// What a release finds in its environment, whoever starts it. Later ones win: what the deploy sets
+/// over the configuration (`given`), ours over everything.
+pub(super) fn variables(
+    given: &BTreeMap<String, String>,
+    release: &Release,
+    address: &Address,
+    service: &str,
+) -> BTreeMap<String, String> {
+    let mut all = given.clone();
+    all.extend(release.set.clone());
+    let listen = match address {
+        Address::Tcp(_) => "PORT",
+        Address::Unix(_) => "SOCKET",
+    };
+    let mut put = |name: &str, value: String| _ = all.insert(name.to_owned(), value);
+    put(listen, place(address));
+    put("ROLLBACKD_SERVICE", service.to_owned());
+    put("ROLLBACKD_SLOT", release.slot.to_string());
+    put("ROLLBACKD_NUMBER", release.number.to_string());
+    put("ROLLBACKD_VERSION", release.version.clone());
+    if let Some(artifact) = &release.artifact {
+        put("ROLLBACKD_ARTIFACT", artifact.clone());
+    }
+    all
+}
+
+/// The port, or the path of the unix socket.
+pub(super) fn place(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => address.port().to_string(),
+        Address::Unix(path) => path.display().to_string(),
+    }
+}
