@@ -1,11 +1,14 @@
 //! Thousands of random days. A failure prints its seed; `SEED=n cargo sim` replays it.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+#[path = "support/dice.rs"]
+mod dice;
 #[path = "support/world.rs"]
 mod world;
 
 use std::time::Duration;
 
+use dice::Dice;
 use rollbackd::decide::{Phase, Watch};
 use rollbackd::model::{
     Actor, Command, Deploy, Effect, Entry, Event, Fact, Finding, Load, Moment, Number, Order,
@@ -378,25 +381,4 @@ fn state(watch: &Watch) -> String {
         text = parts[0].clone() + &rest.collect::<String>();
     }
     text
-}
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-
-    fn below(&mut self, length: usize) -> usize {
-        self.roll(length as u64) as usize
-    }
-
-    fn one_in(&mut self, sides: u64) -> bool {
-        self.roll(sides) == 0
-    }
 }
