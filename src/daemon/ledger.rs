@@ -6,13 +6,14 @@ use crate::control::Totals;
 use crate::model::{Entry, Fact, Moment, Strategy};
 
 /// Kinds that alert rules look at: from nothing to one is not seen as an increase, from 0 to 1 is.
-const COUNTED: [&str; 8] = [
+const COUNTED: [&str; 9] = [
     "abandoned",
     "accepted",
     "blocked",
     "deployed",
     "detected",
     "failed",
+    "found",
     "recovered",
     "unrecovered",
 ];

@@ -6,6 +6,10 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// The form of what lies in the folder. Another one is counted up when an older daemon would misread
+/// what a newer one wrote.
+const FORMAT: u32 = 1;
+
 /// What to do about a secret that somebody, or a disk, cut short.
 const KEY_CUT: &str = "it is shorter than 16 bytes; restore it from a copy, or remove it: a new one \
                        is made, and sessions that are open end";
@@ -47,6 +51,7 @@ impl State {
             };
             at("lock the state folder")(source)
         })?;
+        format(dir).map_err(at("use the state folder"))?;
         Ok(Self { dir: dir.to_owned(), _lock: lock })
     }
 
@@ -101,6 +106,38 @@ impl State {
     }
 }
 
+/// Sees to it that we know the form of what lies in a folder, and writes down that it is ours.
+fn format(dir: &Path) -> io::Result<()> {
+    let path = dir.join("format");
+    let written = match fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    match written.as_ref().map(|text| text.trim().parse::<u32>()) {
+        Some(Ok(format)) if format <= FORMAT => Ok(()),
+        Some(Ok(format)) => Err(io::Error::other(format!(
+            "a newer rollbackd wrote it: {} says {format}, and this one knows {FORMAT}; install the \
+             newer version again, or name another state_dir",
+            path.display()
+        ))),
+        Some(Err(_)) => Err(io::Error::other(format!(
+            "{} is no number; write {FORMAT} into it if nobody used a newer rollbackd here",
+            path.display()
+        ))),
+        // Also what a daemon left that did not write this file yet.
+        None => {
+            let new = path.with_extension("new");
+            let mut file = private(new.clone())?;
+            file.set_len(0)?;
+            file.write_all(format!("{FORMAT}\n").as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(dir)?.sync_all()
+        }
+    }
+}
+
 fn private(path: PathBuf) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
@@ -125,5 +162,25 @@ impl StateError {
 
     pub(super) fn new(what: String, source: io::Error) -> Self {
         Self { what, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_version_wrote_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(State::open(dir.path()).unwrap());
+        assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "1\n");
+        drop(State::open(dir.path()).unwrap());
+        for (text, words) in
+            [("2\n", "a newer rollbackd wrote it"), ("", "is no number"), ("x", "is no number")]
+        {
+            fs::write(dir.path().join("format"), text).unwrap();
+            let error = State::open(dir.path()).unwrap_err().whole();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

@@ -93,6 +93,8 @@ fn a_rollback_is_seen_in_the_metrics() {
         assert_eq!(buckets.last().map(|it| (it.less_than, it.count)), Some((f64::INFINITY, 1.0)));
     }
     assert!(value(&after, "rollbackd_timeline_write_seconds_count", &[]) > 8.0);
+    // Nothing goes to a journal here.
+    assert_eq!(value(&after, "rollbackd_journal_lost_total", &[]), 0.0);
     let totals = host.status()["totals"].clone();
     assert_eq!((&totals["cuts"], &totals["events"]["recovered"]), (&1.into(), &1.into()));
 }

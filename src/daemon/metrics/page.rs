@@ -142,6 +142,12 @@ pub(super) fn write(services: &[(String, Option<Status>)], form: Form) -> String
         text.sample(name, &[("service", service)], flag(status.is_some()));
     }
     let known: Vec<&Status> = services.iter().filter_map(|(_, status)| status.as_ref()).collect();
+    // One number for the whole daemon, whoever tells it.
+    if let Some(lost) = known.iter().map(|status| status.journal_lost).max() {
+        let name = "rollbackd_journal_lost_total";
+        text.family(name, Kind::Counter, "Messages that the system's journal did not take.");
+        text.sample(name, &[], real(lost));
+    }
     of_services(&mut text, &known);
     of_releases(&mut text, &known);
     durations(&mut text, &known);
