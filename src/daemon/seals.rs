@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::artifact::{self, Doubt, Podman, Seal};
 use crate::config::Service;
-use crate::model::{Command, Decision, Entry, Fact, Moment, Number, Order, Release};
+use crate::model::{Command, Decision, Entry, Fact, Moment, Number, Order, Release, Reply};
 
 use super::input::{Input, Untaken};
 use super::keeper::Keeper;
@@ -104,7 +104,13 @@ impl Keeper {
 
     /// A command of which everything is known.
     pub(super) fn ordered(&mut self, now: Moment, order: Order, seal: Option<Seal>, told: Told) {
-        let entry = match self.watch.order(now, order) {
+        let forced = matches!(&order.command, Command::Deploy(deploy) if deploy.force);
+        let answers = |number| self.probes.get(&number).map(Reply::is_ok);
+        let decided = self.watch.order(now, order).and_then(|decision| {
+            let spared = if forced { Ok(()) } else { self.watch.spares(&decision, answers) };
+            spared.map(|()| decision)
+        });
+        let entry = match decided {
             Ok(decision) => {
                 let new = brings(&decision);
                 if let Some((release, seal)) = new.as_ref().zip(seal) {

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::model::{
-    Actor, Command, Decision, Deploy, Fact, Hold, Load, Moment, Order, Release, Slot, Strategy,
+    Actor, Command, Decision, Deploy, Effect, Fact, Hold, Load, Moment, Number, Order, Release,
+    Slot, Strategy,
 };
 
 use super::{Phase, Watch};
@@ -37,6 +38,30 @@ impl Watch {
                 Ok(self.decide(now, Fact::Resumed { by }, because))
             }
             Command::Resume { .. } => Err(refused("nothing is held")),
+        }
+    }
+
+    /// Whether a deploy leaves a release that answers. `answers` tells of each what its last probe
+    /// said; nothing of one that was not asked yet.
+    ///
+    /// # Errors
+    /// It would stop the last one that does.
+    pub fn spares(
+        &self,
+        decision: &Decision,
+        answers: impl Fn(Number) -> Option<bool>,
+    ) -> Result<(), Refusal> {
+        let active_fails = self.phase.active().is_some_and(|it| answers(it.number) == Some(false));
+        let stops = decision.then.iter().find_map(|effect| match effect {
+            Effect::Retire(release) if answers(release.number) == Some(true) => Some(release),
+            _ => None,
+        });
+        match (stops, self.phase.active()) {
+            (Some(last), Some(active)) if active_fails => Err(Refusal::Refused(format!(
+                "{active} does not answer, and {last}, which does, would be stopped to make room; go back to \
+                 it with `rollbackd rollback`, or stop it with --force"
+            ))),
+            _ => Ok(()),
         }
     }
 

@@ -86,3 +86,19 @@ fn when_both_fail_the_deploy_is_not_to_blame() {
     assert!(!kinds.contains(&"decided"), "{kinds:?}");
     assert_eq!(host.status()["active"], "v2");
 }
+
+#[test]
+fn the_last_release_that_answers_does_not_give_up_its_slot() {
+    let mut host = Host::new("runtime = \"external\"\nbake = \"5s\"");
+    host.start();
+    let _one = Server::start("v1", host.blue);
+    host.deploy("v1", &["--wait"]).expect(0);
+    let two = Server::start("v2", host.green);
+    host.deploy("v2", &["--slot", "green", "--wait"]).expect(0);
+    drop(two);
+    soon("v2 is seen to be gone", || host.status()["releases"][0]["probe"] == "connection refused");
+    host.deploy("v3", &[]).expect(5).says(&["v2 does not answer", "v1", "would be stopped"]);
+    assert_eq!(host.status()["deploy"], 2);
+    host.verb(&["rollback", SERVICE, "--because", "v2 is gone"]).expect(0);
+    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+}
