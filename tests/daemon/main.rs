@@ -11,6 +11,7 @@
 
 mod support;
 
+mod artifact;
 mod crash;
 mod deploy;
 mod disk;
