@@ -88,9 +88,11 @@ impl Unit {
         })
     }
 
-    /// Remembers that this run is the release's, for a daemon after us.
+    /// Remembers that this run is the release's, for a daemon after us. Needs tokio's runtime of
+    /// several threads, as does [`Self::start`].
     pub fn own(&self, state: &State) {
-        if let Err(error) = self.file.write(&self.variables, Some(state)) {
+        let written = tokio::task::block_in_place(|| self.file.write(&self.variables, Some(state)));
+        if let Err(error) = written {
             let path = self.file.path.display();
             tracing::warn!("failed to write {path}: {error}; {} goes on", self.name);
         }
@@ -116,8 +118,7 @@ impl Unit {
         place::free(&self.address)?;
         let again = self.file.read().is_some_and(|it| it.number == Some(self.number));
         let changed = if again { self.changed(&state) } else { None };
-        self.file
-            .write(&self.variables, None)
+        tokio::task::block_in_place(|| self.file.write(&self.variables, None))
             .map_err(|error| format!("failed to write {path}: {error}"))?;
         if state.active == "failed" {
             self.bus.reset(&self.name).await?;

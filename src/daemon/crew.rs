@@ -27,6 +27,8 @@ use super::units::{UnitLife, Wish};
 /// Wait before a process that died is started again: at once, then doubling to the maximum.
 pub(super) const RESTART_FIRST: Duration = Duration::from_millis(250);
 pub(super) const RESTART_MAX: Duration = Duration::from_secs(10);
+/// How long a rollback waits for the full share of processor and disk.
+const SHARE_MAX: Duration = Duration::from_millis(250);
 /// A process that lived this long starts again at once.
 pub(super) const LIVED: Duration = Duration::from_secs(60);
 
@@ -43,14 +45,20 @@ pub(super) struct Crew {
     question: Option<JoinHandle<()>>,
 }
 
+/// What the keeper of a unit is told, and whether the unit has its full share.
+#[derive(Debug)]
+struct Reins {
+    wish: watch::Sender<Wish>,
+    full: watch::Receiver<bool>,
+}
+
 /// The tasks of one release.
 #[derive(Debug)]
 struct Hand {
     stop: CancellationToken,
     /// What keeps its process or its unit.
     life: Option<JoinHandle<()>>,
-    /// What the keeper of a unit is told.
-    wish: Option<watch::Sender<Wish>>,
+    unit: Option<Reins>,
     prober: JoinHandle<()>,
     scraper: Option<JoinHandle<()>>,
 }
@@ -80,7 +88,7 @@ impl Crew {
             return;
         }
         let stop = CancellationToken::new();
-        let (life, wish) = self.live(service, (release, address), seal, fresh, stop.clone());
+        let (life, unit) = self.live(service, (release, address), seal, fresh, stop.clone());
         let prober = Prober::new(&service.probe, &service.path, address, release);
         let pace = service.probe.every;
         let hurry = self.hurry.subscribe();
@@ -92,7 +100,7 @@ impl Crew {
             let outbox = self.outbox.clone();
             tokio::spawn(scrape(scraper, release.number, it.every, self.clock, outbox))
         });
-        let hand = Hand { stop, life, wish, prober, scraper };
+        let hand = Hand { stop, life, unit, prober, scraper };
         self.hands.insert(release.number, hand);
     }
 
@@ -104,7 +112,7 @@ impl Crew {
         seal: Option<Seal>,
         fresh: bool,
         stop: CancellationToken,
-    ) -> (Option<JoinHandle<()>>, Option<watch::Sender<Wish>>) {
+    ) -> (Option<JoinHandle<()>>, Option<Reins>) {
         let outbox = self.outbox.clone();
         match &service.runtime {
             Runtime::External => (None, None),
@@ -125,6 +133,7 @@ impl Crew {
                 let unit = Unit::new(self.bus.clone(), template, release, address, place, start);
                 let follower = Follower::new(self.bus.clone(), unit.name());
                 let (wish, wishes) = watch::channel(Wish::default());
+                let (share, full) = watch::channel(true);
                 let release_number = release.number;
                 let life = UnitLife {
                     unit,
@@ -134,18 +143,19 @@ impl Crew {
                     fresh,
                     stop,
                     wish: wishes,
+                    full: share,
                     outbox,
                 };
                 let before = self.leaving.remove(&release.slot);
-                (Some(tokio::spawn(life.live(before))), Some(wish))
+                (Some(tokio::spawn(life.live(before))), Some(Reins { wish, full }))
             }
         }
     }
 
     /// Tells the keeper of a release's unit what is wanted of it.
     pub(super) fn wish(&self, release: Number, wish: Wish) {
-        let told = self.hands.get(&release).and_then(|hand| hand.wish.as_ref());
-        if let Some(told) = told {
+        let told = self.hands.get(&release).and_then(|hand| hand.unit.as_ref());
+        if let Some(Reins { wish: told, .. }) = told {
             told.send_if_modified(|now| std::mem::replace(now, wish) != wish);
         }
     }
@@ -181,7 +191,8 @@ impl Crew {
         });
     }
 
-    /// Asks a release once, now, and looks whether its artifact is still what was deployed.
+    /// Asks a release once, now, and looks whether its artifact is still what was deployed. Its unit
+    /// has its full share by then, if systemd gives it in time.
     pub(super) fn probe(
         &mut self,
         ticket: Ticket,
@@ -192,8 +203,10 @@ impl Crew {
         let mut prober = Prober::new(&service.probe, &service.path, at, release);
         let outbox = self.outbox.clone();
         let number = release.number;
+        let unit = self.hands.get(&number).and_then(|hand| hand.unit.as_ref());
+        let share = unit.map(|reins| reins.full.clone());
         self.ask(async move {
-            let (reply, doubt) = tokio::join!(prober.ask(), doubt(seal));
+            let (reply, doubt, ()) = tokio::join!(prober.ask(), doubt(seal), full(share));
             if let Some(doubt) = doubt {
                 if !matches!(doubt, Doubt::Unreadable { .. }) {
                     let event = Event::Spoiled(ticket, doubt.to_string());
@@ -258,7 +271,7 @@ impl Crew {
             question.abort();
         }
         let (units, processes): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.hands).into_values().partition(|hand| hand.wish.is_some());
+            std::mem::take(&mut self.hands).into_values().partition(|hand| hand.unit.is_some());
         units.into_iter().for_each(Hand::let_go);
         processes.iter().for_each(|hand| hand.stop.cancel());
         for hand in processes {
@@ -297,6 +310,14 @@ async fn doubt(seal: Option<Seal>) -> Option<Doubt> {
             let why = format!("{} was not checked within {CHECK_MAX:?}", seal.artifact());
             Some(Doubt::Unreadable { artifact: seal.artifact().to_owned(), why })
         }
+    }
+}
+
+/// Waits until a unit that rested has its full share again.
+async fn full(share: Option<watch::Receiver<bool>>) {
+    if let Some(mut share) = share {
+        // With less it still answers; that is better than what is left.
+        let _ = tokio::time::timeout(SHARE_MAX, share.wait_for(|full| *full)).await;
     }
 }
 

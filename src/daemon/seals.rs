@@ -93,6 +93,8 @@ impl Keeper {
         let outbox = self.outbox.clone();
         tokio::spawn(async move {
             match artifact::find(kind, &named, podman.as_ref()).await {
+                // Whoever asked left while it was read, and does not know that it would go on.
+                Ok(_) if told.is_closed() => (),
                 Ok(found) => {
                     let order = sealed(order, &found);
                     let _ = outbox.send(Input::Sealed(order, found.seal, told)).await;

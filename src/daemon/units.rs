@@ -38,6 +38,8 @@ pub(super) struct UnitLife {
     pub fresh: bool,
     pub stop: CancellationToken,
     pub wish: watch::Receiver<Wish>,
+    /// Tells whether the unit has its full share.
+    pub full: watch::Sender<bool>,
     pub outbox: mpsc::Sender<Input>,
 }
 
@@ -227,6 +229,7 @@ impl UnitLife {
             *low = waits;
             let own = *own;
             self.say(self.unit.weigh(waits, own).await);
+            self.full.send_replace(!waits);
         }
     }
 
@@ -240,6 +243,7 @@ impl UnitLife {
         if waits || state.weights != own {
             self.say(self.unit.weigh(waits, own).await);
         }
+        self.full.send_replace(!waits);
     }
 
     /// D-Bus does not answer. The release may run all the same: its probes tell.
