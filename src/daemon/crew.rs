@@ -20,8 +20,7 @@ use crate::signal::{Follower, Prober, Scraper};
 
 use super::input::Input;
 use super::leftovers::Place;
-use super::questions::{become_ready, probe, scrape};
-use super::seals::CHECK_MAX;
+use super::questions::{become_ready, doubt, probe, scrape, unfit};
 use super::units::{UnitLife, Wish};
 
 /// Wait before a process that died is started again: at once, then doubling to the maximum.
@@ -301,32 +300,11 @@ impl Hand {
     }
 }
 
-/// What speaks against an artifact, if that can be told in time.
-async fn doubt(seal: Option<Seal>) -> Option<Doubt> {
-    let seal = seal?;
-    match tokio::time::timeout(CHECK_MAX, seal.check()).await {
-        Ok(checked) => checked.err(),
-        Err(_) => {
-            let why = format!("{} was not checked within {CHECK_MAX:?}", seal.artifact());
-            Some(Doubt::Unreadable { artifact: seal.artifact().to_owned(), why })
-        }
-    }
-}
-
 /// Waits until a unit that rested has its full share again.
 async fn full(share: Option<watch::Receiver<bool>>) {
     if let Some(mut share) = share {
         // With less it still answers; that is better than what is left.
         let _ = tokio::time::timeout(SHARE_MAX, share.wait_for(|full| *full)).await;
-    }
-}
-
-/// Why a release must not be started: its artifact is not what was deployed.
-pub(super) async fn unfit(seal: Option<&Seal>) -> Result<(), String> {
-    let Some(seal) = seal else { return Ok(()) };
-    match seal.check().await {
-        Err(doubt @ (Doubt::Changed { .. } | Doubt::Gone { .. })) => Err(doubt.to_string()),
-        Ok(()) | Err(Doubt::Unreadable { .. }) => Ok(()),
     }
 }
 

@@ -8,9 +8,10 @@ use crate::artifact::{Doubt, Seal};
 use crate::config::Service;
 use crate::control::Status;
 use crate::decide::Refusal;
-use crate::model::{Event, Number, Order, Signal};
+use crate::model::{Entry, Event, Number, Order, Signal};
 
-use super::seals::Told;
+/// Whoever waits for what comes of a command.
+pub(super) type Told = oneshot::Sender<Result<Arc<Entry>, Untaken>>;
 
 /// Everything that reaches a keeper.
 #[derive(Debug)]

@@ -1,10 +1,12 @@
-//! The tasks that ask releases: probes, scrapes, and the proof that a new one is ready.
+//! The tasks that ask releases: probes, scrapes, the proof that a new one is ready, and whether what
+//! they run from is still what was deployed.
 
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use crate::artifact::{Doubt, Seal};
 use crate::clock::Clock;
 use crate::config::{ProbeKind, Service};
 use crate::model::{Number, Readiness, Reply, Seen, Signal};
@@ -16,6 +18,9 @@ use super::input::Input;
 const NAMED: u32 = 3;
 /// Between probes while something is wrong, and while a new release becomes ready.
 const PROBE_FAST: Duration = Duration::from_millis(100);
+/// How long a look at an artifact may hold a rollback up. One that nobody touched takes less than a
+/// tenth of a second; a release that answers is not left unused because its disk is slow.
+const CHECK_MAX: Duration = Duration::from_secs(1);
 
 /// Probes one release for ever; faster while something is wrong.
 pub(super) async fn probe(
@@ -116,4 +121,25 @@ pub(super) async fn become_ready(
         None => None,
     };
     Readiness { new: contract, active, ..Readiness::default() }
+}
+
+/// What speaks against an artifact, if that can be told in time.
+pub(super) async fn doubt(seal: Option<Seal>) -> Option<Doubt> {
+    let seal = seal?;
+    match tokio::time::timeout(CHECK_MAX, seal.check()).await {
+        Ok(checked) => checked.err(),
+        Err(_) => {
+            let why = format!("{} was not checked within {CHECK_MAX:?}", seal.artifact());
+            Some(Doubt::Unreadable { artifact: seal.artifact().to_owned(), why })
+        }
+    }
+}
+
+/// Why a release must not be started: its artifact is not what was deployed.
+pub(super) async fn unfit(seal: Option<&Seal>) -> Result<(), String> {
+    let Some(seal) = seal else { return Ok(()) };
+    match seal.check().await {
+        Err(doubt @ (Doubt::Changed { .. } | Doubt::Gone { .. })) => Err(doubt.to_string()),
+        Ok(()) | Err(Doubt::Unreadable { .. }) => Ok(()),
+    }
 }

@@ -2,24 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::artifact::{self, Doubt, Podman, Seal};
 use crate::config::Service;
-use crate::model::{Command, Decision, Entry, Fact, Moment, Number, Order, Release, Reply};
+use crate::model::{Command, Decision, Fact, Moment, Number, Order, Release, Reply};
 
-use super::input::{Input, Untaken};
+use super::input::{Input, Told, Untaken};
 use super::keeper::Keeper;
-
-/// How long a look at an artifact may hold a rollback up. One that nobody touched takes less than a
-/// tenth of a second; a release that answers is not left unused because its disk is slow.
-pub(super) const CHECK_MAX: Duration = Duration::from_secs(1);
-
-/// Whoever waits for what comes of a command.
-pub(super) type Told = oneshot::Sender<Result<Arc<Entry>, Untaken>>;
 
 /// The seals of one service's releases.
 #[derive(Debug)]

@@ -13,8 +13,9 @@ use crate::bus::{State, Weights};
 use crate::model::{Number, Seen, Signal};
 use crate::signal::{Follower, Turn};
 
-use super::crew::{LIVED, RESTART_FIRST, RESTART_MAX, unfit};
+use super::crew::{LIVED, RESTART_FIRST, RESTART_MAX};
 use super::input::Input;
+use super::questions::unfit;
 
 /// Wait before D-Bus is asked again that did not answer.
 const BUS_WAIT: Duration = Duration::from_secs(1);

@@ -18,9 +18,8 @@ const PAGES_OTHER_MAX: usize = 5;
 const NAMES_MAX: usize = 500;
 const BYTES_MAX: usize = 64 * 1024;
 
-/// Protocol versions, and characters of the server's name, that are kept.
+/// Protocol versions that are kept.
 const VERSIONS_MAX: usize = 32;
-const NAME_MAX: usize = 200;
 
 /// The other lists: the capability, the method, and the field of the answer.
 const LISTS: [(Part, &str, &str, &str); 3] = [
@@ -167,19 +166,10 @@ impl Mcp {
     }
 }
 
-/// Name and version that the server gives itself in an answer to initialize or server/discover.
-pub(super) fn server(answer: &Value) -> Option<String> {
-    let meta = answer.pointer("/_meta/io.modelcontextprotocol~1serverInfo");
-    let info = answer.get("serverInfo").or(meta)?;
-    let word = |name| info.get(name).and_then(Value::as_str).unwrap_or_default();
-    let name = format!("{} {}", word("name"), word("version"));
-    Some(name.trim().chars().take(NAME_MAX).collect())
-}
-
 impl Contract {
     /// Takes name and capabilities from an answer to initialize or server/discover.
     fn see(&mut self, answer: &Value) {
-        if let Some(server) = server(answer) {
+        if let Some(server) = mcp::server(answer) {
             self.server = server;
         }
         if let Some(capabilities) = answer.get("capabilities") {

@@ -3,7 +3,6 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
-use super::contract;
 use super::exchange::Fault;
 use super::rpc::{Answer, Wire};
 use crate::config::Address;
@@ -14,6 +13,9 @@ const MODERN: &str = "2026-07-28";
 
 /// What a legacy client offers first.
 pub(super) const LEGACY: &str = "2025-11-25";
+
+/// Characters of a server's name that are kept.
+const NAME_MAX: usize = 200;
 
 /// Asks an MCP server in the era that it speaks.
 ///
@@ -89,7 +91,7 @@ impl Mcp {
         match era {
             Era::Modern => {
                 let found = self.discover().await?;
-                self.server = contract::server(&found).or(self.server.take());
+                self.server = server(&found).or(self.server.take());
                 Ok(())
             }
             Era::Legacy => self.ask_legacy().await,
@@ -133,7 +135,7 @@ impl Mcp {
             }
         }
         let session = self.enter(LEGACY).await?;
-        self.server = contract::server(&session.welcome).or(self.server.take());
+        self.server = server(&session.welcome).or(self.server.take());
         self.session = Some(session);
         self.ask_session().await
     }
@@ -218,6 +220,15 @@ impl Fault {
 pub(super) fn versions(found: &Value) -> impl Iterator<Item = &str> {
     let listed = found.get("supportedVersions").and_then(Value::as_array);
     listed.into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// Name and version that the server gives itself in an answer to initialize or server/discover.
+pub(super) fn server(answer: &Value) -> Option<String> {
+    let meta = answer.pointer("/_meta/io.modelcontextprotocol~1serverInfo");
+    let info = answer.get("serverInfo").or(meta)?;
+    let word = |name| info.get(name).and_then(Value::as_str).unwrap_or_default();
+    let name = format!("{} {}", word("name"), word("version"));
+    Some(name.trim().chars().take(NAME_MAX).collect())
 }
 
 fn other(era: Era) -> Era {
