@@ -25,6 +25,7 @@ mod mirror;
 mod mover;
 mod notice;
 mod open;
+mod overlap;
 mod passage;
 mod repeat;
 mod reply;
@@ -42,8 +43,8 @@ mod upstream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -56,12 +57,14 @@ use crate::model::{Call, Counts, Load, Moment, Number, Toll};
 
 use door::Door;
 use front::Front;
+use overlap::Overlap;
 use repeat::Safe;
 use routes::Routes;
 use session::Sessions;
 use upstream::Upstream;
 
 pub use listener::bind;
+pub use overlap::Change;
 pub use session::Key;
 
 /// How often the end of a drain is looked for.
@@ -82,6 +85,8 @@ pub struct Proxy {
     front: Arc<Front>,
     door: Arc<Door>,
     safe: Arc<Safe>,
+    overlap: Arc<Overlap>,
+    listener: Weak<TcpListener>,
     local: std::net::SocketAddr,
 }
 
@@ -136,13 +141,13 @@ impl Proxy {
             stop: CancellationToken::new(),
         });
         let door = Arc::new(Door::default());
-        let local = listener.local_addr()?;
-        let connections = service.limits.connections;
+        let (local, listener) = (listener.local_addr()?, Arc::new(listener));
+        let (connections, held) = (service.limits.connections, Arc::downgrade(&listener));
         let accept = listener::accept(listener, Arc::clone(&front), connections, Arc::clone(&door));
         tokio::spawn(accept);
         let safe = Arc::new(Safe::default());
         safe.name(service.limits.repeatable_tools.clone());
-        Ok(Self { front, door, safe, local })
+        Ok(Self { front, door, safe, overlap: Arc::default(), listener: held, local })
     }
 
     /// Lets clients in, from now on.
@@ -199,6 +204,7 @@ impl Proxy {
             upstream.left.cancel();
             let busy = || {
                 upstream.in_flight.load(Ordering::Relaxed) > 0
+                    || self.overlap.open(number) > 0
                     || upstream.listens.load(Ordering::Relaxed) > 0
                     || self.front.sessions.any_held(number, self.front.bound())
             };
@@ -269,7 +275,7 @@ impl Proxy {
         Load {
             sessions: here + listens,
             bound,
-            in_flight: upstream.in_flight.load(Ordering::Relaxed),
+            in_flight: upstream.in_flight.load(Ordering::Relaxed) + self.overlap.open(number),
             rate: 0.0,
             life: age.max(LIFE_UNKNOWN),
         }
@@ -290,12 +296,7 @@ impl Proxy {
     /// `patience` to finish. New clients are served meanwhile. Then nobody is let in any more:
     /// they wait in the backlog, if somebody else holds the listener.
     pub async fn leave(&self, patience: Duration) {
-        self.door.closing.cancel();
-        // A client takes the connection of a stream that ended for its next request: so that there
-        // is time for it, they end first.
-        self.front.stop.cancel();
-        tokio::time::sleep(LAST_ANSWERS).await;
-        self.door.hush.cancel();
+        self.ask_to_go().await;
         let calm = async {
             self.door.old_gone().await;
             self.door.all_fresh().await;
@@ -306,6 +307,16 @@ impl Proxy {
         if old.is_err() || late.is_err() {
             tracing::warn!("some requests took too long to finish, and are answered with an error");
         }
+    }
+
+    /// Every answer is the last on its connection, and streams that only listen end.
+    async fn ask_to_go(&self) {
+        self.door.closing.cancel();
+        // A client takes the connection of a stream that ended for its next request: so that there
+        // is time for it, they end first.
+        self.front.stop.cancel();
+        tokio::time::sleep(LAST_ANSWERS).await;
+        self.door.hush.cancel();
     }
 
     /// Stops listening, answers for what is open, and waits for the connections, at most a second.
