@@ -178,6 +178,20 @@ impl Crew {
         }
     }
 
+    /// Lets go of everything, and leaves it running: another daemon adopts it.
+    pub(super) async fn let_go(&mut self) {
+        let mut tasks: Vec<_> = std::mem::take(&mut self.leaving).into_values().collect();
+        tasks.extend(self.question.take());
+        for Hand { process, prober, scraper, .. } in std::mem::take(&mut self.hands).into_values() {
+            tasks.extend([Some(prober), scraper, process].into_iter().flatten());
+        }
+        tasks.iter().for_each(JoinHandle::abort);
+        // What is just being started is there before it is let go of.
+        for task in tasks {
+            let _ = task.await;
+        }
+    }
+
     /// Stops everything.
     pub(super) async fn stop(&mut self) {
         if let Some(question) = self.question.take() {

@@ -8,6 +8,7 @@ use crate::config::Service;
 use crate::control::Status;
 use crate::decide::Refusal;
 use crate::model::{Entry, Event, Order, Signal};
+use crate::record::Torn;
 
 /// Everything that reaches a keeper.
 #[derive(Debug)]
@@ -22,8 +23,19 @@ pub(super) enum Input {
     Status(oneshot::Sender<Status>),
     /// New settings.
     Configure(Arc<Service>),
+    /// Another daemon, named here, takes the service over.
+    HandOver(String, oneshot::Sender<()>),
     /// The daemon ends.
     Stop(Ending, oneshot::Sender<()>),
+}
+
+/// How a keeper begins.
+#[derive(Debug)]
+pub(super) struct Begin {
+    /// Who reads the timeline, and since when: the beginning of a sentence.
+    pub who: String,
+    /// What was cut off the timeline.
+    pub torn: Torn,
 }
 
 /// How the daemon ends.
