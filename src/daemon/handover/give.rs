@@ -28,7 +28,7 @@ use super::word::Word;
 /// Changes that are not sent yet.
 const CHANGES_MAX: usize = 1024;
 /// How long the next daemon may take to take up what it is given.
-const TAKE_MAX: Duration = Duration::from_secs(20);
+const TAKE_MAX: Duration = Duration::from_secs(10);
 /// How long sessions may take to be on disk.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// How often the watchdog is fed meanwhile.

@@ -146,6 +146,17 @@ impl Host {
         self.program.clone()
     }
 
+    /// SIGKILL for one of several daemons.
+    pub(crate) fn kill_one(&self, pid: i32) {
+        signal(pid, Signal::KILL);
+        soon("it is dead", || !self.daemons().contains(&pid));
+    }
+
+    /// SIGTERM for one that is leaving.
+    pub(crate) fn hurry(&self, pid: i32) {
+        signal(pid, Signal::TERM);
+    }
+
     /// SIGUSR2, and nothing more.
     pub(crate) fn ask_to_hand_over(&self) {
         signal(self.pid(), Signal::USR2);
