@@ -142,6 +142,8 @@ async fn serve(
                 herald::reloading().await;
                 *settings = reload::reload(settings.clone(), &reign.handles, path).await;
                 herald::reloaded().await;
+                // The one that is on its way may have read the file before it was changed.
+                next = next.map(|_| Preparing::begin(&reign, settings, path));
             }
             Some(SIGUSR2) if next.is_some() => tracing::info!("the next daemon is on its way"),
             Some(SIGUSR2) => next = Some(Preparing::begin(&reign, settings, path)),

@@ -272,13 +272,9 @@ impl Proxy {
         // Those that wait for their next request are nowhere.
         let here = if upstream.is_open() { self.front.sessions.count(number) } else { 0 };
         let bound = self.front.sessions.bound(number, self.front.bound()).min(here);
-        Load {
-            sessions: here + listens,
-            bound,
-            in_flight: upstream.in_flight.load(Ordering::Relaxed) + self.overlap.open(number),
-            rate: 0.0,
-            life: age.max(LIFE_UNKNOWN),
-        }
+        let in_flight = upstream.in_flight.load(Ordering::Relaxed);
+        let in_flight = in_flight.saturating_add(self.overlap.open(number));
+        Load { sessions: here + listens, bound, in_flight, rate: 0.0, life: age.max(LIFE_UNKNOWN) }
     }
 
     /// Protocol versions that live sessions of a release negotiated.

@@ -298,7 +298,8 @@ impl Courier {
     /// What is open on each release, here and in the proxy before this one.
     fn count(&self) -> BTreeMap<Number, u64> {
         let routes = self.front.routes.load();
-        let open = |number: Number, here: u64| (number, here + self.overlap.open(number));
+        let open =
+            |number: Number, here: u64| (number, here.saturating_add(self.overlap.open(number)));
         let all = routes.all().iter();
         let all = all.map(|it| open(it.number, it.in_flight.load(Ordering::Relaxed)));
         all.filter(|(_, count)| 0 < *count).collect()

@@ -241,3 +241,31 @@ fn a_bake_goes_on_and_is_not_longer_for_it() {
     let baked = at("accepted") - at("switched");
     assert!((5_900..8_000).contains(&baked), "{baked} ms: {:?}", host.kinds(2));
 }
+
+#[test]
+fn services_and_sockets_may_change_with_it() {
+    let mut host = Host::with_v1("");
+    let [listen, blue, green] = [(); 3].map(|()| crate::support::free_port());
+    let other = format!(
+        "listen = \"127.0.0.1:{listen}\"\n\
+         slots = {{ blue = \"127.0.0.1:{blue}\", green = \"127.0.0.1:{green}\" }}"
+    );
+    let one = std::fs::read_to_string(host.config()).unwrap();
+    let both = one.clone() + &host.service_section("maps", &other);
+    let elsewhere = host.path().join("elsewhere.sock");
+    let elsewhere = format!("{elsewhere:?}");
+    host.write_config(&both.replace(&format!("{:?}", host.socket()), &elsewhere));
+    host.hand_over();
+    assert!(!host.socket().exists(), "nobody answers there any more");
+    host.verb(&["deploy", "maps", "m1", "--wait"]).expect(0);
+    assert_eq!(ask(listen), Ok("m1".to_owned()));
+    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+
+    host.write_config(&one);
+    host.hand_over();
+    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    soon("nobody listens for it", || std::net::TcpStream::connect(("127.0.0.1", listen)).is_err());
+    host.verb(&["status"]).expect(0).says(&["weather  127.0.0.1"]);
+    assert_eq!(host.stop(), 0);
+    assert!(!host.socket().exists());
+}

@@ -79,6 +79,18 @@ fn a_next_daemon_that_can_not_take_over_leaves_the_old_one_in_charge() {
     soon("it says why", || log().contains("this one goes on: the configuration has errors"));
     assert_eq!((host.property("MainPID"), host.property("NRestarts")), (before, "0".to_owned()));
     assert_eq!(host.status()["active"], "v1");
+
+    // The listener of a service that is new is left with systemd by the one that took over.
+    let [listen, blue, green] = [(); 3].map(|()| crate::ports::free_port());
+    let maps = format!(
+        "sed -i /nonsense/d /etc/rollbackd/config.toml && printf '[service.maps]\nlisten = \"127.0.0.1:{listen}\"\n\
+         runtime = \"external\"\nslots = {{ blue = \"127.0.0.1:{blue}\", green = \"127.0.0.1:{green}\" }}\n' \
+         >>/etc/rollbackd/config.toml"
+    );
+    host.run(&["sh", "-c", &maps]).good();
+    host.kill_daemon("USR2");
+    soon("both are left with systemd", || host.property("NFileDescriptorStore") == "2");
+    host.run(&["rollbackd", "status", "maps"]).good();
 }
 
 #[test]

@@ -69,6 +69,10 @@ pub(in crate::daemon) async fn give(
         },
         Err(why) => Err(why),
     };
+    let taken = match taken {
+        Ok(()) => herald::main_is(heir.pid).await.map_err(|error| error.to_string()),
+        Err(why) => Err(why),
+    };
     if let Err(why) = taken {
         tracing::error!("{to} did not take over, this one takes it back: {why}");
         return take_back(heir, told, proxies, before, settings).await;
@@ -130,7 +134,7 @@ async fn say(heir: &mut Heir, word: Word) -> Result<(), String> {
     }
 }
 
-/// The state is the next one's, until it says that it is in charge and the service manager knows.
+/// The state is the next one's; waits until it says that it is in charge.
 async fn yield_to(heir: &mut Heir, told: &mut Changes) -> Result<(), String> {
     say(heir, Word::Yours).await?;
     let taken = async {
@@ -151,10 +155,7 @@ async fn yield_to(heir: &mut Heir, told: &mut Changes) -> Result<(), String> {
         }
     };
     let taken = tokio::time::timeout(TAKE_MAX, taken).await;
-    taken.unwrap_or_else(|_| Err(format!("not ready within {} s", TAKE_MAX.as_secs())))?;
-    herald::main_is(heir.pid)
-        .await
-        .map_err(|error| format!("the service manager can not be told of it: {error}"))
+    taken.unwrap_or_else(|_| Err(format!("not ready within {} s", TAKE_MAX.as_secs())))
 }
 
 /// Takes the state up again, as a daemon that starts would.
@@ -166,7 +167,7 @@ async fn take_back(
     settings: &Settings,
 ) -> Result<Outcome, StartError> {
     let failed = |source: String| StartError::new("failed to take the state back".into(), source);
-    let (_, parcel) = heir.kill().await.map_err(failed)?;
+    let parcel = heir.kill().await.map_err(failed)?;
     let inherited = Inherited::try_from(parcel).map_err(|error| failed(error.to_string()))?;
     let state = State::open(&settings.state_dir)?;
     let listeners = Listeners::open(settings, inherited)?;

@@ -99,11 +99,11 @@ fn open(pid: u32) -> Result<OwnedFd, String> {
 }
 
 impl Heir {
-    /// It is not waited for any more: nothing of it is left afterwards.
+    /// It is not waited for any more: nothing of it is left afterwards. What was passed on to it.
     ///
     /// # Errors
     /// When it can not be killed: then nobody may touch the state.
-    pub(super) async fn kill(self) -> Result<(Ear, Parcel), String> {
+    pub(super) async fn kill(self) -> Result<Parcel, String> {
         // It may be dead already.
         let _ = pidfd_send_signal(&self.process, Signal::KILL);
         let gone = async {
@@ -113,7 +113,7 @@ impl Heir {
         };
         let gone = tokio::time::timeout(KILL_MAX, gone).await;
         gone.map_err(|_| format!("{} does not end", who(self.pid, &self.version)))?;
-        Ok((self.ear, self.parcel))
+        Ok(self.parcel)
     }
 }
 
