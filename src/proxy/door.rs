@@ -153,6 +153,11 @@ impl Door {
     /// Waits until nobody is in.
     pub(super) async fn all_gone(&self) {
         self.old_gone().await;
+        self.late_gone().await;
+    }
+
+    /// Waits until nobody is in who came after `closing`.
+    pub(super) async fn late_gone(&self) {
         while !lock(&self.late).since.is_empty() {
             tokio::time::sleep(LOOK).await;
         }

@@ -48,6 +48,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -76,6 +77,8 @@ const CUT_MAX: Duration = Duration::from_millis(500);
 const LAST_ANSWERS: Duration = Duration::from_millis(300);
 /// How long a client that came late may take over its one request.
 const LATE_MAX: Duration = Duration::from_millis(700);
+/// How often it is looked whether somebody still accepts.
+const LOOK_SHUT: Duration = Duration::from_millis(1);
 /// What a session is expected to last before any was seen to.
 const LIFE_UNKNOWN: f64 = 60.0;
 
@@ -299,9 +302,18 @@ impl Proxy {
         };
         let old = tokio::time::timeout(patience, calm).await;
         self.door.stop.cancel();
-        let late = tokio::time::timeout(LATE_MAX, self.door.all_gone()).await;
+        self.nobody_accepts().await;
+        // Those from before had their time; nobody who waits in the backlog waits for them.
+        let late = tokio::time::timeout(LATE_MAX, self.door.late_gone()).await;
         if old.is_err() || late.is_err() {
             tracing::warn!("some requests took too long to finish, and are answered with an error");
+        }
+    }
+
+    /// Waits until the listener is let go of: who is not in by then is not let in here.
+    async fn nobody_accepts(&self) {
+        while self.listener.strong_count() > 0 {
+            tokio::time::sleep(LOOK_SHUT).await;
         }
     }
 
@@ -323,9 +335,7 @@ impl Proxy {
         for upstream in all.all() {
             upstream.cut.cancel();
         }
-        for upstream in all.all() {
-            self.cut(upstream.number).await;
-        }
+        join_all(all.all().iter().map(|upstream| self.cut(upstream.number))).await;
     }
 
     fn upstream(&self, number: Number) -> Option<Arc<Upstream>> {

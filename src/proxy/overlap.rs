@@ -27,8 +27,6 @@ use super::{LATE_MAX, Proxy};
 const NOTES_MAX: usize = 4096;
 /// How often it is looked for what is open.
 const LOOK: Duration = Duration::from_millis(50);
-/// How often it is looked whether somebody still accepts.
-const LOOK_SHUT: Duration = Duration::from_millis(1);
 
 /// Something that the proxy that took over has to know. What it does not understand, it passes over.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -134,9 +132,7 @@ impl Proxy {
     /// then on is sent to `to`, as is what is open.
     pub async fn hand_over(&self, to: mpsc::Sender<(String, Change)>) {
         self.door.shut.cancel();
-        while self.listener.strong_count() > 0 {
-            tokio::time::sleep(LOOK_SHUT).await;
-        }
+        self.nobody_accepts().await;
         let (notes, told) = mpsc::channel(NOTES_MAX);
         let tell = Arc::new(Tell { notes, missed: AtomicBool::new(false) });
         // Noted twice at the turn is better than not at all.
