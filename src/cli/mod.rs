@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config;
 use crate::control::{ADMINS, Client, READERS, Request};
-use crate::daemon::Inherited;
+use crate::daemon::{Inherited, Origin};
 
 use exit::Exit;
 
@@ -77,15 +77,19 @@ enum Verb {
     /// The demo's MCP server.
     #[command(hide = true)]
     DemoServer,
+    /// Start a daemon that takes over, as nobody's child.
+    #[command(hide = true)]
+    Succeed(run::Options),
 }
 
 /// Does what the arguments say.
 pub fn main() -> ExitCode {
     let Cli { daemon, verb } = Cli::parse();
     // While there are no other threads.
-    let inherited = match verb {
-        Verb::Run(_) => Inherited::take(),
-        _ => Ok(Inherited::default()),
+    let origin = match &verb {
+        Verb::Run(options) => options.origin(),
+        Verb::Succeed(options) => return run::succeed(options, daemon.config),
+        _ => Ok(Origin::Start(Inherited::default())),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -96,7 +100,7 @@ pub fn main() -> ExitCode {
     };
     runtime.block_on(async {
         match verb {
-            Verb::Run(options) => run::run(options, daemon.config, inherited).await.into(),
+            Verb::Run(options) => run::run(options, daemon.config, origin).await.into(),
             Verb::Check(options) => check::run(&options, daemon.config).into(),
             Verb::Deploy(options) => deploy::run(options, &daemon).await.into(),
             Verb::Status(options) => status::run(options, &daemon).await.into(),
@@ -107,6 +111,7 @@ pub fn main() -> ExitCode {
             Verb::Backtest(options) => backtest::run(*options, &daemon).await.into(),
             Verb::Demo(options) => demo::run(options).await,
             Verb::DemoServer => demo::server::main().await,
+            Verb::Succeed(_) => Exit::Failed.into(),
         }
     })
 }

@@ -3,12 +3,13 @@
 use std::error::Error as _;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::daemon::Inherited;
+use crate::daemon::{Inherited, Origin, Taking};
 use crate::record::Journald;
 use crate::{config, daemon};
 
@@ -21,12 +22,37 @@ pub(super) struct Options {
     /// The configuration.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Take over from the daemon at the other end of the standard input.
+    #[arg(long, hide = true)]
+    succeed: bool,
+}
+
+impl Options {
+    /// What was passed on to this process. Only before any thread is started.
+    pub(super) fn origin(&self) -> io::Result<Origin> {
+        match self.succeed {
+            true => Taking::begin().map(Origin::Heir),
+            false => Inherited::take().map(Origin::Start),
+        }
+    }
+}
+
+/// Starts a daemon that takes over, and leaves it alone.
+pub(super) fn succeed(options: &Options, config: Option<PathBuf>) -> ExitCode {
+    let path = options.file.clone().or(config).unwrap_or_else(|| PathBuf::from(CONFIG));
+    match daemon::succeed(&path) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            say::error(&format!("the next daemon can not be started: {error}"));
+            Exit::Failed.into()
+        }
+    }
 }
 
 pub(super) async fn run(
     options: Options,
     config: Option<PathBuf>,
-    inherited: io::Result<Inherited>,
+    origin: io::Result<Origin>,
 ) -> Exit {
     let path = options.file.or(config).unwrap_or_else(|| PathBuf::from(CONFIG));
     let checked = match config::load(&path) {
@@ -34,6 +60,9 @@ pub(super) async fn run(
         Err(problems) => {
             say::aside(&problems.to_string());
             say::error("the configuration has errors, nothing was started");
+            if let Ok(Origin::Heir(taking)) = origin {
+                taking.fail(&format!("the configuration has errors:\n{problems}"));
+            }
             return Exit::BadConfig;
         }
     };
@@ -49,11 +78,18 @@ pub(super) async fn run(
     if !checked.warnings.is_empty() {
         tracing::warn!("the configuration is odd:\n{}", checked.warnings);
     }
-    let inherited = inherited.unwrap_or_else(|error| {
-        tracing::error!(%error, "the listeners that were passed on can not be used");
-        Inherited::default()
-    });
-    let ended = daemon::run(checked.settings, &path, inherited).await;
+    let origin = match origin {
+        Ok(origin) => origin,
+        Err(error) if options.succeed => {
+            say::error(&format!("nothing is passed on over the standard input: {error}"));
+            return Exit::NoStart;
+        }
+        Err(error) => {
+            tracing::error!(%error, "the listeners that were passed on can not be used");
+            Origin::Start(Inherited::default())
+        }
+    };
+    let ended = daemon::run(checked.settings, &path, origin).await;
     if let Some(journald) = journald {
         journald.flush();
     }

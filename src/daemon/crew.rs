@@ -264,6 +264,20 @@ impl Crew {
         self.leaving.extend(place.tidy(needed));
     }
 
+    /// Lets go of everything, and leaves it running: another daemon adopts it.
+    pub(super) async fn let_all_go(&mut self) {
+        let mut tasks: Vec<_> = std::mem::take(&mut self.leaving).into_values().collect();
+        tasks.extend(self.question.take());
+        for Hand { life, prober, scraper, .. } in std::mem::take(&mut self.hands).into_values() {
+            tasks.extend([Some(prober), scraper, life].into_iter().flatten());
+        }
+        tasks.iter().for_each(JoinHandle::abort);
+        // What is just being started is there before it is let go of.
+        for task in tasks {
+            let _ = task.await;
+        }
+    }
+
     /// Stops everything, but for units: systemd runs those, also without a daemon.
     pub(super) async fn stop(&mut self) {
         if let Some(question) = self.question.take() {

@@ -41,7 +41,7 @@ pub(super) struct Handle {
 pub(super) type Handles = Arc<BTreeMap<String, Handle>>;
 
 /// Serves the control socket for ever.
-pub(super) async fn serve(listener: UnixListener, handles: Handles) {
+pub(super) async fn serve(listener: Arc<UnixListener>, handles: Handles) {
     let places = Arc::new(Semaphore::new(CALLERS_MAX));
     let doors = Arc::new(Semaphore::new(2 * CALLERS_MAX));
     loop {

@@ -3,7 +3,8 @@
 //! Nothing here waits on a thread of the runtime: a manager that does not read must not keep the
 //! proxy waiting.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -91,13 +92,27 @@ pub(super) async fn patiently<T>(work: impl Future<Output = T>) -> T {
     }
 }
 
+/// The watchdog is fed.
+pub(super) async fn alive() {
+    send(vec!["WATCHDOG=1".to_owned()]).await;
+}
+
+/// From now on another process is the main one, and alone is listened to.
+///
+/// # Errors
+/// When that can not be said.
+pub(super) async fn main_is(pid: u32) -> io::Result<()> {
+    let said = tokio::task::spawn_blocking(move || sd_notify::notify(&[NotifyState::MainPid(pid)]));
+    said.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
 /// Leaves a listener with the manager, so that it outlives this process: clients wait in its
 /// backlog for the next one.
-pub(super) fn keep(name: &str, listener: &tokio::net::TcpListener) {
+pub(super) fn keep(name: &str, listener: BorrowedFd<'_>) {
     if !is_managed() {
         return;
     }
-    let fds: [BorrowedFd<'_>; 1] = [listener.as_fd()];
+    let fds = [listener];
     let kept = sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &fds);
     if let Err(error) = kept {
         tracing::warn!(service = name, %error, "a restart will close the listener for a moment");

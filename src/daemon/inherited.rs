@@ -2,12 +2,18 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
 
 /// The listeners that nobody has claimed yet.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<Open>);
+pub struct Inherited {
+    services: Vec<Open>,
+    control: Option<UnixListener>,
+    metrics: Option<TcpListener>,
+}
 
 #[derive(Debug)]
 struct Open {
@@ -26,25 +32,66 @@ impl Inherited {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let mut passed = ListenFd::from_env();
-        let mut all = Vec::new();
+        let mut all = Self::default();
         for index in 0..passed.len() {
-            let name = names.next().unwrap_or_default().to_owned();
+            let name = names.next().unwrap_or_default();
             let Some(listener) = passed.take_tcp_listener(index)? else { continue };
-            listener.set_nonblocking(true)?;
-            let address = listener.local_addr()?;
-            all.push(Open { name, address, listener });
+            all.add(name, listener)?;
         }
-        Ok(Self(all))
+        Ok(all)
+    }
+
+    /// Adds the listener of a service.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(super) fn add(&mut self, name: &str, listener: TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        self.services.push(Open { name: name.to_owned(), address, listener });
+        Ok(())
+    }
+
+    /// Adds the listener of the verbs.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(super) fn add_control(&mut self, listener: OwnedFd) -> io::Result<()> {
+        let listener = UnixListener::from(listener);
+        listener.set_nonblocking(true)?;
+        self.control = Some(listener);
+        Ok(())
+    }
+
+    /// Adds that of the metrics.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(super) fn add_metrics(&mut self, listener: OwnedFd) -> io::Result<()> {
+        let listener = TcpListener::from(listener);
+        listener.set_nonblocking(true)?;
+        self.metrics = Some(listener);
+        Ok(())
     }
 
     /// The listener of this address, if there is one.
     pub(super) fn claim(&mut self, address: SocketAddr) -> Option<TcpListener> {
-        let at = self.0.iter().position(|open| open.address == address)?;
-        Some(self.0.swap_remove(at).listener)
+        let at = self.services.iter().position(|open| open.address == address)?;
+        Some(self.services.swap_remove(at).listener)
+    }
+
+    /// The listener of the verbs.
+    pub(super) fn claim_control(&mut self) -> Option<UnixListener> {
+        self.control.take()
+    }
+
+    /// That of the metrics, if it has this address.
+    pub(super) fn claim_metrics(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        self.metrics.take().filter(|it| it.local_addr().is_ok_and(|local| local == address))
     }
 
     /// Whose address no service has: the names of the listeners, and their addresses. They are closed.
     pub(super) fn unclaimed(self) -> impl Iterator<Item = (String, SocketAddr)> {
-        self.0.into_iter().map(|open| (open.name, open.address))
+        self.services.into_iter().map(|open| (open.name, open.address))
     }
 }

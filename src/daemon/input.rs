@@ -9,6 +9,7 @@ use crate::config::Service;
 use crate::control::Status;
 use crate::decide::Refusal;
 use crate::model::{Entry, Event, Number, Order, Signal};
+use crate::record::Torn;
 
 /// Whoever waits for what comes of a command.
 pub(super) type Told = oneshot::Sender<Result<Arc<Entry>, Untaken>>;
@@ -36,8 +37,19 @@ pub(super) enum Input {
     Status(oneshot::Sender<Status>),
     /// New settings.
     Configure(Arc<Service>),
+    /// Another daemon, named here, takes the service over.
+    HandOver(String, oneshot::Sender<()>),
     /// The daemon ends.
     Stop(Ending, oneshot::Sender<()>),
+}
+
+/// How a keeper begins.
+#[derive(Debug)]
+pub(super) struct Begin {
+    /// Who reads the timeline, and since when: the beginning of a sentence.
+    pub who: String,
+    /// What was cut off the timeline.
+    pub torn: Torn,
 }
 
 /// How the daemon ends.

@@ -20,7 +20,7 @@ use crate::record::{Timeline, Torn};
 
 use super::crew::Crew;
 use super::gauge::Gauge;
-use super::input::{Ending, Input};
+use super::input::{Begin, Ending, Input};
 use super::ledger::Ledger;
 use super::pulse::Pulse;
 use super::seals::Seals;
@@ -105,8 +105,8 @@ impl Keeper {
     }
 
     /// The loop. Ends when told to.
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Input>, torn: Torn) {
-        self.take_up(torn);
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Input>, begin: Begin) {
+        self.take_up(&begin);
         // Not before its route is known: who waits in the backlog would be told that there is none.
         self.proxy.open();
         let mut blocks = tokio::time::interval(BLOCK);
@@ -117,6 +117,13 @@ impl Keeper {
                 input = inbox.recv() => match input {
                     Some(Input::Stop(ending, done)) => {
                         self.end(ending).await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(Input::HandOver(to, done)) => {
+                        self.let_go(&to).await;
+                        // All files are closed before anybody is told.
+                        drop(self);
                         let _ = done.send(());
                         return;
                     }
@@ -142,13 +149,13 @@ impl Keeper {
     }
 
     /// Goes on where the timeline ends.
-    fn take_up(&mut self, torn: Torn) {
+    fn take_up(&mut self, Begin { who, torn }: &Begin) {
         self.crew.tidy(&self.service, &self.watch.phase().needed());
         self.learn_again();
-        if *self.watch.phase() == Phase::Empty && torn == Torn(0) {
+        if *self.watch.phase() == Phase::Empty && *torn == Torn(0) {
             return;
         }
-        let restored = self.watch.restored(self.clock.now(), torn.0);
+        let restored = self.watch.restored_by(who, self.clock.now(), torn.0);
         if self.commit(restored).is_err() {
             // The disk is full, say. Traffic goes where it went; nothing new is decided.
             let keep = |effect: &Effect| matches!(effect, Effect::Keep(_) | Effect::Route(_));
@@ -184,7 +191,7 @@ impl Keeper {
                 self.service = service;
                 self.tell_phase();
             }
-            Input::Stop(..) => (),
+            Input::HandOver(..) | Input::Stop(..) => (),
         }
     }
 

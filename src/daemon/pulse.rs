@@ -17,12 +17,12 @@ struct Shared {
 }
 
 /// Looks at several pulses.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Watcher {
     all: Vec<Seen>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Seen {
     pulse: Pulse,
     beats: u64,

@@ -140,12 +140,17 @@ impl Watch {
 
     /// The first decision after a restart: what the phase asks of the world is asked again.
     pub fn restored(&self, now: Moment, torn: u64) -> Decision {
+        self.restored_by("rollbackd started", now, torn)
+    }
+
+    /// The same; `who` begins a sentence.
+    pub fn restored_by(&self, who: &str, now: Moment, torn: u64) -> Decision {
         let cut = if torn > 0 {
             format!("; an incomplete last line of {torn} bytes was cut off")
         } else {
             String::new()
         };
-        let because = format!("rollbackd started and read the timeline: {}{cut}", self.phase);
+        let because = format!("{who} and read the timeline: {}{cut}", self.phase);
         self.decide(now, Fact::Restored { torn }, because)
     }
 

@@ -20,11 +20,14 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Who has waited for less than this may well have a short request.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// What tells the connections of one listener what to do. Each step includes the ones before.
+/// What tells the connections of one listener what to do. Each step includes the ones before, but
+/// for `shut`, which goes with any.
 #[derive(Debug, Default)]
 pub(super) struct Door {
     /// Clients are let in.
     pub opened: CancellationToken,
+    /// Nobody is let in any more; those who are in stay.
+    pub shut: CancellationToken,
     /// Every answer is the last on its connection.
     pub closing: CancellationToken,
     /// Connections from before `closing` end when they have nothing open.
@@ -150,6 +153,11 @@ impl Door {
     /// Waits until nobody is in.
     pub(super) async fn all_gone(&self) {
         self.old_gone().await;
+        self.late_gone().await;
+    }
+
+    /// Waits until nobody is in who came after `closing`.
+    pub(super) async fn late_gone(&self) {
         while !lock(&self.late).since.is_empty() {
             tokio::time::sleep(LOOK).await;
         }

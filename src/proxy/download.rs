@@ -257,7 +257,7 @@ impl Download {
             let (next, opening) = (listening.poll(cx), listening.is_opening());
             self.listening = Some(listening);
             match next {
-                Poll::Ready(opened) => return Poll::Ready(self.listened(opened)),
+                Poll::Ready(next) => return Poll::Ready(self.listened(next)),
                 Poll::Pending if self.body.is_none() && opening => return Poll::Pending,
                 Poll::Pending => (),
             }

@@ -45,10 +45,17 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts connections until told to stop; beyond `max` at once they wait in the backlog.
-pub(super) async fn accept(listener: TcpListener, front: Arc<Front>, max: usize, door: Arc<Door>) {
+/// Accepts connections until told to stop; beyond `max` at once they wait in the backlog. It holds
+/// the listener, and nobody else does.
+pub(super) async fn accept(
+    listener: Arc<TcpListener>,
+    front: Arc<Front>,
+    max: usize,
+    door: Arc<Door>,
+) {
     tokio::select! {
         () = door.opened.cancelled() => (),
+        () = door.shut.cancelled() => return,
         () = door.stop.cancelled() => return,
     }
     let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
@@ -59,6 +66,7 @@ pub(super) async fn accept(listener: TcpListener, front: Arc<Front>, max: usize,
         };
         let (accepted, place) = tokio::select! {
             next = next => next,
+            () = door.shut.cancelled() => return,
             () = door.stop.cancelled() => return,
         };
         match accepted {

@@ -31,7 +31,18 @@ pub(super) struct Listening {
     head: request::Parts,
     body: Bytes,
     left: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
     opening: Option<Opening>,
+}
+
+/// How a stream that listens goes on.
+pub(super) enum Next {
+    /// At another release.
+    At(Incoming, Box<Exchange>),
+    /// No other release takes it.
+    Nowhere,
+    /// It does not: the proxy stops.
+    Over,
 }
 
 impl Listening {
@@ -45,12 +56,17 @@ impl Listening {
     ) -> Option<Box<Self>> {
         let body = upload.whole().filter(|_| exchange.kind() == Kind::Listen)?.clone();
         let left = Some(Box::pin(exchange.upstream.left.clone().cancelled_owned()));
+        let stop = Box::pin(front.stop.clone().cancelled_owned());
         let (front, head) = (Arc::clone(front), head.clone());
-        Some(Box::new(Self { front, peer, head, body, left, opening: None }))
+        Some(Box::new(Self { front, peer, head, body, left, stop, opening: None }))
     }
 
-    /// The stream at the next release, once its own is left; `None`: there is none.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Incoming, Exchange)>> {
+    /// How it goes on, once its release is left or the proxy stops.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if self.stop.as_mut().poll(cx).is_ready() {
+            self.opening = None;
+            return Poll::Ready(Next::Over);
+        }
         if self.left.as_mut().is_some_and(|left| left.as_mut().poll(cx).is_ready()) {
             self.left = None;
             let (front, peer) = (Arc::clone(&self.front), self.peer);
@@ -61,7 +77,8 @@ impl Listening {
         let Some(opening) = &mut self.opening else { return Poll::Pending };
         let opened = std::task::ready!(opening.as_mut().poll(cx));
         self.opening = None;
-        Poll::Ready(opened)
+        let next = opened.map(|(body, exchange)| Next::At(body, Box::new(exchange)));
+        Poll::Ready(next.unwrap_or(Next::Nowhere))
     }
 
     /// Whether the next release was asked, and has not answered yet.

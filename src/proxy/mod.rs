@@ -25,6 +25,7 @@ mod mirror;
 mod mover;
 mod notice;
 mod open;
+mod overlap;
 mod passage;
 mod repeat;
 mod reply;
@@ -42,11 +43,12 @@ mod upstream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -56,12 +58,14 @@ use crate::model::{Call, Counts, Load, Moment, Number, Toll};
 
 use door::Door;
 use front::Front;
+use overlap::Overlap;
 use repeat::Safe;
 use routes::Routes;
 use session::Sessions;
 use upstream::Upstream;
 
 pub use listener::bind;
+pub use overlap::Change;
 pub use session::Key;
 
 /// How often the end of a drain is looked for.
@@ -73,6 +77,8 @@ const CUT_MAX: Duration = Duration::from_millis(500);
 const LAST_ANSWERS: Duration = Duration::from_millis(300);
 /// How long a client that came late may take over its one request.
 const LATE_MAX: Duration = Duration::from_millis(700);
+/// How often it is looked whether somebody still accepts.
+const LOOK_SHUT: Duration = Duration::from_millis(1);
 /// What a session is expected to last before any was seen to.
 const LIFE_UNKNOWN: f64 = 60.0;
 
@@ -82,6 +88,8 @@ pub struct Proxy {
     front: Arc<Front>,
     door: Arc<Door>,
     safe: Arc<Safe>,
+    overlap: Arc<Overlap>,
+    listener: Weak<TcpListener>,
     local: std::net::SocketAddr,
 }
 
@@ -136,13 +144,13 @@ impl Proxy {
             stop: CancellationToken::new(),
         });
         let door = Arc::new(Door::default());
-        let local = listener.local_addr()?;
-        let connections = service.limits.connections;
+        let (local, listener) = (listener.local_addr()?, Arc::new(listener));
+        let (connections, held) = (service.limits.connections, Arc::downgrade(&listener));
         let accept = listener::accept(listener, Arc::clone(&front), connections, Arc::clone(&door));
         tokio::spawn(accept);
         let safe = Arc::new(Safe::default());
         safe.name(service.limits.repeatable_tools.clone());
-        Ok(Self { front, door, safe, local })
+        Ok(Self { front, door, safe, overlap: Arc::default(), listener: held, local })
     }
 
     /// Lets clients in, from now on.
@@ -199,6 +207,7 @@ impl Proxy {
             upstream.left.cancel();
             let busy = || {
                 upstream.in_flight.load(Ordering::Relaxed) > 0
+                    || self.overlap.open(number) > 0
                     || upstream.listens.load(Ordering::Relaxed) > 0
                     || self.front.sessions.any_held(number, self.front.bound())
             };
@@ -266,13 +275,9 @@ impl Proxy {
         // Those that wait for their next request are nowhere.
         let here = if upstream.is_open() { self.front.sessions.count(number) } else { 0 };
         let bound = self.front.sessions.bound(number, self.front.bound()).min(here);
-        Load {
-            sessions: here + listens,
-            bound,
-            in_flight: upstream.in_flight.load(Ordering::Relaxed),
-            rate: 0.0,
-            life: age.max(LIFE_UNKNOWN),
-        }
+        let in_flight = upstream.in_flight.load(Ordering::Relaxed);
+        let in_flight = in_flight.saturating_add(self.overlap.open(number));
+        Load { sessions: here + listens, bound, in_flight, rate: 0.0, life: age.max(LIFE_UNKNOWN) }
     }
 
     /// Protocol versions that live sessions of a release negotiated.
@@ -290,22 +295,36 @@ impl Proxy {
     /// `patience` to finish. New clients are served meanwhile. Then nobody is let in any more:
     /// they wait in the backlog, if somebody else holds the listener.
     pub async fn leave(&self, patience: Duration) {
-        self.door.closing.cancel();
-        // A client takes the connection of a stream that ended for its next request: so that there
-        // is time for it, they end first.
-        self.front.stop.cancel();
-        tokio::time::sleep(LAST_ANSWERS).await;
-        self.door.hush.cancel();
+        self.ask_to_go().await;
         let calm = async {
             self.door.old_gone().await;
             self.door.all_fresh().await;
         };
         let old = tokio::time::timeout(patience, calm).await;
         self.door.stop.cancel();
-        let late = tokio::time::timeout(LATE_MAX, self.door.all_gone()).await;
+        self.nobody_accepts().await;
+        // Those from before had their time; nobody who waits in the backlog waits for them.
+        let late = tokio::time::timeout(LATE_MAX, self.door.late_gone()).await;
         if old.is_err() || late.is_err() {
             tracing::warn!("some requests took too long to finish, and are answered with an error");
         }
+    }
+
+    /// Waits until the listener is let go of: who is not in by then is not let in here.
+    async fn nobody_accepts(&self) {
+        while self.listener.strong_count() > 0 {
+            tokio::time::sleep(LOOK_SHUT).await;
+        }
+    }
+
+    /// Every answer is the last on its connection, and streams that only listen end.
+    async fn ask_to_go(&self) {
+        self.door.closing.cancel();
+        // A client takes the connection of a stream that ended for its next request: so that there
+        // is time for it, they end first.
+        self.front.stop.cancel();
+        tokio::time::sleep(LAST_ANSWERS).await;
+        self.door.hush.cancel();
     }
 
     /// Stops listening, answers for what is open, and waits for the connections, at most a second.
@@ -316,9 +335,7 @@ impl Proxy {
         for upstream in all.all() {
             upstream.cut.cancel();
         }
-        for upstream in all.all() {
-            self.cut(upstream.number).await;
-        }
+        join_all(all.all().iter().map(|upstream| self.cut(upstream.number))).await;
     }
 
     fn upstream(&self, number: Number) -> Option<Arc<Upstream>> {

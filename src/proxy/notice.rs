@@ -49,8 +49,11 @@ pub(super) fn error(id: &str, cause: Cause) -> String {
 }
 
 /// The warning for a client that listens on a GET stream which is about to end.
-pub(super) fn closing() -> String {
-    let data = "The service moved to its previous release; this stream ends, reconnect to go on";
+pub(super) fn closing(moved: bool) -> String {
+    let data = match moved {
+        true => "The service moved to its previous release; this stream ends, reconnect to go on",
+        false => "The proxy is started again; this stream ends, reconnect to go on",
+    };
     let params = json!({"level": "warning", "logger": "rollbackd", "data": data});
     json!({"jsonrpc": "2.0", "method": "notifications/message", "params": params}).to_string()
 }

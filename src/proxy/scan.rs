@@ -4,7 +4,9 @@
 //! on the way back whether the answer is a result or an error and of which kind. Everything else
 //! is skipped by counting brackets, so depth and size cost no memory.
 
-use std::hash::{DefaultHasher, Hasher as _};
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher13;
 
 use super::message::{Message, is_id};
 
@@ -23,8 +25,9 @@ pub(super) struct Scan {
     escaped: bool,
     text: Vec<u8>,
     overlong: bool,
-    /// Of a text that may be longer than what is kept.
-    hash: DefaultHasher,
+    /// Of a text that may be longer than what is kept. The same in every build: the daemon that takes
+    /// over from this one compares as well.
+    hash: SipHasher13,
     outer: Outer,
     target: Target,
     message: Message,
@@ -178,7 +181,7 @@ impl Scan {
         self.step = step;
         self.text.clear();
         (self.overlong, self.escaped) = (false, false);
-        self.hash = DefaultHasher::new();
+        self.hash = SipHasher13::new();
     }
 
     fn keep(&mut self, byte: u8) {

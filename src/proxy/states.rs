@@ -6,16 +6,22 @@
 //! that it was given, and no release by itself.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::model::Number;
+
+use super::overlap::{Note, Tell};
 
 /// States that are remembered; the oldest is forgotten first.
 const STATES_MAX: usize = 4096;
 
 /// The states that releases of one service gave out.
 #[derive(Debug, Default)]
-pub(super) struct States(Mutex<Given>);
+pub(super) struct States {
+    given: Mutex<Given>,
+    /// Who takes over.
+    tell: OnceLock<Arc<Tell>>,
+}
 
 #[derive(Debug, Default)]
 struct Given {
@@ -26,7 +32,10 @@ struct Given {
 impl States {
     /// A release gave a state out.
     pub(super) fn note(&self, state: u64, release: Number) {
-        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tell) = self.tell.get() {
+            tell.note(Note::State(state, release));
+        }
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         if given.by.insert(state, release).is_none() {
             given.order.push_back(state);
         }
@@ -39,8 +48,19 @@ impl States {
 
     /// Who gave it out; `None` when that is not known.
     pub(super) fn by(&self, state: u64) -> Option<Number> {
-        let given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         given.by.get(&state).copied()
+    }
+
+    /// Tells, from now on, what is given out.
+    pub(super) fn tell(&self, tell: Arc<Tell>) {
+        let _ = self.tell.set(tell);
+    }
+
+    /// All that are remembered, the oldest first.
+    pub(super) fn all(&self) -> Vec<(u64, Number)> {
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.order.iter().filter_map(|state| Some((*state, *given.by.get(state)?))).collect()
     }
 }
 

@@ -13,4 +13,4 @@ pub use journald::{Journald, lost as journal_lost};
 pub use recorded::{Recorded, RecordingError, parse as parse_recording, read as read_recording};
 pub use recording::{Opening, RECORDING_BYTES_MAX, Recording, recordings};
 pub use state::{State, StateError};
-pub use timeline::{Timeline, Torn, read};
+pub use timeline::{Timeline, Torn, peek, read};

@@ -18,7 +18,14 @@ const KEY_CUT: &str = "it is shorter than 16 bytes; restore it from a copy, or r
 #[derive(Debug)]
 pub struct State {
     dir: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // Not only closed: a program that is started in this moment still holds it for a while.
+        let _ = self.lock.unlock();
+    }
 }
 
 /// Why the state folder can not be used: what was tried, and what came of it.
@@ -52,7 +59,7 @@ impl State {
             at("lock the state folder")(source)
         })?;
         format(dir).map_err(at("use the state folder"))?;
-        Ok(Self { dir: dir.to_owned(), _lock: lock })
+        Ok(Self { dir: dir.to_owned(), lock })
     }
 
     /// The folder of one service, made if need be.

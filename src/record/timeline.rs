@@ -170,6 +170,20 @@ impl Sheet {
     }
 }
 
+/// Reads the newest deploy back as [`Timeline::open`] would, without touching anything.
+///
+/// # Errors
+/// When a file can not be read, or a line other than the last one makes no sense.
+pub fn peek(dir: &Path) -> Result<Vec<Entry>, StateError> {
+    for (_, path) in numbered(dir)?.into_iter().rev() {
+        let (entries, ..) = load(&path)?;
+        if !entries.is_empty() {
+            return Ok(entries);
+        }
+    }
+    Ok(Vec::new())
+}
+
 /// Reads one deploy of a service, the newest by default, without touching it.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use rollbackd::model::Fact;
 
 use crate::support::{Host, Load, SERVICE, ask, pause, soon};
 
-/// Deaths in each of the four tests.
+/// Deaths in each of the tests.
 const DEATHS: u32 = 6;
 /// When the new release goes wrong, and how long a deploy with its rollback takes at most.
 const WRONG_MS: u64 = 1_200;
@@ -26,7 +26,16 @@ impl Dice {
     }
 }
 
-fn dies(seed: u64, fault: &str) {
+/// How a daemon ends in the middle, and how it goes on.
+type Ends = fn(&mut Host);
+
+fn killed(host: &mut Host) {
+    host.kill();
+    one_process_each(host);
+    host.start();
+}
+
+fn dies(seed: u64, fault: &str, ends: Ends) {
     let mut dice = Dice(seed);
     let mut host = Host::with_v1("");
     let first = host.process(1);
@@ -37,11 +46,9 @@ fn dies(seed: u64, fault: &str) {
         let mut wait = dice.below(WHOLE_MS);
         // Some die again while they take up the thread.
         for _ in 0..=dice.below(3) {
-            println!("seed {seed} {fault} round {round}: killed {wait} ms on");
+            println!("seed {seed} {fault} round {round}: ends {wait} ms on");
             pause(Duration::from_millis(wait));
-            host.kill();
-            one_process_each(&host);
-            host.start();
+            ends(&mut host);
             wait = dice.below(900);
         }
         deploy.done();
@@ -91,22 +98,32 @@ fn timeline_is_whole(host: &Host, deploy: u32) {
 
 #[test]
 fn killed_at_any_moment_of_a_total_failure() {
-    dies(1, "total");
+    dies(1, "total", killed);
 }
 
 #[test]
 fn killed_at_any_other_moment_of_a_total_failure() {
-    dies(2, "total");
+    dies(2, "total", killed);
 }
 
 #[test]
 fn killed_at_any_moment_of_a_crash_loop() {
-    dies(3, "crash-loop");
+    dies(3, "crash-loop", killed);
 }
 
 #[test]
 fn killed_at_any_moment_of_many_errors() {
-    dies(4, "errors=60%");
+    dies(4, "errors=60%", killed);
+}
+
+#[test]
+fn handed_over_at_any_moment_of_a_total_failure() {
+    dies(5, "total", Host::hand_over);
+}
+
+#[test]
+fn handed_over_at_any_moment_of_a_crash_loop() {
+    dies(6, "crash-loop", Host::hand_over);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod crash;
 mod deploy;
 mod disk;
 mod guards;
+mod handover;
 mod idle;
 mod life;
 mod metrics;

@@ -10,6 +10,7 @@
 )]
 
 mod crowd;
+mod handover;
 mod host;
 #[path = "../daemon/support/ports.rs"]
 mod ports;

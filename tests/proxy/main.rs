@@ -11,6 +11,7 @@ mod modern;
 mod moving;
 mod multitude;
 mod outcomes;
+mod overlap;
 mod passing;
 mod refusing;
 mod remembering;

@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves metrics for ever.
-pub(super) async fn serve(listener: TcpListener, handles: Handles) {
+pub(super) async fn serve(listener: Arc<TcpListener>, handles: Handles) {
     let places = Arc::new(Semaphore::new(PLACES));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;

@@ -3,13 +3,13 @@
 use std::io;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
 
 use crate::model::Class;
 
 use super::{Beside, Download, Reader};
-use crate::proxy::exchange::{Exchange, Kind};
+use crate::proxy::exchange::Kind;
 use crate::proxy::held::{Happening, Held, Sequel};
+use crate::proxy::listening::Next;
 use crate::proxy::notice::{self, Cause};
 use crate::proxy::rewrite::Rewriter;
 use crate::proxy::sse::{self, Events};
@@ -73,15 +73,20 @@ impl Download {
         Ok(())
     }
 
-    /// The next release was asked to go on with a subscription.
-    pub(super) fn listened(&mut self, opened: Option<(Incoming, Exchange)>) -> Beside {
-        let Some((body, exchange)) = opened else {
+    /// The next release was asked to go on with a subscription, or nobody is any more.
+    pub(super) fn listened(&mut self, next: Next) -> Beside {
+        let (body, exchange) = match next {
+            Next::At(body, exchange) => (body, *exchange),
             // While its own release lives, it stays there; else it ends gracefully.
-            self.listening = None;
-            if self.body.is_some() {
+            Next::Nowhere if self.body.is_some() => {
+                self.listening = None;
                 return Beside::Again;
             }
-            return self.leave().map_or_else(|error| Beside::Next(Err(error)), |()| Beside::Again);
+            Next::Nowhere | Next::Over => {
+                self.listening = None;
+                let left = self.leave();
+                return left.map_or_else(|error| Beside::Next(Err(error)), |()| Beside::Again);
+            }
         };
         self.separate();
         if let Some(listening) = &mut self.listening {
@@ -127,7 +132,8 @@ impl Download {
                     self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
                     self.exchange.upstream.answered();
                 }
-                self.ready.push_back(sse::event(&notice::closing()));
+                let moved = self.exchange.upstream.left.is_cancelled();
+                self.ready.push_back(sse::event(&notice::closing(moved)));
                 if let Some(refusal) = session.as_ref().and_then(|session| session.ended()) {
                     let closing = notice::session_closing(refusal.word());
                     self.ready.push_back(sse::event(&closing));

@@ -147,6 +147,14 @@ impl Captured {
         learned || before != used
     }
 
+    /// Adds what was learned of the same session elsewhere.
+    pub(in crate::proxy) fn join(&mut self, other: Self) {
+        self.initialized |= other.initialized;
+        self.used = self.used.with(other.used);
+        self.level = other.level.or(self.level.take());
+        self.subscribed.extend(other.subscribed);
+    }
+
     /// The client set the level of log messages; whether that is news.
     pub(in crate::proxy) fn set_level(&mut self, level: &str) -> bool {
         let news = level.len() <= 32 && self.level.as_deref() != Some(level);

@@ -19,7 +19,7 @@ use crate::model::Number;
 /// The secret behind session ids.
 pub type Key = [u8; 16];
 /// What tells sessions apart.
-pub(super) type Mac = [u8; 16];
+pub(crate) type Mac = [u8; 16];
 
 const VERSION: u8 = 1;
 const HEAD: usize = 1 + 4 + 8;

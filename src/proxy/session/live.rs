@@ -143,6 +143,36 @@ impl Session {
         })
     }
 
+    /// Takes up what the daemon before this one knows better.
+    pub(super) fn inherit(&self, kept: Kept) {
+        let mut state = self.state();
+        // One that moves from here knows where to by itself.
+        let moving = matches!(state.life.stage(), Stage::Moving(_));
+        if state.life.generation() < kept.generation && !moving {
+            state.life = Life::new(kept.release, kept.generation);
+            state.backend_id = kept.backend_id;
+            self.release.store(kept.release.0, Ordering::Relaxed);
+        }
+        let Some(theirs) = kept.captured else { return };
+        match &mut state.captured {
+            Some(ours) => ours.join(theirs),
+            // It came here before the news of its opening: so its client has gone on.
+            ours @ None => *ours = Some(Box::new(Captured { initialized: true, ..theirs })),
+        }
+    }
+
+    /// Whether something of it is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = self.state();
+        !state.life.is_idle() || matches!(state.life.stage(), Stage::Moving(_))
+    }
+
+    /// Something of it is under way elsewhere: it can not move meanwhile.
+    pub(super) fn occupy(self: &Arc<Self>) -> Turn {
+        let generation = self.live(Life::begin);
+        Turn { session: Arc::clone(self), generation }
+    }
+
     /// What to do with something that arrives; if it is to be sent, where to. It is under way from
     /// this moment on.
     pub(in crate::proxy) fn place(

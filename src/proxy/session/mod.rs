@@ -1,6 +1,7 @@
 //! Legacy sessions: the table of live ones.
 
 mod capture;
+mod heritage;
 mod id;
 mod life;
 mod live;
@@ -15,15 +16,19 @@ use std::time::Duration;
 
 use crate::model::{Moment, Number, Refusal};
 
-use id::{Ids, Mac};
+use id::Ids;
 use store::Store;
+
+use super::overlap::Tell;
 
 pub use id::Key;
 
 pub(super) use capture::{Captured, promise_changes};
-pub(super) use id::Claim;
+pub(super) use heritage::{name, named};
+pub(super) use id::{Claim, Mac};
 pub(super) use life::{Fate, Ground, Step, What, fate};
 pub(super) use live::{Onward, Place, Session, Turn};
+pub(super) use store::Line;
 
 type Live = papaya::HashMap<Mac, Arc<Session>>;
 
@@ -37,6 +42,8 @@ pub(super) struct Sessions {
     max: usize,
     live: Arc<Live>,
     store: OnceLock<Store>,
+    /// Who takes over.
+    tell: OnceLock<Arc<Tell>>,
 }
 
 /// What is kept of a session.
@@ -64,7 +71,8 @@ impl Sessions {
     /// An empty table for at most `max` sessions.
     pub(super) fn new(service: &str, key: Key, max: usize) -> Self {
         let live = Arc::new(papaya::HashMap::new());
-        Self { ids: Ids::new(service, key), max, live, store: OnceLock::new() }
+        let (store, tell) = (OnceLock::new(), OnceLock::new());
+        Self { ids: Ids::new(service, key), max, live, store, tell }
     }
 
     /// Takes up the sessions that a file tells of, and keeps it up to date from now on.
@@ -87,6 +95,7 @@ impl Sessions {
         if let Some(store) = self.store.get() {
             store.note(session.key);
         }
+        self.told(session.key);
     }
 
     /// Makes an id for a session that a backend has just opened. `None` when the backend's id can
@@ -202,6 +211,7 @@ impl Sessions {
         if let Some(store) = self.store.get() {
             store.note(*key);
         }
+        self.told(*key);
     }
 }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -28,22 +29,34 @@ const QUEUE_MAX: usize = 4096;
 const OUTDATED_MAX: usize = 4096;
 /// The longest line that is read back.
 const LINE_MAX: usize = 64 * 1024;
+/// How long the last changes may take to be written.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Where changes are told.
 #[derive(Debug)]
 pub(super) struct Store {
-    changed: SyncSender<Mac>,
+    changed: SyncSender<Job>,
     missed: Arc<AtomicBool>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Line {
+/// What a thread of its own is asked to do.
+#[derive(Debug)]
+enum Job {
+    /// A session changed.
+    Write(Mac),
+    /// Write what is left, and end.
+    Close(SyncSender<bool>),
+}
+
+/// One session, or the end of one, as it is written down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::proxy) struct Line {
     k: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     s: Option<Where>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Where {
     r: Number,
     g: u32,
@@ -96,19 +109,35 @@ impl Store {
 
     /// A session changed, or ended.
     pub(super) fn note(&self, key: Mac) {
-        if self.changed.try_send(key).is_err() {
+        if self.changed.try_send(Job::Write(key)).is_err() {
             self.missed.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Writes what is left, and lets go of the file: whoever opens it next has it alone. Whether all
+    /// was written. Blocks.
+    pub(super) fn close(&self) -> bool {
+        let (done, closed) = sync_channel(1);
+        let asked = self.changed.send(Job::Close(done));
+        asked.is_ok() && closed.recv_timeout(CLOSE_MAX).unwrap_or(false)
     }
 }
 
 impl Writer {
-    fn run(mut self, told: &Receiver<Mac>) {
-        let mut failing = false;
-        while let Ok(first) = told.recv() {
+    fn run(mut self, told: &Receiver<Job>) {
+        let (mut failing, mut closed) = (false, None);
+        while closed.is_none()
+            && let Ok(first) = told.recv()
+        {
             // What changed several times meanwhile is written once.
-            let keys: BTreeSet<_> =
-                std::iter::once(first).chain(told.try_iter().take(QUEUE_MAX)).collect();
+            let jobs = std::iter::once(first).chain(told.try_iter().take(QUEUE_MAX));
+            let mut keys = BTreeSet::new();
+            for job in jobs {
+                match job {
+                    Job::Write(key) => _ = keys.insert(key),
+                    Job::Close(done) => closed = Some(done),
+                }
+            }
             let written = self.write(&keys);
             if let Err(error) = &written
                 && !failing
@@ -117,6 +146,11 @@ impl Writer {
                 tracing::error!(%error, "failed to write {path}: sessions may be lost in a crash");
             }
             failing = written.is_err();
+        }
+        drop(self.file);
+        if let Some(done) = closed {
+            // Whoever waited may have given up.
+            let _ = done.send(!failing);
         }
     }
 
@@ -158,11 +192,7 @@ fn write_all(path: &Path, live: &Live) -> io::Result<(File, usize)> {
 }
 
 fn line(text: &mut Vec<u8>, key: &Mac, kept: Option<Kept>) -> io::Result<()> {
-    let place = kept.and_then(|kept| {
-        let Kept { release, generation, backend_id, captured, born } = kept;
-        captured.map(|c| Where { r: release, g: generation, b: backend_id, t: born.0, c })
-    });
-    serde_json::to_writer(&mut *text, &Line { k: BASE64.encode(key), s: place })?;
+    serde_json::to_writer(&mut *text, &Line::new(key, kept))?;
     text.push(b'\n');
     Ok(())
 }
@@ -171,14 +201,29 @@ fn parse(line: &[u8]) -> Option<(Mac, Option<Kept>)> {
     if line.len() > LINE_MAX {
         return None;
     }
-    let Line { k, s } = serde_json::from_slice(line).ok()?;
-    let key = BASE64.decode(k).ok()?.try_into().ok()?;
-    let kept = s.map(|Where { r, g, b, t, c }| Kept {
-        release: r,
-        generation: g,
-        backend_id: b,
-        captured: Some(c),
-        born: Moment(t),
-    });
-    Some((key, kept))
+    serde_json::from_slice::<Line>(line).ok()?.read()
+}
+
+impl Line {
+    /// What is kept of a session; `None`: it ended.
+    pub(super) fn new(key: &Mac, kept: Option<Kept>) -> Self {
+        let place = kept.and_then(|kept| {
+            let Kept { release, generation, backend_id, captured, born } = kept;
+            captured.map(|c| Where { r: release, g: generation, b: backend_id, t: born.0, c })
+        });
+        Self { k: BASE64.encode(key), s: place }
+    }
+
+    /// Which session, and what is kept of it. `None` where it names none.
+    pub(super) fn read(self) -> Option<(Mac, Option<Kept>)> {
+        let key = BASE64.decode(self.k).ok()?.try_into().ok()?;
+        let kept = self.s.map(|Where { r, g, b, t, c }| Kept {
+            release: r,
+            generation: g,
+            backend_id: b,
+            captured: Some(c),
+            born: Moment(t),
+        });
+        Some((key, kept))
+    }
 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::processes::signal;
+use super::processes::{exists, signal};
 use super::{Done, Running, Verb, epoch_ms, free_port, running, soon, until};
 
 pub(crate) const SERVICE: &str = "weather";
@@ -25,6 +25,9 @@ pub(crate) struct Host {
     pub(crate) blue: u16,
     pub(crate) green: u16,
     daemon: Option<Child>,
+    /// The daemon that took over from it, which is nobody's child.
+    heir: Option<i32>,
+    program: PathBuf,
 }
 
 impl Host {
@@ -33,7 +36,8 @@ impl Host {
     pub(crate) fn new(settings: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("rollbackd-test-").tempdir().unwrap();
         let (listen, blue, green) = (free_port(), free_port(), free_port());
-        let host = Self { folder, listen, blue, green, daemon: None };
+        let (daemon, heir, program) = (None, None, PROGRAM.into());
+        let host = Self { folder, listen, blue, green, daemon, heir, program };
         host.configure(settings);
         host
     }
@@ -118,7 +122,7 @@ impl Host {
     pub(crate) fn start(&mut self) {
         let mut log = OpenOptions::new();
         let log: File = log.create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(&self.program);
         command.arg("run").arg(self.config()).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let mut daemon = command.spawn().unwrap();
@@ -131,19 +135,79 @@ impl Host {
     }
 
     pub(crate) fn pid(&self) -> i32 {
-        i32::try_from(self.daemon.as_ref().unwrap().id()).unwrap()
+        let first = || i32::try_from(self.daemon.as_ref().unwrap().id()).unwrap();
+        self.heir.unwrap_or_else(first)
+    }
+
+    /// The next start takes the program from a place where it can be replaced.
+    pub(crate) fn move_program(&mut self) -> PathBuf {
+        self.program = self.path().join("rollbackd");
+        fs::copy(PROGRAM, &self.program).unwrap();
+        self.program.clone()
+    }
+
+    /// SIGKILL for one of several daemons.
+    pub(crate) fn kill_one(&self, pid: i32) {
+        signal(pid, Signal::KILL);
+        soon("it is dead", || !self.daemons().contains(&pid));
+    }
+
+    /// SIGTERM for one that is leaving.
+    pub(crate) fn hurry(&self, pid: i32) {
+        signal(pid, Signal::TERM);
+    }
+
+    /// SIGUSR2, and nothing more.
+    pub(crate) fn ask_to_hand_over(&self) {
+        signal(self.pid(), Signal::USR2);
+    }
+
+    /// SIGUSR2; returns when the next daemon has taken over. The old one may still be there.
+    pub(crate) fn hand_over(&mut self) {
+        let before = self.taken_over().len();
+        self.ask_to_hand_over();
+        self.heir = until(STOP_MAX, "another daemon takes over", || {
+            self.taken_over().get(before).copied().map(Some)
+        });
+    }
+
+    /// The daemons that took over, by what the log says.
+    fn taken_over(&self) -> Vec<i32> {
+        let number = |line: &str| {
+            let (before, _) = line.split_once(" took over; what is open")?;
+            let (_, number) = before.rsplit_once("process ")?;
+            number.split(' ').next()?.parse().ok()
+        };
+        self.log().lines().filter_map(number).collect()
+    }
+
+    /// The processes that run the daemon with this configuration.
+    pub(crate) fn daemons(&self) -> Vec<i32> {
+        let config = self.config().display().to_string();
+        let all = fs::read_dir("/proc").unwrap();
+        let all = all.filter_map(|found| found.ok()?.file_name().to_str()?.parse().ok());
+        let ours = |pid: &i32| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words = String::from_utf8_lossy(&words).into_owned();
+            words.split('\0').nth(1) == Some("run") && words.split('\0').any(|it| it == config)
+        };
+        all.filter(ours).filter(|pid| exists(*pid)).collect()
     }
 
     /// Ends the daemon as a power cut would.
     pub(crate) fn kill(&mut self) {
-        let mut daemon = self.daemon.take().unwrap();
-        daemon.kill().unwrap();
-        daemon.wait().unwrap();
+        self.daemons().into_iter().for_each(|pid| signal(pid, Signal::KILL));
+        soon("it is dead", || self.daemons().is_empty());
+        self.heir = None;
+        self.daemon.take().unwrap().wait().unwrap();
     }
 
-    /// SIGTERM; returns the exit code.
+    /// SIGTERM; returns the exit code, of the one that was started here.
     pub(crate) fn stop(&mut self) -> i32 {
         signal(self.pid(), Signal::TERM);
+        if let Some(pid) = self.heir.take() {
+            until(STOP_MAX, "the end of the daemon", || (!exists(pid)).then_some(()));
+        }
         let mut daemon = self.daemon.take().unwrap();
         let status = until(STOP_MAX, "the end of the daemon", || daemon.try_wait().unwrap());
         status.code().unwrap_or(-1)
@@ -230,8 +294,8 @@ impl Drop for Host {
         if std::thread::panicking() {
             eprintln!("the daemon's log:\n{}", self.log());
         }
+        self.daemons().into_iter().for_each(|pid| signal(pid, Signal::KILL));
         if let Some(mut daemon) = self.daemon.take() {
-            let _: std::io::Result<()> = daemon.kill();
             let _: std::io::Result<_> = daemon.wait();
         }
         // One that is just being started shows at the second look.

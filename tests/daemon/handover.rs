@@ -1,0 +1,271 @@
+//! A daemon hands over to the next one, under load, and nobody may notice.
+
+use std::time::Duration;
+
+use rollbackd::cli::demo::load::{Load, Report};
+use rollbackd::clock::Clock;
+use rollbackd::model::Moment;
+
+use crate::support::{Host, SERVICE, ask, pause, soon};
+
+/// Requests a second of both eras, JSON and SSE, with sessions that come and go and streams that
+/// are open all the time.
+const RATE: u32 = 300;
+/// No request may wait for longer, on a machine that is busy with other tests.
+const WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Does something under load; what the clients saw.
+fn under_load(port: u16, work: impl FnOnce()) -> Report {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let clock = Clock::start(Moment(0));
+        let load = Load::start(([127, 0, 0, 1], port).into(), RATE, clock);
+        load.welcome();
+        let begun = clock.now();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::task::block_in_place(work);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        load.stop(begun).await
+    })
+}
+
+#[track_caller]
+fn nobody_noticed(report: &Report) {
+    println!("at {RATE} requests/s: {report:?}");
+    assert!(report.requests > 600, "{report:?}");
+    assert_eq!((report.failed, report.sessions.broken), (0, 0), "{report:?}");
+    assert!(report.slowest < WAIT_MAX, "{report:?}");
+}
+
+#[test]
+fn several_in_a_row_fail_no_request_and_break_no_session() {
+    let mut host = Host::with_v1("");
+    let release = host.process(1);
+    let report = under_load(host.listen, || {
+        for _ in 0..4 {
+            let before = host.pid();
+            host.hand_over();
+            assert_ne!(host.pid(), before);
+            assert_eq!(host.status()["active"], "v1");
+            pause(Duration::from_millis(700));
+        }
+        // Some still end what was open in them when the next one takes over.
+        host.hand_over();
+        host.hand_over();
+    });
+    nobody_noticed(&report);
+    assert_eq!(host.process(1), release, "it was adopted, not started again");
+    soon("the old ones have left", || host.daemons() == [host.pid()]);
+    let told = host.verb(&["timeline", SERVICE]).expect(0);
+    told.says(&["restored", "took over from process ", "(version "]);
+    assert_eq!(host.stop(), 0, "the first one ended well");
+    assert!(host.running().is_empty(), "{:?}", host.running());
+    assert!(ask(host.listen).is_err());
+}
+
+/// A program that is called like the daemon and takes over, up to some word.
+fn impostor(after_prepared: &str) -> String {
+    format!(
+        "#!/bin/sh\n\
+         case $1 in\n\
+         succeed) exec 3<&0; \"$0\" run --succeed \"$2\" <&3 3<&- & ;;\n\
+         run)\n\
+             read -r hello\n\
+             echo '{{\"prepared\":{{\"pid\":'$$',\"version\":\"9.9.9\"}}}}' >&0\n\
+             while read -r word; do if [ \"$word\" = '\"yours\"' ]; then {after_prepared}; fi; done\n\
+         esac\n"
+    )
+}
+
+/// Puts another program in place of the daemon's, as an upgrade does.
+fn upgrade(host: &Host, program: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (new, place) = (host.path().join("new"), host.path().join("rollbackd"));
+    std::fs::write(&new, program).unwrap();
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(new, place).unwrap();
+}
+
+#[test]
+fn a_next_one_that_can_not_take_over_changes_nothing() {
+    let mut host = Host::new("");
+    host.move_program();
+    host.start();
+    host.deploy("v1", &["--wait"]).expect(0);
+    let (pid, before) = (host.pid(), host.entries(1));
+    let good = std::fs::read_to_string(host.config()).unwrap();
+    let report = under_load(host.listen, || {
+        let fails = |why: &str| {
+            host.ask_to_hand_over();
+            soon(why, || {
+                let log = host.log();
+                log.contains(why) && log.matches("this one goes on").count() == 1
+            });
+            std::fs::write(host.path().join("daemon.log"), "").unwrap();
+        };
+        host.write_config(&format!("{good}\nnonsense = 1\n"));
+        fails("`nonsense` is not a setting");
+        host.write_config(&good.replace("/state\"", "/elsewhere\""));
+        fails("the state folder changes only with a restart");
+        host.write_config(&good);
+        let newest = host.state().join(SERVICE).join("000001.jsonl");
+        let timeline = std::fs::read(&newest).unwrap();
+        std::fs::write(&newest, [b"[\n", timeline.as_slice()].concat()).unwrap();
+        fails("000001.jsonl, line 1");
+        std::fs::write(&newest, timeline).unwrap();
+        upgrade(&host, "#!/bin/sh\nexit 3\n");
+        fails("did not start: exit status: 3");
+        upgrade(&host, "no program at all");
+        fails("can not be started");
+        upgrade(&host, "#!/bin/sh\nexit 0\n");
+        fails("this one goes on: it ");
+        std::fs::remove_file(host.path().join("rollbackd")).unwrap();
+        fails("can not be started");
+    });
+    nobody_noticed(&report);
+    assert_eq!((host.pid(), host.entries(1)), (pid, before));
+    assert_eq!(host.daemons(), [pid]);
+}
+
+#[test]
+fn one_that_fails_when_it_has_everything_gives_it_back() {
+    for end in ["kill -9 $$", "exec sleep 1000"] {
+        let mut host = Host::new("");
+        host.move_program();
+        host.start();
+        host.deploy("v1", &["--wait"]).expect(0);
+        let (pid, release) = (host.pid(), host.process(1));
+        upgrade(&host, &impostor(end));
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let report = runtime.block_on(async {
+            let clock = Clock::start(Moment(0));
+            let load = Load::start(([127, 0, 0, 1], host.listen).into(), RATE, clock);
+            load.welcome();
+            let begun = clock.now();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::task::block_in_place(|| {
+                host.ask_to_hand_over();
+                soon("it is taken back", || host.log().contains("did not take over"));
+                soon("it answers", || host.phase() == "steady");
+            });
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            load.stop(begun).await
+        });
+        if end.starts_with("kill") {
+            nobody_noticed(&report);
+        } else {
+            // Its clients wait five seconds, and it had ten to say something.
+            println!("with one that hangs: {report:?}");
+            assert_eq!(report.sessions.broken, 0, "{report:?}");
+        }
+        assert_eq!((host.pid(), host.process(1)), (pid, release));
+        let told = host.verb(&["timeline", SERVICE]).expect(0);
+        told.says(&["restored", "rollbackd took it back, since the next one failed, and read"]);
+        soon("the impostor is dead", || host.daemons() == [pid]);
+        assert_eq!(host.stop(), 0);
+    }
+}
+
+#[test]
+fn the_old_one_may_die_and_the_new_one_may_be_stopped_while_requests_are_open() {
+    let mut host = Host::with_v1("drain_timeout = \"20s\"");
+    let (port, old) = (host.listen, host.pid());
+    let call = std::thread::spawn(move || slow(port, 4_000));
+    soon("it is open", || host.status()["releases"][0]["in_flight"] == 1);
+    host.hand_over();
+    // It is counted where somebody looks.
+    soon("it is open elsewhere", || host.status()["releases"][0]["in_flight"] == 1);
+    assert!(host.daemons().contains(&old));
+    let begun = crate::support::epoch_ms();
+    assert_eq!(host.stop(), 0, "it waits for the old one, which waits for the call");
+    assert!(call.join().unwrap().contains("done after 4000 ms"));
+    assert!(crate::support::epoch_ms() - begun < 15_000);
+
+    host.start();
+    soon("v1 answers again", || ask(host.listen) == Ok("v1".to_owned()));
+    let old = host.pid();
+    let call = std::thread::spawn(move || slow(port, 8_000));
+    soon("it is open", || host.status()["releases"][0]["in_flight"] == 1);
+    host.hand_over();
+    host.kill_one(old);
+    assert!(!call.join().unwrap().contains("done after"), "nobody could save that one");
+    soon("nothing is open", || host.status()["releases"][0]["in_flight"] == 0);
+    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    // And one that is in a hurry.
+    let (old, call) = (host.pid(), std::thread::spawn(move || slow(port, 8_000)));
+    soon("it is open", || host.status()["releases"][0]["in_flight"] == 1);
+    host.hand_over();
+    host.hurry(old);
+    let answer = call.join().unwrap();
+    assert!(answer.contains("\"error\""), "it is answered: {answer}");
+    soon("it has left", || host.daemons() == [host.pid()]);
+}
+
+/// A call that takes so many milliseconds; its answer.
+fn slow(port: u16, ms: u32) -> String {
+    use std::io::{Read as _, Write as _};
+    let params = format!(r#"{{"name":"slow","arguments":{{"ms":{ms}}},"_meta":{META}}}"#);
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\n\
+         Mcp-Method: tools/call\r\nMcp-Name: slow\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all((head + &body).as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // One that breaks off is looked at as far as it came.
+    let _: std::io::Result<_> = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+const META: &str = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+
+#[test]
+fn a_bake_goes_on_and_is_not_longer_for_it() {
+    let mut host = Host::with_v1("bake = \"6s\"");
+    let load = crate::support::Load::start(host.listen);
+    host.deploy("v2", &[]).expect(0);
+    host.wait_for_phase("baking");
+    pause(Duration::from_secs(2));
+    host.hand_over();
+    assert_eq!(host.phase(), "baking");
+    pause(Duration::from_secs(1));
+    host.hand_over();
+    soon("v2 stays", || host.phase() == "steady");
+    let seen = load.stop();
+    assert!(seen.bad.is_empty(), "{:?}", seen.bad);
+    let entries = host.entries(2);
+    let at = |kind: &str| entries.iter().find(|it| it.fact.kind() == kind).unwrap().ms;
+    let baked = at("accepted") - at("switched");
+    assert!((5_900..8_000).contains(&baked), "{baked} ms: {:?}", host.kinds(2));
+}
+
+#[test]
+fn services_and_sockets_may_change_with_it() {
+    let mut host = Host::with_v1("");
+    let [listen, blue, green] = [(); 3].map(|()| crate::support::free_port());
+    let other = format!(
+        "listen = \"127.0.0.1:{listen}\"\n\
+         slots = {{ blue = \"127.0.0.1:{blue}\", green = \"127.0.0.1:{green}\" }}"
+    );
+    let one = std::fs::read_to_string(host.config()).unwrap();
+    let both = one.clone() + &host.service_section("maps", &other);
+    let elsewhere = host.path().join("elsewhere.sock");
+    let elsewhere = format!("{elsewhere:?}");
+    host.write_config(&both.replace(&format!("{:?}", host.socket()), &elsewhere));
+    host.hand_over();
+    assert!(!host.socket().exists(), "nobody answers there any more");
+    host.verb(&["deploy", "maps", "m1", "--wait"]).expect(0);
+    assert_eq!(ask(listen), Ok("m1".to_owned()));
+    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+
+    host.write_config(&one);
+    host.hand_over();
+    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    soon("nobody listens for it", || std::net::TcpStream::connect(("127.0.0.1", listen)).is_err());
+    host.verb(&["status"]).expect(0).says(&["weather  127.0.0.1"]);
+    assert_eq!(host.stop(), 0);
+    assert!(!host.socket().exists());
+}

@@ -1,0 +1,189 @@
+//! A daemon hands over to the next one, and a restart is clean, as systemd and clients see it.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::crowd::Crowd;
+use crate::host::Host;
+use crate::slow_call;
+use crate::time::{epoch_ms, pause, soon, until};
+
+/// A second on a machine that has nothing else to do.
+const WAIT_MAX_MS: u64 = 1_500;
+
+#[test]
+fn the_next_daemon_takes_over_and_systemd_watches_over_it() {
+    let host = Host::boot("[Service]\nWatchdogSec=3\nTimeoutAbortSec=2\n");
+    host.deploy("v1", &["--wait"]).good();
+    let crowd = Crowd::start(host.listen, 10, 33);
+    let hurried = Hurried::start(host.listen);
+    for _ in 0..3 {
+        pause(Duration::from_secs(1));
+        let (before, begun) = (host.property("MainPID"), epoch_ms());
+        host.kill_daemon("USR2");
+        until(Duration::from_secs(10), "another main process", || {
+            (host.property("MainPID") != before).then_some(())
+        });
+        println!("asked to taken over: {} ms", epoch_ms() - begun);
+        host.run(&["rollbackd", "status"]).good();
+    }
+    // Longer than the watchdog waits.
+    pause(Duration::from_secs(5));
+    let seen = crowd.stop();
+    println!("{seen}");
+    println!(
+        "the longest of {} on connections of their own: {:?}",
+        hurried.count(),
+        hurried.stop()
+    );
+    assert_eq!(seen["failures"], json!([]), "{seen:#}");
+    assert!(seen["longest"].as_u64().unwrap() < WAIT_MAX_MS, "nobody waits for long: {seen}");
+    let is = |name: &str, value: &str| assert_eq!(host.property(name), value, "{name}");
+    is("ActiveState", "active");
+    is("SubState", "running");
+    is("NRestarts", "0");
+    is("NFileDescriptorStore", "1");
+    is("StatusText", "weather: nothing on trial");
+    let processes = || host.run(&["sh", "-c", "grep -lz '^run$' /proc/[0-9]*/cmdline"]).out;
+    soon("the old ones have left", || processes().lines().count() == 1);
+    let log = host.run(&["journalctl", "-o", "cat", "--no-pager"]).out;
+    for complaint in ["not our child", "reception only permitted", "Found left-over"] {
+        assert!(!log.contains(complaint), "{complaint}: {log}");
+    }
+    assert!(log.contains("took over from process"), "{log}");
+
+    // The listener is found again by the one after a crash.
+    let before = host.property("MainPID");
+    host.kill_daemon("KILL");
+    host.started_again(Duration::from_secs(3), &before);
+    is("NRestarts", "1");
+    assert!(slow_call(host.listen, 1).contains("done after 1 ms"));
+    host.run(&["systemctl", "stop", "rollbackd"]).good();
+    assert_eq!(host.run(&["sh", "-c", "grep -l demo-serve[r] /proc/[0-9]*/cmdline"]).out, "");
+}
+
+#[test]
+fn a_next_daemon_that_can_not_take_over_leaves_the_old_one_in_charge() {
+    let host = Host::boot("");
+    host.deploy("v1", &["--wait"]).good();
+    let before = host.property("MainPID");
+    host.run(&["sh", "-c", "echo nonsense = 1 >>/etc/rollbackd/config.toml"]).good();
+    host.kill_daemon("USR2");
+    let log = || host.run(&["journalctl", "-u", "rollbackd", "-o", "cat", "--no-pager"]).out;
+    soon("it says why", || log().contains("this one goes on: the configuration has errors"));
+    assert_eq!((host.property("MainPID"), host.property("NRestarts")), (before, "0".to_owned()));
+    assert_eq!(host.status()["active"], "v1");
+
+    // The listener of a service that is new is left with systemd by the one that took over.
+    let [listen, blue, green] = [(); 3].map(|()| crate::ports::free_port());
+    let maps = format!(
+        "sed -i /nonsense/d /etc/rollbackd/config.toml && printf '[service.maps]\nlisten = \"127.0.0.1:{listen}\"\n\
+         runtime = \"external\"\nslots = {{ blue = \"127.0.0.1:{blue}\", green = \"127.0.0.1:{green}\" }}\n' \
+         >>/etc/rollbackd/config.toml"
+    );
+    host.run(&["sh", "-c", &maps]).good();
+    host.kill_daemon("USR2");
+    soon("both are left with systemd", || host.property("NFileDescriptorStore") == "2");
+    host.run(&["rollbackd", "status", "maps"]).good();
+}
+
+#[test]
+fn a_restart_ends_what_only_listens_at_once_and_keeps_nobody_waiting() {
+    let host = Host::boot("");
+    host.deploy("v1", &["--wait"]).good();
+    let port = host.listen;
+    // Nearly as long as the drain may take, which is five seconds, and longer.
+    for (ms, answer) in [(4_500, "done after 4500 ms"), (9_000, r#""reason":"rollback""#)] {
+        let call = std::thread::spawn(move || slow_call(port, ms));
+        let listener = std::thread::spawn(move || listen(port));
+        soon("they are open", || {
+            let release = host.status()["releases"][0].clone();
+            release["in_flight"] == 1 && release["sessions"] == 1
+        });
+        let hurried = Hurried::start(port);
+        pause(Duration::from_millis(500));
+        let begun = epoch_ms();
+        host.run(&["systemctl", "restart", "rollbackd"]).good();
+        println!("the restart took {} ms", epoch_ms() - begun);
+        let (told, ended) = listener.join().unwrap();
+        assert!(told.contains(r#""id":"l-1","result":{"resultType":"complete""#), "{told}");
+        println!("the subscription ended after {} ms", ended - begun);
+        assert!(ended - begun < 2_000, "it is not waited for");
+        let said = call.join().unwrap();
+        assert!(said.contains(answer), "{said}");
+        pause(Duration::from_secs(1));
+        let (count, longest) = (hurried.count(), hurried.stop());
+        println!("the longest of {count}: {longest:?}");
+        assert!(longest.unwrap() < WAIT_MAX_MS, "nobody waits for long");
+        assert!(count > 200, "{count}");
+    }
+}
+
+/// A `subscriptions/listen` stream: what came after its head, and when it ended.
+fn listen(port: u16) -> (String, u64) {
+    let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+    let params = format!(r#"{{"notifications":{{"toolsListChanged":true}},"_meta":{meta}}}"#);
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":"l-1","method":"subscriptions/listen","params":{params}}}"#
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\n\
+         Mcp-Method: subscriptions/listen\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).unwrap();
+    let mut told = String::new();
+    let mut lines = BufReader::new(stream);
+    // The last chunk of the body.
+    while !told.ends_with("\n0\r\n") {
+        assert!(lines.read_line(&mut told).unwrap() > 0, "it broke off: {told}");
+    }
+    (told, epoch_ms())
+}
+
+/// Asks all the time, each time on a connection of its own.
+struct Hurried {
+    stop: Arc<AtomicBool>,
+    waits: Arc<Mutex<Vec<u64>>>,
+    thread: JoinHandle<Result<(), String>>,
+}
+
+impl Hurried {
+    fn start(port: u16) -> Self {
+        let (stop, waits) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<u64>>>::default());
+        let (over, into) = (Arc::clone(&stop), Arc::clone(&waits));
+        let thread = std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                let begun = epoch_ms();
+                let answer = slow_call(port, 1);
+                into.lock().unwrap().push(epoch_ms() - begun);
+                if !answer.contains("done after 1 ms") {
+                    return Err(answer);
+                }
+                pause(Duration::from_millis(10));
+            }
+            Ok(())
+        });
+        Self { stop, waits, thread }
+    }
+
+    fn count(&self) -> usize {
+        self.waits.lock().unwrap().len()
+    }
+
+    /// The longest wait, in milliseconds; an answer that was wrong.
+    fn stop(self) -> Result<u64, String> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()?;
+        let waits = self.waits.lock().unwrap();
+        Ok(waits.iter().copied().max().unwrap_or_default())
+    }
+}
