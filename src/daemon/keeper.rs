@@ -140,7 +140,7 @@ impl Keeper {
     /// Lets everybody go, as far as there is time for it.
     async fn end(&mut self, ending: Ending) {
         if ending.gently {
-            self.proxy.leave(self.service.policy.drain).await;
+            self.proxy.leave(self.service.policy.drain, ending.again).await;
         }
         self.proxy.stop().await;
         if !ending.again {
@@ -347,7 +347,8 @@ impl Keeper {
 
     /// How long a stop may take, for whoever waits.
     pub(super) fn patience(service: &Service, ending: Ending) -> Duration {
-        let leave = if ending.gently { service.policy.drain } else { Duration::ZERO };
+        let last = Duration::from_secs(2);
+        let leave = if ending.gently { service.policy.drain + last } else { Duration::ZERO };
         leave
             + match &service.runtime {
                 Runtime::Command(command) => command.stop + Duration::from_secs(3),

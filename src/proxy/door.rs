@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,6 +17,12 @@ use super::answer::Answer;
 
 /// How often it is looked for who is still there.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// Before a connection is closed, it was silent for so long: little, where nobody else listens at
+/// once; else so long that common clients (Node waits for four seconds, Python for five) have let go
+/// of it by themselves. One that is closed may just be taken for a request.
+const SILENT: Duration = Duration::from_millis(300);
+const SILENT_LONG: Duration = Duration::from_millis(5_500);
 
 /// Who has waited for less than this may well have a short request.
 const FRESH: Duration = Duration::from_millis(100);
@@ -34,6 +41,8 @@ pub(super) struct Door {
     pub hush: CancellationToken,
     /// Nobody is let in, and every connection ends.
     pub stop: CancellationToken,
+    /// Silence is waited for as long as it takes.
+    pub patient: AtomicBool,
     old: Arc<()>,
     late: Arc<Mutex<Late>>,
 }
@@ -86,7 +95,7 @@ pub(super) struct Counted {
 
 impl Open {
     /// Waits until there was none for so long.
-    pub(super) async fn none_for(&self, silent: Duration) {
+    async fn none_for(&self, silent: Duration) {
         let mut none = Duration::ZERO;
         while none < silent {
             tokio::time::sleep(LOOK).await;
@@ -123,6 +132,15 @@ impl Body for Counted {
 }
 
 impl Door {
+    /// Waits until a connection may be closed.
+    pub(super) async fn silent(&self, open: &Open) {
+        let patient = self.patient.load(Ordering::Relaxed);
+        tokio::select! {
+            () = open.none_for(if patient { SILENT_LONG } else { SILENT }) => (),
+            () = self.stop.cancelled() => open.none_for(SILENT).await,
+        }
+    }
+
     /// Counts a client.
     pub(super) fn enter(&self) -> Guest {
         if !self.closing.is_cancelled() {

@@ -29,9 +29,6 @@ const BACKLOG: i32 = 4096;
 /// Wait after a failure to accept, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Before a restart, a connection is closed after so much silence.
-const SILENT: Duration = Duration::from_millis(300);
-
 /// Listens on an address.
 ///
 /// # Errors
@@ -134,7 +131,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, door: &Do
     if door.closing.is_cancelled() && !multiplexed.load(Ordering::Relaxed) {
         tokio::select! {
             _ = connection.as_mut() => return,
-            () = open.none_for(SILENT) => (),
+            () = door.silent(&open) => (),
             () = last.as_mut() => (),
         }
     }

@@ -39,6 +39,7 @@ mod states;
 mod tally;
 mod upload;
 mod upstream;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -67,6 +68,7 @@ use upstream::Upstream;
 pub use listener::bind;
 pub use overlap::Change;
 pub use session::Key;
+pub use ways::Ways;
 
 /// How often the end of a drain is looked for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -75,6 +77,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const CUT_MAX: Duration = Duration::from_millis(500);
 /// Connections in use get their last answer within this; those that are silent are closed after it.
 const LAST_ANSWERS: Duration = Duration::from_millis(300);
+/// How long a moment is waited for in which nobody has been waiting for long.
+const FRESH_MAX: Duration = Duration::from_secs(1);
 /// How long a client that came late may take over its one request.
 const LATE_MAX: Duration = Duration::from_millis(700);
 /// How often it is looked whether somebody still accepts.
@@ -293,21 +297,26 @@ impl Proxy {
     /// Lets clients go one after the other, so that nobody's request is lost: every answer is the
     /// last on its connection, streams that only listen end, and what was open may take
     /// `patience` to finish. New clients are served meanwhile. Then nobody is let in any more:
-    /// they wait in the backlog, if somebody else holds the listener.
-    pub async fn leave(&self, patience: Duration) {
-        self.ask_to_go().await;
-        let calm = async {
-            self.door.old_gone().await;
-            self.door.all_fresh().await;
-        };
-        let old = tokio::time::timeout(patience, calm).await;
+    /// they wait in the backlog, if somebody else holds the listener. `again`: somebody will listen
+    /// there at once, so that it is worth it to wait for connections that are kept.
+    pub async fn leave(&self, patience: Duration, again: bool) {
+        self.ask_to_go(again).await;
+        let old = tokio::time::timeout(patience, self.door.old_gone()).await;
+        let _ = tokio::time::timeout(FRESH_MAX, self.door.all_fresh()).await;
+        let late = old.is_err() && self.is_busy();
         self.door.stop.cancel();
         self.nobody_accepts().await;
         // Those from before had their time; nobody who waits in the backlog waits for them.
-        let late = tokio::time::timeout(LATE_MAX, self.door.late_gone()).await;
-        if old.is_err() || late.is_err() {
+        let gone = tokio::time::timeout(LATE_MAX, self.door.late_gone()).await;
+        if late || gone.is_err() {
             tracing::warn!("some requests took too long to finish, and are answered with an error");
         }
+    }
+
+    /// Whether requests are open, besides streams that only listen.
+    fn is_busy(&self) -> bool {
+        let routes = self.front.routes.load();
+        routes.all().iter().any(|upstream| upstream.in_flight.load(Ordering::Relaxed) > 0)
     }
 
     /// Waits until the listener is let go of: who is not in by then is not let in here.
@@ -318,7 +327,8 @@ impl Proxy {
     }
 
     /// Every answer is the last on its connection, and streams that only listen end.
-    async fn ask_to_go(&self) {
+    async fn ask_to_go(&self, patient: bool) {
+        self.door.patient.store(patient, Ordering::Relaxed);
         self.door.closing.cancel();
         // A client takes the connection of a stream that ended for its next request: so that there
         // is time for it, they end first.

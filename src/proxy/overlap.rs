@@ -173,7 +173,7 @@ impl Proxy {
     /// until `soon`. What is open then is answered with an error.
     pub async fn see_off(&self, patience: Duration, soon: &CancellationToken) {
         let gone = async {
-            self.ask_to_go().await;
+            self.ask_to_go(true).await;
             self.door.old_gone().await;
         };
         let gone = tokio::time::timeout(patience, gone);
@@ -181,7 +181,7 @@ impl Proxy {
             gone = gone => gone.is_ok(),
             () = soon.cancelled() => false,
         };
-        if !gone {
+        if !gone && self.is_busy() {
             tracing::warn!("some requests took too long to finish, and are answered with an error");
         }
         self.stop().await;

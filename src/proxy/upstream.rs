@@ -41,6 +41,8 @@ pub(super) struct Upstream {
     pub tally: Tally,
     /// Sends requests to it.
     pub client: Client<Connector, Upload>,
+    /// Where it is.
+    pub address: Address,
     /// `Host` of requests to it.
     pub authority: String,
     /// Fires when nothing new should stay: what can go elsewhere does.
@@ -85,9 +87,10 @@ impl Upstream {
             .pool_max_idle_per_host(256)
             .http1_max_headers(HEADERS_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(Connector { address });
+            .build(Connector { address: address.clone() });
         Self {
             number,
+            address,
             tally: Tally::new(Arc::clone(&safe)),
             client,
             authority,

@@ -79,10 +79,11 @@ fn impostor(after_prepared: &str) -> String {
 
 /// Puts another program in place of the daemon's, as an upgrade does.
 fn upgrade(host: &Host, program: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let (new, place) = (host.path().join("new"), host.path().join("rollbackd"));
-    std::fs::write(&new, program).unwrap();
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let [text, new, place] = ["text", "new", "rollbackd"].map(|name| host.path().join(name));
+    std::fs::write(&text, program).unwrap();
+    // Not written here: a program that another test starts now would hold it open, and keep it busy.
+    let mut install = std::process::Command::new("install");
+    assert!(install.args(["-m", "755"]).arg(text).arg(&new).status().unwrap().success());
     std::fs::rename(new, place).unwrap();
 }
 

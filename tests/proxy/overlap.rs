@@ -6,7 +6,7 @@ use std::time::Duration;
 use rollbackd::clock::Clock;
 use rollbackd::config::Address;
 use rollbackd::model::{Moment, Number};
-use rollbackd::proxy::{Change, Proxy};
+use rollbackd::proxy::{Change, Proxy, Ways};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -250,4 +250,31 @@ async fn changes_that_make_no_sense_do_no_harm() {
     assert!(serde_json::from_str::<Change>(r#"{"tomorrow":1}"#).is_err());
     new.is_alone();
     assert_eq!(new.load(Number(u32::MAX), Moment(0)).in_flight, 0);
+}
+
+#[tokio::test]
+async fn what_the_old_one_still_gets_goes_where_the_new_one_sends_it() {
+    let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
+    let dir = tempfile::tempdir().unwrap();
+    let old = first(&dir, a.address);
+    let to = old.local_addr();
+    let mut kept = crate::client::Wire::to(to).await;
+    kept.send(crate::client::request(&call("1", "echo", "{}"), MODERN)).await;
+    assert_eq!(kept.reply().await.json()["result"]["release"], "a");
+    let mut waits = open(to, &call("7", "wait", r#"{"ms":60000}"#), MODERN).await;
+    eventually("it is open", || old.load(A, Moment(0)).in_flight == 1, String::new).await;
+    let two = hand_over(dir, old, &[(A, a.address), (B, b.address)]).await;
+    let ways = |proxy: &Proxy| {
+        let text = serde_json::to_string(&proxy.ways().unwrap()).unwrap();
+        serde_json::from_str::<Ways>(&text).unwrap()
+    };
+    two.old.follow(&ways(&two.new)).await;
+    kept.send(crate::client::request(&call("2", "echo", "{}"), MODERN)).await;
+    assert_eq!(kept.reply().await.json()["result"]["release"], "b");
+    two.new.cut(A).await;
+    two.old.follow(&ways(&two.new)).await;
+    assert_error(&waits.reply().await.json(), 7.into(), "rollback");
+    assert_eq!(two.old.ways(), two.new.ways());
+    two.new.stop().await;
+    assert_eq!(two.new.ways(), None, "that all is cut then is no way to follow");
 }

@@ -23,7 +23,7 @@ use super::super::{Outcome, StartError, herald};
 use super::prepare::Heir;
 use super::take::Before;
 use super::who;
-use super::word::Word;
+use super::word::{Ear, Word};
 
 /// Changes that are not sent yet.
 const CHANGES_MAX: usize = 1024;
@@ -33,6 +33,8 @@ const TAKE_MAX: Duration = Duration::from_secs(10);
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// How often the watchdog is fed meanwhile.
 const FEED: Duration = Duration::from_millis(500);
+/// How often it is looked whether requests go elsewhere.
+const FOLLOW: Duration = Duration::from_millis(20);
 /// How long the end of what is open may take beyond the time it is given.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -176,9 +178,15 @@ async fn take_back(
     proxies.values().for_each(Proxy::tell_again);
     reign.before = Some(Before::listen(told, Arc::clone(&reign.proxies)));
     reign.open();
-    let patience = longest_drain(settings);
+    // Before that, there are no ways to follow.
+    reign.began().await;
+    let (patience, new) = (longest_drain(settings), Arc::clone(&reign.proxies));
     tokio::spawn(async move {
-        leave(&proxies, before, patience, &CancellationToken::new()).await;
+        let never = CancellationToken::new();
+        tokio::select! {
+            () = leave(&proxies, before, patience, &never) => (),
+            () = follow_own(&new, &proxies) => (),
+        }
     });
     Ok(Outcome::Back(Box::new(reign)))
 }
@@ -192,7 +200,7 @@ async fn drain(
     settings: &Settings,
     signals: &mut Signals,
 ) -> Result<Outcome, StartError> {
-    let Heir { mut ear, mut mouth, .. } = heir;
+    let Heir { ear, mut mouth, .. } = heir;
     let soon = CancellationToken::new();
     let patience = longest_drain(settings);
     let tell = async {
@@ -203,35 +211,54 @@ async fn drain(
                 said = mouth.say(&Word::Change(service, change)).await;
             }
         }
-        if said.is_ok() {
-            let _ = mouth.say(&Word::Gone).await;
-        }
+        said.is_ok() && mouth.say(&Word::Gone).await.is_ok()
     };
-    let work = async {
-        let told = leave(&proxies, before, patience, &soon);
-        tokio::join!(told, tell);
-    };
+    let work = async { tokio::join!(leave(&proxies, before, patience, &soon), tell).1 };
     let work = tokio::time::timeout(patience + LAST_WORDS, work);
     let mut work = std::pin::pin!(work);
+    let mut followed = std::pin::pin!(follow(ear, &proxies));
     let (mut gone, mut hurried) = (false, false);
-    loop {
+    let heard = loop {
         tokio::select! {
-            _ = work.as_mut() => break,
+            heard = work.as_mut() => break heard.unwrap_or(!gone),
             signal = signals.next(), if !hurried => if signal != Some(SIGHUP) {
                 tracing::info!("ends soon");
                 hurried = true;
                 soon.cancel();
             },
-            word = ear.next(), if !gone => gone = !matches!(word, Ok(Some(_))),
+            () = followed.as_mut(), if !gone => gone = true,
         }
-    }
-    if gone {
+    };
+    if !heard {
         // If the service manager did not hear of it, it still takes this process for the main one.
         let what = "the daemon that took over is gone".to_owned();
         return Err(StartError::new(what, "what was open here has ended"));
     }
     tracing::info!("nothing is open here any more");
     Ok(Outcome::Over)
+}
+
+/// What is open here leaves a release as it does in the daemon that took over, until that is gone.
+async fn follow(mut ear: Ear, proxies: &Proxies) {
+    while let Ok(Some(word)) = ear.next().await {
+        if let Word::Ways(service, ways) = word
+            && let Some(proxy) = proxies.get(&service)
+        {
+            proxy.follow(&ways).await;
+        }
+    }
+}
+
+/// The same, where this daemon itself took the state back. Never returns.
+async fn follow_own(new: &Proxies, old: &Proxies) {
+    loop {
+        for (service, proxy) in old.iter() {
+            if let Some(ways) = new.get(service).and_then(Proxy::ways) {
+                proxy.follow(&ways).await;
+            }
+        }
+        tokio::time::sleep(FOLLOW).await;
+    }
 }
 
 /// Lets those go who are in, and tells the last of it.

@@ -1,5 +1,6 @@
 //! The next daemon takes over from one that runs.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::TcpListener;
@@ -31,6 +32,8 @@ const YIELD_MAX: Duration = Duration::from_secs(60);
 const EARLY_MAX: usize = 1_000_000;
 /// Changes that are not taken up yet.
 const CHANGES_MAX: usize = 1024;
+/// How often it is looked whether requests go elsewhere.
+const SHOW: Duration = Duration::from_millis(20);
 /// Bytes of what is said when it fails.
 const WHY_MAX: usize = 8 * 1024;
 
@@ -95,7 +98,14 @@ impl Taking {
             return Err(StartError::new(what, "the service manager starts another one"));
         }
         let (tell, told) = mpsc::channel(CHANGES_MAX);
-        tokio::spawn(hear(ear, mouth, tell));
+        let lead = show(mouth, Arc::clone(&proxies));
+        tokio::spawn(async move {
+            // The old one takes a channel that is closed for the end of this one.
+            tokio::select! {
+                () = hear(ear, tell) => (),
+                never = lead => never,
+            }
+        });
         reign.before = Some(Before::listen(told, proxies));
         Ok(reign)
     }
@@ -193,7 +203,7 @@ async fn lead(ear: &mut Ear, proxies: &Proxies) -> io::Result<bool> {
 }
 
 /// Passes on what the old daemon tells, until its end.
-async fn hear(mut ear: Ear, mouth: Mouth, tell: mpsc::Sender<(String, Change)>) {
+async fn hear(mut ear: Ear, tell: mpsc::Sender<(String, Change)>) {
     loop {
         match ear.next().await {
             Ok(Some(Word::Change(service, change))) => {
@@ -210,8 +220,22 @@ async fn hear(mut ear: Ear, mouth: Mouth, tell: mpsc::Sender<(String, Change)>) 
             }
         }
     }
-    // The old one takes a channel that is closed for the end of this one.
-    drop(mouth);
+}
+
+/// Shows the old daemon where requests go, whenever that changes. Never returns.
+async fn show(mut mouth: Mouth, proxies: Proxies) {
+    let mut shown = BTreeMap::new();
+    loop {
+        for (service, proxy) in proxies.iter() {
+            let Some(ways) = proxy.ways() else { continue };
+            if shown.get(service) != Some(&ways) {
+                // One that is gone needs no way.
+                let _ = mouth.say(&Word::Ways(service.clone(), ways.clone())).await;
+                shown.insert(service.clone(), ways);
+            }
+        }
+        tokio::time::sleep(SHOW).await;
+    }
 }
 
 impl Before {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::proxy::Change;
+use crate::proxy::{Change, Ways};
 
 /// The version of what is said here, in which order. Another one is not understood.
 pub(super) const PROTOCOL: u32 = 1;
@@ -41,6 +41,8 @@ pub(super) enum Word {
     Main,
     /// The old one: what the proxy of a service has to know.
     Change(String, Change),
+    /// The new one: where the requests of a service go now.
+    Ways(String, Ways),
     /// The old one: nothing of it is left.
     Gone,
 }
@@ -176,6 +178,7 @@ mod tests {
             Word::Ready,
             Word::Main,
             Word::Change("weather".to_owned(), change),
+            Word::Ways("weather".to_owned(), Ways::default()),
             Word::Gone,
         ]
     }

@@ -142,7 +142,7 @@ impl Host {
     /// The next start takes the program from a place where it can be replaced.
     pub(crate) fn move_program(&mut self) -> PathBuf {
         self.program = self.path().join("rollbackd");
-        fs::copy(PROGRAM, &self.program).unwrap();
+        std::os::unix::fs::symlink(PROGRAM, &self.program).unwrap();
         self.program.clone()
     }
 
