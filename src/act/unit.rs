@@ -90,7 +90,8 @@ impl Unit {
 
     /// Remembers that this run is the release's, for a daemon after us.
     pub fn own(&self, state: &State) {
-        if let Err(error) = self.file.write(&self.variables, Some(state)) {
+        let weights = self.own_weights(state);
+        if let Err(error) = self.file.write(&self.variables, weights, Some(state)) {
             let path = self.file.path.display();
             tracing::warn!("failed to write {path}: {error}; {} goes on", self.name);
         }
@@ -117,7 +118,7 @@ impl Unit {
         let again = self.file.read().is_some_and(|it| it.number == Some(self.number));
         let changed = if again { self.changed(&state) } else { None };
         self.file
-            .write(&self.variables, None)
+            .write(&self.variables, self.own_weights(&state), None)
             .map_err(|error| format!("failed to write {path}: {error}"))?;
         if state.active == "failed" {
             self.bus.reset(&self.name).await?;
@@ -149,9 +150,17 @@ impl Unit {
         self.bus.weigh(&self.name, weights).await
     }
 
-    /// The weights that it has by itself, told from those that we gave it.
+    /// The weights that it has by itself. What we gave it shows in their place until the next boot,
+    /// also to the next daemon: only the file tells then what they were.
     pub fn own_weights(&self, state: &State) -> Weights {
-        let own = |weight: Option<u64>| weight.filter(|it| *it != self.warm);
-        Weights { cpu: own(state.weights.cpu), io: own(state.weights.io) }
+        let known = self.file.read().and_then(|written| written.weights);
+        let own = |now: Option<u64>, known: Option<Option<u64>>| match known {
+            Some(known) if now == Some(self.warm) => known,
+            _ => now,
+        };
+        Weights {
+            cpu: own(state.weights.cpu, known.map(|it| it.cpu)),
+            io: own(state.weights.io, known.map(|it| it.io)),
+        }
     }
 }

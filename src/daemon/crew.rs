@@ -30,6 +30,9 @@ pub(super) const RESTART_MAX: Duration = Duration::from_secs(10);
 /// A process that lived this long starts again at once.
 pub(super) const LIVED: Duration = Duration::from_secs(60);
 
+/// How long the traffic waits for a unit to have its share of the host back.
+const SHARE_MAX: Duration = Duration::from_millis(300);
+
 /// What runs for one service.
 #[derive(Debug)]
 pub(super) struct Crew {
@@ -49,10 +52,18 @@ struct Hand {
     stop: CancellationToken,
     /// What keeps its process or its unit.
     life: Option<JoinHandle<()>>,
-    /// What the keeper of a unit is told.
-    wish: Option<watch::Sender<Wish>>,
+    /// What keeps its unit is told, and tells.
+    unit: Option<Line>,
     prober: JoinHandle<()>,
     scraper: Option<JoinHandle<()>>,
+}
+
+/// Between us and the keeper of a unit.
+#[derive(Debug)]
+struct Line {
+    wish: watch::Sender<Wish>,
+    /// Whether the unit has less than its own share.
+    low: watch::Receiver<bool>,
 }
 
 impl Crew {
@@ -80,7 +91,7 @@ impl Crew {
             return;
         }
         let stop = CancellationToken::new();
-        let (life, wish) = self.live(service, (release, address), seal, fresh, stop.clone());
+        let (life, unit) = self.live(service, (release, address), seal, fresh, stop.clone());
         let prober = Prober::new(&service.probe, &service.path, address, release);
         let pace = service.probe.every;
         let hurry = self.hurry.subscribe();
@@ -92,7 +103,7 @@ impl Crew {
             let outbox = self.outbox.clone();
             tokio::spawn(scrape(scraper, release.number, it.every, self.clock, outbox))
         });
-        let hand = Hand { stop, life, wish, prober, scraper };
+        let hand = Hand { stop, life, unit, prober, scraper };
         self.hands.insert(release.number, hand);
     }
 
@@ -104,7 +115,7 @@ impl Crew {
         seal: Option<Seal>,
         fresh: bool,
         stop: CancellationToken,
-    ) -> (Option<JoinHandle<()>>, Option<watch::Sender<Wish>>) {
+    ) -> (Option<JoinHandle<()>>, Option<Line>) {
         let outbox = self.outbox.clone();
         match &service.runtime {
             Runtime::External => (None, None),
@@ -125,6 +136,7 @@ impl Crew {
                 let unit = Unit::new(self.bus.clone(), template, release, address, place, start);
                 let follower = Follower::new(self.bus.clone(), unit.name());
                 let (wish, wishes) = watch::channel(Wish::default());
+                let (lower, low) = watch::channel(false);
                 let release_number = release.number;
                 let life = UnitLife {
                     unit,
@@ -134,18 +146,19 @@ impl Crew {
                     fresh,
                     stop,
                     wish: wishes,
+                    low: lower,
                     outbox,
                 };
                 let before = self.leaving.remove(&release.slot);
-                (Some(tokio::spawn(life.live(before))), Some(wish))
+                (Some(tokio::spawn(life.live(before))), Some(Line { wish, low }))
             }
         }
     }
 
     /// Tells the keeper of a release's unit what is wanted of it.
     pub(super) fn wish(&self, release: Number, wish: Wish) {
-        let told = self.hands.get(&release).and_then(|hand| hand.wish.as_ref());
-        if let Some(told) = told {
+        let told = self.hands.get(&release).and_then(|hand| hand.unit.as_ref());
+        if let Some(Line { wish: told, .. }) = told {
             told.send_if_modified(|now| std::mem::replace(now, wish) != wish);
         }
     }
@@ -181,7 +194,8 @@ impl Crew {
         });
     }
 
-    /// Asks a release once, now, and looks whether its artifact is still what was deployed.
+    /// Asks a release once, now, and looks whether its artifact is still what was deployed. One that made
+    /// room has its share back before it is said to answer: what follows is the traffic.
     pub(super) fn probe(
         &mut self,
         ticket: Ticket,
@@ -192,8 +206,10 @@ impl Crew {
         let mut prober = Prober::new(&service.probe, &service.path, at, release);
         let outbox = self.outbox.clone();
         let number = release.number;
+        let unit = self.hands.get(&number).and_then(|hand| hand.unit.as_ref());
+        let share = share(unit.map(|line| line.low.clone()));
         self.ask(async move {
-            let (reply, doubt) = tokio::join!(prober.ask(), doubt(seal));
+            let (reply, doubt, ()) = tokio::join!(prober.ask(), doubt(seal), share);
             if let Some(doubt) = doubt {
                 if !matches!(doubt, Doubt::Unreadable { .. }) {
                     let event = Event::Spoiled(ticket, doubt.to_string());
@@ -258,7 +274,7 @@ impl Crew {
             question.abort();
         }
         let (units, processes): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.hands).into_values().partition(|hand| hand.wish.is_some());
+            std::mem::take(&mut self.hands).into_values().partition(|hand| hand.unit.is_some());
         units.into_iter().for_each(Hand::let_go);
         processes.iter().for_each(|hand| hand.stop.cancel());
         for hand in processes {
@@ -285,6 +301,13 @@ impl Hand {
         self.prober.abort();
         self.scraper.iter().for_each(JoinHandle::abort);
         self.life.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Waits until a unit has its share back, if that takes no longer than the traffic may wait for it.
+async fn share(low: Option<watch::Receiver<bool>>) {
+    if let Some(mut low) = low {
+        let _ = tokio::time::timeout(SHARE_MAX, low.wait_for(|low| !low)).await;
     }
 }
 

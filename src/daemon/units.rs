@@ -38,6 +38,8 @@ pub(super) struct UnitLife {
     pub fresh: bool,
     pub stop: CancellationToken,
     pub wish: watch::Receiver<Wish>,
+    /// Whether it has less of processor and disk than its own share.
+    pub low: watch::Sender<bool>,
     pub outbox: mpsc::Sender<Input>,
 }
 
@@ -226,7 +228,7 @@ impl UnitLife {
         {
             *low = waits;
             let own = *own;
-            self.say(self.unit.weigh(waits, own).await);
+            self.give(waits, own).await;
         }
     }
 
@@ -238,8 +240,15 @@ impl UnitLife {
         let (own, waits) = (self.unit.own_weights(state), self.wish.borrow().waits);
         course.weights = Some((own, waits));
         if waits || state.weights != own {
-            self.say(self.unit.weigh(waits, own).await);
+            self.give(waits, own).await;
         }
+    }
+
+    /// Gives it little, or what it has by itself.
+    async fn give(&self, little: bool, own: Weights) {
+        self.low.send_if_modified(|low| !std::mem::replace(low, true));
+        self.say(self.unit.weigh(little, own).await);
+        self.low.send_if_modified(|low| std::mem::replace(low, little) != little);
     }
 
     /// D-Bus does not answer. The release may run all the same: its probes tell.

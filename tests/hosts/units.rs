@@ -106,6 +106,38 @@ fn a_daemon_that_is_killed_in_a_rollback_finishes_it() {
 }
 
 #[test]
+fn a_warm_release_makes_room_and_has_its_share_back_before_it_takes_over() {
+    let host = Host::with_units(&format!("CPUWeight=300\n{DEMO}"), SETTINGS);
+    let weights = |unit| ["CPUWeight", "IOWeight"].map(|name| host.property_of(unit, name));
+    let own = ["300".to_owned(), "[not set]".to_owned()];
+    host.deploy("v1", &["--wait"]).good();
+    host.deploy("v2", &[]).good();
+    host.wait_for_phase("baking");
+    soon("v1 makes room", || weights(BLUE) == ["20", "20"]);
+    assert_eq!(weights(GREEN), own);
+    // The next daemon knows what the unit had by itself.
+    host.run(&["systemctl", "restart", "rollbackd"]).good();
+    host.wait_for_phase("baking");
+    assert_eq!(weights(BLUE), ["20", "20"]);
+    let watch = "busctl monitor --json=short org.freedesktop.systemd1 >/root/bus 2>/dev/null";
+    host.machine.sh(&format!("({watch} & echo $! >/root/monitor); sleep 1"));
+    host.roll_back(&["--cut"]);
+    host.wait_for_phase("steady");
+    soon("v1 has its share back", || weights(BLUE) == own);
+    host.machine.sh("kill $(cat /root/monitor)");
+    let calls = host.machine.sh("grep SetUnitProperties /root/bus");
+    let call: serde_json::Value = serde_json::from_str(calls.lines().next().unwrap()).unwrap();
+    let given = call["timestamp-realtime"].as_u64().unwrap();
+    let entries = host.run(&["rollbackd", "timeline", "weather", "--json"]).good().out;
+    let entries = entries.lines().map(|it| serde_json::from_str::<serde_json::Value>(it).unwrap());
+    let back: Vec<_> = entries.filter(|it| it["kind"] == "switched").collect();
+    let switched = back.last().unwrap()["at"].as_str().unwrap();
+    let switched = host.machine.sh(&format!("date -d {switched} +%s%6N")).parse::<u64>().unwrap();
+    println!("asked for its share {} us before the traffic came", switched as i64 - given as i64);
+    assert!(given < switched, "the share came after the traffic: {call}");
+}
+
+#[test]
 fn what_people_do_to_units_is_in_the_timeline() {
     let host = Host::with_units(DEMO, SETTINGS);
     host.deploy("v1", &["--wait"]).good();
