@@ -91,8 +91,9 @@ impl Unit {
     /// Remembers that this run is the release's, for a daemon after us. Needs tokio's runtime of
     /// several threads, as does [`Self::start`].
     pub fn own(&self, state: &State) {
-        let written = tokio::task::block_in_place(|| self.file.write(&self.variables, Some(state)));
-        if let Err(error) = written {
+        let weights = self.own_weights(state);
+        let write = || self.file.write(&self.variables, weights, Some(state));
+        if let Err(error) = tokio::task::block_in_place(write) {
             let path = self.file.path.display();
             tracing::warn!("failed to write {path}: {error}; {} goes on", self.name);
         }
@@ -118,7 +119,8 @@ impl Unit {
         place::free(&self.address)?;
         let again = self.file.read().is_some_and(|it| it.number == Some(self.number));
         let changed = if again { self.changed(&state) } else { None };
-        tokio::task::block_in_place(|| self.file.write(&self.variables, None))
+        let weights = self.own_weights(&state);
+        tokio::task::block_in_place(|| self.file.write(&self.variables, weights, None))
             .map_err(|error| format!("failed to write {path}: {error}"))?;
         if state.active == "failed" {
             self.bus.reset(&self.name).await?;
@@ -150,9 +152,17 @@ impl Unit {
         self.bus.weigh(&self.name, weights).await
     }
 
-    /// The weights that it has by itself, told from those that we gave it.
+    /// The weights that it has by itself. What we gave it shows in their place until the next boot,
+    /// also to the next daemon: only the file tells then what they were.
     pub fn own_weights(&self, state: &State) -> Weights {
-        let own = |weight: Option<u64>| weight.filter(|it| *it != self.warm);
-        Weights { cpu: own(state.weights.cpu), io: own(state.weights.io) }
+        let known = self.file.read().and_then(|written| written.weights);
+        let own = |now: Option<u64>, known: Option<Option<u64>>| match known {
+            Some(known) if now == Some(self.warm) => known,
+            _ => now,
+        };
+        Weights {
+            cpu: own(state.weights.cpu, known.map(|it| it.cpu)),
+            io: own(state.weights.io, known.map(|it| it.io)),
+        }
     }
 }

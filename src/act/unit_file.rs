@@ -10,13 +10,14 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::bus::State;
+use crate::bus::{State, Weights};
 use crate::model::Number;
 
 /// The longest file that is read back, in bytes.
 const BYTES_MAX: u64 = 1 << 20;
 const RUNS: &str = "# runs ";
 const PROGRAM: &str = "# program ";
+const WEIGHTS: &str = "# weights ";
 const NUMBER: &str = "ROLLBACKD_NUMBER=\"";
 
 /// The environment file of one slot.
@@ -34,6 +35,8 @@ pub(super) struct Written {
     pub(super) runs: Option<String>,
     /// The program of that run, with its arguments.
     pub(super) program: Option<Vec<String>>,
+    /// The weights that the unit has by itself, whatever we gave it.
+    pub(super) weights: Option<Weights>,
     /// When it was written, in microseconds since 1970.
     pub(super) at: u64,
 }
@@ -52,29 +55,34 @@ impl UnitFile {
         let since = meta.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let at = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
         let program = line(PROGRAM).and_then(|it| serde_json::from_str(it).ok());
-        Some(Written { number, runs: line(RUNS).map(str::to_owned), program, at })
+        let weights = line(WEIGHTS).and_then(|it| serde_json::from_str(it).ok());
+        let weights = weights.map(|(cpu, io)| Weights { cpu, io });
+        Some(Written { number, runs: line(RUNS).map(str::to_owned), program, weights, at })
     }
 
-    /// Writes it whole or not at all, with the run that was `seen` with it, if one was; it is on disk
-    /// when this returns.
+    /// Writes it whole or not at all, with the unit's own weights, and with the run that was `seen`
+    /// with it, if one was; it is on disk when this returns.
     pub(super) fn write(
         &self,
         variables: &BTreeMap<String, String>,
+        weights: Weights,
         seen: Option<&State>,
     ) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(&self.path);
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(text(variables, seen).as_bytes())?;
+        file.write_all(text(variables, weights, seen).as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(&self.path)?;
         File::open(folder)?.sync_all()
     }
 }
 
-fn text(variables: &BTreeMap<String, String>, seen: Option<&State>) -> String {
+fn text(variables: &BTreeMap<String, String>, weights: Weights, seen: Option<&State>) -> String {
     let mut text = "# Written by rollbackd for each start; changes here are lost.\n".to_owned();
+    let weights = serde_json::to_string(&(weights.cpu, weights.io)).unwrap_or_default();
+    text.push_str(&format!("{WEIGHTS}{weights}\n"));
     if let Some(State { invocation, program, .. }) = seen {
         let program = serde_json::to_string(program).unwrap_or_default();
         text.push_str(&format!("{RUNS}{invocation}\n{PROGRAM}{program}\n"));
@@ -108,13 +116,15 @@ mod tests {
         assert_eq!(file.read(), None);
         let variables = [("ROLLBACKD_NUMBER", "42"), ("TEXT", "a \"b\" $c `d` \\e\nf")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        file.write(&variables.clone().into(), None).unwrap();
+        let weights = Weights { cpu: Some(300), io: None };
+        file.write(&variables.clone().into(), weights, None).unwrap();
         let read = file.read().unwrap();
         assert_eq!((read.number, read.runs), (Some(Number(42)), None));
+        assert_eq!(read.weights, Some(weights));
         let program = vec!["/bin/x".to_owned(), "--a b".to_owned()];
         let seen =
             State { invocation: "abc".to_owned(), program: program.clone(), ..State::default() };
-        file.write(&variables.into(), Some(&seen)).unwrap();
+        file.write(&variables.into(), weights, Some(&seen)).unwrap();
         let read = file.read().unwrap();
         assert_eq!((read.runs.as_deref(), read.program), (Some("abc"), Some(program)));
         let text = fs::read_to_string(&file.path).unwrap();

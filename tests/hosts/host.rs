@@ -1,83 +1,54 @@
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
+use crate::machine::{Done, Machine};
 use crate::ports::free_port;
-use crate::time::{pause, soon, until};
+use crate::time::{soon, until};
 
-const BOOT_MAX: Duration = Duration::from_secs(60);
-const PROGRAM: &str = env!("CARGO_BIN_EXE_rollbackd");
-/// What the package does for its users.
-const USERS: &str = "u rollbackd - - /var/lib/rollbackd\ng rollbackd-admin -\n";
+/// What the daemon of a test is told, besides where it listens.
+const SETTINGS: &str = "deadline = \"10s\"\ndrain_timeout = \"5s\"\nburst = \"1s\"\n";
 
-/// A host that systemd booted, with the daemon installed. It shares this machine's network.
+/// A host with the daemon installed, and one service: `weather`.
 pub(crate) struct Host {
-    folder: TempDir,
-    boot: Child,
-    init: u32,
+    pub(crate) machine: Machine,
     pub(crate) listen: u16,
-}
-
-/// How a command on a host ended.
-#[derive(Debug)]
-pub(crate) struct Done {
-    pub(crate) code: i32,
-    pub(crate) out: String,
-    pub(crate) err: String,
+    pub(crate) slots: [u16; 2],
 }
 
 impl Host {
-    /// Boots a host with the lines of `drop_in` added to the unit, and starts the daemon.
+    /// Boots a host with the lines of `drop_in` added to the unit, and starts the daemon. It runs
+    /// releases itself.
     pub(crate) fn boot(drop_in: &str) -> Self {
-        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(home()).unwrap();
-        let root = folder.path().join("root");
-        for name in ["root", "upper", "work"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-        }
-        let (base, at) = (home().join("base"), folder.path().display());
-        assert!(base.join("bin").exists(), "no system to boot; run tests/run, which makes it");
-        let base = base.display();
-        let layers = format!("lowerdir={base},upperdir={at}/upper,workdir={at}/work");
-        let mount = ["-t", "overlay", "overlay", "-o", &layers];
-        let mounted = Command::new("mount").args(mount).arg(&root).status().unwrap();
-        assert!(mounted.success(), "mounting takes root");
-        let ports = [free_port(), free_port(), free_port()];
-        install(&root, ports, drop_in);
-        let mut boot = Command::new("systemd-nspawn");
-        boot.arg("--quiet").arg(format!("--directory={}", root.display()));
-        boot.args(["--boot", "--register=no", "--keep-unit"]);
-        boot.arg(format!("--machine=rollbackd-{}-{}", std::process::id(), ports[0]));
-        boot.arg(format!("--uuid={:032x}", 0x6bfb_a588_0000_0000 + u64::from(ports[0])));
-        let log = fs::File::create(folder.path().join("console")).unwrap();
-        boot.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let boot = boot.spawn().expect("systemd-nspawn is not installed; run tests/run");
-        let children = format!("/proc/{0}/task/{0}/children", boot.id());
-        let init = until(BOOT_MAX, "the first process of the host", || {
-            // Others come before it, and end.
-            let text = fs::read_to_string(&children).unwrap();
-            let pid = text.split_whitespace().next()?;
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-            (name.trim() == "systemd").then(|| pid.parse().unwrap())
-        });
-        let host = Self { folder, boot, init, listen: ports[0] };
-        soon("the host runs", || host.run(&["systemctl", "is-system-running"]).out == "running");
+        let host = Self::installed(Machine::boot());
+        host.machine.write("etc/systemd/system/rollbackd.service.d/test.conf", drop_in);
+        let command =
+            "runtime = \"command\"\ncommand = [\"/usr/bin/rollbackd\", \"demo-server\"]\n";
+        host.configure("", &format!("{command}{SETTINGS}"));
+        host.run(&["systemctl", "daemon-reload"]).good();
         host.run(&["systemctl", "start", "rollbackd"]).good();
         host
     }
 
+    /// The daemon is installed, and neither configured nor started.
+    pub(crate) fn installed(machine: Machine) -> Self {
+        let [listen, slots @ ..] = [free_port(), free_port(), free_port()];
+        Self { machine, listen, slots }
+    }
+
+    /// Writes the configuration: the settings of the daemon and those of the service.
+    pub(crate) fn configure(&self, daemon: &str, service: &str) {
+        let (listen, [blue, green]) = (self.listen, self.slots);
+        let config = format!(
+            "[daemon]\n{daemon}\n[service.weather]\nlisten = \"127.0.0.1:{listen}\"\n\
+             slots = {{ blue = \"127.0.0.1:{blue}\", green = \"127.0.0.1:{green}\" }}\n{service}\n"
+        );
+        self.machine.write("etc/rollbackd/config.toml", &config);
+    }
+
     /// Runs a command there, to its end.
     pub(crate) fn run(&self, command: &[&str]) -> Done {
-        let init = self.init.to_string();
-        let mut enter = Command::new("nsenter");
-        enter.args(["-t", &init, "-m", "-u", "-i", "-n", "-p", "-C", "--"]).args(command);
-        let output = enter.stdin(Stdio::null()).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        Done { code: output.status.code().unwrap_or(-1), out, err }
+        self.machine.run(command)
     }
 
     /// Runs it as another user.
@@ -88,7 +59,11 @@ impl Host {
 
     /// One property of the daemon's unit.
     pub(crate) fn property(&self, name: &str) -> String {
-        let shown = self.run(&["systemctl", "show", "rollbackd", "--value", "--property", name]);
+        self.property_of("rollbackd", name)
+    }
+
+    pub(crate) fn property_of(&self, unit: &str, name: &str) -> String {
+        let shown = self.run(&["systemctl", "show", unit, "--value", "--property", name]);
         shown.good().out
     }
 
@@ -101,11 +76,21 @@ impl Host {
         self.run(&[&["rollbackd", "deploy", "weather", version], more].concat())
     }
 
+    /// The timeline of the newest deploy, as a person reads it.
+    pub(crate) fn timeline(&self) -> String {
+        self.run(&["rollbackd", "timeline", "weather"]).out
+    }
+
     /// What is in the journal.
     pub(crate) fn journal(&self, matches: &[&str]) -> Vec<Value> {
         let command = [&["journalctl", "-o", "json", "--no-pager"], matches].concat();
         let lines = self.run(&command).good().out;
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// What the daemon wrote into its log.
+    pub(crate) fn log(&self) -> String {
+        self.run(&["journalctl", "-u", "rollbackd", "-o", "cat", "--no-pager"]).out
     }
 
     /// Sends a signal to the daemon, and to nothing that it started.
@@ -123,18 +108,24 @@ impl Host {
             again.then_some(())
         });
     }
-}
 
-impl Done {
-    #[track_caller]
-    pub(crate) fn good(self) -> Self {
-        self.ends(0)
+    pub(crate) fn wait_for_phase(&self, phase: &str) {
+        soon(&format!("phase {phase}"), || self.status()["phase"] == phase);
     }
 
+    /// Waits until the timeline of the newest deploy says this.
     #[track_caller]
-    pub(crate) fn ends(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{self:?}");
-        self
+    pub(crate) fn tells(&self, what: &str) -> String {
+        until(Duration::from_secs(30), what, || {
+            let told = self.timeline();
+            told.contains(what).then_some(told)
+        })
+    }
+
+    /// Waits until the daemon's log says this.
+    #[track_caller]
+    pub(crate) fn logs(&self, what: &str) {
+        soon(what, || self.log().contains(what));
     }
 }
 
@@ -142,47 +133,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.run(&["journalctl", "-u", "rollbackd", "-o", "short-precise"]);
-            eprintln!("the daemon's log:\n{}", log.out);
+            eprintln!("the daemon's log:\n{}\nthe timeline:\n{}", log.out, self.timeline());
         }
-        let init = self.init.to_string();
-        let _: std::io::Result<_> = Command::new("kill").args(["-KILL", &init]).status();
-        pause(Duration::from_millis(100));
-        let _: std::io::Result<_> = self.boot.kill();
-        let _: std::io::Result<_> = self.boot.wait();
-        let root = self.folder.path().join("root");
-        let _: std::io::Result<_> = Command::new("umount").arg("--lazy").arg(root).status();
     }
-}
-
-/// Where systems lie that can be booted.
-fn home() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/hosts")
-}
-
-fn install(root: &Path, [listen, blue, green]: [u16; 3], drop_in: &str) {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let put = |from: PathBuf, to: &str| {
-        let to = root.join(to);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(from, to).unwrap();
-    };
-    put(PROGRAM.into(), "usr/bin/rollbackd");
-    let unit = "lib/systemd/system/rollbackd.service";
-    put(project.join("systemd/rollbackd.service"), unit);
-    put(project.join("systemd/rollbackd.socket"), "lib/systemd/system/rollbackd.socket");
-    put(project.join("systemd/rollbackd.catalog"), "usr/lib/systemd/catalog/rollbackd.catalog");
-    let write = |path: &str, text: &str| {
-        let path = root.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    };
-    write("usr/lib/sysusers.d/rollbackd.conf", USERS);
-    write("etc/systemd/system/rollbackd.service.d/test.conf", drop_in);
-    let config = format!(
-        "[service.weather]\nlisten = \"127.0.0.1:{listen}\"\nruntime = \"command\"\n\
-         command = [\"/usr/bin/rollbackd\", \"demo-server\"]\n\
-         slots = {{ blue = \"127.0.0.1:{blue}\", green = \"127.0.0.1:{green}\" }}\n\
-         deadline = \"10s\"\ndrain_timeout = \"5s\"\nburst = \"1s\"\n"
-    );
-    write("etc/rollbackd/config.toml", &config);
 }

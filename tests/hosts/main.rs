@@ -10,12 +10,20 @@
 )]
 
 mod crowd;
+mod disk;
+mod group;
 mod handover;
 mod host;
+mod loops;
+mod machine;
 #[path = "../daemon/support/ports.rs"]
 mod ports;
+mod template;
 #[path = "../daemon/support/time.rs"]
 mod time;
+mod units;
+#[path = "../daemon/support/web.rs"]
+mod web;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};

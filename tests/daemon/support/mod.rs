@@ -3,6 +3,7 @@
 mod host;
 mod ports;
 mod processes;
+mod server;
 mod time;
 mod verb;
 mod web;
@@ -10,6 +11,7 @@ mod web;
 pub(crate) use host::{Host, SERVICE};
 pub(crate) use ports::free_port;
 pub(crate) use processes::{Running, exists, running};
+pub(crate) use server::Server;
 pub(crate) use time::{epoch_ms, pause, soon, until};
 pub(crate) use verb::{Done, Verb};
-pub(crate) use web::{Load, Server, ask};
+pub(crate) use web::{Load, ask};

@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use rollbackd::cli::demo::server::VERSION_KEY;
 use serde_json::{Value, json};
 
-use super::{pause, soon};
+use super::pause;
 
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
@@ -99,26 +98,5 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A demo server that the daemon did not start.
-pub(crate) struct Server(Child);
-
-impl Server {
-    pub(crate) fn start(version: &str, port: u16) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rollbackd"));
-        command.arg("demo-server").env("PORT", port.to_string());
-        command.env("ROLLBACKD_VERSION", version).stdin(Stdio::null());
-        let server = Self(command.spawn().unwrap());
-        soon("the server answers", || ask(port).is_ok());
-        server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _: std::io::Result<()> = self.0.kill();
-        let _: std::io::Result<_> = self.0.wait();
     }
 }

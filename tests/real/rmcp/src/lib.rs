@@ -82,7 +82,8 @@ impl ServerHandler for Server {
 
 async fn work(input: &Value, context: &RequestContext<RoleServer>) -> String {
     let steps = input["steps"].as_u64().unwrap_or(1);
-    let pause = Duration::from_secs_f64(input["duration"].as_f64().unwrap_or(0.0) / steps as f64);
+    let seconds = input["ms"].as_f64().map(|ms| ms / 1000.0).or(input["duration"].as_f64());
+    let pause = Duration::from_secs_f64(seconds.unwrap_or(0.0) / steps as f64);
     let token = context.meta.get_progress_token();
     for step in 0..steps {
         if let Some(token) = token.clone() {
