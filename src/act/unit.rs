@@ -117,9 +117,14 @@ impl Unit {
         place::free(&self.address)?;
         let again = self.file.read().is_some_and(|it| it.number == Some(self.number));
         let changed = if again { self.changed(&state) } else { None };
-        self.file
-            .write(&self.variables, self.own_weights(&state), None)
-            .map_err(|error| format!("failed to write {path}: {error}"))?;
+        if let Err(error) = self.file.write(&self.variables, self.own_weights(&state), None) {
+            let why = format!("failed to write {path}: {error}");
+            // On a full disk, say. What it was started with the last time is good for it now.
+            if !again {
+                return Err(why);
+            }
+            tracing::warn!("{why}; {} starts with what is written there", self.name);
+        }
         if state.active == "failed" {
             self.bus.reset(&self.name).await?;
         }

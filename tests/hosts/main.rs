@@ -15,6 +15,7 @@ mod group;
 mod host;
 mod loops;
 mod machine;
+mod odd;
 #[path = "../daemon/support/ports.rs"]
 mod ports;
 mod power;
