@@ -9,6 +9,7 @@
     reason = "a test may panic, and tell what it measured"
 )]
 
+mod containers;
 mod crowd;
 mod disk;
 mod group;
