@@ -120,8 +120,15 @@ impl Unit {
         let again = self.file.read().is_some_and(|it| it.number == Some(self.number));
         let changed = if again { self.changed(&state) } else { None };
         let weights = self.own_weights(&state);
-        tokio::task::block_in_place(|| self.file.write(&self.variables, weights, None))
-            .map_err(|error| format!("failed to write {path}: {error}"))?;
+        let write = || self.file.write(&self.variables, weights, None);
+        if let Err(error) = tokio::task::block_in_place(write) {
+            let why = format!("failed to write {path}: {error}");
+            // On a full disk, say. What it was started with the last time is good for it now.
+            if !again {
+                return Err(why);
+            }
+            tracing::warn!("{why}; {} starts with what is written there", self.name);
+        }
         if state.active == "failed" {
             self.bus.reset(&self.name).await?;
         }

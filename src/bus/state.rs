@@ -18,6 +18,9 @@ pub struct State {
     pub active: String,
     /// SubState, such as "running", "auto-restart", "dead".
     pub sub: String,
+    /// Whether somebody, or a dependency, has it started, stopped or restarted at the moment: it has a
+    /// Job.
+    pub job: bool,
     /// Result of its last run, such as "success", "exit-code", "oom-kill", "watchdog".
     pub result: String,
     /// NRestarts: how often systemd started it again by itself since somebody last started it.
@@ -117,6 +120,7 @@ impl State {
             load: string("LoadState"),
             active: string("ActiveState"),
             sub: string("SubState"),
+            job: fields(value("Job")).first().and_then(|it| u32::try_from(it).ok()) > Some(0),
             result: string("Result"),
             restarts: value("NRestarts").and_then(|it| u32::try_from(it).ok()).unwrap_or(0),
             invocation: hex(value("InvocationID")),

@@ -18,7 +18,12 @@ fn reason(unit: &str, error: &Error) -> (String, String) {
     match error {
         Error::MethodError(name, said, _) => {
             let said = said.clone().unwrap_or_else(|| name.to_string());
-            (said, help(unit, name.as_str()))
+            // systemd asks polkit first, and says so where it can not be started.
+            let help = match said.contains("polkit") && !said.contains(unit) {
+                true => refused(),
+                false => help(unit, name.as_str()),
+            };
+            (said, help)
         }
         Error::FDO(error) => match &**error {
             fdo::Error::AccessDenied(why)
@@ -29,7 +34,7 @@ fn reason(unit: &str, error: &Error) -> (String, String) {
             }
             other => (other.to_string(), String::new()),
         },
-        Error::InputOutput(_) | Error::Handshake(_) | Error::Address(_) => {
+        Error::Connection(..) | Error::InputOutput(_) | Error::Handshake(_) | Error::Address(_) => {
             (format!("D-Bus does not answer ({error})"), absent.to_owned())
         }
         other => (other.to_string(), String::new()),

@@ -18,6 +18,9 @@ pub(super) struct Gauge {
     minutes: VecDeque<Counts>,
     minute: Counts,
     ticks: usize,
+    answers: bool,
+    /// What came to it before it first answered, once it does.
+    cold: Option<Counts>,
 }
 
 impl Gauge {
@@ -30,6 +33,10 @@ impl Gauge {
             self.blocks.pop_front();
         }
         self.minute += block;
+        if self.answers && self.cold.is_none() {
+            self.cold = Some(self.warm_hour());
+            (self.minutes, self.minute) = (VecDeque::new(), Counts::default());
+        }
         self.ticks += 1;
         if self.ticks.is_multiple_of(MINUTE_BLOCKS) {
             self.minutes.push_back(std::mem::take(&mut self.minute));
@@ -53,12 +60,24 @@ impl Gauge {
         real(sum.server_fault + sum.tool_fault) / real(sum.judged().max(1))
     }
 
+    /// It answers. What failed while it was not there yet, after a boot say, tells nothing of how it
+    /// serves: the next release would be allowed to fail as much.
+    pub(super) fn answers(&mut self) {
+        self.answers = true;
+    }
+
     /// The last hour, or as much of it as was seen.
     pub(super) fn hour(&self) -> Counts {
+        let cold = self.cold.filter(|_| self.minutes.len() < HOUR_MINUTES);
+        self.warm_hour() + cold.unwrap_or_default()
+    }
+
+    /// The same, from when it first answered on.
+    pub(super) fn warm_hour(&self) -> Counts {
         self.minutes.iter().fold(self.minute, |sum, minute| sum + *minute)
     }
 
-    /// The worst five minutes of the last hour: requests, and server faults among them.
+    /// The worst five minutes of the last hour in which it answered: requests, and server faults among them.
     pub(super) fn worst(&self) -> (u64, u64) {
         let minutes: Vec<_> = self.minutes.iter().chain([&self.minute]).collect();
         let share = |(n, bad): &(u64, u64)| real(*bad) / real((*n).max(1));
@@ -80,4 +99,27 @@ impl Gauge {
 
 pub(super) fn real(count: u64) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_before_it_first_answered_is_no_excuse_for_the_next_release() {
+        let mut gauge = Gauge::default();
+        let bad = Counts { server_fault: 40, ..Counts::default() };
+        gauge.block(bad);
+        assert_eq!((gauge.warm_hour(), gauge.worst()), (bad, (40, 40)));
+        gauge.answers();
+        // The block in which it begins to answer holds what was refused just before.
+        gauge.block(bad + bad);
+        let good = Counts { ok: 7, ..Counts::default() };
+        gauge.block(bad + bad + good);
+        assert_eq!((gauge.warm_hour(), gauge.worst()), (good, (7, 0)));
+        assert_eq!(gauge.hour(), bad + bad + good, "clients met it all the same");
+        gauge.answers();
+        gauge.block(bad + bad + good + bad);
+        assert_eq!(gauge.warm_hour(), good + bad, "only the first time");
+    }
 }

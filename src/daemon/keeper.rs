@@ -267,7 +267,12 @@ impl Keeper {
         let now = self.clock.now();
         self.weigh(now, &signal);
         match signal.seen {
-            Seen::Probe(reply) => _ = self.probes.insert(signal.release, reply),
+            Seen::Probe(reply) => {
+                if reply.is_ok() {
+                    self.gauges.entry(signal.release).or_default().answers();
+                }
+                self.probes.insert(signal.release, reply);
+            }
             Seen::Exited(how) => self.died(now, signal.release, &how),
             Seen::Block(..) | Seen::Calls(_) | Seen::Shadow(..) | Seen::Scraped(_) => (),
         }

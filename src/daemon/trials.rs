@@ -93,7 +93,7 @@ impl Keeper {
     fn history(&self, number: Number) -> History {
         let gauge = self.gauges.get(&number);
         History {
-            hour: gauge.map(Gauge::hour).unwrap_or_default(),
+            hour: gauge.map(Gauge::warm_hour).unwrap_or_default(),
             worst: gauge.map(Gauge::worst).unwrap_or_default(),
             calls: self.proxy.calls(number).into_iter().collect(),
         }

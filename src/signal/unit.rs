@@ -52,8 +52,8 @@ impl Follower {
             Some(before) => compare(before, state, stopping, &self.unit),
             None => Vec::new(),
         };
-        self.stopping = state.active == "deactivating"
-            && (self.stopping || state.sub == "stop-sigterm" || state.sub == "stop");
+        // It also ends what is left of a unit that died, ExecStop= included; without a job.
+        self.stopping = state.active == "deactivating" && (self.stopping || state.job);
         turns
     }
 }
@@ -182,13 +182,21 @@ mod tests {
 
     #[test]
     fn a_stop_by_a_person_is_no_death() {
-        let stopping = state("deactivating", "stop-sigterm", "a", 1);
+        let stopping = State { job: true, ..state("deactivating", "stop-sigterm", "a", 1) };
         let dead = State { exit: (1, 0), ..state("inactive", "dead", "a", 1) };
         let (died, stopped, started, _) =
             walk(&[running("a", 1), stopping, dead.clone(), dead, running("b", 0)]);
         assert_eq!((died, stopped, started), (0, 1, 1));
         let killed = State { exit: (2, 15), ..state("inactive", "dead", "a", 0) };
         assert_eq!(walk(&[running("a", 0), killed.clone(), killed]), (0, 1, 0, String::new()));
+    }
+
+    #[test]
+    fn a_death_after_which_systemd_stops_the_rest_is_no_stop_by_a_person() {
+        let stop = state("deactivating", "stop", "a", 0);
+        let (died, stopped, _, how) =
+            walk(&[running("a", 0), stop, ended("failed", "failed", "a", 0, "exit-code")]);
+        assert_eq!((died, stopped), (1, 0), "{how}");
     }
 
     #[test]
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_restart_by_a_person_is_a_start() {
-        let stopping = state("deactivating", "stop-sigterm", "a", 0);
+        let stopping = State { job: true, ..state("deactivating", "stop-sigterm", "a", 0) };
         let (died, stopped, started, _) = walk(&[running("a", 0), stopping, running("b", 0)]);
         assert_eq!((died, stopped, started), (0, 0, 1));
         assert_eq!(walk(&[running("a", 3), running("b", 0)]).2, 1);

@@ -9,6 +9,7 @@
     reason = "a test may panic, and tell what it measured"
 )]
 
+mod containers;
 mod crowd;
 mod disk;
 mod group;
@@ -16,8 +17,10 @@ mod handover;
 mod host;
 mod loops;
 mod machine;
+mod odd;
 #[path = "../daemon/support/ports.rs"]
 mod ports;
+mod power;
 mod template;
 #[path = "../daemon/support/time.rs"]
 mod time;
@@ -175,13 +178,13 @@ fn a_stop_waits_for_what_is_open_and_asks_for_the_time() {
     let call = std::thread::spawn(move || slow_call(port, 4_000));
     soon("it is open", || host.status()["releases"][0]["in_flight"] == 1);
     host.run(&["systemctl", "stop", "rollbackd"]).good();
-    let answer = call.join().unwrap();
+    let answer = call.join().unwrap().unwrap();
     assert!(answer.contains("done after 4000 ms"), "{answer}");
     assert_eq!(host.property("Result"), "success");
 }
 
 /// A call of the demo's tool that takes so many milliseconds; the answer, with its head.
-fn slow_call(port: u16, ms: u32) -> String {
+fn slow_call(port: u16, ms: u32) -> std::io::Result<String> {
     let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
     let params = format!(r#"{{"name":"slow","arguments":{{"ms":{ms}}},"_meta":{meta}}}"#);
     let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
@@ -192,11 +195,11 @@ fn slow_call(port: u16, ms: u32) -> String {
          Connection: close\r\n\r\n",
         body.len()
     );
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.write_all((head + &body).as_bytes()).unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all((head + &body).as_bytes())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 #[test]
