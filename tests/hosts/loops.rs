@@ -109,7 +109,9 @@ fn killed_by_oomd(host: &Host) {
         .inside()
         .join(format!("sys/fs/cgroup{}", host.property_of(GREEN, "ControlGroup")));
     for kills in 1..=2_u8 {
-        soon("it runs", || fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|it| it != ""));
+        soon("it runs", || {
+            fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|it| !it.is_empty())
+        });
         pause(Duration::from_millis(200));
         let count = kills.to_string();
         let mark = |name: &str| {
