@@ -3,7 +3,7 @@ use zbus::{Error, fdo};
 /// What an operator is told when systemd did not do something: what, why, and what helps.
 pub(super) fn words(what: &str, unit: &str, error: &Error) -> String {
     let (why, help) = reason(unit, error);
-    format!("failed to {what} {unit}: {why}{help}")
+    format!("failed to {what} {unit}: {}{help}", why.trim_end_matches('.'))
 }
 
 fn reason(unit: &str, error: &Error) -> (String, String) {

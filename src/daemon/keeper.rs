@@ -29,6 +29,8 @@ use super::trials::Trials;
 use super::units::Wish;
 use super::uses::{LOOK_BLOCKS, Uses};
 
+/// How long requests wait, after the daemon started, for a release that is started with it.
+const START_AWAITED: Duration = Duration::from_secs(5);
 /// How often silent sessions are looked for, in blocks.
 const SWEEP_BLOCKS: u64 = 120;
 
@@ -164,6 +166,10 @@ impl Keeper {
         }
         while let Some(event) = self.queue.pop_front() {
             self.happen(&event);
+        }
+        // A host that boots starts them together with us.
+        for release in self.watch.phase().needed() {
+            self.proxy.await_start(release.number, START_AWAITED);
         }
         self.check_seals();
     }

@@ -184,6 +184,14 @@ impl Proxy {
         }
     }
 
+    /// Says that a release may still be starting, as after a boot of the host: for so long, requests
+    /// wait for its first connection instead of being refused.
+    pub fn await_start(&self, number: Number, patience: Duration) {
+        if let Some(upstream) = self.upstream(number) {
+            upstream.await_start(tokio::time::Instant::now() + patience);
+        }
+    }
+
     /// Gives new sessions and stateless requests to a release. The next request meets it. False,
     /// and nothing changed, when the release is not reachable.
     pub fn route(&self, number: Number) -> bool {

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Address;
@@ -25,6 +26,8 @@ use super::upload::Upload;
 
 /// How long a connection to a release may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Between two tries to reach a release that is still being started.
+const AGAIN: Duration = Duration::from_millis(50);
 /// Below the keep-alive of common servers (Node and uvicorn close after 5 s), so that a request
 /// does not meet a connection that is just being closed.
 const IDLE_MAX: Duration = Duration::from_secs(4);
@@ -43,6 +46,8 @@ pub(super) struct Upstream {
     pub client: Client<Connector, Upload>,
     /// Where it is.
     pub address: Address,
+    /// Whether it may still be about to listen.
+    awaited: Arc<Awaited>,
     /// `Host` of requests to it.
     pub authority: String,
     /// Fires when nothing new should stay: what can go elsewhere does.
@@ -81,16 +86,18 @@ impl Upstream {
             Address::Tcp(address) => address.to_string(),
             Address::Unix(_) => "localhost".to_owned(),
         };
+        let awaited = Arc::<Awaited>::default();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .pool_max_idle_per_host(256)
             .http1_max_headers(HEADERS_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(Connector { address: address.clone() });
+            .build(Connector { address: address.clone(), awaited: Arc::clone(&awaited) });
         Self {
             number,
             address,
+            awaited,
             tally: Tally::new(Arc::clone(&safe)),
             client,
             authority,
@@ -109,6 +116,12 @@ impl Upstream {
             moved: AtomicU64::new(0),
             unheard: AtomicU64::new(0),
         }
+    }
+
+    /// It may be about to listen, until then: requests wait for its first connection.
+    pub(super) fn await_start(&self, until: Instant) {
+        // Told once, when the daemon starts.
+        let _ = self.awaited.until.set(until);
     }
 
     /// Notes that the proxy answered a request itself because the release was left.
@@ -170,6 +183,14 @@ impl Upstream {
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     address: Address,
+    awaited: Arc<Awaited>,
+}
+
+/// How long a release that nobody reached yet may refuse connections.
+#[derive(Debug, Default)]
+struct Awaited {
+    until: OnceLock<Instant>,
+    reached: AtomicBool,
 }
 
 /// A connection to a release.
@@ -191,21 +212,41 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let address = self.address.clone();
+        let Self { address, awaited } = self.clone();
         Box::pin(async move {
-            let connect = async {
-                Ok(match address {
-                    Address::Tcp(address) => {
-                        let stream = TcpStream::connect(address).await?;
-                        stream.set_nodelay(true)?;
-                        Stream::Tcp(stream)
+            loop {
+                let stream = tokio::time::timeout(CONNECT_MAX, connect(&address)).await;
+                match stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                    Err(error) if awaited.excuses(&error) => tokio::time::sleep(AGAIN).await,
+                    Err(error) => return Err(error),
+                    Ok(stream) => {
+                        awaited.reached.store(true, Ordering::Relaxed);
+                        return Ok(TokioIo::new(stream));
                     }
-                    Address::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
-                })
-            };
-            let stream = tokio::time::timeout(CONNECT_MAX, connect).await;
-            stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(TokioIo::new)
+                }
+            }
         })
+    }
+}
+
+async fn connect(address: &Address) -> io::Result<Stream> {
+    Ok(match address {
+        Address::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Stream::Tcp(stream)
+        }
+        Address::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
+    })
+}
+
+impl Awaited {
+    /// Whether nobody listens yet, and somebody may soon. Nothing was sent: it is safe to try again.
+    fn excuses(&self, error: &io::Error) -> bool {
+        let absent =
+            matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
+        let due = self.until.get().is_some_and(|until| Instant::now() < *until);
+        absent && due && !self.reached.load(Ordering::Relaxed)
     }
 }
 

@@ -32,13 +32,13 @@ fn what_is_wrong_with_a_unit_is_said_with_what_helps() {
     without(&format!("mv {template} /root/template"));
     let done = host.deploy("v0", &["--wait"]).ends(4);
     done.says(&format!(
-        "failed to start {BLUE}: Unit {BLUE} not found.; install {template}, then `systemctl daemon-reload`"
+        "failed to start {BLUE}: Unit {BLUE} not found; install {template}, then `systemctl daemon-reload`"
     ));
     without(&format!("mv /root/template {template}"));
     host.deploy("v1", &["--wait"]).good();
     let load = Load::start(host.listen);
     host.run(&["systemctl", "mask", GREEN]).good();
-    fails(&host, "v2", &format!("Unit {GREEN} is masked.; `systemctl unmask {GREEN}`"));
+    fails(&host, "v2", &format!("Unit {GREEN} is masked; `systemctl unmask {GREEN}`"));
     host.run(&["systemctl", "unmask", GREEN]).good();
     host.template("EnvironmentFile=\nEnvironmentFile=/etc/fixed.env\nExecStart=/bin/false\n");
     let reads = format!(
@@ -66,7 +66,7 @@ fn without_polkit_nothing_is_started_and_traffic_moves_all_the_same() {
     let rule = "/usr/share/polkit-1/rules.d/rollbackd.rules";
     host.machine.sh(&format!("mv {rule} /root/rule"));
     let refused = format!(
-        "failed to start {GREEN}: Interactive authentication required.; polkit lets the daemon act on the units of its configuration only: polkitd has to \
+        "failed to start {GREEN}: Interactive authentication required; polkit lets the daemon act on the units of its configuration only: polkitd has to \
          run, with the rule {rule}, and `rollbackd check --manages {GREEN}` has to succeed"
     );
     // polkitd notices a moment later that the rule is gone.
@@ -84,7 +84,7 @@ fn without_polkit_nothing_is_started_and_traffic_moves_all_the_same() {
     soon("v1 has the traffic", || host.status()["active"] == "v1");
     host.tells("recovered");
     host.logs(&format!(
-        "failed to stop {GREEN}: Unit polkit.service is masked.; polkit lets the daemon act on the \
+        "failed to stop {GREEN}: Unit polkit.service is masked; polkit lets the daemon act on the \
          units of its configuration only: polkitd has to run, with the rule"
     ));
     host.machine.sh("systemctl unmask --quiet polkit.service");

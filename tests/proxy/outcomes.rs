@@ -86,6 +86,26 @@ async fn a_5xx_and_a_refused_connection_are_faults() {
 }
 
 #[tokio::test]
+async fn a_release_that_starts_with_the_daemon_is_waited_for_until_it_was_reached() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let proxy = before(address);
+    proxy.await_start(A, Duration::from_secs(10));
+    let local = proxy.local_addr();
+    let early = tokio::spawn(async move { post(local, &call("7", "echo", "{}"), "").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!early.is_finished(), "refused while it starts");
+    let listener = TcpListener::bind(address).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let answer = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
+    stream.write_all(json_answer(answer).as_bytes()).await.unwrap();
+    assert_eq!(early.await.unwrap().text(), answer);
+    // From then on a refused connection is what it is.
+    drop((stream, listener));
+    let reply = post(local, &call("8", "echo", "{}"), "").await;
+    assert_error(&reply.json(), 8.into(), "upstream");
+}
+
+#[tokio::test]
 async fn a_lost_session_is_a_fault_only_if_it_was_known_before() {
     let a = Mcp::start("a").await;
     let proxy = before(a.address);
