@@ -168,7 +168,7 @@ impl UnitLife {
                 }
                 // It may have died in between: nobody else tells.
                 if !state.is_up() {
-                    self.died(format!("{} did not stay up", self.unit.name())).await;
+                    self.died(self.follower.ended(&state)).await;
                     course.again();
                 }
             }

@@ -44,6 +44,11 @@ impl Follower {
         self.last = Some(state);
     }
 
+    /// How a run ended that is over in this state, in words.
+    pub fn ended(&self, state: &State) -> String {
+        how(state, &self.unit)
+    }
+
     fn turn(&mut self, state: &State, job: bool) -> Vec<Turn> {
         let before = self.last.replace(state.clone());
         // A job that stops it ends when it is down. What starts it has one as well.
