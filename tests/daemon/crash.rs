@@ -7,24 +7,13 @@ use std::time::Duration;
 
 use rollbackd::model::Fact;
 
-use crate::support::{Host, Load, SERVICE, ask, pause, soon};
+use crate::support::{Dice, Host, Load, SERVICE, ask, pause, soon};
 
 /// Deaths in each of the tests.
 const DEATHS: u32 = 6;
 /// When the new release goes wrong, and how long a deploy with its rollback takes at most.
 const WRONG_MS: u64 = 1_200;
 const WHOLE_MS: u64 = 4_200;
-
-/// Random numbers that a seed replays.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
 
 /// How a daemon ends in the middle, and how it goes on.
 type Ends = fn(&mut Host);

@@ -12,6 +12,8 @@
 
 mod containers;
 mod crowd;
+#[path = "../daemon/support/dice.rs"]
+mod dice;
 mod disk;
 mod group;
 mod handover;

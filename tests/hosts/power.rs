@@ -14,6 +14,7 @@ use std::time::Duration;
 use rollbackd::model::Number;
 use rollbackd::record;
 
+use crate::dice::Dice;
 use crate::host::Host;
 use crate::machine::Machine;
 use crate::slow_call;
@@ -27,17 +28,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// The longest of the scenarios, and when a bad release goes wrong in it.
 const WHOLE_MS: u64 = 5_500;
 const WRONG_MS: u64 = 1_500;
-
-/// Random numbers that a seed replays.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
 
 #[test]
 fn after_a_power_cut_a_healthy_release_answers_and_the_deploy_ends_by_itself() {

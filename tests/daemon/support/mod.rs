@@ -1,5 +1,6 @@
 //! A host of its own for each test: a folder, free ports, a daemon, and nothing left behind.
 
+mod dice;
 mod host;
 mod ports;
 mod processes;
@@ -8,6 +9,7 @@ mod time;
 mod verb;
 mod web;
 
+pub(crate) use dice::Dice;
 pub(crate) use host::{Host, SERVICE};
 pub(crate) use ports::free_port;
 pub(crate) use processes::{Running, exists, running};
