@@ -292,6 +292,11 @@ impl Proxy {
         Load { sessions: here + listens, bound, in_flight, rate: 0.0, life: age.max(LIFE_UNKNOWN) }
     }
 
+    /// Whether a release serves anybody: it has a session, a stream or an open request.
+    pub fn serves(&self, number: Number) -> bool {
+        self.upstream(number).is_some_and(|it| !it.empty()) || self.front.sessions.any(number)
+    }
+
     /// Protocol versions that live sessions of a release negotiated.
     pub fn protocols(&self, number: Number) -> BTreeSet<String> {
         self.front.sessions.protocols(number)

@@ -188,6 +188,11 @@ impl Sessions {
             .unwrap_or(u64::MAX)
     }
 
+    /// Whether a release has a session.
+    pub(super) fn any(&self, release: Number) -> bool {
+        self.live.pin().values().any(|session| session.release() == release)
+    }
+
     /// The mean age of the sessions of a release.
     pub(super) fn age(&self, release: Number, now: Moment) -> Duration {
         let live = self.live.pin();
