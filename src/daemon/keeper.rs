@@ -31,6 +31,8 @@ use super::uses::{LOOK_BLOCKS, Uses};
 
 /// How long requests wait, after the daemon started, for a release that is started with it.
 const START_AWAITED: Duration = Duration::from_secs(5);
+/// How often it is looked whether the warm release serves anybody, in blocks.
+const UNITS_BLOCKS: u64 = 4;
 /// How often silent sessions are looked for, in blocks.
 const SWEEP_BLOCKS: u64 = 120;
 
@@ -214,16 +216,14 @@ impl Keeper {
     /// A warm release that serves nobody makes room for the active one; whose turn may come at once
     /// has its full share.
     fn tell_units(&self) {
-        let (now, phase, held) =
-            (self.clock.now(), self.watch.phase(), self.watch.hold().is_some());
+        if !matches!(self.service.runtime, Runtime::Systemd(_)) {
+            return;
+        }
+        let (phase, held) = (self.watch.phase(), self.watch.hold().is_some());
         let rests = matches!(phase, Phase::Steady { .. } | Phase::Baking { .. });
         let warm = phase.warm().filter(|_| rests).map(|warm| warm.number);
         for release in phase.needed() {
-            let idle = || {
-                let load = self.proxy.load(release.number, now);
-                load.sessions + load.in_flight == 0
-            };
-            let waits = warm == Some(release.number) && idle();
+            let waits = warm == Some(release.number) && !self.proxy.serves(release.number);
             self.crew.wish(release.number, Wish { waits, held });
         }
     }
@@ -262,8 +262,10 @@ impl Keeper {
         if self.watch.deadline().is_some_and(|due| due <= now) {
             self.due(now);
         }
-        self.tell_units();
         self.ticks += 1;
+        if self.ticks.is_multiple_of(UNITS_BLOCKS) {
+            self.tell_units();
+        }
         if self.ticks.is_multiple_of(SWEEP_BLOCKS) {
             self.proxy.sweep(now);
         }
