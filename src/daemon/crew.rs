@@ -207,11 +207,13 @@ impl Crew {
         self.ask(async move {
             let (reply, doubt, ()) = tokio::join!(prober.ask(), doubt(seal), full(share));
             if let Some(doubt) = doubt {
-                if !matches!(doubt, Doubt::Unreadable { .. }) {
-                    let event = Event::Spoiled(ticket, doubt.to_string());
-                    let _ = outbox.send(Input::Event(event)).await;
-                }
-                let _ = outbox.send(Input::Doubted(number, doubt)).await;
+                let news = match &doubt {
+                    Doubt::Unreadable { .. } => Input::Doubted(number, doubt),
+                    Doubt::Changed { .. } | Doubt::Gone { .. } => {
+                        Input::Event(Event::Spoiled(ticket, doubt.to_string()))
+                    }
+                };
+                let _ = outbox.send(news).await;
             }
             let _ = outbox.send(Input::Event(Event::Probed(ticket, reply))).await;
             prober.close().await;

@@ -263,7 +263,12 @@ impl Watch {
     /// What is not what was deployed is not gone back to, unless a person insists.
     fn spoiled(&self, now: Moment, why: &str) -> Option<Decision> {
         match &self.phase {
-            Phase::Confirming(breach) | Phase::Reviving(breach) if !breach.forced => {
+            Phase::Confirming(breach) | Phase::Reviving(breach) if breach.forced => {
+                let because =
+                    format!("{} is not what was deployed: {why}; a person insists", breach.warm);
+                Some(self.decide(now, Fact::Noted, because))
+            }
+            Phase::Confirming(breach) | Phase::Reviving(breach) => {
                 let why = format!(
                     "{} is not what was deployed: {why} (`rollbackd rollback --force` goes back to it \
                      all the same)",
