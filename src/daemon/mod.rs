@@ -19,6 +19,7 @@ mod leftovers;
 mod listeners;
 mod lives;
 mod metrics;
+mod orders;
 mod pulse;
 mod questions;
 mod reign;
