@@ -171,59 +171,70 @@ pub(super) enum Sequel {
     Events(Box<Answer>),
     /// It answers with JSON, of which so much has come.
     Json(Box<Answer>, Vec<u8>),
+    /// It ended.
+    Over,
 }
 
 /// Longest JSON answer that becomes an event.
 const JSON_MAX: usize = 4 * 1024 * 1024;
 
 impl Sequel {
-    /// The next bytes of it. An error: there is no answer.
+    /// The next bytes of it. An error: there is no answer. Nothing comes after an error or the end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ()>>> {
         loop {
-            match self {
+            let last = match self {
                 Self::Asked(asking) => {
                     let response = std::task::ready!(asking.as_mut().poll(cx));
                     let events = headers::is_events(response.headers());
                     let good = response.status().is_success();
                     let body = Box::new(response.into_body());
-                    *self = match (good, events) {
+                    let next = match (good, events) {
                         (true, true) => Self::Events(body),
                         (true, false) => Self::Json(body, Vec::new()),
-                        (false, _) => return Poll::Ready(Some(Err(()))),
+                        (false, _) => Self::Over,
                     };
+                    *self = next;
+                    if good {
+                        continue;
+                    }
+                    Some(Err(()))
                 }
-                Self::Events(body) => {
-                    return match std::task::ready!(body.as_mut().poll_frame_unpin(cx)) {
-                        Some(Ok(frame)) => match frame.into_data() {
-                            Ok(data) => Poll::Ready(Some(Ok(data))),
-                            Err(_) => continue,
-                        },
-                        Some(Err(_)) => Poll::Ready(Some(Err(()))),
-                        None => Poll::Ready(None),
-                    };
-                }
+                Self::Events(body) => match std::task::ready!(body.as_mut().poll_frame_unpin(cx)) {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => return Poll::Ready(Some(Ok(data))),
+                        Err(_) => continue,
+                    },
+                    Some(Err(_)) => Some(Err(())),
+                    None => None,
+                },
                 Self::Json(body, text) => {
                     match std::task::ready!(body.as_mut().poll_frame_unpin(cx)) {
-                        Some(Ok(frame)) => text.extend(frame.data_ref().into_iter().flatten()),
-                        Some(Err(_)) => return Poll::Ready(Some(Err(()))),
-                        None if text.is_empty() => return Poll::Ready(None),
-                        None => {
-                            // Between the values of JSON, a line's end means as much as a space.
-                            let line = |byte: &u8| matches!(byte, b'\n' | b'\r');
-                            text.iter_mut().filter(|it| line(it)).for_each(|it| *it = b' ');
-                            let event = [b"event: message\ndata: ", text.as_slice(), b"\n\n"];
-                            let event = Bytes::from(event.concat());
-                            text.clear();
-                            return Poll::Ready(Some(Ok(event)));
+                        Some(Ok(frame)) => {
+                            text.extend(frame.data_ref().into_iter().flatten());
+                            if text.len() <= JSON_MAX {
+                                continue;
+                            }
+                            Some(Err(()))
                         }
-                    }
-                    if text.len() > JSON_MAX {
-                        return Poll::Ready(Some(Err(())));
+                        Some(Err(_)) => Some(Err(())),
+                        None => event(std::mem::take(text)).map(Ok),
                     }
                 }
-            }
+                Self::Over => None,
+            };
+            *self = Self::Over;
+            return Poll::Ready(last);
         }
     }
+}
+
+/// An event with this JSON, unless it is empty.
+fn event(mut text: Vec<u8>) -> Option<Bytes> {
+    // Between the values of JSON, a line's end means as much as a space.
+    let line = |byte: &u8| matches!(byte, b'\n' | b'\r');
+    text.iter_mut().filter(|it| line(it)).for_each(|it| *it = b' ');
+    let event = [b"event: message\ndata: ", text.as_slice(), b"\n\n"];
+    (!text.is_empty()).then(|| Bytes::from(event.concat()))
 }
 
 impl Answer {

@@ -125,19 +125,23 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, door: &Do
         door.stop.cancelled().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    let mut last = std::pin::pin!(last);
-    // HTTP/2 has a word for it. In HTTP/1.1 the head of an answer that is on its way did not say
-    // that it is the last: the client may use the connection again, and is told then.
-    if door.closing.is_cancelled() && !multiplexed.load(Ordering::Relaxed) {
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = door.silent(&open) => (),
-            () = last.as_mut() => (),
+    // One future polls the connection until its end, and this waits once for either: nothing is
+    // polled again that has completed.
+    let end = async {
+        // HTTP/2 has a word for it. In HTTP/1.1 the head of an answer that is on its way did not
+        // say that it is the last: the client may use the connection again, and is told then.
+        if door.closing.is_cancelled() && !multiplexed.load(Ordering::Relaxed) {
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = door.silent(&open) => (),
+            }
         }
-    }
-    connection.as_mut().graceful_shutdown();
+        connection.as_mut().graceful_shutdown();
+        // An error here is the client's, too.
+        let _ = connection.await;
+    };
     tokio::select! {
-        _ = connection => (),
+        () = end => (),
         () = last => (),
     }
 }

@@ -19,6 +19,7 @@ mod sessions;
 mod shadow;
 mod streams;
 mod switching;
+mod unread;
 mod upstream;
 
 use std::net::SocketAddr;

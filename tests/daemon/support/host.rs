@@ -291,8 +291,9 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        let log = self.log();
         if std::thread::panicking() {
-            eprintln!("the daemon's log:\n{}", self.log());
+            eprintln!("the daemon's log:\n{log}");
         }
         self.daemons().into_iter().for_each(|pid| signal(pid, Signal::KILL));
         if let Some(mut daemon) = self.daemon.take() {
@@ -302,10 +303,13 @@ impl Drop for Host {
         for _ in 0..50 {
             let left = self.running();
             if left.is_empty() {
-                return;
+                break;
             }
             left.iter().for_each(Running::kill);
             super::pause(Duration::from_millis(20));
         }
+        // A task that panics ends alone: nobody else notices.
+        let quiet = !log.contains("panicked at");
+        assert!(quiet || std::thread::panicking(), "a daemon panicked:\n{log}");
     }
 }

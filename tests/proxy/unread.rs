@@ -1,0 +1,96 @@
+//! A client that takes nothing of a large answer, while the proxy lets everybody go.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rollbackd::model::Moment;
+use tokio::io::AsyncWriteExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Wire, call, open};
+use crate::upstream::{EVENTS, asked, scripted};
+use crate::{A, QUIET, before, eventually};
+
+/// Much more than all buffers on the way take.
+const LARGE: usize = 80 * 1024 * 1024;
+const PATIENCE: Duration = Duration::from_millis(50);
+
+thread_local! {
+    static PANICS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts the panics of this thread from now on. All tasks of a test run on the thread of the test.
+fn count_panics() {
+    PANICS.set(0);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        PANICS.set(PANICS.get() + 1);
+        before(info);
+    }));
+}
+
+/// A release with a large answer, and how much of it was taken.
+async fn large(events: bool) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&taken);
+    let address = scripted(move |mut stream| {
+        let count = Arc::clone(&count);
+        async move {
+            asked(&mut stream).await;
+            let head = match events {
+                true => EVENTS.to_owned(),
+                false => format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+                     Content-Length: {LARGE}\r\n\r\n"
+                ),
+            };
+            let _ = stream.write_all(head.as_bytes()).await;
+            let piece =
+                if events { format!(": {}\n\n", "x".repeat(996)) } else { " ".repeat(1000) };
+            while count.load(Ordering::Relaxed) < LARGE
+                && stream.write_all(piece.as_bytes()).await.is_ok()
+            {
+                count.fetch_add(piece.len(), Ordering::Relaxed);
+            }
+        }
+    })
+    .await;
+    (address, taken)
+}
+
+/// Waits until nothing more is taken.
+async fn stalled(taken: &AtomicUsize) {
+    let (mut last, mut same) = (0, 0);
+    let stands = || {
+        let now = taken.load(Ordering::Relaxed);
+        same = if 0 < now && now == last { same + 1 } else { 0 };
+        last = now;
+        same > 5
+    };
+    eventually("it stalls", stands, String::new).await;
+    assert!(taken.load(Ordering::Relaxed) < LARGE);
+}
+
+#[tokio::test]
+async fn no_task_panics_when_all_have_to_go() {
+    let _quiet = QUIET.lock().await;
+    count_panics();
+    for (events, hand_over) in [(false, true), (true, true), (false, false), (true, false)] {
+        let (release, taken) = large(events).await;
+        let proxy = before(release);
+        let client: Wire = open(proxy.local_addr(), &call("1", "echo", "{}"), "").await;
+        stalled(&taken).await;
+        if hand_over {
+            proxy.see_off(PATIENCE, &CancellationToken::new()).await;
+        } else {
+            proxy.leave(PATIENCE, false).await;
+            proxy.stop().await;
+        }
+        let open = || proxy.load(A, Moment(0)).in_flight;
+        eventually("its connection ends", || open() == 0, || open().to_string()).await;
+        assert_eq!(PANICS.get(), 0, "events: {events}, hand over: {hand_over}");
+        drop(client);
+    }
+}
