@@ -15,11 +15,14 @@
 //! Two rooms serve others: [`artifact`] says what a release runs from and whether it is still that,
 //! [`bus`] speaks to systemd for [`signal`] (how units stand) and [`act`] (start and stop them).
 //!
-//! Read in this order: [`model`], the nouns; [`judge`], how sure we are; [`decide`], what follows;
+//! Read in this order: [`model`], the nouns; [`mcp`], what the protocol says; [`judge`], how sure we
+//! are; [`decide`], what follows;
 //! then [`daemon`], where all of it meets the world. The state of a service is the fold of its
 //! timeline ([`decide::Watch::restore`]), so a crash at any moment is a pause, not a loss.
 
 pub mod model;
+
+pub mod mcp;
 
 pub mod judge;
 

@@ -9,16 +9,17 @@ use std::path::{Path, PathBuf};
 /// Each layer, and the layers it may import besides itself. `signal` and `act` never meet.
 const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("mcp", &[]),
     ("judge", &["model"]),
     ("decide", &["model"]),
     ("clock", &["model"]),
     ("artifact", &["model"]),
     ("config", &["model", "judge", "decide", "artifact"]),
     ("bus", &[]),
-    ("signal", &["model", "config", "bus"]),
+    ("signal", &["model", "mcp", "config", "bus"]),
     ("act", &["model", "config", "bus"]),
     ("control", &["model"]),
-    ("proxy", &["model", "config", "clock"]),
+    ("proxy", &["model", "mcp", "config", "clock"]),
     ("record", &["model"]),
     (
         "daemon",
@@ -37,7 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// The pure layers: no clock, no runtime, no disk, no network, no chance.
-const PURE: &[&str] = &["model", "judge", "decide"];
+const PURE: &[&str] = &["model", "mcp", "judge", "decide"];
 const IMPURE: &[&str] = &[
     "tokio",
     "hyper",

@@ -47,6 +47,8 @@ pub(super) struct Exchange {
     pub repeat: Option<Box<Repeat>>,
     /// Whether a client may keep its answer for a short time only.
     pub clamp: bool,
+    /// Whether the release said that it does not know the session.
+    pub lost: bool,
     kind: Kind,
     asked: Asked,
     seen: usize,
@@ -109,6 +111,7 @@ impl Exchange {
             upload: None,
             repeat: None,
             clamp: false,
+            lost: false,
             kind,
             asked,
             seen: 0,
@@ -172,9 +175,7 @@ impl Exchange {
         let mut class = classify::answer(http, message);
         self.note_task(&open.task, message);
         if let Some(session) = &self.session {
-            // A live session that its release no longer knows: the release lost it.
-            let lost = http == StatusCode::NOT_FOUND && session.is_proven();
-            class = if lost { Class::ServerFault } else { class };
+            class = if self.lost_a_live_one() { Class::ServerFault } else { class };
             if class == Class::Ok {
                 session.prove();
             }

@@ -19,6 +19,7 @@ use super::download::{Download, Reader};
 use super::exchange::{Exchange, Kind};
 use super::held::{Held, Retry};
 use super::listening::Listening;
+use super::lost::refused;
 use super::notice::Cause;
 use super::passage::Routed;
 use super::repeat::Repeat;
@@ -209,26 +210,29 @@ impl Front {
         };
         let endpoint = head.uri.path() == service.path;
         if !(endpoint && head.method == Method::GET) {
-            let response = self.pass_on(peer, head, upload, endpoint).await;
+            let response = self.pass_on(peer, head, upload, endpoint, false).await;
             return response.unwrap_or_else(left);
         }
-        // A stream that was about to open when its release was left opens at the next one.
-        match self.pass_on(peer, head.clone(), upload, endpoint).await {
+        // A stream that was about to open when its release was left opens at the next one; one whose
+        // session the release does not know, once that is opened anew.
+        match self.pass_on(peer, head.clone(), upload, endpoint, true).await {
             Some(response) => response,
             None => {
-                let again = self.pass_on(peer, head, Upload::default(), endpoint).await;
+                let again = self.pass_on(peer, head, Upload::default(), endpoint, false).await;
                 again.unwrap_or_else(left)
             }
         }
     }
 
-    /// `None` when the release is left before its answer.
+    /// `None` when the release is left before its answer; with `reopen`, also when it does not know
+    /// the session and that can be opened anew.
     async fn pass_on(
         self: &Arc<Self>,
         peer: IpAddr,
         mut head: request::Parts,
         upload: Upload,
         endpoint: bool,
+        reopen: bool,
     ) -> Option<Response<Answer>> {
         let kind = if endpoint && head.method == Method::GET { Kind::Stream } else { Kind::Plain };
         let what = match kind {
@@ -248,21 +252,31 @@ impl Front {
         let sent = head.clone();
         self.address(&mut head, &routed, peer);
         let sending = routed.upstream.client.request(Request::from_parts(head, upload));
-        let (head, body) = match until_left(&mut exchange, sending).await? {
+        let (head, mut body) = match until_left(&mut exchange, sending).await? {
             Ok(response) if !response.status().is_informational() => response.into_parts(),
             _ => return Some(fail(exchange, Cause::Upstream).await),
         };
-        if what == What::Listen && self.forgot(&head, &VecDeque::new(), &exchange) {
-            return None;
+        let mut ready = VecDeque::new();
+        if reopen && exchange.session.is_some() && head.status.is_client_error() {
+            let (said, lost) = refused(&mut exchange, head.status, &mut body).await?;
+            if lost && self.forgot(&exchange) {
+                return None;
+            }
+            ready = said;
         }
-        self.end(&sent, what);
-        // Servers without a stream of their own say 405 to each client that asks; that is no fault.
-        let neutral = kind == Kind::Stream && head.status == StatusCode::METHOD_NOT_ALLOWED;
+        // A server may refuse to end a session, and then goes on with it.
+        if head.status.is_success() {
+            self.end(&sent, what);
+        }
+        // Servers without a stream of their own say 405 to each client that asks, and some that go
+        // by their router 404; that is no fault.
+        let none = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_FOUND].contains(&head.status);
+        let neutral = kind == Kind::Stream && none;
         exchange.plain(if neutral { Class::Neutral } else { classify::status(head.status) });
         let mut head = self.rename(head, &routed, client_session, &mut exchange);
         let readable = headers::is_events(&head.headers) && !headers::is_encoded(&head.headers);
         if kind != Kind::Stream || !readable {
-            return Some(passing(head, VecDeque::new(), body, Reader::Nothing, exchange));
+            return Some(passing(head, ready, body, Reader::Nothing, exchange));
         }
         head.headers.remove(header::CONTENT_LENGTH);
         let held = Held::new(self, &exchange);

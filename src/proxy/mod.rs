@@ -20,6 +20,7 @@ mod held;
 mod hint;
 mod listener;
 mod listening;
+mod lost;
 mod message;
 mod mirror;
 mod mover;

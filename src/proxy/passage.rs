@@ -1,11 +1,9 @@
 //! Finds the release for a request, and makes heads fit for either side.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Response, StatusCode, Uri, Version, header, request, response};
 use serde_json::Value;
@@ -135,31 +133,6 @@ impl Front {
             session.capture(request, result);
             self.sessions.note(session);
         }
-    }
-
-    /// Whether a release says that it does not know a session that it had, as one does that died and
-    /// runs again. It is opened anew with the next request.
-    pub(super) fn forgot(
-        &self,
-        head: &response::Parts,
-        body: &VecDeque<Bytes>,
-        exchange: &Exchange,
-    ) -> bool {
-        let said = match head.status {
-            StatusCode::NOT_FOUND => true,
-            // Real servers say it like this, too.
-            StatusCode::BAD_REQUEST => body.iter().any(|piece| {
-                let text = String::from_utf8_lossy(piece).to_ascii_lowercase();
-                text.contains("session") && (text.contains("-32000") || text.contains("-32001"))
-            }),
-            _ => false,
-        };
-        let session = exchange.session.as_ref().filter(|_| said && self.bound().is_none());
-        let Some(session) = session.filter(|session| session.captured().is_some()) else {
-            return false;
-        };
-        session.live(|life| life.lose(exchange.generation));
-        true
     }
 
     /// The release that sealed the state in a request, if that is known: no other can open it.

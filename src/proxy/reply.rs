@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header, response};
+use http::{Method, Response, header, response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
@@ -26,7 +26,7 @@ use super::{answer, classify, headers, hint, rewrite};
 
 /// A JSON answer up to this size is read before its head is passed on, so that a release that
 /// fails or is left in the middle still leads to an answer for the client's id.
-const ANSWER_AHEAD_MAX: usize = 64 * 1024;
+pub(super) const ANSWER_AHEAD_MAX: usize = 64 * 1024;
 
 /// How a stream goes on when its release is left in the middle.
 pub(super) struct Later {
@@ -100,11 +100,15 @@ pub(super) async fn pass(
     while size < ahead {
         match until_left(&mut exchange, body.frame()).await {
             None => return Err(Left { exchange, sent: true, cause: Cause::Rollback }),
-            Some(None) if front.forgot(&head, &ready, &exchange) => {
-                // The release refused to do it.
-                return Err(Left { exchange, sent: false, cause: Cause::Upstream });
+            Some(None) => {
+                let body = joined(ready);
+                exchange.lost = exchange.is_lost(&Method::POST, head.status, &body);
+                if exchange.lost && front.forgot(&exchange) {
+                    // The release refused to do it.
+                    return Err(Left { exchange, sent: false, cause: Cause::Upstream });
+                }
+                return Ok(whole(front, head, body, &answers, exchange).await);
             }
-            Some(None) => return Ok(whole(front, head, ready, &answers, exchange).await),
             Some(Some(Err(_))) => return Ok(fail(exchange, Cause::Upstream).await),
             Some(Some(Ok(frame))) => {
                 let Ok(data) = frame.into_data() else { continue };
@@ -126,7 +130,7 @@ pub(super) async fn pass(
 async fn whole(
     front: &Front,
     head: response::Parts,
-    ready: VecDeque<Bytes>,
+    body: Bytes,
     answers: &[Message],
     mut exchange: Exchange,
 ) -> Response<Answer> {
@@ -136,15 +140,10 @@ async fn whole(
         return fail(exchange, Cause::Upstream).await;
     }
     // Not for its id, but the status tells enough: an unknown session, a wrong method.
-    let lost = head.status == StatusCode::NOT_FOUND
-        && exchange.session.as_ref().is_some_and(|session| session.is_proven());
+    let lost = exchange.lost_a_live_one();
     exchange.end(if lost { Class::ServerFault } else { classify::status(head.status) });
     let mut head = head;
     head.headers.remove(header::CONTENT_LENGTH);
-    let body: Bytes = match ready.len() {
-        0 | 1 => ready.into_iter().next().unwrap_or_default(),
-        _ => ready.into_iter().flatten().collect(),
-    };
     let body = match exchange.opening.take().and_then(|opening| {
         let (body, result) = rewrite::opened(&body).filter(|_| exchange.session.is_some())?;
         front.opened(&exchange, &opening, &result);
@@ -155,6 +154,14 @@ async fn whole(
         None => body,
     };
     Response::from_parts(head, Answer::Full(Full::new(body)))
+}
+
+/// Pieces in one.
+pub(super) fn joined(pieces: VecDeque<Bytes>) -> Bytes {
+    match pieces.len() {
+        0 | 1 => pieces.into_iter().next().unwrap_or_default(),
+        _ => pieces.into_iter().flatten().collect(),
+    }
 }
 
 pub(super) fn passing(

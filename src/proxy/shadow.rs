@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::mcp::{Answered, Said, session_lost};
 use crate::model::{Class, Number};
 
 use super::message::{Message, same_id};
@@ -30,6 +31,8 @@ use super::{Proxy, classify, headers};
 
 /// How long an answer may take.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Bytes of a refusal that are read.
+const REFUSAL_MAX: usize = 64 * 1024;
 /// What a client speaks that does not say it.
 const UNSAID: HeaderValue = HeaderValue::from_static("2025-03-26");
 
@@ -178,9 +181,11 @@ impl<'a> Road<'a> {
         let work = async {
             let response = self.sent(Method::POST, Upload::ready(body)).await?;
             let session = response.headers().get(headers::SESSION).cloned();
-            let (status, answer) = answer(response, &format!("\"{id}\"")).await?;
+            let (status, answer, said) = answer(response, &format!("\"{id}\"")).await?;
+            let (method, in_session) = (&Method::POST, self.headers.contains_key(headers::SESSION));
+            let said = &said;
             let lost =
-                status == StatusCode::NOT_FOUND && self.headers.contains_key(headers::SESSION);
+                session_lost(&Answered { method, in_session, status: status.as_u16(), said });
             let (class, protocol) = match answer {
                 // Without the client's credentials nothing can be said, whatever the body says.
                 _ if matches!(status.as_u16(), 401 | 403) => (Class::ClientFault, None),
@@ -228,11 +233,15 @@ enum Answer {
     Unread,
 }
 
-/// Reads until the answer to an id. `None` when the stream broke.
-async fn answer(response: Response<Incoming>, id: &str) -> Option<(StatusCode, Answer)> {
+/// Reads until the answer to an id, and what a refusal says. `None` when the stream broke.
+async fn answer(response: Response<Incoming>, id: &str) -> Option<(StatusCode, Answer, Said)> {
     let (head, mut body) = response.into_parts();
+    let nothing = Said::Text(String::new());
     if headers::is_encoded(&head.headers) {
-        return Some((head.status, Answer::Unread));
+        return Some((head.status, Answer::Unread, nothing));
+    }
+    if head.status.is_client_error() && !headers::is_events(&head.headers) {
+        return refusal(head.status, body, id).await;
     }
     let mut events = headers::is_events(&head.headers).then(Events::new);
     let mut scan = Scan::default();
@@ -249,9 +258,30 @@ async fn answer(response: Response<Incoming>, id: &str) -> Option<(StatusCode, A
             None => scan.feed(&data, found),
         }
         if let Some(message) = answer {
-            return Some((head.status, Answer::Message(message)));
+            return Some((head.status, Answer::Message(message), nothing));
         }
     }
     let later = events.is_some_and(|events| events.resumable());
-    Some((head.status, if later { Answer::Later } else { Answer::Missing }))
+    Some((head.status, if later { Answer::Later } else { Answer::Missing }, nothing))
+}
+
+/// The same for an error that is no stream, as far as it is short.
+async fn refusal(
+    status: StatusCode,
+    body: Incoming,
+    id: &str,
+) -> Option<(StatusCode, Answer, Said)> {
+    let (mut body, mut text) = (body, Vec::new());
+    while let Some(frame) = body.frame().await
+        && text.len() < REFUSAL_MAX
+    {
+        text.extend(frame.ok()?.data_ref().into_iter().flatten());
+    }
+    let mut answer = Answer::Missing;
+    Scan::default().feed(&text, |message| {
+        if message.is_answer() && message.id.as_deref().is_some_and(|it| same_id(it, id)) {
+            answer = Answer::Message(Box::new(message));
+        }
+    });
+    Some((status, answer, Said::of(&text)))
 }

@@ -6,6 +6,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response, Url};
 
 use crate::config::Address;
+use crate::mcp::Said;
 use crate::model::Reply;
 
 /// Characters of a server's own words that reach the timeline.
@@ -18,8 +19,8 @@ pub(super) enum Fault {
     Refused,
     /// Not in time.
     Late,
-    /// An HTTP status that is no success, and the JSON-RPC error in its body.
-    Status { status: u16, code: Option<i64>, said: String },
+    /// An HTTP status that is no success, and what its body says.
+    Status { status: u16, said: Said },
     /// A JSON-RPC error under a good status.
     Error { code: i64, said: String },
     /// Anything else; what, in words.
@@ -46,10 +47,10 @@ impl Fault {
                 "status {status}: the server wants a token, which a probe does not have; \
                  use the probe kind \"http\" or \"tcp\""
             )),
-            Self::Status { status, code: Some(code), said } => {
-                Reply::Wrong(format!("status {status}, error {code}: {}", brief(said)))
+            Self::Status { status, said: Said::Error { code, message } } => {
+                Reply::Wrong(format!("status {status}, error {code}: {}", brief(message)))
             }
-            Self::Status { status, code: None, .. } => Reply::Wrong(format!("status {status}")),
+            Self::Status { status, .. } => Reply::Wrong(format!("status {status}")),
             Self::Error { code, said } => Reply::Wrong(format!("error {code}: {}", brief(said))),
             Self::Wrong(what) => Reply::Wrong(what.clone()),
         }

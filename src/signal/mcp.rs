@@ -1,11 +1,12 @@
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::exchange::Fault;
 use super::rpc::{Answer, Wire};
 use crate::config::Address;
+use crate::mcp::{Answered, session_lost};
 use crate::model::{Era, Reply};
 
 /// What a modern request says it speaks.
@@ -207,12 +208,11 @@ impl Fault {
         }
     }
 
-    /// The server no longer knows the session. Servers say it in three ways.
+    /// The server no longer knows the session that it was asked in.
     fn is_lost_session(&self) -> bool {
-        let Self::Status { status, code, said } = self else { return false };
-        let said = said.to_ascii_lowercase();
-        let names_it = said.contains("session") || said.contains("not initialized");
-        *status == 404 || *status == 400 && matches!(code, Some(-32000 | -32600)) && names_it
+        let Self::Status { status, said } = self else { return false };
+        let (method, in_session) = (&Method::POST, true);
+        session_lost(&Answered { method, in_session, status: *status, said })
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::exchange::{self, Fault, brief};
 use crate::config::Address;
+use crate::mcp::Said;
 
 /// Bytes of one answer, all events of its stream together.
 const ANSWER_MAX: usize = 1024 * 1024;
@@ -90,10 +91,7 @@ async fn failure(answer: &mut Response) -> Fault {
     } else {
         exchange::body(answer, ERROR_MAX).await.unwrap_or_default()
     };
-    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let code = value.pointer("/error/code").and_then(Value::as_i64);
-    let said = value.pointer("/error/message").and_then(Value::as_str).unwrap_or_default();
-    Fault::Status { status, code, said: said.to_owned() }
+    Fault::Status { status, said: Said::of(&body) }
 }
 
 fn is_stream(answer: &Response) -> bool {

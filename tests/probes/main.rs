@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod fake;
+mod lost;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -7,6 +7,7 @@ mod bodies;
 mod client;
 mod crowd;
 mod leaving;
+mod lost;
 mod modern;
 mod moving;
 mod multitude;

@@ -186,10 +186,11 @@ async fn a_live_task_keeps_its_session_until_it_ended_or_the_drain_did() {
 
 #[tokio::test]
 async fn a_session_that_its_release_forgot_is_opened_anew_whatever_it_says_to_that() {
-    for unknown_is_400 in [false, true] {
+    let said = r#"{"id":null,"error":{"code":-32000,"message":"No valid session ID"}}"#;
+    for unknown in [(404, ""), (400, said)] {
         let (a, b, proxy, mine) = with_session(|_| ()).await;
         for it in [&a, &b] {
-            it.behave(|it| it.unknown_is_400 = unknown_is_400);
+            it.behave(|it| it.unknown = unknown);
         }
         a.forget();
         assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "a");

@@ -127,8 +127,10 @@ pub(crate) struct Manners {
     pub opening: u16,
     /// How long that takes.
     pub slowly: Duration,
-    /// Says 400 and -32000 for unknown sessions, as some real ones do.
-    pub unknown_is_400: bool,
+    /// Status and body for unknown sessions.
+    pub unknown: (u16, &'static str),
+    /// The same for GET and DELETE, whatever the session, where it has neither.
+    pub beside_post: Option<(u16, &'static str)>,
     /// Has no session ids.
     pub stateless: bool,
 }
@@ -142,7 +144,8 @@ impl Default for Manners {
             capabilities,
             opening: 200,
             slowly: Duration::ZERO,
-            unknown_is_400: false,
+            unknown: (404, ""),
+            beside_post: None,
             stateless: false,
         }
     }
@@ -235,12 +238,11 @@ impl Mcp {
         let text = String::from_utf8_lossy(&body).into_owned();
         self.log.lock().unwrap().push((format!("{} {}", head.method, head.uri), id.clone(), text));
         if !id.is_empty() && !modern && !self.sessions.lock().unwrap().contains(&id) {
-            if self.manners.lock().unwrap().unknown_is_400 {
-                let error = json!({"code": -32000, "message": "No valid session ID"});
-                let body = json!({"jsonrpc": "2.0", "id": null, "error": error}).to_string();
-                return said(StatusCode::BAD_REQUEST, "application/json", vec![body]).0;
-            }
-            return said(StatusCode::NOT_FOUND, "application/json", Vec::new()).0;
+            return refused(self.manners.lock().unwrap().unknown);
+        }
+        let beside = self.manners.lock().unwrap().beside_post;
+        if let Some(beside) = beside.filter(|_| head.method != Method::POST) {
+            return refused(beside);
         }
         match head.method {
             Method::GET => {
@@ -326,6 +328,13 @@ impl Mcp {
                 json(error(0))
             }
             "arguments" => json(error(-32602)),
+            "refuse" => {
+                let status = u16::try_from(arguments["status"].as_u64().unwrap()).unwrap();
+                let error = json!({"code": arguments["code"], "message": arguments["message"]});
+                let body = json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
+                let status = StatusCode::from_u16(status).unwrap();
+                said(status, "application/json", vec![body]).0
+            }
             "wrong" => json(answer(json!({"isError": true, "content": []}))),
             "elicit" => self.elicit(good),
             "stream" => {
@@ -344,6 +353,11 @@ impl Mcp {
             }
         }
     }
+}
+
+fn refused((status, body): (u16, &str)) -> Response<Pipe> {
+    let texts = if body.is_empty() { Vec::new() } else { vec![body.to_owned()] };
+    said(StatusCode::from_u16(status).unwrap(), "application/json", texts).0
 }
 
 fn event(message: &Value) -> String {
