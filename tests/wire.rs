@@ -5,7 +5,15 @@
 //!   writes these files; review the diff. Types that are private are held by unit tests in `src`.
 //! - `tests/wire/0.1.0/` holds what version 0.1.0 wrote. This version must read it, for ever.
 //!   Nothing writes these files again.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+//! - `tests/wire/state-0.1.0/` is a state folder that version 0.1.0 left. `tests/wire/record-state`
+//!   made it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test may panic, and tell what it saw"
+)]
 
 include!("wire/each.rs");
 
@@ -19,6 +27,11 @@ mod golden;
 mod lines;
 #[path = "wire/signals.rs"]
 mod signals;
+#[path = "wire/state.rs"]
+mod state;
+#[path = "daemon/support/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
+mod support;
 #[path = "wire/timeline.rs"]
 mod timeline;
 #[path = "wire/words.rs"]
