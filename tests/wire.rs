@@ -7,6 +7,8 @@
 //!   Nothing writes these files again.
 //! - `tests/wire/state-0.1.0/` is a state folder that version 0.1.0 left. `tests/wire/record-state`
 //!   made it.
+//! - `tests/wire/handover-from OLD_BINARY` runs a handover from a real old binary to this version,
+//!   and back. It is a command and not a test, since the repository holds no old binary.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,6 +25,8 @@ mod control;
 mod examples;
 #[path = "wire/golden.rs"]
 mod golden;
+#[path = "wire/handover.rs"]
+mod handover;
 #[path = "wire/lines.rs"]
 mod lines;
 #[path = "wire/signals.rs"]
