@@ -86,3 +86,49 @@ impl From<Code> for Exit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/each.rs"));
+
+    #[test]
+    fn every_exit_code_is_as_it_was() {
+        let exits = one_of_each!(Exit;
+            Exit::Done => "done" Exit::Done;
+            Exit::Failed => "failed" Exit::Failed;
+            Exit::BadArguments => "bad arguments" Exit::BadArguments;
+            Exit::RolledBack => "rolled back" Exit::RolledBack;
+            Exit::NotReady => "not ready" Exit::NotReady;
+            Exit::Refused => "refused" Exit::Refused;
+            Exit::Busy => "busy" Exit::Busy;
+            Exit::Unknown => "unknown" Exit::Unknown;
+            Exit::NoDaemon => "no daemon" Exit::NoDaemon;
+            Exit::BadConfig => "bad config" Exit::BadConfig;
+            Exit::NoStart => "no start" Exit::NoStart;
+            Exit::Held => "held" Exit::Held;
+            Exit::Forbidden => "forbidden" Exit::Forbidden;
+        );
+        let codes = one_of_each!(Code;
+            Code::Busy => "busy" Code::Busy;
+            Code::Refused => "refused" Code::Refused;
+            Code::Unknown => "unknown" Code::Unknown;
+            Code::Malformed => "malformed" Code::Malformed;
+            Code::Failed => "failed" Code::Failed;
+            Code::Forbidden => "forbidden" Code::Forbidden;
+        );
+        let exits = exits.iter().map(|(name, exit)| format!("{name}  {}\n", number(*exit)));
+        let replies =
+            codes.iter().map(|(name, code)| format!("reply {name}  {}\n", number((*code).into())));
+        hold("exit-codes.txt", &exits.chain(replies).collect::<String>());
+    }
+
+    /// An exit code shows its number only to people.
+    fn number(exit: Exit) -> u8 {
+        let shown = |code: ExitCode| format!("{code:?}");
+        let same = |number: &u8| shown(ExitCode::from(*number)) == shown(exit.into());
+        (0..=u8::MAX).find(same).unwrap()
+    }
+}

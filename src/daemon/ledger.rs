@@ -94,3 +94,30 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
+
+    const LINES: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/0.1.0/timeline.txt"));
+
+    /// A rollback, and then every kind of line once.
+    #[test]
+    fn every_word_of_the_totals_is_as_it_was() {
+        let entries = LINES.lines().map(|line| {
+            let (name, json) = line.split_once("  ").unwrap();
+            (name, serde_json::from_str::<Entry>(json).unwrap())
+        });
+        let entries: Vec<_> = entries.collect();
+        let mut ledger = Ledger::new();
+        for name in ["detected", "decided", "switched", "drained", "recovered"] {
+            let entry = entries.iter().find(|(it, _)| *it == name);
+            ledger.note(&entry.unwrap().1, Duration::ZERO);
+        }
+        entries.iter().for_each(|(_, entry)| ledger.note(entry, Duration::ZERO));
+        hold("totals.txt", &serde_json::to_string_pretty(&ledger.totals()).unwrap());
+    }
+}

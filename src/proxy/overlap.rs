@@ -307,3 +307,40 @@ impl Courier {
         let _ = self.to.send((service, Change(what))).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/each.rs"));
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/lines.rs"));
+
+    fn changes() -> Vec<(&'static str, What)> {
+        let key: Mac = *b"sixteen bytes...";
+        let ended = serde_json::json!({"k": name(&key)});
+        one_of_each!(What;
+            What::Session(_) => "session" What::Session(serde_json::from_value(ended).unwrap());
+            What::State(..) => "state" What::State(u64::MAX, Number(7));
+            What::Busy(_) => "busy" What::Busy(name(&key));
+            What::Idle(_) => "idle" What::Idle(name(&key));
+            What::Open(..) => "open" What::Open(Number(7), 3);
+        )
+    }
+
+    #[test]
+    fn every_change_is_as_it_was() {
+        hold("handover-changes.txt", &lines(&changes()));
+    }
+
+    #[test]
+    fn old_changes_are_still_read() {
+        still_read(
+            include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/tests/wire/0.1.0/handover-changes.txt"
+            )),
+            &changes(),
+        );
+    }
+}

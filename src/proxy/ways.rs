@@ -80,3 +80,41 @@ impl Proxy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/each.rs"));
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/lines.rs"));
+
+    fn routes() -> Vec<(&'static str, Ways)> {
+        let places = one_of_each!(At;
+            At::Tcp(_) => "" At::Tcp(([127, 0, 0, 1], 9001).into());
+            At::Unix(_) => "" At::Unix("/run/weather.sock".into());
+        );
+        let way = |((_, at), number)| Way { number: Number(number), at, left: number == 6 };
+        let releases = places.into_iter().zip(6..).map(way).collect();
+        vec![
+            ("routes", Ways { active: Some(Number(7)), releases }),
+            ("none", Ways { active: None, releases: Vec::new() }),
+        ]
+    }
+
+    #[test]
+    fn every_route_is_as_it_was() {
+        hold("handover-routes.txt", &lines(&routes()));
+    }
+
+    #[test]
+    fn old_routes_are_still_read() {
+        still_read(
+            include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/tests/wire/0.1.0/handover-routes.txt"
+            )),
+            &routes(),
+        );
+    }
+}

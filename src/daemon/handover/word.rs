@@ -158,29 +158,44 @@ mod tests {
 
     use super::*;
 
-    fn words() -> Vec<Word> {
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/each.rs"));
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/lines.rs"));
+
+    fn examples() -> Vec<(&'static str, Word)> {
+        let listeners = one_of_each!(Of;
+            Of::Service(_) => "" Of::Service("weather".to_owned());
+            Of::Control => "" Of::Control;
+            Of::Metrics => "" Of::Metrics;
+        );
         let hello = Hello {
             protocol: PROTOCOL,
             pid: 7,
             version: "0.1.0".to_owned(),
             state_dir: "/var/lib/rollbackd".into(),
             control: "/run/rollbackd/control.sock".into(),
-            listeners: vec![Of::Service("weather".to_owned()), Of::Control, Of::Metrics],
+            listeners: listeners.into_iter().map(|(_, of)| of).collect(),
         };
         let session = r#"{"session":{"k":"AAAAAAAAAAAAAAAAAAAAAA"}}"#;
         let change = serde_json::from_str(session).unwrap();
-        vec![
-            Word::Hello(hello),
-            Word::Listeners(3),
-            Word::Prepared { pid: 8, version: "0.2.0".to_owned() },
-            Word::Failed("no\nway".to_owned()),
-            Word::Yours,
-            Word::Ready,
-            Word::Main,
-            Word::Change("weather".to_owned(), change),
-            Word::Ways("weather".to_owned(), Ways::default()),
-            Word::Gone,
-        ]
+        let weather = || "weather".to_owned();
+        one_of_each!(Word;
+            Word::Hello(_) => "hello" Word::Hello(hello);
+            Word::Listeners(_) => "listeners" Word::Listeners(3);
+            Word::Prepared { .. } =>
+                "prepared" Word::Prepared { pid: 8, version: "0.2.0".to_owned() };
+            Word::Failed(_) => "failed" Word::Failed("no\nway".to_owned());
+            Word::Yours => "yours" Word::Yours;
+            Word::Ready => "ready" Word::Ready;
+            Word::Main => "main" Word::Main;
+            Word::Change(..) => "change" Word::Change(weather(), change);
+            Word::Ways(..) => "ways" Word::Ways(weather(), Ways::default());
+            Word::Gone => "gone" Word::Gone;
+        )
+    }
+
+    fn words() -> Vec<Word> {
+        examples().into_iter().map(|(_, word)| word).collect()
     }
 
     fn text(words: &[Word]) -> Vec<u8> {
@@ -245,6 +260,32 @@ mod tests {
         let (all, end) = heard(&vec![b'x'; LINE_MAX + 2], 4096);
         assert!(all.is_empty());
         end.unwrap_err();
+    }
+
+    #[test]
+    fn every_word_is_as_it_was() {
+        hold("handover.txt", &lines(&examples()));
+    }
+
+    #[test]
+    fn old_words_are_still_read() {
+        still_read(
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/0.1.0/handover.txt")),
+            &examples(),
+        );
+    }
+
+    #[test]
+    fn every_line_of_an_old_conversation_is_known() {
+        let all = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/wire/0.1.0/handover-conversation.txt"
+        ));
+        for line in all.lines() {
+            let (_, line) = line.split_once("  ").unwrap();
+            let line = line.replace("NOW", "1700000000000");
+            assert!(Word::parse(line.as_bytes()).is_some(), "{line}");
+        }
     }
 
     proptest! {

@@ -252,3 +252,42 @@ fn counts(by_word: &std::collections::BTreeMap<String, u64>) -> Words {
 fn flag(on: bool) -> f64 {
     f64::from(u8::from(on))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Response;
+
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
+
+    /// A service with everything, one with nothing, and one that does not answer.
+    fn services() -> Vec<(String, Option<Status>)> {
+        let replies = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/wire/0.1.0/control-replies.txt"
+        ));
+        let status = |name: &str, service: &str| {
+            let line = replies.lines().find_map(|line| line.strip_prefix(&format!("{name}  ")));
+            let Response::Status(mut status) = serde_json::from_str(line.unwrap()).unwrap() else {
+                panic!("{name} is no status")
+            };
+            service.clone_into(&mut status.service);
+            (service.to_owned(), Some(*status))
+        };
+        vec![
+            ("absent".to_owned(), None),
+            status("status least", "empty"),
+            status("status", "weather"),
+        ]
+    }
+
+    #[test]
+    fn every_metric_is_as_it_was() {
+        let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+        let page = |form| write(&services(), form).replace(&version, "version=\"VERSION\"");
+        hold("metrics.txt", &page(Form::Prometheus));
+        hold("metrics-openmetrics.txt", &page(Form::OpenMetrics));
+        let types = [Form::Prometheus, Form::OpenMetrics].map(Form::content_type);
+        hold("metrics-types.txt", &format!("{}\n{}\n", types[0], types[1]));
+    }
+}

@@ -227,3 +227,70 @@ impl Line {
         Some((key, kept))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::capture::Offer;
+    use super::*;
+
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/lines.rs"));
+
+    const KEY: Mac = *b"sixteen bytes...";
+    const CAPABILITIES: [&str; 6] =
+        ["tools", "prompts", "resources", "logging", "completions", "tasks"];
+
+    /// `least`: with nothing that may be left out.
+    fn sessions() -> Vec<(&'static str, Line)> {
+        let offers = json!({"tools": {}, "resources": {"subscribe": true}, "logging": {}});
+        let captured = Captured {
+            params: r#"{"protocolVersion":"2025-11-25", "capabilities":{}}"#.into(),
+            protocol: "2025-11-25".into(),
+            initialized: true,
+            level: Some("warning".into()),
+            subscribed: BTreeSet::from(["weather://oslo".into()]),
+            offered: Offer::read(&offers),
+            used: Offer::needed("tools/call"),
+        };
+        let least = Captured {
+            initialized: false,
+            level: None,
+            subscribed: BTreeSet::new(),
+            used: Offer::default(),
+            ..captured.clone()
+        };
+        let (release, backend_id, born) =
+            (Number(7), "backend-1".into(), Moment(1_700_000_000_000));
+        let kept = Kept { release, generation: 3, backend_id, captured: Some(captured), born };
+        let least = Kept { captured: Some(least), ..kept.clone() };
+        vec![
+            ("live", Line::new(&KEY, Some(kept))),
+            ("live least", Line::new(&KEY, Some(least))),
+            ("ended", Line::new(&KEY, None)),
+        ]
+    }
+
+    /// The number of each capability in a line.
+    fn offers() -> String {
+        let one = |name: &str| Offer::read(&json!({name: {"subscribe": true}})).0;
+        CAPABILITIES.iter().map(|name| format!("{name}  {}\n", one(name))).collect()
+    }
+
+    #[test]
+    fn every_line_is_as_it_was() {
+        hold("sessions.txt", &(lines(&sessions()) + &offers()));
+    }
+
+    #[test]
+    fn old_lines_are_still_read() {
+        let old =
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/0.1.0/sessions.txt"));
+        still_read(old, &sessions());
+        for (_, session) in sessions() {
+            let (key, kept) = session.clone().read().unwrap();
+            assert_eq!((key, Line::new(&key, kept)), (KEY, session));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What verbs and the daemon say to each other, and what `status --json` prints.
+
+use std::collections::BTreeMap;
+
+use rollbackd::control::{
+    BOUNDS, CallStatus, Code, ReleaseStatus, Request, Response, Spread, Status, Totals,
+};
+use rollbackd::model::{Entry, Evidence, Fact, Guard, Moment, Number};
+
+use crate::examples::{breach, counts};
+use crate::golden::hold;
+use crate::lines::{lines, still_read};
+
+/// `... least`: 0.1.0 also takes a request that leaves out what has a default.
+fn requests() -> Vec<(&'static str, Request)> {
+    let (service, because) = (|| "weather".to_owned(), || "why".to_owned());
+    let set = BTreeMap::from([("LOG_LEVEL".to_owned(), "debug".to_owned())]);
+    let artifact = Some("/opt/weather/v2".to_owned());
+    let (version, slot) = (|| "v2".to_owned(), Some("green".to_owned()));
+    let (freeze, force, strict, wait) = (true, true, true, true);
+    let deploy = Request::Deploy {
+        service: service(),
+        version: version(),
+        artifact,
+        set,
+        slot,
+        freeze,
+        force,
+        strict,
+        wait,
+    };
+    one_of_each!(Request;
+        Request::Deploy { .. } =>
+            "deploy" deploy,
+            "deploy least" Request::Deploy {
+                service: service(), version: version(), artifact: None, set: BTreeMap::new(),
+                slot: None, freeze: false, force: false, strict: false, wait: false,
+            };
+        Request::Rollback { .. } =>
+            "rollback" Request::Rollback {
+                service: service(), cut: true, force: true, because: because(), wait: true,
+            },
+            "rollback least" Request::Rollback {
+                service: service(), cut: false, force: false, because: because(), wait: false,
+            };
+        Request::Hold { .. } => "hold" Request::Hold { service: service(), because: because() };
+        Request::Resume { .. } => "resume" Request::Resume { service: service(), because: because() };
+        Request::Status { .. } =>
+            "status" Request::Status { service: Some(service()) },
+            "status least" Request::Status { service: None };
+        Request::Timeline { .. } =>
+            "timeline" Request::Timeline { service: service(), deploy: Some(Number(7)), follow: true },
+            "timeline least" Request::Timeline { service: service(), deploy: None, follow: false };
+    )
+}
+
+fn codes() -> Vec<(&'static str, Code)> {
+    one_of_each!(Code;
+        Code::Busy => "busy" Code::Busy;
+        Code::Refused => "refused" Code::Refused;
+        Code::Unknown => "unknown" Code::Unknown;
+        Code::Failed => "failed" Code::Failed;
+        Code::Forbidden => "forbidden" Code::Forbidden;
+        Code::Malformed => "malformed" Code::Malformed;
+    )
+}
+
+fn entry() -> Entry {
+    Entry {
+        seq: 4,
+        at: "2023-11-14T22:13:20.000000Z".to_owned(),
+        moment: Moment(1_700_000_000_000),
+        ms: 8_681,
+        service: "weather".to_owned(),
+        deploy: Number(7),
+        because: "why".to_owned(),
+        fact: Fact::Blocked { guard: Guard::Limit, verdict: breach() },
+        then: vec!["keep v7".to_owned()],
+    }
+}
+
+fn responses() -> Vec<(&'static str, Response)> {
+    let refused = || Response::Refused { code: Code::Busy, because: "why".to_owned() };
+    one_of_each!(Response;
+        Response::Accepted { .. } =>
+            "accepted" Response::Accepted { deploy: Number(7), because: "why".to_owned() };
+        Response::Refused { .. } => "refused" refused();
+        Response::Entry(_) => "entry" Response::Entry(Box::new(entry()));
+        Response::Status(_) =>
+            "status" Response::Status(Box::new(status())),
+            "status least" Response::Status(Box::new(least()));
+    )
+}
+
+fn spread() -> Spread {
+    let within: [u64; BOUNDS.len()] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+    Spread { within, count: 56, sum_s: 1234.5, last_s: 0.25, longest_s: 130.5 }
+}
+
+fn totals() -> Totals {
+    let count = |words: &[&str]| words.iter().map(|it| (*it).to_owned()).zip(1..).collect();
+    Totals {
+        events: count(&["accepted", "deployed"]),
+        drains: 3,
+        cuts: 4,
+        ordered: 5,
+        blocked: count(&["hold", "rollback limit"]),
+        steps: ["decided", "emptied"].map(|it| (it.to_owned(), spread())).into(),
+        writes: spread(),
+        write_failures: 6,
+    }
+}
+
+fn release(number: u32, role: &str, calls: Vec<CallStatus>) -> ReleaseStatus {
+    ReleaseStatus {
+        version: format!("v{number}"),
+        number: Number(number),
+        slot: "green".to_owned(),
+        role: role.to_owned(),
+        probe: "ok".to_owned(),
+        sessions: 12,
+        in_flight: 13,
+        rate: 14.5,
+        error_rate: 0.25,
+        counts: counts(),
+        calls,
+    }
+}
+
+fn status() -> Status {
+    let call = CallStatus {
+        method: "tools/call".to_owned(),
+        name: "forecast".to_owned(),
+        counts: counts(),
+    };
+    let evidence = Evidence {
+        objective: "availability".to_owned(),
+        e: 2.5,
+        threshold: 2000.0,
+        judged: 318,
+        bad: 62,
+    };
+    Status {
+        service: "weather".to_owned(),
+        listen: "127.0.0.1:8080".to_owned(),
+        mode: "act".to_owned(),
+        deploy: Number(7),
+        phase: "baking".to_owned(),
+        waits_for: "watches v7".to_owned(),
+        since_s: 1.5,
+        left_s: Some(2.5),
+        hold: Some("a migration runs (uid 1000 (pid 4242))".to_owned()),
+        active: Some("v7".to_owned()),
+        warm: Some("v6".to_owned()),
+        releases: vec![release(7, "active", vec![call]), release(6, "warm", Vec::new())],
+        objective: 0.995,
+        evidence: Some(evidence),
+        verdict: Some("healthy: why".to_owned()),
+        finding: Some("healthy".to_owned()),
+        budget_left: 7.5,
+        quarantine: vec!["v5".to_owned()],
+        trouble: Some("the disk is full".to_owned()),
+        totals: totals(),
+        journal_lost: 8,
+    }
+}
+
+/// With nothing that may be left out.
+fn least() -> Status {
+    Status {
+        left_s: None,
+        hold: None,
+        active: None,
+        warm: None,
+        releases: Vec::new(),
+        evidence: None,
+        verdict: None,
+        finding: None,
+        quarantine: Vec::new(),
+        trouble: None,
+        totals: Totals::default(),
+        journal_lost: 0,
+        ..status()
+    }
+}
+
+#[test]
+fn every_message_is_as_it_was() {
+    hold("control-requests.txt", &lines(&requests()));
+    hold("control-replies.txt", &lines(&responses()));
+    hold("control-codes.txt", &lines(&codes()));
+}
+
+#[test]
+fn old_messages_are_still_read() {
+    still_read(include_str!("0.1.0/control-requests.txt"), &requests());
+    still_read(include_str!("0.1.0/control-replies.txt"), &responses());
+    still_read(include_str!("0.1.0/control-codes.txt"), &codes());
+}

@@ -1,0 +1,104 @@
+//! The recording of what a judge heard, as it lies on disk.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rollbackd::model::{Counts, History, Moment, Number, Reply, Scrape, Seen, Signal};
+use rollbackd::record::{Opening, Recording, parse_recording};
+
+use crate::examples::counts;
+use crate::golden::hold;
+
+fn opening() -> Opening {
+    let calls = vec![(("tools/call".into(), "forecast".into()), counts())];
+    let history = History { hour: counts(), worst: (40, 3), calls };
+    let opened = Moment(1_700_000_000_000);
+    Opening { release: Number(7), warm: Some(Number(6)), opened, history }
+}
+
+/// One of each signal, and a stretch of empty blocks of two releases.
+fn signals() -> Vec<Signal> {
+    let replies = one_of_each!(Reply;
+        Reply::Ok => "" Reply::Ok;
+        Reply::Late => "" Reply::Late;
+        Reply::Refused => "" Reply::Refused;
+        Reply::Wrong(_) => "" Reply::Wrong("status 500".to_owned());
+    );
+    let sample = |started| Scrape::Sample { total: 1000.0, bad: 2.5, started };
+    let scrapes = one_of_each!(Scrape;
+        Scrape::Sample { .. } => "" sample(None), "" sample(Some(1_700_000_000.25));
+        Scrape::Down(_) => "" Scrape::Down("connection refused".to_owned());
+        Scrape::NotANumber => "" Scrape::NotANumber;
+        Scrape::Missing => "" Scrape::Missing;
+        Scrape::Stale(_) => "" Scrape::Stale(90);
+    );
+    let calls = vec![
+        (("tools/call".into(), "forecast \"now\"".into()), counts()),
+        (("ping".into(), "".into()), Counts::default()),
+    ];
+    let others = one_of_each!(Seen;
+        Seen::Block(..) => "" Seen::Block(250, counts());
+        Seen::Calls(_) => "" Seen::Calls(calls);
+        Seen::Shadow(..) => "" Seen::Shadow(40, 3);
+        Seen::Scraped(_) => "" Seen::Scraped(Scrape::Missing);
+        Seen::Probe(_) => "" Seen::Probe(Reply::Ok);
+        Seen::Exited(_) => "" Seen::Exited("signal 9".to_owned());
+    );
+    let others = others.into_iter().map(|(_, seen)| seen);
+    let replies = replies.into_iter().map(|(_, reply)| Seen::Probe(reply));
+    let scrapes = scrapes.into_iter().map(|(_, scrape)| Seen::Scraped(scrape));
+    let of_7 = |seen| Signal { release: Number(7), seen };
+    others.chain(replies).chain(scrapes).map(of_7).collect()
+}
+
+/// The signals, each 250 ms after the one before, with an idle stretch behind them.
+fn heard() -> Vec<(Moment, Signal)> {
+    let mut now = opening().opened;
+    let mut after = |ms| {
+        now = now + Duration::from_millis(ms);
+        now
+    };
+    let mut all: Vec<_> = signals().into_iter().map(|signal| (after(250), signal)).collect();
+    for round in 0..12 {
+        let step = if round == 5 { 251 } else { 250 };
+        let block = |release| Signal {
+            release: Number(release),
+            seen: Seen::Block(250, Counts::default()),
+        };
+        let at = after(step);
+        all.extend([(at, block(7)), (at, block(6))]);
+    }
+    all
+}
+
+#[test]
+fn every_kind_of_line_is_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut recording, _) = Recording::open(dir.path(), Number(7), &opening()).unwrap();
+    heard().iter().for_each(|(at, signal)| recording.note(*at, signal));
+    drop(recording);
+    let text = fs::read_to_string(dir.path().join("000007.signals")).unwrap();
+    hold("signals.txt", &text);
+}
+
+#[test]
+fn old_lines_are_still_read() {
+    let old = include_str!("0.1.0/signals.txt");
+    for (text, full) in [(old.to_owned(), false), (format!("{old}full\n"), true)] {
+        let recorded = parse_recording(Path::new("000007.signals"), text.as_bytes()).unwrap();
+        assert_eq!(recorded.opening, opening());
+        assert_eq!((recorded.full, recorded.torn), (full, 0));
+        assert_eq!(recorded.signals().collect::<Vec<_>>(), heard());
+    }
+}
+
+/// Counts that 0.1.0 may leave out of a first line.
+#[test]
+fn an_old_first_line_with_fewer_counts_is_still_read() {
+    let old = include_str!("0.1.0/signals-first-line-least.txt");
+    let recorded = parse_recording(Path::new("000007.signals"), old.as_bytes()).unwrap();
+    let hour = Counts { safe: 0, safe_bad: 0, streams: 0, broken: 0, ..counts() };
+    let history = History { hour, worst: (40, 3), calls: Vec::new() };
+    assert_eq!(recorded.opening, Opening { history, warm: None, ..opening() });
+}
