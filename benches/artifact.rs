@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rollbackd::artifact::{Kind, Seal, find};
+use rollbackd::artifact::{ArtifactKind, Verifier, resolve};
 
 const PACKAGES: usize = 500;
 const FILES: usize = 40;
@@ -26,7 +26,7 @@ const ROUNDS: usize = 7;
 async fn main() {
     let home = tempfile::tempdir().unwrap();
     let root = home.path().canonicalize().unwrap();
-    fill(&root);
+    write_tree(&root);
     let text = root.to_str().unwrap();
     println!(
         "{} files, {} MB; median of {ROUNDS}, ms",
@@ -34,15 +34,18 @@ async fn main() {
         PACKAGES * FILES * SIZE / 1_000_000
     );
 
-    let found = find(Kind::Path, text, None).await.unwrap();
+    let found = resolve(ArtifactKind::Path, text, None).await.unwrap();
     let digest = found.digest().unwrap();
-    row("find: all is read", async || _ = find(Kind::Path, text, None).await.unwrap()).await;
-    row("a seal's first check: all is read", async || {
-        Seal::new(text, digest.clone(), None).check().await.unwrap();
+    measure("find: all is read", async || {
+        _ = resolve(ArtifactKind::Path, text, None).await.unwrap()
     })
     .await;
-    let seal = found.seal.as_ref().unwrap();
-    row("a seal's later check: nothing is read", async || seal.check().await.unwrap()).await;
+    measure("a seal's first check: all is read", async || {
+        Verifier::new(text, digest.clone(), None).verify().await.unwrap();
+    })
+    .await;
+    let seal = found.verifier.as_ref().unwrap();
+    measure("a seal's later check: nothing is read", async || seal.verify().await.unwrap()).await;
     for (name, script) in [
         ("peer: tar | sha256sum", "tar -C \"$0\" --sort=name -c . | sha256sum"),
         (
@@ -54,7 +57,7 @@ async fn main() {
             "find \"$0\" -printf '%p %i %s %T@ %C@ %m\\n' | sha256sum",
         ),
     ] {
-        row(name, async || {
+        measure(name, async || {
             let done = Command::new("sh").args(["-c", script, text]).output().unwrap();
             assert!(done.status.success());
         })
@@ -62,7 +65,7 @@ async fn main() {
     }
 }
 
-fn fill(root: &Path) {
+fn write_tree(root: &Path) {
     for package in 0..PACKAGES {
         let folder = root.join(format!("node_modules/package-{package}/dist"));
         fs::create_dir_all(&folder).unwrap();
@@ -74,7 +77,7 @@ fn fill(root: &Path) {
     }
 }
 
-async fn row(name: &str, mut work: impl AsyncFnMut()) {
+async fn measure(name: &str, mut work: impl AsyncFnMut()) {
     let mut took = Vec::new();
     for _ in 0..ROUNDS {
         let begun = Instant::now();

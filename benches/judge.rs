@@ -19,7 +19,7 @@ fn main() {
     let scale = if said("quick") { 20 } else { 1 };
     if part("delays") {
         println!("{}", delays::report(400 / scale));
-        println!("{}", delays::blame(400 / scale));
+        println!("{}", delays::attribution_report(400 / scale));
     }
     if part("nulls") {
         nulls::report(10_000 / scale, |row| println!("{row}"));

@@ -36,23 +36,23 @@ fn main() {
         r#"{{"result":{{"content":[{{"type":"text","text":"{text}"}}],"isError":false}},"jsonrpc":"2.0","id":7}}"#
     );
     let event = format!("event: message\ndata: {answer}\n\n");
-    let sessions = session::Ids::new("weather", [7; 16]);
-    let minted = sessions.mint(model::Number(3), "0b5a2c1e-6d3f-4c39-9d1b-5e1d2a3b4c5d");
+    let sessions = session::SessionIdCodec::new("weather", [7; 16]);
+    let minted = sessions.mint(model::ReleaseNumber(3), "0b5a2c1e-6d3f-4c39-9d1b-5e1d2a3b4c5d");
     let (id, _) = minted.unwrap_or_else(|| panic!("no random numbers"));
     let judged = std::cell::RefCell::new(judge());
 
     println!("{:<44} {:>9}", "about 600 bytes each", "ns");
-    row("scan a request", || scan_all(request.as_bytes()));
-    row("scan an answer", || scan_all(answer.as_bytes()));
-    row("scan an answer inside an event", || {
-        let mut events = sse::Events::new();
+    measure("scan a request", || scan_body(request.as_bytes()));
+    measure("scan an answer", || scan_body(answer.as_bytes()));
+    measure("scan an answer inside an event", || {
+        let mut events = sse::SseReader::new();
         events.feed(black_box(event.as_bytes()), |message| _ = black_box(message));
     });
-    row("peer: serde_json::Value of the request", || {
+    measure("peer: serde_json::Value of the request", || {
         _ = black_box(serde_json::from_str::<serde_json::Value>(black_box(&request)));
     });
-    row("read a session id", || _ = black_box(sessions.read(black_box(&id))));
-    row("judge a block, one objective", || {
+    measure("read a session id", || _ = black_box(sessions.decode(black_box(&id))));
+    measure("judge a block, one objective", || {
         judged.borrow_mut().update(
             model::Moment(1),
             rollbackd::judge::BLOCK_MS,
@@ -62,28 +62,28 @@ fn main() {
     });
 }
 
-fn judge() -> rollbackd::judge::evidence::Process {
-    let limits = rollbackd::judge::Limits {
+fn judge() -> rollbackd::judge::evidence::EProcess {
+    let limits = rollbackd::judge::SloSettings {
         objectives: Vec::new(),
         max_false_rollback: 1e-3,
         min_effect: 2.0,
         burst: std::time::Duration::from_secs(5),
         bake: std::time::Duration::from_secs(1800),
-        probes: 3,
+        failed_probes_max: 3,
         baseline: rollbackd::judge::Baseline::Probes,
-        shadow: true,
+        shadow_calls: true,
         scrape: None,
     };
-    rollbackd::judge::evidence::Process::new(0.005, 1e-3, &limits)
+    rollbackd::judge::evidence::EProcess::new(0.005, 1e-3, &limits)
 }
 
-fn scan_all(bytes: &[u8]) {
-    let mut scan = scan::Scan::default();
+fn scan_body(bytes: &[u8]) {
+    let mut scan = scan::MessageScanner::default();
     scan.feed(black_box(bytes), |message| _ = black_box(message));
 }
 
 /// The fastest of five runs.
-fn row(name: &str, mut work: impl FnMut()) {
+fn measure(name: &str, mut work: impl FnMut()) {
     let mut best = f64::INFINITY;
     for _ in 0..5 {
         let begun = Instant::now();

@@ -8,25 +8,25 @@ use crate::model::Moment;
 /// already. A jump of the wall afterwards does not move it.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    begun: Instant,
+    started_at: Instant,
     origin: Moment,
 }
 
 impl Clock {
-    /// Starts the clock, never before `recorded`.
+    /// Starts the clock, never before `not_before`.
     #[expect(clippy::disallowed_methods, reason = "the clock is where time enters")]
-    pub fn start(recorded: Moment) -> Self {
+    pub fn start(not_before: Moment) -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self { begun: Instant::now(), origin: (Moment(0) + wall).max(recorded) }
+        Self { started_at: Instant::now(), origin: (Moment(0) + wall).max(not_before) }
     }
 
     /// The moment now.
     pub fn now(&self) -> Moment {
-        self.origin + self.begun.elapsed()
+        self.origin + self.started_at.elapsed()
     }
 
     /// The wall's time: RFC 3339, UTC, microseconds. For people; nothing is decided by it.
-    pub fn wall(&self) -> String {
+    pub fn wall_time(&self) -> String {
         format!("{:.6}", jiff::Timestamp::now())
     }
 }

@@ -2,55 +2,63 @@
 
 use std::time::Duration;
 
-use rollbackd::judge::{About, BLOCK_MS, Baseline, Judge, Limits, Objective};
+use rollbackd::judge::{BLOCK_MS, Baseline, Indicator, Judge, Objective, SloSettings};
 use rollbackd::model::{
-    Call, Counts, Finding, History, Moment, Number, Reply, Seen, Severity, Signal, Verdict,
+    CallKey, Counts, Finding, History, Moment, Observation, ProbeResult, ReleaseNumber, Severity,
+    Signal, Verdict,
 };
 
-const NEW: Number = Number(2);
-const WARM: Number = Number(1);
+const TRIAL: ReleaseNumber = ReleaseNumber(2);
+const WARM: ReleaseNumber = ReleaseNumber(1);
 /// Blocks in a second.
 const SECOND: u64 = 4;
 
-fn limits() -> Limits {
-    let objective = |about, budget, weight| Objective { about, budget, weight };
-    Limits {
+fn limits() -> SloSettings {
+    let objective =
+        |about, budget, weight| Objective { indicator: about, error_budget: budget, weight };
+    SloSettings {
         objectives: vec![
-            objective(About::Availability, 0.005, 0.85),
-            objective(About::Tools, 0.05, 0.05),
-            objective(About::Calls, 0.05, 0.03),
-            objective(About::Streams, 0.05, 0.02),
+            objective(Indicator::Availability, 0.005, 0.85),
+            objective(Indicator::Tools, 0.05, 0.05),
+            objective(Indicator::ClientFaults, 0.05, 0.03),
+            objective(Indicator::Streams, 0.05, 0.02),
         ],
         max_false_rollback: 0.001,
         min_effect: 2.0,
         burst: Duration::from_secs(5),
         bake: Duration::from_mins(30),
-        probes: 3,
+        failed_probes_max: 3,
         baseline: Baseline::Probes,
-        shadow: true,
+        shadow_calls: true,
         scrape: None,
     }
 }
 
-fn open(limits: Limits, history: History) -> Judge {
-    Judge::new(NEW, Some(WARM), limits, history, Moment(0))
+fn new_judge(limits: SloSettings, history: History) -> Judge {
+    Judge::new(TRIAL, Some(WARM), limits, history, Moment(0))
 }
 
 fn counts(ok: u64, server_fault: u64) -> Counts {
     let safe = ok + server_fault;
-    Counts { ok, server_fault, safe, safe_bad: server_fault, ..Counts::default() }
+    Counts {
+        ok,
+        server_fault,
+        repeatable: safe,
+        repeatable_failed: server_fault,
+        ..Counts::default()
+    }
 }
 
 /// Plays blocks until the judge says something else than undecided or healthy, at most so many.
-fn play(
+fn run_blocks(
     judge: &mut Judge,
     blocks: u64,
-    mut block: impl FnMut(u64, bool) -> Vec<(Number, Seen)>,
+    mut block: impl FnMut(u64, bool) -> Vec<(ReleaseNumber, Observation)>,
 ) -> Option<(Moment, Verdict)> {
     (1..=blocks).find_map(|index| {
         let now = Moment(index * u64::from(BLOCK_MS));
-        for (release, seen) in block(index, judge.suspicious(now)) {
-            judge.hear(now, &Signal { release, seen });
+        for (release, seen) in block(index, judge.is_suspicious(now)) {
+            judge.observe(now, &Signal { release, observation: seen });
         }
         let verdict = judge.verdict(now);
         let quiet = [Finding::Undecided, Finding::Healthy, Finding::Measuring];
@@ -59,79 +67,93 @@ fn play(
     })
 }
 
-fn block(release: Number, counts: Counts) -> (Number, Seen) {
-    (release, Seen::Block(BLOCK_MS, counts))
+fn observation(release: ReleaseNumber, counts: Counts) -> (ReleaseNumber, Observation) {
+    (release, Observation::Block(BLOCK_MS, counts))
 }
 
 /// 10 requests a second on trial, some bad; shadow calls while it is suspicious.
-fn shadowed(index: u64, suspicious: bool, bad: u64, shadow_bad: u64) -> Vec<(Number, Seen)> {
+fn shadow_observation(
+    index: u64,
+    suspicious: bool,
+    bad: u64,
+    shadow_bad: u64,
+) -> Vec<(ReleaseNumber, Observation)> {
     let n = 2 + index % 2;
     let bad = bad.min(n);
-    let mut seen = vec![block(NEW, counts(n - bad, bad))];
+    let mut seen = vec![observation(TRIAL, counts(n - bad, bad))];
     if suspicious {
-        seen.push((WARM, Seen::Shadow(10, 2 * shadow_bad)));
+        seen.push((WARM, Observation::Shadow(10, 2 * shadow_bad)));
     }
     seen
 }
 
 #[test]
-fn shadow_calls_blame_the_deploy_for_a_total_failure_within_two_seconds() {
-    let mut judge = open(limits(), History::default());
-    let (at, verdict) = play(&mut judge, 100, |index, near| shadowed(index, near, 9, 0)).unwrap();
+fn shadow_calls_attribute_a_total_failure_within_two_seconds() {
+    let mut judge = new_judge(limits(), History::default());
+    let (at, verdict) =
+        run_blocks(&mut judge, 100, |index, near| shadow_observation(index, near, 9, 0)).unwrap();
     assert_eq!(verdict.finding, Finding::Breach(Severity::Critical), "{verdict:?}");
     assert!(at <= Moment(2_000), "{at}: {}", verdict.because);
-    assert!(judge.attribution().unwrap() >= 10.0, "{:?}", judge.attribution());
+    assert!(judge.attribution_e_value().unwrap() >= 10.0, "{:?}", judge.attribution_e_value());
 }
 
 #[test]
-fn shadow_calls_that_fail_too_tell_of_a_shared_outage() {
-    let mut judge = open(limits(), History::default());
-    let (_, verdict) = play(&mut judge, 400, |index, near| shadowed(index, near, 9, 5)).unwrap();
+fn failing_shadow_calls_indicate_a_shared_outage() {
+    let mut judge = new_judge(limits(), History::default());
+    let (_, verdict) =
+        run_blocks(&mut judge, 400, |index, near| shadow_observation(index, near, 9, 5)).unwrap();
     assert_eq!(verdict.finding, Finding::SharedOutage, "{}", verdict.because);
 }
 
 #[test]
-fn a_fifth_of_failures_is_attributed_before_it_is_proven() {
-    let mut judge = open(limits(), History::default());
+fn twenty_percent_failures_are_attributed_before_the_breach() {
+    let mut judge = new_judge(limits(), History::default());
     let bad = |index: u64| u64::from(index.is_multiple_of(2));
-    let fails = |index: u64, near| shadowed(index, near, bad(index), 0);
-    play(&mut judge, 12, fails);
-    assert!(judge.attribution().unwrap() >= 10.0, "{:?} after 3 s", judge.attribution());
-    let (at, _) = play(&mut open(limits(), History::default()), 100, fails).unwrap();
+    let fails = |index: u64, near| shadow_observation(index, near, bad(index), 0);
+    run_blocks(&mut judge, 12, fails);
+    assert!(
+        judge.attribution_e_value().unwrap() >= 10.0,
+        "{:?} after 3 s",
+        judge.attribution_e_value()
+    );
+    let (at, _) = run_blocks(&mut new_judge(limits(), History::default()), 100, fails).unwrap();
     assert!(at <= Moment(9_000), "{at}");
 }
 
 #[test]
-fn without_a_baseline_the_operator_chooses() {
-    let total = |_, _| vec![block(NEW, Counts { server_fault: 25, ..Counts::default() })];
-    let mut judge = open(limits(), History::default());
-    let (_, verdict) = play(&mut judge, 100, total).unwrap();
+fn missing_baseline_follows_the_configured_choice() {
+    let total = |_, _| vec![observation(TRIAL, Counts { server_fault: 25, ..Counts::default() })];
+    let mut judge = new_judge(limits(), History::default());
+    let (_, verdict) = run_blocks(&mut judge, 100, total).unwrap();
     assert_eq!(verdict.finding, Finding::Breach(Severity::Critical));
-    let mut judge = open(Limits { baseline: Baseline::Required, ..limits() }, History::default());
-    let (_, verdict) = play(&mut judge, 100, total).unwrap();
+    let mut judge =
+        new_judge(SloSettings { baseline: Baseline::Required, ..limits() }, History::default());
+    let (_, verdict) = run_blocks(&mut judge, 100, total).unwrap();
     assert_eq!(verdict.finding, Finding::Unattributed);
     assert!(verdict.because.contains("baseline = \"required\""), "{}", verdict.because);
 }
 
 #[test]
-fn what_the_release_before_failed_too_is_no_breach() {
+fn failures_of_the_previous_release_are_no_breach() {
     let hour = counts(97_000, 3_000);
-    let history = History { hour, ..History::default() };
+    let history = History { last_hour: hour, ..History::default() };
     // 3 % here, 3 % there, of which the objective allows half a percent.
     let three_percent = |index: u64, _| {
         let bad = u64::from(index.is_multiple_of(4)) * 3;
-        vec![block(NEW, counts(25 - bad, bad))]
+        vec![observation(TRIAL, counts(25 - bad, bad))]
     };
-    assert!(play(&mut open(limits(), history.clone()), 1_200, three_percent).is_none());
-    assert!(play(&mut open(limits(), History::default()), 1_200, three_percent).is_some());
-    let worse = |_, _| vec![block(NEW, counts(20, 5))];
-    let (_, verdict) = play(&mut open(limits(), history), 1_200, worse).unwrap();
+    assert!(run_blocks(&mut new_judge(limits(), history.clone()), 1_200, three_percent).is_none());
+    assert!(
+        run_blocks(&mut new_judge(limits(), History::default()), 1_200, three_percent).is_some()
+    );
+    let worse = |_, _| vec![observation(TRIAL, counts(20, 5))];
+    let (_, verdict) = run_blocks(&mut new_judge(limits(), history), 1_200, worse).unwrap();
     assert!(verdict.because.contains("the release before failed 3000 of 100000"), "{verdict:?}");
 }
 
 #[test]
-fn a_call_that_is_no_longer_understood_is_found_and_named() {
-    let call = |name: &str| -> Call { ("tools/call".into(), name.into()) };
+fn call_rejected_by_the_new_release_is_reported_by_name() {
+    let call = |name: &str| -> CallKey { ("tools/call".into(), name.into()) };
     let used = Counts { ok: 990, client_fault: 10, ..Counts::default() };
     let calls = vec![(call("search"), used), (call("fetch"), used)];
     let history = History { calls, ..History::default() };
@@ -141,69 +163,82 @@ fn a_call_that_is_no_longer_understood_is_found_and_named() {
                 |client_fault| Counts { ok: 10 - client_fault, client_fault, ..Counts::default() };
             let heard = vec![(call("search"), ten(0)), (call("fetch"), ten(faults))];
             let all = Counts { ok: 5, ..Counts::default() };
-            let mut seen = vec![block(NEW, all)];
+            let mut seen = vec![observation(TRIAL, all)];
             if index.is_multiple_of(SECOND) {
-                seen.push((NEW, Seen::Calls(heard)));
+                seen.push((TRIAL, Observation::Calls(heard)));
             }
             seen
         }
     };
-    let (at, verdict) = play(&mut open(limits(), history.clone()), 400, second(9)).unwrap();
+    let (at, verdict) =
+        run_blocks(&mut new_judge(limits(), history.clone()), 400, second(9)).unwrap();
     assert_eq!(verdict.finding, Finding::Breach(Severity::Degraded), "{}", verdict.because);
     assert!(verdict.because.starts_with("client faults of tools/call fetch: "), "{verdict:?}");
     assert!(at <= Moment(20_000), "{at}");
-    assert!(play(&mut open(limits(), history), 1_200, second(0)).is_none());
+    assert!(run_blocks(&mut new_judge(limits(), history), 1_200, second(0)).is_none());
 }
 
 #[test]
-fn streams_that_break_are_a_breach() {
-    let broken = |broken| {
+fn broken_streams_are_a_breach() {
+    let broken = |streams_broken| {
         move |_: u64, _: bool| {
-            vec![block(NEW, Counts { ok: 5, streams: 2, broken, ..Counts::default() })]
+            vec![observation(
+                TRIAL,
+                Counts { ok: 5, streams_ended: 2, streams_broken, ..Counts::default() },
+            )]
         }
     };
-    let (_, verdict) = play(&mut open(limits(), History::default()), 400, broken(1)).unwrap();
+    let (_, verdict) =
+        run_blocks(&mut new_judge(limits(), History::default()), 400, broken(1)).unwrap();
     assert!(verdict.because.starts_with("streams: "), "{}", verdict.because);
-    assert!(play(&mut open(limits(), History::default()), 1_200, broken(0)).is_none());
+    assert!(run_blocks(&mut new_judge(limits(), History::default()), 1_200, broken(0)).is_none());
 }
 
 #[test]
-fn a_release_that_takes_requests_and_answers_none_is_down_within_a_second_of_slow() {
+fn unresponsive_release_is_down_within_a_second_of_slow() {
     let slow = Duration::from_millis(500);
-    let objective = Objective { about: About::Latency, budget: 0.01, weight: 0.15 };
+    let objective = Objective { indicator: Indicator::Latency, error_budget: 0.01, weight: 0.15 };
     let mut with = limits();
     with.objectives.push(objective);
     let hang = |index: u64, _: bool| {
         // 40 requests a second hang; each is overdue half a second later.
         let overdue = if Moment(index * 250) <= Moment(0) + slow { 0 } else { 10 };
-        vec![block(NEW, Counts { slow: overdue, timed: overdue, ..Counts::default() })]
+        vec![observation(
+            TRIAL,
+            Counts { slow: overdue, with_latency: overdue, ..Counts::default() },
+        )]
     };
-    let (at, verdict) = play(&mut open(with, History::default()), 40, hang).unwrap();
+    let (at, verdict) = run_blocks(&mut new_judge(with, History::default()), 40, hang).unwrap();
     assert!(at <= Moment(1_500), "{at}: {}", verdict.because);
     assert_eq!(verdict.finding, Finding::Breach(Severity::Down), "{}", verdict.because);
     assert!(verdict.because.contains("answers none"), "{}", verdict.because);
 }
 
 #[test]
-fn slow_tools_alone_are_no_silence_but_with_a_failed_probe_they_are() {
+fn slow_tools_need_a_failed_probe_to_count_as_unresponsive() {
     let hang = |index: u64, probe: bool| {
-        let mut seen = vec![block(NEW, Counts { slow: 2, timed: 2, ..Counts::default() })];
+        let mut seen =
+            vec![observation(TRIAL, Counts { slow: 2, with_latency: 2, ..Counts::default() })];
         if probe && index == 8 {
-            seen.push((NEW, Seen::Probe(Reply::Late)));
+            seen.push((TRIAL, Observation::Probe(ProbeResult::TimedOut)));
         }
         seen
     };
-    let alone = play(&mut open(limits(), History::default()), 200, |index, _| hang(index, false));
+    let alone = run_blocks(&mut new_judge(limits(), History::default()), 200, |index, _| {
+        hang(index, false)
+    });
     assert!(alone.is_none(), "{alone:?}");
     let (at, verdict) =
-        play(&mut open(limits(), History::default()), 200, |index, _| hang(index, true)).unwrap();
+        run_blocks(&mut new_judge(limits(), History::default()), 200, |index, _| hang(index, true))
+            .unwrap();
     assert_eq!((at, verdict.finding), (Moment(2_000), Finding::Breach(Severity::Down)));
 }
 
 #[test]
-fn no_traffic_is_neither_good_nor_bad_and_is_said() {
-    let mut judge = open(limits(), History::default());
-    let silent = play(&mut judge, 400, |_, _| vec![(NEW, Seen::Probe(Reply::Ok))]);
+fn no_traffic_is_reported_as_undecided() {
+    let mut judge = new_judge(limits(), History::default());
+    let silent =
+        run_blocks(&mut judge, 400, |_, _| vec![(TRIAL, Observation::Probe(ProbeResult::Ok))]);
     assert!(silent.is_none());
     let verdict = judge.verdict(Moment(100_000));
     assert_eq!(verdict.finding, Finding::Undecided);
@@ -211,19 +246,22 @@ fn no_traffic_is_neither_good_nor_bad_and_is_said() {
 }
 
 #[test]
-fn a_breach_that_can_not_be_explained_wakes_somebody_within_a_minute_and_a_half() {
-    let mut judge = open(limits(), History::default());
+fn unattributed_breach_pages_within_ninety_seconds() {
+    let mut judge = new_judge(limits(), History::default());
     // Two in a hundred fail; the warm release gets a request in three seconds, and its first fails.
     let block_at = |index: u64, _| {
         let bad = u64::from(index.is_multiple_of(2));
-        let mut seen = vec![block(NEW, Counts { safe: 0, safe_bad: 0, ..counts(25 - bad, bad) })];
+        let mut seen = vec![observation(
+            TRIAL,
+            Counts { repeatable: 0, repeatable_failed: 0, ..counts(25 - bad, bad) },
+        )];
         if index.is_multiple_of(12) {
             let first = u64::from(index == 12 * 3);
-            seen.push(block(WARM, counts(1 - first, first)));
+            seen.push(observation(WARM, counts(1 - first, first)));
         }
         seen
     };
-    let (at, verdict) = play(&mut judge, 1_200, block_at).unwrap();
+    let (at, verdict) = run_blocks(&mut judge, 1_200, block_at).unwrap();
     assert!(at <= Moment(90_000), "{at}: {}", verdict.because);
     assert!(
         matches!(verdict.finding, Finding::Unattributed | Finding::SharedOutage),

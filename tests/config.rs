@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rollbackd::config::{self, Checked, Code, ProbeKind, Problems, Weight};
-use rollbackd::judge::About;
+use rollbackd::config::{self, LoadedConfig, ProbeKind, ProblemCode, ProblemLevel, Problems};
+use rollbackd::judge::Indicator;
 
 const EXAMPLE: &str = include_str!("../config.toml.example");
 
 #[test]
-fn every_file_tells_its_problems() {
+fn every_file_reports_its_problems() {
     let mut wrong = Vec::new();
-    for toml in files() {
+    for toml in config_files() {
         let file = toml.file_name().unwrap().to_string_lossy();
-        let told = tell(&config::parse(&file, &fs::read_to_string(&toml).unwrap()));
+        let told = render_outcome(&config::parse(&file, &fs::read_to_string(&toml).unwrap()));
         let golden = toml.with_extension("txt");
         if std::env::var_os("UPDATE").is_some() {
             fs::write(&golden, &told).unwrap();
@@ -30,31 +30,31 @@ fn every_file_tells_its_problems() {
 }
 
 #[test]
-fn every_problem_says_where_and_what_to_write_instead() {
-    for toml in files() {
+fn every_problem_names_location_and_fix() {
+    for toml in config_files() {
         let text = fs::read_to_string(&toml).unwrap();
         let problems = match config::parse("x", &text) {
             Ok(checked) => checked.warnings,
             Err(problems) => problems,
         };
         for problem in problems.iter() {
-            let at = problem.at.clone().expect("a place");
+            let at = problem.span.clone().expect("a place");
             assert!(at.start <= at.end && at.end <= text.len(), "{problem:?}");
             assert!(!problem.help.is_empty(), "{problem:?}");
-            assert!(!problem.what.is_empty(), "{problem:?}");
+            assert!(!problem.message.is_empty(), "{problem:?}");
         }
     }
 }
 
 #[test]
-fn the_example_is_fine() {
+fn example_config_is_valid() {
     let checked = config::parse("config.toml.example", EXAMPLE).unwrap_or_else(|it| panic!("{it}"));
     assert!(checked.warnings.is_empty(), "{}", checked.warnings);
 }
 
 #[test]
-fn the_example_shows_the_defaults() {
-    let shown = uncommented();
+fn example_config_shows_the_defaults() {
+    let shown = uncommented_example();
     assert!(shown.matches('\n').count() == EXAMPLE.matches('\n').count() && shown != EXAMPLE);
     let shown = config::parse("shown", &shown).unwrap_or_else(|it| panic!("{it}"));
     let left_out = config::parse("left out", EXAMPLE).unwrap_or_else(|it| panic!("{it}"));
@@ -64,11 +64,11 @@ fn the_example_shows_the_defaults() {
 
 /// A setting that is missing from the example is one that nobody finds.
 #[test]
-fn the_example_names_every_setting() {
+fn example_config_lists_every_setting() {
     let source = include_str!("../src/config/written.rs");
-    let keys = source.match_indices("table.re").chain(source.match_indices("daemon.read"));
+    let keys = ["table.read(", "table.required(", "daemon.read("];
     let mut count = 0;
-    for (start, _) in keys {
+    for (start, _) in keys.iter().flat_map(|it| source.match_indices(it)) {
         let call = source.get(start..).unwrap_or_default();
         let key = call.split('"').nth(1).expect("a key");
         assert!(EXAMPLE.contains(&format!("{key} = ")), "{key}");
@@ -78,23 +78,27 @@ fn the_example_names_every_setting() {
 }
 
 #[test]
-fn what_is_written_is_what_is_meant() {
+fn settings_have_their_configured_values() {
     let text = include_str!("config/fine.toml");
     let settings = config::parse("fine", text).unwrap_or_else(|it| panic!("{it}")).settings;
     let service = settings.services.get("weather").expect("the service");
-    let objectives: Vec<_> =
-        service.judge.objectives.iter().map(|it| (it.about, it.budget, it.weight)).collect();
+    let objectives: Vec<_> = service
+        .slo
+        .objectives
+        .iter()
+        .map(|it| (it.indicator, it.error_budget, it.weight))
+        .collect();
     let wanted = [
-        (About::Availability, 0.005, 0.85),
-        (About::Latency, 0.01, 0.15),
-        (About::Calls, 0.05, 0.03),
-        (About::Streams, 0.05, 0.02),
+        (Indicator::Availability, 0.005, 0.85),
+        (Indicator::Latency, 0.01, 0.15),
+        (Indicator::ClientFaults, 0.05, 0.03),
+        (Indicator::Streams, 0.05, 0.02),
     ];
     assert_eq!(objectives, wanted);
     assert_eq!(service.policy.bake, Duration::from_mins(90));
-    assert_eq!(service.judge.bake, service.policy.bake);
-    assert_eq!(service.policy.confirm, Duration::from_secs(2));
-    assert_eq!(service.limits.slow, Duration::from_millis(300));
+    assert_eq!(service.slo.bake, service.policy.bake);
+    assert_eq!(service.policy.target_check_timeout, Duration::from_secs(2));
+    assert_eq!(service.limits.slow_after, Duration::from_millis(300));
     assert!(service.policy.observe && service.hosts.contains("mcp.example.org"));
     let ProbeKind::Http { path, status, field } = &service.probe.kind else {
         panic!("{:?}", service.probe.kind);
@@ -104,18 +108,18 @@ fn what_is_written_is_what_is_meant() {
 }
 
 #[test]
-fn percentages_are_exact() {
+fn percentages_are_parsed_exactly() {
     for (written, budget) in [("99.9%", 0.001), ("99.99%", 1e-4), ("99.5 %", 0.005), ("95%", 0.05)]
     {
-        let text = with(&format!("objective = \"{written}\""));
+        let text = example_with(&format!("objective = \"{written}\""));
         let checked = config::parse("x", &text).unwrap_or_else(|it| panic!("{it}"));
         let service = checked.settings.services.get("weather").expect("the service");
-        assert_eq!(service.judge.objectives.first().map(|it| it.budget), Some(budget));
+        assert_eq!(service.slo.objectives.first().map(|it| it.error_budget), Some(budget));
     }
 }
 
 #[test]
-fn a_file_that_is_no_configuration_is_a_problem_too() {
+fn unreadable_file_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
@@ -123,13 +127,13 @@ fn a_file_that_is_no_configuration_is_a_problem_too() {
         path
     };
     let cases = [
-        (folder.path().join("absent.toml"), Code::Unreadable),
-        (folder.path().to_owned(), Code::Unreadable),
-        (file("latin1.toml", b"[daemon]\nstate_dir = \"/\xe9\"\n"), Code::NotText),
-        (file("nul.toml", b"[daemon]\nstate_dir = \"/a\0b\"\n"), Code::Syntax),
-        (file("escaped.toml", b"[daemon]\nstate_dir = \"/a\\u0000b\"\n"), Code::BadValue),
-        (file("huge.toml", &vec![b'#'; (1 << 20) + 1]), Code::TooLarge),
-        (PathBuf::from("/dev/zero"), Code::TooLarge),
+        (folder.path().join("absent.toml"), ProblemCode::Unreadable),
+        (folder.path().to_owned(), ProblemCode::Unreadable),
+        (file("latin1.toml", b"[daemon]\nstate_dir = \"/\xe9\"\n"), ProblemCode::NotUtf8),
+        (file("nul.toml", b"[daemon]\nstate_dir = \"/a\0b\"\n"), ProblemCode::Syntax),
+        (file("escaped.toml", b"[daemon]\nstate_dir = \"/a\\u0000b\"\n"), ProblemCode::BadValue),
+        (file("huge.toml", &vec![b'#'; (1 << 20) + 1]), ProblemCode::TooLarge),
+        (PathBuf::from("/dev/zero"), ProblemCode::TooLarge),
     ];
     for (path, code) in cases {
         let problems = config::load(&path).expect_err("a problem");
@@ -142,7 +146,7 @@ fn a_file_that_is_no_configuration_is_a_problem_too() {
 }
 
 #[test]
-fn a_flood_of_problems_is_counted() {
+fn many_problems_are_truncated_and_counted() {
     let flood: String = (0..80_000).map(|n| format!("key{n}=1\n")).collect();
     let problems = config::parse("flood", &flood).expect_err("problems");
     assert!(problems.iter().count() <= 100);
@@ -157,7 +161,7 @@ fn a_flood_of_problems_is_counted() {
 }
 
 #[test]
-fn colours_are_only_for_a_terminal() {
+fn colors_are_only_used_on_a_terminal() {
     let problems = config::parse("x", "").expect_err("a problem");
     assert!(!problems.to_string().contains('\x1b'));
     assert!(problems.coloured().contains('\x1b'));
@@ -167,32 +171,32 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn any_text_is_answered(text in "(\\PC|[\\[\\]{}=\"'#.,:\n\r\t 0-9a-z])*") {
-        let _told = tell(&config::parse("any", &text));
+    fn any_text_parses_without_panic(text in "(\\PC|[\\[\\]{}=\"'#.,:\n\r\t 0-9a-z])*") {
+        let _told = render_outcome(&config::parse("any", &text));
     }
 
     #[test]
-    fn a_damaged_example_is_answered(
+    fn damaged_example_parses_without_panic(
         damage in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[\\[\\]{}=\"'#.,:\n% 0-9a-zäß天\u{0}]{0,6}"), 1..6)
     ) {
-        let mut text: Vec<char> = uncommented().chars().collect();
+        let mut text: Vec<char> = uncommented_example().chars().collect();
         for (at, gone, new) in damage {
             let from = at.index(text.len());
             let to = (from + gone).min(text.len());
             text.splice(from..to, new.chars());
         }
-        let _told = tell(&config::parse("damaged", &text.into_iter().collect::<String>()));
+        let _told = render_outcome(&config::parse("damaged", &text.into_iter().collect::<String>()));
     }
 
     #[test]
-    fn any_value_is_answered(key in 0_usize..40, value in VALUES) {
-        let text = uncommented();
+    fn any_value_parses_without_panic(key in 0_usize..40, value in VALUES) {
+        let text = uncommented_example();
         let lines: Vec<_> = text.lines().collect();
         let settings: Vec<_> = lines.iter().filter(|it| it.contains(" = ") && !it.starts_with('#')).collect();
         let line = settings.get(key % settings.len()).expect("a line");
         let name = line.split(' ').next().expect("a key");
         let changed = text.replacen(**line, &format!("{name} = {value}"), 1);
-        let _told = tell(&config::parse("value", &changed));
+        let _told = render_outcome(&config::parse("value", &changed));
     }
 }
 
@@ -200,18 +204,18 @@ proptest! {
 const VALUES: &str = "(0|-1|9223372036854775807|1e300|-0.0|nan|inf|true|\\[\\]|\\{\\}|\"\"|1979-05-27)|\
     \"[0-9]{1,22}(ns|ms|s|m|h|d|y|%|MiB|GiB|B)\"|\"[0-9.:%/{}\\[\\]a-z-]{0,12}\"";
 
-fn tell(outcome: &Result<Checked, Problems>) -> String {
+fn render_outcome(outcome: &Result<LoadedConfig, Problems>) -> String {
     let problems = match outcome {
         Ok(checked) => &checked.warnings,
         Err(problems) => problems,
     };
-    let fatal = problems.iter().any(|it| it.weight == Weight::Error);
+    let fatal = problems.iter().any(|it| it.level == ProblemLevel::Error);
     assert_eq!(fatal, outcome.is_err(), "{problems}");
     let end = if fatal { "refused" } else { "fine" };
     if problems.is_empty() { format!("{end}\n") } else { format!("{problems}\n\n{end}\n") }
 }
 
-fn files() -> Vec<PathBuf> {
+fn config_files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> =
@@ -222,7 +226,7 @@ fn files() -> Vec<PathBuf> {
 }
 
 /// The example with its defaults in force.
-fn uncommented() -> String {
+fn uncommented_example() -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with(|it: char| it.is_ascii_lowercase()) => format!("{rest}\n"),
         _ => format!("{line}\n"),
@@ -230,7 +234,7 @@ fn uncommented() -> String {
     EXAMPLE.lines().map(line).collect()
 }
 
-fn with(setting: &str) -> String {
+fn example_with(setting: &str) -> String {
     format!(
         "[service.weather]\nlisten = \"127.0.0.1:8080\"\nruntime = \"external\"\n\
          slots = {{ blue = \"127.0.0.1:9001\", green = \"127.0.0.1:9002\" }}\n{setting}\n"

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 use rollbackd::cli::demo::Fault;
-use rollbackd::cli::demo::load::Load;
-use rollbackd::cli::demo::server::{self, Settings};
+use rollbackd::cli::demo::load::TrafficGenerator;
+use rollbackd::cli::demo::server::{self, ServerSettings};
 use rollbackd::clock::Clock;
 use rollbackd::model::Moment;
 use serde_json::{Value, json};
@@ -32,10 +32,11 @@ struct Server {
 impl Server {
     async fn start(fault: Option<&str>) -> Self {
         let fault = fault.map(|fault| (fault.parse::<Fault>().unwrap(), Moment(0)));
-        Self::start_with(Settings { version: "v7".to_owned(), fault, without: None }).await
+        Self::start_with(ServerSettings { version: "v7".to_owned(), fault, hidden_tool: None })
+            .await
     }
 
-    async fn start_with(settings: Settings) -> Self {
+    async fn start_with(settings: ServerSettings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(server::serve(listener, settings));
@@ -64,7 +65,7 @@ impl Server {
         request.header("mcp-method", method).send().await.unwrap()
     }
 
-    async fn begin(&self) -> String {
+    async fn open_session(&self) -> String {
         let response = self.legacy(None, initialize("2025-06-18")).await;
         assert_eq!(response.status(), StatusCode::OK);
         let session = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
@@ -91,7 +92,7 @@ fn initialize(version: &str) -> Value {
     })
 }
 
-fn ask(method: &str) -> Value {
+fn request(method: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": 2, "method": method, "params": {} })
 }
 
@@ -115,17 +116,17 @@ async fn kind_and_text(response: Response) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_legacy_session_runs_from_initialize_to_delete() {
+async fn legacy_session_runs_from_initialize_to_delete() {
     let server = Server::start(None).await;
-    let session = server.begin().await;
+    let session = server.open_session().await;
     let session = Some(session.as_str());
     for method in ["ping", "logging/setLevel"] {
-        let answer: Value = server.legacy(session, ask(method)).await.json().await.unwrap();
+        let answer: Value = server.legacy(session, request(method)).await.json().await.unwrap();
         assert_eq!(answer["result"], json!({}), "{method}");
     }
-    let tools: Value = server.legacy(session, ask("tools/list")).await.json().await.unwrap();
+    let tools: Value = server.legacy(session, request("tools/list")).await.json().await.unwrap();
     assert_eq!(tools["result"]["tools"].as_array().unwrap().len(), 3);
-    let unknown = server.legacy(session, ask("prompts/list")).await;
+    let unknown = server.legacy(session, request("prompts/list")).await;
     assert_eq!(unknown.status(), StatusCode::OK, "404 would end the session");
     assert_eq!(unknown.json::<Value>().await.unwrap()["error"]["code"], -32601);
 
@@ -149,9 +150,9 @@ async fn a_legacy_session_runs_from_initialize_to_delete() {
 }
 
 #[tokio::test]
-async fn a_session_stream_stays_until_the_session_is_deleted() {
+async fn session_stream_lasts_until_the_session_is_deleted() {
     let server = Server::start(None).await;
-    let session = server.begin().await;
+    let session = server.open_session().await;
     let get = server.http.get(&server.url).header("mcp-session-id", &session);
     let mut stream = get.send().await.unwrap();
     assert_eq!(stream.headers()["content-type"], "text/event-stream");
@@ -162,15 +163,15 @@ async fn a_session_stream_stays_until_the_session_is_deleted() {
     let end = timeout(Duration::from_secs(2), stream.chunk()).await.expect("the stream ends");
     assert_eq!(end.unwrap(), None);
     assert_eq!(delete().await.unwrap().status(), StatusCode::NOT_FOUND);
-    let late = server.legacy(Some(&session), ask("ping")).await;
+    let late = server.legacy(Some(&session), request("ping")).await;
     assert_eq!(late.status(), StatusCode::NOT_FOUND);
-    assert_eq!(server.legacy(None, ask("ping")).await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(server.legacy(None, request("ping")).await.status(), StatusCode::BAD_REQUEST);
     let get = server.http.get(&server.url).send().await.unwrap();
     assert_eq!(get.status(), StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test]
-async fn a_modern_client_needs_no_session() {
+async fn modern_client_needs_no_session() {
     let server = Server::start(None).await;
     let found = server.modern("server/discover", json!({})).await;
     assert!(!found.headers().contains_key("mcp-session-id"));
@@ -192,7 +193,7 @@ async fn a_modern_client_needs_no_session() {
 }
 
 #[tokio::test]
-async fn a_modern_request_that_contradicts_itself_is_refused() {
+async fn modern_request_with_mismatched_headers_is_rejected() {
     let server = Server::start(None).await;
     let send = |version: &'static str, meta: Value| {
         let message = json!({
@@ -218,7 +219,7 @@ async fn a_modern_request_that_contradicts_itself_is_refused() {
 }
 
 #[tokio::test]
-async fn a_subscription_is_acknowledged_and_stays() {
+async fn subscription_is_acknowledged_and_stays_open() {
     let server = Server::start(None).await;
     let wanted = json!({ "notifications": { "toolsListChanged": true } });
     let mut stream = server.modern("subscriptions/listen", wanted).await;
@@ -235,7 +236,7 @@ async fn a_subscription_is_acknowledged_and_stays() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_message_is_refused() {
+async fn malformed_message_is_rejected() {
     let server = Server::start(None).await;
     let post = |body: String| server.http.post(&server.url).body(body).send();
     assert_eq!(post("{".to_owned()).await.unwrap().status(), StatusCode::BAD_REQUEST);
@@ -247,7 +248,7 @@ async fn what_is_not_a_message_is_refused() {
 }
 
 #[tokio::test]
-async fn the_total_fault_answers_500_to_probes_too() {
+async fn total_fault_also_answers_500_to_probes() {
     let server = Server::start(Some("total")).await;
     let status = StatusCode::INTERNAL_SERVER_ERROR;
     assert_eq!(server.legacy(None, initialize("2025-11-25")).await.status(), status);
@@ -256,22 +257,23 @@ async fn the_total_fault_answers_500_to_probes_too() {
 }
 
 #[tokio::test]
-async fn the_errors_fault_takes_its_share_of_the_calls_only() {
+async fn errors_fault_affects_only_its_share_of_calls() {
     let server = Server::start(Some("errors=20%")).await;
-    let session = server.begin().await;
+    let session = server.open_session().await;
     let mut failed = 0;
     for _ in 0..100 {
         let echo = call("echo", json!({ "message": "hi" }));
         let answer: Value = server.legacy(Some(&session), echo).await.json().await.unwrap();
         failed += usize::from(answer["error"]["code"] == -32603);
-        let pong: Value = server.legacy(Some(&session), ask("ping")).await.json().await.unwrap();
+        let pong: Value =
+            server.legacy(Some(&session), request("ping")).await.json().await.unwrap();
         assert_eq!(pong["result"], json!({}));
     }
     assert!((18..=22).contains(&failed), "{failed} of 100");
 }
 
 #[tokio::test]
-async fn the_other_faults_do_what_they_say_to_calls() {
+async fn other_faults_have_their_documented_effect() {
     let echo = json!({ "name": "echo", "arguments": { "message": "hi" } });
     let errors = Server::start(Some("tool-errors")).await;
     let answer: Value = errors.modern("tools/call", echo.clone()).await.json().await.unwrap();
@@ -289,36 +291,37 @@ async fn the_other_faults_do_what_they_say_to_calls() {
 }
 
 #[tokio::test]
-async fn a_crash_loop_ends_the_server_at_its_time_and_soon_after_each_start() {
+async fn crash_loop_fault_ends_the_server_at_its_time_and_after_each_start() {
     let mut again = Server::start(Some("crash-loop")).await;
     timeout(Duration::from_secs(2), &mut again.task).await.expect("it ends").unwrap();
 
     let at = Clock::start(Moment(0)).now() + Duration::from_millis(400);
     let fault = Some((Fault::CrashLoop, at));
     let mut first =
-        Server::start_with(Settings { version: "v7".to_owned(), fault, without: None }).await;
-    let session = first.begin().await;
+        Server::start_with(ServerSettings { version: "v7".to_owned(), fault, hidden_tool: None })
+            .await;
+    let session = first.open_session().await;
     sleep(Duration::from_millis(100)).await;
-    let pong = first.legacy(Some(&session), ask("ping")).await;
+    let pong = first.legacy(Some(&session), request("ping")).await;
     assert_eq!(pong.status(), StatusCode::OK, "it is not yet time");
     timeout(Duration::from_secs(2), &mut first.task).await.expect("it ends").unwrap();
 }
 
 #[tokio::test]
-async fn the_load_finds_nothing_bad_in_a_good_server_and_all_bad_in_a_broken_one() {
+async fn traffic_generator_reports_a_healthy_and_a_broken_server_correctly() {
     let clock = Clock::start(Moment(0));
     let begun = clock.now();
     let good = Server::start(None).await;
-    let load = Load::start(good.address, 100, clock);
+    let load = TrafficGenerator::start(good.address, 100, clock);
     sleep(Duration::from_millis(1500)).await;
     let report = load.stop(begun).await;
     assert!(report.requests > 150, "{report:?}");
     assert_eq!((report.failed, report.not_sent), (0, 0), "{report:?}");
     assert!(report.sessions.kept >= 9, "{report:?}");
-    assert_eq!((report.sessions.moved, report.sessions.broken), (0, 0), "{report:?}");
+    assert_eq!((report.sessions.migrated, report.sessions.broken), (0, 0), "{report:?}");
 
     let bad = Server::start(Some("tool-errors")).await;
-    let load = Load::start(bad.address, 100, clock);
+    let load = TrafficGenerator::start(bad.address, 100, clock);
     sleep(Duration::from_millis(500)).await;
     let report = load.stop(begun).await;
     assert!(report.failed > 30, "{report:?}");

@@ -20,11 +20,11 @@ struct Case {
     x: Vec<f64>,
     y: Vec<f64>,
     /// Null where all values are equal.
-    shift: Option<Wanted>,
+    shift: Option<Expected>,
 }
 
 #[derive(Deserialize)]
-struct Wanted {
+struct Expected {
     u: f64,
     p: f64,
     /// The middle of all differences: one value, or anything between two.
@@ -33,13 +33,13 @@ struct Wanted {
     upper: f64,
 }
 
-fn data() -> Data {
+fn reference_data() -> Data {
     serde_json::from_str(include_str!("data/mann_whitney.json")).unwrap()
 }
 
 #[test]
 fn agrees_with_scipy() {
-    let data = data();
+    let data = reference_data();
     for Case { name, x, y, shift } in data.cases {
         let got = compare(&x, &y, data.confidence);
         let Some(want) = shift else {
@@ -59,15 +59,15 @@ fn agrees_with_scipy() {
 }
 
 #[test]
-fn without_values_there_is_nothing_to_compare() {
+fn empty_samples_give_no_result() {
     assert_eq!(compare(&[], &[1.0], 0.98), None);
     assert_eq!(compare(&[], &[], 0.98), None);
     assert!(!is_higher(&[], &[], 0.98, 0.25));
 }
 
 #[test]
-fn higher_means_the_whole_interval() {
-    let data = data();
+fn higher_requires_the_whole_interval() {
+    let data = reference_data();
     let verdict = |name: &str| {
         let case = data.cases.iter().find(|case| case.name.starts_with(name)).unwrap();
         is_higher(&case.x, &case.y, data.confidence, 0.25)
@@ -82,8 +82,8 @@ fn higher_means_the_whole_interval() {
 }
 
 #[test]
-fn the_quick_verdict_is_that_of_the_interval() {
-    let data = data();
+fn quick_verdict_agrees_with_the_interval() {
+    let data = reference_data();
     for Case { name, x, y, .. } in data.cases {
         let shift = compare(&x, &y, data.confidence);
         let want = shift.is_some_and(|it| 0.25 * it.estimate.abs() < it.lower);

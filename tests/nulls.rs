@@ -12,85 +12,86 @@ mod judge;
 
 use std::time::Duration;
 
-use judge::delays::{Detector, Trouble};
-use judge::dice::{Dice, Poisson};
-use judge::ours::{Baseline, Ours};
-use judge::stream::{SECOND, Scene};
+use judge::delays::{Detector, Regression};
+use judge::dice::{Poisson, Rng};
+use judge::ours::{Baseline, RollbackdJudge};
+use judge::stream::{BLOCKS_PER_SECOND, Scenario};
 use judge::{bound, oracle, work};
 
 const BAKES: u64 = 300;
-const TRIPPED_MAX: usize = 2;
+const FALSE_ROLLBACKS_MAX: usize = 2;
 const RATES: [f64; 2] = [10.0, 100.0];
 const SEEDS: u64 = 41;
 
 /// Holds nulls against the judge, [`BAKES`] in all.
-fn left_alone(scenes: &[Scene], baseline: Baseline, bake: Duration) {
-    let ours = Ours::with(baseline, 5).baking(bake);
-    let blocks = bake.as_secs() as usize * SECOND;
+fn assert_no_rollback(scenes: &[Scenario], baseline: Baseline, bake: Duration) {
+    let ours = RollbackdJudge::with(baseline, 5).with_bake(bake);
+    let blocks = bake.as_secs() as usize * BLOCKS_PER_SECOND;
     let seeds = BAKES / (scenes.len() * RATES.len()) as u64;
     let mut tripped = Vec::new();
     for scene in scenes {
         for rate in RATES {
-            let trips = |seed| ours.trips(&scene.bake(rate, seed, blocks)).map(|_| seed);
-            let found = work::seeds(seeds, trips).into_iter().flatten();
+            let trips =
+                |seed| ours.detection_block(&scene.generate(rate, seed, blocks)).map(|_| seed);
+            let found = work::run_seeds(seeds, trips).into_iter().flatten();
             tripped.extend(found.map(|seed| (*scene, rate, seed)));
         }
     }
     let first = tripped.first();
-    assert!(tripped.len() <= TRIPPED_MAX, "{} of {BAKES}, first: {first:?}", tripped.len());
+    assert!(tripped.len() <= FALSE_ROLLBACKS_MAX, "{} of {BAKES}, first: {first:?}", tripped.len());
 }
 
 /// Only the new release is in question: nothing excuses it.
-fn alone(scene: Scene) {
-    left_alone(&[scene], Baseline::Absent, Duration::from_mins(5));
+fn assert_no_rollback_alone(scene: Scenario) {
+    assert_no_rollback(&[scene], Baseline::Absent, Duration::from_mins(5));
 }
 
 /// What both releases suffer. Much of it is judged as long as it lasts, so the bakes are shorter.
-fn both(baseline: Baseline) {
-    let scenes = [Scene::BothEqual, Scene::BothUneven, Scene::BothWave];
-    left_alone(&scenes, baseline, Duration::from_mins(1));
+fn assert_no_rollback_shared(baseline: Baseline) {
+    let scenes = [Scenario::SharedEqual, Scenario::SharedUneven, Scenario::SharedWave];
+    assert_no_rollback(&scenes, baseline, Duration::from_mins(1));
 }
 
 #[test]
-fn a_healthy_release_is_left_alone() {
-    alone(Scene::Healthy);
+fn healthy_release_is_not_rolled_back() {
+    assert_no_rollback_alone(Scenario::Healthy);
 }
 
 #[test]
-fn a_release_exactly_at_its_promise_is_left_alone() {
-    alone(Scene::AtLimit);
+fn release_exactly_at_its_limit_is_not_rolled_back() {
+    assert_no_rollback_alone(Scenario::AtLimit);
 }
 
 #[test]
-fn bursts_within_the_promised_length_are_left_alone() {
+fn bursts_within_the_configured_length_are_not_rolled_back() {
     // In a short bake three bursts meet too often, and make one that is longer.
     let bake = Duration::from_mins(30);
-    left_alone(&[Scene::ShortBursts(5.0)], Baseline::Absent, bake);
+    assert_no_rollback(&[Scenario::ShortBursts(5.0)], Baseline::Absent, bake);
 }
 
 #[test]
-fn retries_of_failed_requests_are_left_alone() {
-    alone(Scene::Retries);
+fn retried_failures_are_not_rolled_back() {
+    assert_no_rollback_alone(Scenario::Retries);
 }
 
 #[test]
-fn a_cold_start_is_left_alone() {
-    alone(Scene::ColdStart);
+fn cold_start_is_not_rolled_back() {
+    assert_no_rollback_alone(Scenario::ColdStart);
 }
 
 #[test]
-fn half_as_many_failures_again_are_left_alone() {
-    alone(Scene::Benign);
+fn failures_below_min_effect_are_not_rolled_back() {
+    assert_no_rollback_alone(Scenario::BelowMinEffect);
 }
 
 #[test]
-fn what_both_suffer_is_left_alone_with_traffic_on_both() {
-    both(Baseline::Traffic);
+fn shared_failures_with_traffic_baseline_are_not_rolled_back() {
+    assert_no_rollback_shared(Baseline::Traffic);
 }
 
 #[test]
-fn what_both_suffer_is_left_alone_with_shadow_calls() {
-    both(Baseline::Shadow);
+fn shared_failures_with_shadow_baseline_are_not_rolled_back() {
+    assert_no_rollback_shared(Baseline::Shadow);
 }
 
 /// Requests a second, share of bad ones, burst, and the seconds that the median delay may take.
@@ -107,13 +108,13 @@ const TARGETS: [(f64, f64, u64, f64); 9] = [
 ];
 
 /// Trouble that begins so many seconds after the switch is found within a multiple of the targets.
-fn found_in_time(onset: usize, multiple: f64) {
+fn assert_detected_in_time(onset: usize, multiple: f64) {
     for (rate, share, burst, target) in TARGETS {
         let target = target * multiple;
-        let trouble = Trouble { rate, share, onset };
+        let trouble = Regression { rate, error_rate: share, onset_block: onset };
         let baselines = [Baseline::Traffic, Baseline::Shadow];
-        let detectors = baselines.map(|it| Detector::Ours(Ours::with(it, burst)));
-        let blocks = (onset + target.ceil() as usize + 1) * SECOND;
+        let detectors = baselines.map(|it| Detector::Rollbackd(RollbackdJudge::with(it, burst)));
+        let blocks = (onset + target.ceil() as usize + 1) * BLOCKS_PER_SECOND;
         for (of, detector) in trouble.delays(&detectors, SEEDS, blocks).iter().zip(detectors) {
             let median = of.median();
             assert!(median <= target, "{trouble:?}, {}: {median} s", detector.name());
@@ -122,46 +123,50 @@ fn found_in_time(onset: usize, multiple: f64) {
 }
 
 #[test]
-fn early_trouble_is_found_in_time() {
-    found_in_time(0, 1.0);
+fn early_regression_is_detected_in_time() {
+    assert_detected_in_time(0, 1.0);
 }
 
 #[test]
-fn late_trouble_is_found_within_twice_the_time() {
-    found_in_time(600, 2.0);
+fn late_regression_is_detected_within_twice_the_time() {
+    assert_detected_in_time(600, 2.0);
 }
 
 #[test]
-fn the_bench_misses_no_verdict_by_asking_seldom() {
-    for scene in [Scene::Regression(0.05, 5), Scene::BothEqual, Scene::ColdStart] {
+fn bench_sampling_interval_misses_no_verdict() {
+    for scene in [Scenario::Regression(0.05, 5), Scenario::SharedEqual, Scenario::ColdStart] {
         for baseline in [Baseline::Traffic, Baseline::Shadow, Baseline::Absent] {
             for seed in 0..3 {
-                let bake = scene.bake(100.0, seed, 25 * SECOND);
-                let ours = Ours::with(baseline, 5);
-                assert_eq!(ours.trips(&bake), ours.trips_slowly(&bake), "{scene:?}, seed {seed}");
+                let bake = scene.generate(100.0, seed, 25 * BLOCKS_PER_SECOND);
+                let ours = RollbackdJudge::with(baseline, 5);
+                assert_eq!(
+                    ours.detection_block(&bake),
+                    ours.detection_block_sampled(&bake),
+                    "{scene:?}, seed {seed}"
+                );
             }
         }
     }
 }
 
 #[test]
-fn probes_that_fail_too_make_no_verdict_later() {
+fn failing_probes_do_not_delay_the_verdict() {
     for seed in 0..10 {
-        let bake = Scene::Regression(1.0, 5).bake(10.0, seed, 15 * SECOND);
-        let quiet = Ours::with(Baseline::Shadow, 5);
-        let honest = Ours { honest_probes: true, ..quiet };
-        let [with, without] = [honest, quiet].map(|ours| ours.trips(&bake));
+        let bake = Scenario::Regression(1.0, 5).generate(10.0, seed, 15 * BLOCKS_PER_SECOND);
+        let quiet = RollbackdJudge::with(Baseline::Shadow, 5);
+        let honest = RollbackdJudge { probes_reflect_failures: true, ..quiet };
+        let [with, without] = [honest, quiet].map(|ours| ours.detection_block(&bake));
         assert!(with.is_some() && with <= without, "seed {seed}: {with:?}, {without:?}");
     }
 }
 
 #[test]
-fn the_bench_draws_what_it_says() {
+fn bench_traffic_has_its_stated_distribution() {
     const DRAWS: u32 = 40_000;
     for mean in [0.025, 2.5, 11.9, 25.0, 250.0] {
-        let (mut dice, mut poisson) = (Dice::new(7), Poisson::default());
+        let (mut dice, mut poisson) = (Rng::new(7), Poisson::default());
         let drawn: Vec<f64> =
-            (0..DRAWS).map(|_| f64::from(poisson.draw(mean, &mut dice))).collect();
+            (0..DRAWS).map(|_| f64::from(poisson.sample(mean, &mut dice))).collect();
         let got = drawn.iter().sum::<f64>() / f64::from(DRAWS);
         let square = drawn.iter().map(|it| (it - mean).powi(2)).sum::<f64>() / f64::from(DRAWS);
         // Five standard errors of a Poisson's mean and variance.
@@ -173,16 +178,16 @@ fn the_bench_draws_what_it_says() {
 }
 
 #[test]
-fn the_bounds_are_those_of_the_tables() {
+fn confidence_bounds_match_published_tables() {
     // scipy.stats.beta.ppf(0.95, bad + 1, n - bad)
     for (bad, n, want) in
         [(0, 10_000, 2.995_284e-4), (3, 1_000, 7.735_245e-3), (114, 500, 0.261_021), (5, 5, 1.0)]
     {
-        let got = bound::upper(bad, n);
+        let got = bound::upper_confidence_bound(bad, n);
         assert!((got / want - 1.0).abs() <= 1e-4, "{bad} of {n}: {got}, not {want}");
     }
     for (share, want) in [(0.01, 3_553.0), (0.05, 97.0), (0.2, 12.3), (1.0, 1.304)] {
-        let got = oracle::seconds(1.0, share);
+        let got = oracle::expected_seconds(1.0, share);
         assert!((got / want - 1.0).abs() <= 0.01, "{share}: {got} requests, not {want}");
     }
 }

@@ -10,28 +10,31 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rollbackd::act::{Process, Spec, orphans};
-use rollbackd::config::{Address, CommandLine};
-use rollbackd::model::{Number, Release, Slot};
+use rollbackd::act::{Process, ProcessSpec, find_orphans};
+use rollbackd::config::{Address, CommandRuntime};
+use rollbackd::model::{Release, ReleaseNumber, Slot};
 use tempfile::TempDir;
 
 /// A spec that runs a shell script as release `number` in slot blue.
-fn spec(home: &TempDir, number: u32, script: &str) -> Spec {
+fn spec(home: &TempDir, number: u32, script: &str) -> ProcessSpec {
     let argv = ["/bin/sh", "-c", script, "{version}", "{artifact}", "{slot}", "{port}"];
-    Spec {
-        command: CommandLine {
+    ProcessSpec {
+        command: CommandRuntime {
             argv: argv.map(str::to_owned).to_vec(),
             env: BTreeMap::from([("A".into(), "config".into()), ("B".into(), "config".into())]),
-            dir: None,
-            stop: Duration::from_millis(300),
+            working_dir: None,
+            stop_timeout: Duration::from_millis(300),
         },
         release: Release {
             version: "v1".into(),
-            number: Number(number),
+            number: ReleaseNumber(number),
             slot: Slot("blue".into()),
             artifact: Some("/srv/app".into()),
             digest: None,
-            set: BTreeMap::from([("B".into(), "deploy".into()), ("PORT".into(), "1".into())]),
+            environment: BTreeMap::from([
+                ("B".into(), "deploy".into()),
+                ("PORT".into(), "1".into()),
+            ]),
         },
         address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 4001))),
         service: "files".into(),
@@ -39,11 +42,11 @@ fn spec(home: &TempDir, number: u32, script: &str) -> Spec {
     }
 }
 
-fn home() -> TempDir {
+fn temp_dir() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-fn output(spec: &Spec) -> PathBuf {
+fn output(spec: &ProcessSpec) -> PathBuf {
     spec.state_dir.join("files/output-blue.log")
 }
 
@@ -68,35 +71,35 @@ async fn pid_in(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn the_exit_is_told_in_words() {
-    let home = home();
+async fn exit_status_is_described() {
+    let home = temp_dir();
     for (script, words) in [("exit 3", "exit code 3"), ("kill -9 $$", "killed by signal 9")] {
         let mut process = Process::start(&spec(&home, 1, script)).unwrap();
-        assert_eq!(process.exited().await, words);
-        assert_eq!(process.exited().await, words);
+        assert_eq!(process.wait_exit().await, words);
+        assert_eq!(process.wait_exit().await, words);
         assert_eq!(process.stop().await.as_deref(), Ok(words));
     }
 }
 
 #[tokio::test]
-async fn a_command_that_is_not_there() {
-    let home = home();
+async fn missing_command_fails_to_start() {
+    let home = temp_dir();
     let mut spec = spec(&home, 1, "");
     spec.command.argv = vec!["/nonexistent/server".into()];
     let error = Process::start(&spec).unwrap_err();
     assert!(error.contains("\"/nonexistent/server\" can not be started"), "{error}");
     spec.command.argv = vec!["/bin/true".into()];
-    spec.command.dir = Some("/nonexistent".into());
+    spec.command.working_dir = Some("/nonexistent".into());
     assert!(Process::start(&spec).unwrap_err().contains("in /nonexistent"));
 }
 
 #[tokio::test]
-async fn arguments_and_environment_are_as_documented() {
-    let home = home();
+async fn arguments_and_environment_match_the_documentation() {
+    let home = temp_dir();
     let mut spec =
         spec(&home, 7, "echo \"$0 $1 $2 $3\"; env | sort; ls -l /proc/$$/fd; echo done >&2");
     let mut process = Process::start(&spec).unwrap();
-    process.exited().await;
+    process.wait_exit().await;
     let seen = fs::read_to_string(output(&spec)).unwrap();
     assert!(seen.starts_with("v1 /srv/app blue 4001\n"), "{seen}");
     assert!(seen.ends_with("done\n"), "{seen}");
@@ -125,25 +128,25 @@ async fn arguments_and_environment_are_as_documented() {
     assert_eq!(mode & 0o777, 0o600);
 
     spec.address = Address::Unix("/run/blue.sock".into());
-    spec.release.set.clear();
-    Process::start(&spec).unwrap().exited().await;
+    spec.release.environment.clear();
+    Process::start(&spec).unwrap().wait_exit().await;
     let seen = fs::read_to_string(output(&spec)).unwrap();
     assert!(seen.contains("\nSOCKET=/run/blue.sock\n"), "{seen}");
 }
 
 #[tokio::test]
-async fn a_long_output_file_is_emptied_before_the_start() {
-    let home = home();
+async fn long_output_file_is_truncated_before_start() {
+    let home = temp_dir();
     let spec = spec(&home, 1, "echo new");
     fs::create_dir_all(output(&spec).parent().unwrap()).unwrap();
     fs::write(output(&spec), vec![b'x'; 9 * 1024 * 1024]).unwrap();
-    Process::start(&spec).unwrap().exited().await;
+    Process::start(&spec).unwrap().wait_exit().await;
     assert_eq!(fs::read_to_string(output(&spec)).unwrap(), "new\n");
 }
 
 #[tokio::test]
-async fn an_endless_output_file_is_emptied() {
-    let home = home();
+async fn growing_output_file_is_truncated() {
+    let home = temp_dir();
     let spec = spec(
         &home,
         1,
@@ -156,8 +159,8 @@ async fn an_endless_output_file_is_emptied() {
 }
 
 #[tokio::test]
-async fn stop_asks_first() {
-    let home = home();
+async fn stop_sends_sigterm_first() {
+    let home = temp_dir();
     let spec = spec(
         &home,
         1,
@@ -170,8 +173,8 @@ async fn stop_asks_first() {
 }
 
 #[tokio::test]
-async fn stop_kills_what_does_not_listen_and_its_children() {
-    let home = home();
+async fn stop_kills_unresponsive_process_and_children() {
+    let home = temp_dir();
     let script =
         "trap '' TERM; sleep 60 & echo $! > \"$PIDFILE\"; for i in $(seq 300); do sleep 0.1; done";
     let mut spec = spec(&home, 1, script);
@@ -184,8 +187,8 @@ async fn stop_kills_what_does_not_listen_and_its_children() {
 }
 
 #[tokio::test]
-async fn stop_after_an_exit_ends_what_was_left_behind() {
-    let home = home();
+async fn stop_after_exit_ends_remaining_children() {
+    let home = temp_dir();
     // One child in the group of its parent, one in a group of its own.
     let script =
         "sleep 60 & echo $! > \"$PIDFILE\"; setsid sleep 60 & echo $! > \"$PIDFILE.2\"; exit 1";
@@ -193,7 +196,7 @@ async fn stop_after_an_exit_ends_what_was_left_behind() {
     let file = home.path().join("pid");
     spec.command.env.insert("PIDFILE".into(), file.display().to_string());
     let mut process = Process::start(&spec).unwrap();
-    assert_eq!(process.exited().await, "exit code 1");
+    assert_eq!(process.wait_exit().await, "exit code 1");
     let children = [pid_in(&file).await, pid_in(&home.path().join("pid.2")).await];
     assert!(children.into_iter().all(is_alive));
     assert_eq!(process.stop().await.as_deref(), Ok("exit code 1"));
@@ -201,8 +204,8 @@ async fn stop_after_an_exit_ends_what_was_left_behind() {
 }
 
 #[tokio::test]
-async fn a_process_is_adopted_after_a_crash() {
-    let home = home();
+async fn process_is_adopted_after_a_crash() {
+    let home = temp_dir();
     // The helper in a session of its own must not be taken for the release.
     let spec = spec(&home, 4, "setsid sleep 60 & echo up; for i in $(seq 300); do sleep 0.1; done");
     let process = Process::start(&spec).unwrap();
@@ -212,35 +215,35 @@ async fn a_process_is_adopted_after_a_crash() {
     assert!(is_alive(pid));
 
     let mut other = spec.clone();
-    other.release.number = Number(5);
+    other.release.number = ReleaseNumber(5);
     assert!(Process::adopt(&other).is_none());
-    other.release.number = Number(4);
+    other.release.number = ReleaseNumber(4);
     other.state_dir = "/elsewhere".into();
     assert!(Process::adopt(&other).is_none());
 
     let mut adopted = Process::adopt(&spec).unwrap();
     assert_eq!(adopted.pid(), pid);
-    let early = tokio::time::timeout(Duration::from_millis(200), adopted.exited()).await;
+    let early = tokio::time::timeout(Duration::from_millis(200), adopted.wait_exit()).await;
     assert!(early.is_err(), "it is alive");
     assert_eq!(adopted.stop().await.as_deref(), Ok("gone"));
     assert!(!is_alive(pid));
     assert!(Process::adopt(&spec).is_none());
-    assert!(orphans(home.path(), "files").is_empty());
+    assert!(find_orphans(home.path(), "files").is_empty());
 }
 
 #[tokio::test]
-async fn the_end_of_an_adopted_process_is_seen() {
-    let home = home();
+async fn exit_of_an_adopted_process_is_detected() {
+    let home = temp_dir();
     let spec = spec(&home, 4, "sleep 0.5; exit 1");
     drop(Process::start(&spec).unwrap());
     let mut adopted = Process::adopt(&spec).unwrap();
-    let end = tokio::time::timeout(Duration::from_secs(5), adopted.exited()).await;
+    let end = tokio::time::timeout(Duration::from_secs(5), adopted.wait_exit()).await;
     assert_eq!(end.as_deref(), Ok("gone"));
 }
 
 #[tokio::test]
-async fn orphans_are_found_and_stopped() {
-    let home = home();
+async fn orphans_are_listed_and_stopped() {
+    let home = temp_dir();
     let old = Process::start(&spec(
         &home,
         1,
@@ -249,8 +252,8 @@ async fn orphans_are_found_and_stopped() {
     let new = Process::start(&spec(&home, 2, "for i in $(seq 300); do sleep 0.1; done"));
     let (old, new) = (old.unwrap().pid(), new.unwrap().pid());
     wait_for(&output(&spec(&home, 1, "")), "up").await;
-    assert!(orphans(home.path(), "other").is_empty());
-    let mut found = orphans(home.path(), "files");
+    assert!(find_orphans(home.path(), "other").is_empty());
+    let mut found = find_orphans(home.path(), "files");
     found.sort_by_key(|orphan| orphan.number);
     let seen: Vec<_> =
         found.iter().map(|orphan| (orphan.number.0, orphan.slot.0.as_str(), orphan.pid)).collect();
@@ -263,9 +266,9 @@ async fn orphans_are_found_and_stopped() {
 
 /// A log that can be read.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct SharedLog(Arc<Mutex<Vec<u8>>>);
 
-impl io::Write for Log {
+impl io::Write for SharedLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -277,17 +280,17 @@ impl io::Write for Log {
 }
 
 #[tokio::test]
-async fn the_output_reaches_the_log_within_its_limit() {
-    let log = Log::default();
+async fn output_is_logged_up_to_its_limit() {
+    let log = SharedLog::default();
     let writer = log.clone();
     let subscriber =
         tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     tracing::subscriber::set_global_default(subscriber).unwrap();
-    let home = home();
+    let home = temp_dir();
     let mut spec = spec(&home, 1, "for i in $(seq 300); do echo line-$i; done; printf end");
     spec.service = "chatty".into();
     let mut process = Process::start(&spec).unwrap();
-    process.exited().await;
+    process.wait_exit().await;
     process.stop().await.unwrap();
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let mine = log.lines().filter(|line| line.contains("service=chatty"));

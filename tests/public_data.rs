@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use rollbackd::judge::{About, Baseline, Judge, Limits, Objective};
-use rollbackd::model::{Counts, Finding, History, Moment, Number, Seen, Signal};
+use rollbackd::judge::{Baseline, Indicator, Judge, Objective, SloSettings};
+use rollbackd::model::{Counts, Finding, History, Moment, Observation, ReleaseNumber, Signal};
 use serde_json::Value;
 
 #[path = "backtest/fake.rs"]
@@ -27,13 +27,13 @@ const STEP: Duration = Duration::from_mins(5);
 const DAY: usize = 288;
 
 #[test]
-fn the_results_are_those_in_the_readme() {
+fn results_match_the_readme() {
     let mut told = String::new();
     for zone in ["trac.nginx.org", "hg.nginx.org"] {
-        split(zone, &mut told);
+        zone_report(zone, &mut told);
     }
     for headroom in [1.0, 1.1, 1.25] {
-        latency(headroom, &mut told);
+        latency_report(headroom, &mut told);
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = fs::read_to_string(&path).unwrap();
@@ -48,10 +48,10 @@ fn the_results_are_those_in_the_readme() {
 
 /// The requests of a zone are dealt at random to two releases, and their counters are read from
 /// Prometheus: nothing may be found. Then a share of those of the new release is made bad.
-fn split(zone: &str, told: &mut String) {
+fn zone_report(zone: &str, report: &mut String) {
     let mut nulls = 0;
     for seed in 0..20 {
-        let url = dealt(zone, seed);
+        let url = split_by_seed(zone, seed);
         let row = backtest(&url, None);
         assert!(row["at_second"].is_null(), "{zone}, seed {seed}: {row}");
         nulls += 1;
@@ -67,15 +67,15 @@ fn split(zone: &str, told: &mut String) {
                 Some(after) => format!("found {after:.0} s after it began"),
                 None => "not found within the bake".to_owned(),
             };
-            writeln!(told, "{zone}: {what_if}: {found}").unwrap();
+            writeln!(report, "{zone}: {what_if}: {found}").unwrap();
         }
     }
-    writeln!(told, "{zone}: dealt at random to two releases {nulls} times: no verdict").unwrap();
+    writeln!(report, "{zone}: dealt at random to two releases {nulls} times: no verdict").unwrap();
 }
 
 /// One value is one request in a block of five minutes, slow if it is above the threshold: the 99th
 /// percentile of the first three days, times some headroom. 99 % are to be faster.
-fn latency(headroom: f64, told: &mut String) {
+fn latency_report(headroom: f64, report: &mut String) {
     let rows: Vec<(&str, f64)> = LATENCY
         .lines()
         .skip(1)
@@ -92,54 +92,62 @@ fn latency(headroom: f64, told: &mut String) {
             .iter()
             .position(|it| it[0].as_str().unwrap() <= time && time <= it[1].as_str().unwrap())
     };
-    let (mut judge, mut found) = (trial(0), Vec::new());
+    let (mut judge, mut found) = (trial_judge(0), Vec::new());
     let slow = rows.iter().filter(|(_, value)| *value > threshold).count();
     for (index, (time, value)) in rows.iter().enumerate() {
         let end = Moment(0) + STEP * u32::try_from(index + 1).unwrap();
-        let counts =
-            Counts { ok: 1, timed: 1, slow: u64::from(*value > threshold), ..Counts::default() };
+        let counts = Counts {
+            ok: 1,
+            with_latency: 1,
+            slow: u64::from(*value > threshold),
+            ..Counts::default()
+        };
         let span = u32::try_from(STEP.as_millis()).unwrap();
-        judge.hear(end, &Signal { release: Number(2), seen: Seen::Block(span, counts) });
+        judge.observe(
+            end,
+            &Signal { release: ReleaseNumber(2), observation: Observation::Block(span, counts) },
+        );
         if let Finding::Breach(_) = judge.verdict(end).finding {
             found.push(match inside(time) {
                 Some(window) => format!("{} (window {})", time, window + 1),
                 None => format!("{time} (outside of every window)"),
             });
             // After a rollback another release would be on trial.
-            judge = trial(end.0);
+            judge = trial_judge(end.0);
         }
     }
     let percent = 100.0 * slow as f64 / rows.len() as f64;
     let times = format!("{headroom} x p99 = {threshold:.1}");
     let many = rows.len();
     writeln!(
-        told,
+        report,
         "latency, {times}: {slow} of {many} slow ({percent:.1} %), {} found",
         found.len()
     )
     .unwrap();
-    found.iter().for_each(|found| writeln!(told, "  {found}").unwrap());
+    found.iter().for_each(|found| writeln!(report, "  {found}").unwrap());
 }
 
 /// The one place where this test makes a judge.
-fn trial(opened: u64) -> Judge {
-    let objectives = vec![Objective { about: About::Latency, budget: 0.01, weight: 1.0 }];
-    let limits = Limits {
+fn trial_judge(opened: u64) -> Judge {
+    let objectives =
+        vec![Objective { indicator: Indicator::Latency, error_budget: 0.01, weight: 1.0 }];
+    let limits = SloSettings {
         objectives,
         max_false_rollback: 0.001,
         min_effect: 2.0,
         burst: Duration::from_secs(5),
         bake: STEP * 4_032,
-        probes: 3,
+        failed_probes_max: 3,
         baseline: Baseline::Probes,
-        shadow: true,
+        shadow_calls: true,
         scrape: None,
     };
-    Judge::new(Number(2), None, limits, History::default(), Moment(opened))
+    Judge::new(ReleaseNumber(2), None, limits, History::default(), Moment(opened))
 }
 
 /// Two releases with the requests of a zone; returns the address of their Prometheus.
-fn dealt(zone: &str, seed: u64) -> String {
+fn split_by_seed(zone: &str, seed: u64) -> String {
     let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
     let mut heads = move || {
         // xorshift64: the same deal on every machine.
@@ -166,7 +174,7 @@ fn dealt(zone: &str, seed: u64) -> String {
         }
     }
     let names = ["new", "new_bad", "old", "old_bad"].map(str::to_owned);
-    format!("{}/prom", fake::serve(names.into_iter().zip(series).collect()))
+    format!("{}/prom", fake::serve_prometheus(names.into_iter().zip(series).collect()))
 }
 
 fn backtest(url: &str, what_if: Option<&str>) -> Value {

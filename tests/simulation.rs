@@ -8,29 +8,29 @@ mod world;
 
 use std::time::Duration;
 
-use dice::Dice;
+use dice::Rng;
 use rollbackd::decide::{Phase, Watch};
 use rollbackd::model::{
-    Actor, Command, Deploy, Effect, Entry, Event, Fact, Finding, Load, Moment, Number, Order,
-    Reply, Severity, Slot, Ticket, Verdict,
+    Actor, Command, CommandRequest, DeployRequest, Effect, Event, Finding, Moment, ProbeResult,
+    ReleaseLoad, ReleaseNumber, Severity, Slot, Ticket, TimelineEntry, TimelineEvent, Verdict,
 };
-use world::{World, policy, secs};
+use world::{SimulatedHost, policy, secs};
 
-const DAYS: u64 = 3_000;
-const EVENTS: u64 = 300;
+const SCENARIOS: u64 = 3_000;
+const EVENTS_PER_SCENARIO: u64 = 300;
 
 #[test]
-fn random_days_keep_the_promises() {
+fn random_scenarios_keep_the_invariants() {
     let seeds = match std::env::var("SEED") {
         Ok(seed) => {
             let seed: u64 = seed.parse().unwrap();
             seed..seed + 1
         }
-        Err(_) => 0..DAYS,
+        Err(_) => 0..SCENARIOS,
     };
     let mut rollbacks = 0;
     for seed in seeds.clone() {
-        match std::panic::catch_unwind(|| Day::new(seed).live()) {
+        match std::panic::catch_unwind(|| Scenario::new(seed).run()) {
             Ok(seen) => rollbacks += seen,
             Err(_) => panic!("failed: SEED={seed} cargo sim"),
         }
@@ -40,13 +40,13 @@ fn random_days_keep_the_promises() {
     assert!(days == 1 || days / 3 < rollbacks, "{rollbacks} rollbacks in {days} days");
 }
 
-struct Day {
-    dice: Dice,
-    world: World,
+struct Scenario {
+    rng: Rng,
+    host: SimulatedHost,
     /// Answers on their way to the daemon.
     answers: Vec<Event>,
     /// Effects and answers come in order, in time, and once.
-    orderly: bool,
+    in_order: bool,
     /// The daemon or its disk failed since the last finding.
     disturbed: bool,
     rollbacks: u64,
@@ -54,102 +54,107 @@ struct Day {
     unrecorded: bool,
 }
 
-impl Day {
+impl Scenario {
     fn new(seed: u64) -> Self {
-        let mut dice = Dice(seed);
+        let mut rng = Rng(seed);
         let mut policy = policy();
-        policy.observe = dice.one_in(12);
-        policy.rollbacks_per_day = 1 + dice.roll(4) as usize;
-        policy.start = secs(20 + dice.roll(90));
-        policy.drain = secs(dice.roll(121));
-        if dice.one_in(3) {
+        policy.observe = rng.one_in(12);
+        policy.rollbacks_per_day_max = 1 + rng.next_below(4) as usize;
+        policy.start_timeout = secs(20 + rng.next_below(90));
+        policy.drain_timeout = secs(rng.next_below(121));
+        if rng.one_in(3) {
             policy.slots.push(Slot("red".to_owned()));
         }
-        let orderly = dice.one_in(3);
-        let world = World::new(policy);
+        let in_order = rng.one_in(3);
+        let host = SimulatedHost::new(policy);
         Self {
-            dice,
-            world,
+            rng,
+            host,
             answers: Vec::new(),
-            orderly,
+            in_order,
             disturbed: false,
             rollbacks: 0,
             unrecorded: false,
         }
     }
 
-    fn live(mut self) -> u64 {
-        let crashes = if self.dice.one_in(4) { 0 } else { 10 + self.dice.roll(50) };
-        for _ in 0..EVENTS {
-            let longest = if self.dice.one_in(120) { 1_200_000 } else { 3_000 };
-            let step = 1 + self.dice.roll(longest);
-            self.wait(Duration::from_millis(step));
-            self.world.disk_full = self.dice.one_in(15);
-            self.disturbed |= self.world.disk_full;
-            self.something();
-            if crashes > 0 && self.dice.one_in(crashes) {
+    fn run(mut self) -> u64 {
+        let crashes = if self.rng.one_in(4) { 0 } else { 10 + self.rng.next_below(50) };
+        for _ in 0..EVENTS_PER_SCENARIO {
+            let longest = if self.rng.one_in(120) { 1_200_000 } else { 3_000 };
+            let step = 1 + self.rng.next_below(longest);
+            self.advance(Duration::from_millis(step));
+            self.host.disk_full = self.rng.one_in(15);
+            self.disturbed |= self.host.disk_full;
+            self.random_event();
+            if crashes > 0 && self.rng.one_in(crashes) {
                 self.crash();
             }
         }
-        self.settle();
+        self.assert_converges();
         self.rollbacks
     }
 
-    fn something(&mut self) {
-        match self.dice.roll(12) {
+    fn random_event(&mut self) {
+        match self.rng.next_below(12) {
             0..=3 => self.deliver(),
-            4..=6 => self.answer(),
-            7 => self.order(),
-            8 if self.dice.one_in(8) => {
-                let (number, named) = (self.number(), format!("weather v{}", self.dice.roll(30)));
-                self.happen(&Event::Found(number, Some(named), "the dice say so".to_owned()));
+            4..=6 => self.deliver_answer(),
+            7 => self.random_command(),
+            8 if self.rng.one_in(8) => {
+                let (number, named) =
+                    (self.number(), format!("weather v{}", self.rng.next_below(30)));
+                self.handle_event(&Event::Replaced(
+                    number,
+                    Some(named),
+                    "the dice say so".to_owned(),
+                ));
             }
             11 => {
                 let number = self.number();
-                self.happen(&Event::Recovered(number, "the dice say so".to_owned()));
+                self.handle_event(&Event::Recovered(number, "the dice say so".to_owned()));
             }
             _ => {
                 let (verdict, load) = (self.verdict(), self.load());
                 let measured = verdict.finding == Finding::Measuring;
-                let before = self.world.lines.len();
-                self.happen(&Event::Judged(verdict, load));
-                let lines = self.world.lines.len();
+                let before = self.host.timeline_lines.len();
+                self.handle_event(&Event::Judged(verdict, load));
+                let lines = self.host.timeline_lines.len();
                 assert!(!measured || lines == before, "decided before anybody is to blame");
             }
         }
     }
 
     /// Time passes; deadlines are met on the way, or late.
-    fn wait(&mut self, time: Duration) {
-        let to = self.world.now + time;
-        while let Some(due) = self.world.watch.deadline().filter(|due| *due <= to) {
-            if self.orderly {
+    fn advance(&mut self, time: Duration) {
+        let to = self.host.now + time;
+        while let Some(due) = self.host.watch.deadline().filter(|due| *due <= to) {
+            if self.in_order {
                 self.deliver_all(due);
-                if self.world.watch.deadline() != Some(due) {
+                if self.host.watch.deadline() != Some(due) {
                     continue;
                 }
             }
-            self.world.now = self.world.now.max(due);
-            if self.happen(&Event::Due).is_none() {
+            self.host.now = self.host.now.max(due);
+            if self.handle_event(&Event::DeadlinePassed).is_none() {
                 break;
             }
         }
-        self.world.now = to;
-        if self.orderly {
+        self.host.now = to;
+        if self.in_order {
             self.deliver_all(to);
         }
     }
 
     /// An orderly proxy answers before anything else happens, but requests may take for ever.
     fn deliver_all(&mut self, now: Moment) {
-        self.world.now = self.world.now.max(now.min(self.world.now + secs(1)));
-        for (ticket, effect) in std::mem::take(&mut self.world.sent) {
-            let slow = matches!(effect, Effect::Drain(..)) && self.dice.one_in(2);
-            match self.world.deliver(ticket, &effect) {
-                Some(answer) if !slow => _ = self.happen(&answer),
+        self.host.now = self.host.now.max(now.min(self.host.now + secs(1)));
+        for (ticket, effect) in std::mem::take(&mut self.host.pending_effects) {
+            let slow = matches!(effect, Effect::Drain(..)) && self.rng.one_in(2);
+            match self.host.deliver(ticket, &effect) {
+                Some(answer) if !slow => _ = self.handle_event(&answer),
                 Some(_) => (),
                 None => {
-                    let reply = self.reply(ticket, &effect);
+                    let reply = self.effect_result(ticket, &effect);
                     self.answers.extend(reply);
                 }
             }
@@ -158,96 +163,101 @@ impl Day {
 
     /// The proxy or the crew takes one effect, lost, twice, or out of order.
     fn deliver(&mut self) {
-        if self.world.sent.is_empty() {
+        if self.host.pending_effects.is_empty() {
             return;
         }
-        let index = self.dice.below(self.world.sent.len());
-        let (ticket, effect) = if self.dice.one_in(6) {
-            self.world.sent[index].clone()
+        let index = self.rng.next_index(self.host.pending_effects.len());
+        let (ticket, effect) = if self.rng.one_in(6) {
+            self.host.pending_effects[index].clone()
         } else {
-            self.world.sent.remove(index)
+            self.host.pending_effects.remove(index)
         };
         // Where nobody waits for an answer, the effect is one that the daemon carries out itself.
-        let awaited = match self.world.watch.phase() {
+        let awaited = match self.host.watch.phase() {
             Phase::Promoting { .. } | Phase::Returning(_) => true,
             Phase::Emptying(_) => !matches!(effect, Effect::Route(_)),
             _ => false,
         };
-        if awaited && self.dice.one_in(6) {
+        if awaited && self.rng.one_in(6) {
             return;
         }
-        let answer = self.world.deliver(ticket, &effect).or_else(|| self.reply(ticket, &effect));
+        let answer =
+            self.host.deliver(ticket, &effect).or_else(|| self.effect_result(ticket, &effect));
         self.answers.extend(answer);
     }
 
-    fn reply(&mut self, ticket: Ticket, effect: &Effect) -> Option<Event> {
+    fn effect_result(&mut self, ticket: Ticket, effect: &Effect) -> Option<Event> {
         match effect {
-            Effect::Start(_) if self.dice.one_in(5) => {
+            Effect::Start(_) if self.rng.one_in(5) => {
                 Some(Event::NotReady(ticket, "no".to_owned()))
             }
             Effect::Start(_) => Some(Event::Ready(ticket, Box::default())),
-            Effect::Probe(_) if self.dice.one_in(8) => {
-                Some(Event::Spoiled(ticket, "no".to_owned()))
+            Effect::Probe(_) if self.rng.one_in(8) => {
+                Some(Event::ArtifactChanged(ticket, "no".to_owned()))
             }
-            Effect::Probe(_) if self.dice.one_in(4) => Some(Event::Probed(ticket, Reply::Refused)),
-            Effect::Probe(_) => Some(Event::Probed(ticket, Reply::Ok)),
+            Effect::Probe(_) if self.rng.one_in(4) => {
+                Some(Event::Probed(ticket, ProbeResult::Refused))
+            }
+            Effect::Probe(_) => Some(Event::Probed(ticket, ProbeResult::Ok)),
             _ => None,
         }
     }
 
     /// The daemon hears one answer, maybe twice, maybe an old one.
-    fn answer(&mut self) {
+    fn deliver_answer(&mut self) {
         if self.answers.is_empty() {
             return;
         }
-        let index = self.dice.below(self.answers.len());
-        let event = if self.dice.one_in(6) {
+        let index = self.rng.next_index(self.answers.len());
+        let event = if self.rng.one_in(6) {
             self.answers[index].clone()
         } else {
             self.answers.remove(index)
         };
-        self.happen(&event);
+        self.handle_event(&event);
     }
 
-    fn order(&mut self) {
+    fn random_command(&mut self) {
         let because = "so it shall be".to_owned();
-        let command = match self.dice.roll(10) {
-            0..=4 => Command::Deploy(Deploy {
-                version: format!("v{}", self.dice.roll(30)),
-                freeze: self.dice.one_in(8),
-                force: self.dice.one_in(2),
+        let command = match self.rng.next_below(10) {
+            0..=4 => Command::Deploy(DeployRequest {
+                version: format!("v{}", self.rng.next_below(30)),
+                freeze: self.rng.one_in(8),
+                force: self.rng.one_in(2),
                 slot: self.slot(),
-                ..Deploy::default()
+                ..DeployRequest::default()
             }),
-            5 => {
-                Command::Rollback { cut: self.dice.one_in(2), force: self.dice.one_in(4), because }
-            }
-            6 if self.dice.one_in(3) => Command::Hold { because },
+            5 => Command::Rollback { cut: self.rng.one_in(2), force: self.rng.one_in(4), because },
+            6 if self.rng.one_in(3) => Command::Hold { because },
             _ => Command::Resume { because },
         };
         // A refusal is an answer, too.
-        if let Ok(Some(entry)) = self.world.order(Order { by: Actor::default(), command }) {
-            self.followed(&entry);
+        if let Ok(Some(entry)) = self.host.command(CommandRequest { by: Actor::default(), command })
+        {
+            self.after_entry(&entry);
         }
     }
 
-    fn happen(&mut self, event: &Event) -> Option<Entry> {
-        let entry = self.world.happen(event)?;
-        self.followed(&entry);
+    fn handle_event(&mut self, event: &Event) -> Option<TimelineEntry> {
+        let entry = self.host.handle_event(event)?;
+        self.after_entry(&entry);
         Some(entry)
     }
 
     /// From the finding to the end of the drain there is a limit, while the proxy answers.
-    fn followed(&mut self, entry: &Entry) {
-        match &entry.fact {
-            Fact::Detected { .. } => self.disturbed = false,
-            Fact::Decided { .. } => self.rollbacks += 1,
-            Fact::Drained { .. } | Fact::Cut { .. } => {
-                let (since, _) = self.world.detected.unwrap();
+    fn after_entry(&mut self, entry: &TimelineEntry) {
+        match &entry.event {
+            TimelineEvent::Detected { .. } => self.disturbed = false,
+            TimelineEvent::Decided { .. } => self.rollbacks += 1,
+            TimelineEvent::Drained { .. } | TimelineEvent::Cut { .. } => {
+                let (since, _) = self.host.detected.unwrap();
                 let took = entry.moment.since(since);
-                let policy = &self.world.policy;
-                if self.orderly && !self.disturbed {
-                    assert!(took <= policy.latest + policy.retry, "left after {took:?}");
+                let policy = &self.host.policy;
+                if self.in_order && !self.disturbed {
+                    assert!(
+                        took <= policy.rollback_timeout + policy.retry_interval,
+                        "left after {took:?}"
+                    );
                 }
             }
             _ => (),
@@ -257,51 +267,52 @@ impl Day {
     /// The daemon dies at any moment, and reads its record when it is back.
     fn crash(&mut self) {
         // Also between writing a decision down and doing anything about it.
-        self.world.dies = self.dice.one_in(2);
-        self.something();
-        let longest = if self.dice.one_in(5) { 3_600_000 } else { 5_000 };
-        let down = 1 + self.dice.roll(longest);
-        let world = &mut self.world;
-        world.dies = false;
-        (world.sent, self.answers) = (Vec::new(), Vec::new());
+        self.host.crash_after_write = self.rng.one_in(2);
+        self.random_event();
+        let longest = if self.rng.one_in(5) { 3_600_000 } else { 5_000 };
+        let down = 1 + self.rng.next_below(longest);
+        let world = &mut self.host;
+        world.crash_after_write = false;
+        (world.pending_effects, self.answers) = (Vec::new(), Vec::new());
         self.disturbed = true;
-        world.outside.crash();
+        world.releases.crash();
         world.now = world.now + Duration::from_millis(down);
-        let entries: Vec<Entry> =
-            world.lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let entries: Vec<TimelineEntry> =
+            world.timeline_lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         let restored = Watch::restore(world.policy.clone(), &entries, world.now);
         assert_eq!(state(&restored), state(&world.watch), "restored, and before the crash");
         if let (Some(is), Some(was)) = (restored.deadline(), world.watch.deadline()) {
             assert!(was <= is || self.unrecorded, "the deadline {was} came nearer: {is}");
         }
         world.watch = restored;
-        let needed: Vec<_> = world.watch.phase().needed().iter().map(|it| it.number).collect();
-        world.outside.tidy(&needed);
+        let needed: Vec<_> =
+            world.watch.phase().required_releases().iter().map(|it| it.number).collect();
+        world.releases.stop_orphans(&needed);
         if *world.watch.phase() == Phase::Empty {
             return;
         }
         let decision = world.watch.restored(world.now, 0);
-        if world.commit(decision).is_none() {
+        if world.record_and_apply(decision).is_none() {
             self.unrecorded = true;
             world.disk_full = false;
             let decision = world.watch.restored(world.now, 0);
-            world.commit(decision);
+            world.record_and_apply(decision);
         }
     }
 
     fn slot(&mut self) -> Option<Slot> {
-        let named = self.dice.one_in(3).then(|| ["blue", "green", "pink"][self.dice.below(3)]);
+        let named = self.rng.one_in(3).then(|| ["blue", "green", "pink"][self.rng.next_index(3)]);
         named.map(|name| Slot(name.to_owned()))
     }
 
-    fn number(&mut self) -> Number {
-        let newest = self.world.watch.deploy().0;
-        let back = if self.dice.one_in(3) { self.dice.roll(3) as u32 } else { 0 };
-        Number(newest.saturating_sub(back))
+    fn number(&mut self) -> ReleaseNumber {
+        let newest = self.host.watch.deploy().0;
+        let back = if self.rng.one_in(3) { self.rng.next_below(3) as u32 } else { 0 };
+        ReleaseNumber(newest.saturating_sub(back))
     }
 
     fn verdict(&mut self) -> Verdict {
-        let finding = match self.dice.roll(10) {
+        let finding = match self.rng.next_below(10) {
             0..=2 => Finding::Healthy,
             3 => Finding::Undecided,
             8 => Finding::NoData,
@@ -311,61 +322,61 @@ impl Day {
             6 => Finding::Breach(Severity::Critical),
             _ => Finding::Breach(Severity::Down),
         };
-        let share = self.dice.roll(101) as f64 / 100.0;
+        let share = self.rng.next_below(101) as f64 / 100.0;
         Verdict {
             release: self.number(),
             finding,
             because: "the dice say so".to_owned(),
-            onset: self.world.now - secs(self.dice.roll(30)),
-            failing: share,
-            rate: 100.0 * share,
+            onset: self.host.now - secs(self.rng.next_below(30)),
+            failure_rate_lower: share,
+            request_rate: 100.0 * share,
         }
     }
 
-    fn load(&mut self) -> Load {
-        let sessions = self.dice.roll(200);
-        Load {
+    fn load(&mut self) -> ReleaseLoad {
+        let sessions = self.rng.next_below(200);
+        ReleaseLoad {
             sessions,
-            bound: sessions,
-            in_flight: self.dice.roll(50),
-            rate: self.dice.roll(1_000) as f64 / 7.0,
-            life: self.dice.roll(600) as f64,
+            pinned: sessions,
+            in_flight: self.rng.next_below(50),
+            request_rate: self.rng.next_below(1_000) as f64 / 7.0,
+            mean_session_s: self.rng.next_below(600) as f64,
         }
     }
 
     /// Once faults stop, the service comes to rest, and the traffic is where the daemon says.
-    fn settle(&mut self) {
-        self.world.disk_full = false;
+    fn assert_converges(&mut self) {
+        self.host.disk_full = false;
         for _ in 0..240 {
-            for (ticket, effect) in std::mem::take(&mut self.world.sent) {
-                let answer = self.world.deliver(ticket, &effect).or(match effect {
+            for (ticket, effect) in std::mem::take(&mut self.host.pending_effects) {
+                let answer = self.host.deliver(ticket, &effect).or(match effect {
                     Effect::Start(_) => Some(Event::Ready(ticket, Box::default())),
-                    Effect::Probe(_) => Some(Event::Probed(ticket, Reply::Ok)),
+                    Effect::Probe(_) => Some(Event::Probed(ticket, ProbeResult::Ok)),
                     _ => None,
                 });
-                answer.map(|answer| self.happen(&answer));
+                answer.map(|answer| self.handle_event(&answer));
             }
-            self.world.now = self.world.now + secs(5);
-            self.happen(&Event::Due);
-            if let Some(active) = self.world.watch.phase().active().map(|active| active.number) {
+            self.host.now = self.host.now + secs(5);
+            self.handle_event(&Event::DeadlinePassed);
+            if let Some(active) = self.host.watch.phase().active().map(|active| active.number) {
                 let finding = Finding::Healthy;
                 let verdict = Verdict { release: active, finding, ..self.verdict() };
-                self.happen(&Event::Judged(verdict, Load::default()));
-                self.happen(&Event::Recovered(active, "all is well".to_owned()));
+                self.handle_event(&Event::Judged(verdict, ReleaseLoad::default()));
+                self.handle_event(&Event::Recovered(active, "all is well".to_owned()));
             }
         }
-        let world = &self.world;
+        let world = &self.host;
         let phase = world.watch.phase();
         let rests = matches!(phase, Phase::Empty | Phase::Steady { .. });
-        assert!(rests || waits_for_a_person(world), "never came to rest: {phase:?}");
-        assert_eq!(world.outside.routed, phase.active().map(|active| active.number));
-        let needed = phase.needed().iter().map(|it| it.number).collect();
-        assert_eq!(world.outside.running, needed, "what runs, and what is needed");
+        assert!(rests || waits_for_operator(world), "never came to rest: {phase:?}");
+        assert_eq!(world.releases.routed, phase.active().map(|active| active.number));
+        let needed = phase.required_releases().iter().map(|it| it.number).collect();
+        assert_eq!(world.releases.running, needed, "what runs, and what is needed");
     }
 }
 
 /// Whether only a guard or a person keeps a trial from its end.
-fn waits_for_a_person(world: &World) -> bool {
+fn waits_for_operator(world: &SimulatedHost) -> bool {
     match world.watch.phase() {
         Phase::Baking { blocked, .. } => blocked.is_some() || world.watch.hold().is_some(),
         _ => false,
@@ -375,7 +386,7 @@ fn waits_for_a_person(world: &World) -> bool {
 /// Everything a watch knows, but for what a restart may change: deadlines and the ticket.
 fn state(watch: &Watch) -> String {
     let mut text = format!("{watch:#?}");
-    for field in ["until: Moment(", "blind: Some(", "ticket: Ticket("] {
+    for field in ["until: Moment(", "no_data_since: Some(", "ticket: Ticket("] {
         let parts: Vec<_> = text.split(field).map(str::to_owned).collect();
         let rest = parts.iter().skip(1).map(|it| it.split_once(')').unwrap().1);
         text = parts[0].clone() + &rest.collect::<String>();

@@ -15,19 +15,19 @@ mod world;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use stage::Stage;
+use stage::StoryRunner;
 
-const LINES_MAX: usize = 25;
+const TIMELINE_LINES_MAX: usize = 25;
 
 #[test]
-fn stories() {
+fn all_stories() {
     let mut wrong = Vec::new();
-    for path in files() {
+    for path in story_files() {
         let text = fs::read_to_string(&path).unwrap();
         let (story, want) = text.split_once("----\n").unwrap_or((&text, ""));
         assert!(story.starts_with("# "), "{}: say what it proves", path.display());
-        let got = tell(story, &path);
-        assert!(got.lines().count() <= LINES_MAX, "{}: too long:\n{got}", path.display());
+        let got = play_story(story, &path);
+        assert!(got.lines().count() <= TIMELINE_LINES_MAX, "{}: too long:\n{got}", path.display());
         if std::env::var_os("UPDATE").is_some() {
             fs::write(&path, format!("{story}----\n{got}")).unwrap();
         } else if got != want {
@@ -38,20 +38,20 @@ fn stories() {
 }
 
 /// Plays a story and returns its timeline.
-fn tell(story: &str, path: &Path) -> String {
-    let mut stage = Stage::new();
+fn play_story(story: &str, path: &Path) -> String {
+    let mut stage = StoryRunner::new();
     for line in story.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (at, words) = line.split_once("s ").unwrap();
         let seconds: f64 =
             at.trim().parse().unwrap_or_else(|_| panic!("{}: {line}", path.display()));
         stage.advance((seconds * 1000.0) as u64);
         let words: Vec<&str> = words.split_whitespace().collect();
-        assert!(stage.play(&words), "{}: what does this mean? {line}", path.display());
+        assert!(stage.run_line(&words), "{}: what does this mean? {line}", path.display());
     }
     stage.timeline
 }
 
-fn files() -> Vec<PathBuf> {
+fn story_files() -> Vec<PathBuf> {
     let mut files: Vec<_> = fs::read_dir("tests/stories")
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -64,13 +64,13 @@ const UNFINISHED: [&str; 4] =
     [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("#[al", "low"), concat!("#![al", "low")];
 
 #[test]
-fn layers_point_one_way() {
-    for (path, text) in rust_in("src") {
+fn layers_depend_one_way() {
+    for (path, text) in rust_files("src") {
         let layer = layer_of(&path);
         if layer == "lib" || layer == "main" {
             continue;
         }
-        let allowed = allowed(&layer);
+        let allowed = allowed_imports(&layer);
         for target in imports(&text) {
             assert!(
                 target == layer || allowed.contains(&target.as_str()),
@@ -82,7 +82,7 @@ fn layers_point_one_way() {
 }
 
 #[test]
-fn the_table_is_in_reading_order() {
+fn layer_table_is_ordered() {
     let before = |index: usize| LAYERS.iter().take(index).map(|(name, _)| *name);
     for (index, (layer, allowed)) in LAYERS.iter().enumerate() {
         for target in *allowed {
@@ -92,11 +92,13 @@ fn the_table_is_in_reading_order() {
             );
         }
     }
-    assert!(!allowed("signal").contains(&"act") && !allowed("act").contains(&"signal"));
+    assert!(
+        !allowed_imports("signal").contains(&"act") && !allowed_imports("act").contains(&"signal")
+    );
 }
 
 #[test]
-fn imports_are_seen_in_every_form() {
+fn every_import_form_is_detected() {
     let text =
         "use crate::model::Event;\nlet x = crate::act::go();\nuse crate::{judge, decide::X};";
     assert_eq!(imports(text), ["model", "act", "judge", "decide"]);
@@ -104,8 +106,8 @@ fn imports_are_seen_in_every_form() {
 }
 
 #[test]
-fn pure_layers_are_pure() {
-    for (path, text) in rust_in("src") {
+fn pure_layers_do_no_io() {
+    for (path, text) in rust_files("src") {
         if !PURE.contains(&layer_of(&path).as_str()) {
             continue;
         }
@@ -122,8 +124,8 @@ fn pure_layers_are_pure() {
 }
 
 #[test]
-fn files_are_short() {
-    let long: Vec<_> = everything()
+fn files_are_within_the_line_limit() {
+    let long: Vec<_> = all_sources()
         .into_iter()
         .map(|(path, text)| (path, text.lines().count()))
         .filter(|(_, lines)| LINES_MAX < *lines)
@@ -132,8 +134,8 @@ fn files_are_short() {
 }
 
 #[test]
-fn nothing_is_left_undone_or_silenced() {
-    for (path, text) in everything() {
+fn no_todo_or_lint_suppression() {
+    for (path, text) in all_sources() {
         for mark in UNFINISHED {
             let found = text.lines().find(|line| line.contains(mark));
             assert!(found.is_none(), "{}: {}", path.display(), found.unwrap_or_default());
@@ -142,12 +144,12 @@ fn nothing_is_left_undone_or_silenced() {
 }
 
 #[test]
-fn every_test_runs() {
+fn no_test_is_ignored() {
     let ignored = concat!("#[ig", "nore");
-    for (path, text) in everything() {
+    for (path, text) in all_sources() {
         assert!(!text.contains(ignored), "{}: a test is switched off", path.display());
     }
-    for (path, text) in rust_in("tests") {
+    for (path, text) in rust_files("tests") {
         let is_target = path.components().count() == 2;
         let tests = ["#[test]", "#[tokio::test", "proptest!"];
         assert!(
@@ -158,7 +160,7 @@ fn every_test_runs() {
     }
 }
 
-fn allowed(layer: &str) -> &'static [&'static str] {
+fn allowed_imports(layer: &str) -> &'static [&'static str] {
     let row = LAYERS.iter().find(|(name, _)| *name == layer);
     row.unwrap_or_else(|| panic!("add the layer `{layer}` to LAYERS")).1
 }
@@ -197,11 +199,11 @@ fn layer_of(path: &Path) -> String {
     first.to_str().unwrap().trim_end_matches(".rs").to_owned()
 }
 
-fn everything() -> Vec<(PathBuf, String)> {
-    rust_in("src").into_iter().chain(rust_in("tests")).collect()
+fn all_sources() -> Vec<(PathBuf, String)> {
+    rust_files("src").into_iter().chain(rust_files("tests")).collect()
 }
 
-fn rust_in(folder: &str) -> Vec<(PathBuf, String)> {
+fn rust_files(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from(folder)];
     while let Some(folder) = folders.pop() {

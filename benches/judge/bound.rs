@@ -2,14 +2,14 @@
 
 /// The rate that the true one stays below with confidence 95 %, after `bad` of `n`: Clopper and
 /// Pearson (1934), one-sided.
-pub fn upper(bad: u64, n: u64) -> f64 {
+pub fn upper_confidence_bound(bad: u64, n: u64) -> f64 {
     if n <= bad {
         return 1.0;
     }
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..50 {
         let middle = (low + high) / 2.0;
-        if at_most(bad, n, middle) < 0.05 {
+        if binomial_cdf(bad, n, middle) < 0.05 {
             high = middle;
         } else {
             low = middle;
@@ -19,7 +19,7 @@ pub fn upper(bad: u64, n: u64) -> f64 {
 }
 
 /// The chance of at most `bad` among `n`.
-fn at_most(bad: u64, n: u64, p: f64) -> f64 {
+fn binomial_cdf(bad: u64, n: u64, p: f64) -> f64 {
     let ln_choose =
         |k: f64, n: f64| libm::lgamma(n + 1.0) - libm::lgamma(k + 1.0) - libm::lgamma(n - k + 1.0);
     let n = n as f64;

@@ -5,37 +5,45 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use rollbackd::judge::BLOCK_MS;
-use rollbackd::judge::evidence::Process;
-use rollbackd::model::{Moment, Number, Seen, Signal};
+use rollbackd::judge::evidence::EProcess;
+use rollbackd::model::{Moment, Observation, ReleaseNumber, Signal};
 
-use super::ours::{Baseline, Ours, counts};
+use super::ours::{Baseline, RollbackdJudge, counts};
 
 const ROUNDS: u32 = 200_000;
 
 /// Nanoseconds of each step, the fastest of five runs.
 pub fn report() -> String {
-    let ours = Ours::with(Baseline::Traffic, 5);
-    let mut process = Process::new(0.005, 1e-3, &ours.limits());
+    let ours = RollbackdJudge::with(Baseline::Traffic, 5);
+    let mut process = EProcess::new(0.005, 1e-3, &ours.limits());
     let mut quiet = ours.judge();
-    let signal = Signal { release: Number(2), seen: Seen::Block(BLOCK_MS, counts(25, 0, false)) };
+    let signal = Signal {
+        release: ReleaseNumber(2),
+        observation: Observation::Block(BLOCK_MS, counts(25, 0, false)),
+    };
     let mut loud = ours.judge();
-    let bad = Signal { release: Number(2), seen: Seen::Block(BLOCK_MS, counts(25, 10, false)) };
+    let bad = Signal {
+        release: ReleaseNumber(2),
+        observation: Observation::Block(BLOCK_MS, counts(25, 10, false)),
+    };
     for _ in 0..100 {
-        loud.hear(Moment(250), &bad);
+        loud.observe(Moment(250), &bad);
     }
     let now = Moment(250);
     [
-        row("a block, one objective", || {
+        measure("a block, one objective", || {
             process.update(now, BLOCK_MS, black_box(25), black_box(0))
         }),
-        row("a block, two objectives, heard by the judge", || quiet.hear(now, black_box(&signal))),
-        row("whether to look closer", || _ = black_box(quiet.suspicious(now))),
-        row("a verdict", || _ = black_box(loud.verdict(now))),
+        measure("a block, two objectives, heard by the judge", || {
+            quiet.observe(now, black_box(&signal))
+        }),
+        measure("whether to look closer", || _ = black_box(quiet.is_suspicious(now))),
+        measure("a verdict", || _ = black_box(loud.verdict(now))),
     ]
     .concat()
 }
 
-fn row(name: &str, mut work: impl FnMut()) -> String {
+fn measure(name: &str, mut work: impl FnMut()) -> String {
     let mut best = f64::INFINITY;
     for run in 0..5 {
         let rounds = if run == 0 { ROUNDS / 100 } else { ROUNDS / 10 };

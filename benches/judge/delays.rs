@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::oracle;
-use super::ours::{Baseline, Ours};
+use super::ours::{Baseline, RollbackdJudge};
 use super::peers::Peer;
-use super::stream::{BAKE, Block, SECOND, Scene};
+use super::stream::{BAKE_BLOCKS, BLOCKS_PER_SECOND, Block, Scenario};
 use super::work;
 
 /// Requests a second.
@@ -19,32 +19,32 @@ pub const ONSETS: [usize; 2] = [0, 600];
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Detector {
     Oracle,
-    Ours(Ours),
+    Rollbackd(RollbackdJudge),
     /// The same, but what counts is when the deploy is blamed.
-    Blame(Ours),
+    Attribution(RollbackdJudge),
     Peer(Peer),
 }
 
 /// One kind of regression.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Trouble {
+pub struct Regression {
     /// Requests a second on each release.
     pub rate: f64,
     /// Share of requests that fail.
-    pub share: f64,
+    pub error_rate: f64,
     /// Seconds after the switch.
-    pub onset: usize,
+    pub onset_block: usize,
 }
 
 /// Seconds from the onset to the verdict for each seed, in ascending order; infinite where the
 /// bake ended first.
 #[derive(Debug, Clone)]
-pub struct Delays {
+pub struct DelaySample {
     seconds: Vec<f64>,
     /// Verdicts before there was any trouble. They count as missed.
-    early: usize,
+    false_alarms: usize,
     /// What was left of the bake at the onset.
-    longest: f64,
+    censored_at: f64,
 }
 
 impl Detector {
@@ -55,7 +55,7 @@ impl Detector {
             for baseline in
                 [Baseline::Traffic, Baseline::Shadow, Baseline::Probes, Baseline::Absent]
             {
-                all.push(Self::Ours(Ours::with(baseline, burst)));
+                all.push(Self::Rollbackd(RollbackdJudge::with(baseline, burst)));
             }
         }
         all.extend(Peer::ALL.map(Self::Peer));
@@ -66,66 +66,74 @@ impl Detector {
     pub fn name(self) -> String {
         match self {
             Self::Oracle => "SPRT".to_owned(),
-            Self::Ours(ours) | Self::Blame(ours) => ours.name(),
+            Self::Rollbackd(ours) | Self::Attribution(ours) => ours.name(),
             Self::Peer(peer) => peer.name().to_owned(),
         }
     }
 
-    fn trips(self, bake: &[Block], trouble: Trouble) -> Option<usize> {
+    fn trips(self, bake: &[Block], trouble: Regression) -> Option<usize> {
         match self {
-            Self::Oracle => oracle::trips(bake, trouble.share, trouble.onset),
-            Self::Ours(ours) => ours.trips(bake),
-            Self::Blame(ours) => ours.blames(bake),
-            Self::Peer(peer) => peer.trips(bake, trouble.rate),
+            Self::Oracle => oracle::detection_block(bake, trouble.error_rate, trouble.onset_block),
+            Self::Rollbackd(ours) => ours.detection_block(bake),
+            Self::Attribution(ours) => ours.attribution_block(bake),
+            Self::Peer(peer) => peer.detection_block(bake, trouble.rate),
         }
     }
 }
 
-impl Trouble {
+impl Regression {
     /// How long each detector takes, on the same `seeds` bakes of so many blocks.
-    pub fn delays(self, detectors: &[Detector], seeds: u64, blocks: usize) -> Vec<Delays> {
-        let scene = Scene::Regression(self.share, self.onset);
-        let found = work::seeds(seeds, |seed| {
-            let bake = scene.bake(self.rate, self.seed() + seed, blocks);
+    pub fn delays(self, detectors: &[Detector], seeds: u64, blocks: usize) -> Vec<DelaySample> {
+        let scene = Scenario::Regression(self.error_rate, self.onset_block);
+        let found = work::run_seeds(seeds, |seed| {
+            let bake = scene.generate(self.rate, self.seed() + seed, blocks);
             detectors.iter().map(|it| it.trips(&bake, self)).collect::<Vec<_>>()
         });
         let column = |index: usize| found.iter().filter_map(move |row| row.get(index).copied());
-        (0..detectors.len()).map(|index| Delays::new(column(index), self.onset, blocks)).collect()
+        (0..detectors.len())
+            .map(|index| DelaySample::new(column(index), self.onset_block, blocks))
+            .collect()
     }
 
     /// The first of its seeds.
     fn seed(self) -> u64 {
-        (self.rate as u64) * 1_000_000_000 + (self.share * 100.0) as u64 * 1_000_000
+        (self.rate as u64) * 1_000_000_000 + (self.error_rate * 100.0) as u64 * 1_000_000
     }
 }
 
-impl Delays {
+impl DelaySample {
     fn new(found: impl Iterator<Item = Option<usize>>, onset: usize, blocks: usize) -> Self {
-        let begin = onset * SECOND;
-        let mut early = 0;
+        let begin = onset * BLOCKS_PER_SECOND;
+        let mut false_alarms = 0;
         let mut seconds: Vec<f64> = found
             .map(|index| match index {
-                Some(index) if begin <= index => (index + 1 - begin) as f64 / SECOND as f64,
+                Some(index) if begin <= index => {
+                    (index + 1 - begin) as f64 / BLOCKS_PER_SECOND as f64
+                }
                 Some(_) => {
-                    early += 1;
+                    false_alarms += 1;
                     f64::INFINITY
                 }
                 None => f64::INFINITY,
             })
             .collect();
         seconds.sort_unstable_by(f64::total_cmp);
-        Self { seconds, early, longest: (blocks - begin) as f64 / SECOND as f64 }
+        Self {
+            seconds,
+            false_alarms,
+            censored_at: (blocks - begin) as f64 / BLOCKS_PER_SECOND as f64,
+        }
     }
 
     /// The delay that so large a part stays within; infinite if the bake ends first.
-    pub fn quantile(&self, part: f64) -> f64 {
+    pub fn quantile_of(&self, part: f64) -> f64 {
         let rank = (part * self.seconds.len() as f64).ceil() as usize;
         self.seconds.get(rank.saturating_sub(1)).copied().unwrap_or(f64::INFINITY)
     }
 
     /// The middle one.
     pub fn median(&self) -> f64 {
-        self.quantile(0.5)
+        self.quantile_of(0.5)
     }
 
     /// The mean, where those missed count as found at the end of the bake. Infinite if more than
@@ -134,22 +142,22 @@ impl Delays {
         if self.median().is_infinite() {
             return f64::INFINITY;
         }
-        let sum: f64 = self.seconds.iter().map(|it| it.min(self.longest)).sum();
+        let sum: f64 = self.seconds.iter().map(|it| it.min(self.censored_at)).sum();
         sum / self.seconds.len() as f64
     }
 }
 
 /// How soon the deploy is blamed where the warm release has no traffic of its own.
-pub fn blame(seeds: u64) -> String {
-    let shadow = Detector::Blame(Ours::with(Baseline::Shadow, 5));
+pub fn attribution_report(seeds: u64) -> String {
+    let shadow = Detector::Attribution(RollbackdJudge::with(Baseline::Shadow, 5));
     let mut text = "Seconds from the onset until shadow calls blame the deploy (evidence 10), \
                     median/p95, at 10 requests/s:\n"
         .to_owned();
     for onset in ONSETS {
         for share in [0.2, 1.0] {
-            let trouble = Trouble { rate: 10.0, share, onset };
-            for of in trouble.delays(&[shadow], seeds, BAKE) {
-                let (median, p95) = (short(of.median()), short(of.quantile(0.95)));
+            let trouble = Regression { rate: 10.0, error_rate: share, onset_block: onset };
+            for of in trouble.delays(&[shadow], seeds, BAKE_BLOCKS) {
+                let (median, p95) = (format_short(of.median()), format_short(of.quantile_of(0.95)));
                 let percent = 100.0 * share;
                 _ = writeln!(text, "onset {onset:>3}s {percent:>4} %  {median}/{p95}");
             }
@@ -165,8 +173,8 @@ pub fn report(seeds: u64) -> String {
     for onset in ONSETS {
         for rate in RATES {
             for share in SHARES {
-                let trouble = Trouble { rate, share, onset };
-                rows.push((trouble, trouble.delays(&detectors, seeds, BAKE)));
+                let trouble = Regression { rate, error_rate: share, onset_block: onset };
+                rows.push((trouble, trouble.delays(&detectors, seeds, BAKE_BLOCKS)));
             }
         }
     }
@@ -174,22 +182,22 @@ pub fn report(seeds: u64) -> String {
         "Delays: seconds from the onset to the verdict, {seeds} bakes a row, seeds from \
          {}. \"-\": more than half (p95: 5 %) missed in the bake of 1800 s. Means count a missed \
          one as found at the end.\n",
-        Trouble { rate: RATES[0], share: SHARES[0], onset: 0 }.seed(),
+        Regression { rate: RATES[0], error_rate: SHARES[0], onset_block: 0 }.seed(),
     );
     table(&mut text, "median / p95", &rows, |_, of, _| {
-        format!("{}/{}", short(of.median()), short(of.quantile(0.95)))
+        format!("{}/{}", format_short(of.median()), format_short(of.quantile_of(0.95)))
     });
-    table(&mut text, "mean", &rows, |_, of, _| short(of.mean()));
+    table(&mut text, "mean", &rows, |_, of, _| format_short(of.mean()));
     table(&mut text, "mean over the mean of the SPRT that knows all", &rows, |_, of, oracle| {
-        short(of.mean() / oracle.mean())
+        format_short(of.mean() / oracle.mean())
     });
     table(&mut text, "mean over the information bound", &rows, |trouble, of, _| {
-        short(of.mean() / oracle::seconds(trouble.rate, trouble.share))
+        format_short(of.mean() / oracle::expected_seconds(trouble.rate, trouble.error_rate))
     });
     _ = writeln!(text, "\nverdicts before the onset, in all rows (they count as missed):");
     for (index, detector) in detectors.iter().enumerate() {
         let early: usize =
-            rows.iter().filter_map(|(_, all)| all.get(index)).map(|of| of.early).sum();
+            rows.iter().filter_map(|(_, all)| all.get(index)).map(|of| of.false_alarms).sum();
         _ = write!(text, " {}: {early} ", detector.name());
     }
     text.push('\n');
@@ -199,15 +207,15 @@ pub fn report(seeds: u64) -> String {
 fn table(
     text: &mut String,
     title: &str,
-    rows: &[(Trouble, Vec<Delays>)],
-    cell: impl Fn(Trouble, &Delays, &Delays) -> String,
+    rows: &[(Regression, Vec<DelaySample>)],
+    cell: impl Fn(Regression, &DelaySample, &DelaySample) -> String,
 ) {
     _ = write!(text, "\n{title}\n{:<18}", "onset req/s bad");
     for detector in Detector::all() {
         _ = write!(text, " {:>11}", detector.name());
     }
     for (trouble, all) in rows {
-        let Trouble { rate, share, onset } = *trouble;
+        let Regression { rate, error_rate: share, onset_block: onset } = *trouble;
         _ = write!(text, "\n{onset:>4}s {rate:>5} {:>4} %", 100.0 * share);
         for of in all {
             let Some(oracle) = all.first() else { continue };
@@ -218,7 +226,7 @@ fn table(
 }
 
 /// Three digits are enough.
-fn short(number: f64) -> String {
+fn format_short(number: f64) -> String {
     match number {
         it if !it.is_finite() => "-".to_owned(),
         it if it < 9.95 => format!("{it:.1}"),

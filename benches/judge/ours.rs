@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use rollbackd::judge::{About, BLOCK_MS, Judge, Limits, Objective};
-use rollbackd::model::{Counts, Finding, History, Moment, Number, Reply, Seen, Signal};
+use rollbackd::judge::{BLOCK_MS, Indicator, Judge, Objective, SloSettings};
+use rollbackd::model::{
+    Counts, Finding, History, Moment, Observation, ProbeResult, ReleaseNumber, Signal,
+};
 
-use super::stream::{BUDGET, Block, SECOND};
+use super::stream::{BLOCKS_PER_SECOND, BUDGET, Block};
 
-const NEW: Number = Number(2);
-const WARM: Number = Number(1);
+const TRIAL: ReleaseNumber = ReleaseNumber(2);
+const WARM: ReleaseNumber = ReleaseNumber(1);
 
 /// What the judge hears of the release that could take over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub enum Baseline {
 
 /// The judge with one setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ours {
+pub struct RollbackdJudge {
     pub baseline: Baseline,
     /// The `burst` of the promise, in seconds.
     pub burst: u64,
@@ -33,26 +35,27 @@ pub struct Ours {
     pub bake: Duration,
     /// Probes fail where nothing is answered. Else they say "ok" all the time, so that requests
     /// alone can tell.
-    pub honest_probes: bool,
+    pub probes_reflect_failures: bool,
 }
 
 /// The default promise, but for two settings.
-fn limits(burst: u64, bake: Duration) -> Limits {
-    let objective = |about, budget, weight| Objective { about, budget, weight };
-    Limits {
+fn limits(burst: u64, bake: Duration) -> SloSettings {
+    let objective =
+        |about, budget, weight| Objective { indicator: about, error_budget: budget, weight };
+    SloSettings {
         objectives: vec![
-            objective(About::Availability, BUDGET, 0.85),
-            objective(About::Tools, 0.05, 0.05),
-            objective(About::Calls, 0.05, 0.03),
-            objective(About::Streams, 0.05, 0.02),
+            objective(Indicator::Availability, BUDGET, 0.85),
+            objective(Indicator::Tools, 0.05, 0.05),
+            objective(Indicator::ClientFaults, 0.05, 0.03),
+            objective(Indicator::Streams, 0.05, 0.02),
         ],
         max_false_rollback: 1e-3,
         min_effect: 2.0,
         burst: Duration::from_secs(burst),
         bake,
-        probes: 3,
+        failed_probes_max: 3,
         baseline: rollbackd::judge::Baseline::Probes,
-        shadow: true,
+        shadow_calls: true,
         scrape: None,
     }
 }
@@ -62,29 +65,35 @@ pub fn counts(n: u32, bad: u32, safe: bool) -> Counts {
     let (n, bad) = (u64::from(n), u64::from(bad));
     let (all_safe, bad_safe) = if safe { (n, bad) } else { (0, 0) };
     let ok = n - bad;
-    Counts { ok, server_fault: bad, safe: all_safe, safe_bad: bad_safe, ..Counts::default() }
+    Counts {
+        ok,
+        server_fault: bad,
+        repeatable: all_safe,
+        repeatable_failed: bad_safe,
+        ..Counts::default()
+    }
 }
 
-impl Ours {
+impl RollbackdJudge {
     /// The defaults with this baseline.
     pub fn with(baseline: Baseline, burst: u64) -> Self {
-        Self { baseline, burst, bake: Duration::from_mins(30), honest_probes: false }
+        Self { baseline, burst, bake: Duration::from_mins(30), probes_reflect_failures: false }
     }
 
     /// The same with another bake.
-    pub fn baking(self, bake: Duration) -> Self {
+    pub fn with_bake(self, bake: Duration) -> Self {
         Self { bake, ..self }
     }
 
     /// The promise.
-    pub fn limits(self) -> Limits {
+    pub fn limits(self) -> SloSettings {
         limits(self.burst, self.bake)
     }
 
     /// Opens the trial of the new release at moment 0.
     pub fn judge(self) -> Judge {
         let warm = (self.baseline != Baseline::Absent).then_some(WARM);
-        Judge::new(NEW, warm, self.limits(), History::default(), Moment(0))
+        Judge::new(TRIAL, warm, self.limits(), History::default(), Moment(0))
     }
 
     /// A short name for a column.
@@ -95,30 +104,32 @@ impl Ours {
             Baseline::Probes => "probes",
             Baseline::Absent => "alone",
         };
-        let probes = if self.honest_probes { "+p" } else { "" };
+        let probes = if self.probes_reflect_failures { "+p" } else { "" };
         format!("{baseline}{probes} {}s", self.burst)
     }
 
     /// The block after which the judge finds a breach.
-    pub fn trips(self, bake: &[Block]) -> Option<usize> {
-        self.trips_when(bake, breach)
+    pub fn detection_block(self, bake: &[Block]) -> Option<usize> {
+        self.detection_block_when(bake, is_breach)
     }
 
     /// The same with every verdict asked for, whether one is possible or not.
-    pub fn trips_slowly(self, bake: &[Block]) -> Option<usize> {
-        self.trips_when(bake, |judge, now, _| {
+    pub fn detection_block_sampled(self, bake: &[Block]) -> Option<usize> {
+        self.detection_block_when(bake, |judge, now, _| {
             matches!(judge.verdict(now).finding, Finding::Breach(_))
         })
     }
 
     /// The block after which the evidence that the deploy is to blame is enough.
-    pub fn blames(self, bake: &[Block]) -> Option<usize> {
-        self.trips_when(bake, |judge, _, _| {
-            judge.attribution().is_some_and(|e| rollbackd::judge::attribution::ENOUGH <= e)
+    pub fn attribution_block(self, bake: &[Block]) -> Option<usize> {
+        self.detection_block_when(bake, |judge, _, _| {
+            judge
+                .attribution_e_value()
+                .is_some_and(|e| rollbackd::judge::attribution::BLAME_THRESHOLD <= e)
         })
     }
 
-    fn trips_when(
+    fn detection_block_when(
         self,
         bake: &[Block],
         ask: impl Fn(&Judge, Moment, bool) -> bool,
@@ -128,50 +139,66 @@ impl Ours {
         bake.iter().enumerate().position(|(index, block)| {
             let now = Moment((index as u64 + 1) * u64::from(BLOCK_MS));
             let suspicious = repeats;
-            self.probe(&mut judge, now, index, block, suspicious);
-            self.hear(&mut judge, now, block, repeats);
-            let suspicious = judge.suspicious(now);
+            self.observe_probe(&mut judge, now, index, block, suspicious);
+            self.observe_block(&mut judge, now, block, repeats);
+            let suspicious = judge.is_suspicious(now);
             repeats = suspicious;
-            let dead = self.honest_probes && block.dead;
+            let dead = self.probes_reflect_failures && block.process_dead;
             ask(&judge, now, dead)
         })
     }
 
     /// Probes of both releases: one a second, ten while suspicious.
-    fn probe(self, judge: &mut Judge, now: Moment, index: usize, block: &Block, often: bool) {
-        let probes = match (often, index % SECOND) {
+    fn observe_probe(
+        self,
+        judge: &mut Judge,
+        now: Moment,
+        index: usize,
+        block: &Block,
+        often: bool,
+    ) {
+        let probes = match (often, index % BLOCKS_PER_SECOND) {
             (true, odd) => 2 + odd % 2,
             (false, 0) => 1,
             (false, _) => 0,
         };
         for _ in 0..probes {
-            let dead = self.honest_probes && block.dead;
-            let reply = if dead { Reply::Refused } else { Reply::Ok };
-            judge.hear(now, &Signal { release: NEW, seen: Seen::Probe(reply) });
+            let dead = self.probes_reflect_failures && block.process_dead;
+            let reply = if dead { ProbeResult::Refused } else { ProbeResult::Ok };
+            judge.observe(now, &Signal { release: TRIAL, observation: Observation::Probe(reply) });
             if self.baseline != Baseline::Absent {
-                judge.hear(now, &Signal { release: WARM, seen: Seen::Probe(Reply::Ok) });
+                judge.observe(
+                    now,
+                    &Signal { release: WARM, observation: Observation::Probe(ProbeResult::Ok) },
+                );
             }
         }
     }
 
-    fn hear(self, judge: &mut Judge, now: Moment, block: &Block, repeats: bool) {
+    fn observe_block(self, judge: &mut Judge, now: Moment, block: &Block, repeats: bool) {
         let shadow = matches!(self.baseline, Baseline::Shadow | Baseline::Traffic);
-        let seen = Seen::Block(BLOCK_MS, counts(block.n, block.bad, shadow));
-        judge.hear(now, &Signal { release: NEW, seen });
+        let seen = Observation::Block(BLOCK_MS, counts(block.requests, block.failures, shadow));
+        judge.observe(now, &Signal { release: TRIAL, observation: seen });
         if self.baseline == Baseline::Traffic {
-            let seen = Seen::Block(BLOCK_MS, counts(block.warm_n, block.warm_bad, false));
-            judge.hear(now, &Signal { release: WARM, seen });
+            let seen = Observation::Block(
+                BLOCK_MS,
+                counts(block.warm_requests, block.warm_failures, false),
+            );
+            judge.observe(now, &Signal { release: WARM, observation: seen });
         }
         if repeats && shadow {
-            let seen = Seen::Shadow(u64::from(block.shadow_n), u64::from(block.shadow_bad));
-            judge.hear(now, &Signal { release: WARM, seen });
+            let seen = Observation::Shadow(
+                u64::from(block.shadow_requests),
+                u64::from(block.shadow_failures),
+            );
+            judge.observe(now, &Signal { release: WARM, observation: seen });
         }
     }
 }
 
 /// A verdict costs as much as a hundred blocks. There is none before the evidence is complete or a
 /// probe has failed, so it is asked for only then.
-fn breach(judge: &Judge, now: Moment, dead: bool) -> bool {
+fn is_breach(judge: &Judge, now: Moment, dead: bool) -> bool {
     let possible = dead || judge.evidence().progress() >= 1.0;
     possible && matches!(judge.verdict(now).finding, Finding::Breach(_))
 }

@@ -2,11 +2,11 @@
 //! once, and without scrape or query delay.
 
 use super::mann_whitney;
-use super::stream::{BUDGET, Block, HEALTHY, SECOND};
+use super::stream::{BLOCKS_PER_SECOND, BUDGET, Block, HEALTHY_ERROR_RATE};
 
 /// Minutes that Kayenta needs to reach its confidence.
 const KAYENTA_MIN: usize = 5;
-const MINUTE: usize = 60 * SECOND;
+const MINUTE: usize = 60 * BLOCKS_PER_SECOND;
 
 /// A rule that rolls back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +23,10 @@ pub enum Peer {
     /// The multiwindow burn rates of the SRE workbook, chapter 5, table 5-8: 14.4 times the budget
     /// in 1 h and 5 min, or 6 times in 6 h and 30 min. Evaluated every 30 s; before the switch the
     /// service was healthy.
-    Burn,
+    BurnRate,
     /// The same with every window divided by 120, so that an hour becomes 30 s of the bake. Our
     /// choice: nobody publishes such a rule.
-    BurnScaled,
+    BurnRateScaled,
     /// Kayenta (`NetflixACAJudge.scala`, `MannWhitneyClassifier.scala`, a69573be): Mann-Whitney on
     /// the error ratios of each minute against those of the baseline, tolerance 0.25, confidence
     /// 0.98, a critical metric. Judged again each minute on all minutes since the switch, from the
@@ -38,35 +38,35 @@ pub enum Peer {
 impl Peer {
     /// All of them.
     pub const ALL: [Self; 5] =
-        [Self::Argo, Self::Flagger, Self::Burn, Self::BurnScaled, Self::Kayenta];
+        [Self::Argo, Self::Flagger, Self::BurnRate, Self::BurnRateScaled, Self::Kayenta];
 
     /// A short name for a column.
     pub fn name(self) -> &'static str {
         match self {
             Self::Argo => "Argo",
             Self::Flagger => "Flagger",
-            Self::Burn => "burn",
-            Self::BurnScaled => "burn/120",
+            Self::BurnRate => "burn",
+            Self::BurnRateScaled => "burn/120",
             Self::Kayenta => "Kayenta",
         }
     }
 
     /// The block in which it rolls back; `rate` is what the service had before the switch.
-    pub fn trips(self, bake: &[Block], rate: f64) -> Option<usize> {
+    pub fn detection_block(self, bake: &[Block], rate: f64) -> Option<usize> {
         match self {
-            Self::Argo => failed_minute(bake, 0.05, 4).map(end_of),
-            Self::Flagger => failed_minute(bake, 0.01, 5)
+            Self::Argo => first_failed_minute(bake, 0.05, 4).map(end_of),
+            Self::Flagger => first_failed_minute(bake, 0.01, 5)
                 .map(|minute| end_of(minute + 1))
                 .filter(|block| *block < bake.len()),
-            Self::Burn => burn(bake, rate, 30 * SECOND, 1),
-            Self::BurnScaled => burn(bake, rate, 1, 120),
+            Self::BurnRate => burn_rate_alert(bake, rate, 30 * BLOCKS_PER_SECOND, 1),
+            Self::BurnRateScaled => burn_rate_alert(bake, rate, 1, 120),
             Self::Kayenta => kayenta(bake).map(end_of),
         }
     }
 }
 
 /// The minute that fails as the `limit`th one.
-fn failed_minute(bake: &[Block], allowed: f64, limit: usize) -> Option<usize> {
+fn first_failed_minute(bake: &[Block], allowed: f64, limit: usize) -> Option<usize> {
     let minutes = bake.chunks_exact(MINUTE).enumerate();
     let failed = |minute: &[Block]| {
         let [n, bad, ..] = sums(minute);
@@ -84,43 +84,43 @@ fn end_of(minute: usize) -> usize {
 fn sums(blocks: &[Block]) -> [f64; 4] {
     blocks.iter().fold([0.0; 4], |[n, bad, warm_n, warm_bad], block| {
         [
-            n + f64::from(block.n),
-            bad + f64::from(block.bad),
-            warm_n + f64::from(block.warm_n),
-            warm_bad + f64::from(block.warm_bad),
+            n + f64::from(block.requests),
+            bad + f64::from(block.failures),
+            warm_n + f64::from(block.warm_requests),
+            warm_bad + f64::from(block.warm_failures),
         ]
     })
 }
 
 /// Burn rates over windows divided by `scale`, evaluated after every `step` blocks.
-fn burn(bake: &[Block], rate: f64, step: usize, scale: usize) -> Option<usize> {
-    let hour = 3_600 * SECOND / scale / step;
+fn burn_rate_alert(bake: &[Block], rate: f64, step: usize, scale: usize) -> Option<usize> {
+    let hour = 3_600 * BLOCKS_PER_SECOND / scale / step;
     let windows = [(hour, hour / 12, 14.4), (6 * hour, hour / 2, 6.0)];
     let past = 6 * hour;
-    let n = rate * step as f64 / SECOND as f64;
+    let n = rate * step as f64 / BLOCKS_PER_SECOND as f64;
     // Sums from the beginning of the past to the end of each step.
     let mut so_far = vec![(0.0, 0.0)];
     for _ in 0..past {
-        add(&mut so_far, n, n * HEALTHY);
+        push_cumulative(&mut so_far, n, n * HEALTHY_ERROR_RATE);
     }
     bake.chunks_exact(step)
         .position(|blocks| {
             let [n, bad, ..] = sums(blocks);
-            add(&mut so_far, n, bad);
+            push_cumulative(&mut so_far, n, bad);
             windows.into_iter().any(|(long, short, factor)| {
-                [long, short].into_iter().all(|window| factor < burnt(&so_far, window))
+                [long, short].into_iter().all(|window| factor < burn_rate_over(&so_far, window))
             })
         })
         .map(|index| (index + 1) * step - 1)
 }
 
-fn add(so_far: &mut Vec<(f64, f64)>, n: f64, bad: f64) {
+fn push_cumulative(so_far: &mut Vec<(f64, f64)>, n: f64, bad: f64) {
     let (all, all_bad) = so_far.last().copied().unwrap_or_default();
     so_far.push((all + n, all_bad + bad));
 }
 
 /// How many times the budget the last steps failed.
-fn burnt(so_far: &[(f64, f64)], window: usize) -> f64 {
+fn burn_rate_over(so_far: &[(f64, f64)], window: usize) -> f64 {
     let mut back = so_far.iter().rev();
     let now = back.next().copied().unwrap_or_default();
     let then = back.nth(window - 1).copied().unwrap_or_default();

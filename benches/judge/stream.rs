@@ -1,24 +1,24 @@
 //! What a release on trial and the warm one live through in a bake, in blocks of 250 ms.
 
-use super::dice::{Dice, Poisson};
+use super::dice::{Poisson, Rng};
 
 /// Blocks in a second, and in the bake of 30 minutes.
-pub const SECOND: usize = 4;
+pub const BLOCKS_PER_SECOND: usize = 4;
 /// The whole bake.
-pub const BAKE: usize = 1_800 * SECOND;
+pub const BAKE_BLOCKS: usize = 1_800 * BLOCKS_PER_SECOND;
 /// What a healthy release fails.
-pub const HEALTHY: f64 = 0.001;
+pub const HEALTHY_ERROR_RATE: f64 = 0.001;
 /// What the objective of 99.5 % allows.
 pub const BUDGET: f64 = 0.005;
 /// Shadow calls in a block, while the judge is suspicious: as many as there are requests, but at
 /// least 40 and at most 100 a second.
-pub fn shadows(rate: f64) -> u32 {
-    (rate / SECOND as f64).clamp(10.0, 25.0) as u32
+pub fn shadow_calls(rate: f64) -> u32 {
+    (rate / BLOCKS_PER_SECOND as f64).clamp(10.0, 25.0) as u32
 }
 
 /// What happens in a bake.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Scene {
+pub enum Scenario {
     /// The new release fails this share of requests from this second on.
     Regression(f64, usize),
     /// Both are healthy.
@@ -35,37 +35,37 @@ pub enum Scene {
     /// The new release fails half of the requests of its first two seconds.
     ColdStart,
     /// Half as many failures again: 0.15 %, not 0.10 %.
-    Benign,
+    BelowMinEffect,
     /// Both fail 30 % from a random moment on.
-    BothEqual,
+    SharedEqual,
     /// From a random moment on the new release fails 45 %, the old one 30 %.
-    BothUneven,
+    SharedUneven,
     /// A common rate that ramps from 0 to 60 % over the bake, in waves of a minute.
-    BothWave,
+    SharedWave,
 }
 
 /// One block, of both releases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Block {
     /// Requests on the new release, and bad ones among them.
-    pub n: u32,
-    pub bad: u32,
+    pub requests: u32,
+    pub failures: u32,
     /// The same on the warm release, if it has traffic.
-    pub warm_n: u32,
-    pub warm_bad: u32,
+    pub warm_requests: u32,
+    pub warm_failures: u32,
     /// Shadow calls on the warm release, if any are sent, and the bad ones.
-    pub shadow_n: u32,
-    pub shadow_bad: u32,
+    pub shadow_requests: u32,
+    pub shadow_failures: u32,
     /// Nothing is answered at all.
-    pub dead: bool,
+    pub process_dead: bool,
 }
 
-impl Scene {
+impl Scenario {
     /// One bake of it, so many blocks long, at so many requests a second on each release.
-    pub fn bake(self, rate: f64, seed: u64, blocks: usize) -> Vec<Block> {
-        let mut dice = Dice::new(seed);
+    pub fn generate(self, rate: f64, seed: u64, blocks: usize) -> Vec<Block> {
+        let mut dice = Rng::new(seed);
         let rates = self.rates(&mut dice, blocks);
-        let mean = rate / SECOND as f64;
+        let mean = rate / BLOCKS_PER_SECOND as f64;
         let [mut good, mut bad, mut warm_good, mut warm_bad] =
             std::array::from_fn(|_| Poisson::default());
         rates
@@ -73,50 +73,54 @@ impl Scene {
             .map(|(new, warm)| {
                 // A thinned Poisson count: n is Poisson, and bad is binomial among n.
                 let mut block = Block {
-                    bad: bad.draw(mean * new, &mut dice),
-                    warm_bad: warm_bad.draw(mean * warm, &mut dice),
-                    shadow_n: shadows(rate),
-                    shadow_bad: dice.binomial(shadows(rate), warm),
-                    dead: new >= 1.0,
+                    failures: bad.sample(mean * new, &mut dice),
+                    warm_failures: warm_bad.sample(mean * warm, &mut dice),
+                    shadow_requests: shadow_calls(rate),
+                    shadow_failures: dice.binomial(shadow_calls(rate), warm),
+                    process_dead: new >= 1.0,
                     ..Block::default()
                 };
                 if self == Self::Retries {
-                    block.bad = again(block.bad, &mut dice);
-                    block.warm_bad = again(block.warm_bad, &mut dice);
+                    block.failures = retries(block.failures, &mut dice);
+                    block.warm_failures = retries(block.warm_failures, &mut dice);
                 }
-                block.n = block.bad + good.draw(mean * (1.0 - new), &mut dice);
-                block.warm_n = block.warm_bad + warm_good.draw(mean * (1.0 - warm), &mut dice);
+                block.requests = block.failures + good.sample(mean * (1.0 - new), &mut dice);
+                block.warm_requests =
+                    block.warm_failures + warm_good.sample(mean * (1.0 - warm), &mut dice);
                 block
             })
             .collect()
     }
 
     /// The failure rates of the new release and of the warm one, block by block.
-    fn rates(self, dice: &mut Dice, blocks: usize) -> Vec<(f64, f64)> {
-        let mut rates = vec![(HEALTHY, HEALTHY); blocks];
+    fn rates(self, dice: &mut Rng, blocks: usize) -> Vec<(f64, f64)> {
+        let mut rates = vec![(HEALTHY_ERROR_RATE, HEALTHY_ERROR_RATE); blocks];
         let mut from = |block: usize, new: f64, warm: f64| {
             rates.iter_mut().skip(block).for_each(|at| *at = (new, warm));
         };
-        let someday = |dice: &mut Dice| (dice.between(0.0, 0.9) * blocks as f64) as usize;
+        let someday = |dice: &mut Rng| (dice.uniform_between(0.0, 0.9) * blocks as f64) as usize;
         match self {
             Self::Healthy | Self::Retries => (),
-            Self::Regression(share, onset) => from(onset * SECOND, share, HEALTHY),
+            Self::Regression(share, onset) => {
+                from(onset * BLOCKS_PER_SECOND, share, HEALTHY_ERROR_RATE)
+            }
             Self::AtLimit => from(0, BUDGET, BUDGET),
-            Self::Benign => from(0, 1.5 * HEALTHY, HEALTHY),
-            Self::BothEqual => from(someday(dice), 0.3, 0.3),
-            Self::BothUneven => from(someday(dice), 0.45, 0.3),
+            Self::BelowMinEffect => from(0, 1.5 * HEALTHY_ERROR_RATE, HEALTHY_ERROR_RATE),
+            Self::SharedEqual => from(someday(dice), 0.3, 0.3),
+            Self::SharedUneven => from(someday(dice), 0.45, 0.3),
             Self::ColdStart => {
-                from(0, 0.5, HEALTHY);
-                from(2 * SECOND, HEALTHY, HEALTHY);
+                from(0, 0.5, HEALTHY_ERROR_RATE);
+                from(2 * BLOCKS_PER_SECOND, HEALTHY_ERROR_RATE, HEALTHY_ERROR_RATE);
             }
             Self::Bursty => bursts(&mut rates, dice, f64::INFINITY),
             Self::ShortBursts(longest) => bursts(&mut rates, dice, longest),
-            Self::BothWave => {
-                let phase = dice.between(0.0, std::f64::consts::TAU);
+            Self::SharedWave => {
+                let phase = dice.uniform_between(0.0, std::f64::consts::TAU);
                 for (block, at) in rates.iter_mut().enumerate() {
-                    let angle = phase + std::f64::consts::TAU * block as f64 / (60 * SECOND) as f64;
+                    let angle = phase
+                        + std::f64::consts::TAU * block as f64 / (60 * BLOCKS_PER_SECOND) as f64;
                     let height = 0.6 * block as f64 / blocks as f64;
-                    let rate = HEALTHY.max(height * (0.6 + 0.4 * angle.sin()));
+                    let rate = HEALTHY_ERROR_RATE.max(height * (0.6 + 0.4 * angle.sin()));
                     *at = (rate, rate);
                 }
             }
@@ -125,7 +129,7 @@ impl Scene {
     }
 }
 
-fn bursts(rates: &mut [(f64, f64)], dice: &mut Dice, longest: f64) {
+fn bursts(rates: &mut [(f64, f64)], dice: &mut Rng, longest: f64) {
     for _ in 0..3 {
         burst(rates, dice, longest, |(new, _)| new);
         burst(rates, dice, longest, |(_, warm)| warm);
@@ -135,17 +139,17 @@ fn bursts(rates: &mut [(f64, f64)], dice: &mut Dice, longest: f64) {
 /// A burst somewhere in the bake; a block that it covers in part gets a part.
 fn burst(
     rates: &mut [(f64, f64)],
-    dice: &mut Dice,
+    dice: &mut Rng,
     longest: f64,
     of: impl Fn(&mut (f64, f64)) -> &mut f64,
 ) {
-    let begin = dice.between(0.0, rates.len() as f64);
-    let mut length = dice.wait(2.0);
+    let begin = dice.uniform_between(0.0, rates.len() as f64);
+    let mut length = dice.exponential(2.0);
     while longest < length {
-        length = dice.wait(2.0);
+        length = dice.exponential(2.0);
     }
-    let end = begin + length * SECOND as f64;
-    let height = dice.between(0.05, 0.3);
+    let end = begin + length * BLOCKS_PER_SECOND as f64;
+    let height = dice.uniform_between(0.05, 0.3);
     for (block, at) in rates.iter_mut().enumerate().skip(begin as usize) {
         let block = block as f64;
         if end <= block {
@@ -156,6 +160,6 @@ fn burst(
     }
 }
 
-fn again(bad: u32, dice: &mut Dice) -> u32 {
-    (0..bad).map(|_| 2 + dice.between(0.0, 5.0) as u32).sum()
+fn retries(bad: u32, dice: &mut Rng) -> u32 {
+    (0..bad).map(|_| 2 + dice.uniform_between(0.0, 5.0) as u32).sum()
 }

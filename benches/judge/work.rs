@@ -1,7 +1,7 @@
 //! Two threads that share the seeds; the order of the answers is that of the seeds.
 
 /// What `work` makes of each of the first `count` seeds.
-pub fn seeds<T: Send>(count: u64, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
+pub fn run_seeds<T: Send>(count: u64, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
     let work = &work;
     let half = |first: u64| move || (first..count).step_by(2).map(work).collect::<Vec<T>>();
     let (even, odd) = std::thread::scope(|scope| {

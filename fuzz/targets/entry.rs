@@ -3,11 +3,11 @@
 
 use libfuzzer_sys::fuzz_target;
 use rollbackd::decide::Watch;
-use rollbackd::model::{Entry, Moment};
+use rollbackd::model::{Moment, TimelineEntry};
 
 fuzz_target!(|bytes: &[u8]| {
     let lines = bytes.split(|byte| *byte == b'\n');
-    let entries: Vec<Entry> = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let entries: Vec<TimelineEntry> = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
     let checked = rollbackd::config::parse("example", include_str!("../../config.toml.example"));
     let Ok(checked) = checked else { return };
     for service in checked.settings.services.values() {

@@ -14,9 +14,9 @@ mod sse;
 use libfuzzer_sys::fuzz_target;
 
 fn read(chunks: &[&[u8]]) -> (Vec<message::Message>, bool, bool) {
-    let (mut events, mut found) = (sse::Events::new(), Vec::new());
+    let (mut events, mut found) = (sse::SseReader::new(), Vec::new());
     chunks.iter().for_each(|chunk| events.feed(chunk, |message| found.push(message)));
-    (found, events.between(), events.resumable())
+    (found, events.at_event_boundary(), events.is_resumable())
 }
 
 fuzz_target!(|input: (u8, Vec<u8>)| {

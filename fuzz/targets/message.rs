@@ -11,10 +11,10 @@ mod scan;
 
 use libfuzzer_sys::fuzz_target;
 use message::Message;
-use scan::Scan;
+use scan::MessageScanner;
 
 fn read(chunks: &[&[u8]]) -> Vec<Message> {
-    let (mut scan, mut found) = (Scan::default(), Vec::new());
+    let (mut scan, mut found) = (MessageScanner::default(), Vec::new());
     chunks.iter().for_each(|chunk| scan.feed(chunk, |message| found.push(message)));
     found
 }

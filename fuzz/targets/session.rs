@@ -9,6 +9,6 @@ use libfuzzer_sys::fuzz_target;
 use rollbackd::model;
 
 fuzz_target!(|id: &str| {
-    let sessions = session::Ids::new("weather", [7; 16]);
-    assert_eq!(sessions.read(id), None);
+    let sessions = session::SessionIdCodec::new("weather", [7; 16]);
+    assert_eq!(sessions.decode(id), None);
 });

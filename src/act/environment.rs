@@ -4,21 +4,21 @@ use crate::config::Address;
 use crate::model::Release;
 
 /// What a release finds in its environment, whoever starts it. Later ones win: what the deploy sets
-/// over the configuration (`given`), ours over everything.
-pub(super) fn variables(
-    given: &BTreeMap<String, String>,
+/// over the configuration (`configured`), ours over everything.
+pub(super) fn release_variables(
+    configured: &BTreeMap<String, String>,
     release: &Release,
     address: &Address,
     service: &str,
 ) -> BTreeMap<String, String> {
-    let mut all = given.clone();
-    all.extend(release.set.clone());
+    let mut all = configured.clone();
+    all.extend(release.environment.clone());
     let listen = match address {
         Address::Tcp(_) => "PORT",
         Address::Unix(_) => "SOCKET",
     };
     let mut put = |name: &str, value: String| _ = all.insert(name.to_owned(), value);
-    put(listen, place(address));
+    put(listen, port_or_path(address));
     put("ROLLBACKD_SERVICE", service.to_owned());
     put("ROLLBACKD_SLOT", release.slot.to_string());
     put("ROLLBACKD_NUMBER", release.number.to_string());
@@ -30,7 +30,7 @@ pub(super) fn variables(
 }
 
 /// The port, or the path of the unix socket.
-pub(super) fn place(address: &Address) -> String {
+pub(super) fn port_or_path(address: &Address) -> String {
     match address {
         Address::Tcp(address) => address.port().to_string(),
         Address::Unix(path) => path.display().to_string(),

@@ -13,6 +13,6 @@ mod process;
 mod unit;
 mod unit_file;
 
-pub use adopt::{Orphan, orphans};
-pub use process::{Process, Spec};
-pub use unit::{Run, Unit};
+pub use adopt::{OrphanedRelease, find_orphans};
+pub use process::{Process, ProcessSpec};
+pub use unit::{RunIdentity, Unit};

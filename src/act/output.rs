@@ -8,33 +8,33 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// A file longer than this is emptied before a start.
-const START_MAX: u64 = 8 * 1024 * 1024;
+const TRUNCATE_AT_START_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A file longer than this is emptied while it is written.
-const FILE_MAX: u64 = 16 * 1024 * 1024;
+const TRUNCATE_WHILE_RUNNING_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Bytes of one line that are relayed.
-const LINE_MAX: usize = 8 * 1024;
+const LINE_BYTES_MAX: usize = 8 * 1024;
 
 /// Bytes that are read in one turn; what is more is skipped.
-const TURN_MAX: u64 = 1024 * 1024;
+const POLL_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Lines that are relayed in a second.
-const LINES_A_SECOND: u32 = 200;
+const LINES_PER_SECOND: u32 = 200;
 
-const TURN_EVERY: Duration = Duration::from_millis(200);
-const TURNS_A_SECOND: u32 = 5;
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+const POLLS_PER_SECOND: u32 = 5;
 
 /// How long the last turn may take when the process is gone.
-const FINISH_WAIT: Duration = Duration::from_secs(1);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Opens the output file of a slot to append to it. A pipe would break with the daemon; a file does not.
-pub(super) fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open_output_file(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    if file.metadata()?.len() > START_MAX {
+    if file.metadata()?.len() > TRUNCATE_AT_START_BYTES {
         file.set_len(0)?;
     }
     Ok(file)
@@ -42,21 +42,21 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 
 /// Tells the log what a release writes, from now on, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Relay {
-    end: oneshot::Sender<()>,
+pub(super) struct LogForwarder {
+    stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-impl Relay {
+impl LogForwarder {
     pub(super) fn start(path: &Path, service: &str, release: &str) -> Self {
-        let (end, mut ends) = oneshot::channel();
-        let mut tail = Tail::new(path, service, release);
+        let (stop, mut ends) = oneshot::channel();
+        let mut tail = OutputTail::new(path, service, release);
         let task = tokio::spawn(async move {
             loop {
-                let over = tokio::time::timeout(TURN_EVERY, &mut ends).await.is_ok();
+                let over = tokio::time::timeout(POLL_INTERVAL, &mut ends).await.is_ok();
                 // The disk may be slow, and the proxy runs on these threads.
                 let turned = tokio::task::spawn_blocking(move || {
-                    tail.turn(over);
+                    tail.poll(over);
                     tail
                 });
                 match turned.await {
@@ -65,138 +65,139 @@ impl Relay {
                 }
             }
         });
-        Self { end, task }
+        Self { stop, task }
     }
 
     /// Relays what is left, and ends.
     pub(super) async fn finish(self) {
-        drop(self.end);
+        drop(self.stop);
         // What it does not manage in time is still in the file.
-        let _ = tokio::time::timeout(FINISH_WAIT, self.task).await;
+        let _ = tokio::time::timeout(FINISH_TIMEOUT, self.task).await;
     }
 }
 
 /// How far the file was read.
 #[derive(Debug)]
-struct Tail {
+struct OutputTail {
     path: PathBuf,
     service: String,
     release: String,
     file: Option<File>,
-    at: u64,
-    lines: Lines,
-    turns: u32,
-    relayed: u32,
-    dropped: u64,
+    offset: u64,
+    lines: LineSplitter,
+    polls: u32,
+    lines_forwarded: u32,
+    lines_dropped: u64,
 }
 
-impl Tail {
+impl OutputTail {
     fn new(path: &Path, service: &str, release: &str) -> Self {
         // Emptying it needs the right to write.
         let file = OpenOptions::new().read(true).append(true).open(path).ok();
-        let at = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
+        let offset =
+            file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
         Self {
             path: path.to_owned(),
             service: service.to_owned(),
             release: release.to_owned(),
             file,
-            at,
-            lines: Lines::default(),
-            turns: 0,
-            relayed: 0,
-            dropped: 0,
+            offset,
+            lines: LineSplitter::default(),
+            polls: 0,
+            lines_forwarded: 0,
+            lines_dropped: 0,
         }
     }
 
     /// Relays what is new.
-    fn turn(&mut self, last: bool) {
-        let lines = self.read().unwrap_or_else(|error| {
+    fn poll(&mut self, last: bool) {
+        let lines = self.read_new_lines().unwrap_or_else(|error| {
             self.file = None;
             vec![format!("(the output is no longer followed: {error})")]
         });
-        let rest = if last { self.lines.rest() } else { None };
+        let rest = if last { self.lines.take_line() } else { None };
         for line in lines.into_iter().chain(rest) {
-            if self.relayed < LINES_A_SECOND {
-                self.relayed += 1;
+            if self.lines_forwarded < LINES_PER_SECOND {
+                self.lines_forwarded += 1;
                 tracing::info!(release = %self.release, service = %self.service, "{line}");
             } else {
-                self.dropped += 1;
+                self.lines_dropped += 1;
             }
         }
-        self.turns += 1;
-        if self.turns >= TURNS_A_SECOND || last {
-            self.count();
+        self.polls += 1;
+        if self.polls >= POLLS_PER_SECOND || last {
+            self.report_dropped();
         }
     }
 
-    fn read(&mut self) -> io::Result<Vec<String>> {
+    fn read_new_lines(&mut self) -> io::Result<Vec<String>> {
         let Some(file) = &self.file else { return Ok(Vec::new()) };
         let length = file.metadata()?.len();
-        if length < self.at {
+        if length < self.offset {
             // Somebody emptied it.
-            self.at = 0;
+            self.offset = 0;
         }
         let mut lines = Vec::new();
-        let new = length - self.at;
-        if new > TURN_MAX {
-            self.lines = Lines::default();
-            self.at = length - TURN_MAX;
-            lines.push(format!("({} bytes of output were skipped)", new - TURN_MAX));
+        let new = length - self.offset;
+        if new > POLL_BYTES_MAX {
+            self.lines = LineSplitter::default();
+            self.offset = length - POLL_BYTES_MAX;
+            lines.push(format!("({} bytes of output were skipped)", new - POLL_BYTES_MAX));
         }
         let mut buffer = [0; 16 * 1024];
-        while self.at < length {
-            let read = file.read_at(&mut buffer, self.at)?;
+        while self.offset < length {
+            let read = file.read_at(&mut buffer, self.offset)?;
             if read == 0 {
                 break;
             }
-            self.at += read as u64;
+            self.offset += read as u64;
             self.lines.push(buffer.get(..read).unwrap_or_default(), &mut lines);
         }
-        if length > FILE_MAX {
+        if length > TRUNCATE_WHILE_RUNNING_BYTES {
             file.set_len(0)?;
-            self.at = 0;
+            self.offset = 0;
         }
         Ok(lines)
     }
 
-    fn count(&mut self) {
-        if self.dropped > 0 {
+    fn report_dropped(&mut self) {
+        if self.lines_dropped > 0 {
             tracing::warn!(
                 release = %self.release,
                 service = %self.service,
-                "{} lines of output were not relayed (limit {LINES_A_SECOND} a second); {} has them",
-                self.dropped,
+                "{} lines of output were not relayed (limit {LINES_PER_SECOND} a second); {} has them",
+                self.lines_dropped,
                 self.path.display(),
             );
         }
-        (self.turns, self.relayed, self.dropped) = (0, 0, 0);
+        (self.polls, self.lines_forwarded, self.lines_dropped) = (0, 0, 0);
     }
 }
 
 /// Cuts bytes into lines that are safe to print.
 #[derive(Debug, Default)]
-struct Lines {
-    begun: Vec<u8>,
-    cut: bool,
+struct LineSplitter {
+    partial: Vec<u8>,
+    truncated: bool,
 }
 
-impl Lines {
+impl LineSplitter {
     fn push(&mut self, bytes: &[u8], into: &mut Vec<String>) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, ends) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
-            let room = LINE_MAX.saturating_sub(self.begun.len());
-            self.cut |= text.len() > room;
-            self.begun.extend(text.iter().take(room));
+            let room = LINE_BYTES_MAX.saturating_sub(self.partial.len());
+            self.truncated |= text.len() > room;
+            self.partial.extend(text.iter().take(room));
             if ends {
-                into.extend(self.rest());
+                into.extend(self.take_line());
             }
         }
     }
 
     /// The line so far; `None` when it is empty.
-    fn rest(&mut self) -> Option<String> {
-        let bytes = std::mem::take(&mut self.begun);
-        let cut = std::mem::take(&mut self.cut);
+    fn take_line(&mut self) -> Option<String> {
+        let bytes = std::mem::take(&mut self.partial);
+        let cut = std::mem::take(&mut self.truncated);
         let text = String::from_utf8_lossy(bytes.trim_ascii_end());
         // A release must not be able to write colours, or lines of its own, into the daemon's log.
         let mut line: String = text
@@ -212,20 +213,20 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
-    use super::{LINE_MAX, Lines};
+    use super::{LINE_BYTES_MAX, LineSplitter};
 
     #[test]
     fn lines_are_cut_and_cleaned() {
-        let mut lines = Lines::default();
+        let mut lines = LineSplitter::default();
         let mut seen = Vec::new();
         lines.push(b"one\ntw", &mut seen);
         lines.push(b"o\x1b[31m\r\n\n", &mut seen);
-        lines.push(&[b'x'; LINE_MAX + 1], &mut seen);
+        lines.push(&[b'x'; LINE_BYTES_MAX + 1], &mut seen);
         lines.push(b"more\nend", &mut seen);
         assert_eq!(seen.first().map(String::as_str), Some("one"));
         assert_eq!(seen.get(1).map(String::as_str), Some("two\u{fffd}[31m"));
-        assert_eq!(seen.get(2).map(String::len), Some(LINE_MAX + " (cut)".len()));
+        assert_eq!(seen.get(2).map(String::len), Some(LINE_BYTES_MAX + " (cut)".len()));
         assert_eq!(seen.len(), 3);
-        assert_eq!(lines.rest().as_deref(), Some("end"));
+        assert_eq!(lines.take_line().as_deref(), Some("end"));
     }
 }

@@ -10,17 +10,17 @@ use rustix::process::Pid;
 use tokio::process::{Child, Command};
 
 use super::environment;
-use super::mark::{LOOK_EVERY, Mark};
-use super::output::{self, Relay};
+use super::mark::{POLL_INTERVAL, ProcessMarker};
+use super::output::{self, LogForwarder};
 use super::place;
-use crate::config::{Address, CommandLine};
+use crate::config::{Address, CommandRuntime};
 use crate::model::Release;
 
 /// Everything that is needed to start a release, or to find it again.
 #[derive(Debug, Clone)]
-pub struct Spec {
+pub struct ProcessSpec {
     /// What to run.
-    pub command: CommandLine,
+    pub command: CommandRuntime,
     /// The release, with its slot.
     pub release: Release,
     /// Where it must listen.
@@ -36,16 +36,16 @@ pub struct Spec {
 /// Dropping it ends nothing: the process goes on and can be adopted.
 #[derive(Debug)]
 pub struct Process {
-    leader: Leader,
+    leader: GroupLeader,
     pid: Pid,
-    mark: Mark,
-    patience: Duration,
-    relay: Relay,
+    marker: ProcessMarker,
+    stop_timeout: Duration,
+    log_forwarder: LogForwarder,
 }
 
 /// How we hold on to the first process of the release.
 #[derive(Debug)]
-pub(super) enum Leader {
+pub(super) enum GroupLeader {
     /// We started it, so its number is ours until we reap it.
     Child(Child),
     /// A daemon before us started it; the pidfd means this process, whoever gets its number.
@@ -57,37 +57,48 @@ impl Process {
     ///
     /// # Errors
     /// Its address is taken, the output file can not be opened, or the command can not be started.
-    pub fn start(spec: &Spec) -> Result<Self, String> {
+    pub fn start(spec: &ProcessSpec) -> Result<Self, String> {
         place::free(&spec.address)?;
         let path = spec.output_path();
-        let file = output::open(&path)
+        let file = output::open_output_file(&path)
             .map_err(|error| format!("{} can not be opened: {error}", path.display()))?;
         let copy = file
             .try_clone()
             .map_err(|error| format!("{} can not be opened twice: {error}", path.display()))?;
-        let argv = spec.argv();
+        let argv = spec.filled_argv();
         let Some((program, arguments)) = argv.split_first() else {
             return Err("the command is empty".to_owned());
         };
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(spec.environment()).process_group(0);
         command.stdin(Stdio::null()).stdout(file).stderr(copy);
-        if let Some(dir) = &spec.command.dir {
+        if let Some(dir) = &spec.command.working_dir {
             command.current_dir(dir);
         }
-        let relay = Relay::start(&path, &spec.service, &spec.release.version);
+        let log_forwarder = LogForwarder::start(&path, &spec.service, &spec.release.version);
         let child = command.spawn().map_err(|error| {
-            let dir = spec.command.dir.as_ref();
+            let dir = spec.command.working_dir.as_ref();
             let dir = dir.map(|dir| format!(" in {}", dir.display())).unwrap_or_default();
             format!("{program:?} can not be started{dir}: {error}")
         })?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| format!("{program:?} has no pid"))?;
-        Ok(Self::hold(spec, Leader::Child(child), pid, relay))
+        Ok(Self::from_parts(spec, GroupLeader::Child(child), pid, log_forwarder))
     }
 
-    pub(super) fn hold(spec: &Spec, leader: Leader, pid: Pid, relay: Relay) -> Self {
-        Self { leader, pid, mark: spec.mark(), patience: spec.command.stop, relay }
+    pub(super) fn from_parts(
+        spec: &ProcessSpec,
+        leader: GroupLeader,
+        pid: Pid,
+        log_forwarder: LogForwarder,
+    ) -> Self {
+        Self {
+            leader,
+            pid,
+            marker: spec.marker(),
+            stop_timeout: spec.command.stop_timeout,
+            log_forwarder,
+        }
     }
 
     /// The number of its first process, which is also that of its group.
@@ -98,8 +109,8 @@ impl Process {
     /// Waits until its first process ended by itself, and says how: "exit code 1", "killed by signal
     /// 9", or "gone" when it was adopted. May be dropped and asked again; `stop` is still needed
     /// after it, for what the process left behind.
-    pub async fn exited(&mut self) -> String {
-        self.leader.ended().await
+    pub async fn wait_exit(&mut self) -> String {
+        self.leader.wait().await
     }
 
     /// Ends it and everything it started: SIGTERM, then SIGKILL when its time is over. Returns when
@@ -109,23 +120,24 @@ impl Process {
     /// # Errors
     /// Something is still alive after SIGKILL, or may not be signalled.
     pub async fn stop(self) -> Result<String, String> {
-        let Self { mut leader, pid, mark, patience, relay } = self;
+        let Self { mut leader, pid, marker: mark, stop_timeout: patience, log_forwarder: relay } =
+            self;
         let alive = leader.is_alive().then_some(pid);
         let (ended, seen_end) = tokio::sync::watch::channel(false);
         let gone = async {
-            let how = leader.ended().await;
+            let how = leader.wait().await;
             ended.send_replace(true);
-            mark.vanished().await;
+            mark.wait_until_gone().await;
             how
         };
-        let leads = || alive.filter(|_| !*seen_end.borrow());
-        let how = mark.end(leads, patience, gone).await;
+        let live_leader = || alive.filter(|_| !*seen_end.borrow());
+        let how = mark.terminate(live_leader, patience, gone).await;
         relay.finish().await;
         how
     }
 }
 
-impl Leader {
+impl GroupLeader {
     /// Whether its group number is certainly still its own.
     fn is_alive(&mut self) -> bool {
         match self {
@@ -137,14 +149,14 @@ impl Leader {
         }
     }
 
-    async fn ended(&mut self) -> String {
+    async fn wait(&mut self) -> String {
         // tokio can not wait for a foreign pidfd without unsafe, so this looks again and again.
         while matches!(self, Self::Adopted(_)) && self.is_alive() {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         match self {
             Self::Child(child) => match child.wait().await {
-                Ok(status) => words(status),
+                Ok(status) => describe_exit(status),
                 Err(error) => format!("gone ({error})"),
             },
             Self::Adopted(_) => "gone".into(),
@@ -152,9 +164,9 @@ impl Leader {
     }
 }
 
-impl Spec {
-    pub(super) fn mark(&self) -> Mark {
-        Mark {
+impl ProcessSpec {
+    pub(super) fn marker(&self) -> ProcessMarker {
+        ProcessMarker {
             owner: self.state_dir.display().to_string(),
             service: self.service.clone(),
             slot: self.release.slot.0.clone(),
@@ -168,8 +180,8 @@ impl Spec {
         self.state_dir.join(&self.service).join(name)
     }
 
-    fn argv(&self) -> Vec<String> {
-        let port = environment::place(&self.address);
+    fn filled_argv(&self) -> Vec<String> {
+        let port = environment::port_or_path(&self.address);
         let artifact = self.release.artifact.as_deref().unwrap_or_default();
         let fill = |argument: &String| {
             argument
@@ -186,14 +198,19 @@ impl Spec {
         let inherited = ["PATH", "HOME", "LANG"].into_iter();
         all.extend(inherited.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))));
         let (release, address) = (&self.release, &self.address);
-        all.extend(environment::variables(&self.command.env, release, address, &self.service));
-        let mark = self.mark();
-        all.extend(mark.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
+        all.extend(environment::release_variables(
+            &self.command.env,
+            release,
+            address,
+            &self.service,
+        ));
+        let marker = self.marker();
+        all.extend(marker.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
         all
     }
 }
 
-fn words(status: ExitStatus) -> String {
+fn describe_exit(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),

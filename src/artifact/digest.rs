@@ -4,9 +4,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Before the digest of a folder.
-const TREE: &str = "tree-sha256:";
+const TREE_PREFIX: &str = "tree-sha256:";
 /// Before the digest of a file or an image.
-const PLAIN: &str = "sha256:";
+const PLAIN_PREFIX: &str = "sha256:";
 
 /// What the content of an artifact comes to: `sha256:` or, for a folder, `tree-sha256:`, and 64 small
 /// hexadecimal digits. It is text in the timeline.
@@ -14,16 +14,16 @@ const PLAIN: &str = "sha256:";
 #[serde(try_from = "String", into = "String")]
 pub struct Digest {
     tree: bool,
-    sum: [u8; 32],
+    hash: [u8; 32],
 }
 
 impl Digest {
-    pub(super) fn of_bytes(sum: [u8; 32]) -> Self {
-        Self { tree: false, sum }
+    pub(super) fn of_bytes(hash: [u8; 32]) -> Self {
+        Self { tree: false, hash }
     }
 
-    pub(super) fn of_tree(sum: [u8; 32]) -> Self {
-        Self { tree: true, sum }
+    pub(super) fn of_tree(hash: [u8; 32]) -> Self {
+        Self { tree: true, hash }
     }
 
     pub(super) fn is_tree(&self) -> bool {
@@ -32,12 +32,12 @@ impl Digest {
 }
 
 /// 64 small hexadecimal digits.
-pub(super) fn hex(sum: &[u8; 32]) -> String {
+pub(super) fn to_hex(sum: &[u8; 32]) -> String {
     let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
     sum.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-fn sum(hex: &str) -> Option<[u8; 32]> {
+fn parse_hex(hex: &str) -> Option<[u8; 32]> {
     let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
     if pairs.len() != 32 || !rest.is_empty() {
         return None;
@@ -58,15 +58,15 @@ impl FromStr for Digest {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (tree, hex) = text.strip_prefix(TREE).map_or_else(
-            || (false, text.strip_prefix(PLAIN).unwrap_or_default()),
+        let (tree, hex) = text.strip_prefix(TREE_PREFIX).map_or_else(
+            || (false, text.strip_prefix(PLAIN_PREFIX).unwrap_or_default()),
             |hex| (true, hex),
         );
-        let sum = sum(hex).ok_or(
+        let sum = parse_hex(hex).ok_or(
             "a digest is \"sha256:\" or \"tree-sha256:\" and 64 of the digits 0-9 and a-f, no \
              capital letters",
         )?;
-        Ok(Self { tree, sum })
+        Ok(Self { tree, hash: sum })
     }
 }
 
@@ -86,7 +86,7 @@ impl From<Digest> for String {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.tree { TREE } else { PLAIN })?;
-        f.write_str(&hex(&self.sum))
+        f.write_str(if self.tree { TREE_PREFIX } else { PLAIN_PREFIX })?;
+        f.write_str(&to_hex(&self.hash))
     }
 }

@@ -1,22 +1,22 @@
 use tokio::sync::Semaphore;
 
 use super::digest::Digest;
-use super::hash::{Hashed, hash};
-use super::place::place;
+use super::hash::{HashedArtifact, hash_artifact};
+use super::place::canonicalize;
 use super::podman::Podman;
 use super::reference::Reference;
-use super::seal::Seal;
-use super::trouble::Trouble;
+use super::seal::Verifier;
+use super::trouble::ArtifactError;
 
 /// Bytes of the text that names an artifact; as long as a path may be.
-const TEXT_MAX: usize = 4096;
+const ARTIFACT_BYTES_MAX: usize = 4096;
 
 /// Deploys are hashed one after the other: two at once would take as long, and more of the disk.
-static TURN: Semaphore = Semaphore::const_new(1);
+static DEPLOY_HASH_PERMIT: Semaphore = Semaphore::const_new(1);
 
 /// What an artifact's text names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Kind {
+pub enum ArtifactKind {
     /// An absolute path is a path, what has a colon or a slash in it is an image, all else is a word.
     #[default]
     Auto,
@@ -25,16 +25,16 @@ pub enum Kind {
     /// A file or a folder.
     Path,
     /// A word that only the release's command understands. It is not checked.
-    Word,
+    Opaque,
 }
 
 /// An artifact as it is at its deploy.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct ResolvedArtifact {
     /// What to record and to run: a path without a slash at its end, an image without a tag.
     pub artifact: String,
     /// Tells from now on whether it is still the same; nothing does of a word.
-    pub seal: Option<Seal>,
+    pub verifier: Option<Verifier>,
 }
 
 /// Says what an artifact is. Reads all of it; at most ten minutes, most of them for another deploy
@@ -42,58 +42,67 @@ pub struct Found {
 ///
 /// # Errors
 /// It can not be held to what it is: why, and what to deploy instead, in a whole sentence.
-pub async fn find(kind: Kind, text: &str, podman: Option<&Podman>) -> Result<Found, String> {
-    if text.is_empty() || TEXT_MAX < text.len() || text.contains(char::is_control) {
-        return Err(format!("an artifact is one line of 1 to {TEXT_MAX} bytes"));
+pub async fn resolve(
+    kind: ArtifactKind,
+    text: &str,
+    podman: Option<&Podman>,
+) -> Result<ResolvedArtifact, String> {
+    if text.is_empty() || ARTIFACT_BYTES_MAX < text.len() || text.contains(char::is_control) {
+        return Err(format!("an artifact is one line of 1 to {ARTIFACT_BYTES_MAX} bytes"));
     }
-    match kind.of(text) {
-        Kind::Image => image(text, podman).await.map_err(|why| match kind {
-            Kind::Auto => format!(
+    match kind.detect(text) {
+        ArtifactKind::Image => resolve_image(text, podman).await.map_err(|why| match kind {
+            ArtifactKind::Auto => format!(
                 "{why} (it was taken for an image; artifact = \"path\" or artifact = \"word\" in the \
                  configuration says otherwise)"
             ),
             _ => why,
         }),
-        Kind::Path => path(text).await,
-        Kind::Auto | Kind::Word => Ok(Found { artifact: text.to_owned(), seal: None }),
+        ArtifactKind::Path => resolve_path(text).await,
+        ArtifactKind::Auto | ArtifactKind::Opaque => Ok(ResolvedArtifact { artifact: text.to_owned(), verifier: None }),
     }
 }
 
-impl Found {
+impl ResolvedArtifact {
     /// What its content comes to, as it is recorded; nothing for a word.
     pub fn digest(&self) -> Option<&Digest> {
-        self.seal.as_ref().map(Seal::digest)
+        self.verifier.as_ref().map(Verifier::digest)
     }
 }
 
-impl Kind {
+impl ArtifactKind {
     /// Never `Auto`.
-    fn of(self, text: &str) -> Self {
+    fn detect(self, text: &str) -> Self {
         match self {
             Self::Auto if text.starts_with('/') => Self::Path,
             Self::Auto if text.contains([':', '/']) => Self::Image,
-            Self::Auto => Self::Word,
+            Self::Auto => Self::Opaque,
             kind => kind,
         }
     }
 }
 
-async fn path(text: &str) -> Result<Found, String> {
-    let found = async {
-        let path = place(text).await?;
-        Ok((hash(&path, &TURN).await?, path))
+async fn resolve_path(text: &str) -> Result<ResolvedArtifact, String> {
+    let resolved = async {
+        let path = canonicalize(text).await?;
+        Ok((hash_artifact(&path, &DEPLOY_HASH_PERMIT).await?, path))
     };
-    match found.await {
-        Ok((Hashed { digest, fingerprint }, path)) => {
+    match resolved.await {
+        Ok((HashedArtifact { digest, fingerprint }, path)) => {
             let artifact = path.display().to_string();
-            Ok(Found { seal: Some(Seal::of_path(&artifact, digest, fingerprint)), artifact })
+            Ok(ResolvedArtifact {
+                verifier: Some(Verifier::with_fingerprint(&artifact, digest, fingerprint)),
+                artifact,
+            })
         }
-        Err(Trouble::Gone) => Err(format!("{text} is not there; the daemon's user has to see it")),
-        Err(Trouble::Unreadable(why)) => Err(why),
+        Err(ArtifactError::Gone) => {
+            Err(format!("{text} is not there; the daemon's user has to see it"))
+        }
+        Err(ArtifactError::Unreadable(why)) => Err(why),
     }
 }
 
-async fn image(text: &str, podman: Option<&Podman>) -> Result<Found, String> {
+async fn resolve_image(text: &str, podman: Option<&Podman>) -> Result<ResolvedArtifact, String> {
     let reference = Reference::parse(text).map_err(|why| {
         format!(
             "{text} names no image: {why}; write NAME@sha256:HEX, which `podman images --digests` shows"
@@ -103,12 +112,12 @@ async fn image(text: &str, podman: Option<&Podman>) -> Result<Found, String> {
         format!("{text} is an image, and no podman is configured that could be asked for it")
     })?;
     let Some(digest) = &reference.digest else {
-        return Err(podman.instead_of(&reference).await?);
+        return Err(podman.suggest_digest(&reference).await?);
     };
-    let artifact = reference.at(digest);
-    if podman.image(&artifact).await?.is_none() {
-        return Err(podman.unknown(&reference, digest).await?);
+    let artifact = reference.with_digest(digest);
+    if podman.find_image(&artifact).await?.is_none() {
+        return Err(podman.explain_missing_digest(&reference, digest).await?);
     }
-    let seal = Seal::new(&artifact, digest.clone(), Some(podman.clone()));
-    Ok(Found { artifact, seal: Some(seal) })
+    let verifier = Verifier::new(&artifact, digest.clone(), Some(podman.clone()));
+    Ok(ResolvedArtifact { artifact, verifier: Some(verifier) })
 }

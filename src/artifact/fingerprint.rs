@@ -1,26 +1,26 @@
 use sha2::{Digest as _, Sha256};
 
-use super::trouble::shown;
-use super::walk::{Entry, Fault, Visitor};
+use super::trouble::printable_path;
+use super::walk::{Entry, Visitor, WalkError};
 
 /// What the file system says about all of an artifact without anything being read. As long as it is
 /// the same, so is the content.
 #[derive(Debug, Clone)]
-pub(super) struct Fingerprint {
-    sum: [u8; 32],
+pub(super) struct StatFingerprint {
+    hash: [u8; 32],
     /// What changed last, and when, in seconds and nanoseconds.
-    newest: ((i64, i64), Vec<u8>),
+    newest_change: ((i64, i64), Vec<u8>),
 }
 
 /// Takes a fingerprint.
 #[derive(Default)]
-pub(super) struct Stats {
+pub(super) struct FingerprintBuilder {
     hash: Sha256,
-    newest: ((i64, i64), Vec<u8>),
+    newest_change: ((i64, i64), Vec<u8>),
 }
 
-impl Visitor for Stats {
-    fn see(&mut self, entry: &Entry<'_>) -> Result<(), Fault> {
+impl Visitor for FingerprintBuilder {
+    fn visit(&mut self, entry: &Entry<'_>) -> Result<(), WalkError> {
         let meta = &entry.meta;
         let times = [meta.modified, meta.changed];
         let times = times.map(|(seconds, nanos)| [seconds.to_le_bytes(), nanos.to_le_bytes()]);
@@ -34,28 +34,28 @@ impl Visitor for Stats {
         self.hash.update(times.as_flattened().as_flattened());
         // A folder changes with what is put into it, which tells more.
         let is_folder = entry.path.is_empty() || entry.path.ends_with(b"/");
-        if !is_folder && self.newest.0 < meta.changed {
-            self.newest = (meta.changed, entry.path.to_vec());
+        if !is_folder && self.newest_change.0 < meta.changed {
+            self.newest_change = (meta.changed, entry.path.to_vec());
         }
         Ok(())
     }
 }
 
-impl Stats {
-    pub(super) fn finish(self) -> Fingerprint {
-        Fingerprint { sum: self.hash.finalize().into(), newest: self.newest }
+impl FingerprintBuilder {
+    pub(super) fn finish(self) -> StatFingerprint {
+        StatFingerprint { hash: self.hash.finalize().into(), newest_change: self.newest_change }
     }
 }
 
-impl Fingerprint {
+impl StatFingerprint {
     /// The file below the artifact that changed last, if there is one.
-    pub(super) fn newest(&self) -> Option<String> {
-        (!self.newest.1.is_empty()).then(|| shown(&self.newest.1))
+    pub(super) fn newest_file(&self) -> Option<String> {
+        (!self.newest_change.1.is_empty()).then(|| printable_path(&self.newest_change.1))
     }
 }
 
-impl PartialEq for Fingerprint {
+impl PartialEq for StatFingerprint {
     fn eq(&self, other: &Self) -> bool {
-        self.sum == other.sum
+        self.hash == other.hash
     }
 }

@@ -1,7 +1,7 @@
 //! What a release runs from, held to what it was: an artifact that changed is never run by accident.
 //!
 //! [`find`] says at a deploy what an artifact is and what its content comes to, its [`Digest`]; a
-//! [`Seal`] says later whether it still is that. An image is kept by a pin, a tag of ours in podman's
+//! [`Verifier`] says later whether it still is that. An image is kept by a pin, a tag of ours in podman's
 //! store ([`Podman::pin`]).
 //!
 //! # What a digest covers
@@ -49,6 +49,6 @@ mod trouble;
 mod walk;
 
 pub use digest::Digest;
-pub use find::{Found, Kind, find};
+pub use find::{ArtifactKind, ResolvedArtifact, resolve};
 pub use podman::Podman;
-pub use seal::{Doubt, Seal};
+pub use seal::{Verifier, VerifyError};

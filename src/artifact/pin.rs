@@ -1,9 +1,9 @@
 use super::podman::Podman;
 use super::reference::Reference;
-use crate::model::Number;
+use crate::model::ReleaseNumber;
 
 /// All pins are tags of this name, so that nobody takes them for images of their own.
-const NAME: &str = "localhost/rollbackd";
+const PIN_REPOSITORY: &str = "localhost/rollbackd";
 
 impl Podman {
     /// Pins the image of a deploy with a tag, `localhost/rollbackd:deploy-NUMBER-of-SERVICE`. Again is
@@ -16,9 +16,14 @@ impl Podman {
     ///
     /// # Errors
     /// There is no such image, or podman does not do it: why, in a whole sentence.
-    pub async fn pin(&self, service: &str, number: Number, image: &str) -> Result<(), String> {
+    pub async fn pin(
+        &self,
+        service: &str,
+        number: ReleaseNumber,
+        image: &str,
+    ) -> Result<(), String> {
         let image = Reference::parse(image)?.to_string();
-        if self.tag("tag", &image, NAME, &tag(service, number)).await? {
+        if self.change_tag("tag", &image, PIN_REPOSITORY, &pin_tag(service, number)).await? {
             return Ok(());
         }
         Err(format!("{image} can not be kept: it is not in podman's store any more"))
@@ -30,30 +35,36 @@ impl Podman {
     ///
     /// # Errors
     /// Podman does not do it: why, in a whole sentence. Some may be let go already.
-    pub async fn let_go(&self, service: &str, keep: &[Number]) -> Result<Vec<Number>, String> {
-        let images = self.images(NAME).await?;
+    pub async fn unpin_except(
+        &self,
+        service: &str,
+        keep: &[ReleaseNumber],
+    ) -> Result<Vec<ReleaseNumber>, String> {
+        let images = self.images_tagged(PIN_REPOSITORY).await?;
         let tags = images.iter().flat_map(|image| image.repo_tags.iter().flatten());
-        let mut numbers: Vec<_> = tags.filter_map(|tag| number(tag, service)).collect();
+        let mut numbers: Vec<_> = tags.filter_map(|tag| parse_pin_tag(tag, service)).collect();
         numbers.retain(|number| !keep.contains(number));
         numbers.sort_unstable();
         for number in &numbers {
-            let tag = tag(service, *number);
+            let tag = pin_tag(service, *number);
             // Not there any more is as good.
-            _ = self.tag("untag", &format!("{NAME}:{tag}"), NAME, &tag).await?;
+            _ = self
+                .change_tag("untag", &format!("{PIN_REPOSITORY}:{tag}"), PIN_REPOSITORY, &tag)
+                .await?;
         }
         Ok(numbers)
     }
 }
 
-fn tag(service: &str, number: Number) -> String {
+fn pin_tag(service: &str, number: ReleaseNumber) -> String {
     format!("deploy-{number}-of-{service}")
 }
 
 /// The number of a pin of that service. Only what we would write ourselves is one.
-fn number(text: &str, service: &str) -> Option<Number> {
-    let rest = text.strip_prefix(NAME)?.strip_prefix(":deploy-")?;
-    let number = Number(rest.split_once("-of-")?.0.parse().ok()?);
-    (text == format!("{NAME}:{}", tag(service, number))).then_some(number)
+fn parse_pin_tag(text: &str, service: &str) -> Option<ReleaseNumber> {
+    let rest = text.strip_prefix(PIN_REPOSITORY)?.strip_prefix(":deploy-")?;
+    let number = ReleaseNumber(rest.split_once("-of-")?.0.parse().ok()?);
+    (text == format!("{PIN_REPOSITORY}:{}", pin_tag(service, number))).then_some(number)
 }
 
 #[cfg(test)]
@@ -62,8 +73,8 @@ mod tests {
 
     #[test]
     fn only_pins_of_the_service_are_pins_of_it() {
-        let of = |text: &str| number(text, "a-of-b");
-        assert_eq!(of("localhost/rollbackd:deploy-7-of-a-of-b"), Some(Number(7)));
+        let of = |text: &str| parse_pin_tag(text, "a-of-b");
+        assert_eq!(of("localhost/rollbackd:deploy-7-of-a-of-b"), Some(ReleaseNumber(7)));
         for other in [
             "localhost/rollbackd:deploy-7-of-a",
             "localhost/rollbackd:deploy-7-of-a-of-b-of-c",

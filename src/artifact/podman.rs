@@ -10,14 +10,14 @@ use serde::de::DeserializeOwned;
 
 use super::digest::Digest;
 use super::reference::Reference;
-use super::trouble::brief;
+use super::trouble::shorten;
 
 /// The oldest version of the API that has all we ask for; newer podmans answer to it, too.
 const API: &str = "http://podman/v4.0.0/libpod/images";
 /// An answer takes no longer, the start of a podman that sleeps on its socket included.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer.
-const BODY_MAX: usize = 4 * 1024 * 1024;
+const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The podman that is asked for images, by its socket. Clones are the same.
 ///
@@ -41,7 +41,7 @@ pub(super) struct Image {
 
 /// How podman says no.
 #[derive(Debug, Deserialize)]
-struct Refusal {
+struct PodmanError {
     message: String,
     #[serde(rename = "response")]
     _status: u16,
@@ -58,7 +58,7 @@ impl Podman {
             .no_proxy()
             .redirect(Policy::none())
             .pool_max_idle_per_host(0)
-            .timeout(ANSWER_MAX)
+            .timeout(RESPONSE_TIMEOUT)
             .unix_socket(socket)
             .build()
             .map_err(|error| error.to_string())?;
@@ -66,82 +66,90 @@ impl Podman {
     }
 
     /// The image of that name, if it is in the store.
-    pub(super) async fn image(&self, name: &str) -> Result<Option<Image>, String> {
-        let url = url(&format!("/{name}/json"), &[])?;
-        let body = self.ask(Method::GET, url).await?;
-        body.map(|body| self.read(&body)).transpose()
+    pub(super) async fn find_image(&self, name: &str) -> Result<Option<Image>, String> {
+        let url = api_url(&format!("/{name}/json"), &[])?;
+        let body = self.send(Method::GET, url).await?;
+        body.map(|body| self.parse(&body)).transpose()
     }
 
     /// What to say to a name without a digest.
-    pub(super) async fn instead_of(&self, tagged: &Reference) -> Result<String, String> {
-        let Some(image) = self.image(&tagged.to_string()).await? else {
+    pub(super) async fn suggest_digest(&self, tagged: &Reference) -> Result<String, String> {
+        let Some(image) = self.find_image(&tagged.to_string()).await? else {
             return Ok(format!(
                 "{tagged} is not in podman's store; build or pull it, and deploy its digest, \
                  NAME@sha256:HEX, which `podman images --digests` shows"
             ));
         };
         let what = if tagged.tag.is_some() { "a tag" } else { "a name without a digest" };
-        let instead = image.by_digest(&tagged.name);
+        let instead = image.digest_reference(&tagged.name);
         Ok(format!("{tagged} is {what}, which can move; deploy {instead} instead"))
     }
 
     /// What to say to a digest that is not in the store.
-    pub(super) async fn unknown(&self, at: &Reference, digest: &Digest) -> Result<String, String> {
-        if let Some(image) = self.image(&digest.to_string()).await? {
-            let instead = image.by_digest(&at.name);
+    pub(super) async fn explain_missing_digest(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+    ) -> Result<String, String> {
+        if let Some(image) = self.find_image(&digest.to_string()).await? {
+            let instead = image.digest_reference(&reference.name);
             return Ok(format!("{digest} is the id of an image; deploy {instead} instead"));
         }
-        let name = at.at(digest);
+        let name = reference.with_digest(digest);
         Ok(format!("{name} is not in podman's store; `podman pull {name}` before it is deployed"))
     }
 
     /// The images that have a tag at this name.
-    pub(super) async fn images(&self, name: &str) -> Result<Vec<Image>, String> {
+    pub(super) async fn images_tagged(&self, name: &str) -> Result<Vec<Image>, String> {
         let filter = format!("{{\"reference\":[\"{name}\"]}}");
-        let body = self.ask(Method::GET, url("/json", &[("filters", &filter)])?).await?;
-        self.read(&body.unwrap_or_default())
+        let body = self.send(Method::GET, api_url("/json", &[("filters", &filter)])?).await?;
+        self.parse(&body.unwrap_or_default())
     }
 
     /// Gives an image a tag, or takes it away (`untag`). `false`: there is no such image.
-    pub(super) async fn tag(
+    pub(super) async fn change_tag(
         &self,
         verb: &str,
         image: &str,
         repo: &str,
         tag: &str,
     ) -> Result<bool, String> {
-        let url = url(&format!("/{image}/{verb}"), &[("repo", repo), ("tag", tag)])?;
-        Ok(self.ask(Method::POST, url).await?.is_some())
+        let url = api_url(&format!("/{image}/{verb}"), &[("repo", repo), ("tag", tag)])?;
+        Ok(self.send(Method::POST, url).await?.is_some())
     }
 
     /// The body of a good answer; nothing when podman does not know the image.
-    async fn ask(&self, method: Method, url: Url) -> Result<Option<Vec<u8>>, String> {
+    async fn send(&self, method: Method, url: Url) -> Result<Option<Vec<u8>>, String> {
         let request = self.client.request(method, url);
-        let mut answer = request.send().await.map_err(|error| self.silent(&error))?;
+        let mut response = request.send().await.map_err(|error| self.transport_error(&error))?;
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| self.silent(&error))? {
-            if BODY_MAX < body.len() + chunk.len() {
-                return Err(self.stranger(&format!("more than {} MiB", BODY_MAX >> 20)));
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| self.transport_error(&error))?
+        {
+            if RESPONSE_BYTES_MAX < body.len() + chunk.len() {
+                return Err(self
+                    .unexpected_response(&format!("more than {} MiB", RESPONSE_BYTES_MAX >> 20)));
             }
             body.extend_from_slice(&chunk);
         }
-        let status = answer.status();
+        let status = response.status();
         if status.is_success() {
             return Ok(Some(body));
         }
         // Others that listen there answer 404 as well; it must not read as an image that is gone.
-        let refusal: Refusal = self.read(&body)?;
+        let error: PodmanError = self.parse(&body)?;
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        Err(format!("podman answered {}: {}", status.as_u16(), brief(&refusal.message)))
+        Err(format!("podman answered {}: {}", status.as_u16(), shorten(&error.message)))
     }
 
-    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, String> {
-        serde_json::from_slice(body).map_err(|error| self.stranger(&brief(&error.to_string())))
+    fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, String> {
+        serde_json::from_slice(body)
+            .map_err(|error| self.unexpected_response(&shorten(&error.to_string())))
     }
 
-    fn stranger(&self, what: &str) -> String {
+    fn unexpected_response(&self, what: &str) -> String {
         format!(
             "what answers at {} does not answer as podman 4 or later does ({what}); `podman system \
              service` has to listen there",
@@ -149,10 +157,10 @@ impl Podman {
         )
     }
 
-    fn silent(&self, error: &reqwest::Error) -> String {
+    fn transport_error(&self, error: &reqwest::Error) -> String {
         let socket = self.socket.display();
         if error.is_timeout() {
-            let seconds = ANSWER_MAX.as_secs();
+            let seconds = RESPONSE_TIMEOUT.as_secs();
             return format!("podman did not answer at {socket} within {seconds} s; is it stuck?");
         }
         let mut cause: &(dyn Error + 'static) = error;
@@ -167,14 +175,14 @@ impl Podman {
                 "the daemon's user may not reach {socket}; give podman.socket a drop-in with \
                  SocketGroup=rollbackd and a ListenStream= outside of /run/podman, which is root's"
             ),
-            _ => format!("podman broke off at {socket}: {}", brief(&cause.to_string())),
+            _ => format!("podman broke off at {socket}: {}", shorten(&cause.to_string())),
         }
     }
 }
 
 impl Image {
     /// Its name with its digest: that of `name`, if it has one like it.
-    fn by_digest(&self, name: &str) -> String {
+    fn digest_reference(&self, name: &str) -> String {
         let all = self.repo_digests.as_deref().unwrap_or_default();
         let of_name = |it: &&String| {
             it.split_once('@').is_some_and(|(full, _)| {
@@ -182,11 +190,11 @@ impl Image {
             })
         };
         let known = all.iter().find(of_name).cloned();
-        brief(&known.unwrap_or_else(|| format!("{name}@{}", self.digest)))
+        shorten(&known.unwrap_or_else(|| format!("{name}@{}", self.digest)))
     }
 }
 
-fn url(path: &str, query: &[(&str, &str)]) -> Result<Url, String> {
+fn api_url(path: &str, query: &[(&str, &str)]) -> Result<Url, String> {
     let mut url =
         Url::parse(&format!("{API}{path}")).map_err(|error| format!("{path}: {error}"))?;
     if !query.is_empty() {

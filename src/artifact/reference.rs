@@ -38,7 +38,7 @@ impl Reference {
     }
 
     /// The name with the digest that it has to have.
-    pub(super) fn at(&self, digest: &impl fmt::Display) -> String {
+    pub(super) fn with_digest(&self, digest: &impl fmt::Display) -> String {
         format!("{}@{digest}", self.name)
     }
 }

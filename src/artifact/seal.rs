@@ -4,15 +4,15 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, Semaphore};
 
 use super::digest::Digest;
-use super::fingerprint::Fingerprint;
-use super::hash::{fingerprint, hash};
-use super::place::place;
+use super::fingerprint::StatFingerprint;
+use super::hash::{fingerprint, hash_artifact};
+use super::place::canonicalize;
 use super::podman::Podman;
 use super::reference::Reference;
-use super::trouble::Trouble;
+use super::trouble::ArtifactError;
 
 /// Checks are hashed one after the other, and never behind a deploy: a rollback waits for them.
-static TURN: Semaphore = Semaphore::const_new(1);
+static VERIFY_HASH_PERMIT: Semaphore = Semaphore::const_new(1);
 
 /// Tells whether a recorded artifact is still what it was. Clones are the same seal.
 ///
@@ -20,7 +20,7 @@ static TURN: Semaphore = Semaphore::const_new(1);
 /// (size, times, mode and inode of each file), and it is read again only if something did. What a
 /// program writes into a file that it maps into its memory is seen when the kernel writes it back.
 #[derive(Debug, Clone)]
-pub struct Seal(Arc<Inner>);
+pub struct Verifier(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -29,20 +29,20 @@ struct Inner {
     podman: Option<Podman>,
     /// Of the artifact when its digest was last right. Held through a check: another waits, then
     /// finds it done.
-    known: Mutex<Option<Fingerprint>>,
+    verified_fingerprint: Mutex<Option<StatFingerprint>>,
 }
 
 /// What speaks against a recorded artifact. It prints as a whole sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Doubt {
+pub enum VerifyError {
     /// Its content is another.
     Changed {
         /// What is no longer the same.
         artifact: String,
         /// As it was recorded.
-        was: Digest,
+        recorded: Digest,
         /// As it is now.
-        is: Digest,
+        actual: Digest,
         /// The newest file in it, which tells most about what happened.
         newest: Option<String>,
     },
@@ -51,7 +51,7 @@ pub enum Doubt {
         /// What is missing.
         artifact: String,
         /// As it was recorded.
-        was: Digest,
+        recorded: Digest,
     },
     /// It is not known whether it changed.
     Unreadable {
@@ -62,14 +62,14 @@ pub enum Doubt {
     },
 }
 
-impl Seal {
+impl Verifier {
     /// A seal on an artifact as it was recorded. Its first check reads all of it. `podman` is asked
     /// for images only.
     pub fn new(artifact: &str, digest: Digest, podman: Option<Podman>) -> Self {
         Self::build(artifact, digest, podman, None)
     }
 
-    pub(super) fn of_path(artifact: &str, digest: Digest, known: Fingerprint) -> Self {
+    pub(super) fn with_fingerprint(artifact: &str, digest: Digest, known: StatFingerprint) -> Self {
         Self::build(artifact, digest, None, Some(known))
     }
 
@@ -77,10 +77,10 @@ impl Seal {
         artifact: &str,
         digest: Digest,
         podman: Option<Podman>,
-        known: Option<Fingerprint>,
+        known: Option<StatFingerprint>,
     ) -> Self {
         let (artifact, known) = (artifact.to_owned(), Mutex::new(known));
-        Self(Arc::new(Inner { artifact, digest, podman, known }))
+        Self(Arc::new(Inner { artifact, digest, podman, verified_fingerprint: known }))
     }
 
     /// What it is on.
@@ -98,46 +98,52 @@ impl Seal {
     ///
     /// # Errors
     /// It is not, or that can not be told.
-    pub async fn check(&self) -> Result<(), Doubt> {
+    pub async fn verify(&self) -> Result<(), VerifyError> {
         let Inner { artifact, digest, .. } = &*self.0;
         // No image begins with a slash, and a path is always absolute.
-        let looked = if artifact.starts_with('/') { self.path().await } else { self.image().await };
+        let mismatch = if artifact.starts_with('/') {
+            self.check_path().await
+        } else {
+            self.check_image().await
+        };
         let artifact = artifact.clone();
-        match looked {
+        match mismatch {
             Ok(None) => Ok(()),
             Ok(Some((is, newest))) => {
-                Err(Doubt::Changed { artifact, was: digest.clone(), is, newest })
+                Err(VerifyError::Changed { artifact, recorded: digest.clone(), actual: is, newest })
             }
-            Err(Trouble::Gone) => Err(Doubt::Gone { artifact, was: digest.clone() }),
-            Err(Trouble::Unreadable(why)) => Err(Doubt::Unreadable { artifact, why }),
+            Err(ArtifactError::Gone) => {
+                Err(VerifyError::Gone { artifact, recorded: digest.clone() })
+            }
+            Err(ArtifactError::Unreadable(why)) => Err(VerifyError::Unreadable { artifact, why }),
         }
     }
 
     /// What it comes to now and its newest file, if it is not the same.
-    async fn path(&self) -> Result<Option<(Digest, Option<String>)>, Trouble> {
-        let path = place(&self.0.artifact).await?;
-        let mut known = self.0.known.lock().await;
+    async fn check_path(&self) -> Result<Option<(Digest, Option<String>)>, ArtifactError> {
+        let path = canonicalize(&self.0.artifact).await?;
+        let mut known = self.0.verified_fingerprint.lock().await;
         if known.is_some() && *known == Some(fingerprint(&path).await?) {
             return Ok(None);
         }
-        let hashed = hash(&path, &TURN).await?;
+        let hashed = hash_artifact(&path, &VERIFY_HASH_PERMIT).await?;
         if hashed.digest == self.0.digest {
             *known = Some(hashed.fingerprint);
             return Ok(None);
         }
-        Ok(Some((hashed.digest, hashed.fingerprint.newest())))
+        Ok(Some((hashed.digest, hashed.fingerprint.newest_file())))
     }
 
-    async fn image(&self) -> Result<Option<(Digest, Option<String>)>, Trouble> {
+    async fn check_image(&self) -> Result<Option<(Digest, Option<String>)>, ArtifactError> {
         let Inner { artifact, digest, podman, .. } = &*self.0;
         let podman = podman.as_ref().ok_or_else(|| "no podman is configured".to_owned())?;
-        let name = Reference::parse(artifact)?.at(digest);
-        let image = podman.image(&name).await?;
-        image.map_or(Err(Trouble::Gone), |_| Ok(None))
+        let name = Reference::parse(artifact)?.with_digest(digest);
+        let image = podman.find_image(&name).await?;
+        image.map_or(Err(ArtifactError::Gone), |_| Ok(None))
     }
 }
 
-impl Doubt {
+impl VerifyError {
     /// What it is about.
     pub fn artifact(&self) -> &str {
         match self {
@@ -148,17 +154,17 @@ impl Doubt {
     }
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for VerifyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Changed { artifact, was, is, newest } => {
+            Self::Changed { artifact, recorded: was, actual: is, newest } => {
                 write!(f, "{artifact} changed since it was deployed: it was {was}, it is {is}")?;
                 match newest {
                     Some(newest) => write!(f, " (newest file in it: {newest})"),
                     None => Ok(()),
                 }
             }
-            Self::Gone { artifact, was } => {
+            Self::Gone { artifact, recorded: was } => {
                 write!(f, "{artifact} is gone: it was {was} when it was deployed")
             }
             Self::Unreadable { artifact, why } => {
@@ -168,4 +174,4 @@ impl fmt::Display for Doubt {
     }
 }
 
-impl std::error::Error for Doubt {}
+impl std::error::Error for VerifyError {}

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat,
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
-use super::trouble::{Trouble, shown};
+use super::trouble::{ArtifactError, printable_path};
 
 /// Files, folders and links in one artifact. Those of one folder are in memory together.
 const ENTRIES_MAX: u64 = 1_000_000;
@@ -18,25 +18,25 @@ const DEPTH_MAX: u32 = 128;
 /// What is done with each entry of an artifact.
 pub(super) trait Visitor {
     /// Sees one entry. `entry.path` is empty for the artifact itself.
-    fn see(&mut self, entry: &Entry<'_>) -> Result<(), Fault>;
+    fn visit(&mut self, entry: &Entry<'_>) -> Result<(), WalkError>;
 }
 
 /// One file, folder or link.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
     /// The open folder that it is in.
-    pub(super) folder: BorrowedFd<'a>,
+    pub(super) dir: BorrowedFd<'a>,
     /// Its name in that folder.
     pub(super) name: &'a CStr,
     /// Its path below the artifact. That of a folder ends with a slash.
     pub(super) path: &'a [u8],
-    pub(super) meta: Meta,
+    pub(super) meta: EntryMetadata,
 }
 
 /// What the file system says about an entry without its content being read. All of it stays as long
 /// as nothing happens to the entry; the time of the change can not be set by programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Meta {
+pub(super) struct EntryMetadata {
     pub(super) kind: FileType,
     pub(super) mode: u32,
     pub(super) device: u64,
@@ -49,39 +49,39 @@ pub(super) struct Meta {
 
 /// Why a walk ended early.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum WalkError {
     /// The system refused.
     System(Errno),
     /// It was replaced or written to meanwhile.
-    Moving,
+    Modified,
     /// What can not be compared, or is too much; as the end of a sentence.
-    Unfit(String),
+    Unsupported(String),
     /// Nobody waits for it any more.
-    Stopped,
+    Cancelled,
 }
 
 /// Sees the artifact at `root`, then all that is below it if it is a folder, in the order of the
 /// bytes of their paths. Links are not followed.
 pub(super) fn walk(
-    root: &Path,
+    artifact_path: &Path,
     visitor: &mut impl Visitor,
     stop: &CancellationToken,
-) -> Result<Meta, Trouble> {
-    let mut walk = Walk { visitor, stop, entries: 0, path: Vec::new() };
-    walk.root(root).map_err(|fault| {
-        let mut path = root.as_os_str().as_bytes().to_owned();
+) -> Result<EntryMetadata, ArtifactError> {
+    let mut walk = Walker { visitor, stop, entries: 0, path: Vec::new() };
+    walk.walk_root(artifact_path).map_err(|error| {
+        let mut path = artifact_path.as_os_str().as_bytes().to_owned();
         if !walk.path.is_empty() {
             path.push(b'/');
             path.extend_from_slice(&walk.path);
         }
-        match fault {
-            Fault::System(Errno::NOENT) if walk.path.is_empty() => Trouble::Gone,
-            fault => Trouble::Unreadable(format!("{} {fault}", shown(&path))),
+        match error {
+            WalkError::System(Errno::NOENT) if walk.path.is_empty() => ArtifactError::Gone,
+            fault => ArtifactError::Unreadable(format!("{} {fault}", printable_path(&path))),
         }
     })
 }
 
-struct Walk<'a, V> {
+struct Walker<'a, V> {
     visitor: &'a mut V,
     stop: &'a CancellationToken,
     entries: u64,
@@ -89,54 +89,54 @@ struct Walk<'a, V> {
     path: Vec<u8>,
 }
 
-struct Listed {
+struct DirEntry {
     /// The name, with a slash after that of a folder: the order of these is the order of paths.
-    key: Vec<u8>,
+    sort_key: Vec<u8>,
     name: CString,
-    meta: Meta,
+    meta: EntryMetadata,
 }
 
-impl<V: Visitor> Walk<'_, V> {
-    fn root(&mut self, root: &Path) -> Result<Meta, Fault> {
-        let name = CString::new(root.as_os_str().as_bytes())
-            .map_err(|_| Fault::Unfit("has a zero byte in it".to_owned()))?;
-        let meta = Meta::of(&statat(CWD, &*name, AtFlags::SYMLINK_NOFOLLOW)?);
-        self.visitor.see(&Entry { folder: CWD, name: &name, path: &self.path, meta })?;
+impl<V: Visitor> Walker<'_, V> {
+    fn walk_root(&mut self, artifact_path: &Path) -> Result<EntryMetadata, WalkError> {
+        let name = CString::new(artifact_path.as_os_str().as_bytes())
+            .map_err(|_| WalkError::Unsupported("has a zero byte in it".to_owned()))?;
+        let meta = EntryMetadata::of(&statat(CWD, &*name, AtFlags::SYMLINK_NOFOLLOW)?);
+        self.visitor.visit(&Entry { dir: CWD, name: &name, path: &self.path, meta })?;
         if meta.kind == FileType::Directory {
-            self.folder(CWD, &name, &meta, 0)?;
+            self.walk_dir(CWD, &name, &meta, 0)?;
         }
         Ok(meta)
     }
 
-    fn folder(
+    fn walk_dir(
         &mut self,
         parent: BorrowedFd<'_>,
         name: &CStr,
-        meta: &Meta,
+        meta: &EntryMetadata,
         depth: u32,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), WalkError> {
         if DEPTH_MAX <= depth {
             let what =
                 format!("is more than {DEPTH_MAX} folders deep; deploy what a release needs");
-            return Err(Fault::Unfit(what));
+            return Err(WalkError::Unsupported(what));
         }
-        let folder = open(parent, name, OFlags::DIRECTORY, meta)?;
+        let dir = open_unchanged(parent, name, OFlags::DIRECTORY, meta)?;
         let before = self.path.len();
-        for Listed { key, name, meta } in self.list(&folder)? {
+        for DirEntry { sort_key: key, name, meta } in self.list_dir(&dir)? {
             self.path.extend_from_slice(&key);
-            let entry = Entry { folder: folder.as_fd(), name: &name, path: &self.path, meta };
-            self.visitor.see(&entry)?;
+            let entry = Entry { dir: dir.as_fd(), name: &name, path: &self.path, meta };
+            self.visitor.visit(&entry)?;
             if meta.kind == FileType::Directory {
-                self.folder(folder.as_fd(), &name, &meta, depth + 1)?;
+                self.walk_dir(dir.as_fd(), &name, &meta, depth + 1)?;
             }
             self.path.truncate(before);
         }
         Ok(())
     }
 
-    fn list(&mut self, folder: &OwnedFd) -> Result<Vec<Listed>, Fault> {
+    fn list_dir(&mut self, dir: &OwnedFd) -> Result<Vec<DirEntry>, WalkError> {
         let mut all = Vec::new();
-        for entry in Dir::read_from(folder)? {
+        for entry in Dir::read_from(dir)? {
             let entry = entry?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
@@ -146,42 +146,46 @@ impl<V: Visitor> Walk<'_, V> {
             if ENTRIES_MAX < self.entries {
                 let what = format!("has more than {ENTRIES_MAX} files in it; deploy less");
                 self.path.clear();
-                return Err(Fault::Unfit(what));
+                return Err(WalkError::Unsupported(what));
             }
             if self.stop.is_cancelled() {
-                return Err(Fault::Stopped);
+                return Err(WalkError::Cancelled);
             }
-            let meta = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => Meta::of(&stat),
-                Err(Errno::NOENT) => return Err(Fault::Moving),
+            let meta = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => EntryMetadata::of(&stat),
+                Err(Errno::NOENT) => return Err(WalkError::Modified),
                 Err(error) => return Err(error.into()),
             };
             let mut key = name.to_bytes().to_vec();
             key.extend((meta.kind == FileType::Directory).then_some(b'/'));
-            all.push(Listed { key, name: name.to_owned(), meta });
+            all.push(DirEntry { sort_key: key, name: name.to_owned(), meta });
         }
-        all.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        all.sort_unstable_by(|one, other| one.sort_key.cmp(&other.sort_key));
         Ok(all)
     }
 }
 
 /// Opens what was seen, and nothing that took its place. Never waits for a writer, as a pipe would.
-pub(super) fn open(
-    folder: BorrowedFd<'_>,
+pub(super) fn open_unchanged(
+    dir: BorrowedFd<'_>,
     name: &CStr,
     flags: OFlags,
-    seen: &Meta,
-) -> Result<OwnedFd, Fault> {
+    expected: &EntryMetadata,
+) -> Result<OwnedFd, WalkError> {
     let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = match openat(folder, name, flags, Mode::empty()) {
+    let opened = match openat(dir, name, flags, Mode::empty()) {
         Ok(opened) => opened,
-        Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return Err(Fault::Moving),
+        Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return Err(WalkError::Modified),
         Err(error) => return Err(error.into()),
     };
-    if Meta::of(&fstat(&opened)?) == *seen { Ok(opened) } else { Err(Fault::Moving) }
+    if EntryMetadata::of(&fstat(&opened)?) == *expected {
+        Ok(opened)
+    } else {
+        Err(WalkError::Modified)
+    }
 }
 
-impl Meta {
+impl EntryMetadata {
     // The width of these numbers differs between machines.
     #[expect(clippy::unnecessary_cast, reason = "it is necessary on other machines")]
     pub(super) fn of(stat: &Stat) -> Self {
@@ -197,13 +201,13 @@ impl Meta {
     }
 }
 
-impl From<Errno> for Fault {
+impl From<Errno> for WalkError {
     fn from(error: Errno) -> Self {
         Self::System(error)
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for WalkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::System(error @ (Errno::ACCESS | Errno::PERM)) => write!(
@@ -211,9 +215,11 @@ impl fmt::Display for Fault {
                 "can not be read: {error}; let the daemon's user read all of the artifact"
             ),
             Self::System(error) => write!(f, "can not be read: {error}"),
-            Self::Moving => f.write_str("changed while it was read; deploy what nobody writes to"),
-            Self::Unfit(what) => f.write_str(what),
-            Self::Stopped => f.write_str("was not read to its end"),
+            Self::Modified => {
+                f.write_str("changed while it was read; deploy what nobody writes to")
+            }
+            Self::Unsupported(what) => f.write_str(what),
+            Self::Cancelled => f.write_str("was not read to its end"),
         }
     }
 }

@@ -5,36 +5,38 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use zbus::message::Type;
 use zbus::{MatchRule, MessageStream};
 
-use super::{Bus, MANAGER, MANAGER_PATH, PROPERTIES, State, trouble};
+use super::{
+    MANAGER_INTERFACE, MANAGER_PATH, PROPERTIES_INTERFACE, SystemdManager, UnitState, trouble,
+};
 
 /// Signals about one unit that wait to be looked at. More say nothing more: the state is read anew.
-const QUEUE_MAX: usize = 64;
+const SIGNAL_QUEUE_MAX: usize = 64;
 /// How often a unit is looked at that nobody told of.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Follows one unit.
 #[derive(Debug)]
-pub struct Changes {
-    bus: Bus,
+pub struct UnitWatcher {
+    manager: SystemdManager,
     unit: String,
-    told: Option<Told>,
+    signals: Option<SignalStreams>,
     /// Something was told, and the state was not read since.
-    behind: bool,
+    state_outdated: bool,
     /// A job of the unit ended, and that was not told since.
-    job: bool,
+    job_ended: bool,
 }
 
 /// Where systemd tells of a unit.
 #[derive(Debug)]
-struct Told {
+struct SignalStreams {
     properties: MessageStream,
     jobs: MessageStream,
 }
 
-impl Changes {
+impl UnitWatcher {
     /// Follows a unit, from the first call of [`Self::next`] on.
-    pub fn new(bus: Bus, unit: String) -> Self {
-        Self { bus, unit, told: None, behind: true, job: false }
+    pub fn new(manager: SystemdManager, unit: String) -> Self {
+        Self { manager, unit, signals: None, state_outdated: true, job_ended: false }
     }
 
     /// Waits until something may have changed, five seconds at most, and tells how the unit stands,
@@ -43,76 +45,79 @@ impl Changes {
     ///
     /// # Errors
     /// D-Bus or systemd does not answer. It may be called again, after a wait of the caller's.
-    pub async fn next(&mut self) -> Result<(State, bool), String> {
-        if let Some(told) = self.told.as_mut().filter(|_| !self.behind) {
+    pub async fn next(&mut self) -> Result<(UnitState, bool), String> {
+        if let Some(told) = self.signals.as_mut().filter(|_| !self.state_outdated) {
             let lost = tokio::select! {
                 told = told.properties.next() => !matches!(told, Some(Ok(_))),
                 told = told.jobs.next() => {
-                    self.job = true;
+                    self.job_ended = true;
                     !matches!(told, Some(Ok(_)))
                 }
-                () = tokio::time::sleep(LOOK) => false,
+                () = tokio::time::sleep(POLL_INTERVAL) => false,
             };
             if lost {
-                self.told = None;
+                self.signals = None;
             }
         }
-        self.behind = true;
-        if self.told.is_none() {
-            let follow = self.follow().await;
-            self.told = Some(follow.map_err(|error| trouble::words("follow", &self.unit, &error))?);
+        self.state_outdated = true;
+        if self.signals.is_none() {
+            let subscribed = self.subscribe().await;
+            self.signals = Some(
+                subscribed
+                    .map_err(|error| trouble::describe_failure("follow", &self.unit, &error))?,
+            );
         }
-        match self.bus.state(&self.unit).await {
+        match self.manager.unit_state(&self.unit).await {
             Ok(state) => {
-                self.behind = false;
-                self.look_for_jobs();
-                Ok((state, std::mem::take(&mut self.job)))
+                self.state_outdated = false;
+                self.drain_job_signals();
+                Ok((state, std::mem::take(&mut self.job_ended)))
             }
             Err(why) => {
-                self.told = None;
+                self.signals = None;
                 Err(why)
             }
         }
     }
 
     /// Takes the jobs that ended until now for our own.
-    pub fn own_jobs(&mut self) {
-        self.look_for_jobs();
-        self.job = false;
+    pub fn ignore_finished_jobs(&mut self) {
+        self.drain_job_signals();
+        self.job_ended = false;
     }
 
     /// What was told before the state that was read last belongs to that state.
-    fn look_for_jobs(&mut self) {
-        let mut jobs = self.told.as_mut().map(|told| &mut told.jobs);
-        for _ in 0..QUEUE_MAX {
+    fn drain_job_signals(&mut self) {
+        let mut jobs = self.signals.as_mut().map(|told| &mut told.jobs);
+        for _ in 0..SIGNAL_QUEUE_MAX {
             match jobs.as_mut().and_then(|jobs| jobs.next().now_or_never()) {
-                Some(Some(Ok(_))) => self.job = true,
+                Some(Some(Ok(_))) => self.job_ended = true,
                 _ => return,
             }
         }
     }
 
-    async fn follow(&self) -> zbus::Result<Told> {
+    async fn subscribe(&self) -> zbus::Result<SignalStreams> {
         // Without it systemd forgets a unit that stopped, and with it how it ended. Where it is not
         // allowed, the stop itself is still seen.
-        let _ = self.bus.manager("RefUnit", &self.unit.as_str()).await;
-        let path = self.bus.path(&self.unit).await?;
-        let connection = self.bus.connection().await?;
-        let queue = NonZeroUsize::new(QUEUE_MAX);
+        let _ = self.manager.call_manager("RefUnit", &self.unit.as_str()).await;
+        let path = self.manager.unit_path(&self.unit).await?;
+        let connection = self.manager.connection().await?;
+        let queue = NonZeroUsize::new(SIGNAL_QUEUE_MAX);
         let properties = MatchRule::builder()
             .msg_type(Type::Signal)
             .path(path)
-            .interface(PROPERTIES)
+            .interface(PROPERTIES_INTERFACE)
             .member("PropertiesChanged")
             .build()?;
         let jobs = MatchRule::builder()
             .msg_type(Type::Signal)
             .path(MANAGER_PATH)
-            .interface(MANAGER)
+            .interface(MANAGER_INTERFACE)
             .member("JobRemoved")
             .arg(2, self.unit.as_str())
             .build()?;
-        Ok(Told {
+        Ok(SignalStreams {
             properties: MessageStream::for_match_rule(properties, &connection, queue).await?,
             jobs: MessageStream::for_match_rule(jobs, &connection, queue).await?,
         })

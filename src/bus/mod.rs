@@ -14,46 +14,54 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use zbus::{Connection, DynamicType, Message};
 
-pub use changes::Changes;
-pub use state::{State, Weights};
+pub use changes::UnitWatcher;
+pub use state::{ResourceWeights, UnitState};
 
-const SYSTEMD: &str = "org.freedesktop.systemd1";
+const SYSTEMD_BUS_NAME: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
-const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const MANAGER_INTERFACE: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES_INTERFACE: &str = "org.freedesktop.DBus.Properties";
 
 /// How long one answer may take. It includes polkit, which asks a program of ours.
-const ANSWER_MAX: Duration = Duration::from_secs(15);
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The way to the service manager. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Bus(Arc<Mutex<Option<Connection>>>);
+pub struct SystemdManager(Arc<Mutex<Option<Connection>>>);
 
-impl Bus {
+impl SystemdManager {
     /// The connection; a new one where there is none, or the last one broke.
     async fn connection(&self) -> zbus::Result<Connection> {
-        let mut held = self.0.lock().await;
-        if let Some(connection) = held.as_ref().filter(|it| !it.is_closed()) {
+        let mut cached = self.0.lock().await;
+        if let Some(connection) = cached.as_ref().filter(|it| !it.is_closed()) {
             return Ok(connection.clone());
         }
-        let made = zbus::connection::Builder::system().method_timeout(ANSWER_MAX).build();
-        let connection = match tokio::time::timeout(ANSWER_MAX, made).await {
+        let connecting = zbus::connection::Builder::system().method_timeout(CALL_TIMEOUT).build();
+        let connection = match tokio::time::timeout(CALL_TIMEOUT, connecting).await {
             Ok(connection) => connection?,
             Err(_) => return Err(zbus::Error::Failure("no answer in time".to_owned())),
         };
-        let ask = (Some(SYSTEMD), MANAGER_PATH, Some(MANAGER));
+        let target = (Some(SYSTEMD_BUS_NAME), MANAGER_PATH, Some(MANAGER_INTERFACE));
         // Without it systemd sends no signals about units.
-        connection.call_method(ask.0, ask.1, ask.2, "Subscribe", &()).await?;
-        *held = Some(connection.clone());
+        connection.call_method(target.0, target.1, target.2, "Subscribe", &()).await?;
+        *cached = Some(connection.clone());
         Ok(connection)
     }
 
-    async fn manager(
+    async fn call_manager(
         &self,
         method: &str,
         body: &(impl serde::Serialize + DynamicType + Sync),
     ) -> zbus::Result<Message> {
         let connection = self.connection().await?;
-        connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), method, body).await
+        connection
+            .call_method(
+                Some(SYSTEMD_BUS_NAME),
+                MANAGER_PATH,
+                Some(MANAGER_INTERFACE),
+                method,
+                body,
+            )
+            .await
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::config::{self, Problems, Runtime, Settings};
 
 use super::exit::Exit;
-use super::{CONFIG, say, traffic};
+use super::{DEFAULT_CONFIG_PATH, say, traffic};
 
 /// Check a configuration and report every problem in it.
 #[derive(Debug, Args)]
@@ -22,53 +22,60 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
-    let path = options.file.clone().or(config).unwrap_or_else(|| PathBuf::from(CONFIG));
+    let path =
+        options.file.clone().or(config).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG_PATH));
     match config::load(&path) {
         Ok(checked) => {
             if let Some(unit) = &options.manages {
-                return manages(&path, &checked.settings, unit);
+                return check_managed_unit(&path, &checked.settings, unit);
             }
-            print(&checked.warnings);
-            traffic::untestable(&checked.settings).iter().for_each(|warning| say::aside(warning));
+            print_problems(&checked.warnings);
+            traffic::undetectable_objectives(&checked.settings)
+                .iter()
+                .for_each(|warning| say::stderr_line(warning));
             let services = checked.settings.services.len();
             let noun = if services == 1 { "service" } else { "services" };
-            say::line(&format!("{}: good, {services} {noun}", path.display()));
+            say::stdout_line(&format!("{}: good, {services} {noun}", path.display()));
             Exit::Done
         }
         Err(problems) => {
-            refuse(&path, &problems);
-            Exit::BadConfig
+            report_problems(&path, &problems);
+            Exit::InvalidConfig
         }
     }
 }
 
 /// Whether a unit is an instance of a configured template, for a slot that there is.
-fn manages(path: &Path, settings: &Settings, unit: &str) -> Exit {
-    let ours = settings.services.values().any(|service| match &service.runtime {
-        Runtime::Systemd(template) => service.slots.keys().any(|it| template.instance(it) == unit),
+fn check_managed_unit(path: &Path, settings: &Settings, unit: &str) -> Exit {
+    let managed = settings.services.values().any(|service| match &service.runtime {
+        Runtime::Systemd(template) => service.slots.keys().any(|it| template.unit_of(it) == unit),
         Runtime::Command(_) | Runtime::External => false,
     });
     let path = path.display();
-    if ours {
-        say::line(&format!("{path}: {unit} runs releases"));
+    if managed {
+        say::stdout_line(&format!("{path}: {unit} runs releases"));
         return Exit::Done;
     }
-    say::error(&format!("{path}: {unit:?} is none of the units that run releases"));
+    say::error_line(&format!("{path}: {unit:?} is none of the units that run releases"));
     Exit::Failed
 }
 
 /// Tells what is wrong with a configuration.
-pub(super) fn refuse(path: &Path, problems: &Problems) {
-    print(problems);
-    let errors = problems.iter().filter(|it| it.weight == config::Weight::Error).count();
+pub(super) fn report_problems(path: &Path, problems: &Problems) {
+    print_problems(problems);
+    let errors = problems.iter().filter(|it| it.level == config::ProblemLevel::Error).count();
     let plural = if errors == 1 { "" } else { "s" };
-    say::error(&format!("{}: {errors} error{plural}", path.display()));
+    say::error_line(&format!("{}: {errors} error{plural}", path.display()));
 }
 
-fn print(problems: &Problems) {
+fn print_problems(problems: &Problems) {
     if problems.is_empty() {
         return;
     }
-    let coloured = std::io::stderr().is_terminal();
-    say::aside(&if coloured { problems.coloured().to_string() } else { problems.to_string() });
+    let is_terminal = std::io::stderr().is_terminal();
+    say::stderr_line(&if is_terminal {
+        problems.coloured().to_string()
+    } else {
+        problems.to_string()
+    });
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use crate::control::{Client, Request, Response};
-use crate::model::{Entry, Fact, Guard};
+use crate::control::{ControlClient, Request, Response};
+use crate::model::{Guard, TimelineEntry, TimelineEvent};
 
 use super::exit::Exit;
 use super::progress::Progress;
-use super::{Daemon, say, timeline};
+use super::{DaemonOptions, say, timeline};
 
 /// Start a new release, prove it ready, and give it the traffic.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub(super) struct Options {
     #[arg(long)]
     artifact: Option<String>,
     /// A setting for its environment; may be given several times.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
     set: Vec<(String, String)>,
     /// Where to run it; a free slot by default.
     #[arg(long)]
@@ -45,7 +45,7 @@ pub(super) struct Options {
     json: bool,
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
+fn parse_setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !text.contains('\0') => {
             Ok((key.to_owned(), value.to_owned()))
@@ -54,57 +54,57 @@ fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
+pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     let Options { service, version, artifact, set, slot, freeze, force, strict, wait, json } =
         options;
-    let mut all = BTreeMap::new();
+    let mut environment = BTreeMap::new();
     for (key, value) in set {
-        if all.contains_key(&key) {
-            say::error(&format!("{key} is set twice; write it once"));
-            return Exit::BadArguments;
+        if environment.contains_key(&key) {
+            say::error_line(&format!("{key} is set twice; write it once"));
+            return Exit::InvalidArguments;
         }
-        all.insert(key, value);
+        environment.insert(key, value);
     }
-    let set = all;
+    let set = environment;
     let request =
         Request::Deploy { service, version, artifact, set, slot, freeze, force, strict, wait };
-    match daemon.ask(&request).await {
+    match daemon.send_request(&request).await {
         Ok(client) => follow(client, wait, json).await,
         Err(exit) => exit,
     }
 }
 
 /// Prints what follows from a command, and tells how it ended.
-pub(super) async fn follow(mut client: Client, wait: bool, json: bool) -> Exit {
-    let (mut ended, mut went_back) = ((!wait).then_some(Exit::Done), false);
+pub(super) async fn follow(mut client: ControlClient, wait: bool, json: bool) -> Exit {
+    let (mut exit, mut rolling_back) = ((!wait).then_some(Exit::Done), false);
     let mut progress = Progress::new();
     loop {
-        let response = match client.next().await {
+        let response = match client.next_response().await {
             Ok(Some(response)) => response,
-            Ok(None) => return ended.unwrap_or_else(unseen),
+            Ok(None) => return exit.unwrap_or_else(end_not_seen),
             Err(error) => {
-                say::error(&format!("the daemon went away: {error}"));
+                say::error_line(&format!("the daemon went away: {error}"));
                 return Exit::NoDaemon;
             }
         };
         progress.clear();
         if json && !matches!(response, Response::Status(_)) {
-            say::json(&response);
+            say::json_line(&response);
         }
         match response {
             Response::Accepted { deploy, because } if !wait && !json => {
-                say::line(&format!("deploy {deploy}: {because}"));
+                say::stdout_line(&format!("deploy {deploy}: {because}"));
             }
             Response::Refused { code, because } => {
-                say::error(&because);
+                say::error_line(&because);
                 return code.into();
             }
-            Response::Entry(entry) => {
+            Response::Event(entry) => {
                 if !json {
-                    say::line(&timeline::line(&entry));
+                    say::stdout_line(&timeline::event_line(&entry));
                 }
-                went_back |= matches!(entry.fact, Fact::Decided { .. });
-                ended = outcome(&entry, went_back).or(ended);
+                rolling_back |= matches!(entry.event, TimelineEvent::Decided { .. });
+                exit = exit_for_event(&entry, rolling_back).or(exit);
             }
             Response::Status(status) => progress.show(&status),
             Response::Accepted { .. } => (),
@@ -112,8 +112,8 @@ pub(super) async fn follow(mut client: Client, wait: bool, json: bool) -> Exit {
     }
 }
 
-fn unseen() -> Exit {
-    say::error(
+fn end_not_seen() -> Exit {
+    say::error_line(
         "the end was not seen: the daemon went away, or another deploy began; `rollbackd timeline` \
          tells how it goes on",
     );
@@ -121,13 +121,15 @@ fn unseen() -> Exit {
 }
 
 /// What an entry means for whoever waits, if it is an end.
-fn outcome(entry: &Entry, went_back: bool) -> Option<Exit> {
-    match entry.fact {
-        Fact::Accepted { .. } => Some(Exit::Done),
-        Fact::Failed => Some(Exit::NotReady),
-        Fact::Recovered if went_back => Some(Exit::RolledBack),
-        Fact::Blocked { guard: Guard::NoData, .. } => None,
-        Fact::Unrecovered | Fact::Abandoned | Fact::Blocked { .. } => Some(Exit::Held),
+fn exit_for_event(entry: &TimelineEntry, rolling_back: bool) -> Option<Exit> {
+    match entry.event {
+        TimelineEvent::Accepted { .. } => Some(Exit::Done),
+        TimelineEvent::Failed => Some(Exit::NotReady),
+        TimelineEvent::Recovered if rolling_back => Some(Exit::RolledBack),
+        TimelineEvent::Blocked { guard: Guard::NoData, .. } => None,
+        TimelineEvent::Unrecovered | TimelineEvent::Abandoned | TimelineEvent::Blocked { .. } => {
+            Some(Exit::BreachNotRolledBack)
+        }
         _ => None,
     }
 }

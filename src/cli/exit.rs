@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::control::Code;
+use crate::control::RefusalCode;
 
 /// What `--help` says about them.
 pub(super) const HELP: &str = "\
@@ -31,7 +31,7 @@ pub(super) enum Exit {
     /// For another reason.
     Failed,
     /// The arguments make no sense.
-    BadArguments,
+    InvalidArguments,
     /// The release was rolled back.
     RolledBack,
     /// The release never became ready.
@@ -41,15 +41,15 @@ pub(super) enum Exit {
     /// Something else has to end first.
     Busy,
     /// No such service or deploy.
-    Unknown,
+    NotFound,
     /// No daemon answers.
     NoDaemon,
     /// The configuration has errors.
-    BadConfig,
+    InvalidConfig,
     /// The daemon can not start.
-    NoStart,
+    StartFailed,
     /// A breach without a rollback.
-    Held,
+    BreachNotRolledBack,
     /// Not in the group that it takes.
     Forbidden,
 }
@@ -59,30 +59,30 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Done => 0,
             Exit::Failed => 1,
-            Exit::BadArguments => 2,
+            Exit::InvalidArguments => 2,
             Exit::RolledBack => 3,
             Exit::NotReady => 4,
             Exit::Refused => 5,
             Exit::Busy => 6,
-            Exit::Unknown => 7,
+            Exit::NotFound => 7,
             Exit::NoDaemon => 8,
-            Exit::BadConfig => 9,
-            Exit::NoStart => 10,
-            Exit::Held => 11,
+            Exit::InvalidConfig => 9,
+            Exit::StartFailed => 10,
+            Exit::BreachNotRolledBack => 11,
             Exit::Forbidden => 12,
         })
     }
 }
 
-impl From<Code> for Exit {
-    fn from(code: Code) -> Self {
+impl From<RefusalCode> for Exit {
+    fn from(code: RefusalCode) -> Self {
         match code {
-            Code::Busy => Self::Busy,
-            Code::Refused => Self::Refused,
-            Code::Unknown => Self::Unknown,
-            Code::Malformed => Self::BadArguments,
-            Code::Failed => Self::Failed,
-            Code::Forbidden => Self::Forbidden,
+            RefusalCode::Busy => Self::Busy,
+            RefusalCode::Refused => Self::Refused,
+            RefusalCode::NotFound => Self::NotFound,
+            RefusalCode::Malformed => Self::InvalidArguments,
+            RefusalCode::Failed => Self::Failed,
+            RefusalCode::Forbidden => Self::Forbidden,
         }
     }
 }
@@ -99,25 +99,25 @@ mod tests {
         let exits = one_of_each!(Exit;
             Exit::Done => "done" Exit::Done;
             Exit::Failed => "failed" Exit::Failed;
-            Exit::BadArguments => "bad arguments" Exit::BadArguments;
+            Exit::InvalidArguments => "bad arguments" Exit::InvalidArguments;
             Exit::RolledBack => "rolled back" Exit::RolledBack;
             Exit::NotReady => "not ready" Exit::NotReady;
             Exit::Refused => "refused" Exit::Refused;
             Exit::Busy => "busy" Exit::Busy;
-            Exit::Unknown => "unknown" Exit::Unknown;
+            Exit::NotFound => "unknown" Exit::NotFound;
             Exit::NoDaemon => "no daemon" Exit::NoDaemon;
-            Exit::BadConfig => "bad config" Exit::BadConfig;
-            Exit::NoStart => "no start" Exit::NoStart;
-            Exit::Held => "held" Exit::Held;
+            Exit::InvalidConfig => "bad config" Exit::InvalidConfig;
+            Exit::StartFailed => "no start" Exit::StartFailed;
+            Exit::BreachNotRolledBack => "held" Exit::BreachNotRolledBack;
             Exit::Forbidden => "forbidden" Exit::Forbidden;
         );
-        let codes = one_of_each!(Code;
-            Code::Busy => "busy" Code::Busy;
-            Code::Refused => "refused" Code::Refused;
-            Code::Unknown => "unknown" Code::Unknown;
-            Code::Malformed => "malformed" Code::Malformed;
-            Code::Failed => "failed" Code::Failed;
-            Code::Forbidden => "forbidden" Code::Forbidden;
+        let codes = one_of_each!(RefusalCode;
+            RefusalCode::Busy => "busy" RefusalCode::Busy;
+            RefusalCode::Refused => "refused" RefusalCode::Refused;
+            RefusalCode::NotFound => "unknown" RefusalCode::NotFound;
+            RefusalCode::Malformed => "malformed" RefusalCode::Malformed;
+            RefusalCode::Failed => "failed" RefusalCode::Failed;
+            RefusalCode::Forbidden => "forbidden" RefusalCode::Forbidden;
         );
         let exits = exits.iter().map(|(name, exit)| format!("{name}  {}\n", number(*exit)));
         let replies =

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::control::Request;
 
 use super::exit::Exit;
-use super::{Daemon, deploy};
+use super::{DaemonOptions, deploy};
 
 /// Take the daemon's hands off a service, or give it back.
 #[derive(Debug, Args)]
@@ -20,18 +20,18 @@ pub(super) struct Options {
     json: bool,
 }
 
-pub(super) async fn hold(options: Options, daemon: &Daemon) -> Exit {
+pub(super) async fn hold(options: Options, daemon: &DaemonOptions) -> Exit {
     let Options { service, because, json } = options;
-    tell(&Request::Hold { service, because }, json, daemon).await
+    send(&Request::Hold { service, because }, json, daemon).await
 }
 
-pub(super) async fn resume(options: Options, daemon: &Daemon) -> Exit {
+pub(super) async fn resume(options: Options, daemon: &DaemonOptions) -> Exit {
     let Options { service, because, json } = options;
-    tell(&Request::Resume { service, because }, json, daemon).await
+    send(&Request::Resume { service, because }, json, daemon).await
 }
 
-async fn tell(request: &Request, json: bool, daemon: &Daemon) -> Exit {
-    match daemon.ask(request).await {
+async fn send(request: &Request, json: bool, daemon: &DaemonOptions) -> Exit {
+    match daemon.send_request(request).await {
         Ok(client) => deploy::follow(client, false, json).await,
         Err(exit) => exit,
     }

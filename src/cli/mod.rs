@@ -21,29 +21,29 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config;
-use crate::control::{ADMINS, Client, READERS, Request};
-use crate::daemon::{Inherited, Origin};
+use crate::control::{ADMINS_GROUP, ControlClient, READERS_GROUP, Request};
+use crate::daemon::{InheritedListeners, StartMode};
 
 use exit::Exit;
 
 /// Where the configuration lies unless somebody says otherwise.
-const CONFIG: &str = "/etc/rollbackd/config.toml";
+const DEFAULT_CONFIG_PATH: &str = "/etc/rollbackd/config.toml";
 /// Where the daemon listens unless its configuration says otherwise.
-const SOCKET: &str = "/run/rollbackd/control.sock";
+const DEFAULT_SOCKET_PATH: &str = "/run/rollbackd/control.sock";
 
 /// Puts the previous release of an MCP server back when the new one breaks its promise.
 #[derive(Debug, Parser)]
 #[command(name = "rollbackd", version, after_help = exit::HELP)]
 pub struct Cli {
     #[command(flatten)]
-    daemon: Daemon,
+    daemon: DaemonOptions,
     #[command(subcommand)]
     verb: Verb,
 }
 
 /// How a verb finds the daemon.
 #[derive(Debug, Args)]
-struct Daemon {
+struct DaemonOptions {
     /// The daemon's configuration; tells where its socket is. After `backtest`: the candidate.
     #[arg(long, global = true, env = "ROLLBACKD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -86,21 +86,21 @@ enum Verb {
 pub fn main() -> ExitCode {
     let Cli { daemon, verb } = Cli::parse();
     // While there are no other threads.
-    let origin = match &verb {
-        Verb::Run(options) => options.origin(),
-        Verb::Succeed(options) => return run::succeed(options, daemon.config),
-        _ => Ok(Origin::Start(Inherited::default())),
+    let start_mode = match &verb {
+        Verb::Run(options) => options.start_mode(),
+        Verb::Succeed(options) => return run::spawn_successor(options, daemon.config),
+        _ => Ok(StartMode::Fresh(InheritedListeners::default())),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            say::error(&format!("failed to start: {error}"));
+            say::error_line(&format!("failed to start: {error}"));
             return Exit::Failed.into();
         }
     };
     runtime.block_on(async {
         match verb {
-            Verb::Run(options) => run::run(options, daemon.config, origin).await.into(),
+            Verb::Run(options) => run::run(options, daemon.config, start_mode).await.into(),
             Verb::Check(options) => check::run(&options, daemon.config).into(),
             Verb::Deploy(options) => deploy::run(options, &daemon).await.into(),
             Verb::Status(options) => status::run(options, &daemon).await.into(),
@@ -116,18 +116,20 @@ pub fn main() -> ExitCode {
     })
 }
 
-impl Daemon {
+impl DaemonOptions {
     /// Where the daemon listens, as far as can be told.
-    fn socket(&self) -> PathBuf {
+    fn socket_path(&self) -> PathBuf {
         if let Some(socket) = &self.socket {
             return socket.clone();
         }
-        config::load(&self.config_path())
-            .map_or_else(|_| PathBuf::from(SOCKET), |checked| checked.settings.control_socket)
+        config::load(&self.config_path()).map_or_else(
+            |_| PathBuf::from(DEFAULT_SOCKET_PATH),
+            |checked| checked.settings.control_socket,
+        )
     }
 
     /// Says so when the configuration does not tell where the daemon listens.
-    fn guessed(&self) -> String {
+    fn default_socket_note(&self) -> String {
         let path = self.config_path();
         if self.socket.is_some() || config::load(&path).is_ok() {
             return String::new();
@@ -137,34 +139,34 @@ impl Daemon {
     }
 
     fn config_path(&self) -> PathBuf {
-        self.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG))
+        self.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG_PATH))
     }
 
     /// Asks the daemon; its answer can be read from the client.
-    async fn ask(&self, request: &Request) -> Result<Client, Exit> {
-        request.check().map_err(|why| {
-            say::error(&why);
-            Exit::BadArguments
+    async fn send_request(&self, request: &Request) -> Result<ControlClient, Exit> {
+        request.validate().map_err(|problem| {
+            say::error_line(&problem);
+            Exit::InvalidArguments
         })?;
-        let socket = self.socket();
-        let guessed = self.guessed();
-        let asked = async {
-            let mut client = Client::connect(&socket).await?;
+        let socket = self.socket_path();
+        let note = self.default_socket_note();
+        let connection = async {
+            let mut client = ControlClient::connect(&socket).await?;
             client.send(request).await?;
             Ok(client)
         };
-        asked.await.map_err(|error: std::io::Error| {
+        connection.await.map_err(|error: std::io::Error| {
             let socket = socket.display();
             if error.kind() == std::io::ErrorKind::PermissionDenied {
-                say::error(&format!(
-                    "you may not connect to {socket}: to look takes the group {READERS}, to act the \
-                     group {ADMINS} as well, or root\n  add a user with `usermod -aG \
-                     {READERS},{ADMINS} NAME`; it counts from the next login"
+                say::error_line(&format!(
+                    "you may not connect to {socket}: to look takes the group {READERS_GROUP}, to act the \
+                     group {ADMINS_GROUP} as well, or root\n  add a user with `usermod -aG \
+                     {READERS_GROUP},{ADMINS_GROUP} NAME`; it counts from the next login"
                 ));
                 return Exit::Forbidden;
             }
-            say::error(&format!(
-                "no daemon answers on {socket}{guessed}: {error}\n  start it with `rollbackd run`, or name \
+            say::error_line(&format!(
+                "no daemon answers on {socket}{note}: {error}\n  start it with `rollbackd run`, or name \
                  its socket with --socket or its configuration with --config"
             ));
             Exit::NoDaemon

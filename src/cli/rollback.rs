@@ -5,7 +5,7 @@ use clap::Args;
 use crate::control::Request;
 
 use super::exit::Exit;
-use super::{Daemon, deploy};
+use super::{DaemonOptions, deploy};
 
 /// Go back to the previous release.
 #[derive(Debug, Args)]
@@ -29,10 +29,10 @@ pub(super) struct Options {
     json: bool,
 }
 
-pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
+pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     let Options { service, cut, force, because, no_wait, json } = options;
     let request = Request::Rollback { service, cut, force, because, wait: !no_wait };
-    let exit = match daemon.ask(&request).await {
+    let exit = match daemon.send_request(&request).await {
         Ok(client) => deploy::follow(client, !no_wait, json).await,
         Err(exit) => exit,
     };

@@ -9,12 +9,12 @@ use clap::Args;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::daemon::{Inherited, Origin, Taking};
-use crate::record::Journald;
+use crate::daemon::{InheritedListeners, StartMode, Takeover};
+use crate::record::JournalLayer;
 use crate::{config, daemon};
 
 use super::exit::Exit;
-use super::{CONFIG, say};
+use super::{DEFAULT_CONFIG_PATH, say};
 
 /// Run the daemon in the foreground.
 #[derive(Debug, Args)]
@@ -29,21 +29,22 @@ pub(super) struct Options {
 
 impl Options {
     /// What was passed on to this process. Only before any thread is started.
-    pub(super) fn origin(&self) -> io::Result<Origin> {
+    pub(super) fn start_mode(&self) -> io::Result<StartMode> {
         match self.succeed {
-            true => Taking::begin().map(Origin::Heir),
-            false => Inherited::take().map(Origin::Start),
+            true => Takeover::from_stdin().map(StartMode::Takeover),
+            false => InheritedListeners::from_environment().map(StartMode::Fresh),
         }
     }
 }
 
 /// Starts a daemon that takes over, and leaves it alone.
-pub(super) fn succeed(options: &Options, config: Option<PathBuf>) -> ExitCode {
-    let path = options.file.clone().or(config).unwrap_or_else(|| PathBuf::from(CONFIG));
-    match daemon::succeed(&path) {
+pub(super) fn spawn_successor(options: &Options, config: Option<PathBuf>) -> ExitCode {
+    let path =
+        options.file.clone().or(config).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG_PATH));
+    match daemon::spawn_successor(&path) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            say::error(&format!("the next daemon can not be started: {error}"));
+            say::error_line(&format!("the next daemon can not be started: {error}"));
             Exit::Failed.into()
         }
     }
@@ -52,21 +53,21 @@ pub(super) fn succeed(options: &Options, config: Option<PathBuf>) -> ExitCode {
 pub(super) async fn run(
     options: Options,
     config: Option<PathBuf>,
-    origin: io::Result<Origin>,
+    start_mode: io::Result<StartMode>,
 ) -> Exit {
-    let path = options.file.or(config).unwrap_or_else(|| PathBuf::from(CONFIG));
+    let path = options.file.or(config).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG_PATH));
     let checked = match config::load(&path) {
         Ok(checked) => checked,
         Err(problems) => {
-            say::aside(&problems.to_string());
-            say::error("the configuration has errors, nothing was started");
-            if let Ok(Origin::Heir(taking)) = origin {
-                taking.fail(&format!("the configuration has errors:\n{problems}"));
+            say::stderr_line(&problems.to_string());
+            say::error_line("the configuration has errors, nothing was started");
+            if let Ok(StartMode::Takeover(takeover)) = start_mode {
+                takeover.report_failure(&format!("the configuration has errors:\n{problems}"));
             }
-            return Exit::BadConfig;
+            return Exit::InvalidConfig;
         }
     };
-    let journald = Journald::connect();
+    let journald = JournalLayer::connect();
     match &journald {
         Some(journald) => tracing_subscriber::registry().with(journald.clone()).init(),
         None => tracing_subscriber::fmt()
@@ -78,22 +79,22 @@ pub(super) async fn run(
     if !checked.warnings.is_empty() {
         tracing::warn!("the configuration is odd:\n{}", checked.warnings);
     }
-    let origin = match origin {
+    let start_mode = match start_mode {
         Ok(origin) => origin,
         Err(error) if options.succeed => {
-            say::error(&format!("nothing is passed on over the standard input: {error}"));
-            return Exit::NoStart;
+            say::error_line(&format!("nothing is passed on over the standard input: {error}"));
+            return Exit::StartFailed;
         }
         Err(error) => {
             tracing::error!(%error, "the listeners that were passed on can not be used");
-            Origin::Start(Inherited::default())
+            StartMode::Fresh(InheritedListeners::default())
         }
     };
-    let ended = daemon::run(checked.settings, &path, origin).await;
+    let result = daemon::run(checked.settings, &path, start_mode).await;
     if let Some(journald) = journald {
         journald.flush();
     }
-    match ended {
+    match result {
         Ok(()) => Exit::Done,
         Err(error) => {
             let mut text = error.to_string();
@@ -102,8 +103,8 @@ pub(super) async fn run(
                 text.push_str(&format!("\n  because: {cause}"));
                 source = cause.source();
             }
-            say::error(&text);
-            Exit::NoStart
+            say::error_line(&text);
+            Exit::StartFailed
         }
     }
 }

@@ -5,24 +5,24 @@ use std::io::{self, Write as _};
 use serde::Serialize;
 
 /// A line for the reader of the result.
-pub(super) fn line(text: &str) {
+pub(super) fn stdout_line(text: &str) {
     let _: io::Result<()> = writeln!(io::stdout().lock(), "{text}");
 }
 
 /// A line for whoever looks on.
-pub(super) fn aside(text: &str) {
+pub(super) fn stderr_line(text: &str) {
     let _: io::Result<()> = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// What went wrong.
-pub(super) fn error(text: &str) {
-    aside(&format!("rollbackd: {text}"));
+pub(super) fn error_line(text: &str) {
+    stderr_line(&format!("rollbackd: {text}"));
 }
 
 /// A result for a script.
-pub(super) fn json(value: &impl Serialize) {
+pub(super) fn json_line(value: &impl Serialize) {
     match serde_json::to_string(value) {
-        Ok(text) => line(&text),
-        Err(problem) => error(&problem.to_string()),
+        Ok(text) => stdout_line(&text),
+        Err(problem) => error_line(&problem.to_string()),
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::control::{ReleaseStatus, Request, Response, Status};
 
 use super::exit::Exit;
-use super::{Daemon, say};
+use super::{DaemonOptions, say};
 
 /// How every service stands.
 #[derive(Debug, Args)]
@@ -19,55 +19,55 @@ pub(super) struct Options {
     json: bool,
 }
 
-pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
+pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     let Options { service, json } = options;
-    let mut client = match daemon.ask(&Request::Status { service }).await {
+    let mut client = match daemon.send_request(&Request::Status { service }).await {
         Ok(client) => client,
         Err(exit) => return exit,
     };
     loop {
-        match client.next().await {
+        match client.next_response().await {
             Ok(None) => return Exit::Done,
-            Ok(Some(Response::Status(status))) if json => say::json(&status),
-            Ok(Some(Response::Status(status))) => say::line(&draw(&status)),
+            Ok(Some(Response::Status(status))) if json => say::json_line(&status),
+            Ok(Some(Response::Status(status))) => say::stdout_line(&render(&status)),
             Ok(Some(Response::Refused { code, because })) => {
-                say::error(&because);
+                say::error_line(&because);
                 return code.into();
             }
             Ok(Some(_)) => (),
             Err(error) => {
-                say::error(&format!("the daemon went away: {error}"));
+                say::error_line(&format!("the daemon went away: {error}"));
                 return Exit::NoDaemon;
             }
         }
     }
 }
 
-fn draw(status: &Status) -> String {
+fn render(status: &Status) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = compose(&mut text, status);
+    let _ = write_status(&mut text, status);
     text
 }
 
-fn compose(text: &mut String, status: &Status) -> std::fmt::Result {
+fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
     let Status { service, listen, mode, deploy, phase, waits_for, .. } = status;
-    let or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
-    let (active, warm) = (or_none(&status.active), or_none(&status.warm));
+    let name_or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
+    let (active, warm) = (name_or_none(&status.active), name_or_none(&status.warm));
     writeln!(
         text,
         "{service}  {listen}  active {active}  warm {warm}  deploy {deploy}  mode {mode}"
     )?;
-    write!(text, "  {phase} for {}: {waits_for}", span(status.since_s))?;
-    if let Some(left) = status.left_s {
-        write!(text, ", {} left", span(left))?;
+    write!(text, "  {phase} for {}: {waits_for}", format_seconds(status.since_s))?;
+    if let Some(remaining) = status.remaining_s {
+        write!(text, ", {} left", format_seconds(remaining))?;
     }
     writeln!(text)?;
     if let Some(hold) = &status.hold {
         writeln!(text, "  HELD: {hold}")?;
     }
-    if let Some(trouble) = &status.trouble {
-        writeln!(text, "  TROUBLE: {trouble}")?;
+    if let Some(error) = &status.error {
+        writeln!(text, "  TROUBLE: {error}")?;
     }
     if status.journal_lost > 0 {
         let lost = status.journal_lost;
@@ -77,20 +77,20 @@ fn compose(text: &mut String, status: &Status) -> std::fmt::Result {
         )?;
     }
     for release in &status.releases {
-        row(text, release)?;
+        write_release(text, release)?;
     }
     let allowed = 100.0 * (1.0 - status.objective);
-    let left = status.budget_left;
+    let remaining = status.budget_remaining;
     writeln!(
         text,
-        "  objective: at most {allowed:.2} % bad; {left:.1} bad requests left of the last hour's budget"
+        "  objective: at most {allowed:.2} % bad; {remaining:.1} bad requests left of the last hour's budget"
     )?;
     if let Some(evidence) = &status.evidence {
         writeln!(
             text,
             "  evidence: {} {:.2} of {:.0} needed ({:.0} % of the way), {} of {} requests bad",
             evidence.objective,
-            evidence.e,
+            evidence.e_value,
             evidence.threshold,
             100.0 * evidence.progress(),
             evidence.bad,
@@ -106,7 +106,7 @@ fn compose(text: &mut String, status: &Status) -> std::fmt::Result {
     Ok(())
 }
 
-fn row(text: &mut String, release: &ReleaseStatus) -> std::fmt::Result {
+fn write_release(text: &mut String, release: &ReleaseStatus) -> std::fmt::Result {
     let ReleaseStatus { version, slot, role, probe, sessions, in_flight, .. } = release;
     writeln!(
         text,
@@ -117,7 +117,7 @@ fn row(text: &mut String, release: &ReleaseStatus) -> std::fmt::Result {
     )
 }
 
-pub(super) fn span(seconds: f64) -> String {
+pub(super) fn format_seconds(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.1} s"),
         s if s < 5_400.0 => format!("{:.0} min", s / 60.0),

@@ -3,12 +3,12 @@
 use clap::Args;
 
 use crate::config;
-use crate::control::{Client, Request, Response};
-use crate::model::{Entry, Fact, Moment, Number};
+use crate::control::{ControlClient, Request, Response};
+use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 use crate::record;
 
 use super::exit::Exit;
-use super::{Daemon, say};
+use super::{DaemonOptions, say};
 
 /// What happened in a deploy, and why.
 #[derive(Debug, Args)]
@@ -26,92 +26,104 @@ pub(super) struct Options {
     follow: bool,
 }
 
-pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
-    let deploy = options.deploy.map(Number);
+pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
+    let deploy = options.deploy.map(ReleaseNumber);
     let Options { service, follow, json, .. } = options;
     let request = Request::Timeline { service: service.clone(), deploy, follow };
-    match Client::connect(&daemon.socket()).await {
+    match ControlClient::connect(&daemon.socket_path()).await {
         Ok(mut client) => match client.send(&request).await {
-            Ok(()) => print(client, json).await,
+            Ok(()) => print_from_daemon(client, json).await,
             Err(error) => {
-                say::error(&format!("the daemon went away: {error}"));
+                say::error_line(&format!("the daemon went away: {error}"));
                 Exit::NoDaemon
             }
         },
         // A post-mortem must not need a daemon that runs.
-        Err(_) => read(daemon, &service, deploy, json),
+        Err(_) => print_from_disk(daemon, &service, deploy, json),
     }
 }
 
-async fn print(mut client: Client, json: bool) -> Exit {
+async fn print_from_daemon(mut client: ControlClient, json: bool) -> Exit {
     loop {
-        match client.next().await {
+        match client.next_response().await {
             Ok(None) => return Exit::Done,
-            Ok(Some(Response::Entry(entry))) => show(&entry, json),
+            Ok(Some(Response::Event(entry))) => print_event(&entry, json),
             Ok(Some(Response::Refused { code, because })) => {
-                say::error(&because);
+                say::error_line(&because);
                 return code.into();
             }
             Ok(Some(Response::Accepted { .. } | Response::Status(_))) => (),
             Err(error) => {
-                say::error(&format!("the daemon went away: {error}"));
+                say::error_line(&format!("the daemon went away: {error}"));
                 return Exit::NoDaemon;
             }
         }
     }
 }
 
-fn read(daemon: &Daemon, service: &str, deploy: Option<Number>, json: bool) -> Exit {
+fn print_from_disk(
+    daemon: &DaemonOptions,
+    service: &str,
+    deploy: Option<ReleaseNumber>,
+    json: bool,
+) -> Exit {
     let path = daemon.config_path();
     let Ok(checked) = config::load(&path) else {
-        say::error(&format!(
+        say::error_line(&format!(
             "no daemon answers, and {} can not be read to find the timelines; name it with --config",
             path.display()
         ));
         return Exit::NoDaemon;
     };
-    say::aside("no daemon answers; this is what lies on disk");
+    say::stderr_line("no daemon answers; this is what lies on disk");
     if !checked.settings.services.contains_key(service) {
-        say::error(&format!("no service {service} in {}", path.display()));
-        return Exit::Unknown;
+        say::error_line(&format!("no service {service} in {}", path.display()));
+        return Exit::NotFound;
     }
-    match record::read(&checked.settings.state_dir.join(service), deploy) {
+    match record::read_deploy(&checked.settings.state_dir.join(service), deploy) {
         Ok(entries) => {
-            entries.iter().for_each(|entry| show(entry, json));
+            entries.iter().for_each(|entry| print_event(entry, json));
             Exit::Done
         }
         Err(error) => {
-            say::error(&error.whole());
-            Exit::Unknown
+            say::error_line(&error.with_cause());
+            Exit::NotFound
         }
     }
 }
 
-fn show(entry: &Entry, json: bool) {
+fn print_event(entry: &TimelineEntry, json: bool) {
     if json {
-        return say::json(entry);
+        return say::json_line(entry);
     }
     if entry.seq == 1 {
-        say::line(&format!("{} deploy {}, {}", entry.service, entry.deploy, entry.at));
+        say::stdout_line(&format!(
+            "{} deploy {}, {}",
+            entry.service, entry.deploy, entry.wall_time
+        ));
     }
-    if let Fact::Detected { verdict: Some(verdict), .. } = &entry.fact {
-        let begun = entry.moment - std::time::Duration::from_millis(entry.ms);
-        say::line(&row(verdict.onset.since(begun).as_millis(), "first bad", "estimated onset"));
+    if let TimelineEvent::Detected { verdict: Some(verdict), .. } = &entry.event {
+        let started = entry.moment - std::time::Duration::from_millis(entry.since_deploy_ms);
+        say::stdout_line(&format_row(
+            verdict.onset.since(started).as_millis(),
+            "first bad",
+            "estimated onset",
+        ));
     }
-    say::line(&line(entry));
+    say::stdout_line(&event_line(entry));
 }
 
 /// One entry for a reader.
-pub(super) fn line(entry: &Entry) -> String {
+pub(super) fn event_line(entry: &TimelineEntry) -> String {
     let mut text = entry.because.clone();
-    if !entry.then.is_empty() {
+    if !entry.planned_effects.is_empty() {
         text.push_str(" -> ");
-        text.push_str(&entry.then.join(", "));
+        text.push_str(&entry.planned_effects.join(", "));
     }
-    row(u128::from(entry.ms), entry.fact.kind(), &text)
+    format_row(u128::from(entry.since_deploy_ms), entry.event.kind(), &text)
 }
 
-fn row(ms: u128, kind: &str, text: &str) -> String {
+fn format_row(ms: u128, kind: &str, text: &str) -> String {
     let at = Moment(u64::try_from(ms).unwrap_or(u64::MAX)).to_string();
     format!("{at:>12}  {kind:<11}  {text}")
 }

@@ -4,45 +4,48 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{Service, Settings};
-use crate::judge::{About, Objective, reach};
-use crate::model::{Counts, Seen};
-use crate::record::{self, Recorded};
+use crate::judge::{Indicator, Objective, reach};
+use crate::model::{Counts, Observation};
+use crate::record::{self, SignalLog};
 
 /// The newest recordings of a service that are looked at.
-const RECORDINGS: usize = 5;
+const RECORDINGS_MAX: usize = 5;
 /// Less time than this says nothing about the traffic.
-const ENOUGH: Duration = Duration::from_secs(30);
+const OBSERVED_TIME_MIN: Duration = Duration::from_secs(30);
 /// A regression is this many times worse than what the objective allows, but not over a half.
-const WORSE: f64 = 10.0;
+const REGRESSION_FACTOR: f64 = 10.0;
 
 /// Objectives that traffic like the recorded can not test within the bake, in words. Empty where
 /// nothing was recorded.
-pub(super) fn untestable(settings: &Settings) -> Vec<String> {
+pub(super) fn undetectable_objectives(settings: &Settings) -> Vec<String> {
     let services = settings.services.values();
-    services.flat_map(|it| of_service(it, &settings.state_dir.join(&it.name))).collect()
+    services.flat_map(|it| service_warnings(it, &settings.state_dir.join(&it.name))).collect()
 }
 
-fn of_service(service: &Service, dir: &Path) -> Vec<String> {
-    let newest = record::recordings(dir).unwrap_or_default().into_iter().rev().take(RECORDINGS);
-    let (mut asked, mut seen) = (Counts::default(), Duration::ZERO);
+fn service_warnings(service: &Service, dir: &Path) -> Vec<String> {
+    let newest =
+        record::list_signal_logs(dir).unwrap_or_default().into_iter().rev().take(RECORDINGS_MAX);
+    let (mut total_counts, mut observed_time) = (Counts::default(), Duration::ZERO);
     for recorded in newest.filter_map(|(_, path)| record::read_recording(&path).ok()) {
-        let (counts, time) = on_trial(&recorded);
-        asked += counts;
-        seen += time;
+        let (counts, time) = trial_traffic(&recorded);
+        total_counts += counts;
+        observed_time += time;
     }
-    if seen < ENOUGH {
+    if observed_time < OBSERVED_TIME_MIN {
         return Vec::new();
     }
-    let limits = &service.judge;
-    let warn = |objective| {
-        let judge = |about: About| about.read(&asked).0 as f64 / seen.as_secs_f64();
-        let &Objective { about, budget, .. } = objective;
-        let (rate, bad) = (judge(about), (budget * WORSE).min(0.5));
-        let needed = reach::expected(limits, objective, rate, bad);
+    let limits = &service.slo;
+    let warning_for = |objective| {
+        let judged_requests =
+            |about: Indicator| about.count(&total_counts).0 as f64 / observed_time.as_secs_f64();
+        let &Objective { indicator: about, error_budget: budget, .. } = objective;
+        let (rate, bad) = (judged_requests(about), (budget * REGRESSION_FACTOR).min(0.5));
+        let needed = reach::expected_detection(limits, objective, rate, bad);
         if rate <= 0.0 || needed.is_some_and(|needed| needed <= limits.bake) {
             return None;
         }
-        let time = needed.map_or("more than a day".to_owned(), |it| format!("~{}", minutes(it)));
+        let detection_time =
+            needed.map_or("more than a day".to_owned(), |it| format!("~{}", format_minutes(it)));
         let help = match needed {
             Some(needed) => {
                 format!("write bake = \"{}m\" or longer, or", needed.as_secs() / 60 + 1)
@@ -50,24 +53,24 @@ fn of_service(service: &Service, dir: &Path) -> Vec<String> {
             None => "find more traffic, or".to_owned(),
         };
         Some(format!(
-            "warning: service.{}, {}: at {} requests/min a {} % regression needs {time}; the bake \
+            "warning: service.{}, {}: at {} requests/min a {} % regression needs {detection_time}; the bake \
              is {}\n  help: {help} accept that only worse ones are found within the bake",
             service.name,
             about.name(),
-            number(rate * 60.0),
-            number(bad * 100.0),
-            written(limits.bake),
+            format_number(rate * 60.0),
+            format_number(bad * 100.0),
+            config_duration(limits.bake),
         ))
     };
-    limits.objectives.iter().filter_map(warn).collect()
+    limits.objectives.iter().filter_map(warning_for).collect()
 }
 
 /// The requests of the release on trial, and the time in which they came.
-fn on_trial(recorded: &Recorded) -> (Counts, Duration) {
+fn trial_traffic(recorded: &SignalLog) -> (Counts, Duration) {
     let mut sum = (Counts::default(), Duration::ZERO);
     for (_, signal) in recorded.signals() {
-        if let Seen::Block(span, counts) = signal.seen
-            && signal.release == recorded.opening.release
+        if let Observation::Block(span, counts) = signal.observation
+            && signal.release == recorded.header.release
         {
             sum.0 += counts;
             sum.1 += Duration::from_millis(u64::from(span));
@@ -76,19 +79,19 @@ fn on_trial(recorded: &Recorded) -> (Counts, Duration) {
     sum
 }
 
-fn minutes(time: Duration) -> String {
+fn format_minutes(time: Duration) -> String {
     format!("{} min", time.as_secs().div_ceil(60))
 }
 
 /// As it would be written in a configuration.
-fn written(time: Duration) -> String {
+fn config_duration(time: Duration) -> String {
     match time.as_secs() {
         seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
         seconds => format!("{seconds}s"),
     }
 }
 
-fn number(value: f64) -> String {
+fn format_number(value: f64) -> String {
     let text = if value < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") };
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
 }

@@ -4,77 +4,78 @@ use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use super::problem::{Code, Problem, Problems};
-use super::value::say;
-use super::written::Set;
+use super::problem::{Problem, ProblemCode, Problems};
+use super::value::format_duration;
+use super::written::Raw;
 
 /// The value of a setting; its default if it is left out, or out of bounds, which is a problem.
-pub(super) fn bounded<T: PartialOrd + Copy + Say>(
+pub(super) fn in_range<T: PartialOrd + Copy + ValueFormat>(
     name: &str,
-    set: &Set<T>,
+    raw: &Raw<T>,
     default: T,
-    bounds: RangeInclusive<T>,
+    range: RangeInclusive<T>,
     problems: &mut Problems,
 ) -> T {
-    let Some(written) = set else {
+    let Some(given) = raw else {
         return default;
     };
-    let value = *written.get_ref();
-    if bounds.contains(&value) {
+    let value = *given.get_ref();
+    if range.contains(&value) {
         return value;
     }
-    let (low, high) = (bounds.start().say(), bounds.end().say());
-    let what = format!("`{name}` is {}, outside of {low} to {high}", value.say());
-    let help = format!("write a value from {low} to {high}; the default is {}", default.say());
-    problems.push(Problem::error(Code::OutOfRange, written.span(), what).help(help));
+    let (low, high) = (range.start().format_value(), range.end().format_value());
+    let what = format!("`{name}` is {}, outside of {low} to {high}", value.format_value());
+    let help =
+        format!("write a value from {low} to {high}; the default is {}", default.format_value());
+    problems.push(Problem::error(ProblemCode::OutOfRange, given.span(), what).help(help));
     default
 }
 
-/// Where to point: at the first that is written, else at `otherwise`.
-pub(super) fn spot(
-    written: impl IntoIterator<Item = Option<Range<usize>>>,
-    otherwise: Range<usize>,
+/// Where to point: at the first that is written, else at `fallback`.
+pub(super) fn first_span(
+    spans: impl IntoIterator<Item = Option<Range<usize>>>,
+    fallback: Range<usize>,
 ) -> Range<usize> {
-    written.into_iter().flatten().next().unwrap_or(otherwise)
+    spans.into_iter().flatten().next().unwrap_or(fallback)
 }
 
 /// Where a setting stands.
-pub(super) fn span<T>(set: &Set<T>) -> Option<Range<usize>> {
-    set.as_ref().map(toml::Spanned::span)
+pub(super) fn span_of<T>(raw: &Raw<T>) -> Option<Range<usize>> {
+    raw.as_ref().map(toml::Spanned::span)
 }
 
 /// How a value is written in a message.
-pub(super) trait Say {
-    fn say(&self) -> String;
+pub(super) trait ValueFormat {
+    fn format_value(&self) -> String;
 }
 
-impl Say for Duration {
-    fn say(&self) -> String {
-        say(*self)
+impl ValueFormat for Duration {
+    fn format_value(&self) -> String {
+        format_duration(*self)
     }
 }
 
-impl Say for u64 {
-    fn say(&self) -> String {
-        grouped(self)
+impl ValueFormat for u64 {
+    fn format_value(&self) -> String {
+        group_thousands(self)
     }
 }
 
-impl Say for f64 {
-    fn say(&self) -> String {
+impl ValueFormat for f64 {
+    fn format_value(&self) -> String {
         self.to_string()
     }
 }
 
 /// A whole number with its thousands apart.
-pub(super) fn grouped(number: impl Display) -> String {
+pub(super) fn group_thousands(number: impl Display) -> String {
     let digits = number.to_string();
-    let mut said = String::new();
+    let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            said.push(' ');
+            text.push(' ');
         }
-        said.push(digit);
+        text.push(digit);
     }
-    said
+    text
 }

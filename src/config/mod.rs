@@ -1,7 +1,7 @@
-//! As written -> every problem found -> [`Settings`].
+//! As written -> every problem found -> [`ServerSettings`].
 //!
 //! [`table`] and [`value`] read the text and keep the place of everything, [`written`] lists what
-//! can be written, and [`check`] turns that into [`Settings`]. Nothing stops at the first problem:
+//! can be written, and [`check`] turns that into [`ServerSettings`]. Nothing stops at the first problem:
 //! an operator sees all of them in one run.
 
 mod address;
@@ -24,11 +24,11 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-pub use problem::{Code, Problem, Problems, Weight};
+pub use problem::{Problem, ProblemCode, ProblemLevel, Problems};
 pub use selector::Selector;
 pub use settings::{
-    Address, CommandLine, Limits, Probe, ProbeKind, Runtime, Scrape, ScrapePlace, Service,
-    SessionState, Settings, Template,
+    Address, CommandRuntime, ProbeKind, ProbeSettings, ProxyLimits, Runtime, ScrapeSettings,
+    ScrapeTarget, Service, SessionState, Settings, UnitTemplate,
 };
 
 /// The longest configuration that is read, in bytes.
@@ -36,7 +36,7 @@ pub const BYTES_MAX: u64 = 1 << 20;
 
 /// Settings to run with, and what is odd about them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Checked {
+pub struct LoadedConfig {
     /// What the daemon works with.
     pub settings: Settings,
     /// Warnings only; often empty.
@@ -48,12 +48,12 @@ pub struct Checked {
 /// # Errors
 /// Every problem that was found, warnings too, if at least one is an error. A file that can not be
 /// read is a problem as well.
-pub fn load(path: &Path) -> Result<Checked, Problems> {
+pub fn load(path: &Path) -> Result<LoadedConfig, Problems> {
     let name = path.display().to_string();
-    let refuse = |code, what: String, help| Problems::of_file(&name, code, what, help);
+    let file_problem = |code, what: String, help| Problems::of_file(&name, code, what, help);
     let unreadable = |error: std::io::Error| {
         let what = format!("the configuration can not be read: {error}");
-        refuse(Code::Unreadable, what, "check the path and the rights of the file")
+        file_problem(ProblemCode::Unreadable, what, "check the path and the rights of the file")
     };
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
@@ -62,10 +62,11 @@ pub fn load(path: &Path) -> Result<Checked, Problems> {
         return Err(too_large(&name));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let good = error.utf8_error().valid_up_to();
-        let line = error.as_bytes().iter().take(good).filter(|byte| **byte == b'\n').count() + 1;
-        let what = format!("the configuration is not UTF-8 text: line {line}, byte {good}");
-        refuse(Code::NotText, what, "save the file as UTF-8")
+        let valid_up_to = error.utf8_error().valid_up_to();
+        let line =
+            error.as_bytes().iter().take(valid_up_to).filter(|byte| **byte == b'\n').count() + 1;
+        let what = format!("the configuration is not UTF-8 text: line {line}, byte {valid_up_to}");
+        file_problem(ProblemCode::NotUtf8, what, "save the file as UTF-8")
     })?;
     parse(&name, &text)
 }
@@ -74,7 +75,7 @@ pub fn load(path: &Path) -> Result<Checked, Problems> {
 ///
 /// # Errors
 /// Every problem that was found, warnings too, if at least one is an error.
-pub fn parse(file_name: &str, text: &str) -> Result<Checked, Problems> {
+pub fn parse(file_name: &str, text: &str) -> Result<LoadedConfig, Problems> {
     if text.len() as u64 > BYTES_MAX {
         return Err(too_large(file_name));
     }
@@ -88,7 +89,7 @@ pub fn parse(file_name: &str, text: &str) -> Result<Checked, Problems> {
         } else {
             "write `name = value`, with text in quotes, below a [section]"
         };
-        problems.push(Problem::error(Code::Syntax, at, what).help(help));
+        problems.push(Problem::error(ProblemCode::Syntax, at, what).help(help));
     }
     // What was recovered from broken text may lack what is written, so it is not judged.
     if !errors.is_empty() {
@@ -96,12 +97,16 @@ pub fn parse(file_name: &str, text: &str) -> Result<Checked, Problems> {
         return Err(problems);
     }
     let written = written::read(root.get_ref(), &mut problems);
-    let settings = check::settings(&written, &mut problems);
+    let settings = check::build_settings(&written, &mut problems);
     problems.sort();
-    if problems.fatal() { Err(problems) } else { Ok(Checked { settings, warnings: problems }) }
+    if problems.has_errors() {
+        Err(problems)
+    } else {
+        Ok(LoadedConfig { settings, warnings: problems })
+    }
 }
 
 fn too_large(name: &str) -> Problems {
     let what = format!("the configuration is larger than {BYTES_MAX} bytes");
-    Problems::of_file(name, Code::TooLarge, what, "check that this is the right file")
+    Problems::of_file(name, ProblemCode::TooLarge, what, "check that this is the right file")
 }

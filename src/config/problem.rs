@@ -6,30 +6,30 @@ use std::ops::Range;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 /// More than these are counted, not kept.
-const KEPT_MAX: usize = 50;
+const PROBLEMS_MAX: usize = 50;
 /// Of a line that is longer, only the part around the problem is shown.
-const SHOWN_MAX: usize = 240;
+const EXCERPT_MAX: usize = 240;
 
 /// Something an operator should change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Whether the daemon refuses to run with it.
-    pub weight: Weight,
+    pub level: ProblemLevel,
     /// The kind of problem; its name never changes.
-    pub code: Code,
+    pub code: ProblemCode,
     /// What is wrong.
-    pub what: String,
+    pub message: String,
     /// What to write instead.
     pub help: String,
     /// Where it stands in the text, in bytes; none if the file itself is the problem.
-    pub at: Option<Range<usize>>,
+    pub span: Option<Range<usize>>,
     /// Another place that has part in it, and which part.
-    pub also: Option<(Range<usize>, String)>,
+    pub related: Option<(Range<usize>, String)>,
 }
 
 /// How much a problem matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Weight {
+pub enum ProblemLevel {
     /// The daemon does not run with it.
     Error,
     /// The daemon runs, but hardly as intended.
@@ -38,13 +38,13 @@ pub enum Weight {
 
 /// A kind of problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Code {
+pub enum ProblemCode {
     /// The file can not be read.
     Unreadable,
     /// The file is larger than any configuration should be.
     TooLarge,
     /// The file is not text.
-    NotText,
+    NotUtf8,
     /// The text is not TOML.
     Syntax,
     /// A setting that does not exist.
@@ -62,11 +62,11 @@ pub enum Code {
     /// Two settings that can not both be meant.
     Contradiction,
     /// One address for two things.
-    AddressTwice,
+    DuplicateAddress,
     /// A `{placeholder}` that is never filled in.
     UnknownPlaceholder,
     /// A threshold that can never be reached.
-    NeverTrips,
+    UnreachableThreshold,
     /// A release that can never become ready.
     NeverReady,
     /// A rollback could take longer than it may.
@@ -84,26 +84,26 @@ pub enum Code {
 pub struct Problems {
     file: String,
     text: String,
-    list: Vec<Problem>,
-    left_out: usize,
+    problems: Vec<Problem>,
+    omitted: usize,
 }
 
 impl Problem {
-    /// A problem at `at`, with which the daemon does not run.
-    pub(super) fn error(code: Code, at: Range<usize>, what: impl Into<String>) -> Self {
+    /// A problem at `span`, with which the daemon does not run.
+    pub(super) fn error(code: ProblemCode, at: Range<usize>, what: impl Into<String>) -> Self {
         Self {
-            weight: Weight::Error,
+            level: ProblemLevel::Error,
             code,
-            what: what.into(),
+            message: what.into(),
             help: String::new(),
-            at: Some(at),
-            also: None,
+            span: Some(at),
+            related: None,
         }
     }
 
-    /// A problem at `at`, with which the daemon runs.
-    pub(super) fn warning(code: Code, at: Range<usize>, what: impl Into<String>) -> Self {
-        Self { weight: Weight::Warning, ..Self::error(code, at, what) }
+    /// A problem at `span`, with which the daemon runs.
+    pub(super) fn warning(code: ProblemCode, at: Range<usize>, what: impl Into<String>) -> Self {
+        Self { level: ProblemLevel::Warning, ..Self::error(code, at, what) }
     }
 
     /// What to write instead.
@@ -113,19 +113,19 @@ impl Problem {
     }
 
     /// Another place that has part in it.
-    pub(super) fn also(mut self, at: Range<usize>, label: impl Into<String>) -> Self {
-        self.also = Some((at, label.into()));
+    pub(super) fn related(mut self, at: Range<usize>, label: impl Into<String>) -> Self {
+        self.related = Some((at, label.into()));
         self
     }
 }
 
-impl Code {
+impl ProblemCode {
     /// Its name, for people to search for and for scripts to match.
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Unreadable => "unreadable",
             Self::TooLarge => "too-large",
-            Self::NotText => "not-text",
+            Self::NotUtf8 => "not-text",
             Self::Syntax => "syntax",
             Self::UnknownKey => "unknown-key",
             Self::WrongType => "wrong-type",
@@ -134,9 +134,9 @@ impl Code {
             Self::OutOfRange => "out-of-range",
             Self::BadName => "bad-name",
             Self::Contradiction => "contradiction",
-            Self::AddressTwice => "address-twice",
+            Self::DuplicateAddress => "address-twice",
             Self::UnknownPlaceholder => "unknown-placeholder",
-            Self::NeverTrips => "never-trips",
+            Self::UnreachableThreshold => "never-trips",
             Self::NeverReady => "never-ready",
             Self::TooSlow => "too-slow",
             Self::RefusesClients => "refuses-clients",
@@ -153,48 +153,48 @@ impl Problems {
     }
 
     /// The file itself is the problem.
-    pub(super) fn of_file(file: &str, code: Code, what: String, help: &str) -> Self {
+    pub(super) fn of_file(file: &str, code: ProblemCode, what: String, help: &str) -> Self {
         let mut problems = Self::new(file, "");
-        problems.push(Problem { at: None, ..Problem::error(code, 0..0, what).help(help) });
+        problems.push(Problem { span: None, ..Problem::error(code, 0..0, what).help(help) });
         problems
     }
 
     /// One more.
     pub(super) fn push(&mut self, problem: Problem) {
-        if self.kept(problem.weight) < KEPT_MAX {
-            self.list.push(problem);
+        if self.count(problem.level) < PROBLEMS_MAX {
+            self.problems.push(problem);
         } else {
-            self.left_out += 1;
+            self.omitted += 1;
         }
     }
 
     /// Whether further errors are only counted.
-    pub(super) fn full(&self) -> bool {
-        self.kept(Weight::Error) >= KEPT_MAX
+    pub(super) fn is_full(&self) -> bool {
+        self.count(ProblemLevel::Error) >= PROBLEMS_MAX
     }
 
-    fn kept(&self, weight: Weight) -> usize {
-        self.list.iter().filter(|it| it.weight == weight).count()
+    fn count(&self, level: ProblemLevel) -> usize {
+        self.problems.iter().filter(|it| it.level == level).count()
     }
 
     /// In the order of the text.
     pub(super) fn sort(&mut self) {
-        self.list.sort_by_key(|problem| problem.at.as_ref().map_or(0, |at| at.start));
+        self.problems.sort_by_key(|problem| problem.span.as_ref().map_or(0, |at| at.start));
     }
 
     /// The problems, in the order of the text.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.list.iter()
+        self.problems.iter()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.problems.is_empty()
     }
 
     /// Whether the daemon refuses to run.
-    pub fn fatal(&self) -> bool {
-        self.list.iter().any(|problem| problem.weight == Weight::Error)
+    pub fn has_errors(&self) -> bool {
+        self.problems.iter().any(|problem| problem.level == ProblemLevel::Error)
     }
 
     /// As [`fmt::Display`], with colours for a terminal.
@@ -203,23 +203,23 @@ impl Problems {
     }
 
     fn render(&self, renderer: &Renderer) -> String {
-        let mut shown: Vec<_> =
-            self.list.iter().map(|problem| self.show(problem, renderer)).collect();
-        if self.left_out > 0 {
-            shown.push(format!("... and {} problems more", self.left_out));
+        let mut rendered: Vec<_> =
+            self.problems.iter().map(|problem| self.render_problem(problem, renderer)).collect();
+        if self.omitted > 0 {
+            rendered.push(format!("... and {} problems more", self.omitted));
         }
-        shown.join("\n\n")
+        rendered.join("\n\n")
     }
 
-    fn show(&self, problem: &Problem, renderer: &Renderer) -> String {
-        let level = match problem.weight {
-            Weight::Error => Level::ERROR,
-            Weight::Warning => Level::WARNING,
+    fn render_problem(&self, problem: &Problem, renderer: &Renderer) -> String {
+        let level = match problem.level {
+            ProblemLevel::Error => Level::ERROR,
+            ProblemLevel::Warning => Level::WARNING,
         };
-        let title = level.primary_title(problem.what.as_str()).id(problem.code.name());
+        let title = level.primary_title(problem.message.as_str()).id(problem.code.as_str());
         let mut group = Group::with_title(title);
-        group = match &problem.at {
-            Some(at) => group.element(self.snippet(at, problem.also.as_ref())),
+        group = match &problem.span {
+            Some(at) => group.element(self.snippet(at, problem.related.as_ref())),
             None => group.element(Origin::path(self.file.as_str())),
         };
         if !problem.help.is_empty() {
@@ -233,33 +233,34 @@ impl Problems {
         at: &Range<usize>,
         also: Option<&'a (Range<usize>, String)>,
     ) -> Snippet<'a, Annotation<'a>> {
-        let (from, to) = (self.line(at.start), self.line(at.end));
-        let long = to.end - from.start > SHOWN_MAX && from == to;
+        let (first_line, last_line) = (self.line_span(at.start), self.line_span(at.end));
+        let long = last_line.end - first_line.start > EXCERPT_MAX && first_line == last_line;
         // The columns would be wrong in a cut line; but a line this long has worse problems.
-        let seen = if long { self.around(at, &from) } else { 0..self.text.len() };
-        let source = self.text.get(seen.clone()).unwrap_or_default();
-        let start = self.text.get(..seen.start).unwrap_or_default().matches('\n').count() + 1;
-        let mark = self.mark(at, &seen);
+        let visible = if long { self.excerpt_span(at, &first_line) } else { 0..self.text.len() };
+        let source = self.text.get(visible.clone()).unwrap_or_default();
+        let start = self.text.get(..visible.start).unwrap_or_default().matches('\n').count() + 1;
+        let underlined = self.underline(at, &visible);
         let mut snippet = Snippet::source(source)
             .line_start(start)
             .path(self.file.as_str())
-            .annotation(AnnotationKind::Primary.span(mark));
+            .annotation(AnnotationKind::Primary.span(underlined));
         if let Some((at, label)) = also.filter(|_| !long) {
-            let mark = self.mark(at, &seen);
-            snippet = snippet.annotation(AnnotationKind::Context.span(mark).label(label.as_str()));
+            let underlined = self.underline(at, &visible);
+            snippet =
+                snippet.annotation(AnnotationKind::Context.span(underlined).label(label.as_str()));
         }
         snippet
     }
 
     /// The part of a long line that is shown.
-    fn around(&self, at: &Range<usize>, line: &Range<usize>) -> Range<usize> {
-        let from = self.text.floor_char_boundary(at.start.saturating_sub(SHOWN_MAX / 2));
-        let to = self.text.floor_char_boundary((at.start + SHOWN_MAX / 2).min(self.text.len()));
+    fn excerpt_span(&self, at: &Range<usize>, line: &Range<usize>) -> Range<usize> {
+        let from = self.text.floor_char_boundary(at.start.saturating_sub(EXCERPT_MAX / 2));
+        let to = self.text.floor_char_boundary((at.start + EXCERPT_MAX / 2).min(self.text.len()));
         from.max(line.start)..to.min(line.end)
     }
 
-    /// The line that holds the byte at `at`, without its end.
-    fn line(&self, at: usize) -> Range<usize> {
+    /// The line that holds the byte at `span`, without its end.
+    fn line_span(&self, at: usize) -> Range<usize> {
         let at = self.text.floor_char_boundary(at);
         let (before, after) = self.text.split_at(at);
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -267,12 +268,12 @@ impl Problems {
         start..end
     }
 
-    /// What is underlined: inside of `seen`, and never more than one line.
-    fn mark(&self, at: &Range<usize>, seen: &Range<usize>) -> Range<usize> {
-        let start = self.text.floor_char_boundary(at.start).clamp(seen.start, seen.end);
-        let end = self.text.floor_char_boundary(at.end).min(self.line(start).end);
-        let end = end.clamp(start, seen.end);
-        start - seen.start..end - seen.start
+    /// What is underlined: inside of `visible`, and never more than one line.
+    fn underline(&self, at: &Range<usize>, visible: &Range<usize>) -> Range<usize> {
+        let start = self.text.floor_char_boundary(at.start).clamp(visible.start, visible.end);
+        let end = self.text.floor_char_boundary(at.end).min(self.line_span(start).end);
+        let end = end.clamp(start, visible.end);
+        start - visible.start..end - visible.start
     }
 }
 

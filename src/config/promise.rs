@@ -4,397 +4,443 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::decide::Policy;
-use crate::judge::{self, About, Baseline, Objective, reach};
+use crate::judge::{self, Baseline, Indicator, Objective, reach};
 
-use super::bounds::{bounded, grouped, span, spot};
-use super::problem::{Code, Problem, Problems};
-use super::settings::Probe;
-use super::table::brief;
-use super::value::{percent, say};
-use super::written::{self, Set};
+use super::bounds::{first_span, group_thousands, in_range, span_of};
+use super::problem::{Problem, ProblemCode, Problems};
+use super::settings::ProbeSettings;
+use super::table::shorten;
+use super::value::{format_duration, format_percent};
+use super::written::{self, Raw};
 
 /// The strictest objective that lets an error pass: 1 in 100 000.
-const BUDGET_MIN: f64 = 1e-5;
+const ERROR_BUDGET_MIN: f64 = 1e-5;
 /// Above this failure rate the judge has no milder alternative than "everything fails".
-const RATE_MAX: f64 = 0.9;
+const FAILURE_RATE_MAX: f64 = 0.9;
 /// The judge's patience outlasts the burst by this much.
-const MARGIN: Duration = Duration::from_secs(2);
+const BURST_MARGIN: Duration = Duration::from_secs(2);
 /// From the verdict to the end of the drain, at most.
-const LATEST: Duration = Duration::from_mins(2);
+const ROLLBACK_DEADLINE: Duration = Duration::from_mins(2);
 /// Longer than this, and nobody would call it an answer of the warm release.
-pub(super) const CONFIRM_MAX: Duration = Duration::from_secs(2);
+pub(super) const CONFIRM_TIMEOUT_MAX: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What the proxy counts as bad.
-pub(super) struct Counted {
+pub(super) struct OutcomeLimits {
     pub(super) deadline: Duration,
-    pub(super) slow: Option<Duration>,
+    pub(super) slow_after: Option<Duration>,
 }
 
 /// What may be asked of the warm release besides.
-pub(super) struct Repeated {
-    pub(super) calls: u32,
-    pub(super) tools: BTreeSet<String>,
+pub(super) struct ShadowSettings {
+    pub(super) calls_per_second: u32,
+    pub(super) repeatable_tools: BTreeSet<String>,
 }
 
 /// The promise of a service.
-pub(super) fn limits(
-    service: &written::Service,
+pub(super) fn slo_settings(
+    service: &written::RawService,
     failures: u32,
     problems: &mut Problems,
-) -> judge::Limits {
-    let written = &service.promise;
-    judge::Limits {
-        objectives: objectives(written, problems),
-        max_false_rollback: positive("max_false_rollback", written, 0.001, problems),
-        min_effect: bounded("min_effect", &written.min_effect, 2.0, 1.1..=100.0, problems),
-        burst: bounded(
+) -> judge::SloSettings {
+    let raw = &service.slo;
+    judge::SloSettings {
+        objectives: objectives(raw, problems),
+        max_false_rollback: max_false_rollback("max_false_rollback", raw, 0.001, problems),
+        min_effect: in_range("min_effect", &raw.min_effect, 2.0, 1.1..=100.0, problems),
+        burst: in_range(
             "burst",
-            &written.burst,
+            &raw.burst,
             5 * SECOND,
             Duration::ZERO..=Duration::from_mins(10),
             problems,
         ),
-        bake: bounded("bake", &written.bake, HOUR / 2, SECOND..=7 * DAY, problems),
-        probes: failures,
-        baseline: baseline(written),
-        shadow: written.shadow_calls.as_ref().is_none_or(|it| 0 < *it.get_ref()),
+        bake: in_range("bake", &raw.bake, HOUR / 2, SECOND..=7 * DAY, problems),
+        failed_probes_max: failures,
+        baseline: baseline(raw),
+        shadow_calls: raw.shadow_calls.as_ref().is_none_or(|it| 0 < *it.get_ref()),
         scrape: None,
     }
 }
 
 /// How a service is decided.
 pub(super) fn policy(
-    service: &written::Service,
-    probe: &Probe,
+    service: &written::RawService,
+    probe: &ProbeSettings,
     bake: Duration,
     slots: Vec<crate::model::Slot>,
     problems: &mut Problems,
 ) -> Policy {
-    let written = &service.promise;
-    let start =
-        bounded("start_timeout", &written.start_timeout, 60 * SECOND, SECOND..=HOUR, problems);
-    let per_day = bounded("rollbacks_per_day", &written.rollbacks_per_day, 3, 0..=1_000, problems);
+    let raw = &service.slo;
+    let start_timeout =
+        in_range("start_timeout", &raw.start_timeout, 60 * SECOND, SECOND..=HOUR, problems);
+    let per_day = in_range("rollbacks_per_day", &raw.rollbacks_per_day, 3, 0..=1_000, problems);
     Policy {
         observe: service.mode.as_ref().is_some_and(|mode| *mode.get_ref() == "observe"),
-        start,
+        start_timeout,
         bake,
-        drain: drain(&written.drain_timeout, problems),
-        latest: LATEST,
-        confirm: probe.timeout.min(CONFIRM_MAX),
-        retry: SECOND,
-        tries: 5,
-        recover: Duration::from_mins(1),
-        rollbacks_per_day: usize::try_from(per_day).unwrap_or(usize::MAX),
-        session_cost: bounded("session_cost", &written.session_cost, 3.0, 0.0..=1e6, problems),
+        drain_timeout: drain_timeout(&raw.drain_timeout, problems),
+        rollback_timeout: ROLLBACK_DEADLINE,
+        target_check_timeout: probe.timeout.min(CONFIRM_TIMEOUT_MAX),
+        retry_interval: SECOND,
+        page_after_tries: 5,
+        recovery_timeout: Duration::from_mins(1),
+        rollbacks_per_day_max: usize::try_from(per_day).unwrap_or(usize::MAX),
+        session_cost: in_range("session_cost", &raw.session_cost, 3.0, 0.0..=1e6, problems),
         slots,
     }
 }
 
 /// What the proxy counts as bad.
-pub(super) fn counted(written: &written::Promise, problems: &mut Problems) -> Counted {
-    let least = Duration::from_millis(100);
+pub(super) fn outcome_limits(raw: &written::RawSlo, problems: &mut Problems) -> OutcomeLimits {
+    let min = Duration::from_millis(100);
     let deadline =
-        bounded("deadline", &written.deadline, Duration::from_mins(1), least..=HOUR, problems);
-    let under = written.latency.as_ref().and_then(|latency| latency.under.as_ref());
+        in_range("deadline", &raw.deadline, Duration::from_mins(1), min..=HOUR, problems);
+    let under = raw.latency.as_ref().and_then(|latency| latency.under.as_ref());
     let slow = under.map(|under| {
         let slow = *under.get_ref();
         if slow >= deadline {
-            let (slow, deadline) = (say(slow), say(deadline));
+            let (slow, deadline) = (format_duration(slow), format_duration(deadline));
             let what = format!(
                 "latency.under can never be exceeded: at {deadline} a request is cut off as failed, \
                  before it is slow at {slow}"
             );
             let help = format!("write less than {deadline}, or a longer deadline");
-            let problem = Problem::error(Code::NeverTrips, under.span(), what).help(help);
-            problems.push(match span(&written.deadline) {
-                Some(at) => problem.also(at, "the deadline"),
+            let problem = Problem::error(ProblemCode::UnreachableThreshold, under.span(), what).help(help);
+            problems.push(match span_of(&raw.deadline) {
+                Some(at) => problem.related(at, "the deadline"),
                 None => problem,
             });
         }
         if slow.is_zero() {
             let what = "`under` is 0s: every request would be slow";
             let help = "write the time that you promise, such as \"300ms\"";
-            problems.push(Problem::error(Code::OutOfRange, under.span(), what).help(help));
+            problems.push(Problem::error(ProblemCode::OutOfRange, under.span(), what).help(help));
         }
         slow
     });
-    Counted { deadline, slow }
+    OutcomeLimits { deadline, slow_after: slow }
 }
 
 /// What may be asked of the warm release besides.
-pub(super) fn repeated(written: &written::Promise, problems: &mut Problems) -> Repeated {
-    let calls = bounded("shadow_calls", &written.shadow_calls, 100, 0..=1_000, problems);
-    let Some(set) = &written.repeatable_tools else {
-        return Repeated { calls: u32::try_from(calls).unwrap_or(0), tools: BTreeSet::new() };
+pub(super) fn shadow_settings(raw: &written::RawSlo, problems: &mut Problems) -> ShadowSettings {
+    let calls = in_range("shadow_calls", &raw.shadow_calls, 100, 0..=1_000, problems);
+    let Some(given) = &raw.repeatable_tools else {
+        return ShadowSettings {
+            calls_per_second: u32::try_from(calls).unwrap_or(0),
+            repeatable_tools: BTreeSet::new(),
+        };
     };
-    for tool in set.get_ref() {
+    for tool in given.get_ref() {
         let name = tool.get_ref();
         if name.is_empty() || name.contains(['*', '"', '\\']) || name.contains(char::is_control) {
-            let shown = brief(name).escape_debug().to_string();
+            let shown = shorten(name).escape_debug().to_string();
             let what = format!("\"{shown}\" is not the name of a tool");
             let help =
                 "write the whole name of each tool as clients call it, such as \"get_forecast\"";
-            problems.push(Problem::error(Code::BadValue, tool.span(), what).help(help));
+            problems.push(Problem::error(ProblemCode::BadValue, tool.span(), what).help(help));
         }
     }
-    if let Some(calls) = written.shadow_calls.as_ref().filter(|it| *it.get_ref() == 0)
-        && !set.get_ref().is_empty()
+    if let Some(given_calls) = raw.shadow_calls.as_ref().filter(|it| *it.get_ref() == 0)
+        && !given.get_ref().is_empty()
     {
         let what = "`repeatable_tools` has no effect: `shadow_calls` is 0, so nothing is repeated";
         let help = "write shadow_calls = 100, or leave repeatable_tools out";
-        let problem = Problem::warning(Code::Contradiction, set.span(), what).help(help);
-        problems.push(problem.also(calls.span(), "off"));
+        let problem = Problem::warning(ProblemCode::Contradiction, given.span(), what).help(help);
+        problems.push(problem.related(given_calls.span(), "off"));
     }
-    let tools = set.get_ref().iter().map(|tool| tool.get_ref().clone()).collect();
-    Repeated { calls: u32::try_from(calls).unwrap_or(0), tools }
+    let tools = given.get_ref().iter().map(|tool| tool.get_ref().clone()).collect();
+    ShadowSettings { calls_per_second: u32::try_from(calls).unwrap_or(0), repeatable_tools: tools }
 }
 
-fn objectives(written: &written::Promise, problems: &mut Problems) -> Vec<Objective> {
+fn objectives(raw: &written::RawSlo, problems: &mut Problems) -> Vec<Objective> {
     let mut objectives = Vec::new();
-    let budget = promised("objective", &written.objective, 0.005, problems);
-    objectives.push(Objective { about: About::Availability, budget, weight: 0.85 });
-    if let Some(latency) = &written.latency {
-        let budget = promised("latency.objective", &latency.objective, 0.01, problems);
-        objectives.push(Objective { about: About::Latency, budget, weight: 0.15 });
+    let budget = objective_budget("objective", &raw.objective, 0.005, problems);
+    objectives.push(Objective {
+        indicator: Indicator::Availability,
+        error_budget: budget,
+        weight: 0.85,
+    });
+    if let Some(latency) = &raw.latency {
+        let budget = objective_budget("latency.objective", &latency.objective, 0.01, problems);
+        objectives.push(Objective {
+            indicator: Indicator::Latency,
+            error_budget: budget,
+            weight: 0.15,
+        });
     }
-    if !matches!(written.tool_objective.as_ref().map(|it| it.get_ref()), Some(None)) {
-        let set = tools(written);
-        let budget = promised("tool_objective", &set, 0.05, problems);
-        objectives.push(Objective { about: About::Tools, budget, weight: 0.05 });
+    if !matches!(raw.tool_objective.as_ref().map(|it| it.get_ref()), Some(None)) {
+        let raw_tools = tool_objective(raw);
+        let budget = objective_budget("tool_objective", &raw_tools, 0.05, problems);
+        objectives.push(Objective {
+            indicator: Indicator::Tools,
+            error_budget: budget,
+            weight: 0.05,
+        });
     }
-    if written.client_faults.as_ref().is_none_or(|it| *it.get_ref() == "on") {
+    if raw.client_faults.as_ref().is_none_or(|it| *it.get_ref() == "on") {
         // What is allowed depends on the call and its history.
-        objectives.push(Objective { about: About::Calls, budget: 0.05, weight: 0.03 });
+        objectives.push(Objective {
+            indicator: Indicator::ClientFaults,
+            error_budget: 0.05,
+            weight: 0.03,
+        });
     }
-    objectives.push(Objective { about: About::Streams, budget: 0.05, weight: 0.02 });
+    objectives.push(Objective { indicator: Indicator::Streams, error_budget: 0.05, weight: 0.02 });
     objectives
 }
 
-fn baseline(written: &written::Promise) -> Baseline {
-    match written.baseline.as_ref().map(|it| *it.get_ref()) {
+fn baseline(raw: &written::RawSlo) -> Baseline {
+    match raw.baseline.as_ref().map(|it| *it.get_ref()) {
         Some("required") => Baseline::Required,
         _ => Baseline::Probes,
     }
 }
 
 /// The tool objective, unless it is off.
-pub(super) fn tools(written: &written::Promise) -> Set<f64> {
-    let set = written.tool_objective.as_ref()?;
-    set.get_ref().map(|budget| toml::Spanned::new(set.span(), budget))
+pub(super) fn tool_objective(raw: &written::RawSlo) -> Raw<f64> {
+    let given = raw.tool_objective.as_ref()?;
+    given.get_ref().map(|budget| toml::Spanned::new(given.span(), budget))
 }
 
-pub(super) fn promised(name: &str, set: &Set<f64>, default: f64, problems: &mut Problems) -> f64 {
-    let Some(written) = set else {
+pub(super) fn objective_budget(
+    name: &str,
+    raw: &Raw<f64>,
+    default: f64,
+    problems: &mut Problems,
+) -> f64 {
+    let Some(given) = raw else {
         return default;
     };
-    let budget = *written.get_ref();
-    if budget >= BUDGET_MIN {
+    let budget = *given.get_ref();
+    if budget >= ERROR_BUDGET_MIN {
         return budget;
     }
-    let good = percent(1.0 - budget);
+    let good = format_percent(1.0 - budget);
     let what = format!(
         "`{name}` is {good}, which leaves {} of the requests to fail: a single error \
          would be infinite evidence",
-        percent(budget),
+        format_percent(budget),
     );
-    let help = format!("write at most \"{}\"", percent(1.0 - BUDGET_MIN));
-    problems.push(Problem::error(Code::NeverTrips, written.span(), what).help(help));
+    let help = format!("write at most \"{}\"", format_percent(1.0 - ERROR_BUDGET_MIN));
+    problems.push(Problem::error(ProblemCode::UnreachableThreshold, given.span(), what).help(help));
     default
 }
 
-fn positive(name: &str, written: &written::Promise, default: f64, problems: &mut Problems) -> f64 {
-    let Some(set) = &written.max_false_rollback else {
+fn max_false_rollback(
+    name: &str,
+    raw: &written::RawSlo,
+    default: f64,
+    problems: &mut Problems,
+) -> f64 {
+    let Some(given) = &raw.max_false_rollback else {
         return default;
     };
-    let value = *set.get_ref();
+    let value = *given.get_ref();
     if value > 0.0 && value <= 0.5 {
         return value;
     }
     let what = format!("`{name}` is {value}: it is a probability in each deploy");
     let help = "write more than 0 and at most 0.5; 0.001 is one false rollback in 1 000 deploys";
-    problems.push(Problem::error(Code::OutOfRange, set.span(), what).help(help));
+    problems.push(Problem::error(ProblemCode::OutOfRange, given.span(), what).help(help));
     default
 }
 
-fn drain(set: &Set<Duration>, problems: &mut Problems) -> Duration {
-    let usual = Duration::from_secs(30);
-    let Some(written) = set.as_ref().filter(|written| *written.get_ref() > LATEST) else {
-        return set.as_ref().map_or(usual, |written| *written.get_ref());
+fn drain_timeout(raw: &Raw<Duration>, problems: &mut Problems) -> Duration {
+    let default = Duration::from_secs(30);
+    let Some(given) = raw.as_ref().filter(|given| *given.get_ref() > ROLLBACK_DEADLINE) else {
+        return raw.as_ref().map_or(default, |given| *given.get_ref());
     };
     let what = format!(
         "`drain_timeout` is {}; a rollback ends {} after its verdict, drain included",
-        say(*written.get_ref()),
-        say(LATEST),
+        format_duration(*given.get_ref()),
+        format_duration(ROLLBACK_DEADLINE),
     );
-    let help = format!("write at most \"{}\"", say(LATEST));
-    problems.push(Problem::error(Code::TooSlow, written.span(), what).help(help));
-    usual
+    let help = format!("write at most \"{}\"", format_duration(ROLLBACK_DEADLINE));
+    problems.push(Problem::error(ProblemCode::TooSlow, given.span(), what).help(help));
+    default
 }
 
 /// Whether the thresholds can trip with each other.
-pub(super) fn reachable(
-    service: &written::Service,
-    limits: &judge::Limits,
-    probe: &Probe,
+pub(super) fn check_detectable(
+    service: &written::RawService,
+    limits: &judge::SloSettings,
+    probe: &ProbeSettings,
     policy: &Policy,
     problems: &mut Problems,
 ) {
-    burst_fits(service, limits, problems);
+    check_burst(service, limits, problems);
     for objective in &limits.objectives {
-        rate_is_possible(service, limits, objective, problems);
+        check_objective_detectable(service, limits, objective, problems);
     }
-    probes_fit(service, limits, probe, policy, problems);
-    if let Some(set) = service.promise.rollbacks_per_day.as_ref().filter(|it| *it.get_ref() == 0) {
+    check_probe_timing(service, limits, probe, policy, problems);
+    if let Some(given) = service.slo.rollbacks_per_day.as_ref().filter(|it| *it.get_ref() == 0) {
         let what = "`rollbacks_per_day` is 0: no rollback could ever happen";
         let help = "write at least 1, or mode = \"observe\" to record what would be done";
-        problems.push(Problem::error(Code::NeverTrips, set.span(), what).help(help));
+        problems
+            .push(Problem::error(ProblemCode::UnreachableThreshold, given.span(), what).help(help));
     }
 }
 
-fn burst_fits(service: &written::Service, limits: &judge::Limits, problems: &mut Problems) {
-    let written = &service.promise;
+fn check_burst(
+    service: &written::RawService,
+    limits: &judge::SloSettings,
+    problems: &mut Problems,
+) {
+    let raw = &service.slo;
     let (burst, bake) = (limits.burst, limits.bake);
-    if burst + MARGIN < bake {
+    if burst + BURST_MARGIN < bake {
         return;
     }
-    let at = spot([span(&written.burst), span(&written.bake)], service.name.span());
+    let at = first_span([span_of(&raw.burst), span_of(&raw.bake)], service.name.span());
     let what = format!(
         "no verdict is possible inside the bake: burst {} + {} of patience = {}, and the bake \
          ends after {}",
-        say(burst),
-        say(MARGIN),
-        say(burst + MARGIN),
-        say(bake),
+        format_duration(burst),
+        format_duration(BURST_MARGIN),
+        format_duration(burst + BURST_MARGIN),
+        format_duration(bake),
     );
-    let help = format!("write a bake longer than {}, or a shorter burst", say(burst + MARGIN));
-    problems.push(Problem::error(Code::NeverTrips, at, what).help(help));
+    let help = format!(
+        "write a bake longer than {}, or a shorter burst",
+        format_duration(burst + BURST_MARGIN)
+    );
+    problems.push(Problem::error(ProblemCode::UnreachableThreshold, at, what).help(help));
 }
 
-fn rate_is_possible(
-    service: &written::Service,
-    limits: &judge::Limits,
+fn check_objective_detectable(
+    service: &written::RawService,
+    limits: &judge::SloSettings,
     objective: &Objective,
     problems: &mut Problems,
 ) {
-    let written = &service.promise;
-    let (name, place) = match objective.about {
-        About::Availability => ("objective", span(&written.objective)),
-        About::Tools => ("tool_objective", span(&tools(written))),
+    let raw = &service.slo;
+    let (name, objective_span) = match objective.indicator {
+        Indicator::Availability => ("objective", span_of(&raw.objective)),
+        Indicator::Tools => ("tool_objective", span_of(&tool_objective(raw))),
         // Their budgets are ours and were thought over.
-        About::Calls | About::Streams | About::Scraped => return,
-        About::Latency => {
-            let latency = written.latency.as_ref();
-            let own = latency.and_then(|latency| span(&latency.objective));
-            ("latency.objective", own.or_else(|| latency.map(|latency| latency.at.clone())))
+        Indicator::ClientFaults | Indicator::Streams | Indicator::Scraped => return,
+        Indicator::Latency => {
+            let latency = raw.latency.as_ref();
+            let latency_span = latency.and_then(|latency| span_of(&latency.objective));
+            (
+                "latency.objective",
+                latency_span.or_else(|| latency.map(|latency| latency.span.clone())),
+            )
         }
     };
-    let at = spot([place, span(&written.min_effect)], service.name.span());
-    let (budget, effect) = (objective.budget, limits.min_effect);
+    let at = first_span([objective_span, span_of(&raw.min_effect)], service.name.span());
+    let (budget, effect) = (objective.error_budget, limits.min_effect);
     let rate = budget * effect;
-    if rate >= RATE_MAX {
+    if rate >= FAILURE_RATE_MAX {
         let what = format!(
             "`{name}` allows {} to fail, and {effect} times that (min_effect) is {}: only a total \
              failure is worse",
-            percent(budget),
-            percent(rate),
+            format_percent(budget),
+            format_percent(rate),
         );
-        let most = percent(1.0 - 0.5 / effect);
-        let help = format!("write at least \"{most}\", or a smaller min_effect");
-        problems.push(Problem::error(Code::NeverTrips, at, what).help(help));
-    } else if limits.burst + MARGIN < limits.bake && reach::soonest(limits, objective).is_none() {
-        let at = spot([span(&written.max_false_rollback), span(&written.min_effect)], at);
+        let max = format_percent(1.0 - 0.5 / effect);
+        let help = format!("write at least \"{max}\", or a smaller min_effect");
+        problems.push(Problem::error(ProblemCode::UnreachableThreshold, at, what).help(help));
+    } else if limits.burst + BURST_MARGIN < limits.bake
+        && reach::soonest_detection(limits, objective).is_none()
+    {
+        let at = first_span([span_of(&raw.max_false_rollback), span_of(&raw.min_effect)], at);
         let what = format!(
             "failures at {} ({name}, min_effect) are never proven inside the bake at \
              max_false_rollback {}, with any number of requests",
-            percent(rate),
+            format_percent(rate),
             limits.max_false_rollback,
         );
         let help = "write max_false_rollback = 0.001, or a larger min_effect, or a longer bake";
-        problems.push(Problem::error(Code::NeverTrips, at, what).help(help));
+        problems.push(Problem::error(ProblemCode::UnreachableThreshold, at, what).help(help));
     }
 }
 
-fn probes_fit(
-    service: &written::Service,
-    limits: &judge::Limits,
-    probe: &Probe,
+fn check_probe_timing(
+    service: &written::RawService,
+    limits: &judge::SloSettings,
+    probe: &ProbeSettings,
     policy: &Policy,
     problems: &mut Problems,
 ) {
-    let written = &service.probe;
-    let down = probe.every.max(probe.timeout) * limits.probes;
-    if down > limits.bake {
-        let at = spot([span(&written.failures), span(&written.every)], service.name.span());
+    let raw = &service.probe;
+    let time_to_down = probe.interval.max(probe.timeout) * limits.failed_probes_max;
+    if time_to_down > limits.bake {
+        let at = first_span([span_of(&raw.failures), span_of(&raw.every)], service.name.span());
         let what = format!(
             "probes can never find the release down: {} failures, {} each, take {}, and the bake \
              ends after {}",
-            limits.probes,
-            say(probe.every.max(probe.timeout)),
-            say(down),
-            say(limits.bake),
+            limits.failed_probes_max,
+            format_duration(probe.interval.max(probe.timeout)),
+            format_duration(time_to_down),
+            format_duration(limits.bake),
         );
         let help = "write fewer failures, a shorter every and timeout, or a longer bake";
-        problems.push(Problem::error(Code::NeverTrips, at, what).help(help));
+        problems.push(Problem::error(ProblemCode::UnreachableThreshold, at, what).help(help));
     }
-    let ready = probe.every * probe.ready.saturating_sub(1);
-    if ready >= policy.start {
-        let at = spot([span(&written.ready), span(&written.every)], service.name.span());
+    let time_to_ready = probe.interval * probe.ready_after.saturating_sub(1);
+    if time_to_ready >= policy.start_timeout {
+        let at = first_span([span_of(&raw.ready), span_of(&raw.every)], service.name.span());
         let what = format!(
             "no release can become ready: {} good probes, {} apart, take {}, and start_timeout \
              is {}",
-            probe.ready,
-            say(probe.every),
-            say(ready),
-            say(policy.start),
+            probe.ready_after,
+            format_duration(probe.interval),
+            format_duration(time_to_ready),
+            format_duration(policy.start_timeout),
         );
         let help = "write a smaller ready, a shorter every, or a longer start_timeout";
-        problems.push(Problem::error(Code::NeverReady, at, what).help(help));
+        problems.push(Problem::error(ProblemCode::NeverReady, at, what).help(help));
     }
 }
 
 /// What works, but hardly as intended.
-pub(super) fn doubtful(
-    service: &written::Service,
-    limits: &judge::Limits,
+pub(super) fn warn_weak_evidence(
+    service: &written::RawService,
+    limits: &judge::SloSettings,
     deadline: Duration,
     problems: &mut Problems,
 ) {
-    let written = &service.promise;
+    let raw = &service.slo;
     if deadline >= limits.bake {
-        let at = spot([span(&written.deadline), span(&written.bake)], service.name.span());
+        let at = first_span([span_of(&raw.deadline), span_of(&raw.bake)], service.name.span());
         let what = format!(
             "a request that hangs counts as bad after {}, when the bake of {} is over",
-            say(deadline),
-            say(limits.bake),
+            format_duration(deadline),
+            format_duration(limits.bake),
         );
         let help = "write a deadline shorter than the bake";
-        problems.push(Problem::warning(Code::WeakEvidence, at, what).help(help));
+        problems.push(Problem::warning(ProblemCode::WeakEvidence, at, what).help(help));
     }
-    let sure = limits.max_false_rollback;
-    if let Some(set) = written.max_false_rollback.as_ref().filter(|_| sure > 0.05) {
-        let what = format!("about one healthy deploy in {:.0} would be rolled back", 1.0 / sure);
+    let max_false_rollback = limits.max_false_rollback;
+    if let Some(given) = raw.max_false_rollback.as_ref().filter(|_| max_false_rollback > 0.05) {
+        let what = format!(
+            "about one healthy deploy in {:.0} would be rolled back",
+            1.0 / max_false_rollback
+        );
         let help = "write 0.05 or less; the default is 0.001";
-        problems.push(Problem::warning(Code::FalseAlarms, set.span(), what).help(help));
+        problems.push(Problem::warning(ProblemCode::FalseAlarms, given.span(), what).help(help));
     }
-    let Some(objective) = limits.objectives.iter().find(|it| it.about == About::Availability)
+    let Some(objective) =
+        limits.objectives.iter().find(|it| it.indicator == Indicator::Availability)
     else {
         return;
     };
     let needed = reach::requests_to_verify(objective, limits.min_effect);
-    let a_second = needed as f64 / limits.bake.as_secs_f64();
-    if a_second > 50.0 {
-        let at = spot([span(&written.bake), span(&written.objective)], service.name.span());
+    let requests_per_second = needed as f64 / limits.bake.as_secs_f64();
+    if requests_per_second > 50.0 {
+        let at = first_span([span_of(&raw.bake), span_of(&raw.objective)], service.name.span());
         let what = format!(
-            "it takes {} requests without an error to show that {} is kept: {a_second:.0} a \
+            "it takes {} requests without an error to show that {} is kept: {requests_per_second:.0} a \
              second during the bake of {}; with fewer, a release is accepted unverified",
-            grouped(needed),
-            percent(1.0 - objective.budget),
-            say(limits.bake),
+            group_thousands(needed),
+            format_percent(1.0 - objective.error_budget),
+            format_duration(limits.bake),
         );
         let help = "write a longer bake, or a lower objective, if there is less traffic than that";
-        problems.push(Problem::warning(Code::WeakEvidence, at, what).help(help));
+        problems.push(Problem::warning(ProblemCode::WeakEvidence, at, what).help(help));
     }
 }

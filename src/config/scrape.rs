@@ -2,141 +2,144 @@
 
 use std::time::Duration;
 
-use crate::judge::scraped::Scraping;
-use crate::judge::{self, About, Objective, reach};
+use crate::judge::scraped::ScrapePolicy;
+use crate::judge::{self, Indicator, Objective, reach};
 
-use super::bounds::{bounded, span, spot};
-use super::problem::{Code, Problem, Problems};
+use super::bounds::{first_span, in_range, span_of};
+use super::problem::{Problem, ProblemCode, Problems};
 use super::selector::Selector;
-use super::settings::{Scrape, ScrapePlace};
-use super::table::brief;
-use super::value::say;
-use super::written::{self, Set};
+use super::settings::{ScrapeSettings, ScrapeTarget};
+use super::table::shorten;
+use super::value::format_duration;
+use super::written::{self, Raw};
 use super::{probe, promise, runtime};
 
 /// Its part of the probability of a false rollback, beside those of the other objectives.
-const WEIGHT: f64 = 0.1;
+const OBJECTIVE_WEIGHT: f64 = 0.1;
 /// A bake that is shorter than so many scrapes learns nothing from them.
-const SCRAPES_MIN: u32 = 4;
+const SCRAPES_PER_BAKE_MIN: u32 = 4;
 
 /// Checks the scrape of a service, if it has one, and adds its objective to the judge's.
 pub(super) fn check(
-    service: &written::Service,
-    limits: &mut judge::Limits,
+    service: &written::RawService,
+    limits: &mut judge::SloSettings,
     problems: &mut Problems,
-) -> Option<Scrape> {
+) -> Option<ScrapeSettings> {
     const SECOND: Duration = Duration::from_secs(1);
-    let written = service.scrape.as_ref()?;
-    let times = SECOND..=Duration::from_mins(5);
-    let every = bounded("every", &written.every, 5 * SECOND, times, problems);
-    let times = Duration::from_millis(10)..=Duration::from_secs(30);
-    let timeout = bounded("timeout", &written.timeout, 2 * SECOND, times, problems);
-    in_time(service, written, (every, timeout), limits.bake, problems);
-    let place = place(service, written, problems);
-    let total = selector("total", &written.total, problems);
-    let bad = selector("bad", &written.bad, problems);
-    let hold = written.no_data.as_ref().is_none_or(|it| *it.get_ref() == "hold");
-    let budget = promise::promised("objective", &written.objective, 0.005, problems);
-    let objective = Objective { about: About::Scraped, budget, weight: WEIGHT };
-    limits.scrape = Some(Scraping { every, hold });
+    let raw = service.scrape.as_ref()?;
+    let interval_range = SECOND..=Duration::from_mins(5);
+    let every = in_range("every", &raw.every, 5 * SECOND, interval_range, problems);
+    let timeout_range = Duration::from_millis(10)..=Duration::from_secs(30);
+    let timeout = in_range("timeout", &raw.timeout, 2 * SECOND, timeout_range, problems);
+    check_timing(service, raw, (every, timeout), limits.bake, problems);
+    let place = scrape_target(service, raw, problems);
+    let total = parse_selector("total", &raw.total, problems);
+    let bad = parse_selector("bad", &raw.bad, problems);
+    let hold = raw.no_data.as_ref().is_none_or(|it| *it.get_ref() == "hold");
+    let budget = promise::objective_budget("objective", &raw.objective, 0.005, problems);
+    let objective =
+        Objective { indicator: Indicator::Scraped, error_budget: budget, weight: OBJECTIVE_WEIGHT };
+    limits.scrape = Some(ScrapePolicy { interval: every, extend_bake: hold });
     limits.objectives.push(objective.clone());
-    if reach::soonest(limits, &objective).is_none() {
-        let at = spot([span(&written.objective)], written.at.clone());
+    if reach::soonest_detection(limits, &objective).is_none() {
+        let at = first_span([span_of(&raw.objective)], raw.span.clone());
         let what = "`objective` of the scrape is never proven broken inside the bake, with any \
                     number of requests";
         let help = "write a higher objective, such as \"99.5%\", or a longer bake";
-        problems.push(Problem::error(Code::NeverTrips, at, what).help(help));
+        problems.push(Problem::error(ProblemCode::UnreachableThreshold, at, what).help(help));
     }
-    Some(Scrape { place, total: total?, bad: bad?, every, timeout })
+    Some(ScrapeSettings { target: place, total: total?, bad: bad?, interval: every, timeout })
 }
 
-fn in_time(
-    service: &written::Service,
-    written: &written::Scrape,
+fn check_timing(
+    service: &written::RawService,
+    raw: &written::RawScrape,
     (every, timeout): (Duration, Duration),
     bake: Duration,
     problems: &mut Problems,
 ) {
     if every < timeout {
-        let at = spot([span(&written.timeout), span(&written.every)], written.at.clone());
+        let at = first_span([span_of(&raw.timeout), span_of(&raw.every)], raw.span.clone());
         let what = format!(
             "a scrape may take {}, longer than the {} to the next",
-            say(timeout),
-            say(every)
+            format_duration(timeout),
+            format_duration(every)
         );
         let help = "write a timeout that is not longer than every";
-        problems.push(Problem::error(Code::Contradiction, at, what).help(help));
+        problems.push(Problem::error(ProblemCode::Contradiction, at, what).help(help));
     }
-    if bake < every * SCRAPES_MIN {
-        let places = [span(&written.every), span(&service.promise.bake)];
-        let at = spot(places, written.at.clone());
+    if bake < every * SCRAPES_PER_BAKE_MIN {
+        let spans = [span_of(&raw.every), span_of(&service.slo.bake)];
+        let at = first_span(spans, raw.span.clone());
         let what = format!(
             "the counters are read {} apart and the bake ends after {}: they tell nothing in time",
-            say(every),
-            say(bake),
+            format_duration(every),
+            format_duration(bake),
         );
-        let help =
-            format!("write an every of at most {}, or a longer bake", say(bake / SCRAPES_MIN));
-        problems.push(Problem::error(Code::NeverTrips, at, what).help(help));
+        let help = format!(
+            "write an every of at most {}, or a longer bake",
+            format_duration(bake / SCRAPES_PER_BAKE_MIN)
+        );
+        problems.push(Problem::error(ProblemCode::UnreachableThreshold, at, what).help(help));
     }
 }
 
-fn place(
-    service: &written::Service,
-    written: &written::Scrape,
+fn scrape_target(
+    service: &written::RawService,
+    raw: &written::RawScrape,
     problems: &mut Problems,
-) -> ScrapePlace {
-    if let (Some(path), Some(url)) = (&written.path, &written.url) {
+) -> ScrapeTarget {
+    if let (Some(path), Some(url)) = (&raw.path, &raw.url) {
         let what = "`path` and `url` both say where the counters are";
         let help = "write path for the release's own address, or url for another one";
-        let problem = Problem::error(Code::Contradiction, url.span(), what).help(help);
-        problems.push(problem.also(path.span(), "the other place"));
+        let problem = Problem::error(ProblemCode::Contradiction, url.span(), what).help(help);
+        problems.push(problem.related(path.span(), "the other place"));
     }
-    let Some(url) = &written.url else {
-        let path = written.path.as_ref().map_or("/metrics", |path| path.get_ref());
-        if let Some(at) = span(&written.path).filter(|_| !probe::usable(path)) {
-            let what = format!("`path` is \"{}\", which is not a path", brief(path));
+    let Some(url) = &raw.url else {
+        let path = raw.path.as_ref().map_or("/metrics", |path| path.get_ref());
+        if let Some(at) = span_of(&raw.path).filter(|_| !probe::is_request_path(path)) {
+            let what = format!("`path` is \"{}\", which is not a path", shorten(path));
             let help = "write a path that begins with /, such as \"/metrics\"";
-            problems.push(Problem::error(Code::BadValue, at, what).help(help));
+            problems.push(Problem::error(ProblemCode::BadValue, at, what).help(help));
         }
-        return ScrapePlace::Path(path.to_owned());
+        return ScrapeTarget::Path(path.to_owned());
     };
     let text = url.get_ref();
-    runtime::known(text, url.span(), &runtime::PROBE, problems);
+    runtime::check_placeholders(text, url.span(), &runtime::PROBE_PLACEHOLDERS, problems);
     if text.contains("{port}") {
         let slots = service.slots.as_ref().map(|slots| slots.get_ref().values());
         let mut slots = slots.into_iter().flatten().map(toml::Spanned::get_ref);
         if slots.any(|it| matches!(it, super::Address::Unix(_))) {
             let what = "{port} has no value in a slot that is a unix socket";
             let help = "give every slot an IP address and a port, or write path in place of url";
-            problems.push(Problem::error(Code::Contradiction, url.span(), what).help(help));
+            problems.push(Problem::error(ProblemCode::Contradiction, url.span(), what).help(help));
         }
     }
-    let filled = runtime::PROBE
+    let example = runtime::PROBE_PLACEHOLDERS
         .iter()
         .fold(text.clone(), |text, name| text.replace(&format!("{{{name}}}"), "1"));
-    let read = filled.parse::<http::Uri>().ok().filter(|it| it.host().is_some());
-    if read.is_none_or(|it| it.scheme_str() != Some("http")) {
-        let what = format!("`url` is \"{}\", which is no http address", brief(text));
+    let uri = example.parse::<http::Uri>().ok().filter(|it| it.host().is_some());
+    if uri.is_none_or(|it| it.scheme_str() != Some("http")) {
+        let what = format!("`url` is \"{}\", which is no http address", shorten(text));
         let help = "write such as \"http://127.0.0.1:{port}/metrics\"; https is not spoken";
-        problems.push(Problem::error(Code::BadValue, url.span(), what).help(help));
+        problems.push(Problem::error(ProblemCode::BadValue, url.span(), what).help(help));
     } else if !["{port}", "{slot}", "{version}"].iter().any(|it| text.contains(it)) {
         let what = "`url` is the same for every release: their counters can not be told apart";
         let help = "write {port}, {slot} or {version} where they differ";
-        problems.push(Problem::error(Code::Contradiction, url.span(), what).help(help));
+        problems.push(Problem::error(ProblemCode::Contradiction, url.span(), what).help(help));
     }
-    ScrapePlace::Url(text.clone())
+    ScrapeTarget::Url(text.clone())
 }
 
-fn selector(name: &str, set: &Set<String>, problems: &mut Problems) -> Option<Selector> {
-    let written = set.as_ref()?;
-    match Selector::parse(written.get_ref()) {
+fn parse_selector(name: &str, raw: &Raw<String>, problems: &mut Problems) -> Option<Selector> {
+    let given = raw.as_ref()?;
+    match Selector::parse(given.get_ref()) {
         Ok(selector) => Some(selector),
-        Err(why) => {
-            let what = format!("`{name}` {why}");
+        Err(error) => {
+            let what = format!("`{name}` {error}");
             let help = "write a metric and its labels, such as 'http_requests_total{code=~\"5..\"}'; \
                         the series that fit are added up";
-            problems.push(Problem::error(Code::BadValue, written.span(), what).help(help));
+            problems.push(Problem::error(ProblemCode::BadValue, given.span(), what).help(help));
             None
         }
     }

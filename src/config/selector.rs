@@ -7,7 +7,7 @@ use regex_lite::{Regex, RegexBuilder};
 /// Longest text of a selector, in bytes.
 const BYTES_MAX: usize = 1_024;
 /// Largest program of one expression, in bytes.
-const REGEX_MAX: usize = 64 * 1_024;
+const REGEX_BYTES_MAX: usize = 64 * 1_024;
 
 /// A metric, and what its labels must be. The values of all series that fit are added up.
 #[derive(Debug, Clone)]
@@ -20,13 +20,13 @@ pub struct Selector {
 #[derive(Debug, Clone)]
 struct Matcher {
     label: String,
-    wanted: Wanted,
+    value: MatchValue,
     /// Whether it fits where the value is not the wanted one.
-    not: bool,
+    negated: bool,
 }
 
 #[derive(Debug, Clone)]
-enum Wanted {
+enum MatchValue {
     Text(String),
     Pattern(Regex),
 }
@@ -48,25 +48,25 @@ impl Selector {
         if !is_name(name, true) {
             return Err("does not begin with the name of a metric".to_owned());
         }
-        let matchers = if rest.is_empty() { Vec::new() } else { matchers(rest)? };
+        let matchers = if rest.is_empty() { Vec::new() } else { parse_matchers(rest)? };
         Ok(Self { text: text.to_owned(), name: name.to_owned(), matchers })
     }
 
     /// The metric.
-    pub fn name(&self) -> &str {
+    pub fn metric(&self) -> &str {
         &self.name
     }
 
     /// Whether a series of the metric is meant. A label that it lacks counts as empty.
-    pub fn picks(&self, labels: &[(String, String)]) -> bool {
+    pub fn matches(&self, labels: &[(String, String)]) -> bool {
         self.matchers.iter().all(|it| {
             let value = labels.iter().find(|(label, _)| *label == it.label);
             let value = value.map_or("", |(_, value)| value.as_str());
-            let fits = match &it.wanted {
-                Wanted::Text(text) => text == value,
-                Wanted::Pattern(pattern) => pattern.is_match(value),
+            let fits = match &it.value {
+                MatchValue::Text(text) => text == value,
+                MatchValue::Pattern(pattern) => pattern.is_match(value),
             };
-            fits != it.not
+            fits != it.negated
         })
     }
 }
@@ -84,9 +84,9 @@ impl fmt::Display for Selector {
     }
 }
 
-fn matchers(text: &str) -> Result<Vec<Matcher>, String> {
-    const OPEN: &str = "has a { without its }";
-    let mut rest = text.strip_prefix('{').ok_or(OPEN)?.trim_start();
+fn parse_matchers(text: &str) -> Result<Vec<Matcher>, String> {
+    const UNCLOSED_BRACE: &str = "has a { without its }";
+    let mut rest = text.strip_prefix('{').ok_or(UNCLOSED_BRACE)?.trim_start();
     let mut matchers = Vec::new();
     loop {
         if let Some(after) = rest.strip_prefix('}') {
@@ -97,7 +97,7 @@ fn matchers(text: &str) -> Result<Vec<Matcher>, String> {
                 Err(format!("has \"{}\" behind its }}", after.trim()))
             };
         }
-        let end = rest.find(['=', '!']).ok_or(OPEN)?;
+        let end = rest.find(['=', '!']).ok_or(UNCLOSED_BRACE)?;
         let (label, after) = rest.split_at(end);
         let label = label.trim();
         if !is_name(label, false) {
@@ -110,33 +110,37 @@ fn matchers(text: &str) -> Result<Vec<Matcher>, String> {
         });
         let (after, pattern, not) =
             found.ok_or_else(|| format!("compares `{label}` with none of =, !=, =~ and !~"))?;
-        let (value, after) = quoted(after.trim_start())
+        let (value, after) = parse_quoted(after.trim_start())
             .ok_or_else(|| format!("has no value in quotes for `{label}`"))?;
-        let wanted = if pattern { Wanted::Pattern(whole(&value)?) } else { Wanted::Text(value) };
-        matchers.push(Matcher { label: label.to_owned(), wanted, not });
+        let wanted = if pattern {
+            MatchValue::Pattern(anchored_regex(&value)?)
+        } else {
+            MatchValue::Text(value)
+        };
+        matchers.push(Matcher { label: label.to_owned(), value: wanted, negated: not });
         rest = after.trim_start();
         match rest.strip_prefix(',') {
             Some(after) => rest = after.trim_start(),
             None if rest.starts_with('}') => (),
-            None => return Err(OPEN.to_owned()),
+            None => return Err(UNCLOSED_BRACE.to_owned()),
         }
     }
 }
 
 /// In Prometheus an expression must fit the whole value.
-fn whole(pattern: &str) -> Result<Regex, String> {
-    let built = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(REGEX_MAX).build();
+fn anchored_regex(pattern: &str) -> Result<Regex, String> {
+    let built = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(REGEX_BYTES_MAX).build();
     built.map_err(|error| format!("has an expression that is none: {error}"))
 }
 
 /// A text in double or single quotes, and what follows.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut letters = text.char_indices();
-    let (_, quote) = letters.next().filter(|(_, it)| matches!(it, '"' | '\''))?;
+fn parse_quoted(text: &str) -> Option<(String, &str)> {
+    let mut chars = text.char_indices();
+    let (_, quote) = chars.next().filter(|(_, it)| matches!(it, '"' | '\''))?;
     let mut value = String::new();
-    while let Some((at, letter)) = letters.next() {
+    while let Some((at, letter)) = chars.next() {
         match letter {
-            '\\' => value.push(match letters.next()?.1 {
+            '\\' => value.push(match chars.next()?.1 {
                 'n' => '\n',
                 't' => '\t',
                 other @ ('\\' | '"' | '\'') => other,
@@ -149,8 +153,8 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-fn is_name(text: &str, colons: bool) -> bool {
-    let plain = |it: char| it.is_ascii_alphanumeric() || it == '_' || (colons && it == ':');
+fn is_name(text: &str, allow_colons: bool) -> bool {
+    let plain = |it: char| it.is_ascii_alphanumeric() || it == '_' || (allow_colons && it == ':');
     text.chars().all(plain) && text.starts_with(|it: char| !it.is_ascii_digit())
 }
 
@@ -166,16 +170,16 @@ mod tests {
     fn matchers_fit_as_in_prometheus() {
         let text = r#"http:requests_total{code=~"5..|429", method!='GET', path!~"/health.*",}"#;
         let selector = Selector::parse(text).unwrap();
-        assert_eq!(selector.name(), "http:requests_total");
-        let picks = |pairs: &[_]| selector.picks(&labels(pairs));
+        assert_eq!(selector.metric(), "http:requests_total");
+        let picks = |pairs: &[_]| selector.matches(&labels(pairs));
         assert!(picks(&[("code", "503"), ("method", "POST"), ("path", "/mcp")]));
         assert!(picks(&[("code", "429")]), "a label that is not there is empty");
         assert!(!picks(&[("code", "5030")]), "the whole value");
         assert!(!picks(&[("code", "503"), ("method", "GET")]));
         assert!(!picks(&[("code", "503"), ("path", "/healthz")]));
-        assert!(Selector::parse("up").unwrap().picks(&labels(&[("any", "thing")])));
+        assert!(Selector::parse("up").unwrap().matches(&labels(&[("any", "thing")])));
         let escaped = Selector::parse(r#"x{a="\"}\\"}"#).unwrap();
-        assert!(escaped.picks(&labels(&[("a", "\"}\\")])));
+        assert!(escaped.matches(&labels(&[("a", "\"}\\")])));
     }
 
     #[test]

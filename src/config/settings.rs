@@ -35,32 +35,32 @@ pub struct Service {
     pub listen: SocketAddr,
     /// The path of its MCP endpoint, such as `/mcp`.
     pub path: String,
-    /// Values of `Host` that are served, without port; `*` serves all.
+    /// Values of `DaemonHarness` that are served, without port; `*` serves all.
     pub hosts: BTreeSet<String>,
-    /// Values of `Origin` that are served besides requests without one; `*` serves all.
+    /// Values of `StartMode` that are served besides requests without one; `*` serves all.
     pub origins: BTreeSet<String>,
     /// How its releases run.
     pub runtime: Runtime,
     /// What its artifacts are.
-    pub artifact: artifact::Kind,
+    pub artifact: artifact::ArtifactKind,
     /// Of so many of its latest releases the artifacts are kept.
     pub keep_artifacts: u32,
     /// Where they run. At least two.
     pub slots: BTreeMap<Slot, Address>,
     /// How they are probed.
-    pub probe: Probe,
+    pub probe: ProbeSettings,
     /// Where their own counters are read, if they are.
-    pub scrape: Option<Scrape>,
+    pub scrape: Option<ScrapeSettings>,
     /// What the judge holds them to.
-    pub judge: judge::Limits,
+    pub slo: judge::SloSettings,
     /// How the daemon decides.
     pub policy: decide::Policy,
     /// Whether its sessions can be made anew.
     pub session_state: SessionState,
     /// Whether sessions also move to a new release, once it is accepted.
-    pub move_forward: bool,
+    pub migrate_on_accept: bool,
     /// What the proxy allows.
-    pub limits: Limits,
+    pub limits: ProxyLimits,
 }
 
 /// What a session of a server carries besides what the protocol shows.
@@ -78,42 +78,42 @@ pub enum SessionState {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Runtime {
     /// The daemon starts it, watches it, starts it again and stops it.
-    Command(CommandLine),
+    Command(CommandRuntime),
     /// systemd does, as an instance of a template for each slot; the daemon tells it to.
-    Systemd(Template),
+    Systemd(UnitTemplate),
     /// Somebody else runs it; it is only watched and switched.
     External,
 }
 
 /// A command of which `{version}`, `{artifact}`, `{slot}` and `{port}` are filled in at the start.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CommandLine {
+pub struct CommandRuntime {
     /// The program and its arguments; never empty.
     pub argv: Vec<String>,
     /// Its environment, besides the daemon's `PATH` and what the deploy sets.
     pub env: BTreeMap<String, String>,
     /// Its working directory.
-    pub dir: Option<PathBuf>,
+    pub working_dir: Option<PathBuf>,
     /// How long it may take to end after SIGTERM, before SIGKILL.
-    pub stop: Duration,
+    pub stop_timeout: Duration,
 }
 
 /// A template of systemd units, one instance of it for each slot.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Template {
+pub struct UnitTemplate {
     /// Its name, such as `mcp-weather@.service`.
     pub unit: String,
     /// What its instances get in their environment files, besides what the deploy sets.
     pub env: BTreeMap<String, String>,
     /// How long the daemon waits for one to stop; systemd goes on stopping it after that.
-    pub stop: Duration,
+    pub stop_timeout: Duration,
     /// CPUWeight= and IOWeight= of a warm release that serves nobody.
     pub warm_weight: u64,
 }
 
-impl Template {
+impl UnitTemplate {
     /// The unit of a slot, such as `mcp-weather@blue.service`.
-    pub fn instance(&self, slot: &Slot) -> String {
+    pub fn unit_of(&self, slot: &Slot) -> String {
         self.unit.replacen('@', &format!("@{slot}"), 1)
     }
 }
@@ -129,15 +129,15 @@ pub enum Address {
 
 /// How a release is probed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Probe {
+pub struct ProbeSettings {
     /// What is asked.
     pub kind: ProbeKind,
     /// How often, while all is well.
-    pub every: Duration,
+    pub interval: Duration,
     /// How long an answer may take.
     pub timeout: Duration,
     /// Good answers in a row before a new release is ready.
-    pub ready: u32,
+    pub ready_after: u32,
 }
 
 /// What a probe asks.
@@ -162,22 +162,22 @@ pub enum ProbeKind {
 
 /// How a release's own counters are read.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Scrape {
+pub struct ScrapeSettings {
     /// Where they are.
-    pub place: ScrapePlace,
+    pub target: ScrapeTarget,
     /// All requests.
     pub total: Selector,
     /// The bad ones among them.
     pub bad: Selector,
     /// How often.
-    pub every: Duration,
+    pub interval: Duration,
     /// How long an answer may take.
     pub timeout: Duration,
 }
 
 /// Where counters are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ScrapePlace {
+pub enum ScrapeTarget {
     /// A path at the address of the release's slot.
     Path(String),
     /// A URL of which `{port}`, `{slot}` and `{version}` are filled in.
@@ -186,25 +186,25 @@ pub enum ScrapePlace {
 
 /// What the proxy allows.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
+pub struct ProxyLimits {
     /// A request without its answer counts as bad after this.
     pub deadline: Duration,
     /// A request counts as slow after this: the threshold of the latency objective, or the time
     /// that a probe may take.
-    pub slow: Duration,
+    pub slow_after: Duration,
     /// Connections at once.
-    pub connections: usize,
+    pub connections_max: usize,
     /// Bytes of a request's body.
-    pub body: u64,
+    pub body_max: u64,
     /// Sessions at once.
-    pub sessions: usize,
+    pub sessions_max: usize,
     /// A session that is silent for this long is forgotten.
     pub session_idle: Duration,
     /// Moving a session to another release may take this long; its requests wait meanwhile.
-    pub session_move: Duration,
+    pub migration_timeout: Duration,
     /// Requests that failed on the release on trial and are repeated on the warm one, a second at
     /// most; 0 is off.
-    pub shadow_calls: u32,
+    pub shadow_calls_per_second: u32,
     /// Tools that may be repeated besides those that the warm release annotates as read-only.
     pub repeatable_tools: BTreeSet<String>,
 }

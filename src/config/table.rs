@@ -5,57 +5,57 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Code, Problem, Problems};
+use super::problem::{Problem, ProblemCode, Problems};
 
 /// A table while it is read.
-pub(super) struct Table<'a> {
+pub(super) struct TomlTable<'a> {
     /// What it is, in messages: "a service", "the probe".
-    noun: &'static str,
-    at: Range<usize>,
+    label: &'static str,
+    span: Range<usize>,
     entries: Option<&'a DeTable<'a>>,
-    asked: Vec<&'static str>,
+    known_keys: Vec<&'static str>,
 }
 
 /// Why a value can not be used.
 #[derive(Debug, PartialEq)]
-pub(super) struct Complaint {
-    pub(super) code: Code,
-    pub(super) what: String,
+pub(super) struct ValueError {
+    pub(super) code: ProblemCode,
+    pub(super) message: String,
     pub(super) help: String,
     /// The part of the value that is meant, if not all of it.
-    pub(super) at: Option<Range<usize>>,
+    pub(super) span: Option<Range<usize>>,
 }
 
-impl Complaint {
-    pub(super) fn new(code: Code, what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { code, what: what.into(), help: help.into(), at: None }
+impl ValueError {
+    pub(super) fn new(code: ProblemCode, what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { code, message: what.into(), help: help.into(), span: None }
     }
 }
 
-impl<'a> Table<'a> {
-    pub(super) fn new(noun: &'static str, at: Range<usize>, entries: &'a DeTable<'a>) -> Self {
-        Self { noun, at, entries: Some(entries), asked: Vec::new() }
+impl<'a> TomlTable<'a> {
+    pub(super) fn new(label: &'static str, span: Range<usize>, entries: &'a DeTable<'a>) -> Self {
+        Self { label, span, entries: Some(entries), known_keys: Vec::new() }
     }
 
     /// Where its name stands.
-    pub(super) fn at(&self) -> Range<usize> {
-        self.at.clone()
+    pub(super) fn span(&self) -> Range<usize> {
+        self.span.clone()
     }
 
     /// The value of `key`, or none if it is left out or a problem.
     pub(super) fn read<T>(
         &mut self,
         key: &'static str,
-        kind: impl Fn(&DeValue<'a>) -> Result<T, Complaint>,
+        parse: impl Fn(&DeValue<'a>) -> Result<T, ValueError>,
         problems: &mut Problems,
     ) -> Option<Spanned<T>> {
-        self.ask(key);
+        self.mark_known(key);
         let value = self.entries?.get(key)?;
-        match kind(value.get_ref()) {
+        match parse(value.get_ref()) {
             Ok(read) => Some(Spanned::new(value.span(), read)),
             Err(complaint) => {
-                let at = complaint.at.unwrap_or_else(|| value.span());
-                let what = format!("`{key}` {}", complaint.what);
+                let at = complaint.span.unwrap_or_else(|| value.span());
+                let what = format!("`{key}` {}", complaint.message);
                 problems.push(Problem::error(complaint.code, at, what).help(complaint.help));
                 None
             }
@@ -67,15 +67,15 @@ impl<'a> Table<'a> {
         &mut self,
         key: &'static str,
         example: &str,
-        kind: impl Fn(&DeValue<'a>) -> Result<T, Complaint>,
+        parse: impl Fn(&DeValue<'a>) -> Result<T, ValueError>,
         problems: &mut Problems,
     ) -> Option<Spanned<T>> {
         if !self.has(key) {
-            let what = format!("`{key}` is missing from {}", self.noun);
+            let what = format!("`{key}` is missing from {}", self.label);
             let help = format!("write {key} = {example}");
-            problems.push(Problem::error(Code::Missing, self.at(), what).help(help));
+            problems.push(Problem::error(ProblemCode::Missing, self.span(), what).help(help));
         }
-        self.read(key, kind, problems)
+        self.read(key, parse, problems)
     }
 
     /// Whether something is written there, right or wrong.
@@ -84,25 +84,25 @@ impl<'a> Table<'a> {
     }
 
     /// The table under `key`; an empty one if it is left out. `header` is how it is written.
-    pub(super) fn table(
+    pub(super) fn subtable(
         &mut self,
         key: &'static str,
-        noun: &'static str,
+        label: &'static str,
         header: &str,
         problems: &mut Problems,
     ) -> Self {
-        self.ask(key);
+        self.mark_known(key);
         let found = self.entries.and_then(|entries| entries.get_key_value(key));
         let Some((name, value)) = found else {
-            return Self { noun, at: self.at(), entries: None, asked: Vec::new() };
+            return Self { label, span: self.span(), entries: None, known_keys: Vec::new() };
         };
         let entries = value.get_ref().as_table();
         if entries.is_none() {
-            let what = format!("`{key}` is {}, not a table", kind_of(value.get_ref()));
+            let what = format!("`{key}` is {}, not a table", type_name(value.get_ref()));
             let help = format!("write {header}, and the settings below it");
-            problems.push(Problem::error(Code::WrongType, value.span(), what).help(help));
+            problems.push(Problem::error(ProblemCode::WrongType, value.span(), what).help(help));
         }
-        Self { noun, at: name.span(), entries, asked: Vec::new() }
+        Self { label, span: name.span(), entries, known_keys: Vec::new() }
     }
 
     /// What the operator named, in the order of the names.
@@ -113,33 +113,34 @@ impl<'a> Table<'a> {
         self.entries.into_iter().flatten()
     }
 
-    fn ask(&mut self, key: &'static str) {
-        if !self.asked.contains(&key) {
-            self.asked.push(key);
+    fn mark_known(&mut self, key: &'static str) {
+        if !self.known_keys.contains(&key) {
+            self.known_keys.push(key);
         }
     }
 
     /// Everything was asked for: the rest is unknown.
-    pub(super) fn finish(self, problems: &mut Problems) {
+    pub(super) fn reject_unknown_keys(self, problems: &mut Problems) {
         for (key, _) in self.entries() {
             let name = key.get_ref().as_ref();
-            if self.asked.contains(&name) {
+            if self.known_keys.contains(&name) {
                 continue;
             }
-            let what = format!("`{}` is not a setting of {}", brief(name), self.noun);
+            let what = format!("`{}` is not a setting of {}", shorten(name), self.label);
             // Once nothing more is kept, the search for what was meant is wasted time.
-            let meant = if problems.full() { None } else { near(name, &self.asked) };
-            let help = match meant {
+            let suggestion =
+                if problems.is_full() { None } else { closest_match(name, &self.known_keys) };
+            let help = match suggestion {
                 Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("there are {}", self.asked.join(", ")),
+                None => format!("there are {}", self.known_keys.join(", ")),
             };
-            problems.push(Problem::error(Code::UnknownKey, key.span(), what).help(help));
+            problems.push(Problem::error(ProblemCode::UnknownKey, key.span(), what).help(help));
         }
     }
 }
 
 /// The type of a value, as said in a sentence.
-pub(super) fn kind_of(value: &DeValue<'_>) -> &'static str {
+pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",
@@ -152,7 +153,7 @@ pub(super) fn kind_of(value: &DeValue<'_>) -> &'static str {
 }
 
 /// The known name that was probably meant.
-pub(super) fn near<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(super) fn closest_match<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     // The distance takes time with the product of the lengths, and no setting is this long.
     if name.len() > 40 {
         return None;
@@ -166,7 +167,7 @@ pub(super) fn near<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
 }
 
 /// A text short enough for a message.
-pub(super) fn brief(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     const SHOWN_MAX: usize = 60;
     let shown: String = text.chars().take(SHOWN_MAX).collect();
     if shown.len() < text.len() { format!("{shown}...") } else { shown }

@@ -7,49 +7,49 @@ use crate::model::Actor;
 use super::Request;
 
 /// Whose members may connect, and read how things stand.
-pub const READERS: &str = "rollbackd";
+pub const READERS_GROUP: &str = "rollbackd";
 /// Whose members may also act.
-pub const ADMINS: &str = "rollbackd-admin";
+pub const ADMINS_GROUP: &str = "rollbackd-admin";
 
 impl Request {
     /// Whether it only reads.
-    pub fn only_reads(&self) -> bool {
+    pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Status { .. } | Self::Timeline { .. })
     }
 }
 
-/// Checks that this user may act: root, the daemon's own user, or a member of [`ADMINS`]. Asks
+/// Checks that this user may act: root, the daemon's own user, or a member of [`ADMINS_GROUP`]. Asks
 /// the system's user database, which may take a while.
 ///
 /// # Errors
 /// Why not, and what to do about it.
-pub fn may_act(actor: &Actor) -> Result<(), String> {
+pub fn authorize(actor: &Actor) -> Result<(), String> {
     let uid = Uid::from_raw(actor.uid);
     if uid.is_root() || uid == nix::unistd::geteuid() {
         return Ok(());
     }
     let user = User::from_uid(uid).ok().flatten();
-    let group = Group::from_name(ADMINS).ok().flatten();
-    let inside = |user: &User, admins: Gid| {
+    let group = Group::from_name(ADMINS_GROUP).ok().flatten();
+    let is_member = |user: &User, admins: Gid| {
         let name = std::ffi::CString::new(user.name.as_str()).ok()?;
         let groups = getgrouplist(&name, user.gid).ok()?;
         groups.contains(&admins).then_some(())
     };
     let member = user.as_ref().zip(group.as_ref());
-    if member.and_then(|(user, group)| inside(user, group.gid)).is_some() {
+    if member.and_then(|(user, group)| is_member(user, group.gid)).is_some() {
         return Ok(());
     }
     let name = user.map_or_else(|| format!("uid {uid}"), |user| user.name);
     let missing = if group.is_none() { " (there is no such group yet)" } else { "" };
     Err(format!(
-        "{name} may look, but not act: that needs root or the group {ADMINS}{missing}; \
-         add the user with `usermod -aG {READERS},{ADMINS} {name}`"
+        "{name} may look, but not act: that needs root or the group {ADMINS_GROUP}{missing}; \
+         add the user with `usermod -aG {READERS_GROUP},{ADMINS_GROUP} {name}`"
     ))
 }
 
 /// The number of the group whose members may connect, where there is one.
-pub(super) fn readers() -> Option<u32> {
-    Group::from_name(READERS).ok().flatten().map(|group| group.gid.as_raw())
+pub(super) fn readers_gid() -> Option<u32> {
+    Group::from_name(READERS_GROUP).ok().flatten().map(|group| group.gid.as_raw())
 }
 
 #[cfg(test)]
@@ -59,9 +59,9 @@ mod tests {
     #[test]
     fn root_and_ourselves_may_act_and_a_stranger_may_not() {
         let actor = |uid| Actor { uid, pid: 1 };
-        assert_eq!(may_act(&actor(0)), Ok(()));
-        assert_eq!(may_act(&actor(nix::unistd::geteuid().as_raw())), Ok(()));
-        let why = may_act(&actor(3_999_999_999)).unwrap_err();
-        assert!(why.contains("uid 3999999999") && why.contains(ADMINS), "{why}");
+        assert_eq!(authorize(&actor(0)), Ok(()));
+        assert_eq!(authorize(&actor(nix::unistd::geteuid().as_raw())), Ok(()));
+        let why = authorize(&actor(3_999_999_999)).unwrap_err();
+        assert!(why.contains("uid 3999999999") && why.contains(ADMINS_GROUP), "{why}");
     }
 }

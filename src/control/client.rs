@@ -12,20 +12,20 @@ const LINE_MAX: usize = 1024 * 1024;
 
 /// One conversation with the daemon. Every wait is the caller's to limit.
 #[derive(Debug)]
-pub struct Client {
-    from: BufReader<OwnedReadHalf>,
-    to: OwnedWriteHalf,
+pub struct ControlClient {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
     line: Vec<u8>,
 }
 
-impl Client {
+impl ControlClient {
     /// Connects to the daemon's control socket.
     ///
     /// # Errors
     /// When nothing listens there, or this user may not connect.
     pub async fn connect(path: &Path) -> io::Result<Self> {
         let (from, to) = UnixStream::connect(path).await?.into_split();
-        Ok(Self { from: BufReader::new(from), to, line: Vec::new() })
+        Ok(Self { reader: BufReader::new(from), writer: to, line: Vec::new() })
     }
 
     /// Sends the request. The daemon reads one for each connection.
@@ -35,7 +35,7 @@ impl Client {
     pub async fn send(&mut self, request: &Request) -> io::Result<()> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        self.to.write_all(&line).await
+        self.writer.write_all(&line).await
     }
 
     /// The next line of the answer; `None` after the last one. A wait that is given up loses
@@ -43,37 +43,39 @@ impl Client {
     ///
     /// # Errors
     /// When the connection breaks, a line is longer than 1 MiB, or it is not a [`Response`].
-    pub async fn next(&mut self) -> io::Result<Option<Response>> {
+    pub async fn next_response(&mut self) -> io::Result<Option<Response>> {
         loop {
-            let read = self.from.fill_buf().await?;
-            let end = read.iter().position(|byte| *byte == b'\n');
-            let taken = end.map_or(read.len(), |at| at + 1);
-            if taken == 0 && self.line.is_empty() {
+            let available = self.reader.fill_buf().await?;
+            let end = available.iter().position(|byte| *byte == b'\n');
+            let consumed = end.map_or(available.len(), |at| at + 1);
+            if consumed == 0 && self.line.is_empty() {
                 return Ok(None);
             }
-            if taken == 0 {
+            if consumed == 0 {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     "the daemon hung up in the middle of a line",
                 ));
             }
-            if self.line.len() + taken > LINE_MAX {
-                return Err(bad(format!("the daemon sent a line of more than {LINE_MAX} bytes")));
+            if self.line.len() + consumed > LINE_MAX {
+                return Err(invalid_data(format!(
+                    "the daemon sent a line of more than {LINE_MAX} bytes"
+                )));
             }
-            self.line.extend(read.iter().take(taken));
-            self.from.consume(taken);
+            self.line.extend(available.iter().take(consumed));
+            self.reader.consume(consumed);
             if end.is_some() {
                 let line = std::mem::take(&mut self.line);
                 return serde_json::from_slice(&line).map(Some).map_err(|error| {
-                    bad(format!("the daemon sent a line that is not an answer: {error}"))
+                    invalid_data(format!("the daemon sent a line that is not an answer: {error}"))
                 });
             }
         }
     }
 }
 
-fn bad(why: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
+fn invalid_data(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 #[cfg(test)]
@@ -84,28 +86,28 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::control::Code;
+    use crate::control::RefusalCode;
 
-    async fn pair() -> (Client, UnixStream) {
+    async fn pair() -> (ControlClient, UnixStream) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
-        let client = Client::connect(&path).await.unwrap();
+        let client = ControlClient::connect(&path).await.unwrap();
         (client, listener.accept().await.unwrap().0)
     }
 
     #[tokio::test]
     async fn a_wait_that_is_given_up_loses_no_byte() {
         let (mut client, mut daemon) = pair().await;
-        let refused = Response::Refused { code: Code::Busy, because: "no".to_owned() };
+        let refused = Response::Refused { code: RefusalCode::Busy, because: "no".to_owned() };
         let line = serde_json::to_string(&refused).unwrap() + "\n";
         let (head, tail) = line.split_at(9);
         daemon.write_all(head.as_bytes()).await.unwrap();
-        assert!(timeout(Duration::from_millis(50), client.next()).await.is_err());
+        assert!(timeout(Duration::from_millis(50), client.next_response()).await.is_err());
         daemon.write_all(tail.as_bytes()).await.unwrap();
-        assert_eq!(client.next().await.unwrap(), Some(refused));
+        assert_eq!(client.next_response().await.unwrap(), Some(refused));
         drop(daemon);
-        assert_eq!(client.next().await.unwrap(), None);
+        assert_eq!(client.next_response().await.unwrap(), None);
     }
 
     #[tokio::test]
@@ -113,12 +115,12 @@ mod tests {
         let (mut client, mut daemon) = pair().await;
         daemon.write_all(b"{\"answer\"").await.unwrap();
         drop(daemon);
-        let torn = client.next().await.unwrap_err();
-        assert_eq!(torn.kind(), io::ErrorKind::UnexpectedEof);
+        let truncated = client.next_response().await.unwrap_err();
+        assert_eq!(truncated.kind(), io::ErrorKind::UnexpectedEof);
 
         let (mut client, mut daemon) = pair().await;
         let sent = tokio::spawn(async move { daemon.write_all(&[b' '; LINE_MAX + 1]).await });
-        let long = client.next().await.unwrap_err();
+        let long = client.next_response().await.unwrap_err();
         assert_eq!(long.kind(), io::ErrorKind::InvalidData);
         drop(client);
         // It may or may not have got rid of the last bytes.

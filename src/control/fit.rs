@@ -1,47 +1,47 @@
 //! What a request may hold. It ends up in commands, environments, a timeline and on terminals.
 
 use super::Request;
-use crate::model::{Release, VERSION_MAX, is_version};
+use crate::model::{Release, VERSION_MAX, is_valid_version};
 
 const ARTIFACT_MAX: usize = 4096;
-const BECAUSE_MAX: usize = 4096;
+const REASON_MAX: usize = 4096;
 const KEY_MAX: usize = 256;
-const SHOWN_MAX: usize = 60;
+const PRINTED_MAX: usize = 60;
 
 impl Request {
     /// Whether it may be carried out.
     ///
     /// # Errors
     /// What is wrong with it, and what to write instead.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn validate(&self) -> Result<(), String> {
         match self {
             Self::Deploy { version, artifact, set, .. } => {
-                check_version(version)?;
-                artifact.as_deref().map_or(Ok(()), check_artifact)?;
-                set.iter().try_for_each(|(key, value)| check_setting(key, value))
+                validate_version(version)?;
+                artifact.as_deref().map_or(Ok(()), validate_artifact)?;
+                set.iter().try_for_each(|(key, value)| validate_setting(key, value))
             }
             Self::Rollback { because, .. }
             | Self::Hold { because, .. }
-            | Self::Resume { because, .. } => check_because(because),
+            | Self::Resume { because, .. } => validate_reason(because),
             Self::Status { .. } | Self::Timeline { .. } => Ok(()),
         }
     }
 }
 
 /// It is filled into paths and commands.
-fn check_version(version: &str) -> Result<(), String> {
-    if is_version(version) {
+fn validate_version(version: &str) -> Result<(), String> {
+    if is_valid_version(version) {
         return Ok(());
     }
     Err(format!(
         "{} can not be a version; write 1 to {VERSION_MAX} letters, digits and . _ - + : @ ~, a \
          letter or digit first, such as v1.4.2",
-        shown(version)
+        printable(version)
     ))
 }
 
-fn check_artifact(artifact: &str) -> Result<(), String> {
-    let what = if artifact.is_empty() {
+fn validate_artifact(artifact: &str) -> Result<(), String> {
+    let problem = if artifact.is_empty() {
         "is empty"
     } else if artifact.len() > ARTIFACT_MAX {
         "is longer than 4096 bytes"
@@ -55,53 +55,54 @@ fn check_artifact(artifact: &str) -> Result<(), String> {
         return Ok(());
     };
     Err(format!(
-        "the artifact {} {what}; write a plain path or an image reference, such as /opt/weather/v2",
-        shown(artifact)
+        "the artifact {} {problem}; write a plain path or an image reference, such as /opt/weather/v2",
+        printable(artifact)
     ))
 }
 
-fn check_setting(key: &str, value: &str) -> Result<(), String> {
-    let shown = shown(key);
-    let name = |it: char| it.is_ascii_alphanumeric() || it == '_';
-    let digit = key.starts_with(|it: char| it.is_ascii_digit());
-    if key.is_empty() || key.len() > KEY_MAX || digit || !key.chars().all(name) {
+fn validate_setting(key: &str, value: &str) -> Result<(), String> {
+    let printed = printable(key);
+    let is_name_char = |it: char| it.is_ascii_alphanumeric() || it == '_';
+    let starts_with_digit = key.starts_with(|it: char| it.is_ascii_digit());
+    if key.is_empty() || key.len() > KEY_MAX || starts_with_digit || !key.chars().all(is_name_char)
+    {
         return Err(format!(
-            "{shown} can not be the name of a setting; write letters, digits and _, such as \
+            "{printed} can not be the name of a setting; write letters, digits and _, such as \
              LOG_LEVEL=debug"
         ));
     }
-    if Release::reserves(key) {
-        return Err(format!("{shown} is set by the daemon; leave it out"));
+    if Release::is_reserved_variable(key) {
+        return Err(format!("{printed} is set by the daemon; leave it out"));
     }
     if value.contains('\0') {
-        return Err(format!("the value of {shown} holds a NUL, which no environment can"));
+        return Err(format!("the value of {printed} holds a NUL, which no environment can"));
     }
     Ok(())
 }
 
 /// It is read in a terminal, as one line of a timeline.
-fn check_because(because: &str) -> Result<(), String> {
+fn validate_reason(because: &str) -> Result<(), String> {
     let length = because.chars().count();
     if because.trim().is_empty() {
         return Err("the reason is empty; write why, for whoever reads the timeline".to_owned());
     }
-    if length > BECAUSE_MAX {
-        return Err(format!("the reason has {length} characters; write at most {BECAUSE_MAX}"));
+    if length > REASON_MAX {
+        return Err(format!("the reason has {length} characters; write at most {REASON_MAX}"));
     }
     if because.contains(char::is_control) {
         return Err(format!(
             "the reason {} holds a line break or another control character; write one plain line",
-            shown(because)
+            printable(because)
         ));
     }
     Ok(())
 }
 
 /// Whatever it holds: short, and safe to print.
-pub fn shown(text: &str) -> String {
-    let begin: String = text.chars().take(SHOWN_MAX).collect();
-    let more = if begin.len() < text.len() { "..." } else { "" };
-    format!("{begin:?}{more}")
+pub fn printable(text: &str) -> String {
+    let prefix: String = text.chars().take(PRINTED_MAX).collect();
+    let more = if prefix.len() < text.len() { "..." } else { "" };
+    format!("{prefix:?}{more}")
 }
 
 #[cfg(test)]
@@ -117,7 +118,7 @@ mod tests {
         let (artifact, slot) = (artifact.map(ToOwned::to_owned), None);
         let (freeze, force, strict, wait) = (false, false, false, false);
         Request::Deploy { service, version, artifact, set, slot, freeze, force, strict, wait }
-            .check()
+            .validate()
     }
 
     #[test]
@@ -157,7 +158,7 @@ mod tests {
     fn a_reason_is_one_line() {
         let check = |because: &str| {
             let (service, because) = ("weather".to_owned(), because.to_owned());
-            Request::Hold { service, because }.check()
+            Request::Hold { service, because }.validate()
         };
         assert_eq!(check("checkout fails: see #12, 5 % of größe"), Ok(()));
         for wrong in ["", "  ", "a\nb", "\u{1b}[31m", &"x".repeat(64 * 1024)] {

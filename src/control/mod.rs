@@ -1,6 +1,6 @@
 //! What the daemon and the verbs say to each other: JSON lines on a unix socket.
 //!
-//! A client connects, writes one [`Request`] as one line, and reads [`Response`] lines until the
+//! A client connects, writes one [`RequestId`] as one line, and reads [`Response`] lines until the
 //! daemon closes. The kernel tells who the client is; nothing in the request does.
 
 mod access;
@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Counts, Entry, Evidence, Number};
+use crate::model::{Counts, Evidence, ReleaseNumber, TimelineEntry};
 
-pub use access::{ADMINS, READERS, may_act};
-pub use client::Client;
-pub use fit::shown;
-pub use totals::{BOUNDS, Spread, Totals};
+pub use access::{ADMINS_GROUP, READERS_GROUP, authorize};
+pub use client::ControlClient;
+pub use fit::printable;
+pub use totals::{Counters, HISTOGRAM_BOUNDS, Histogram};
 
 /// What a verb asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,7 +93,7 @@ pub enum Request {
         service: String,
         /// The deploy; the newest by default.
         #[serde(default)]
-        deploy: Option<Number>,
+        deploy: Option<ReleaseNumber>,
         /// Go on as entries are written.
         #[serde(default)]
         follow: bool,
@@ -121,19 +121,20 @@ pub enum Response {
     /// The command was taken and written down.
     Accepted {
         /// The deploy it belongs to.
-        deploy: Number,
+        deploy: ReleaseNumber,
         /// The reason in the timeline.
         because: String,
     },
     /// The command changed nothing.
     Refused {
         /// The kind, for the exit code.
-        code: Code,
+        code: RefusalCode,
         /// Why.
         because: String,
     },
     /// A line of the timeline.
-    Entry(Box<Entry>),
+    #[serde(rename = "entry")]
+    Event(Box<TimelineEntry>),
     /// How one service stands.
     Status(Box<Status>),
 }
@@ -141,13 +142,14 @@ pub enum Response {
 /// Why a command changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Code {
+pub enum RefusalCode {
     /// Something else has to end first.
     Busy,
     /// A guard stands against it, or it makes no sense now.
     Refused,
     /// There is no such service or deploy.
-    Unknown,
+    #[serde(alias = "unknown")]
+    NotFound,
     /// The daemon can not do it: its disk is full, or the like.
     Failed,
     /// Who asks may not do that.
@@ -166,7 +168,7 @@ pub struct Status {
     /// `act` or `observe`.
     pub mode: String,
     /// The newest deploy.
-    pub deploy: Number,
+    pub deploy: ReleaseNumber,
     /// The phase in one word.
     pub phase: String,
     /// What it waits for.
@@ -175,7 +177,8 @@ pub struct Status {
     pub since_s: f64,
     /// Seconds until the phase's deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub left_s: Option<f64>,
+    #[serde(alias = "left_s")]
+    pub remaining_s: Option<f64>,
     /// The hold on it, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<String>,
@@ -199,16 +202,19 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<String>,
     /// Bad requests that the objective still allows, of those of the last hour.
-    pub budget_left: f64,
+    #[serde(alias = "budget_left")]
+    pub budget_remaining: f64,
     /// Releases that were rolled back and need `--force`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantine: Vec<String>,
     /// What keeps the daemon from deciding, such as a full disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
+    #[serde(rename = "trouble")]
+    pub error: Option<String>,
     /// What happened since the daemon started.
     #[serde(default)]
-    pub totals: Totals,
+    #[serde(alias = "totals")]
+    pub counters: Counters,
     /// Messages that the system's journal did not get, since the daemon started.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub journal_lost: u64,
@@ -225,7 +231,7 @@ pub struct ReleaseStatus {
     /// Its version.
     pub version: String,
     /// The deploy that brought it.
-    pub number: Number,
+    pub number: ReleaseNumber,
     /// Where it runs.
     pub slot: String,
     /// `active`, `warm`, `starting` or `leaving`.

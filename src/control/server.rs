@@ -16,28 +16,28 @@ use super::{Request, Response, access};
 /// Longest request.
 const REQUEST_MAX: u64 = 64 * 1024;
 /// How long a client may take over its request, and over taking a line of the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One client, whose request was read.
 #[derive(Debug)]
-pub struct Caller {
+pub struct IncomingRequest {
     /// Who it is, as the kernel tells.
     pub actor: Actor,
     /// What it asks; or why that can not be told.
     pub request: Result<Request, String>,
     /// Where the answer goes.
-    pub replies: Replies,
+    pub reply_writer: ReplyWriter,
     /// Tells when it goes away.
-    pub left: Left,
+    pub disconnect: Disconnect,
 }
 
 /// The way back to a client.
 #[derive(Debug)]
-pub struct Replies(OwnedWriteHalf);
+pub struct ReplyWriter(OwnedWriteHalf);
 
 /// What shows that a client went away. One that closes its writing end is taken to have left.
 #[derive(Debug)]
-pub struct Left(Take<OwnedReadHalf>);
+pub struct Disconnect(Take<OwnedReadHalf>);
 
 /// Listens on the control socket. Its owner and its group may connect: the group `rollbackd`, where
 /// the daemon may give it away, or runs as that group.
@@ -56,7 +56,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         std::fs::create_dir_all(folder)?;
     }
     let listener = UnixListener::bind(path)?;
-    if let Some(group) = access::readers() {
+    if let Some(group) = access::readers_gid() {
         // Not allowed unless root, or in that group: then it stays with our own group.
         let _ = std::os::unix::fs::chown(path, None, Some(group));
     }
@@ -68,38 +68,38 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 ///
 /// # Errors
 /// When the client left, or took too long.
-pub async fn hear(stream: UnixStream) -> io::Result<Caller> {
+pub async fn accept_request(stream: UnixStream) -> io::Result<IncomingRequest> {
     let peer = stream.peer_cred()?;
     let actor = Actor { uid: peer.uid(), pid: peer.pid().unwrap_or(0) };
-    let (read, write) = stream.into_split();
+    let (reader, writer) = stream.into_split();
     let mut line = Vec::new();
-    let mut read = BufReader::new(read.take(REQUEST_MAX));
-    tokio::time::timeout(PATIENCE, read.read_until(b'\n', &mut line)).await??;
-    let request = understand(&line);
-    let left = Left(read.into_inner());
-    Ok(Caller { actor, request, replies: Replies(write), left })
+    let mut reader = BufReader::new(reader.take(REQUEST_MAX));
+    tokio::time::timeout(CLIENT_TIMEOUT, reader.read_until(b'\n', &mut line)).await??;
+    let request = parse(&line);
+    let disconnect = Disconnect(reader.into_inner());
+    Ok(IncomingRequest { actor, request, reply_writer: ReplyWriter(writer), disconnect })
 }
 
-fn understand(line: &[u8]) -> Result<Request, String> {
+fn parse(line: &[u8]) -> Result<Request, String> {
     if !line.ends_with(b"\n") && u64::try_from(line.len()) == Ok(REQUEST_MAX) {
         return Err(format!("it is longer than {REQUEST_MAX} bytes"));
     }
     let request: Request = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    request.check()?;
+    request.validate()?;
     Ok(request)
 }
 
-impl Left {
+impl Disconnect {
     /// Returns when the client is gone.
-    pub async fn seen(self) {
-        let mut from = self.0.into_inner();
-        let mut more = [0; 64];
+    pub async fn wait(self) {
+        let mut reader = self.0.into_inner();
+        let mut discarded = [0; 64];
         // It has nothing more to say; what it says is not for us.
-        while matches!(from.read(&mut more).await, Ok(1..)) {}
+        while matches!(reader.read(&mut discarded).await, Ok(1..)) {}
     }
 }
 
-impl Replies {
+impl ReplyWriter {
     /// Sends one line.
     ///
     /// # Errors
@@ -107,6 +107,6 @@ impl Replies {
     pub async fn send(&mut self, response: &Response) -> io::Result<()> {
         let mut line = serde_json::to_vec(response)?;
         line.push(b'\n');
-        tokio::time::timeout(PATIENCE, self.0.write_all(&line)).await?
+        tokio::time::timeout(CLIENT_TIMEOUT, self.0.write_all(&line)).await?
     }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Upper bounds in seconds: from one write to a disk up to a whole rollback.
-pub const BOUNDS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 120.0];
+pub const HISTOGRAM_BOUNDS: [f64; 10] =
+    [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 120.0];
 
 /// Everything that only grows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Totals {
+pub struct Counters {
     /// Lines of the timeline, by kind.
     pub events: BTreeMap<String, u64>,
     /// Rollbacks that began as a drain.
@@ -19,22 +20,27 @@ pub struct Totals {
     /// Rollbacks that began as a cut.
     pub cuts: u64,
     /// Of both, those that a person ordered.
-    pub ordered: u64,
+    #[serde(alias = "ordered")]
+    pub operator_ordered: u64,
     /// Verdicts that a guard kept from becoming a rollback, by guard.
     pub blocked: BTreeMap<String, u64>,
     /// How long each step of a rollback took, by the milestone at its end.
-    pub steps: BTreeMap<String, Spread>,
+    #[serde(alias = "steps")]
+    pub rollback_steps: BTreeMap<String, Histogram>,
     /// How long it took until a line of the timeline was on disk.
-    pub writes: Spread,
+    #[serde(alias = "writes")]
+    pub timeline_writes: Histogram,
     /// Lines that could not be written.
-    pub write_failures: u64,
+    #[serde(alias = "write_failures")]
+    pub timeline_write_failures: u64,
 }
 
 /// How a duration was spread.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
-    /// How often it was at most as long as each of [`BOUNDS`], and longer than the one before.
-    pub within: [u64; BOUNDS.len()],
+pub struct Histogram {
+    /// How often it was at most as long as each of [`HISTOGRAM_BOUNDS`], and longer than the one before.
+    #[serde(alias = "within")]
+    pub buckets: [u64; HISTOGRAM_BOUNDS.len()],
     /// How often it was measured.
     pub count: u64,
     /// The sum, in seconds.
@@ -42,20 +48,21 @@ pub struct Spread {
     /// The last one, in seconds.
     pub last_s: f64,
     /// The longest one, in seconds.
-    pub longest_s: f64,
+    #[serde(alias = "longest_s")]
+    pub max_s: f64,
 }
 
-impl Spread {
+impl Histogram {
     /// Takes one in.
-    pub fn add(&mut self, took: Duration) {
-        let seconds = took.as_secs_f64();
-        let bound = BOUNDS.iter().position(|bound| seconds <= *bound);
-        if let Some(count) = bound.and_then(|bound| self.within.get_mut(bound)) {
+    pub fn record(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let bound = HISTOGRAM_BOUNDS.iter().position(|bound| seconds <= *bound);
+        if let Some(count) = bound.and_then(|bound| self.buckets.get_mut(bound)) {
             *count += 1;
         }
         self.count += 1;
         self.sum_s += seconds;
         self.last_s = seconds;
-        self.longest_s = self.longest_s.max(seconds);
+        self.max_s = self.max_s.max(seconds);
     }
 }

@@ -9,91 +9,94 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
-use crate::control::server::{self, Caller, Replies};
-use crate::control::{self, Code, Request, Response, shown};
-use crate::decide::Refusal;
-use crate::model::{Actor, Command, Deploy, Entry, Fact, Guard, Number, Order, Slot};
+use crate::control::server::{self, IncomingRequest, ReplyWriter};
+use crate::control::{self, RefusalCode, Request, Response, printable};
+use crate::decide::CommandRefused;
+use crate::model::{
+    Actor, Command, CommandRequest, DeployRequest, Guard, ReleaseNumber, Slot, TimelineEntry,
+    TimelineEvent,
+};
 use crate::record;
 
-use super::input::{Input, Untaken};
+use super::input::{CommandError, ServiceMessage};
 
 /// Clients that are answered at once. As many more are told that there is no place.
-const CALLERS_MAX: usize = 64;
+const CLIENTS_MAX: usize = 64;
 
 /// How long the system may take to tell the groups of a user.
-const LOOKUP_MAX: Duration = Duration::from_secs(5);
+const GROUP_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a client that waits is told how things stand.
-const PROGRESS: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How to reach the keeper of one service.
 #[derive(Debug, Clone)]
-pub(super) struct Handle {
+pub(super) struct ServiceHandle {
     /// What it takes in.
-    pub inbox: mpsc::Sender<Input>,
+    pub inbox: mpsc::Sender<ServiceMessage>,
     /// What it writes down.
-    pub entries: broadcast::Sender<Arc<Entry>>,
+    pub entries: broadcast::Sender<Arc<TimelineEntry>>,
     /// Where its timelines lie.
     pub dir: PathBuf,
 }
 
 /// The keepers, by service.
-pub(super) type Handles = Arc<BTreeMap<String, Handle>>;
+pub(super) type ServiceHandles = Arc<BTreeMap<String, ServiceHandle>>;
 
 /// Serves the control socket for ever.
-pub(super) async fn serve(listener: Arc<UnixListener>, handles: Handles) {
-    let places = Arc::new(Semaphore::new(CALLERS_MAX));
-    let doors = Arc::new(Semaphore::new(2 * CALLERS_MAX));
+pub(super) async fn serve(listener: Arc<UnixListener>, handles: ServiceHandles) {
+    let client_permits = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let connection_permits = Arc::new(Semaphore::new(2 * CLIENTS_MAX));
     loop {
-        let door = Arc::clone(&doors).acquire_owned().await;
+        let permit = Arc::clone(&connection_permits).acquire_owned().await;
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (handles, places) = (Arc::clone(&handles), Arc::clone(&places));
+        let (handles, places) = (Arc::clone(&handles), Arc::clone(&client_permits));
         tokio::spawn(async move {
             // A client that left needs no answer.
-            if let Ok(caller) = server::hear(stream).await {
-                let _ = receive(caller, &handles, &places).await;
+            if let Ok(client) = server::accept_request(stream).await {
+                let _ = handle_client(client, &handles, &places).await;
             }
-            drop(door);
+            drop(permit);
         });
     }
 }
 
 /// Answers a client while it is there; without a wait if there is no place for it.
-async fn receive(
-    caller: Caller,
-    handles: &BTreeMap<String, Handle>,
-    places: &Semaphore,
+async fn handle_client(
+    client: IncomingRequest,
+    handles: &BTreeMap<String, ServiceHandle>,
+    permits: &Semaphore,
 ) -> io::Result<()> {
-    let Caller { actor, request, mut replies, left } = caller;
-    let Ok(_place) = places.try_acquire() else {
+    let IncomingRequest { actor, request, reply_writer: mut replies, disconnect } = client;
+    let Ok(_permit) = permits.try_acquire() else {
         let because =
-            format!("busy: {CALLERS_MAX} clients are being answered; end those that follow");
-        return replies.send(&refusal(Code::Busy, because)).await;
+            format!("busy: {CLIENTS_MAX} clients are being answered; end those that follow");
+        return replies.send(&refused(RefusalCode::Busy, because)).await;
     };
     tokio::select! {
-        answered = answer(actor, request, &mut replies, handles) => answered,
-        () = left.seen() => Ok(()),
+        answered = handle_request(actor, request, &mut replies, handles) => answered,
+        () = disconnect.wait() => Ok(()),
     }
 }
 
-async fn answer(
+async fn handle_request(
     actor: Actor,
     request: Result<Request, String>,
-    replies: &mut Replies,
-    handles: &BTreeMap<String, Handle>,
+    replies: &mut ReplyWriter,
+    handles: &BTreeMap<String, ServiceHandle>,
 ) -> io::Result<()> {
     let request = match request {
         Ok(request) => request,
-        Err(why) => {
-            let because = format!("the request makes no sense: {why}");
-            return replies.send(&refusal(Code::Malformed, because)).await;
+        Err(error) => {
+            let because = format!("the request makes no sense: {error}");
+            return replies.send(&refused(RefusalCode::Malformed, because)).await;
         }
     };
-    if let Err(because) = allowed(&actor, &request).await {
-        return replies.send(&refusal(Code::Forbidden, because)).await;
+    if let Err(because) = authorize(&actor, &request).await {
+        return replies.send(&refused(RefusalCode::Forbidden, because)).await;
     }
     if let Request::Status { service: None } = request {
         for handle in handles.values() {
@@ -105,7 +108,7 @@ async fn answer(
     let Some(handle) = handles.get(name) else {
         let known: Vec<_> = handles.keys().map(String::as_str).collect();
         let because = no_service(name, &known);
-        return replies.send(&refusal(Code::Unknown, because)).await;
+        return replies.send(&refused(RefusalCode::NotFound, because)).await;
     };
     match request {
         Request::Status { .. } => status(handle, replies).await,
@@ -115,66 +118,68 @@ async fn answer(
 }
 
 /// Whoever could connect may look.
-async fn allowed(actor: &Actor, request: &Request) -> Result<(), String> {
-    if request.only_reads() {
+async fn authorize(actor: &Actor, request: &Request) -> Result<(), String> {
+    if request.is_read_only() {
         return Ok(());
     }
     let actor = actor.clone();
-    let asked = tokio::task::spawn_blocking(move || control::may_act(&actor));
-    match tokio::time::timeout(LOOKUP_MAX, asked).await {
+    let check = tokio::task::spawn_blocking(move || control::authorize(&actor));
+    match tokio::time::timeout(GROUP_LOOKUP_TIMEOUT, check).await {
         Ok(Ok(answer)) => answer,
         _ => Err("the system's user database does not tell who you are; try as root".to_owned()),
     }
 }
 
-fn no_service(name: &str, known: &[&str]) -> String {
-    let plain = !name.is_empty() && name.len() <= 60 && !name.contains(char::is_control);
-    let name = if plain { name.to_owned() } else { shown(name) };
-    format!("no service {name}; there are {}", known.join(", "))
+fn no_service(name: &str, configured: &[&str]) -> String {
+    let is_plain = !name.is_empty() && name.len() <= 60 && !name.contains(char::is_control);
+    let name = if is_plain { name.to_owned() } else { printable(name) };
+    format!("no service {name}; there are {}", configured.join(", "))
 }
 
-async fn status(handle: &Handle, replies: &mut Replies) -> io::Result<()> {
-    let (tell, told) = oneshot::channel();
-    let asked = handle.inbox.send(Input::Status(tell)).await;
-    match (asked, told.await) {
+async fn status(handle: &ServiceHandle, replies: &mut ReplyWriter) -> io::Result<()> {
+    let (reply, answer) = oneshot::channel();
+    let sent = handle.inbox.send(ServiceMessage::Status(reply)).await;
+    match (sent, answer.await) {
         (Ok(()), Ok(status)) => replies.send(&Response::Status(Box::new(status))).await,
         _ => replies.send(&stopping()).await,
     }
 }
 
 async fn timeline(
-    handle: &Handle,
-    deploy: Option<Number>,
+    handle: &ServiceHandle,
+    deploy: Option<ReleaseNumber>,
     follow: bool,
-    replies: &mut Replies,
+    replies: &mut ReplyWriter,
 ) -> io::Result<()> {
     // Before the file is read, so that no line falls between.
-    let mut coming = handle.entries.subscribe();
-    let entries = match record::read(&handle.dir, deploy) {
+    let mut new_entries = handle.entries.subscribe();
+    let entries = match record::read_deploy(&handle.dir, deploy) {
         Ok(entries) => entries,
-        Err(error) => return replies.send(&refusal(Code::Unknown, error.whole())).await,
+        Err(error) => {
+            return replies.send(&refused(RefusalCode::NotFound, error.with_cause())).await;
+        }
     };
-    let mut last = (Number(0), 0);
+    let mut last = (ReleaseNumber(0), 0);
     for entry in entries {
         last = (entry.deploy, entry.seq);
-        replies.send(&Response::Entry(Box::new(entry))).await?;
+        replies.send(&Response::Event(Box::new(entry))).await?;
     }
     if !follow {
         return Ok(());
     }
     loop {
-        match coming.recv().await {
+        match new_entries.recv().await {
             Ok(entry) if last < (entry.deploy, entry.seq) => {
                 if deploy.is_some_and(|deploy| deploy < entry.deploy) {
                     return Ok(());
                 }
                 last = (entry.deploy, entry.seq);
-                replies.send(&Response::Entry(Box::new(Entry::clone(&entry)))).await?;
+                replies.send(&Response::Event(Box::new(TimelineEntry::clone(&entry)))).await?;
             }
             Ok(_) => (),
             Err(broadcast::error::RecvError::Lagged(_)) => {
                 let because = "too slow, lines were missed; follow again".to_owned();
-                return replies.send(&refusal(Code::Failed, because)).await;
+                return replies.send(&refused(RefusalCode::Failed, because)).await;
             }
             Err(broadcast::error::RecvError::Closed) => return Ok(()),
         }
@@ -182,20 +187,21 @@ async fn timeline(
 }
 
 async fn command(
-    handle: &Handle,
+    handle: &ServiceHandle,
     request: Request,
     by: Actor,
-    replies: &mut Replies,
+    replies: &mut ReplyWriter,
 ) -> io::Result<()> {
-    let mut coming = handle.entries.subscribe();
-    let Some((command, wait)) = command_of(request) else {
-        return replies.send(&refusal(Code::Malformed, "not a command".to_owned())).await;
+    let mut new_entries = handle.entries.subscribe();
+    let Some((command, wait)) = into_command(request) else {
+        return replies.send(&refused(RefusalCode::Malformed, "not a command".to_owned())).await;
     };
-    let (tell, told) = oneshot::channel();
-    let asked = handle.inbox.send(Input::Order(Order { by, command }, tell)).await;
-    let first = match (asked, told.await) {
+    let (reply, answer) = oneshot::channel();
+    let sent =
+        handle.inbox.send(ServiceMessage::Command(CommandRequest { by, command }, reply)).await;
+    let first = match (sent, answer.await) {
         (Ok(()), Ok(Ok(entry))) => entry,
-        (Ok(()), Ok(Err(untaken))) => return replies.send(&untaken.into()).await,
+        (Ok(()), Ok(Err(error))) => return replies.send(&error.into()).await,
         _ => return replies.send(&stopping()).await,
     };
     let (deploy, because) = (first.deploy, first.because.clone());
@@ -203,15 +209,15 @@ async fn command(
     if !wait {
         return Ok(());
     }
-    replies.send(&Response::Entry(Box::new(Entry::clone(&first)))).await?;
-    if ends(&first.fact) {
+    replies.send(&Response::Event(Box::new(TimelineEntry::clone(&first)))).await?;
+    if is_final(&first.event) {
         return Ok(());
     }
     let mut last = first.seq;
-    let mut progress = tokio::time::interval(PROGRESS);
+    let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
         let entry = tokio::select! {
-            entry = coming.recv() => match entry {
+            entry = new_entries.recv() => match entry {
                 Ok(entry) => entry,
                 Err(_) => return Ok(()),
             },
@@ -227,34 +233,43 @@ async fn command(
             continue;
         }
         last = entry.seq;
-        replies.send(&Response::Entry(Box::new(Entry::clone(&entry)))).await?;
-        if ends(&entry.fact) {
+        replies.send(&Response::Event(Box::new(TimelineEntry::clone(&entry)))).await?;
+        if is_final(&entry.event) {
             return Ok(());
         }
     }
 }
 
 /// Whether nothing more follows from a command by itself.
-fn ends(fact: &Fact) -> bool {
+fn is_final(fact: &TimelineEvent) -> bool {
     // The bake goes on by itself when there is data again.
-    let waits = matches!(fact, Fact::Blocked { guard: Guard::NoData, .. });
-    !waits
+    let waits_for_data = matches!(fact, TimelineEvent::Blocked { guard: Guard::NoData, .. });
+    !waits_for_data
         && matches!(
             fact,
-            Fact::Accepted { .. }
-                | Fact::Failed
-                | Fact::Recovered
-                | Fact::Unrecovered
-                | Fact::Abandoned
-                | Fact::Blocked { .. }
+            TimelineEvent::Accepted { .. }
+                | TimelineEvent::Failed
+                | TimelineEvent::Recovered
+                | TimelineEvent::Unrecovered
+                | TimelineEvent::Abandoned
+                | TimelineEvent::Blocked { .. }
         )
 }
 
-fn command_of(request: Request) -> Option<(Command, bool)> {
+fn into_command(request: Request) -> Option<(Command, bool)> {
     Some(match request {
         Request::Deploy { version, artifact, set, slot, freeze, force, strict, wait, .. } => {
             let (slot, digest) = (slot.map(Slot), None);
-            let deploy = Deploy { version, artifact, digest, set, slot, freeze, force, strict };
+            let deploy = DeployRequest {
+                version,
+                artifact,
+                digest,
+                environment: set,
+                slot,
+                freeze,
+                force,
+                strict,
+            };
             (Command::Deploy(deploy), wait)
         }
         Request::Rollback { cut, force, because, wait, .. } => {
@@ -266,28 +281,30 @@ fn command_of(request: Request) -> Option<(Command, bool)> {
     })
 }
 
-impl From<Untaken> for Response {
-    fn from(untaken: Untaken) -> Self {
-        match untaken {
-            Untaken::Refused(refusal @ Refusal::Busy(_)) => {
-                Self::Refused { code: Code::Busy, because: refusal.to_string() }
+impl From<CommandError> for Response {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Refused(refusal @ CommandRefused::Busy(_)) => {
+                Self::Refused { code: RefusalCode::Busy, because: refusal.to_string() }
             }
-            Untaken::Refused(refusal @ Refusal::Refused(_)) => {
-                Self::Refused { code: Code::Refused, because: refusal.to_string() }
+            CommandError::Refused(refusal @ CommandRefused::Refused(_)) => {
+                Self::Refused { code: RefusalCode::Refused, because: refusal.to_string() }
             }
-            Untaken::Unfit(because) => {
+            CommandError::ArtifactUnusable(because) => {
                 let because = format!("refused: {because}");
-                Self::Refused { code: Code::Refused, because }
+                Self::Refused { code: RefusalCode::Refused, because }
             }
-            Untaken::Unwritten(because) => Self::Refused { code: Code::Failed, because },
+            CommandError::NotRecorded(because) => {
+                Self::Refused { code: RefusalCode::Failed, because }
+            }
         }
     }
 }
 
-fn refusal(code: Code, because: String) -> Response {
+fn refused(code: RefusalCode, because: String) -> Response {
     Response::Refused { code, because }
 }
 
 fn stopping() -> Response {
-    refusal(Code::Failed, "the daemon is stopping".to_owned())
+    refused(RefusalCode::Failed, "the daemon is stopping".to_owned())
 }

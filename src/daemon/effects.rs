@@ -1,48 +1,53 @@
 //! What follows from a decision: effects become calls of the proxy and the crew.
 
 use crate::config::Address;
-use crate::model::{Effect, Event, Release, Slot, Ticket, Toll};
+use crate::model::{DrainCost, Effect, Event, Release, Slot, Ticket};
 
-use super::input::Input;
-use super::keeper::Keeper;
+use super::input::ServiceMessage;
+use super::keeper::ServiceLoop;
 
-impl Keeper {
+impl ServiceLoop {
     /// Starts one effect. What it comes to returns as an event.
-    pub(super) fn act(&mut self, effect: Effect) {
+    pub(super) fn execute(&mut self, effect: Effect) {
         let ticket = self.watch.ticket();
         match effect {
-            Effect::Keep(release) => self.keep(&release, false),
+            Effect::KeepRunning(release) => self.supervise(&release, false),
             Effect::Start(release) => {
-                self.keep(&release, true);
-                self.prove(ticket, &release);
+                self.supervise(&release, true);
+                self.check_readiness(ticket, &release);
             }
             Effect::Probe(release) => {
                 if let Some(address) = self.address(&release) {
-                    let seal = self.seals.of(&release);
-                    self.crew.probe(ticket, &self.service, (&release, &address), seal);
+                    let verifier = self.artifact_guard.verifier(&release);
+                    self.supervisor.probe_before_switch(
+                        ticket,
+                        &self.service,
+                        (&release, &address),
+                        verifier,
+                    );
                 }
             }
             Effect::Route(release) => {
-                if self.proxy.route(release.number) {
-                    self.queue.push_back(Event::Routed(ticket));
+                if self.proxy.set_active(release.number) {
+                    self.pending_events.push_back(Event::Routed(ticket));
                 }
             }
             Effect::Drain(release, until) => {
-                let patience = until.since(self.clock.now());
+                let timeout = until.since(self.clock.now());
                 let proxy = self.proxy.clone();
-                self.leave(ticket, async move { proxy.drain(release.number, patience).await });
+                self.spawn_drain(ticket, async move { proxy.drain(release.number, timeout).await });
             }
             Effect::Cut(release) => {
                 let proxy = self.proxy.clone();
-                self.leave(ticket, async move { proxy.cut(release.number).await });
+                self.spawn_drain(ticket, async move { proxy.cut(release.number).await });
             }
             Effect::Retire(release) => {
-                self.crew.retire(&self.service, &release, self.proxy.clone());
-                self.forget(&release);
+                self.supervisor.retire(&self.service, &release, self.proxy.clone());
+                self.forget_release(&release);
             }
-            Effect::LetGo(release) => {
-                self.crew.let_go(&self.service, &release, self.proxy.clone());
-                self.forget(&release);
+            Effect::Detach(release) => {
+                self.supervisor.detach_release(&self.service, &release, self.proxy.clone());
+                self.forget_release(&release);
             }
             Effect::Page(text) => {
                 let (service, deploy) = (&self.service.name, self.watch.deploy().0);
@@ -51,36 +56,36 @@ impl Keeper {
         }
     }
 
-    fn forget(&mut self, release: &Release) {
-        self.names.remove(&release.number);
-        self.seals.forget(release.number);
-        self.probes.remove(&release.number);
-        self.deaths.remove(&release.number);
+    fn forget_release(&mut self, release: &Release) {
+        self.identities.remove(&release.number);
+        self.artifact_guard.remove(release.number);
+        self.last_probes.remove(&release.number);
+        self.exit_counts.remove(&release.number);
     }
 
-    fn keep(&mut self, release: &Release, fresh: bool) {
+    fn supervise(&mut self, release: &Release, must_start: bool) {
         if let Some(address) = self.address(release) {
-            let seal = self.seals.of(release);
-            self.crew.keep(&self.service, (release, &address), seal, fresh);
-            self.proxy.add(release.number, &address);
+            let verifier = self.artifact_guard.verifier(release);
+            self.supervisor.supervise(&self.service, (release, &address), verifier, must_start);
+            self.proxy.add_release(release.number, &address);
         }
     }
 
-    fn prove(&mut self, ticket: Ticket, release: &Release) {
+    fn check_readiness(&mut self, ticket: Ticket, release: &Release) {
         let active = self.watch.phase().active().cloned();
         let active = active.and_then(|it| self.address(&it).map(|address| (it, address)));
         if let Some(address) = self.address(release) {
             let active = active.as_ref().map(|(active, address)| (active, address));
             let new = (release, &address);
-            self.crew.prove(ticket, &self.service, new, active, self.proxy.clone());
+            self.supervisor.check_readiness(ticket, &self.service, new, active, self.proxy.clone());
         }
     }
 
-    fn leave(&self, ticket: Ticket, work: impl Future<Output = Toll> + Send + 'static) {
-        let outbox = self.outbox.clone();
+    fn spawn_drain(&self, ticket: Ticket, drain: impl Future<Output = DrainCost> + Send + 'static) {
+        let inbox = self.inbox.clone();
         tokio::spawn(async move {
-            let toll = work.await;
-            let _ = outbox.send(Input::Event(Event::Emptied(ticket, toll))).await;
+            let cost = drain.await;
+            let _ = inbox.send(ServiceMessage::Event(Event::NothingInFlight(ticket, cost))).await;
         });
     }
 

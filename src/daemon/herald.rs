@@ -12,17 +12,17 @@ use sd_notify::NotifyState;
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::pulse::Watcher;
+use super::pulse::HeartbeatMonitor;
 
 /// How often the pulses are looked at.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The same, until all are seen to go round: whoever starts the daemon waits for that.
-const LOOK_FIRST: Duration = Duration::from_millis(10);
+const POLL_INTERVAL_STARTING: Duration = Duration::from_millis(10);
 /// How long a stop may go on without another word from us.
-const EXTENSION: Duration = Duration::from_secs(15);
-const EXTEND_EVERY: Duration = Duration::from_secs(1);
+const STOP_TIMEOUT_EXTENSION: Duration = Duration::from_secs(15);
+const EXTEND_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the manager may take to say what it is about to do.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
+const LIST_JOBS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether a service manager listens.
 pub(super) fn is_managed() -> bool {
@@ -31,30 +31,30 @@ pub(super) fn is_managed() -> bool {
 
 /// Says that the daemon is ready when every loop has begun; from then on what the services wait
 /// for; and feeds the watchdog as long as every loop goes round. Never returns.
-pub(super) async fn tell(mut watcher: Watcher) {
+pub(super) async fn run(mut monitor: HeartbeatMonitor) {
     // Half of it is for us: what is fed at the last moment may come too late.
-    let within = sd_notify::watchdog_enabled().map(|period| period / 2);
-    let (mut ready, mut told, mut fed) = (false, String::new(), Instant::now());
+    let watchdog_limit = sd_notify::watchdog_enabled().map(|period| period / 2);
+    let (mut ready, mut last_status, mut last_ping) = (false, String::new(), Instant::now());
     loop {
-        tokio::time::sleep(if ready { LOOK } else { LOOK_FIRST }).await;
+        tokio::time::sleep(if ready { POLL_INTERVAL } else { POLL_INTERVAL_STARTING }).await;
         let now = Instant::now();
-        watcher.look(now);
+        monitor.poll(now);
         let mut states = Vec::new();
-        if !ready && watcher.all_began() {
+        if !ready && monitor.all_started() {
             ready = true;
             states.push("READY=1".to_owned());
             tracing::info!("ready");
         }
-        let says = watcher.says();
-        if ready && says != told {
-            states.push(format!("STATUS={says}"));
-            told = says;
+        let status = monitor.status();
+        if ready && status != last_status {
+            states.push(format!("STATUS={status}"));
+            last_status = status;
         }
-        let due = within.is_some_and(|within| {
-            watcher.all_alive(within, now) && within / 3 <= now.duration_since(fed)
+        let ping_due = watchdog_limit.is_some_and(|limit| {
+            monitor.all_alive(limit, now) && limit / 3 <= now.duration_since(last_ping)
         });
-        if due {
-            fed = now;
+        if ping_due {
+            last_ping = now;
             states.push("WATCHDOG=1".to_owned());
         }
         if !states.is_empty() {
@@ -70,7 +70,7 @@ pub(super) async fn reloading() {
 }
 
 /// It was read.
-pub(super) async fn reloaded() {
+pub(super) async fn reload_done() {
     send(vec!["READY=1".to_owned()]).await;
 }
 
@@ -81,19 +81,19 @@ pub(super) async fn stopping() {
 }
 
 /// Asks for patience as long as `work` goes on.
-pub(super) async fn patiently<T>(work: impl Future<Output = T>) -> T {
+pub(super) async fn extend_timeout_while<T>(work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     loop {
-        let extend = format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros());
+        let extend = format!("EXTEND_TIMEOUT_USEC={}", STOP_TIMEOUT_EXTENSION.as_micros());
         send(vec![extend, "WATCHDOG=1".to_owned()]).await;
-        if let Ok(done) = tokio::time::timeout(EXTEND_EVERY, work.as_mut()).await {
-            return done;
+        if let Ok(output) = tokio::time::timeout(EXTEND_INTERVAL, work.as_mut()).await {
+            return output;
         }
     }
 }
 
 /// The watchdog is fed.
-pub(super) async fn alive() {
+pub(super) async fn ping_watchdog() {
     send(vec!["WATCHDOG=1".to_owned()]).await;
 }
 
@@ -101,32 +101,33 @@ pub(super) async fn alive() {
 ///
 /// # Errors
 /// When that can not be said.
-pub(super) async fn main_is(pid: u32) -> io::Result<()> {
-    let said = tokio::task::spawn_blocking(move || sd_notify::notify(&[NotifyState::MainPid(pid)]));
-    said.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+pub(super) async fn set_main_pid(pid: u32) -> io::Result<()> {
+    let sent = tokio::task::spawn_blocking(move || sd_notify::notify(&[NotifyState::MainPid(pid)]));
+    sent.await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 /// Leaves a listener with the manager, so that it outlives this process: clients wait in its
 /// backlog for the next one.
-pub(super) fn keep(name: &str, listener: BorrowedFd<'_>) {
+pub(super) fn store_fd(name: &str, listener: BorrowedFd<'_>) {
     if !is_managed() {
         return;
     }
     let fds = [listener];
-    let kept = sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &fds);
-    if let Err(error) = kept {
+    let stored =
+        sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &fds);
+    if let Err(error) = stored {
         tracing::warn!(service = name, %error, "a restart will close the listener for a moment");
     }
 }
 
 /// Lets the manager close what was kept under a name.
-pub(super) fn forget(name: &str) {
+pub(super) fn remove_fd(name: &str) {
     // One that was never kept, or no manager: nothing to do.
     let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }
 
 /// Whether the manager stops this daemon only to start it again. `false` where it can not be told.
-pub(super) async fn restarts() -> bool {
+pub(super) async fn is_restarting() -> bool {
     if !is_managed() {
         return false;
     }
@@ -136,8 +137,8 @@ pub(super) async fn restarts() -> bool {
     let mut command = Command::new("systemctl");
     command.args(["list-jobs", "--no-legend", "--plain", unit]);
     command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let asked = tokio::time::timeout(ANSWER_MAX, command.output()).await;
-    let Ok(Ok(output)) = asked else { return false };
+    let result = tokio::time::timeout(LIST_JOBS_TIMEOUT, command.output()).await;
+    let Ok(Ok(output)) = result else { return false };
     // 123 rollbackd.service restart running
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().any(|line| line.split_whitespace().any(|word| word == "restart"))

@@ -9,46 +9,46 @@ use listenfd::ListenFd;
 
 /// The listeners that nobody has claimed yet.
 #[derive(Debug, Default)]
-pub struct Inherited {
-    services: Vec<Open>,
+pub struct InheritedListeners {
+    services: Vec<ServiceListener>,
     control: Option<UnixListener>,
     metrics: Option<TcpListener>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct ServiceListener {
     name: String,
     address: SocketAddr,
     listener: TcpListener,
 }
 
-impl Inherited {
+impl InheritedListeners {
     /// Takes over what the service manager passed on. Only before any thread is started: it takes
     /// the variables out of the environment.
     ///
     /// # Errors
     /// When something that was passed on is no listener.
-    pub fn take() -> io::Result<Self> {
+    pub fn from_environment() -> io::Result<Self> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
-        let mut passed = ListenFd::from_env();
-        let mut all = Self::default();
-        for index in 0..passed.len() {
+        let mut fds = ListenFd::from_env();
+        let mut inherited = Self::default();
+        for index in 0..fds.len() {
             let name = names.next().unwrap_or_default();
-            let Some(listener) = passed.take_tcp_listener(index)? else { continue };
-            all.add(name, listener)?;
+            let Some(listener) = fds.take_tcp_listener(index)? else { continue };
+            inherited.add_service(name, listener)?;
         }
-        Ok(all)
+        Ok(inherited)
     }
 
     /// Adds the listener of a service.
     ///
     /// # Errors
     /// When it is none.
-    pub(super) fn add(&mut self, name: &str, listener: TcpListener) -> io::Result<()> {
+    pub(super) fn add_service(&mut self, name: &str, listener: TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        self.services.push(Open { name: name.to_owned(), address, listener });
+        self.services.push(ServiceListener { name: name.to_owned(), address, listener });
         Ok(())
     }
 
@@ -75,7 +75,7 @@ impl Inherited {
     }
 
     /// The listener of this address, if there is one.
-    pub(super) fn claim(&mut self, address: SocketAddr) -> Option<TcpListener> {
+    pub(super) fn claim_service(&mut self, address: SocketAddr) -> Option<TcpListener> {
         let at = self.services.iter().position(|open| open.address == address)?;
         Some(self.services.swap_remove(at).listener)
     }
@@ -91,7 +91,7 @@ impl Inherited {
     }
 
     /// Whose address no service has: the names of the listeners, and their addresses. They are closed.
-    pub(super) fn unclaimed(self) -> impl Iterator<Item = (String, SocketAddr)> {
+    pub(super) fn into_unclaimed(self) -> impl Iterator<Item = (String, SocketAddr)> {
         self.services.into_iter().map(|open| (open.name, open.address))
     }
 }

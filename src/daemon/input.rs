@@ -4,35 +4,35 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::artifact::{Doubt, Seal};
+use crate::artifact::{Verifier, VerifyError};
 use crate::config::Service;
 use crate::control::Status;
-use crate::decide::Refusal;
-use crate::model::{Entry, Event, Number, Order, Signal};
-use crate::record::Torn;
+use crate::decide::CommandRefused;
+use crate::model::{CommandRequest, Event, ReleaseNumber, Signal, TimelineEntry};
+use crate::record::Truncated;
 
 /// Whoever waits for what comes of a command.
-pub(super) type Told = oneshot::Sender<Result<Arc<Entry>, Untaken>>;
+pub(super) type CommandReply = oneshot::Sender<Result<Arc<TimelineEntry>, CommandError>>;
 
 /// Everything that reaches a keeper.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(super) enum ServiceMessage {
     /// Something was seen of a release.
     Signal(Signal),
     /// Something happened to a release that is worth knowing, and changes nothing.
-    Told(Number, String),
+    ReleaseNote(ReleaseNumber, String),
     /// In place of a release something else runs, which nobody deployed; how that was noticed.
-    Found(Number, String),
+    ReleaseReplaced(ReleaseNumber, String),
     /// A release calls itself this, in several answers in a row.
-    Named(Number, String),
+    IdentityChanged(ReleaseNumber, String),
     /// An effect came to something.
     Event(Event),
     /// A person gave a command.
-    Order(Order, Told),
+    Command(CommandRequest, CommandReply),
     /// The same, with what its artifact is.
-    Sealed(Order, Option<Seal>, Told),
+    ResolvedCommand(CommandRequest, Option<Verifier>, CommandReply),
     /// The artifact of a release is not known to be what was deployed.
-    Doubted(Number, Doubt),
+    VerifyFailed(ReleaseNumber, VerifyError),
     /// Somebody wants to know.
     Status(oneshot::Sender<Status>),
     /// New settings.
@@ -40,34 +40,34 @@ pub(super) enum Input {
     /// Another daemon, named here, takes the service over.
     HandOver(String, oneshot::Sender<()>),
     /// The daemon ends.
-    Stop(Ending, oneshot::Sender<()>),
+    Stop(Shutdown, oneshot::Sender<()>),
 }
 
 /// How a keeper begins.
 #[derive(Debug)]
-pub(super) struct Begin {
+pub(super) struct Startup {
     /// Who reads the timeline, and since when: the beginning of a sentence.
-    pub who: String,
+    pub cause: String,
     /// What was cut off the timeline.
-    pub torn: Torn,
+    pub truncated: Truncated,
 }
 
 /// How the daemon ends.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Ending {
+pub(super) struct Shutdown {
     /// What is open may finish.
-    pub gently: bool,
+    pub drain: bool,
     /// The daemon is started again at once: releases go on, and the next one adopts them.
-    pub again: bool,
+    pub restart: bool,
 }
 
 /// Why a command came to nothing.
 #[derive(Debug)]
-pub(super) enum Untaken {
+pub(super) enum CommandError {
     /// It does not fit.
-    Refused(Refusal),
+    Refused(CommandRefused),
     /// Its artifact can not be what is deployed.
-    Unfit(String),
+    ArtifactUnusable(String),
     /// It could not be written down.
-    Unwritten(String),
+    NotRecorded(String),
 }

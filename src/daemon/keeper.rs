@@ -13,58 +13,59 @@ use crate::config::{Runtime, Service};
 use crate::decide::{Phase, Watch};
 use crate::judge::{BLOCK, BLOCK_MS};
 use crate::model::{
-    Decision, Effect, Entry, Event, Fact, Load, Moment, Number, Reply, Seen, Signal,
+    Decision, Effect, Event, Moment, Observation, ProbeResult, ReleaseLoad, ReleaseNumber, Signal,
+    TimelineEntry, TimelineEvent,
 };
 use crate::proxy::Proxy;
-use crate::record::{Timeline, Torn};
+use crate::record::{Timeline, Truncated};
 
-use super::crew::Crew;
-use super::gauge::Gauge;
-use super::input::{Begin, Ending, Input};
-use super::ledger::Ledger;
-use super::pulse::Pulse;
-use super::seals::Seals;
-use super::shadows::Shadows;
-use super::trials::Trials;
-use super::units::Wish;
-use super::uses::{LOOK_BLOCKS, Uses};
+use super::crew::ReleaseSupervisor;
+use super::gauge::TrafficWindow;
+use super::input::{ServiceMessage, Shutdown, Startup};
+use super::ledger::EventCounters;
+use super::pulse::Heartbeat;
+use super::seals::ArtifactGuard;
+use super::shadows::ShadowController;
+use super::trials::Bake;
+use super::units::DesiredUnit;
+use super::uses::{CallUsage, SNAPSHOT_BLOCKS};
 
 /// How long requests wait, after the daemon started, for a release that is started with it.
-const START_AWAITED: Duration = Duration::from_secs(5);
+const STARTUP_GRACE: Duration = Duration::from_secs(5);
 /// How often it is looked whether the warm release serves anybody, in blocks.
-const UNITS_BLOCKS: u64 = 4;
+const UNIT_WEIGHTS_BLOCKS: u64 = 4;
 /// How often silent sessions are looked for, in blocks.
-const SWEEP_BLOCKS: u64 = 120;
+const SESSION_SWEEP_BLOCKS: u64 = 120;
 
 /// What keeps one service.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct ServiceLoop {
     pub(super) service: Arc<Service>,
     pub(super) clock: Clock,
     pub(super) watch: Watch,
     pub(super) proxy: Proxy,
-    pub(super) trials: Trials,
-    pub(super) gauges: BTreeMap<Number, Gauge>,
-    pub(super) probes: BTreeMap<Number, Reply>,
-    pub(super) trouble: Option<String>,
-    pub(super) ledger: Ledger,
+    pub(super) bake: Bake,
+    pub(super) traffic: BTreeMap<ReleaseNumber, TrafficWindow>,
+    pub(super) last_probes: BTreeMap<ReleaseNumber, ProbeResult>,
+    pub(super) timeline_error: Option<String>,
+    pub(super) counters: EventCounters,
     timeline: Timeline,
-    pub(super) crew: Crew,
-    pub(super) shadows: Shadows,
-    pub(super) seals: Seals,
-    uses: Uses,
-    pub(super) deaths: BTreeMap<Number, u32>,
+    pub(super) supervisor: ReleaseSupervisor,
+    pub(super) shadow_controller: ShadowController,
+    pub(super) artifact_guard: ArtifactGuard,
+    call_usage: CallUsage,
+    pub(super) exit_counts: BTreeMap<ReleaseNumber, u32>,
     /// What releases call themselves.
-    pub(super) names: BTreeMap<Number, String>,
-    pub(super) outbox: mpsc::Sender<Input>,
-    entries: broadcast::Sender<Arc<Entry>>,
+    pub(super) identities: BTreeMap<ReleaseNumber, String>,
+    pub(super) inbox: mpsc::Sender<ServiceMessage>,
+    entries: broadcast::Sender<Arc<TimelineEntry>>,
     /// Events that effects led to at once.
-    pub(super) queue: VecDeque<Event>,
+    pub(super) pending_events: VecDeque<Event>,
     ticks: u64,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
 }
 
-impl Keeper {
+impl ServiceLoop {
     /// A keeper for a service whose timeline was read; nothing happens before [`Self::run`].
     #[expect(clippy::too_many_arguments, reason = "it is put together once, from distinct parts")]
     pub(super) fn new(
@@ -73,9 +74,9 @@ impl Keeper {
         watch: Watch,
         timeline: Timeline,
         proxy: Proxy,
-        (crew, seals): (Crew, Seals),
-        outbox: mpsc::Sender<Input>,
-        entries: broadcast::Sender<Arc<Entry>>,
+        (supervisor, artifact_guard): (ReleaseSupervisor, ArtifactGuard),
+        inbox: mpsc::Sender<ServiceMessage>,
+        entries: broadcast::Sender<Arc<TimelineEntry>>,
         dir: PathBuf,
     ) -> Self {
         Self {
@@ -83,271 +84,296 @@ impl Keeper {
             clock,
             watch,
             proxy,
-            trials: Trials::new(dir),
-            gauges: BTreeMap::new(),
-            probes: BTreeMap::new(),
-            trouble: None,
-            ledger: Ledger::new(),
+            bake: Bake::new(dir),
+            traffic: BTreeMap::new(),
+            last_probes: BTreeMap::new(),
+            timeline_error: None,
+            counters: EventCounters::new(),
             timeline,
-            crew,
-            shadows: Shadows::default(),
-            seals,
-            uses: Uses::default(),
-            deaths: BTreeMap::new(),
-            names: BTreeMap::new(),
-            outbox,
+            supervisor,
+            shadow_controller: ShadowController::default(),
+            artifact_guard,
+            call_usage: CallUsage::default(),
+            exit_counts: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            inbox,
             entries,
-            queue: VecDeque::new(),
+            pending_events: VecDeque::new(),
             ticks: 0,
-            pulse: Pulse::default(),
+            heartbeat: Heartbeat::default(),
         }
     }
 
     /// What shows that its loop goes round.
-    pub(super) fn pulse(&self) -> Pulse {
-        self.pulse.clone()
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
     }
 
     /// The loop. Ends when told to.
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Input>, begin: Begin) {
-        self.take_up(&begin);
+    pub(super) async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<ServiceMessage>,
+        startup: Startup,
+    ) {
+        self.recover(&startup);
         // Not before its route is known: who waits in the backlog would be told that there is none.
-        self.proxy.open();
+        self.proxy.start_accepting();
         let mut blocks = tokio::time::interval(BLOCK);
         blocks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = blocks.tick() => self.block(),
-                input = inbox.recv() => match input {
-                    Some(Input::Stop(ending, done)) => {
-                        self.end(ending).await;
-                        let _ = done.send(());
+                _ = blocks.tick() => self.on_block(),
+                message = messages.recv() => match message {
+                    Some(ServiceMessage::Stop(shutdown, stopped)) => {
+                        self.shut_down(shutdown).await;
+                        let _ = stopped.send(());
                         return;
                     }
-                    Some(Input::HandOver(to, done)) => {
-                        self.let_go(&to).await;
+                    Some(ServiceMessage::HandOver(successor, released)) => {
+                        self.detach(&successor).await;
                         // All files are closed before anybody is told.
                         drop(self);
-                        let _ = done.send(());
+                        let _ = released.send(());
                         return;
                     }
-                    Some(input) => self.take(input),
+                    Some(message) => self.dispatch(message),
                     None => return,
                 },
             }
-            while let Some(event) = self.queue.pop_front() {
-                self.happen(&event);
+            while let Some(event) = self.pending_events.pop_front() {
+                self.step(&event);
             }
         }
     }
 
     /// Lets everybody go, as far as there is time for it.
-    async fn end(&mut self, ending: Ending) {
-        if ending.gently {
-            self.proxy.leave(self.service.policy.drain, ending.again).await;
+    async fn shut_down(&mut self, shutdown: Shutdown) {
+        if shutdown.drain {
+            self.proxy.close_gracefully(self.service.policy.drain_timeout, shutdown.restart).await;
         }
-        self.proxy.stop().await;
-        if !ending.again {
-            self.crew.stop().await;
+        self.proxy.shut_down().await;
+        if !shutdown.restart {
+            self.supervisor.stop().await;
         }
     }
 
     /// Goes on where the timeline ends.
-    fn take_up(&mut self, Begin { who, torn }: &Begin) {
-        self.crew.tidy(&self.service, &self.watch.phase().needed());
-        self.learn_again();
-        if *self.watch.phase() == Phase::Empty && *torn == Torn(0) {
+    fn recover(&mut self, Startup { cause: who, truncated: torn }: &Startup) {
+        self.supervisor.stop_unneeded(&self.service, &self.watch.phase().required_releases());
+        self.query_read_only_tools();
+        if *self.watch.phase() == Phase::Empty && *torn == Truncated(0) {
             return;
         }
         let restored = self.watch.restored_by(who, self.clock.now(), torn.0);
-        if self.commit(restored).is_err() {
+        if self.record_and_apply(restored).is_err() {
             // The disk is full, say. Traffic goes where it went; nothing new is decided.
-            let keep = |effect: &Effect| matches!(effect, Effect::Keep(_) | Effect::Route(_));
+            let is_routing =
+                |effect: &Effect| matches!(effect, Effect::KeepRunning(_) | Effect::Route(_));
             let effects = self.watch.phase().effects();
-            effects.into_iter().filter(keep).for_each(|effect| self.act(effect));
+            effects.into_iter().filter(is_routing).for_each(|effect| self.execute(effect));
         }
-        while let Some(event) = self.queue.pop_front() {
-            self.happen(&event);
+        while let Some(event) = self.pending_events.pop_front() {
+            self.step(&event);
         }
         // A host that boots starts them together with us.
-        for release in self.watch.phase().needed() {
-            self.proxy.await_start(release.number, START_AWAITED);
+        for release in self.watch.phase().required_releases() {
+            self.proxy.allow_startup(release.number, STARTUP_GRACE);
         }
-        self.check_seals();
+        self.verify_all_artifacts();
     }
 
-    fn take(&mut self, input: Input) {
-        match input {
-            Input::Signal(signal) => self.hear(signal),
-            Input::Told(number, text) => self.note(number, &text),
-            Input::Found(number, because) => self.found(number, None, &because),
-            Input::Named(number, name) => self.named(number, name),
-            Input::Event(mut event) => {
-                self.tell_uses(&mut event);
-                self.learn(&event);
-                self.happen(&event);
+    fn dispatch(&mut self, message: ServiceMessage) {
+        match message {
+            ServiceMessage::Signal(signal) => self.handle_signal(signal),
+            ServiceMessage::ReleaseNote(number, text) => self.record_note(number, &text),
+            ServiceMessage::ReleaseReplaced(number, because) => {
+                self.on_replaced(number, None, &because)
             }
-            Input::Order(order, told) => self.order(self.clock.now(), order, told),
-            Input::Sealed(order, seal, told) => self.ordered(self.clock.now(), order, seal, told),
-            Input::Doubted(number, doubt) => self.doubted(number, &doubt),
-            Input::Status(asked) => {
-                let _ = asked.send(self.status());
+            ServiceMessage::IdentityChanged(number, name) => self.on_identity(number, name),
+            ServiceMessage::Event(mut event) => {
+                self.attach_call_usage(&mut event);
+                self.update_read_only_tools(&event);
+                self.step(&event);
             }
-            Input::Configure(service) => {
+            ServiceMessage::Command(order, reply) => {
+                self.handle_command(self.clock.now(), order, reply)
+            }
+            ServiceMessage::ResolvedCommand(order, verifier, reply) => {
+                self.apply_command(self.clock.now(), order, verifier, reply)
+            }
+            ServiceMessage::VerifyFailed(number, error) => self.on_verify_error(number, &error),
+            ServiceMessage::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            ServiceMessage::Configure(service) => {
                 self.watch.set_policy(service.policy.clone());
                 self.proxy.configure(&service);
                 self.service = service;
-                self.tell_phase();
+                self.publish_phase();
             }
-            Input::HandOver(..) | Input::Stop(..) => (),
+            ServiceMessage::HandOver(..) | ServiceMessage::Stop(..) => (),
         }
     }
 
     /// What the proxy has to know of the phase, besides where the traffic goes.
-    fn tell_phase(&self) {
+    fn publish_phase(&self) {
         let phase = self.watch.phase();
-        self.proxy.on_trial(phase.on_trial());
-        let accepted = matches!(phase, Phase::Steady { .. }) && self.service.move_forward;
+        self.proxy.set_trial(phase.on_trial());
+        let accepted = matches!(phase, Phase::Steady { .. }) && self.service.migrate_on_accept;
         let warm = phase.warm().filter(|_| accepted).map(|warm| warm.number);
-        self.proxy.yields(warm);
-        self.tell_units();
+        self.proxy.migrate_sessions_from(warm);
+        self.update_unit_weights();
     }
 
     /// A warm release that serves nobody makes room for the active one; whose turn may come at once
     /// has its full share.
-    fn tell_units(&self) {
+    fn update_unit_weights(&self) {
         if !matches!(self.service.runtime, Runtime::Systemd(_)) {
             return;
         }
         let (phase, held) = (self.watch.phase(), self.watch.hold().is_some());
-        let rests = matches!(phase, Phase::Steady { .. } | Phase::Baking { .. });
-        let warm = phase.warm().filter(|_| rests).map(|warm| warm.number);
-        for release in phase.needed() {
-            let waits = warm == Some(release.number) && !self.proxy.serves(release.number);
-            self.crew.wish(release.number, Wish { waits, held });
+        let is_stable = matches!(phase, Phase::Steady { .. } | Phase::Baking { .. });
+        let warm = phase.warm().filter(|_| is_stable).map(|warm| warm.number);
+        for release in phase.required_releases() {
+            let is_idle = warm == Some(release.number) && !self.proxy.has_traffic(release.number);
+            self.supervisor.set_desired(release.number, DesiredUnit { throttled: is_idle, held });
         }
     }
 
     /// A new release is ready: what would clients miss?
-    fn tell_uses(&self, event: &mut Event) {
+    fn attach_call_usage(&self, event: &mut Event) {
         if let Event::Ready(_, readiness) = event {
-            for release in self.watch.phase().needed() {
-                let calls = self.proxy.calls(release.number);
-                self.uses.add(release.number, calls, &mut readiness.used);
+            for release in self.watch.phase().required_releases() {
+                let calls = self.proxy.counts_by_call(release.number);
+                self.call_usage.add_last_hour(release.number, calls, &mut readiness.call_usage);
             }
         }
     }
 
     /// A block of time is over: the counters speak, and deadlines pass.
-    fn block(&mut self) {
+    fn on_block(&mut self) {
         let now = self.clock.now();
-        self.pulse.beat();
-        self.pulse.say(format!("{}: {}", self.service.name, self.watch.phase()));
-        let numbers: Vec<_> = self.watch.phase().needed().iter().map(|it| it.number).collect();
-        self.gauges.retain(|number, _| numbers.contains(number));
-        self.uses.retain(&numbers);
+        self.heartbeat.beat();
+        self.heartbeat.set_status(format!("{}: {}", self.service.name, self.watch.phase()));
+        let numbers: Vec<_> =
+            self.watch.phase().required_releases().iter().map(|it| it.number).collect();
+        self.traffic.retain(|number, _| numbers.contains(number));
+        self.call_usage.retain(&numbers);
         for release in numbers {
-            let counts = self.gauges.entry(release).or_default().block(self.proxy.counts(release));
-            self.weigh(now, &Signal { release, seen: Seen::Block(BLOCK_MS, counts) });
-            if (self.ticks + 1).is_multiple_of(LOOK_BLOCKS) {
-                self.uses.look(release, self.proxy.calls(release));
+            let counts =
+                self.traffic.entry(release).or_default().add_block(self.proxy.counts(release));
+            self.observe(
+                now,
+                &Signal { release, observation: Observation::Block(BLOCK_MS, counts) },
+            );
+            if (self.ticks + 1).is_multiple_of(SNAPSHOT_BLOCKS) {
+                self.call_usage.snapshot(release, self.proxy.counts_by_call(release));
             }
         }
-        self.shadow(now);
-        self.count_calls(now, self.ticks);
-        self.judged(now);
-        if let Some((number, because)) = self.trials.trial.recovered(now) {
-            self.happen(&Event::Recovered(number, because));
+        self.schedule_shadow_calls(now);
+        self.observe_calls(now, self.ticks);
+        self.evaluate_trial(now);
+        if let Some((number, because)) = self.bake.trial.recovery(now) {
+            self.step(&Event::Recovered(number, because));
         }
         if self.watch.deadline().is_some_and(|due| due <= now) {
-            self.due(now);
+            self.on_deadline(now);
         }
         self.ticks += 1;
-        if self.ticks.is_multiple_of(UNITS_BLOCKS) {
-            self.tell_units();
+        if self.ticks.is_multiple_of(UNIT_WEIGHTS_BLOCKS) {
+            self.update_unit_weights();
         }
-        if self.ticks.is_multiple_of(SWEEP_BLOCKS) {
-            self.proxy.sweep(now);
+        if self.ticks.is_multiple_of(SESSION_SWEEP_BLOCKS) {
+            self.proxy.expire_sessions(now);
         }
     }
 
-    fn hear(&mut self, signal: Signal) {
+    fn handle_signal(&mut self, signal: Signal) {
         let now = self.clock.now();
-        self.weigh(now, &signal);
-        match signal.seen {
-            Seen::Probe(reply) => {
+        self.observe(now, &signal);
+        match signal.observation {
+            Observation::Probe(reply) => {
                 if reply.is_ok() {
-                    self.gauges.entry(signal.release).or_default().answers();
+                    self.traffic.entry(signal.release).or_default().mark_answered();
                 }
-                self.probes.insert(signal.release, reply);
+                self.last_probes.insert(signal.release, reply);
             }
-            Seen::Exited(how) => self.died(now, signal.release, &how),
-            Seen::Block(..) | Seen::Calls(_) | Seen::Shadow(..) | Seen::Scraped(_) => (),
+            Observation::Exited(how) => self.on_exit(now, signal.release, &how),
+            Observation::Block(..)
+            | Observation::Calls(_)
+            | Observation::Shadow(..)
+            | Observation::Scraped(_) => (),
         }
-        self.judged(now);
+        self.evaluate_trial(now);
     }
 
-    pub(super) fn judged(&mut self, now: Moment) {
-        let Some(judge) = self.trials.judge() else { return };
-        self.crew.hurry(judge.suspicious(now));
+    pub(super) fn evaluate_trial(&mut self, now: Moment) {
+        let Some(judge) = self.bake.judge() else { return };
+        self.supervisor.set_fast_probing(judge.is_suspicious(now));
         let (verdict, release) = (judge.verdict(now), judge.release());
         let load = self.load(now, release);
-        self.happen(&Event::Judged(verdict, load));
+        self.step(&Event::Judged(verdict, load));
     }
 
-    fn load(&self, now: Moment, release: Number) -> Load {
-        let rate = self.gauges.get(&release).map(Gauge::rate).unwrap_or_default();
-        Load { rate, ..self.proxy.load(release, now) }
+    fn load(&self, now: Moment, release: ReleaseNumber) -> ReleaseLoad {
+        let rate = self.traffic.get(&release).map(TrafficWindow::rate).unwrap_or_default();
+        ReleaseLoad { request_rate: rate, ..self.proxy.load(release, now) }
     }
 
-    pub(super) fn happen(&mut self, event: &Event) {
-        if let Some(decision) = self.watch.step(self.clock.now(), event) {
+    pub(super) fn step(&mut self, event: &Event) {
+        if let Some(decision) = self.watch.on_event(self.clock.now(), event) {
             // Not written down: not decided. The next block leads here again.
-            let _ = self.commit(decision);
+            let _ = self.record_and_apply(decision);
         }
     }
 
     /// Write it down, then do it.
-    pub(super) fn commit(&mut self, decision: Decision) -> Result<Arc<Entry>, String> {
+    pub(super) fn record_and_apply(
+        &mut self,
+        decision: Decision,
+    ) -> Result<Arc<TimelineEntry>, String> {
         let now = self.clock.now();
-        let Decision { because, fact, then } = decision;
-        let words = then.iter().map(ToString::to_string).collect();
-        let wall = self.clock.wall();
-        let (timeline, copy) = (&mut self.timeline, fact.clone());
+        let Decision { because, event: fact, effects } = decision;
+        let effect_names = effects.iter().map(ToString::to_string).collect();
+        let wall = self.clock.wall_time();
+        let (timeline, recorded_fact) = (&mut self.timeline, fact.clone());
         let began = tokio::time::Instant::now();
-        let written =
-            tokio::task::block_in_place(|| timeline.append(now, wall, because, copy, words));
+        let written = tokio::task::block_in_place(|| {
+            timeline.append(now, wall, because, recorded_fact, effect_names)
+        });
         let entry = match written {
             Ok(entry) => Arc::new(entry),
             Err(error) => {
-                self.ledger.failed();
-                let trouble = format!("failed to write the timeline, nothing is decided: {error}");
-                if self.trouble.as_ref() != Some(&trouble) {
-                    tracing::error!(service = self.service.name, page = true, "{trouble}");
+                self.counters.record_write_failure();
+                let message = format!("failed to write the timeline, nothing is decided: {error}");
+                if self.timeline_error.as_ref() != Some(&message) {
+                    tracing::error!(service = self.service.name, page = true, "{message}");
                 }
-                self.trouble = Some(trouble.clone());
-                return Err(trouble);
+                self.timeline_error = Some(message.clone());
+                return Err(message);
             }
         };
-        self.ledger.note(&entry, began.elapsed());
-        if self.trouble.take().is_some() {
+        self.counters.record(&entry, began.elapsed());
+        if self.timeline_error.take().is_some() {
             tracing::info!(service = self.service.name, "the timeline can be written again");
         }
-        self.log(&entry);
+        self.log_entry(&entry);
         self.watch.apply(now, &fact);
-        self.tell_phase();
-        then.into_iter().for_each(|effect| self.act(effect));
-        self.open_trials(now);
+        self.publish_phase();
+        effects.into_iter().for_each(|effect| self.execute(effect));
+        self.sync_judge(now);
         // Nobody may be following.
         let _ = self.entries.send(Arc::clone(&entry));
         Ok(entry)
     }
 
     /// The system's journal gets the same entry.
-    fn log(&self, entry: &Entry) {
-        let Entry { fact, deploy, seq, because, then, .. } = entry;
+    fn log_entry(&self, entry: &TimelineEntry) {
+        let TimelineEntry { event: fact, deploy, seq, because, planned_effects: then, .. } = entry;
         let release = match fact {
-            Fact::Deployed { release, .. } | Fact::Found { release, .. } => Some(release),
+            TimelineEvent::Deployed { release, .. } | TimelineEvent::Replaced { release, .. } => {
+                Some(release)
+            }
             _ => self.watch.phase().release(*deploy),
         };
         let service = self.service.name.as_str();
@@ -359,12 +385,13 @@ impl Keeper {
     }
 
     /// How long a stop may take, for whoever waits.
-    pub(super) fn patience(service: &Service, ending: Ending) -> Duration {
-        let last = Duration::from_secs(2);
-        let leave = if ending.gently { service.policy.drain + last } else { Duration::ZERO };
-        leave
+    pub(super) fn stop_timeout(service: &Service, shutdown: Shutdown) -> Duration {
+        let margin = Duration::from_secs(2);
+        let drain =
+            if shutdown.drain { service.policy.drain_timeout + margin } else { Duration::ZERO };
+        drain
             + match &service.runtime {
-                Runtime::Command(command) => command.stop + Duration::from_secs(3),
+                Runtime::Command(command) => command.stop_timeout + Duration::from_secs(3),
                 Runtime::External | Runtime::Systemd(_) => Duration::from_secs(3),
             }
     }

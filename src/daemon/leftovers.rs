@@ -5,28 +5,28 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use crate::act::{self, Orphan, Unit};
-use crate::bus::Bus;
+use crate::act::{self, OrphanedRelease, Unit};
+use crate::bus::SystemdManager;
 use crate::config::{Runtime, Service};
-use crate::model::{Number, Release, Slot};
+use crate::model::{Release, ReleaseNumber, Slot};
 
 /// Where to look for what is left over.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub bus: &'a Bus,
+pub(super) struct SlotRuntime<'a> {
+    pub manager: &'a SystemdManager,
     pub state_dir: &'a Path,
     pub service: &'a Arc<Service>,
 }
 
-impl Place<'_> {
+impl SlotRuntime<'_> {
     /// Stops what belongs to none of the releases in `needed`; a task for each slot that has something.
-    pub(super) fn tidy(self, needed: &[&Release]) -> Vec<(Slot, JoinHandle<()>)> {
-        let wanted = |number: Number| needed.iter().any(|it| it.number == number);
+    pub(super) fn stop_unneeded(self, needed: &[&Release]) -> Vec<(Slot, JoinHandle<()>)> {
+        let is_needed = |number: ReleaseNumber| needed.iter().any(|it| it.number == number);
         match &self.service.runtime {
             Runtime::External => Vec::new(),
             Runtime::Command(_) => {
-                let mut slots = std::collections::BTreeMap::<Slot, Vec<Orphan>>::new();
-                for orphan in self.orphans(|number| !wanted(number)) {
+                let mut slots = std::collections::BTreeMap::<Slot, Vec<OrphanedRelease>>::new();
+                for orphan in self.orphans(|number| !is_needed(number)) {
                     slots.entry(orphan.slot.clone()).or_default().push(orphan);
                 }
                 let stop = |(slot, orphans)| {
@@ -36,14 +36,14 @@ impl Place<'_> {
             }
             // The unit of a slot that is needed may be the last healthy copy.
             Runtime::Systemd(template) => {
-                let free = |slot: &&Slot| needed.iter().all(|it| it.slot != **slot);
-                let slots = self.service.slots.keys().filter(free);
+                let is_unused = |slot: &&Slot| needed.iter().all(|it| it.slot != **slot);
+                let slots = self.service.slots.keys().filter(is_unused);
                 let (name, dir) = (&self.service.name, self.state_dir);
                 let stop = |slot: &Slot| {
-                    let unit = template.instance(slot);
-                    let is_ours = Unit::was_started(dir, name, slot);
-                    let stop = stop_unit(self.bus.clone(), unit, template.stop);
-                    is_ours.then(|| (slot.clone(), tokio::spawn(stop)))
+                    let unit = template.unit_of(slot);
+                    let was_started = Unit::was_started(dir, name, slot);
+                    let stop = stop_unit(self.manager.clone(), unit, template.stop_timeout);
+                    was_started.then(|| (slot.clone(), tokio::spawn(stop)))
                 };
                 slots.filter_map(stop).collect()
             }
@@ -51,14 +51,17 @@ impl Place<'_> {
     }
 
     /// Stops what is left of one release, which no task of ours keeps.
-    pub(super) fn stop(self, release: &Release) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn stop_release(
+        self,
+        release: &Release,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let number = release.number;
-        let orphans = self.orphans(|known| known == number);
+        let orphans = self.orphans(|number_found| number_found == number);
         let service = Arc::clone(self.service);
         let unit = match &service.runtime {
             Runtime::Systemd(template) => {
-                let unit = template.instance(&release.slot);
-                Some(stop_unit(self.bus.clone(), unit, template.stop))
+                let unit = template.unit_of(&release.slot);
+                Some(stop_unit(self.manager.clone(), unit, template.stop_timeout))
             }
             Runtime::Command(_) | Runtime::External => None,
         };
@@ -70,35 +73,35 @@ impl Place<'_> {
         }
     }
 
-    fn orphans(self, unwanted: impl Fn(Number) -> bool) -> Vec<Orphan> {
+    fn orphans(self, is_unneeded: impl Fn(ReleaseNumber) -> bool) -> Vec<OrphanedRelease> {
         let found = match self.service.runtime {
-            Runtime::Command(_) => act::orphans(self.state_dir, &self.service.name),
+            Runtime::Command(_) => act::find_orphans(self.state_dir, &self.service.name),
             Runtime::External | Runtime::Systemd(_) => Vec::new(),
         };
-        found.into_iter().filter(|orphan| unwanted(orphan.number)).collect()
+        found.into_iter().filter(|orphan| is_unneeded(orphan.number)).collect()
     }
 }
 
-async fn stop_unit(bus: Bus, unit: String, patience: std::time::Duration) {
-    match bus.state(&unit).await {
-        Ok(state) if state.active != "inactive" => {
+async fn stop_unit(manager: SystemdManager, unit: String, timeout: std::time::Duration) {
+    match manager.unit_state(&unit).await {
+        Ok(state) if state.active_state != "inactive" => {
             tracing::info!(unit, "stops a unit that no release needs");
-            if let Err(why) = bus.stop(&unit, patience).await {
-                tracing::error!(unit, "{why}");
+            if let Err(error) = manager.stop(&unit, timeout).await {
+                tracing::error!(unit, "{error}");
             }
         }
         Ok(_) => (),
-        Err(why) => tracing::error!(unit, "{why}"),
+        Err(error) => tracing::error!(unit, "{error}"),
     }
 }
 
-async fn stop_orphans(orphans: Vec<Orphan>, service: Arc<Service>) {
+async fn stop_orphans(orphans: Vec<OrphanedRelease>, service: Arc<Service>) {
     let Runtime::Command(command) = &service.runtime else { return };
     for orphan in orphans {
         let (slot, service) = (&orphan.slot, &service.name);
         tracing::warn!(service, %slot, "stops a process that is left over");
-        if let Err(why) = orphan.stop(command.stop).await {
-            tracing::error!(service, "failed to stop: {why}");
+        if let Err(error) = orphan.stop(command.stop_timeout).await {
+            tracing::error!(service, "failed to stop: {error}");
         }
     }
 }

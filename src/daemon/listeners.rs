@@ -10,7 +10,7 @@ use crate::control::server;
 use crate::proxy;
 
 use super::StartError;
-use super::inherited::Inherited;
+use super::inherited::InheritedListeners;
 
 /// All listeners of a daemon that is not in charge yet. Nobody is accepted.
 #[derive(Debug)]
@@ -18,13 +18,13 @@ pub(super) struct Listeners {
     /// Those of the services, by name.
     pub services: BTreeMap<String, TcpListener>,
     /// The services whose listener was made anew.
-    pub fresh: BTreeSet<String>,
+    pub newly_bound: BTreeSet<String>,
     /// That of the verbs.
     pub control: UnixListener,
     /// That of the metrics.
     pub metrics: Option<TcpListener>,
     /// What was passed on, and nobody has.
-    pub left: Inherited,
+    pub unclaimed: InheritedListeners,
 }
 
 impl Listeners {
@@ -32,7 +32,10 @@ impl Listeners {
     ///
     /// # Errors
     /// When an address, or the control socket, is not to be had.
-    pub(super) fn open(settings: &Settings, mut inherited: Inherited) -> Result<Self, StartError> {
+    pub(super) fn open(
+        settings: &Settings,
+        mut inherited: InheritedListeners,
+    ) -> Result<Self, StartError> {
         let control = match inherited.claim_control() {
             Some(listener) => UnixListener::from_std(listener),
             None => server::listen(&settings.control_socket),
@@ -50,24 +53,27 @@ impl Listeners {
             listener.map_err(|source| StartError::new(what(), source))
         });
         let metrics = metrics.transpose()?;
-        let (mut services, mut fresh) = (BTreeMap::new(), BTreeSet::new());
+        let (mut services, mut newly_bound) = (BTreeMap::new(), BTreeSet::new());
         for service in settings.services.values() {
-            let (listener, made) = listen(service, &mut inherited).map_err(|source| {
+            let (listener, is_new) = listen(service, &mut inherited).map_err(|source| {
                 let what = format!("failed to listen on {} for {}", service.listen, service.name);
                 StartError::new(what, source)
             })?;
             services.insert(service.name.clone(), listener);
-            if made {
-                fresh.insert(service.name.clone());
+            if is_new {
+                newly_bound.insert(service.name.clone());
             }
         }
-        Ok(Self { services, fresh, control, metrics, left: inherited })
+        Ok(Self { services, newly_bound, control, metrics, unclaimed: inherited })
     }
 }
 
 /// The listener of a service, and whether it is a new one.
-fn listen(service: &Service, inherited: &mut Inherited) -> io::Result<(TcpListener, bool)> {
-    match inherited.claim(service.listen) {
+fn listen(
+    service: &Service,
+    inherited: &mut InheritedListeners,
+) -> io::Result<(TcpListener, bool)> {
+    match inherited.claim_service(service.listen) {
         Some(listener) => Ok((TcpListener::from_std(listener)?, false)),
         None => Ok((proxy::bind(service.listen)?, true)),
     }

@@ -3,7 +3,7 @@
 //! Each service has a [`keeper`] with a loop of its own, in which all that happens to the service
 //! happens in order. Around it, tasks that only carry: the proxy's connections, the [`crew`]'s
 //! processes and probes, the [`desk`] where verbs ask. All that belongs to a daemon in charge is a
-//! [`reign`]; it ends with the daemon, or with a [`handover`] to the next one.
+//! [`instance`]; it ends with the daemon, or with a [`handover`] to the next one.
 
 mod crew;
 mod desk;
@@ -40,37 +40,37 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_tokio::Signals;
 
 use crate::config::Settings;
-use crate::record::{State, StateError};
+use crate::record::{StateDir, StateError};
 
-use handover::Preparing;
+use handover::SuccessorStarting;
 use listeners::Listeners;
-use reign::Reign;
+use reign::Instance;
 
-pub use handover::{Taking, succeed};
-pub use inherited::Inherited;
+pub use handover::{Takeover, spawn_successor};
+pub use inherited::InheritedListeners;
 
 /// Why the daemon can not start: what was tried, and what came of it.
 #[derive(Debug)]
 pub struct StartError {
-    what: String,
+    message: String,
     source: Box<dyn Error + Send + Sync>,
 }
 
 /// How a daemon begins.
 #[derive(Debug)]
-pub enum Origin {
+pub enum StartMode {
     /// By itself.
-    Start(Inherited),
+    Fresh(InheritedListeners),
     /// It takes over from one that runs.
-    Heir(Taking),
+    Takeover(Takeover),
 }
 
 /// How a reign ended.
-enum Outcome {
+enum RunEnd {
     /// For good.
-    Over,
+    Stopped,
     /// It was given to the next daemon, which did not take it: it goes on.
-    Back(Box<Reign>),
+    Aborted(Box<Instance>),
 }
 
 /// Runs the daemon until SIGTERM or SIGINT, or until another one took over, as SIGUSR2 asks for;
@@ -79,29 +79,29 @@ enum Outcome {
 /// # Errors
 /// When something it needs is not to be had: the state folder, an address, the control socket; or
 /// when the daemon that took over did not last.
-pub async fn run(settings: Settings, path: &Path, origin: Origin) -> Result<(), StartError> {
+pub async fn run(settings: Settings, path: &Path, mode: StartMode) -> Result<(), StartError> {
     raise_limits();
-    handover::remember();
+    handover::resolve_program_path();
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2]);
     let mut signals =
         signals.map_err(|source| StartError::new("failed to listen for signals".into(), source))?;
-    let mut reign = match origin {
-        Origin::Start(inherited) => {
-            let state = State::open(&settings.state_dir)?;
+    let mut instance = match mode {
+        StartMode::Fresh(inherited) => {
+            let state = StateDir::open(&settings.state_dir)?;
             let listeners = Listeners::open(&settings, inherited)?;
-            let mut reign = Reign::new(&settings, state, listeners, "rollbackd started")?;
+            let mut instance = Instance::new(&settings, state, listeners, "rollbackd started")?;
             // Only now, when nothing can fail any more, does anything happen.
-            reign.open();
-            reign
+            instance.start();
+            instance
         }
-        Origin::Heir(taking) => taking.take_over(&settings).await?,
+        StartMode::Takeover(takeover) => takeover.take_over(&settings).await?,
     };
     let mut settings = settings;
     loop {
-        reign.announce(&settings);
-        match serve(reign, &mut settings, path, &mut signals).await? {
-            Outcome::Over => return Ok(()),
-            Outcome::Back(again) => reign = *again,
+        instance.start_notifier(&settings);
+        match run_until_signal(instance, &mut settings, path, &mut signals).await? {
+            RunEnd::Stopped => return Ok(()),
+            RunEnd::Aborted(resumed) => instance = *resumed,
         }
     }
 }
@@ -117,28 +117,28 @@ fn raise_limits() {
     }
 }
 
-async fn serve(
-    reign: Reign,
+async fn run_until_signal(
+    instance: Instance,
     settings: &mut Settings,
     path: &Path,
     signals: &mut Signals,
-) -> Result<Outcome, StartError> {
+) -> Result<RunEnd, StartError> {
     // The next daemon, while it makes sure that it can take over.
-    let mut next: Option<Preparing> = None;
+    let mut successor: Option<SuccessorStarting> = None;
     loop {
         let prepared = async {
-            match &mut next {
-                Some(preparing) => preparing.done().await,
+            match &mut successor {
+                Some(starting) => starting.wait().await,
                 None => std::future::pending().await,
             }
         };
         let signal = tokio::select! {
             signal = signals.next() => signal,
             prepared = prepared => match prepared {
-                Ok(heir) => return handover::give(reign, heir, settings, signals).await,
-                Err(why) => {
-                    tracing::error!("the next daemon does not take over, this one goes on: {why}");
-                    next = None;
+                Ok(successor) => return handover::hand_over(instance, successor, settings, signals).await,
+                Err(error) => {
+                    tracing::error!("the next daemon does not take over, this one goes on: {error}");
+                    successor = None;
                     continue;
                 }
             },
@@ -146,13 +146,13 @@ async fn serve(
         match signal {
             Some(SIGHUP) => {
                 herald::reloading().await;
-                *settings = reload::reload(settings.clone(), &reign.handles, path).await;
-                herald::reloaded().await;
+                *settings = reload::reload(settings.clone(), &instance.handles, path).await;
+                herald::reload_done().await;
                 // The one that is on its way may have read the file before it was changed.
-                next = next.map(|_| Preparing::begin(&reign, settings, path));
+                successor = successor.map(|_| SuccessorStarting::spawn(&instance, settings, path));
             }
-            Some(SIGUSR2) if next.is_some() => tracing::info!("the next daemon is on its way"),
-            Some(SIGUSR2) => next = Some(Preparing::begin(&reign, settings, path)),
+            Some(SIGUSR2) if successor.is_some() => tracing::info!("the next daemon is on its way"),
+            Some(SIGUSR2) => successor = Some(SuccessorStarting::spawn(&instance, settings, path)),
             Some(signal) => {
                 tracing::info!(signal, "stops");
                 break;
@@ -160,18 +160,18 @@ async fn serve(
             None => break,
         }
     }
-    drop(next);
-    reign.end(settings).await;
-    Ok(Outcome::Over)
+    drop(successor);
+    instance.shut_down(settings).await;
+    Ok(RunEnd::Stopped)
 }
 
 impl StartError {
-    fn new(what: String, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { what, source: source.into() }
+    fn new(message: String, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { message, source: source.into() }
     }
 
     /// It and its causes, in one line.
-    fn whole(&self) -> String {
+    fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut source = self.source();
         while let Some(cause) = source {
@@ -190,7 +190,7 @@ impl From<StateError> for StartError {
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
+        f.write_str(&self.message)
     }
 }
 

@@ -1,63 +1,85 @@
 //! What a person asks for: looked at, decided, and answered.
 
-use crate::artifact::{self, Seal};
-use crate::model::{Command, Decision, Fact, Moment, Order, Release, Reply};
+use crate::artifact::{self, Verifier};
+use crate::model::{
+    Command, CommandRequest, Decision, Moment, ProbeResult, Release, TimelineEvent,
+};
 
-use super::input::{Input, Told, Untaken};
-use super::keeper::Keeper;
+use super::input::{CommandError, CommandReply, ServiceMessage};
+use super::keeper::ServiceLoop;
 
-impl Keeper {
+impl ServiceLoop {
     /// A command. A deploy has its artifact looked at first, which may take long; what would be
     /// refused anyway is refused at once.
-    pub(super) fn order(&mut self, now: Moment, order: Order, told: Told) {
-        let Some(named) = artifact_of(&order) else { return self.ordered(now, order, None, told) };
-        if let Err(refusal) = self.watch.order(now, order.clone()) {
-            let _ = told.send(Err(Untaken::Refused(refusal)));
+    pub(super) fn handle_command(
+        &mut self,
+        now: Moment,
+        order: CommandRequest,
+        reply: CommandReply,
+    ) {
+        let Some(artifact) = requested_artifact(&order) else {
+            return self.apply_command(now, order, None, reply);
+        };
+        if let Err(refusal) = self.watch.on_command(now, order.clone()) {
+            let _ = reply.send(Err(CommandError::Refused(refusal)));
             return;
         }
-        let (kind, podman) = (self.service.artifact, self.seals.podman.clone());
-        let outbox = self.outbox.clone();
+        let (kind, podman) = (self.service.artifact, self.artifact_guard.podman.clone());
+        let inbox = self.inbox.clone();
         tokio::spawn(async move {
-            match artifact::find(kind, &named, podman.as_ref()).await {
+            match artifact::resolve(kind, &artifact, podman.as_ref()).await {
                 // Whoever asked left while it was read, and does not know that it would go on.
-                Ok(_) if told.is_closed() => (),
-                Ok(found) => {
-                    let order = sealed(order, &found);
-                    let _ = outbox.send(Input::Sealed(order, found.seal, told)).await;
+                Ok(_) if reply.is_closed() => (),
+                Ok(resolved) => {
+                    let order = with_resolved_artifact(order, &resolved);
+                    let _ = inbox
+                        .send(ServiceMessage::ResolvedCommand(order, resolved.verifier, reply))
+                        .await;
                 }
-                Err(why) => _ = told.send(Err(Untaken::Unfit(why))),
+                Err(error) => _ = reply.send(Err(CommandError::ArtifactUnusable(error))),
             }
         });
     }
 
     /// A command of which everything is known.
-    pub(super) fn ordered(&mut self, now: Moment, order: Order, seal: Option<Seal>, told: Told) {
+    pub(super) fn apply_command(
+        &mut self,
+        now: Moment,
+        order: CommandRequest,
+        verifier: Option<Verifier>,
+        reply: CommandReply,
+    ) {
         let forced = matches!(&order.command, Command::Deploy(deploy) if deploy.force);
-        let answers = |number| self.probes.get(&number).map(Reply::is_ok);
-        let decided = self.watch.order(now, order).and_then(|decision| {
-            let spared = if forced { Ok(()) } else { self.watch.spares(&decision, answers) };
-            spared.map(|()| decision)
+        let is_probe_ok = |number| self.last_probes.get(&number).map(ProbeResult::is_ok);
+        let decided = self.watch.on_command(now, order).and_then(|decision| {
+            let permitted = if forced {
+                Ok(())
+            } else {
+                self.watch.keeps_a_healthy_release(&decision, is_probe_ok)
+            };
+            permitted.map(|()| decision)
         });
         let entry = match decided {
             Ok(decision) => {
-                let new = brings(&decision);
-                if let Some((release, seal)) = new.as_ref().zip(seal) {
-                    self.seals.keep(release.number, seal);
+                let deployed = deployed_release(&decision);
+                if let Some((release, verifier)) = deployed.as_ref().zip(verifier) {
+                    self.artifact_guard.insert(release.number, verifier);
                 }
-                let entry = self.commit(decision).map_err(Untaken::Unwritten);
-                if let Some(release) = new.filter(|_| entry.is_ok()) {
-                    let needed = self.watch.phase().needed().iter().map(|it| it.number).collect();
-                    self.seals.pin(&self.service, &release, needed);
+                let entry = self.record_and_apply(decision).map_err(CommandError::NotRecorded);
+                if let Some(release) = deployed.filter(|_| entry.is_ok()) {
+                    let needed =
+                        self.watch.phase().required_releases().iter().map(|it| it.number).collect();
+                    self.artifact_guard.pin_image(&self.service, &release, needed);
                 }
                 entry
             }
-            Err(refusal) => Err(Untaken::Refused(refusal)),
+            Err(refusal) => Err(CommandError::Refused(refusal)),
         };
-        let _ = told.send(entry);
+        let _ = reply.send(entry);
     }
 }
 
-fn artifact_of(order: &Order) -> Option<String> {
+fn requested_artifact(order: &CommandRequest) -> Option<String> {
     match &order.command {
         Command::Deploy(deploy) => deploy.artifact.clone(),
         Command::Rollback { .. } | Command::Hold { .. } | Command::Resume { .. } => None,
@@ -65,18 +87,21 @@ fn artifact_of(order: &Order) -> Option<String> {
 }
 
 /// The same order, with what its artifact is.
-fn sealed(mut order: Order, found: &artifact::Found) -> Order {
+fn with_resolved_artifact(
+    mut order: CommandRequest,
+    resolved: &artifact::ResolvedArtifact,
+) -> CommandRequest {
     if let Command::Deploy(deploy) = &mut order.command {
-        deploy.artifact = Some(found.artifact.clone());
-        deploy.digest = found.digest().map(ToString::to_string);
+        deploy.artifact = Some(resolved.artifact.clone());
+        deploy.digest = resolved.digest().map(ToString::to_string);
     }
     order
 }
 
 /// The release that a decision brings.
-fn brings(decision: &Decision) -> Option<Release> {
-    match &decision.fact {
-        Fact::Deployed { release, .. } => Some(release.clone()),
+fn deployed_release(decision: &Decision) -> Option<Release> {
+    match &decision.event {
+        TimelineEvent::Deployed { release, .. } => Some(release.clone()),
         _ => None,
     }
 }

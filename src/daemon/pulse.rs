@@ -8,73 +8,78 @@ use tokio::time::Instant;
 
 /// A keeper's end: beats once a round.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pulse(Arc<Shared>);
+pub(super) struct Heartbeat(Arc<HeartbeatCells>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    beats: AtomicU64,
-    says: Mutex<String>,
+struct HeartbeatCells {
+    count: AtomicU64,
+    status: Mutex<String>,
 }
 
 /// Looks at several pulses.
 #[derive(Debug, Clone)]
-pub(super) struct Watcher {
-    all: Vec<Seen>,
+pub(super) struct HeartbeatMonitor {
+    loops: Vec<LoopState>,
 }
 
 #[derive(Debug, Clone)]
-struct Seen {
-    pulse: Pulse,
-    beats: u64,
-    at: Instant,
+struct LoopState {
+    heartbeat: Heartbeat,
+    last_count: u64,
+    last_change: Instant,
 }
 
-impl Pulse {
+impl Heartbeat {
     /// One round is over.
     pub(super) fn beat(&self) {
-        self.0.beats.fetch_add(1, Ordering::Relaxed);
+        self.0.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What the service waits for.
-    pub(super) fn say(&self, text: String) {
-        *self.0.says.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    pub(super) fn set_status(&self, text: String) {
+        *self.0.status.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
 
-    fn said(&self) -> String {
-        self.0.says.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn status(&self) -> String {
+        self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl Watcher {
+impl HeartbeatMonitor {
     /// Watches from now on.
-    pub(super) fn new(pulses: Vec<Pulse>, now: Instant) -> Self {
-        Self { all: pulses.into_iter().map(|pulse| Seen { pulse, beats: 0, at: now }).collect() }
+    pub(super) fn new(heartbeats: Vec<Heartbeat>, now: Instant) -> Self {
+        Self {
+            loops: heartbeats
+                .into_iter()
+                .map(|heartbeat| LoopState { heartbeat, last_count: 0, last_change: now })
+                .collect(),
+        }
     }
 
     /// Takes a look.
-    pub(super) fn look(&mut self, now: Instant) {
-        for seen in &mut self.all {
-            let beats = seen.pulse.0.beats.load(Ordering::Relaxed);
-            if beats != seen.beats {
-                (seen.beats, seen.at) = (beats, now);
+    pub(super) fn poll(&mut self, now: Instant) {
+        for state in &mut self.loops {
+            let count = state.heartbeat.0.count.load(Ordering::Relaxed);
+            if count != state.last_count {
+                (state.last_count, state.last_change) = (count, now);
             }
         }
     }
 
     /// Whether every loop was seen to go round.
-    pub(super) fn all_began(&self) -> bool {
-        self.all.iter().all(|seen| seen.beats > 0)
+    pub(super) fn all_started(&self) -> bool {
+        self.loops.iter().all(|seen| seen.last_count > 0)
     }
 
     /// Whether every loop went round within this time.
     pub(super) fn all_alive(&self, within: Duration, now: Instant) -> bool {
-        self.all.iter().all(|seen| now.saturating_duration_since(seen.at) < within)
+        self.loops.iter().all(|seen| now.saturating_duration_since(seen.last_change) < within)
     }
 
     /// What all of them wait for, in one line.
-    pub(super) fn says(&self) -> String {
-        let all: Vec<_> = self.all.iter().map(|seen| seen.pulse.said()).collect();
-        all.join("; ")
+    pub(super) fn status(&self) -> String {
+        let statuses: Vec<_> = self.loops.iter().map(|seen| seen.heartbeat.status()).collect();
+        statuses.join("; ")
     }
 }
 
@@ -83,35 +88,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_loop_that_stands_still_is_enough() {
-        let (one, other) = (Pulse::default(), Pulse::default());
+    fn one_stalled_loop_is_detected() {
+        let (live, stalled) = (Heartbeat::default(), Heartbeat::default());
         let within = Duration::from_secs(10);
-        let begun = Instant::now();
-        let mut watcher = Watcher::new(vec![one.clone(), other.clone()], begun);
-        assert!(!watcher.all_began());
-        one.beat();
-        other.beat();
-        watcher.look(begun);
-        assert!(watcher.all_began());
+        let started_at = Instant::now();
+        let mut monitor = HeartbeatMonitor::new(vec![live.clone(), stalled.clone()], started_at);
+        assert!(!monitor.all_started());
+        live.beat();
+        stalled.beat();
+        monitor.poll(started_at);
+        assert!(monitor.all_started());
         for second in 1..=30 {
-            let now = begun + Duration::from_secs(second);
-            one.beat();
-            watcher.look(now);
-            assert_eq!(watcher.all_alive(within, now), second < 10, "{second} s");
+            let now = started_at + Duration::from_secs(second);
+            live.beat();
+            monitor.poll(now);
+            assert_eq!(monitor.all_alive(within, now), second < 10, "{second} s");
         }
-        other.beat();
-        let now = begun + Duration::from_secs(31);
-        one.beat();
-        watcher.look(now);
-        assert!(watcher.all_alive(within, now));
+        stalled.beat();
+        let now = started_at + Duration::from_secs(31);
+        live.beat();
+        monitor.poll(now);
+        assert!(monitor.all_alive(within, now));
     }
 
     #[test]
-    fn what_they_say_is_one_line() {
-        let (one, other) = (Pulse::default(), Pulse::default());
-        one.say("weather: watches v2".to_owned());
-        other.say("maps: nothing on trial".to_owned());
-        let watcher = Watcher::new(vec![one, other], Instant::now());
-        assert_eq!(watcher.says(), "weather: watches v2; maps: nothing on trial");
+    fn status_is_one_line() {
+        let (first, second) = (Heartbeat::default(), Heartbeat::default());
+        first.set_status("weather: watches v2".to_owned());
+        second.set_status("maps: nothing on trial".to_owned());
+        let monitor = HeartbeatMonitor::new(vec![first, second], Instant::now());
+        assert_eq!(monitor.status(), "weather: watches v2; maps: nothing on trial");
     }
 }

@@ -6,47 +6,55 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::artifact::{Doubt, Seal};
+use crate::artifact::{Verifier, VerifyError};
 use crate::clock::Clock;
 use crate::config::{ProbeKind, Service};
-use crate::model::{Number, Readiness, Reply, Seen, Signal};
+use crate::model::{Observation, ProbeResult, ReadinessReport, ReleaseNumber, Signal};
 use crate::signal::{Prober, Scraper};
 
-use super::input::Input;
+use super::input::ServiceMessage;
 
 /// Answers in a row under one name before it counts.
-const NAMED: u32 = 3;
+const IDENTITY_CONFIRMATIONS: u32 = 3;
 /// Between probes while something is wrong, and while a new release becomes ready.
-const PROBE_FAST: Duration = Duration::from_millis(100);
+const PROBE_INTERVAL_FAST: Duration = Duration::from_millis(100);
 /// How long a look at an artifact may hold a rollback up. One that nobody touched takes less than a
 /// tenth of a second; a release that answers is not left unused because its disk is slow.
-const CHECK_MAX: Duration = Duration::from_secs(1);
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Probes one release for ever; faster while something is wrong.
-pub(super) async fn probe(
+pub(super) async fn run_prober(
     mut prober: Prober,
-    release: Number,
-    pace: Duration,
-    mut hurry: watch::Receiver<bool>,
-    outbox: mpsc::Sender<Input>,
+    release: ReleaseNumber,
+    interval: Duration,
+    mut fast_probing: watch::Receiver<bool>,
+    inbox: mpsc::Sender<ServiceMessage>,
 ) {
     let mut last_ok = false;
-    let mut name = Name::default();
+    let mut identity = IdentityTracker::default();
     loop {
-        let fast = *hurry.borrow_and_update() || !last_ok;
-        let wait = if fast { PROBE_FAST.min(pace) } else { pace };
+        let is_fast = *fast_probing.borrow_and_update() || !last_ok;
+        let delay = if is_fast { PROBE_INTERVAL_FAST.min(interval) } else { interval };
         tokio::select! {
-            () = tokio::time::sleep(wait) => (),
-            _ = hurry.changed(), if !fast => (),
+            () = tokio::time::sleep(delay) => (),
+            _ = fast_probing.changed(), if !is_fast => (),
         }
-        let reply = prober.ask().await;
+        let reply = prober.probe().await;
         last_ok = reply.is_ok();
-        if let Some(named) = prober.server().filter(|_| last_ok).and_then(|it| name.hear(it))
-            && outbox.send(Input::Named(release, named)).await.is_err()
+        if let Some(changed) =
+            prober.server_identity().filter(|_| last_ok).and_then(|it| identity.observe(it))
+            && inbox.send(ServiceMessage::IdentityChanged(release, changed)).await.is_err()
         {
             return;
         }
-        if outbox.send(Input::Signal(Signal { release, seen: Seen::Probe(reply) })).await.is_err() {
+        if inbox
+            .send(ServiceMessage::Signal(Signal {
+                release,
+                observation: Observation::Probe(reply),
+            }))
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -55,42 +63,43 @@ pub(super) async fn probe(
 /// What a release calls itself. Several servers may answer at one address in turns while somebody
 /// exchanges them: only what is said several times in a row counts.
 #[derive(Debug, Default)]
-struct Name {
-    told: String,
-    heard: String,
-    times: u32,
+struct IdentityTracker {
+    confirmed: String,
+    candidate: String,
+    repeats: u32,
 }
 
-impl Name {
+impl IdentityTracker {
     /// Another name than was told before.
-    fn hear(&mut self, name: &str) -> Option<String> {
-        if name != self.heard {
-            (self.heard, self.times) = (name.to_owned(), 0);
+    fn observe(&mut self, name: &str) -> Option<String> {
+        if name != self.candidate {
+            (self.candidate, self.repeats) = (name.to_owned(), 0);
         }
-        self.times += 1;
-        if self.times < NAMED || self.told == self.heard {
+        self.repeats += 1;
+        if self.repeats < IDENTITY_CONFIRMATIONS || self.confirmed == self.candidate {
             return None;
         }
-        self.told.clone_from(&self.heard);
-        Some(self.told.clone())
+        self.confirmed.clone_from(&self.candidate);
+        Some(self.confirmed.clone())
     }
 }
 
 /// Reads the counters of one release for ever. A slow answer moves the next one, so that there is
 /// never more than one.
-pub(super) async fn scrape(
+pub(super) async fn run_scraper(
     scraper: Scraper,
-    release: Number,
+    release: ReleaseNumber,
     every: Duration,
     clock: Clock,
-    outbox: mpsc::Sender<Input>,
+    inbox: mpsc::Sender<ServiceMessage>,
 ) {
-    let mut times = tokio::time::interval(every);
-    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        times.tick().await;
-        let seen = Seen::Scraped(scraper.ask(clock.now()).await);
-        if outbox.send(Input::Signal(Signal { release, seen })).await.is_err() {
+        ticks.tick().await;
+        let seen = Observation::Scraped(scraper.scrape(clock.now()).await);
+        if inbox.send(ServiceMessage::Signal(Signal { release, observation: seen })).await.is_err()
+        {
             return;
         }
     }
@@ -98,48 +107,51 @@ pub(super) async fn scrape(
 
 /// Asks until there were enough good answers in a row, and a server that speaks MCP has told what
 /// it offers. Whoever waits sets the limit in time.
-pub(super) async fn become_ready(
+pub(super) async fn wait_ready(
     mut new: Prober,
     active: Option<Prober>,
     service: &Service,
-) -> Readiness {
-    let mut good = 0;
-    while good < service.probe.ready {
-        good = if new.ask().await == Reply::Ok { good + 1 } else { 0 };
-        if good < service.probe.ready {
-            tokio::time::sleep(PROBE_FAST).await;
+) -> ReadinessReport {
+    let mut successes = 0;
+    while successes < service.probe.ready_after {
+        successes = if new.probe().await == ProbeResult::Ok { successes + 1 } else { 0 };
+        if successes < service.probe.ready_after {
+            tokio::time::sleep(PROBE_INTERVAL_FAST).await;
         }
     }
-    let mut contract = new.contract().await;
+    let mut contract = new.discover_contract().await;
     while contract.is_none() && service.probe.kind == ProbeKind::Mcp {
-        tokio::time::sleep(PROBE_FAST).await;
-        contract = new.contract().await;
+        tokio::time::sleep(PROBE_INTERVAL_FAST).await;
+        contract = new.discover_contract().await;
     }
     new.close().await;
     let active = match active {
-        Some(mut active) => active.contract().await,
+        Some(mut active) => active.discover_contract().await,
         None => None,
     };
-    Readiness { new: contract, active, ..Readiness::default() }
+    ReadinessReport { new: contract, active, ..ReadinessReport::default() }
 }
 
 /// What speaks against an artifact, if that can be told in time.
-pub(super) async fn doubt(seal: Option<Seal>) -> Option<Doubt> {
-    let seal = seal?;
-    match tokio::time::timeout(CHECK_MAX, seal.check()).await {
+pub(super) async fn verify_artifact(verifier: Option<Verifier>) -> Option<VerifyError> {
+    let verifier = verifier?;
+    match tokio::time::timeout(VERIFY_TIMEOUT, verifier.verify()).await {
         Ok(checked) => checked.err(),
         Err(_) => {
-            let why = format!("{} was not checked within {CHECK_MAX:?}", seal.artifact());
-            Some(Doubt::Unreadable { artifact: seal.artifact().to_owned(), why })
+            let error =
+                format!("{} was not checked within {VERIFY_TIMEOUT:?}", verifier.artifact());
+            Some(VerifyError::Unreadable { artifact: verifier.artifact().to_owned(), why: error })
         }
     }
 }
 
 /// Why a release must not be started: its artifact is not what was deployed.
-pub(super) async fn unfit(seal: Option<&Seal>) -> Result<(), String> {
-    let Some(seal) = seal else { return Ok(()) };
-    match seal.check().await {
-        Err(doubt @ (Doubt::Changed { .. } | Doubt::Gone { .. })) => Err(doubt.to_string()),
-        Ok(()) | Err(Doubt::Unreadable { .. }) => Ok(()),
+pub(super) async fn verify_before_start(verifier: Option<&Verifier>) -> Result<(), String> {
+    let Some(verifier) = verifier else { return Ok(()) };
+    match verifier.verify().await {
+        Err(error @ (VerifyError::Changed { .. } | VerifyError::Gone { .. })) => {
+            Err(error.to_string())
+        }
+        Ok(()) | Err(VerifyError::Unreadable { .. }) => Ok(()),
     }
 }

@@ -11,155 +11,160 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::bus::Bus;
+use crate::bus::SystemdManager;
 use crate::clock::Clock;
 use crate::config::{Service, Settings};
 use crate::decide::Watch;
-use crate::model::{Entry, Fact, Moment, Number};
-use crate::proxy::{Key, Proxy};
-use crate::record::{State, StateError, Timeline, Torn};
+use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
+use crate::proxy::{Proxy, SessionIdSecret};
+use crate::record::{StateDir, StateError, Timeline, Truncated};
 
-use super::crew::Crew;
-use super::desk::{self, Handle, Handles};
-use super::handover::{Before, Parcel};
-use super::inherited::Inherited;
-use super::input::{Begin, Ending, Input};
-use super::keeper::Keeper;
+use super::crew::ReleaseSupervisor;
+use super::desk::{self, ServiceHandle, ServiceHandles};
+use super::handover::{ListenerFds, Predecessor};
+use super::inherited::InheritedListeners;
+use super::input::{ServiceMessage, Shutdown, Startup};
+use super::keeper::ServiceLoop;
 use super::listeners::Listeners;
-use super::pulse::Watcher;
-use super::seals::Seals;
+use super::pulse::HeartbeatMonitor;
+use super::seals::ArtifactGuard;
 use super::{StartError, herald, metrics};
 
 /// What a keeper has not yet taken in.
-const INBOX_MAX: usize = 1024;
+const INBOX_CAPACITY: usize = 1024;
 /// Lines of the timeline that a slow follower may lag behind.
-const ENTRIES_MAX: usize = 256;
+const ENTRIES_CAPACITY: usize = 256;
 /// How often it is looked whether every service is taken up.
-const LOOK: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The proxies, by service.
 pub(super) type Proxies = Arc<BTreeMap<String, Proxy>>;
 
 /// All of a daemon that is in charge.
 #[derive(Debug)]
-pub(super) struct Reign {
-    pub(super) handles: Handles,
+pub(super) struct Instance {
+    pub(super) handles: ServiceHandles,
     pub(super) proxies: Proxies,
     /// The daemon before this one, if it still ends what is open in it.
-    pub(super) before: Option<Before>,
+    pub(super) predecessor: Option<Predecessor>,
     /// Locked as long as this lives.
-    pub(super) state: State,
-    idle: Vec<Idle>,
+    pub(super) state: StateDir,
+    pending_services: Vec<PendingService>,
     control: Arc<UnixListener>,
     metrics: Option<Arc<TcpListener>>,
-    fresh: BTreeSet<String>,
-    left: Inherited,
-    watcher: Watcher,
+    newly_bound: BTreeSet<String>,
+    unclaimed: InheritedListeners,
+    monitor: HeartbeatMonitor,
     tasks: Vec<JoinHandle<()>>,
-    herald: Option<JoinHandle<()>>,
+    notifier: Option<JoinHandle<()>>,
 }
 
 /// A keeper before its first round.
-type Idle = (Keeper, mpsc::Receiver<Input>, Begin);
+type PendingService = (ServiceLoop, mpsc::Receiver<ServiceMessage>, Startup);
 
 /// A service whose timeline was read.
-struct Read {
+struct LoadedTimeline {
     service: Arc<Service>,
     timeline: Timeline,
-    entries: Vec<Entry>,
-    torn: Torn,
+    entries: Vec<TimelineEntry>,
+    truncated: Truncated,
     dir: std::path::PathBuf,
 }
 
-impl Reign {
-    /// Takes up the state; nothing happens before [`Self::open`]. `who` goes into the timelines.
+impl Instance {
+    /// Takes up the state; nothing happens before [`Self::start`]. `cause` goes into the timelines.
     ///
     /// # Errors
     /// When a timeline or the sessions can not be read.
     pub(super) fn new(
         settings: &Settings,
-        state: State,
+        state: StateDir,
         listeners: Listeners,
-        who: &str,
+        cause: &str,
     ) -> Result<Self, StartError> {
-        let key = state.key()?;
-        let mut read = Vec::new();
+        let key = state.host_key()?;
+        let mut loaded = Vec::new();
         for service in settings.services.values() {
-            read.push(read_back(&state, service)?);
+            loaded.push(load_timeline(&state, service)?);
         }
-        let recorded = read.iter().filter_map(|it| it.entries.last()).map(|last| last.moment).max();
-        let clock = Clock::start(recorded.unwrap_or(Moment(0)));
-        let bus = Bus::default();
-        let Listeners { mut services, fresh, control, metrics, left } = listeners;
-        let (mut handles, mut proxies, mut idle) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        for it in read {
-            let name = it.service.name.clone();
+        let last_moment =
+            loaded.iter().filter_map(|it| it.entries.last()).map(|last| last.moment).max();
+        let clock = Clock::start(last_moment.unwrap_or(Moment(0)));
+        let manager = SystemdManager::default();
+        let Listeners { mut services, newly_bound, control, metrics, unclaimed } = listeners;
+        let (mut handles, mut proxies, mut pending_services) =
+            (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        for timeline in loaded {
+            let name = timeline.service.name.clone();
             let Some(listener) = services.remove(&name) else { continue };
-            let begin = Begin { who: who.to_owned(), torn: it.torn };
-            let (handle, proxy, keeper, inbox) = hire(it, settings, (key, clock, &bus), listener)?;
+            let startup = Startup { cause: cause.to_owned(), truncated: timeline.truncated };
+            let (handle, proxy, service_loop, messages) =
+                build_service(timeline, settings, (key, clock, &manager), listener)?;
             handles.insert(name.clone(), handle);
             proxies.insert(name, proxy);
-            idle.push((keeper, inbox, begin));
+            pending_services.push((service_loop, messages, startup));
         }
-        let pulses = idle.iter().map(|(keeper, ..)| keeper.pulse()).collect();
+        let heartbeats =
+            pending_services.iter().map(|(service_loop, ..)| service_loop.heartbeat()).collect();
         Ok(Self {
             handles: Arc::new(handles),
             proxies: Arc::new(proxies),
-            before: None,
+            predecessor: None,
             state,
-            idle,
+            pending_services,
             control: Arc::new(control),
             metrics: metrics.map(Arc::new),
-            fresh,
-            left,
-            watcher: Watcher::new(pulses, Instant::now()),
+            newly_bound,
+            unclaimed,
+            monitor: HeartbeatMonitor::new(heartbeats, Instant::now()),
             tasks: Vec::new(),
-            herald: None,
+            notifier: None,
         })
     }
     /// Begins: clients are let in as soon as their service is taken up.
-    pub(super) fn open(&mut self) {
-        for (keeper, inbox, begin) in self.idle.drain(..) {
-            tokio::spawn(keeper.run(inbox, begin));
+    pub(super) fn start(&mut self) {
+        for (service_loop, messages, startup) in self.pending_services.drain(..) {
+            tokio::spawn(service_loop.run(messages, startup));
         }
         if let Some(listener) = &self.metrics {
-            let served = metrics::serve(Arc::clone(listener), Arc::clone(&self.handles));
-            self.tasks.push(tokio::spawn(served));
+            let server = metrics::serve(Arc::clone(listener), Arc::clone(&self.handles));
+            self.tasks.push(tokio::spawn(server));
         }
-        let served = desk::serve(Arc::clone(&self.control), Arc::clone(&self.handles));
-        self.tasks.push(tokio::spawn(served));
+        let server = desk::serve(Arc::clone(&self.control), Arc::clone(&self.handles));
+        self.tasks.push(tokio::spawn(server));
     }
 
     /// Waits until every service is taken up.
-    pub(super) async fn began(&mut self) {
+    pub(super) async fn wait_until_started(&mut self) {
         loop {
-            self.watcher.look(Instant::now());
-            if self.watcher.all_began() {
+            self.monitor.poll(Instant::now());
+            if self.monitor.all_started() {
                 return;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// The service manager hears of it, from now on.
-    pub(super) fn announce(&mut self, settings: &Settings) {
-        for name in &self.fresh {
-            herald::forget(name);
-            if let Some(Ok(Some(listener))) = self.proxies.get(name).map(Proxy::listener) {
-                herald::keep(name, listener.as_fd());
+    pub(super) fn start_notifier(&mut self, settings: &Settings) {
+        for name in &self.newly_bound {
+            herald::remove_fd(name);
+            if let Some(Ok(Some(listener))) = self.proxies.get(name).map(Proxy::duplicate_listener)
+            {
+                herald::store_fd(name, listener.as_fd());
             }
         }
-        let_go(std::mem::take(&mut self.left), settings);
-        self.herald = Some(tokio::spawn(herald::tell(self.watcher.clone())));
+        close_unclaimed(std::mem::take(&mut self.unclaimed), settings);
+        self.notifier = Some(tokio::spawn(herald::run(self.monitor.clone())));
     }
 
     /// Nothing more is said to the service manager.
-    pub(super) fn hush(&mut self) {
-        self.herald.take().iter().for_each(JoinHandle::abort);
+    pub(super) fn stop_notifier(&mut self) {
+        self.notifier.take().iter().for_each(JoinHandle::abort);
     }
 
     /// Verbs and collectors wait in the backlog, from now on.
-    pub(super) fn leave_desk(&mut self) {
+    pub(super) fn stop_control_api(&mut self) {
         self.tasks.drain(..).for_each(|task| task.abort());
     }
 
@@ -167,119 +172,134 @@ impl Reign {
     ///
     /// # Errors
     /// When there are too many open files.
-    pub(super) fn parcel(&self) -> io::Result<Parcel> {
-        let mut parcel = Parcel::default();
+    pub(super) fn duplicate_listeners(&self) -> io::Result<ListenerFds> {
+        let mut listeners = ListenerFds::default();
         for (name, proxy) in self.proxies.iter() {
-            if let Some(listener) = proxy.listener()? {
-                parcel.service(name, listener);
+            if let Some(listener) = proxy.duplicate_listener()? {
+                listeners.add_service(name, listener);
             }
         }
-        parcel.control(self.control.as_fd().try_clone_to_owned()?);
+        listeners.add_control(self.control.as_fd().try_clone_to_owned()?);
         if let Some(listener) = &self.metrics {
-            parcel.metrics(listener.as_fd().try_clone_to_owned()?);
+            listeners.add_metrics(listener.as_fd().try_clone_to_owned()?);
         }
-        Ok(parcel)
+        Ok(listeners)
     }
 
     /// Ends, with all that is open, and with the releases unless it is started again at once.
-    pub(super) async fn end(mut self, settings: &Settings) {
-        self.hush();
+    pub(super) async fn shut_down(mut self, settings: &Settings) {
+        self.stop_notifier();
         herald::stopping().await;
-        let ending = Ending { gently: herald::is_managed(), again: herald::restarts().await };
-        if ending.again {
+        let shutdown =
+            Shutdown { drain: herald::is_managed(), restart: herald::is_restarting().await };
+        if shutdown.restart {
             tracing::info!("is started again at once: the releases go on");
         }
-        let before = self.before.take();
-        herald::patiently(async {
-            if let Some(before) = before {
+        let predecessor = self.predecessor.take();
+        herald::extend_timeout_while(async {
+            if let Some(predecessor) = predecessor {
                 // What is open there needs the releases, and is told here.
-                before.gone(longest_drain(settings)).await;
+                predecessor.wait_until_gone(longest_drain(settings)).await;
             }
-            stop(&self.handles, settings, ending).await;
+            stop_services(&self.handles, settings, shutdown).await;
         })
         .await;
-        self.leave_desk();
+        self.stop_control_api();
         let _ = std::fs::remove_file(&settings.control_socket);
     }
 }
 
 /// How long what is open may take, in the most patient service.
 pub(super) fn longest_drain(settings: &Settings) -> Duration {
-    settings.services.values().map(|it| it.policy.drain).max().unwrap_or_default()
+    settings.services.values().map(|it| it.policy.drain_timeout).max().unwrap_or_default()
 }
 
-fn read_back(state: &State, service: &Service) -> Result<Read, StateError> {
-    let dir = state.service(&service.name)?;
-    let (timeline, entries, torn) = Timeline::open(&dir, &service.name)?;
-    Ok(Read { service: Arc::new(service.clone()), timeline, entries, torn, dir })
+fn load_timeline(state: &StateDir, service: &Service) -> Result<LoadedTimeline, StateError> {
+    let dir = state.service_dir(&service.name)?;
+    let (timeline, entries, truncated) = Timeline::open(&dir, &service.name)?;
+    Ok(LoadedTimeline { service: Arc::new(service.clone()), timeline, entries, truncated, dir })
 }
 
 /// What releases called themselves when they were deployed, as far as the newest timeline tells.
-fn names(entries: &[Entry]) -> impl Iterator<Item = (Number, String)> {
-    entries.iter().filter_map(|entry| match &entry.fact {
-        Fact::Ready { contract: Some(contract), .. } if !contract.server.is_empty() => {
+fn recorded_identities(entries: &[TimelineEntry]) -> impl Iterator<Item = (ReleaseNumber, String)> {
+    entries.iter().filter_map(|entry| match &entry.event {
+        TimelineEvent::Ready { contract: Some(contract), .. } if !contract.server.is_empty() => {
             Some((entry.deploy, contract.server.clone()))
         }
         _ => None,
     })
 }
 
-type Hired = (Handle, Proxy, Keeper, mpsc::Receiver<Input>);
+type ServiceParts = (ServiceHandle, Proxy, ServiceLoop, mpsc::Receiver<ServiceMessage>);
 
-fn hire(
-    read: Read,
+fn build_service(
+    loaded: LoadedTimeline,
     settings: &Settings,
-    (key, clock, bus): (Key, Clock, &Bus),
+    (key, clock, manager): (SessionIdSecret, Clock, &SystemdManager),
     listener: TcpListener,
-) -> Result<Hired, StartError> {
-    let Read { service, timeline, entries, dir, .. } = read;
+) -> Result<ServiceParts, StartError> {
+    let LoadedTimeline { service, timeline, entries, dir, .. } = loaded;
     let sessions = dir.join("sessions.jsonl");
-    let proxy = Proxy::on(listener, &service, key, clock, Some(&sessions)).map_err(|source| {
-        StartError::new(
-            format!("failed to use {} for {}", sessions.display(), service.name),
-            source,
-        )
-    })?;
+    let proxy = Proxy::with_listener(listener, &service, key, clock, Some(&sessions)).map_err(
+        |source| {
+            StartError::new(
+                format!("failed to use {} for {}", sessions.display(), service.name),
+                source,
+            )
+        },
+    )?;
     let watch = Watch::restore(service.policy.clone(), &entries, clock.now());
-    let (outbox, inbox) = mpsc::channel(INBOX_MAX);
-    let (lines, _) = broadcast::channel(ENTRIES_MAX);
-    let crew = Crew::new(settings.state_dir.clone(), bus.clone(), clock, outbox.clone());
-    let seals = Seals::new(&settings.podman);
-    let handle = Handle { inbox: outbox.clone(), entries: lines.clone(), dir: dir.clone() };
-    let front = proxy.clone();
-    let mut keeper =
-        Keeper::new(service, clock, watch, timeline, front, (crew, seals), outbox, lines, dir);
-    keeper.names.extend(names(&entries));
-    Ok((handle, proxy, keeper, inbox))
+    let (inbox, messages) = mpsc::channel(INBOX_CAPACITY);
+    let (entries_sender, _) = broadcast::channel(ENTRIES_CAPACITY);
+    let supervisor =
+        ReleaseSupervisor::new(settings.state_dir.clone(), manager.clone(), clock, inbox.clone());
+    let artifact_guard = ArtifactGuard::new(&settings.podman);
+    let handle =
+        ServiceHandle { inbox: inbox.clone(), entries: entries_sender.clone(), dir: dir.clone() };
+    let loop_proxy = proxy.clone();
+    let mut service_loop = ServiceLoop::new(
+        service,
+        clock,
+        watch,
+        timeline,
+        loop_proxy,
+        (supervisor, artifact_guard),
+        inbox,
+        entries_sender,
+        dir,
+    );
+    service_loop.identities.extend(recorded_identities(&entries));
+    Ok((handle, proxy, service_loop, messages))
 }
 
 /// Closes inherited listeners that no service has: clients would wait in them for ever.
-fn let_go(inherited: Inherited, settings: &Settings) {
-    for (name, address) in inherited.unclaimed() {
-        let wanted: Vec<_> = settings.services.values().map(|it| it.listen.to_string()).collect();
+fn close_unclaimed(inherited: InheritedListeners, settings: &Settings) {
+    for (name, address) in inherited.into_unclaimed() {
+        let listen_addresses: Vec<_> =
+            settings.services.values().map(|it| it.listen.to_string()).collect();
         tracing::warn!(
             "no service listens on {address}, which {name:?} passed on; if it is a socket unit, its \
              ListenStream= has to be one of {}",
-            wanted.join(", ")
+            listen_addresses.join(", ")
         );
         if !settings.services.contains_key(&name) {
-            herald::forget(&name);
+            herald::remove_fd(&name);
         }
     }
 }
 
-async fn stop(handles: &Handles, settings: &Settings, ending: Ending) {
-    let mut stopping = Vec::new();
+async fn stop_services(handles: &ServiceHandles, settings: &Settings, shutdown: Shutdown) {
+    let mut pending = Vec::new();
     for (name, handle) in handles.iter() {
-        let (done, stopped) = oneshot::channel();
-        let patience = settings.services.get(name).map(|it| Keeper::patience(it, ending));
-        let patience = patience.unwrap_or_default();
-        if handle.inbox.send(Input::Stop(ending, done)).await.is_ok() {
-            stopping.push((name, tokio::time::timeout(patience, stopped)));
+        let (reply, stop_confirmed) = oneshot::channel();
+        let timeout = settings.services.get(name).map(|it| ServiceLoop::stop_timeout(it, shutdown));
+        let timeout = timeout.unwrap_or_default();
+        if handle.inbox.send(ServiceMessage::Stop(shutdown, reply)).await.is_ok() {
+            pending.push((name, tokio::time::timeout(timeout, stop_confirmed)));
         }
     }
-    for (name, stopped) in stopping {
-        if stopped.await.is_err() {
+    for (name, stop_confirmed) in pending {
+        if stop_confirmed.await.is_err() {
             tracing::error!(service = name, "did not stop in time");
         }
     }

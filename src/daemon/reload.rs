@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::config::{self, Runtime, Service, Settings};
 use crate::model::Slot;
 
-use super::desk::Handles;
-use super::input::Input;
+use super::desk::ServiceHandles;
+use super::input::ServiceMessage;
 
 /// Takes a new configuration, whole or not at all.
-pub(super) async fn reload(settings: Settings, handles: &Handles, path: &Path) -> Settings {
+pub(super) async fn reload(settings: Settings, handles: &ServiceHandles, path: &Path) -> Settings {
     let new = match config::load(path) {
         Ok(checked) => checked.settings,
         Err(problems) => {
@@ -18,12 +18,15 @@ pub(super) async fn reload(settings: Settings, handles: &Handles, path: &Path) -
             return settings;
         }
     };
-    let fixed = |it: &Settings| {
-        let services: Vec<_> =
-            it.services.values().map(|it| (it.name.clone(), it.listen, runtime(it))).collect();
+    let restart_only = |it: &Settings| {
+        let services: Vec<_> = it
+            .services
+            .values()
+            .map(|it| (it.name.clone(), it.listen, runtime_identity(it)))
+            .collect();
         (it.state_dir.clone(), it.control_socket.clone(), it.metrics, services)
     };
-    if fixed(&new) != fixed(&settings) {
+    if restart_only(&new) != restart_only(&settings) {
         tracing::error!(
             "the configuration was not taken, nothing changed: folders, sockets, listen addresses, \
              runtimes and the set of services change only with a restart"
@@ -39,7 +42,7 @@ pub(super) async fn reload(settings: Settings, handles: &Handles, path: &Path) -
     }
     for (name, service) in &new.services {
         if let Some(handle) = handles.get(name) {
-            let _ = handle.inbox.send(Input::Configure(Arc::new(service.clone()))).await;
+            let _ = handle.inbox.send(ServiceMessage::Configure(Arc::new(service.clone()))).await;
         }
     }
     tracing::info!("took the new configuration");
@@ -47,7 +50,7 @@ pub(super) async fn reload(settings: Settings, handles: &Handles, path: &Path) -
 }
 
 /// Who runs the releases of a service, and as what.
-fn runtime(service: &Service) -> Option<String> {
+fn runtime_identity(service: &Service) -> Option<String> {
     match &service.runtime {
         Runtime::External => None,
         Runtime::Command(_) => Some(String::new()),
@@ -59,8 +62,11 @@ fn runtime(service: &Service) -> Option<String> {
 fn moved_slot<'a>(old: &'a Settings, new: &Settings) -> Option<(&'a str, &'a Slot)> {
     old.services.values().find_map(|service| {
         let now = new.services.get(&service.name);
-        let address = |slot| now.and_then(|now| now.slots.get(slot));
-        let (slot, _) = service.slots.iter().find(|(slot, was)| address(*slot) != Some(*was))?;
+        let new_address = |slot| now.and_then(|now| now.slots.get(slot));
+        let (slot, _) = service
+            .slots
+            .iter()
+            .find(|(slot, old_address)| new_address(*slot) != Some(*old_address))?;
         Some((service.name.as_str(), slot))
     })
 }

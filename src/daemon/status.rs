@@ -2,17 +2,17 @@
 
 use crate::control::{CallStatus, ReleaseStatus, Status};
 use crate::decide::Phase;
-use crate::judge::{About, Judge};
-use crate::model::{Counts, Number, Release};
+use crate::judge::{Indicator, Judge};
+use crate::model::{Counts, Release, ReleaseNumber};
 use crate::record;
 
-use super::gauge::{Gauge, real};
-use super::keeper::Keeper;
+use super::gauge::{TrafficWindow, to_f64};
+use super::keeper::ServiceLoop;
 
 /// Kinds of requests that a status lists.
 const CALLS_MAX: usize = 50;
 
-impl Keeper {
+impl ServiceLoop {
     /// How the service stands now.
     pub(super) fn status(&self) -> Status {
         let now = self.clock.now();
@@ -24,7 +24,7 @@ impl Keeper {
         let since = if *phase == Phase::Empty { now } else { self.watch.since() };
         let left = self.watch.deadline().map(|until| until.since(now).as_secs_f64());
         let warm = phase.warm().filter(|warm| phase.active() != Some(warm));
-        let verdict = self.trials.judge().map(|judge| judge.verdict(now));
+        let verdict = self.bake.judge().map(|judge| judge.verdict(now));
         Status {
             service: self.service.name.clone(),
             listen: self.service.listen.to_string(),
@@ -33,30 +33,30 @@ impl Keeper {
             phase: phase.name().to_owned(),
             waits_for: phase.to_string(),
             since_s: now.since(since).as_secs_f64(),
-            left_s: left,
+            remaining_s: left,
             hold,
             active: phase.active().map(ToString::to_string),
             warm: warm.map(ToString::to_string),
             releases: phase
-                .needed()
+                .required_releases()
                 .into_iter()
                 .map(|release| self.release_status(release))
                 .collect(),
-            objective: 1.0 - self.budget(),
-            evidence: self.trials.judge().map(Judge::evidence),
+            objective: 1.0 - self.availability_budget(),
+            evidence: self.bake.judge().map(Judge::evidence),
             finding: verdict.as_ref().map(|it| it.finding.to_string()),
             verdict: verdict.map(|it| format!("{}: {}", it.finding, it.because)),
-            budget_left: self.budget_left(),
+            budget_remaining: self.budget_left(),
             quarantine: self.watch.quarantine().to_vec(),
-            trouble: self.trouble.clone(),
-            totals: self.ledger.totals(),
+            error: self.timeline_error.clone(),
+            counters: self.counters.totals(),
             journal_lost: record::journal_lost(),
         }
     }
 
     fn release_status(&self, release: &Release) -> ReleaseStatus {
         let number = release.number;
-        let gauge = self.gauges.get(&number);
+        let window = self.traffic.get(&number);
         let load = self.proxy.load(number, self.clock.now());
         ReleaseStatus {
             version: release.version.clone(),
@@ -64,22 +64,23 @@ impl Keeper {
             slot: release.slot.to_string(),
             role: self.role(release).to_owned(),
             probe: self
-                .probes
+                .last_probes
                 .get(&number)
                 .map_or_else(|| "none yet".to_owned(), ToString::to_string),
             sessions: load.sessions,
             in_flight: load.in_flight,
-            rate: gauge.map(Gauge::rate).unwrap_or_default(),
-            error_rate: gauge.map(Gauge::error_rate).unwrap_or_default(),
-            counts: gauge.map(Gauge::total).unwrap_or_default(),
+            rate: window.map(TrafficWindow::rate).unwrap_or_default(),
+            error_rate: window.map(TrafficWindow::error_rate).unwrap_or_default(),
+            counts: window.map(TrafficWindow::total).unwrap_or_default(),
             calls: self.calls(number),
         }
     }
 
-    fn calls(&self, release: Number) -> Vec<CallStatus> {
-        let calls = self.proxy.calls(release).into_iter().map(|((method, name), counts)| {
-            CallStatus { method: method.into(), name: name.into(), counts }
-        });
+    fn calls(&self, release: ReleaseNumber) -> Vec<CallStatus> {
+        let calls =
+            self.proxy.counts_by_call(release).into_iter().map(|((method, name), counts)| {
+                CallStatus { method: method.into(), name: name.into(), counts }
+            });
         let mut calls: Vec<_> = calls.collect();
         let faults = |it: &CallStatus| it.counts.server_fault + it.counts.tool_fault;
         calls.sort_by_key(|it| std::cmp::Reverse((faults(it), it.counts.total())));
@@ -89,25 +90,26 @@ impl Keeper {
 
     fn role(&self, release: &Release) -> &'static str {
         let phase = self.watch.phase();
-        let is = |other: Option<&Release>| other.is_some_and(|it| it.number == release.number);
+        let has_number =
+            |other: Option<&Release>| other.is_some_and(|it| it.number == release.number);
         match phase {
-            _ if is(phase.active()) => "active",
-            _ if is(phase.warm()) => "warm",
+            _ if has_number(phase.active()) => "active",
+            _ if has_number(phase.warm()) => "warm",
             Phase::Starting { .. } | Phase::Promoting { .. } => "starting",
             _ => "leaving",
         }
     }
 
     /// Share of requests that the availability objective allows to be bad.
-    fn budget(&self) -> f64 {
-        let objectives = self.service.judge.objectives.iter();
-        let mut budgets = objectives.filter(|it| it.about == About::Availability);
-        budgets.next().map_or(0.0, |objective| objective.budget)
+    fn availability_budget(&self) -> f64 {
+        let objectives = self.service.slo.objectives.iter();
+        let mut budgets = objectives.filter(|it| it.indicator == Indicator::Availability);
+        budgets.next().map_or(0.0, |objective| objective.error_budget)
     }
 
     fn budget_left(&self) -> f64 {
-        let hours = self.gauges.values().map(Gauge::hour);
+        let hours = self.traffic.values().map(TrafficWindow::hour);
         let hour = hours.fold(Counts::default(), |sum, hour| sum + hour);
-        self.budget() * real(hour.judged()) - real(hour.server_fault)
+        self.availability_budget() * to_f64(hour.judged()) - to_f64(hour.server_fault)
     }
 }

@@ -4,31 +4,31 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::judge::Judge;
-use crate::judge::trial::Trial;
-use crate::model::{Call, Counts, History, Moment, Number, Seen, Signal};
-use crate::record::{Opening, Recorded, Recording};
+use crate::judge::trial::ServiceJudge;
+use crate::model::{CallKey, Counts, History, Moment, Observation, ReleaseNumber, Signal};
+use crate::record::{SignalLog, SignalLogHeader, SignalLogWriter};
 
-use super::gauge::Gauge;
-use super::keeper::Keeper;
+use super::gauge::TrafficWindow;
+use super::keeper::ServiceLoop;
 
 /// Calls are counted apart each second: so many blocks.
-const CALLS_BLOCKS: u64 = 4;
+const CALL_COUNT_BLOCKS: u64 = 4;
 
 /// The look at a service, and what is written down of it.
 #[derive(Debug)]
-pub(super) struct Trials {
-    pub(super) trial: Trial,
-    recording: Option<Recording>,
+pub(super) struct Bake {
+    pub(super) trial: ServiceJudge,
+    recording: Option<SignalLogWriter>,
     /// The folder of the service.
     dir: PathBuf,
     /// The release on trial, and its counters when they were last read.
-    calls: Option<(Number, BTreeMap<Call, Counts>)>,
+    last_calls: Option<(ReleaseNumber, BTreeMap<CallKey, Counts>)>,
 }
 
-impl Trials {
+impl Bake {
     /// Nothing is on trial.
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { trial: Trial::default(), recording: None, dir, calls: None }
+        Self { trial: ServiceJudge::default(), recording: None, dir, last_calls: None }
     }
 
     /// The judge of the release on trial.
@@ -36,20 +36,26 @@ impl Trials {
         self.trial.judge()
     }
 
-    fn hear(&mut self, now: Moment, signal: &Signal) {
+    fn observe(&mut self, now: Moment, signal: &Signal) {
         if let Some(recording) = self.recording.as_mut().filter(|_| self.trial.judge().is_some()) {
-            recording.note(now, signal);
+            recording.append(now, signal);
         }
-        self.trial.hear(now, signal);
+        self.trial.observe(now, signal);
     }
 
     /// Starts to record. A trial that a daemon began that was killed is gone on with.
-    fn record(&mut self, service: &str, deploy: Number, opening: &Opening) -> Option<Recorded> {
-        let opened = tokio::task::block_in_place(|| Recording::open(&self.dir, deploy, opening));
+    fn start_recording(
+        &mut self,
+        service: &str,
+        deploy: ReleaseNumber,
+        header: &SignalLogHeader,
+    ) -> Option<SignalLog> {
+        let opened =
+            tokio::task::block_in_place(|| SignalLogWriter::open(&self.dir, deploy, header));
         match opened {
-            Ok((recording, left)) => {
+            Ok((recording, resumed)) => {
                 self.recording = Some(recording);
-                left
+                resumed
             }
             Err(error) => {
                 tracing::warn!(service, "failed to record the bake, it goes on: {error}");
@@ -59,66 +65,71 @@ impl Trials {
     }
 }
 
-impl Keeper {
+impl ServiceLoop {
     /// Tells a signal to whoever looks.
-    pub(super) fn weigh(&mut self, now: Moment, signal: &Signal) {
-        self.trials.hear(now, signal);
+    pub(super) fn observe(&mut self, now: Moment, signal: &Signal) {
+        self.bake.observe(now, signal);
     }
 
     /// Opens the trial that the phase asks for, and closes what is over.
-    pub(super) fn open_trials(&mut self, now: Moment) {
-        let look = self.watch.phase().look();
-        let mut trial = std::mem::take(&mut self.trials.trial);
-        trial.follow(look, now, |active, warm| self.open(active, warm, now));
-        self.trials.trial = trial;
-        if self.trials.judge().is_none() {
-            self.trials.recording = None;
-            self.crew.hurry(false);
+    pub(super) fn sync_judge(&mut self, now: Moment) {
+        let target = self.watch.phase().judge_target();
+        let mut trial = std::mem::take(&mut self.bake.trial);
+        trial.set_target(target, now, |active, warm| self.open_judge(active, warm, now));
+        self.bake.trial = trial;
+        if self.bake.judge().is_none() {
+            self.bake.recording = None;
+            self.supervisor.set_fast_probing(false);
         }
     }
 
-    fn open(&mut self, release: Number, warm: Option<Number>, now: Moment) -> Judge {
+    fn open_judge(
+        &mut self,
+        release: ReleaseNumber,
+        warm: Option<ReleaseNumber>,
+        now: Moment,
+    ) -> Judge {
         let history = warm.map(|warm| self.history(warm)).unwrap_or_default();
-        let opening = Opening { release, warm, opened: now, history };
-        let left = self.trials.record(&self.service.name, self.watch.deploy(), &opening);
-        let opening = left.as_ref().map_or(opening, |left| left.opening.clone());
-        let limits = self.service.judge.clone();
-        let mut judge = Judge::new(release, warm, limits, opening.history, opening.opened);
-        let heard = left.iter().flat_map(Recorded::signals);
-        heard.for_each(|(at, signal)| judge.hear(at, &signal));
+        let header = SignalLogHeader { release, warm, opened: now, history };
+        let resumed = self.bake.start_recording(&self.service.name, self.watch.deploy(), &header);
+        let header = resumed.as_ref().map_or(header, |left| left.header.clone());
+        let limits = self.service.slo.clone();
+        let mut judge = Judge::new(release, warm, limits, header.history, header.opened);
+        let replayed = resumed.iter().flat_map(SignalLog::signals);
+        replayed.for_each(|(at, signal)| judge.observe(at, &signal));
         judge
     }
 
     /// What a release had done so far.
-    fn history(&self, number: Number) -> History {
-        let gauge = self.gauges.get(&number);
+    fn history(&self, number: ReleaseNumber) -> History {
+        let gauge = self.traffic.get(&number);
         History {
-            hour: gauge.map(Gauge::warm_hour).unwrap_or_default(),
-            worst: gauge.map(Gauge::worst).unwrap_or_default(),
-            calls: self.proxy.calls(number).into_iter().collect(),
+            last_hour: gauge.map(TrafficWindow::hour_since_first_answer).unwrap_or_default(),
+            worst_five_minutes: gauge.map(TrafficWindow::worst_window).unwrap_or_default(),
+            calls: self.proxy.counts_by_call(number).into_iter().collect(),
         }
     }
 
     /// Each second: what ended on the release on trial, by method and tool.
-    pub(super) fn count_calls(&mut self, now: Moment, ticks: u64) {
-        let Some(release) = self.trials.judge().map(Judge::release) else {
-            self.trials.calls = None;
+    pub(super) fn observe_calls(&mut self, now: Moment, ticks: u64) {
+        let Some(release) = self.bake.judge().map(Judge::release) else {
+            self.bake.last_calls = None;
             return;
         };
-        if !ticks.is_multiple_of(CALLS_BLOCKS) {
+        if !ticks.is_multiple_of(CALL_COUNT_BLOCKS) {
             return;
         }
-        let calls = self.proxy.calls(release);
-        let before = match self.trials.calls.take() {
-            Some((of, before)) if of == release => before,
+        let calls = self.proxy.counts_by_call(release);
+        let previous = match self.bake.last_calls.take() {
+            Some((of, previous)) if of == release => previous,
             _ => BTreeMap::new(),
         };
-        let since = |(call, counts): (&Call, &Counts)| {
-            let counts = counts.since(before.get(call).unwrap_or(&Counts::default()));
+        let since = |(call, counts): (&CallKey, &Counts)| {
+            let counts = counts.since(previous.get(call).unwrap_or(&Counts::default()));
             (0 < counts.total()).then(|| (call.clone(), counts))
         };
-        let seen = Seen::Calls(calls.iter().filter_map(since).collect());
-        self.trials.calls = Some((release, calls));
-        self.weigh(now, &Signal { release, seen });
+        let seen = Observation::Calls(calls.iter().filter_map(since).collect());
+        self.bake.last_calls = Some((release, calls));
+        self.observe(now, &Signal { release, observation: seen });
     }
 }

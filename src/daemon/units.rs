@@ -7,291 +7,302 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::act::{Run, Unit};
-use crate::artifact::{Doubt, Seal};
-use crate::bus::{State, Weights};
-use crate::model::{Number, Seen, Signal};
-use crate::signal::{Follower, Turn};
+use crate::act::{RunIdentity, Unit};
+use crate::artifact::{Verifier, VerifyError};
+use crate::bus::{ResourceWeights, UnitState};
+use crate::model::{Observation, ReleaseNumber, Signal};
+use crate::signal::{UnitEvent, UnitMonitor};
 
-use super::crew::{LIVED, RESTART_FIRST, RESTART_MAX};
-use super::input::Input;
-use super::questions::unfit;
+use super::crew::{RESTART_DELAY_MAX, RESTART_DELAY_MIN, STABLE_AFTER};
+use super::input::ServiceMessage;
+use super::questions::verify_before_start;
 
 /// Wait before D-Bus is asked again that did not answer.
-const BUS_WAIT: Duration = Duration::from_secs(1);
+const DBUS_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What a release wants of the one who keeps its unit. Changed while it runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct DesiredUnit {
     /// It serves nobody and may get little of processor and disk.
-    pub waits: bool,
+    pub throttled: bool,
     /// A person holds the service: what a person stopped stays down.
     pub held: bool,
 }
 
 /// The keeper of one unit.
-pub(super) struct UnitLife {
+pub(super) struct UnitSupervisor {
     pub unit: Unit,
-    pub follower: Follower,
-    pub seal: Option<Seal>,
-    pub release: Number,
+    pub watcher: UnitMonitor,
+    pub verifier: Option<Verifier>,
+    pub release: ReleaseNumber,
     /// It has to be started by us; what else runs in the slot has to go.
-    pub fresh: bool,
+    pub must_start: bool,
     pub stop: CancellationToken,
-    pub wish: watch::Receiver<Wish>,
+    pub desired: watch::Receiver<DesiredUnit>,
     /// Tells whether the unit has its full share.
-    pub full: watch::Sender<bool>,
-    pub outbox: mpsc::Sender<Input>,
+    pub has_full_weight: watch::Sender<bool>,
+    pub inbox: mpsc::Sender<ServiceMessage>,
 }
 
 /// What is known of the unit, and what is to be done next.
 #[derive(Debug, Default)]
-struct Course {
+struct UnitProgress {
     /// When to start it.
-    due: Option<Instant>,
-    wait: Duration,
+    start_at: Option<Instant>,
+    delay: Duration,
     /// Since when it runs.
-    up: Option<Instant>,
+    running_since: Option<Instant>,
     /// A person stopped it.
-    stopped: bool,
+    stopped_externally: bool,
     /// The run that was last written down.
-    run: String,
+    invocation: String,
     /// The weights that it has by itself, and whether it has less now.
-    weights: Option<(Weights, bool)>,
-    mute: bool,
+    weight_state: Option<(ResourceWeights, bool)>,
+    bus_unavailable: bool,
 }
 
-impl UnitLife {
+impl UnitSupervisor {
     /// Keeps the unit running until told to stop; then stops it. To leave it running, the task is
     /// aborted.
-    pub(super) async fn live(mut self, before: Option<JoinHandle<()>>) {
-        if let Some(before) = before {
-            let _ = before.await;
+    pub(super) async fn run(mut self, predecessor: Option<JoinHandle<()>>) {
+        if let Some(predecessor) = predecessor {
+            let _ = predecessor.await;
         }
-        let mut course = Course::default();
-        self.begin(&mut course).await;
+        let mut progress = UnitProgress::default();
+        self.take_over_or_start(&mut progress).await;
         while !self.stop.is_cancelled() {
-            let due = course.due;
+            let start_at = progress.start_at;
             let start = async {
-                match due {
-                    Some(due) => tokio::time::sleep_until(due).await,
+                match start_at {
+                    Some(start_at) => tokio::time::sleep_until(start_at).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = self.stop.cancelled() => (),
-                () = start => self.start(&mut course).await,
-                changed = self.wish.changed() => match changed {
-                    Ok(()) => self.wished(&mut course).await,
+                () = start => self.start(&mut progress).await,
+                changed = self.desired.changed() => match changed {
+                    Ok(()) => self.on_desired_changed(&mut progress).await,
                     Err(_) => return,
                 },
-                news = self.follower.next() => match news {
-                    Ok((state, turns)) => self.hear(&mut course, &state, turns).await,
-                    Err(why) => self.deaf(&mut course, &why).await,
+                update = self.watcher.next() => match update {
+                    Ok((state, events)) => self.on_unit_events(&mut progress, &state, events).await,
+                    Err(error) => self.on_bus_unavailable(&mut progress, &error).await,
                 },
             }
         }
-        if let Err(why) = self.unit.stop().await {
-            tracing::error!(unit = self.unit.name(), "{why}");
+        if let Err(error) = self.unit.stop().await {
+            tracing::error!(unit = self.unit.name(), "{error}");
         }
     }
 
     /// Finds out what runs, and starts what has to run.
-    async fn begin(&mut self, course: &mut Course) {
+    async fn take_over_or_start(&mut self, progress: &mut UnitProgress) {
         let state = loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                news = self.follower.next() => match news {
+                update = self.watcher.next() => match update {
                     Ok((state, _)) => break state,
-                    Err(why) if self.fresh => {
-                        self.died(format!("it was not started: {why}")).await;
-                        self.pause().await;
+                    Err(error) if self.must_start => {
+                        self.report_exit(format!("it was not started: {error}")).await;
+                        self.wait_before_retry().await;
                     }
-                    Err(why) => self.deaf(course, &why).await,
+                    Err(error) => self.on_bus_unavailable(progress, &error).await,
                 },
             }
         };
-        let run = self.unit.knows(&state);
-        if !state.is_up() || self.fresh && run != Run::Ours {
+        let identity = self.unit.identify_run(&state);
+        if !state.is_up() || self.must_start && identity != RunIdentity::This {
             if state.is_up() {
                 let unit = self.unit.name();
                 tracing::warn!(unit, "stops what runs there: it is not the release");
-                self.say(self.unit.stop().await);
+                self.warn_on_error(self.unit.stop().await);
             }
-            course.due = Some(Instant::now());
+            progress.start_at = Some(Instant::now());
             return;
         }
-        course.up = Some(Instant::now());
-        self.fresh = false;
-        if run == Run::Strange {
-            self.started(&state, "was started by somebody else while nobody watched").await;
+        progress.running_since = Some(Instant::now());
+        self.must_start = false;
+        if identity == RunIdentity::Foreign {
+            self.on_external_start(&state, "was started by somebody else while nobody watched")
+                .await;
         }
-        self.unit.own(&state);
-        course.run = state.invocation.clone();
-        self.weigh(course, &state).await;
+        self.unit.record_run(&state);
+        progress.invocation = state.invocation_id.clone();
+        self.apply_weights(progress, &state).await;
     }
 
     /// Somebody else started it: the same program, or another one?
-    async fn started(&self, state: &State, how: &str) {
-        let changed = match (self.unit.changed(state), &self.seal) {
-            (None, Some(seal)) => match seal.check().await {
-                Err(doubt @ Doubt::Changed { .. }) => Some(doubt.to_string()),
+    async fn on_external_start(&self, state: &UnitState, description: &str) {
+        let changed = match (self.unit.program_change(state), &self.verifier) {
+            (None, Some(seal)) => match seal.verify().await {
+                Err(error @ VerifyError::Changed { .. }) => Some(error.to_string()),
                 _ => None,
             },
             (changed, _) => changed,
         };
         match changed {
-            Some(changed) => self.found(changed).await,
-            None => self.tell(format!("{} {how}", self.unit.name())).await,
+            Some(changed) => self.report_replaced(changed).await,
+            None => self.report_note(format!("{} {description}", self.unit.name())).await,
         }
     }
 
-    async fn start(&mut self, course: &mut Course) {
-        course.due = None;
-        if course.stopped && self.wish.borrow().held {
+    async fn start(&mut self, progress: &mut UnitProgress) {
+        progress.start_at = None;
+        if progress.stopped_externally && self.desired.borrow().held {
             return;
         }
-        course.stopped = false;
-        let started = tokio::select! {
+        progress.stopped_externally = false;
+        let result = tokio::select! {
             started = self.try_start() => started,
             () = self.stop.cancelled() => return,
         };
-        match started {
+        match result {
             Ok((state, changed)) => {
-                course.run.clone_from(&state.invocation);
-                course.up = Some(Instant::now());
-                self.fresh = false;
-                self.follower.knows(state.clone());
-                self.weigh(course, &state).await;
+                progress.invocation.clone_from(&state.invocation_id);
+                progress.running_since = Some(Instant::now());
+                self.must_start = false;
+                self.watcher.set_known_state(state.clone());
+                self.apply_weights(progress, &state).await;
                 if let Some(changed) = changed {
-                    self.found(changed).await;
+                    self.report_replaced(changed).await;
                 }
                 // It may have died in between: nobody else tells.
                 if !state.is_up() {
-                    self.died(self.follower.ended(&state)).await;
-                    course.again();
+                    self.report_exit(self.watcher.describe_end(&state)).await;
+                    progress.schedule_restart();
                 }
             }
-            Err(why) => {
-                self.died(format!("it was not started: {why}")).await;
-                course.again();
+            Err(error) => {
+                self.report_exit(format!("it was not started: {error}")).await;
+                progress.schedule_restart();
             }
         }
     }
 
-    async fn try_start(&self) -> Result<(State, Option<String>), String> {
-        unfit(self.seal.as_ref()).await?;
+    async fn try_start(&self) -> Result<(UnitState, Option<String>), String> {
+        verify_before_start(self.verifier.as_ref()).await?;
         self.unit.start().await
     }
 
-    async fn hear(&mut self, course: &mut Course, state: &State, turns: Vec<Turn>) {
-        course.mute = false;
-        for turn in turns {
-            match turn {
-                Turn::Died(how) => {
-                    self.died(how).await;
+    async fn on_unit_events(
+        &mut self,
+        progress: &mut UnitProgress,
+        state: &UnitState,
+        events: Vec<UnitEvent>,
+    ) {
+        progress.bus_unavailable = false;
+        for event in events {
+            match event {
+                UnitEvent::Died(reason) => {
+                    self.report_exit(reason).await;
                 }
-                Turn::Stopped => {
-                    course.stopped = true;
-                    let next = match self.wish.borrow().held {
+                UnitEvent::Stopped => {
+                    progress.stopped_externally = true;
+                    let next = match self.desired.borrow().held {
                         true => "the service is held, so it stays down",
                         false => "it is needed, and is started again; a hold keeps it down",
                     };
                     let name = self.unit.name();
-                    self.tell(format!("{name} was stopped by somebody else: {next}")).await;
+                    self.report_note(format!("{name} was stopped by somebody else: {next}")).await;
                 }
-                Turn::Started => {
-                    course.stopped = false;
-                    course.up = Some(Instant::now());
-                    self.started(state, "was started again by somebody else").await;
+                UnitEvent::Started => {
+                    progress.stopped_externally = false;
+                    progress.running_since = Some(Instant::now());
+                    self.on_external_start(state, "was started again by somebody else").await;
                 }
             }
         }
         if state.is_up() {
-            course.due = None;
-            if course.run != state.invocation {
-                course.run.clone_from(&state.invocation);
-                self.unit.own(state);
+            progress.start_at = None;
+            if progress.invocation != state.invocation_id {
+                progress.invocation.clone_from(&state.invocation_id);
+                self.unit.record_run(state);
             }
-            self.weigh(course, state).await;
-        } else if state.is_down() && course.due.is_none() && !(course.stopped && self.held()) {
-            course.again();
+            self.apply_weights(progress, state).await;
+        } else if state.is_down()
+            && progress.start_at.is_none()
+            && !(progress.stopped_externally && self.is_held())
+        {
+            progress.schedule_restart();
         }
     }
 
-    async fn wished(&mut self, course: &mut Course) {
-        if course.stopped && !self.held() && course.due.is_none() {
-            course.due = Some(Instant::now());
+    async fn on_desired_changed(&mut self, progress: &mut UnitProgress) {
+        if progress.stopped_externally && !self.is_held() && progress.start_at.is_none() {
+            progress.start_at = Some(Instant::now());
         }
-        let waits = self.wish.borrow().waits;
-        if let Some((own, low)) = &mut course.weights
-            && *low != waits
+        let throttled = self.desired.borrow().throttled;
+        if let Some((default_weights, is_low)) = &mut progress.weight_state
+            && *is_low != throttled
         {
-            *low = waits;
-            let own = *own;
-            self.say(self.unit.weigh(waits, own).await);
-            self.full.send_replace(!waits);
+            *is_low = throttled;
+            let weights = *default_weights;
+            self.warn_on_error(self.unit.apply_weights(throttled, weights).await);
+            self.has_full_weight.send_replace(!throttled);
         }
     }
 
     /// The first time that it is seen to run: what it has by itself, and what it may have now.
-    async fn weigh(&mut self, course: &mut Course, state: &State) {
-        if course.weights.is_some() {
+    async fn apply_weights(&mut self, progress: &mut UnitProgress, state: &UnitState) {
+        if progress.weight_state.is_some() {
             return;
         }
-        let (own, waits) = (self.unit.own_weights(state), self.wish.borrow().waits);
-        course.weights = Some((own, waits));
-        if waits || state.weights != own {
-            self.say(self.unit.weigh(waits, own).await);
+        let (default_weights, throttled) =
+            (self.unit.configured_weights(state), self.desired.borrow().throttled);
+        progress.weight_state = Some((default_weights, throttled));
+        if throttled || state.weights != default_weights {
+            self.warn_on_error(self.unit.apply_weights(throttled, default_weights).await);
         }
-        self.full.send_replace(!waits);
+        self.has_full_weight.send_replace(!throttled);
     }
 
     /// D-Bus does not answer. The release may run all the same: its probes tell.
-    async fn deaf(&mut self, course: &mut Course, why: &str) {
-        if !std::mem::replace(&mut course.mute, true) {
-            tracing::error!(unit = self.unit.name(), "the unit is not followed: {why}");
+    async fn on_bus_unavailable(&mut self, progress: &mut UnitProgress, error: &str) {
+        if !std::mem::replace(&mut progress.bus_unavailable, true) {
+            tracing::error!(unit = self.unit.name(), "the unit is not followed: {error}");
         }
-        self.pause().await;
+        self.wait_before_retry().await;
     }
 
-    async fn pause(&self) {
+    async fn wait_before_retry(&self) {
         tokio::select! {
             () = self.stop.cancelled() => (),
-            () = tokio::time::sleep(BUS_WAIT) => (),
+            () = tokio::time::sleep(DBUS_RETRY_DELAY) => (),
         }
     }
 
-    fn held(&self) -> bool {
-        self.wish.borrow().held
+    fn is_held(&self) -> bool {
+        self.desired.borrow().held
     }
 
-    fn say(&self, done: Result<(), String>) {
-        if let Err(why) = done {
-            tracing::warn!(unit = self.unit.name(), "{why}");
+    fn warn_on_error(&self, result: Result<(), String>) {
+        if let Err(error) = result {
+            tracing::warn!(unit = self.unit.name(), "{error}");
         }
     }
 
-    async fn died(&self, how: String) {
-        let signal = Signal { release: self.release, seen: Seen::Exited(how) };
-        let _ = self.outbox.send(Input::Signal(signal)).await;
+    async fn report_exit(&self, reason: String) {
+        let signal = Signal { release: self.release, observation: Observation::Exited(reason) };
+        let _ = self.inbox.send(ServiceMessage::Signal(signal)).await;
     }
 
-    async fn found(&self, changed: String) {
-        let _ = self.outbox.send(Input::Found(self.release, changed)).await;
+    async fn report_replaced(&self, changed: String) {
+        let _ = self.inbox.send(ServiceMessage::ReleaseReplaced(self.release, changed)).await;
     }
 
-    async fn tell(&self, text: String) {
-        let _ = self.outbox.send(Input::Told(self.release, text)).await;
+    async fn report_note(&self, text: String) {
+        let _ = self.inbox.send(ServiceMessage::ReleaseNote(self.release, text)).await;
     }
 }
 
-impl Course {
+impl UnitProgress {
     /// Plans the next start: at once, then after ever longer waits.
-    fn again(&mut self) {
-        let lived = self.up.take().is_some_and(|up| LIVED <= up.elapsed());
-        let wait = if lived { Duration::ZERO } else { self.wait };
-        self.due = Some(Instant::now() + wait);
-        self.wait = (wait * 2).clamp(RESTART_FIRST, RESTART_MAX);
+    fn schedule_restart(&mut self) {
+        let was_stable =
+            self.running_since.take().is_some_and(|since| STABLE_AFTER <= since.elapsed());
+        let delay = if was_stable { Duration::ZERO } else { self.delay };
+        self.start_at = Some(Instant::now() + delay);
+        self.delay = (delay * 2).clamp(RESTART_DELAY_MIN, RESTART_DELAY_MAX);
     }
 }

@@ -31,11 +31,13 @@ mod strategy;
 
 use std::time::Duration;
 
-use crate::model::{Base, Decision, Effect, Fact, Hold, Moment, Number, Ticket};
+use crate::model::{
+    CarriedOver, Decision, Effect, Hold, Moment, ReleaseNumber, Ticket, TimelineEvent,
+};
 
-pub use order::Refusal;
-pub use phase::{Breach, Phase, Return};
-pub use strategy::{Choice, choose};
+pub use order::CommandRefused;
+pub use phase::{PendingRollback, Phase, Rollback};
+pub use strategy::{StrategyChoice, choose_strategy};
 
 /// What the operator chose.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,23 +45,23 @@ pub struct Policy {
     /// Decide and record, but never roll back.
     pub observe: bool,
     /// How long a new release may take to become ready.
-    pub start: Duration,
+    pub start_timeout: Duration,
     /// How long a new release is watched while the old one stays warm.
     pub bake: Duration,
     /// How long requests in flight may take to finish.
-    pub drain: Duration,
+    pub drain_timeout: Duration,
     /// From the verdict to the end of the drain, at most.
-    pub latest: Duration,
+    pub rollback_timeout: Duration,
     /// How long the warm release may take to answer before a rollback.
-    pub confirm: Duration,
+    pub target_check_timeout: Duration,
     /// How long to wait for the proxy before asking again; doubles each time.
-    pub retry: Duration,
+    pub retry_interval: Duration,
     /// How often to ask before a person is woken.
-    pub tries: u32,
+    pub page_after_tries: u32,
     /// How long to wait for the promise to be kept again before a person is woken.
-    pub recover: Duration,
+    pub recovery_timeout: Duration,
     /// Rollbacks in 24 hours; at the limit a person is woken instead.
-    pub rollbacks_per_day: usize,
+    pub rollbacks_per_day_max: usize,
     /// What breaking a session costs, in failed requests.
     pub session_cost: f64,
     /// The slots, in the order in which they are filled.
@@ -72,8 +74,8 @@ pub struct Watch {
     policy: Policy,
     phase: Phase,
     since: Moment,
-    base: Base,
-    deploy: Number,
+    carried_over: CarriedOver,
+    deploy: ReleaseNumber,
     frozen: bool,
     forced: bool,
     strict: bool,
@@ -87,8 +89,8 @@ impl Watch {
             policy,
             phase: Phase::Empty,
             since: Moment(0),
-            base: Base::default(),
-            deploy: Number(0),
+            carried_over: CarriedOver::default(),
+            deploy: ReleaseNumber(0),
             frozen: false,
             forced: false,
             strict: false,
@@ -108,16 +110,16 @@ impl Watch {
 
     /// The hold on it, if there is one.
     pub fn hold(&self) -> Option<&Hold> {
-        self.base.hold.as_ref()
+        self.carried_over.hold.as_ref()
     }
 
     /// Identities of releases that were rolled back and need `--force`.
     pub fn quarantine(&self) -> &[String] {
-        &self.base.quarantine
+        &self.carried_over.quarantine
     }
 
     /// The newest deploy.
-    pub fn deploy(&self) -> Number {
+    pub fn deploy(&self) -> ReleaseNumber {
         self.deploy
     }
 
@@ -126,11 +128,11 @@ impl Watch {
         self.ticket
     }
 
-    /// When to send [`crate::model::Event::Due`].
+    /// When to send [`crate::model::Event::DeadlinePassed`].
     pub fn deadline(&self) -> Option<Moment> {
         self.phase
             .deadline()
-            .filter(|_| !(self.held() && matches!(self.phase, Phase::Baking { .. })))
+            .filter(|_| !(self.is_held() && matches!(self.phase, Phase::Baking { .. })))
     }
 
     /// Takes new settings; deadlines that run already stay.
@@ -139,40 +141,40 @@ impl Watch {
     }
 
     /// The first decision after a restart: what the phase asks of the world is asked again.
-    pub fn restored(&self, now: Moment, torn: u64) -> Decision {
-        self.restored_by("rollbackd started", now, torn)
+    pub fn restored(&self, now: Moment, truncated_bytes: u64) -> Decision {
+        self.restored_by("rollbackd started", now, truncated_bytes)
     }
 
-    /// The same; `who` begins a sentence.
-    pub fn restored_by(&self, who: &str, now: Moment, torn: u64) -> Decision {
-        let cut = if torn > 0 {
-            format!("; an incomplete last line of {torn} bytes was cut off")
+    /// The same; `source` begins a sentence.
+    pub fn restored_by(&self, source: &str, now: Moment, truncated_bytes: u64) -> Decision {
+        let cut = if truncated_bytes > 0 {
+            format!("; an incomplete last line of {truncated_bytes} bytes was cut off")
         } else {
             String::new()
         };
-        let because = format!("{who} and read the timeline: {}{cut}", self.phase);
-        self.decide(now, Fact::Restored { torn }, because)
+        let because = format!("{source} and read the timeline: {}{cut}", self.phase);
+        self.decide(now, TimelineEvent::Restored { truncated_bytes }, because)
     }
 
-    fn held(&self) -> bool {
-        self.base.hold.is_some()
+    fn is_held(&self) -> bool {
+        self.carried_over.hold.is_some()
     }
 
     /// A decision: the fact, and what follows from the phase that it leads to.
-    fn decide(&self, now: Moment, fact: Fact, because: String) -> Decision {
+    fn decide(&self, now: Moment, fact: TimelineEvent, because: String) -> Decision {
         let mut after = self.clone();
         after.apply(now, &fact);
-        let needed = after.phase.needed();
-        let exchanged = matches!(fact, Fact::Found { .. });
-        let gone = self.phase.needed().into_iter().cloned();
+        let still_required = after.phase.required_releases();
+        let replaced_in_place = matches!(fact, TimelineEvent::Replaced { .. });
+        let previously_required = self.phase.required_releases().into_iter().cloned();
         // First, so that a slot is free before the next release starts in it.
-        let mut then: Vec<_> = gone
-            .filter(|old| !needed.iter().any(|new| new.number == old.number))
-            .map(if exchanged { Effect::LetGo } else { Effect::Retire })
+        let mut effects: Vec<_> = previously_required
+            .filter(|old| !still_required.iter().any(|new| new.number == old.number))
+            .map(if replaced_in_place { Effect::Detach } else { Effect::Retire })
             .collect();
         if after.ticket != self.ticket {
-            then.extend(after.phase.effects());
+            effects.extend(after.phase.effects());
         }
-        Decision { because, fact, then }
+        Decision { because, event: fact, effects }
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::model::{
-    Effect, Guard, Load, Look, Moment, Number, Release, Severity, Strategy, Verdict,
+    Effect, Guard, JudgeTarget, Moment, Release, ReleaseLoad, ReleaseNumber, Severity, Strategy,
+    Verdict,
 };
 
 /// Where a service stands.
@@ -49,16 +50,16 @@ pub enum Phase {
         /// What keeps a verdict from becoming a rollback.
         blocked: Option<Guard>,
         /// Since when nothing is known of it; that time is added to the trial.
-        blind: Option<Moment>,
+        no_data_since: Option<Moment>,
     },
     /// The release has to go, and the previous one is asked whether it can take over.
-    Confirming(Breach),
+    Confirming(PendingRollback),
     /// The previous release did not answer and is started again.
-    Reviving(Breach),
+    Reviving(PendingRollback),
     /// The proxy was told to take the traffic back and has not yet said that it did.
-    Returning(Return),
+    Returning(Rollback),
     /// New work goes to the previous release; work in flight on the bad one may finish.
-    Emptying(Return),
+    Emptying(Rollback),
     /// The bad release has nothing in flight; the previous one has to keep the promise again.
     Recovering {
         /// It has the traffic.
@@ -72,7 +73,7 @@ pub enum Phase {
 
 /// A rollback that waits for its target.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Breach {
+pub struct PendingRollback {
     /// It has to go.
     pub bad: Release,
     /// It takes over.
@@ -80,20 +81,20 @@ pub struct Breach {
     /// What was found; `None` when a person ordered the rollback.
     pub verdict: Option<Verdict>,
     /// What the release carried when it was found.
-    pub load: Load,
+    pub load: ReleaseLoad,
     /// The strategy that a person ordered.
-    pub ordered: Option<Strategy>,
+    pub ordered_strategy: Option<Strategy>,
     /// Whether a person wants it even if the artifact of `warm` is not what was deployed.
     pub forced: bool,
     /// When the two minutes end.
-    pub latest: Moment,
+    pub complete_by: Moment,
     /// When to stop waiting for the target.
     pub until: Moment,
 }
 
 /// Traffic on its way back.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Return {
+pub struct Rollback {
     /// It loses the traffic.
     pub bad: Release,
     /// It gets the traffic.
@@ -101,7 +102,7 @@ pub struct Return {
     /// How.
     pub strategy: Strategy,
     /// When a drain ends.
-    pub drained_by: Moment,
+    pub drain_until: Moment,
     /// When to ask again.
     pub until: Moment,
     /// How often the proxy was asked.
@@ -114,57 +115,61 @@ impl Phase {
         match self.clone() {
             Self::Empty => Vec::new(),
             Self::Steady { active, warm } | Self::Baking { active, warm, .. } => {
-                let kept = std::iter::once(active.clone()).chain(warm).map(Effect::Keep);
+                let kept = std::iter::once(active.clone()).chain(warm).map(Effect::KeepRunning);
                 kept.chain([Effect::Route(active)]).collect()
             }
             Self::Starting { active, new, .. } => {
-                let kept =
-                    active.into_iter().flat_map(|it| [Effect::Keep(it.clone()), Effect::Route(it)]);
+                let kept = active
+                    .into_iter()
+                    .flat_map(|it| [Effect::KeepRunning(it.clone()), Effect::Route(it)]);
                 kept.chain([Effect::Start(new)]).collect()
             }
             Self::Promoting { from, to, .. } => {
-                let kept = from.into_iter().map(Effect::Keep);
-                kept.chain([Effect::Keep(to.clone()), Effect::Route(to)]).collect()
+                let kept = from.into_iter().map(Effect::KeepRunning);
+                kept.chain([Effect::KeepRunning(to.clone()), Effect::Route(to)]).collect()
             }
-            Self::Confirming(Breach { bad, warm, .. }) => {
-                let kept =
-                    [Effect::Keep(bad.clone()), Effect::Route(bad), Effect::Keep(warm.clone())];
+            Self::Confirming(PendingRollback { bad, warm, .. }) => {
+                let kept = [
+                    Effect::KeepRunning(bad.clone()),
+                    Effect::Route(bad),
+                    Effect::KeepRunning(warm.clone()),
+                ];
                 kept.into_iter().chain([Effect::Probe(warm)]).collect()
             }
-            Self::Reviving(Breach { bad, warm, .. }) => {
-                vec![Effect::Keep(bad.clone()), Effect::Route(bad), Effect::Start(warm)]
+            Self::Reviving(PendingRollback { bad, warm, .. }) => {
+                vec![Effect::KeepRunning(bad.clone()), Effect::Route(bad), Effect::Start(warm)]
             }
             Self::Returning(back) | Self::Emptying(back) => {
-                let leave = match back.strategy {
-                    Strategy::Drain => Effect::Drain(back.bad, back.drained_by),
+                let drain_or_cut = match back.strategy {
+                    Strategy::Drain => Effect::Drain(back.bad, back.drain_until),
                     Strategy::Cut => Effect::Cut(back.bad),
                 };
-                vec![Effect::Keep(back.to.clone()), Effect::Route(back.to), leave]
+                vec![Effect::KeepRunning(back.to.clone()), Effect::Route(back.to), drain_or_cut]
             }
             Self::Recovering { active, .. } => {
-                vec![Effect::Keep(active.clone()), Effect::Route(active)]
+                vec![Effect::KeepRunning(active.clone()), Effect::Route(active)]
             }
         }
     }
 
     /// Which releases the judge has to look at.
-    pub fn look(&self) -> Look {
+    pub fn judge_target(&self) -> JudgeTarget {
         match self {
             Self::Empty | Self::Steady { .. } | Self::Starting { .. } | Self::Promoting { .. } => {
-                Look::Nothing
+                JudgeTarget::Nothing
             }
             Self::Baking { active, warm, .. } => {
                 let warm = warm.as_ref().map(|warm| warm.number);
-                Look::Trial { active: active.number, warm }
+                JudgeTarget::Trial { active: active.number, warm }
             }
-            Self::Confirming(_) | Self::Reviving(_) | Self::Returning(_) => Look::AsBefore,
-            Self::Emptying(back) => Look::Return { to: back.to.number },
-            Self::Recovering { active, .. } => Look::Recovery { active: active.number },
+            Self::Confirming(_) | Self::Reviving(_) | Self::Returning(_) => JudgeTarget::Unchanged,
+            Self::Emptying(back) => JudgeTarget::Rollback { to: back.to.number },
+            Self::Recovering { active, .. } => JudgeTarget::Recovery { active: active.number },
         }
     }
 
     /// The release that may have to go again, from before it gets traffic until it is accepted.
-    pub fn on_trial(&self) -> Option<Number> {
+    pub fn on_trial(&self) -> Option<ReleaseNumber> {
         match self {
             Self::Promoting { from: Some(_), to: new, .. }
             | Self::Baking { active: new, warm: Some(_), .. } => Some(new.number),
@@ -207,7 +212,7 @@ impl Phase {
     }
 
     /// Every release that must not be stopped.
-    pub fn needed(&self) -> Vec<&Release> {
+    pub fn required_releases(&self) -> Vec<&Release> {
         let other = match self {
             Self::Starting { new, .. } => Some(new),
             Self::Promoting { to, .. } => Some(to),
@@ -224,11 +229,11 @@ impl Phase {
     }
 
     /// The release with this number, if the phase still knows it.
-    pub fn release(&self, number: Number) -> Option<&Release> {
-        self.needed().into_iter().find(|release| release.number == number)
+    pub fn release(&self, number: ReleaseNumber) -> Option<&Release> {
+        self.required_releases().into_iter().find(|release| release.number == number)
     }
 
-    /// When to send [`crate::model::Event::Due`].
+    /// When to send [`crate::model::Event::DeadlinePassed`].
     pub fn deadline(&self) -> Option<Moment> {
         match self {
             Self::Empty | Self::Steady { .. } | Self::Baking { blocked: Some(_), .. } => None,
@@ -242,10 +247,10 @@ impl Phase {
     }
 
     /// Moves every deadline by the time that nobody watched.
-    pub(super) fn rebase(&mut self, shift: std::time::Duration) {
+    pub(super) fn shift_deadlines(&mut self, shift: std::time::Duration) {
         match self {
             Self::Empty | Self::Steady { .. } => (),
-            Self::Baking { until, blind, .. } => {
+            Self::Baking { until, no_data_since: blind, .. } => {
                 *until = *until + shift;
                 *blind = blind.map(|since| since + shift);
             }
@@ -276,7 +281,7 @@ impl Phase {
     }
 }
 
-impl Breach {
+impl PendingRollback {
     /// How bad it is. A rollback that a person ordered counts as degraded.
     pub(super) fn severity(&self) -> Severity {
         match self.verdict.as_ref().map(|verdict| verdict.finding) {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::model::{Finding, Load, Severity, Strategy, Verdict};
+use crate::model::{Finding, ReleaseLoad, Severity, Strategy, Verdict};
 
 /// A strategy, and the sum that led to it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Choice {
+pub struct StrategyChoice {
     /// What to do.
     pub strategy: Strategy,
     /// The sum, in words.
@@ -22,36 +22,42 @@ pub struct Choice {
 /// have ended by themselves, each worth `session_cost` failed requests, and loses what is in
 /// flight. For an exponential life, E[min(R, d)] = tau (1 - e^(-d/tau)). Only sessions that can not
 /// be moved count: the others leave the release with their next request, however it goes.
-pub fn choose(verdict: &Verdict, load: &Load, drain: Duration, session_cost: f64) -> Choice {
+pub fn choose_strategy(
+    verdict: &Verdict,
+    load: &ReleaseLoad,
+    drain: Duration,
+    session_cost: f64,
+) -> StrategyChoice {
     if verdict.finding == Finding::Breach(Severity::Down) {
-        return cut("it does not answer, so a drain saves nothing".to_owned());
+        return cut_choice("it does not answer, so a drain saves nothing".to_owned());
     }
-    let p = verdict.failing;
+    let p = verdict.failure_rate_lower;
     if p >= 0.5 {
         let percent = 100.0 * p;
-        return cut(format!("at least {percent:.0} % of its requests fail (limit 50 %)"));
+        return cut_choice(format!("at least {percent:.0} % of its requests fail (limit 50 %)"));
     }
-    let life = load.life.max(0.001);
-    let ends = 1.0 - (-drain.as_secs_f64() / life).exp();
+    let mean_session_s = load.mean_session_s.max(0.001);
+    let ending_share = 1.0 - (-drain.as_secs_f64() / mean_session_s).exp();
     #[expect(clippy::cast_precision_loss, reason = "counts of sessions and requests are small")]
     let (sessions, bound, in_flight) =
-        (load.sessions as f64, load.bound as f64, load.in_flight as f64);
-    let exposed = load.rate * life * ends * (bound / sessions.max(1.0)).min(1.0);
-    let drain_fails = p * (exposed + in_flight);
-    let breaks = bound * ends;
-    let cut_costs = session_cost * breaks + in_flight;
-    let sum = format!(
-        "a drain would fail ~{drain_fails:.0} requests; a cut would cost ~{cut_costs:.0}: \
-         {in_flight} open requests, and {session_cost} for each of ~{breaks:.0} (of {bound}) \
+        (load.sessions as f64, load.pinned as f64, load.in_flight as f64);
+    let exposed_requests =
+        load.request_rate * mean_session_s * ending_share * (bound / sessions.max(1.0)).min(1.0);
+    let drain_failures = p * (exposed_requests + in_flight);
+    let broken_sessions = bound * ending_share;
+    let cut_failures = session_cost * broken_sessions + in_flight;
+    let arithmetic = format!(
+        "a drain would fail ~{drain_failures:.0} requests; a cut would cost ~{cut_failures:.0}: \
+         {in_flight} open requests, and {session_cost} for each of ~{broken_sessions:.0} (of {bound}) \
          sessions that would end in a drain"
     );
-    if drain_fails > cut_costs {
-        cut(sum)
+    if drain_failures > cut_failures {
+        cut_choice(arithmetic)
     } else {
-        Choice { strategy: Strategy::Drain, because: sum }
+        StrategyChoice { strategy: Strategy::Drain, because: arithmetic }
     }
 }
 
-fn cut(because: String) -> Choice {
-    Choice { strategy: Strategy::Cut, because }
+fn cut_choice(because: String) -> StrategyChoice {
+    StrategyChoice { strategy: Strategy::Cut, because }
 }

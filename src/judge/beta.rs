@@ -2,22 +2,22 @@
 
 /// The rate that the true one exceeds with probability `1 - tail`: Jeffreys' posterior
 /// Beta(bad + 1/2, good + 1/2). Zero without requests.
-pub(super) fn lower(bad: u64, n: u64, tail: f64) -> f64 {
+pub(super) fn lower_bound(bad: u64, n: u64, tail: f64) -> f64 {
     let bad = bad.min(n);
     if bad == 0 {
         return 0.0;
     }
-    quantile(tail, real(bad) + 0.5, real(n - bad) + 0.5)
+    quantile(tail, to_f64(bad) + 0.5, to_f64(n - bad) + 0.5)
 }
 
 /// The rate that the true one stays below with confidence `1 - tail`: Clopper and Pearson (1934).
 /// One without requests.
-pub(super) fn upper(bad: u64, n: u64, tail: f64) -> f64 {
+pub(super) fn upper_bound(bad: u64, n: u64, tail: f64) -> f64 {
     let bad = bad.min(n);
     if bad == n {
         return 1.0;
     }
-    quantile(1.0 - tail, real(bad) + 1.0, real(n - bad))
+    quantile(1.0 - tail, to_f64(bad) + 1.0, to_f64(n - bad))
 }
 
 /// Bisection: 60 halvings of the unit interval.
@@ -44,16 +44,20 @@ fn cumulative(x: f64, a: f64, b: f64) -> f64 {
         return 1.0;
     }
     // The fraction converges fast on one side of the mean; the other side is its mirror image.
-    if x > (a + 1.0) / (a + b + 2.0) { 1.0 - tail(1.0 - x, b, a) } else { tail(x, a, b) }
+    if x > (a + 1.0) / (a + b + 2.0) {
+        1.0 - incomplete_beta(1.0 - x, b, a)
+    } else {
+        incomplete_beta(x, a, b)
+    }
 }
 
-fn tail(x: f64, a: f64, b: f64) -> f64 {
+fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
     let front =
         libm::lgamma(a + b) - libm::lgamma(a) - libm::lgamma(b) + a * x.ln() + b * (1.0 - x).ln();
-    front.exp() * fraction(x, a, b) / a
+    front.exp() * continued_fraction(x, a, b) / a
 }
 
-fn fraction(x: f64, a: f64, b: f64) -> f64 {
+fn continued_fraction(x: f64, a: f64, b: f64) -> f64 {
     const TINY: f64 = 1e-300;
     const ROUNDS_MAX: u32 = 500;
     let nonzero = |value: f64| if value.abs() < TINY { TINY } else { value };
@@ -78,7 +82,7 @@ fn fraction(x: f64, a: f64, b: f64) -> f64 {
     result
 }
 
-fn real(count: u64) -> f64 {
+fn to_f64(count: u64) -> f64 {
     count as f64
 }
 
@@ -90,14 +94,14 @@ mod tests {
     fn agrees_with_tabled_values() {
         // scipy.stats.beta.ppf
         let cases = [
-            (lower(10, 10, 0.05), 0.829_227),
-            (lower(3, 10, 0.05), 0.117_329),
-            (lower(50, 1000, 0.05), 0.039_609),
-            (upper(0, 300, 0.05), 0.009_936),
-            (upper(2, 1000, 0.05), 0.006_282),
-            (upper(10, 10, 0.05), 1.0),
-            (lower(0, 10, 0.05), 0.0),
-            (lower(0, 0, 0.05), 0.0),
+            (lower_bound(10, 10, 0.05), 0.829_227),
+            (lower_bound(3, 10, 0.05), 0.117_329),
+            (lower_bound(50, 1000, 0.05), 0.039_609),
+            (upper_bound(0, 300, 0.05), 0.009_936),
+            (upper_bound(2, 1000, 0.05), 0.006_282),
+            (upper_bound(10, 10, 0.05), 1.0),
+            (lower_bound(0, 10, 0.05), 0.0),
+            (lower_bound(0, 0, 0.05), 0.0),
         ];
         for (index, (got, want)) in cases.into_iter().enumerate() {
             assert!((got - want).abs() < 5e-5, "case {index}: {got}, not {want}");

@@ -1,7 +1,7 @@
 //! Two releases in the same moments: an e-process against "the deploy is not to blame".
 //!
 //! The null: in every block, given the past, the release on trial fails with probability at most
-//! `rho` times that of the warm one: `p_T <= rho p_C`, at any level, drifting as it likes. A shared
+//! `rate_ratio_max` times that of the warm one: `p_T <= rho p_C`, at any level, drifting as it likes. A shared
 //! outage is such a level. For `n_T` requests on trial and `n_C` on the warm release the factor is
 //!
 //! ```text
@@ -31,141 +31,144 @@
 use super::BLOCK_MS;
 
 /// Blocks of 250 ms that have to testify.
-const BLOCKS_MIN: f64 = 2.0;
+const BLOCKS_TO_BLAME_MIN: f64 = 2.0;
 /// A block is closed with so many requests, or after so many milliseconds.
-const CLOSE_REQUESTS: u64 = 10;
-const CLOSE_MS: u32 = 5_000;
+const BLOCK_REQUESTS: u64 = 10;
+const BLOCK_MS_MAX: u32 = 5_000;
 /// The alternatives for the release on trial, equally likely.
-const RATES: [f64; 8] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.99];
+const TRIAL_RATES: [f64; 8] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.99];
 /// The part of a stake that goes on the beginning; the rest is spread over so many blocks.
-const AT_ONCE: f64 = 0.9;
-const LATER_BLOCKS: u32 = 240;
-const CEILING: f64 = 1e9;
+const INITIAL_STAKE_SHARE: f64 = 0.9;
+const STAKE_BLOCKS: u32 = 240;
+const TEST_SUM_MAX: f64 = 1e9;
 
 /// The evidence that one release fails more than another.
 #[derive(Debug, Clone)]
-pub struct Contrast {
-    rho: f64,
+pub struct TwoSampleTest {
+    rate_ratio_max: f64,
     threshold: f64,
     /// The warm release's failure rate as known before: bad requests, and all.
-    known: (f64, f64),
-    sums: [f64; RATES.len()],
+    baseline_counts: (f64, f64),
+    sums: [f64; TRIAL_RATES.len()],
     /// How often it began.
-    begun: u32,
-    going: bool,
+    runs: u32,
+    running: bool,
     blocks: u32,
-    open: Pair,
-    open_ms: u32,
+    current_block: PairedCounts,
+    current_block_ms: u32,
     /// Since it began.
-    seen: Pair,
+    counts: PairedCounts,
 }
 
 /// Requests of both releases in one block, and the bad ones among them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pair {
+pub struct PairedCounts {
     /// On trial: all, bad.
     pub trial: (u64, u64),
     /// On the warm release: all, bad.
     pub warm: (u64, u64),
 }
 
-impl Contrast {
-    /// Nothing gathered. `known` are the bad requests and all requests that the warm release is
+impl TwoSampleTest {
+    /// Nothing gathered. `baseline_counts` are the bad requests and all requests that the warm release is
     /// known for; `threshold` is where the evidence is enough.
-    pub fn new(rho: f64, threshold: f64, known: (f64, f64)) -> Self {
+    pub fn new(rate_ratio_max: f64, threshold: f64, baseline_counts: (f64, f64)) -> Self {
         Self {
-            rho,
+            rate_ratio_max,
             threshold,
-            known,
-            sums: [0.0; RATES.len()],
-            begun: 0,
-            going: false,
+            baseline_counts,
+            sums: [0.0; TRIAL_RATES.len()],
+            runs: 0,
+            running: false,
             blocks: 0,
-            open: Pair::default(),
-            open_ms: 0,
-            seen: Pair::default(),
+            current_block: PairedCounts::default(),
+            current_block_ms: 0,
+            counts: PairedCounts::default(),
         }
     }
 
     /// Begins to gather, or stops and drops what was gathered.
-    pub fn gather(&mut self, going: bool) {
-        if self.going == going {
+    pub fn set_running(&mut self, going: bool) {
+        if self.running == going {
             return;
         }
-        self.going = going;
-        (self.open, self.open_ms, self.blocks) = (Pair::default(), 0, 0);
-        self.seen = Pair::default();
-        self.sums = [0.0; RATES.len()];
+        self.running = going;
+        (self.current_block, self.current_block_ms, self.blocks) = (PairedCounts::default(), 0, 0);
+        self.counts = PairedCounts::default();
+        self.sums = [0.0; TRIAL_RATES.len()];
         if going {
-            self.begun = self.begun.saturating_add(1);
-            self.sums = [self.stake() * AT_ONCE; RATES.len()];
+            self.runs = self.runs.saturating_add(1);
+            self.sums = [self.stake() * INITIAL_STAKE_SHARE; TRIAL_RATES.len()];
         }
     }
 
     /// Takes in what ended in the same `ms` milliseconds.
-    pub fn update(&mut self, ms: u32, pair: Pair) {
+    pub fn update(&mut self, ms: u32, pair: PairedCounts) {
         let limit = |(n, bad): (u64, u64)| (n, bad.min(n));
-        let pair = Pair { trial: limit(pair.trial), warm: limit(pair.warm) };
-        if self.going {
-            self.open = self.open.plus(pair);
-            self.seen = self.seen.plus(pair);
-            self.open_ms = self.open_ms.saturating_add(ms);
-            let (a, b) = (self.open.trial.0, self.open.warm.0);
-            let enough = CLOSE_REQUESTS <= a.saturating_add(b) || CLOSE_MS <= self.open_ms;
+        let pair = PairedCounts { trial: limit(pair.trial), warm: limit(pair.warm) };
+        if self.running {
+            self.current_block = self.current_block.saturating_add(pair);
+            self.counts = self.counts.saturating_add(pair);
+            self.current_block_ms = self.current_block_ms.saturating_add(ms);
+            let (a, b) = (self.current_block.trial.0, self.current_block.warm.0);
+            let enough =
+                BLOCK_REQUESTS <= a.saturating_add(b) || BLOCK_MS_MAX <= self.current_block_ms;
             if 0 < a && 0 < b && enough {
-                let block = std::mem::take(&mut self.open);
-                let ms = std::mem::take(&mut self.open_ms);
-                self.close(block, ms);
-                self.learn(block.warm);
+                let block = std::mem::take(&mut self.current_block);
+                let ms = std::mem::take(&mut self.current_block_ms);
+                self.apply_block(block, ms);
+                self.update_baseline(block.warm);
             }
         } else {
-            self.learn(pair.warm);
+            self.update_baseline(pair.warm);
         }
     }
 
-    fn learn(&mut self, (n, bad): (u64, u64)) {
-        self.known.0 += real(bad);
-        self.known.1 += real(n);
+    fn update_baseline(&mut self, (n, bad): (u64, u64)) {
+        self.baseline_counts.0 += to_f64(bad);
+        self.baseline_counts.1 += to_f64(n);
     }
 
-    fn close(&mut self, block: Pair, ms: u32) {
-        let pb = (self.known.0 / self.known.1.max(1.0)).clamp(1e-4, 0.45);
-        let more = self.stake() * (1.0 - AT_ONCE) / f64::from(LATER_BLOCKS);
-        let more = if self.blocks < LATER_BLOCKS { more } else { 0.0 };
+    fn apply_block(&mut self, block: PairedCounts, ms: u32) {
+        let pb = (self.baseline_counts.0 / self.baseline_counts.1.max(1.0)).clamp(1e-4, 0.45);
+        let added_stake = self.stake() * (1.0 - INITIAL_STAKE_SHARE) / f64::from(STAKE_BLOCKS);
+        let more = if self.blocks < STAKE_BLOCKS { added_stake } else { 0.0 };
         self.blocks = self.blocks.saturating_add(1);
-        let weight = 1.0 / RATES.len() as f64;
-        let way = (self.threshold / (weight * self.stake() * AT_ONCE)).ln();
-        let cap = way / BLOCKS_MIN * (f64::from(ms) / f64::from(BLOCK_MS)).max(1.0);
-        for (sum, pa) in self.sums.iter_mut().zip(RATES) {
-            let gain = gain(self.rho, block, pa, pb).min(cap);
-            *sum = ((*sum + more) * gain.exp()).min(CEILING);
+        let weight = 1.0 / TRIAL_RATES.len() as f64;
+        let nats_to_threshold =
+            (self.threshold / (weight * self.stake() * INITIAL_STAKE_SHARE)).ln();
+        let cap = nats_to_threshold / BLOCKS_TO_BLAME_MIN
+            * (f64::from(ms) / f64::from(BLOCK_MS)).max(1.0);
+        for (sum, pa) in self.sums.iter_mut().zip(TRIAL_RATES) {
+            let gain = log_factor(self.rate_ratio_max, block, pa, pb).min(cap);
+            *sum = ((*sum + more) * gain.exp()).min(TEST_SUM_MAX);
         }
     }
 
     /// What this beginning may lose, as a share of everything.
     fn stake(&self) -> f64 {
-        let times = f64::from(self.begun.max(1));
+        let times = f64::from(self.runs.max(1));
         1.0 / (times * (times + 1.0))
     }
 
     /// The e-value now; 1 while nothing is gathered.
-    pub fn e(&self) -> f64 {
-        if !self.going {
+    pub fn e_value(&self) -> f64 {
+        if !self.running {
             return 1.0;
         }
         let sum = self.sums.iter().sum::<f64>() / self.sums.len() as f64;
         // What was staked before is lost; what was not staked yet is kept.
-        sum + 1.0 / (f64::from(self.begun) + 1.0)
+        sum + 1.0 / (f64::from(self.runs) + 1.0)
     }
 
     /// What was seen since it began to gather.
-    pub fn seen(&self) -> Pair {
-        self.seen
+    pub fn counts(&self) -> PairedCounts {
+        self.counts
     }
 }
 
-impl Pair {
-    fn plus(self, other: Self) -> Self {
+impl PairedCounts {
+    fn saturating_add(self, other: Self) -> Self {
         let plus =
             |a: (u64, u64), b: (u64, u64)| (a.0.saturating_add(b.0), a.1.saturating_add(b.1));
         Self { trial: plus(self.trial, other.trial), warm: plus(self.warm, other.warm) }
@@ -173,12 +176,12 @@ impl Pair {
 }
 
 /// The logarithm of the factor of one block, in nats.
-fn gain(rho: f64, block: Pair, pa: f64, pb: f64) -> f64 {
+fn log_factor(rho: f64, block: PairedCounts, pa: f64, pb: f64) -> f64 {
     if pa <= 1.2 * rho * pb {
         return 0.0;
     }
     let ((nt, kt), (nc, kc)) = (block.trial, block.warm);
-    let (nt, kt, nc, kc) = (real(nt), real(kt), real(nc), real(kc));
+    let (nt, kt, nc, kc) = (to_f64(nt), to_f64(kt), to_f64(nc), to_f64(kc));
     let bad = nt * pa + nc * pb;
     let b = bad * (1.0 + rho) + nt * (1.0 - pa) * rho + nc * (1.0 - pb);
     let root = (b * b - 4.0 * rho * (nt + nc) * bad).max(0.0).sqrt();
@@ -190,7 +193,7 @@ fn gain(rho: f64, block: Pair, pa: f64, pb: f64) -> f64 {
     if gain.is_finite() { gain } else { 0.0 }
 }
 
-fn real(count: u64) -> f64 {
+fn to_f64(count: u64) -> f64 {
     count as f64
 }
 
@@ -199,7 +202,7 @@ mod tests {
     use super::*;
 
     fn binomial(n: u64, k: u64, p: f64) -> f64 {
-        let ways = (1..=k).fold(1.0, |ways, i| ways * real(n + 1 - i) / real(i));
+        let ways = (1..=k).fold(1.0, |ways, i| ways * to_f64(n + 1 - i) / to_f64(i));
         ways * p.powi(k as i32) * (1.0 - p).powi((n - k) as i32)
     }
 
@@ -213,10 +216,10 @@ mod tests {
                     let mut expected = 0.0;
                     for kt in 0..=nt {
                         for kc in 0..=nc {
-                            let pair = Pair { trial: (nt, kt), warm: (nc, kc) };
+                            let pair = PairedCounts { trial: (nt, kt), warm: (nc, kc) };
                             expected += binomial(nt, kt, 2.0 * p_c)
                                 * binomial(nc, kc, p_c)
-                                * gain(2.0, pair, pa, pb).exp();
+                                * log_factor(2.0, pair, pa, pb).exp();
                         }
                     }
                     worst = worst.max(expected);
@@ -250,11 +253,11 @@ mod tests {
         for rows in VECTORS {
             let (mut sums, mut known, mut mass) = ([0.0; 8], (1.0, 1_000.0), 0.5);
             for &(nt, kt, nc, kc, want) in rows {
-                let pair = Pair { trial: (nt, kt), warm: (nc, kc) };
+                let pair = PairedCounts { trial: (nt, kt), warm: (nc, kc) };
                 for (sum, pa) in sums.iter_mut().zip(rates) {
-                    *sum = (*sum + mass) * gain(2.0, pair, pa, known.0 / known.1).exp();
+                    *sum = (*sum + mass) * log_factor(2.0, pair, pa, known.0 / known.1).exp();
                 }
-                known = (known.0 + real(kc), known.1 + real(nc));
+                known = (known.0 + to_f64(kc), known.1 + to_f64(nc));
                 mass = 0.5 / 1_799.0;
                 let e: f64 = sums.iter().zip(weights).map(|(sum, weight)| sum * weight).sum();
                 assert!((e / want - 1.0).abs() < 1e-4, "{pair:?}: {e}, not {want}");
@@ -264,40 +267,40 @@ mod tests {
 
     #[test]
     fn bad_here_and_good_there_is_evidence_and_bad_on_both_is_none() {
-        let play = |warm_bad| {
-            let mut contrast = Contrast::new(2.0, 20.0, (1.0, 1_000.0));
-            contrast.gather(true);
+        let e_value_after = |warm_bad| {
+            let mut contrast = TwoSampleTest::new(2.0, 20.0, (1.0, 1_000.0));
+            contrast.set_running(true);
             for _ in 0..12 {
-                contrast.update(250, Pair { trial: (10, 5), warm: (5, warm_bad) });
+                contrast.update(250, PairedCounts { trial: (10, 5), warm: (5, warm_bad) });
             }
-            contrast.e()
+            contrast.e_value()
         };
-        assert!(1_000.0 < play(0), "{}", play(0));
-        assert!(play(3) < 1.0, "{}", play(3));
+        assert!(1_000.0 < e_value_after(0), "{}", e_value_after(0));
+        assert!(e_value_after(3) < 1.0, "{}", e_value_after(3));
     }
 
     #[test]
     fn stakes_sum_to_one() {
-        let mut contrast = Contrast::new(2.0, 20.0, (0.0, 0.0));
+        let mut contrast = TwoSampleTest::new(2.0, 20.0, (0.0, 0.0));
         for _ in 0..50 {
-            contrast.gather(true);
-            assert!(contrast.e() <= 1.0, "{}", contrast.e());
+            contrast.set_running(true);
+            assert!(contrast.e_value() <= 1.0, "{}", contrast.e_value());
             for _ in 0..100 {
-                contrast.update(250, Pair { trial: (10, 3), warm: (10, 3) });
+                contrast.update(250, PairedCounts { trial: (10, 3), warm: (10, 3) });
             }
-            contrast.gather(false);
+            contrast.set_running(false);
         }
     }
 
     #[test]
     fn absurd_counts_stay_finite() {
-        let mut contrast = Contrast::new(2.0, 20.0, (0.0, 0.0));
-        contrast.gather(true);
+        let mut contrast = TwoSampleTest::new(2.0, 20.0, (0.0, 0.0));
+        contrast.set_running(true);
         for _ in 0..100 {
             let (most, half) = (u64::MAX, u64::MAX / 2);
-            contrast.update(u32::MAX, Pair { trial: (most, most), warm: (half, 0) });
-            contrast.update(0, Pair { trial: (1, 5), warm: (most, half) });
-            assert!(contrast.e().is_finite());
+            contrast.update(u32::MAX, PairedCounts { trial: (most, most), warm: (half, 0) });
+            contrast.update(0, PairedCounts { trial: (1, 5), warm: (most, half) });
+            assert!(contrast.e_value().is_finite());
         }
     }
 }

@@ -21,53 +21,62 @@
 
 use crate::model::Moment;
 
-use super::climb::{CEILING, Component, Patience, Since};
-use super::{BLOCK, BLOCK_MS, Limits, beta};
+use super::climb::{Component, EVIDENCE_MAX, EvidenceCap, SinceOnset};
+use super::{BLOCK, BLOCK_MS, SloSettings, beta};
 
 /// Half of the prior: the trouble was there from the first block.
-const MASS_FIRST: f64 = 0.5;
+const FIRST_BLOCK_PRIOR: f64 = 0.5;
 /// The alternative for "nearly everything fails".
-const HARD: f64 = 0.99;
+const TOTAL_FAILURE_RATE: f64 = 0.99;
 /// A longer block is not cut into more than this: two hours.
 const STEPS_MAX: u32 = 28_800;
-/// Prior weights of the alternatives, mildest first; the last one belongs to [`HARD`].
+/// Prior weights of the alternatives, mildest first; the last one belongs to [`TOTAL_FAILURE_RATE`].
 const WEIGHTS: [f64; 8] = [0.30, 0.15, 0.15, 0.10, 0.10, 0.10, 0.05, 0.05];
 
 /// The evidence against one objective.
 #[derive(Debug, Clone)]
-pub struct Process {
+pub struct EProcess {
     p0: f64,
     alpha: f64,
     /// Prior mass of an onset in one of the blocks after the first.
-    mass_later: f64,
+    later_block_prior: f64,
     blocks: u64,
     blocks_max: u64,
     components: Vec<Component>,
 }
 
-impl Process {
+impl EProcess {
     /// Evidence against "at most `p0` of the requests are bad", with `alpha` for a false alarm.
-    pub fn new(p0: f64, alpha: f64, limits: &Limits) -> Self {
-        let blocks_max = count(limits.bake.as_secs_f64() / BLOCK.as_secs_f64());
-        let patience = Patience::usual(limits.burst);
-        Self::with(p0, alpha, limits.min_effect, patience, blocks_max)
+    pub fn new(p0: f64, alpha: f64, limits: &SloSettings) -> Self {
+        let blocks_max = to_count(limits.bake.as_secs_f64() / BLOCK.as_secs_f64());
+        let patience = EvidenceCap::for_burst(limits.burst);
+        Self::with_cap(p0, alpha, limits.min_effect, patience, blocks_max)
     }
 
-    fn with(p0: f64, alpha: f64, min_effect: f64, patience: Patience, blocks_max: u64) -> Self {
-        let rates = grid(p0, min_effect);
-        let weights = weights(rates.len());
+    fn with_cap(
+        p0: f64,
+        alpha: f64,
+        min_effect: f64,
+        patience: EvidenceCap,
+        blocks_max: u64,
+    ) -> Self {
+        let rates = alternative_rates(p0, min_effect);
+        let weights = prior_weights(rates.len());
         let components = rates
             .iter()
             .zip(weights)
             .map(|(&q, weight)| {
-                let patience =
-                    if q == HARD { patience.hard() } else { Patience { bad_max: 1.0, ..patience } };
+                let patience = if q == TOTAL_FAILURE_RATE {
+                    patience.for_total_failure()
+                } else {
+                    EvidenceCap { per_bad_request_max: 1.0, ..patience }
+                };
                 Component::new(q, p0, weight, patience)
             })
             .collect();
         let later = blocks_max.saturating_sub(1).max(1);
-        let mass_later = (1.0 - MASS_FIRST) / real(later);
-        Self { p0, alpha, mass_later, blocks: 0, blocks_max, components }
+        let later_block_prior = (1.0 - FIRST_BLOCK_PRIOR) / to_f64(later);
+        Self { p0, alpha, later_block_prior, blocks: 0, blocks_max, components }
     }
 
     /// Takes in one block, begun at `start` and `ms` milliseconds long: `n` requests, `bad` of them
@@ -75,9 +84,9 @@ impl Process {
     pub fn update(&mut self, start: Moment, ms: u32, n: u64, bad: u64) {
         let steps = (ms.saturating_add(BLOCK_MS / 2) / BLOCK_MS).clamp(1, STEPS_MAX);
         let parts = f64::from(steps);
-        let (n, bad) = (real(n) / parts, real(bad.min(n)) / parts);
+        let (n, bad) = (to_f64(n) / parts, to_f64(bad.min(n)) / parts);
         for step in 0..steps {
-            let mass = self.mass();
+            let mass = self.onset_prior();
             self.blocks += 1;
             for component in &mut self.components {
                 component.update(start + BLOCK * step, mass, self.alpha, n, bad);
@@ -86,13 +95,16 @@ impl Process {
     }
 
     /// Drops what was gathered. Always allowed: it only lowers the evidence.
-    pub fn forget(&mut self) {
-        self.components.iter_mut().for_each(Component::forget);
+    pub fn reset_evidence(&mut self) {
+        self.components.iter_mut().for_each(Component::reset_evidence);
     }
 
     /// The e-value now.
-    pub fn e(&self) -> f64 {
-        self.components.iter().map(|component| component.weight * component.sum).sum()
+    pub fn e_value(&self) -> f64 {
+        self.components
+            .iter()
+            .map(|component| component.weight * component.weighted_likelihood)
+            .sum()
     }
 
     /// The e-value that makes a verdict.
@@ -101,73 +113,76 @@ impl Process {
     }
 
     /// Whether the evidence is enough, now.
-    pub fn tripped(&self) -> bool {
-        let patient = self.leading().is_some_and(|it| it.patience.blocks_min <= it.since.blocks);
-        patient && self.e() >= self.threshold()
+    pub fn is_broken(&self) -> bool {
+        let lasted_long_enough =
+            self.leading_component().is_some_and(|it| it.cap.blocks_min <= it.since_onset.blocks);
+        lasted_long_enough && self.e_value() >= self.threshold()
     }
 
     /// When the trouble began: where the leading alternative last started from its prior.
     pub fn onset(&self) -> Moment {
-        self.since().onset
+        self.since_onset().onset
     }
 
     /// Lower 5 % bound of the failure rate since the onset.
-    pub fn failing(&self) -> f64 {
-        let Since { n, bad, .. } = self.since();
-        beta::lower(whole(bad), whole(n), 0.05)
+    pub fn failure_rate_lower(&self) -> f64 {
+        let SinceOnset { n, bad, .. } = self.since_onset();
+        beta::lower_bound(to_u64(bad), to_u64(n), 0.05)
     }
 
     /// Requests a second since the onset.
-    pub fn rate(&self, now: Moment) -> f64 {
-        let Since { n, onset, .. } = self.since();
+    pub fn request_rate(&self, now: Moment) -> f64 {
+        let SinceOnset { n, onset, .. } = self.since_onset();
         n / now.since(onset).max(BLOCK).as_secs_f64()
     }
 
     /// The arithmetic, in words.
-    pub fn because(&self, objective: &str) -> String {
-        let Since { n, bad, .. } = self.since();
+    pub fn describe(&self, objective: &str) -> String {
+        let SinceOnset { n, bad, .. } = self.since_onset();
         format!(
             "{objective}: {bad:.0} of {n:.0} requests bad since the onset ({:.1} %, allowed {} %), \
              evidence {:.0} (limit {:.0})",
             100.0 * bad / n.max(1.0),
-            trim(100.0 * self.p0),
-            self.e().min(CEILING),
+            format_percent(100.0 * self.p0),
+            self.e_value().min(EVIDENCE_MAX),
             self.threshold(),
         )
     }
 
-    fn mass(&self) -> f64 {
+    fn onset_prior(&self) -> f64 {
         if self.blocks == 0 {
-            MASS_FIRST
+            FIRST_BLOCK_PRIOR
         } else if self.blocks < self.blocks_max {
-            self.mass_later
+            self.later_block_prior
         } else {
             0.0
         }
     }
 
-    fn since(&self) -> Since {
-        self.leading().map(|component| component.since).unwrap_or_default()
+    fn since_onset(&self) -> SinceOnset {
+        self.leading_component().map(|component| component.since_onset).unwrap_or_default()
     }
 
-    fn leading(&self) -> Option<&Component> {
-        self.components.iter().max_by(|a, b| (a.weight * a.sum).total_cmp(&(b.weight * b.sum)))
+    fn leading_component(&self) -> Option<&Component> {
+        self.components.iter().max_by(|a, b| {
+            (a.weight * a.weighted_likelihood).total_cmp(&(b.weight * b.weighted_likelihood))
+        })
     }
 }
 
 /// The alternatives: doubling from the smallest rate worth a rollback, and "nearly everything".
-fn grid(p0: f64, min_effect: f64) -> Vec<f64> {
+fn alternative_rates(p0: f64, min_effect: f64) -> Vec<f64> {
     let mut rates = Vec::new();
     let mut q = p0 * min_effect;
     while q < 0.9 && rates.len() < 24 {
         rates.push(q);
         q *= 2.0;
     }
-    rates.push(HARD);
+    rates.push(TOTAL_FAILURE_RATE);
     rates
 }
 
-fn weights(count: usize) -> Vec<f64> {
+fn prior_weights(count: usize) -> Vec<f64> {
     let milder = count.saturating_sub(1);
     let mut weights: Vec<f64> =
         WEIGHTS.into_iter().take(7).chain(std::iter::repeat(0.05)).take(milder).collect();
@@ -176,20 +191,20 @@ fn weights(count: usize) -> Vec<f64> {
     weights.into_iter().map(|weight| weight / sum).collect()
 }
 
-fn trim(percent: f64) -> String {
+fn format_percent(percent: f64) -> String {
     let text = format!("{percent:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn real(count: u64) -> f64 {
+fn to_f64(count: u64) -> f64 {
     count as f64
 }
 
-fn whole(count: f64) -> u64 {
+fn to_u64(count: f64) -> u64 {
     count.round() as u64
 }
 
-fn count(real: f64) -> u64 {
+fn to_count(real: f64) -> u64 {
     real.max(1.0) as u64
 }
 
@@ -198,11 +213,21 @@ mod tests {
     use super::*;
 
     /// The vectors were made with blocks of one second and a cap for each.
-    const ONE_SECOND: Patience =
-        Patience { blocks_min: 1, full: 5.0, saved: 0.2, block_max: 1.0, bad_max: 1.0 };
+    const ONE_SECOND: EvidenceCap = EvidenceCap {
+        blocks_min: 1,
+        blocks_to_threshold: 5.0,
+        allowance_max: 0.2,
+        per_block_max: 1.0,
+        per_bad_request_max: 1.0,
+    };
     /// A burst of five seconds in blocks of 250 ms.
-    const PATIENCE: Patience =
-        Patience { blocks_min: 20, full: 28.0, saved: 0.6, block_max: 0.08, bad_max: 1.0 / 12.0 };
+    const FIVE_SECOND_BURST: EvidenceCap = EvidenceCap {
+        blocks_min: 20,
+        blocks_to_threshold: 28.0,
+        allowance_max: 0.6,
+        per_block_max: 0.08,
+        per_bad_request_max: 1.0 / 12.0,
+    };
 
     /// `n, bad` of each block, and the e-value after it, from an independent implementation.
     type Vector = (&'static str, &'static [(u64, u64, f64)]);
@@ -240,10 +265,10 @@ mod tests {
     #[test]
     fn follows_the_vectors() {
         for (name, rows) in VECTORS {
-            let mut process = Process::with(0.005, 1e-3, 2.0, ONE_SECOND, 1800);
+            let mut process = EProcess::with_cap(0.005, 1e-3, 2.0, ONE_SECOND, 1800);
             for (block, &(n, bad, want)) in rows.iter().enumerate() {
                 process.update(Moment(block as u64 * 1000), BLOCK_MS, n, bad);
-                let got = process.e();
+                let got = process.e_value();
                 assert!(
                     (got / want - 1.0).abs() < 1e-3,
                     "{name}, block {block}: {got}, not {want}"
@@ -259,14 +284,14 @@ mod tests {
         for length in 1..=14_u32 {
             let mut expected = 0.0;
             for bits in 0..1_u32 << length {
-                let mut process = Process::with(p0, 0.01, 2.0, PATIENCE, 14);
+                let mut process = EProcess::with_cap(p0, 0.01, 2.0, FIVE_SECOND_BURST, 14);
                 let mut probability = 1.0;
                 for block in 0..length {
                     let bad = u64::from(bits >> block & 1);
                     probability *= if bad == 1 { p0 } else { 1.0 - p0 };
                     process.update(Moment(0), BLOCK_MS, 1, bad);
                 }
-                expected += probability * process.e();
+                expected += probability * process.e_value();
             }
             assert!(expected <= 1.0 + 1e-9, "{length} blocks: {expected}");
         }
@@ -275,12 +300,12 @@ mod tests {
     #[test]
     fn a_burst_of_five_seconds_never_trips_however_late_and_high() {
         for onset in [0, 40, 4_000] {
-            let mut process = Process::with(0.005, 1e-3, 2.0, PATIENCE, 7_200);
+            let mut process = EProcess::with_cap(0.005, 1e-3, 2.0, FIVE_SECOND_BURST, 7_200);
             for _ in 0..onset {
                 process.update(Moment(0), BLOCK_MS, 25, 0);
             }
             let mut blocks = 0;
-            while !process.tripped() {
+            while !process.is_broken() {
                 process.update(Moment(0), BLOCK_MS, 1_000, 300);
                 blocks += 1;
             }
@@ -291,12 +316,12 @@ mod tests {
     #[test]
     fn late_trouble_is_found_as_fast_as_early_trouble() {
         for onset in [0, 2_400] {
-            let mut process = Process::with(0.005, 1e-3, 2.0, PATIENCE, 7_200);
+            let mut process = EProcess::with_cap(0.005, 1e-3, 2.0, FIVE_SECOND_BURST, 7_200);
             for _ in 0..onset {
                 process.update(Moment(0), BLOCK_MS, 25, 0);
             }
             let mut blocks = 0;
-            while !process.tripped() {
+            while !process.is_broken() {
                 process.update(Moment(77), BLOCK_MS, 25, 25);
                 blocks += 1;
             }
@@ -307,13 +332,13 @@ mod tests {
 
     #[test]
     fn absurd_counts_stay_finite() {
-        let mut process = Process::with(0.005, 1e-3, 2.0, PATIENCE, 7_200);
+        let mut process = EProcess::with_cap(0.005, 1e-3, 2.0, FIVE_SECOND_BURST, 7_200);
         for _ in 0..1_000 {
             process.update(Moment(0), BLOCK_MS, u64::MAX / 2, u64::MAX);
-            assert!(process.e().is_finite());
+            assert!(process.e_value().is_finite());
             process.update(Moment(0), BLOCK_MS, u64::MAX / 2, 0);
-            assert!(process.e().is_finite());
-            process.forget();
+            assert!(process.e_value().is_finite());
+            process.reset_evidence();
         }
     }
 }

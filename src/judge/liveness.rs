@@ -3,41 +3,49 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::model::{Counts, Moment, Reply};
+use crate::model::{Counts, Moment, ProbeResult};
 
 /// Two deaths within this time are a crash loop; one may be an accident.
 const CRASH_WINDOW: Duration = Duration::from_secs(60);
-const CRASHES: usize = 2;
+const CRASH_LOOP_EXITS: usize = 2;
 /// A release that takes requests is silent when so many of them were overdue since its last
 /// answer, and that was so long ago.
-const SILENT_REQUESTS: u64 = 3;
-const SILENT: Duration = Duration::from_secs(1);
+const HANG_REQUESTS: u64 = 3;
+const HANG_AFTER: Duration = Duration::from_secs(1);
 
 /// What was heard about a release's life.
 #[derive(Debug, Clone)]
 pub struct Liveness {
-    limit: u32,
-    failed: u32,
-    first: Moment,
-    last: Option<Reply>,
+    failed_probes_max: u32,
+    failed_probes: u32,
+    first_failure_at: Moment,
+    last_probe: Option<ProbeResult>,
     exits: VecDeque<(Moment, String)>,
     /// The last answer to a request, and the requests overdue since.
-    answered: Moment,
+    last_response_at: Moment,
     overdue: u64,
 }
 
 impl Liveness {
-    /// `limit` failed probes in a row mean down.
-    pub fn new(limit: u32, now: Moment) -> Self {
-        let (first, last, exits) = (Moment(0), None, VecDeque::new());
-        Self { limit, failed: 0, first, last, exits, answered: now, overdue: 0 }
+    /// `failed_probes_max` failed probes in a row mean down.
+    pub fn new(failed_probes_max: u32, now: Moment) -> Self {
+        let (first_failure_at, last_probe, exits) = (Moment(0), None, VecDeque::new());
+        Self {
+            failed_probes_max,
+            failed_probes: 0,
+            first_failure_at,
+            last_probe,
+            exits,
+            last_response_at: now,
+            overdue: 0,
+        }
     }
 
     /// Requests ended, or became overdue.
-    pub fn counted(&mut self, now: Moment, counts: &Counts) {
+    pub fn add_block(&mut self, now: Moment, counts: &Counts) {
         let Counts { ok, tool_fault, client_fault, neutral, slow, .. } = *counts;
         if 0 < ok.saturating_add(tool_fault).saturating_add(client_fault).saturating_add(neutral) {
-            (self.answered, self.overdue) = (now, 0);
+            (self.last_response_at, self.overdue) = (now, 0);
         } else {
             self.overdue = self.overdue.saturating_add(slow);
         }
@@ -46,44 +54,45 @@ impl Liveness {
     /// Why the release counts as hanging, and since when: it takes requests and answers none.
     /// Overdue requests alone are slow tools; a second witness is needed, the latency objective
     /// (`slow`) or a probe.
-    pub fn silent(&self, now: Moment, slow: bool) -> Option<(String, Moment)> {
-        let since = now.since(self.answered);
-        let silent = SILENT_REQUESTS <= self.overdue && SILENT <= since;
-        (silent && (slow || 0 < self.failed)).then(|| {
+    pub fn hang_reason(&self, now: Moment, slow: bool) -> Option<(String, Moment)> {
+        let since = now.since(self.last_response_at);
+        let hanging = HANG_REQUESTS <= self.overdue && HANG_AFTER <= since;
+        (hanging && (slow || 0 < self.failed_probes)).then(|| {
             let (overdue, since) = (self.overdue, since.as_secs_f64());
             let because = format!(
                 "it takes requests and answers none: {overdue} are overdue, no answer for {since:.1} s"
             );
-            (because, self.answered)
+            (because, self.last_response_at)
         })
     }
 
     /// A probe came back.
-    pub fn probed(&mut self, now: Moment, reply: &Reply) {
+    pub fn add_probe(&mut self, now: Moment, reply: &ProbeResult) {
         if reply.is_ok() {
-            self.failed = 0;
+            self.failed_probes = 0;
         } else {
-            self.first = if self.failed == 0 { now } else { self.first };
-            self.failed = self.failed.saturating_add(1);
+            self.first_failure_at =
+                if self.failed_probes == 0 { now } else { self.first_failure_at };
+            self.failed_probes = self.failed_probes.saturating_add(1);
         }
-        self.last = Some(reply.clone());
+        self.last_probe = Some(reply.clone());
     }
 
     /// The process ended by itself.
-    pub fn exited(&mut self, now: Moment, how: &str) {
+    pub fn add_exit(&mut self, now: Moment, how: &str) {
         self.exits.push_back((now, how.to_owned()));
-        if self.exits.len() > CRASHES {
+        if self.exits.len() > CRASH_LOOP_EXITS {
             self.exits.pop_front();
         }
     }
 
     /// Drops what was heard; the next probe begins anew.
-    pub fn forget(&mut self) {
-        *self = Self::new(self.limit, self.answered);
+    pub fn reset(&mut self) {
+        *self = Self::new(self.failed_probes_max, self.last_response_at);
     }
 
     /// Why the release counts as down, and since when.
-    pub fn down(&self, now: Moment) -> Option<(String, Moment)> {
+    pub fn down_reason(&self, now: Moment) -> Option<(String, Moment)> {
         let recent: Vec<_> =
             self.exits.iter().filter(|(at, _)| now.since(*at) <= CRASH_WINDOW).collect();
         if let [(first, _), .., (_, how)] = recent.as_slice() {
@@ -94,20 +103,20 @@ impl Liveness {
                 *first,
             ));
         }
-        if self.failed >= self.limit {
-            let why = self.last.as_ref().map(ToString::to_string).unwrap_or_default();
-            let (failed, limit) = (self.failed, self.limit);
+        if self.failed_probes >= self.failed_probes_max {
+            let why = self.last_probe.as_ref().map(ToString::to_string).unwrap_or_default();
+            let (failed, limit) = (self.failed_probes, self.failed_probes_max);
             return Some((
                 format!("{failed} probes failed in a row (limit {limit}): {why}"),
-                self.first,
+                self.first_failure_at,
             ));
         }
         None
     }
 
     /// Whether the last probe failed, or the process died lately.
-    pub fn shaken(&self, now: Moment) -> bool {
+    pub fn has_recent_failure(&self, now: Moment) -> bool {
         let died = self.exits.back().is_some_and(|(at, _)| now.since(*at) <= CRASH_WINDOW);
-        self.failed > 0 || died
+        self.failed_probes > 0 || died
     }
 }

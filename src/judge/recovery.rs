@@ -2,54 +2,54 @@
 
 use std::time::Duration;
 
-use crate::model::{Counts, Moment, Number, Seen, Signal};
+use crate::model::{Counts, Moment, Observation, ReleaseNumber, Signal};
 
 /// So long without a fault counts as recovered, when something was asked meanwhile.
-const QUIET: Duration = Duration::from_secs(1);
+const FAULT_FREE_MIN: Duration = Duration::from_secs(1);
 /// Good probes that stand in for traffic where there is none.
-const PROBES: u64 = 2;
+const PROBES_MIN: u64 = 2;
 
 /// The look at a release that got its traffic back.
 #[derive(Debug, Clone)]
 pub struct Recovery {
-    release: Number,
-    quiet_since: Moment,
-    good: Counts,
-    probes: u64,
+    release: ReleaseNumber,
+    fault_free_since: Moment,
+    counts: Counts,
+    good_probes: u64,
 }
 
 impl Recovery {
     /// Begins to look at `release`.
-    pub fn new(release: Number, now: Moment) -> Self {
-        Self { release, quiet_since: now, good: Counts::default(), probes: 0 }
+    pub fn new(release: ReleaseNumber, now: Moment) -> Self {
+        Self { release, fault_free_since: now, counts: Counts::default(), good_probes: 0 }
     }
 
     /// The release that is looked at.
-    pub fn release(&self) -> Number {
+    pub fn release(&self) -> ReleaseNumber {
         self.release
     }
 
     /// Takes one signal in; those of other releases are ignored.
-    pub fn hear(&mut self, now: Moment, signal: &Signal) {
+    pub fn observe(&mut self, now: Moment, signal: &Signal) {
         if signal.release != self.release {
             return;
         }
-        match &signal.seen {
-            Seen::Block(_, counts) if counts.server_fault == 0 => self.good += *counts,
-            Seen::Probe(reply) if reply.is_ok() => self.probes += 1,
-            Seen::Calls(_) | Seen::Shadow(..) | Seen::Scraped(_) => (),
-            Seen::Block(..) | Seen::Probe(_) | Seen::Exited(_) => {
+        match &signal.observation {
+            Observation::Block(_, counts) if counts.server_fault == 0 => self.counts += *counts,
+            Observation::Probe(reply) if reply.is_ok() => self.good_probes += 1,
+            Observation::Calls(_) | Observation::Shadow(..) | Observation::Scraped(_) => (),
+            Observation::Block(..) | Observation::Probe(_) | Observation::Exited(_) => {
                 *self = Self::new(self.release, now);
             }
         }
     }
 
     /// The reason to call it recovered, once there is one.
-    pub fn recovered(&self, now: Moment) -> Option<String> {
-        let judged = self.good.judged();
-        let asked = judged > 0 || self.probes >= PROBES;
-        (asked && now.since(self.quiet_since) >= QUIET).then(|| {
-            let (probes, quiet) = (self.probes, now.since(self.quiet_since).as_millis());
+    pub fn recovery_reason(&self, now: Moment) -> Option<String> {
+        let judged = self.counts.judged();
+        let observed = judged > 0 || self.good_probes >= PROBES_MIN;
+        (observed && now.since(self.fault_free_since) >= FAULT_FREE_MIN).then(|| {
+            let (probes, quiet) = (self.good_probes, now.since(self.fault_free_since).as_millis());
             format!("{judged} requests and {probes} probes in {quiet} ms, no fault")
         })
     }

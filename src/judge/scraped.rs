@@ -6,78 +6,82 @@
 
 use std::time::Duration;
 
-use crate::model::{Moment, Number, Scrape};
+use crate::model::{Moment, ReleaseNumber, ScrapeResult};
 
-use super::contrast::Pair;
-use super::counter::{Counter, Delta, Gap, Step};
-use super::{About, Judge};
+use super::contrast::PairedCounts;
+use super::counter::{Counter, CounterChange, Delta, UnusableSample};
+use super::{Indicator, Judge};
 
 /// Scrapes in a row without a usable sample that are no accident any more.
-const MISSED_MAX: u32 = 3;
+const MISSED_SCRAPES_MAX: u32 = 3;
 /// A death that the runtime told of may precede the last sample of the old process by so much: that
 /// sample was on its way.
-const ON_ITS_WAY: Duration = Duration::from_secs(2);
+const SCRAPE_DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// How the counters of the releases are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scraping {
+pub struct ScrapePolicy {
     /// How often.
-    pub every: Duration,
+    pub interval: Duration,
     /// Whether the bake waits while they say nothing.
-    pub hold: bool,
+    pub extend_bake: bool,
 }
 
 /// What the counters of both releases said.
 #[derive(Debug, Clone)]
-pub struct Scraped {
-    scraping: Scraping,
+pub struct ScrapedEvidence {
+    policy: ScrapePolicy,
     trial: Counter,
     warm: Counter,
     /// The last usable sample of the release on trial, or the opening of the trial.
-    seen: Moment,
-    gap: Option<Gap>,
+    last_sample_at: Moment,
+    gap: Option<UnusableSample>,
     total: Delta,
     resets: u32,
     restarts: u32,
     /// When the runtime last told of a death.
-    exited: Option<Moment>,
+    last_exit_at: Option<Moment>,
 }
 
-impl Scraped {
+impl ScrapedEvidence {
     /// Nothing read yet.
-    pub fn new(scraping: Scraping, now: Moment) -> Self {
+    pub fn new(policy: ScrapePolicy, now: Moment) -> Self {
         Self {
-            scraping,
+            policy,
             trial: Counter::default(),
             warm: Counter::default(),
-            seen: now,
+            last_sample_at: now,
             gap: None,
             total: Delta::default(),
             resets: 0,
             restarts: 0,
-            exited: None,
+            last_exit_at: None,
         }
     }
 
     /// Requests on trial that were counted so far, and the bad ones among them.
-    pub fn counted(&self) -> (u64, u64) {
+    pub fn counts(&self) -> (u64, u64) {
         (self.total.total, self.total.bad)
     }
 
     /// The runtime told of a death of the release on trial.
-    pub fn exited(&mut self, now: Moment) {
-        self.exited = Some(now);
+    pub fn record_exit(&mut self, now: Moment) {
+        self.last_exit_at = Some(now);
     }
 
     /// Takes a scrape of the release on trial: what ended, and how it died, if it did and nobody
     /// told of that yet.
-    pub fn trial(&mut self, now: Moment, scrape: &Scrape) -> (Option<Delta>, Option<String>) {
-        let before = self.seen;
-        let (delta, restarted) = match self.trial.take(now, scrape) {
-            Ok(Step::First) => (None, false),
-            Ok(Step::Grew(delta)) => (Some(delta), false),
-            Ok(Step::Restarted(delta)) => (Some(delta), true),
-            Ok(Step::Reset) => {
+    pub fn add_trial_scrape(
+        &mut self,
+        now: Moment,
+        scrape: &ScrapeResult,
+    ) -> (Option<Delta>, Option<String>) {
+        let before = self.last_sample_at;
+        let (delta, restarted) = match self.trial.add_scrape(now, scrape) {
+            Ok(CounterChange::First) => (None, false),
+            Ok(CounterChange::Increased(delta)) => (Some(delta), false),
+            Ok(CounterChange::Restarted(delta)) => (Some(delta), true),
+            Ok(CounterChange::Reset) => {
                 self.resets = self.resets.saturating_add(1);
                 (None, false)
             }
@@ -86,7 +90,7 @@ impl Scraped {
                 return (None, None);
             }
         };
-        (self.seen, self.gap) = (now, None);
+        (self.last_sample_at, self.gap) = (now, None);
         if let Some(delta) = delta {
             self.total.total = self.total.total.saturating_add(delta.total);
             self.total.bad = self.total.bad.saturating_add(delta.bad);
@@ -95,32 +99,32 @@ impl Scraped {
             return (delta, None);
         }
         self.restarts = self.restarts.saturating_add(1);
-        let told = self.exited.is_some_and(|at| before <= at + ON_ITS_WAY);
+        let already_reported = self.last_exit_at.is_some_and(|at| before <= at + SCRAPE_DELAY_MAX);
         let how = "its counters tell that its process was started again".to_owned();
-        (delta, (!told).then_some(how))
+        (delta, (!already_reported).then_some(how))
     }
 
     /// Takes a scrape of the warm release. What it does not say is no evidence against anybody.
-    pub fn warm(&mut self, now: Moment, scrape: &Scrape) -> Option<Delta> {
-        match self.warm.take(now, scrape) {
-            Ok(Step::Grew(delta) | Step::Restarted(delta)) => Some(delta),
-            Ok(Step::First | Step::Reset) | Err(_) => None,
+    pub fn add_warm_scrape(&mut self, now: Moment, scrape: &ScrapeResult) -> Option<Delta> {
+        match self.warm.add_scrape(now, scrape) {
+            Ok(CounterChange::Increased(delta) | CounterChange::Restarted(delta)) => Some(delta),
+            Ok(CounterChange::First | CounterChange::Reset) | Err(_) => None,
         }
     }
 
     /// Why nothing is known from the counters, and since when, if that keeps the bake from its end.
-    pub fn blind(&self, now: Moment) -> Option<(String, Moment)> {
-        let blind = self.scraping.hold && self.missed(now);
-        let limit = (self.scraping.every * MISSED_MAX).as_secs_f64();
+    pub fn no_data_reason(&self, now: Moment) -> Option<(String, Moment)> {
+        let no_data = self.policy.extend_bake && self.is_overdue(now);
+        let limit = (self.policy.interval * MISSED_SCRAPES_MAX).as_secs_f64();
         let words = |gap| format!("{}: no usable sample for {limit} s", gap);
-        self.gap.as_ref().filter(|_| blind).map(|gap| (words(gap), self.seen))
+        self.gap.as_ref().filter(|_| no_data).map(|gap| (words(gap), self.last_sample_at))
     }
 
     /// What else there is to say about them: each with a semicolon before it.
     pub fn remarks(&self, now: Moment) -> String {
         let mut words = String::new();
-        if let Some(gap) = self.gap.as_ref().filter(|_| self.missed(now)) {
-            let since = now.since(self.seen).as_secs();
+        if let Some(gap) = self.gap.as_ref().filter(|_| self.is_overdue(now)) {
+            let since = now.since(self.last_sample_at).as_secs();
             words += &format!("; {gap}, for {since} s");
         }
         let times = |n: u32| if n == 1 { "once".to_owned() } else { format!("{n} times") };
@@ -134,83 +138,91 @@ impl Scraped {
         words
     }
 
-    fn missed(&self, now: Moment) -> bool {
-        self.scraping.every * MISSED_MAX < now.since(self.seen)
+    fn is_overdue(&self, now: Moment) -> bool {
+        self.policy.interval * MISSED_SCRAPES_MAX < now.since(self.last_sample_at)
     }
 }
 
 impl Judge {
     /// A scrape of one of the releases.
-    pub(super) fn scrape(&mut self, now: Moment, of: Number, scrape: &Scrape) {
+    pub(super) fn add_scrape(&mut self, now: Moment, of: ReleaseNumber, scrape: &ScrapeResult) {
         let Some(scraped) = &mut self.scraped else { return };
         if of == self.release {
-            let (delta, died) = scraped.trial(now, scrape);
+            let (delta, died) = scraped.add_trial_scrape(now, scrape);
             if let Some(how) = died {
-                self.liveness.exited(now, &how);
+                self.liveness.add_exit(now, &how);
             }
             if let Some(delta) = delta {
-                self.weigh_scraped(now, delta);
+                self.add_scraped_block(now, delta);
             }
         } else if self.attribution.is_warm(of)
-            && let Some(Delta { total, bad, .. }) = scraped.warm(now, scrape)
+            && let Some(Delta { total, bad, .. }) = scraped.add_warm_scrape(now, scrape)
         {
-            let pair = Pair { trial: (0, 0), warm: (total, bad) };
-            self.attribution.scraped(now, 0, pair);
+            let pair = PairedCounts { trial: (0, 0), warm: (total, bad) };
+            self.attribution.add_scraped(now, 0, pair);
         }
     }
 
-    fn weigh_scraped(&mut self, now: Moment, Delta { span, total, bad }: Delta) {
-        let pair = Pair { trial: (total, bad), warm: (0, 0) };
-        self.attribution.scraped(now, span, pair);
-        let start = (now - Duration::from_millis(span.into())).max(self.opened);
-        for track in self.tracks.iter_mut().filter(|it| it.about == About::Scraped) {
+    fn add_scraped_block(&mut self, now: Moment, Delta { span_ms: span, total, bad }: Delta) {
+        let pair = PairedCounts { trial: (total, bad), warm: (0, 0) };
+        self.attribution.add_scraped(now, span, pair);
+        let start = (now - Duration::from_millis(span.into())).max(self.started_at);
+        for track in self.objectives.iter_mut().filter(|it| it.indicator == Indicator::Scraped) {
             track.process.update(start, span, total, bad);
-            track.tripped = track.process.tripped().then(|| track.tripped.unwrap_or(now));
+            track.broken_since =
+                track.process.is_broken().then(|| track.broken_since.unwrap_or(now));
         }
     }
 
     /// The requests of the trial that an objective speaks of, and the bad ones among them.
-    pub(super) fn counted(&self, about: About) -> (u64, u64) {
+    pub(super) fn counts_for(&self, about: Indicator) -> (u64, u64) {
         match (about, &self.scraped) {
-            (About::Scraped, Some(scraped)) => scraped.counted(),
-            _ => about.read(&self.total),
+            (Indicator::Scraped, Some(scraped)) => scraped.counts(),
+            _ => about.count(&self.counts),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::model::{Counts, Finding, History, Reply, Seen, Severity, Signal};
+    use crate::model::{Counts, Finding, History, Observation, ProbeResult, Severity, Signal};
 
-    use super::super::{Baseline, Limits, Objective};
+    use super::super::{Baseline, Objective, SloSettings};
     use super::*;
 
     const EVERY: u64 = 5_000;
 
     fn judge(hold: bool) -> Judge {
-        let objective = |about, weight| Objective { about, budget: 0.005, weight };
-        let limits = Limits {
-            objectives: vec![objective(About::Availability, 0.9), objective(About::Scraped, 0.1)],
+        let objective = |about, weight| Objective { indicator: about, error_budget: 0.005, weight };
+        let limits = SloSettings {
+            objectives: vec![
+                objective(Indicator::Availability, 0.9),
+                objective(Indicator::Scraped, 0.1),
+            ],
             max_false_rollback: 1e-3,
             min_effect: 2.0,
             burst: Duration::from_secs(5),
             bake: Duration::from_mins(30),
-            probes: 3,
+            failed_probes_max: 3,
             baseline: Baseline::Probes,
-            shadow: true,
-            scrape: Some(Scraping { every: Duration::from_millis(EVERY), hold }),
+            shadow_calls: true,
+            scrape: Some(ScrapePolicy {
+                interval: Duration::from_millis(EVERY),
+                extend_bake: hold,
+            }),
         };
-        Judge::new(Number(2), Some(Number(1)), limits, History::default(), Moment(0))
+        Judge::new(ReleaseNumber(2), Some(ReleaseNumber(1)), limits, History::default(), Moment(0))
     }
 
-    fn hear(judge: &mut Judge, at: u64, release: u32, scrape: Scrape) -> Finding {
-        let signal = Signal { release: Number(release), seen: Seen::Scraped(scrape) };
-        judge.hear(Moment(at), &signal);
+    fn hear(judge: &mut Judge, at: u64, release: u32, scrape: ScrapeResult) -> Finding {
+        let signal =
+            Signal { release: ReleaseNumber(release), observation: Observation::Scraped(scrape) };
+        judge.observe(Moment(at), &signal);
         judge.verdict(Moment(at)).finding
     }
 
-    fn sample(total: f64, bad: f64) -> Scrape {
-        Scrape::Sample { total, bad, started: None }
+    fn sample(total: f64, bad: f64) -> ScrapeResult {
+        ScrapeResult::Sample { total, bad, started: None }
     }
 
     #[test]
@@ -232,7 +244,7 @@ mod tests {
         assert!((8..=12).contains(&step), "{step}");
         assert!(verdict.because.starts_with("own counters: "), "{}", verdict.because);
         assert!(verdict.because.contains("of 1"), "{}", verdict.because);
-        assert!(0.3 < verdict.failing, "{}", verdict.failing);
+        assert!(0.3 < verdict.failure_rate_lower, "{}", verdict.failure_rate_lower);
     }
 
     #[test]
@@ -241,8 +253,8 @@ mod tests {
         for step in 0..40_u32 {
             let at = u64::from(step) * EVERY;
             let bad = f64::from(step) * 25.0;
-            let seen = Seen::Block(250, Counts { ok: 1, ..Counts::default() });
-            judge.hear(Moment(at), &Signal { release: Number(1), seen });
+            let seen = Observation::Block(250, Counts { ok: 1, ..Counts::default() });
+            judge.observe(Moment(at), &Signal { release: ReleaseNumber(1), observation: seen });
             hear(&mut judge, at, 1, sample(f64::from(step) * 50.0, bad));
             let finding = hear(&mut judge, at + 10, 2, sample(f64::from(step) * 50.0, bad));
             assert!(!matches!(finding, Finding::Breach(_)), "{step}");
@@ -256,14 +268,14 @@ mod tests {
             let mut judge = judge(hold);
             hear(&mut judge, 0, 2, sample(10.0, 0.0));
             for step in 1..=3 {
-                let found = hear(&mut judge, step * EVERY, 2, Scrape::Missing);
+                let found = hear(&mut judge, step * EVERY, 2, ScrapeResult::Missing);
                 assert_eq!(found, Finding::Undecided, "{step}");
             }
-            assert_eq!(hear(&mut judge, 4 * EVERY, 2, Scrape::NotANumber), wanted);
+            assert_eq!(hear(&mut judge, 4 * EVERY, 2, ScrapeResult::NotANumber), wanted);
             let because = judge.verdict(Moment(4 * EVERY)).because;
             assert!(because.contains("NaN"), "{because}");
             assert_eq!(hear(&mut judge, 5 * EVERY, 2, sample(20.0, 0.0)), Finding::Undecided);
-            assert_eq!(judge.counted(About::Scraped), (10, 0), "the gap is covered");
+            assert_eq!(judge.counts_for(Indicator::Scraped), (10, 0), "the gap is covered");
         }
     }
 
@@ -271,9 +283,9 @@ mod tests {
     fn down_by_its_probes_it_is_down_though_its_counters_are_silent() {
         let mut judge = judge(true);
         for at in [20_000, 20_100, 20_200] {
-            hear(&mut judge, at, 2, Scrape::Down("connection refused".to_owned()));
-            let seen = Seen::Probe(Reply::Refused);
-            judge.hear(Moment(at), &Signal { release: Number(2), seen });
+            hear(&mut judge, at, 2, ScrapeResult::Down("connection refused".to_owned()));
+            let seen = Observation::Probe(ProbeResult::Refused);
+            judge.observe(Moment(at), &Signal { release: ReleaseNumber(2), observation: seen });
         }
         assert_eq!(judge.verdict(Moment(20_200)).finding, Finding::Breach(Severity::Down));
     }
@@ -290,8 +302,8 @@ mod tests {
         assert_eq!(found, [Finding::Undecided, Finding::Undecided, down]);
         let mut told = judge(true);
         hear(&mut told, 0, 2, sample(100.0, 0.0));
-        let seen = Seen::Exited("exit status 1".to_owned());
-        told.hear(Moment(2_000), &Signal { release: Number(2), seen });
+        let seen = Observation::Exited("exit status 1".to_owned());
+        told.observe(Moment(2_000), &Signal { release: ReleaseNumber(2), observation: seen });
         assert_eq!(hear(&mut told, EVERY, 2, sample(10.0, 0.0)), Finding::Undecided);
         assert_eq!(hear(&mut told, 2 * EVERY, 2, sample(12.0, 0.0)), Finding::Undecided);
         let because = told.verdict(Moment(2 * EVERY)).because;

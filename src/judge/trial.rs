@@ -1,49 +1,51 @@
 //! Who is looked at: the release on trial, and after a rollback the one that took over.
 
-use crate::model::{Look, Moment, Number, Signal};
+use crate::model::{JudgeTarget, Moment, ReleaseNumber, Signal};
 
 use super::Judge;
 use super::recovery::Recovery;
 
 /// The look at one service.
 #[derive(Debug, Clone, Default)]
-pub struct Trial {
+pub struct ServiceJudge {
     judge: Option<Judge>,
     recovery: Option<Recovery>,
-    recovering: bool,
+    recovery_decides: bool,
 }
 
-impl Trial {
-    /// Opens what the look asks for, and closes what is over. `open` makes the judge of a release
+impl ServiceJudge {
+    /// Opens what the look asks for, and closes what is over. `new_judge` makes the judge of a release
     /// and its warm one.
-    pub fn follow(
+    pub fn set_target(
         &mut self,
-        look: Look,
+        target: JudgeTarget,
         now: Moment,
-        open: impl FnOnce(Number, Option<Number>) -> Judge,
+        new_judge: impl FnOnce(ReleaseNumber, Option<ReleaseNumber>) -> Judge,
     ) {
-        self.recovering = matches!(look, Look::Recovery { .. });
-        match look {
-            Look::Trial { active, warm } => {
+        self.recovery_decides = matches!(target, JudgeTarget::Recovery { .. });
+        match target {
+            JudgeTarget::Trial { active, warm } => {
                 self.recovery = None;
                 if self.judge.as_ref().is_none_or(|judge| judge.release() != active) {
-                    self.judge = Some(open(active, warm));
+                    self.judge = Some(new_judge(active, warm));
                 }
             }
-            Look::Return { to } => _ = self.recovery.get_or_insert_with(|| Recovery::new(to, now)),
-            Look::Recovery { active } => {
+            JudgeTarget::Rollback { to } => {
+                _ = self.recovery.get_or_insert_with(|| Recovery::new(to, now))
+            }
+            JudgeTarget::Recovery { active } => {
                 self.judge = None;
                 self.recovery.get_or_insert_with(|| Recovery::new(active, now));
             }
-            Look::AsBefore => (),
-            Look::Nothing => (self.judge, self.recovery) = (None, None),
+            JudgeTarget::Unchanged => (),
+            JudgeTarget::Nothing => (self.judge, self.recovery) = (None, None),
         }
     }
 
     /// Takes one signal in.
-    pub fn hear(&mut self, now: Moment, signal: &Signal) {
-        self.judge.iter_mut().for_each(|judge| judge.hear(now, signal));
-        self.recovery.iter_mut().for_each(|recovery| recovery.hear(now, signal));
+    pub fn observe(&mut self, now: Moment, signal: &Signal) {
+        self.judge.iter_mut().for_each(|judge| judge.observe(now, signal));
+        self.recovery.iter_mut().for_each(|recovery| recovery.observe(now, signal));
     }
 
     /// The judge of the release on trial.
@@ -52,8 +54,8 @@ impl Trial {
     }
 
     /// The release that took over, and the reason to call it recovered, once there is one.
-    pub fn recovered(&self, now: Moment) -> Option<(Number, String)> {
-        let recovery = self.recovery.as_ref().filter(|_| self.recovering)?;
-        Some((recovery.release(), recovery.recovered(now)?))
+    pub fn recovery(&self, now: Moment) -> Option<(ReleaseNumber, String)> {
+        let recovery = self.recovery.as_ref().filter(|_| self.recovery_decides)?;
+        Some((recovery.release(), recovery.recovery_reason(now)?))
     }
 }

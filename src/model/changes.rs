@@ -3,174 +3,197 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Readiness;
-use super::{Call, Contract, Part};
+use super::event::ReadinessReport;
+use super::{CallKey, Contract, ContractPart};
 
 /// Names of one kind that are printed; the rest is counted.
-const SHOWN_MAX: usize = 10;
+const LISTED_MAX: usize = 10;
 /// Characters of a name that are printed. Servers choose them.
-const NAME_MAX: usize = 60;
+const NAME_CHARS_MAX: usize = 60;
 
 /// What a new release offers more, less, or otherwise than the active one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Changes {
+pub struct ContractDiff {
     /// The names that the two servers give themselves, old and new.
     pub servers: (String, String),
     /// What the new one offers besides.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub added: BTreeMap<Part, BTreeSet<String>>,
+    pub added: BTreeMap<ContractPart, BTreeSet<String>>,
     /// What it no longer offers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub removed: BTreeMap<Part, BTreeSet<String>>,
+    pub removed: BTreeMap<ContractPart, BTreeSet<String>>,
     /// What it offers in another form: name, and what is different.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub changed: BTreeMap<Part, BTreeMap<String, String>>,
+    pub changed: BTreeMap<ContractPart, BTreeMap<String, String>>,
     /// What clients used in the last hour, and will miss.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub breaks: Vec<Break>,
+    #[serde(alias = "breaks")]
+    pub breaking: Vec<BreakingChange>,
     /// What was not compared: one of the two could not or would not list it in full.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub unknown: BTreeSet<Part>,
+    #[serde(alias = "unknown")]
+    pub not_compared: BTreeSet<ContractPart>,
 }
 
 /// Something that clients used in the last hour and that is not there any more in that form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Break {
+pub struct BreakingChange {
     /// What kind of thing.
-    pub part: Part,
+    pub part: ContractPart,
     /// Its name.
     pub name: String,
     /// What becomes of it.
-    pub how: String,
+    #[serde(alias = "how")]
+    pub change: String,
     /// How often clients asked for it in the last hour.
     pub calls: u64,
 }
 
-impl Readiness {
+impl ReadinessReport {
     /// What the new release changes; `None` where one of the two did not tell what it offers.
-    pub fn changes(&self) -> Option<Changes> {
+    pub fn contract_diff(&self) -> Option<ContractDiff> {
         let (new, active) = (self.new.as_ref()?, self.active.as_ref()?);
-        Some(Changes::between(active, new, &self.used))
+        Some(ContractDiff::compare(active, new, &self.call_usage))
     }
 }
 
 impl Contract {
     /// The same without what the timeline has no use for.
     #[must_use]
-    pub fn brief(&self) -> Self {
-        let mut brief = self.clone();
-        if brief.unknown.contains(&Part::Tool) {
-            brief.safe_tools.clear();
+    pub fn for_timeline(&self) -> Self {
+        let mut contract = self.clone();
+        if contract.incomplete.contains(&ContractPart::Tool) {
+            contract.read_only_tools.clear();
         }
-        brief
+        contract
     }
 }
 
-impl Changes {
+impl ContractDiff {
     /// Compares two contracts; `used` tells what clients asked for, and how often.
-    pub fn between(old: &Contract, new: &Contract, used: &BTreeMap<Call, u64>) -> Self {
-        let mut it = Self {
+    pub fn compare(old: &Contract, new: &Contract, used: &BTreeMap<CallKey, u64>) -> Self {
+        let mut diff = Self {
             servers: (old.server.clone(), new.server.clone()),
-            unknown: old.unknown.union(&new.unknown).copied().collect(),
+            not_compared: old.incomplete.union(&new.incomplete).copied().collect(),
             ..Self::default()
         };
         let names = |prompts: &BTreeMap<String, _>| prompts.keys().cloned().collect();
         let (old_prompts, new_prompts) = (names(&old.prompts), names(&new.prompts));
         for (part, old, new) in [
-            (Part::Protocol, &old.protocols, &new.protocols),
-            (Part::Capability, &old.capabilities, &new.capabilities),
-            (Part::Tool, &old.tools, &new.tools),
-            (Part::Prompt, &old_prompts, &new_prompts),
-            (Part::Resource, &old.resources, &new.resources),
+            (ContractPart::Protocol, &old.protocols, &new.protocols),
+            (ContractPart::Capability, &old.capabilities, &new.capabilities),
+            (ContractPart::Tool, &old.tools, &new.tools),
+            (ContractPart::Prompt, &old_prompts, &new_prompts),
+            (ContractPart::Resource, &old.resources, &new.resources),
         ] {
-            if !it.unknown.contains(&part) {
-                it.sets(part, old, new, used);
+            if !diff.not_compared.contains(&part) {
+                diff.compare_names(part, old, new, used);
             }
         }
-        it.forms(old, new, used);
-        it
+        diff.compare_schemas(old, new, used);
+        diff
     }
 
     /// What clients will miss, in words.
-    pub fn broken(&self) -> String {
-        let words = self.breaks.iter().map(|it| {
-            let Break { part, name, how, calls } = it;
+    pub fn breaking_summary(&self) -> String {
+        let words = self.breaking.iter().map(|it| {
+            let BreakingChange { part, name, change: how, calls } = it;
             let unit = if *calls == 1 { "call" } else { "calls" };
-            format!("{how} {part} {} ({calls} {unit} in the last hour)", plain(name))
+            format!("{how} {part} {} ({calls} {unit} in the last hour)", printable(name))
         });
-        some(words, self.breaks.len())
+        join_limited(words, self.breaking.len())
     }
 
     /// What is there only in one of the two.
-    fn sets(
+    fn compare_names(
         &mut self,
-        part: Part,
+        part: ContractPart,
         old: &BTreeSet<String>,
         new: &BTreeSet<String>,
-        used: &BTreeMap<Call, u64>,
+        used: &BTreeMap<CallKey, u64>,
     ) {
-        for (into, more) in [
+        for (target, names) in [
             (&mut self.added, new.difference(old).cloned().collect::<BTreeSet<_>>()),
             (&mut self.removed, old.difference(new).cloned().collect()),
         ] {
-            if !more.is_empty() {
-                into.insert(part, more);
+            if !names.is_empty() {
+                target.insert(part, names);
             }
         }
         for name in old.difference(new) {
-            self.breaks_if_used(part, name, "drops", used);
+            self.record_breaking_if_used(part, name, "drops", used);
         }
     }
 
     /// What both have, in another form.
-    fn forms(&mut self, old: &Contract, new: &Contract, used: &BTreeMap<Call, u64>) {
-        for (name, now) in &new.shapes {
-            let Some(was) = old.shapes.get(name) else { continue };
-            let other = |is: bool, what: &str| is.then(|| what.to_owned());
+    fn compare_schemas(&mut self, old: &Contract, new: &Contract, used: &BTreeMap<CallKey, u64>) {
+        for (name, now) in &new.tool_schemas {
+            let Some(was) = old.tool_schemas.get(name) else { continue };
+            let described_if = |is: bool, what: &str| is.then(|| what.to_owned());
             let words = [
-                demands(&was.required, &now.required),
-                other(was.input != now.input && was.required == now.required, "other arguments"),
-                other(was.output != now.output, "other output"),
+                required_arguments_diff(&was.required, &now.required),
+                described_if(
+                    was.input_hash != now.input_hash && was.required == now.required,
+                    "other arguments",
+                ),
+                described_if(was.output_hash != now.output_hash, "other output"),
             ];
-            self.form(Part::Tool, name, &words.into_iter().flatten().collect::<Vec<_>>(), used);
+            self.record_changed(
+                ContractPart::Tool,
+                name,
+                &words.into_iter().flatten().collect::<Vec<_>>(),
+                used,
+            );
         }
         for (name, now) in &new.prompts {
             let Some(was) = old.prompts.get(name) else { continue };
-            let words: Vec<_> = demands(was, now).into_iter().collect();
-            self.form(Part::Prompt, name, &words, used);
+            let words: Vec<_> = required_arguments_diff(was, now).into_iter().collect();
+            self.record_changed(ContractPart::Prompt, name, &words, used);
         }
     }
 
-    fn form(&mut self, part: Part, name: &str, words: &[String], used: &BTreeMap<Call, u64>) {
-        if words.is_empty() || self.unknown.contains(&part) {
+    fn record_changed(
+        &mut self,
+        part: ContractPart,
+        name: &str,
+        words: &[String],
+        used: &BTreeMap<CallKey, u64>,
+    ) {
+        if words.is_empty() || self.not_compared.contains(&part) {
             return;
         }
         if words.iter().any(|word| word.starts_with("now requires")) {
-            self.breaks_if_used(part, name, "asks more of", used);
+            self.record_breaking_if_used(part, name, "asks more of", used);
         }
         self.changed.entry(part).or_default().insert(name.to_owned(), words.join(", "));
     }
 
-    fn breaks_if_used(&mut self, part: Part, name: &str, how: &str, used: &BTreeMap<Call, u64>) {
-        let asks_for = |method: &str, named: &str| match part {
-            Part::Tool => method == "tools/call" && named == name,
-            Part::Prompt => method == "prompts/get" && named == name,
-            Part::Capability => needs(method) == Some(name),
+    fn record_breaking_if_used(
+        &mut self,
+        part: ContractPart,
+        name: &str,
+        how: &str,
+        used: &BTreeMap<CallKey, u64>,
+    ) {
+        let needs_this = |method: &str, call_name: &str| match part {
+            ContractPart::Tool => method == "tools/call" && call_name == name,
+            ContractPart::Prompt => method == "prompts/get" && call_name == name,
+            ContractPart::Capability => required_capability(method) == Some(name),
             // Who reads which resource is not counted, and the protocols of live sessions are
             // compared elsewhere.
-            Part::Protocol | Part::Resource => false,
+            ContractPart::Protocol | ContractPart::Resource => false,
         };
-        let calls = used.iter().filter(|((method, named), _)| asks_for(method, named));
+        let calls = used.iter().filter(|((method, named), _)| needs_this(method, named));
         let calls = calls.fold(0_u64, |sum, (_, calls)| sum.saturating_add(*calls));
         if 0 < calls {
             let (name, how) = (name.to_owned(), how.to_owned());
-            self.breaks.push(Break { part, name, how, calls });
+            self.breaking.push(BreakingChange { part, name, change: how, calls });
         }
     }
 }
 
 /// The capability without which a method is not answered.
-fn needs(method: &str) -> Option<&'static str> {
+fn required_capability(method: &str) -> Option<&'static str> {
     Some(match method {
         "tools/list" | "tools/call" => "tools",
         "prompts/list" | "prompts/get" => "prompts",
@@ -183,41 +206,41 @@ fn needs(method: &str) -> Option<&'static str> {
 }
 
 /// What is required now and was not, or the reverse.
-fn demands(was: &BTreeSet<String>, now: &BTreeSet<String>) -> Option<String> {
+fn required_arguments_diff(was: &BTreeSet<String>, now: &BTreeSet<String>) -> Option<String> {
     let list = |names: &BTreeSet<String>, others: &BTreeSet<String>| {
-        let names: Vec<_> = names.difference(others).map(|name| plain(name)).collect();
-        (!names.is_empty()).then(|| some(names.iter().cloned(), names.len()))
+        let names: Vec<_> = names.difference(others).map(|name| printable(name)).collect();
+        (!names.is_empty()).then(|| join_limited(names.iter().cloned(), names.len()))
     };
-    let more = list(now, was).map(|names| format!("now requires {names}"));
-    let less = list(was, now).map(|names| format!("no longer requires {names}"));
-    let words: Vec<_> = [more, less].into_iter().flatten().collect();
+    let added = list(now, was).map(|names| format!("now requires {names}"));
+    let removed = list(was, now).map(|names| format!("no longer requires {names}"));
+    let words: Vec<_> = [added, removed].into_iter().flatten().collect();
     (!words.is_empty()).then(|| words.join(", "))
 }
 
 /// The first of many.
-fn some(words: impl Iterator<Item = String>, count: usize) -> String {
-    let shown: Vec<_> = words.take(SHOWN_MAX).collect();
+fn join_limited(words: impl Iterator<Item = String>, count: usize) -> String {
+    let shown: Vec<_> = words.take(LISTED_MAX).collect();
     let text = shown.join(", ");
-    if count > SHOWN_MAX { format!("{text} and {} more", count - SHOWN_MAX) } else { text }
+    if count > LISTED_MAX { format!("{text} and {} more", count - LISTED_MAX) } else { text }
 }
 
 /// A name that is safe to print.
-fn plain(name: &str) -> String {
+fn printable(name: &str) -> String {
     let mut text: String = name
         .chars()
-        .take(NAME_MAX)
+        .take(NAME_CHARS_MAX)
         .map(|it| if it.is_control() { '\u{fffd}' } else { it })
         .collect();
-    if name.chars().nth(NAME_MAX).is_some() {
+    if name.chars().nth(NAME_CHARS_MAX).is_some() {
         text.push_str("...");
     }
     text
 }
 
-impl fmt::Display for Changes {
+impl fmt::Display for ContractDiff {
     /// In a few words, to follow "v2 is ready".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (old, new) = (plain(&self.servers.0), plain(&self.servers.1));
+        let (old, new) = (printable(&self.servers.0), printable(&self.servers.1));
         if old == new {
             let before = if new.is_empty() { "" } else { ": " };
             write!(f, "{before}{new}")?;
@@ -226,20 +249,20 @@ impl fmt::Display for Changes {
         }
         for (verb, parts) in [("adds", &self.added), ("without", &self.removed)] {
             for (part, names) in parts {
-                let words = some(names.iter().map(|name| plain(name)), names.len());
+                let words = join_limited(names.iter().map(|name| printable(name)), names.len());
                 write!(f, "; {verb} {part} {words}")?;
             }
         }
         for (part, names) in &self.changed {
-            let words = names.iter().map(|(name, how)| format!("{} ({how})", plain(name)));
-            write!(f, "; changes {part} {}", some(words, names.len()))?;
+            let words = names.iter().map(|(name, how)| format!("{} ({how})", printable(name)));
+            write!(f, "; changes {part} {}", join_limited(words, names.len()))?;
         }
-        if !self.unknown.is_empty() {
-            let words = self.unknown.iter().map(|part| format!("{part}s"));
-            write!(f, "; not compared: {}", some(words, self.unknown.len()))?;
+        if !self.not_compared.is_empty() {
+            let words = self.not_compared.iter().map(|part| format!("{part}s"));
+            write!(f, "; not compared: {}", join_limited(words, self.not_compared.len()))?;
         }
-        if !self.breaks.is_empty() {
-            write!(f, "; WARNING, it {}", self.broken())?;
+        if !self.breaking.is_empty() {
+            write!(f, "; WARNING, it {}", self.breaking_summary())?;
         }
         Ok(())
     }
@@ -248,22 +271,22 @@ impl fmt::Display for Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Shape;
+    use crate::model::ToolSchema;
 
     fn words(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     fn contract(server: &str, tools: &[(&str, &[&str], &str, &str)]) -> Contract {
-        let shape = |required: &[&str], input: &str, output: &str| Shape {
+        let shape = |required: &[&str], input: &str, output: &str| ToolSchema {
             required: words(required),
-            input: input.to_owned(),
-            output: output.to_owned(),
+            input_hash: input.to_owned(),
+            output_hash: output.to_owned(),
         };
         Contract {
             server: server.to_owned(),
             tools: tools.iter().map(|(name, ..)| (*name).to_owned()).collect(),
-            shapes: tools
+            tool_schemas: tools
                 .iter()
                 .map(|(name, required, input, output)| {
                     ((*name).to_owned(), shape(required, input, output))
@@ -273,16 +296,16 @@ mod tests {
         }
     }
 
-    fn used(method: &str, name: &str, calls: u64) -> BTreeMap<Call, u64> {
+    fn used(method: &str, name: &str, calls: u64) -> BTreeMap<CallKey, u64> {
         BTreeMap::from([((method.into(), name.into()), calls)])
     }
 
     #[test]
     fn the_same_contract_changes_nothing() {
         let old = contract("x 1", &[("a", &["p"], "1", "")]);
-        let same = Changes::between(&old, &old, &used("tools/call", "a", 5));
+        let same = ContractDiff::compare(&old, &old, &used("tools/call", "a", 5));
         assert_eq!(same.to_string(), ": x 1");
-        assert!(same.breaks.is_empty());
+        assert!(same.breaking.is_empty());
     }
 
     #[test]
@@ -293,29 +316,29 @@ mod tests {
             "x 2",
             &[("a", &["p", "q"], "3", "2"), ("c", &[], "2", ""), ("d", &[], "2", "")],
         );
-        let changes = Changes::between(&old, &new, &BTreeMap::new());
+        let changes = ContractDiff::compare(&old, &new, &BTreeMap::new());
         assert_eq!(
             changes.to_string(),
             ": x 1 -> x 2; adds tool c; without tool b; changes tool a (now requires q, other \
              output), d (other arguments)"
         );
-        assert!(changes.breaks.is_empty(), "nobody used any");
+        assert!(changes.breaking.is_empty(), "nobody used any");
         let json = serde_json::to_string(&changes).unwrap();
-        assert_eq!(serde_json::from_str::<Changes>(&json).unwrap(), changes);
+        assert_eq!(serde_json::from_str::<ContractDiff>(&json).unwrap(), changes);
     }
 
     #[test]
     fn what_clients_used_is_a_warning() {
         let old = contract("x", &[("a", &[], "1", ""), ("b", &[], "2", "")]);
         let new = contract("x", &[("a", &["q"], "3", "")]);
-        let gone = Changes::between(&old, &new, &used("tools/call", "b", 41));
+        let gone = ContractDiff::compare(&old, &new, &used("tools/call", "b", 41));
         assert!(
             gone.to_string().ends_with("; WARNING, it drops tool b (41 calls in the last hour)")
         );
-        let asks = Changes::between(&old, &new, &used("tools/call", "a", 3));
-        assert_eq!(asks.broken(), "asks more of tool a (3 calls in the last hour)");
-        let other = Changes::between(&old, &new, &used("prompts/get", "b", 3));
-        assert!(other.breaks.is_empty());
+        let asks = ContractDiff::compare(&old, &new, &used("tools/call", "a", 3));
+        assert_eq!(asks.breaking_summary(), "asks more of tool a (3 calls in the last hour)");
+        let other = ContractDiff::compare(&old, &new, &used("prompts/get", "b", 3));
+        assert!(other.breaking.is_empty());
     }
 
     #[test]
@@ -325,21 +348,23 @@ mod tests {
         old.prompts = BTreeMap::from([("p".to_owned(), words(&[]))]);
         let mut new = contract("x", &[]);
         new.capabilities = words(&["resources"]);
-        let of = |method, name| Changes::between(&old, &new, &used(method, name, 1)).breaks.len();
+        let of =
+            |method, name| ContractDiff::compare(&old, &new, &used(method, name, 1)).breaking.len();
         assert_eq!(of("logging/setLevel", ""), 1);
         assert_eq!(of("resources/subscribe", ""), 1);
         assert_eq!(of("resources/read", ""), 0);
         assert_eq!(of("prompts/get", "p"), 1);
         new.prompts = BTreeMap::from([("p".to_owned(), words(&["who"]))]);
-        let asks = Changes::between(&old, &new, &used("prompts/get", "p", 1));
-        assert_eq!(asks.broken(), "asks more of prompt p (1 call in the last hour)");
+        let asks = ContractDiff::compare(&old, &new, &used("prompts/get", "p", 1));
+        assert_eq!(asks.breaking_summary(), "asks more of prompt p (1 call in the last hour)");
     }
 
     #[test]
     fn what_is_not_known_is_not_compared() {
         let old = contract("x", &[("a", &[], "1", "")]);
-        let new = Contract { unknown: BTreeSet::from([Part::Tool]), ..contract("x", &[]) };
-        let changes = Changes::between(&old, &new, &used("tools/call", "a", 1));
+        let new =
+            Contract { incomplete: BTreeSet::from([ContractPart::Tool]), ..contract("x", &[]) };
+        let changes = ContractDiff::compare(&old, &new, &used("tools/call", "a", 1));
         assert_eq!(changes.to_string(), ": x; not compared: tools");
     }
 
@@ -350,17 +375,20 @@ mod tests {
         let tools: Vec<(&str, &[&str], &str, &str)> =
             names.iter().map(|name| (name.as_str(), [].as_slice(), "1", "")).collect();
         let changes =
-            Changes::between(&contract("x", &tools), &contract("x", &[]), &BTreeMap::new());
+            ContractDiff::compare(&contract("x", &tools), &contract("x", &[]), &BTreeMap::new());
         let text = changes.to_string();
         assert!(text.ends_with("... and 5 more") && text.len() < 1000, "{text}");
         assert!(!text.contains(char::is_control));
-        assert_eq!(changes.removed[&Part::Tool].len(), 15);
+        assert_eq!(changes.removed[&ContractPart::Tool].len(), 15);
     }
 
     #[test]
     fn an_old_timeline_is_read() {
         let old = r#"{"kind":"ready","data":{"contract":{"server":"x","tools":["a"]}}}"#;
-        let fact: crate::model::Fact = serde_json::from_str(old).unwrap();
-        assert!(matches!(fact, crate::model::Fact::Ready { contract: Some(_), changes: None }));
+        let fact: crate::model::TimelineEvent = serde_json::from_str(old).unwrap();
+        assert!(matches!(
+            fact,
+            crate::model::TimelineEvent::Ready { contract: Some(_), changes: None }
+        ));
     }
 }

@@ -30,10 +30,12 @@ pub struct Contract {
     pub tools: BTreeSet<String>,
     /// Those of its tools that it annotates as read-only: they may be called once more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub safe_tools: BTreeSet<String>,
+    #[serde(alias = "safe_tools")]
+    pub read_only_tools: BTreeSet<String>,
     /// What its tools take and give, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub shapes: BTreeMap<String, Shape>,
+    #[serde(alias = "shapes")]
+    pub tool_schemas: BTreeMap<String, ToolSchema>,
     /// Its prompts, and the arguments that each one requires.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub prompts: BTreeMap<String, BTreeSet<String>>,
@@ -42,13 +44,14 @@ pub struct Contract {
     pub resources: BTreeSet<String>,
     /// Lists that are not known, since they were too long to be kept, or refused.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub unknown: BTreeSet<Part>,
+    #[serde(alias = "unknown")]
+    pub incomplete: BTreeSet<ContractPart>,
 }
 
 /// A part of a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum ContractPart {
     /// A protocol version.
     Protocol,
     /// A capability, as a path.
@@ -63,15 +66,17 @@ pub enum Part {
 
 /// What a tool takes and gives.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shape {
+pub struct ToolSchema {
     /// The arguments that it requires.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub required: BTreeSet<String>,
     /// A hash of its input schema, as 16 hexadecimal digits.
-    pub input: String,
+    #[serde(alias = "input")]
+    pub input_hash: String,
     /// The same of its output schema; empty where it states none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub output: String,
+    #[serde(alias = "output")]
+    pub output_hash: String,
 }
 
 impl Era {
@@ -88,7 +93,7 @@ impl Contract {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for ContractPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Protocol => "protocol",

@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fact, Moment, Number, Release};
+use super::{Moment, Release, ReleaseNumber, TimelineEvent};
 
 /// Numbers the effects of one service. A late answer to an old decision is told apart by it, and
 /// whoever acts refuses any ticket older than the newest it has seen.
@@ -16,16 +16,16 @@ pub struct Decision {
     /// The reason, as it reads in the timeline.
     pub because: String,
     /// What the timeline remembers; the state of a service is the fold of these.
-    pub fact: Fact,
+    pub event: TimelineEvent,
     /// What follows from it, in order.
-    pub then: Vec<Effect>,
+    pub effects: Vec<Effect>,
 }
 
 /// One thing for the outside world to do. Doing it twice does no harm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Keep this release running, watched and probed.
-    Keep(Release),
+    KeepRunning(Release),
     /// Start this release if it does not run, and tell when it answers several probes in a row.
     Start(Release),
     /// Ask this release one question now.
@@ -40,7 +40,7 @@ pub enum Effect {
     Retire(Release),
     /// Forget this release: what runs in its slot is another one's by now, and goes on. What is open
     /// there may finish.
-    LetGo(Release),
+    Detach(Release),
     /// Wake a person.
     Page(String),
 }
@@ -48,14 +48,14 @@ pub enum Effect {
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Keep(release) => write!(f, "keep {release}"),
+            Self::KeepRunning(release) => write!(f, "keep {release}"),
             Self::Start(release) => write!(f, "start {release}"),
             Self::Probe(release) => write!(f, "probe {release}"),
             Self::Route(release) => write!(f, "route {release}"),
             Self::Drain(release, _) => write!(f, "drain {release}"),
             Self::Cut(release) => write!(f, "cut {release}"),
             Self::Retire(release) => write!(f, "retire {release}"),
-            Self::LetGo(release) => write!(f, "let {release} go"),
+            Self::Detach(release) => write!(f, "let {release} go"),
             Self::Page(_) => f.write_str("page"),
         }
     }
@@ -63,26 +63,26 @@ impl fmt::Display for Effect {
 
 /// Which releases have to be looked at while a service stands where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum JudgeTarget {
     /// None: nothing is on trial.
     Nothing,
     /// The same as before: a rollback waits for its target.
-    AsBefore,
+    Unchanged,
     /// The active release is on trial.
     Trial {
         /// It is on trial.
-        active: Number,
+        active: ReleaseNumber,
         /// It could take the traffic back.
-        warm: Option<Number>,
+        warm: Option<ReleaseNumber>,
     },
     /// The traffic goes back; the trial of the release that is left goes on.
-    Return {
+    Rollback {
         /// It takes over.
-        to: Number,
+        to: ReleaseNumber,
     },
     /// The release that took over has to keep the promise.
     Recovery {
         /// It has the traffic.
-        active: Number,
+        active: ReleaseNumber,
     },
 }

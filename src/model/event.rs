@@ -1,38 +1,38 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Actor, Call, Contract, Number, Reply, Slot, Ticket, Verdict};
+use super::{Actor, CallKey, Contract, ProbeResult, ReleaseNumber, Slot, Ticket, Verdict};
 
 /// Everything that can make the daemon decide something, but for the words of a person.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The judge spoke.
-    Judged(Verdict, Load),
+    Judged(Verdict, ReleaseLoad),
     /// In place of this release something else runs, which nobody deployed through the daemon; what
     /// it calls itself, where that is known, and how it was noticed.
-    Found(Number, Option<String>, String),
+    Replaced(ReleaseNumber, Option<String>, String),
     /// A starting release passed its probes; what it offers, and what the active one does.
-    Ready(Ticket, Box<Readiness>),
+    Ready(Ticket, Box<ReadinessReport>),
     /// A starting release can not become ready; why.
     NotReady(Ticket, String),
     /// The release that was asked, answered.
-    Probed(Ticket, Reply),
+    Probed(Ticket, ProbeResult),
     /// The artifact of the release that was asked is not what was deployed; in what.
-    Spoiled(Ticket, String),
+    ArtifactChanged(Ticket, String),
     /// New work goes where the ticket said.
     Routed(Ticket),
     /// The release that was to be drained or cut has nothing left in flight.
-    Emptied(Ticket, Toll),
+    NothingInFlight(Ticket, DrainCost),
     /// The release in charge after a rollback keeps the promise; the numbers.
-    Recovered(Number, String),
+    Recovered(ReleaseNumber, String),
     /// The deadline passed.
-    Due,
+    DeadlinePassed,
 }
 
 /// What a person asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Bring a new release.
-    Deploy(Deploy),
+    Deploy(DeployRequest),
     /// Go back to the previous release.
     Rollback {
         /// Without a drain.
@@ -56,7 +56,7 @@ pub enum Command {
 
 /// The particulars of a deploy.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Deploy {
+pub struct DeployRequest {
     /// What the operator calls the release.
     pub version: String,
     /// What it runs from.
@@ -64,7 +64,7 @@ pub struct Deploy {
     /// What that came to when it was looked at.
     pub digest: Option<String>,
     /// Settings for its environment.
-    pub set: BTreeMap<String, String>,
+    pub environment: BTreeMap<String, String>,
     /// Where to run it; a free slot by default.
     pub slot: Option<Slot>,
     /// On a breach page and hold; never go back.
@@ -77,7 +77,7 @@ pub struct Deploy {
 
 /// A command, and who gave it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Order {
+pub struct CommandRequest {
     /// Who.
     pub by: Actor,
     /// What.
@@ -86,60 +86,72 @@ pub struct Order {
 
 /// What a deploy learned before the new release got traffic.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Readiness {
+pub struct ReadinessReport {
     /// What the new release offers. `None` where the probe does not speak MCP.
     pub new: Option<Contract>,
     /// What the active one offers.
     pub active: Option<Contract>,
     /// Protocol versions that live sessions of the active one have negotiated.
-    pub in_use: BTreeSet<String>,
+    pub protocols_in_use: BTreeSet<String>,
     /// What clients asked for in the last hour, and how often.
-    pub used: BTreeMap<Call, u64>,
+    pub call_usage: BTreeMap<CallKey, u64>,
 }
 
 /// What a release carries at the moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Load {
+pub struct ReleaseLoad {
     /// Live sessions, of both eras.
     pub sessions: u64,
     /// Of those, the ones that can not be moved to another release.
     #[serde(default)]
-    pub bound: u64,
+    #[serde(alias = "bound")]
+    pub pinned: u64,
     /// Open requests, without streams that only listen.
     pub in_flight: u64,
     /// Requests a second.
-    pub rate: f64,
+    #[serde(alias = "rate")]
+    pub request_rate: f64,
     /// How long a session lasts on the average, in seconds.
-    pub life: f64,
+    #[serde(alias = "life")]
+    pub mean_session_s: f64,
 }
 
 /// What leaving a release cost its clients.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Toll {
+pub struct DrainCost {
     /// Open requests that got an error of ours as their answer.
-    pub answered: u64,
+    #[serde(alias = "answered")]
+    pub error_responses: u64,
     /// Sessions that were ended.
-    pub ended: u64,
+    #[serde(alias = "ended")]
+    pub sessions_ended: u64,
     /// Streams that were closed.
-    pub streams: u64,
+    #[serde(alias = "streams")]
+    pub streams_closed: u64,
     /// Open requests that were asked again of the release that took over.
     #[serde(default)]
-    pub replayed: u64,
+    #[serde(alias = "replayed")]
+    pub requests_replayed: u64,
     /// Open requests whose answer broke off where none of ours could be put in.
     #[serde(default)]
-    pub lost: u64,
+    #[serde(alias = "lost")]
+    pub responses_lost: u64,
     /// Sessions that go on at the release that took over.
     #[serde(default)]
-    pub moved: u64,
+    #[serde(alias = "moved")]
+    pub sessions_migrated: u64,
     /// Sessions that were silent since; each moves at its next request.
     #[serde(default)]
-    pub waiting: u64,
+    #[serde(alias = "waiting")]
+    pub sessions_to_migrate: u64,
     /// Whether a server may have known more of those than the protocol shows.
     #[serde(default)]
-    pub soft: bool,
+    #[serde(alias = "soft")]
+    pub server_state_at_risk: bool,
     /// Sessions that could not be moved when they asked to be, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub kept: BTreeMap<Refusal, u64>,
+    #[serde(alias = "kept")]
+    pub sessions_not_migrated: BTreeMap<MigrationRefused, u64>,
 }
 
 /// Why a session can not be moved to another release.
@@ -147,7 +159,7 @@ pub struct Toll {
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum Refusal {
+pub enum MigrationRefused {
     /// The target negotiates another protocol version.
     Protocol,
     /// The target lacks a capability that the session has used.
@@ -159,40 +171,55 @@ pub enum Refusal {
     /// The target does not take the client's credentials.
     Credentials,
     /// The target did not open a session.
-    TargetFailed,
+    #[serde(rename = "target_failed")]
+    OpenFailed,
     /// `session_state = "hard"`: the session can not be made anew.
-    HardState,
+    #[serde(rename = "hard_state")]
+    StateNotRestorable,
     /// Nothing is known of how the session was opened.
-    Unknown,
+    #[serde(rename = "unknown")]
+    OpeningUnknown,
 }
 
-impl Refusal {
+impl MigrationRefused {
     /// The word for the timeline.
-    pub fn word(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Protocol => "other protocol version",
             Self::Capability => "missing capability",
             Self::PendingRequest => "pending server request",
             Self::LiveTask => "live task",
             Self::Credentials => "credentials refused",
-            Self::TargetFailed => "target failed",
-            Self::HardState => "hard state",
-            Self::Unknown => "opening unknown",
+            Self::OpenFailed => "target failed",
+            Self::StateNotRestorable => "hard state",
+            Self::OpeningUnknown => "opening unknown",
         }
     }
 
     /// Whether trying again can not help.
     pub fn is_final(self) -> bool {
         match self {
-            Self::Protocol | Self::Capability | Self::HardState | Self::Unknown => true,
-            Self::PendingRequest | Self::LiveTask | Self::Credentials | Self::TargetFailed => false,
+            Self::Protocol | Self::Capability | Self::StateNotRestorable | Self::OpeningUnknown => {
+                true
+            }
+            Self::PendingRequest | Self::LiveTask | Self::Credentials | Self::OpenFailed => false,
         }
     }
 }
 
-impl std::fmt::Display for Toll {
+impl std::fmt::Display for DrainCost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { answered, ended, streams, replayed, lost, moved, waiting, soft, kept } = self;
+        let Self {
+            error_responses: answered,
+            sessions_ended: ended,
+            streams_closed: streams,
+            requests_replayed: replayed,
+            responses_lost: lost,
+            sessions_migrated: moved,
+            sessions_to_migrate: waiting,
+            server_state_at_risk: soft,
+            sessions_not_migrated: kept,
+        } = self;
         write!(f, "{answered} open requests answered by us, ")?;
         if replayed + lost > 0 {
             write!(f, "{replayed} asked again, {lost} lost, ")?;
@@ -206,7 +233,7 @@ impl std::fmt::Display for Toll {
         }
         let mut before = "; not moved: ";
         for (refusal, count) in kept {
-            write!(f, "{before}{count} ({})", refusal.word())?;
+            write!(f, "{before}{count} ({})", refusal.label())?;
             before = ", ";
         }
         Ok(())

@@ -2,38 +2,43 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Load, Toll};
-use super::{Changes, Contract, Finding, Moment, Number, Release, Severity, Strategy, Verdict};
+use super::event::{DrainCost, ReleaseLoad};
+use super::{
+    Contract, ContractDiff, Finding, Moment, Release, ReleaseNumber, Severity, Strategy, Verdict,
+};
 
 /// One line of the timeline: a fact, when it became true, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct TimelineEntry {
     /// Counts the lines of one deploy, from 1.
     pub seq: u64,
     /// The wall's time: RFC 3339, UTC, microseconds.
-    pub at: String,
+    #[serde(rename = "at")]
+    pub wall_time: String,
     /// The daemon's clock.
     pub moment: Moment,
     /// Milliseconds since the deploy.
-    pub ms: u64,
+    #[serde(rename = "ms")]
+    pub since_deploy_ms: u64,
     /// The service.
     pub service: String,
     /// The deploy.
-    pub deploy: Number,
+    pub deploy: ReleaseNumber,
     /// The reason, in words and numbers.
     pub because: String,
     /// What became true.
     #[serde(flatten)]
-    pub fact: Fact,
+    pub event: TimelineEvent,
     /// What the daemon set out to do after this line was on disk.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub then: Vec<String>,
+    #[serde(rename = "then")]
+    pub planned_effects: Vec<String>,
 }
 
 /// What the timeline remembers. The state of a service is the fold of its facts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "data", rename_all = "snake_case")]
-pub enum Fact {
+pub enum TimelineEvent {
     /// A deploy began.
     Deployed {
         /// The new release.
@@ -48,17 +53,20 @@ pub enum Fact {
         /// Who asked for it.
         by: Actor,
         /// Everything older that still matters.
-        base: Box<Base>,
+        #[serde(rename = "base")]
+        carried_over: Box<CarriedOver>,
     },
     /// Another release runs in the slot of the active one, which nobody deployed through the daemon.
     /// It is on trial from now on.
-    Found {
+    #[serde(alias = "found")]
+    Replaced {
         /// What runs there, under a number of its own.
         release: Release,
         /// It can take the traffic back.
         warm: Option<Release>,
         /// Everything older that still matters.
-        base: Box<Base>,
+        #[serde(rename = "base")]
+        carried_over: Box<CarriedOver>,
     },
     /// The new release passed its probes and may get the traffic.
     Ready {
@@ -66,14 +74,14 @@ pub enum Fact {
         contract: Option<Box<Contract>>,
         /// What that is more, less or other than what the active one offers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        changes: Option<Box<Changes>>,
+        changes: Option<Box<ContractDiff>>,
     },
     /// The deploy ended before it got traffic.
     Failed,
     /// New work goes to this release.
     Switched {
         /// The release.
-        to: Number,
+        to: ReleaseNumber,
     },
     /// The bake is over and the new release stays.
     Accepted {
@@ -85,7 +93,7 @@ pub enum Fact {
         /// What was found; `None` when a person ordered the rollback.
         verdict: Option<Verdict>,
         /// What the release carried then.
-        load: Load,
+        load: ReleaseLoad,
         /// Who ordered it, and whether to cut.
         order: Option<(Actor, Strategy)>,
         /// Whether it was ordered even to a release whose artifact is not what was deployed.
@@ -111,12 +119,14 @@ pub enum Fact {
     /// Nothing was left in flight on the bad release at the end of the drain.
     Drained {
         /// What it cost.
-        toll: Toll,
+        #[serde(alias = "toll")]
+        cost: DrainCost,
     },
     /// The bad release was cut off.
     Cut {
         /// What it cost.
-        toll: Toll,
+        #[serde(alias = "toll")]
+        cost: DrainCost,
     },
     /// The promise is kept again, by the previous release.
     Recovered,
@@ -142,14 +152,16 @@ pub enum Fact {
         by: Actor,
     },
     /// An effect had no answer in time and is tried again.
-    AskedAgain {
+    #[serde(alias = "asked_again")]
+    Retried {
         /// How often it was asked before.
         tries: u32,
     },
     /// The daemon started and read this timeline.
     Restored {
         /// Bytes of an incomplete last line that were cut off.
-        torn: u64,
+        #[serde(alias = "torn")]
+        truncated_bytes: u64,
     },
     /// Something worth knowing that changes no state: a process died, was started again.
     Noted,
@@ -198,7 +210,7 @@ pub struct Hold {
 
 /// What a new deploy takes over from the ones before it, so that one file restores a service.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Base {
+pub struct CarriedOver {
     /// It has the traffic.
     pub active: Option<Release>,
     /// The hold, if there is one.
@@ -212,7 +224,7 @@ pub struct Base {
     pub rollbacks: Vec<Moment>,
 }
 
-impl Fact {
+impl TimelineEvent {
     /// How bad it is, where it is about that.
     pub fn severity(&self) -> Option<Severity> {
         let verdict = match self {
@@ -231,7 +243,7 @@ impl Fact {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Deployed { .. } => "deployed",
-            Self::Found { .. } => "found",
+            Self::Replaced { .. } => "replaced",
             Self::Ready { .. } => "ready",
             Self::Failed => "failed",
             Self::Switched { .. } => "switched",
@@ -249,7 +261,7 @@ impl Fact {
             Self::Cleared => "cleared",
             Self::Held { .. } => "held",
             Self::Resumed { .. } => "resumed",
-            Self::AskedAgain { .. } => "asked_again",
+            Self::Retried { .. } => "retried",
             Self::Restored { .. } => "restored",
             Self::Noted => "noted",
         }

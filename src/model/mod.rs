@@ -14,13 +14,16 @@ mod release;
 mod signal;
 mod verdict;
 
-pub use changes::{Break, Changes};
-pub use contract::{Contract, Era, Part, Shape};
-pub use decision::{Decision, Effect, Look, Ticket};
-pub use event::{Command, Deploy, Event, Load, Order, Readiness, Refusal, Toll};
-pub use fact::{Actor, Base, Entry, Fact, Guard, Hold};
+pub use changes::{BreakingChange, ContractDiff};
+pub use contract::{Contract, ContractPart, Era, ToolSchema};
+pub use decision::{Decision, Effect, JudgeTarget, Ticket};
+pub use event::{
+    Command, CommandRequest, DeployRequest, DrainCost, Event, MigrationRefused, ReadinessReport,
+    ReleaseLoad,
+};
+pub use fact::{Actor, CarriedOver, Guard, Hold, TimelineEntry, TimelineEvent};
 pub use moment::Moment;
-pub use outcome::{Call, Class, Counts};
-pub use release::{Number, Release, Slot, VERSION_MAX, is_version};
-pub use signal::{History, Reply, Scrape, Seen, Signal};
+pub use outcome::{CallKey, Counts, Outcome};
+pub use release::{Release, ReleaseNumber, Slot, VERSION_MAX, is_valid_version};
+pub use signal::{History, Observation, ProbeResult, ScrapeResult, Signal};
 pub use verdict::{Evidence, Finding, Severity, Strategy, Verdict};

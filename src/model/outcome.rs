@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// `isError` alone each misjudge some of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Class {
+pub enum Outcome {
     /// Answered, and well.
     Ok,
     /// The release failed: 5xx, refused, reset, -32603, no answer for the id, past its deadline.
@@ -25,37 +25,42 @@ pub enum Class {
 /// How many requests ended in each class, and how many took too long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// [`Class::Ok`].
+    /// [`Outcome::Ok`].
     pub ok: u64,
-    /// [`Class::ServerFault`].
+    /// [`Outcome::ServerFault`].
     pub server_fault: u64,
-    /// [`Class::ToolFault`].
+    /// [`Outcome::ToolFault`].
     pub tool_fault: u64,
-    /// [`Class::ClientFault`].
+    /// [`Outcome::ClientFault`].
     pub client_fault: u64,
-    /// [`Class::Neutral`].
+    /// [`Outcome::Neutral`].
     pub neutral: u64,
     /// Of the requests above, those past the latency threshold. A request still in flight counts
     /// here when it passes the threshold, not when it ends.
     pub slow: u64,
     /// Of the requests above, those whose latency says something (answered or timed out).
-    pub timed: u64,
+    #[serde(alias = "timed")]
+    pub with_latency: u64,
     /// Of the judged requests, those that are safe to repeat.
     #[serde(default)]
-    pub safe: u64,
+    #[serde(rename = "safe")]
+    pub repeatable: u64,
     /// Of those, the ones that were server faults or tool faults.
     #[serde(default)]
-    pub safe_bad: u64,
+    #[serde(rename = "safe_bad")]
+    pub repeatable_failed: u64,
     /// Streams that only listen (GET, `subscriptions/listen`) and ended, whoever ended them.
     #[serde(default)]
-    pub streams: u64,
+    #[serde(alias = "streams")]
+    pub streams_ended: u64,
     /// Of those, the ones that broke off on the release's side.
     #[serde(default)]
-    pub broken: u64,
+    #[serde(alias = "broken")]
+    pub streams_broken: u64,
 }
 
 /// A method, and the tool or prompt it names (empty where it names none).
-pub type Call = (Box<str>, Box<str>);
+pub type CallKey = (Box<str>, Box<str>);
 
 impl Counts {
     /// The requests that say something about the release: neither client faults nor neutral ones.
@@ -68,31 +73,31 @@ impl Counts {
         self.judged().saturating_add(self.client_fault).saturating_add(self.neutral)
     }
 
-    /// What was added since `seen`.
-    pub fn since(&self, seen: &Self) -> Self {
+    /// What was added since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
         Self {
-            ok: self.ok.saturating_sub(seen.ok),
-            server_fault: self.server_fault.saturating_sub(seen.server_fault),
-            tool_fault: self.tool_fault.saturating_sub(seen.tool_fault),
-            client_fault: self.client_fault.saturating_sub(seen.client_fault),
-            neutral: self.neutral.saturating_sub(seen.neutral),
-            slow: self.slow.saturating_sub(seen.slow),
-            timed: self.timed.saturating_sub(seen.timed),
-            safe: self.safe.saturating_sub(seen.safe),
-            safe_bad: self.safe_bad.saturating_sub(seen.safe_bad),
-            streams: self.streams.saturating_sub(seen.streams),
-            broken: self.broken.saturating_sub(seen.broken),
+            ok: self.ok.saturating_sub(earlier.ok),
+            server_fault: self.server_fault.saturating_sub(earlier.server_fault),
+            tool_fault: self.tool_fault.saturating_sub(earlier.tool_fault),
+            client_fault: self.client_fault.saturating_sub(earlier.client_fault),
+            neutral: self.neutral.saturating_sub(earlier.neutral),
+            slow: self.slow.saturating_sub(earlier.slow),
+            with_latency: self.with_latency.saturating_sub(earlier.with_latency),
+            repeatable: self.repeatable.saturating_sub(earlier.repeatable),
+            repeatable_failed: self.repeatable_failed.saturating_sub(earlier.repeatable_failed),
+            streams_ended: self.streams_ended.saturating_sub(earlier.streams_ended),
+            streams_broken: self.streams_broken.saturating_sub(earlier.streams_broken),
         }
     }
 
     /// Counts one request.
-    pub fn count(&mut self, class: Class) {
-        match class {
-            Class::Ok => self.ok += 1,
-            Class::ServerFault => self.server_fault += 1,
-            Class::ToolFault => self.tool_fault += 1,
-            Class::ClientFault => self.client_fault += 1,
-            Class::Neutral => self.neutral += 1,
+    pub fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Ok => self.ok += 1,
+            Outcome::ServerFault => self.server_fault += 1,
+            Outcome::ToolFault => self.tool_fault += 1,
+            Outcome::ClientFault => self.client_fault += 1,
+            Outcome::Neutral => self.neutral += 1,
         }
     }
 }
@@ -108,11 +113,11 @@ impl Add for Counts {
             client_fault: self.client_fault.saturating_add(other.client_fault),
             neutral: self.neutral.saturating_add(other.neutral),
             slow: self.slow.saturating_add(other.slow),
-            timed: self.timed.saturating_add(other.timed),
-            safe: self.safe.saturating_add(other.safe),
-            safe_bad: self.safe_bad.saturating_add(other.safe_bad),
-            streams: self.streams.saturating_add(other.streams),
-            broken: self.broken.saturating_add(other.broken),
+            with_latency: self.with_latency.saturating_add(other.with_latency),
+            repeatable: self.repeatable.saturating_add(other.repeatable),
+            repeatable_failed: self.repeatable_failed.saturating_add(other.repeatable_failed),
+            streams_ended: self.streams_ended.saturating_add(other.streams_ended),
+            streams_broken: self.streams_broken.saturating_add(other.streams_broken),
         }
     }
 }
@@ -123,7 +128,7 @@ impl AddAssign for Counts {
     }
 }
 
-impl fmt::Display for Class {
+impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ok => "ok",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
-pub struct Number(pub u32);
+pub struct ReleaseNumber(pub u32);
 
 /// The name of a place where a release runs: blue, green, or what the operator calls it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Release {
     /// What the operator calls it.
     pub version: String,
     /// The deploy that brought it.
-    pub number: Number,
+    pub number: ReleaseNumber,
     /// Where it runs.
     pub slot: Slot,
     /// What it runs from: a path or an image reference, as given at deploy.
@@ -34,28 +34,31 @@ pub struct Release {
     pub digest: Option<String>,
     /// Settings given at deploy; they reach the process as environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub set: BTreeMap<String, String>,
+    #[serde(rename = "set")]
+    pub environment: BTreeMap<String, String>,
 }
 
 impl Release {
     /// Whether the daemon sets this variable itself in the environment of a release.
-    pub fn reserves(variable: &str) -> bool {
+    pub fn is_reserved_variable(variable: &str) -> bool {
         matches!(variable, "PORT" | "SOCKET") || variable.starts_with("ROLLBACKD_")
     }
 
-    /// What runs in the slot of this release without having been deployed. `named` is what it calls
+    /// What runs in the slot of this release without having been deployed. `self_reported_name` is what it calls
     /// itself: a name and a version, as MCP servers do.
-    pub fn replaced(&self, number: Number, named: Option<&str>) -> Self {
-        let own = named.and_then(|name| name.split_whitespace().last());
-        let own = own.filter(|own| is_version(own) && *own != self.version);
+    pub fn as_replacement(&self, number: ReleaseNumber, self_reported_name: Option<&str>) -> Self {
+        let reported_version = self_reported_name.and_then(|name| name.split_whitespace().last());
+        let reported_version = reported_version
+            .filter(|candidate| is_valid_version(candidate) && *candidate != self.version);
         // Not the same name for two things.
-        let version = own.map_or_else(|| format!("{}~{number}", self.version), str::to_owned);
+        let version =
+            reported_version.map_or_else(|| format!("{}~{number}", self.version), str::to_owned);
         // What was recorded of the other one's artifact says nothing of this one.
         Self { version, number, digest: None, ..self.clone() }
     }
 
     /// What a quarantine remembers: the same version from the same artifact.
-    pub fn identity(&self) -> String {
+    pub fn quarantine_key(&self) -> String {
         self.artifact.as_ref().map_or_else(
             || self.version.clone(),
             |artifact| format!("{} ({artifact})", self.version),
@@ -67,14 +70,14 @@ impl Release {
 pub const VERSION_MAX: usize = 128;
 
 /// Whether a word can be a version: it is filled into commands, and names files and images.
-pub fn is_version(word: &str) -> bool {
-    let known = |it: char| it.is_ascii_alphanumeric() || "._-+:@~".contains(it);
+pub fn is_valid_version(word: &str) -> bool {
+    let allowed = |it: char| it.is_ascii_alphanumeric() || "._-+:@~".contains(it);
     word.starts_with(|it: char| it.is_ascii_alphanumeric())
         && word.len() <= VERSION_MAX
-        && word.chars().all(known)
+        && word.chars().all(allowed)
 }
 
-impl fmt::Display for Number {
+impl fmt::Display for ReleaseNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

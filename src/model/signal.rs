@@ -2,31 +2,32 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Counts, Number};
+use super::{CallKey, Counts, ReleaseNumber};
 
 /// One observation of a release, exactly as it came in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
     /// The release that was seen.
-    pub release: Number,
+    pub release: ReleaseNumber,
     /// What was seen.
-    pub seen: Seen,
+    #[serde(rename = "seen")]
+    pub observation: Observation,
 }
 
 /// What can be seen of a release.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Seen {
+pub enum Observation {
     /// The requests that ended within a block of time, in milliseconds: 250 from the proxy.
     Block(u32, Counts),
     /// The same by method and tool, over the last second; calls without requests are left out.
-    Calls(Vec<(Call, Counts)>),
+    Calls(Vec<(CallKey, Counts)>),
     /// Shadow calls that ended on this release: requests that failed on the release on trial,
     /// repeated here; how many, and how many of them failed here too.
     Shadow(u64, u64),
     /// Its own counters were read, or could not be.
-    Scraped(Scrape),
+    Scraped(ScrapeResult),
     /// A probe was answered, or was not.
-    Probe(Reply),
+    Probe(ProbeResult),
     /// Its process ended by itself; how, in words.
     Exited(String),
 }
@@ -35,17 +36,19 @@ pub enum Seen {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// Its last hour, or as much of it as was seen.
-    pub hour: Counts,
+    #[serde(rename = "hour")]
+    pub last_hour: Counts,
     /// Its worst five minutes of that hour: requests, and server faults among them.
-    pub worst: (u64, u64),
+    #[serde(rename = "worst")]
+    pub worst_five_minutes: (u64, u64),
     /// Everything since it was added, by method and tool.
-    pub calls: Vec<(Call, Counts)>,
+    pub calls: Vec<(CallKey, Counts)>,
 }
 
 /// What reading a release's own counters gave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Scrape {
+pub enum ScrapeResult {
     /// The counters as they stood: all requests, the bad ones, and when the process began (seconds
     /// since 1970), where it says so.
     Sample {
@@ -69,31 +72,33 @@ pub enum Scrape {
 /// How a release answered a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reply {
+pub enum ProbeResult {
     /// In time, and as expected.
     Ok,
     /// Not in time.
-    Late,
+    #[serde(alias = "late")]
+    TimedOut,
     /// Nobody was listening.
     Refused,
     /// Something else than was asked for; what, in words.
-    Wrong(String),
+    #[serde(alias = "wrong")]
+    Unexpected(String),
 }
 
-impl Reply {
+impl ProbeResult {
     /// Whether the release passed.
     pub fn is_ok(&self) -> bool {
         matches!(self, Self::Ok)
     }
 }
 
-impl fmt::Display for Reply {
+impl fmt::Display for ProbeResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ok => f.write_str("ok"),
-            Self::Late => f.write_str("no answer in time"),
+            Self::TimedOut => f.write_str("no answer in time"),
             Self::Refused => f.write_str("connection refused"),
-            Self::Wrong(what) => f.write_str(what),
+            Self::Unexpected(what) => f.write_str(what),
         }
     }
 }

@@ -2,13 +2,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Number};
+use super::{Moment, ReleaseNumber};
 
 /// What the judge makes of the signals about one release, and the numbers behind it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The release on trial.
-    pub release: Number,
+    pub release: ReleaseNumber,
     /// What was found.
     pub finding: Finding,
     /// The arithmetic, in words an operator can check.
@@ -16,9 +16,11 @@ pub struct Verdict {
     /// When the trouble began, as far as the evidence tells.
     pub onset: Moment,
     /// Lower 5 % bound of the failure rate since then, 0 to 1.
-    pub failing: f64,
+    #[serde(alias = "failing")]
+    pub failure_rate_lower: f64,
     /// Requests a second since then.
-    pub rate: f64,
+    #[serde(alias = "rate")]
+    pub request_rate: f64,
 }
 
 /// The kinds of verdict.
@@ -69,7 +71,8 @@ pub struct Evidence {
     /// The objective that speaks loudest against the release.
     pub objective: String,
     /// Its e-value now.
-    pub e: f64,
+    #[serde(alias = "e")]
+    pub e_value: f64,
     /// The e-value that makes a verdict.
     pub threshold: f64,
     /// Requests judged since the trial began.
@@ -81,10 +84,10 @@ pub struct Evidence {
 impl Evidence {
     /// How far it is from nothing (0) to a verdict (1), on the scale on which evidence adds up.
     pub fn progress(&self) -> f64 {
-        if self.e <= 1.0 || self.threshold <= 1.0 {
+        if self.e_value <= 1.0 || self.threshold <= 1.0 {
             return 0.0;
         }
-        (self.e.ln() / self.threshold.ln()).min(1.0)
+        (self.e_value.ln() / self.threshold.ln()).min(1.0)
     }
 }
 

@@ -7,57 +7,61 @@ const EVENT_MAX: usize = 1024 * 1024;
 
 /// A cutter in the middle of a stream.
 #[derive(Debug, Default)]
-pub(super) struct Blocks {
-    held: Vec<u8>,
+pub(super) struct SseSplitter {
+    buffer: Vec<u8>,
     /// Whether the line so far is empty.
-    empty: bool,
+    line_is_empty: bool,
     after_cr: bool,
     /// The event is too long to be held.
-    long: bool,
+    oversized: bool,
 }
 
 /// Part of a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Block {
+pub(super) enum SseEvent {
     /// One event, with the empty line behind it.
     Whole(Vec<u8>),
     /// A piece of one that is too long.
-    Piece(Vec<u8>),
+    Fragment(Vec<u8>),
 }
 
-impl Blocks {
+impl SseSplitter {
     /// Reads on.
-    pub(super) fn feed(&mut self, bytes: &[u8], mut found: impl FnMut(Block)) {
+    pub(super) fn feed(&mut self, bytes: &[u8], mut on_event: impl FnMut(SseEvent)) {
         for byte in bytes {
             let second_half = *byte == b'\n' && self.after_cr;
             self.after_cr = *byte == b'\r';
-            self.held.push(*byte);
+            self.buffer.push(*byte);
             if second_half {
                 continue;
             }
             if !matches!(byte, b'\r' | b'\n') {
-                self.empty = false;
-            } else if std::mem::replace(&mut self.empty, true) {
-                let block = std::mem::take(&mut self.held);
-                let piece = std::mem::take(&mut self.long);
-                found(if piece { Block::Piece(block) } else { Block::Whole(block) });
+                self.line_is_empty = false;
+            } else if std::mem::replace(&mut self.line_is_empty, true) {
+                let event = std::mem::take(&mut self.buffer);
+                let is_fragment = std::mem::take(&mut self.oversized);
+                on_event(if is_fragment {
+                    SseEvent::Fragment(event)
+                } else {
+                    SseEvent::Whole(event)
+                });
             }
-            if self.held.len() >= EVENT_MAX {
-                self.long = true;
-                found(Block::Piece(std::mem::take(&mut self.held)));
+            if self.buffer.len() >= EVENT_MAX {
+                self.oversized = true;
+                on_event(SseEvent::Fragment(std::mem::take(&mut self.buffer)));
             }
         }
     }
 
     /// What is held of an event that never ended.
-    pub(super) fn rest(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.held)
+    pub(super) fn take_rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
     }
 }
 
 /// The lines of an event: its fields, comments too.
-pub(super) fn lines(block: &[u8]) -> impl Iterator<Item = (&str, &str)> {
-    let text = std::str::from_utf8(block).unwrap_or_default();
+pub(super) fn fields(event: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+    let text = std::str::from_utf8(event).unwrap_or_default();
     let lines = text.split("\r\n").flat_map(|line| line.split(['\n', '\r']));
     lines.filter(|line| !line.is_empty()).map(|line| {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
@@ -66,8 +70,8 @@ pub(super) fn lines(block: &[u8]) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// The message in an event, if there is one.
-pub(super) fn message(block: &[u8]) -> Option<Value> {
-    let data: Vec<_> = lines(block).filter(|(name, _)| *name == "data").map(|it| it.1).collect();
+pub(super) fn parse_message(event: &[u8]) -> Option<Value> {
+    let data: Vec<_> = fields(event).filter(|(name, _)| *name == "data").map(|it| it.1).collect();
     serde_json::from_str(&data.join("\n")).ok()
 }
 
@@ -75,43 +79,43 @@ pub(super) fn message(block: &[u8]) -> Option<Value> {
 mod tests {
     use super::*;
 
-    fn cut(chunks: &[&[u8]]) -> Vec<Vec<u8>> {
-        let (mut blocks, mut found) = (Blocks::default(), Vec::new());
+    fn split(chunks: &[&[u8]]) -> Vec<Vec<u8>> {
+        let (mut splitter, mut found) = (SseSplitter::default(), Vec::new());
         for chunk in chunks {
-            blocks.feed(chunk, |block| match block {
-                Block::Whole(block) => found.push(block),
-                Block::Piece(_) => panic!("nothing is long"),
+            splitter.feed(chunk, |block| match block {
+                SseEvent::Whole(block) => found.push(block),
+                SseEvent::Fragment(_) => panic!("nothing is long"),
             });
         }
-        found.push(blocks.rest());
+        found.push(splitter.take_rest());
         found
     }
 
     #[test]
     fn events_are_cut_out_whole_in_whatever_pieces_they_come() {
         let stream = b"id: 1\r\ndata: {\"a\":\r\ndata: 1}\r\n\r\n: hi\n\ndata:2\r\rretry: 5";
-        let whole = cut(&[stream]);
+        let whole = split(&[stream]);
         assert_eq!(whole.concat(), stream);
         assert_eq!(whole.len(), 4);
-        assert_eq!(message(&whole[0]).unwrap()["a"], 1);
-        assert_eq!(lines(&whole[0]).next(), Some(("id", "1")));
+        assert_eq!(parse_message(&whole[0]).unwrap()["a"], 1);
+        assert_eq!(fields(&whole[0]).next(), Some(("id", "1")));
         for at in 0..stream.len() {
             let (a, b) = stream.split_at(at);
-            let halves: Vec<_> = cut(&[a, b]).concat();
+            let halves: Vec<_> = split(&[a, b]).concat();
             assert_eq!(halves, stream, "cut at {at}");
         }
     }
 
     #[test]
     fn what_is_too_long_passes_in_pieces() {
-        let (mut blocks, mut passed) = (Blocks::default(), 0);
+        let (mut splitter, mut passed) = (SseSplitter::default(), 0);
         let long = format!("data: {}\n\n", "x".repeat(3 * EVENT_MAX));
         for chunk in long.as_bytes().chunks(60_000) {
-            blocks.feed(chunk, |block| match block {
-                Block::Piece(piece) => passed += piece.len(),
-                Block::Whole(_) => panic!("it is long"),
+            splitter.feed(chunk, |block| match block {
+                SseEvent::Fragment(piece) => passed += piece.len(),
+                SseEvent::Whole(_) => panic!("it is long"),
             });
-            assert!(blocks.held.len() < EVENT_MAX);
+            assert!(splitter.buffer.len() < EVENT_MAX);
         }
         assert_eq!(passed, long.len());
     }

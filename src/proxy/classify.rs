@@ -5,44 +5,44 @@
 
 use http::StatusCode;
 
-use crate::model::Class;
+use crate::model::Outcome;
 
 use super::message::Message;
 
 /// The class of an answer that carries no JSON-RPC message.
-pub(super) fn status(status: StatusCode) -> Class {
+pub(super) fn from_status(status: StatusCode) -> Outcome {
     match status.as_u16() {
-        200..=399 => Class::Ok,
-        429 => Class::Neutral,
-        400..=499 => Class::ClientFault,
-        _ => Class::ServerFault,
+        200..=399 => Outcome::Ok,
+        429 => Outcome::Neutral,
+        400..=499 => Outcome::ClientFault,
+        _ => Outcome::ServerFault,
     }
 }
 
 /// The class of a JSON-RPC answer.
-pub(super) fn answer(http: StatusCode, message: &Message) -> Class {
-    if http.is_server_error() {
-        return Class::ServerFault;
+pub(super) fn from_response(status: StatusCode, message: &Message) -> Outcome {
+    if status.is_server_error() {
+        return Outcome::ServerFault;
     }
-    match message.code {
-        _ if message.error => message.code.map_or(Class::ServerFault, code),
-        _ if message.input_required => Class::Neutral,
-        _ if message.is_error => Class::ToolFault,
-        _ => status(http),
+    match message.error_code {
+        _ if message.has_error => message.error_code.map_or(Outcome::ServerFault, from_error_code),
+        _ if message.input_required => Outcome::Neutral,
+        _ if message.is_tool_error => Outcome::ToolFault,
+        _ => from_status(status),
     }
 }
 
 /// The class of a JSON-RPC error code.
-fn code(code: i64) -> Class {
-    match code {
+fn from_error_code(error_code: i64) -> Outcome {
+    match error_code {
         // Parse error, invalid request, unknown method, invalid params, resource not found, and
         // the codes that 2026-07-28 and URL elicitation (2025-11-25) reserve for the client.
         -32700 | -32600 | -32601 | -32602 | -32002 | -32020 | -32021 | -32022 | -32042 => {
-            Class::ClientFault
+            Outcome::ClientFault
         }
         // A person declined; the client took its request back.
-        -1 | -32800 => Class::Neutral,
-        _ => Class::ServerFault,
+        -1 | -32800 => Outcome::Neutral,
+        _ => Outcome::ServerFault,
     }
 }
 
@@ -53,31 +53,32 @@ mod tests {
     #[test]
     fn each_kind_of_answer_has_its_class() {
         let ok = StatusCode::OK;
-        let error = |code| Message { error: true, code: Some(code), ..Message::default() };
-        let result = Message { result: true, ..Message::default() };
+        let with_error =
+            |code| Message { has_error: true, error_code: Some(code), ..Message::default() };
+        let result = Message { has_result: true, ..Message::default() };
         let cases = [
-            (ok, result.clone(), Class::Ok),
-            (ok, Message { is_error: true, ..result.clone() }, Class::ToolFault),
-            (ok, Message { input_required: true, ..result.clone() }, Class::Neutral),
-            (ok, error(-32603), Class::ServerFault),
-            (ok, error(-32000), Class::ServerFault),
-            (ok, error(-32602), Class::ClientFault),
-            (ok, error(-1), Class::Neutral),
-            (ok, error(-32800), Class::Neutral),
-            (ok, Message { error: true, ..Message::default() }, Class::ServerFault),
-            (StatusCode::BAD_REQUEST, error(-32020), Class::ClientFault),
-            (StatusCode::BAD_GATEWAY, result, Class::ServerFault),
+            (ok, result.clone(), Outcome::Ok),
+            (ok, Message { is_tool_error: true, ..result.clone() }, Outcome::ToolFault),
+            (ok, Message { input_required: true, ..result.clone() }, Outcome::Neutral),
+            (ok, with_error(-32603), Outcome::ServerFault),
+            (ok, with_error(-32000), Outcome::ServerFault),
+            (ok, with_error(-32602), Outcome::ClientFault),
+            (ok, with_error(-1), Outcome::Neutral),
+            (ok, with_error(-32800), Outcome::Neutral),
+            (ok, Message { has_error: true, ..Message::default() }, Outcome::ServerFault),
+            (StatusCode::BAD_REQUEST, with_error(-32020), Outcome::ClientFault),
+            (StatusCode::BAD_GATEWAY, result, Outcome::ServerFault),
         ];
         for (http, message, want) in cases {
-            assert_eq!(answer(http, &message), want, "{http} {message:?}");
+            assert_eq!(from_response(http, &message), want, "{http} {message:?}");
         }
         for (http, want) in [
-            (204, Class::Ok),
-            (404, Class::ClientFault),
-            (429, Class::Neutral),
-            (503, Class::ServerFault),
+            (204, Outcome::Ok),
+            (404, Outcome::ClientFault),
+            (429, Outcome::Neutral),
+            (503, Outcome::ServerFault),
         ] {
-            assert_eq!(status(StatusCode::from_u16(http).unwrap()), want, "{http}");
+            assert_eq!(from_status(StatusCode::from_u16(http).unwrap()), want, "{http}");
         }
     }
 }

@@ -13,105 +13,106 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Answer;
+use super::answer::ClientBody;
 
 /// How often it is looked for who is still there.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Before a connection is closed, it was silent for so long: little, where nobody else listens at
 /// once; else so long that common clients (Node waits for four seconds, Python for five) have let go
 /// of it by themselves. One that is closed may just be taken for a request.
-const SILENT: Duration = Duration::from_millis(300);
-const SILENT_LONG: Duration = Duration::from_millis(5_500);
+const IDLE_BEFORE_CLOSE: Duration = Duration::from_millis(300);
+const IDLE_BEFORE_CLOSE_LONG: Duration = Duration::from_millis(5_500);
 
 /// Who has waited for less than this may well have a short request.
-const FRESH: Duration = Duration::from_millis(100);
+const RECENT_MAX: Duration = Duration::from_millis(100);
 
 /// What tells the connections of one listener what to do. Each step includes the ones before, but
-/// for `shut`, which goes with any.
+/// for `stop_accepting`, which goes with any.
 #[derive(Debug, Default)]
-pub(super) struct Door {
+pub(super) struct Lifecycle {
     /// Clients are let in.
-    pub opened: CancellationToken,
+    pub accepting: CancellationToken,
     /// Nobody is let in any more; those who are in stay.
-    pub shut: CancellationToken,
+    pub stop_accepting: CancellationToken,
     /// Every answer is the last on its connection.
-    pub closing: CancellationToken,
-    /// Connections from before `closing` end when they have nothing open.
-    pub hush: CancellationToken,
+    pub close_after_response: CancellationToken,
+    /// Connections from before `close_after_response` end when they have nothing open.
+    pub close_idle: CancellationToken,
     /// Nobody is let in, and every connection ends.
-    pub stop: CancellationToken,
+    pub shutdown: CancellationToken,
     /// Silence is waited for as long as it takes.
-    pub patient: AtomicBool,
-    old: Arc<()>,
-    late: Arc<Mutex<Late>>,
+    pub long_idle_wait: AtomicBool,
+    early_connections: Arc<()>,
+    late_connections: Arc<Mutex<LateConnections>>,
 }
 
-/// When each of those who came after `closing` came. Each asks once.
+/// When each of those who came after `close_after_response` came. Each asks once.
 #[derive(Debug, Default)]
-pub(super) struct Late {
-    last: u64,
-    since: BTreeMap<u64, Instant>,
+pub(super) struct LateConnections {
+    last_number: u64,
+    accepted_at: BTreeMap<u64, Instant>,
 }
 
 /// A client that is in, until it is dropped.
 #[derive(Debug)]
-pub(super) enum Guest {
-    /// It came before `closing`.
-    Old(#[expect(dead_code, reason = "it is counted")] Arc<()>),
+pub(super) enum ClientConnection {
+    /// It came before `close_after_response`.
+    Early(#[expect(dead_code, reason = "it is counted")] Arc<()>),
     /// It came after.
-    Late(u64, Arc<Mutex<Late>>),
+    Late(u64, Arc<Mutex<LateConnections>>),
 }
 
-impl Guest {
-    /// Whether it came after `closing`.
+impl ClientConnection {
+    /// Whether it came after `close_after_response`.
     pub(super) fn is_late(&self) -> bool {
         matches!(self, Self::Late(..))
     }
 }
 
-impl Drop for Guest {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
         if let Self::Late(number, all) = self {
-            lock(all).since.remove(number);
+            lock(all).accepted_at.remove(number);
         }
     }
 }
 
-fn lock(late: &Mutex<Late>) -> MutexGuard<'_, Late> {
+fn lock(late: &Mutex<LateConnections>) -> MutexGuard<'_, LateConnections> {
     late.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts the open requests of one connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Open(Arc<()>);
+pub(super) struct ConnectionInFlight(Arc<()>);
 
 /// The answer to one, until its end.
 #[derive(Debug)]
-pub(super) struct Counted {
-    body: Answer,
-    _open: Open,
+pub(super) struct CountedBody {
+    body: ClientBody,
+    _in_flight: ConnectionInFlight,
 }
 
-impl Open {
+impl ConnectionInFlight {
     /// Waits until there was none for so long.
-    async fn none_for(&self, silent: Duration) {
-        let mut none = Duration::ZERO;
-        while none < silent {
-            tokio::time::sleep(LOOK).await;
-            none = if Arc::strong_count(&self.0) > 1 { Duration::ZERO } else { none + LOOK };
+    async fn idle_for(&self, duration: Duration) {
+        let mut idle = Duration::ZERO;
+        while idle < duration {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            idle =
+                if Arc::strong_count(&self.0) > 1 { Duration::ZERO } else { idle + POLL_INTERVAL };
         }
     }
 }
 
-impl Counted {
+impl CountedBody {
     /// An answer that counts as open until it is dropped.
-    pub(super) fn new(body: Answer, open: Open) -> Self {
-        Self { body, _open: open }
+    pub(super) fn new(body: ClientBody, in_flight: ConnectionInFlight) -> Self {
+        Self { body, _in_flight: in_flight }
     }
 }
 
-impl Body for Counted {
+impl Body for CountedBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -131,53 +132,53 @@ impl Body for Counted {
     }
 }
 
-impl Door {
+impl Lifecycle {
     /// Waits until a connection may be closed.
-    pub(super) async fn silent(&self, open: &Open) {
-        let patient = self.patient.load(Ordering::Relaxed);
+    pub(super) async fn wait_idle(&self, in_flight: &ConnectionInFlight) {
+        let long_wait = self.long_idle_wait.load(Ordering::Relaxed);
         tokio::select! {
-            () = open.none_for(if patient { SILENT_LONG } else { SILENT }) => (),
-            () = self.stop.cancelled() => open.none_for(SILENT).await,
+            () = in_flight.idle_for(if long_wait { IDLE_BEFORE_CLOSE_LONG } else { IDLE_BEFORE_CLOSE }) => (),
+            () = self.shutdown.cancelled() => in_flight.idle_for(IDLE_BEFORE_CLOSE).await,
         }
     }
 
     /// Counts a client.
-    pub(super) fn enter(&self) -> Guest {
-        if !self.closing.is_cancelled() {
-            return Guest::Old(Arc::clone(&self.old));
+    pub(super) fn register(&self) -> ClientConnection {
+        if !self.close_after_response.is_cancelled() {
+            return ClientConnection::Early(Arc::clone(&self.early_connections));
         }
-        let mut late = lock(&self.late);
-        late.last += 1;
-        let number = late.last;
-        late.since.insert(number, Instant::now());
-        Guest::Late(number, Arc::clone(&self.late))
+        let mut late = lock(&self.late_connections);
+        late.last_number += 1;
+        let number = late.last_number;
+        late.accepted_at.insert(number, Instant::now());
+        ClientConnection::Late(number, Arc::clone(&self.late_connections))
     }
 
-    /// Waits until nobody from before `closing` is in.
-    pub(super) async fn old_gone(&self) {
-        while Arc::strong_count(&self.old) > 1 {
-            tokio::time::sleep(LOOK).await;
+    /// Waits until nobody from before `close_after_response` is in.
+    pub(super) async fn wait_early_closed(&self) {
+        while Arc::strong_count(&self.early_connections) > 1 {
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Waits for a moment when nobody has been waiting for an answer for long.
-    pub(super) async fn all_fresh(&self) {
-        let fresh = |since: &Instant| since.elapsed() < FRESH;
-        while !lock(&self.late).since.values().all(fresh) {
-            tokio::time::sleep(LOOK).await;
+    pub(super) async fn wait_all_recent(&self) {
+        let is_recent = |since: &Instant| since.elapsed() < RECENT_MAX;
+        while !lock(&self.late_connections).accepted_at.values().all(is_recent) {
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Waits until nobody is in.
-    pub(super) async fn all_gone(&self) {
-        self.old_gone().await;
-        self.late_gone().await;
+    pub(super) async fn wait_all_closed(&self) {
+        self.wait_early_closed().await;
+        self.wait_late_closed().await;
     }
 
-    /// Waits until nobody is in who came after `closing`.
-    pub(super) async fn late_gone(&self) {
-        while !lock(&self.late).since.is_empty() {
-            tokio::time::sleep(LOOK).await;
+    /// Waits until nobody is in who came after `close_after_response`.
+    pub(super) async fn wait_late_closed(&self) {
+        while !lock(&self.late_connections).accepted_at.is_empty() {
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }

@@ -17,260 +17,279 @@ use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::model::Class;
+use crate::model::Outcome;
 
 use super::classify;
-use super::exchange::{Exchange, Kind};
-use super::front::Front;
-use super::held::{Held, Retry, Sequel};
-use super::listening::Listening;
-use super::notice::{self, Cause};
-use super::reply::Later;
+use super::exchange::{ExchangeKind, InFlight};
+use super::front::ProxyState;
+use super::held::{Replay, ResumableStream, SplicedResponse};
+use super::listening::Subscription;
+use super::notice::{self, FailureReason};
+use super::reply::OnReleaseLeft;
 use super::rewrite::Rewriter;
-use super::scan::Scan;
-use super::sse::{self, Events};
+use super::scan::MessageScanner;
+use super::sse::{self, SseReader};
 
 /// Bytes of a JSON answer that may still come after its release was left.
-const AFTER_CUT_MAX: usize = 1024 * 1024;
+const AFTER_CUT_BYTES_MAX: usize = 1024 * 1024;
 
 /// A body that passes through.
 #[derive(Debug)]
-pub(super) struct Download {
+pub(super) struct ResponseBody {
     ready: VecDeque<Bytes>,
     body: Option<Incoming>,
-    reader: Reader,
+    reader: BodyParser,
     status: StatusCode,
-    exchange: Exchange,
-    since_cut: usize,
+    in_flight: InFlight,
+    bytes_since_cut: usize,
     /// The release broke a stream off that only listens.
-    broken: bool,
+    stream_broken: bool,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     rewriter: Option<Rewriter>,
-    front: Option<Arc<Front>>,
-    held: Option<Box<Held>>,
-    retry: Option<Box<Retry>>,
-    listening: Option<Box<Listening>>,
-    sequel: Option<Sequel>,
+    state: Option<Arc<ProxyState>>,
+    resumable: Option<Box<ResumableStream>>,
+    replay: Option<Box<Replay>>,
+    subscription: Option<Box<Subscription>>,
+    spliced: Option<SplicedResponse>,
 }
 
 /// How a body is read on the way.
 #[derive(Debug)]
-pub(super) enum Reader {
+pub(super) enum BodyParser {
     /// As one JSON-RPC message or batch.
-    Json(Scan),
+    Json(MessageScanner),
     /// As server-sent events.
-    Events(Events),
+    Events(SseReader),
     /// Not at all.
-    Nothing,
+    Unparsed,
 }
 
 /// What comes from elsewhere than the body.
-pub(super) enum Beside {
+pub(super) enum SideInput {
     /// Nothing now.
-    Nothing,
+    Idle,
     /// Something changed.
-    Again,
+    Changed,
     /// This.
-    Next(io::Result<Frame<Bytes>>),
+    Frame(io::Result<Frame<Bytes>>),
 }
 
-impl Download {
+impl ResponseBody {
     /// Passes `ready` on, and then `body`.
     pub(super) fn new(
         ready: VecDeque<Bytes>,
         body: Incoming,
-        reader: Reader,
+        reader: BodyParser,
         status: StatusCode,
-        exchange: Exchange,
+        in_flight: InFlight,
     ) -> Self {
-        let cut = Box::pin(exchange.upstream.cut.clone().cancelled_owned());
+        let cut = Box::pin(in_flight.backend.cut.clone().cancelled_owned());
         let rewriter = None;
-        let (front, held, retry, listening, sequel) = (None, None, None, None, None);
+        let (state, resumable, replay, subscription, spliced) = (None, None, None, None, None);
         let body = Some(body);
-        let since_cut = 0;
+        let bytes_since_cut = 0;
         Self {
             ready,
             body,
             reader,
             status,
-            exchange,
-            since_cut,
-            broken: false,
+            in_flight,
+            bytes_since_cut,
+            stream_broken: false,
             cut,
             rewriter,
-            front,
-            held,
-            retry,
-            listening,
-            sequel,
+            state,
+            resumable,
+            replay,
+            subscription,
+            spliced,
         }
     }
 
     /// Events that belong to a session: what changed since, and what has to be read differently.
-    pub(super) fn told(mut self, front: &Arc<Front>) -> Self {
-        if self.exchange.clamp {
-            self.rewriter = Some(Rewriter::clamping());
+    pub(super) fn with_session_events(mut self, state: &Arc<ProxyState>) -> Self {
+        if self.in_flight.clamp_ttl {
+            self.rewriter = Some(Rewriter::clamping_ttl());
         }
-        let Some(session) = &self.exchange.session else { return self };
-        let opening = self.exchange.opening.is_some();
-        self.rewriter = Rewriter::new(self.exchange.generation, opening);
-        self.front = opening.then(|| Arc::clone(front));
+        let Some(session) = &self.in_flight.session else { return self };
+        let opening = self.in_flight.initialize_body.is_some();
+        self.rewriter = Rewriter::new(self.in_flight.generation, opening);
+        self.state = opening.then(|| Arc::clone(state));
         // Where the client listens, it hears it there.
-        if session.stream().is_none() {
-            let news = session.take_news();
-            self.ready.extend(news.iter().map(|news| sse::event(news)));
+        if session.listen_stream().is_none() {
+            let notifications = session.take_list_changes();
+            self.ready
+                .extend(notifications.iter().map(|notification| sse::encode_event(notification)));
         }
         self
     }
 
     /// A stream that goes on when its session moves.
-    pub(super) fn held(mut self, held: Option<Box<Held>>) -> Self {
-        if let Some(held) = &held {
-            let generation = self.exchange.generation;
+    pub(super) fn with_resumable(mut self, resumable: Option<Box<ResumableStream>>) -> Self {
+        if let Some(resumable) = &resumable {
+            let generation = self.in_flight.generation;
             self.rewriter = Rewriter::new(generation, false);
-            self.ready.extend(held.session.take_news().iter().map(|news| sse::event(news)));
+            self.ready.extend(
+                resumable
+                    .session
+                    .take_list_changes()
+                    .iter()
+                    .map(|notification| sse::encode_event(notification)),
+            );
             // What waited on a stream of a release that was left will not be answered any more.
-            if let Some(before) = generation.checked_sub(1) {
-                for id in held.session.take_parked(before) {
-                    self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
+            if let Some(previous) = generation.checked_sub(1) {
+                for id in resumable.session.take_detached(previous) {
+                    self.ready.push_back(sse::encode_event(&notice::error_response(
+                        &id,
+                        FailureReason::Rollback,
+                    )));
                 }
             }
         }
-        self.held = held;
+        self.resumable = resumable;
         self
     }
 
     /// How it goes on when its release is left.
-    pub(super) fn repeatable(mut self, later: Later) -> Self {
-        self.retry = later.retry.map(Box::new);
-        self.listening = later.listening;
+    pub(super) fn with_on_release_left(mut self, on_release_left: OnReleaseLeft) -> Self {
+        self.replay = on_release_left.replay.map(Box::new);
+        self.subscription = on_release_left.subscription;
         self
     }
 
-    fn read(&mut self, data: &Bytes) {
-        let (status, exchange) = (self.status, &mut self.exchange);
-        let found = |message| exchange.heard(status, &message);
+    fn parse(&mut self, data: &Bytes) {
+        let (status, in_flight) = (self.status, &mut self.in_flight);
+        let on_message = |message| in_flight.on_message(status, &message);
         match &mut self.reader {
-            Reader::Json(scan) => scan.feed(data, found),
-            Reader::Events(events) => events.feed(data, found),
-            Reader::Nothing => (),
+            BodyParser::Json(scan) => scan.feed(data, on_message),
+            BodyParser::Events(events) => events.feed(data, on_message),
+            BodyParser::Unparsed => (),
         }
     }
 
     /// What the client gets for a piece of the release's answer.
-    fn passed(&mut self, data: Bytes) -> Bytes {
+    fn rewrite(&mut self, data: Bytes) -> Bytes {
         let Some(rewriter) = &mut self.rewriter else { return data };
         let out = rewriter.feed(&data);
-        if let (Some(result), Some(front)) = (rewriter.result.take(), &self.front)
-            && let Some(opening) = self.exchange.opening.take()
+        if let (Some(result), Some(state)) = (rewriter.initialize_result.take(), &self.state)
+            && let Some(initialize_body) = self.in_flight.initialize_body.take()
         {
-            front.opened(&self.exchange, &opening, &result);
+            state.session_opened(&self.in_flight, &initialize_body, &result);
         }
         out
     }
 
     /// The release ended its answer, well or not.
-    fn ended(&mut self, error: Option<hyper::Error>) -> io::Result<()> {
+    fn on_end(&mut self, error: Option<hyper::Error>) -> io::Result<()> {
         self.body = None;
-        if let Some(rest) = self.rewriter.as_mut().map(Rewriter::rest).filter(|it| !it.is_empty()) {
+        if let Some(rest) =
+            self.rewriter.as_mut().map(Rewriter::take_rest).filter(|it| !it.is_empty())
+        {
             self.ready.push_back(rest);
         }
         // While its release is being left, the stream waits for its session; else it ends with it.
-        let left = self.exchange.upstream.left.is_cancelled();
-        if self.listening.as_ref().is_some_and(|listening| listening.is_opening()) {
+        let is_draining = self.in_flight.backend.draining.is_cancelled();
+        if self.subscription.as_ref().is_some_and(|subscription| subscription.is_reopening()) {
             return Ok(());
         }
-        self.listening = None;
-        match self.held.take() {
-            Some(held) if left && !held.session.is_over() => {
-                self.drift(&held);
-                self.held = Some(held);
+        self.subscription = None;
+        match self.resumable.take() {
+            Some(resumable) if is_draining && !resumable.session.is_removed() => {
+                self.detach(&resumable);
+                self.resumable = Some(resumable);
                 return Ok(());
             }
             _ => (),
         }
-        let unanswered = !self.exchange.open_ids().is_empty();
-        self.broken = match self.exchange.kind() {
+        let unanswered = !self.in_flight.pending_ids().is_empty();
+        self.stream_broken = match self.in_flight.kind() {
             // Its end is its result.
-            Kind::Listen => unanswered,
-            Kind::Stream => error.is_some(),
-            Kind::Call | Kind::Plain | Kind::Adrift => false,
+            ExchangeKind::Subscription => unanswered,
+            ExchangeKind::GetStream => error.is_some(),
+            ExchangeKind::Call | ExchangeKind::Other | ExchangeKind::Detached => false,
         };
         match &self.reader {
             // A stream of 2025-11-25 may end early: the client takes it up again by its event id.
             // One that breaks off has lost its release, and whatever it remembered.
-            Reader::Events(events) if events.resumable() && error.is_none() => {
-                self.exchange.park();
+            BodyParser::Events(events) if events.is_resumable() && error.is_none() => {
+                self.in_flight.suspend_for_resume();
             }
-            Reader::Events(events) if unanswered && self.exchange.kind() == Kind::Call => {
-                if !events.between() {
+            BodyParser::Events(events)
+                if unanswered && self.in_flight.kind() == ExchangeKind::Call =>
+            {
+                if !events.at_event_boundary() {
                     self.ready.push_back(Bytes::from_static(b"\n\n"));
                 }
-                self.answer(Cause::Upstream);
-                self.exchange.end(Class::ServerFault);
+                self.send_errors(FailureReason::BackendFailed);
+                self.in_flight.finish(Outcome::ServerFault);
             }
-            Reader::Events(_) => self.exchange.end(Class::Ok),
-            Reader::Json(_) => self.exchange.end(Class::ServerFault),
-            Reader::Nothing if error.is_some() => self.exchange.end(Class::ServerFault),
-            Reader::Nothing => self.exchange.end(classify::status(self.status)),
+            BodyParser::Events(_) => self.in_flight.finish(Outcome::Ok),
+            BodyParser::Json(_) => self.in_flight.finish(Outcome::ServerFault),
+            BodyParser::Unparsed if error.is_some() => self.in_flight.finish(Outcome::ServerFault),
+            BodyParser::Unparsed => self.in_flight.finish(classify::from_status(self.status)),
         }
         match (error, &self.reader) {
-            (Some(error), Reader::Json(_) | Reader::Nothing) => Err(io::Error::other(error)),
+            (Some(error), BodyParser::Json(_) | BodyParser::Unparsed) => {
+                Err(io::Error::other(error))
+            }
             _ => Ok(()),
         }
     }
 }
 
-impl Drop for Download {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
-        let listens = match self.exchange.kind() {
-            Kind::Listen => true,
-            Kind::Stream => matches!(self.reader, Reader::Events(_)),
-            Kind::Call | Kind::Plain | Kind::Adrift => false,
+        let is_stream = match self.in_flight.kind() {
+            ExchangeKind::Subscription => true,
+            ExchangeKind::GetStream => matches!(self.reader, BodyParser::Events(_)),
+            ExchangeKind::Call | ExchangeKind::Other | ExchangeKind::Detached => false,
         };
-        if listens && self.status.is_success() {
-            self.exchange.upstream.tally.stream(self.broken);
+        if is_stream && self.status.is_success() {
+            self.in_flight.backend.outcomes.count_stream(self.stream_broken);
         }
     }
 }
 
-impl Download {
+impl ResponseBody {
     /// Whether nothing comes any more.
-    pub(super) fn is_over(&self) -> bool {
-        let opening = self.listening.as_ref().is_some_and(|it| it.is_opening());
-        let more = opening || self.held.is_some() || self.sequel.is_some() || self.body.is_some();
-        !more && self.ready.is_empty()
+    pub(super) fn is_finished(&self) -> bool {
+        let reopening = self.subscription.as_ref().is_some_and(|it| it.is_reopening());
+        let has_more =
+            reopening || self.resumable.is_some() || self.spliced.is_some() || self.body.is_some();
+        !has_more && self.ready.is_empty()
     }
 
     /// What comes from elsewhere than the release's body. Pending: there is no body either.
-    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Beside> {
-        if let Some(sequel) = &mut self.sequel {
-            match std::task::ready!(sequel.poll(cx)) {
-                Some(Ok(data)) => return Poll::Ready(Beside::Next(Ok(Frame::data(data)))),
-                Some(Err(())) => self.unanswered(),
+    fn poll_side_input(&mut self, cx: &mut Context<'_>) -> Poll<SideInput> {
+        if let Some(spliced) = &mut self.spliced {
+            match std::task::ready!(spliced.poll(cx)) {
+                Some(Ok(data)) => return Poll::Ready(SideInput::Frame(Ok(Frame::data(data)))),
+                Some(Err(())) => self.fail_replay(),
                 None => (),
             }
-            self.sequel = None;
-            return Poll::Ready(Beside::Again);
+            self.spliced = None;
+            return Poll::Ready(SideInput::Changed);
         }
-        if let Some(mut listening) = self.listening.take() {
-            let (next, opening) = (listening.poll(cx), listening.is_opening());
-            self.listening = Some(listening);
+        if let Some(mut subscription) = self.subscription.take() {
+            let (next, reopening) = (subscription.poll(cx), subscription.is_reopening());
+            self.subscription = Some(subscription);
             match next {
-                Poll::Ready(next) => return Poll::Ready(self.listened(next)),
-                Poll::Pending if self.body.is_none() && opening => return Poll::Pending,
+                Poll::Ready(next) => return Poll::Ready(self.on_subscription_event(next)),
+                Poll::Pending if self.body.is_none() && reopening => return Poll::Pending,
                 Poll::Pending => (),
             }
         }
-        let Some(mut held) = self.held.take() else { return Poll::Ready(Beside::Nothing) };
-        match held.poll(cx) {
-            Poll::Ready(happening) => Poll::Ready(match self.happens(held, happening) {
-                Ok(()) => Beside::Again,
-                Err(error) => Beside::Next(Err(error)),
+        let Some(mut resumable) = self.resumable.take() else {
+            return Poll::Ready(SideInput::Idle);
+        };
+        match resumable.poll(cx) {
+            Poll::Ready(event) => Poll::Ready(match self.on_session_event(resumable, event) {
+                Ok(()) => SideInput::Changed,
+                Err(error) => SideInput::Frame(Err(error)),
             }),
             Poll::Pending => {
-                self.held = Some(held);
-                if self.body.is_none() { Poll::Pending } else { Poll::Ready(Beside::Nothing) }
+                self.resumable = Some(resumable);
+                if self.body.is_none() { Poll::Pending } else { Poll::Ready(SideInput::Idle) }
             }
         }
     }
@@ -284,25 +303,26 @@ impl Download {
             if let Some(data) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
-            match std::task::ready!(self.poll_beside(cx)) {
-                Beside::Nothing => (),
-                Beside::Again => continue,
-                Beside::Next(next) => return Poll::Ready(Some(next)),
+            match std::task::ready!(self.poll_side_input(cx)) {
+                SideInput::Idle => (),
+                SideInput::Changed => continue,
+                SideInput::Frame(next) => return Poll::Ready(Some(next)),
             }
             let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
             // A stream that never pauses has to be left too; other answers may finish what is on
             // its way, but not go on for ever.
-            let left = self.exchange.upstream.cut.is_cancelled();
-            let leave = left
-                && (matches!(self.reader, Reader::Events(_)) || self.since_cut > AFTER_CUT_MAX);
-            let next = if leave { Poll::Pending } else { Pin::new(body).poll_frame(cx) };
-            let over = match next {
+            let is_cut = self.in_flight.backend.cut.is_cancelled();
+            let stop_reading = is_cut
+                && (matches!(self.reader, BodyParser::Events(_))
+                    || self.bytes_since_cut > AFTER_CUT_BYTES_MAX);
+            let next = if stop_reading { Poll::Pending } else { Pin::new(body).poll_frame(cx) };
+            let result = match next {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Some(data) = frame.data_ref() {
                         let data = data.clone();
-                        self.since_cut += if left { data.len() } else { 0 };
-                        self.read(&data);
-                        let data = self.passed(data);
+                        self.bytes_since_cut += if is_cut { data.len() } else { 0 };
+                        self.parse(&data);
+                        let data = self.rewrite(data);
                         if data.is_empty() {
                             continue;
                         }
@@ -310,29 +330,29 @@ impl Download {
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Poll::Ready(Some(Err(error))) => self.ended(Some(error)),
-                Poll::Ready(None) => self.ended(None),
+                Poll::Ready(Some(Err(error))) => self.on_end(Some(error)),
+                Poll::Ready(None) => self.on_end(None),
                 Poll::Pending => {
-                    self.exchange.poll_alarm(cx);
+                    self.in_flight.poll_timer(cx);
                     if self.cut.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    match self.held.take() {
+                    match self.resumable.take() {
                         // The next release is asked to go on.
-                        _ if self.listening.as_ref().is_some_and(|it| it.is_opening()) => {
+                        _ if self.subscription.as_ref().is_some_and(|it| it.is_reopening()) => {
                             self.body = None;
                             Ok(())
                         }
-                        Some(held) if !held.session.is_over() => {
-                            self.drift(&held);
-                            self.held = Some(held);
+                        Some(resumable) if !resumable.session.is_removed() => {
+                            self.detach(&resumable);
+                            self.resumable = Some(resumable);
                             Ok(())
                         }
-                        _ => self.leave(),
+                        _ => self.finish(),
                     }
                 }
             };
-            if let Err(error) = over {
+            if let Err(error) = result {
                 return Poll::Ready(Some(Err(error)));
             }
         }

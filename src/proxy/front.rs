@@ -12,290 +12,317 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Service;
-use crate::model::Class;
+use crate::model::Outcome;
 
-use super::answer::Answer;
-use super::download::{Download, Reader};
-use super::exchange::{Exchange, Kind};
-use super::held::{Held, Retry};
-use super::listening::Listening;
+use super::answer::ClientBody;
+use super::download::{BodyParser, ResponseBody};
+use super::exchange::{ExchangeKind, InFlight};
+use super::held::{Replay, ResumableStream};
+use super::listening::Subscription;
 use super::lost::refused;
-use super::notice::Cause;
-use super::passage::Routed;
-use super::repeat::Repeat;
-use super::reply::{Later, Left, fail, pass, passing, until_left};
-use super::routes::Routes;
-use super::session::{Fate, Sessions, What};
-use super::sse::Events;
-use super::states::States;
-use super::upload::{Asked, Upload};
+use super::notice::FailureReason;
+use super::passage::Route;
+use super::repeat::SampledRequest;
+use super::reply::{Interrupted, OnReleaseLeft, relay, respond_with_error, streamed, unless_left};
+use super::routes::RoutingTable;
+use super::session::{ClientMessageKind, ReplayDecision, Sessions};
+use super::sse::SseReader;
+use super::states::RequestStates;
+use super::upload::{RequestBody, SharedParse};
 use super::{answer, classify, gate, headers, hint, passage};
 
 /// What every request meets first.
 #[derive(Debug)]
-pub(super) struct Front {
+pub(super) struct ProxyState {
     /// What the operator allows.
     pub service: ArcSwap<Service>,
     /// Which release gets what.
-    pub routes: ArcSwap<Routes>,
+    pub routes: ArcSwap<RoutingTable>,
     /// The live legacy sessions.
     pub sessions: Sessions,
     /// Which release sealed which state.
-    pub states: Arc<States>,
+    pub request_states: Arc<RequestStates>,
     /// The release on trial; 0 where there is none.
     pub trial: AtomicU32,
     /// The release whose sessions move on, though it is not left; 0 where there is none.
-    pub yields: AtomicU32,
+    pub migrating_from: AtomicU32,
     /// Tells when sessions were seen.
     pub clock: Clock,
     /// Fires when nobody is served any more.
-    pub stop: CancellationToken,
+    pub end_streams: CancellationToken,
 }
 
-impl Front {
+impl ProxyState {
     /// Answers one request. Whatever happens, there is an answer.
-    pub(super) async fn serve(
+    pub(super) async fn handle(
         self: &Arc<Self>,
         peer: IpAddr,
         request: Request<Incoming>,
-    ) -> Response<Answer> {
+    ) -> Response<ClientBody> {
         let service = self.service.load();
         let checked =
             gate::check(&service.hosts, &service.origins, request.uri(), request.headers());
-        if let Err(gate::Denied(status, why)) = checked {
-            return answer::plain(status, why);
+        if let Err(gate::Rejected(status, why)) = checked {
+            return answer::plain_text(status, why);
         }
         if request.method() == Method::CONNECT {
-            return answer::plain(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here");
+            return answer::plain_text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "CONNECT is not served here",
+            );
         }
         if request.uri().path() == service.path && request.method() == Method::POST {
-            self.post(&service, peer, request).await
+            self.handle_post(&service, peer, request).await
         } else {
-            self.other(&service, peer, request).await
+            self.handle_other(&service, peer, request).await
         }
     }
 
     /// JSON-RPC: requests that have to be answered for their ids.
-    async fn post(
+    async fn handle_post(
         self: &Arc<Self>,
         service: &Service,
         peer: IpAddr,
         request: Request<Incoming>,
-    ) -> Response<Answer> {
+    ) -> Response<ClientBody> {
         let (head, body) = request.into_parts();
-        let upload = match Upload::read(body, service.limits.body).await {
-            Ok(upload) => upload,
-            Err(flaw) => return answer::plain(flaw.status(), flaw.text()),
+        let request_body = match RequestBody::read(body, service.limits.body_max).await {
+            Ok(request_body) => request_body,
+            Err(error) => return answer::plain_text(error.status(), error.text()),
         };
-        if let Some(response) = self.mirrored(&head.headers, &upload) {
+        if let Some(response) = self.check_headers_match(&head.headers, &request_body) {
             return response;
         }
-        self.carry(peer, head, upload).await
+        self.forward_with_retry(peer, head, request_body).await
     }
 
     /// Brings a POST where it belongs, and once more where the first release was left and that
     /// changes nothing.
-    pub(super) async fn carry(
+    pub(super) async fn forward_with_retry(
         self: &Arc<Self>,
         peer: IpAddr,
         head: request::Parts,
-        upload: Upload,
-    ) -> Response<Answer> {
-        let again = upload.whole().cloned();
-        let left = match self.attempt(peer, head.clone(), upload).await {
+        request_body: RequestBody,
+    ) -> Response<ClientBody> {
+        let replay_body = request_body.buffered().cloned();
+        let interrupted = match self.forward_once(peer, head.clone(), request_body).await {
             Ok(response) => return response,
-            Err(left) => left,
+            Err(interrupted) => interrupted,
         };
-        let Some(body) = again.filter(|_| left.fate() == Fate::Replay) else {
-            return fail(left.exchange, left.cause).await;
+        let Some(body) =
+            replay_body.filter(|_| interrupted.replay_decision() == ReplayDecision::Replay)
+        else {
+            return respond_with_error(interrupted.in_flight, interrupted.cause).await;
         };
-        let mut exchange = left.exchange;
-        match left.cause {
-            Cause::Rollback => exchange.replay(),
-            _ => exchange.end(Class::ServerFault),
+        let mut in_flight = interrupted.in_flight;
+        match interrupted.cause {
+            FailureReason::Rollback => in_flight.mark_replayed(),
+            _ => in_flight.finish(Outcome::ServerFault),
         }
-        drop(exchange);
-        match self.attempt(peer, head, Upload::of(body)).await {
+        drop(in_flight);
+        match self.forward_once(peer, head, RequestBody::from_bytes(body)).await {
             Ok(response) => response,
-            Err(left) => fail(left.exchange, left.cause).await,
+            Err(interrupted) => respond_with_error(interrupted.in_flight, interrupted.cause).await,
         }
     }
 
     /// Sends a POST to the release where it belongs. An error when that is left meanwhile.
-    async fn attempt(
+    async fn forward_once(
         self: &Arc<Self>,
         peer: IpAddr,
         mut head: request::Parts,
-        upload: Upload,
-    ) -> Result<Response<Answer>, Left> {
-        let asked = upload.asked();
-        let (what, listen, hints, state) = {
-            let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-            let first = asked.messages.first();
+        request_body: RequestBody,
+    ) -> Result<Response<ClientBody>, Interrupted> {
+        let parsed = request_body.parsed();
+        let (message_kind, is_subscription, may_have_ttl, request_state) = {
+            let parsed = parsed.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = parsed.messages.first();
             let method = first.and_then(|it| it.method.as_deref()).unwrap_or_default();
-            let state = first.and_then(|it| it.state);
-            let (listen, hints) = (method == "subscriptions/listen", hint::may_hint(method));
-            (passage::what(&asked), listen, hints, state)
+            let request_state = first.and_then(|it| it.request_state_hash);
+            let (is_subscription, may_have_ttl) =
+                (method == "subscriptions/listen", hint::may_carry_ttl(method));
+            (passage::classify_body(&parsed), is_subscription, may_have_ttl, request_state)
         };
-        let found = match self.sealed(&head, state) {
-            Some(found) => found,
-            None => self.route(&head, what, peer).await,
+        let route = match self.route_by_state(&head, request_state) {
+            Some(route) => route,
+            None => self.route(&head, message_kind, peer).await,
         };
-        let routed = match found {
-            Ok(routed) => routed,
-            Err(unrouted) => {
-                upload.finish().await;
-                let (ids, batch) = asked.lock().unwrap_or_else(PoisonError::into_inner).ids();
+        let route = match route {
+            Ok(route) => route,
+            Err(error) => {
+                request_body.read_to_end().await;
+                let (ids, batch) =
+                    parsed.lock().unwrap_or_else(PoisonError::into_inner).request_ids();
                 let ids: Vec<_> = ids.iter().map(AsRef::as_ref).collect();
-                return Ok(unrouted.answer(&ids, batch));
+                return Ok(error.into_response(&ids, batch));
             }
         };
-        let mut routed = routed;
-        let upload = self.learn(&routed, what, &mut head, upload);
-        let kind = if listen { Kind::Listen } else { Kind::Call };
-        let mut exchange = self.exchange(&mut routed, kind, asked);
-        exchange.note_cancelled();
-        exchange.clamp = hints
+        let mut route = route;
+        let request_body = self.observe_messages(&route, message_kind, &mut head, request_body);
+        let kind = if is_subscription { ExchangeKind::Subscription } else { ExchangeKind::Call };
+        let mut in_flight = self.start_in_flight(&mut route, kind, parsed);
+        in_flight.record_cancellations();
+        in_flight.clamp_ttl = may_have_ttl
             && headers::is_modern(&head.headers)
-            && self.trial.load(Ordering::Relaxed) == routed.upstream.number.0;
-        if passage::is_opening(&upload) {
-            exchange.opening = upload.whole().cloned();
+            && self.trial.load(Ordering::Relaxed) == route.backend.number.0;
+        if passage::is_initialize(&request_body) {
+            in_flight.initialize_body = request_body.buffered().cloned();
         }
-        let client_session = head.headers.get(headers::SESSION).cloned();
-        let later = Later {
-            retry: Retry::new(self, peer, &head, &upload, &exchange),
-            listening: Listening::new(self, peer, &head, &upload, &exchange),
+        let client_session = head.headers.get(headers::MCP_SESSION_ID).cloned();
+        let on_release_left = OnReleaseLeft {
+            replay: Replay::new(self, peer, &head, &request_body, &in_flight),
+            subscription: Subscription::new(self, peer, &head, &request_body, &in_flight),
         };
-        self.address(&mut head, &routed, peer);
-        exchange.repeat = Repeat::of(&routed.upstream, &head, &upload);
-        exchange.upload = Some(upload.clone());
-        let sending = routed.upstream.client.request(Request::from_parts(head, upload));
-        match until_left(&mut exchange, sending).await {
+        self.to_backend_head(&mut head, &route, peer);
+        in_flight.sample = SampledRequest::from_request(&route.backend, &head, &request_body);
+        in_flight.request_body = Some(request_body.clone());
+        let sending = route.backend.client.request(Request::from_parts(head, request_body));
+        match unless_left(&mut in_flight, sending).await {
             Some(Ok(response)) if !response.status().is_informational() => {
                 let (head, body) = response.into_parts();
-                let head = self.rename(head, &routed, client_session, &mut exchange);
-                pass(self, head, body, exchange, later).await
+                let head = self.to_client_head(head, &route, client_session, &mut in_flight);
+                relay(self, head, body, in_flight, on_release_left).await
             }
-            Some(Err(error)) if error.is_connect() && exchange.upstream.left.is_cancelled() => {
-                Err(Left { exchange, sent: false, cause: Cause::Rollback })
+            Some(Err(error)) if error.is_connect() && in_flight.backend.draining.is_cancelled() => {
+                Err(Interrupted { in_flight, sent: false, cause: FailureReason::Rollback })
             }
-            Some(_) => Ok(fail(exchange, Cause::Upstream).await),
-            None => Err(Left { exchange, sent: true, cause: Cause::Rollback }),
+            Some(_) => Ok(respond_with_error(in_flight, FailureReason::BackendFailed).await),
+            None => Err(Interrupted { in_flight, sent: true, cause: FailureReason::Rollback }),
         }
     }
 
     /// What is open from now on.
-    pub(super) fn exchange(&self, routed: &mut Routed, kind: Kind, asked: Asked) -> Exchange {
+    pub(super) fn start_in_flight(
+        &self,
+        route: &mut Route,
+        kind: ExchangeKind,
+        parsed: SharedParse,
+    ) -> InFlight {
         let service = self.service.load();
-        let (slow, deadline) = (service.limits.slow, service.limits.deadline);
-        let slow = matches!(kind, Kind::Call | Kind::Listen).then_some(slow);
-        let mut exchange = Exchange::new(Arc::clone(&routed.upstream), kind, asked, slow, deadline);
-        exchange.session = routed.session.clone();
-        exchange.generation = routed.generation;
-        exchange.turn = routed.turn.take();
-        exchange
+        let (slow, deadline) = (service.limits.slow_after, service.limits.deadline);
+        let slow = matches!(kind, ExchangeKind::Call | ExchangeKind::Subscription).then_some(slow);
+        let mut in_flight = InFlight::new(Arc::clone(&route.backend), kind, parsed, slow, deadline);
+        in_flight.session = route.session.clone();
+        in_flight.generation = route.generation;
+        in_flight.session_guard = route.session_guard.take();
+        in_flight
     }
 
     /// Everything else: streams that listen, the end of a session, and paths beside the endpoint.
-    async fn other(
+    async fn handle_other(
         self: &Arc<Self>,
         service: &Service,
         peer: IpAddr,
         request: Request<Incoming>,
-    ) -> Response<Answer> {
+    ) -> Response<ClientBody> {
         let (head, body) = request.into_parts();
-        let upload = match Upload::plain(body, service.limits.body) {
-            Ok(upload) => upload,
-            Err(flaw) => return answer::plain(flaw.status(), flaw.text()),
+        let request_body = match RequestBody::opaque(body, service.limits.body_max) {
+            Ok(request_body) => request_body,
+            Err(error) => return answer::plain_text(error.status(), error.text()),
         };
-        let endpoint = head.uri.path() == service.path;
-        if !(endpoint && head.method == Method::GET) {
-            let response = self.pass_on(peer, head, upload, endpoint, false).await;
-            return response.unwrap_or_else(left);
+        let is_endpoint = head.uri.path() == service.path;
+        if !(is_endpoint && head.method == Method::GET) {
+            let response = self.forward_plain(peer, head, request_body, is_endpoint, false).await;
+            return response.unwrap_or_else(release_left_response);
         }
         // A stream that was about to open when its release was left opens at the next one; one whose
         // session the release does not know, once that is opened anew.
-        match self.pass_on(peer, head.clone(), upload, endpoint, true).await {
+        match self.forward_plain(peer, head.clone(), request_body, is_endpoint, true).await {
             Some(response) => response,
             None => {
-                let again = self.pass_on(peer, head, Upload::default(), endpoint, false).await;
-                again.unwrap_or_else(left)
+                let again = self
+                    .forward_plain(peer, head, RequestBody::default(), is_endpoint, false)
+                    .await;
+                again.unwrap_or_else(release_left_response)
             }
         }
     }
 
     /// `None` when the release is left before its answer; with `reopen`, also when it does not know
     /// the session and that can be opened anew.
-    async fn pass_on(
+    async fn forward_plain(
         self: &Arc<Self>,
         peer: IpAddr,
         mut head: request::Parts,
-        upload: Upload,
-        endpoint: bool,
+        request_body: RequestBody,
+        is_endpoint: bool,
         reopen: bool,
-    ) -> Option<Response<Answer>> {
-        let kind = if endpoint && head.method == Method::GET { Kind::Stream } else { Kind::Plain };
-        let what = match kind {
-            Kind::Stream => What::Listen,
-            _ if endpoint && head.method == Method::DELETE => What::End,
-            _ => What::Notification,
+    ) -> Option<Response<ClientBody>> {
+        let kind = if is_endpoint && head.method == Method::GET {
+            ExchangeKind::GetStream
+        } else {
+            ExchangeKind::Other
         };
-        let mut routed = match self.route(&head, what, peer).await {
-            Ok(routed) => routed,
-            Err(unrouted) => {
-                self.end(&head, what);
-                return Some(unrouted.answer(&[], false));
+        let message_kind = match kind {
+            ExchangeKind::GetStream => ClientMessageKind::Listen,
+            _ if is_endpoint && head.method == Method::DELETE => ClientMessageKind::Delete,
+            _ => ClientMessageKind::Notification,
+        };
+        let mut route = match self.route(&head, message_kind, peer).await {
+            Ok(route) => route,
+            Err(error) => {
+                self.end_session(&head, message_kind);
+                return Some(error.into_response(&[], false));
             }
         };
-        let mut exchange = self.exchange(&mut routed, kind, upload.asked());
-        let client_session = head.headers.get(headers::SESSION).cloned();
-        let sent = head.clone();
-        self.address(&mut head, &routed, peer);
-        let sending = routed.upstream.client.request(Request::from_parts(head, upload));
-        let (head, mut body) = match until_left(&mut exchange, sending).await? {
+        let mut in_flight = self.start_in_flight(&mut route, kind, request_body.parsed());
+        let client_session = head.headers.get(headers::MCP_SESSION_ID).cloned();
+        let client_head = head.clone();
+        self.to_backend_head(&mut head, &route, peer);
+        let sending = route.backend.client.request(Request::from_parts(head, request_body));
+        let (head, mut body) = match unless_left(&mut in_flight, sending).await? {
             Ok(response) if !response.status().is_informational() => response.into_parts(),
-            _ => return Some(fail(exchange, Cause::Upstream).await),
+            _ => return Some(respond_with_error(in_flight, FailureReason::BackendFailed).await),
         };
         let mut ready = VecDeque::new();
-        if reopen && exchange.session.is_some() && head.status.is_client_error() {
-            let (said, lost) = refused(&mut exchange, head.status, &mut body).await?;
-            if lost && self.forgot(&exchange) {
+        if reopen && in_flight.session.is_some() && head.status.is_client_error() {
+            let (said, lost) = refused(&mut in_flight, head.status, &mut body).await?;
+            if lost && self.forgot(&in_flight) {
                 return None;
             }
             ready = said;
         }
         // A server may refuse to end a session, and then goes on with it.
         if head.status.is_success() {
-            self.end(&sent, what);
+            self.end_session(&client_head, message_kind);
         }
         // Servers without a stream of their own say 405 to each client that asks, and some that go
         // by their router 404; that is no fault.
         let none = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_FOUND].contains(&head.status);
-        let neutral = kind == Kind::Stream && none;
-        exchange.plain(if neutral { Class::Neutral } else { classify::status(head.status) });
-        let mut head = self.rename(head, &routed, client_session, &mut exchange);
-        let readable = headers::is_events(&head.headers) && !headers::is_encoded(&head.headers);
-        if kind != Kind::Stream || !readable {
-            return Some(passing(head, ready, body, Reader::Nothing, exchange));
+        let neutral = kind == ExchangeKind::GetStream && none;
+        in_flight.count_response(if neutral {
+            Outcome::Neutral
+        } else {
+            classify::from_status(head.status)
+        });
+        let mut head = self.to_client_head(head, &route, client_session, &mut in_flight);
+        let readable =
+            headers::is_event_stream(&head.headers) && !headers::is_compressed(&head.headers);
+        if kind != ExchangeKind::GetStream || !readable {
+            return Some(streamed(head, ready, body, BodyParser::Unparsed, in_flight));
         }
         head.headers.remove(header::CONTENT_LENGTH);
-        let held = Held::new(self, &exchange);
+        let resumable = ResumableStream::new(self, &in_flight);
         let status = head.status;
-        let reader = Reader::Events(Events::new());
-        let download = Download::new(VecDeque::new(), body, reader, status, exchange).held(held);
-        Some(Response::from_parts(head, Answer::Passing(Box::new(download))))
+        let reader = BodyParser::Events(SseReader::new());
+        let response_body = ResponseBody::new(VecDeque::new(), body, reader, status, in_flight)
+            .with_resumable(resumable);
+        Some(Response::from_parts(head, ClientBody::Streaming(Box::new(response_body))))
     }
 
     /// The client ended its session.
-    fn end(&self, head: &request::Parts, what: What) {
-        let id = head.headers.get(headers::SESSION).filter(|_| what == What::End);
+    fn end_session(&self, head: &request::Parts, message_kind: ClientMessageKind) {
+        let id = head
+            .headers
+            .get(headers::MCP_SESSION_ID)
+            .filter(|_| message_kind == ClientMessageKind::Delete);
         let id = id.and_then(|id| id.to_str().ok());
-        if let Some(claim) = id.and_then(|id| self.sessions.read(id)) {
-            self.sessions.end(&claim);
+        if let Some(session_id) = id.and_then(|id| self.sessions.decode(id)) {
+            self.sessions.remove(&session_id);
         }
     }
 }
 
-fn left() -> Response<Answer> {
-    answer::plain(StatusCode::BAD_GATEWAY, "the release was left")
+fn release_left_response() -> Response<ClientBody> {
+    answer::plain_text(StatusCode::BAD_GATEWAY, "the release was left")
 }

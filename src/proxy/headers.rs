@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// The header of a legacy session.
-pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(super) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The header of the protocol version.
-pub(super) const PROTOCOL: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub(super) const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 /// The header with which a client takes up a stream again.
-pub(super) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The mark of a request that the proxy repeats to compare releases; nobody waits for its answer.
 pub(super) const SHADOW: HeaderName = HeaderName::from_static("rollbackd-shadow");
 
@@ -26,7 +26,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 ];
 
 /// Takes out what is meant for one connection, and what `Connection` names.
-pub(super) fn strip(headers: &mut HeaderMap) {
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     // `TE: trailers` tells that trailers may follow, which holds for us. `Connection` names it.
     let te = headers.remove(header::TE);
     let trailers = te.as_ref().and_then(|te| te.to_str().ok()).is_some_and(|te| {
@@ -48,7 +48,7 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 }
 
 /// Tells the release who asked, and under which name.
-pub(super) fn forward(headers: &mut HeaderMap, peer: IpAddr, host: Option<HeaderValue>) {
+pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: Option<HeaderValue>) {
     // The proxy itself answers 100: it reads the body as soon as the release wants it.
     headers.remove(header::EXPECT);
     // Ours alone: a release may treat what bears it in another way.
@@ -57,8 +57,8 @@ pub(super) fn forward(headers: &mut HeaderMap, peer: IpAddr, host: Option<Header
         headers.insert(HeaderName::from_static("x-forwarded-host"), host);
     }
     headers.insert(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static("http"));
-    let before = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
-    let chain = before.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
+    let previous = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
+    let chain = previous.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
     if let Ok(chain) = HeaderValue::from_str(&chain) {
         headers.insert(HeaderName::from_static("x-forwarded-for"), chain);
     }
@@ -66,17 +66,17 @@ pub(super) fn forward(headers: &mut HeaderMap, peer: IpAddr, host: Option<Header
 
 /// Whether a request speaks 2026-07-28 or later, by its header.
 pub(super) fn is_modern(headers: &HeaderMap) -> bool {
-    let version = headers.get(PROTOCOL).and_then(|value| value.to_str().ok());
+    let version = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
     version.is_some_and(|version| version >= "2026-07-28")
 }
 
 /// Whether a body can not be read on its way, because it is compressed.
-pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+pub(super) fn is_compressed(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_ENCODING).is_some_and(|it| it.as_bytes() != b"identity")
 }
 
 /// Whether a body is made of server-sent events.
-pub(super) fn is_events(headers: &HeaderMap) -> bool {
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
     essence.trim().eq_ignore_ascii_case("text/event-stream")
@@ -100,7 +100,7 @@ mod tests {
         ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        strip(&mut headers);
+        strip_hop_by_hop(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["authorization"]);
     }
 }

@@ -14,69 +14,73 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::answer::Answer;
-use super::exchange::Exchange;
-use super::front::Front;
+use super::answer::ClientBody;
+use super::exchange::InFlight;
+use super::front::ProxyState;
 use super::headers;
-use super::session::{Onward, Session};
-use super::upload::Upload;
-use super::upstream::Upstream;
+use super::session::{ResumeAt, Session};
+use super::upload::RequestBody;
+use super::upstream::Backend;
 
 /// How often, how long, and after which pause at first, a stream is opened at another release.
-const OPEN_TRIES: u32 = 6;
-const OPEN_MAX: Duration = Duration::from_secs(60);
-const OPEN_FIRST: Duration = Duration::from_millis(100);
+const OPEN_ATTEMPTS: u32 = 6;
+const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+const OPEN_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-type Opening = Pin<Box<dyn Future<Output = Option<Incoming>> + Send>>;
-type Asking = Pin<Box<dyn Future<Output = Response<Answer>> + Send>>;
+type OpenFuture = Pin<Box<dyn Future<Output = Option<Incoming>> + Send>>;
+type ReplayFuture = Pin<Box<dyn Future<Output = Response<ClientBody>> + Send>>;
 
 /// The stream of a session: it stays open while the session moves.
-pub(super) struct Held {
+pub(super) struct ResumableStream {
     /// The session.
     pub session: Arc<Session>,
-    front: Arc<Front>,
-    onward: mpsc::Receiver<Onward>,
-    opening: Option<Opening>,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    left: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    state: Arc<ProxyState>,
+    moves: mpsc::Receiver<ResumeAt>,
+    opening: Option<OpenFuture>,
+    end_streams: Pin<Box<WaitForCancellationFutureOwned>>,
+    release_left: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 /// What happens to a held stream.
-pub(super) enum Happening {
+pub(super) enum StreamEvent {
     /// Its session moved.
-    Moved(Box<Onward>),
+    Moved(Box<ResumeAt>),
     /// It goes on at the release that took over.
-    Opened(Incoming),
+    Reopened(Incoming),
     /// Its release is being left: the client should look what is new, and so move.
-    Left,
+    ReleaseLeft,
     /// Nobody finds its session any more, or the proxy stops.
-    Over,
+    Ended,
     /// Its session has another stream now.
     Replaced,
 }
 
-impl Held {
+impl ResumableStream {
     /// Holds the stream of an exchange, if that belongs to a session.
-    pub(super) fn new(front: &Arc<Front>, exchange: &Exchange) -> Option<Box<Self>> {
-        let session = Arc::clone(exchange.session.as_ref()?);
-        session.captured()?;
-        let (tell, onward) = mpsc::channel(2);
-        session.listen(tell);
-        let stop = Box::pin(front.stop.clone().cancelled_owned());
-        let left = Some(fires(&exchange.upstream.left));
-        let front = Arc::clone(front);
-        Some(Box::new(Self { session, front, onward, opening: None, stop, left }))
+    pub(super) fn new(state: &Arc<ProxyState>, in_flight: &InFlight) -> Option<Box<Self>> {
+        let session = Arc::clone(in_flight.session.as_ref()?);
+        session.snapshot()?;
+        let (sender, moves) = mpsc::channel(2);
+        session.set_listen_stream(sender);
+        let end_streams = Box::pin(state.end_streams.clone().cancelled_owned());
+        let release_left = Some(cancelled(&in_flight.backend.draining));
+        let state = Arc::clone(state);
+        Some(Box::new(Self { session, state, moves, opening: None, end_streams, release_left }))
     }
 
     /// What happens next.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
-        if self.stop.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Happening::Over);
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<StreamEvent> {
+        if self.end_streams.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(StreamEvent::Ended);
         }
-        match self.onward.poll_recv(cx) {
-            Poll::Ready(Some(onward)) => return Poll::Ready(Happening::Moved(Box::new(onward))),
-            Poll::Ready(None) if self.session.is_over() => return Poll::Ready(Happening::Over),
-            Poll::Ready(None) => return Poll::Ready(Happening::Replaced),
+        match self.moves.poll_recv(cx) {
+            Poll::Ready(Some(resume_at)) => {
+                return Poll::Ready(StreamEvent::Moved(Box::new(resume_at)));
+            }
+            Poll::Ready(None) if self.session.is_removed() => {
+                return Poll::Ready(StreamEvent::Ended);
+            }
+            Poll::Ready(None) => return Poll::Ready(StreamEvent::Replaced),
             Poll::Pending => (),
         }
         if let Some(opening) = &mut self.opening
@@ -84,117 +88,131 @@ impl Held {
         {
             self.opening = None;
             if let Some(body) = body {
-                return Poll::Ready(Happening::Opened(body));
+                return Poll::Ready(StreamEvent::Reopened(body));
             }
         }
-        if self.left.as_mut().is_some_and(|left| left.as_mut().poll(cx).is_ready()) {
-            self.left = None;
-            if self.session.holds(self.front.bound()).is_none() {
-                return Poll::Ready(Happening::Left);
+        if self
+            .release_left
+            .as_mut()
+            .is_some_and(|release_left| release_left.as_mut().poll(cx).is_ready())
+        {
+            self.release_left = None;
+            if self.session.pin_reason(self.state.pinned_reason()).is_none() {
+                return Poll::Ready(StreamEvent::ReleaseLeft);
             }
         }
         Poll::Pending
     }
 
     /// Goes on at another release; how the exchange there begins.
-    pub(super) fn go_on(&mut self, onward: Onward) -> Exchange {
-        let Onward { upstream, head, generation } = onward;
-        let deadline = self.front.service.load().limits.deadline;
-        let kind = super::exchange::Kind::Stream;
-        let mut exchange =
-            Exchange::new(Arc::clone(&upstream), kind, Upload::default().asked(), None, deadline);
-        exchange.session = Some(Arc::clone(&self.session));
-        exchange.generation = generation;
-        self.left = Some(fires(&upstream.left));
-        self.opening = Some(Box::pin(open(upstream, head)));
-        exchange
+    pub(super) fn resume(&mut self, resume_at: ResumeAt) -> InFlight {
+        let ResumeAt { backend: upstream, head, generation } = resume_at;
+        let deadline = self.state.service.load().limits.deadline;
+        let kind = super::exchange::ExchangeKind::GetStream;
+        let mut in_flight = InFlight::new(
+            Arc::clone(&upstream),
+            kind,
+            RequestBody::default().parsed(),
+            None,
+            deadline,
+        );
+        in_flight.session = Some(Arc::clone(&self.session));
+        in_flight.generation = generation;
+        self.release_left = Some(cancelled(&upstream.draining));
+        self.opening = Some(Box::pin(open_with_retry(upstream, head)));
+        in_flight
     }
 }
 
 /// Opens a stream; again and again for a while where there is no answer.
-async fn open(upstream: Arc<Upstream>, head: request::Parts) -> Option<Incoming> {
-    let mut pause = OPEN_FIRST;
-    for _ in 0..OPEN_TRIES {
-        let request = Request::from_parts(head.clone(), Upload::default());
-        let sending = tokio::time::timeout(OPEN_MAX, upstream.client.request(request));
+async fn open_with_retry(backend: Arc<Backend>, head: request::Parts) -> Option<Incoming> {
+    let mut delay = OPEN_RETRY_DELAY;
+    for _ in 0..OPEN_ATTEMPTS {
+        let request = Request::from_parts(head.clone(), RequestBody::default());
+        let sending = tokio::time::timeout(OPEN_TIMEOUT, backend.client.request(request));
         if let Ok(Ok(response)) = sending.await
             && !response.status().is_server_error()
         {
-            let events = response.status().is_success() && headers::is_events(response.headers());
+            let is_events =
+                response.status().is_success() && headers::is_event_stream(response.headers());
             // A server without a stream of its own is none the worse: ours stays open.
-            return events.then(|| response.into_body());
+            return is_events.then(|| response.into_body());
         }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
+        tokio::time::sleep(delay).await;
+        delay *= 2;
     }
     None
 }
 
-fn fires(token: &CancellationToken) -> Pin<Box<WaitForCancellationFutureOwned>> {
+fn cancelled(token: &CancellationToken) -> Pin<Box<WaitForCancellationFutureOwned>> {
     Box::pin(token.clone().cancelled_owned())
 }
 
 /// A request that may be asked again of another release while its answer is already a stream.
-pub(super) struct Retry {
-    front: Arc<Front>,
+pub(super) struct Replay {
+    state: Arc<ProxyState>,
     peer: IpAddr,
     head: request::Parts,
     body: Bytes,
 }
 
-impl Retry {
+impl Replay {
     /// `None` where it may not, or can not.
     pub(super) fn new(
-        front: &Arc<Front>,
+        state: &Arc<ProxyState>,
         peer: IpAddr,
         head: &request::Parts,
-        upload: &Upload,
-        exchange: &Exchange,
+        request_body: &RequestBody,
+        in_flight: &InFlight,
     ) -> Option<Self> {
-        let body = upload.whole().filter(|_| exchange.is_safe() && exchange.opening.is_none())?;
-        let (front, head, body) = (Arc::clone(front), head.clone(), body.clone());
-        Some(Self { front, peer, head, body })
+        let body = request_body
+            .buffered()
+            .filter(|_| in_flight.is_idempotent() && in_flight.initialize_body.is_none())?;
+        let (state, head, body) = (Arc::clone(state), head.clone(), body.clone());
+        Some(Self { state, peer, head, body })
     }
 
     /// Asks again.
-    pub(super) fn ask(self) -> Asking {
-        let Self { front, peer, head, body } = self;
-        Box::pin(async move { front.carry(peer, head, Upload::of(body)).await })
+    pub(super) fn send(self) -> ReplayFuture {
+        let Self { state: front, peer, head, body } = self;
+        Box::pin(async move {
+            front.forward_with_retry(peer, head, RequestBody::from_bytes(body)).await
+        })
     }
 }
 
 /// The answer of another release, within a stream that a first release began.
-pub(super) enum Sequel {
+pub(super) enum SplicedResponse {
     /// It was asked.
-    Asked(Asking),
+    Requested(ReplayFuture),
     /// It answers with events.
-    Events(Box<Answer>),
+    Events(Box<ClientBody>),
     /// It answers with JSON, of which so much has come.
-    Json(Box<Answer>, Vec<u8>),
+    Json(Box<ClientBody>, Vec<u8>),
     /// It ended.
     Over,
 }
 
 /// Longest JSON answer that becomes an event.
-const JSON_MAX: usize = 4 * 1024 * 1024;
+const JSON_EVENT_MAX: usize = 4 * 1024 * 1024;
 
-impl Sequel {
+impl SplicedResponse {
     /// The next bytes of it. An error: there is no answer. Nothing comes after an error or the end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ()>>> {
         loop {
             let last = match self {
-                Self::Asked(asking) => {
-                    let response = std::task::ready!(asking.as_mut().poll(cx));
-                    let events = headers::is_events(response.headers());
-                    let good = response.status().is_success();
+                Self::Requested(response_future) => {
+                    let response = std::task::ready!(response_future.as_mut().poll(cx));
+                    let is_events = headers::is_event_stream(response.headers());
+                    let is_success = response.status().is_success();
                     let body = Box::new(response.into_body());
-                    let next = match (good, events) {
+                    let next = match (is_success, is_events) {
                         (true, true) => Self::Events(body),
                         (true, false) => Self::Json(body, Vec::new()),
                         (false, _) => Self::Over,
                     };
                     *self = next;
-                    if good {
+                    if is_success {
                         continue;
                     }
                     Some(Err(()))
@@ -211,7 +229,7 @@ impl Sequel {
                     match std::task::ready!(body.as_mut().poll_frame_unpin(cx)) {
                         Some(Ok(frame)) => {
                             text.extend(frame.data_ref().into_iter().flatten());
-                            if text.len() <= JSON_MAX {
+                            if text.len() <= JSON_EVENT_MAX {
                                 continue;
                             }
                             Some(Err(()))
@@ -237,7 +255,7 @@ fn event(mut text: Vec<u8>) -> Option<Bytes> {
     (!text.is_empty()).then(|| Bytes::from(event.concat()))
 }
 
-impl Answer {
+impl ClientBody {
     fn poll_frame_unpin(
         &mut self,
         cx: &mut Context<'_>,
@@ -246,20 +264,20 @@ impl Answer {
     }
 }
 
-impl std::fmt::Debug for Held {
+impl std::fmt::Debug for ResumableStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Held").field("session", &self.session).finish_non_exhaustive()
     }
 }
 
-impl std::fmt::Debug for Retry {
+impl std::fmt::Debug for Replay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Not the head: it may hold credentials.
         f.write_str("Retry")
     }
 }
 
-impl std::fmt::Debug for Sequel {
+impl std::fmt::Debug for SplicedResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Sequel")
     }

@@ -13,13 +13,13 @@ use serde_json::value::RawValue;
 const TTL_MAX: u32 = 5000;
 
 /// Whether an answer to this method may carry a hint.
-pub(super) fn may_hint(method: &str) -> bool {
+pub(super) fn may_carry_ttl(method: &str) -> bool {
     matches!(method, "server/discover" | "resources/read") || method.ends_with("/list")
 }
 
 /// The answer with a shorter hint; `None` where it has none that is too long.
-pub(super) fn clamped(message: &[u8]) -> Option<Vec<u8>> {
-    let Range { start, end } = place(message)?;
+pub(super) fn clamp_ttl(message: &[u8]) -> Option<Vec<u8>> {
+    let Range { start, end } = find_long_ttl(message)?;
     let mut out = message.get(..start)?.to_vec();
     out.extend(TTL_MAX.to_string().bytes());
     out.extend(message.get(end..)?);
@@ -27,19 +27,19 @@ pub(super) fn clamped(message: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Where a hint stands that is too long.
-fn place(message: &[u8]) -> Option<Range<usize>> {
+fn find_long_ttl(message: &[u8]) -> Option<Range<usize>> {
     #[derive(Deserialize)]
-    struct Answer<'a> {
+    struct ListResponse<'a> {
         #[serde(borrow)]
-        result: Hinted<'a>,
+        result: CacheableResult<'a>,
     }
     #[derive(Deserialize)]
-    struct Hinted<'a> {
+    struct CacheableResult<'a> {
         #[serde(borrow, rename = "ttlMs")]
         ttl: &'a RawValue,
     }
     memchr::memmem::find(message, b"\"ttlMs\"")?;
-    let ttl = serde_json::from_slice::<Answer<'_>>(message).ok()?.result.ttl.get();
+    let ttl = serde_json::from_slice::<ListResponse<'_>>(message).ok()?.result.ttl.get();
     if ttl.parse::<f64>().ok()? <= f64::from(TTL_MAX) {
         return None;
     }
@@ -54,10 +54,10 @@ mod tests {
 
     #[test]
     fn only_a_long_hint_is_shortened_and_nothing_else_changes() {
-        let long = r#"{"id":1, "result":{"tools":[{"ttlMs":9e9}],"ttlMs": 3600000 ,"x":1.0}}"#;
-        let short = clamped(long.as_bytes()).unwrap();
-        assert_eq!(String::from_utf8(short).unwrap(), long.replace("3600000", "5000"));
-        for same in [
+        let original = r#"{"id":1, "result":{"tools":[{"ttlMs":9e9}],"ttlMs": 3600000 ,"x":1.0}}"#;
+        let shortened = clamp_ttl(original.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(shortened).unwrap(), original.replace("3600000", "5000"));
+        for unchanged in [
             r#"{"id":1,"result":{"ttlMs":5000}}"#,
             r#"{"id":1,"result":{"ttlMs":"x"}}"#,
             r#"{"id":1,"result":{"tools":[{"ttlMs":9000}]}}"#,
@@ -65,7 +65,7 @@ mod tests {
             r#"{"id":1,"result":{"ttlMs":9000}"#,
             "[]",
         ] {
-            assert_eq!(clamped(same.as_bytes()), None, "{same}");
+            assert_eq!(clamp_ttl(unchanged.as_bytes()), None, "{unchanged}");
         }
     }
 
@@ -74,8 +74,8 @@ mod tests {
         for method in
             ["server/discover", "tools/list", "resources/templates/list", "resources/read"]
         {
-            assert!(may_hint(method));
+            assert!(may_carry_ttl(method));
         }
-        assert!(!may_hint("tools/call"));
+        assert!(!may_carry_ttl("tools/call"));
     }
 }

@@ -13,119 +13,132 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::exchange::{Exchange, Kind};
-use super::front::Front;
+use super::exchange::{ExchangeKind, InFlight};
+use super::front::ProxyState;
 use super::headers;
-use super::session::What;
-use super::upload::Upload;
+use super::session::ClientMessageKind;
+use super::upload::RequestBody;
 
 /// How long the next release may take to begin.
-const OPEN_MAX: Duration = Duration::from_secs(5);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Opening = Pin<Box<dyn Future<Output = Option<(Incoming, Exchange)>> + Send>>;
+type OpenFuture = Pin<Box<dyn Future<Output = Option<(Incoming, InFlight)>> + Send>>;
 
 /// A stream that goes on at another release.
-pub(super) struct Listening {
-    front: Arc<Front>,
+pub(super) struct Subscription {
+    state: Arc<ProxyState>,
     peer: IpAddr,
     head: request::Parts,
     body: Bytes,
-    left: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    opening: Option<Opening>,
+    release_left: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    end_streams: Pin<Box<WaitForCancellationFutureOwned>>,
+    opening: Option<OpenFuture>,
 }
 
 /// How a stream that listens goes on.
-pub(super) enum Next {
+pub(super) enum SubscriptionEvent {
     /// At another release.
-    At(Incoming, Box<Exchange>),
+    Reopened(Incoming, Box<InFlight>),
     /// No other release takes it.
-    Nowhere,
+    ReopenFailed,
     /// It does not: the proxy stops.
-    Over,
+    Ended,
 }
 
-impl Listening {
+impl Subscription {
     /// `None` where it can not be asked for again.
     pub(super) fn new(
-        front: &Arc<Front>,
+        state: &Arc<ProxyState>,
         peer: IpAddr,
         head: &request::Parts,
-        upload: &Upload,
-        exchange: &Exchange,
+        request_body: &RequestBody,
+        in_flight: &InFlight,
     ) -> Option<Box<Self>> {
-        let body = upload.whole().filter(|_| exchange.kind() == Kind::Listen)?.clone();
-        let left = Some(Box::pin(exchange.upstream.left.clone().cancelled_owned()));
-        let stop = Box::pin(front.stop.clone().cancelled_owned());
-        let (front, head) = (Arc::clone(front), head.clone());
-        Some(Box::new(Self { front, peer, head, body, left, stop, opening: None }))
+        let body = request_body
+            .buffered()
+            .filter(|_| in_flight.kind() == ExchangeKind::Subscription)?
+            .clone();
+        let release_left = Some(Box::pin(in_flight.backend.draining.clone().cancelled_owned()));
+        let end_streams = Box::pin(state.end_streams.clone().cancelled_owned());
+        let (state, head) = (Arc::clone(state), head.clone());
+        Some(Box::new(Self { state, peer, head, body, release_left, end_streams, opening: None }))
     }
 
     /// How it goes on, once its release is left or the proxy stops.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        if self.stop.as_mut().poll(cx).is_ready() {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SubscriptionEvent> {
+        if self.end_streams.as_mut().poll(cx).is_ready() {
             self.opening = None;
-            return Poll::Ready(Next::Over);
+            return Poll::Ready(SubscriptionEvent::Ended);
         }
-        if self.left.as_mut().is_some_and(|left| left.as_mut().poll(cx).is_ready()) {
-            self.left = None;
-            let (front, peer) = (Arc::clone(&self.front), self.peer);
-            let opening = open(front, peer, self.head.clone(), self.body.clone());
-            let opening = tokio::time::timeout(OPEN_MAX, opening);
+        if self
+            .release_left
+            .as_mut()
+            .is_some_and(|release_left| release_left.as_mut().poll(cx).is_ready())
+        {
+            self.release_left = None;
+            let (state, peer) = (Arc::clone(&self.state), self.peer);
+            let opening = reopen(state, peer, self.head.clone(), self.body.clone());
+            let opening = tokio::time::timeout(OPEN_TIMEOUT, opening);
             self.opening = Some(Box::pin(async move { opening.await.unwrap_or(None) }));
         }
         let Some(opening) = &mut self.opening else { return Poll::Pending };
         let opened = std::task::ready!(opening.as_mut().poll(cx));
         self.opening = None;
-        let next = opened.map(|(body, exchange)| Next::At(body, Box::new(exchange)));
-        Poll::Ready(next.unwrap_or(Next::Nowhere))
+        let event =
+            opened.map(|(body, in_flight)| SubscriptionEvent::Reopened(body, Box::new(in_flight)));
+        Poll::Ready(event.unwrap_or(SubscriptionEvent::ReopenFailed))
     }
 
     /// Whether the next release was asked, and has not answered yet.
-    pub(super) fn is_opening(&self) -> bool {
+    pub(super) fn is_reopening(&self) -> bool {
         self.opening.is_some()
     }
 
     /// It is at another release now, and can be moved again.
-    pub(super) fn at(&mut self, exchange: &Exchange) {
-        self.left = Some(Box::pin(exchange.upstream.left.clone().cancelled_owned()));
+    pub(super) fn moved_to(&mut self, in_flight: &InFlight) {
+        self.release_left = Some(Box::pin(in_flight.backend.draining.clone().cancelled_owned()));
     }
 
     /// What the client has to hear: that what it listens for may have changed.
-    pub(super) fn news(&self) -> Vec<String> {
-        let asked: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+    pub(super) fn changed_notifications(&self) -> Vec<String> {
+        let request: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let wanted = |name: &str| {
-            asked.pointer(&format!("/params/notifications/{name}ListChanged"))
+            request.pointer(&format!("/params/notifications/{name}ListChanged"))
                 == Some(&Value::Bool(true))
         };
-        let meta = json!({"io.modelcontextprotocol/subscriptionId": asked.get("id")});
-        let news = |name: &str| {
+        let meta = json!({"io.modelcontextprotocol/subscriptionId": request.get("id")});
+        let notification = |name: &str| {
             let method = format!("notifications/{name}/list_changed");
             json!({"jsonrpc": "2.0", "method": method, "params": {"_meta": meta}}).to_string()
         };
-        ["tools", "prompts", "resources"].into_iter().filter(|it| wanted(it)).map(news).collect()
+        ["tools", "prompts", "resources"]
+            .into_iter()
+            .filter(|it| wanted(it))
+            .map(notification)
+            .collect()
     }
 }
 
-async fn open(
-    front: Arc<Front>,
+async fn reopen(
+    state: Arc<ProxyState>,
     peer: IpAddr,
     mut head: request::Parts,
     body: Bytes,
-) -> Option<(Incoming, Exchange)> {
-    let upload = Upload::of(body);
-    let mut routed = front.route(&head, What::Listen, peer).await.ok()?;
-    if routed.upstream.left.is_cancelled() {
+) -> Option<(Incoming, InFlight)> {
+    let request_body = RequestBody::from_bytes(body);
+    let mut route = state.route(&head, ClientMessageKind::Listen, peer).await.ok()?;
+    if route.backend.draining.is_cancelled() {
         return None;
     }
-    let exchange = front.exchange(&mut routed, Kind::Listen, upload.asked());
-    front.address(&mut head, &routed, peer);
-    let sending = routed.upstream.client.request(Request::from_parts(head, upload));
+    let in_flight =
+        state.start_in_flight(&mut route, ExchangeKind::Subscription, request_body.parsed());
+    state.to_backend_head(&mut head, &route, peer);
+    let sending = route.backend.client.request(Request::from_parts(head, request_body));
     let response = sending.await.ok().filter(|it| it.status().is_success())?;
-    headers::is_events(response.headers()).then(|| (response.into_body(), exchange))
+    headers::is_event_stream(response.headers()).then(|| (response.into_body(), in_flight))
 }
 
-impl std::fmt::Debug for Listening {
+impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Not the head: it may hold credentials.
         f.write_str("Listening")

@@ -9,17 +9,17 @@ use hyper::body::Incoming;
 
 use crate::mcp::{Answered, Said, session_lost};
 
-use super::exchange::Exchange;
-use super::front::Front;
-use super::reply::{ANSWER_AHEAD_MAX, joined, until_left};
+use super::exchange::InFlight;
+use super::front::ProxyState;
+use super::reply::{ANSWER_AHEAD_MAX, joined, unless_left};
 
-impl Exchange {
+impl InFlight {
     /// Whether an answer of this release, to a request with this method, says that it does not know
     /// the session of this exchange.
     pub(super) fn is_lost(&self, method: &Method, status: StatusCode, body: &[u8]) -> bool {
         let status = status.as_u16();
         // Bodies of good answers are many, and tell nothing.
-        if status < 400 || self.session.is_none() || self.opening.is_some() {
+        if status < 400 || self.session.is_none() || self.initialize_body.is_some() {
             return false;
         }
         session_lost(&Answered { method, in_session: true, status, said: &Said::of(body) })
@@ -27,19 +27,19 @@ impl Exchange {
 
     /// Whether the session that the release does not know had answers from it before.
     pub(super) fn lost_a_live_one(&self) -> bool {
-        self.lost && self.session.as_ref().is_some_and(|session| session.is_proven())
+        self.lost && self.session.as_ref().is_some_and(|session| session.is_known())
     }
 }
 
-impl Front {
+impl ProxyState {
     /// A release does not know a session any more, as one that died and runs again: the session is
     /// opened anew with the next request. `false` where it can not be.
-    pub(super) fn forgot(&self, exchange: &Exchange) -> bool {
-        let session = exchange.session.as_ref().filter(|_| self.bound().is_none());
-        let Some(session) = session.filter(|session| session.captured().is_some()) else {
+    pub(super) fn forgot(&self, exchange: &InFlight) -> bool {
+        let session = exchange.session.as_ref().filter(|_| self.pinned_reason().is_none());
+        let Some(session) = session.filter(|session| session.snapshot().is_some()) else {
             return false;
         };
-        session.live(|life| life.lose(exchange.generation));
+        session.with_machine(|life| life.mark_lost(exchange.generation));
         true
     }
 }
@@ -48,13 +48,13 @@ impl Front {
 /// was read, and whether it does not know the session. `None` when the release is left meanwhile, or
 /// breaks off.
 pub(super) async fn refused(
-    exchange: &mut Exchange,
+    exchange: &mut InFlight,
     status: StatusCode,
     body: &mut Incoming,
 ) -> Option<(VecDeque<Bytes>, bool)> {
     let (mut ready, mut size) = (VecDeque::new(), 0);
     while size < ANSWER_AHEAD_MAX {
-        let Some(frame) = until_left(exchange, body.frame()).await? else {
+        let Some(frame) = unless_left(exchange, body.frame()).await? else {
             let body = joined(ready);
             let lost = exchange.is_lost(&Method::GET, status, &body);
             return Some((VecDeque::from([body]), lost));

@@ -10,38 +10,38 @@ pub(super) struct Message {
     /// `params.name` or `params.uri`: the tool, prompt or resource.
     pub name: Option<Box<str>>,
     /// `params.requestId`, written as an id: the request that a cancellation means.
-    pub request: Option<Box<str>>,
-    /// `params.protocolVersion`, or `result.protocolVersion`.
-    pub protocol: Option<Box<str>>,
+    pub request_id: Option<Box<str>>,
+    /// `params.protocolVersion`, or `has_result.protocolVersion`.
+    pub protocol_version: Option<Box<str>>,
     /// `params.taskId`: the task that is asked about.
-    pub task: Option<Box<str>>,
-    /// Whether it has `params.task`: it asks for a task.
-    pub begins_task: bool,
-    /// `result.status`: how a task stands.
-    pub status: Option<Box<str>>,
-    /// A hash of `params.requestState`, or of `result.requestState`.
-    pub state: Option<u64>,
-    /// Whether it has a `result`.
-    pub result: bool,
-    /// Whether it has an `error`.
-    pub error: bool,
-    /// `error.code`.
-    pub code: Option<i64>,
-    /// `result.isError` is true.
-    pub is_error: bool,
-    /// `result.resultType` is `input_required`.
+    pub task_id: Option<Box<str>>,
+    /// Whether it has `params.task_id`: it asks for a task.
+    pub requests_task: bool,
+    /// `has_result.task_status`: how a task stands.
+    pub task_status: Option<Box<str>>,
+    /// A hash of `params.requestState`, or of `has_result.requestState`.
+    pub request_state_hash: Option<u64>,
+    /// Whether it has a `has_result`.
+    pub has_result: bool,
+    /// Whether it has an `has_error`.
+    pub has_error: bool,
+    /// `has_error.error_code`.
+    pub error_code: Option<i64>,
+    /// `has_result.isError` is true.
+    pub is_tool_error: bool,
+    /// `has_result.resultType` is `input_required`.
     pub input_required: bool,
 }
 
 impl Message {
     /// Whether it answers a request.
-    pub(super) fn is_answer(&self) -> bool {
-        self.result || self.error
+    pub(super) fn is_response(&self) -> bool {
+        self.has_result || self.has_error
     }
 }
 
 /// Whether a text can be repeated as an id in an answer of ours: JSON, and not null.
-pub(super) fn is_id(text: &str) -> bool {
+pub(super) fn is_valid_id(text: &str) -> bool {
     text != "null" && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 

@@ -11,77 +11,78 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
-use crate::model::Class;
+use crate::model::Outcome;
 
-use super::answer::{self, Answer};
-use super::front::Front;
+use super::answer::{self, ClientBody};
+use super::front::ProxyState;
 use super::headers;
 use super::message::Message;
-use super::upload::Upload;
+use super::upload::RequestBody;
 
-const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
+const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// What the headers of a request say of its body.
 #[derive(Debug)]
-pub(super) struct Mirror {
+pub(super) struct ExpectedBody {
     methods: Vec<HeaderValue>,
     names: Vec<HeaderValue>,
 }
 
-impl Mirror {
+impl ExpectedBody {
     /// `None` where they say nothing.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let all = |name| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
-        let it = Self { methods: all(METHOD), names: all(NAME) };
-        let says = !(it.methods.is_empty() && it.names.is_empty());
-        (says && headers::is_modern(headers)).then_some(it)
+        let expected = Self { methods: all(MCP_METHOD), names: all(MCP_NAME) };
+        let has_any = !(expected.methods.is_empty() && expected.names.is_empty());
+        (has_any && headers::is_modern(headers)).then_some(expected)
     }
 
     /// Whether a message is what they say. A name that is too long to be known passes.
-    pub(super) fn fits(&self, message: &Message) -> bool {
+    pub(super) fn matches(&self, message: &Message) -> bool {
         let Some(method) = message.method.as_deref() else { return true };
-        let named = matches!(method, "tools/call" | "prompts/get" | "resources/read");
-        let name = message.name.as_deref().filter(|_| named);
-        let say = |headers: &[HeaderValue], text: &str| {
-            let text = plain(text);
-            headers.iter().all(|it| said(it).is_some_and(|said| said == text.as_bytes()))
+        let takes_name = matches!(method, "tools/call" | "prompts/get" | "resources/read");
+        let name = message.name.as_deref().filter(|_| takes_name);
+        let agree = |headers: &[HeaderValue], text: &str| {
+            let text = unescape_json(text);
+            headers.iter().all(|it| decode_header(it).is_some_and(|said| said == text.as_bytes()))
         };
-        say(&self.methods, method) && name.is_none_or(|name| say(&self.names, name))
+        agree(&self.methods, method) && name.is_none_or(|name| agree(&self.names, name))
     }
 }
 
-impl Front {
+impl ProxyState {
     /// An error in place of a request whose headers say something else than its body; what is not
     /// known of it yet is looked at as it passes.
-    pub(super) fn mirrored(
+    pub(super) fn check_headers_match(
         &self,
         headers: &HeaderMap,
-        upload: &Upload,
-    ) -> Option<Response<Answer>> {
-        let mirror = Mirror::of(headers)?;
-        let asked = upload.asked();
-        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.messages.iter().all(|message| mirror.fits(message)) {
-            drop(asked);
-            upload.expect(mirror);
+        request_body: &RequestBody,
+    ) -> Option<Response<ClientBody>> {
+        let expected = ExpectedBody::from_headers(headers)?;
+        let parsed = request_body.parsed();
+        let parsed = parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if parsed.messages.iter().all(|message| expected.matches(message)) {
+            drop(parsed);
+            request_body.set_expected(expected);
             return None;
         }
         let routes = self.routes.load();
-        for message in asked.messages.iter().filter(|message| message.id.is_some()) {
+        for message in parsed.messages.iter().filter(|message| message.id.is_some()) {
             let Some((active, method)) = routes.active().zip(message.method.as_deref()) else {
                 continue;
             };
-            let call = active.tally.call(method, message.name.as_deref().unwrap_or_default());
-            active.tally.count(Some(&call), Class::ClientFault);
+            let counters =
+                active.outcomes.for_call(method, message.name.as_deref().unwrap_or_default());
+            active.outcomes.count(Some(&counters), Outcome::ClientFault);
         }
-        let (ids, _) = asked.ids();
-        Some(answer::mismatch(ids.first().map(AsRef::as_ref)))
+        let (ids, _) = parsed.request_ids();
+        Some(answer::header_mismatch(ids.first().map(AsRef::as_ref)))
     }
 }
 
 /// A text as it stands in JSON, without its escapes.
-fn plain(text: &str) -> Cow<'_, str> {
+fn unescape_json(text: &str) -> Cow<'_, str> {
     if !text.contains('\\') {
         return text.into();
     }
@@ -89,7 +90,7 @@ fn plain(text: &str) -> Cow<'_, str> {
 }
 
 /// What a header says; `None` where its encoding is broken.
-fn said(value: &HeaderValue) -> Option<Cow<'_, [u8]>> {
+fn decode_header(value: &HeaderValue) -> Option<Cow<'_, [u8]>> {
     let bytes = value.as_bytes();
     let encoded = bytes.strip_prefix(b"=?base64?").and_then(|rest| rest.strip_suffix(b"?="));
     match encoded {
@@ -102,47 +103,48 @@ fn said(value: &HeaderValue) -> Option<Cow<'_, [u8]>> {
 mod tests {
     use super::*;
 
-    fn fits(method: &'static str, name: &'static str, message: &[u8]) -> bool {
+    fn matches_body(method: &'static str, name: &'static str, message: &[u8]) -> bool {
         let mut headers = HeaderMap::new();
-        headers.insert(headers::PROTOCOL, HeaderValue::from_static("2026-07-28"));
-        headers.insert(METHOD, HeaderValue::from_static(method));
+        headers.insert(headers::MCP_PROTOCOL_VERSION, HeaderValue::from_static("2026-07-28"));
+        headers.insert(MCP_METHOD, HeaderValue::from_static(method));
         if !name.is_empty() {
-            headers.insert(NAME, HeaderValue::from_static(name));
+            headers.insert(MCP_NAME, HeaderValue::from_static(name));
         }
-        let mirror = Mirror::of(&headers).unwrap();
-        let mut found = Vec::new();
-        super::super::scan::Scan::default().feed(message, |message| found.push(message));
-        mirror.fits(&found[0])
+        let expected = ExpectedBody::from_headers(&headers).unwrap();
+        let mut messages = Vec::new();
+        super::super::scan::MessageScanner::default()
+            .feed(message, |message| messages.push(message));
+        expected.matches(&messages[0])
     }
 
     #[test]
     fn headers_are_held_against_the_body() {
         let call = br#"{"id":1,"method":"tools/call","params":{"name":"a"}}"#;
-        assert!(fits("tools/call", "", call));
-        assert!(fits("tools/call", "a", call));
-        assert!(!fits("tools/list", "a", call));
-        assert!(!fits("tools/call", "b", call));
-        assert!(!fits("Tools/Call", "a", call));
-        assert!(fits("tools/list", "x", br#"{"id":1,"method":"tools/list"}"#));
+        assert!(matches_body("tools/call", "", call));
+        assert!(matches_body("tools/call", "a", call));
+        assert!(!matches_body("tools/list", "a", call));
+        assert!(!matches_body("tools/call", "b", call));
+        assert!(!matches_body("Tools/Call", "a", call));
+        assert!(matches_body("tools/list", "x", br#"{"id":1,"method":"tools/list"}"#));
         let read = br#"{"id":1,"method":"resources/read","params":{"uri":"x:\/\/\u0061"}}"#;
-        assert!(fits("resources/read", "x://a", read));
+        assert!(matches_body("resources/read", "x://a", read));
     }
 
     #[test]
     fn encoded_names_are_decoded() {
         let call =
             "{\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"größe\"}}".as_bytes();
-        assert!(fits("tools/call", "=?base64?Z3LDtsOfZQ==?=", call));
-        assert!(!fits("tools/call", "=?base64?Z3LDtsOf?=", call));
-        assert!(!fits("tools/call", "=?base64?!?=", call));
+        assert!(matches_body("tools/call", "=?base64?Z3LDtsOfZQ==?=", call));
+        assert!(!matches_body("tools/call", "=?base64?Z3LDtsOf?=", call));
+        assert!(!matches_body("tools/call", "=?base64?!?=", call));
     }
 
     #[test]
     fn a_request_of_the_handshake_era_says_nothing() {
         let mut headers = HeaderMap::new();
-        headers.insert(METHOD, HeaderValue::from_static("x"));
-        assert!(Mirror::of(&headers).is_none());
-        headers.insert(headers::PROTOCOL, HeaderValue::from_static("2025-11-25"));
-        assert!(Mirror::of(&headers).is_none());
+        headers.insert(MCP_METHOD, HeaderValue::from_static("x"));
+        assert!(ExpectedBody::from_headers(&headers).is_none());
+        headers.insert(headers::MCP_PROTOCOL_VERSION, HeaderValue::from_static("2025-11-25"));
+        assert!(ExpectedBody::from_headers(&headers).is_none());
     }
 }

@@ -3,34 +3,34 @@
 use std::sync::Arc;
 
 use super::message::Message;
-use super::tally::Cells;
+use super::tally::CounterCells;
 
 /// A request without its answer.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct PendingRequest {
     /// Its id, as the client wrote it.
     pub id: Box<str>,
     /// Where it is counted.
-    pub call: Arc<Cells>,
+    pub counters: Arc<CounterCells>,
     /// What its answer will say of a task.
-    pub task: Task,
+    pub task: TaskEffect,
 }
 
 /// What an answer says of a task.
 #[derive(Debug)]
-pub(super) enum Task {
+pub(super) enum TaskEffect {
     /// Nothing.
-    No,
+    Unchanged,
     /// That it began.
-    Begins,
+    Starts,
     /// That it is over, where the answer tells it: how it stands.
-    Stands(Box<str>),
+    ReportsStatus(Box<str>),
     /// That it is over.
     Ends(Box<str>),
 }
 
 /// Whether a request changes nothing, however often it is asked; of tools nothing is known here.
-pub(super) fn safe(method: &str) -> bool {
+pub(super) fn is_idempotent(method: &str) -> bool {
     match method {
         "ping"
         | "initialize"
@@ -46,14 +46,14 @@ pub(super) fn safe(method: &str) -> bool {
     }
 }
 
-impl Task {
+impl TaskEffect {
     /// What the answer to a request will say.
-    pub(super) fn of(method: &str, message: &Message) -> Self {
-        match (method, &message.task) {
+    pub(super) fn from_request(method: &str, message: &Message) -> Self {
+        match (method, &message.task_id) {
             ("tasks/result" | "tasks/cancel", Some(id)) => Self::Ends(id.clone()),
-            ("tasks/get", Some(id)) => Self::Stands(id.clone()),
-            _ if message.begins_task => Self::Begins,
-            _ => Self::No,
+            ("tasks/get", Some(id)) => Self::ReportsStatus(id.clone()),
+            _ if message.requests_task => Self::Starts,
+            _ => Self::Unchanged,
         }
     }
 }

@@ -17,103 +17,107 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::Number;
+use crate::model::ReleaseNumber;
 
-use super::front::Front;
-use super::session::{Line, Mac, Turn, name, named};
-use super::{LATE_MAX, Proxy};
+use super::front::ProxyState;
+use super::session::{InFlightGuard, SessionKey, SessionRecord, decode_key, encode_key};
+use super::{LATE_CONNECTION_TIMEOUT, Proxy};
 
 /// Changes that are not told yet; when there are more, everything is told anew.
-const NOTES_MAX: usize = 4096;
+const CHANGES_MAX: usize = 4096;
 /// How often it is looked for what is open.
-const LOOK: Duration = Duration::from_millis(50);
+const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Something that the proxy that took over has to know. What it does not understand, it passes over.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Change(What);
+pub struct ReplicationMessage(ReplicationRecord);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum What {
+enum ReplicationRecord {
     /// A session as it is now, or its end.
-    Session(Line),
+    Session(SessionRecord),
     /// A release gave a state out.
-    State(u64, Number),
+    #[serde(rename = "state")]
+    RequestState(u64, ReleaseNumber),
     /// Something of a session is under way.
-    Busy(String),
+    #[serde(rename = "busy")]
+    SessionBusy(String),
     /// No more.
-    Idle(String),
+    #[serde(rename = "idle")]
+    SessionIdle(String),
     /// So many requests are open on a release, besides streams that only listen.
-    Open(Number, u64),
+    #[serde(rename = "open")]
+    InFlight(ReleaseNumber, u64),
 }
 
 /// Something changed.
 #[derive(Debug)]
-pub(super) enum Note {
+pub(super) enum LocalChange {
     /// A session.
-    Session(Mac),
+    Session(SessionKey),
     /// A release gave a state out.
-    State(u64, Number),
+    RequestState(u64, ReleaseNumber),
 }
 
 /// Where changes are noted. Nobody ever waits for it.
 #[derive(Debug)]
-pub(super) struct Tell {
-    notes: mpsc::Sender<Note>,
-    missed: AtomicBool,
+pub(super) struct ChangeQueue {
+    queue: mpsc::Sender<LocalChange>,
+    overflowed: AtomicBool,
 }
 
 /// What a proxy knows of the one before it, and how it tells the one after it.
 #[derive(Debug, Default)]
-pub(super) struct Overlap {
-    before: Mutex<Before>,
-    after: Mutex<Option<After>>,
-    tell: OnceLock<Arc<Tell>>,
+pub(super) struct Replication {
+    predecessor: Mutex<PredecessorState>,
+    replicator: Mutex<Option<ReplicatorTask>>,
+    change_queue: OnceLock<Arc<ChangeQueue>>,
 }
 
 /// What is open in the proxy before this one.
 #[derive(Debug, Default)]
-struct Before {
-    open: BTreeMap<Number, u64>,
-    busy: BTreeMap<Mac, Turn>,
+struct PredecessorState {
+    in_flight: BTreeMap<ReleaseNumber, u64>,
+    busy_sessions: BTreeMap<SessionKey, InFlightGuard>,
 }
 
 /// The task that tells the proxy after this one.
 #[derive(Debug)]
-struct After {
-    over: CancellationToken,
-    courier: JoinHandle<()>,
+struct ReplicatorTask {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 /// Brings what was noted to the proxy that took over.
-struct Courier {
-    front: Arc<Front>,
-    overlap: Arc<Overlap>,
-    tell: Arc<Tell>,
-    notes: mpsc::Receiver<Note>,
-    to: mpsc::Sender<(String, Change)>,
-    busy: BTreeSet<Mac>,
-    open: BTreeMap<Number, u64>,
+struct Replicator {
+    state: Arc<ProxyState>,
+    replication: Arc<Replication>,
+    change_queue: Arc<ChangeQueue>,
+    changes: mpsc::Receiver<LocalChange>,
+    outbox: mpsc::Sender<(String, ReplicationMessage)>,
+    sent_busy: BTreeSet<SessionKey>,
+    sent_in_flight: BTreeMap<ReleaseNumber, u64>,
 }
 
-impl Tell {
+impl ChangeQueue {
     /// Notes a change.
-    pub(super) fn note(&self, note: Note) {
-        if self.notes.try_send(note).is_err() {
-            self.missed.store(true, Ordering::Relaxed);
+    pub(super) fn push(&self, change: LocalChange) {
+        if self.queue.try_send(change).is_err() {
+            self.overflowed.store(true, Ordering::Relaxed);
         }
     }
 }
 
-impl Overlap {
+impl Replication {
     /// Requests that are open on a release in the proxy before this one.
-    pub(super) fn open(&self, release: Number) -> u64 {
-        self.before().open.get(&release).copied().unwrap_or_default()
+    pub(super) fn predecessor_in_flight(&self, release: ReleaseNumber) -> u64 {
+        self.predecessor().in_flight.get(&release).copied().unwrap_or_default()
     }
 
-    fn before(&self) -> MutexGuard<'_, Before> {
-        self.before.lock().unwrap_or_else(PoisonError::into_inner)
+    fn predecessor(&self) -> MutexGuard<'_, PredecessorState> {
+        self.predecessor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,189 +126,204 @@ impl Proxy {
     ///
     /// # Errors
     /// When there are too many open files.
-    pub fn listener(&self) -> io::Result<Option<OwnedFd>> {
+    pub fn duplicate_listener(&self) -> io::Result<Option<OwnedFd>> {
         let listener = self.listener.upgrade();
         listener.map(|listener| listener.as_fd().try_clone_to_owned()).transpose()
     }
 
     /// Lets nobody in any more: they wait in the backlog for whoever takes over. What is open goes
     /// on. When this returns, the sessions are on disk and the file is let go of; what changes from
-    /// then on is sent to `to`, as is what is open.
-    pub async fn hand_over(&self, to: mpsc::Sender<(String, Change)>) {
-        self.door.shut.cancel();
-        self.nobody_accepts().await;
-        let (notes, told) = mpsc::channel(NOTES_MAX);
-        let tell = Arc::new(Tell { notes, missed: AtomicBool::new(false) });
+    /// then on is sent to `outbox`, as is what is open.
+    pub async fn hand_over(&self, outbox: mpsc::Sender<(String, ReplicationMessage)>) {
+        self.lifecycle.stop_accepting.cancel();
+        self.wait_accept_stopped().await;
+        let (queue, changes) = mpsc::channel(CHANGES_MAX);
+        let change_queue = Arc::new(ChangeQueue { queue, overflowed: AtomicBool::new(false) });
         // Noted twice at the turn is better than not at all.
-        self.front.sessions.tell(Arc::clone(&tell));
-        self.front.states.tell(Arc::clone(&tell));
-        let front = Arc::clone(&self.front);
-        let closed = tokio::task::spawn_blocking(move || front.sessions.close()).await;
-        let mut courier = Courier {
-            front: Arc::clone(&self.front),
-            overlap: Arc::clone(&self.overlap),
-            tell: Arc::clone(&tell),
-            notes: told,
-            to,
-            busy: BTreeSet::new(),
-            open: BTreeMap::new(),
+        self.state.sessions.set_change_sink(Arc::clone(&change_queue));
+        self.state.request_states.set_change_sink(Arc::clone(&change_queue));
+        let state = Arc::clone(&self.state);
+        let store_closed = tokio::task::spawn_blocking(move || state.sessions.close_store()).await;
+        let mut replicator = Replicator {
+            state: Arc::clone(&self.state),
+            replication: Arc::clone(&self.replication),
+            change_queue: Arc::clone(&change_queue),
+            changes,
+            outbox,
+            sent_busy: BTreeSet::new(),
+            sent_in_flight: BTreeMap::new(),
         };
-        let _ = self.overlap.tell.set(Arc::clone(&tell));
-        if !closed.unwrap_or(false) {
-            tell.missed.store(true, Ordering::Relaxed);
+        let _ = self.replication.change_queue.set(Arc::clone(&change_queue));
+        if !store_closed.unwrap_or(false) {
+            change_queue.overflowed.store(true, Ordering::Relaxed);
         }
-        courier.tell_states().await;
-        courier.look().await;
-        let over = CancellationToken::new();
-        let courier = tokio::spawn(courier.run(over.clone()));
-        let after = After { over, courier };
-        *self.overlap.after.lock().unwrap_or_else(PoisonError::into_inner) = Some(after);
+        replicator.send_request_states().await;
+        replicator.sync().await;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(replicator.run(stop.clone()));
+        let replicator = ReplicatorTask { stop, task };
+        *self.replication.replicator.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(replicator);
     }
 
     /// Tells everything once more, for another one that takes over.
-    pub fn tell_again(&self) {
-        if let Some(tell) = self.overlap.tell.get() {
-            tell.missed.store(true, Ordering::Relaxed);
+    pub fn resend_all(&self) {
+        if let Some(queue) = self.replication.change_queue.get() {
+            queue.overflowed.store(true, Ordering::Relaxed);
         }
     }
 
     /// Lets those go who are in, after [`Self::hand_over`]: every answer is the last on its
-    /// connection, streams that only listen end, and what is open may take `patience` to finish, or
-    /// until `soon`. What is open then is answered with an error.
-    pub async fn see_off(&self, patience: Duration, soon: &CancellationToken) {
+    /// connection, streams that only listen end, and what is open may take `timeout` to finish, or
+    /// until `cut_short`. What is open then is answered with an error.
+    pub async fn drain_connections(&self, timeout: Duration, cut_short: &CancellationToken) {
         let gone = async {
-            self.ask_to_go(true).await;
-            self.door.old_gone().await;
+            self.start_closing(true).await;
+            self.lifecycle.wait_early_closed().await;
         };
-        let gone = tokio::time::timeout(patience, gone);
+        let gone = tokio::time::timeout(timeout, gone);
         let gone = tokio::select! {
             gone = gone => gone.is_ok(),
-            () = soon.cancelled() => false,
+            () = cut_short.cancelled() => false,
         };
         if !gone && self.is_busy() {
             tracing::warn!("some requests took too long to finish, and are answered with an error");
         }
-        self.stop().await;
-        let _ = tokio::time::timeout(LATE_MAX, self.door.all_gone()).await;
+        self.shut_down().await;
+        let _ =
+            tokio::time::timeout(LATE_CONNECTION_TIMEOUT, self.lifecycle.wait_all_closed()).await;
     }
 
     /// Tells what is left to be told, after [`Self::hand_over`], and no more after that.
-    pub async fn fall_silent(&self) {
-        let after = self.overlap.after.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(After { over, courier }) = after {
+    pub async fn stop_replicating(&self) {
+        let replicator =
+            self.replication.replicator.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ReplicatorTask { stop: over, task: courier }) = replicator {
             over.cancel();
             let _ = courier.await;
         }
     }
 
     /// Takes up what the proxy before this one tells.
-    pub fn hear(&self, change: Change) {
-        let sessions = &self.front.sessions;
+    pub fn apply(&self, change: ReplicationMessage) {
+        let sessions = &self.state.sessions;
         match change.0 {
-            What::Session(line) => sessions.hear(line, self.front.clock.now()),
-            What::State(state, release) => self.front.states.note(state, release),
-            What::Busy(session) => {
-                if let Some(key) = named(&session)
-                    && let Some(turn) = sessions.occupy(&key)
+            ReplicationRecord::Session(line) => sessions.apply(line, self.state.clock.now()),
+            ReplicationRecord::RequestState(state, release) => {
+                self.state.request_states.record(state, release)
+            }
+            ReplicationRecord::SessionBusy(session) => {
+                if let Some(key) = decode_key(&session)
+                    && let Some(guard) = sessions.pin(&key)
                 {
-                    self.overlap.before().busy.insert(key, turn);
+                    self.replication.predecessor().busy_sessions.insert(key, guard);
                 }
             }
-            What::Idle(session) => {
-                let turn = named(&session).and_then(|key| self.overlap.before().busy.remove(&key));
-                drop(turn);
+            ReplicationRecord::SessionIdle(session) => {
+                let guard = decode_key(&session)
+                    .and_then(|key| self.replication.predecessor().busy_sessions.remove(&key));
+                drop(guard);
             }
-            What::Open(release, 0) => _ = self.overlap.before().open.remove(&release),
-            What::Open(release, count) => _ = self.overlap.before().open.insert(release, count),
+            ReplicationRecord::InFlight(release, 0) => {
+                _ = self.replication.predecessor().in_flight.remove(&release)
+            }
+            ReplicationRecord::InFlight(release, count) => {
+                _ = self.replication.predecessor().in_flight.insert(release, count)
+            }
         }
     }
 
     /// The proxy before this one is gone, and with it what was open there.
-    pub fn is_alone(&self) {
-        let before = std::mem::take(&mut *self.overlap.before());
-        drop(before);
+    pub fn predecessor_gone(&self) {
+        let predecessor = std::mem::take(&mut *self.replication.predecessor());
+        drop(predecessor);
     }
 }
 
-impl Courier {
+impl Replicator {
     /// Until all is over.
-    async fn run(mut self, over: CancellationToken) {
-        let mut looks = tokio::time::interval(LOOK);
+    async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(SYNC_INTERVAL);
         loop {
             tokio::select! {
-                Some(note) = self.notes.recv() => self.bring(note).await,
-                _ = looks.tick() => self.look().await,
-                () = over.cancelled() => break,
+                Some(note) = self.changes.recv() => self.forward_change(note).await,
+                _ = ticks.tick() => self.sync().await,
+                () = stop.cancelled() => break,
             }
         }
-        while let Ok(note) = self.notes.try_recv() {
-            self.bring(note).await;
+        while let Ok(note) = self.changes.try_recv() {
+            self.forward_change(note).await;
         }
-        self.look().await;
+        self.sync().await;
     }
 
-    async fn bring(&self, note: Note) {
-        match note {
-            Note::Session(key) => self.tell_session(key).await,
-            Note::State(state, release) => self.send(What::State(state, release)).await,
-        }
-    }
-
-    async fn tell_session(&self, key: Mac) {
-        if let Some(line) = self.front.sessions.line(key) {
-            self.send(What::Session(line)).await;
+    async fn forward_change(&self, change: LocalChange) {
+        match change {
+            LocalChange::Session(key) => self.send_session(key).await,
+            LocalChange::RequestState(state, release) => {
+                self.send(ReplicationRecord::RequestState(state, release)).await
+            }
         }
     }
 
-    async fn tell_states(&self) {
-        for (state, release) in self.front.states.all() {
-            self.send(What::State(state, release)).await;
+    async fn send_session(&self, key: SessionKey) {
+        if let Some(record) = self.state.sessions.record(key) {
+            self.send(ReplicationRecord::Session(record)).await;
+        }
+    }
+
+    async fn send_request_states(&self) {
+        for (state, release) in self.state.request_states.entries() {
+            self.send(ReplicationRecord::RequestState(state, release)).await;
         }
     }
 
     /// Tells what is open, as far as that changed, and all that was missed.
-    async fn look(&mut self) {
-        if self.tell.missed.swap(false, Ordering::Relaxed) {
-            for key in self.front.sessions.keys() {
-                self.tell_session(key).await;
+    async fn sync(&mut self) {
+        if self.change_queue.overflowed.swap(false, Ordering::Relaxed) {
+            for key in self.state.sessions.keys() {
+                self.send_session(key).await;
             }
-            self.tell_states().await;
-            (self.busy, self.open) = (BTreeSet::new(), BTreeMap::new());
+            self.send_request_states().await;
+            (self.sent_busy, self.sent_in_flight) = (BTreeSet::new(), BTreeMap::new());
         }
-        let busy = self.front.sessions.busy();
-        for key in busy.difference(&self.busy) {
-            self.send(What::Busy(name(key))).await;
+        let busy_now = self.state.sessions.busy_keys();
+        for key in busy_now.difference(&self.sent_busy) {
+            self.send(ReplicationRecord::SessionBusy(encode_key(key))).await;
         }
-        for key in self.busy.difference(&busy) {
-            self.send(What::Idle(name(key))).await;
+        for key in self.sent_busy.difference(&busy_now) {
+            self.send(ReplicationRecord::SessionIdle(encode_key(key))).await;
         }
-        self.busy = busy;
-        let open = self.count();
-        for (release, count) in &open {
-            if self.open.get(release) != Some(count) {
-                self.send(What::Open(*release, *count)).await;
+        self.sent_busy = busy_now;
+        let in_flight = self.in_flight();
+        for (release, count) in &in_flight {
+            if self.sent_in_flight.get(release) != Some(count) {
+                self.send(ReplicationRecord::InFlight(*release, *count)).await;
             }
         }
-        for release in self.open.keys().filter(|release| !open.contains_key(release)) {
-            self.send(What::Open(*release, 0)).await;
+        for release in self.sent_in_flight.keys().filter(|release| !in_flight.contains_key(release))
+        {
+            self.send(ReplicationRecord::InFlight(*release, 0)).await;
         }
-        self.open = open;
+        self.sent_in_flight = in_flight;
     }
 
     /// What is open on each release, here and in the proxy before this one.
-    fn count(&self) -> BTreeMap<Number, u64> {
-        let routes = self.front.routes.load();
-        let open =
-            |number: Number, here: u64| (number, here.saturating_add(self.overlap.open(number)));
-        let all = routes.all().iter();
-        let all = all.map(|it| open(it.number, it.in_flight.load(Ordering::Relaxed)));
+    fn in_flight(&self) -> BTreeMap<ReleaseNumber, u64> {
+        let routes = self.state.routes.load();
+        let with_predecessor = |number: ReleaseNumber, here: u64| {
+            (number, here.saturating_add(self.replication.predecessor_in_flight(number)))
+        };
+        let releases = routes.backends().iter();
+        let all = releases
+            .map(|it| with_predecessor(it.number, it.in_flight_requests.load(Ordering::Relaxed)));
         all.filter(|(_, count)| 0 < *count).collect()
     }
 
-    async fn send(&self, what: What) {
+    async fn send(&self, record: ReplicationRecord) {
         // Nobody takes over any more: nobody needs to know.
-        let service = self.front.service.load().name.clone();
-        let _ = self.to.send((service, Change(what))).await;
+        let service = self.state.service.load().name.clone();
+        let _ = self.outbox.send((service, ReplicationMessage(record))).await;
     }
 }
 
@@ -316,15 +335,15 @@ mod tests {
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/each.rs"));
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/lines.rs"));
 
-    fn changes() -> Vec<(&'static str, What)> {
-        let key: Mac = *b"sixteen bytes...";
-        let ended = serde_json::json!({"k": name(&key)});
-        one_of_each!(What;
-            What::Session(_) => "session" What::Session(serde_json::from_value(ended).unwrap());
-            What::State(..) => "state" What::State(u64::MAX, Number(7));
-            What::Busy(_) => "busy" What::Busy(name(&key));
-            What::Idle(_) => "idle" What::Idle(name(&key));
-            What::Open(..) => "open" What::Open(Number(7), 3);
+    fn changes() -> Vec<(&'static str, ReplicationRecord)> {
+        let key: SessionKey = *b"sixteen bytes...";
+        let ended = serde_json::json!({"k": encode_key(&key)});
+        one_of_each!(ReplicationRecord;
+            ReplicationRecord::Session(_) => "session" ReplicationRecord::Session(serde_json::from_value(ended).unwrap());
+            ReplicationRecord::RequestState(..) => "state" ReplicationRecord::RequestState(u64::MAX, ReleaseNumber(7));
+            ReplicationRecord::SessionBusy(_) => "busy" ReplicationRecord::SessionBusy(encode_key(&key));
+            ReplicationRecord::SessionIdle(_) => "idle" ReplicationRecord::SessionIdle(encode_key(&key));
+            ReplicationRecord::InFlight(..) => "open" ReplicationRecord::InFlight(ReleaseNumber(7), 3);
         )
     }
 

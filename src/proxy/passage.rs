@@ -8,24 +8,24 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Response, StatusCode, Uri, Version, header, request, response};
 use serde_json::Value;
 
-use crate::model::{Number, Refusal};
+use crate::model::{MigrationRefused, ReleaseNumber};
 
-use super::answer::Answer;
-use super::exchange::Exchange;
-use super::front::Front;
-use super::notice::Cause;
-use super::session::{Claim, Ground, Session, Step, Turn, What};
-use super::upload::{Found, Upload};
-use super::upstream::Upstream;
+use super::answer::ClientBody;
+use super::exchange::InFlight;
+use super::front::ProxyState;
+use super::notice::FailureReason;
+use super::session::{Action, ClientMessageKind, Environment, InFlightGuard, Session, SessionId};
+use super::upload::{ParsedBody, RequestBody};
+use super::upstream::Backend;
 use super::{answer, headers, rewrite};
 
 /// A request that found its release.
 #[derive(Debug)]
-pub(super) struct Routed {
+pub(super) struct Route {
     /// Its release.
-    pub upstream: Arc<Upstream>,
+    pub backend: Arc<Backend>,
     /// The session that it belongs to, as its id says.
-    pub claim: Option<Claim>,
+    pub session_id: Option<SessionId>,
     /// The same, unless there are too many to be remembered.
     pub session: Option<Arc<Session>>,
     /// How often that had moved.
@@ -33,251 +33,272 @@ pub(super) struct Routed {
     /// Its id at the release; empty where the release has none.
     pub backend_id: Box<str>,
     /// Keeps it from moving meanwhile.
-    pub turn: Option<Turn>,
+    pub session_guard: Option<InFlightGuard>,
 }
 
 /// Why a request has no release to go to.
 #[derive(Debug)]
-pub(super) enum Unrouted {
+pub(super) enum RouteError {
     /// Its session is over.
-    SessionOver,
+    SessionEnded,
     /// No release is in charge.
     NoRelease,
     /// Its session could not be moved in time, or at all, and nothing but that is left.
-    NotMoved,
+    NotMigrated,
     /// It means a release that was left: it is accepted, and goes nowhere.
-    Late,
+    Discarded,
     /// It ends what no release holds any more.
-    Forgotten,
+    AlreadyEnded,
     /// The release that sealed its state is gone.
-    StateLost,
+    StateOwnerGone,
     /// The release that took over wants other credentials.
-    Denied(Box<Response<Answer>>),
+    CredentialsRejected(Box<Response<ClientBody>>),
 }
 
-impl Unrouted {
+impl RouteError {
     /// What the client is told. `ids` are those of its requests, in an array or not.
-    pub(super) fn answer(self, ids: &[&str], batch: bool) -> Response<Answer> {
+    pub(super) fn into_response(self, ids: &[&str], batch: bool) -> Response<ClientBody> {
         match self {
-            Self::SessionOver => answer::session_over(ids.first().copied()),
-            Self::NoRelease => answer::errors(ids, batch, Cause::NoRelease),
-            Self::NotMoved => answer::errors(ids, batch, Cause::NotMoved),
-            Self::Late => answer::plain(StatusCode::ACCEPTED, ""),
-            Self::Forgotten => answer::plain(StatusCode::OK, ""),
-            Self::StateLost => answer::state_lost(ids.first().copied()),
-            Self::Denied(response) => *response,
+            Self::SessionEnded => answer::session_not_found(ids.first().copied()),
+            Self::NoRelease => answer::rpc_errors(ids, batch, FailureReason::NoRelease),
+            Self::NotMigrated => answer::rpc_errors(ids, batch, FailureReason::SessionNotMoved),
+            Self::Discarded => answer::plain_text(StatusCode::ACCEPTED, ""),
+            Self::AlreadyEnded => answer::plain_text(StatusCode::OK, ""),
+            Self::StateOwnerGone => answer::request_state_lost(ids.first().copied()),
+            Self::CredentialsRejected(response) => *response,
         }
     }
 }
 
 /// What a POST brings.
-pub(super) fn what(found: &Found) -> What {
-    let messages = &found.messages;
+pub(super) fn classify_body(parsed: &ParsedBody) -> ClientMessageKind {
+    let messages = &parsed.messages;
     let requests = messages.iter().any(|it| it.method.is_some() && it.id.is_some());
-    let answers: Vec<_> =
-        messages.iter().filter(|it| it.is_answer()).filter_map(|it| it.id.as_deref()).collect();
-    match answers.as_slice() {
-        _ if requests => What::Request,
-        [] => What::Notification,
-        ids => What::Response(rewrite::answered(ids)),
+    let responses: Vec<_> =
+        messages.iter().filter(|it| it.is_response()).filter_map(|it| it.id.as_deref()).collect();
+    match responses.as_slice() {
+        _ if requests => ClientMessageKind::Request,
+        [] => ClientMessageKind::Notification,
+        ids => ClientMessageKind::Response(rewrite::response_generation(ids)),
     }
 }
 
 /// Whether a POST asks for a session.
-pub(super) fn is_opening(upload: &Upload) -> bool {
-    let asked = upload.asked();
-    let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-    let methods = asked.messages.iter().map(|message| message.method.as_deref());
+pub(super) fn is_initialize(request_body: &RequestBody) -> bool {
+    let parsed = request_body.parsed();
+    let parsed = parsed.lock().unwrap_or_else(PoisonError::into_inner);
+    let methods = parsed.messages.iter().map(|message| message.method.as_deref());
     methods.eq([Some("initialize")])
 }
 
-impl Front {
+impl ProxyState {
     /// Notes what a POST says about its session, and makes it one for the session's release.
-    pub(super) fn learn(
+    pub(super) fn observe_messages(
         &self,
-        routed: &Routed,
-        what: What,
+        route: &Route,
+        message_kind: ClientMessageKind,
         head: &mut request::Parts,
-        upload: Upload,
-    ) -> Upload {
-        let Some(session) = &routed.session else { return upload };
-        let asked = upload.asked();
-        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut news = false;
-        for message in asked.messages.iter().filter(|it| it.method.is_some()) {
+        request_body: RequestBody,
+    ) -> RequestBody {
+        let Some(session) = &route.session else { return request_body };
+        let parsed = request_body.parsed();
+        let parsed = parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = false;
+        for message in parsed.messages.iter().filter(|it| it.method.is_some()) {
             let level = message.method.as_deref() == Some("logging/setLevel");
-            let level = upload.whole().filter(|_| level).and_then(|body| rewrite::level(body));
-            news |= session.learn(message, level.as_deref());
+            let level = request_body
+                .buffered()
+                .filter(|_| level)
+                .and_then(|body| rewrite::logging_level(body));
+            changed |= session.observe(message, level.as_deref());
         }
-        if news {
-            self.sessions.note(session);
+        if changed {
+            self.sessions.mark_changed(session);
         }
-        let answers = asked.messages.iter().filter(|it| it.is_answer());
-        for id in answers.filter_map(|it| it.id.as_deref()) {
-            session.live(|life| life.settle(routed.generation, &rewrite::original(id)));
+        let responses = parsed.messages.iter().filter(|it| it.is_response());
+        for id in responses.filter_map(|it| it.id.as_deref()) {
+            session.with_machine(|life| {
+                life.server_request_closed(route.generation, &rewrite::restore_request_id(id))
+            });
         }
-        let marked = matches!(what, What::Response(1..));
-        drop(asked);
-        match upload.whole().filter(|_| marked).and_then(|body| rewrite::answers(body)) {
+        let has_rewritten_ids = matches!(message_kind, ClientMessageKind::Response(1..));
+        drop(parsed);
+        match request_body
+            .buffered()
+            .filter(|_| has_rewritten_ids)
+            .and_then(|body| rewrite::restore_response_ids(body))
+        {
             Some(body) => {
                 head.headers.remove(header::CONTENT_LENGTH);
-                Upload::of(body)
+                RequestBody::from_bytes(body)
             }
-            None => upload,
+            None => request_body,
         }
     }
 
     /// A session was opened.
-    pub(super) fn opened(&self, exchange: &Exchange, request: &[u8], result: &Value) {
-        if let Some(session) = &exchange.session {
-            session.capture(request, result);
-            self.sessions.note(session);
+    pub(super) fn session_opened(&self, in_flight: &InFlight, request: &[u8], result: &Value) {
+        if let Some(session) = &in_flight.session {
+            session.record_opening(request, result);
+            self.sessions.mark_changed(session);
         }
     }
 
     /// The release that sealed the state in a request, if that is known: no other can open it.
-    pub(super) fn sealed(
+    pub(super) fn route_by_state(
         &self,
         head: &request::Parts,
-        state: Option<u64>,
-    ) -> Option<Result<Routed, Unrouted>> {
-        let release = self.states.by(state.filter(|_| headers::is_modern(&head.headers))?)?;
+        request_state: Option<u64>,
+    ) -> Option<Result<Route, RouteError>> {
+        let release = self
+            .request_states
+            .owner(request_state.filter(|_| headers::is_modern(&head.headers))?)?;
         let routes = self.routes.load();
-        let found = routes.find(release).ok_or(Unrouted::StateLost);
-        Some(found.map(|upstream| Routed::new(Arc::clone(upstream), None)))
+        let backend = routes.get_open(release).ok_or(RouteError::StateOwnerGone);
+        Some(backend.map(|backend| Route::new(Arc::clone(backend), None)))
     }
 
     /// Finds the release: the session's own, which may have to change first, or the active one.
     pub(super) async fn route(
         self: &Arc<Self>,
         head: &request::Parts,
-        what: What,
+        message_kind: ClientMessageKind,
         peer: IpAddr,
-    ) -> Result<Routed, Unrouted> {
-        let id = head.headers.get(headers::SESSION).filter(|_| !headers::is_modern(&head.headers));
+    ) -> Result<Route, RouteError> {
+        let id = head
+            .headers
+            .get(headers::MCP_SESSION_ID)
+            .filter(|_| !headers::is_modern(&head.headers));
         let Some(id) = id else {
             let routes = self.routes.load();
-            let upstream = Arc::clone(routes.active().ok_or(Unrouted::NoRelease)?);
-            return Ok(Routed::new(upstream, None));
+            let backend = Arc::clone(routes.active().ok_or(RouteError::NoRelease)?);
+            return Ok(Route::new(backend, None));
         };
-        let claim = id.to_str().ok().and_then(|id| self.sessions.read(id));
-        let claim = claim.ok_or(Unrouted::SessionOver)?;
-        let Some(session) = self.sessions.touch(&claim, self.clock.now()) else {
+        let session_id = id.to_str().ok().and_then(|id| self.sessions.decode(id));
+        let session_id = session_id.ok_or(RouteError::SessionEnded)?;
+        let Some(session) = self.sessions.get_or_restore(&session_id, self.clock.now()) else {
             let routes = self.routes.load();
-            let upstream = routes.find(claim.release).ok_or(Unrouted::SessionOver)?;
-            let backend_id = claim.backend_id.as_str().into();
-            let routed = Routed::new(Arc::clone(upstream), Some(claim));
-            return Ok(Routed { backend_id, ..routed });
+            let backend = routes.get_open(session_id.release).ok_or(RouteError::SessionEnded)?;
+            let backend_id = session_id.backend_id.as_str().into();
+            let route = Route::new(Arc::clone(backend), Some(session_id));
+            return Ok(Route { backend_id, ..route });
         };
-        if let Some(protocol) = head.headers.get(headers::PROTOCOL) {
-            session.speaks(protocol.to_str().unwrap_or_default());
+        if let Some(protocol) = head.headers.get(headers::MCP_PROTOCOL_VERSION) {
+            session.set_protocol(protocol.to_str().unwrap_or_default());
         }
-        let patience = self.service.load().limits.session_move;
-        let found = self.find(&session, head, what, peer);
-        let found = tokio::time::timeout(patience, found).await.unwrap_or(Err(Unrouted::NotMoved));
-        if matches!(found, Err(Unrouted::SessionOver)) {
-            self.sessions.end(&claim);
+        let move_timeout = self.service.load().limits.migration_timeout;
+        let routing = self.route_session(&session, head, message_kind, peer);
+        let result = tokio::time::timeout(move_timeout, routing)
+            .await
+            .unwrap_or(Err(RouteError::NotMigrated));
+        if matches!(result, Err(RouteError::SessionEnded)) {
+            self.sessions.remove(&session_id);
         }
-        found.map(|routed| Routed { claim: Some(claim), ..routed })
+        result.map(|route| Route { session_id: Some(session_id), ..route })
     }
 
-    async fn find(
+    async fn route_session(
         self: &Arc<Self>,
         session: &Arc<Session>,
         head: &request::Parts,
-        what: What,
+        message_kind: ClientMessageKind,
         peer: IpAddr,
-    ) -> Result<Routed, Unrouted> {
+    ) -> Result<Route, RouteError> {
         loop {
-            let step = match session.place(what, self.ground(session.release())) {
-                Ok(place) => return self.placed(session, place),
-                Err(step) => step,
-            };
-            match step {
-                Step::Move(to) => {
-                    let Err((refusal, denied)) = self.move_session(session, to, head, peer).await
+            let action =
+                match session.admit(message_kind, self.session_environment(session.release())) {
+                    Ok(admission) => return self.route_admitted(session, admission),
+                    Err(action) => action,
+                };
+            match action {
+                Action::Migrate(to) => {
+                    let Err((refusal, rejection)) =
+                        self.migrate_session(session, to, head, peer).await
                     else {
                         continue;
                     };
-                    if self.reaches(session) {
-                        return self.placed(session, session.stay(what));
+                    if self.can_stay(session) {
+                        return self.route_admitted(session, session.admit_here(message_kind));
                     }
-                    return Err(match denied {
-                        Some(response) if refusal == Refusal::Credentials => {
-                            Unrouted::Denied(response)
+                    return Err(match rejection {
+                        Some(response) if refusal == MigrationRefused::Credentials => {
+                            RouteError::CredentialsRejected(response)
                         }
-                        _ if refusal.is_final() => Unrouted::SessionOver,
-                        _ => Unrouted::NotMoved,
+                        _ if refusal.is_final() => RouteError::SessionEnded,
+                        _ => RouteError::NotMigrated,
                     });
                 }
-                Step::Wait => session.settled().await,
-                Step::Drop => return Err(Unrouted::Late),
-                Step::Forget => return Err(Unrouted::Forgotten),
-                Step::NoRelease => return Err(Unrouted::NoRelease),
-                Step::Over | Step::Send => return Err(Unrouted::SessionOver),
+                Action::Wait => session.wait_settled().await,
+                Action::Discard => return Err(RouteError::Discarded),
+                Action::Acknowledge => return Err(RouteError::AlreadyEnded),
+                Action::NoRelease => return Err(RouteError::NoRelease),
+                Action::SessionEnded | Action::Forward => return Err(RouteError::SessionEnded),
             }
         }
     }
 
     /// Whether a session can go on where it is.
-    pub(super) fn reaches(&self, session: &Session) -> bool {
-        let lost = session.live(|life| life.is_lost());
-        !lost && self.routes.load().find(session.release()).is_some()
+    pub(super) fn can_stay(&self, session: &Session) -> bool {
+        let lost = session.with_machine(|life| life.is_lost());
+        !lost && self.routes.load().get_open(session.release()).is_some()
     }
 
-    fn placed(
+    fn route_admitted(
         &self,
         session: &Arc<Session>,
-        place: super::session::Place,
-    ) -> Result<Routed, Unrouted> {
+        admission: super::session::Admission,
+    ) -> Result<Route, RouteError> {
         let routes = self.routes.load();
         // It may have been cut since; then what is sent there is answered like all that was open.
-        let upstream = routes.known(place.release).ok_or(Unrouted::NotMoved)?;
-        Ok(Routed {
-            upstream: Arc::clone(upstream),
-            claim: None,
+        let backend = routes.get(admission.release).ok_or(RouteError::NotMigrated)?;
+        Ok(Route {
+            backend: Arc::clone(backend),
+            session_id: None,
             session: Some(Arc::clone(session)),
-            generation: place.generation,
-            backend_id: place.backend_id,
-            turn: place.turn,
+            generation: admission.generation,
+            backend_id: admission.backend_id,
+            session_guard: admission.guard,
         })
     }
 
     /// How things stand around a session at this release.
-    fn ground(&self, release: Number) -> Ground {
+    fn session_environment(&self, release: ReleaseNumber) -> Environment {
         let routes = self.routes.load();
-        let here = routes.find(release);
-        let active = routes.active().filter(|it| !it.left.is_cancelled() && !it.cut.is_cancelled());
-        let elsewhere = active.is_some_and(|active| active.number != release);
-        let yields = elsewhere && self.yields.load(Ordering::Relaxed) == release.0;
-        Ground {
-            reachable: here.is_some(),
-            left: here.is_none_or(|here| here.left.is_cancelled()) || yields,
+        let own = routes.get_open(release);
+        let active =
+            routes.active().filter(|it| !it.draining.is_cancelled() && !it.cut.is_cancelled());
+        let active_is_other = active.is_some_and(|active| active.number != release);
+        let is_migrating =
+            active_is_other && self.migrating_from.load(Ordering::Relaxed) == release.0;
+        Environment {
+            backend_reachable: own.is_some(),
+            draining: own.is_none_or(|here| here.draining.is_cancelled()) || is_migrating,
             active: active.map(|active| active.number),
-            bound: self.bound(),
-            resting: false,
+            migration_forbidden: self.pinned_reason(),
+            in_backoff: false,
         }
     }
 
     /// Why no session of this service may move, if so.
-    pub(super) fn bound(&self) -> Option<Refusal> {
+    pub(super) fn pinned_reason(&self) -> Option<MigrationRefused> {
         use crate::config::SessionState;
-        let hard = self.service.load().session_state == SessionState::Hard;
-        hard.then_some(Refusal::HardState)
+        let is_hard = self.service.load().session_state == SessionState::Hard;
+        is_hard.then_some(MigrationRefused::StateNotRestorable)
     }
 
     /// Makes a client's head one for the release.
-    pub(super) fn address(&self, head: &mut request::Parts, routed: &Routed, peer: IpAddr) {
-        let named = head.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+    pub(super) fn to_backend_head(&self, head: &mut request::Parts, route: &Route, peer: IpAddr) {
+        let target_host =
+            head.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
         // The name that was checked: that of the target where there is one.
-        let host = named.or_else(|| head.headers.get(header::HOST).cloned());
+        let host = target_host.or_else(|| head.headers.get(header::HOST).cloned());
         if head.uri.path() == self.service.load().path {
             // What the release compresses can not be read on its way, nor be added to.
             head.headers.remove(header::ACCEPT_ENCODING);
         }
-        headers::strip(&mut head.headers);
-        headers::forward(&mut head.headers, peer, host);
-        let authority = &routed.upstream.authority;
+        headers::strip_hop_by_hop(&mut head.headers);
+        headers::set_forwarded(&mut head.headers, peer, host);
+        let authority = &route.backend.authority;
         let path = head.uri.path_and_query().cloned();
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
@@ -288,61 +309,62 @@ impl Front {
         if let Ok(host) = HeaderValue::from_str(authority) {
             head.headers.insert(header::HOST, host);
         }
-        let id = Some(&routed.backend_id).filter(|id| !id.is_empty());
+        let id = Some(&route.backend_id).filter(|id| !id.is_empty());
         match id.and_then(|id| HeaderValue::from_str(id).ok()) {
-            Some(id) => head.headers.insert(headers::SESSION, id),
-            None => head.headers.remove(headers::SESSION),
+            Some(id) => head.headers.insert(headers::MCP_SESSION_ID, id),
+            None => head.headers.remove(headers::MCP_SESSION_ID),
         };
-        if let Some(last) = head.headers.remove(headers::LAST_EVENT)
-            && let Some(last) = rewrite::last_event(&last, routed.generation)
+        if let Some(last_event_id) = head.headers.remove(headers::LAST_EVENT_ID)
+            && let Some(last_event_id) =
+                rewrite::restore_last_event_id(&last_event_id, route.generation)
         {
-            head.headers.insert(headers::LAST_EVENT, last);
+            head.headers.insert(headers::LAST_EVENT_ID, last_event_id);
         }
     }
 
     /// Makes a release's head one for the client: its session goes by the proxy's id.
-    pub(super) fn rename(
+    pub(super) fn to_client_head(
         &self,
         mut head: response::Parts,
-        routed: &Routed,
+        route: &Route,
         client_session: Option<HeaderValue>,
-        exchange: &mut Exchange,
+        in_flight: &mut InFlight,
     ) -> response::Parts {
-        headers::strip(&mut head.headers);
+        headers::strip_hop_by_hop(&mut head.headers);
         // Not the release's version: the client was promised nothing less than 1.1.
         head.version = Version::HTTP_11;
-        let backend_id = head.headers.remove(headers::SESSION);
+        let backend_id = head.headers.remove(headers::MCP_SESSION_ID);
         let Some(backend_id) = backend_id.as_ref().and_then(|id| id.to_str().ok()) else {
             return head;
         };
-        let known = routed.claim.is_some() && *routed.backend_id == *backend_id;
-        let id = if known {
+        let is_current = route.session_id.is_some() && *route.backend_id == *backend_id;
+        let id = if is_current {
             client_session
         } else {
-            let minted = self.sessions.mint(routed.upstream.number, backend_id);
-            minted.and_then(|(id, claim)| {
-                exchange.session = self.sessions.touch(&claim, self.clock.now());
-                exchange.generation = 0;
+            let minted = self.sessions.mint(route.backend.number, backend_id);
+            minted.and_then(|(id, session_id)| {
+                in_flight.session = self.sessions.get_or_restore(&session_id, self.clock.now());
+                in_flight.generation = 0;
                 HeaderValue::from_str(&id).ok()
             })
         };
         if let Some(id) = id {
-            head.headers.insert(headers::SESSION, id);
+            head.headers.insert(headers::MCP_SESSION_ID, id);
         }
         head
     }
 }
 
-impl Routed {
+impl Route {
     /// To a release, without a session.
-    pub(super) fn new(upstream: Arc<Upstream>, claim: Option<Claim>) -> Self {
+    pub(super) fn new(backend: Arc<Backend>, session_id: Option<SessionId>) -> Self {
         Self {
-            upstream,
-            claim,
+            backend,
+            session_id,
             session: None,
             generation: 0,
             backend_id: Box::default(),
-            turn: None,
+            session_guard: None,
         }
     }
 }

@@ -17,20 +17,20 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::headers;
-use super::upload::Upload;
-use super::upstream::Upstream;
+use super::upload::RequestBody;
+use super::upstream::Backend;
 
 /// The largest body that is kept.
 const BODY_MAX: usize = 16 * 1024;
 /// Requests that are kept for one release.
-const KEPT_MAX: usize = 16;
+const SAMPLES_MAX: usize = 16;
 /// How long one is kept after it failed.
-const AGE_MAX: Duration = Duration::from_secs(10);
+const SAMPLE_AGE_MAX: Duration = Duration::from_secs(10);
 /// Repeats in flight to one release.
 const IN_FLIGHT_MAX: usize = 32;
 
 /// Methods that change nothing.
-const SAFE: [&str; 9] = [
+const READ_ONLY_METHODS: [&str; 9] = [
     "ping",
     "tools/list",
     "prompts/list",
@@ -41,11 +41,11 @@ const SAFE: [&str; 9] = [
     "completion/complete",
     "server/discover",
 ];
-const TOOL: &str = "tools/call";
+const TOOLS_CALL: &str = "tools/call";
 
 /// What is meant for one session, one connection or one length of body, and not for a repeat.
-const OWN: [HeaderName; 4] = [
-    headers::SESSION,
+const NOT_REPLAYED_HEADERS: [HeaderName; 4] = [
+    headers::MCP_SESSION_ID,
     header::HOST,
     header::CONTENT_LENGTH,
     HeaderName::from_static("last-event-id"),
@@ -53,24 +53,24 @@ const OWN: [HeaderName; 4] = [
 
 /// The tools that are known to change nothing.
 #[derive(Debug, Default)]
-pub(super) struct Safe {
-    learned: ArcSwap<BTreeSet<String>>,
-    named: ArcSwap<BTreeSet<String>>,
+pub(super) struct ReadOnlyTools {
+    annotated: ArcSwap<BTreeSet<String>>,
+    configured: ArcSwap<BTreeSet<String>>,
 }
 
 /// What a release keeps for repeats, and what became of repeats that were sent to it.
 #[derive(Debug)]
-pub(super) struct Repeats {
-    keeps: AtomicBool,
-    ring: Mutex<Ring>,
+pub(super) struct FailedSamples {
+    sampling: AtomicBool,
+    ring: Mutex<SampleRing>,
     /// Places for repeats on their way to this release.
-    pub places: Arc<Semaphore>,
-    ended: AtomicU64,
-    bad: AtomicU64,
+    pub permits: Arc<Semaphore>,
+    completed: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// A request as it can be repeated.
-pub(super) struct Repeat {
+pub(super) struct SampledRequest {
     /// End-to-end headers as the client sent them.
     pub headers: HeaderMap,
     /// The endpoint.
@@ -79,125 +79,127 @@ pub(super) struct Repeat {
 }
 
 #[derive(Debug, Default)]
-struct Ring {
-    kept: VecDeque<(Instant, Arc<Repeat>)>,
+struct SampleRing {
+    samples: VecDeque<(Instant, Arc<SampledRequest>)>,
     next: usize,
 }
 
-impl Safe {
+impl ReadOnlyTools {
     /// Takes these tools for safe because a release says so.
-    pub(super) fn learn(&self, tools: BTreeSet<String>) {
-        self.learned.store(Arc::new(tools));
+    pub(super) fn set_annotated(&self, tools: BTreeSet<String>) {
+        self.annotated.store(Arc::new(tools));
     }
 
     /// Takes these tools for safe because the operator says so.
-    pub(super) fn name(&self, tools: BTreeSet<String>) {
-        self.named.store(Arc::new(tools));
+    pub(super) fn set_configured(&self, tools: BTreeSet<String>) {
+        self.configured.store(Arc::new(tools));
     }
 
     /// Whether a call changes nothing. A name that is written with escapes is not known here.
-    pub(super) fn covers(&self, method: &str, name: &str) -> bool {
-        SAFE.contains(&method)
-            || method == TOOL
+    pub(super) fn is_read_only(&self, method: &str, name: &str) -> bool {
+        READ_ONLY_METHODS.contains(&method)
+            || method == TOOLS_CALL
                 && !name.contains('\\')
-                && (self.learned.load().contains(name) || self.named.load().contains(name))
+                && (self.annotated.load().contains(name) || self.configured.load().contains(name))
     }
 }
 
-impl Repeats {
+impl FailedSamples {
     /// Keeps failed requests from now on, or forgets what it has and keeps none.
-    pub(super) fn keep(&self, keeps: bool) {
-        self.keeps.store(keeps, Ordering::Relaxed);
-        if !keeps {
-            self.ring().kept.clear();
+    pub(super) fn set_sampling(&self, sampling: bool) {
+        self.sampling.store(sampling, Ordering::Relaxed);
+        if !sampling {
+            self.ring().samples.clear();
         }
     }
 
     /// Keeps a request that failed.
-    pub(super) fn failed(&self, repeat: Repeat, now: Instant) {
+    pub(super) fn record(&self, sample: SampledRequest, now: Instant) {
         let mut ring = self.ring();
         // It may have been on its way since before nothing was to be kept any more.
-        if self.keeps.load(Ordering::Relaxed) {
-            if ring.kept.len() == KEPT_MAX {
-                ring.kept.pop_front();
+        if self.sampling.load(Ordering::Relaxed) {
+            if ring.samples.len() == SAMPLES_MAX {
+                ring.samples.pop_front();
             }
-            ring.kept.push_back((now, Arc::new(repeat)));
+            ring.samples.push_back((now, Arc::new(sample)));
         }
     }
 
-    /// The next `count` of the kept requests in turn, and how often each comes; forgets
+    /// The next `record_result` of the kept requests in turn, and how often each comes; forgets
     /// the old, and what is not safe when it is read properly.
-    pub(super) fn take(
+    pub(super) fn next_batch(
         &self,
         count: usize,
-        safe: &Safe,
+        read_only_tools: &ReadOnlyTools,
         now: Instant,
-    ) -> Vec<(Arc<Repeat>, usize)> {
+    ) -> Vec<(Arc<SampledRequest>, usize)> {
         let mut ring = self.ring();
-        ring.kept.retain(|(since, _)| now.saturating_duration_since(*since) < AGE_MAX);
+        ring.samples.retain(|(since, _)| now.saturating_duration_since(*since) < SAMPLE_AGE_MAX);
         if count > 0 {
-            ring.kept.retain(|(_, repeat)| repeat.body("", safe).is_some());
+            ring.samples.retain(|(_, repeat)| repeat.body_with_id("", read_only_tools).is_some());
         }
-        let kept = ring.kept.len();
-        if kept == 0 {
+        let len = ring.samples.len();
+        if len == 0 {
             return Vec::new();
         }
-        let first = ring.next % kept;
-        ring.next = (first + count) % kept;
-        let turns = ring.kept.iter().cycle().skip(first).take(kept).zip(0..count);
-        turns.map(|((_, it), at)| (Arc::clone(it), (count - at).div_ceil(kept))).collect()
+        let first = ring.next % len;
+        ring.next = (first + count) % len;
+        let batch = ring.samples.iter().cycle().skip(first).take(len).zip(0..count);
+        batch.map(|((_, it), at)| (Arc::clone(it), (count - at).div_ceil(len))).collect()
     }
 
     /// Counts a repeat that this release answered, or failed to.
-    pub(super) fn count(&self, bad: bool) {
-        self.ended.fetch_add(1, Ordering::Relaxed);
-        self.bad.fetch_add(u64::from(bad), Ordering::Relaxed);
+    pub(super) fn record_result(&self, failed: bool) {
+        self.completed.fetch_add(1, Ordering::Relaxed);
+        self.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
     }
 
     /// Repeats that ended here, and the bad ones among them.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        let bad = self.bad.load(Ordering::Relaxed);
-        (self.ended.load(Ordering::Relaxed).max(bad), bad)
+    pub(super) fn results(&self) -> (u64, u64) {
+        let failed = self.failed.load(Ordering::Relaxed);
+        (self.completed.load(Ordering::Relaxed).max(failed), failed)
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+    fn ring(&self) -> MutexGuard<'_, SampleRing> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Default for Repeats {
+impl Default for FailedSamples {
     fn default() -> Self {
         Self {
-            keeps: AtomicBool::new(false),
+            sampling: AtomicBool::new(false),
             ring: Mutex::default(),
-            places: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
-            ended: AtomicU64::new(0),
-            bad: AtomicU64::new(0),
+            permits: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+            completed: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
         }
     }
 }
 
-impl fmt::Debug for Repeat {
+impl fmt::Debug for SampledRequest {
     /// Without what the client sent: it may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Repeat").field("path", &self.path.path()).finish_non_exhaustive()
     }
 }
 
-impl Repeat {
-    /// A request as it goes to `upstream`, should it have to be repeated; `None` almost always:
+impl SampledRequest {
+    /// A request as it goes to `backend`, should it have to be repeated; `None` almost always:
     /// when nothing is kept for that release, or the request is too large or may change something.
-    pub(super) fn of(
-        upstream: &Upstream,
+    pub(super) fn from_request(
+        backend: &Backend,
         head: &request::Parts,
-        upload: &Upload,
+        request_body: &RequestBody,
     ) -> Option<Box<Self>> {
-        if !upstream.repeats.keeps.load(Ordering::Relaxed) || !upload.asks_one(&upstream.safe) {
+        if !backend.samples.sampling.load(Ordering::Relaxed)
+            || !request_body.is_single_read_only(&backend.read_only_tools)
+        {
             return None;
         }
-        let body = upload.whole().filter(|body| body.len() <= BODY_MAX)?.clone();
+        let body = request_body.buffered().filter(|body| body.len() <= BODY_MAX)?.clone();
         let mut headers = head.headers.clone();
-        for name in &OWN {
+        for name in &NOT_REPLAYED_HEADERS {
             headers.remove(name);
         }
         Some(Box::new(Self { headers, path: head.uri.path_and_query()?.clone(), body }))
@@ -205,12 +207,12 @@ impl Repeat {
 
     /// The body with another id. `None` if the request is not safe when it is read properly: with
     /// a key that stands twice, the reader on the way may have seen the other one.
-    pub(super) fn body(&self, id: &str, safe: &Safe) -> Option<Bytes> {
+    pub(super) fn body_with_id(&self, id: &str, read_only_tools: &ReadOnlyTools) -> Option<Bytes> {
         let mut message: Map<String, Value> = serde_json::from_slice(&self.body).ok()?;
         let method = message.get("method")?.as_str()?;
         let params = message.get("params");
         let name = params.and_then(|it| it.get("name")).and_then(Value::as_str);
-        if !safe.covers(method, name.unwrap_or_default()) {
+        if !read_only_tools.is_read_only(method, name.unwrap_or_default()) {
             return None;
         }
         message.insert("id".to_owned(), id.into());
@@ -227,23 +229,27 @@ impl Repeat {
 mod tests {
     use super::*;
 
-    fn repeat(body: &str) -> Repeat {
+    fn sample(body: &str) -> SampledRequest {
         let path = PathAndQuery::from_static("/mcp");
-        Repeat { headers: HeaderMap::new(), path, body: Bytes::copy_from_slice(body.as_bytes()) }
+        SampledRequest {
+            headers: HeaderMap::new(),
+            path,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        }
     }
 
-    fn safe() -> Safe {
-        let safe = Safe::default();
-        safe.name(BTreeSet::from(["look".to_owned()]));
-        safe.learn(BTreeSet::from([r"a\u0062".to_owned(), "see".to_owned()]));
-        safe
+    fn read_only_tools() -> ReadOnlyTools {
+        let tools = ReadOnlyTools::default();
+        tools.set_configured(BTreeSet::from(["look".to_owned()]));
+        tools.set_annotated(BTreeSet::from([r"a\u0062".to_owned(), "see".to_owned()]));
+        tools
     }
 
     #[test]
     fn only_what_is_safe_when_read_properly_is_repeated() {
         let call = |params: &str| {
             let text = format!(r#"{{"id":1,"method":"tools/call","params":{params}}}"#);
-            repeat(&text).body("7", &safe()).is_some()
+            sample(&text).body_with_id("7", &read_only_tools()).is_some()
         };
         assert!(call(r#"{"name":"see"}"#) && call(r#"{"name":"l\u006fok"}"#));
         for params in [
@@ -257,14 +263,14 @@ mod tests {
             assert!(!call(params), "{params}");
         }
         for text in ["", "[]", r#"{"method":"x","id":1}"#, r#"[{"method":"ping","id":1}]"#] {
-            assert!(repeat(text).body("7", &safe()).is_none(), "{text}");
+            assert!(sample(text).body_with_id("7", &read_only_tools()).is_none(), "{text}");
         }
     }
 
     #[test]
     fn a_repeat_has_its_own_id_and_no_progress() {
         let text = r#"{"id":1,"method":"ping","params":{"_meta":{"progressToken":1,"x":2}}}"#;
-        let body = repeat(text).body("n-1", &Safe::default()).unwrap();
+        let body = sample(text).body_with_id("n-1", &ReadOnlyTools::default()).unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["id"], "n-1");
         assert_eq!(body["params"]["_meta"], serde_json::json!({"x": 2}));
@@ -272,30 +278,30 @@ mod tests {
 
     #[test]
     fn the_newest_are_kept_in_turn_and_not_for_long() {
-        let repeats = Repeats::default();
+        let samples = FailedSamples::default();
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let ping = |id: u32| repeat(&format!(r#"{{"method":"ping","id":{id}}}"#));
-        let take = |count, now| {
-            let taken = repeats.take(count, &Safe::default(), now).into_iter();
-            taken.map(|(it, times)| (it.body.clone(), times)).collect::<Vec<_>>()
+        let ping = |id: u32| sample(&format!(r#"{{"method":"ping","id":{id}}}"#));
+        let next_batch = |count, now| {
+            let batch = samples.next_batch(count, &ReadOnlyTools::default(), now).into_iter();
+            batch.map(|(it, times)| (it.body.clone(), times)).collect::<Vec<_>>()
         };
-        let one = |id, times| (ping(id).body, times);
-        repeats.failed(ping(0), start);
-        assert_eq!(take(3, start), []);
-        repeats.keep(true);
+        let expected = |id, times| (ping(id).body, times);
+        samples.record(ping(0), start);
+        assert_eq!(next_batch(3, start), []);
+        samples.set_sampling(true);
         for id in 0..20 {
-            repeats.failed(ping(id), start);
+            samples.record(ping(id), start);
         }
-        assert_eq!(take(1, start), [one(4, 1)]);
-        assert_eq!(take(2, start), [one(5, 1), one(6, 1)]);
-        let all = take(35, start);
-        assert_eq!((all.len(), &all[0]), (16, &one(7, 3)));
+        assert_eq!(next_batch(1, start), [expected(4, 1)]);
+        assert_eq!(next_batch(2, start), [expected(5, 1), expected(6, 1)]);
+        let all = next_batch(35, start);
+        assert_eq!((all.len(), &all[0]), (16, &expected(7, 3)));
         assert_eq!(all.iter().map(|(_, times)| times).sum::<usize>(), 35);
-        repeats.failed(ping(99), after(9));
-        repeats.failed(repeat(r#"{"method":"tools/call","id":1}"#), after(9));
-        assert_eq!(take(2, after(11)), [one(99, 2)]);
-        repeats.keep(false);
-        assert_eq!(take(2, after(11)), []);
+        samples.record(ping(99), after(9));
+        samples.record(sample(r#"{"method":"tools/call","id":1}"#), after(9));
+        assert_eq!(next_batch(2, after(11)), [expected(99, 2)]);
+        samples.set_sampling(false);
+        assert_eq!(next_batch(2, after(11)), []);
     }
 }

@@ -8,20 +8,20 @@ use http::{Method, Response, header, response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
-use crate::model::Class;
+use crate::model::Outcome;
 
-use super::answer::Answer;
-use super::download::{Download, Reader};
-use super::exchange::{Exchange, Kind};
-use super::front::Front;
-use super::held::Retry;
-use super::listening::Listening;
+use super::answer::ClientBody;
+use super::download::{BodyParser, ResponseBody};
+use super::exchange::{ExchangeKind, InFlight};
+use super::front::ProxyState;
+use super::held::Replay;
+use super::listening::Subscription;
 use super::message::Message;
-use super::notice::Cause;
-use super::scan::Scan;
-use super::session::{Fate, fate};
-use super::sse::Events;
-use super::upload::Flaw;
+use super::notice::FailureReason;
+use super::scan::MessageScanner;
+use super::session::{ReplayDecision, replay_decision};
+use super::sse::SseReader;
+use super::upload::BodyError;
 use super::{answer, classify, headers, hint, rewrite};
 
 /// A JSON answer up to this size is read before its head is passed on, so that a release that
@@ -29,131 +29,142 @@ use super::{answer, classify, headers, hint, rewrite};
 pub(super) const ANSWER_AHEAD_MAX: usize = 64 * 1024;
 
 /// How a stream goes on when its release is left in the middle.
-pub(super) struct Later {
+pub(super) struct OnReleaseLeft {
     /// A request is asked again.
-    pub retry: Option<Retry>,
+    pub replay: Option<Replay>,
     /// It listens at the next release.
-    pub listening: Option<Box<Listening>>,
+    pub subscription: Option<Box<Subscription>>,
 }
 
 /// A POST whose release was left before the client saw anything of an answer.
-pub(super) struct Left {
+pub(super) struct Interrupted {
     /// What was asked.
-    pub exchange: Exchange,
+    pub in_flight: InFlight,
     /// Whether the release may have done it.
     pub sent: bool,
     /// What happened.
-    pub cause: Cause,
+    pub cause: FailureReason,
 }
 
-impl Left {
+impl Interrupted {
     /// What becomes of it.
-    pub(super) fn fate(&self) -> Fate {
-        fate(self.sent, self.exchange.is_safe(), false)
+    pub(super) fn replay_decision(&self) -> ReplayDecision {
+        replay_decision(self.sent, self.in_flight.is_idempotent(), false)
     }
 }
 
 /// Waits for `work`; `None` when the release is left first. Requests become overdue meanwhile.
-pub(super) async fn until_left<T>(
-    exchange: &mut Exchange,
+pub(super) async fn unless_left<T>(
+    in_flight: &mut InFlight,
     work: impl Future<Output = T>,
 ) -> Option<T> {
-    let cut = exchange.upstream.cut.clone();
+    let cut = in_flight.backend.cut.clone();
     let mut work = std::pin::pin!(work);
-    let mut left = std::pin::pin!(cut.cancelled());
+    let mut release_cut = std::pin::pin!(cut.cancelled());
     std::future::poll_fn(|cx| {
         if let std::task::Poll::Ready(done) = work.as_mut().poll(cx) {
             return std::task::Poll::Ready(Some(done));
         }
-        exchange.poll_alarm(cx);
-        left.as_mut().poll(cx).map(|()| None)
+        in_flight.poll_timer(cx);
+        release_cut.as_mut().poll(cx).map(|()| None)
     })
     .await
 }
 
 /// Passes the answer to a POST on, as it comes. An error when the release is left first.
-pub(super) async fn pass(
-    front: &Arc<Front>,
+pub(super) async fn relay(
+    state: &Arc<ProxyState>,
     mut head: response::Parts,
     body: Incoming,
-    mut exchange: Exchange,
-    later: Later,
-) -> Result<Response<Answer>, Left> {
-    if headers::is_encoded(&head.headers) {
-        return Ok(passing(head, VecDeque::new(), body, Reader::Nothing, exchange));
+    mut in_flight: InFlight,
+    on_release_left: OnReleaseLeft,
+) -> Result<Response<ClientBody>, Interrupted> {
+    if headers::is_compressed(&head.headers) {
+        return Ok(streamed(head, VecDeque::new(), body, BodyParser::Unparsed, in_flight));
     }
-    if headers::is_events(&head.headers) {
+    if headers::is_event_stream(&head.headers) {
         // The proxy may have to add to them.
         head.headers.remove(header::CONTENT_LENGTH);
-        exchange.upload = None;
-        let reader = Reader::Events(Events::new());
-        let download = Download::new(VecDeque::new(), body, reader, head.status, exchange);
-        let download = download.told(front).repeatable(later);
-        return Ok(Response::from_parts(head, Answer::Passing(Box::new(download))));
+        in_flight.request_body = None;
+        let reader = BodyParser::Events(SseReader::new());
+        let response_body =
+            ResponseBody::new(VecDeque::new(), body, reader, head.status, in_flight);
+        let response_body =
+            response_body.with_session_events(state).with_on_release_left(on_release_left);
+        return Ok(Response::from_parts(head, ClientBody::Streaming(Box::new(response_body))));
     }
-    let (mut scan, mut ready, mut size) = (Scan::default(), VecDeque::new(), 0);
+    let (mut scanner, mut ready, mut size) = (MessageScanner::default(), VecDeque::new(), 0);
     // They count when they are on their way: until then the answer may still be one of ours.
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     let mut body = body;
     // A stream that listens is not waited for: servers were seen to send it without events.
-    let ahead = if exchange.kind() == Kind::Listen { 0 } else { ANSWER_AHEAD_MAX };
-    while size < ahead {
-        match until_left(&mut exchange, body.frame()).await {
-            None => return Err(Left { exchange, sent: true, cause: Cause::Rollback }),
+    let limit = if in_flight.kind() == ExchangeKind::Subscription { 0 } else { ANSWER_AHEAD_MAX };
+    while size < limit {
+        match unless_left(&mut in_flight, body.frame()).await {
+            None => {
+                return Err(Interrupted { in_flight, sent: true, cause: FailureReason::Rollback });
+            }
             Some(None) => {
                 let body = joined(ready);
-                exchange.lost = exchange.is_lost(&Method::POST, head.status, &body);
-                if exchange.lost && front.forgot(&exchange) {
+                in_flight.lost = in_flight.is_lost(&Method::POST, head.status, &body);
+                if in_flight.lost && state.forgot(&in_flight) {
                     // The release refused to do it.
-                    return Err(Left { exchange, sent: false, cause: Cause::Upstream });
+                    return Err(Interrupted {
+                        in_flight,
+                        sent: false,
+                        cause: FailureReason::BackendFailed,
+                    });
                 }
-                return Ok(whole(front, head, body, &answers, exchange).await);
+                return Ok(buffered(state, head, body, &responses, in_flight).await);
             }
-            Some(Some(Err(_))) => return Ok(fail(exchange, Cause::Upstream).await),
+            Some(Some(Err(_))) => {
+                return Ok(respond_with_error(in_flight, FailureReason::BackendFailed).await);
+            }
             Some(Some(Ok(frame))) => {
                 let Ok(data) = frame.into_data() else { continue };
                 size += data.len();
-                scan.feed(&data, |message| {
-                    if message.is_answer() {
-                        answers.push(message);
+                scanner.feed(&data, |message| {
+                    if message.is_response() {
+                        responses.push(message);
                     }
                 });
                 ready.push_back(data);
             }
         }
     }
-    answers.iter().for_each(|message| exchange.heard(head.status, message));
-    Ok(passing(head, ready, body, Reader::Json(scan), exchange))
+    responses.iter().for_each(|message| in_flight.on_message(head.status, message));
+    Ok(streamed(head, ready, body, BodyParser::Json(scanner), in_flight))
 }
 
 /// An answer that was read to its end.
-async fn whole(
-    front: &Front,
+async fn buffered(
+    state: &ProxyState,
     head: response::Parts,
     body: Bytes,
-    answers: &[Message],
-    mut exchange: Exchange,
-) -> Response<Answer> {
-    answers.iter().for_each(|message| exchange.heard(head.status, message));
-    let unanswered = !exchange.open_ids().is_empty();
+    responses: &[Message],
+    mut in_flight: InFlight,
+) -> Response<ClientBody> {
+    responses.iter().for_each(|message| in_flight.on_message(head.status, message));
+    let unanswered = !in_flight.pending_ids().is_empty();
     if unanswered && head.status.is_success() {
-        return fail(exchange, Cause::Upstream).await;
+        return respond_with_error(in_flight, FailureReason::BackendFailed).await;
     }
     // Not for its id, but the status tells enough: an unknown session, a wrong method.
-    let lost = exchange.lost_a_live_one();
-    exchange.end(if lost { Class::ServerFault } else { classify::status(head.status) });
+    let lost = in_flight.lost_a_live_one();
+    in_flight.finish(if lost { Outcome::ServerFault } else { classify::from_status(head.status) });
     let mut head = head;
     head.headers.remove(header::CONTENT_LENGTH);
-    let body = match exchange.opening.take().and_then(|opening| {
-        let (body, result) = rewrite::opened(&body).filter(|_| exchange.session.is_some())?;
-        front.opened(&exchange, &opening, &result);
+    let body = match in_flight.initialize_body.take().and_then(|initialize_body| {
+        let (body, result) =
+            rewrite::rewrite_initialize_response(&body).filter(|_| in_flight.session.is_some())?;
+        state.session_opened(&in_flight, &initialize_body, &result);
         Some(body)
     }) {
         Some(body) => body,
-        None if exchange.clamp => hint::clamped(&body).map_or(body, Bytes::from),
+        None if in_flight.clamp_ttl => hint::clamp_ttl(&body).map_or(body, Bytes::from),
         None => body,
     };
-    Response::from_parts(head, Answer::Full(Full::new(body)))
+    Response::from_parts(head, ClientBody::Full(Full::new(body)))
 }
 
 /// Pieces in one.
@@ -164,52 +175,58 @@ pub(super) fn joined(pieces: VecDeque<Bytes>) -> Bytes {
     }
 }
 
-pub(super) fn passing(
+pub(super) fn streamed(
     head: response::Parts,
     ready: VecDeque<Bytes>,
     body: Incoming,
-    reader: Reader,
-    mut exchange: Exchange,
-) -> Response<Answer> {
-    exchange.upload = None;
+    reader: BodyParser,
+    mut in_flight: InFlight,
+) -> Response<ClientBody> {
+    in_flight.request_body = None;
     let status = head.status;
-    let download = Download::new(ready, body, reader, status, exchange);
-    Response::from_parts(head, Answer::Passing(Box::new(download)))
+    let response_body = ResponseBody::new(ready, body, reader, status, in_flight);
+    Response::from_parts(head, ClientBody::Streaming(Box::new(response_body)))
 }
 
 /// An answer of ours for every id that waits.
-pub(super) async fn fail(mut exchange: Exchange, cause: Cause) -> Response<Answer> {
-    if let Some(flaw) = exchange.flaw().filter(|_| cause == Cause::Upstream) {
-        let class = match flaw {
-            Flaw::TooLarge | Flaw::Mismatch => Class::ClientFault,
-            Flaw::Silent | Flaw::Left => Class::Neutral,
+pub(super) async fn respond_with_error(
+    mut in_flight: InFlight,
+    cause: FailureReason,
+) -> Response<ClientBody> {
+    if let Some(error) = in_flight.body_error().filter(|_| cause == FailureReason::BackendFailed) {
+        let class = match error {
+            BodyError::TooLarge | BodyError::HeaderMismatch => Outcome::ClientFault,
+            BodyError::TimedOut | BodyError::Disconnected => Outcome::Neutral,
         };
-        let (ids, _) = exchange.all_ids();
-        exchange.end(class);
-        if flaw == Flaw::Mismatch {
-            return answer::mismatch(ids.first().map(AsRef::as_ref));
+        let (ids, _) = in_flight.request_ids();
+        in_flight.finish(class);
+        if error == BodyError::HeaderMismatch {
+            return answer::header_mismatch(ids.first().map(AsRef::as_ref));
         }
-        return answer::plain(flaw.status(), flaw.text());
+        return answer::plain_text(error.status(), error.text());
     }
-    let whole = match exchange.upload.take() {
-        Some(upload) => upload.finish().await,
+    let complete = match in_flight.request_body.take() {
+        Some(request_body) => request_body.read_to_end().await,
         None => true,
     };
-    let (ids, batch) = exchange.all_ids();
+    let (ids, batch) = in_flight.request_ids();
     // What is not known to be a notification can not be taken for one.
-    let cause_told = if whole || !ids.is_empty() { cause } else { Cause::Upstream };
+    let reported_cause =
+        if complete || !ids.is_empty() { cause } else { FailureReason::BackendFailed };
     let refs: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
-    let response = answer::errors(&refs, batch, cause_told);
+    let response = answer::rpc_errors(&refs, batch, reported_cause);
     match cause {
-        Cause::Rollback => {
-            ids.iter().for_each(|_| exchange.upstream.answered());
-            exchange.end(Class::Neutral);
+        FailureReason::Rollback => {
+            ids.iter().for_each(|_| in_flight.backend.count_error_response());
+            in_flight.finish(Outcome::Neutral);
         }
-        Cause::Upstream | Cause::NoRelease | Cause::NotMoved => {
+        FailureReason::BackendFailed
+        | FailureReason::NoRelease
+        | FailureReason::SessionNotMoved => {
             if ids.is_empty() {
-                exchange.plain(Class::ServerFault);
+                in_flight.count_response(Outcome::ServerFault);
             }
-            exchange.end(Class::ServerFault);
+            in_flight.finish(Outcome::ServerFault);
         }
     }
     response

@@ -2,59 +2,59 @@
 
 use std::sync::Arc;
 
-use crate::model::Number;
+use crate::model::ReleaseNumber;
 
-use super::upstream::Upstream;
+use super::upstream::Backend;
 
 /// The releases that can be reached, and the one that gets new work.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Routes {
-    active: Option<Arc<Upstream>>,
-    all: Vec<Arc<Upstream>>,
+pub(super) struct RoutingTable {
+    active: Option<Arc<Backend>>,
+    backends: Vec<Arc<Backend>>,
 }
 
-impl Routes {
+impl RoutingTable {
     /// The release for new sessions and stateless requests.
-    pub(super) fn active(&self) -> Option<&Arc<Upstream>> {
+    pub(super) fn active(&self) -> Option<&Arc<Backend>> {
         self.active.as_ref()
     }
 
     /// The release with this number, unless it was left.
-    pub(super) fn find(&self, number: Number) -> Option<&Arc<Upstream>> {
-        self.known(number).filter(|upstream| !upstream.cut.is_cancelled())
+    pub(super) fn get_open(&self, number: ReleaseNumber) -> Option<&Arc<Backend>> {
+        self.get(number).filter(|backend| !backend.cut.is_cancelled())
     }
 
     /// The release with this number, left or not.
-    pub(super) fn known(&self, number: Number) -> Option<&Arc<Upstream>> {
-        self.all.iter().find(|upstream| upstream.number == number)
+    pub(super) fn get(&self, number: ReleaseNumber) -> Option<&Arc<Backend>> {
+        self.backends.iter().find(|backend| backend.number == number)
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> &[Arc<Upstream>] {
-        &self.all
+    pub(super) fn backends(&self) -> &[Arc<Backend>] {
+        &self.backends
     }
 
     /// With one release more.
     #[must_use]
-    pub(super) fn with(&self, upstream: Arc<Upstream>) -> Self {
-        let mut routes = self.without(upstream.number);
-        routes.all.push(upstream);
-        routes
+    pub(super) fn with_backend(&self, backend: Arc<Backend>) -> Self {
+        let mut table = self.without_backend(backend.number);
+        table.backends.push(backend);
+        table
     }
 
     /// With one release less.
     #[must_use]
-    pub(super) fn without(&self, number: Number) -> Self {
-        let mut routes = self.clone();
-        routes.all.retain(|upstream| upstream.number != number);
-        routes.active = routes.active.filter(|active| active.number != number);
-        routes
+    pub(super) fn without_backend(&self, number: ReleaseNumber) -> Self {
+        let mut table = self.clone();
+        table.backends.retain(|backend| backend.number != number);
+        table.active = table.active.filter(|active| active.number != number);
+        table
     }
 
     /// With new work for `number`; unchanged when it is not known.
     #[must_use]
-    pub(super) fn to(&self, number: Number) -> Self {
-        let active = self.known(number).cloned().or_else(|| self.active.clone());
-        Self { active, all: self.all.clone() }
+    pub(super) fn with_active(&self, number: ReleaseNumber) -> Self {
+        let active = self.get(number).cloned().or_else(|| self.active.clone());
+        Self { active, backends: self.backends.clone() }
     }
 }

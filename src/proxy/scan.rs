@@ -8,17 +8,17 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
-use super::message::{Message, is_id};
+use super::message::{Message, is_valid_id};
 
 /// Longest text that is picked out; longer ones are taken for absent.
 const TEXT_MAX: usize = 512;
 
 /// A reader in the middle of a body.
 #[derive(Debug, Default)]
-pub(super) struct Scan {
+pub(super) struct MessageScanner {
     level: Level,
     batch: bool,
-    step: Step,
+    expect: Expect,
     /// Open brackets inside a skipped value.
     depth: u64,
     quoted: bool,
@@ -28,7 +28,7 @@ pub(super) struct Scan {
     /// Of a text that may be longer than what is kept. The same in every build: the daemon that takes
     /// over from this one compares as well.
     hash: SipHasher13,
-    outer: Outer,
+    section: Section,
     target: Target,
     message: Message,
 }
@@ -40,28 +40,28 @@ enum Level {
     Top,
     Batch,
     Message,
-    Part,
+    Section,
 }
 
 /// What the reader expects next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Step {
+enum Expect {
     #[default]
     Value,
     Key,
     KeyText,
     Colon,
     Text,
-    Bare,
-    Skip,
+    BareValue,
+    SkippedValue,
     Comma,
     Done,
     Broken,
 }
 
-/// The object of the message that [`Level::Part`] is inside of.
+/// The object of the message that [`Level::Section`] is inside of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Outer {
+enum Section {
     #[default]
     Params,
     Result,
@@ -73,32 +73,32 @@ enum Outer {
 enum Target {
     #[default]
     Nothing,
-    Part(Outer),
+    Section(Section),
     Id,
     Method,
     Name,
-    Request,
+    RequestId,
     Protocol,
-    Code,
+    ErrorCode,
     IsError,
     ResultType,
     Status,
-    Task,
-    State,
-    Begins,
+    TaskId,
+    RequestState,
+    TaskParam,
 }
 
-impl Scan {
+impl MessageScanner {
     /// Reads on; each message is handed over when its last bracket has passed.
-    pub(super) fn feed(&mut self, bytes: &[u8], mut found: impl FnMut(Message)) {
+    pub(super) fn feed(&mut self, bytes: &[u8], mut on_message: impl FnMut(Message)) {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            at += match self.step {
-                Step::Skip => self.skip(rest),
-                Step::Done | Step::Broken => self.trailing(rest),
+            at += match self.expect {
+                Expect::SkippedValue => self.skip_value(rest),
+                Expect::Done | Expect::Broken => self.read_trailing(rest),
                 _ => {
                     let Some(byte) = rest.first() else { break };
-                    self.read(*byte, &mut found)
+                    self.read_byte(*byte, &mut on_message)
                 }
             };
         }
@@ -110,82 +110,86 @@ impl Scan {
     }
 
     /// Takes one byte, or none when the byte ends a bare value and has to be read again.
-    fn read(&mut self, byte: u8, found: &mut impl FnMut(Message)) -> usize {
-        let space = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
-        match self.step {
-            Step::KeyText | Step::Text => self.take_text(byte),
-            Step::Bare => return self.take_bare(byte),
-            _ if space => (),
-            Step::Value => self.open(byte, found),
-            Step::Key => match byte {
-                b'"' => self.begin(Step::KeyText),
-                b'}' => self.close(found),
-                _ => self.step = Step::Broken,
+    fn read_byte(&mut self, byte: u8, on_message: &mut impl FnMut(Message)) -> usize {
+        let is_whitespace = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+        match self.expect {
+            Expect::KeyText | Expect::Text => self.read_text_byte(byte),
+            Expect::BareValue => return self.read_bare_byte(byte),
+            _ if is_whitespace => (),
+            Expect::Value => self.open_value(byte, on_message),
+            Expect::Key => match byte {
+                b'"' => self.begin_text(Expect::KeyText),
+                b'}' => self.close_container(on_message),
+                _ => self.expect = Expect::Broken,
             },
-            Step::Colon if byte == b':' => self.step = Step::Value,
-            Step::Comma => match (byte, self.level) {
-                (b',', Level::Message | Level::Part) => self.step = Step::Key,
-                (b',', Level::Batch) => self.step = Step::Value,
-                (b'}', Level::Message | Level::Part) | (b']', Level::Batch) => self.close(found),
-                _ => self.step = Step::Broken,
+            Expect::Colon if byte == b':' => self.expect = Expect::Value,
+            Expect::Comma => match (byte, self.level) {
+                (b',', Level::Message | Level::Section) => self.expect = Expect::Key,
+                (b',', Level::Batch) => self.expect = Expect::Value,
+                (b'}', Level::Message | Level::Section) | (b']', Level::Batch) => {
+                    self.close_container(on_message)
+                }
+                _ => self.expect = Expect::Broken,
             },
-            _ => self.step = Step::Broken,
+            _ => self.expect = Expect::Broken,
         }
         1
     }
 
-    fn open(&mut self, byte: u8, found: &mut impl FnMut(Message)) {
+    fn open_value(&mut self, byte: u8, on_message: &mut impl FnMut(Message)) {
         match (byte, self.level, self.target) {
             (b'{', Level::Top | Level::Batch, _) => {
-                (self.level, self.step) = (Level::Message, Step::Key);
+                (self.level, self.expect) = (Level::Message, Expect::Key);
                 self.message = Message::default();
             }
             (b'[', Level::Top, _) => {
-                (self.level, self.step, self.batch) = (Level::Batch, Step::Value, true);
+                (self.level, self.expect, self.batch) = (Level::Batch, Expect::Value, true);
             }
-            (b']', Level::Batch, _) => self.close(found),
-            (_, Level::Top | Level::Batch, _) => self.step = Step::Broken,
-            (b'{', Level::Message, Target::Part(outer)) => {
-                (self.level, self.step, self.outer) = (Level::Part, Step::Key, outer);
-                self.mark(outer);
+            (b']', Level::Batch, _) => self.close_container(on_message),
+            (_, Level::Top | Level::Batch, _) => self.expect = Expect::Broken,
+            (b'{', Level::Message, Target::Section(section)) => {
+                (self.level, self.expect, self.section) = (Level::Section, Expect::Key, section);
+                self.mark_present(section);
             }
-            (b'{' | b'[', ..) => (self.step, self.depth, self.quoted) = (Step::Skip, 1, false),
+            (b'{' | b'[', ..) => {
+                (self.expect, self.depth, self.quoted) = (Expect::SkippedValue, 1, false)
+            }
             (b'"', _, Target::Nothing) => {
-                (self.step, self.depth, self.quoted) = (Step::Skip, 0, true)
+                (self.expect, self.depth, self.quoted) = (Expect::SkippedValue, 0, true)
             }
-            (b'"', ..) => self.begin(Step::Text),
+            (b'"', ..) => self.begin_text(Expect::Text),
             (b'-' | b'0'..=b'9' | b'a'..=b'z', ..) => {
-                self.begin(Step::Bare);
-                self.keep(byte);
+                self.begin_text(Expect::BareValue);
+                self.push_byte(byte);
             }
-            _ => self.step = Step::Broken,
+            _ => self.expect = Expect::Broken,
         }
     }
 
-    fn close(&mut self, found: &mut impl FnMut(Message)) {
-        self.step = Step::Comma;
+    fn close_container(&mut self, on_message: &mut impl FnMut(Message)) {
+        self.expect = Expect::Comma;
         match self.level {
-            Level::Part => self.level = Level::Message,
+            Level::Section => self.level = Level::Message,
             Level::Message => {
                 self.level = if self.batch { Level::Batch } else { Level::Top };
                 if !self.batch {
-                    self.step = Step::Done;
+                    self.expect = Expect::Done;
                 }
-                found(std::mem::take(&mut self.message));
+                on_message(std::mem::take(&mut self.message));
             }
-            Level::Batch | Level::Top => (self.level, self.step) = (Level::Top, Step::Done),
+            Level::Batch | Level::Top => (self.level, self.expect) = (Level::Top, Expect::Done),
         }
     }
 
-    fn begin(&mut self, step: Step) {
-        self.step = step;
+    fn begin_text(&mut self, expect: Expect) {
+        self.expect = expect;
         self.text.clear();
         (self.overlong, self.escaped) = (false, false);
         self.hash = SipHasher13::new();
     }
 
-    fn keep(&mut self, byte: u8) {
-        if self.target == Target::State && self.step == Step::Text {
+    fn push_byte(&mut self, byte: u8) {
+        if self.target == Target::RequestState && self.expect == Expect::Text {
             self.hash.write_u8(byte);
         }
         if self.text.len() < TEXT_MAX {
@@ -195,95 +199,100 @@ impl Scan {
         }
     }
 
-    fn take_text(&mut self, byte: u8) {
+    fn read_text_byte(&mut self, byte: u8) {
         match byte {
             _ if self.escaped || byte == b'\\' => {
-                self.keep(byte);
+                self.push_byte(byte);
                 self.escaped = !self.escaped;
             }
-            b'"' if self.step == Step::KeyText => {
-                self.target = self.aim();
-                self.step = Step::Colon;
+            b'"' if self.expect == Expect::KeyText => {
+                self.target = self.target_for_key();
+                self.expect = Expect::Colon;
             }
             b'"' => {
-                self.store(true);
-                self.step = Step::Comma;
+                self.store_value(true);
+                self.expect = Expect::Comma;
             }
-            _ => self.keep(byte),
+            _ => self.push_byte(byte),
         }
     }
 
-    fn take_bare(&mut self, byte: u8) -> usize {
+    fn read_bare_byte(&mut self, byte: u8) -> usize {
         if matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n') {
-            self.store(false);
-            self.step = Step::Comma;
+            self.store_value(false);
+            self.expect = Expect::Comma;
             return 0;
         }
-        self.keep(byte);
+        self.push_byte(byte);
         1
     }
 
     /// What the key that was just read stands for.
-    fn aim(&self) -> Target {
+    fn target_for_key(&self) -> Target {
         match (self.level, self.text.as_slice()) {
             (Level::Message, b"id") => Target::Id,
             (Level::Message, b"method") => Target::Method,
-            (Level::Message, b"params") => Target::Part(Outer::Params),
-            (Level::Message, b"result") => Target::Part(Outer::Result),
-            (Level::Message, b"error") => Target::Part(Outer::Error),
-            (Level::Part, key) => match (self.outer, key) {
-                (Outer::Params, b"name" | b"uri") => Target::Name,
-                (Outer::Params, b"requestId") => Target::Request,
-                (Outer::Params | Outer::Result, b"protocolVersion") => Target::Protocol,
-                (Outer::Params | Outer::Result, b"requestState") => Target::State,
-                (Outer::Params, b"taskId") => Target::Task,
-                (Outer::Params, b"task") => Target::Begins,
-                (Outer::Result, b"status") => Target::Status,
-                (Outer::Result, b"isError") => Target::IsError,
-                (Outer::Result, b"resultType") => Target::ResultType,
-                (Outer::Error, b"code") => Target::Code,
+            (Level::Message, b"params") => Target::Section(Section::Params),
+            (Level::Message, b"result") => Target::Section(Section::Result),
+            (Level::Message, b"error") => Target::Section(Section::Error),
+            (Level::Section, key) => match (self.section, key) {
+                (Section::Params, b"name" | b"uri") => Target::Name,
+                (Section::Params, b"requestId") => Target::RequestId,
+                (Section::Params | Section::Result, b"protocolVersion") => Target::Protocol,
+                (Section::Params | Section::Result, b"requestState") => Target::RequestState,
+                (Section::Params, b"taskId") => Target::TaskId,
+                (Section::Params, b"task") => Target::TaskParam,
+                (Section::Result, b"status") => Target::Status,
+                (Section::Result, b"isError") => Target::IsError,
+                (Section::Result, b"resultType") => Target::ResultType,
+                (Section::Error, b"code") => Target::ErrorCode,
                 _ => Target::Nothing,
             },
             _ => Target::Nothing,
         }
     }
 
-    fn mark(&mut self, outer: Outer) {
-        match outer {
-            Outer::Params => (),
-            Outer::Result => self.message.result = true,
-            Outer::Error => self.message.error = true,
+    fn mark_present(&mut self, section: Section) {
+        match section {
+            Section::Params => (),
+            Section::Result => self.message.has_result = true,
+            Section::Error => self.message.has_error = true,
         }
     }
 
     /// Puts a value that is not an object where it belongs.
-    fn store(&mut self, quoted: bool) {
+    fn store_value(&mut self, quoted: bool) {
         let text = if self.overlong { None } else { std::str::from_utf8(&self.text).ok() };
         let message = &mut self.message;
         match (self.target, text) {
-            (Target::Id | Target::Request, Some(text)) => {
+            (Target::Id | Target::RequestId, Some(text)) => {
                 let id = if quoted { format!("\"{text}\"") } else { text.to_owned() };
-                let id = is_id(&id).then(|| id.into_boxed_str());
-                *if self.target == Target::Id { &mut message.id } else { &mut message.request } =
-                    id;
+                let id = is_valid_id(&id).then(|| id.into_boxed_str());
+                *if self.target == Target::Id {
+                    &mut message.id
+                } else {
+                    &mut message.request_id
+                } = id;
             }
             (Target::Method, Some(text)) => message.method = Some(text.into()),
             (Target::Name, Some(text)) => message.name = Some(text.into()),
-            (Target::Protocol, Some(text)) => message.protocol = Some(text.into()),
-            (Target::Task, Some(text)) => message.task = Some(text.into()),
-            (Target::State, _) => message.state = quoted.then(|| self.hash.finish()),
-            (Target::Status, Some(text)) => message.status = Some(text.into()),
-            (Target::Code, Some(text)) => message.code = text.parse().ok(),
-            (Target::IsError, Some(text)) => message.is_error = text == "true",
+            (Target::Protocol, Some(text)) => message.protocol_version = Some(text.into()),
+            (Target::TaskId, Some(text)) => message.task_id = Some(text.into()),
+            (Target::RequestState, _) => {
+                message.request_state_hash = quoted.then(|| self.hash.finish())
+            }
+            (Target::Status, Some(text)) => message.task_status = Some(text.into()),
+            (Target::ErrorCode, Some(text)) => message.error_code = text.parse().ok(),
+            (Target::IsError, Some(text)) => message.is_tool_error = text == "true",
             (Target::ResultType, Some(text)) => message.input_required = text == "input_required",
-            (Target::Part(Outer::Result), _) => message.result = true,
-            (Target::Part(Outer::Error), Some(text)) => message.error = text != "null",
+            (Target::Section(Section::Result), _) => message.has_result = true,
+            (Target::Section(Section::Error), Some(text)) => message.has_error = text != "null",
             _ => (),
         }
     }
 
     /// Passes over a value that nobody needs; returns how many bytes it took.
-    fn skip(&mut self, bytes: &[u8]) -> usize {
+    fn skip_value(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             if self.escaped {
@@ -304,11 +313,11 @@ impl Scan {
                 _ => self.depth = self.depth.saturating_sub(1),
             }
             if !self.quoted && self.depth == 0 {
-                if let Target::Part(outer) = self.target {
-                    self.mark(outer);
+                if let Target::Section(section) = self.target {
+                    self.mark_present(section);
                 }
-                self.message.begins_task |= self.target == Target::Begins;
-                self.step = Step::Comma;
+                self.message.requests_task |= self.target == Target::TaskParam;
+                self.expect = Expect::Comma;
                 break;
             }
         }
@@ -316,13 +325,14 @@ impl Scan {
     }
 
     /// Servers were seen to write one message after the other, without an array around them.
-    fn trailing(&mut self, bytes: &[u8]) -> usize {
+    fn read_trailing(&mut self, bytes: &[u8]) -> usize {
         let rest = bytes.trim_ascii_start();
-        let another = self.step == Step::Done && !self.batch && rest.first() == Some(&b'{');
+        let starts_message =
+            self.expect == Expect::Done && !self.batch && rest.first() == Some(&b'{');
         if !rest.is_empty() {
-            self.step = if another { Step::Value } else { Step::Broken };
+            self.expect = if starts_message { Expect::Value } else { Expect::Broken };
         }
-        bytes.len() - if another { rest.len() } else { 0 }
+        bytes.len() - if starts_message { rest.len() } else { 0 }
     }
 }
 

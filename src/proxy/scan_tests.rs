@@ -2,66 +2,70 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn scan(chunks: &[&[u8]]) -> (Vec<Message>, bool) {
-    let (mut scan, mut found) = (Scan::default(), Vec::new());
+fn scan_chunks(chunks: &[&[u8]]) -> (Vec<Message>, bool) {
+    let (mut scanner, mut found) = (MessageScanner::default(), Vec::new());
     for chunk in chunks {
-        scan.feed(chunk, |message| found.push(message));
+        scanner.feed(chunk, |message| found.push(message));
     }
-    (found, scan.step == Step::Done)
+    (found, scanner.expect == Expect::Done)
 }
 
-fn one(text: &str) -> Message {
-    let (found, complete) = scan(&[text.as_bytes()]);
+fn scan_one(text: &str) -> Message {
+    let (found, complete) = scan_chunks(&[text.as_bytes()]);
     assert!(complete, "{text}");
     found.into_iter().next().unwrap()
 }
 
 #[test]
 fn picks_out_a_request() {
-    let message =
-        one(r#"{"params":{"arguments":{"name":"no","id":1},"name":"echo","_meta":[{"x":"}\""}]},
-           "jsonrpc":"2.0", "method" : "tools/call","id":"a-7"}"#);
+    let message = scan_one(
+        r#"{"params":{"arguments":{"name":"no","id":1},"name":"echo","_meta":[{"x":"}\""}]},
+           "jsonrpc":"2.0", "method" : "tools/call","id":"a-7"}"#,
+    );
     assert_eq!(message.method.as_deref(), Some("tools/call"));
     assert_eq!(message.name.as_deref(), Some("echo"));
     assert_eq!(message.id.as_deref(), Some("\"a-7\""));
-    assert!(!message.is_answer());
+    assert!(!message.is_response());
 }
 
 #[test]
 fn picks_out_answers() {
-    let fault = one(r#"{"jsonrpc":"2.0","id":3,"error":{"message":"x","code":-32603}}"#);
-    assert_eq!((fault.code, fault.error, fault.id.as_deref()), (Some(-32603), true, Some("3")));
-    let tool = one(r#"{"id":3,"result":{"content":[{"isError":false}],"isError": true}}"#);
-    assert!(tool.is_error && tool.result && !tool.error);
-    let plain = one(r#"{"id":3,"result":[1,2]}"#);
-    assert!(plain.result && !plain.is_error);
-    let null = one(r#"{"id":null,"result":null,"error":null}"#);
-    assert!(null.result && !null.error && null.id.is_none());
-    assert!(one(r#"{"result":{"resultType":"input_required"},"id":1}"#).input_required);
+    let error = scan_one(r#"{"jsonrpc":"2.0","id":3,"error":{"message":"x","code":-32603}}"#);
+    assert_eq!(
+        (error.error_code, error.has_error, error.id.as_deref()),
+        (Some(-32603), true, Some("3"))
+    );
+    let tool = scan_one(r#"{"id":3,"result":{"content":[{"isError":false}],"isError": true}}"#);
+    assert!(tool.is_tool_error && tool.has_result && !tool.has_error);
+    let plain = scan_one(r#"{"id":3,"result":[1,2]}"#);
+    assert!(plain.has_result && !plain.is_tool_error);
+    let null = scan_one(r#"{"id":null,"result":null,"error":null}"#);
+    assert!(null.has_result && !null.has_error && null.id.is_none());
+    assert!(scan_one(r#"{"result":{"resultType":"input_required"},"id":1}"#).input_required);
 }
 
 #[test]
 fn reads_batches_and_refuses_what_is_no_message() {
-    assert_eq!(scan(&[br#"[{"id":1},{"method":"x"}] "#]).0.len(), 2);
+    assert_eq!(scan_chunks(&[br#"[{"id":1},{"method":"x"}] "#]).0.len(), 2);
     for text in ["", "x", "{", "[1]", "{}[]", "[]{}", "{\"a\" 1}", "nonsense", "[{}", "{1:2}"] {
-        assert!(!scan(&[text.as_bytes()]).1, "{text}");
+        assert!(!scan_chunks(&[text.as_bytes()]).1, "{text}");
     }
-    assert!(scan(&[b"[]"]).1);
-    assert_eq!(scan(&[br#"{"method":"x"} "#, br#"{"id":1}"#]).0.len(), 2);
+    assert!(scan_chunks(&[b"[]"]).1);
+    assert_eq!(scan_chunks(&[br#"{"method":"x"} "#, br#"{"id":1}"#]).0.len(), 2);
 }
 
 #[test]
 fn depth_and_size_cost_no_memory() {
     let deep = format!(r#"{{"a":{}{},"id":5}}"#, "[".repeat(10_000), "]".repeat(10_000));
-    assert_eq!(one(&deep).id.as_deref(), Some("5"));
+    assert_eq!(scan_one(&deep).id.as_deref(), Some("5"));
     let long = format!(r#"{{"method":"{}","id":5}}"#, "m".repeat(1 << 20));
-    assert_eq!(one(&long).method, None);
+    assert_eq!(scan_one(&long).method, None);
 }
 
 proptest! {
     #[test]
     fn never_panics(bytes: Vec<u8>) {
-        scan(&[&bytes]);
+        scan_chunks(&[&bytes]);
     }
 
     #[test]
@@ -85,7 +89,7 @@ proptest! {
             from = cut;
         }
         chunks.push(&bytes[from..]);
-        prop_assert_eq!(scan(&chunks), scan(&[bytes]));
-        prop_assert_eq!(one(&text).id, Some(id.to_string().into_boxed_str()));
+        prop_assert_eq!(scan_chunks(&chunks), scan_chunks(&[bytes]));
+        prop_assert_eq!(scan_one(&text).id, Some(id.to_string().into_boxed_str()));
     }
 }

@@ -19,250 +19,286 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::mcp::{Answered, Said, session_lost};
-use crate::model::{Class, Number};
+use crate::model::{Outcome, ReleaseNumber};
 
 use super::message::{Message, same_id};
-use super::repeat::Repeat;
-use super::scan::Scan;
-use super::sse::Events;
-use super::upload::Upload;
-use super::upstream::Upstream;
+use super::repeat::SampledRequest;
+use super::scan::MessageScanner;
+use super::sse::SseReader;
+use super::upload::RequestBody;
+use super::upstream::Backend;
 use super::{Proxy, classify, headers};
 
 /// How long an answer may take.
-const DEADLINE: Duration = Duration::from_secs(2);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of a refusal that are read.
 const REFUSAL_MAX: usize = 64 * 1024;
 /// What a client speaks that does not say it.
-const UNSAID: HeaderValue = HeaderValue::from_static("2025-03-26");
+const DEFAULT_PROTOCOL: HeaderValue = HeaderValue::from_static("2025-03-26");
 
 impl Proxy {
-    /// Keeps what fails on `from` and is safe to repeat, and repeats up to `count` of it on `to`
+    /// Keeps what fails on `from` and is safe to repeat, and repeats up to `record_outcome` of it on `backend`
     /// now, in turn. At most 32 repeats are in flight; what would be more is not sent. To be called
     /// within a tokio runtime.
-    pub fn shadow(&self, from: Number, to: Number, count: u32) {
-        let routes = self.front.routes.load();
-        let (Some(from), Some(to)) = (routes.known(from), routes.find(to)) else { return };
-        from.repeats.keep(true);
-        let places = &to.repeats.places;
-        let count = usize::try_from(count).unwrap_or(usize::MAX).min(places.available_permits());
-        for (repeat, times) in from.repeats.take(count, &to.safe, Instant::now()) {
-            let taken =
-                u32::try_from(times).map(|it| Arc::clone(places).try_acquire_many_owned(it));
-            let Ok(Ok(places)) = taken else { return };
-            tokio::spawn(round(Arc::clone(to), repeat, times, places));
+    pub fn send_shadow_calls(&self, from: ReleaseNumber, to: ReleaseNumber, count: u32) {
+        let routes = self.state.routes.load();
+        let (Some(from), Some(to)) = (routes.get(from), routes.get_open(to)) else { return };
+        from.samples.set_sampling(true);
+        let permits = &to.samples.permits;
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(permits.available_permits());
+        for (repeat, times) in from.samples.next_batch(count, &to.read_only_tools, Instant::now()) {
+            let acquired =
+                u32::try_from(times).map(|it| Arc::clone(permits).try_acquire_many_owned(it));
+            let Ok(Ok(permits)) = acquired else { return };
+            tokio::spawn(run_batch(Arc::clone(to), repeat, times, permits));
         }
     }
 
     /// Forgets what failed on `from`, and keeps no more of it.
-    pub fn shadow_off(&self, from: Number) {
-        if let Some(from) = self.upstream(from) {
-            from.repeats.keep(false);
+    pub fn stop_shadowing(&self, from: ReleaseNumber) {
+        if let Some(from) = self.backend(from) {
+            from.samples.set_sampling(false);
         }
     }
 
-    /// Repeats that ended on `to` since it was added, and how many of them were bad: server faults,
+    /// Repeats that ended on `backend` since it was added, and how many of them were bad: server faults,
     /// tool faults, and no answer within 2 s. What says nothing about the release is in neither.
-    pub fn shadowed(&self, to: Number) -> (u64, u64) {
-        self.upstream(to).map(|to| to.repeats.counts()).unwrap_or_default()
+    pub fn shadow_results(&self, to: ReleaseNumber) -> (u64, u64) {
+        self.backend(to).map(|to| to.samples.results()).unwrap_or_default()
     }
 
     /// Takes these tools for safe to repeat, and those that the operator names.
-    pub fn set_safe_tools(&self, tools: BTreeSet<String>) {
-        self.safe.learn(tools);
-        self.learned();
+    pub fn set_read_only_tools(&self, tools: BTreeSet<String>) {
+        self.read_only_tools.set_annotated(tools);
+        self.refresh_read_only_tools();
     }
 
     /// Every release counts by what is safe now.
-    pub(super) fn learned(&self) {
-        self.front.routes.load().all().iter().for_each(|upstream| upstream.tally.learn());
+    pub(super) fn refresh_read_only_tools(&self) {
+        self.state
+            .routes
+            .load()
+            .backends()
+            .iter()
+            .for_each(|upstream| upstream.outcomes.refresh_repeatable());
     }
 }
 
 /// Some repeats of one request, on a session of their own where sessions are spoken.
-async fn round(to: Arc<Upstream>, repeat: Arc<Repeat>, times: usize, places: OwnedSemaphorePermit) {
+async fn run_batch(
+    backend: Arc<Backend>,
+    sample: Arc<SampledRequest>,
+    times: usize,
+    permits: OwnedSemaphorePermit,
+) {
     tokio::select! {
         // What a release that is left does not answer is not its fault.
-        () = to.cut.cancelled() => (),
-        () = ask(&to, &repeat, times) => (),
+        () = backend.cut.cancelled() => (),
+        () = send_calls(&backend, &sample, times) => (),
     }
-    drop(places);
+    drop(permits);
 }
 
-async fn ask(to: &Upstream, repeat: &Repeat, times: usize) {
+async fn send_calls(backend: &Backend, sample: &SampledRequest, times: usize) {
     let call = || {
-        let id = fresh_id();
-        repeat.body(&id, &to.safe).map(|body| (id, body))
+        let id = next_request_id();
+        sample.body_with_id(&id, &backend.read_only_tools).map(|body| (id, body))
     };
     let calls: Vec<_> = (0..times).map_while(|_| call()).collect();
     if calls.is_empty() {
         return;
     }
-    let road = match Road::enter(to, repeat).await {
+    let connection = match McpConnection::connect(backend, sample).await {
         Ok(road) => road,
-        Err(class) => return calls.iter().for_each(|_| count(to, class)),
+        Err(class) => return calls.iter().for_each(|_| record_outcome(backend, class)),
     };
-    let calls = calls.into_iter().map(async |(id, body)| count(to, road.call(&id, body).await));
+    let calls = calls
+        .into_iter()
+        .map(async |(id, body)| record_outcome(backend, connection.call(&id, body).await));
     join_all(calls).await;
-    road.leave().await;
+    connection.close().await;
 }
 
-fn count(to: &Upstream, class: Class) {
+fn record_outcome(backend: &Backend, class: Outcome) {
     match class {
-        Class::Ok => to.repeats.count(false),
-        Class::ServerFault | Class::ToolFault => to.repeats.count(true),
-        Class::ClientFault | Class::Neutral => (),
+        Outcome::Ok => backend.samples.record_result(false),
+        Outcome::ServerFault | Outcome::ToolFault => backend.samples.record_result(true),
+        Outcome::ClientFault | Outcome::Neutral => (),
     }
 }
 
 /// An id that no client used.
-fn fresh_id() -> String {
+fn next_request_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("rollbackd-shadow-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The way to a release, with what each request on it bears.
-struct Road<'a> {
-    to: &'a Upstream,
-    repeat: &'a Repeat,
+struct McpConnection<'a> {
+    backend: &'a Backend,
+    sample: &'a SampledRequest,
     headers: HeaderMap,
 }
 
 /// What came back.
-struct Heard {
-    class: Class,
+struct ShadowResult {
+    class: Outcome,
     session: Option<HeaderValue>,
     protocol: Option<HeaderValue>,
 }
 
-impl<'a> Road<'a> {
+impl<'a> McpConnection<'a> {
     /// A session of its own for a legacy request. The error is the class of the refusal.
-    async fn enter(to: &'a Upstream, repeat: &'a Repeat) -> Result<Self, Class> {
-        let mut headers = repeat.headers.clone();
+    async fn connect(backend: &'a Backend, sample: &'a SampledRequest) -> Result<Self, Outcome> {
+        let mut headers = sample.headers.clone();
         headers.insert(headers::SHADOW, HeaderValue::from_static("1"));
-        if let Ok(host) = HeaderValue::from_str(&to.authority) {
+        if let Ok(host) = HeaderValue::from_str(&backend.authority) {
             headers.insert(http::header::HOST, host);
         }
-        let mut road = Self { to, repeat, headers };
-        if headers::is_modern(&road.headers) {
-            return Ok(road);
+        let mut connection = Self { backend, sample, headers };
+        if headers::is_modern(&connection.headers) {
+            return Ok(connection);
         }
-        let offer = road.headers.remove(headers::PROTOCOL).unwrap_or(UNSAID);
-        let id = fresh_id();
-        let client = json!({"name": "rollbackd-shadow", "version": env!("CARGO_PKG_VERSION")});
-        let offer = offer.to_str().unwrap_or_default();
-        let params = json!({"protocolVersion": offer, "capabilities": {}, "clientInfo": client});
-        let hello = json!({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": params});
-        let heard = road.post(Bytes::from(hello.to_string()), &id).await;
-        let Heard { class: Class::Ok, session, protocol } = heard else { return Err(heard.class) };
-        road.headers.extend(session.map(|id| (headers::SESSION, id)));
-        road.headers.extend(protocol.map(|it| (headers::PROTOCOL, it)));
-        let done = json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string();
-        match road.send(Method::POST, Upload::ready(Bytes::from(done))).await {
-            Some(_) => Ok(road),
-            None => Err(Class::ServerFault),
+        let protocol =
+            connection.headers.remove(headers::MCP_PROTOCOL_VERSION).unwrap_or(DEFAULT_PROTOCOL);
+        let id = next_request_id();
+        let client_info = json!({"name": "rollbackd-shadow", "version": env!("CARGO_PKG_VERSION")});
+        let protocol = protocol.to_str().unwrap_or_default();
+        let params =
+            json!({"protocolVersion": protocol, "capabilities": {}, "clientInfo": client_info});
+        let initialize =
+            json!({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": params});
+        let response = connection.post(Bytes::from(initialize.to_string()), &id).await;
+        let ShadowResult { class: Outcome::Ok, session, protocol } = response else {
+            return Err(response.class);
+        };
+        connection.headers.extend(session.map(|id| (headers::MCP_SESSION_ID, id)));
+        connection.headers.extend(protocol.map(|it| (headers::MCP_PROTOCOL_VERSION, it)));
+        let initialized =
+            json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string();
+        match connection
+            .send_for_status(Method::POST, RequestBody::unparsed(Bytes::from(initialized)))
+            .await
+        {
+            Some(_) => Ok(connection),
+            None => Err(Outcome::ServerFault),
         }
     }
 
-    async fn call(&self, id: &str, body: Bytes) -> Class {
+    async fn call(&self, id: &str, body: Bytes) -> Outcome {
         self.post(body, id).await.class
     }
 
     /// Ends the session. A server may refuse it; that is its right.
-    async fn leave(&self) {
-        if self.headers.contains_key(headers::SESSION) {
-            self.send(Method::DELETE, Upload::default()).await;
+    async fn close(&self) {
+        if self.headers.contains_key(headers::MCP_SESSION_ID) {
+            self.send_for_status(Method::DELETE, RequestBody::default()).await;
         }
     }
 
     /// Sends a request, and reads until the answer to its id.
-    async fn post(&self, body: Bytes, id: &str) -> Heard {
-        let failed = Heard { class: Class::ServerFault, session: None, protocol: None };
-        let work = async {
-            let response = self.sent(Method::POST, Upload::ready(body)).await?;
-            let session = response.headers().get(headers::SESSION).cloned();
+    async fn post(&self, body: Bytes, id: &str) -> ShadowResult {
+        let failed = ShadowResult { class: Outcome::ServerFault, session: None, protocol: None };
+        let exchange = async {
+            let response = self.send_request(Method::POST, RequestBody::unparsed(body)).await?;
+            let session = response.headers().get(headers::MCP_SESSION_ID).cloned();
             let (status, answer, said) = answer(response, &format!("\"{id}\"")).await?;
-            let (method, in_session) = (&Method::POST, self.headers.contains_key(headers::SESSION));
+            let (method, in_session) =
+                (&Method::POST, self.headers.contains_key(headers::MCP_SESSION_ID));
             let said = &said;
-            let lost =
+            let session_lost =
                 session_lost(&Answered { method, in_session, status: status.as_u16(), said });
             let (class, protocol) = match answer {
                 // Without the client's credentials nothing can be said, whatever the body says.
-                _ if matches!(status.as_u16(), 401 | 403) => (Class::ClientFault, None),
+                _ if matches!(status.as_u16(), 401 | 403) => (Outcome::ClientFault, None),
                 // A session that was opened a moment ago.
-                _ if lost => (Class::ServerFault, None),
-                Answer::Message(message) => (classify::answer(status, &message), message.protocol),
-                Answer::Later => (Class::Neutral, None),
-                Answer::Missing if status.is_success() => (Class::ServerFault, None),
-                Answer::Missing | Answer::Unread => (classify::status(status), None),
+                _ if session_lost => (Outcome::ServerFault, None),
+                ShadowOutcome::Response(message) => {
+                    (classify::from_response(status, &message), message.protocol_version)
+                }
+                ShadowOutcome::Resumable => (Outcome::Neutral, None),
+                ShadowOutcome::Missing if status.is_success() => (Outcome::ServerFault, None),
+                ShadowOutcome::Missing | ShadowOutcome::Compressed => {
+                    (classify::from_status(status), None)
+                }
             };
             let protocol = protocol.and_then(|it| HeaderValue::from_str(&it).ok());
-            Some(Heard { class, session, protocol })
+            Some(ShadowResult { class, session, protocol })
         };
-        tokio::time::timeout(DEADLINE, work).await.ok().flatten().unwrap_or(failed)
+        tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await.ok().flatten().unwrap_or(failed)
     }
 
     /// Sends what has no answer but its status. `None` when none came in time.
-    async fn send(&self, method: Method, body: Upload) -> Option<StatusCode> {
-        let sent = tokio::time::timeout(DEADLINE, self.sent(method, body)).await.ok().flatten();
-        sent.map(|response| response.status())
+    async fn send_for_status(&self, method: Method, body: RequestBody) -> Option<StatusCode> {
+        let response = tokio::time::timeout(RESPONSE_TIMEOUT, self.send_request(method, body))
+            .await
+            .ok()
+            .flatten();
+        response.map(|response| response.status())
     }
 
-    async fn sent(&self, method: Method, body: Upload) -> Option<Response<Incoming>> {
+    async fn send_request(&self, method: Method, body: RequestBody) -> Option<Response<Incoming>> {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Authority::try_from(self.to.authority.as_str()).ok();
-        uri.path_and_query = Some(self.repeat.path.clone());
+        uri.authority = Authority::try_from(self.backend.authority.as_str()).ok();
+        uri.path_and_query = Some(self.sample.path.clone());
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = Uri::from_parts(uri).ok()?;
         *request.headers_mut() = self.headers.clone();
-        self.to.client.request(request).await.ok()
+        self.backend.client.request(request).await.ok()
     }
 }
 
 /// How an answer ended.
-enum Answer {
+enum ShadowOutcome {
     /// With the message for the id.
-    Message(Box<Message>),
+    Response(Box<Message>),
     /// Early, to be taken up with a GET (2025-11-25).
-    Later,
+    Resumable,
     /// Without a message for the id.
     Missing,
     /// It is compressed.
-    Unread,
+    Compressed,
 }
 
 /// Reads until the answer to an id, and what a refusal says. `None` when the stream broke.
-async fn answer(response: Response<Incoming>, id: &str) -> Option<(StatusCode, Answer, Said)> {
+async fn answer(
+    response: Response<Incoming>,
+    id: &str,
+) -> Option<(StatusCode, ShadowOutcome, Said)> {
     let (head, mut body) = response.into_parts();
     let nothing = Said::Text(String::new());
-    if headers::is_encoded(&head.headers) {
-        return Some((head.status, Answer::Unread, nothing));
+    if headers::is_compressed(&head.headers) {
+        return Some((head.status, ShadowOutcome::Compressed, nothing));
     }
-    if head.status.is_client_error() && !headers::is_events(&head.headers) {
+    if head.status.is_client_error() && !headers::is_event_stream(&head.headers) {
         return refusal(head.status, body, id).await;
     }
-    let mut events = headers::is_events(&head.headers).then(Events::new);
-    let mut scan = Scan::default();
+    let mut events = headers::is_event_stream(&head.headers).then(SseReader::new);
+    let mut scanner = MessageScanner::default();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.ok()?.into_data() else { continue };
-        let mut answer = None;
-        let found = |message: Message| {
-            if message.is_answer() && message.id.as_deref().is_some_and(|it| same_id(it, id)) {
-                answer = Some(Box::new(message));
+        let mut response_message = None;
+        let on_message = |message: Message| {
+            if message.is_response() && message.id.as_deref().is_some_and(|it| same_id(it, id)) {
+                response_message = Some(Box::new(message));
             }
         };
         match &mut events {
-            Some(events) => events.feed(&data, found),
-            None => scan.feed(&data, found),
+            Some(events) => events.feed(&data, on_message),
+            None => scanner.feed(&data, on_message),
         }
-        if let Some(message) = answer {
-            return Some((head.status, Answer::Message(message), nothing));
+        if let Some(message) = response_message {
+            return Some((head.status, ShadowOutcome::Response(message), nothing));
         }
     }
-    let later = events.is_some_and(|events| events.resumable());
-    Some((head.status, if later { Answer::Later } else { Answer::Missing }, nothing))
+    let resumable = events.is_some_and(|events| events.is_resumable());
+    Some((
+        head.status,
+        if resumable { ShadowOutcome::Resumable } else { ShadowOutcome::Missing },
+        nothing,
+    ))
 }
 
 /// The same for an error that is no stream, as far as it is short.
@@ -270,17 +306,17 @@ async fn refusal(
     status: StatusCode,
     body: Incoming,
     id: &str,
-) -> Option<(StatusCode, Answer, Said)> {
+) -> Option<(StatusCode, ShadowOutcome, Said)> {
     let (mut body, mut text) = (body, Vec::new());
     while let Some(frame) = body.frame().await
         && text.len() < REFUSAL_MAX
     {
         text.extend(frame.ok()?.data_ref().into_iter().flatten());
     }
-    let mut answer = Answer::Missing;
-    Scan::default().feed(&text, |message| {
-        if message.is_answer() && message.id.as_deref().is_some_and(|it| same_id(it, id)) {
-            answer = Answer::Message(Box::new(message));
+    let mut answer = ShadowOutcome::Missing;
+    MessageScanner::default().feed(&text, |message| {
+        if message.is_response() && message.id.as_deref().is_some_and(|it| same_id(it, id)) {
+            answer = ShadowOutcome::Response(Box::new(message));
         }
     });
     Some((status, answer, Said::of(&text)))

@@ -8,59 +8,63 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::model::Number;
+use crate::model::ReleaseNumber;
 
-use super::overlap::{Note, Tell};
+use super::overlap::{ChangeQueue, LocalChange};
 
 /// States that are remembered; the oldest is forgotten first.
 const STATES_MAX: usize = 4096;
 
 /// The states that releases of one service gave out.
 #[derive(Debug, Default)]
-pub(super) struct States {
-    given: Mutex<Given>,
+pub(super) struct RequestStates {
+    owners: Mutex<Owners>,
     /// Who takes over.
-    tell: OnceLock<Arc<Tell>>,
+    change_sink: OnceLock<Arc<ChangeQueue>>,
 }
 
 #[derive(Debug, Default)]
-struct Given {
-    by: BTreeMap<u64, Number>,
+struct Owners {
+    by_state: BTreeMap<u64, ReleaseNumber>,
     order: VecDeque<u64>,
 }
 
-impl States {
+impl RequestStates {
     /// A release gave a state out.
-    pub(super) fn note(&self, state: u64, release: Number) {
-        if let Some(tell) = self.tell.get() {
-            tell.note(Note::State(state, release));
+    pub(super) fn record(&self, state: u64, release: ReleaseNumber) {
+        if let Some(change_sink) = self.change_sink.get() {
+            change_sink.push(LocalChange::RequestState(state, release));
         }
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        if given.by.insert(state, release).is_none() {
-            given.order.push_back(state);
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        if owners.by_state.insert(state, release).is_none() {
+            owners.order.push_back(state);
         }
-        if given.order.len() > STATES_MAX
-            && let Some(oldest) = given.order.pop_front()
+        if owners.order.len() > STATES_MAX
+            && let Some(oldest) = owners.order.pop_front()
         {
-            given.by.remove(&oldest);
+            owners.by_state.remove(&oldest);
         }
     }
 
     /// Who gave it out; `None` when that is not known.
-    pub(super) fn by(&self, state: u64) -> Option<Number> {
-        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        given.by.get(&state).copied()
+    pub(super) fn owner(&self, state: u64) -> Option<ReleaseNumber> {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.by_state.get(&state).copied()
     }
 
     /// Tells, from now on, what is given out.
-    pub(super) fn tell(&self, tell: Arc<Tell>) {
-        let _ = self.tell.set(tell);
+    pub(super) fn set_change_sink(&self, change_sink: Arc<ChangeQueue>) {
+        let _ = self.change_sink.set(change_sink);
     }
 
     /// All that are remembered, the oldest first.
-    pub(super) fn all(&self) -> Vec<(u64, Number)> {
-        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        given.order.iter().filter_map(|state| Some((*state, *given.by.get(state)?))).collect()
+    pub(super) fn entries(&self) -> Vec<(u64, ReleaseNumber)> {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners
+            .order
+            .iter()
+            .filter_map(|state| Some((*state, *owners.by_state.get(state)?)))
+            .collect()
     }
 }
 
@@ -70,13 +74,16 @@ mod tests {
 
     #[test]
     fn the_newest_are_remembered_with_whoever_gave_them_last() {
-        let states = States::default();
+        let states = RequestStates::default();
         for state in 0..STATES_MAX as u64 {
-            states.note(state, Number(1));
+            states.record(state, ReleaseNumber(1));
         }
-        states.note(1, Number(2));
-        assert_eq!((states.by(0), states.by(1)), (Some(Number(1)), Some(Number(2))));
-        states.note(u64::MAX, Number(3));
-        assert_eq!((states.by(0), states.by(u64::MAX)), (None, Some(Number(3))));
+        states.record(1, ReleaseNumber(2));
+        assert_eq!(
+            (states.owner(0), states.owner(1)),
+            (Some(ReleaseNumber(1)), Some(ReleaseNumber(2)))
+        );
+        states.record(u64::MAX, ReleaseNumber(3));
+        assert_eq!((states.owner(0), states.owner(u64::MAX)), (None, Some(ReleaseNumber(3))));
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::model::{Call, Class, Counts};
+use crate::model::{CallKey, Counts, Outcome};
 
-use super::repeat::Safe;
+use super::repeat::ReadOnlyTools;
 
 /// Methods and tools that are counted apart; the rest share one line.
 const CALLS_MAX: usize = 512;
@@ -14,15 +14,15 @@ const OTHER: &str = "other";
 
 /// The counters of one release.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    all: Cells,
-    calls: papaya::HashMap<Call, Arc<Cells>>,
-    safe: Arc<Safe>,
+pub(super) struct OutcomeCounters {
+    total: CounterCells,
+    calls: papaya::HashMap<CallKey, Arc<CounterCells>>,
+    read_only_tools: Arc<ReadOnlyTools>,
 }
 
 /// One set of counters that only grow.
 #[derive(Debug, Default)]
-pub(super) struct Cells {
+pub(super) struct CounterCells {
     ok: AtomicU64,
     server_fault: AtomicU64,
     tool_fault: AtomicU64,
@@ -30,25 +30,25 @@ pub(super) struct Cells {
     neutral: AtomicU64,
     slow: AtomicU64,
     timed: AtomicU64,
-    safe: AtomicU64,
-    safe_bad: AtomicU64,
-    streams: AtomicU64,
-    broken: AtomicU64,
+    repeatable_total: AtomicU64,
+    repeatable_failed: AtomicU64,
+    ended_streams: AtomicU64,
+    broken_streams: AtomicU64,
     /// Whether requests of this call are safe to repeat, as far as is known now.
-    repeatable: AtomicBool,
+    is_repeatable: AtomicBool,
 }
 
-impl Tally {
+impl OutcomeCounters {
     /// No request yet; `safe` tells which ones are safe to repeat.
-    pub(super) fn new(safe: Arc<Safe>) -> Self {
-        Self { safe, ..Self::default() }
+    pub(super) fn new(read_only_tools: Arc<ReadOnlyTools>) -> Self {
+        Self { read_only_tools, ..Self::default() }
     }
 
     /// The counters of a call. Resources are counted together: their names have no end.
-    pub(super) fn call(&self, method: &str, name: &str) -> Arc<Cells> {
+    pub(super) fn for_call(&self, method: &str, name: &str) -> Arc<CounterCells> {
         let name = if method.starts_with("resources/") { "" } else { name };
         let calls = self.calls.pin();
-        let key: Call = (method.into(), name.into());
+        let key: CallKey = (method.into(), name.into());
         if let Some(cells) = calls.get(&key) {
             return Arc::clone(cells);
         }
@@ -57,66 +57,70 @@ impl Tally {
         }
         let cells = calls.get_or_insert_with(key, Arc::default);
         // After it can be found by whoever learns of safe tools at this moment.
-        cells.repeatable.store(self.safe.covers(method, name), Ordering::Relaxed);
+        cells
+            .is_repeatable
+            .store(self.read_only_tools.is_read_only(method, name), Ordering::Relaxed);
         Arc::clone(cells)
     }
 
     /// Decides again which calls are safe to repeat.
-    pub(super) fn learn(&self) {
+    pub(super) fn refresh_repeatable(&self) {
         for ((method, name), cells) in &self.calls.pin() {
-            cells.repeatable.store(self.safe.covers(method, name), Ordering::Relaxed);
+            cells
+                .is_repeatable
+                .store(self.read_only_tools.is_read_only(method, name), Ordering::Relaxed);
         }
     }
 
     /// Counts a request that ended.
-    pub(super) fn count(&self, call: Option<&Cells>, class: Class) {
-        let safe = call.is_some_and(|call| call.repeatable.load(Ordering::Relaxed))
-            && matches!(class, Class::Ok | Class::ServerFault | Class::ToolFault);
-        for cells in [Some(&self.all), call].into_iter().flatten() {
-            cells.of(class).fetch_add(1, Ordering::Relaxed);
-            if safe {
-                cells.safe.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count(&self, call: Option<&CounterCells>, class: Outcome) {
+        let is_repeatable = call.is_some_and(|call| call.is_repeatable.load(Ordering::Relaxed))
+            && matches!(class, Outcome::Ok | Outcome::ServerFault | Outcome::ToolFault);
+        for cells in [Some(&self.total), call].into_iter().flatten() {
+            cells.cell(class).fetch_add(1, Ordering::Relaxed);
+            if is_repeatable {
+                cells.repeatable_total.fetch_add(1, Ordering::Relaxed);
             }
-            if safe && class != Class::Ok {
-                cells.safe_bad.fetch_add(1, Ordering::Relaxed);
+            if is_repeatable && class != Outcome::Ok {
+                cells.repeatable_failed.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
     /// Counts a request whose latency is known to be within the threshold, or past it.
-    pub(super) fn time(&self, call: Option<&Cells>, slow: bool) {
-        for cells in [Some(&self.all), call].into_iter().flatten() {
+    pub(super) fn record_latency(&self, call: Option<&CounterCells>, slow: bool) {
+        for cells in [Some(&self.total), call].into_iter().flatten() {
             cells.timed.fetch_add(1, Ordering::Relaxed);
             cells.slow.fetch_add(u64::from(slow), Ordering::Relaxed);
         }
     }
 
     /// Counts a stream that only listened and ended, whether it was broken off or not.
-    pub(super) fn stream(&self, broken: bool) {
-        self.all.streams.fetch_add(1, Ordering::Relaxed);
-        self.all.broken.fetch_add(u64::from(broken), Ordering::Relaxed);
+    pub(super) fn count_stream(&self, broken: bool) {
+        self.total.ended_streams.fetch_add(1, Ordering::Relaxed);
+        self.total.broken_streams.fetch_add(u64::from(broken), Ordering::Relaxed);
     }
 
     /// Everything so far.
     pub(super) fn total(&self) -> Counts {
-        self.all.counts()
+        self.total.counts()
     }
 
     /// Everything so far, by method and tool.
-    pub(super) fn by_call(&self) -> BTreeMap<Call, Counts> {
+    pub(super) fn by_call(&self) -> BTreeMap<CallKey, Counts> {
         let calls = self.calls.pin();
         calls.iter().map(|(call, cells)| (call.clone(), cells.counts())).collect()
     }
 }
 
-impl Cells {
-    fn of(&self, class: Class) -> &AtomicU64 {
+impl CounterCells {
+    fn cell(&self, class: Outcome) -> &AtomicU64 {
         match class {
-            Class::Ok => &self.ok,
-            Class::ServerFault => &self.server_fault,
-            Class::ToolFault => &self.tool_fault,
-            Class::ClientFault => &self.client_fault,
-            Class::Neutral => &self.neutral,
+            Outcome::Ok => &self.ok,
+            Outcome::ServerFault => &self.server_fault,
+            Outcome::ToolFault => &self.tool_fault,
+            Outcome::ClientFault => &self.client_fault,
+            Outcome::Neutral => &self.neutral,
         }
     }
 
@@ -129,11 +133,11 @@ impl Cells {
             client_fault: read(&self.client_fault),
             neutral: read(&self.neutral),
             slow: read(&self.slow),
-            timed: read(&self.timed),
-            safe: read(&self.safe),
-            safe_bad: read(&self.safe_bad),
-            streams: read(&self.streams),
-            broken: read(&self.broken),
+            with_latency: read(&self.timed),
+            repeatable: read(&self.repeatable_total),
+            repeatable_failed: read(&self.repeatable_failed),
+            streams_ended: read(&self.ended_streams),
+            streams_broken: read(&self.broken_streams),
         }
     }
 }

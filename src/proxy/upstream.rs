@@ -17,154 +17,157 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Address;
-use crate::model::{Number, Toll};
+use crate::model::{DrainCost, ReleaseNumber};
 
-use super::repeat::{Repeats, Safe};
-use super::states::States;
-use super::tally::Tally;
-use super::upload::Upload;
+use super::repeat::{FailedSamples, ReadOnlyTools};
+use super::states::RequestStates;
+use super::tally::OutcomeCounters;
+use super::upload::RequestBody;
 
 /// How long a connection to a release may take.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries to reach a release that is still being started.
-const AGAIN: Duration = Duration::from_millis(50);
+const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Below the keep-alive of common servers (Node and uvicorn close after 5 s), so that a request
 /// does not meet a connection that is just being closed.
-const IDLE_MAX: Duration = Duration::from_secs(4);
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Limits of an answer's head.
 const HEADERS_MAX: usize = 128;
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// One release, reachable.
 #[derive(Debug)]
-pub(super) struct Upstream {
+pub(super) struct Backend {
     /// The release.
-    pub number: Number,
+    pub number: ReleaseNumber,
     /// What becomes of its requests.
-    pub tally: Tally,
+    pub outcomes: OutcomeCounters,
     /// Sends requests to it.
-    pub client: Client<Connector, Upload>,
+    pub client: Client<Connector, RequestBody>,
     /// Where it is.
     pub address: Address,
     /// Whether it may still be about to listen.
-    awaited: Arc<Awaited>,
-    /// `Host` of requests to it.
+    startup_grace: Arc<StartupGrace>,
+    /// `DaemonHarness` of requests to it.
     pub authority: String,
     /// Fires when nothing new should stay: what can go elsewhere does.
-    pub left: CancellationToken,
+    pub draining: CancellationToken,
     /// Fires when what is open has to be answered by the proxy.
     pub cut: CancellationToken,
     /// Open requests, without streams that only listen.
-    pub in_flight: AtomicU64,
+    pub in_flight_requests: AtomicU64,
     /// Open streams: GET, and `subscriptions/listen`.
-    pub streams: AtomicU64,
+    pub open_streams: AtomicU64,
     /// Open `subscriptions/listen` streams, which count as sessions.
-    pub listens: AtomicU64,
+    pub subscriptions: AtomicU64,
     /// What is safe to repeat.
-    pub safe: Arc<Safe>,
+    pub read_only_tools: Arc<ReadOnlyTools>,
     /// Which release sealed which state.
-    pub states: Arc<States>,
+    pub request_states: Arc<RequestStates>,
     /// What is kept of it for repeats, and what became of repeats sent here.
-    pub repeats: Repeats,
-    answered: AtomicU64,
-    closed: AtomicU64,
-    replayed: AtomicU64,
-    lost: AtomicU64,
-    moved: AtomicU64,
-    unheard: AtomicU64,
+    pub samples: FailedSamples,
+    error_responses: AtomicU64,
+    closed_streams: AtomicU64,
+    replayed_requests: AtomicU64,
+    truncated_responses: AtomicU64,
+    migrated_sessions: AtomicU64,
+    ended_subscriptions: AtomicU64,
 }
 
-impl Upstream {
+impl Backend {
     /// Reaches a release at its slot's address. No connection is made yet.
     pub(super) fn new(
-        number: Number,
+        number: ReleaseNumber,
         address: Address,
-        safe: Arc<Safe>,
-        states: Arc<States>,
+        read_only_tools: Arc<ReadOnlyTools>,
+        request_states: Arc<RequestStates>,
     ) -> Self {
         let authority = match &address {
             Address::Tcp(address) => address.to_string(),
             Address::Unix(_) => "localhost".to_owned(),
         };
-        let awaited = Arc::<Awaited>::default();
+        let startup_grace = Arc::<StartupGrace>::default();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(256)
             .http1_max_headers(HEADERS_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(Connector { address: address.clone(), awaited: Arc::clone(&awaited) });
+            .build(Connector {
+                address: address.clone(),
+                startup_grace: Arc::clone(&startup_grace),
+            });
         Self {
             number,
             address,
-            awaited,
-            tally: Tally::new(Arc::clone(&safe)),
+            startup_grace,
+            outcomes: OutcomeCounters::new(Arc::clone(&read_only_tools)),
             client,
             authority,
-            left: CancellationToken::new(),
+            draining: CancellationToken::new(),
             cut: CancellationToken::new(),
-            in_flight: AtomicU64::new(0),
-            streams: AtomicU64::new(0),
-            listens: AtomicU64::new(0),
-            safe,
-            states,
-            repeats: Repeats::default(),
-            answered: AtomicU64::new(0),
-            closed: AtomicU64::new(0),
-            replayed: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-            moved: AtomicU64::new(0),
-            unheard: AtomicU64::new(0),
+            in_flight_requests: AtomicU64::new(0),
+            open_streams: AtomicU64::new(0),
+            subscriptions: AtomicU64::new(0),
+            read_only_tools,
+            request_states,
+            samples: FailedSamples::default(),
+            error_responses: AtomicU64::new(0),
+            closed_streams: AtomicU64::new(0),
+            replayed_requests: AtomicU64::new(0),
+            truncated_responses: AtomicU64::new(0),
+            migrated_sessions: AtomicU64::new(0),
+            ended_subscriptions: AtomicU64::new(0),
         }
     }
 
     /// It may be about to listen, until then: requests wait for its first connection.
-    pub(super) fn await_start(&self, until: Instant) {
+    pub(super) fn set_startup_deadline(&self, until: Instant) {
         // Told once, when the daemon starts.
-        let _ = self.awaited.until.set(until);
+        let _ = self.startup_grace.until.set(until);
     }
 
     /// Notes that the proxy answered a request itself because the release was left.
-    pub(super) fn answered(&self) {
-        self.answered.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_error_response(&self) {
+        self.error_responses.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that the proxy closed a stream because the release was left.
-    pub(super) fn closed(&self) {
-        self.closed.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_closed_stream(&self) {
+        self.closed_streams.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that a `subscriptions/listen` stream, which counts as a session, could not go on.
-    pub(super) fn unheard(&self) {
-        self.unheard.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_ended_subscription(&self) {
+        self.ended_subscriptions.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that an open request was asked again of the release that took over.
-    pub(super) fn replayed(&self) {
-        self.replayed.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_replayed_request(&self) {
+        self.replayed_requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that an answer broke off where none of ours could be put in.
-    pub(super) fn lost(&self) {
-        self.lost.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_truncated_response(&self) {
+        self.truncated_responses.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that a session moved to another release.
-    pub(super) fn moved(&self) {
-        self.moved.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_migrated_session(&self) {
+        self.migrated_sessions.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What leaving it cost so far, but for the sessions that are there.
-    pub(super) fn toll(&self) -> Toll {
+    pub(super) fn drain_cost(&self) -> DrainCost {
         let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        Toll {
-            answered: read(&self.answered),
-            streams: read(&self.closed),
-            replayed: read(&self.replayed),
-            lost: read(&self.lost),
-            moved: read(&self.moved),
-            ended: read(&self.unheard),
-            ..Toll::default()
+        DrainCost {
+            error_responses: read(&self.error_responses),
+            streams_closed: read(&self.closed_streams),
+            requests_replayed: read(&self.replayed_requests),
+            responses_lost: read(&self.truncated_responses),
+            sessions_migrated: read(&self.migrated_sessions),
+            sessions_ended: read(&self.ended_subscriptions),
+            ..DrainCost::default()
         }
     }
 
@@ -174,8 +177,9 @@ impl Upstream {
     }
 
     /// Whether nothing is open.
-    pub(super) fn empty(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0 && self.streams.load(Ordering::Relaxed) == 0
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight_requests.load(Ordering::Relaxed) == 0
+            && self.open_streams.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -183,19 +187,19 @@ impl Upstream {
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     address: Address,
-    awaited: Arc<Awaited>,
+    startup_grace: Arc<StartupGrace>,
 }
 
 /// How long a release that nobody reached yet may refuse connections.
 #[derive(Debug, Default)]
-struct Awaited {
+struct StartupGrace {
     until: OnceLock<Instant>,
-    reached: AtomicBool,
+    was_connected: AtomicBool,
 }
 
 /// A connection to a release.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) enum BackendStream {
     /// To a TCP port.
     Tcp(TcpStream),
     /// To a unix socket.
@@ -203,24 +207,26 @@ pub(super) enum Stream {
 }
 
 impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
+    type Response = TokioIo<BackendStream>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<BackendStream>>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { address, awaited } = self.clone();
+        let Self { address, startup_grace: awaited } = self.clone();
         Box::pin(async move {
             loop {
-                let stream = tokio::time::timeout(CONNECT_MAX, connect(&address)).await;
+                let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect(&address)).await;
                 match stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                    Err(error) if awaited.excuses(&error) => tokio::time::sleep(AGAIN).await,
+                    Err(error) if awaited.covers(&error) => {
+                        tokio::time::sleep(CONNECT_RETRY_DELAY).await
+                    }
                     Err(error) => return Err(error),
                     Ok(stream) => {
-                        awaited.reached.store(true, Ordering::Relaxed);
+                        awaited.was_connected.store(true, Ordering::Relaxed);
                         return Ok(TokioIo::new(stream));
                     }
                 }
@@ -229,34 +235,34 @@ impl tower_service::Service<Uri> for Connector {
     }
 }
 
-async fn connect(address: &Address) -> io::Result<Stream> {
+async fn connect(address: &Address) -> io::Result<BackendStream> {
     Ok(match address {
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            Stream::Tcp(stream)
+            BackendStream::Tcp(stream)
         }
-        Address::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
+        Address::Unix(path) => BackendStream::Unix(UnixStream::connect(path).await?),
     })
 }
 
-impl Awaited {
+impl StartupGrace {
     /// Whether nobody listens yet, and somebody may soon. Nothing was sent: it is safe to try again.
-    fn excuses(&self, error: &io::Error) -> bool {
-        let absent =
+    fn covers(&self, error: &io::Error) -> bool {
+        let is_not_listening =
             matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
-        let due = self.until.get().is_some_and(|until| Instant::now() < *until);
-        absent && due && !self.reached.load(Ordering::Relaxed)
+        let in_grace = self.until.get().is_some_and(|until| Instant::now() < *until);
+        is_not_listening && in_grace && !self.was_connected.load(Ordering::Relaxed)
     }
 }
 
-impl Connection for Stream {
+impl Connection for BackendStream {
     fn connected(&self) -> Connected {
         Connected::new()
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for BackendStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -269,7 +275,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for BackendStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -8,73 +8,75 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Address;
-use crate::model::Number;
+use crate::model::ReleaseNumber;
 
 use super::Proxy;
 
 /// Where requests go.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ways {
-    active: Option<Number>,
-    releases: Vec<Way>,
+pub struct RoutesSnapshot {
+    active: Option<ReleaseNumber>,
+    releases: Vec<ReleaseRoute>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Way {
-    number: Number,
-    at: At,
+struct ReleaseRoute {
+    number: ReleaseNumber,
+    #[serde(rename = "at")]
+    address: RouteAddress,
     /// Nothing new should stay there.
-    left: bool,
+    #[serde(rename = "left")]
+    draining: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum At {
+enum RouteAddress {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
 impl Proxy {
     /// Where requests go now. Releases that were cut are left out. `None` at the end, when all are.
-    pub fn ways(&self) -> Option<Ways> {
-        if self.door.stop.is_cancelled() {
+    pub fn routes_snapshot(&self) -> Option<RoutesSnapshot> {
+        if self.lifecycle.shutdown.is_cancelled() {
             return None;
         }
-        let routes = self.front.routes.load();
-        let open = routes.all().iter().filter(|upstream| upstream.is_open());
-        let releases = open.map(|upstream| Way {
+        let routes = self.state.routes.load();
+        let reachable = routes.backends().iter().filter(|upstream| upstream.is_open());
+        let releases = reachable.map(|upstream| ReleaseRoute {
             number: upstream.number,
-            at: match &upstream.address {
-                Address::Tcp(address) => At::Tcp(*address),
-                Address::Unix(path) => At::Unix(path.clone()),
+            address: match &upstream.address {
+                Address::Tcp(address) => RouteAddress::Tcp(*address),
+                Address::Unix(path) => RouteAddress::Unix(path.clone()),
             },
-            left: upstream.left.is_cancelled(),
+            draining: upstream.draining.is_cancelled(),
         });
         let active = routes.active().map(|active| active.number);
-        Some(Ways { active, releases: releases.collect() })
+        Some(RoutesSnapshot { active, releases: releases.collect() })
     }
 
     /// Goes the same ways as the proxy that took over: releases that it does not know are cut.
-    pub async fn follow(&self, ways: &Ways) {
-        for way in &ways.releases {
-            let address = match &way.at {
-                At::Tcp(address) => Address::Tcp(*address),
-                At::Unix(path) => Address::Unix(path.clone()),
+    pub async fn apply_routes(&self, snapshot: &RoutesSnapshot) {
+        for route in &snapshot.releases {
+            let address = match &route.address {
+                RouteAddress::Tcp(address) => Address::Tcp(*address),
+                RouteAddress::Unix(path) => Address::Unix(path.clone()),
             };
-            self.add(way.number, &address);
-            if way.left
-                && let Some(upstream) = self.upstream(way.number)
+            self.add_release(route.number, &address);
+            if route.draining
+                && let Some(upstream) = self.backend(route.number)
             {
-                upstream.left.cancel();
+                upstream.draining.cancel();
             }
         }
-        if let Some(active) = ways.active {
-            self.route(active);
+        if let Some(active) = snapshot.active {
+            self.set_active(active);
         }
-        let known: BTreeSet<_> = ways.releases.iter().map(|way| way.number).collect();
-        let routes = self.front.routes.load_full();
-        for upstream in routes.all() {
-            if !known.contains(&upstream.number) && upstream.is_open() {
+        let in_snapshot: BTreeSet<_> = snapshot.releases.iter().map(|way| way.number).collect();
+        let routes = self.state.routes.load_full();
+        for upstream in routes.backends() {
+            if !in_snapshot.contains(&upstream.number) && upstream.is_open() {
                 self.cut(upstream.number).await;
             }
         }
@@ -89,16 +91,20 @@ mod tests {
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/each.rs"));
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/lines.rs"));
 
-    fn routes() -> Vec<(&'static str, Ways)> {
-        let places = one_of_each!(At;
-            At::Tcp(_) => "" At::Tcp(([127, 0, 0, 1], 9001).into());
-            At::Unix(_) => "" At::Unix("/run/weather.sock".into());
+    fn routes() -> Vec<(&'static str, RoutesSnapshot)> {
+        let places = one_of_each!(RouteAddress;
+            RouteAddress::Tcp(_) => "" RouteAddress::Tcp(([127, 0, 0, 1], 9001).into());
+            RouteAddress::Unix(_) => "" RouteAddress::Unix("/run/weather.sock".into());
         );
-        let way = |((_, at), number)| Way { number: Number(number), at, left: number == 6 };
+        let way = |((_, at), number)| ReleaseRoute {
+            number: ReleaseNumber(number),
+            address: at,
+            draining: number == 6,
+        };
         let releases = places.into_iter().zip(6..).map(way).collect();
         vec![
-            ("routes", Ways { active: Some(Number(7)), releases }),
-            ("none", Ways { active: None, releases: Vec::new() }),
+            ("routes", RoutesSnapshot { active: Some(ReleaseNumber(7)), releases }),
+            ("none", RoutesSnapshot { active: None, releases: Vec::new() }),
         ]
     }
 

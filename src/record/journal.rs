@@ -12,9 +12,9 @@ const INFO: u8 = 6;
 
 /// Kind, MESSAGE_ID, PRIORITY.
 #[rustfmt::skip]
-const TABLE: &[(&str, &str, u8)] = &[
+const MESSAGE_KINDS: &[(&str, &str, u8)] = &[
     ("deployed", "5cc69618c1364b789ec5ab85a56182c3", NOTICE),
-    ("found", "c2b0a1c6e2d94b0f8f6f4a1d7c3f5e90", CRITICAL),
+    ("replaced", "c2b0a1c6e2d94b0f8f6f4a1d7c3f5e90", CRITICAL),
     ("ready", "671a3857aa174661b9cd63a11044aeab", INFO),
     ("failed", "3f354f22343447b18c9bc20043c89975", ERROR),
     ("switched", "a3f47c4c7ce3498e9f6a98ffd2ab5276", NOTICE),
@@ -32,20 +32,20 @@ const TABLE: &[(&str, &str, u8)] = &[
     ("cleared", "2ae4ece303b445d0a7987b6b0358bccd", NOTICE),
     ("held", "3f52ba5cce3e45d085372b257575fe0e", NOTICE),
     ("resumed", "7aa3ceaefa2346f5a06be54c6b57ba89", NOTICE),
-    ("asked_again", "5841983abca840039040c93922b9d5d8", WARNING),
+    ("retried", "5841983abca840039040c93922b9d5d8", WARNING),
     ("restored", "6fe81e0832f24e5fb54a9ec571797194", NOTICE),
     ("noted", "6375d86bf5104d48836c4c717693aa54", WARNING),
     ("page", "944b3824532b4e56b5242f25a05f5c30", CRITICAL),
 ];
 
 /// The kind of a message that wakes a person.
-pub(super) const PAGE: &str = "page";
+pub(super) const PAGE_KIND: &str = "page";
 /// Its priority, also for entries of a timeline that wake one.
 pub(super) const PAGE_PRIORITY: u8 = CRITICAL;
 
 /// MESSAGE_ID and PRIORITY of a kind of entry, or of `page`.
-pub(super) fn of(kind: &str) -> Option<(&'static str, u8)> {
-    TABLE.iter().find(|(name, ..)| *name == kind).map(|(_, id, priority)| (*id, *priority))
+pub(super) fn lookup(kind: &str) -> Option<(&'static str, u8)> {
+    MESSAGE_KINDS.iter().find(|(name, ..)| *name == kind).map(|(_, id, priority)| (*id, *priority))
 }
 
 #[cfg(test)]
@@ -53,14 +53,14 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::model::Fact;
+    use crate::model::TimelineEvent;
 
     const CATALOG: &str = include_str!("../../systemd/rollbackd.catalog");
 
     /// The names of all facts, as serde lists them.
     fn kinds() -> Vec<String> {
         let unknown = serde_json::json!({"kind": "no such kind"});
-        let error = serde_json::from_value::<Fact>(unknown).unwrap_err().to_string();
+        let error = serde_json::from_value::<TimelineEvent>(unknown).unwrap_err().to_string();
         let (_, list) = error.split_once("expected one of").unwrap();
         list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
     }
@@ -69,17 +69,22 @@ mod tests {
     fn every_kind_has_an_identifier_of_its_own() {
         let mut expected: BTreeSet<_> = kinds().into_iter().collect();
         assert!(expected.contains("deployed") && expected.len() > 15, "{expected:?}");
-        expected.insert(PAGE.to_owned());
-        let names: BTreeSet<_> = TABLE.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        // Names of 0.1.0, which are still read and never written.
+        for old in ["found", "asked_again"] {
+            assert!(expected.remove(old), "{old}");
+        }
+        expected.insert(PAGE_KIND.to_owned());
+        let names: BTreeSet<_> =
+            MESSAGE_KINDS.iter().map(|(name, ..)| (*name).to_owned()).collect();
         assert_eq!(names, expected);
-        let ids: BTreeSet<_> = TABLE.iter().map(|(_, id, _)| id).collect();
-        assert_eq!(ids.len(), TABLE.len());
+        let ids: BTreeSet<_> = MESSAGE_KINDS.iter().map(|(_, id, _)| id).collect();
+        assert_eq!(ids.len(), MESSAGE_KINDS.len());
         assert!(ids.iter().all(|id| id.len() == 32 && id.chars().all(|c| c.is_ascii_hexdigit())));
     }
 
     #[test]
     fn every_kind_has_its_entry_in_the_catalog() {
-        for (kind, id, _) in TABLE {
+        for (kind, id, _) in MESSAGE_KINDS {
             let head = format!("\n-- {id}\n");
             let mut parts = CATALOG.split(&head).skip(1);
             let entry = parts.next().unwrap_or_else(|| panic!("{kind} is not in the catalog"));
@@ -89,7 +94,7 @@ mod tests {
             assert!(explains.len() > 60, "{kind}: what it means, and what to do");
             assert!(parts.next().is_none(), "{kind} is in the catalog twice");
         }
-        assert_eq!(CATALOG.matches("\n-- ").count(), TABLE.len());
+        assert_eq!(CATALOG.matches("\n-- ").count(), MESSAGE_KINDS.len());
     }
 
     /// What was shipped. Lines are added; none is changed.
@@ -114,13 +119,14 @@ mod tests {
             "cleared 2ae4ece303b445d0a7987b6b0358bccd",
             "held 3f52ba5cce3e45d085372b257575fe0e",
             "resumed 7aa3ceaefa2346f5a06be54c6b57ba89",
-            "asked_again 5841983abca840039040c93922b9d5d8",
+            "retried 5841983abca840039040c93922b9d5d8",
             "restored 6fe81e0832f24e5fb54a9ec571797194",
             "noted 6375d86bf5104d48836c4c717693aa54",
             "page 944b3824532b4e56b5242f25a05f5c30",
-            "found c2b0a1c6e2d94b0f8f6f4a1d7c3f5e90",
+            "replaced c2b0a1c6e2d94b0f8f6f4a1d7c3f5e90",
         ];
-        let now: Vec<_> = TABLE.iter().map(|(kind, id, _)| format!("{kind} {id}")).collect();
+        let now: Vec<_> =
+            MESSAGE_KINDS.iter().map(|(kind, id, _)| format!("{kind} {id}")).collect();
         for line in shipped {
             assert!(now.iter().any(|it| it == line), "{line}");
         }

@@ -18,42 +18,42 @@ use tracing_subscriber::layer::Context;
 
 use super::journal;
 
-const SOCKET: &str = "/run/systemd/journal/socket";
+const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 /// Messages that wait for journald.
 const QUEUE_MAX: usize = 1024;
 /// How long the end of the daemon waits for them.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 
 /// Messages that journald did not get, since the daemon started.
-static LOST: AtomicU64 = AtomicU64::new(0);
+static LOST_MESSAGES: AtomicU64 = AtomicU64::new(0);
 
 /// Messages that the system's journal did not get, since the daemon started.
-pub fn lost() -> u64 {
-    LOST.load(Ordering::Relaxed)
+pub fn lost_messages() -> u64 {
+    LOST_MESSAGES.load(Ordering::Relaxed)
 }
 
 /// Sends what is logged to the system's journal.
 #[derive(Debug, Clone)]
-pub struct Journald(Arc<SyncSender<Job>>);
+pub struct JournalLayer(Arc<SyncSender<SenderCommand>>);
 
 #[derive(Debug)]
-enum Job {
+enum SenderCommand {
     Send(Vec<u8>),
     Flush(SyncSender<()>),
 }
 
 /// What one event says.
 #[derive(Debug, Default)]
-struct Said {
+struct JournalEntry {
     message: String,
     /// Further words for the message.
-    more: String,
+    extra_text: String,
     fields: Vec<(&'static str, String)>,
     kind: Option<String>,
     page: bool,
 }
 
-impl Journald {
+impl JournalLayer {
     /// The system's journal, if the standard error of this process leads there.
     pub fn connect() -> Option<Self> {
         let stream = std::env::var("JOURNAL_STREAM").ok()?;
@@ -61,105 +61,105 @@ impl Journald {
         if stream != format!("{}:{}", stat.st_dev, stat.st_ino) {
             return None;
         }
-        Self::at(Path::new(SOCKET)).ok()
+        Self::connect_to(Path::new(JOURNAL_SOCKET)).ok()
     }
 
     /// The journal that listens on this socket.
     ///
     /// # Errors
     /// When nothing listens there, or no thread can be started.
-    fn at(path: &Path) -> io::Result<Self> {
+    fn connect_to(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         // Only to see that somebody listens; a journald that is started again is found by its path.
         UnixDatagram::unbound()?.connect(path)?;
-        let (outbox, inbox) = sync_channel(QUEUE_MAX);
+        let (sender, receiver) = sync_channel(QUEUE_MAX);
         let path = path.to_owned();
         std::thread::Builder::new()
             .name("journald".to_owned())
-            .spawn(move || send_all(&socket, &path, &inbox))?;
-        Ok(Self(Arc::new(outbox)))
+            .spawn(move || run_sender(&socket, &path, &receiver))?;
+        Ok(Self(Arc::new(sender)))
     }
 
     /// Waits until all is sent that was logged so far, half a second at most.
     pub fn flush(&self) {
         let (done, wait) = sync_channel(1);
-        if self.0.try_send(Job::Flush(done)).is_ok() {
+        if self.0.try_send(SenderCommand::Flush(done)).is_ok() {
             let _ = wait.recv_timeout(FLUSH_MAX);
         }
     }
 }
 
-fn send_all(socket: &UnixDatagram, path: &PathBuf, inbox: &Receiver<Job>) {
-    let mut told = 0;
-    while let Ok(job) = inbox.recv() {
+fn run_sender(socket: &UnixDatagram, path: &PathBuf, receiver: &Receiver<SenderCommand>) {
+    let mut reported = 0;
+    while let Ok(job) = receiver.recv() {
         let datagram = match job {
-            Job::Send(datagram) => datagram,
-            Job::Flush(done) => {
+            SenderCommand::Send(datagram) => datagram,
+            SenderCommand::Flush(done) => {
                 let _ = done.try_send(());
                 continue;
             }
         };
         if socket.send_to(&datagram, path).is_err() {
-            LOST.fetch_add(1, Ordering::Relaxed);
+            LOST_MESSAGES.fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        let lost = lost();
-        if lost != told {
-            let text = format!("{} messages did not reach the journal", lost - told);
-            let said = Said { message: text, ..Said::default() };
-            if socket.send_to(&said.datagram(Level::WARN), path).is_ok() {
-                told = lost;
+        let lost = lost_messages();
+        if lost != reported {
+            let text = format!("{} messages did not reach the journal", lost - reported);
+            let entry = JournalEntry { message: text, ..JournalEntry::default() };
+            if socket.send_to(&entry.datagram(Level::WARN), path).is_ok() {
+                reported = lost;
             }
         }
     }
 }
 
-impl<S: Subscriber> Layer<S> for Journald {
+impl<S: Subscriber> Layer<S> for JournalLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let level = *event.metadata().level();
         if level > Level::INFO {
             return;
         }
-        let mut said = Said::default();
-        event.record(&mut said);
-        if self.0.try_send(Job::Send(said.datagram(level))).is_err() {
-            LOST.fetch_add(1, Ordering::Relaxed);
+        let mut entry = JournalEntry::default();
+        event.record(&mut entry);
+        if self.0.try_send(SenderCommand::Send(entry.datagram(level))).is_err() {
+            LOST_MESSAGES.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Said {
+impl JournalEntry {
     fn datagram(&self, level: Level) -> Vec<u8> {
-        let kind = self.kind.as_deref().or(self.page.then_some(journal::PAGE));
-        let known = kind.and_then(journal::of);
+        let kind = self.kind.as_deref().or(self.page.then_some(journal::PAGE_KIND));
+        let message_kind = kind.and_then(journal::lookup);
         let by_level = match level {
             Level::ERROR => 3,
             Level::WARN => 4,
             Level::INFO => 6,
             _ => 7,
         };
-        let priority = match known {
+        let priority = match message_kind {
             _ if self.page => journal::PAGE_PRIORITY,
             Some((_, priority)) => priority,
             None => by_level,
         };
         let mut bytes = Vec::new();
-        put(&mut bytes, "MESSAGE", &format!("{}{}", self.message, self.more));
-        put(&mut bytes, "PRIORITY", &priority.to_string());
-        put(&mut bytes, "SYSLOG_IDENTIFIER", "rollbackd");
-        if let Some((id, _)) = known {
-            put(&mut bytes, "MESSAGE_ID", id);
+        write_field(&mut bytes, "MESSAGE", &format!("{}{}", self.message, self.extra_text));
+        write_field(&mut bytes, "PRIORITY", &priority.to_string());
+        write_field(&mut bytes, "SYSLOG_IDENTIFIER", "rollbackd");
+        if let Some((id, _)) = message_kind {
+            write_field(&mut bytes, "MESSAGE_ID", id);
         }
         if let Some(kind) = kind {
-            put(&mut bytes, "ROLLBACKD_EVENT", kind);
+            write_field(&mut bytes, "ROLLBACKD_EVENT", kind);
         }
         for (name, value) in &self.fields {
-            put(&mut bytes, name, value);
+            write_field(&mut bytes, name, value);
         }
         bytes
     }
 
-    fn note(&mut self, field: &Field, value: String) {
+    fn add_field(&mut self, field: &Field, value: String) {
         let name = match field.name() {
             "message" => {
                 self.message = value;
@@ -175,7 +175,7 @@ impl Said {
             "severity" => "ROLLBACKD_SEVERITY",
             "seq" => "ROLLBACKD_SEQ",
             other => {
-                self.more.push_str(&format!(" {other}={value}"));
+                self.extra_text.push_str(&format!(" {other}={value}"));
                 return;
             }
         };
@@ -183,25 +183,25 @@ impl Said {
     }
 }
 
-impl Visit for Said {
+impl Visit for JournalEntry {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.note(field, value.to_owned());
+        self.add_field(field, value.to_owned());
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
         match field.name() {
             "page" => self.page = value,
-            _ => self.note(field, value.to_string()),
+            _ => self.add_field(field, value.to_string()),
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.note(field, format!("{value:?}"));
+        self.add_field(field, format!("{value:?}"));
     }
 }
 
 /// A field as journald reads it. A value of several lines goes with its length.
-fn put(bytes: &mut Vec<u8>, name: &str, value: &str) {
+fn write_field(bytes: &mut Vec<u8>, name: &str, value: &str) {
     bytes.extend_from_slice(name.as_bytes());
     if value.contains('\n') {
         bytes.push(b'\n');
@@ -230,13 +230,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let server = UnixDatagram::bind(&path).unwrap();
-        let journald = Journald::at(&path).unwrap();
+        let journald = JournalLayer::connect_to(&path).unwrap();
         let subscriber = tracing_subscriber::registry().with(journald.clone());
         tracing::subscriber::with_default(subscriber, || {
             let severity = Some("critical");
             tracing::info!(service = "weather", deploy = 42, kind = "decided", severity, "goes");
             let sent = next(&server);
-            let (id, _) = journal::of("decided").unwrap();
+            let (id, _) = journal::lookup("decided").unwrap();
             let expected = format!(
                 "MESSAGE=goes\nPRIORITY=4\nSYSLOG_IDENTIFIER=rollbackd\nMESSAGE_ID={id}\n\
                  ROLLBACKD_EVENT=decided\nROLLBACKD_SERVICE=weather\nROLLBACKD_DEPLOY=42\n\
@@ -257,7 +257,7 @@ mod tests {
                 tracing::info!(number, "flood");
             }
         });
-        assert!(lost() > 1_000, "{}", lost());
+        assert!(lost_messages() > 1_000, "{}", lost_messages());
         let mut all = String::new();
         server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         while !all.contains("messages did not reach the journal") {

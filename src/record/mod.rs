@@ -9,8 +9,11 @@ mod shorthand;
 mod state;
 mod timeline;
 
-pub use journald::{Journald, lost as journal_lost};
-pub use recorded::{Recorded, RecordingError, parse as parse_recording, read as read_recording};
-pub use recording::{Opening, RECORDING_BYTES_MAX, Recording, recordings};
-pub use state::{State, StateError};
-pub use timeline::{Timeline, Torn, peek, read};
+pub use journald::{JournalLayer, lost_messages as journal_lost};
+pub use recorded::{
+    SignalLog, SignalLogError, parse_signal_log as parse_recording,
+    read_signal_log as read_recording,
+};
+pub use recording::{SIGNAL_LOG_BYTES_MAX, SignalLogHeader, SignalLogWriter, list_signal_logs};
+pub use state::{StateDir, StateError};
+pub use timeline::{Timeline, Truncated, read_deploy, read_latest};

@@ -13,31 +13,31 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Counts, History, Moment, Number, Seen, Signal};
+use crate::model::{Counts, History, Moment, Observation, ReleaseNumber, Signal};
 
-use super::recorded::{self, Recorded};
-use super::shorthand::{self, Idle};
+use super::recorded::{self, SignalLog};
+use super::shorthand::{self, IdleRun};
 
 /// What the first line begins with; the number is the version of the format.
 pub(super) const MAGIC: &str = "rollbackd-signals 1 ";
 /// The last line of a recording that has no room left.
-pub(super) const FULL: &str = "full";
+pub(super) const END_MARKER: &str = "full";
 /// Largest recording of one deploy, in bytes.
-pub const RECORDING_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub const SIGNAL_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Recordings of one service that are kept.
-const KEPT: usize = 20;
+const LOGS_KEPT: usize = 20;
 /// Signals wait this long for company before they are written.
-const WAIT: Duration = Duration::from_secs(1);
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// More than this does not wait.
-const WAITING_MAX: usize = 256 * 1024;
+const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// What a trial began with.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Opening {
+pub struct SignalLogHeader {
     /// The release on trial.
-    pub release: Number,
+    pub release: ReleaseNumber,
     /// The release that could replace it.
-    pub warm: Option<Number>,
+    pub warm: Option<ReleaseNumber>,
     /// When the trial opened.
     pub opened: Moment,
     /// What the release before it had done.
@@ -46,82 +46,92 @@ pub struct Opening {
 
 /// A recording that is being written.
 #[derive(Debug)]
-pub struct Recording {
+pub struct SignalLogWriter {
     path: PathBuf,
     file: File,
     /// Bytes in the file.
     length: u64,
     /// Lines that wait to be written.
-    waiting: String,
-    idle: Option<Idle>,
+    buffer: String,
+    idle_run: Option<IdleRun>,
     /// When the newest signal came.
-    last: Moment,
-    flushed: Moment,
-    ended: bool,
+    last_moment: Moment,
+    flushed_at: Moment,
+    closed: bool,
 }
 
-impl Recording {
+impl SignalLogWriter {
     /// Begins to record the trial of a deploy in the folder of its service, and lets the oldest
     /// recordings go. A recording of the same trial (release and warm release), left by a daemon
     /// that was killed, is gone on with: then it is returned too, and a judge that is opened with
-    /// its [`Opening`] and hears its signals stands where the dead one stood.
+    /// its [`SignalLogHeader`] and hears its signals stands where the dead one stood.
     ///
     /// # Errors
     /// When the file can not be made or written.
     pub fn open(
         dir: &Path,
-        deploy: Number,
-        opening: &Opening,
-    ) -> io::Result<(Self, Option<Recorded>)> {
+        deploy: ReleaseNumber,
+        header: &SignalLogHeader,
+    ) -> io::Result<(Self, Option<SignalLog>)> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let path = path(dir, deploy);
-        let left = recorded::read(&path).ok().filter(|left| {
-            (left.opening.release, left.opening.warm) == (opening.release, opening.warm)
+        let path = log_path(dir, deploy);
+        let existing = recorded::read_signal_log(&path).ok().filter(|left| {
+            (left.header.release, left.header.warm) == (header.release, header.warm)
         });
         let options = OpenOptions::new().write(true).create(true).mode(0o600).to_owned();
         let mut file = options.clone().truncate(false).open(&path)?;
-        let length = match &left {
-            Some(left) => left.bytes,
+        let length = match &existing {
+            Some(left) => left.valid_bytes,
             None => 0,
         };
         file.set_len(length)?;
         file.seek(SeekFrom::Start(length))?;
-        let last = left.as_ref().map_or(opening.opened, Recorded::last);
-        let ended = left.as_ref().is_some_and(|left| left.full);
+        let last = existing.as_ref().map_or(header.opened, SignalLog::last_moment);
+        let ended = existing.as_ref().is_some_and(|left| left.size_limit_reached);
         let mut waiting = String::new();
-        if left.is_none() {
-            waiting = format!("{MAGIC}{}\n", serde_json::to_string(opening)?);
+        if existing.is_none() {
+            waiting = format!("{MAGIC}{}\n", serde_json::to_string(header)?);
         }
-        let mut recording =
-            Self { path, file, length, waiting, idle: None, last, flushed: last, ended };
+        let mut recording = Self {
+            path,
+            file,
+            length,
+            buffer: waiting,
+            idle_run: None,
+            last_moment: last,
+            flushed_at: last,
+            closed: ended,
+        };
         recording.write()?;
         prune(dir);
-        Ok((recording, left))
+        Ok((recording, existing))
     }
 
     /// Takes one signal down. It reaches the file within a second, with the signals after it.
-    pub fn note(&mut self, now: Moment, signal: &Signal) {
-        if self.ended {
+    pub fn append(&mut self, now: Moment, signal: &Signal) {
+        if self.closed {
             return;
         }
-        let step = now.0.saturating_sub(self.last.0);
-        self.last = self.last.max(now);
-        match &signal.seen {
-            Seen::Block(span, counts) if *counts == Counts::default() => {
-                let taken =
-                    self.idle.as_mut().is_some_and(|it| it.take(step, signal.release, *span));
-                if !taken {
-                    self.settle();
-                    self.idle = Some(Idle::begin(step, signal.release, *span));
+        let step = now.0.saturating_sub(self.last_moment.0);
+        self.last_moment = self.last_moment.max(now);
+        match &signal.observation {
+            Observation::Block(span, counts) if *counts == Counts::default() => {
+                let extended = self
+                    .idle_run
+                    .as_mut()
+                    .is_some_and(|it| it.try_extend(step, signal.release, *span));
+                if !extended {
+                    self.finish_idle_run();
+                    self.idle_run = Some(IdleRun::start(step, signal.release, *span));
                 }
             }
             _ => {
-                self.settle();
-                shorthand::write(step, signal, &mut self.waiting);
+                self.finish_idle_run();
+                shorthand::encode_signal(step, signal, &mut self.buffer);
             }
         }
-        if now.since(self.flushed) >= WAIT || self.waiting.len() > WAITING_MAX {
-            self.flushed = now;
+        if now.since(self.flushed_at) >= FLUSH_INTERVAL || self.buffer.len() > BUFFER_BYTES_MAX {
+            self.flushed_at = now;
             self.flush();
         }
     }
@@ -129,45 +139,45 @@ impl Recording {
     /// Hands what waits to the system. What can not be written ends the recording, with a warning;
     /// nothing else suffers.
     pub fn flush(&mut self) {
-        self.settle();
+        self.finish_idle_run();
         if let Err(error) = self.write() {
             // Half a line in the middle could not be told from damage.
             let _ = self.file.set_len(self.length);
-            self.ended = true;
+            self.closed = true;
             let path = self.path.display();
             tracing::warn!("failed to write {path}, the recording ends here: {error}");
         }
     }
 
     /// An idle stretch is over.
-    fn settle(&mut self) {
-        if let Some(idle) = self.idle.take() {
-            idle.write(&mut self.waiting);
+    fn finish_idle_run(&mut self) {
+        if let Some(idle) = self.idle_run.take() {
+            idle.encode(&mut self.buffer);
         }
     }
 
     fn write(&mut self) -> io::Result<()> {
-        if self.ended {
-            self.waiting.clear();
+        if self.closed {
+            self.buffer.clear();
         }
-        let room = RECORDING_BYTES_MAX - FULL.len() as u64 - 1;
-        if self.length + self.waiting.len() as u64 > room {
+        let room = SIGNAL_LOG_BYTES_MAX - END_MARKER.len() as u64 - 1;
+        if self.length + self.buffer.len() as u64 > room {
             let room = usize::try_from(room.saturating_sub(self.length)).unwrap_or(usize::MAX);
-            let fits = self.waiting.bytes().take(room).collect::<Vec<_>>();
+            let fits = self.buffer.bytes().take(room).collect::<Vec<_>>();
             let whole = fits.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            self.waiting.truncate(whole);
-            self.waiting.push_str(FULL);
-            self.waiting.push('\n');
-            self.ended = true;
+            self.buffer.truncate(whole);
+            self.buffer.push_str(END_MARKER);
+            self.buffer.push('\n');
+            self.closed = true;
         }
-        self.file.write_all(self.waiting.as_bytes())?;
-        self.length += self.waiting.len() as u64;
-        self.waiting.clear();
+        self.file.write_all(self.buffer.as_bytes())?;
+        self.length += self.buffer.len() as u64;
+        self.buffer.clear();
         Ok(())
     }
 }
 
-impl Drop for Recording {
+impl Drop for SignalLogWriter {
     fn drop(&mut self) {
         self.flush();
     }
@@ -177,13 +187,13 @@ impl Drop for Recording {
 ///
 /// # Errors
 /// When the folder can not be read.
-pub fn recordings(dir: &Path) -> io::Result<Vec<(Number, PathBuf)>> {
+pub fn list_signal_logs(dir: &Path) -> io::Result<Vec<(ReleaseNumber, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if let Some(number) = name.strip_suffix(".signals").and_then(|name| name.parse().ok()) {
-            found.push((Number(number), path));
+            found.push((ReleaseNumber(number), path));
         }
     }
     found.sort();
@@ -192,13 +202,13 @@ pub fn recordings(dir: &Path) -> io::Result<Vec<(Number, PathBuf)>> {
 
 /// Lets the oldest recordings go. One that can not be removed does no harm.
 fn prune(dir: &Path) {
-    let files = recordings(dir).unwrap_or_default();
-    let over = files.len().saturating_sub(KEPT);
+    let files = list_signal_logs(dir).unwrap_or_default();
+    let over = files.len().saturating_sub(LOGS_KEPT);
     for (_, path) in files.into_iter().take(over) {
         let _ = fs::remove_file(path);
     }
 }
 
-fn path(dir: &Path, deploy: Number) -> PathBuf {
+fn log_path(dir: &Path, deploy: ReleaseNumber) -> PathBuf {
     dir.join(format!("{:06}.signals", deploy.0))
 }

@@ -8,12 +8,12 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::model::{Entry, Fact, Moment, Number};
+use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 
 use super::StateError;
 
 /// Files of deploys that are kept.
-const FILES_MAX: usize = 200;
+const FILES_KEPT: usize = 200;
 /// Largest file that is read: a deploy writes some tens of lines.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -22,43 +22,48 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub struct Timeline {
     dir: PathBuf,
     service: String,
-    sheet: Option<Sheet>,
+    open_file: Option<OpenFile>,
 }
 
 /// The file of the newest deploy.
 #[derive(Debug)]
-struct Sheet {
+struct OpenFile {
     file: File,
-    length: u64,
-    deploy: Number,
+    valid_bytes: u64,
+    deploy: ReleaseNumber,
     seq: u64,
-    begun: Moment,
+    started_at: Moment,
 }
 
 /// Bytes of an incomplete last line that were cut off; 0 as a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Torn(pub u64);
+pub struct Truncated(pub u64);
 
 impl Timeline {
     /// Opens the record in a service's folder, and reads the newest deploy back.
     ///
     /// # Errors
     /// When a file can not be read, or a line other than the last one makes no sense.
-    pub fn open(dir: &Path, service: &str) -> Result<(Self, Vec<Entry>, Torn), StateError> {
-        let mut timeline = Self { dir: dir.to_owned(), service: service.to_owned(), sheet: None };
-        let mut torn_sum = 0;
+    pub fn open(
+        dir: &Path,
+        service: &str,
+    ) -> Result<(Self, Vec<TimelineEntry>, Truncated), StateError> {
+        let mut timeline =
+            Self { dir: dir.to_owned(), service: service.to_owned(), open_file: None };
+        let mut truncated_total = 0;
         // A power cut can leave a newest file without a single whole line: then nothing followed
         // from it, and the one before holds the state.
-        for (number, path) in numbered(dir)?.into_iter().rev() {
-            let (entries, good, torn) = load(&path)?;
-            torn_sum += torn;
+        for (number, path) in list_deploys(dir)?.into_iter().rev() {
+            let (entries, good, torn) = load_file(&path)?;
+            truncated_total += torn;
             let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
             let (begun, seq) = (first.moment, last.seq);
             let file = reopen(&path, good, torn)?;
-            timeline.sheet = Some(Sheet { file, length: good, deploy: number, seq, begun });
-            return Ok((timeline, entries, Torn(torn_sum)));
+            timeline.open_file =
+                Some(OpenFile { file, valid_bytes: good, deploy: number, seq, started_at: begun });
+            return Ok((timeline, entries, Truncated(truncated_total)));
         }
-        Ok((timeline, Vec::new(), Torn(torn_sum)))
+        Ok((timeline, Vec::new(), Truncated(truncated_total)))
     }
 
     /// Writes one fact down; it is on disk when this returns.
@@ -68,46 +73,50 @@ impl Timeline {
     pub fn append(
         &mut self,
         now: Moment,
-        wall: String,
-        because: String,
-        fact: Fact,
-        then: Vec<String>,
-    ) -> io::Result<Entry> {
-        let mut new = match (&fact, &self.sheet) {
-            (Fact::Deployed { release, .. } | Fact::Found { release, .. }, _) => {
-                Some(self.begin(release.number, now)?)
-            }
-            (_, None) => Some(self.begin(Number(0), now)?),
+        wall_time: String,
+        reason: String,
+        fact: TimelineEvent,
+        effects: Vec<String>,
+    ) -> io::Result<TimelineEntry> {
+        let mut new_file = match (&fact, &self.open_file) {
+            (
+                TimelineEvent::Deployed { release, .. } | TimelineEvent::Replaced { release, .. },
+                _,
+            ) => Some(self.create_file(release.number, now)?),
+            (_, None) => Some(self.create_file(ReleaseNumber(0), now)?),
             (_, Some(_)) => None,
         };
-        let sheet = new.as_mut().or(self.sheet.as_mut()).ok_or(io::ErrorKind::NotFound)?;
-        let entry = Entry {
-            seq: sheet.seq + 1,
-            at: wall,
+        let file = new_file.as_mut().or(self.open_file.as_mut()).ok_or(io::ErrorKind::NotFound)?;
+        let entry = TimelineEntry {
+            seq: file.seq + 1,
+            wall_time,
             moment: now,
-            ms: u64::try_from(now.since(sheet.begun).as_millis()).unwrap_or(u64::MAX),
+            since_deploy_ms: u64::try_from(now.since(file.started_at).as_millis())
+                .unwrap_or(u64::MAX),
             service: self.service.clone(),
-            deploy: sheet.deploy,
-            because,
-            fact,
-            then,
+            deploy: file.deploy,
+            because: reason,
+            event: fact,
+            planned_effects: effects,
         };
-        let written = sheet.mend(&path(&self.dir, sheet.deploy)).and_then(|()| sheet.write(&entry));
-        match new {
+        let written = file
+            .relink(&deploy_path(&self.dir, file.deploy))
+            .and_then(|()| file.append_line(&entry));
+        match new_file {
             Some(new) if written.is_ok() => {
-                self.sheet = Some(new);
+                self.open_file = Some(new);
                 self.prune();
             }
             // A deploy that was not written down has not begun: the file before it holds the state.
-            Some(new) => _ = fs::remove_file(path(&self.dir, new.deploy)),
+            Some(new) => _ = fs::remove_file(deploy_path(&self.dir, new.deploy)),
             None => (),
         }
         written.map(|()| entry)
     }
 
-    fn begin(&self, deploy: Number, now: Moment) -> io::Result<Sheet> {
-        let path = path(&self.dir, deploy);
-        make_folder(&self.dir)?;
+    fn create_file(&self, deploy: ReleaseNumber, now: Moment) -> io::Result<OpenFile> {
+        let path = deploy_path(&self.dir, deploy);
+        create_private_dir(&self.dir)?;
         let options = OpenOptions::new()
             .read(true)
             .write(true)
@@ -117,23 +126,23 @@ impl Timeline {
             .to_owned();
         let file = options.open(path)?;
         File::open(&self.dir)?.sync_all()?;
-        Ok(Sheet { file, length: 0, deploy, seq: 0, begun: now })
+        Ok(OpenFile { file, valid_bytes: 0, deploy, seq: 0, started_at: now })
     }
 
     /// Lets the oldest files go. One that can not be removed does no harm.
     fn prune(&self) {
-        let files = numbered(&self.dir).unwrap_or_default();
-        let over = files.len().saturating_sub(FILES_MAX);
+        let files = list_deploys(&self.dir).unwrap_or_default();
+        let over = files.len().saturating_sub(FILES_KEPT);
         for (_, path) in files.into_iter().take(over) {
             let _ = fs::remove_file(path);
         }
     }
 }
 
-impl Sheet {
+impl OpenFile {
     /// Puts the file back if somebody removed it: what is written to a file without a name is lost
     /// with the process.
-    fn mend(&mut self, path: &Path) -> io::Result<()> {
+    fn relink(&mut self, path: &Path) -> io::Result<()> {
         if self.file.metadata()?.nlink() > 0 {
             return Ok(());
         }
@@ -141,7 +150,7 @@ impl Sheet {
         self.file.seek(SeekFrom::Start(0))?;
         (&self.file).take(BYTES_MAX).read_to_end(&mut written)?;
         let folder = path.parent().unwrap_or(path);
-        make_folder(folder)?;
+        create_private_dir(folder)?;
         // What lies there by now is not ours to write over.
         let mut file =
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
@@ -154,17 +163,17 @@ impl Sheet {
         Ok(())
     }
 
-    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+    fn append_line(&mut self, entry: &TimelineEntry) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // Half a line would be read as torn, but only at the end of the file.
-            let back = SeekFrom::Start(self.length);
-            let _ = self.file.set_len(self.length).and_then(|()| self.file.seek(back));
+            let back = SeekFrom::Start(self.valid_bytes);
+            let _ = self.file.set_len(self.valid_bytes).and_then(|()| self.file.seek(back));
             return Err(error);
         }
-        self.length += u64::try_from(line.len()).unwrap_or(0);
+        self.valid_bytes += u64::try_from(line.len()).unwrap_or(0);
         self.seq += 1;
         Ok(())
     }
@@ -174,9 +183,9 @@ impl Sheet {
 ///
 /// # Errors
 /// When a file can not be read, or a line other than the last one makes no sense.
-pub fn peek(dir: &Path) -> Result<Vec<Entry>, StateError> {
-    for (_, path) in numbered(dir)?.into_iter().rev() {
-        let (entries, ..) = load(&path)?;
+pub fn read_latest(dir: &Path) -> Result<Vec<TimelineEntry>, StateError> {
+    for (_, path) in list_deploys(dir)?.into_iter().rev() {
+        let (entries, ..) = load_file(&path)?;
         if !entries.is_empty() {
             return Ok(entries);
         }
@@ -188,41 +197,44 @@ pub fn peek(dir: &Path) -> Result<Vec<Entry>, StateError> {
 ///
 /// # Errors
 /// When there is no such deploy, or it can not be read.
-pub fn read(dir: &Path, deploy: Option<Number>) -> Result<Vec<Entry>, StateError> {
-    let mut files = numbered(dir)?;
-    let wanted = match deploy {
+pub fn read_deploy(
+    dir: &Path,
+    deploy: Option<ReleaseNumber>,
+) -> Result<Vec<TimelineEntry>, StateError> {
+    let mut files = list_deploys(dir)?;
+    let selected = match deploy {
         Some(deploy) => files.into_iter().find(|(number, _)| *number == deploy),
         None => files.pop(),
     };
-    let Some((_, path)) = wanted else {
+    let Some((_, path)) = selected else {
         let what = match deploy {
             Some(deploy) => format!("no timeline of deploy {deploy} in {}", dir.display()),
             None => format!("no timeline in {}", dir.display()),
         };
         return Err(StateError::new(what, io::ErrorKind::NotFound.into()));
     };
-    Ok(load(&path)?.0)
+    Ok(load_file(&path)?.0)
 }
 
 /// The whole lines of a file, the bytes they take, and the bytes of an incomplete last line.
-fn load(path: &Path) -> Result<(Vec<Entry>, u64, u64), StateError> {
+fn load_file(path: &Path) -> Result<(Vec<TimelineEntry>, u64, u64), StateError> {
     let fail = |what: &str, source| {
         StateError::new(format!("failed to read {}{what}", path.display()), source)
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| fail("", error))?;
     file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|error| fail("", error))?;
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-    let (whole_bytes, tail) = bytes.split_at(whole);
+    let complete_bytes = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    let (whole_bytes, tail) = bytes.split_at(complete_bytes);
     let mut entries = Vec::new();
-    let (mut good, mut torn) = (0, tail.len());
+    let (mut valid_bytes, mut truncated_bytes) = (0, tail.len());
     let lines: Vec<&[u8]> = whole_bytes.split_inclusive(|byte| *byte == b'\n').collect();
     for (index, line) in lines.iter().enumerate() {
         match serde_json::from_slice(line) {
             Ok(entry) => entries.push(entry),
             // Blocks of one write can reach the disk out of order.
             Err(_) if index + 1 == lines.len() => {
-                torn += line.len();
+                truncated_bytes += line.len();
                 break;
             }
             Err(error) => {
@@ -230,35 +242,35 @@ fn load(path: &Path) -> Result<(Vec<Entry>, u64, u64), StateError> {
                 return Err(fail(&at, error.into()));
             }
         }
-        good += line.len();
+        valid_bytes += line.len();
     }
     let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
-    Ok((entries, size(good), size(torn)))
+    Ok((entries, size(valid_bytes), size(truncated_bytes)))
 }
 
-fn reopen(path: &Path, good: u64, torn: u64) -> Result<File, StateError> {
+fn reopen(path: &Path, valid_bytes: u64, truncated_bytes: u64) -> Result<File, StateError> {
     let open = || {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-        if torn > 0 {
-            file.set_len(good)?;
+        if truncated_bytes > 0 {
+            file.set_len(valid_bytes)?;
             file.sync_all()?;
         }
-        file.seek(SeekFrom::Start(good))?;
+        file.seek(SeekFrom::Start(valid_bytes))?;
         Ok(file)
     };
     open().map_err(|error| StateError::new(format!("failed to open {}", path.display()), error))
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
+fn create_private_dir(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-fn path(dir: &Path, deploy: Number) -> PathBuf {
+fn deploy_path(dir: &Path, deploy: ReleaseNumber) -> PathBuf {
     dir.join(format!("{:06}.jsonl", deploy.0))
 }
 
 /// The files of all deploys, oldest first.
-fn numbered(dir: &Path) -> Result<Vec<(Number, PathBuf)>, StateError> {
+fn list_deploys(dir: &Path) -> Result<Vec<(ReleaseNumber, PathBuf)>, StateError> {
     let fail =
         |error| StateError::new(format!("failed to read the folder {}", dir.display()), error);
     let mut files = Vec::new();
@@ -266,7 +278,7 @@ fn numbered(dir: &Path) -> Result<Vec<(Number, PathBuf)>, StateError> {
         let path = found.map_err(fail)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if let Some(number) = name.strip_suffix(".jsonl").and_then(|name| name.parse().ok()) {
-            files.push((Number(number), path));
+            files.push((ReleaseNumber(number), path));
         }
     }
     files.sort();
@@ -275,31 +287,31 @@ fn numbered(dir: &Path) -> Result<Vec<(Number, PathBuf)>, StateError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::{Actor, Base, Release, Slot};
+    use crate::model::{Actor, CarriedOver, Release, Slot};
 
     use super::*;
 
-    fn deployed(number: u32) -> Fact {
+    fn deployed(number: u32) -> TimelineEvent {
         let release = Release {
             version: format!("v{number}"),
-            number: Number(number),
+            number: ReleaseNumber(number),
             slot: Slot("blue".to_owned()),
             artifact: None,
             digest: None,
-            set: std::collections::BTreeMap::new(),
+            environment: std::collections::BTreeMap::new(),
         };
-        let base = Box::new(Base::default());
-        Fact::Deployed {
+        let base = Box::new(CarriedOver::default());
+        TimelineEvent::Deployed {
             release,
             frozen: false,
             forced: false,
             strict: false,
             by: Actor::default(),
-            base,
+            carried_over: base,
         }
     }
 
-    fn write(dir: &Path, facts: impl IntoIterator<Item = Fact>) {
+    fn write(dir: &Path, facts: impl IntoIterator<Item = TimelineEvent>) {
         let (mut timeline, _, _) = Timeline::open(dir, "weather").unwrap();
         for (at, fact) in facts.into_iter().enumerate() {
             let now = Moment(1_000 + at as u64);
@@ -310,28 +322,33 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), [deployed(1), Fact::Failed, deployed(2), Fact::Noted]);
+        write(dir.path(), [deployed(1), TimelineEvent::Failed, deployed(2), TimelineEvent::Noted]);
         let (_, entries, torn) = Timeline::open(dir.path(), "weather").unwrap();
-        let read_back: Vec<_> = entries.iter().map(|it| (it.seq, it.ms, it.fact.clone())).collect();
-        assert_eq!(read_back, [(1, 0, deployed(2)), (2, 1, Fact::Noted)]);
-        assert_eq!(torn, Torn(0));
-        assert_eq!(read(dir.path(), Some(Number(1))).unwrap().len(), 2);
-        assert!(read(dir.path(), Some(Number(3))).is_err());
+        let read_back: Vec<_> =
+            entries.iter().map(|it| (it.seq, it.since_deploy_ms, it.event.clone())).collect();
+        assert_eq!(read_back, [(1, 0, deployed(2)), (2, 1, TimelineEvent::Noted)]);
+        assert_eq!(torn, Truncated(0));
+        assert_eq!(read_deploy(dir.path(), Some(ReleaseNumber(1))).unwrap().len(), 2);
+        assert!(read_deploy(dir.path(), Some(ReleaseNumber(3))).is_err());
     }
 
     #[test]
     fn a_line_torn_at_any_byte_is_cut_off_and_writing_goes_on() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), [deployed(1), Fact::Failed]);
-        let path = path(dir.path(), Number(1));
+        write(dir.path(), [deployed(1), TimelineEvent::Failed]);
+        let path = deploy_path(dir.path(), ReleaseNumber(1));
         let bytes = fs::read(&path).unwrap();
         let first = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
         for end in first..bytes.len() {
             fs::write(&path, &bytes[..end]).unwrap();
             let (_, entries, torn) = Timeline::open(dir.path(), "weather").unwrap();
-            assert_eq!((entries.len(), torn), (1, Torn((end - first) as u64)), "cut at {end}");
-            write(dir.path(), [Fact::Noted]);
-            assert_eq!(read(dir.path(), None).unwrap()[1].fact, Fact::Noted, "cut at {end}");
+            assert_eq!((entries.len(), torn), (1, Truncated((end - first) as u64)), "cut at {end}");
+            write(dir.path(), [TimelineEvent::Noted]);
+            assert_eq!(
+                read_deploy(dir.path(), None).unwrap()[1].event,
+                TimelineEvent::Noted,
+                "cut at {end}"
+            );
         }
     }
 
@@ -339,9 +356,9 @@ mod tests {
     fn a_newest_file_without_a_whole_line_leaves_the_one_before_in_force() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), [deployed(1)]);
-        fs::write(path(dir.path(), Number(2)), b"{\"seq\":1,").unwrap();
+        fs::write(deploy_path(dir.path(), ReleaseNumber(2)), b"{\"seq\":1,").unwrap();
         let (_, entries, torn) = Timeline::open(dir.path(), "weather").unwrap();
-        assert_eq!((entries.len(), torn), (1, Torn(9)));
+        assert_eq!((entries.len(), torn), (1, Truncated(9)));
     }
 
     #[test]
@@ -349,16 +366,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), [deployed(1)]);
         let (mut timeline, _, _) = Timeline::open(dir.path(), "weather").unwrap();
-        std::os::unix::fs::symlink("/dev/full", path(dir.path(), Number(2))).unwrap();
+        std::os::unix::fs::symlink("/dev/full", deploy_path(dir.path(), ReleaseNumber(2))).unwrap();
         let mut append = |fact| {
             let (wall, why) = ("wall".to_owned(), "why".to_owned());
             timeline.append(Moment(2_000), wall, why, fact, Vec::new())
         };
         append(deployed(2)).unwrap_err();
-        append(Fact::Noted).unwrap();
+        append(TimelineEvent::Noted).unwrap();
         let (_, entries, _) = Timeline::open(dir.path(), "weather").unwrap();
-        let facts: Vec<_> = entries.iter().map(|it| (it.deploy, it.seq, &it.fact)).collect();
-        assert_eq!(facts, [(Number(1), 1, &deployed(1)), (Number(1), 2, &Fact::Noted)]);
+        let facts: Vec<_> = entries.iter().map(|it| (it.deploy, it.seq, &it.event)).collect();
+        assert_eq!(
+            facts,
+            [(ReleaseNumber(1), 1, &deployed(1)), (ReleaseNumber(1), 2, &TimelineEvent::Noted)]
+        );
     }
 
     #[test]
@@ -373,21 +393,24 @@ mod tests {
             timeline.append(Moment(2_000), wall, why, fact, Vec::new())
         };
         fs::remove_dir_all(&dir).unwrap();
-        append(Fact::Noted).unwrap();
-        append(Fact::Failed).unwrap();
+        append(TimelineEvent::Noted).unwrap();
+        append(TimelineEvent::Failed).unwrap();
         let (_, entries, _) = Timeline::open(&dir, "weather").unwrap();
-        let facts: Vec<_> = entries.iter().map(|it| (it.seq, &it.fact)).collect();
-        assert_eq!(facts, [(1, &deployed(1)), (2, &Fact::Noted), (3, &Fact::Failed)]);
+        let facts: Vec<_> = entries.iter().map(|it| (it.seq, &it.event)).collect();
+        assert_eq!(
+            facts,
+            [(1, &deployed(1)), (2, &TimelineEvent::Noted), (3, &TimelineEvent::Failed)]
+        );
         fs::remove_dir_all(&dir).unwrap();
         append(deployed(2)).unwrap();
-        assert_eq!(read(&dir, None).unwrap().len(), 1);
+        assert_eq!(read_deploy(&dir, None).unwrap().len(), 1);
     }
 
     #[test]
     fn a_broken_line_in_the_middle_is_an_error_that_names_it() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), [deployed(1), Fact::Noted]);
-        let path = path(dir.path(), Number(1));
+        write(dir.path(), [deployed(1), TimelineEvent::Noted]);
+        let path = deploy_path(dir.path(), ReleaseNumber(1));
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen("{", "[", 1)).unwrap();
         let error = Timeline::open(dir.path(), "weather").unwrap_err().to_string();

@@ -5,10 +5,14 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Command;
 
 use crate::config::Address;
-use crate::model::{Release, Reply};
+use crate::model::{ProbeResult, Release};
 
 /// Fills in `{port}`, `{slot}` and `{version}`. A slot on a unix socket has its path for a port.
-pub(super) fn fill(argv: &[String], address: &Address, release: &Release) -> Vec<String> {
+pub(super) fn fill_placeholders(
+    argv: &[String],
+    address: &Address,
+    release: &Release,
+) -> Vec<String> {
     let port = match address {
         Address::Tcp(address) => address.port().to_string(),
         Address::Unix(path) => path.display().to_string(),
@@ -23,9 +27,9 @@ pub(super) fn fill(argv: &[String], address: &Address, release: &Release) -> Vec
 }
 
 /// Runs the command to its end. When this is dropped before, the command and its children are killed.
-pub(super) async fn ask(argv: &[String]) -> Reply {
+pub(super) async fn probe(argv: &[String]) -> ProbeResult {
     let Some((program, arguments)) = argv.split_first() else {
-        return Reply::Wrong("the probe command is empty".into());
+        return ProbeResult::Unexpected("the probe command is empty".into());
     };
     let mut command = Command::new(program);
     command.args(arguments).env_clear().process_group(0).kill_on_drop(true);
@@ -36,21 +40,26 @@ pub(super) async fn ask(argv: &[String]) -> Reply {
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            return Reply::Wrong(format!("the probe command {program:?} did not start: {error}"));
+            return ProbeResult::Unexpected(format!(
+                "the probe command {program:?} did not start: {error}"
+            ));
         }
     };
-    let mut group = Group(child.id());
+    let mut group = ProcessGroupGuard(child.id());
     let ended = child.wait().await;
     // Its number may belong to somebody else from here on.
     group.0 = None;
     match ended {
-        Ok(status) if status.success() => Reply::Ok,
-        Ok(status) => Reply::Wrong(format!("the probe command ended with {}", words(status))),
-        Err(error) => Reply::Wrong(format!("the probe command was lost: {error}")),
+        Ok(status) if status.success() => ProbeResult::Ok,
+        Ok(status) => ProbeResult::Unexpected(format!(
+            "the probe command ended with {}",
+            describe_exit(status)
+        )),
+        Err(error) => ProbeResult::Unexpected(format!("the probe command was lost: {error}")),
     }
 }
 
-fn words(status: ExitStatus) -> String {
+fn describe_exit(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
@@ -59,9 +68,9 @@ fn words(status: ExitStatus) -> String {
 }
 
 /// A process group that is killed with its owner.
-struct Group(Option<u32>);
+struct ProcessGroupGuard(Option<u32>);
 
-impl Drop for Group {
+impl Drop for ProcessGroupGuard {
     fn drop(&mut self) {
         let id = self.0.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(id) = id {

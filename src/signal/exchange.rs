@@ -7,60 +7,65 @@ use reqwest::{Client, ClientBuilder, Response, Url};
 
 use crate::config::Address;
 use crate::mcp::Said;
-use crate::model::Reply;
+use crate::model::ProbeResult;
 
 /// Characters of a server's own words that reach the timeline.
-const BRIEF_MAX: usize = 160;
+const SERVER_TEXT_MAX: usize = 160;
 
 /// Why an exchange brought no good answer.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum ProbeError {
     /// Nobody was listening.
     Refused,
     /// Not in time.
-    Late,
+    TimedOut,
     /// An HTTP status that is no success, and what its body says.
     Status { status: u16, said: Said },
     /// A JSON-RPC error under a good status.
-    Error { code: i64, said: String },
+    RpcError { code: i64, message: String },
     /// Anything else; what, in words.
-    Wrong(String),
+    Other(String),
 }
 
-impl Fault {
+impl ProbeError {
     /// What it means that a socket could not be connected or broke.
-    pub(super) fn of_io(error: &io::Error) -> Self {
+    pub(super) fn from_io(error: &io::Error) -> Self {
         match error.kind() {
             // A unix socket that is not there is a port nobody listens on.
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Self::Refused,
             // A unix socket says "would block" when its backlog is full.
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::Late,
-            _ => Self::Wrong(error.to_string()),
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TimedOut,
+            _ => Self::Other(error.to_string()),
         }
     }
 
-    pub(super) fn reply(&self) -> Reply {
+    pub(super) fn to_reply(&self) -> ProbeResult {
         match self {
-            Self::Refused => Reply::Refused,
-            Self::Late => Reply::Late,
-            Self::Status { status: status @ (401 | 403), .. } => Reply::Wrong(format!(
+            Self::Refused => ProbeResult::Refused,
+            Self::TimedOut => ProbeResult::TimedOut,
+            Self::Status { status: status @ (401 | 403), .. } => ProbeResult::Unexpected(format!(
                 "status {status}: the server wants a token, which a probe does not have; \
                  use the probe kind \"http\" or \"tcp\""
             )),
             Self::Status { status, said: Said::Error { code, message } } => {
-                Reply::Wrong(format!("status {status}, error {code}: {}", brief(message)))
+                ProbeResult::Unexpected(format!(
+                    "status {status}, error {code}: {}",
+                    shorten(message)
+                ))
             }
-            Self::Status { status, .. } => Reply::Wrong(format!("status {status}")),
-            Self::Error { code, said } => Reply::Wrong(format!("error {code}: {}", brief(said))),
-            Self::Wrong(what) => Reply::Wrong(what.clone()),
+            Self::Status { status, .. } => ProbeResult::Unexpected(format!("status {status}")),
+            Self::RpcError { code, message: said } => {
+                ProbeResult::Unexpected(format!("error {code}: {}", shorten(said)))
+            }
+            Self::Other(what) => ProbeResult::Unexpected(what.clone()),
         }
     }
 }
 
-impl From<reqwest::Error> for Fault {
+impl From<reqwest::Error> for ProbeError {
     fn from(error: reqwest::Error) -> Self {
         if error.is_timeout() {
-            return Self::Late;
+            return Self::TimedOut;
         }
         let mut cause: &(dyn Error + 'static) = &error;
         while let Some(next) = cause.source() {
@@ -68,28 +73,28 @@ impl From<reqwest::Error> for Fault {
         }
         match cause.downcast_ref::<io::Error>() {
             // Only a connect can be refused: a socket file that goes away later breaks nothing.
-            Some(io) if error.is_connect() => Self::of_io(io),
-            _ => Self::Wrong(format!("the exchange broke: {}", brief(&cause.to_string()))),
+            Some(io) if error.is_connect() => Self::from_io(io),
+            _ => Self::Other(format!("the exchange broke: {}", shorten(&cause.to_string()))),
         }
     }
 }
 
 /// A client for one address. Each question gets its own connection: a listener that accepts nobody
 /// must be seen, and an idle connection that the server closes must not read as a failure.
-pub(super) fn client(address: &Address, timeout: Duration) -> Result<Client, String> {
+pub(super) fn client_for(address: &Address, timeout: Duration) -> Result<Client, String> {
     let builder = match address {
-        Address::Tcp(_) => builder(timeout),
-        Address::Unix(path) => builder(timeout).unix_socket(path.as_path()),
+        Address::Tcp(_) => client_builder(timeout),
+        Address::Unix(path) => client_builder(timeout).unix_socket(path.as_path()),
     };
     builder.build().map_err(|error| error.to_string())
 }
 
-/// As [`client`], for any URL.
-pub(super) fn client_anywhere(timeout: Duration) -> Result<Client, String> {
-    builder(timeout).build().map_err(|error| error.to_string())
+/// As [`client_for`], for any URL.
+pub(super) fn client_for_any_url(timeout: Duration) -> Result<Client, String> {
+    client_builder(timeout).build().map_err(|error| error.to_string())
 }
 
-fn builder(timeout: Duration) -> ClientBuilder {
+fn client_builder(timeout: Duration) -> ClientBuilder {
     Client::builder()
         .user_agent("rollbackd-probe")
         .no_proxy()
@@ -100,7 +105,7 @@ fn builder(timeout: Duration) -> ClientBuilder {
 }
 
 /// The URL of a path at an address.
-pub(super) fn url(address: &Address, path: &str) -> Result<Url, String> {
+pub(super) fn url_for(address: &Address, path: &str) -> Result<Url, String> {
     let slash = if path.starts_with('/') { "" } else { "/" };
     let text = match address {
         Address::Tcp(address) => format!("http://{address}{slash}{path}"),
@@ -110,11 +115,11 @@ pub(super) fn url(address: &Address, path: &str) -> Result<Url, String> {
 }
 
 /// The whole body of an answer, when it has no more than `max` bytes.
-pub(super) async fn body(answer: &mut Response, max: usize) -> Result<Vec<u8>, Fault> {
+pub(super) async fn read_body(response: &mut Response, max: usize) -> Result<Vec<u8>, ProbeError> {
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
+    while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > max {
-            return Err(Fault::Wrong(format!("the answer is longer than {} KiB", max / 1024)));
+            return Err(ProbeError::Other(format!("the answer is longer than {} KiB", max / 1024)));
         }
         body.extend_from_slice(&chunk);
     }
@@ -122,9 +127,9 @@ pub(super) async fn body(answer: &mut Response, max: usize) -> Result<Vec<u8>, F
 }
 
 /// A server's own words, short and on one line.
-pub(super) fn brief(said: &str) -> String {
-    said.chars()
-        .take(BRIEF_MAX)
+pub(super) fn shorten(text: &str) -> String {
+    text.chars()
+        .take(SERVER_TEXT_MAX)
         .map(|letter| if letter.is_control() { ' ' } else { letter })
         .collect()
 }

@@ -8,52 +8,57 @@ use crate::config::Selector;
 
 /// The series of some metrics.
 #[derive(Debug, Default)]
-pub(super) struct Sum {
+pub(super) struct SelectedSum {
     /// Whether the metric is named at all, be it only in a comment about its type.
-    pub(super) known: bool,
+    pub(super) metric_exists: bool,
     /// The sum of the series that fit; none did if `None`.
     pub(super) value: Option<f64>,
     /// The oldest time at which one of them was taken, in milliseconds since 1970, if one says so.
-    pub(super) at: Option<f64>,
+    pub(super) oldest_timestamp: Option<f64>,
 }
 
 /// One line of a series.
-struct Series<'a> {
+struct Sample<'a> {
     labels: Vec<(String, String)>,
     value: f64,
-    at: Option<&'a str>,
+    timestamp: Option<&'a str>,
 }
 
-/// Adds up what `selector` picks. `seconds`: times are in seconds, as in OpenMetrics, not in
+/// Adds up what `selector` picks. `timestamps_in_seconds`: times are in seconds, as in OpenMetrics, not in
 /// milliseconds.
-pub(super) fn sum(text: &str, selector: &Selector, seconds: bool) -> Result<Sum, String> {
-    let mut sum = Sum::default();
+pub(super) fn sum_selected(
+    text: &str,
+    selector: &Selector,
+    timestamps_in_seconds: bool,
+) -> Result<SelectedSum, String> {
+    let mut sum = SelectedSum::default();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if let Some(comment) = line.strip_prefix('#') {
             let mut words = comment.split_ascii_whitespace();
             let typed = words.next() == Some("TYPE");
             let name = words.next().filter(|_| typed);
-            sum.known |= name.is_some_and(|name| is_family(name, selector.name()));
+            sum.metric_exists |= name.is_some_and(|name| is_family(name, selector.metric()));
             continue;
         }
         let name_end = line.find(['{', ' ', '\t']).unwrap_or(line.len());
         let (name, rest) = line.split_at(name_end);
-        if name != selector.name() {
+        if name != selector.metric() {
             continue;
         }
-        sum.known = true;
-        let unread =
-            || format!("line {} of its counters does not read: {}", index + 1, brief(line));
-        let series = series(rest).ok_or_else(unread)?;
-        if !selector.picks(&series.labels) {
+        sum.metric_exists = true;
+        let syntax_error =
+            || format!("line {} of its counters does not read: {}", index + 1, shorten_line(line));
+        let series = parse_sample(rest).ok_or_else(syntax_error)?;
+        if !selector.matches(&series.labels) {
             continue;
         }
         sum.value = Some(sum.value.unwrap_or(0.0) + series.value);
-        if let Some(at) = series.at {
-            let at: f64 = at.parse().map_err(|_| unread())?;
-            let at = if seconds { at * 1_000.0 } else { at };
-            sum.at = Some(sum.at.map_or(at, |oldest: f64| oldest.min(at)));
+        if let Some(at) = series.timestamp {
+            let at: f64 = at.parse().map_err(|_| syntax_error())?;
+            let at = if timestamps_in_seconds { at * 1_000.0 } else { at };
+            sum.oldest_timestamp =
+                Some(sum.oldest_timestamp.map_or(at, |oldest: f64| oldest.min(at)));
         }
     }
     Ok(sum)
@@ -65,20 +70,20 @@ fn is_family(family: &str, name: &str) -> bool {
 }
 
 /// What follows the name: labels, a value, a time, and in OpenMetrics an exemplar behind a #.
-fn series(text: &str) -> Option<Series<'_>> {
+fn parse_sample(text: &str) -> Option<Sample<'_>> {
     let (labels, rest) = match text.trim_start().strip_prefix('{') {
-        Some(rest) => labels(rest)?,
+        Some(rest) => parse_labels(rest)?,
         None => (Vec::new(), text),
     };
     let rest = rest.split_once(" # ").map_or(rest, |(before, _)| before);
     let mut words = rest.split_ascii_whitespace();
-    let value = number(words.next()?)?;
+    let value = parse_number(words.next()?)?;
     let at = words.next();
-    words.next().is_none().then_some(Series { labels, value, at })
+    words.next().is_none().then_some(Sample { labels, value, timestamp: at })
 }
 
 /// Pairs up to the closing brace, and what follows it.
-fn labels(text: &str) -> Option<(Vec<(String, String)>, &str)> {
+fn parse_labels(text: &str) -> Option<(Vec<(String, String)>, &str)> {
     let mut rest = text.trim_start();
     let mut labels = Vec::new();
     loop {
@@ -86,7 +91,7 @@ fn labels(text: &str) -> Option<(Vec<(String, String)>, &str)> {
             return Some((labels, after));
         }
         let (label, after) = rest.split_once('=')?;
-        let (value, after) = quoted(after.trim_start().strip_prefix('"')?)?;
+        let (value, after) = parse_quoted(after.trim_start().strip_prefix('"')?)?;
         labels.push((label.trim().to_owned(), value));
         rest = after.trim_start();
         match rest.strip_prefix(',') {
@@ -98,7 +103,7 @@ fn labels(text: &str) -> Option<(Vec<(String, String)>, &str)> {
 }
 
 /// A value up to its closing quote, and what follows it.
-fn quoted(text: &str) -> Option<(String, &str)> {
+fn parse_quoted(text: &str) -> Option<(String, &str)> {
     let mut letters = text.char_indices();
     let mut value = String::new();
     while let Some((at, letter)) = letters.next() {
@@ -115,7 +120,7 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-fn number(text: &str) -> Option<f64> {
+fn parse_number(text: &str) -> Option<f64> {
     match text {
         "+Inf" => Some(f64::INFINITY),
         "-Inf" => Some(f64::NEG_INFINITY),
@@ -123,8 +128,8 @@ fn number(text: &str) -> Option<f64> {
     }
 }
 
-fn brief(line: &str) -> String {
-    super::exchange::brief(&line.chars().take(80).collect::<String>())
+fn shorten_line(line: &str) -> String {
+    super::exchange::shorten(&line.chars().take(80).collect::<String>())
 }
 
 #[cfg(test)]
@@ -145,8 +150,8 @@ job:errors:sum 4.5e1
 broken NaN
 "#;
 
-    fn read(selector: &str) -> Result<Sum, String> {
-        sum(TEXT, &Selector::parse(selector).unwrap(), false)
+    fn read(selector: &str) -> Result<SelectedSum, String> {
+        sum_selected(TEXT, &Selector::parse(selector).unwrap(), false)
     }
 
     #[test]
@@ -158,13 +163,13 @@ broken NaN
         assert_eq!(value("job:errors:sum"), Some(45.0));
         assert!(value("broken").unwrap().is_nan());
         assert_eq!(
-            read("http_requests_total").unwrap().at,
+            read("http_requests_total").unwrap().oldest_timestamp,
             Some(1_395_066_360_000.0),
             "the oldest"
         );
         let none = |selector| {
             let sum = read(selector).unwrap();
-            (sum.known, sum.value)
+            (sum.metric_exists, sum.value)
         };
         assert_eq!(none(r#"http_requests_total{code="404"}"#), (true, None));
         assert_eq!(none("seldom"), (true, None));
@@ -183,7 +188,8 @@ broken NaN
             "a{b=\"\\x\"} 1",
             "a 1 y",
         ] {
-            let told = sum(&format!("ok 1\n{line}\n"), &Selector::parse("a").unwrap(), false);
+            let told =
+                sum_selected(&format!("ok 1\n{line}\n"), &Selector::parse("a").unwrap(), false);
             assert!(told.is_err_and(|it| it.starts_with("line 2 ")), "{line}");
         }
     }
@@ -193,7 +199,7 @@ broken NaN
 
         #[test]
         fn any_text_is_answered(text in "(a|[a{}=\"\\\\#., \n0-9a-z])*") {
-            let _told = sum(&text, &Selector::parse("a").unwrap(), true);
+            let _told = sum_selected(&text, &Selector::parse("a").unwrap(), true);
         }
     }
 }

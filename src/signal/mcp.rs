@@ -3,17 +3,17 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 
-use super::exchange::Fault;
-use super::rpc::{Answer, Wire};
+use super::exchange::ProbeError;
+use super::rpc::{RpcClient, RpcResult};
 use crate::config::Address;
 use crate::mcp::{Answered, session_lost};
-use crate::model::{Era, Reply};
+use crate::model::{Era, ProbeResult};
 
 /// What a modern request says it speaks.
-const MODERN: &str = "2026-07-28";
+const MODERN_VERSION: &str = "2026-07-28";
 
 /// What a legacy client offers first.
-pub(super) const LEGACY: &str = "2025-11-25";
+pub(super) const LEGACY_VERSION: &str = "2025-11-25";
 
 /// Characters of a server's name that are kept.
 const NAME_MAX: usize = 200;
@@ -23,86 +23,88 @@ const NAME_MAX: usize = 200;
 /// In the legacy era one session stays open, so that a probe each second does not leave a session
 /// each second behind.
 #[derive(Debug)]
-pub(super) struct Mcp {
-    pub(super) wire: Wire,
+pub(super) struct McpProbe {
+    pub(super) rpc: RpcClient,
     /// What it spoke last; `None` before the first good answer.
     era: Option<Era>,
     /// What is tried first while nothing is known. A question that is not answered in time leaves
     /// the other era here: a server may hang on words that it does not know.
-    first: Era,
-    session: Option<Session>,
+    first_era: Era,
+    session: Option<ProbeSession>,
     /// What the server called itself in the last answer that said so.
-    pub(super) server: Option<String>,
+    pub(super) server_identity: Option<String>,
 }
 
 /// A legacy session on the server.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct ProbeSession {
     /// None where the server keeps no sessions.
     id: Option<HeaderValue>,
     /// What it negotiated.
     pub(super) protocol: String,
     /// The whole answer to initialize.
-    pub(super) welcome: Value,
+    pub(super) initialize_result: Value,
 }
 
-impl Mcp {
+impl McpProbe {
     pub(super) fn new(address: &Address, path: &str, timeout: Duration) -> Result<Self, String> {
-        let wire = Wire::new(address, path, timeout)?;
-        Ok(Self { wire, era: None, first: Era::Modern, session: None, server: None })
+        let rpc = RpcClient::new(address, path, timeout)?;
+        Ok(Self { rpc, era: None, first_era: Era::Modern, session: None, server_identity: None })
     }
 
-    pub(super) async fn ask(&mut self) -> Reply {
+    pub(super) async fn probe(&mut self) -> ProbeResult {
         let known = self.era;
-        let first = known.unwrap_or(self.first);
-        self.first = other(first);
-        let answered = match self.ask_in(first).await {
+        let first = known.unwrap_or(self.first_era);
+        self.first_era = other_era(first);
+        let outcome = match self.probe_in(first).await {
             Ok(()) => Ok(first),
-            Err(fault) if known.is_none() && !fault.is_silence() || fault.is_misunderstanding() => {
-                match self.ask_in(other(first)).await {
-                    Ok(()) => Ok(other(first)),
+            Err(fault)
+                if known.is_none() && !fault.is_no_response() || fault.may_be_wrong_era() =>
+            {
+                match self.probe_in(other_era(first)).await {
+                    Ok(()) => Ok(other_era(first)),
                     // The fault that is no mere misunderstanding says more.
-                    Err(second) if known.is_none() && fault.is_misunderstanding() => Err(second),
+                    Err(second) if known.is_none() && fault.may_be_wrong_era() => Err(second),
                     Err(_) => Err(fault),
                 }
             }
             Err(fault) => Err(fault),
         };
-        match answered {
+        match outcome {
             Ok(era) => {
                 self.era = Some(era);
-                Reply::Ok
+                ProbeResult::Ok
             }
             Err(fault) => {
-                if !matches!(fault, Fault::Late) {
-                    self.first = first;
+                if !matches!(fault, ProbeError::TimedOut) {
+                    self.first_era = first;
                 }
-                fault.reply()
+                fault.to_reply()
             }
         }
     }
 
     pub(super) async fn close(&mut self) {
         if let Some(session) = self.session.take() {
-            self.leave(&session).await;
+            self.close_session(&session).await;
         }
     }
 
-    async fn ask_in(&mut self, era: Era) -> Result<(), Fault> {
+    async fn probe_in(&mut self, era: Era) -> Result<(), ProbeError> {
         match era {
             Era::Modern => {
-                let found = self.discover().await?;
-                self.server = server(&found).or(self.server.take());
+                let found = self.server_discover().await?;
+                self.server_identity = server_identity(&found).or(self.server_identity.take());
                 Ok(())
             }
-            Era::Legacy => self.ask_legacy().await,
+            Era::Legacy => self.probe_legacy().await,
         }
     }
 
-    pub(super) async fn discover(&mut self) -> Result<Value, Fault> {
+    pub(super) async fn server_discover(&mut self) -> Result<Value, ProbeError> {
         let found = self.call_modern("server/discover", json!({})).await?;
-        if versions(&found).next().is_none() {
-            return Err(Fault::Wrong("server/discover names no supportedVersions".into()));
+        if supported_versions(&found).next().is_none() {
+            return Err(ProbeError::Other("server/discover names no supportedVersions".into()));
         }
         Ok(found)
     }
@@ -111,9 +113,9 @@ impl Mcp {
         &mut self,
         method: &str,
         params: Value,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, ProbeError> {
         let meta = json!({
-            "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/protocolVersion": MODERN_VERSION,
             "io.modelcontextprotocol/clientCapabilities": {},
             "io.modelcontextprotocol/clientInfo": client_info(),
         });
@@ -122,94 +124,101 @@ impl Mcp {
             fields.insert("_meta".to_owned(), meta);
         }
         let mut headers = HeaderMap::new();
-        headers.insert("mcp-protocol-version", HeaderValue::from_static(MODERN));
-        headers.extend(HeaderValue::from_str(method).ok().map(|name| (METHOD, name)));
-        self.wire.call(method, params, headers).await.map(|answer| answer.result)
+        headers.insert("mcp-protocol-version", HeaderValue::from_static(MODERN_VERSION));
+        headers.extend(HeaderValue::from_str(method).ok().map(|name| (METHOD_HEADER, name)));
+        self.rpc.call(method, params, headers).await.map(|answer| answer.result)
     }
 
     /// One question on the open session; a session that the server lost is opened again, once.
-    async fn ask_legacy(&mut self) -> Result<(), Fault> {
+    async fn probe_legacy(&mut self) -> Result<(), ProbeError> {
         if self.session.is_some() {
-            match self.ask_session().await {
-                Err(fault) if fault.is_lost_session() => self.session = None,
+            match self.probe_session().await {
+                Err(fault) if fault.is_session_lost() => self.session = None,
                 answered => return answered,
             }
         }
-        let session = self.enter(LEGACY).await?;
-        self.server = server(&session.welcome).or(self.server.take());
+        let session = self.open_session(LEGACY_VERSION).await?;
+        self.server_identity =
+            server_identity(&session.initialize_result).or(self.server_identity.take());
         self.session = Some(session);
-        self.ask_session().await
+        self.probe_session().await
     }
 
-    async fn ask_session(&mut self) -> Result<(), Fault> {
+    async fn probe_session(&mut self) -> Result<(), ProbeError> {
         let Some(session) = &self.session else { return Ok(()) };
         let headers = session.headers();
         // Listing the tools takes the same path as a client's call; ping may be answered by a shell.
-        let lists = session.welcome.pointer("/capabilities/tools").is_some();
+        let lists = session.initialize_result.pointer("/capabilities/tools").is_some();
         let method = if lists { "tools/list" } else { "ping" };
-        self.wire.call(method, json!({}), headers).await.map(drop)
+        self.rpc.call(method, json!({}), headers).await.map(drop)
     }
 
     /// Opens a session: initialize, then the word that it is done.
-    pub(super) async fn enter(&mut self, offer: &str) -> Result<Session, Fault> {
+    pub(super) async fn open_session(&mut self, version: &str) -> Result<ProbeSession, ProbeError> {
         let params = json!({
-            "protocolVersion": offer, "capabilities": {}, "clientInfo": client_info(),
+            "protocolVersion": version, "capabilities": {}, "clientInfo": client_info(),
         });
-        let Answer { result: welcome, session: id } =
-            self.wire.call("initialize", params, HeaderMap::new()).await?;
+        let RpcResult { result: welcome, session_id: id } =
+            self.rpc.call("initialize", params, HeaderMap::new()).await?;
         let Some(protocol) = welcome.get("protocolVersion").and_then(Value::as_str) else {
-            return Err(Fault::Wrong("the answer to initialize has no protocolVersion".into()));
+            return Err(ProbeError::Other(
+                "the answer to initialize has no protocolVersion".into(),
+            ));
         };
-        let session = Session { id, protocol: protocol.to_owned(), welcome };
-        match self.wire.tell("notifications/initialized", session.headers()).await {
+        let session =
+            ProbeSession { id, protocol: protocol.to_owned(), initialize_result: welcome };
+        match self.rpc.notify("notifications/initialized", session.headers()).await {
             Ok(()) => Ok(session),
             Err(fault) => {
-                self.leave(&session).await;
+                self.close_session(&session).await;
                 Err(fault)
             }
         }
     }
 
-    pub(super) async fn leave(&mut self, session: &Session) {
+    pub(super) async fn close_session(&mut self, session: &ProbeSession) {
         if session.id.is_some() {
-            self.wire.delete(session.headers()).await;
+            self.rpc.delete_session(session.headers()).await;
         }
     }
 }
 
-impl Session {
+impl ProbeSession {
     pub(super) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.extend(self.id.clone().map(|id| (SESSION, id)));
-        headers.extend(HeaderValue::from_str(&self.protocol).ok().map(|name| (PROTOCOL, name)));
+        headers.extend(self.id.clone().map(|id| (SESSION_ID_HEADER, id)));
+        headers.extend(
+            HeaderValue::from_str(&self.protocol).ok().map(|name| (PROTOCOL_VERSION_HEADER, name)),
+        );
         headers
     }
 }
 
-const METHOD: http::HeaderName = http::HeaderName::from_static("mcp-method");
-const PROTOCOL: http::HeaderName = http::HeaderName::from_static("mcp-protocol-version");
-const SESSION: http::HeaderName = http::HeaderName::from_static("mcp-session-id");
+const METHOD_HEADER: http::HeaderName = http::HeaderName::from_static("mcp-method");
+const PROTOCOL_VERSION_HEADER: http::HeaderName =
+    http::HeaderName::from_static("mcp-protocol-version");
+const SESSION_ID_HEADER: http::HeaderName = http::HeaderName::from_static("mcp-session-id");
 
-impl Fault {
+impl ProbeError {
     /// Nobody spoke at all: asking in other words makes no sense.
-    pub(super) fn is_silence(&self) -> bool {
-        matches!(self, Self::Refused | Self::Late)
+    pub(super) fn is_no_response(&self) -> bool {
+        matches!(self, Self::Refused | Self::TimedOut)
     }
 
     /// Such as a server gives to the words of the other era.
-    fn is_misunderstanding(&self) -> bool {
+    fn may_be_wrong_era(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 400 | 404 | 405 | 406 | 415 | 422),
             // Method, version, header or state that it does not know.
-            Self::Error { code, .. } => {
+            Self::RpcError { code, .. } => {
                 matches!(code, -32601 | -32602 | -32600 | -32000 | -32020 | -32022)
             }
-            Self::Refused | Self::Late | Self::Wrong(_) => false,
+            Self::Refused | Self::TimedOut | Self::Other(_) => false,
         }
     }
 
     /// The server no longer knows the session that it was asked in.
-    fn is_lost_session(&self) -> bool {
+    fn is_session_lost(&self) -> bool {
         let Self::Status { status, said } = self else { return false };
         let (method, in_session) = (&Method::POST, true);
         session_lost(&Answered { method, in_session, status: *status, said })
@@ -217,13 +226,13 @@ impl Fault {
 }
 
 /// The versions that an answer to server/discover names.
-pub(super) fn versions(found: &Value) -> impl Iterator<Item = &str> {
+pub(super) fn supported_versions(found: &Value) -> impl Iterator<Item = &str> {
     let listed = found.get("supportedVersions").and_then(Value::as_array);
     listed.into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// Name and version that the server gives itself in an answer to initialize or server/discover.
-pub(super) fn server(answer: &Value) -> Option<String> {
+pub(super) fn server_identity(answer: &Value) -> Option<String> {
     let meta = answer.pointer("/_meta/io.modelcontextprotocol~1serverInfo");
     let info = answer.get("serverInfo").or(meta)?;
     let word = |name| info.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -231,7 +240,7 @@ pub(super) fn server(answer: &Value) -> Option<String> {
     Some(name.trim().chars().take(NAME_MAX).collect())
 }
 
-fn other(era: Era) -> Era {
+fn other_era(era: Era) -> Era {
     match era {
         Era::Legacy => Era::Modern,
         Era::Modern => Era::Legacy,

@@ -17,4 +17,4 @@ mod unit;
 
 pub use probe::Prober;
 pub use scrape::Scraper;
-pub use unit::{Follower, Turn};
+pub use unit::{UnitEvent, UnitMonitor};

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::{command, http, mcp, tcp};
-use crate::config::{Address, Probe, ProbeKind};
-use crate::model::{Contract, Release, Reply};
+use crate::config::{Address, ProbeKind, ProbeSettings};
+use crate::model::{Contract, ProbeResult, Release};
 
 /// A contract takes several exchanges. All of them together get this many timeouts.
 const CONTRACT_TIMEOUTS: u32 = 10;
@@ -11,82 +11,88 @@ const CONTRACT_TIMEOUTS: u32 = 10;
 #[derive(Debug)]
 pub struct Prober {
     timeout: Duration,
-    how: How,
+    driver: ProbeDriver,
 }
 
 #[derive(Debug)]
-enum How {
-    Mcp(Box<mcp::Mcp>),
-    Http(http::Http),
+enum ProbeDriver {
+    Mcp(Box<mcp::McpProbe>),
+    Http(http::HttpProbe),
     Tcp(Address),
     Command(Vec<String>),
     /// The HTTP client could not be built; why.
-    Unable(String),
+    Unavailable(String),
 }
 
 impl Prober {
     /// Gets ready to probe `release` at `address`; `path` is that of the MCP endpoint. Asks nothing yet.
-    pub fn new(probe: &Probe, path: &str, address: &Address, release: &Release) -> Self {
-        Self { timeout: probe.timeout, how: How::new(probe, path, address, release) }
+    pub fn new(probe: &ProbeSettings, path: &str, address: &Address, release: &Release) -> Self {
+        Self { timeout: probe.timeout, driver: ProbeDriver::new(probe, path, address, release) }
     }
 
     /// Asks one question. Takes no longer than the probe's timeout.
-    pub async fn ask(&mut self) -> Reply {
+    pub async fn probe(&mut self) -> ProbeResult {
         let question = async {
-            match &mut self.how {
-                How::Mcp(mcp) => mcp.ask().await,
-                How::Http(http) => http.ask().await,
-                How::Tcp(address) => tcp::ask(address).await,
-                How::Command(argv) => command::ask(argv).await,
-                How::Unable(why) => Reply::Wrong(why.clone()),
+            match &mut self.driver {
+                ProbeDriver::Mcp(mcp) => mcp.probe().await,
+                ProbeDriver::Http(http) => http.probe().await,
+                ProbeDriver::Tcp(address) => tcp::probe(address).await,
+                ProbeDriver::Command(argv) => command::probe(argv).await,
+                ProbeDriver::Unavailable(why) => ProbeResult::Unexpected(why.clone()),
             }
         };
-        tokio::time::timeout(self.timeout, question).await.unwrap_or(Reply::Late)
+        tokio::time::timeout(self.timeout, question).await.unwrap_or(ProbeResult::TimedOut)
     }
 
     /// Name and version that the server gave itself when it was last asked; `None` unless the probe
     /// speaks MCP.
-    pub fn server(&self) -> Option<&str> {
-        match &self.how {
-            How::Mcp(mcp) => mcp.server.as_deref(),
-            How::Http(_) | How::Tcp(_) | How::Command(_) | How::Unable(_) => None,
+    pub fn server_identity(&self) -> Option<&str> {
+        match &self.driver {
+            ProbeDriver::Mcp(mcp) => mcp.server_identity.as_deref(),
+            ProbeDriver::Http(_)
+            | ProbeDriver::Tcp(_)
+            | ProbeDriver::Command(_)
+            | ProbeDriver::Unavailable(_) => None,
         }
     }
 
     /// Looks at everything that the release promises its clients. `None` unless the probe speaks
     /// MCP, and when an answer that is needed did not come: half a contract would read as a broken
     /// one. Takes no longer than ten timeouts.
-    pub async fn contract(&mut self) -> Option<Contract> {
-        let How::Mcp(mcp) = &mut self.how else { return None };
-        tokio::time::timeout(self.timeout * CONTRACT_TIMEOUTS, mcp.contract()).await.ok().flatten()
+    pub async fn discover_contract(&mut self) -> Option<Contract> {
+        let ProbeDriver::Mcp(mcp) = &mut self.driver else { return None };
+        tokio::time::timeout(self.timeout * CONTRACT_TIMEOUTS, mcp.discover_contract())
+            .await
+            .ok()
+            .flatten()
     }
 
     /// Ends the probe's session on the server. Takes no longer than the probe's timeout.
     pub async fn close(&mut self) {
-        if let How::Mcp(mcp) = &mut self.how {
+        if let ProbeDriver::Mcp(mcp) = &mut self.driver {
             // A server that does not answer now forgets the session by itself.
             let _ = tokio::time::timeout(self.timeout, mcp.close()).await;
         }
     }
 }
 
-impl How {
-    fn new(probe: &Probe, path: &str, address: &Address, release: &Release) -> Self {
+impl ProbeDriver {
+    fn new(probe: &ProbeSettings, path: &str, address: &Address, release: &Release) -> Self {
         let built = match &probe.kind {
             ProbeKind::Tcp => return Self::Tcp(address.clone()),
             ProbeKind::Command(argv) => {
-                return Self::Command(command::fill(argv, address, release));
+                return Self::Command(command::fill_placeholders(argv, address, release));
             }
             ProbeKind::Mcp => {
-                mcp::Mcp::new(address, path, probe.timeout).map(|mcp| Self::Mcp(Box::new(mcp)))
+                mcp::McpProbe::new(address, path, probe.timeout).map(|mcp| Self::Mcp(Box::new(mcp)))
             }
             ProbeKind::Http { path, status, field } => {
-                http::Http::new(address, path, *status, field.clone(), probe.timeout)
+                http::HttpProbe::new(address, path, *status, field.clone(), probe.timeout)
                     .map(Self::Http)
             }
         };
         built.unwrap_or_else(|why| {
-            Self::Unable(format!("the probe of {address} can not be built: {why}"))
+            Self::Unavailable(format!("the probe of {address} can not be built: {why}"))
         })
     }
 }

@@ -5,36 +5,36 @@ use http::{HeaderMap, HeaderValue};
 use reqwest::{Client, Response, Url};
 use serde_json::{Value, json};
 
-use super::exchange::{self, Fault, brief};
+use super::exchange::{self, ProbeError, shorten};
 use crate::config::Address;
 use crate::mcp::Said;
 
 /// Bytes of one answer, all events of its stream together.
-const ANSWER_MAX: usize = 1024 * 1024;
+const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of an error's body that are read for its JSON-RPC error.
-const ERROR_MAX: usize = 64 * 1024;
+const ERROR_BODY_MAX: usize = 64 * 1024;
 
 /// JSON-RPC over HTTP POST, one message at a time.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(super) struct RpcClient {
     client: Client,
     url: Url,
-    asked: u64,
+    last_id: u64,
 }
 
 /// A good answer.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct RpcResult {
     pub(super) result: Value,
     /// The session that the server opened with it.
-    pub(super) session: Option<HeaderValue>,
+    pub(super) session_id: Option<HeaderValue>,
 }
 
-impl Wire {
+impl RpcClient {
     pub(super) fn new(address: &Address, path: &str, timeout: Duration) -> Result<Self, String> {
-        let client = exchange::client(address, timeout)?;
-        Ok(Self { client, url: exchange::url(address, path)?, asked: 0 })
+        let client = exchange::client_for(address, timeout)?;
+        Ok(Self { client, url: exchange::url_for(address, path)?, last_id: 0 })
     }
 
     /// Sends a request and reads until its answer.
@@ -43,59 +43,63 @@ impl Wire {
         method: &str,
         params: Value,
         headers: HeaderMap,
-    ) -> Result<Answer, Fault> {
-        self.asked += 1;
-        let id = self.asked;
+    ) -> Result<RpcResult, ProbeError> {
+        self.last_id += 1;
+        let id = self.last_id;
         let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let mut answer = self.post(&message, headers).await?;
-        if answer.status().as_u16() == 202 {
-            return Err(Fault::Wrong(format!("status 202 without an answer to {method}")));
+        let mut response = self.post(&message, headers).await?;
+        if response.status().as_u16() == 202 {
+            return Err(ProbeError::Other(format!("status 202 without an answer to {method}")));
         }
-        let session = answer.headers().get("mcp-session-id").cloned();
-        let result = if is_stream(&answer) {
-            from_stream(&mut answer, id).await?
+        let session = response.headers().get("mcp-session-id").cloned();
+        let result = if is_event_stream(&response) {
+            result_from_stream(&mut response, id).await?
         } else {
-            let body = exchange::body(&mut answer, ANSWER_MAX).await?;
-            settle(&body, id)?.ok_or_else(|| other_id(&body, id))?
+            let body = exchange::read_body(&mut response, RESPONSE_BYTES_MAX).await?;
+            match_response(&body, id)?.ok_or_else(|| wrong_id(&body, id))?
         };
-        Ok(Answer { result, session })
+        Ok(RpcResult { result, session_id: session })
     }
 
     /// Sends a notification.
-    pub(super) async fn tell(&self, method: &str, headers: HeaderMap) -> Result<(), Fault> {
+    pub(super) async fn notify(&self, method: &str, headers: HeaderMap) -> Result<(), ProbeError> {
         self.post(&json!({"jsonrpc": "2.0", "method": method}), headers).await.map(drop)
     }
 
     /// Ends a session. A server may refuse it; that is its right.
-    pub(super) async fn delete(&self, headers: HeaderMap) {
+    pub(super) async fn delete_session(&self, headers: HeaderMap) {
         let _ = self.client.delete(self.url.clone()).headers(headers).send().await;
     }
 
-    async fn post(&self, message: &Value, headers: HeaderMap) -> Result<Response, Fault> {
+    async fn post(&self, message: &Value, headers: HeaderMap) -> Result<Response, ProbeError> {
         let request = self.client.post(self.url.clone()).headers(headers);
-        let mut answer = request
+        let mut response = request
             .header(ACCEPT, "application/json, text/event-stream")
             .header(CONTENT_TYPE, "application/json")
             .body(message.to_string())
             .send()
             .await?;
-        if answer.status().is_success() { Ok(answer) } else { Err(failure(&mut answer).await) }
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(error_from_response(&mut response).await)
+        }
     }
 }
 
-async fn failure(answer: &mut Response) -> Fault {
-    let status = answer.status().as_u16();
+async fn error_from_response(response: &mut Response) -> ProbeError {
+    let status = response.status().as_u16();
     // An error page may be long, cut off or no JSON: the status alone says enough.
-    let body = if is_stream(answer) {
+    let body = if is_event_stream(response) {
         Vec::new()
     } else {
-        exchange::body(answer, ERROR_MAX).await.unwrap_or_default()
+        exchange::read_body(response, ERROR_BODY_MAX).await.unwrap_or_default()
     };
-    Fault::Status { status, said: Said::of(&body) }
+    ProbeError::Status { status, said: Said::of(&body) }
 }
 
-fn is_stream(answer: &Response) -> bool {
-    answer
+fn is_event_stream(response: &Response) -> bool {
+    response
         .headers()
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok())
@@ -103,63 +107,66 @@ fn is_stream(answer: &Response) -> bool {
 }
 
 /// Reads events until the one that answers; the rest of the stream is not waited for.
-async fn from_stream(answer: &mut Response, id: u64) -> Result<Value, Fault> {
-    let mut events = Events::default();
+async fn result_from_stream(response: &mut Response, id: u64) -> Result<Value, ProbeError> {
+    let mut events = SseDataReader::default();
     let mut read = 0;
-    while let Some(chunk) = answer.chunk().await? {
+    while let Some(chunk) = response.chunk().await? {
         read += chunk.len();
-        if read > ANSWER_MAX {
-            return Err(Fault::Wrong(format!("{} KiB without an answer", ANSWER_MAX / 1024)));
+        if read > RESPONSE_BYTES_MAX {
+            return Err(ProbeError::Other(format!(
+                "{} KiB without an answer",
+                RESPONSE_BYTES_MAX / 1024
+            )));
         }
         for data in events.push(&chunk) {
-            if let Some(result) = settle(&data, id)? {
+            if let Some(result) = match_response(&data, id)? {
                 return Ok(result);
             }
         }
     }
-    Err(Fault::Wrong("the stream ended without an answer".into()))
+    Err(ProbeError::Other("the stream ended without an answer".into()))
 }
 
 /// The result in a message; `None` when the message does not answer this request.
-fn settle(message: &[u8], id: u64) -> Result<Option<Value>, Fault> {
+fn match_response(message: &[u8], id: u64) -> Result<Option<Value>, ProbeError> {
     let mut message: Value = serde_json::from_slice(message)
-        .map_err(|error| Fault::Wrong(format!("the answer is no JSON: {error}")))?;
+        .map_err(|error| ProbeError::Other(format!("the answer is no JSON: {error}")))?;
     let answers = message.get("id").and_then(Value::as_u64) == Some(id);
     if let Some(error) = message.get("error").filter(|error| error.is_object()) {
         // An error that can not name its request is still the answer to the only one.
         if answers || message.get("id").is_none_or(Value::is_null) {
             let code = error.get("code").and_then(Value::as_i64).unwrap_or_default();
             let said = error.get("message").and_then(Value::as_str).unwrap_or_default();
-            return Err(Fault::Error { code, said: said.to_owned() });
+            return Err(ProbeError::RpcError { code, message: said.to_owned() });
         }
     }
     Ok(message.get_mut("result").filter(|_| answers).map(Value::take))
 }
 
-fn other_id(body: &[u8], id: u64) -> Fault {
+fn wrong_id(body: &[u8], id: u64) -> ProbeError {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
     let theirs = value.get("id").map_or_else(|| "none".to_owned(), Value::to_string);
-    Fault::Wrong(format!("an answer with id {} to the request with id {id}", brief(&theirs)))
+    ProbeError::Other(format!("an answer with id {} to the request with id {id}", shorten(&theirs)))
 }
 
 /// Takes the data of whole events out of a stream of bytes.
 #[derive(Debug, Default)]
-struct Events {
+struct SseDataReader {
     line: Vec<u8>,
     data: Vec<u8>,
 }
 
-impl Events {
+impl SseDataReader {
     fn push(&mut self, chunk: &[u8]) -> Vec<Vec<u8>> {
-        let mut whole = Vec::new();
+        let mut events = Vec::new();
         for part in chunk.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
             if part.ends_with(b"\n") {
                 let line = std::mem::take(&mut self.line);
-                whole.extend(self.take_line(line.trim_ascii_end()));
+                events.extend(self.take_line(line.trim_ascii_end()));
             }
         }
-        whole
+        events
     }
 
     fn take_line(&mut self, line: &[u8]) -> Option<Vec<u8>> {
@@ -178,14 +185,14 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
-    use super::Events;
+    use super::SseDataReader;
 
     #[test]
     fn events_are_put_together_from_any_cut() {
         let stream =
             b"id: 1\ndata:\n\n: hello\r\ndata: {\"a\":\r\ndata: 1}\r\n\r\ndata: 2\n\ndata: 3\n";
         for cut in 1..stream.len() {
-            let mut events = Events::default();
+            let mut events = SseDataReader::default();
             let whole: Vec<_> = stream.chunks(cut).flat_map(|chunk| events.push(chunk)).collect();
             assert_eq!(whole, [b" {\"a\":\n 1}\n".to_vec(), b" 2\n".to_vec()], "cut {cut}");
         }

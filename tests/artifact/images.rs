@@ -1,51 +1,52 @@
-use rollbackd::artifact::{Doubt, Found, Kind, Podman, find};
-use rollbackd::model::Number;
+use rollbackd::artifact::{ArtifactKind, Podman, ResolvedArtifact, VerifyError, resolve};
+use rollbackd::model::ReleaseNumber;
 
-use super::store::Store;
+use super::store::PodmanStore;
 
-async fn refused(podman: &Podman, text: &str) -> String {
-    find(Kind::Image, text, Some(podman)).await.unwrap_err()
+async fn resolve_error(podman: &Podman, text: &str) -> String {
+    resolve(ArtifactKind::Image, text, Some(podman)).await.unwrap_err()
 }
 
-async fn found(podman: &Podman, text: &str) -> Found {
-    find(Kind::Auto, text, Some(podman)).await.unwrap()
+async fn resolve_image(podman: &Podman, text: &str) -> ResolvedArtifact {
+    resolve(ArtifactKind::Auto, text, Some(podman)).await.unwrap()
 }
 
 #[tokio::test]
-async fn only_a_digest_names_an_image() {
-    let store = Store::open().await;
+async fn image_reference_requires_a_digest() {
+    let store = PodmanStore::start().await;
     let podman = store.podman();
     let digest = store.import("localhost/weather:latest", "one");
     store.run(&["tag", "localhost/weather:latest", "localhost/other:1", "example.org/weather:7"]);
     let whole = format!("localhost/weather@{digest}");
     assert_eq!(
-        refused(&podman, "localhost/weather:latest").await,
+        resolve_error(&podman, "localhost/weather:latest").await,
         format!("localhost/weather:latest is a tag, which can move; deploy {whole} instead")
     );
     assert_eq!(
-        refused(&podman, "localhost/weather").await,
+        resolve_error(&podman, "localhost/weather").await,
         format!(
             "localhost/weather is a name without a digest, which can move; deploy {whole} instead"
         )
     );
-    let said = refused(&podman, "other:1").await;
+    let said = resolve_error(&podman, "other:1").await;
     assert!(said.ends_with(&format!("deploy localhost/other@{digest} instead")), "{said}");
-    let said = refused(&podman, "localhost/weather:2").await;
+    let said = resolve_error(&podman, "localhost/weather:2").await;
     assert!(said.starts_with("localhost/weather:2 is not in podman's store;"), "{said}");
-    let said = find(Kind::Auto, "localhost/weather:latest", Some(&podman)).await.unwrap_err();
+    let said =
+        resolve(ArtifactKind::Auto, "localhost/weather:latest", Some(&podman)).await.unwrap_err();
     assert!(said.contains("artifact = \"word\""), "{said}");
 
     for text in [whole.clone(), format!("localhost/weather:latest@{digest}")] {
-        let found = found(&podman, &text).await;
+        let found = resolve_image(&podman, &text).await;
         assert_eq!(found.artifact, whole);
         assert_eq!(found.digest().unwrap().to_string(), digest);
-        found.seal.unwrap().check().await.unwrap();
+        found.verifier.unwrap().verify().await.unwrap();
     }
     let id = store.run(&["image", "inspect", "--format", "{{.Id}}", "localhost/weather"]);
-    let said = refused(&podman, &format!("localhost/weather@sha256:{id}")).await;
+    let said = resolve_error(&podman, &format!("localhost/weather@sha256:{id}")).await;
     assert_eq!(said, format!("sha256:{id} is the id of an image; deploy {whole} instead"));
     let unknown = format!("localhost/weather@sha256:{}", "0".repeat(64));
-    let said = refused(&podman, &unknown).await;
+    let said = resolve_error(&podman, &unknown).await;
     assert_eq!(
         said,
         format!(
@@ -55,43 +56,47 @@ async fn only_a_digest_names_an_image() {
 }
 
 #[tokio::test]
-async fn an_image_that_was_removed_is_gone_and_a_podman_that_was_stopped_is_not_an_image() {
-    let mut store = Store::open().await;
+async fn removed_image_is_gone_and_stopped_podman_is_unreadable() {
+    let mut store = PodmanStore::start().await;
     let podman = store.podman();
     let digest = store.import("localhost/weather:1", "one");
-    let seal = found(&podman, &format!("localhost/weather@{digest}")).await.seal.unwrap();
+    let seal =
+        resolve_image(&podman, &format!("localhost/weather@{digest}")).await.verifier.unwrap();
     store.run(&["rmi", "localhost/weather:1"]);
-    let doubt = seal.check().await.unwrap_err();
+    let doubt = seal.verify().await.unwrap_err();
     assert_eq!(
         doubt.to_string(),
         format!("localhost/weather@{digest} is gone: it was {digest} when it was deployed")
     );
-    let said = podman.pin("weather", Number(1), seal.artifact()).await.unwrap_err();
+    let said = podman.pin("weather", ReleaseNumber(1), seal.artifact()).await.unwrap_err();
     assert!(said.ends_with("is not in podman's store any more"), "{said}");
-    store.close();
-    let doubt = seal.check().await.unwrap_err();
-    assert!(matches!(doubt, Doubt::Unreadable { .. }));
+    store.stop();
+    let doubt = seal.verify().await.unwrap_err();
+    assert!(matches!(doubt, VerifyError::Unreadable { .. }));
     assert!(doubt.to_string().contains("podman does not listen at /"), "{doubt}");
 }
 
 #[tokio::test]
-async fn a_pin_outlives_a_prune_and_a_tag_that_moves() {
-    let store = Store::open().await;
+async fn pin_survives_prune_and_retag() {
+    let store = PodmanStore::start().await;
     let podman = store.podman();
     let mut seals = Vec::new();
     for (number, content) in [(1, "one"), (2, "two"), (3, "three")] {
         let digest = store.import("localhost/weather:1", content);
-        let found = found(&podman, &format!("localhost/weather@{digest}")).await;
+        let found = resolve_image(&podman, &format!("localhost/weather@{digest}")).await;
         if number != 2 {
-            podman.pin("weather", Number(number), &found.artifact).await.unwrap();
-            podman.pin("weather", Number(number), &found.artifact).await.unwrap();
+            podman.pin("weather", ReleaseNumber(number), &found.artifact).await.unwrap();
+            podman.pin("weather", ReleaseNumber(number), &found.artifact).await.unwrap();
         }
-        seals.push(found.seal.unwrap());
+        seals.push(found.verifier.unwrap());
     }
     store.run(&["image", "prune", "--force"]);
-    seals[0].check().await.unwrap();
-    assert!(matches!(seals[1].check().await.unwrap_err(), Doubt::Gone { .. }), "it had no pin");
-    seals[2].check().await.unwrap();
+    seals[0].verify().await.unwrap();
+    assert!(
+        matches!(seals[1].verify().await.unwrap_err(), VerifyError::Gone { .. }),
+        "it had no pin"
+    );
+    seals[2].verify().await.unwrap();
     // What the warm release would be started again from.
     store.run(&[
         "create",
@@ -103,18 +108,18 @@ async fn a_pin_outlives_a_prune_and_a_tag_that_moves() {
     ]);
     // With --all a container keeps an image, and a tag does not.
     store.run(&["image", "prune", "--all", "--force"]);
-    seals[0].check().await.unwrap();
+    seals[0].verify().await.unwrap();
     assert!(
-        matches!(seals[2].check().await.unwrap_err(), Doubt::Gone { .. }),
+        matches!(seals[2].verify().await.unwrap_err(), VerifyError::Gone { .. }),
         "no container of it"
     );
 }
 
 #[tokio::test]
-async fn pins_are_let_go_by_service_and_number_and_images_stay() {
-    let store = Store::open().await;
+async fn pins_are_removed_by_service_and_number_and_images_remain() {
+    let store = PodmanStore::start().await;
     let podman = store.podman();
-    assert_eq!(podman.let_go("weather", &[]).await.unwrap(), []);
+    assert_eq!(podman.unpin_except("weather", &[]).await.unwrap(), []);
     let one = format!("localhost/weather@{}", store.import("localhost/weather:1", "one"));
     let two = format!("localhost/weather@{}", store.import("localhost/weather:2", "two"));
     for (service, number, image) in [
@@ -125,7 +130,7 @@ async fn pins_are_let_go_by_service_and_number_and_images_stay() {
         ("weather-2", 1, &one),
         ("-", 1, &one),
     ] {
-        podman.pin(service, Number(number), image).await.unwrap();
+        podman.pin(service, ReleaseNumber(number), image).await.unwrap();
     }
     // Without the second name, all of its names would be taken away.
     store.run(&["untag", "localhost/weather:1", "localhost/weather:1"]);
@@ -135,8 +140,9 @@ async fn pins_are_let_go_by_service_and_number_and_images_stay() {
         "localhost/rollbackd:mine",
         "localhost/rollbackd/a:deploy-1-of-weather",
     ]);
-    let gone = podman.let_go("weather", &[Number(3), Number(10)]).await.unwrap();
-    assert_eq!(gone, [Number(1), Number(2)]);
+    let gone =
+        podman.unpin_except("weather", &[ReleaseNumber(3), ReleaseNumber(10)]).await.unwrap();
+    assert_eq!(gone, [ReleaseNumber(1), ReleaseNumber(2)]);
     let left = store.run(&["images", "--noheading", "--format", "{{.Repository}}:{{.Tag}}"]);
     let mut left: Vec<_> = left.lines().collect();
     left.sort_unstable();
@@ -152,13 +158,19 @@ async fn pins_are_let_go_by_service_and_number_and_images_stay() {
             "localhost/weather:2",
         ]
     );
-    assert_eq!(podman.let_go("weather", &[Number(3), Number(10)]).await.unwrap(), []);
+    assert_eq!(
+        podman.unpin_except("weather", &[ReleaseNumber(3), ReleaseNumber(10)]).await.unwrap(),
+        []
+    );
     // The last tags of an image: it is nameless, and there until somebody prunes.
-    assert_eq!(podman.let_go("weather", &[]).await.unwrap(), [Number(3), Number(10)]);
-    podman.let_go("weather-2", &[]).await.unwrap();
-    podman.let_go("-", &[]).await.unwrap();
-    let seal = found(&podman, &one).await.seal.unwrap();
+    assert_eq!(
+        podman.unpin_except("weather", &[]).await.unwrap(),
+        [ReleaseNumber(3), ReleaseNumber(10)]
+    );
+    podman.unpin_except("weather-2", &[]).await.unwrap();
+    podman.unpin_except("-", &[]).await.unwrap();
+    let seal = resolve_image(&podman, &one).await.verifier.unwrap();
     store.run(&["image", "prune", "--force"]);
-    assert!(matches!(seal.check().await.unwrap_err(), Doubt::Gone { .. }));
-    found(&podman, &two).await;
+    assert!(matches!(seal.verify().await.unwrap_err(), VerifyError::Gone { .. }));
+    resolve_image(&podman, &two).await;
 }

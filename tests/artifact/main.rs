@@ -8,59 +8,60 @@ mod paths;
 mod store;
 
 use proptest::prelude::*;
-use rollbackd::artifact::{Digest, Kind, find};
+use rollbackd::artifact::{ArtifactKind, Digest, resolve};
 
 /// What is said about an artifact that is not taken.
-async fn refused(kind: Kind, text: &str) -> String {
-    find(kind, text, None).await.unwrap_err()
+async fn resolve_error(kind: ArtifactKind, text: &str) -> String {
+    resolve(kind, text, None).await.unwrap_err()
 }
 
 #[tokio::test]
-async fn a_word_is_taken_as_it_is() {
+async fn opaque_reference_is_accepted_unchanged() {
     for (kind, text) in [
-        (Kind::Auto, "everything-v1"),
-        (Kind::Auto, "v1.2+3"),
-        (Kind::Word, "localhost/weather:2"),
-        (Kind::Word, "/opt/weather"),
-        (Kind::Word, "@scope/package@1.0"),
+        (ArtifactKind::Auto, "everything-v1"),
+        (ArtifactKind::Auto, "v1.2+3"),
+        (ArtifactKind::Opaque, "localhost/weather:2"),
+        (ArtifactKind::Opaque, "/opt/weather"),
+        (ArtifactKind::Opaque, "@scope/package@1.0"),
     ] {
-        let found = find(kind, text, None).await.unwrap();
+        let found = resolve(kind, text, None).await.unwrap();
         assert_eq!((found.artifact.as_str(), found.digest()), (text, None));
     }
 }
 
 #[tokio::test]
-async fn what_is_no_line_is_refused() {
-    for kind in [Kind::Auto, Kind::Image, Kind::Path, Kind::Word] {
+async fn multi_line_reference_is_rejected() {
+    for kind in [ArtifactKind::Auto, ArtifactKind::Image, ArtifactKind::Path, ArtifactKind::Opaque]
+    {
         for text in ["", "a\nb", "/a\0b", &"a".repeat(4097)] {
-            let said = refused(kind, text).await;
+            let said = resolve_error(kind, text).await;
             assert_eq!(said, "an artifact is one line of 1 to 4096 bytes");
         }
     }
 }
 
 #[tokio::test]
-async fn where_a_text_was_taken_for_an_image_it_is_said_how_to_say_otherwise() {
+async fn error_for_image_like_text_names_the_kind_option() {
     for text in ["dist/index.js", "@scope/package", "a:b", "./a", "http://example.org/a"] {
-        let said = refused(Kind::Auto, text).await;
+        let said = resolve_error(ArtifactKind::Auto, text).await;
         assert!(said.contains("artifact = \"path\" or artifact = \"word\""), "{said}");
-        let said = refused(Kind::Image, text).await;
+        let said = resolve_error(ArtifactKind::Image, text).await;
         assert!(!said.contains("artifact = \"path\""), "{said}");
     }
-    let said = refused(Kind::Image, "localhost/weather@sha256:12").await;
+    let said = resolve_error(ArtifactKind::Image, "localhost/weather@sha256:12").await;
     assert!(said.contains("64 of the digits 0-9 and a-f; write NAME@sha256:HEX"), "{said}");
-    let said = refused(Kind::Image, "localhost/weather:2").await;
+    let said = resolve_error(ArtifactKind::Image, "localhost/weather:2").await;
     assert!(said.ends_with("no podman is configured that could be asked for it"), "{said}");
 }
 
 proptest! {
     #[test]
-    fn any_text_is_a_digest_or_not(text in ".{0,90}") {
+    fn digest_parser_accepts_any_text_without_panic(text in ".{0,90}") {
         prop_assert!(text.parse::<Digest>().is_err());
     }
 
     #[test]
-    fn a_digest_prints_as_it_was_read(text in "(tree-)?sha256:[0-9a-f]{64}") {
+    fn digest_round_trips(text in "(tree-)?sha256:[0-9a-f]{64}") {
         let digest: Digest = text.parse().unwrap();
         prop_assert_eq!(digest.to_string(), text.clone());
         let json = serde_json::to_string(&digest).unwrap();
@@ -69,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn a_digest_has_one_form(text in "(tree-|TREE-)?(sha256|SHA256):([0-9A-F]{64}|[0-9a-f]{0,63}|[0-9a-f]{65,66})") {
+    fn digest_has_one_canonical_form(text in "(tree-|TREE-)?(sha256|SHA256):([0-9A-F]{64}|[0-9a-f]{0,63}|[0-9a-f]{65,66})") {
         let capitals = text.chars().any(|it| it.is_ascii_uppercase());
         let length = text.rsplit(':').next().unwrap().len();
         prop_assert_eq!(text.parse::<Digest>().is_err(), capitals || length != 64);

@@ -7,19 +7,19 @@ use rollbackd::artifact::Podman;
 use tempfile::TempDir;
 
 /// A podman with a store of its own, and its API.
-pub(super) struct Store {
-    home: TempDir,
+pub(super) struct PodmanStore {
+    dir: TempDir,
     service: Child,
 }
 
-impl Store {
-    pub(super) async fn open() -> Self {
+impl PodmanStore {
+    pub(super) async fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
         let url = format!("unix://{}", home.path().join("podman.sock").display());
         let mut command = command(&home);
         command.args(["system", "service", "--time", "0", &url]).stderr(Stdio::null());
         let service = command.spawn().unwrap();
-        let store = Self { home, service };
+        let store = Self { dir: home, service };
         for _ in 0..300 {
             if std::os::unix::net::UnixStream::connect(store.socket()).is_ok() {
                 return store;
@@ -30,7 +30,7 @@ impl Store {
     }
 
     pub(super) fn socket(&self) -> PathBuf {
-        self.home.path().join("podman.sock")
+        self.dir.path().join("podman.sock")
     }
 
     pub(super) fn podman(&self) -> Podman {
@@ -39,10 +39,10 @@ impl Store {
 
     /// Makes an image of one file. Returns its digest.
     pub(super) fn import(&self, tag: &str, content: &str) -> String {
-        let folder = self.home.path().join("content");
+        let folder = self.dir.path().join("content");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("file"), content).unwrap();
-        let archive = self.home.path().join("content.tar");
+        let archive = self.dir.path().join("content.tar");
         let packed =
             Command::new("tar").arg("-C").arg(&folder).arg("-cf").arg(&archive).arg(".").status();
         assert!(packed.unwrap().success());
@@ -52,21 +52,21 @@ impl Store {
 
     /// What a podman command prints.
     pub(super) fn run(&self, arguments: &[&str]) -> String {
-        let done = command(&self.home).args(arguments).output().unwrap();
+        let done = command(&self.dir).args(arguments).output().unwrap();
         assert!(done.status.success(), "podman {arguments:?}: {done:?}");
         String::from_utf8(done.stdout).unwrap().trim().to_owned()
     }
 
     /// Ends the API.
-    pub(super) fn close(&mut self) {
+    pub(super) fn stop(&mut self) {
         _ = self.service.kill();
         _ = self.service.wait();
     }
 }
 
-impl Drop for Store {
+impl Drop for PodmanStore {
     fn drop(&mut self) {
-        self.close();
+        self.stop();
     }
 }
 

@@ -10,19 +10,19 @@ use std::thread;
 pub(crate) type Series = BTreeMap<String, Vec<(f64, String)>>;
 
 /// Serves until the test ends; returns the address.
-pub(crate) fn serve(series: Series) -> String {
+pub(crate) fn serve_prometheus(series: Series) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let series = Arc::new(series);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            answer(stream, &series);
+            respond(stream, &series);
         }
     });
     url
 }
 
-fn answer(mut stream: TcpStream, series: &Series) {
+fn respond(mut stream: TcpStream, series: &Series) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     let request = lines.next().unwrap().unwrap();
     lines.find(|line| line.as_ref().is_ok_and(String::is_empty));
@@ -36,8 +36,8 @@ fn answer(mut stream: TcpStream, series: &Series) {
     let number = |key: &str| asked[key].parse::<f64>().unwrap();
     let (start, end, step) = (number("start"), number("end"), number("step"));
     let body = match series.get(&asked["query"]) {
-        None if asked["query"] == "none" => matrix(&[]),
-        None if asked["query"] == "many" => matrix(&["[]".to_owned(), "[]".to_owned()]),
+        None if asked["query"] == "none" => matrix_response(&[]),
+        None if asked["query"] == "many" => matrix_response(&["[]".to_owned(), "[]".to_owned()]),
         None => {
             r#"{"status":"error","errorType":"bad_data","error":"parse error: unexpected end"}"#
                 .to_owned()
@@ -51,7 +51,7 @@ fn answer(mut stream: TcpStream, series: &Series) {
                 values.extend(seen.map(|(_, value)| format!("[{at:.3},{value:?}]")));
                 at += step;
             }
-            matrix(&[format!("[{}]", values.join(","))])
+            matrix_response(&[format!("[{}]", values.join(","))])
         }
     };
     let status = if body.contains("error") { "400 Bad Request" } else { "200 OK" };
@@ -63,7 +63,7 @@ fn answer(mut stream: TcpStream, series: &Series) {
     );
 }
 
-fn matrix(series: &[String]) -> String {
+fn matrix_response(series: &[String]) -> String {
     let series: Vec<_> =
         series.iter().map(|values| format!(r#"{{"metric":{{}},"values":{values}}}"#)).collect();
     let result = series.join(",");

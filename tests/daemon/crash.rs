@@ -5,67 +5,69 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::time::Duration;
 
-use rollbackd::model::Fact;
+use rollbackd::model::TimelineEvent;
 
-use crate::support::{Dice, Host, Load, SERVICE, ask, pause, soon};
+use crate::support::{
+    DaemonHarness, Rng, SERVICE, VersionPoller, serving_version, sleep, wait_until,
+};
 
 /// Deaths in each of the tests.
-const DEATHS: u32 = 6;
+const ROUNDS: u32 = 6;
 /// When the new release goes wrong, and how long a deploy with its rollback takes at most.
-const WRONG_MS: u64 = 1_200;
-const WHOLE_MS: u64 = 4_200;
+const FAULT_AFTER_MS: u64 = 1_200;
+const SCENARIO_MS: u64 = 4_200;
 
 /// How a daemon ends in the middle, and how it goes on.
-type Ends = fn(&mut Host);
+type Interruption = fn(&mut DaemonHarness);
 
-fn killed(host: &mut Host) {
+fn kill_and_restart(host: &mut DaemonHarness) {
     host.kill();
-    one_process_each(host);
+    assert_one_process_per_release(host);
     host.start();
 }
 
-fn dies(seed: u64, fault: &str, ends: Ends) {
-    let mut dice = Dice(seed);
-    let mut host = Host::with_v1("");
-    let first = host.process(1);
-    for round in 0..DEATHS {
+fn interrupt_repeatedly(seed: u64, fault: &str, interrupt: Interruption) {
+    let mut dice = Rng(seed);
+    let mut host = DaemonHarness::with_v1("");
+    let first = host.release_process(1);
+    for round in 0..ROUNDS {
         let version = format!("v{}", round + 2);
-        let load = Load::start(host.listen);
-        let deploy = host.begin_bad(&version, fault, WRONG_MS, &["--wait"]);
-        let mut wait = dice.below(WHOLE_MS);
+        let load = VersionPoller::start(host.listen);
+        let deploy = host.spawn_faulty_deploy(&version, fault, FAULT_AFTER_MS, &["--wait"]);
+        let mut wait = dice.below(SCENARIO_MS);
         // Some die again while they take up the thread.
         for _ in 0..=dice.below(3) {
             println!("seed {seed} {fault} round {round}: ends {wait} ms on");
-            pause(Duration::from_millis(wait));
-            ends(&mut host);
+            sleep(Duration::from_millis(wait));
+            interrupt(&mut host);
             wait = dice.below(900);
         }
-        deploy.done();
-        soon("v1 has the traffic and rests", || {
-            one_process_each(&host);
+        deploy.wait();
+        wait_until("v1 has the traffic and rests", || {
+            assert_one_process_per_release(&host);
             let status = host.status();
             status["active"] == "v1" && status["phase"] == "steady" && status["warm"].is_null()
         });
         load.stop();
-        soon("the bad release is gone", || host.running().len() == 1);
-        assert_eq!(host.process(1), first, "v1 was adopted, not started again");
+        wait_until("the bad release is gone", || host.release_processes().len() == 1);
+        assert_eq!(host.release_process(1), first, "v1 was adopted, not started again");
         for _ in 0..5 {
-            assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+            assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
         }
         let newest = u32::try_from(host.status()["deploy"].as_u64().unwrap()).unwrap();
-        timeline_is_whole(&host, newest);
+        assert_timeline_is_complete(&host, newest);
     }
 }
 
-fn one_process_each(host: &Host) {
+fn assert_one_process_per_release(host: &DaemonHarness) {
     let mut slots: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for it in host.running() {
+    for it in host.release_processes() {
         slots.entry(it.slot).or_default().push(it.number);
     }
     assert!(slots.values().all(|numbers| numbers.len() == 1), "more than one: {slots:?}");
 }
 
-fn timeline_is_whole(host: &Host, deploy: u32) {
+fn assert_timeline_is_complete(host: &DaemonHarness, deploy: u32) {
     let entries = host.entries(deploy);
     let kinds = host.kinds(deploy);
     let seq: Vec<_> = entries.iter().map(|entry| entry.seq).collect();
@@ -86,77 +88,77 @@ fn timeline_is_whole(host: &Host, deploy: u32) {
 }
 
 #[test]
-fn killed_at_any_moment_of_a_total_failure() {
-    dies(1, "total", killed);
+fn sigkill_at_random_times_during_a_total_failure() {
+    interrupt_repeatedly(1, "total", kill_and_restart);
 }
 
 #[test]
-fn killed_at_any_other_moment_of_a_total_failure() {
-    dies(2, "total", killed);
+fn sigkill_at_other_random_times_during_a_total_failure() {
+    interrupt_repeatedly(2, "total", kill_and_restart);
 }
 
 #[test]
-fn killed_at_any_moment_of_a_crash_loop() {
-    dies(3, "crash-loop", killed);
+fn sigkill_at_random_times_during_a_crash_loop() {
+    interrupt_repeatedly(3, "crash-loop", kill_and_restart);
 }
 
 #[test]
-fn killed_at_any_moment_of_many_errors() {
-    dies(4, "errors=60%", killed);
+fn sigkill_at_random_times_during_many_errors() {
+    interrupt_repeatedly(4, "errors=60%", kill_and_restart);
 }
 
 #[test]
-fn handed_over_at_any_moment_of_a_total_failure() {
-    dies(5, "total", Host::hand_over);
+fn handover_at_random_times_during_a_total_failure() {
+    interrupt_repeatedly(5, "total", DaemonHarness::wait_for_handover);
 }
 
 #[test]
-fn handed_over_at_any_moment_of_a_crash_loop() {
-    dies(6, "crash-loop", Host::hand_over);
+fn handover_at_random_times_during_a_crash_loop() {
+    interrupt_repeatedly(6, "crash-loop", DaemonHarness::wait_for_handover);
 }
 
 #[test]
-fn a_torn_last_line_is_cut_off_and_said() {
-    let mut host = Host::with_v1("");
-    host.deploy("v2", &[]).expect(0);
+fn truncated_last_line_is_removed_and_recorded() {
+    let mut host = DaemonHarness::with_v1("");
+    host.deploy("v2", &[]).expect_code(0);
     host.wait_for_phase("baking");
     host.kill();
     let before = host.entries(2);
     let path = host.state().join(SERVICE).join("000002.jsonl");
     let torn = br#"{"seq":4,"at":"2026-01-01T00:00"#;
     OpenOptions::new().append(true).open(&path).unwrap().write_all(torn).unwrap();
-    host.verb(&["timeline", SERVICE]).expect(0).says(&["v2 has the traffic"]);
+    host.run_cli(&["timeline", SERVICE]).expect_code(0).expect_text(&["v2 has the traffic"]);
     host.start();
     host.wait_for_phase("baking");
-    soon("v2 answers again", || ask(host.listen) == Ok("v2".to_owned()));
+    wait_until("v2 answers again", || serving_version(host.listen) == Ok("v2".to_owned()));
     let after = host.entries(2);
     assert_eq!(after[..before.len()], before[..]);
     let restored = &after[before.len()];
-    assert_eq!(restored.fact, Fact::Restored { torn: torn.len() as u64 });
+    assert_eq!(restored.event, TimelineEvent::Restored { truncated_bytes: torn.len() as u64 });
     let said = format!("an incomplete last line of {} bytes was cut off", torn.len());
     assert!(restored.because.contains(&said), "{}", restored.because);
     assert_eq!(restored.seq, before.last().unwrap().seq + 1);
 }
 
 #[test]
-fn a_first_deploy_of_which_only_half_a_line_was_written_is_said_too() {
-    let mut host = Host::new("");
+fn truncated_first_line_of_the_first_deploy_is_logged() {
+    let mut host = DaemonHarness::new("");
     host.start();
     host.kill();
     let path = host.state().join(SERVICE).join("000001.jsonl");
     std::fs::write(&path, br#"{"seq":1,"#).unwrap();
     host.start();
     assert_eq!(host.phase(), "empty");
-    host.deploy("v1", &["--wait"]).expect(0);
-    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    host.deploy("v1", &["--wait"]).expect_code(0);
+    assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
     assert!(host.log().contains("an incomplete last line of 9 bytes was cut off"));
 }
 
 /// As if the wall had been set by so much while the daemon was down: what was written lies so much
 /// in the future, or in the past.
-fn the_wall_jumped(shift_ms: i64) {
-    let mut host = Host::with_v1("");
-    host.deploy("v2", &[]).expect(0);
+fn clock_jumped(shift_ms: i64) {
+    let mut host = DaemonHarness::with_v1("");
+    host.deploy("v2", &[]).expect_code(0);
     host.wait_for_phase("baking");
     host.kill();
     let path = host.state().join(SERVICE).join("000002.jsonl");
@@ -174,16 +176,16 @@ fn the_wall_jumped(shift_ms: i64) {
     assert_eq!(status["phase"], "baking");
     let left = status["left_s"].as_f64().unwrap();
     assert!((500.0..=601.0).contains(&left), "of 10 minutes {left} s are left");
-    host.verb(&["rollback", SERVICE, "--cut", "--because", "x"]).expect(0);
-    timeline_is_whole(&host, 2);
+    host.run_cli(&["rollback", SERVICE, "--cut", "--because", "x"]).expect_code(0);
+    assert_timeline_is_complete(&host, 2);
 }
 
 #[test]
-fn a_wall_that_was_set_back_moves_no_deadline() {
-    the_wall_jumped(3_600_000);
+fn clock_set_back_moves_no_deadline() {
+    clock_jumped(3_600_000);
 }
 
 #[test]
-fn a_wall_that_was_set_forward_moves_no_deadline() {
-    the_wall_jumped(-3_600_000);
+fn clock_set_forward_moves_no_deadline() {
+    clock_jumped(-3_600_000);
 }

@@ -1,53 +1,58 @@
 //! Deploys that end well, and deploys that do not.
 
-use crate::support::{Host, Load, SERVICE, ask, soon};
+use crate::support::{DaemonHarness, SERVICE, VersionPoller, serving_version, wait_until};
 
 #[test]
-fn a_good_release_is_accepted_and_the_previous_one_stays_warm() {
-    let host = Host::with_v1("bake = \"5s\"");
+fn healthy_release_is_accepted_and_the_previous_one_stays_warm() {
+    let host = DaemonHarness::with_v1("bake = \"5s\"");
     assert_eq!(host.status()["active"], "v1");
-    let load = Load::start(host.listen);
-    let done = host.deploy("v2", &["--wait"]).expect(0);
-    let done = done.says(&["deployed", "ready", "switched", "accepted"]);
+    let load = VersionPoller::start(host.listen);
+    let done = host.deploy("v2", &["--wait"]).expect_code(0);
+    let done = done.expect_text(&["deployed", "ready", "switched", "accepted"]);
     assert!(done.err.is_empty(), "{}", done.err);
     let seen = load.stop();
     assert!(seen.bad.is_empty(), "{:?}", seen.bad);
     assert!(seen.good.contains_key("v2"), "{:?}", seen.good);
     let status = host.status();
     assert_eq!((&status["active"], &status["warm"]), (&"v2".into(), &"v1".into()));
-    assert_eq!(host.running().len(), 2);
+    assert_eq!(host.release_processes().len(), 2);
     assert_eq!(host.kinds(2), ["deployed", "ready", "switched", "accepted"]);
 }
 
 #[test]
-fn what_clients_would_miss_is_said_and_strictly_refused() {
-    let host = Host::with_v1("bake = \"5s\"");
+fn removed_tools_are_reported_and_refused_with_strict() {
+    let host = DaemonHarness::with_v1("bake = \"5s\"");
     let deploy = |more: &[&str]| {
         host.deploy("v2", &[&["--set", "DEMO_WITHOUT=echo", "--wait"], more].concat())
     };
     // Nobody called it yet.
-    deploy(&["--strict"]).expect(0).says(&["ready", "; without tool echo -> "]);
-    host.deploy("v3", &["--wait"]).expect(0).says(&["; adds tool echo"]);
-    assert_eq!(ask(host.listen), Ok("v3".to_owned()));
+    deploy(&["--strict"]).expect_code(0).expect_text(&["ready", "; without tool echo -> "]);
+    host.deploy("v3", &["--wait"]).expect_code(0).expect_text(&["; adds tool echo"]);
+    assert_eq!(serving_version(host.listen), Ok("v3".to_owned()));
     let why = "drops tool echo (1 call in the last hour)";
-    deploy(&["--strict"]).expect(4).says(&["failed", why, "; --strict refuses it"]);
+    deploy(&["--strict"]).expect_code(4).expect_text(&["failed", why, "; --strict refuses it"]);
     assert_eq!(host.status()["active"], "v3");
-    deploy(&[]).expect(0).says(&["ready", &format!("WARNING, it {why}"), "switched", "accepted"]);
-    let entries = host.verb(&["timeline", SERVICE, "--json"]).expect(0).json();
+    deploy(&[]).expect_code(0).expect_text(&[
+        "ready",
+        &format!("WARNING, it {why}"),
+        "switched",
+        "accepted",
+    ]);
+    let entries = host.run_cli(&["timeline", SERVICE, "--json"]).expect_code(0).json_lines();
     let ready = entries.iter().find(|it| it["kind"] == "ready").unwrap();
     assert_eq!(ready["data"]["changes"]["removed"]["tool"][0], "echo", "{ready}");
     assert_eq!(ready["data"]["changes"]["breaks"][0]["calls"], 1, "{ready}");
 }
 
-fn rolls_back(fault: &str, words: &[&str]) {
-    let host = Host::with_v1("");
-    let load = Load::start(host.listen);
-    host.deploy_bad("v2", fault, 2_000, &[]).expect(3).says(words);
+fn assert_rolled_back(fault: &str, words: &[&str]) {
+    let host = DaemonHarness::with_v1("");
+    let load = VersionPoller::start(host.listen);
+    host.deploy_faulty("v2", fault, 2_000, &[]).expect_code(3).expect_text(words);
     drop(load);
-    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
     let status = host.status();
     assert_eq!((&status["phase"], &status["active"]), (&"steady".into(), &"v1".into()));
-    soon("the bad release is stopped", || host.running().len() == 1);
+    wait_until("the bad release is stopped", || host.release_processes().len() == 1);
     let kinds = host.kinds(2);
     let milestones = ["deployed", "ready", "switched", "detected", "decided", "recovered"];
     for kind in milestones {
@@ -56,20 +61,20 @@ fn rolls_back(fault: &str, words: &[&str]) {
 }
 
 #[test]
-fn a_release_that_fails_totally_is_rolled_back() {
-    rolls_back("total", &["detected", "decided", "switched", "recovered"]);
+fn total_failure_is_rolled_back() {
+    assert_rolled_back("total", &["detected", "decided", "switched", "recovered"]);
 }
 
 #[test]
-fn a_release_that_crash_loops_is_rolled_back() {
-    rolls_back("crash-loop", &["detected", "decided", "recovered"]);
+fn crash_loop_is_rolled_back() {
+    assert_rolled_back("crash-loop", &["detected", "decided", "recovered"]);
 }
 
 #[test]
-fn a_release_that_never_becomes_ready_gets_no_traffic() {
-    let host = Host::with_v1("start_timeout = \"3s\"");
-    let load = Load::start(host.listen);
-    host.deploy_bad("v2", "total", 0, &[]).expect(4).says(&[
+fn release_that_never_becomes_ready_gets_no_traffic() {
+    let host = DaemonHarness::with_v1("start_timeout = \"3s\"");
+    let load = VersionPoller::start(host.listen);
+    host.deploy_faulty("v2", "total", 0, &[]).expect_code(4).expect_text(&[
         "v2 never became ready: not ready within 3 s, its last probe: ",
         "; v1 kept the traffic",
     ]);
@@ -77,46 +82,50 @@ fn a_release_that_never_becomes_ready_gets_no_traffic() {
     assert_eq!(seen.good.keys().collect::<Vec<_>>(), ["v1"]);
     assert!(seen.bad.is_empty(), "{:?}", seen.bad);
     assert_eq!(host.kinds(2), ["deployed", "failed"]);
-    soon("the failed release is stopped", || host.running().len() == 1);
+    wait_until("the failed release is stopped", || host.release_processes().len() == 1);
 }
 
 #[test]
-fn a_release_that_exits_at_once_is_given_up_at_once() {
+fn release_that_exits_immediately_fails_the_deploy_immediately() {
     let script = r#"if [ "$ROLLBACKD_VERSION" = v2 ]; then echo no config file >&2; exit 7; fi; exec "$0" demo-server"#;
     let program = env!("CARGO_BIN_EXE_rollbackd");
     let command = format!("command = [\"/bin/sh\", \"-c\", {script:?}, {program:?}]");
-    let host = Host::with_v1(&format!("{command}\nstart_timeout = \"30s\""));
-    host.deploy("v2", &["--wait"]).expect(4).says(&[
+    let host = DaemonHarness::with_v1(&format!("{command}\nstart_timeout = \"30s\""));
+    host.deploy("v2", &["--wait"]).expect_code(4).expect_text(&[
         "v2 never became ready: its process ended: exit code 7 (output: ",
         "output-green.log); v1 kept the traffic",
     ]);
-    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
-    soon("what it said is in the log", || host.log().contains("no config file"));
+    assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
+    wait_until("what it said is in the log", || host.log().contains("no config file"));
 }
 
 #[test]
-fn a_stranger_in_the_slot_is_not_taken_for_the_release() {
+fn foreign_process_on_the_slot_port_is_not_the_release() {
     // It answers our probes long before the release would find its port taken.
     let script = r#"sleep 2; exec "$0" demo-server"#;
     let program = env!("CARGO_BIN_EXE_rollbackd");
-    let mut host = Host::new(&format!("command = [\"/bin/sh\", \"-c\", {script:?}, {program:?}]"));
+    let mut host =
+        DaemonHarness::new(&format!("command = [\"/bin/sh\", \"-c\", {script:?}, {program:?}]"));
     let port = host.blue.to_string();
     let mut stranger = std::process::Command::new(program);
     stranger.arg("demo-server").env("PORT", port).env("ROLLBACKD_VERSION", "stranger");
     let mut stranger = stranger.spawn().unwrap();
-    soon("the stranger listens", || std::net::TcpStream::connect(("127.0.0.1", host.blue)).is_ok());
+    wait_until("the stranger listens", || {
+        std::net::TcpStream::connect(("127.0.0.1", host.blue)).is_ok()
+    });
     host.start();
     let done = host.deploy("v1", &["--wait"]);
     stranger.kill().unwrap();
     stranger.wait().unwrap();
-    done.expect(4).says(&["is taken: another process listens there", "nothing has the traffic"]);
+    done.expect_code(4)
+        .expect_text(&["is taken: another process listens there", "nothing has the traffic"]);
 }
 
 #[test]
-fn a_first_release_that_can_not_be_started_says_why() {
-    let mut host = Host::new("command = [\"/nowhere/server\"]");
+fn first_release_that_cannot_start_reports_why() {
+    let mut host = DaemonHarness::new("command = [\"/nowhere/server\"]");
     host.start();
-    host.deploy("v1", &["--wait"]).expect(4).says(&[
+    host.deploy("v1", &["--wait"]).expect_code(4).expect_text(&[
         "/nowhere/server",
         "No such file",
         "nothing has the traffic",
@@ -125,33 +134,33 @@ fn a_first_release_that_can_not_be_started_says_why() {
 }
 
 #[test]
-fn settings_and_names_reach_the_release_and_its_output_the_log() {
+fn environment_reaches_the_release_and_its_output_the_log() {
     let script = r#"echo "hello $GREETING $KEPT $ROLLBACKD_VERSION $ROLLBACKD_ARTIFACT $1 $2"; exec "$0" demo-server"#;
     let program = env!("CARGO_BIN_EXE_rollbackd");
     let arguments = format!("{script:?}, {program:?}, \"{{version}}\", \"{{slot}}\"");
     let settings = format!(
         "artifact = \"word\"\ncommand = [\"/bin/sh\", \"-c\", {arguments}]\nenv = {{ KEPT = \"kept\", GREETING = \"no\" }}"
     );
-    let mut host = Host::new(&settings);
+    let mut host = DaemonHarness::new(&settings);
     host.start();
     host.deploy("v1", &["--wait", "--artifact", "/opt/one", "--set", "GREETING=big world"])
-        .expect(0);
-    soon("its words are in the log", || {
+        .expect_code(0);
+    wait_until("its words are in the log", || {
         host.log().contains("hello big world kept v1 /opt/one v1 blue")
     });
     let log = host.log();
     let line = log.lines().find(|line| line.contains("hello big world")).unwrap();
     assert!(line.contains(SERVICE) && line.contains("v1"), "no name in {line}");
-    host.deploy("v2", &["--set", "novalue"]).expect(2).says(&["KEY=VALUE"]);
+    host.deploy("v2", &["--set", "novalue"]).expect_code(2).expect_text(&["KEY=VALUE"]);
 }
 
 #[test]
-fn without_wait_a_deploy_returns_at_once_and_json_is_json() {
-    let host = Host::with_v1("");
-    host.deploy("v2", &[]).expect(0).says(&["deploy 2: v2 deployed by uid"]);
+fn deploy_without_wait_returns_immediately_and_json_is_valid() {
+    let host = DaemonHarness::with_v1("");
+    host.deploy("v2", &[]).expect_code(0).expect_text(&["deploy 2: v2 deployed by uid"]);
     host.wait_for_phase("baking");
-    let done = host.verb(&["rollback", SERVICE, "--because", "changed my mind", "--json"]);
-    let lines = done.expect(0).json();
+    let done = host.run_cli(&["rollback", SERVICE, "--because", "changed my mind", "--json"]);
+    let lines = done.expect_code(0).json_lines();
     assert_eq!(lines[0]["answer"], "accepted");
     let kinds: Vec<_> = lines.iter().filter_map(|line| line["kind"].as_str()).collect();
     assert_eq!(kinds.last(), Some(&"recovered"), "{lines:?}");

@@ -2,25 +2,25 @@
 
 use std::time::Duration;
 
-use rollbackd::cli::demo::load::{Load, Report};
+use rollbackd::cli::demo::load::{TrafficGenerator, TrafficReport};
 use rollbackd::clock::Clock;
 use rollbackd::model::Moment;
 
-use crate::support::{Host, SERVICE, ask, pause, soon};
+use crate::support::{DaemonHarness, SERVICE, serving_version, sleep, wait_until};
 
 /// Requests a second of both eras, JSON and SSE, with sessions that come and go and streams that
 /// are open all the time.
 const RATE: u32 = 300;
 /// No request may wait for longer, on a machine that is busy with other tests.
-const WAIT_MAX: Duration = Duration::from_secs(3);
+const LATENCY_MAX: Duration = Duration::from_secs(3);
 
 /// Does something under load; what the clients saw.
-fn under_load(port: u16, work: impl FnOnce()) -> Report {
+fn under_load(port: u16, work: impl FnOnce()) -> TrafficReport {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let clock = Clock::start(Moment(0));
-        let load = Load::start(([127, 0, 0, 1], port).into(), RATE, clock);
-        load.welcome();
+        let load = TrafficGenerator::start(([127, 0, 0, 1], port).into(), RATE, clock);
+        load.start_second_wave();
         let begun = clock.now();
         tokio::time::sleep(Duration::from_secs(1)).await;
         tokio::task::block_in_place(work);
@@ -30,41 +30,41 @@ fn under_load(port: u16, work: impl FnOnce()) -> Report {
 }
 
 #[track_caller]
-fn nobody_noticed(report: &Report) {
+fn assert_no_failures(report: &TrafficReport) {
     println!("at {RATE} requests/s: {report:?}");
     assert!(report.requests > 600, "{report:?}");
     assert_eq!((report.failed, report.sessions.broken), (0, 0), "{report:?}");
-    assert!(report.slowest < WAIT_MAX, "{report:?}");
+    assert!(report.slowest < LATENCY_MAX, "{report:?}");
 }
 
 #[test]
-fn several_in_a_row_fail_no_request_and_break_no_session() {
-    let mut host = Host::with_v1("");
-    let release = host.process(1);
+fn consecutive_handovers_fail_no_request_and_break_no_session() {
+    let mut host = DaemonHarness::with_v1("");
+    let release = host.release_process(1);
     let report = under_load(host.listen, || {
         for _ in 0..4 {
             let before = host.pid();
-            host.hand_over();
+            host.wait_for_handover();
             assert_ne!(host.pid(), before);
             assert_eq!(host.status()["active"], "v1");
-            pause(Duration::from_millis(700));
+            sleep(Duration::from_millis(700));
         }
         // Some still end what was open in them when the next one takes over.
-        host.hand_over();
-        host.hand_over();
+        host.wait_for_handover();
+        host.wait_for_handover();
     });
-    nobody_noticed(&report);
-    assert_eq!(host.process(1), release, "it was adopted, not started again");
-    soon("the old ones have left", || host.daemons() == [host.pid()]);
-    let told = host.verb(&["timeline", SERVICE]).expect(0);
-    told.says(&["restored", "took over from process ", "(version "]);
+    assert_no_failures(&report);
+    assert_eq!(host.release_process(1), release, "it was adopted, not started again");
+    wait_until("the old ones have left", || host.daemons() == [host.pid()]);
+    let told = host.run_cli(&["timeline", SERVICE]).expect_code(0);
+    told.expect_text(&["restored", "took over from process ", "(version "]);
     assert_eq!(host.stop(), 0, "the first one ended well");
-    assert!(host.running().is_empty(), "{:?}", host.running());
-    assert!(ask(host.listen).is_err());
+    assert!(host.release_processes().is_empty(), "{:?}", host.release_processes());
+    assert!(serving_version(host.listen).is_err());
 }
 
 /// A program that is called like the daemon and takes over, up to some word.
-fn impostor(after_prepared: &str) -> String {
+fn fake_successor(after_prepared: &str) -> String {
     format!(
         "#!/bin/sh\n\
          case $1 in\n\
@@ -78,8 +78,8 @@ fn impostor(after_prepared: &str) -> String {
 }
 
 /// Puts another program in place of the daemon's, as an upgrade does.
-fn upgrade(host: &Host, program: &str) {
-    let [text, new, place] = ["text", "new", "rollbackd"].map(|name| host.path().join(name));
+fn replace_program(host: &DaemonHarness, program: &str) {
+    let [text, new, place] = ["text", "new", "rollbackd"].map(|name| host.dir_path().join(name));
     std::fs::write(&text, program).unwrap();
     // Not written here: a program that another test starts now would hold it open, and keep it busy.
     let mut install = std::process::Command::new("install");
@@ -88,21 +88,21 @@ fn upgrade(host: &Host, program: &str) {
 }
 
 #[test]
-fn a_next_one_that_can_not_take_over_changes_nothing() {
-    let mut host = Host::new("");
+fn successor_that_cannot_start_changes_nothing() {
+    let mut host = DaemonHarness::new("");
     host.move_program();
     host.start();
-    host.deploy("v1", &["--wait"]).expect(0);
+    host.deploy("v1", &["--wait"]).expect_code(0);
     let (pid, before) = (host.pid(), host.entries(1));
     let good = std::fs::read_to_string(host.config()).unwrap();
     let report = under_load(host.listen, || {
         let fails = |why: &str| {
-            host.ask_to_hand_over();
-            soon(why, || {
+            host.request_handover();
+            wait_until(why, || {
                 let log = host.log();
                 log.contains(why) && log.matches("this one goes on").count() == 1
             });
-            std::fs::write(host.path().join("daemon.log"), "").unwrap();
+            std::fs::write(host.dir_path().join("daemon.log"), "").unwrap();
         };
         host.write_config(&format!("{good}\nnonsense = 1\n"));
         fails("`nonsense` is not a setting");
@@ -114,68 +114,71 @@ fn a_next_one_that_can_not_take_over_changes_nothing() {
         std::fs::write(&newest, [b"[\n", timeline.as_slice()].concat()).unwrap();
         fails("000001.jsonl, line 1");
         std::fs::write(&newest, timeline).unwrap();
-        upgrade(&host, "#!/bin/sh\nexit 3\n");
+        replace_program(&host, "#!/bin/sh\nexit 3\n");
         fails("did not start: exit status: 3");
-        upgrade(&host, "no program at all");
+        replace_program(&host, "no program at all");
         fails("can not be started");
-        upgrade(&host, "#!/bin/sh\nexit 0\n");
+        replace_program(&host, "#!/bin/sh\nexit 0\n");
         fails("this one goes on: it ");
-        std::fs::remove_file(host.path().join("rollbackd")).unwrap();
+        std::fs::remove_file(host.dir_path().join("rollbackd")).unwrap();
         fails("can not be started");
     });
-    nobody_noticed(&report);
+    assert_no_failures(&report);
     assert_eq!((host.pid(), host.entries(1)), (pid, before));
     assert_eq!(host.daemons(), [pid]);
 }
 
 #[test]
-fn one_that_fails_when_it_has_everything_gives_it_back() {
+fn successor_that_fails_late_returns_control() {
     for end in ["kill -9 $$", "exec sleep 1000"] {
-        let mut host = Host::new("");
+        let mut host = DaemonHarness::new("");
         host.move_program();
         host.start();
-        host.deploy("v1", &["--wait"]).expect(0);
-        let (pid, release) = (host.pid(), host.process(1));
-        upgrade(&host, &impostor(end));
+        host.deploy("v1", &["--wait"]).expect_code(0);
+        let (pid, release) = (host.pid(), host.release_process(1));
+        replace_program(&host, &fake_successor(end));
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let report = runtime.block_on(async {
             let clock = Clock::start(Moment(0));
-            let load = Load::start(([127, 0, 0, 1], host.listen).into(), RATE, clock);
-            load.welcome();
+            let load = TrafficGenerator::start(([127, 0, 0, 1], host.listen).into(), RATE, clock);
+            load.start_second_wave();
             let begun = clock.now();
             tokio::time::sleep(Duration::from_secs(1)).await;
             tokio::task::block_in_place(|| {
-                host.ask_to_hand_over();
-                soon("it is taken back", || host.log().contains("did not take over"));
-                soon("it answers", || host.phase() == "steady");
+                host.request_handover();
+                wait_until("it is taken back", || host.log().contains("did not take over"));
+                wait_until("it answers", || host.phase() == "steady");
             });
             tokio::time::sleep(Duration::from_secs(1)).await;
             load.stop(begun).await
         });
         if end.starts_with("kill") {
-            nobody_noticed(&report);
+            assert_no_failures(&report);
         } else {
             // Its clients wait five seconds, and it had ten to say something.
             println!("with one that hangs: {report:?}");
             assert_eq!(report.sessions.broken, 0, "{report:?}");
         }
-        assert_eq!((host.pid(), host.process(1)), (pid, release));
-        let told = host.verb(&["timeline", SERVICE]).expect(0);
-        told.says(&["restored", "rollbackd took it back, since the next one failed, and read"]);
-        soon("the impostor is dead", || host.daemons() == [pid]);
+        assert_eq!((host.pid(), host.release_process(1)), (pid, release));
+        let told = host.run_cli(&["timeline", SERVICE]).expect_code(0);
+        told.expect_text(&[
+            "restored",
+            "rollbackd took it back, since the next one failed, and read",
+        ]);
+        wait_until("the impostor is dead", || host.daemons() == [pid]);
         assert_eq!(host.stop(), 0);
     }
 }
 
 #[test]
-fn the_old_one_may_die_and_the_new_one_may_be_stopped_while_requests_are_open() {
-    let mut host = Host::with_v1("drain_timeout = \"20s\"");
+fn either_daemon_may_end_while_requests_are_open() {
+    let mut host = DaemonHarness::with_v1("drain_timeout = \"20s\"");
     let (port, old) = (host.listen, host.pid());
-    let call = std::thread::spawn(move || slow(port, 4_000));
-    soon("it is open", || host.status()["releases"][0]["in_flight"] == 1);
-    host.hand_over();
+    let call = std::thread::spawn(move || slow_call(port, 4_000));
+    wait_until("it is open", || host.status()["releases"][0]["in_flight"] == 1);
+    host.wait_for_handover();
     // It is counted where somebody looks.
-    soon("it is open elsewhere", || host.status()["releases"][0]["in_flight"] == 1);
+    wait_until("it is open elsewhere", || host.status()["releases"][0]["in_flight"] == 1);
     assert!(host.daemons().contains(&old));
     let begun = crate::support::epoch_ms();
     assert_eq!(host.stop(), 0, "it waits for the old one, which waits for the call");
@@ -183,29 +186,29 @@ fn the_old_one_may_die_and_the_new_one_may_be_stopped_while_requests_are_open() 
     assert!(crate::support::epoch_ms() - begun < 15_000);
 
     host.start();
-    soon("v1 answers again", || ask(host.listen) == Ok("v1".to_owned()));
+    wait_until("v1 answers again", || serving_version(host.listen) == Ok("v1".to_owned()));
     let old = host.pid();
-    let call = std::thread::spawn(move || slow(port, 8_000));
-    soon("it is open", || host.status()["releases"][0]["in_flight"] == 1);
-    host.hand_over();
-    host.kill_one(old);
+    let call = std::thread::spawn(move || slow_call(port, 8_000));
+    wait_until("it is open", || host.status()["releases"][0]["in_flight"] == 1);
+    host.wait_for_handover();
+    host.kill_pid(old);
     assert!(!call.join().unwrap().contains("done after"), "nobody could save that one");
-    soon("nothing is open", || host.status()["releases"][0]["in_flight"] == 0);
-    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    wait_until("nothing is open", || host.status()["releases"][0]["in_flight"] == 0);
+    assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
     // And one that is in a hurry.
-    let (old, call) = (host.pid(), std::thread::spawn(move || slow(port, 8_000)));
-    soon("it is open", || host.status()["releases"][0]["in_flight"] == 1);
-    host.hand_over();
-    host.hurry(old);
+    let (old, call) = (host.pid(), std::thread::spawn(move || slow_call(port, 8_000)));
+    wait_until("it is open", || host.status()["releases"][0]["in_flight"] == 1);
+    host.wait_for_handover();
+    host.terminate(old);
     let answer = call.join().unwrap();
     assert!(answer.contains("\"error\""), "it is answered: {answer}");
-    soon("it has left", || host.daemons() == [host.pid()]);
+    wait_until("it has left", || host.daemons() == [host.pid()]);
 }
 
 /// A call that takes so many milliseconds; its answer.
-fn slow(port: u16, ms: u32) -> String {
+fn slow_call(port: u16, ms: u32) -> String {
     use std::io::{Read as _, Write as _};
-    let params = format!(r#"{{"name":"slow","arguments":{{"ms":{ms}}},"_meta":{META}}}"#);
+    let params = format!(r#"{{"name":"slow","arguments":{{"ms":{ms}}},"_meta":{META_2026}}}"#);
     let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
     let head = format!(
         "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n\
@@ -221,31 +224,32 @@ fn slow(port: u16, ms: u32) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-const META: &str = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+const META_2026: &str = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
 
 #[test]
-fn a_bake_goes_on_and_is_not_longer_for_it() {
-    let mut host = Host::with_v1("bake = \"6s\"");
-    let load = crate::support::Load::start(host.listen);
-    host.deploy("v2", &[]).expect(0);
+fn handover_does_not_extend_the_bake() {
+    let mut host = DaemonHarness::with_v1("bake = \"6s\"");
+    let load = crate::support::VersionPoller::start(host.listen);
+    host.deploy("v2", &[]).expect_code(0);
     host.wait_for_phase("baking");
-    pause(Duration::from_secs(2));
-    host.hand_over();
+    sleep(Duration::from_secs(2));
+    host.wait_for_handover();
     assert_eq!(host.phase(), "baking");
-    pause(Duration::from_secs(1));
-    host.hand_over();
-    soon("v2 stays", || host.phase() == "steady");
+    sleep(Duration::from_secs(1));
+    host.wait_for_handover();
+    wait_until("v2 stays", || host.phase() == "steady");
     let seen = load.stop();
     assert!(seen.bad.is_empty(), "{:?}", seen.bad);
     let entries = host.entries(2);
-    let at = |kind: &str| entries.iter().find(|it| it.fact.kind() == kind).unwrap().ms;
+    let at =
+        |kind: &str| entries.iter().find(|it| it.event.kind() == kind).unwrap().since_deploy_ms;
     let baked = at("accepted") - at("switched");
     assert!((5_900..8_000).contains(&baked), "{baked} ms: {:?}", host.kinds(2));
 }
 
 #[test]
-fn services_and_sockets_may_change_with_it() {
-    let mut host = Host::with_v1("");
+fn services_and_sockets_may_change_during_handover() {
+    let mut host = DaemonHarness::with_v1("");
     let [listen, blue, green] = [(); 3].map(|()| crate::support::free_port());
     let other = format!(
         "listen = \"127.0.0.1:{listen}\"\n\
@@ -253,20 +257,22 @@ fn services_and_sockets_may_change_with_it() {
     );
     let one = std::fs::read_to_string(host.config()).unwrap();
     let both = one.clone() + &host.service_section("maps", &other);
-    let elsewhere = host.path().join("elsewhere.sock");
+    let elsewhere = host.dir_path().join("elsewhere.sock");
     let elsewhere = format!("{elsewhere:?}");
     host.write_config(&both.replace(&format!("{:?}", host.socket()), &elsewhere));
-    host.hand_over();
+    host.wait_for_handover();
     assert!(!host.socket().exists(), "nobody answers there any more");
-    host.verb(&["deploy", "maps", "m1", "--wait"]).expect(0);
-    assert_eq!(ask(listen), Ok("m1".to_owned()));
-    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    host.run_cli(&["deploy", "maps", "m1", "--wait"]).expect_code(0);
+    assert_eq!(serving_version(listen), Ok("m1".to_owned()));
+    assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
 
     host.write_config(&one);
-    host.hand_over();
-    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
-    soon("nobody listens for it", || std::net::TcpStream::connect(("127.0.0.1", listen)).is_err());
-    host.verb(&["status"]).expect(0).says(&["weather  127.0.0.1"]);
+    host.wait_for_handover();
+    assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
+    wait_until("nobody listens for it", || {
+        std::net::TcpStream::connect(("127.0.0.1", listen)).is_err()
+    });
+    host.run_cli(&["status"]).expect_code(0).expect_text(&["weather  127.0.0.1"]);
     assert_eq!(host.stop(), 0);
     assert!(!host.socket().exists());
 }

@@ -3,12 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::support::{Host, Load, SERVICE, free_port, pause};
+use crate::support::{DaemonHarness, SERVICE, VersionPoller, free_port, sleep};
 
 /// How long the daemon is looked at.
-const LOOK: Duration = Duration::from_secs(10);
+const MEASURE_TIME: Duration = Duration::from_secs(10);
 /// Clock ticks a second in /proc; the same on all Linux systems.
-const TICKS: f64 = 100.0;
+const TICKS_PER_SECOND: f64 = 100.0;
 
 fn resident_kib(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -17,17 +17,17 @@ fn resident_kib(pid: i32) -> u64 {
 }
 
 /// Processor time used so far, in seconds.
-fn used_s(pid: i32) -> f64 {
+fn cpu_seconds(pid: i32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let fields: Vec<_> = fields.split(' ').collect();
     let ticks: f64 = [11, 12].iter().map(|at| fields[*at].parse::<f64>().unwrap()).sum();
-    ticks / TICKS
+    ticks / TICKS_PER_SECOND
 }
 
 #[test]
-fn idle_it_costs_little() {
-    let mut host = Host::new("");
+fn idle_daemon_uses_little_memory_and_cpu() {
+    let mut host = DaemonHarness::new("");
     let probe = "probe = { every = \"1s\" }";
     let mut text = host.daemon_section() + &host.service_section(SERVICE, probe);
     let ports = [free_port(), free_port(), free_port()];
@@ -39,31 +39,32 @@ fn idle_it_costs_little() {
     host.write_config(&text);
     host.start();
     for service in [SERVICE, "second"] {
-        host.verb(&["deploy", service, "v1", "--wait"]).expect(0);
-        host.verb(&["deploy", service, "v2"]).expect(0);
+        host.run_cli(&["deploy", service, "v1", "--wait"]).expect_code(0);
+        host.run_cli(&["deploy", service, "v2"]).expect_code(0);
     }
     host.wait_for_phase("baking");
-    let before = used_s(host.pid());
-    pause(LOOK);
-    let percent = 100.0 * (used_s(host.pid()) - before) / LOOK.as_secs_f64();
+    let before = cpu_seconds(host.pid());
+    sleep(MEASURE_TIME);
+    let percent = 100.0 * (cpu_seconds(host.pid()) - before) / MEASURE_TIME.as_secs_f64();
     let kib = resident_kib(host.pid());
     println!("two services, four releases: {kib} KiB resident, {percent:.2} % of a core");
     assert!(kib < 25 * 1024, "{kib} KiB resident");
 }
 
 #[test]
-fn a_rollback_acts_soon_after_it_was_decided() {
-    let host = Host::with_v1("");
-    let load = Load::start(host.listen);
+fn rollback_switches_soon_after_the_decision() {
+    let host = DaemonHarness::with_v1("");
+    let load = VersionPoller::start(host.listen);
     let mut waits = Vec::new();
     for deploy in 2..22 {
-        host.deploy(&format!("v{deploy}"), &[]).expect(0);
+        host.deploy(&format!("v{deploy}"), &[]).expect_code(0);
         host.wait_for_phase("baking");
-        host.verb(&["rollback", SERVICE, "--cut", "--because", "to see how fast"]).expect(0);
+        host.run_cli(&["rollback", SERVICE, "--cut", "--because", "to see how fast"])
+            .expect_code(0);
         let entries = host.entries(deploy);
-        let at = entries.iter().position(|entry| entry.fact.kind() == "decided").unwrap();
-        let switched = entries[at..].iter().find(|entry| entry.fact.kind() == "switched").unwrap();
-        waits.push(switched.ms - entries[at].ms);
+        let at = entries.iter().position(|entry| entry.event.kind() == "decided").unwrap();
+        let switched = entries[at..].iter().find(|entry| entry.event.kind() == "switched").unwrap();
+        waits.push(switched.since_deploy_ms - entries[at].since_deploy_ms);
     }
     drop(load);
     waits.sort_unstable();

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use crate::support::{Host, Load, SERVICE, ask, exists, soon, until};
+use crate::support::{
+    DaemonHarness, SERVICE, VersionPoller, exists, serving_version, wait_for, wait_until,
+};
 
 #[test]
-fn an_active_release_that_dies_is_started_again_and_that_is_noted() {
-    let host = Host::with_v1("");
-    let before = host.process(1);
+fn dead_active_release_is_restarted_and_recorded() {
+    let host = DaemonHarness::with_v1("");
+    let before = host.release_process(1);
     before.kill();
-    soon("it runs again", || host.running().iter().any(|it| it.pid != before.pid));
-    soon("it answers", || ask(host.listen) == Ok("v1".to_owned()));
-    host.verb(&["timeline", SERVICE]).expect(0).says(&[
+    wait_until("it runs again", || host.release_processes().iter().any(|it| it.pid != before.pid));
+    wait_until("it answers", || serving_version(host.listen) == Ok("v1".to_owned()));
+    host.run_cli(&["timeline", SERVICE]).expect_code(0).expect_text(&[
         "noted",
         "v1: its process ended: killed by signal 9 (output: ",
         "); it is started again",
@@ -19,89 +21,89 @@ fn an_active_release_that_dies_is_started_again_and_that_is_noted() {
 }
 
 #[test]
-fn after_a_reboot_both_releases_come_back() {
-    let mut host = Host::with_v1("");
-    host.deploy("v2", &[]).expect(0);
+fn both_releases_start_after_a_reboot() {
+    let mut host = DaemonHarness::with_v1("");
+    host.deploy("v2", &[]).expect_code(0);
     host.wait_for_phase("baking");
     host.kill();
-    host.running().iter().for_each(crate::support::Running::kill);
-    soon("all is dead", || host.running().is_empty());
+    host.release_processes().iter().for_each(crate::support::ReleaseProcess::kill);
+    wait_until("all is dead", || host.release_processes().is_empty());
     host.start();
-    soon("v2 answers again", || ask(host.listen) == Ok("v2".to_owned()));
-    soon("v1 is warm again", || ask(host.blue) == Ok("v1".to_owned()));
+    wait_until("v2 answers again", || serving_version(host.listen) == Ok("v2".to_owned()));
+    wait_until("v1 is warm again", || serving_version(host.blue) == Ok("v1".to_owned()));
     assert_eq!(host.phase(), "baking");
-    host.verb(&["rollback", SERVICE, "--cut", "--because", "x"]).expect(0);
-    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    host.run_cli(&["rollback", SERVICE, "--cut", "--because", "x"]).expect_code(0);
+    assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
 }
 
 #[test]
-fn a_release_that_does_not_want_to_end_is_killed() {
+fn release_that_ignores_sigterm_is_killed() {
     // The shell stays in front of the server and keeps SIGTERM from both of them.
     let script = r#"trap "" TERM; "$0" demo-server & while true; do sleep 1; done"#;
     let program = env!("CARGO_BIN_EXE_rollbackd");
     let command = format!("command = [\"/bin/sh\", \"-c\", {script:?}, {program:?}]");
-    let mut host = Host::with_v1(&format!("{command}\nstop_timeout = \"1s\""));
-    assert!(!host.running().is_empty());
+    let mut host = DaemonHarness::with_v1(&format!("{command}\nstop_timeout = \"1s\""));
+    assert!(!host.release_processes().is_empty());
     assert_eq!(host.stop(), 0);
-    assert_eq!(host.running(), []);
+    assert_eq!(host.release_processes(), []);
 }
 
 #[test]
-fn what_is_left_over_and_slow_to_end_does_not_keep_the_traffic_waiting() {
+fn slow_orphan_does_not_delay_traffic() {
     let script = r#"trap "" TERM; "$0" demo-server & while true; do sleep 1; done"#;
     let program = env!("CARGO_BIN_EXE_rollbackd");
     let command = format!("command = [\"/bin/sh\", \"-c\", {script:?}, {program:?}]");
-    let mut host = Host::with_v1(&format!("{command}\nstop_timeout = \"20s\""));
-    host.deploy("v2", &[]).expect(0);
+    let mut host = DaemonHarness::with_v1(&format!("{command}\nstop_timeout = \"20s\""));
+    host.deploy("v2", &[]).expect_code(0);
     host.wait_for_phase("baking");
-    host.verb(&["rollback", SERVICE, "--cut", "--because", "x"]).expect(0);
+    host.run_cli(&["rollback", SERVICE, "--cut", "--because", "x"]).expect_code(0);
     host.kill();
-    assert!(host.running().iter().any(|it| it.number == 2), "it takes its time to end");
+    assert!(host.release_processes().iter().any(|it| it.number == 2), "it takes its time to end");
     host.start();
-    until(Duration::from_secs(10), "v1 answers again", || ask(host.listen).ok());
-    assert!(host.running().iter().any(|it| it.number == 2), "it still takes its time");
+    wait_for(Duration::from_secs(10), "v1 answers again", || serving_version(host.listen).ok());
+    assert!(host.release_processes().iter().any(|it| it.number == 2), "it still takes its time");
     // The next one gets the slot when it is free, not before.
     host.configure(&format!("{command}\nstart_timeout = \"60s\""));
     host.reload();
-    host.deploy("v3", &[]).expect(0);
-    soon("v3 has the traffic", || ask(host.listen) == Ok("v3".to_owned()));
-    assert!(host.running().iter().all(|it| it.number != 2));
+    host.deploy("v3", &[]).expect_code(0);
+    wait_until("v3 has the traffic", || serving_version(host.listen) == Ok("v3".to_owned()));
+    assert!(host.release_processes().iter().all(|it| it.number != 2));
     host.kill();
 }
 
 #[test]
-fn a_stop_in_the_middle_of_a_deploy_leaves_nothing_and_a_start_goes_on() {
-    let mut host = Host::with_v1("");
-    let deploy = host.begin_bad("v2", "total", 0, &["--wait"]);
+fn stop_during_a_deploy_ends_all_processes_and_start_resumes_it() {
+    let mut host = DaemonHarness::with_v1("");
+    let deploy = host.spawn_faulty_deploy("v2", "total", 0, &["--wait"]);
     host.wait_for_phase("starting");
-    soon("v2 runs", || host.running().len() == 2);
+    wait_until("v2 runs", || host.release_processes().len() == 2);
     assert_eq!(host.stop(), 0);
-    deploy.done().expect(1).says(&["the end was not seen"]);
-    assert_eq!(host.running(), []);
+    deploy.wait().expect_code(1).expect_text(&["the end was not seen"]);
+    assert_eq!(host.release_processes(), []);
     host.start();
-    soon("v1 answers again", || ask(host.listen) == Ok("v1".to_owned()));
-    soon("v2 is given up", || host.phase() == "steady");
+    wait_until("v1 answers again", || serving_version(host.listen) == Ok("v1".to_owned()));
+    wait_until("v2 is given up", || host.phase() == "steady");
     assert_eq!(host.kinds(2), ["deployed", "restored", "failed"]);
 }
 
 #[test]
-fn a_held_trial_can_be_followed_by_a_fix() {
-    let host = Host::with_v1("bake = \"5s\"");
-    let load = Load::start(host.listen);
-    host.deploy_bad("v2", "total", 1_500, &["--freeze"]).expect(11);
-    host.deploy("v3", &[]).expect(6);
-    let fix = host.begin(&["deploy", SERVICE, "v3", "--force", "--wait"]);
-    soon("v3 has the traffic", || ask(host.listen) == Ok("v3".to_owned()));
+fn held_trial_can_be_replaced_by_a_fix() {
+    let host = DaemonHarness::with_v1("bake = \"5s\"");
+    let load = VersionPoller::start(host.listen);
+    host.deploy_faulty("v2", "total", 1_500, &["--freeze"]).expect_code(11);
+    host.deploy("v3", &[]).expect_code(6);
+    let fix = host.spawn_cli(&["deploy", SERVICE, "v3", "--force", "--wait"]);
+    wait_until("v3 has the traffic", || serving_version(host.listen) == Ok("v3".to_owned()));
     // What the daemon held by itself is over with the fix.
-    fix.done().expect(0);
+    fix.wait().expect_code(0);
     drop(load);
     assert_eq!(host.status()["active"], "v3");
-    soon("v1 gave its slot up", || host.running().iter().all(|it| it.number != 1));
+    wait_until("v1 gave its slot up", || host.release_processes().iter().all(|it| it.number != 1));
 }
 
 #[test]
-fn a_bad_release_does_not_touch_another_service() {
-    let mut host = Host::new("");
+fn bad_release_does_not_affect_other_services() {
+    let mut host = DaemonHarness::new("");
     let ports = [(); 3].map(|()| crate::support::free_port());
     let [listen, blue, green] = ports;
     let other = format!(
@@ -112,16 +114,18 @@ fn a_bad_release_does_not_touch_another_service() {
     host.write_config(&(text + &host.service_section("maps", &other)));
     host.start();
     for service in [SERVICE, "maps"] {
-        host.verb(&["deploy", service, "v1", "--wait"]).expect(0);
+        host.run_cli(&["deploy", service, "v1", "--wait"]).expect_code(0);
     }
-    let maps = Load::start(listen);
-    let load = Load::start(host.listen);
-    host.deploy_bad("v2", "total", 1_500, &[]).expect(3);
+    let maps = VersionPoller::start(listen);
+    let load = VersionPoller::start(host.listen);
+    host.deploy_faulty("v2", "total", 1_500, &[]).expect_code(3);
     drop(load);
     let seen = maps.stop();
     assert!(seen.bad.is_empty(), "{:?}", seen.bad);
-    host.verb(&["status"]).expect(0).says(&["maps  127.0.0.1", "weather  127.0.0.1"]);
-    let pids: Vec<_> = host.running().iter().map(|it| it.pid).collect();
+    host.run_cli(&["status"])
+        .expect_code(0)
+        .expect_text(&["maps  127.0.0.1", "weather  127.0.0.1"]);
+    let pids: Vec<_> = host.release_processes().iter().map(|it| it.pid).collect();
     assert_eq!(host.stop(), 0);
     assert!(pids.into_iter().all(|pid| !exists(pid)));
 }

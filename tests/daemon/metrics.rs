@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use prometheus_parse::{Sample, Scrape, Value};
 
-use crate::support::{Host, Load, SERVICE, free_port, soon};
+use crate::support::{DaemonHarness, SERVICE, VersionPoller, free_port, wait_until};
 
 /// A host with v1, whose metrics are at the port.
-fn measured() -> (Host, u16) {
-    let (mut host, port) = (Host::new(""), free_port());
+fn host_with_metrics() -> (DaemonHarness, u16) {
+    let (mut host, port) = (DaemonHarness::new(""), free_port());
     let service = host.service_section(SERVICE, "");
     let daemon = host.daemon_section();
     host.write_config(&format!("{daemon}metrics = \"127.0.0.1:{port}\"\n{service}"));
@@ -38,7 +38,7 @@ fn scrape(port: u16) -> Scrape {
 }
 
 /// The samples of a family with these labels.
-fn find<'a>(scrape: &'a Scrape, name: &str, labels: &[(&str, &str)]) -> Vec<&'a Sample> {
+fn find_samples<'a>(scrape: &'a Scrape, name: &str, labels: &[(&str, &str)]) -> Vec<&'a Sample> {
     let fits = |it: &&Sample| {
         it.metric == name && labels.iter().all(|(label, text)| it.labels.get(label) == Some(text))
     };
@@ -47,7 +47,7 @@ fn find<'a>(scrape: &'a Scrape, name: &str, labels: &[(&str, &str)]) -> Vec<&'a 
 
 #[track_caller]
 fn value(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> f64 {
-    let [sample] = find(scrape, name, labels)[..] else {
+    let [sample] = find_samples(scrape, name, labels)[..] else {
         panic!("not one of {name} {labels:?} in {:#?}", scrape.samples);
     };
     match sample.value {
@@ -57,17 +57,17 @@ fn value(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> f64 {
 }
 
 #[test]
-fn a_rollback_is_seen_in_the_metrics() {
-    let (host, port) = measured();
+fn rollback_appears_in_the_metrics() {
+    let (host, port) = host_with_metrics();
     let before = scrape(port);
     let rollbacks = |scrape: &Scrape| {
         ["cut", "drain"].map(|it| value(scrape, "rollbackd_rollbacks_total", &[("strategy", it)]))
     };
     assert_eq!(rollbacks(&before), [0.0, 0.0]);
     assert_eq!(value(&before, "rollbackd_phase", &[("phase", "empty")]), 1.0);
-    host.deploy("v1", &["--wait"]).expect(0);
-    let load = Load::start(host.listen);
-    host.deploy_bad("v2", "total", 1_000, &[]).expect(3);
+    host.deploy("v1", &["--wait"]).expect_code(0);
+    let load = VersionPoller::start(host.listen);
+    host.deploy_faulty("v2", "total", 1_000, &[]).expect_code(3);
     load.stop();
     let after = scrape(port);
     assert_eq!(rollbacks(&after), [1.0, 0.0]);
@@ -85,7 +85,8 @@ fn a_rollback_is_seen_in_the_metrics() {
         let labels = [("step", step)];
         assert_eq!(value(&after, "rollbackd_rollback_step_seconds_count", &labels), 1.0, "{step}");
         let name = "rollbackd_rollback_step_seconds";
-        let [Sample { value: Value::Histogram(buckets), .. }] = find(&after, name, &labels)[..]
+        let [Sample { value: Value::Histogram(buckets), .. }] =
+            find_samples(&after, name, &labels)[..]
         else {
             panic!("{step} of {:#?}", after.samples);
         };
@@ -101,11 +102,11 @@ fn a_rollback_is_seen_in_the_metrics() {
 
 /// A series twice is a page that no collector takes; and labels must not grow with what clients say.
 #[test]
-fn each_series_is_there_once_and_clients_add_none() {
-    let (host, port) = measured();
-    host.deploy("v1", &["--wait"]).expect(0);
+fn series_are_unique_and_clients_add_none() {
+    let (host, port) = host_with_metrics();
+    host.deploy("v1", &["--wait"]).expect_code(0);
     // The same version in both slots.
-    host.deploy("v1", &[]).expect(0);
+    host.deploy("v1", &[]).expect_code(0);
     host.wait_for_phase("baking");
     let series = || {
         let scrape = scrape(port);
@@ -119,15 +120,15 @@ fn each_series_is_there_once_and_clients_add_none() {
         named.cloned().collect::<BTreeSet<_>>()
     };
     let before = series();
-    let load = Load::start(host.listen);
-    soon("requests", || host.status()["releases"][0]["rate"].as_f64() > Some(10.0));
+    let load = VersionPoller::start(host.listen);
+    wait_until("requests", || host.status()["releases"][0]["rate"].as_f64() > Some(10.0));
     drop(load);
     assert_eq!(series(), before);
 }
 
 #[test]
-fn openmetrics_is_given_to_those_who_ask_for_it() {
-    let (_host, port) = measured();
+fn openmetrics_is_served_on_request() {
+    let (_host, port) = host_with_metrics();
     let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
     let answer = fetch(port, &format!("GET /metrics HTTP/1.1\r\nAccept: {accept}"));
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -146,16 +147,16 @@ fn openmetrics_is_given_to_those_who_ask_for_it() {
 }
 
 #[test]
-fn there_is_nothing_but_metrics_to_read() {
-    let (_host, port) = measured();
+fn other_paths_are_not_found() {
+    let (_host, port) = host_with_metrics();
     assert!(fetch(port, "GET / HTTP/1.1").starts_with("HTTP/1.1 404"));
     assert!(fetch(port, "POST /metrics HTTP/1.1").starts_with("HTTP/1.1 405"));
     assert!(fetch(port, "nonsense").starts_with("HTTP/1.1 400"));
 }
 
 #[test]
-fn collectors_that_say_nothing_are_sent_away() {
-    let (_host, port) = measured();
+fn silent_connections_are_closed() {
+    let (_host, port) = host_with_metrics();
     let silent: Vec<_> = (0..4).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
     let answer = fetch(port, "GET /metrics HTTP/1.1");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -163,15 +164,15 @@ fn collectors_that_say_nothing_are_sent_away() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_told() {
-    let (host, _) = measured();
+fn address_in_use_is_reported() {
+    let (host, _) = host_with_metrics();
     let service = host
         .service_section(SERVICE, "")
         .replace(&host.listen.to_string(), &free_port().to_string());
-    let mut other = Host::new("");
+    let mut other = DaemonHarness::new("");
     let daemon = other.daemon_section();
     other.write_config(&format!("{daemon}metrics = \"127.0.0.1:{}\"\n{service}", host.listen));
-    let done = other.run_to_its_end().expect(10);
+    let done = other.run_until_exit().expect_code(10);
     assert!(done.err.contains("for metrics"), "{}", done.err);
     other.configure("");
     other.start();

@@ -5,9 +5,9 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
-use rollbackd::model::{Fact, Guard};
+use rollbackd::model::{Guard, TimelineEvent};
 
-use crate::support::{Host, soon};
+use crate::support::{DaemonHarness, wait_until};
 
 /// Counters by slot, over HTTP: each scrape finds so many requests and bad ones more.
 #[derive(Clone, Default)]
@@ -18,7 +18,7 @@ struct Counters {
     total: u64,
     bad: u64,
     more: (u64, u64),
-    silent: bool,
+    unavailable: bool,
 }
 
 impl Exporter {
@@ -33,7 +33,7 @@ impl Exporter {
                 let mut line = String::new();
                 let _: usize = BufReader::new(&stream).read_line(&mut line).unwrap_or_default();
                 let slot = line.split(['/', ' ']).nth(2).unwrap_or_default().to_owned();
-                let answer = shared.answer(&slot);
+                let answer = shared.exposition(&slot);
                 // The daemon may have ended.
                 let _: std::io::Result<()> = stream.write_all(answer.as_bytes());
             }
@@ -44,14 +44,14 @@ impl Exporter {
     fn set(&self, slot: &str, more: (u64, u64), silent: bool) {
         let mut all = self.0.lock().unwrap();
         let counters = all.entry(slot.to_owned()).or_default();
-        (counters.more, counters.silent) = (more, silent);
+        (counters.more, counters.unavailable) = (more, silent);
     }
 
-    fn answer(&self, slot: &str) -> String {
+    fn exposition(&self, slot: &str) -> String {
         let mut all = self.0.lock().unwrap();
         let it = all.entry(slot.to_owned()).or_default();
         (it.total, it.bad) = (it.total + it.more.0, it.bad + it.more.1);
-        if it.silent {
+        if it.unavailable {
             return "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_owned();
         }
         let (good, bad) = (it.total - it.bad, it.bad);
@@ -68,43 +68,46 @@ impl Exporter {
 }
 
 /// A host whose releases count what the exporter says.
-fn host(more: &str) -> (Host, Exporter) {
+fn host_with_exporter(more: &str) -> (DaemonHarness, Exporter) {
     let (exporter, port) = Exporter::start();
     let scrape = format!(
         "scrape = {{ url = \"http://127.0.0.1:{port}/{{slot}}\", total = \"calls_total\", \
          bad = 'calls_total{{code=~\"5..\"}}', every = \"1s\", timeout = \"1s\" }}\n{more}"
     );
-    (Host::with_v1(&scrape), exporter)
+    (DaemonHarness::with_v1(&scrape), exporter)
 }
 
 #[test]
-fn what_only_its_own_counters_see_is_rolled_back() {
-    let (host, exporter) = host("");
+fn breach_seen_only_by_scraped_counters_is_rolled_back() {
+    let (host, exporter) = host_with_exporter("");
     exporter.set("blue", (100, 0), false);
     exporter.set("green", (100, 0), false);
-    host.deploy("v2", &[]).expect(0);
+    host.deploy("v2", &[]).expect_code(0);
     host.wait_for_phase("baking");
     exporter.set("green", (100, 50), false);
-    soon("v2 is found by its counters", || host.kinds(2).contains(&"detected"));
+    wait_until("v2 is found by its counters", || host.kinds(2).contains(&"detected"));
     let entries = host.entries(2);
-    let detected = entries.iter().find(|it| it.fact.kind() == "detected").unwrap();
+    let detected = entries.iter().find(|it| it.event.kind() == "detected").unwrap();
     assert!(detected.because.contains("own counters: "), "{}", detected.because);
-    soon("v1 is back", || host.phase() == "steady");
+    wait_until("v1 is back", || host.phase() == "steady");
 }
 
 #[test]
-fn a_bake_waits_for_counters_that_are_silent() {
-    let (host, exporter) = host("bake = \"8s\"\nobjective = \"80%\"\ndeadline = \"1s\"");
-    host.deploy("v2", &[]).expect(0);
+fn bake_waits_for_missing_counters() {
+    let (host, exporter) =
+        host_with_exporter("bake = \"8s\"\nobjective = \"80%\"\ndeadline = \"1s\"");
+    host.deploy("v2", &[]).expect_code(0);
     host.wait_for_phase("baking");
     exporter.set("green", (1, 0), true);
-    let blocked = |it: &Fact| matches!(it, Fact::Blocked { guard: Guard::NoData, .. });
-    soon("nothing is known of v2", || host.entries(2).iter().any(|it| blocked(&it.fact)));
+    let blocked =
+        |it: &TimelineEvent| matches!(it, TimelineEvent::Blocked { guard: Guard::NoData, .. });
+    wait_until("nothing is known of v2", || host.entries(2).iter().any(|it| blocked(&it.event)));
     exporter.set("green", (1, 0), false);
-    soon("it is accepted", || host.kinds(2).contains(&"accepted"));
+    wait_until("it is accepted", || host.kinds(2).contains(&"accepted"));
     let entries = host.entries(2);
-    let at = |kind: &str| entries.iter().find(|it| it.fact.kind() == kind).unwrap().ms;
-    let told = &entries.iter().find(|it| blocked(&it.fact)).unwrap().because;
+    let at =
+        |kind: &str| entries.iter().find(|it| it.event.kind() == kind).unwrap().since_deploy_ms;
+    let told = &entries.iter().find(|it| blocked(&it.event)).unwrap().because;
     assert!(told.contains("its scrape is down: status 503"), "{told}");
     let waited = at("cleared") - at("blocked");
     let baked = at("accepted") - at("switched");

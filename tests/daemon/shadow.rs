@@ -9,29 +9,29 @@ use std::time::Duration;
 use rollbackd::cli::demo::server::VERSION_KEY;
 use serde_json::{Value, json};
 
-use crate::support::{Host, Load, ask, pause, soon};
+use crate::support::{DaemonHarness, VersionPoller, serving_version, sleep, wait_until};
 
 /// A release of 2026-07-28 within the test; its calls can be made to fail.
-struct Release {
-    fails: Arc<AtomicBool>,
+struct FakeRelease {
+    failing: Arc<AtomicBool>,
     /// Heads of the repeated requests, and their bodies.
     shadows: Arc<Mutex<Vec<(String, Value)>>>,
 }
 
-impl Release {
+impl FakeRelease {
     fn start(version: &'static str, port: u16, safe: bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let (fails, shadows) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<_>>>::default());
-        let release = Self { fails: Arc::clone(&fails), shadows: Arc::clone(&shadows) };
+        let release = Self { failing: Arc::clone(&fails), shadows: Arc::clone(&shadows) };
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (fails, shadows) = (Arc::clone(&fails), Arc::clone(&shadows));
                 std::thread::spawn(move || {
-                    answer(stream, |head, body| {
+                    serve_connection(stream, |head, body| {
                         if head.to_ascii_lowercase().contains("rollbackd-shadow: 1") {
                             shadows.lock().unwrap().push((head.to_owned(), body.clone()));
                         }
-                        say(version, safe, fails.load(Ordering::Relaxed), body)
+                        response_for(version, safe, fails.load(Ordering::Relaxed), body)
                     })
                 });
             }
@@ -39,12 +39,12 @@ impl Release {
         release
     }
 
-    fn shadows(&self) -> Vec<(String, Value)> {
+    fn shadow_calls(&self) -> Vec<(String, Value)> {
         self.shadows.lock().unwrap().clone()
     }
 }
 
-fn say(version: &str, safe: bool, fails: bool, body: &Value) -> (u16, Value) {
+fn response_for(version: &str, safe: bool, fails: bool, body: &Value) -> (u16, Value) {
     let tool = json!({
         "name": "echo", "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": safe},
     });
@@ -61,7 +61,7 @@ fn say(version: &str, safe: bool, fails: bool, body: &Value) -> (u16, Value) {
     (200, json!({ "result": result }))
 }
 
-fn answer(mut stream: TcpStream, say: impl Fn(&str, &Value) -> (u16, Value)) {
+fn serve_connection(mut stream: TcpStream, say: impl Fn(&str, &Value) -> (u16, Value)) {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     let (head, body) = loop {
@@ -86,50 +86,52 @@ fn answer(mut stream: TcpStream, say: impl Fn(&str, &Value) -> (u16, Value)) {
 }
 
 /// A trial of `v2` beside `v1`; nobody rolls back.
-fn trial(settings: &str, safe: bool) -> (Host, Release, Release) {
+fn deploy_trial(settings: &str, safe: bool) -> (DaemonHarness, FakeRelease, FakeRelease) {
     let settings = format!("runtime = \"external\"\nmode = \"observe\"\n{settings}");
-    let mut host = Host::new(&settings);
+    let mut host = DaemonHarness::new(&settings);
     host.start();
-    let one = Release::start("v1", host.blue, safe);
-    host.deploy("v1", &["--wait"]).expect(0);
-    let two = Release::start("v2", host.green, safe);
-    host.deploy("v2", &["--slot", "green"]).expect(0);
-    soon("v2 has the traffic", || ask(host.listen) == Ok("v2".to_owned()));
+    let one = FakeRelease::start("v1", host.blue, safe);
+    host.deploy("v1", &["--wait"]).expect_code(0);
+    let two = FakeRelease::start("v2", host.green, safe);
+    host.deploy("v2", &["--slot", "green"]).expect_code(0);
+    wait_until("v2 has the traffic", || serving_version(host.listen) == Ok("v2".to_owned()));
     (host, one, two)
 }
 
 #[test]
-fn the_warm_release_is_asked_what_failed_and_nothing_else_knows() {
-    let (mut host, one, two) = trial("", true);
-    let load = Load::start(host.listen);
-    pause(Duration::from_millis(600));
-    assert_eq!(one.shadows().len(), 0);
-    two.fails.store(true, Ordering::Relaxed);
-    soon("shadow calls", || one.shadows().len() > 3);
-    for (head, body) in one.shadows() {
+fn failed_requests_are_repeated_on_the_warm_release_only() {
+    let (mut host, one, two) = deploy_trial("", true);
+    let load = VersionPoller::start(host.listen);
+    sleep(Duration::from_millis(600));
+    assert_eq!(one.shadow_calls().len(), 0);
+    two.failing.store(true, Ordering::Relaxed);
+    wait_until("shadow calls", || one.shadow_calls().len() > 3);
+    for (head, body) in one.shadow_calls() {
         assert!(body["method"] == "tools/call" && body["params"]["name"] == "echo", "{body}");
         assert!(head.to_ascii_lowercase().contains("mcp-name: echo"), "{head}");
     }
-    assert_eq!(two.shadows().len(), 0);
+    assert_eq!(two.shadow_calls().len(), 0);
     let seen = load.stop();
     assert!(!seen.good.contains_key("v1"), "a client saw a repeat: {:?}", seen.good);
     // A daemon that was killed asks the warm release again what is safe there.
     host.kill();
     host.start();
-    soon("the proxy", || ask(host.listen).is_err_and(|why| why.contains("-32603")));
-    let before = one.shadows().len();
-    let _load = Load::start(host.listen);
-    soon("shadow calls again", || one.shadows().len() > before);
+    wait_until("the proxy", || {
+        serving_version(host.listen).is_err_and(|why| why.contains("-32603"))
+    });
+    let before = one.shadow_calls().len();
+    let _load = VersionPoller::start(host.listen);
+    wait_until("shadow calls again", || one.shadow_calls().len() > before);
 }
 
 #[test]
-fn nothing_is_repeated_that_may_change_something_or_when_it_is_off() {
+fn writes_are_never_repeated_nor_anything_when_disabled() {
     for (settings, safe) in [("", false), ("shadow_calls = 0", true)] {
-        let (host, one, two) = trial(settings, safe);
-        two.fails.store(true, Ordering::Relaxed);
-        let load = Load::start(host.listen);
-        pause(Duration::from_secs(2));
+        let (host, one, two) = deploy_trial(settings, safe);
+        two.failing.store(true, Ordering::Relaxed);
+        let load = VersionPoller::start(host.listen);
+        sleep(Duration::from_secs(2));
         assert!(load.stop().bad.len() > 20);
-        assert_eq!(one.shadows().len(), 0, "{settings}");
+        assert_eq!(one.shadow_calls().len(), 0, "{settings}");
     }
 }

@@ -5,12 +5,12 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::Value;
 
 /// Clients of the official TypeScript SDK that call all the time.
-pub(crate) struct Crowd {
+pub(crate) struct LoadClients {
     node: Child,
     out: BufReader<ChildStdout>,
 }
 
-impl Crowd {
+impl LoadClients {
     /// So many clients, each with a call every so many milliseconds; all have a session.
     pub(crate) fn start(port: u16, clients: u32, every_ms: u32) -> Self {
         let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real");
@@ -20,26 +20,26 @@ impl Crowd {
         node.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut node = node.spawn().expect("node is not installed; run tests/run, which does it");
         let out = BufReader::new(node.stdout.take().unwrap());
-        let mut crowd = Self { node, out };
-        let joined = crowd.next();
+        let mut load_clients = Self { node, out };
+        let joined = load_clients.read_report();
         assert_eq!((&joined["joined"], &joined["sessions"]), (&clients.into(), &clients.into()));
-        crowd
+        load_clients
     }
 
     /// Lets them finish; what they met.
     pub(crate) fn stop(mut self) -> Value {
         drop(self.node.stdin.take());
-        self.next()
+        self.read_report()
     }
 
-    fn next(&mut self) -> Value {
+    fn read_report(&mut self) -> Value {
         let mut line = String::new();
         self.out.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("node said {line:?}"))
     }
 }
 
-impl Drop for Crowd {
+impl Drop for LoadClients {
     fn drop(&mut self) {
         let _: std::io::Result<()> = self.node.kill();
         let _: std::io::Result<_> = self.node.wait();

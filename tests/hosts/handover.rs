@@ -9,32 +9,32 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::crowd::Crowd;
+use crate::crowd::LoadClients;
 use crate::host::Host;
 use crate::slow_call;
-use crate::time::{epoch_ms, pause, soon, until};
+use crate::time::{epoch_ms, sleep, wait_for, wait_until};
 
 /// A second on a machine that has nothing else to do.
-const WAIT_MAX_MS: u64 = 1_500;
+const LATENCY_MAX_MS: u64 = 1_500;
 
 #[test]
-fn the_next_daemon_takes_over_and_systemd_watches_over_it() {
+fn systemd_supervises_the_successor() {
     let host = Host::boot("[Service]\nWatchdogSec=3\nTimeoutAbortSec=2\n");
-    host.deploy("v1", &["--wait"]).good();
-    let crowd = Crowd::start(host.listen, 10, 33);
-    let hurried = Hurried::start(host.listen);
+    host.deploy("v1", &["--wait"]).expect_success();
+    let crowd = LoadClients::start(host.listen, 10, 33);
+    let hurried = LatencyProbe::start(host.listen);
     for _ in 0..3 {
-        pause(Duration::from_secs(1));
+        sleep(Duration::from_secs(1));
         let (before, begun) = (host.property("MainPID"), epoch_ms());
-        host.kill_daemon("USR2");
-        until(Duration::from_secs(10), "another main process", || {
+        host.signal_daemon("USR2");
+        wait_for(Duration::from_secs(10), "another main process", || {
             (host.property("MainPID") != before).then_some(())
         });
         println!("asked to taken over: {} ms", epoch_ms() - begun);
-        host.run(&["rollbackd", "status"]).good();
+        host.run(&["rollbackd", "status"]).expect_success();
     }
     // Longer than the watchdog waits.
-    pause(Duration::from_secs(5));
+    sleep(Duration::from_secs(5));
     let seen = crowd.stop();
     println!("{seen}");
     println!(
@@ -43,7 +43,7 @@ fn the_next_daemon_takes_over_and_systemd_watches_over_it() {
         hurried.stop()
     );
     assert_eq!(seen["failures"], json!([]), "{seen:#}");
-    assert!(seen["longest"].as_u64().unwrap() < WAIT_MAX_MS, "nobody waits for long: {seen}");
+    assert!(seen["longest"].as_u64().unwrap() < LATENCY_MAX_MS, "nobody waits for long: {seen}");
     let is = |name: &str, value: &str| assert_eq!(host.property(name), value, "{name}");
     is("ActiveState", "active");
     is("SubState", "running");
@@ -51,7 +51,7 @@ fn the_next_daemon_takes_over_and_systemd_watches_over_it() {
     is("NFileDescriptorStore", "1");
     is("StatusText", "weather: nothing on trial");
     let processes = || host.run(&["sh", "-c", "grep -lz '^run$' /proc/[0-9]*/cmdline"]).out;
-    soon("the old ones have left", || processes().lines().count() == 1);
+    wait_until("the old ones have left", || processes().lines().count() == 1);
     let log = host.run(&["journalctl", "-o", "cat", "--no-pager"]).out;
     for complaint in ["not our child", "reception only permitted", "Found left-over"] {
         assert!(!log.contains(complaint), "{complaint}: {log}");
@@ -60,23 +60,23 @@ fn the_next_daemon_takes_over_and_systemd_watches_over_it() {
 
     // The listener is found again by the one after a crash.
     let before = host.property("MainPID");
-    host.kill_daemon("KILL");
-    host.started_again(Duration::from_secs(3), &before);
+    host.signal_daemon("KILL");
+    host.wait_for_restart(Duration::from_secs(3), &before);
     is("NRestarts", "1");
     assert!(slow_call(host.listen, 1).unwrap().contains("done after 1 ms"));
-    host.run(&["systemctl", "stop", "rollbackd"]).good();
+    host.run(&["systemctl", "stop", "rollbackd"]).expect_success();
     assert_eq!(host.run(&["sh", "-c", "grep -l demo-serve[r] /proc/[0-9]*/cmdline"]).out, "");
 }
 
 #[test]
-fn a_next_daemon_that_can_not_take_over_leaves_the_old_one_in_charge() {
+fn failed_handover_leaves_the_predecessor_running() {
     let host = Host::boot("");
-    host.deploy("v1", &["--wait"]).good();
+    host.deploy("v1", &["--wait"]).expect_success();
     let before = host.property("MainPID");
-    host.run(&["sh", "-c", "echo nonsense = 1 >>/etc/rollbackd/config.toml"]).good();
-    host.kill_daemon("USR2");
+    host.run(&["sh", "-c", "echo nonsense = 1 >>/etc/rollbackd/config.toml"]).expect_success();
+    host.signal_daemon("USR2");
     let log = || host.run(&["journalctl", "-u", "rollbackd", "-o", "cat", "--no-pager"]).out;
-    soon("it says why", || log().contains("this one goes on: the configuration has errors"));
+    wait_until("it says why", || log().contains("this one goes on: the configuration has errors"));
     assert_eq!((host.property("MainPID"), host.property("NRestarts")), (before, "0".to_owned()));
     assert_eq!(host.status()["active"], "v1");
 
@@ -87,29 +87,29 @@ fn a_next_daemon_that_can_not_take_over_leaves_the_old_one_in_charge() {
          runtime = \"external\"\nslots = {{ blue = \"127.0.0.1:{blue}\", green = \"127.0.0.1:{green}\" }}\n' \
          >>/etc/rollbackd/config.toml"
     );
-    host.run(&["sh", "-c", &maps]).good();
-    host.kill_daemon("USR2");
-    soon("both are left with systemd", || host.property("NFileDescriptorStore") == "2");
-    host.run(&["rollbackd", "status", "maps"]).good();
+    host.run(&["sh", "-c", &maps]).expect_success();
+    host.signal_daemon("USR2");
+    wait_until("both are left with systemd", || host.property("NFileDescriptorStore") == "2");
+    host.run(&["rollbackd", "status", "maps"]).expect_success();
 }
 
 #[test]
-fn a_restart_ends_what_only_listens_at_once_and_keeps_nobody_waiting() {
+fn restart_ends_subscriptions_immediately_and_delays_no_request() {
     let host = Host::boot("");
-    host.deploy("v1", &["--wait"]).good();
+    host.deploy("v1", &["--wait"]).expect_success();
     let port = host.listen;
     // Nearly as long as the drain may take, which is five seconds, and longer.
     for (ms, answer) in [(4_500, "done after 4500 ms"), (9_000, r#""reason":"rollback""#)] {
         let call = std::thread::spawn(move || slow_call(port, ms));
-        let listener = std::thread::spawn(move || listen(port));
-        soon("they are open", || {
+        let listener = std::thread::spawn(move || subscribe(port));
+        wait_until("they are open", || {
             let release = host.status()["releases"][0].clone();
             release["in_flight"] == 1 && release["sessions"] == 1
         });
-        let hurried = Hurried::start(port);
-        pause(Duration::from_millis(500));
+        let hurried = LatencyProbe::start(port);
+        sleep(Duration::from_millis(500));
         let begun = epoch_ms();
-        host.run(&["systemctl", "restart", "rollbackd"]).good();
+        host.run(&["systemctl", "restart", "rollbackd"]).expect_success();
         println!("the restart took {} ms", epoch_ms() - begun);
         let (told, ended) = listener.join().unwrap();
         assert!(told.contains(r#""id":"l-1","result":{"resultType":"complete""#), "{told}");
@@ -117,16 +117,16 @@ fn a_restart_ends_what_only_listens_at_once_and_keeps_nobody_waiting() {
         assert!(ended - begun < 2_000, "it is not waited for");
         let said = call.join().unwrap().unwrap();
         assert!(said.contains(answer), "{said}");
-        pause(Duration::from_secs(1));
+        sleep(Duration::from_secs(1));
         let (count, longest) = (hurried.count(), hurried.stop());
         println!("the longest of {count}: {longest:?}");
-        assert!(longest.unwrap() < WAIT_MAX_MS, "nobody waits for long");
+        assert!(longest.unwrap() < LATENCY_MAX_MS, "nobody waits for long");
         assert!(count > 200, "{count}");
     }
 }
 
 /// A `subscriptions/listen` stream: what came after its head, and when it ended.
-fn listen(port: u16) -> (String, u64) {
+fn subscribe(port: u16) -> (String, u64) {
     let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
     let params = format!(r#"{{"notifications":{{"toolsListChanged":true}},"_meta":{meta}}}"#);
     let body = format!(
@@ -150,16 +150,16 @@ fn listen(port: u16) -> (String, u64) {
 }
 
 /// Asks all the time, each time on a connection of its own.
-struct Hurried {
+struct LatencyProbe {
     stop: Arc<AtomicBool>,
-    waits: Arc<Mutex<Vec<u64>>>,
+    latencies: Arc<Mutex<Vec<u64>>>,
     thread: JoinHandle<Result<(), String>>,
 }
 
-impl Hurried {
+impl LatencyProbe {
     fn start(port: u16) -> Self {
-        let (stop, waits) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<u64>>>::default());
-        let (over, into) = (Arc::clone(&stop), Arc::clone(&waits));
+        let (stop, latencies) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<u64>>>::default());
+        let (over, into) = (Arc::clone(&stop), Arc::clone(&latencies));
         let thread = std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 let begun = epoch_ms();
@@ -168,22 +168,22 @@ impl Hurried {
                 if !answer.contains("done after 1 ms") {
                     return Err(answer);
                 }
-                pause(Duration::from_millis(10));
+                sleep(Duration::from_millis(10));
             }
             Ok(())
         });
-        Self { stop, waits, thread }
+        Self { stop, latencies, thread }
     }
 
     fn count(&self) -> usize {
-        self.waits.lock().unwrap().len()
+        self.latencies.lock().unwrap().len()
     }
 
     /// The longest wait, in milliseconds; an answer that was wrong.
     fn stop(self) -> Result<u64, String> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()?;
-        let waits = self.waits.lock().unwrap();
+        let waits = self.latencies.lock().unwrap();
         Ok(waits.iter().copied().max().unwrap_or_default())
     }
 }

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::machine::{Done, Machine};
+use crate::machine::{CommandOutput, Machine};
 use crate::ports::free_port;
-use crate::time::{soon, until};
+use crate::time::{wait_for, wait_until};
 
 /// What the daemon of a test is told, besides where it listens.
 const SETTINGS: &str = "deadline = \"10s\"\ndrain_timeout = \"5s\"\nburst = \"1s\"\n";
@@ -25,8 +25,8 @@ impl Host {
         let command =
             "runtime = \"command\"\ncommand = [\"/usr/bin/rollbackd\", \"demo-server\"]\n";
         host.configure("", &format!("{command}{SETTINGS}"));
-        host.run(&["systemctl", "daemon-reload"]).good();
-        host.run(&["systemctl", "start", "rollbackd"]).good();
+        host.run(&["systemctl", "daemon-reload"]).expect_success();
+        host.run(&["systemctl", "start", "rollbackd"]).expect_success();
         host
     }
 
@@ -47,12 +47,12 @@ impl Host {
     }
 
     /// Runs a command there, to its end.
-    pub(crate) fn run(&self, command: &[&str]) -> Done {
+    pub(crate) fn run(&self, command: &[&str]) -> CommandOutput {
         self.machine.run(command)
     }
 
     /// Runs it as another user.
-    pub(crate) fn run_as(&self, user: &str, command: &[&str]) -> Done {
+    pub(crate) fn run_as_user(&self, user: &str, command: &[&str]) -> CommandOutput {
         let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
         self.run(&[&["setpriv", &uid, &gid, "--init-groups", "--"], command].concat())
     }
@@ -64,7 +64,7 @@ impl Host {
 
     pub(crate) fn property_of(&self, unit: &str, name: &str) -> String {
         let shown = self.run(&["systemctl", "show", unit, "--value", "--property", name]);
-        shown.good().out
+        shown.expect_success().out
     }
 
     pub(crate) fn status(&self) -> Value {
@@ -72,7 +72,7 @@ impl Host {
         serde_json::from_str(&said.out).unwrap_or(Value::Null)
     }
 
-    pub(crate) fn deploy(&self, version: &str, more: &[&str]) -> Done {
+    pub(crate) fn deploy(&self, version: &str, more: &[&str]) -> CommandOutput {
         self.run(&[&["rollbackd", "deploy", "weather", version], more].concat())
     }
 
@@ -84,7 +84,7 @@ impl Host {
     /// What is in the journal.
     pub(crate) fn journal(&self, matches: &[&str]) -> Vec<Value> {
         let command = [&["journalctl", "-o", "json", "--no-pager"], matches].concat();
-        let lines = self.run(&command).good().out;
+        let lines = self.run(&command).expect_success().out;
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
@@ -94,14 +94,14 @@ impl Host {
     }
 
     /// Sends a signal to the daemon, and to nothing that it started.
-    pub(crate) fn kill_daemon(&self, signal: &str) {
+    pub(crate) fn signal_daemon(&self, signal: &str) {
         let signal = format!("--signal={signal}");
-        self.run(&["systemctl", "kill", "--kill-who=main", &signal, "rollbackd"]).good();
+        self.run(&["systemctl", "kill", "--kill-who=main", &signal, "rollbackd"]).expect_success();
     }
 
     /// Waits until the unit runs under another process than this one.
-    pub(crate) fn started_again(&self, limit: Duration, before: &str) {
-        until(limit, "the daemon is started again", || {
+    pub(crate) fn wait_for_restart(&self, limit: Duration, before: &str) {
+        wait_for(limit, "the daemon is started again", || {
             let again = self.property("ActiveState") == "active"
                 && self.property("SubState") == "running"
                 && self.property("MainPID") != before;
@@ -110,13 +110,13 @@ impl Host {
     }
 
     pub(crate) fn wait_for_phase(&self, phase: &str) {
-        soon(&format!("phase {phase}"), || self.status()["phase"] == phase);
+        wait_until(&format!("phase {phase}"), || self.status()["phase"] == phase);
     }
 
     /// Waits until the timeline of the newest deploy says this.
     #[track_caller]
-    pub(crate) fn tells(&self, what: &str) -> String {
-        until(Duration::from_secs(30), what, || {
+    pub(crate) fn wait_for_timeline(&self, what: &str) -> String {
+        wait_for(Duration::from_secs(30), what, || {
             let told = self.timeline();
             told.contains(what).then_some(told)
         })
@@ -124,8 +124,8 @@ impl Host {
 
     /// Waits until the daemon's log says this.
     #[track_caller]
-    pub(crate) fn logs(&self, what: &str) {
-        soon(what, || self.log().contains(what));
+    pub(crate) fn wait_for_log(&self, what: &str) {
+        wait_until(what, || self.log().contains(what));
     }
 }
 

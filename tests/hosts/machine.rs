@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use crate::disk::Disk;
-use crate::group::Group;
+use crate::disk::LoopDisk;
+use crate::group::Cgroup;
 use crate::ports::free_port;
-use crate::time::{pause, soon, until};
+use crate::time::{sleep, wait_for, wait_until};
 
 const BOOT_MAX: Duration = Duration::from_secs(60);
 
@@ -17,16 +17,16 @@ const BOOT_MAX: Duration = Duration::from_secs(60);
 /// shares this machine's network, and what it wrote is thrown away at the end.
 pub(crate) struct Machine {
     folder: TempDir,
-    boot: Option<Child>,
-    init: u32,
+    nspawn: Option<Child>,
+    init_pid: u32,
     id: u16,
-    disk: Option<Disk>,
-    group: Group,
+    disk: Option<LoopDisk>,
+    group: Cgroup,
 }
 
 /// How a command on a host ended.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(crate) struct CommandOutput {
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
@@ -45,31 +45,31 @@ impl Machine {
 
     fn with_disk(mib: Option<u64>) -> Self {
         let package = package();
-        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(home()).unwrap();
+        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(images_dir()).unwrap();
         for name in ["root", "upper", "work"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let (base, at) = (home().join("base"), folder.path().display());
+        let (base, at) = (images_dir().join("base"), folder.path().display());
         assert!(base.join("bin").exists(), "no system to boot; run tests/run, which makes it");
         let layers = format!("lowerdir={},upperdir={at}/upper,workdir={at}/work", base.display());
         let root = folder.path().join("root");
         run("mount", &["-t", "overlay", "overlay", "-o", &layers, root.to_str().unwrap()]);
-        let disk = mib.map(|mib| Disk::new(folder.path(), root.join("var/lib/rollbackd"), mib));
+        let disk = mib.map(|mib| LoopDisk::new(folder.path(), root.join("var/lib/rollbackd"), mib));
         let id = free_port();
-        let group = Group::new(&format!("rollbackd-{}-{id}", std::process::id()));
-        let mut machine = Self { folder, boot: None, init: 0, id, disk, group };
+        let group = Cgroup::new(&format!("rollbackd-{}-{id}", std::process::id()));
+        let mut machine = Self { folder, nspawn: None, init_pid: 0, id, disk, group };
         machine.power_on();
         let inside = machine.root().join("root/rollbackd.deb");
         fs::copy(package, inside).unwrap();
-        machine.run(&["dpkg", "-i", "/root/rollbackd.deb"]).good();
+        machine.run(&["dpkg", "-i", "/root/rollbackd.deb"]).expect_success();
         machine
     }
 
-    /// Boots it, also once more after [`Self::cut`].
+    /// Boots it, also once more after [`Self::power_off`].
     pub(crate) fn power_on(&mut self) {
         let (id, process) = (self.id, std::process::id());
         let mut boot = Command::new("sh");
-        let group = self.group.processes();
+        let group = self.group.procs_file();
         boot.args(["-c", "echo $$ >\"$0\" && exec systemd-nspawn \"$@\""]).arg(group);
         boot.arg("--quiet").arg(format!("--directory={}", self.root().display()));
         boot.args(["--boot", "--register=no", "--keep-unit"]);
@@ -82,8 +82,8 @@ impl Machine {
         boot.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let boot = boot.spawn().unwrap();
         let children = format!("/proc/{0}/task/{0}/children", boot.id());
-        let boot = self.boot.insert(boot);
-        self.init = until(BOOT_MAX, "the first process of the host", || {
+        let boot = self.nspawn.insert(boot);
+        self.init_pid = wait_for(BOOT_MAX, "the first process of the host", || {
             let ended = boot.try_wait().unwrap();
             assert!(ended.is_none(), "systemd-nspawn: {}", fs::read_to_string(&console).unwrap());
             // Others come before it, and end.
@@ -93,7 +93,7 @@ impl Machine {
             (name.trim() == "systemd").then(|| pid.parse().unwrap())
         });
         // A unit that failed degrades it; some tests have some that do.
-        soon("the host runs", || {
+        wait_until("the host runs", || {
             let state = self.run(&["systemctl", "is-system-running"]).out;
             state == "running" || state == "degraded"
         });
@@ -103,15 +103,15 @@ impl Machine {
     ///
     /// What was written and not synced is still in this machine's memory, and the next boot reads it
     /// there; except for a disk of its own, which loses it.
-    pub(crate) fn cut(&mut self) {
-        let Some(mut boot) = self.boot.take() else { return };
-        let init = self.init.to_string();
+    pub(crate) fn power_off(&mut self) {
+        let Some(mut boot) = self.nspawn.take() else { return };
+        let init = self.init_pid.to_string();
         let _: std::io::Result<_> = Command::new("kill").args(["-KILL", &init]).status();
         if let Some(disk) = &mut self.disk {
-            disk.cut();
+            disk.revert_to_synced();
         }
         boot.wait().unwrap();
-        self.group.clear();
+        self.group.remove_children();
     }
 
     /// Where its files lie, seen from here.
@@ -120,25 +120,25 @@ impl Machine {
     }
 
     /// What it sees itself while it runs, with what is mounted there.
-    pub(crate) fn inside(&self) -> PathBuf {
-        Path::new("/proc").join(self.init.to_string()).join("root")
+    pub(crate) fn namespace_root(&self) -> PathBuf {
+        Path::new("/proc").join(self.init_pid.to_string()).join("root")
     }
 
     /// Runs a command there, to its end.
-    pub(crate) fn run(&self, command: &[&str]) -> Done {
-        let init = self.init.to_string();
+    pub(crate) fn run(&self, command: &[&str]) -> CommandOutput {
+        let init = self.init_pid.to_string();
         let mut enter = Command::new("nsenter");
         enter.args(["-t", &init, "-m", "-u", "-i", "-n", "-p", "-C", "--"]).args(command);
         let output = enter.stdin(Stdio::null()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         let (out, err) = (text(&output.stdout), text(&output.stderr));
-        Done { code: output.status.code().unwrap_or(-1), out, err }
+        CommandOutput { code: output.status.code().unwrap_or(-1), out, err }
     }
 
     /// Runs a line of shell there, which has to succeed.
     #[track_caller]
-    pub(crate) fn sh(&self, line: &str) -> String {
-        self.run(&["sh", "-c", line]).good().out
+    pub(crate) fn shell(&self, line: &str) -> String {
+        self.run(&["sh", "-c", line]).expect_success().out
     }
 
     /// Writes a file there, and the folders above it.
@@ -149,21 +149,21 @@ impl Machine {
     }
 }
 
-impl Done {
+impl CommandOutput {
     #[track_caller]
-    pub(crate) fn good(self) -> Self {
-        self.ends(0)
+    pub(crate) fn expect_success(self) -> Self {
+        self.expect_code(0)
     }
 
     #[track_caller]
-    pub(crate) fn ends(self, code: i32) -> Self {
+    pub(crate) fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:?}");
         self
     }
 
     /// Its error has to say this.
     #[track_caller]
-    pub(crate) fn says(self, what: &str) -> Self {
+    pub(crate) fn expect_text(self, what: &str) -> Self {
         assert!(self.err.contains(what) || self.out.contains(what), "not {what:?} in {self:#?}");
         self
     }
@@ -171,7 +171,7 @@ impl Done {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.cut();
+        self.power_off();
         let root = self.root();
         self.disk = None;
         // The kernel lets go of a host that was killed a moment later.
@@ -180,7 +180,7 @@ impl Drop for Machine {
             if unmounted.is_ok_and(|it| it.success()) {
                 return;
             }
-            pause(Duration::from_millis(100));
+            sleep(Duration::from_millis(100));
         }
         let _: std::io::Result<_> = Command::new("umount").arg("--lazy").arg(&root).status();
     }
@@ -197,7 +197,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 /// Where systems lie that can be booted.
-fn home() -> PathBuf {
+fn images_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/hosts")
 }
 
@@ -217,7 +217,7 @@ fn newest_package(project: &Path) -> Result<PathBuf, String> {
     let files = fs::read_dir(project.join("target/package")).into_iter().flatten();
     let package = files.map(|file| file.unwrap().path()).find(is_ours);
     let package = package.ok_or("there is no package to install")?;
-    let built = changed(&package);
+    let built = modified(&package);
     for part in ["src", "systemd", "packaging", "Cargo.lock"] {
         let (newest, path) = newest(&project.join(part));
         if built < newest {
@@ -229,11 +229,11 @@ fn newest_package(project: &Path) -> Result<PathBuf, String> {
 
 /// The file in a folder that changed last, and when.
 fn newest(path: &Path) -> (SystemTime, PathBuf) {
-    let own = if path.is_dir() { SystemTime::UNIX_EPOCH } else { changed(path) };
+    let own = if path.is_dir() { SystemTime::UNIX_EPOCH } else { modified(path) };
     let below = fs::read_dir(path).into_iter().flatten().map(|it| newest(&it.unwrap().path()));
     below.fold((own, path.to_owned()), |last, next| if next.0 > last.0 { next } else { last })
 }
 
-fn changed(path: &Path) -> SystemTime {
+fn modified(path: &Path) -> SystemTime {
     fs::metadata(path).unwrap().modified().unwrap()
 }

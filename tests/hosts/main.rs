@@ -37,24 +37,24 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use crowd::Crowd;
+use crowd::LoadClients;
 use host::Host;
-use time::{epoch_ms, pause, soon, until};
+use time::{epoch_ms, sleep, wait_for, wait_until};
 
 #[test]
-fn a_restart_under_load_loses_no_request_and_no_session() {
+fn restart_under_load_loses_no_request_or_session() {
     let host = Host::boot("");
-    host.deploy("v1", &["--wait"]).good();
+    host.deploy("v1", &["--wait"]).expect_success();
     let release = host.status()["releases"][0].clone();
-    let crowd = Crowd::start(host.listen, 10, 33);
+    let crowd = LoadClients::start(host.listen, 10, 33);
     for _ in 0..3 {
-        pause(Duration::from_secs(2));
+        sleep(Duration::from_secs(2));
         let (before, begun) = (host.property("MainPID"), epoch_ms());
-        host.run(&["systemctl", "restart", "rollbackd"]).good();
+        host.run(&["systemctl", "restart", "rollbackd"]).expect_success();
         println!("the restart took {} ms", epoch_ms() - begun);
         assert_ne!(host.property("MainPID"), before);
     }
-    pause(Duration::from_secs(2));
+    sleep(Duration::from_secs(2));
     let seen = crowd.stop();
     println!("{seen}");
     assert_eq!(seen["failures"], serde_json::json!([]), "{seen:#}");
@@ -65,20 +65,20 @@ fn a_restart_under_load_loses_no_request_and_no_session() {
     // The release never ended: it was adopted three times.
     assert_eq!(host.status()["releases"][0]["version"], release["version"]);
     assert!(host.journal(&["ROLLBACKD_EVENT=noted"]).is_empty());
-    host.run(&["systemctl", "stop", "rollbackd"]).good();
+    host.run(&["systemctl", "stop", "rollbackd"]).expect_success();
     assert_eq!(host.run(&["sh", "-c", "grep -l demo-serve[r] /proc/[0-9]*/cmdline"]).out, "");
 }
 
 #[test]
-fn the_journal_tells_a_deploy() {
+fn journal_records_a_deploy() {
     let host = Host::boot("");
     assert_eq!(host.property("StatusText"), "weather: waits for a first deploy");
-    host.deploy("v1", &["--wait"]).good();
-    soon("the status follows", || host.property("StatusText") == "weather: nothing on trial");
-    host.deploy("v2", &[]).good();
-    soon("v2 bakes", || host.status()["phase"] == "baking");
-    host.run(&["rollbackd", "rollback", "weather", "--because", "a test"]).good();
-    soon("it is over", || host.status()["phase"] == "steady");
+    host.deploy("v1", &["--wait"]).expect_success();
+    wait_until("the status follows", || host.property("StatusText") == "weather: nothing on trial");
+    host.deploy("v2", &[]).expect_success();
+    wait_until("v2 bakes", || host.status()["phase"] == "baking");
+    host.run(&["rollbackd", "rollback", "weather", "--because", "a test"]).expect_success();
+    wait_until("it is over", || host.status()["phase"] == "steady");
     let entries = host.journal(&["ROLLBACKD_SERVICE=weather", "ROLLBACKD_DEPLOY=2"]);
     let get = |name: &str| -> Vec<_> {
         entries.iter().filter_map(|it| it[name].as_str()).map(str::to_owned).collect()
@@ -91,33 +91,36 @@ fn the_journal_tells_a_deploy() {
     assert_eq!(get("ROLLBACKD_RELEASE").first().map(String::as_str), Some("v2"));
     assert!(get("PRIORITY").iter().all(|it| ("2"..="6").contains(&it.as_str())));
     assert!(get("ROLLBACKD_SEVERITY").contains(&"degraded".to_owned()), "{entries:#?}");
-    host.run(&["journalctl", "--update-catalog"]).good();
-    let told = host.run(&["journalctl", "-x", "ROLLBACKD_EVENT=decided", "--no-pager"]).good().out;
+    host.run(&["journalctl", "--update-catalog"]).expect_success();
+    let told = host
+        .run(&["journalctl", "-x", "ROLLBACKD_EVENT=decided", "--no-pager"])
+        .expect_success()
+        .out;
     assert!(told.contains("goes back to the previous release"), "{told}");
     let command = ["systemd-analyze", "security", "rollbackd", "--threshold=15", "--no-pager"];
-    let security = host.run(&command).good().out;
+    let security = host.run(&command).expect_success().out;
     println!("{}", security.lines().last().unwrap_or_default());
 }
 
 #[test]
-fn groups_say_who_may_look_and_who_may_act() {
+fn groups_control_read_and_write_access() {
     let host = Host::boot("");
-    host.deploy("v1", &["--wait"]).good();
+    host.deploy("v1", &["--wait"]).expect_success();
     for (user, groups) in
         [("eve", ""), ("bob", "rollbackd"), ("alice", "rollbackd,rollbackd-admin")]
     {
-        host.run(&["useradd", "--groups", groups, user]).good();
+        host.run(&["useradd", "--groups", groups, user]).expect_success();
     }
     let hold = ["rollbackd", "hold", "weather", "--because", "a test"];
-    let stranger = host.run_as("eve", &["rollbackd", "status"]).ends(12);
+    let stranger = host.run_as_user("eve", &["rollbackd", "status"]).expect_code(12);
     assert!(stranger.err.contains("usermod -aG rollbackd"), "{stranger:?}");
-    host.run_as("bob", &["rollbackd", "status"]).good();
-    host.run_as("bob", &["rollbackd", "timeline", "weather"]).good();
-    let refused = host.run_as("bob", &hold).ends(12);
+    host.run_as_user("bob", &["rollbackd", "status"]).expect_success();
+    host.run_as_user("bob", &["rollbackd", "timeline", "weather"]).expect_success();
+    let refused = host.run_as_user("bob", &hold).expect_code(12);
     assert!(refused.err.contains("the group rollbackd-admin"), "{refused:?}");
-    host.run_as("alice", &hold).good();
+    host.run_as_user("alice", &hold).expect_success();
     let alice = host.run(&["id", "-u", "alice"]).out;
-    let told = host.run(&["rollbackd", "timeline", "weather", "--json"]).good().out;
+    let told = host.run(&["rollbackd", "timeline", "weather", "--json"]).expect_success().out;
     assert!(told.contains(&format!("\"uid\":{alice},")), "{told}");
     let modes = host.run(&["stat", "-c", "%a %U:%G", "/run/rollbackd/control.sock"]).out;
     assert_eq!(modes, "660 rollbackd:rollbackd");
@@ -125,41 +128,41 @@ fn groups_say_who_may_look_and_who_may_act() {
 }
 
 #[test]
-fn what_is_stuck_is_started_again() {
+fn watchdog_restarts_a_hung_daemon() {
     let host = Host::boot("[Service]\nWatchdogSec=3\nTimeoutAbortSec=2\n");
-    host.deploy("v1", &["--wait"]).good();
+    host.deploy("v1", &["--wait"]).expect_success();
     // For longer than the watchdog waits: it is fed.
-    pause(Duration::from_secs(5));
+    sleep(Duration::from_secs(5));
     assert_eq!(host.property("NRestarts"), "0");
     let (before, begun) = (host.property("MainPID"), epoch_ms());
-    host.kill_daemon("STOP");
-    host.started_again(Duration::from_secs(15), &before);
-    soon("it answers", || host.status()["active"] == "v1");
+    host.signal_daemon("STOP");
+    host.wait_for_restart(Duration::from_secs(15), &before);
+    wait_until("it answers", || host.status()["active"] == "v1");
     println!("stuck to answering again: {} ms", epoch_ms() - begun);
     // A reload is checked first, and tells when it is over.
-    host.run(&["systemctl", "reload", "rollbackd"]).good();
-    soon("the reload is over", || host.property("ActiveState") == "active");
+    host.run(&["systemctl", "reload", "rollbackd"]).expect_success();
+    wait_until("the reload is over", || host.property("ActiveState") == "active");
     let broken = "echo nonsense >>/etc/rollbackd/config.toml";
-    host.run(&["sh", "-c", broken]).good();
+    host.run(&["sh", "-c", broken]).expect_success();
     assert_ne!(host.run(&["systemctl", "reload", "rollbackd"]).code, 0);
     assert_eq!(host.status()["active"], "v1");
 }
 
 #[test]
-fn killed_in_the_middle_of_a_rollback() {
+fn rollback_completes_after_sigkill() {
     let host = Host::boot("");
-    host.deploy("v1", &["--wait"]).good();
-    host.deploy("v2", &[]).good();
-    soon("v2 bakes", || host.status()["phase"] == "baking");
+    host.deploy("v1", &["--wait"]).expect_success();
+    host.deploy("v2", &[]).expect_success();
+    wait_until("v2 bakes", || host.status()["phase"] == "baking");
     // Their sessions keep the drain waiting, five seconds at most.
-    let crowd = Crowd::start(host.listen, 5, 50);
+    let crowd = LoadClients::start(host.listen, 5, 50);
     let (before, order) = (host.property("MainPID"), ["--no-wait", "--because", "a test"]);
-    host.run(&[&["rollbackd", "rollback", "weather"][..], &order].concat()).good();
-    soon("the drain", || host.status()["phase"] == "emptying");
+    host.run(&[&["rollbackd", "rollback", "weather"][..], &order].concat()).expect_success();
+    wait_until("the drain", || host.status()["phase"] == "emptying");
     let begun = epoch_ms();
-    host.kill_daemon("KILL");
-    host.started_again(Duration::from_secs(3), &before);
-    until(Duration::from_secs(3), "v1 has the traffic", || {
+    host.signal_daemon("KILL");
+    host.wait_for_restart(Duration::from_secs(3), &before);
+    wait_for(Duration::from_secs(3), "v1 has the traffic", || {
         (host.status()["active"] == "v1").then_some(())
     });
     println!("killed to going on: {} ms", epoch_ms() - begun);
@@ -167,20 +170,20 @@ fn killed_in_the_middle_of_a_rollback() {
         let told = host.run(&["rollbackd", "timeline", "weather"]).out;
         told.contains("recovered").then_some(told)
     };
-    let told = until(Duration::from_secs(10), "the rollback is complete", complete);
+    let told = wait_for(Duration::from_secs(10), "the rollback is complete", complete);
     println!("killed to complete: {} ms, of a drain of 5 s\n{told}", epoch_ms() - begun);
     assert!(told.contains("restored"), "{told}");
     drop(crowd);
 }
 
 #[test]
-fn a_stop_waits_for_what_is_open_and_asks_for_the_time() {
+fn stop_waits_for_open_requests_and_extends_its_timeout() {
     let host = Host::boot("[Service]\nTimeoutStopSec=2\n");
-    host.deploy("v1", &["--wait"]).good();
+    host.deploy("v1", &["--wait"]).expect_success();
     let port = host.listen;
     let call = std::thread::spawn(move || slow_call(port, 4_000));
-    soon("it is open", || host.status()["releases"][0]["in_flight"] == 1);
-    host.run(&["systemctl", "stop", "rollbackd"]).good();
+    wait_until("it is open", || host.status()["releases"][0]["in_flight"] == 1);
+    host.run(&["systemctl", "stop", "rollbackd"]).expect_success();
     let answer = call.join().unwrap().unwrap();
     assert!(answer.contains("done after 4000 ms"), "{answer}");
     assert_eq!(host.property("Result"), "success");
@@ -206,10 +209,10 @@ fn slow_call(port: u16, ms: u32) -> std::io::Result<String> {
 }
 
 #[test]
-fn a_socket_unit_hands_its_listener_over() {
+fn socket_unit_passes_its_listener() {
     let host = Host::boot("");
     assert_eq!(host.property("NFileDescriptorStore"), "1", "left with systemd by the daemon");
-    host.run(&["systemctl", "stop", "rollbackd"]).good();
+    host.run(&["systemctl", "stop", "rollbackd"]).expect_success();
     let stream = format!(
         "mkdir /etc/systemd/system/rollbackd.socket.d && \
          printf '[Socket]\\nListenStream=\\nListenStream=127.0.0.1:{}\\nListenStream=127.0.0.1:{}\\n' \
@@ -217,12 +220,12 @@ fn a_socket_unit_hands_its_listener_over() {
         host.listen,
         ports::free_port()
     );
-    host.run(&["sh", "-c", &stream]).good();
-    host.run(&["systemctl", "start", "rollbackd.socket", "rollbackd.service"]).good();
+    host.run(&["sh", "-c", &stream]).expect_success();
+    host.run(&["systemctl", "start", "rollbackd.socket", "rollbackd.service"]).expect_success();
     assert_eq!(host.property("NFileDescriptorStore"), "0", "systemd has it already");
-    host.deploy("v1", &["--wait"]).good();
-    let crowd = Crowd::start(host.listen, 2, 50);
-    pause(Duration::from_secs(1));
+    host.deploy("v1", &["--wait"]).expect_success();
+    let crowd = LoadClients::start(host.listen, 2, 50);
+    sleep(Duration::from_secs(1));
     let seen = crowd.stop();
     assert_eq!(seen["failures"], serde_json::json!([]), "{seen:#}");
     let log = host.run(&["journalctl", "-u", "rollbackd", "-p", "warning", "-o", "cat"]).out;
@@ -230,7 +233,7 @@ fn a_socket_unit_hands_its_listener_over() {
 }
 
 #[test]
-fn the_unit_is_walled_in() {
+fn unit_is_sandboxed() {
     let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/rollbackd.service");
     let mut analyze = Command::new("systemd-analyze");
     analyze.args(["security", "--offline=true", "--threshold=15", "--no-pager", unit]);

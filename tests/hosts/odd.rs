@@ -5,149 +5,154 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::host::Host;
-use crate::machine::{Done, Machine};
-use crate::template::{BLUE, DEMO, GREEN, SEALED, SETTINGS};
-use crate::time::{pause, soon, until};
-use crate::web::{Load, ask};
+use crate::machine::{CommandOutput, Machine};
+use crate::template::{ARTIFACT_SERVICE, BLUE_UNIT, DEMO_SERVICE, GREEN_UNIT, SETTINGS};
+use crate::time::{sleep, wait_for, wait_until};
+use crate::web::{VersionPoller, serving_version};
 
 /// A deploy that comes to nothing and says why; v1 goes on.
 #[track_caller]
-fn fails(host: &Host, version: &str, why: &str) {
-    let done = host.deploy(version, &["--wait"]).ends(4);
+fn assert_deploy_fails(host: &Host, version: &str, why: &str) {
+    let done = host.deploy(version, &["--wait"]).expect_code(4);
     assert!(done.out.contains(why) || done.err.contains(why), "not {why:?} in {done:#?}");
-    goes_on(host);
+    assert_still_serving(host);
 }
 
 #[track_caller]
-fn goes_on(host: &Host) {
+fn assert_still_serving(host: &Host) {
     assert_eq!(host.status()["active"], "v1");
-    assert_eq!(ask(host.listen), Ok("v1".to_owned()));
+    assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
 }
 
 #[test]
-fn what_is_wrong_with_a_unit_is_said_with_what_helps() {
-    let host = Host::with_units(DEMO, SETTINGS);
+fn unit_errors_name_the_fix() {
+    let host = Host::with_units(DEMO_SERVICE, SETTINGS);
     let template = "/etc/systemd/system/mcp-weather@.service";
-    let without = |what: &str| host.machine.sh(&format!("{what} && systemctl daemon-reload"));
+    let without = |what: &str| host.machine.shell(&format!("{what} && systemctl daemon-reload"));
     without(&format!("mv {template} /root/template"));
-    let done = host.deploy("v0", &["--wait"]).ends(4);
-    done.says(&format!(
-        "failed to start {BLUE}: Unit {BLUE} not found; install {template}, then `systemctl daemon-reload`"
+    let done = host.deploy("v0", &["--wait"]).expect_code(4);
+    done.expect_text(&format!(
+        "failed to start {BLUE_UNIT}: Unit {BLUE_UNIT} not found; install {template}, then `systemctl daemon-reload`"
     ));
     without(&format!("mv /root/template {template}"));
-    host.deploy("v1", &["--wait"]).good();
-    let load = Load::start(host.listen);
-    host.run(&["systemctl", "mask", GREEN]).good();
-    fails(&host, "v2", &format!("Unit {GREEN} is masked; `systemctl unmask {GREEN}`"));
-    host.run(&["systemctl", "unmask", GREEN]).good();
-    host.template("EnvironmentFile=\nEnvironmentFile=/etc/fixed.env\nExecStart=/bin/false\n");
+    host.deploy("v1", &["--wait"]).expect_success();
+    let load = VersionPoller::start(host.listen);
+    host.run(&["systemctl", "mask", GREEN_UNIT]).expect_success();
+    assert_deploy_fails(
+        &host,
+        "v2",
+        &format!("Unit {GREEN_UNIT} is masked; `systemctl unmask {GREEN_UNIT}`"),
+    );
+    host.run(&["systemctl", "unmask", GREEN_UNIT]).expect_success();
+    host.write_template("EnvironmentFile=\nEnvironmentFile=/etc/fixed.env\nExecStart=/bin/false\n");
     let reads = format!(
-        "{GREEN} does not read /var/lib/rollbackd/weather/green.env, so every slot would be the same \
+        "{GREEN_UNIT} does not read /var/lib/rollbackd/weather/green.env, so every slot would be the same \
          release; add EnvironmentFile=/var/lib/rollbackd/weather/%i.env to [Service] of the template, \
          then `systemctl daemon-reload`"
     );
-    fails(&host, "v3", &reads);
-    host.template("");
-    fails(&host, "v4", &format!("see `systemd-analyze verify {GREEN}`"));
-    host.template("ExecStart=/opt/nowhere\n");
-    fails(&host, "v5", &format!("{GREEN} ended: exit code 203"));
-    host.template(DEMO);
-    host.deploy("v6", &[]).good();
+    assert_deploy_fails(&host, "v3", &reads);
+    host.write_template("");
+    assert_deploy_fails(&host, "v4", &format!("see `systemd-analyze verify {GREEN_UNIT}`"));
+    host.write_template("ExecStart=/opt/nowhere\n");
+    assert_deploy_fails(&host, "v5", &format!("{GREEN_UNIT} ended: exit code 203"));
+    host.write_template(DEMO_SERVICE);
+    host.deploy("v6", &[]).expect_success();
     host.wait_for_phase("baking");
-    host.roll_back(&[]);
+    host.rollback(&[]);
     assert_eq!(load.stop().bad, Vec::<String>::new());
 }
 
 #[test]
-fn without_polkit_nothing_is_started_and_traffic_moves_all_the_same() {
-    let host = Host::with_units(DEMO, SETTINGS);
-    host.deploy("v1", &["--wait"]).good();
-    let load = Load::start(host.listen);
+fn missing_polkit_blocks_starts_but_not_traffic_switches() {
+    let host = Host::with_units(DEMO_SERVICE, SETTINGS);
+    host.deploy("v1", &["--wait"]).expect_success();
+    let load = VersionPoller::start(host.listen);
     let rule = "/usr/share/polkit-1/rules.d/rollbackd.rules";
-    host.machine.sh(&format!("mv {rule} /root/rule"));
+    host.machine.shell(&format!("mv {rule} /root/rule"));
     let refused = format!(
-        "failed to start {GREEN}: Interactive authentication required; polkit lets the daemon act on the units of its configuration only: polkitd has to \
-         run, with the rule {rule}, and `rollbackd check --manages {GREEN}` has to succeed"
+        "failed to start {GREEN_UNIT}: Interactive authentication required; polkit lets the daemon act on the units of its configuration only: polkitd has to \
+         run, with the rule {rule}, and `rollbackd check --manages {GREEN_UNIT}` has to succeed"
     );
     // polkitd notices a moment later that the rule is gone.
-    pause(Duration::from_secs(1));
-    fails(&host, "v2", &refused);
-    host.run(&["rollbackd", "check", "--manages", GREEN, "/etc/rollbackd/config.toml"]).good();
+    sleep(Duration::from_secs(1));
+    assert_deploy_fails(&host, "v2", &refused);
+    host.run(&["rollbackd", "check", "--manages", GREEN_UNIT, "/etc/rollbackd/config.toml"])
+        .expect_success();
     host.run(&["rollbackd", "check", "--manages", "ssh.service", "/etc/rollbackd/config.toml"])
-        .ends(1);
-    host.machine.sh(&format!("mv /root/rule {rule}"));
-    pause(Duration::from_secs(1));
-    host.deploy("v3", &[]).good();
+        .expect_code(1);
+    host.machine.shell(&format!("mv /root/rule {rule}"));
+    sleep(Duration::from_secs(1));
+    host.deploy("v3", &[]).expect_success();
     host.wait_for_phase("baking");
-    host.machine.sh("systemctl mask --now --quiet polkit.service");
-    host.roll_back(&["--cut"]);
-    soon("v1 has the traffic", || host.status()["active"] == "v1");
-    host.tells("recovered");
-    host.logs(&format!(
-        "failed to stop {GREEN}: Unit polkit.service is masked; polkit lets the daemon act on the \
+    host.machine.shell("systemctl mask --now --quiet polkit.service");
+    host.rollback(&["--cut"]);
+    wait_until("v1 has the traffic", || host.status()["active"] == "v1");
+    host.wait_for_timeline("recovered");
+    host.wait_for_log(&format!(
+        "failed to stop {GREEN_UNIT}: Unit polkit.service is masked; polkit lets the daemon act on the \
          units of its configuration only: polkitd has to run, with the rule"
     ));
-    host.machine.sh("systemctl unmask --quiet polkit.service");
+    host.machine.shell("systemctl unmask --quiet polkit.service");
     assert_eq!(load.stop().bad, Vec::<String>::new());
 }
 
 #[test]
-fn without_dbus_nothing_is_started_and_traffic_moves_all_the_same() {
-    let host = Host::with_units(DEMO, SETTINGS);
-    host.deploy("v1", &["--wait"]).good();
-    host.deploy("v2", &[]).good();
+fn missing_dbus_blocks_starts_but_not_traffic_switches() {
+    let host = Host::with_units(DEMO_SERVICE, SETTINGS);
+    host.deploy("v1", &["--wait"]).expect_success();
+    host.deploy("v2", &[]).expect_success();
     host.wait_for_phase("baking");
-    let load = Load::start(host.listen);
-    let run = host.invocation(BLUE);
+    let load = VersionPoller::start(host.listen);
+    let run = host.invocation(BLUE_UNIT);
     let stop = "systemctl stop dbus.socket dbus.service";
-    host.machine.sh(stop);
-    host.roll_back(&["--cut"]);
-    soon("v1 has the traffic", || host.status()["active"] == "v1");
-    host.tells("recovered");
+    host.machine.shell(stop);
+    host.rollback(&["--cut"]);
+    wait_until("v1 has the traffic", || host.status()["active"] == "v1");
+    host.wait_for_timeline("recovered");
     let absent = "D-Bus does not answer (";
     let help = "D-Bus has to run: install dbus, and look at `systemctl status dbus`";
-    let done = host.deploy("v3", &["--wait"]).ends(4);
-    done.says("failed to ").says(help);
-    host.logs(absent);
-    goes_on(&host);
+    let done = host.deploy("v3", &["--wait"]).expect_code(4);
+    done.expect_text("failed to ").expect_text(help);
+    host.wait_for_log(absent);
+    assert_still_serving(&host);
     assert_eq!(load.stop().bad, Vec::<String>::new());
     // A daemon that starts without it serves what runs.
-    host.run(&["systemctl", "stop", "rollbackd"]).good();
-    host.run(&["systemctl", "start", "rollbackd"]).good();
-    soon("v1 answers", || ask(host.listen) == Ok("v1".to_owned()));
-    host.logs("the unit is not followed");
-    host.machine.sh("systemctl start dbus.socket dbus.service");
+    host.run(&["systemctl", "stop", "rollbackd"]).expect_success();
+    host.run(&["systemctl", "start", "rollbackd"]).expect_success();
+    wait_until("v1 answers", || serving_version(host.listen) == Ok("v1".to_owned()));
+    host.wait_for_log("the unit is not followed");
+    host.machine.shell("systemctl start dbus.socket dbus.service");
     // It is followed again, and was not touched.
-    assert_eq!(host.invocation(BLUE), run);
-    pause(Duration::from_secs(3));
-    host.machine.sh(&format!("kill -KILL $(systemctl show {BLUE} --value -p MainPID)"));
-    host.tells(&format!("{BLUE} ended: killed by signal 9"));
-    soon("v1 answers", || ask(host.listen) == Ok("v1".to_owned()));
-    host.deploy("v4", &[]).good();
+    assert_eq!(host.invocation(BLUE_UNIT), run);
+    sleep(Duration::from_secs(3));
+    host.machine.shell(&format!("kill -KILL $(systemctl show {BLUE_UNIT} --value -p MainPID)"));
+    host.wait_for_timeline(&format!("{BLUE_UNIT} ended: killed by signal 9"));
+    wait_until("v1 answers", || serving_version(host.listen) == Ok("v1".to_owned()));
+    host.deploy("v4", &[]).expect_success();
     host.wait_for_phase("baking");
 }
 
 #[test]
-fn a_journal_that_stands_still_or_overflows_keeps_nobody_waiting() {
-    let host = Host::with_units(DEMO, SETTINGS);
-    host.deploy("v1", &["--wait"]).good();
-    host.machine.sh("systemctl kill --kill-who=main --signal=STOP systemd-journald");
-    host.deploy_bad("v2", "total", 2_000);
+fn stalled_or_full_journal_does_not_block() {
+    let host = Host::with_units(DEMO_SERVICE, SETTINGS);
+    host.deploy("v1", &["--wait"]).expect_success();
+    host.machine.shell("systemctl kill --kill-who=main --signal=STOP systemd-journald");
+    host.deploy_faulty("v2", "total", 2_000);
     host.wait_for_phase("baking");
-    let load = Load::start(host.listen);
-    host.tells("recovered");
+    let load = VersionPoller::start(host.listen);
+    host.wait_for_timeline("recovered");
     load.stop();
-    host.machine.sh("systemctl kill --kill-who=main --signal=CONT systemd-journald");
-    goes_on(&host);
+    host.machine.shell("systemctl kill --kill-who=main --signal=CONT systemd-journald");
+    assert_still_serving(&host);
     let lost = host.status()["journal_lost"].clone();
     println!("stopped: {lost} messages lost\n{}", host.timeline());
-    host.machine.sh("(yes flood | timeout 8 systemd-cat) >/dev/null 2>&1 &");
-    host.deploy_bad("v3", "total", 2_000);
+    host.machine.shell("(yes flood | timeout 8 systemd-cat) >/dev/null 2>&1 &");
+    host.deploy_faulty("v3", "total", 2_000);
     host.wait_for_phase("baking");
-    let load = Load::start(host.listen);
-    let told = host.tells("recovered");
+    let load = VersionPoller::start(host.listen);
+    let told = host.wait_for_timeline("recovered");
     load.stop();
-    goes_on(&host);
+    assert_still_serving(&host);
     println!("flooded: {} messages lost in all\n{told}", host.status()["journal_lost"]);
     let kinds = |deploy: &str| {
         let entries = host.journal(&["ROLLBACKD_SERVICE=weather", deploy]);
@@ -157,51 +162,53 @@ fn a_journal_that_stands_still_or_overflows_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_second_daemon_a_missing_socket_unit_and_a_full_disk_take_nothing_away() {
-    let host = Host::units_on(Machine::boot_with_disk(16), DEMO, SETTINGS);
-    host.run(&["systemctl", "enable", "--now", "rollbackd"]).good();
-    host.deploy("v1", &["--wait"]).good();
-    let load = Load::start(host.listen);
-    let second = host.run_as("rollbackd", &["rollbackd", "run", "/etc/rollbackd/config.toml"]);
+fn second_daemon_missing_socket_unit_and_full_disk_do_not_interrupt_service() {
+    let host = Host::installed_with_units(Machine::boot_with_disk(16), DEMO_SERVICE, SETTINGS);
+    host.run(&["systemctl", "enable", "--now", "rollbackd"]).expect_success();
+    host.deploy("v1", &["--wait"]).expect_success();
+    let load = VersionPoller::start(host.listen);
+    let second = host.run_as_user("rollbackd", &["rollbackd", "run", "/etc/rollbackd/config.toml"]);
     println!("{second:?}");
-    second.ends(10).says("/var/lib/rollbackd");
-    goes_on(&host);
-    host.machine.sh("rm /lib/systemd/system/rollbackd.socket && systemctl daemon-reload");
-    host.run(&["systemctl", "restart", "rollbackd"]).good();
-    goes_on(&host);
+    second.expect_code(10).expect_text("/var/lib/rollbackd");
+    assert_still_serving(&host);
+    host.machine.shell("rm /lib/systemd/system/rollbackd.socket && systemctl daemon-reload");
+    host.run(&["systemctl", "restart", "rollbackd"]).expect_success();
+    assert_still_serving(&host);
     let full =
         || host.machine.run(&["dd", "if=/dev/zero", "of=/var/lib/rollbackd/ballast", "bs=4k"]);
-    full().ends(1);
+    full().expect_code(1);
     let refused = host.deploy("v2", &["--wait"]);
     println!("{refused:?}");
     assert_ne!(refused.code, 0);
     refused
-        .says("failed to write the timeline, nothing is decided")
-        .says("No space left on device");
+        .expect_text("failed to write the timeline, nothing is decided")
+        .expect_text("No space left on device");
     assert_eq!(load.stop().bad, Vec::<String>::new());
     // The unit of the active release dies, and is needed all the more.
-    host.machine.sh(&format!("kill -KILL $(systemctl show {BLUE} --value -p MainPID)"));
-    soon("v1 is started again", || ask(host.listen) == Ok("v1".to_owned()));
-    host.machine.sh("rm /var/lib/rollbackd/ballast");
-    host.deploy("v3", &[]).good();
+    host.machine.shell(&format!("kill -KILL $(systemctl show {BLUE_UNIT} --value -p MainPID)"));
+    wait_until("v1 is started again", || serving_version(host.listen) == Ok("v1".to_owned()));
+    host.machine.shell("rm /var/lib/rollbackd/ballast");
+    host.deploy("v3", &[]).expect_success();
     host.wait_for_phase("baking");
-    host.roll_back(&["--cut"]);
+    host.rollback(&["--cut"]);
     host.wait_for_phase("steady");
-    goes_on(&host);
+    assert_still_serving(&host);
 }
 
 #[test]
-fn what_changed_since_it_was_deployed_is_not_gone_back_to_unless_somebody_insists() {
-    let host = Host::with_units(SEALED, SETTINGS);
-    let [v1, v2] = ["v1", "v2"].map(|version| host.unpack(version));
-    host.deploy("v1", &["--artifact", &v1, "--wait"]).good();
-    host.deploy("v2", &["--artifact", &v2]).good();
+fn changed_artifact_blocks_rollback_unless_forced() {
+    let host = Host::with_units(ARTIFACT_SERVICE, SETTINGS);
+    let [v1, v2] = ["v1", "v2"].map(|version| host.install_artifact(version));
+    host.deploy("v1", &["--artifact", &v1, "--wait"]).expect_success();
+    host.deploy("v2", &["--artifact", &v2]).expect_success();
     host.wait_for_phase("baking");
-    host.machine.sh("cd /opt/weather/v1 && cp server new && echo x >>new && mv new server");
+    host.machine.shell("cd /opt/weather/v1 && cp server new && echo x >>new && mv new server");
     let order = ["rollbackd", "rollback", "weather", "--because", "a test"];
     let refused = host.run(&order);
     println!("{refused:?}");
-    refused.ends(11).says("/opt/weather/v1 changed since it was deployed: it was tree-sha256:");
+    refused
+        .expect_code(11)
+        .expect_text("/opt/weather/v1 changed since it was deployed: it was tree-sha256:");
     let told = host.timeline();
     println!("{told}");
     for what in [", it is tree-sha256:", "newest file in it: server", "the traffic stays on v2"] {
@@ -213,11 +220,11 @@ fn what_changed_since_it_was_deployed_is_not_gone_back_to_unless_somebody_insist
     assert!(pages.iter().any(|it| says(&it)), "{pages:#?}");
     // A daemon that starts says it, too.
     let before = pages.len();
-    host.run(&["systemctl", "restart", "rollbackd"]).good();
-    soon("it is said again", || before < host.journal(&["PRIORITY=2"]).len());
-    let insists: Done = host.run(&[&order[..], &["--force"]].concat());
-    insists.good();
-    until(Duration::from_secs(10), "v1 has the traffic", || {
+    host.run(&["systemctl", "restart", "rollbackd"]).expect_success();
+    wait_until("it is said again", || before < host.journal(&["PRIORITY=2"]).len());
+    let insists: CommandOutput = host.run(&[&order[..], &["--force"]].concat());
+    insists.expect_success();
+    wait_for(Duration::from_secs(10), "v1 has the traffic", || {
         (host.status()["active"] == "v1").then_some(())
     });
 }

@@ -10,13 +10,13 @@ use tokio::net::TcpListener;
 
 /// What a fake was asked.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
-    pub(crate) verb: String,
+pub(crate) struct ReceivedRequest {
+    pub(crate) method_name: String,
     pub(crate) head: String,
     pub(crate) body: Value,
 }
 
-impl Asked {
+impl ReceivedRequest {
     pub(crate) fn method(&self) -> &str {
         self.body["method"].as_str().unwrap_or_default()
     }
@@ -30,24 +30,24 @@ impl Asked {
 }
 
 /// How a fake answers: bytes, then for as long as they are wanted, more of the same end.
-pub(crate) struct Said {
+pub(crate) struct FakeResponse {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) then: Then,
+    pub(crate) after: AfterResponse,
 }
 
-pub(crate) enum Then {
+pub(crate) enum AfterResponse {
     Close,
     Hang,
     Repeat(Vec<u8>),
 }
 
-impl Said {
+impl FakeResponse {
     pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), then: Then::Close }
+        Self { bytes: bytes.into(), after: AfterResponse::Close }
     }
 
-    pub(crate) fn then(self, then: Then) -> Self {
-        Self { then, ..self }
+    pub(crate) fn then(self, then: AfterResponse) -> Self {
+        Self { after: then, ..self }
     }
 
     pub(crate) fn with(status: u16, headers: &str, body: &str) -> Self {
@@ -67,7 +67,7 @@ impl Said {
         Self::raw(format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{events}"))
     }
 
-    pub(crate) fn result(asked: &Asked, headers: &str, result: &Value) -> Self {
+    pub(crate) fn result(asked: &ReceivedRequest, headers: &str, result: &Value) -> Self {
         Self::json(
             200,
             headers,
@@ -75,22 +75,24 @@ impl Said {
         )
     }
 
-    pub(crate) fn error(status: u16, asked: &Asked, code: i64, message: &str) -> Self {
+    pub(crate) fn error(status: u16, asked: &ReceivedRequest, code: i64, message: &str) -> Self {
         let error = json!({"code": code, "message": message});
         Self::json(status, "", &json!({"jsonrpc": "2.0", "id": asked.body["id"], "error": error}))
     }
 }
 
-pub(crate) type Log = Arc<Mutex<Vec<Asked>>>;
+pub(crate) type Log = Arc<Mutex<Vec<ReceivedRequest>>>;
 
 /// A fake on a port of its own.
-pub(crate) struct Fake {
+pub(crate) struct FakeServer {
     pub(crate) address: Address,
     pub(crate) log: Log,
 }
 
-impl Fake {
-    pub(crate) async fn start(answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
+impl FakeServer {
+    pub(crate) async fn start(
+        answer: impl Fn(&ReceivedRequest) -> FakeResponse + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
         let (log, answer) = (Log::default(), Arc::new(answer));
@@ -108,15 +110,15 @@ impl Fake {
         self.log.lock().unwrap().iter().map(|asked| asked.method().to_owned()).collect()
     }
 
-    pub(crate) fn deleted(&self) -> usize {
-        self.log.lock().unwrap().iter().filter(|asked| asked.verb == "DELETE").count()
+    pub(crate) fn deleted_sessions(&self) -> usize {
+        self.log.lock().unwrap().iter().filter(|asked| asked.method_name == "DELETE").count()
     }
 }
 
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut socket: S,
     log: Log,
-    answer: Arc<impl Fn(&Asked) -> Said>,
+    answer: Arc<impl Fn(&ReceivedRequest) -> FakeResponse>,
 ) {
     let mut heard = Vec::new();
     let end = loop {
@@ -129,7 +131,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let head = String::from_utf8_lossy(&heard[..end]).into_owned();
     let verb = head.split(' ').next().unwrap_or_default().to_owned();
-    let mut asked = Asked { verb, head, body: Value::Null };
+    let mut asked = ReceivedRequest { method_name: verb, head, body: Value::Null };
     let length = asked.header("content-length").map_or(0, |length| length.parse().unwrap());
     while heard.len() < end + 4 + length {
         assert_ne!(socket.read_buf(&mut heard).await.unwrap(), 0);
@@ -138,12 +140,12 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     log.lock().unwrap().push(asked.clone());
     let said = answer(&asked);
     let mut alive = socket.write_all(&said.bytes).await.is_ok();
-    match said.then {
-        Then::Close => {
+    match said.after {
+        AfterResponse::Close => {
             let _ = socket.shutdown().await;
         }
-        Then::Hang => tokio::time::sleep(Duration::from_secs(60)).await,
-        Then::Repeat(bytes) => {
+        AfterResponse::Hang => tokio::time::sleep(Duration::from_secs(60)).await,
+        AfterResponse::Repeat(bytes) => {
             while alive {
                 alive = socket.write_all(&bytes).await.is_ok();
             }
@@ -151,7 +153,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-pub(crate) fn welcome(asked: &Asked) -> Value {
+pub(crate) fn initialize_result(asked: &ReceivedRequest) -> Value {
     json!({
         "protocolVersion": asked.body["params"]["protocolVersion"],
         "capabilities": {"tools": {"listChanged": true}, "resources": {"subscribe": false}},
@@ -160,44 +162,50 @@ pub(crate) fn welcome(asked: &Asked) -> Value {
 }
 
 /// A legacy server that gives out sessions `s1`, `s2`, ... and knows those that `knows` accepts.
-pub(crate) fn legacy(
-    asked: &Asked,
+pub(crate) fn legacy_response(
+    asked: &ReceivedRequest,
     opened: &Mutex<u32>,
     knows: impl Fn(&str) -> bool,
-    lost: u16,
-) -> Said {
-    if asked.verb == "DELETE" {
-        return Said::with(200, "", "");
+    lost_session_status: u16,
+) -> FakeResponse {
+    if asked.method_name == "DELETE" {
+        return FakeResponse::with(200, "", "");
     }
     if asked.method() == "initialize" {
         let mut opened = opened.lock().unwrap();
         *opened += 1;
-        return Said::result(asked, &format!("mcp-session-id: s{opened}\r\n"), &welcome(asked));
+        return FakeResponse::result(
+            asked,
+            &format!("mcp-session-id: s{opened}\r\n"),
+            &initialize_result(asked),
+        );
     }
     match asked.header("mcp-session-id") {
-        None => Said::error(400, asked, -32000, "Bad Request: Server not initialized"),
-        Some(id) if !knows(id) && lost == 404 => Said::with(404, "", "gone"),
-        Some(id) if !knows(id) => Said::error(lost, asked, -32000, "No valid session ID provided"),
+        None => FakeResponse::error(400, asked, -32000, "Bad Request: Server not initialized"),
+        Some(id) if !knows(id) && lost_session_status == 404 => FakeResponse::with(404, "", "gone"),
+        Some(id) if !knows(id) => {
+            FakeResponse::error(lost_session_status, asked, -32000, "No valid session ID provided")
+        }
         Some(_) => match asked.method() {
-            "notifications/initialized" => Said::with(202, "", ""),
-            "tools/list" => tools(asked),
-            _ => Said::error(200, asked, -32601, "Method not found"),
+            "notifications/initialized" => FakeResponse::with(202, "", ""),
+            "tools/list" => tools_response(asked),
+            _ => FakeResponse::error(200, asked, -32601, "Method not found"),
         },
     }
 }
 
 /// Three pages of tools, one a page.
-pub(crate) fn tools(asked: &Asked) -> Said {
+pub(crate) fn tools_response(asked: &ReceivedRequest) -> FakeResponse {
     let page = asked.body["params"]["cursor"].as_str().unwrap_or("1");
     let mut result = json!({"tools": [{"name": format!("tool{page}")}]});
     result["tools"][0]["annotations"]["readOnlyHint"] = json!(page != "2");
     if page != "3" {
         result["nextCursor"] = json!(if page == "1" { "2" } else { "3" });
     }
-    Said::result(asked, "", &result)
+    FakeResponse::result(asked, "", &result)
 }
 
-pub(crate) fn modern(asked: &Asked) -> Said {
+pub(crate) fn modern_response(asked: &ReceivedRequest) -> FakeResponse {
     let meta = &asked.body["params"]["_meta"];
     let said = asked.header("mcp-protocol-version");
     if meta["io.modelcontextprotocol/protocolVersion"] != "2026-07-28"
@@ -205,7 +213,7 @@ pub(crate) fn modern(asked: &Asked) -> Said {
         || asked.header("mcp-method") != Some(asked.method())
         || !meta["io.modelcontextprotocol/clientCapabilities"].is_object()
     {
-        return Said::error(400, asked, -32022, "Unsupported protocol version");
+        return FakeResponse::error(400, asked, -32022, "Unsupported protocol version");
     }
     match asked.method() {
         "server/discover" => {
@@ -215,9 +223,9 @@ pub(crate) fn modern(asked: &Asked) -> Said {
                 "resultType": "complete", "supportedVersions": ["2026-07-28"],
                 "capabilities": {"tools": {}}, "_meta": meta,
             });
-            Said::result(asked, "", &result)
+            FakeResponse::result(asked, "", &result)
         }
-        "tools/list" => tools(asked),
-        _ => Said::error(404, asked, -32601, "Method not found"),
+        "tools/list" => tools_response(asked),
+        _ => FakeResponse::error(404, asked, -32601, "Method not found"),
     }
 }

@@ -3,25 +3,26 @@
 use std::sync::Mutex;
 
 use rollbackd::config::ProbeKind;
-use rollbackd::model::Reply;
+use rollbackd::model::ProbeResult;
 
-use crate::fake::{Fake, Said, legacy};
+use crate::fake::{FakeResponse, FakeServer, legacy_response};
 
 /// A server that answers like this once the first session was used.
-async fn forgets(status: u16, body: &'static str) -> Fake {
+async fn forgets(status: u16, body: &'static str) -> FakeServer {
     let (opened, used) = (Mutex::new(0), Mutex::new(0));
-    Fake::start(move |asked| {
+    FakeServer::start(move |asked| {
         let mut used = used.lock().unwrap();
-        if *used > 0 && asked.verb == "POST" && asked.header("mcp-session-id") == Some("s1") {
-            return Said::with(status, "content-type: application/json\r\n", body);
+        if *used > 0 && asked.method_name == "POST" && asked.header("mcp-session-id") == Some("s1")
+        {
+            return FakeResponse::with(status, "content-type: application/json\r\n", body);
         }
         *used += u32::from(asked.method() == "tools/list");
-        legacy(asked, &opened, |_| true, 404)
+        legacy_response(asked, &opened, |_| true, 404)
     })
     .await
 }
 
-fn opened(fake: &Fake) -> usize {
+fn opened(fake: &FakeServer) -> usize {
     fake.methods().iter().filter(|method| *method == "initialize").count()
 }
 
@@ -44,7 +45,7 @@ async fn it_is_no_failure_however_the_server_says_it() {
         let fake = forgets(status, body).await;
         let mut prober = fake.prober(ProbeKind::Mcp);
         for _ in 0..3 {
-            assert_eq!(prober.ask().await, Reply::Ok, "{status} {body}");
+            assert_eq!(prober.probe().await, ProbeResult::Ok, "{status} {body}");
         }
         assert_eq!(opened(&fake), 2, "{status} {body}");
     }
@@ -62,9 +63,9 @@ async fn an_error_that_only_speaks_of_a_session_is_one() {
     ] {
         let fake = forgets(status, body).await;
         let mut prober = fake.prober(ProbeKind::Mcp);
-        assert_eq!(prober.ask().await, Reply::Ok);
+        assert_eq!(prober.probe().await, ProbeResult::Ok);
         for _ in 0..2 {
-            assert!(!prober.ask().await.is_ok(), "{status} {body}");
+            assert!(!prober.probe().await.is_ok(), "{status} {body}");
         }
         assert_eq!(opened(&fake), 1, "{status} {body}");
     }

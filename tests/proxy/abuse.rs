@@ -7,26 +7,28 @@ use std::time::Duration;
 use rollbackd::model::Moment;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Wire, assert_error, call, open, post, request, say};
-use crate::upstream::{Mcp, asked, scripted};
-use crate::{A, before, eventually, with};
+use crate::client::{
+    RawConnection, assert_error, open_request, post, request, send_raw, tool_call,
+};
+use crate::upstream::{FakeMcpServer, read_request, scripted};
+use crate::{RELEASE_A, proxy_to, proxy_with, wait_until};
 
 #[tokio::test]
-async fn a_body_that_comes_byte_by_byte_is_served() {
-    let proxy = before(Mcp::start("a").await.address);
-    let mut wire = Wire::to(proxy.local_addr()).await;
-    for byte in request(&call("1", "echo", "{}"), "").bytes() {
+async fn body_sent_byte_by_byte_is_served() {
+    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
+    let mut wire = RawConnection::connect(proxy.local_addr()).await;
+    for byte in request(&tool_call("1", "echo", "{}"), "").bytes() {
         wire.send([byte]).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(wire.reply().await.json()["result"]["release"], "a");
+    assert_eq!(wire.read_response().await.json()["result"]["release"], "a");
 }
 
 #[tokio::test]
-async fn bodies_beyond_the_limit_are_refused() {
-    let a = Mcp::start("a").await;
-    let proxy = with(a.address, |service| service.limits.body = 200_000);
-    let fits = call("1", "echo", &format!("\"{}\"", "x".repeat(150_000)));
+async fn oversized_body_is_rejected() {
+    let a = FakeMcpServer::start("a").await;
+    let proxy = proxy_with(a.address, |service| service.limits.body_max = 200_000);
+    let fits = tool_call("1", "echo", &format!("\"{}\"", "x".repeat(150_000)));
     assert_eq!(post(proxy.local_addr(), &fits, "").await.status, 200);
 
     // Told in advance: refused before a byte of it came.
@@ -34,49 +36,49 @@ async fn bodies_beyond_the_limit_are_refused() {
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1073741824\r\n\r\n"
         );
-        assert_eq!(say(proxy.local_addr(), &head).await.status, 413, "{path}");
+        assert_eq!(send_raw(proxy.local_addr(), &head).await.status, 413, "{path}");
     }
     // Not told: refused when it is too much, whether or not the release has a part of it.
     for size in [40_000, 300_000] {
-        let proxy = with(a.address, |service| service.limits.body = (size / 2) as u64);
-        let mut wire = Wire::to(proxy.local_addr()).await;
+        let proxy = proxy_with(a.address, |service| service.limits.body_max = (size / 2) as u64);
+        let mut wire = RawConnection::connect(proxy.local_addr()).await;
         wire.send("POST /mcp HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
             .await;
         wire.send(format!("{size:x}\r\n{}\r\n", "x".repeat(size))).await;
-        assert_eq!(wire.reply().await.status, 413, "{size}");
-        assert_eq!(proxy.counts(A).server_fault, 0);
+        assert_eq!(wire.read_response().await.status, 413, "{size}");
+        assert_eq!(proxy.counts(RELEASE_A).server_fault, 0);
     }
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_refused_and_closed() {
-    let a = Mcp::start("a").await;
-    let proxy = before(a.address);
-    let good = request(&call("1", "echo", "{}"), "");
+async fn malformed_http_is_rejected_and_closed() {
+    let a = FakeMcpServer::start("a").await;
+    let proxy = proxy_to(a.address);
+    let good = request(&tool_call("1", "echo", "{}"), "");
     let smuggled = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!";
     for garbage in
         ["\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n", "GET\r\n\r\n", "nonsense\n\n", smuggled]
     {
-        let mut wire = Wire::to(proxy.local_addr()).await;
+        let mut wire = RawConnection::connect(proxy.local_addr()).await;
         println!("{garbage:?}");
         wire.send(garbage).await;
-        assert_eq!(wire.head().await.0, 400, "{garbage:?}");
-        assert!(wire.closes().await, "{garbage:?}");
+        assert_eq!(wire.read_head().await.0, 400, "{garbage:?}");
+        assert!(wire.is_closed().await, "{garbage:?}");
 
-        let mut wire = Wire::to(proxy.local_addr()).await;
+        let mut wire = RawConnection::connect(proxy.local_addr()).await;
         wire.send(format!("{good}{garbage}{good}")).await;
-        assert_eq!(wire.reply().await.status, 200);
-        assert_eq!(wire.head().await.0, 400, "{garbage:?}");
-        assert!(wire.closes().await, "{garbage:?}");
+        assert_eq!(wire.read_response().await.status, 200);
+        assert_eq!(wire.read_head().await.0, 400, "{garbage:?}");
+        assert!(wire.is_closed().await, "{garbage:?}");
     }
-    assert_eq!(a.asked(), 4);
+    assert_eq!(a.request_count(), 4);
 }
 
 #[tokio::test]
-async fn endless_headers_of_a_client_are_refused() {
-    let proxy = before(Mcp::start("a").await.address);
+async fn endless_client_headers_are_rejected() {
+    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
     for line in ["X: y\r\n".to_owned(), format!("X-Long: {}\r\n", "y".repeat(4000))] {
-        let mut wire = Wire::to(proxy.local_addr()).await;
+        let mut wire = RawConnection::connect(proxy.local_addr()).await;
         wire.send("GET /mcp HTTP/1.1\r\nHost: localhost\r\n").await;
         let mut sent = 0;
         while sent < 4_000_000 && wire.0.get_mut().write_all(line.as_bytes()).await.is_ok() {
@@ -91,36 +93,36 @@ async fn endless_headers_of_a_client_are_refused() {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
         assert!(sent < 4_000_000);
     }
-    assert_eq!(post(proxy.local_addr(), &call("1", "echo", "{}"), "").await.status, 200);
+    assert_eq!(post(proxy.local_addr(), &tool_call("1", "echo", "{}"), "").await.status, 200);
 }
 
 #[tokio::test]
-async fn endless_headers_of_a_release_fail_the_request() {
+async fn endless_release_headers_fail_the_request() {
     for line in ["X: y\r\n".to_owned(), format!("X-Long: {}\r\n", "y".repeat(4000))] {
         let upstream = scripted(move |mut stream| {
             let line = line.clone();
             async move {
-                asked(&mut stream).await;
+                read_request(&mut stream).await;
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
                 while stream.write_all(line.as_bytes()).await.is_ok() {}
             }
         })
         .await;
-        let proxy = before(upstream);
-        let reply = post(proxy.local_addr(), &call("1", "echo", "{}"), "").await;
+        let proxy = proxy_to(upstream);
+        let reply = post(proxy.local_addr(), &tool_call("1", "echo", "{}"), "").await;
         assert_error(&reply.json(), 1.into(), "upstream");
-        assert_eq!(proxy.counts(A).server_fault, 1);
+        assert_eq!(proxy.counts(RELEASE_A).server_fault, 1);
     }
 }
 
 #[tokio::test]
-async fn an_endless_body_is_streamed_and_ends_when_the_client_leaves() {
+async fn endless_response_ends_when_the_client_disconnects() {
     let open_now = Arc::new(AtomicUsize::new(0));
     let gauge = Arc::clone(&open_now);
     let upstream = scripted(move |mut stream| {
         let gauge = Arc::clone(&gauge);
         async move {
-            asked(&mut stream).await;
+            read_request(&mut stream).await;
             gauge.fetch_add(1, Ordering::Relaxed);
             let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
             let _ = stream.write_all(head.as_bytes()).await;
@@ -129,22 +131,22 @@ async fn an_endless_body_is_streamed_and_ends_when_the_client_leaves() {
         }
     })
     .await;
-    let proxy = before(upstream);
-    let mut wire = open(proxy.local_addr(), &call("1", "echo", "{}"), "").await;
-    assert_eq!(wire.head().await.0, 200);
+    let proxy = proxy_to(upstream);
+    let mut wire = open_request(proxy.local_addr(), &tool_call("1", "echo", "{}"), "").await;
+    assert_eq!(wire.read_head().await.0, 200);
     let mut block = vec![0; 4_000_000];
     wire.0.read_exact(&mut block).await.unwrap();
     assert_eq!(open_now.load(Ordering::Relaxed), 1);
     drop(wire);
-    eventually("closed", || open_now.load(Ordering::Relaxed) == 0, String::new).await;
-    eventually("none open", || proxy.load(A, Moment(0)).in_flight == 0, String::new).await;
-    assert_eq!(proxy.counts(A).neutral, 1);
+    wait_until("closed", || open_now.load(Ordering::Relaxed) == 0, String::new).await;
+    wait_until("none open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 0, String::new).await;
+    assert_eq!(proxy.counts(RELEASE_A).neutral, 1);
 }
 
 #[tokio::test]
-async fn only_allowed_hosts_and_origins_reach_a_release() {
-    let a = Mcp::start("a").await;
-    let proxy = before(a.address);
+async fn only_allowed_hosts_and_origins_are_forwarded() {
+    let a = FakeMcpServer::start("a").await;
+    let proxy = proxy_to(a.address);
     for (lines, want) in [
         ("Host: evil.example\r\n", 403),
         ("Host: localhost.evil.example\r\n", 403),
@@ -156,33 +158,33 @@ async fn only_allowed_hosts_and_origins_reach_a_release() {
         ("Host: localhost\r\nOrigin: http://localhost\r\nOrigin: http://localhost\r\n", 403),
     ] {
         let text = format!("GET /mcp HTTP/1.1\r\n{lines}\r\n");
-        assert_eq!(say(proxy.local_addr(), &text).await.status, want, "{lines:?}");
+        assert_eq!(send_raw(proxy.local_addr(), &text).await.status, want, "{lines:?}");
     }
     let absolute = "GET http://evil.example/mcp HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    assert_eq!(say(proxy.local_addr(), absolute).await.status, 403);
+    assert_eq!(send_raw(proxy.local_addr(), absolute).await.status, 403);
     let connect = "CONNECT localhost:22 HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    assert_eq!(say(proxy.local_addr(), connect).await.status, 405);
-    assert_eq!(a.asked(), 0);
+    assert_eq!(send_raw(proxy.local_addr(), connect).await.status, 405);
+    assert_eq!(a.request_count(), 0);
     let fine = "Origin: http://localhost:3000\r\n";
-    assert_eq!(post(proxy.local_addr(), &call("1", "echo", "{}"), fine).await.status, 200);
+    assert_eq!(post(proxy.local_addr(), &tool_call("1", "echo", "{}"), fine).await.status, 200);
 }
 
 #[tokio::test]
-async fn ids_that_are_no_json_are_never_repeated() {
-    let proxy = before(crate::upstream::says("").await);
+async fn malformed_ids_are_never_echoed() {
+    let proxy = proxy_to(crate::upstream::fixed_response("").await);
     for bad in ["abc", "-x", "\"a\u{1}b\"", r#""\q""#] {
-        let reply = post(proxy.local_addr(), &call(bad, "echo", "{}"), "").await;
+        let reply = post(proxy.local_addr(), &tool_call(bad, "echo", "{}"), "").await;
         assert_eq!(reply.status, 502, "{bad} {reply:?}");
     }
 }
 
 #[tokio::test]
-async fn connections_that_never_say_anything_are_closed() {
-    let proxy = before(Mcp::start("a").await.address);
+async fn silent_connections_are_closed() {
+    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
     let closed = |hello: &'static str| {
         let address = proxy.local_addr();
         async move {
-            let mut wire = Wire::to(address).await;
+            let mut wire = RawConnection::connect(address).await;
             wire.send(hello).await;
             let mut rest = Vec::new();
             let closed = wire.0.read_to_end(&mut rest);

@@ -5,22 +5,22 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::client::{Wire, header};
+use crate::client::{RawConnection, header};
 use crate::upstream::scripted;
-use crate::{A, QUIET, before};
+use crate::{MEMORY_TEST_LOCK, RELEASE_A, proxy_to};
 
 const MIB: usize = 1024 * 1024;
 const SIZE: usize = 64 * MIB;
 
 /// Memory of this process, in bytes.
-pub(crate) fn resident() -> usize {
+pub(crate) fn resident_bytes() -> usize {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
 /// Reads a head byte by byte, so that nothing of the body is taken.
-async fn head(stream: &mut TcpStream) -> String {
+async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -29,11 +29,11 @@ async fn head(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_of_64_mib_stream_both_ways_in_little_memory() {
-    let _quiet = QUIET.lock().await;
+async fn large_bodies_stream_both_ways_in_bounded_memory() {
+    let _quiet = MEMORY_TEST_LOCK.lock().await;
     // Echoes while it reads.
     let upstream = scripted(|mut stream| async move {
-        let asked = head(&mut stream).await;
+        let asked = read_head(&mut stream).await;
         assert_eq!(header(&asked, "content-length"), Some(SIZE.to_string().as_str()));
         let answer = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {SIZE}\r\n\r\n"
@@ -43,11 +43,11 @@ async fn bodies_of_64_mib_stream_both_ways_in_little_memory() {
         tokio::io::copy(&mut read, &mut write).await.unwrap();
     })
     .await;
-    let proxy = before(upstream);
+    let proxy = proxy_to(upstream);
     let stream = TcpStream::connect(proxy.local_addr()).await.unwrap();
     let (mut read, mut write) = stream.into_split();
     let (start, end) = (r#"{"jsonrpc":"2.0","id":1,"result":{"x":""#, "\"},\"method\":\"x\"}");
-    let before = resident();
+    let before = resident_bytes();
     let sending = tokio::spawn(async move {
         let head =
             format!("POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: {SIZE}\r\n\r\n");
@@ -69,29 +69,34 @@ async fn bodies_of_64_mib_stream_both_ways_in_little_memory() {
         let size = tokio::time::timeout(Duration::from_secs(20), read.read(&mut block));
         let size = size.await.unwrap().unwrap();
         assert!(size > 0, "closed after {got} bytes");
-        (got, most) = (got + size, most.max(resident()));
+        (got, most) = (got + size, most.max(resident_bytes()));
         tail = [&tail[tail.len().saturating_sub(64)..], &block[size.saturating_sub(64)..size]]
             .concat();
     }
     println!("64 MiB both ways: memory grew by {} KiB", most.saturating_sub(before) / 1024);
     assert!(got >= SIZE && most < before + 32 * MIB, "{got} {before} {most}");
     sending.await.unwrap();
-    crate::eventually("one", || proxy.counts(A).ok == 1, || format!("{:?}", proxy.counts(A))).await;
+    crate::wait_until(
+        "one",
+        || proxy.counts(RELEASE_A).ok == 1,
+        || format!("{:?}", proxy.counts(RELEASE_A)),
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn trailers_pass_where_the_client_takes_them() {
+async fn trailers_are_forwarded_when_accepted() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTrailer: X-Sum\r\n\
         Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 6\r\n\r\n";
-    let upstream = crate::upstream::says(answer).await;
-    let proxy = before(upstream);
-    let mut wire = Wire::to(proxy.local_addr()).await;
+    let upstream = crate::upstream::fixed_response(answer).await;
+    let proxy = proxy_to(upstream);
+    let mut wire = RawConnection::connect(proxy.local_addr()).await;
     wire.send("GET /file HTTP/1.1\r\nHost: localhost\r\nConnection: TE\r\nTE: trailers\r\n\r\n")
         .await;
-    assert_eq!(wire.head().await.0, 200);
+    assert_eq!(wire.read_head().await.0, 200);
     let mut text = String::new();
     while !text.ends_with("\r\n\r\n") {
-        text.push_str(&wire.line().await);
+        text.push_str(&wire.read_line().await);
     }
     assert_eq!(text.to_ascii_lowercase(), "3\r\nabc\r\n0\r\nx-sum: 6\r\n\r\n");
 }

@@ -8,20 +8,20 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 /// Longest wait for a byte.
-const PATIENCE: Duration = Duration::from_secs(15);
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// One connection.
-pub(crate) struct Wire(pub BufReader<TcpStream>);
+pub(crate) struct RawConnection(pub BufReader<TcpStream>);
 
 /// A whole answer.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct HttpResponse {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
 }
 
-impl Reply {
+impl HttpResponse {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.head, name)
     }
@@ -42,8 +42,8 @@ pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-impl Wire {
-    pub(crate) async fn to(address: SocketAddr) -> Self {
+impl RawConnection {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self(BufReader::new(stream))
@@ -54,10 +54,10 @@ impl Wire {
     }
 
     /// The next head, 100 and 103 too.
-    pub(crate) async fn head(&mut self) -> (u16, String) {
+    pub(crate) async fn read_head(&mut self) -> (u16, String) {
         let mut head = String::new();
         loop {
-            let line = self.line().await;
+            let line = self.read_line().await;
             assert!(!line.is_empty(), "closed within a head: {head:?}");
             if line == "\r\n" {
                 break;
@@ -68,72 +68,81 @@ impl Wire {
         (status, head)
     }
 
-    pub(crate) async fn line(&mut self) -> String {
+    pub(crate) async fn read_line(&mut self) -> String {
         let mut line = String::new();
-        tokio::time::timeout(PATIENCE, self.0.read_line(&mut line)).await.unwrap().unwrap();
+        tokio::time::timeout(READ_TIMEOUT, self.0.read_line(&mut line)).await.unwrap().unwrap();
         line
     }
 
-    pub(crate) async fn reply(&mut self) -> Reply {
-        let (mut status, mut head) = self.head().await;
+    pub(crate) async fn read_response(&mut self) -> HttpResponse {
+        let (mut status, mut head) = self.read_head().await;
         while status == 103 {
-            (status, head) = self.head().await;
+            (status, head) = self.read_head().await;
         }
         let bodiless = matches!(status, 204 | 304);
-        let body = if bodiless { Vec::new() } else { self.body(&head).await };
-        Reply { status, head, body }
+        let body = if bodiless { Vec::new() } else { self.read_body(&head).await };
+        HttpResponse { status, head, body }
     }
 
-    async fn body(&mut self, head: &str) -> Vec<u8> {
+    async fn read_body(&mut self, head: &str) -> Vec<u8> {
         let mut body = Vec::new();
         if header(head, "transfer-encoding").is_some() {
-            while self.chunk(&mut body).await {}
+            while self.read_chunk(&mut body).await {}
         } else if let Some(length) = header(head, "content-length") {
             body.resize(length.parse().unwrap(), 0);
-            tokio::time::timeout(PATIENCE, self.0.read_exact(&mut body)).await.unwrap().unwrap();
+            tokio::time::timeout(READ_TIMEOUT, self.0.read_exact(&mut body))
+                .await
+                .unwrap()
+                .unwrap();
         } else {
-            tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut body)).await.unwrap().unwrap();
+            tokio::time::timeout(READ_TIMEOUT, self.0.read_to_end(&mut body))
+                .await
+                .unwrap()
+                .unwrap();
         }
         body
     }
 
     /// One chunk; `false` after the last one.
-    async fn chunk(&mut self, body: &mut Vec<u8>) -> bool {
-        let line = self.line().await;
+    async fn read_chunk(&mut self, body: &mut Vec<u8>) -> bool {
+        let line = self.read_line().await;
         let Ok(size) = usize::from_str_radix(line.trim(), 16) else {
             panic!("cut off after {:?}", String::from_utf8_lossy(body));
         };
         if size == 0 {
-            while !matches!(self.line().await.as_str(), "\r\n" | "") {}
+            while !matches!(self.read_line().await.as_str(), "\r\n" | "") {}
             return false;
         }
         let at = body.len();
         body.resize(at + size + 2, 0);
-        tokio::time::timeout(PATIENCE, self.0.read_exact(&mut body[at..])).await.unwrap().unwrap();
+        tokio::time::timeout(READ_TIMEOUT, self.0.read_exact(&mut body[at..]))
+            .await
+            .unwrap()
+            .unwrap();
         body.truncate(at + size);
         true
     }
 
     /// Chunks until `needle` has come.
-    pub(crate) async fn until(&mut self, needle: &str) -> String {
+    pub(crate) async fn read_until(&mut self, needle: &str) -> String {
         let mut body = Vec::new();
         while !String::from_utf8_lossy(&body).contains(needle) {
-            assert!(self.chunk(&mut body).await, "{:?}", String::from_utf8_lossy(&body));
+            assert!(self.read_chunk(&mut body).await, "{:?}", String::from_utf8_lossy(&body));
         }
         String::from_utf8(body).unwrap()
     }
 
     /// Chunks until the proper end.
-    pub(crate) async fn rest(&mut self) -> String {
+    pub(crate) async fn read_to_end(&mut self) -> String {
         let mut body = Vec::new();
-        while self.chunk(&mut body).await {}
+        while self.read_chunk(&mut body).await {}
         String::from_utf8(body).unwrap()
     }
 
     /// Whether the other end closes, after whatever it still says.
-    pub(crate) async fn closes(&mut self) -> bool {
+    pub(crate) async fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
-        tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.is_ok()
+        tokio::time::timeout(READ_TIMEOUT, self.0.read_to_end(&mut rest)).await.is_ok()
     }
 }
 
@@ -147,27 +156,27 @@ pub(crate) fn request(body: &str, headers: &str) -> String {
 }
 
 /// Sends a POST on a connection of its own.
-pub(crate) async fn post(to: SocketAddr, body: &str, headers: &str) -> Reply {
-    let mut wire = open(to, body, headers).await;
-    wire.reply().await
+pub(crate) async fn post(to: SocketAddr, body: &str, headers: &str) -> HttpResponse {
+    let mut wire = open_request(to, body, headers).await;
+    wire.read_response().await
 }
 
 /// Sends a POST, and leaves the answer to the caller.
-pub(crate) async fn open(to: SocketAddr, body: &str, headers: &str) -> Wire {
-    let mut wire = Wire::to(to).await;
+pub(crate) async fn open_request(to: SocketAddr, body: &str, headers: &str) -> RawConnection {
+    let mut wire = RawConnection::connect(to).await;
     wire.send(request(body, headers)).await;
     wire
 }
 
 /// Sends a text, and reads one answer.
-pub(crate) async fn say(to: SocketAddr, text: &str) -> Reply {
-    let mut wire = Wire::to(to).await;
+pub(crate) async fn send_raw(to: SocketAddr, text: &str) -> HttpResponse {
+    let mut wire = RawConnection::connect(to).await;
     wire.send(text).await;
-    wire.reply().await
+    wire.read_response().await
 }
 
 /// A `tools/call`.
-pub(crate) fn call(id: &str, tool: &str, arguments: &str) -> String {
+pub(crate) fn tool_call(id: &str, tool: &str, arguments: &str) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments}}}}}"#
     )
@@ -176,7 +185,7 @@ pub(crate) fn call(id: &str, tool: &str, arguments: &str) -> String {
 pub(crate) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
 
 /// Opens a session; the line of its header.
-pub(crate) async fn session(to: SocketAddr) -> String {
+pub(crate) async fn open_session(to: SocketAddr) -> String {
     let reply = post(to, INITIALIZE, "").await;
     assert_eq!(reply.status, 200, "{reply:?}");
     format!("Mcp-Session-Id: {}\r\n", reply.header("mcp-session-id").unwrap())
@@ -190,7 +199,7 @@ pub(crate) fn assert_error(answer: &Value, id: Value, reason: &str) {
 }
 
 /// The messages in a text of server-sent events.
-pub(crate) fn messages(events: &str) -> Vec<Value> {
+pub(crate) fn sse_messages(events: &str) -> Vec<Value> {
     let data = events.lines().filter_map(|line| line.strip_prefix("data: "));
     data.filter_map(|data| serde_json::from_str(data).ok()).collect()
 }

@@ -3,24 +3,24 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
 
-use crate::client::{call, post};
-use crate::upstream::Mcp;
-use crate::{QUIET, before};
+use crate::client::{post, tool_call};
+use crate::upstream::FakeMcpServer;
+use crate::{MEMORY_TEST_LOCK, proxy_to};
 
-const CROWD: usize = 5_000;
+const CONNECTIONS: usize = 5_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_thousand_idle_connections_do_not_keep_others_out() {
-    let _quiet = QUIET.lock().await;
+async fn idle_connections_do_not_block_new_ones() {
+    let _quiet = MEMORY_TEST_LOCK.lock().await;
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
-    let proxy = before(Mcp::start("a").await.address);
+    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
     let mut idle = Vec::new();
-    for _ in 0..CROWD {
+    for _ in 0..CONNECTIONS {
         idle.push(TcpStream::connect(proxy.local_addr()).await.unwrap());
     }
     for n in 0..20 {
-        let reply = post(proxy.local_addr(), &call(&n.to_string(), "echo", "{}"), "").await;
+        let reply = post(proxy.local_addr(), &tool_call(&n.to_string(), "echo", "{}"), "").await;
         assert_eq!(reply.json()["result"]["release"], "a");
     }
     drop(idle);

@@ -5,9 +5,9 @@ use rollbackd::model::{Counts, Moment};
 use rollbackd::proxy::Proxy;
 use serde_json::json;
 
-use crate::client::{Reply, Wire, call, post, say, session};
-use crate::upstream::Mcp;
-use crate::{A, before, counted};
+use crate::client::{HttpResponse, RawConnection, open_session, post, send_raw, tool_call};
+use crate::upstream::FakeMcpServer;
+use crate::{RELEASE_A, proxy_to, wait_for_counts};
 
 /// What real servers answer for a session from before they were restarted.
 const UNKNOWN: &[(u16, &str)] = &[
@@ -39,11 +39,11 @@ const UNKNOWN: &[(u16, &str)] = &[
     (404, "session not found\n"),
 ];
 
-async fn echo(proxy: &Proxy, mine: &str) -> Reply {
-    post(proxy.local_addr(), &call("1", "echo", "{}"), mine).await
+async fn echo(proxy: &Proxy, mine: &str) -> HttpResponse {
+    post(proxy.local_addr(), &tool_call("1", "echo", "{}"), mine).await
 }
 
-fn opened(release: &Mcp) -> usize {
+fn opened(release: &FakeMcpServer) -> usize {
     release.methods().iter().filter(|it| *it == "initialize").count()
 }
 
@@ -54,22 +54,26 @@ fn get(mine: &str) -> String {
 #[tokio::test]
 async fn a_session_survives_a_restart_of_its_release_however_that_says_it() {
     for &(status, body) in UNKNOWN {
-        let a = Mcp::start("a").await;
-        a.behave(|it| it.unknown = (status, body));
-        let proxy = before(a.address);
-        let mine = session(proxy.local_addr()).await;
+        let a = FakeMcpServer::start("a").await;
+        a.set_behaviour(|it| it.unknown = (status, body));
+        let proxy = proxy_to(a.address);
+        let mine = open_session(proxy.local_addr()).await;
         assert_eq!(echo(&proxy, &mine).await.status, 200);
-        a.forget();
+        a.drop_sessions();
         let reply = echo(&proxy, &mine).await;
         assert_eq!(
             (reply.status, &reply.json()["result"]["release"]),
             (200, &json!("a")),
             "{body}"
         );
-        assert_eq!((opened(&a), proxy.load(A, Moment(0)).sessions), (2, 1), "{status} {body}");
+        assert_eq!(
+            (opened(&a), proxy.load(RELEASE_A, Moment(0)).sessions),
+            (2, 1),
+            "{status} {body}"
+        );
         // The client does not see it; the release has to answer for it all the same.
         let want = Counts { ok: 3, server_fault: 1, ..Counts::default() };
-        counted(&proxy, A, want).await;
+        wait_for_counts(&proxy, RELEASE_A, want).await;
     }
 }
 
@@ -77,14 +81,14 @@ async fn a_session_survives_a_restart_of_its_release_however_that_says_it() {
 async fn a_client_that_listens_again_after_a_restart_opens_its_session_anew() {
     // The status alone says nothing to one that listens.
     for &(status, body) in UNKNOWN.iter().filter(|(_, body)| !body.is_empty()) {
-        let a = Mcp::start("a").await;
-        a.behave(|it| it.unknown = (status, body));
-        let proxy = before(a.address);
-        let mine = session(proxy.local_addr()).await;
-        a.forget();
-        let mut wire = Wire::to(proxy.local_addr()).await;
+        let a = FakeMcpServer::start("a").await;
+        a.set_behaviour(|it| it.unknown = (status, body));
+        let proxy = proxy_to(a.address);
+        let mine = open_session(proxy.local_addr()).await;
+        a.drop_sessions();
+        let mut wire = RawConnection::connect(proxy.local_addr()).await;
         wire.send(get(&mine)).await;
-        assert_eq!((wire.head().await.0, opened(&a)), (200, 2), "{status} {body}");
+        assert_eq!((wire.read_head().await.0, opened(&a)), (200, 2), "{status} {body}");
         assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "a");
         assert_eq!(opened(&a), 2);
     }
@@ -94,22 +98,22 @@ async fn a_client_that_listens_again_after_a_restart_opens_its_session_anew() {
 async fn a_release_without_streams_and_without_an_end_of_sessions_loses_none() {
     for (status, body) in [(404, "Cannot GET /mcp"), (404, r#"{"detail":"Not Found"}"#), (405, "")]
     {
-        let a = Mcp::start("a").await;
-        a.behave(|it| it.beside_post = Some((status, body)));
-        let proxy = before(a.address);
-        let mine = session(proxy.local_addr()).await;
+        let a = FakeMcpServer::start("a").await;
+        a.set_behaviour(|it| it.beside_post = Some((status, body)));
+        let proxy = proxy_to(a.address);
+        let mine = open_session(proxy.local_addr()).await;
         let delete = format!("DELETE /mcp HTTP/1.1\r\nHost: localhost\r\n{mine}\r\n");
         for text in [get(&mine), delete] {
-            let reply = say(proxy.local_addr(), &text).await;
+            let reply = send_raw(proxy.local_addr(), &text).await;
             assert_eq!((reply.status, reply.text().as_str()), (status, body), "{text}");
-            assert_eq!(proxy.load(A, Moment(0)).sessions, 1, "{text}");
+            assert_eq!(proxy.load(RELEASE_A, Moment(0)).sessions, 1, "{text}");
             assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "a");
             assert_eq!(a.log.lock().unwrap().last().unwrap().1, "a-0");
         }
         assert_eq!(opened(&a), 1);
         // It has no stream: nobody is to blame.
         let want = Counts { ok: 3, neutral: 1, client_fault: 1, ..Counts::default() };
-        counted(&proxy, A, want).await;
+        wait_for_counts(&proxy, RELEASE_A, want).await;
     }
 }
 
@@ -124,14 +128,14 @@ async fn errors_of_tools_that_speak_of_sessions_are_passed_on() {
         (404, -32602, "unknown session"),
         (404, -32601, "Method not found"),
     ] {
-        let a = Mcp::start("a").await;
-        let proxy = before(a.address);
-        let mine = session(proxy.local_addr()).await;
+        let a = FakeMcpServer::start("a").await;
+        let proxy = proxy_to(a.address);
+        let mine = open_session(proxy.local_addr()).await;
         let arguments = json!({"status": status, "code": code, "message": message}).to_string();
-        let reply = post(proxy.local_addr(), &call("7", "refuse", &arguments), &mine).await;
+        let reply = post(proxy.local_addr(), &tool_call("7", "refuse", &arguments), &mine).await;
         assert_eq!((reply.status, &reply.json()["error"]["message"]), (status, &json!(message)));
         assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "a");
-        assert_eq!((opened(&a), proxy.load(A, Moment(0)).sessions), (1, 1), "{message}");
+        assert_eq!((opened(&a), proxy.load(RELEASE_A, Moment(0)).sessions), (1, 1), "{message}");
         let calls = a.methods().iter().filter(|it| *it == "tools/call").count();
         assert_eq!(calls, 2, "nothing was asked twice: {message}");
     }

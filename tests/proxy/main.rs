@@ -28,17 +28,17 @@ use std::time::Duration;
 
 use rollbackd::clock::Clock;
 use rollbackd::config::{Address, Service};
-use rollbackd::model::{Counts, Moment, Number};
+use rollbackd::model::{Counts, Moment, ReleaseNumber};
 use rollbackd::proxy::Proxy;
 
-const A: Number = Number(1);
-const B: Number = Number(2);
+const RELEASE_A: ReleaseNumber = ReleaseNumber(1);
+const RELEASE_B: ReleaseNumber = ReleaseNumber(2);
 const KEY: [u8; 16] = [7; 16];
 /// Held by tests that need or measure much memory, so that they do not measure each other.
-static QUIET: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+static MEMORY_TEST_LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// The settings of the tests, on any free port.
-fn service(name: &str) -> Service {
+fn test_service(name: &str) -> Service {
     let text = format!(
         "[service.{name}]\nlisten = \"127.0.0.1:0\"\nruntime = \"external\"\n\
          slots = {{ blue = \"127.0.0.1:9001\", green = \"127.0.0.1:9002\" }}\n"
@@ -51,35 +51,35 @@ fn start(service: &Service) -> Proxy {
 }
 
 /// A proxy with one release, which has the traffic.
-fn before(upstream: SocketAddr) -> Proxy {
-    with(upstream, |_| ())
+fn proxy_to(upstream: SocketAddr) -> Proxy {
+    proxy_with(upstream, |_| ())
 }
 
-fn with(upstream: SocketAddr, change: impl FnOnce(&mut Service)) -> Proxy {
-    let mut service = service("test");
+fn proxy_with(upstream: SocketAddr, change: impl FnOnce(&mut Service)) -> Proxy {
+    let mut service = test_service("test");
     change(&mut service);
     let proxy = start(&service);
-    proxy.add(A, &Address::Tcp(upstream));
-    proxy.route(A);
+    proxy.add_release(RELEASE_A, &Address::Tcp(upstream));
+    proxy.set_active(RELEASE_A);
     proxy
 }
 
 /// Waits until the counters of a release are as wanted.
-async fn counted(proxy: &Proxy, number: Number, want: Counts) {
-    eventually(
+async fn wait_for_counts(proxy: &Proxy, number: ReleaseNumber, want: Counts) {
+    wait_until(
         &format!("{want:?}"),
         || {
             let counts = proxy.counts(number);
             // Who does not ask for times has all of them.
-            let timed = if want.timed == 0 { 0 } else { counts.timed };
-            Counts { timed, ..counts } == want
+            let timed = if want.with_latency == 0 { 0 } else { counts.with_latency };
+            Counts { with_latency: timed, ..counts } == want
         },
         || format!("{:?}", proxy.counts(number)),
     )
     .await;
 }
 
-async fn eventually(what: &str, mut good: impl FnMut() -> bool, seen: impl Fn() -> String) {
+async fn wait_until(what: &str, mut good: impl FnMut() -> bool, seen: impl Fn() -> String) {
     for _ in 0..500 {
         if good() {
             return;

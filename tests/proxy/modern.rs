@@ -9,25 +9,25 @@ use rollbackd::config::Address;
 use rollbackd::model::Counts;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::client::{Reply, call, messages, post};
-use crate::upstream::{EVENTS, asked, json_answer, says, scripted};
-use crate::{A, B, before, counted};
+use crate::client::{HttpResponse, post, sse_messages, tool_call};
+use crate::upstream::{SSE_HEAD, fixed_response, json_answer, read_request, scripted};
+use crate::{RELEASE_A, RELEASE_B, proxy_to, wait_for_counts};
 
-const MODERN: &str = "MCP-Protocol-Version: 2026-07-28\r\n";
+const MODERN_HEADERS: &str = "MCP-Protocol-Version: 2026-07-28\r\n";
 const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#;
 
-async fn tell(to: SocketAddr, body: &str, headers: &str) -> Reply {
-    post(to, body, &format!("{MODERN}{headers}")).await
+async fn send_modern(to: SocketAddr, body: &str, headers: &str) -> HttpResponse {
+    post(to, body, &format!("{MODERN_HEADERS}{headers}")).await
 }
 
 /// A release that answers, and counts the requests that it got whole.
-async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
+async fn counting_server() -> (SocketAddr, Arc<AtomicUsize>) {
     let got = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&got);
     let address = scripted(move |mut stream| {
         let count = Arc::clone(&count);
         async move {
-            while asked(&mut stream).await.is_some() {
+            while read_request(&mut stream).await.is_some() {
                 count.fetch_add(1, Ordering::Relaxed);
                 let answer = json_answer(r#"{"jsonrpc":"2.0","id":"x","result":{}}"#);
                 let _ = stream.write_all(answer.as_bytes()).await;
@@ -39,21 +39,21 @@ async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn a_request_whose_headers_say_something_else_goes_nowhere() {
-    let (address, got) = counting().await;
-    let proxy = before(address);
+async fn request_with_mismatched_headers_is_rejected() {
+    let (address, got) = counting_server().await;
+    let proxy = proxy_to(address);
     let to = proxy.local_addr();
     let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(300_000));
     let mut wrong = 0;
     for arguments in ["{}", &large] {
-        let body = call("\"x\"", "pay", arguments);
+        let body = tool_call("\"x\"", "pay", arguments);
         for headers in [
             "Mcp-Method: tools/list\r\n",
             "Mcp-Method: tools/call\r\nMcp-Name: look\r\n",
             "Mcp-Method: tools/call\r\nMcp-Name: =?base64?bG9vaw==?=\r\n",
             "Mcp-Method: tools/call\r\nMcp-Method: tools/list\r\n",
         ] {
-            let reply = tell(to, &body, headers).await;
+            let reply = send_modern(to, &body, headers).await;
             assert_eq!(reply.status, 400, "{headers} {reply:?}");
             assert_eq!(reply.json()["id"], "x");
             assert_eq!(reply.json()["error"]["code"], -32020);
@@ -61,83 +61,83 @@ async fn a_request_whose_headers_say_something_else_goes_nowhere() {
         }
     }
     assert_eq!(got.load(Ordering::Relaxed), 0);
-    counted(&proxy, A, Counts { client_fault: wrong, ..Counts::default() }).await;
+    wait_for_counts(&proxy, RELEASE_A, Counts { client_fault: wrong, ..Counts::default() }).await;
 }
 
 #[tokio::test]
-async fn a_request_whose_headers_fit_passes() {
-    let (address, got) = counting().await;
-    let to = before(address).local_addr();
+async fn request_with_matching_headers_is_forwarded() {
+    let (address, got) = counting_server().await;
+    let to = proxy_to(address).local_addr();
     let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(300_000));
     for arguments in ["{}", &large] {
-        let body = call("\"x\"", "pay", arguments);
+        let body = tool_call("\"x\"", "pay", arguments);
         for headers in [
             "",
             "Mcp-Method: tools/call\r\nMcp-Name: pay\r\n",
             "Mcp-Method: tools/call\r\nMcp-Name: =?base64?cGF5?=\r\n",
         ] {
-            assert_eq!(tell(to, &body, headers).await.status, 200, "{headers}");
+            assert_eq!(send_modern(to, &body, headers).await.status, 200, "{headers}");
         }
     }
     // In the handshake era these are headers like any other.
-    let reply = post(to, &call("\"x\"", "pay", "{}"), "Mcp-Method: tools/list\r\n").await;
+    let reply = post(to, &tool_call("\"x\"", "pay", "{}"), "Mcp-Method: tools/list\r\n").await;
     assert_eq!(reply.status, 200);
     assert_eq!(got.load(Ordering::Relaxed), 7);
 }
 
 #[tokio::test]
-async fn what_a_release_on_trial_lists_is_kept_for_a_short_time_only() {
+async fn list_ttl_is_clamped_during_a_trial() {
     let list = r#"{"jsonrpc":"2.0","id":1, "result":{"tools":[],"ttlMs":3600000,"x":1.0}}"#;
-    let events = format!("{EVENTS}id: 1\ndata: {list}\n\n");
+    let events = format!("{SSE_HEAD}id: 1\ndata: {list}\n\n");
     for answer in [json_answer(list), events] {
-        let proxy = before(says(answer).await);
+        let proxy = proxy_to(fixed_response(answer).await);
         let to = proxy.local_addr();
-        let whole = tell(to, LIST, "").await.text();
+        let whole = send_modern(to, LIST, "").await.text();
         assert!(whole.contains(list), "{whole}");
-        proxy.on_trial(Some(A));
+        proxy.set_trial(Some(RELEASE_A));
         let short = whole.replace("3600000", "5000");
-        assert_eq!(tell(to, LIST, "").await.text(), short);
+        assert_eq!(send_modern(to, LIST, "").await.text(), short);
         // No hint, but a part of what a tool says.
-        assert_eq!(tell(to, &call("1", "a", "{}"), "").await.text(), whole);
-        proxy.on_trial(Some(B));
-        assert_eq!(tell(to, LIST, "").await.text(), whole);
+        assert_eq!(send_modern(to, &tool_call("1", "a", "{}"), "").await.text(), whole);
+        proxy.set_trial(Some(RELEASE_B));
+        assert_eq!(send_modern(to, LIST, "").await.text(), whole);
     }
 }
 
 #[tokio::test]
-async fn a_state_goes_back_to_the_release_that_sealed_it() {
+async fn request_state_returns_to_its_release() {
     // Longer than what is picked out of a message, and found in both kinds of answers.
     let state = "s".repeat(5000);
     let more = format!(
         r#"{{"jsonrpc":"2.0","id":1,"result":{{"resultType":"input_required","inputRequests":{{}},"requestState":"{state}"}}}}"#
     );
     let done = json_answer(r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete"}}"#);
-    for answer in [json_answer(&more), format!("{EVENTS}data: {more}\n\n")] {
-        let proxy = before(says(answer).await);
+    for answer in [json_answer(&more), format!("{SSE_HEAD}data: {more}\n\n")] {
+        let proxy = proxy_to(fixed_response(answer).await);
         let to = proxy.local_addr();
-        let of = |reply: Reply| {
+        let of = |reply: HttpResponse| {
             let text = reply.text();
-            let json = messages(&text).pop().unwrap_or_else(|| reply.json());
+            let json = sse_messages(&text).pop().unwrap_or_else(|| reply.json());
             (
                 json["result"]["resultType"].clone(),
                 json["error"]["code"].clone(),
                 json["id"].clone(),
             )
         };
-        let body = call("1", "book", "{}");
+        let body = tool_call("1", "book", "{}");
         let again = body.replace(
             r#""arguments""#,
             &format!(r#""inputResponses":{{}},"requestState":"{state}","arguments""#),
         );
-        assert_eq!(of(tell(to, &body, "").await).0, "input_required");
-        proxy.add(B, &Address::Tcp(says(done.clone()).await));
-        proxy.route(B);
-        assert_eq!(of(tell(to, &body, "").await).0, "complete");
-        assert_eq!(of(tell(to, &again, "").await).0, "input_required");
+        assert_eq!(of(send_modern(to, &body, "").await).0, "input_required");
+        proxy.add_release(RELEASE_B, &Address::Tcp(fixed_response(done.clone()).await));
+        proxy.set_active(RELEASE_B);
+        assert_eq!(of(send_modern(to, &body, "").await).0, "complete");
+        assert_eq!(of(send_modern(to, &again, "").await).0, "input_required");
         let unknown = again.replace(&state, "another");
-        assert_eq!(of(tell(to, &unknown, "").await).0, "complete");
-        proxy.cut(A).await;
-        let (_, code, id) = of(tell(to, &again, "").await);
+        assert_eq!(of(send_modern(to, &unknown, "").await).0, "complete");
+        proxy.cut(RELEASE_A).await;
+        let (_, code, id) = of(send_modern(to, &again, "").await);
         assert_eq!((code.as_i64(), id.as_i64()), (Some(-32602), Some(1)));
     }
 }

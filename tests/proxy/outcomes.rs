@@ -6,9 +6,9 @@ use rollbackd::model::{Counts, Moment};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-use crate::client::{INITIALIZE, assert_error, call, open, post, session};
-use crate::upstream::{Mcp, asked, json_answer, says, scripted};
-use crate::{A, QUIET, before, counted, with};
+use crate::client::{INITIALIZE, assert_error, open_request, open_session, post, tool_call};
+use crate::upstream::{FakeMcpServer, fixed_response, json_answer, read_request, scripted};
+use crate::{MEMORY_TEST_LOCK, RELEASE_A, proxy_to, proxy_with, wait_for_counts};
 
 fn ok(count: u64) -> Counts {
     Counts { ok: count, ..Counts::default() }
@@ -19,26 +19,26 @@ fn fault() -> Counts {
 }
 
 #[tokio::test]
-async fn answers_are_counted_by_their_class_and_call() {
-    let proxy = before(Mcp::start("a").await.address);
+async fn responses_are_counted_by_outcome_and_call() {
+    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
     for tool in ["echo", "echo", "fail", "wrong", "arguments", "stream"] {
-        post(proxy.local_addr(), &call("1", tool, "{}"), "").await;
+        post(proxy.local_addr(), &tool_call("1", tool, "{}"), "").await;
     }
     post(proxy.local_addr(), INITIALIZE, "").await;
     post(proxy.local_addr(), r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, "").await;
     post(proxy.local_addr(), r#"{"jsonrpc":"2.0","id":4,"result":{}}"#, "").await;
     let want = Counts { ok: 4, server_fault: 1, tool_fault: 1, client_fault: 1, ..ok(0) };
-    counted(&proxy, A, want).await;
-    let calls = proxy.calls(A);
+    wait_for_counts(&proxy, RELEASE_A, want).await;
+    let calls = proxy.counts_by_call(RELEASE_A);
     let of = |method: &str, tool: &str| calls[&(method.into(), tool.into())];
-    let timed = |counts: Counts, timed| Counts { timed, ..counts };
+    let timed = |counts: Counts, with_latency| Counts { with_latency, ..counts };
     let (echo, fail) = (of("tools/call", "echo"), of("tools/call", "fail"));
     assert_eq!((echo, fail), (timed(ok(2), 2), timed(fault(), 1)));
     assert_eq!((of("initialize", ""), calls.len()), (timed(ok(1), 1), 6));
 }
 
 #[tokio::test]
-async fn bad_answers_are_faults_and_the_client_still_gets_one_for_its_id() {
+async fn malformed_responses_are_faults_with_an_error_for_the_client() {
     let kind = "Content-Type: application/json\r\n";
     let half = r#"{"jsonrpc":"2.0","id":7,"result":{"a":"#;
     for answer in [
@@ -58,40 +58,40 @@ async fn bad_answers_are_faults_and_the_client_still_gets_one_for_its_id() {
         "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n".to_owned(),
         String::new(),
     ] {
-        let proxy = before(says(answer.clone()).await);
-        let reply = post(proxy.local_addr(), &call("7", "echo", "{}"), "").await;
+        let proxy = proxy_to(fixed_response(answer.clone()).await);
+        let reply = post(proxy.local_addr(), &tool_call("7", "echo", "{}"), "").await;
         assert_eq!(reply.status, 200, "{answer:?} {reply:?}");
         assert_error(&reply.json(), 7.into(), "upstream");
-        counted(&proxy, A, fault()).await;
+        wait_for_counts(&proxy, RELEASE_A, fault()).await;
     }
 }
 
 #[tokio::test]
-async fn a_5xx_and_a_refused_connection_are_faults() {
+async fn status_5xx_and_refused_connection_are_faults() {
     let answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 3\r\n\r\nno\n";
-    let proxy = before(says(answer).await);
-    let reply = post(proxy.local_addr(), &call("7", "echo", "{}"), "").await;
+    let proxy = proxy_to(fixed_response(answer).await);
+    let reply = post(proxy.local_addr(), &tool_call("7", "echo", "{}"), "").await;
     assert_eq!((reply.status, reply.text().as_str()), (503, "no\n"));
-    counted(&proxy, A, fault()).await;
+    wait_for_counts(&proxy, RELEASE_A, fault()).await;
 
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let proxy = before(gone);
-    let reply = post(proxy.local_addr(), &call(r#""\u0061\n""#, "echo", "{}"), "").await;
+    let proxy = proxy_to(gone);
+    let reply = post(proxy.local_addr(), &tool_call(r#""\u0061\n""#, "echo", "{}"), "").await;
     assert_error(&reply.json(), "a\n".into(), "upstream");
-    counted(&proxy, A, fault()).await;
+    wait_for_counts(&proxy, RELEASE_A, fault()).await;
     let large = "x".repeat(3_000_000);
     let last = format!(r#"{{"method":"x","params":{{"x":"{large}"}},"jsonrpc":"2.0","id":8}}"#);
     assert_error(&post(proxy.local_addr(), &last, "").await.json(), 8.into(), "upstream");
-    counted(&proxy, A, Counts { server_fault: 2, ..ok(0) }).await;
+    wait_for_counts(&proxy, RELEASE_A, Counts { server_fault: 2, ..ok(0) }).await;
 }
 
 #[tokio::test]
-async fn a_release_that_starts_with_the_daemon_is_waited_for_until_it_was_reached() {
+async fn startup_grace_lasts_until_the_first_connection() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let proxy = before(address);
-    proxy.await_start(A, Duration::from_secs(10));
+    let proxy = proxy_to(address);
+    proxy.allow_startup(RELEASE_A, Duration::from_secs(10));
     let local = proxy.local_addr();
-    let early = tokio::spawn(async move { post(local, &call("7", "echo", "{}"), "").await });
+    let early = tokio::spawn(async move { post(local, &tool_call("7", "echo", "{}"), "").await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!early.is_finished(), "refused while it starts");
     let listener = TcpListener::bind(address).await.unwrap();
@@ -101,84 +101,98 @@ async fn a_release_that_starts_with_the_daemon_is_waited_for_until_it_was_reache
     assert_eq!(early.await.unwrap().text(), answer);
     // From then on a refused connection is what it is.
     drop((stream, listener));
-    let reply = post(local, &call("8", "echo", "{}"), "").await;
+    let reply = post(local, &tool_call("8", "echo", "{}"), "").await;
     assert_error(&reply.json(), 8.into(), "upstream");
 }
 
 #[tokio::test]
-async fn a_lost_session_is_a_fault_only_if_it_was_known_before() {
-    let a = Mcp::start("a").await;
-    let proxy = before(a.address);
-    let mine = session(proxy.local_addr()).await;
-    counted(&proxy, A, ok(1)).await;
+async fn lost_session_is_a_fault_only_if_known() {
+    let a = FakeMcpServer::start("a").await;
+    let proxy = proxy_to(a.address);
+    let mine = open_session(proxy.local_addr()).await;
+    wait_for_counts(&proxy, RELEASE_A, ok(1)).await;
     // Another daemon, after a restart, knows nothing of the session yet.
-    let later = before(says("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await);
-    assert_eq!(post(later.local_addr(), &call("1", "echo", "{}"), &mine).await.status, 404);
-    counted(&later, A, Counts { client_fault: 1, ..ok(0) }).await;
-    a.forget();
+    let later =
+        proxy_to(fixed_response("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await);
+    assert_eq!(post(later.local_addr(), &tool_call("1", "echo", "{}"), &mine).await.status, 404);
+    wait_for_counts(&later, RELEASE_A, Counts { client_fault: 1, ..ok(0) }).await;
+    a.drop_sessions();
     // The client does not see it; the release has to answer for it all the same.
-    assert_eq!(post(proxy.local_addr(), &call("1", "echo", "{}"), &mine).await.status, 200);
-    counted(&proxy, A, Counts { ok: 2, ..fault() }).await;
+    assert_eq!(post(proxy.local_addr(), &tool_call("1", "echo", "{}"), &mine).await.status, 200);
+    wait_for_counts(&proxy, RELEASE_A, Counts { ok: 2, ..fault() }).await;
 }
 
 #[tokio::test]
-async fn slow_and_overdue_requests_are_counted_while_they_are_open() {
-    let proxy = with(Mcp::start("a").await.address, |service| {
-        service.limits.slow = Duration::from_millis(200);
+async fn open_slow_and_overdue_requests_are_counted() {
+    let proxy = proxy_with(FakeMcpServer::start("a").await.address, |service| {
+        service.limits.slow_after = Duration::from_millis(200);
         service.limits.deadline = Duration::from_millis(600);
     });
     for tool in ["wait", "stream"] {
-        let before = proxy.counts(A);
-        let mut wire = open(proxy.local_addr(), &call("1", tool, r#"{"ms":2500}"#), "").await;
-        let slow = Counts { slow: before.slow + 1, timed: before.timed + 1, ..before };
-        counted(&proxy, A, slow).await;
-        assert_eq!(proxy.load(A, Moment(0)).in_flight, 1);
+        let before = proxy.counts(RELEASE_A);
+        let mut wire =
+            open_request(proxy.local_addr(), &tool_call("1", tool, r#"{"ms":2500}"#), "").await;
+        let slow =
+            Counts { slow: before.slow + 1, with_latency: before.with_latency + 1, ..before };
+        wait_for_counts(&proxy, RELEASE_A, slow).await;
+        assert_eq!(proxy.load(RELEASE_A, Moment(0)).in_flight, 1);
         let overdue = Counts { server_fault: slow.server_fault + 1, ..slow };
-        counted(&proxy, A, overdue).await;
-        assert_eq!(proxy.load(A, Moment(0)).in_flight, 1);
-        assert!(wire.reply().await.text().contains("\"release\":\"a\""));
-        counted(&proxy, A, overdue).await;
+        wait_for_counts(&proxy, RELEASE_A, overdue).await;
+        assert_eq!(proxy.load(RELEASE_A, Moment(0)).in_flight, 1);
+        assert!(wire.read_response().await.text().contains("\"release\":\"a\""));
+        wait_for_counts(&proxy, RELEASE_A, overdue).await;
     }
-    let before = proxy.counts(A);
-    post(proxy.local_addr(), &call("1", "echo", "{}"), "").await;
-    counted(&proxy, A, Counts { ok: before.ok + 1, timed: before.timed + 1, ..before }).await;
+    let before = proxy.counts(RELEASE_A);
+    post(proxy.local_addr(), &tool_call("1", "echo", "{}"), "").await;
+    wait_for_counts(
+        &proxy,
+        RELEASE_A,
+        Counts { ok: before.ok + 1, with_latency: before.with_latency + 1, ..before },
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_nobodys_fault() {
-    let proxy = before(Mcp::start("a").await.address);
+async fn client_disconnect_is_neutral() {
+    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
     for (count, tool) in [(1, "wait"), (2, "stream")] {
-        let wire = open(proxy.local_addr(), &call("1", tool, r#"{"ms":60000}"#), "").await;
-        crate::eventually("open", || proxy.load(A, Moment(0)).in_flight == 1, String::new).await;
+        let wire =
+            open_request(proxy.local_addr(), &tool_call("1", tool, r#"{"ms":60000}"#), "").await;
+        crate::wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new)
+            .await;
         drop(wire);
-        counted(&proxy, A, Counts { neutral: count, ..ok(0) }).await;
-        assert_eq!(proxy.load(A, Moment(0)).in_flight, 0);
+        wait_for_counts(&proxy, RELEASE_A, Counts { neutral: count, ..ok(0) }).await;
+        assert_eq!(proxy.load(RELEASE_A, Moment(0)).in_flight, 0);
     }
     // In the middle of a large body, which has reached the release in part already.
-    let large = call("1", "echo", &format!("\"{}\"", "x".repeat(300_000)));
+    let large = tool_call("1", "echo", &format!("\"{}\"", "x".repeat(300_000)));
     let text = crate::client::request(&large, "");
-    let mut wire = crate::client::Wire::to(proxy.local_addr()).await;
+    let mut wire = crate::client::RawConnection::connect(proxy.local_addr()).await;
     wire.send(&text[..200_000]).await;
-    crate::eventually("open", || proxy.load(A, Moment(0)).in_flight == 1, String::new).await;
+    crate::wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new)
+        .await;
     drop(wire);
-    crate::eventually("gone", || proxy.load(A, Moment(0)).in_flight == 0, String::new).await;
-    assert_eq!(proxy.counts(A).server_fault, 0, "{:?}", proxy.counts(A));
+    crate::wait_until("gone", || proxy.load(RELEASE_A, Moment(0)).in_flight == 0, String::new)
+        .await;
+    assert_eq!(proxy.counts(RELEASE_A).server_fault, 0, "{:?}", proxy.counts(RELEASE_A));
 }
 
 /// Some servers answer a request that was taken back, with codes of their own, and some never do.
 #[tokio::test]
-async fn a_request_that_was_taken_back_is_nobodys_fault() {
-    let proxy = with(Mcp::start("a").await.address, |service| {
+async fn cancelled_request_is_neutral() {
+    let proxy = proxy_with(FakeMcpServer::start("a").await.address, |service| {
         service.limits.deadline = Duration::from_millis(1500);
     });
-    let mine = session(proxy.local_addr()).await;
+    let mine = open_session(proxy.local_addr()).await;
     let mut open_now = Vec::new();
     for (id, tool) in [("1", "wait"), (r#""\u0062""#, "fail-late")] {
-        let body = call(id, tool, r#"{"ms":1000}"#);
-        open_now.push(open(proxy.local_addr(), &body, &mine).await);
+        let body = tool_call(id, tool, r#"{"ms":1000}"#);
+        open_now.push(open_request(proxy.local_addr(), &body, &mine).await);
     }
-    let mut silent = open(proxy.local_addr(), &call("3", "wait", r#"{"ms":4000}"#), &mine).await;
-    let mut hangs = open(proxy.local_addr(), &call("4", "wait", r#"{"ms":4000}"#), &mine).await;
+    let mut silent =
+        open_request(proxy.local_addr(), &tool_call("3", "wait", r#"{"ms":4000}"#), &mine).await;
+    let mut hangs =
+        open_request(proxy.local_addr(), &tool_call("4", "wait", r#"{"ms":4000}"#), &mine).await;
     for id in ["1", r#""b""#, "3"] {
         post(proxy.local_addr(), &cancel(id), &mine).await;
     }
@@ -186,12 +200,15 @@ async fn a_request_that_was_taken_back_is_nobodys_fault() {
     tokio::time::sleep(Duration::from_millis(1400)).await;
     post(proxy.local_addr(), &cancel("4"), &mine).await;
     for wire in &mut open_now {
-        wire.reply().await;
+        wire.read_response().await;
     }
     // One came anyway, one failed, one never came, and one hung.
-    counted(&proxy, A, Counts { ok: 2, neutral: 2, ..fault() }).await;
-    assert_eq!(proxy.load(A, Moment(0)).in_flight, 1);
-    assert_eq!((silent.reply().await.status, hangs.reply().await.status), (200, 200));
+    wait_for_counts(&proxy, RELEASE_A, Counts { ok: 2, neutral: 2, ..fault() }).await;
+    assert_eq!(proxy.load(RELEASE_A, Moment(0)).in_flight, 1);
+    assert_eq!(
+        (silent.read_response().await.status, hangs.read_response().await.status),
+        (200, 200)
+    );
 }
 
 fn cancel(id: &str) -> String {
@@ -201,46 +218,47 @@ fn cancel(id: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_at_the_deadline_waited_in_vain() {
-    let proxy = with(Mcp::start("a").await.address, |service| {
+async fn client_disconnect_at_the_deadline_is_a_fault() {
+    let proxy = proxy_with(FakeMcpServer::start("a").await.address, |service| {
         service.limits.deadline = Duration::from_millis(1500);
     });
-    let wire = open(proxy.local_addr(), &call("1", "wait", r#"{"ms":60000}"#), "").await;
+    let wire =
+        open_request(proxy.local_addr(), &tool_call("1", "wait", r#"{"ms":60000}"#), "").await;
     tokio::time::sleep(Duration::from_millis(1400)).await;
     drop(wire);
-    counted(&proxy, A, fault()).await;
+    wait_for_counts(&proxy, RELEASE_A, fault()).await;
 }
 
 #[tokio::test]
-async fn each_request_of_a_batch_has_its_outcome() {
+async fn each_batch_request_has_its_own_outcome() {
     let answer = r#"[{"id":1,"result":{}},{"id":2,"error":{"code":-32602}},{"id":"c","error":{"code":-32603}}]"#;
-    let proxy = before(says(json_answer(answer)).await);
-    let ids = ["1", "2", r#""c""#].map(|id| call(id, "echo", "{}")).join(",");
+    let proxy = proxy_to(fixed_response(json_answer(answer)).await);
+    let ids = ["1", "2", r#""c""#].map(|id| tool_call(id, "echo", "{}")).join(",");
     let reply = post(proxy.local_addr(), &format!("[{ids}]"), "").await;
     assert_eq!(reply.text(), answer);
-    counted(&proxy, A, Counts { ok: 1, client_fault: 1, ..fault() }).await;
+    wait_for_counts(&proxy, RELEASE_A, Counts { ok: 1, client_fault: 1, ..fault() }).await;
 
     // The first one was answered, but the client can not have seen it.
     let half = json_answer(answer).replace("\"id\":\"c\",\"error\":{\"code\":-32603}}]", "");
-    let proxy = before(says(half).await);
+    let proxy = proxy_to(fixed_response(half).await);
     let reply = post(proxy.local_addr(), &format!("[{ids}]"), "").await;
     let errors = reply.json();
     for (at, id) in [1.into(), 2.into(), "c".into()].into_iter().enumerate() {
         assert_error(&errors[at], id, "upstream");
     }
-    counted(&proxy, A, Counts { server_fault: 3, ..ok(0) }).await;
+    wait_for_counts(&proxy, RELEASE_A, Counts { server_fault: 3, ..ok(0) }).await;
 
-    let proxy = before(says("").await);
-    let reply = post(proxy.local_addr(), &format!("[{}]", call("5", "echo", "{}")), "").await;
+    let proxy = proxy_to(fixed_response("").await);
+    let reply = post(proxy.local_addr(), &format!("[{}]", tool_call("5", "echo", "{}")), "").await;
     assert_error(&reply.json()[0], 5.into(), "upstream");
 }
 
 #[tokio::test]
-async fn large_batches_and_deep_nesting_are_read_without_harm() {
-    let _quiet = QUIET.lock().await;
-    let proxy = before(Mcp::start("a").await.address);
+async fn large_batches_and_deep_nesting_are_parsed_safely() {
+    let _quiet = MEMORY_TEST_LOCK.lock().await;
+    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
     let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
-    let one = call("1", "echo", &deep);
+    let one = tool_call("1", "echo", &deep);
     let batch = format!("[{}]", vec![one; 10 * 1024 * 1024 / 300].join(","));
     // The server knows no batches, and answers 202.
     let reply = post(proxy.local_addr(), &batch, "").await;
@@ -248,48 +266,48 @@ async fn large_batches_and_deep_nesting_are_read_without_harm() {
     assert_error(&reply.json()[0], 1.into(), "upstream");
 
     let echo = scripted(|mut stream| async move {
-        while let Some((_, body)) = asked(&mut stream).await {
+        while let Some((_, body)) = read_request(&mut stream).await {
             let deep = "[".repeat(10_000) + &"]".repeat(10_000);
             let answer = format!(r#"{{"x":{deep},"id":5,"result":{{"size":{}}}}}"#, body.len());
             stream.write_all(json_answer(&answer).as_bytes()).await.unwrap();
         }
     })
     .await;
-    let proxy = before(echo);
+    let proxy = proxy_to(echo);
     let deep = "[".repeat(10_000) + &"]".repeat(10_000);
-    let reply = post(proxy.local_addr(), &call("5", "echo", &deep), "").await;
+    let reply = post(proxy.local_addr(), &tool_call("5", "echo", &deep), "").await;
     assert!(reply.text().contains("\"size\":20"));
-    counted(&proxy, A, ok(1)).await;
+    wait_for_counts(&proxy, RELEASE_A, ok(1)).await;
 }
 
 #[tokio::test]
-async fn a_slow_upload_is_not_held_against_the_release() {
-    let proxy = with(Mcp::start("a").await.address, |service| {
-        service.limits.slow = Duration::from_millis(400);
+async fn slow_upload_is_not_counted_as_slow() {
+    let proxy = proxy_with(FakeMcpServer::start("a").await.address, |service| {
+        service.limits.slow_after = Duration::from_millis(400);
         service.limits.deadline = Duration::from_millis(800);
     });
-    let large = call("1", "echo", &format!("\"{}\"", "x".repeat(300_000)));
+    let large = tool_call("1", "echo", &format!("\"{}\"", "x".repeat(300_000)));
     let text = crate::client::request(&large, "");
-    let mut wire = crate::client::Wire::to(proxy.local_addr()).await;
+    let mut wire = crate::client::RawConnection::connect(proxy.local_addr()).await;
     for part in text.as_bytes().chunks(100_000) {
         wire.send(part).await;
         tokio::time::sleep(Duration::from_millis(600)).await;
     }
-    assert_eq!(wire.reply().await.json()["result"]["release"], "a");
-    counted(&proxy, A, Counts { timed: 1, ..ok(1) }).await;
+    assert_eq!(wire.read_response().await.json()["result"]["release"], "a");
+    wait_for_counts(&proxy, RELEASE_A, Counts { with_latency: 1, ..ok(1) }).await;
 }
 
 #[tokio::test]
-async fn a_reset_is_a_fault() {
+async fn connection_reset_is_a_fault() {
     let upstream = scripted(|mut stream| async move {
-        asked(&mut stream).await;
+        read_request(&mut stream).await;
         let half = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{\"id\"";
         stream.write_all(half.as_bytes()).await.unwrap();
         let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     })
     .await;
-    let proxy = before(upstream);
-    let reply = post(proxy.local_addr(), &call("7", "echo", "{}"), "").await;
+    let proxy = proxy_to(upstream);
+    let reply = post(proxy.local_addr(), &tool_call("7", "echo", "{}"), "").await;
     assert_error(&reply.json(), 7.into(), "upstream");
-    counted(&proxy, A, fault()).await;
+    wait_for_counts(&proxy, RELEASE_A, fault()).await;
 }

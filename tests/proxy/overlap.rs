@@ -5,49 +5,56 @@ use std::time::Duration;
 
 use rollbackd::clock::Clock;
 use rollbackd::config::Address;
-use rollbackd::model::{Moment, Number};
-use rollbackd::proxy::{Change, Proxy, Ways};
+use rollbackd::model::{Moment, ReleaseNumber};
+use rollbackd::proxy::{Proxy, ReplicationMessage, RoutesSnapshot};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{INITIALIZE, assert_error, call, messages, open, post, session};
-use crate::upstream::{Mcp, json_answer, says};
-use crate::{A, B, KEY, eventually, service};
+use crate::client::{
+    INITIALIZE, assert_error, open_request, open_session, post, sse_messages, tool_call,
+};
+use crate::upstream::{FakeMcpServer, fixed_response, json_answer};
+use crate::{KEY, RELEASE_A, RELEASE_B, test_service, wait_until};
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-const MODERN: &str = "MCP-Protocol-Version: 2026-07-28\r\n";
-const PATIENCE: Duration = Duration::from_secs(20);
+const MODERN_HEADERS: &str = "MCP-Protocol-Version: 2026-07-28\r\n";
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Two proxies: one that ends what is open in it, and one that has all who come.
-struct Two {
+struct ProxyPair {
     old: Proxy,
     new: Proxy,
     _dir: TempDir,
 }
 
-fn first(dir: &TempDir, release: std::net::SocketAddr) -> Proxy {
+fn start_predecessor(dir: &TempDir, release: std::net::SocketAddr) -> Proxy {
     let file = dir.path().join("sessions.jsonl");
-    let old = Proxy::restore(&service("test"), KEY, Clock::start(Moment(0)), Some(&file)).unwrap();
-    old.add(A, &Address::Tcp(release));
-    old.route(A);
+    let old =
+        Proxy::restore(&test_service("test"), KEY, Clock::start(Moment(0)), Some(&file)).unwrap();
+    old.add_release(RELEASE_A, &Address::Tcp(release));
+    old.set_active(RELEASE_A);
     old
 }
 
-fn next(old: &Proxy, file: &Path) -> Proxy {
-    let listener = std::net::TcpListener::from(old.listener().unwrap().unwrap());
+fn start_successor(old: &Proxy, file: &Path) -> Proxy {
+    let listener = std::net::TcpListener::from(old.duplicate_listener().unwrap().unwrap());
     let listener = TcpListener::from_std(listener).unwrap();
     let clock = Clock::start(Moment(0));
-    Proxy::on(listener, &service("test"), KEY, clock, Some(file)).unwrap()
+    Proxy::with_listener(listener, &test_service("test"), KEY, clock, Some(file)).unwrap()
 }
 
 /// Hands over; the releases of the new one, the last of which has the traffic.
-async fn hand_over(dir: TempDir, old: Proxy, to: &[(Number, std::net::SocketAddr)]) -> Two {
+async fn hand_over(
+    dir: TempDir,
+    old: Proxy,
+    to: &[(ReleaseNumber, std::net::SocketAddr)],
+) -> ProxyPair {
     let file = dir.path().join("sessions.jsonl");
-    let listener = old.listener().unwrap().unwrap();
-    let (tell, mut told) = mpsc::channel::<(String, Change)>(16);
+    let listener = old.duplicate_listener().unwrap().unwrap();
+    let (tell, mut told) = mpsc::channel::<(String, ReplicationMessage)>(16);
     let mut early = Vec::new();
     {
         let mut handing = std::pin::pin!(old.hand_over(tell));
@@ -64,160 +71,166 @@ async fn hand_over(dir: TempDir, old: Proxy, to: &[(Number, std::net::SocketAddr
     while let Ok((_, change)) = told.try_recv() {
         early.push(change);
     }
-    assert!(old.listener().unwrap().is_none(), "the old one accepts nobody");
+    assert!(old.duplicate_listener().unwrap().is_none(), "the old one accepts nobody");
     let listener = TcpListener::from_std(std::net::TcpListener::from(listener)).unwrap();
     let clock = Clock::start(Moment(0));
-    let new = Proxy::on(listener, &service("test"), KEY, clock, Some(&file)).unwrap();
+    let new =
+        Proxy::with_listener(listener, &test_service("test"), KEY, clock, Some(&file)).unwrap();
     // As it comes over a channel.
-    let hear = |proxy: &Proxy, change: Change| {
+    let hear = |proxy: &Proxy, change: ReplicationMessage| {
         let text = serde_json::to_string(&change).unwrap();
-        proxy.hear(serde_json::from_str(&text).unwrap());
+        proxy.apply(serde_json::from_str(&text).unwrap());
     };
     early.into_iter().for_each(|change| hear(&new, change));
     for (number, address) in to {
-        new.add(*number, &Address::Tcp(*address));
-        new.route(*number);
+        new.add_release(*number, &Address::Tcp(*address));
+        new.set_active(*number);
     }
-    new.open();
-    let heir = new.clone();
+    new.start_accepting();
+    let successor = new.clone();
     tokio::spawn(async move {
         while let Some((_, change)) = told.recv().await {
-            hear(&heir, change);
+            hear(&successor, change);
         }
-        heir.is_alone();
+        successor.predecessor_gone();
     });
-    Two { old, new, _dir: dir }
+    ProxyPair { old, new, _dir: dir }
 }
 
-impl Two {
-    async fn part(&self) {
+impl ProxyPair {
+    async fn end_predecessor(&self) {
         let soon = CancellationToken::new();
-        self.old.see_off(PATIENCE, &soon).await;
-        self.old.fall_silent().await;
+        self.old.drain_connections(DRAIN_TIMEOUT, &soon).await;
+        self.old.stop_replicating().await;
     }
 }
 
 #[tokio::test]
-async fn a_session_that_is_opened_in_the_old_one_moves_in_the_new_one() {
-    let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
-    a.behave(|manners| manners.slowly = Duration::from_millis(400));
+async fn session_opened_in_the_predecessor_migrates_in_the_successor() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    a.set_behaviour(|manners| manners.initialize_delay = Duration::from_millis(400));
     let dir = tempfile::tempdir().unwrap();
-    let old = first(&dir, a.address);
+    let old = start_predecessor(&dir, a.address);
     let to = old.local_addr();
-    let mut opening = open(to, INITIALIZE, "").await;
-    eventually("it is open", || old.load(A, Moment(0)).in_flight == 1, String::new).await;
-    let two = hand_over(dir, old, &[(B, b.address), (A, a.address)]).await;
-    let reply = opening.reply().await;
+    let mut opening = open_request(to, INITIALIZE, "").await;
+    wait_until("it is open", || old.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
+    let two = hand_over(dir, old, &[(RELEASE_B, b.address), (RELEASE_A, a.address)]).await;
+    let reply = opening.read_response().await;
     let mine = format!("Mcp-Session-Id: {}\r\n", reply.header("mcp-session-id").unwrap());
     post(to, INITIALIZED, &mine).await;
-    let reply = post(to, &call("1", "echo", "{}"), &mine).await;
+    let reply = post(to, &tool_call("1", "echo", "{}"), &mine).await;
     assert_eq!(reply.json()["result"]["release"], "a");
-    two.part().await;
+    two.end_predecessor().await;
     // Only how it was opened, which the old one saw, lets it move.
-    two.new.route(B);
-    let toll = two.new.drain(A, PATIENCE).await;
-    assert_eq!((toll.ended, toll.waiting), (0, 1), "{toll:?}");
-    let reply = post(to, &call("2", "echo", "{}"), &mine).await;
+    two.new.set_active(RELEASE_B);
+    let toll = two.new.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    assert_eq!((toll.sessions_ended, toll.sessions_to_migrate), (0, 1), "{toll:?}");
+    let reply = post(to, &tool_call("2", "echo", "{}"), &mine).await;
     assert_eq!(reply.json()["result"]["release"], "b");
     assert_eq!(b.methods()[..2], ["initialize", "notifications/initialized"]);
 }
 
 #[tokio::test]
-async fn a_session_stays_and_a_drain_waits_while_something_is_open_in_the_old_one() {
-    let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
+async fn open_request_in_the_predecessor_pins_its_session() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
     let dir = tempfile::tempdir().unwrap();
-    let old = first(&dir, a.address);
+    let old = start_predecessor(&dir, a.address);
     let to = old.local_addr();
-    let mine = session(to).await;
+    let mine = open_session(to).await;
     post(to, INITIALIZED, &mine).await;
-    let mut waits = open(to, &call("1", "wait", r#"{"ms":1500}"#), &mine).await;
-    eventually("it is open", || old.load(A, Moment(0)).in_flight == 1, String::new).await;
-    let two = hand_over(dir, old, &[(B, b.address), (A, a.address)]).await;
-    assert_eq!(two.new.load(A, Moment(0)).in_flight, 1, "it is known from the first moment on");
-    two.new.route(B);
+    let mut waits = open_request(to, &tool_call("1", "wait", r#"{"ms":1500}"#), &mine).await;
+    wait_until("it is open", || old.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
+    let two = hand_over(dir, old, &[(RELEASE_B, b.address), (RELEASE_A, a.address)]).await;
+    assert_eq!(
+        two.new.load(RELEASE_A, Moment(0)).in_flight,
+        1,
+        "it is known from the first moment on"
+    );
+    two.new.set_active(RELEASE_B);
     let proxy = two.new.clone();
-    let drain = tokio::spawn(async move { proxy.drain(A, PATIENCE).await });
+    let drain = tokio::spawn(async move { proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let reply = post(to, &call("2", "echo", "{}"), &mine).await;
+    let reply = post(to, &tool_call("2", "echo", "{}"), &mine).await;
     assert_eq!(reply.json()["result"]["release"], "a", "it does not move while it is busy");
     assert!(!drain.is_finished());
-    assert_eq!(waits.reply().await.json()["result"]["release"], "a");
-    two.part().await;
-    let reply = post(to, &call("3", "echo", "{}"), &mine).await;
+    assert_eq!(waits.read_response().await.json()["result"]["release"], "a");
+    two.end_predecessor().await;
+    let reply = post(to, &tool_call("3", "echo", "{}"), &mine).await;
     assert_eq!(reply.json()["result"]["release"], "b");
     let toll = drain.await.unwrap();
-    assert_eq!((toll.answered, toll.ended), (0, 0), "{toll:?}");
+    assert_eq!((toll.error_responses, toll.sessions_ended), (0, 0), "{toll:?}");
 }
 
 #[tokio::test]
-async fn an_end_and_a_subscription_in_the_old_one_are_known_in_the_new_one() {
-    let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
+async fn session_end_and_subscription_are_replicated() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
     let dir = tempfile::tempdir().unwrap();
-    let old = first(&dir, a.address);
+    let old = start_predecessor(&dir, a.address);
     let to = old.local_addr();
-    let (ended, lives) = (session(to).await, session(to).await);
+    let (ended, lives) = (open_session(to).await, open_session(to).await);
     post(to, INITIALIZED, &lives).await;
     // Connections from before: what comes on them is served by the old one.
-    let mut one = crate::client::Wire::to(to).await;
-    let mut other = crate::client::Wire::to(to).await;
-    one.send(crate::client::request(&call("1", "echo", "{}"), &ended)).await;
-    one.reply().await;
-    other.send(crate::client::request(&call("1", "echo", "{}"), &lives)).await;
-    other.reply().await;
-    let two = hand_over(dir, old, &[(B, b.address), (A, a.address)]).await;
-    assert_eq!(two.new.load(A, Moment(0)).sessions, 2);
+    let mut one = crate::client::RawConnection::connect(to).await;
+    let mut other = crate::client::RawConnection::connect(to).await;
+    one.send(crate::client::request(&tool_call("1", "echo", "{}"), &ended)).await;
+    one.read_response().await;
+    other.send(crate::client::request(&tool_call("1", "echo", "{}"), &lives)).await;
+    other.read_response().await;
+    let two = hand_over(dir, old, &[(RELEASE_B, b.address), (RELEASE_A, a.address)]).await;
+    assert_eq!(two.new.load(RELEASE_A, Moment(0)).sessions, 2);
     one.send(format!("DELETE /mcp HTTP/1.1\r\nHost: localhost\r\n{ended}\r\n")).await;
-    one.reply().await;
+    one.read_response().await;
     let wish =
         r#"{"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{"uri":"a://1"}}"#;
     other.send(crate::client::request(wish, &lives)).await;
-    other.reply().await;
-    eventually("the end", || two.new.load(A, Moment(0)).sessions == 1, String::new).await;
-    two.part().await;
-    two.new.route(B);
-    two.new.drain(A, PATIENCE).await;
-    post(to, &call("3", "echo", "{}"), &lives).await;
+    other.read_response().await;
+    wait_until("the end", || two.new.load(RELEASE_A, Moment(0)).sessions == 1, String::new).await;
+    two.end_predecessor().await;
+    two.new.set_active(RELEASE_B);
+    two.new.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    post(to, &tool_call("3", "echo", "{}"), &lives).await;
     assert!(b.methods().contains(&"resources/subscribe".to_owned()), "{:?}", b.methods());
 }
 
 #[tokio::test]
-async fn a_state_that_was_given_out_before_leads_to_its_release() {
+async fn earlier_request_state_is_routed_to_its_release() {
     let state = "s".repeat(700);
     let more = format!(
         r#"{{"jsonrpc":"2.0","id":1,"result":{{"resultType":"input_required","inputRequests":{{}},"requestState":"{state}"}}}}"#
     );
-    let a = says(json_answer(&more)).await;
-    let b = Mcp::start("b").await;
+    let a = fixed_response(json_answer(&more)).await;
+    let b = FakeMcpServer::start("b").await;
     let dir = tempfile::tempdir().unwrap();
-    let old = first(&dir, a);
+    let old = start_predecessor(&dir, a);
     let to = old.local_addr();
-    post(to, &call("1", "echo", "{}"), MODERN).await;
-    let _two = hand_over(dir, old, &[(A, a), (B, b.address)]).await;
+    post(to, &tool_call("1", "echo", "{}"), MODERN_HEADERS).await;
+    let _two = hand_over(dir, old, &[(RELEASE_A, a), (RELEASE_B, b.address)]).await;
     let again = json!({"name": "echo", "requestState": state});
     let again = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": again});
-    let reply = post(to, &again.to_string(), MODERN).await;
+    let reply = post(to, &again.to_string(), MODERN_HEADERS).await;
     assert_eq!(reply.json()["result"]["resultType"], "input_required", "{reply:?}");
-    let reply = post(to, &call("1", "echo", "{}"), MODERN).await;
+    let reply = post(to, &tool_call("1", "echo", "{}"), MODERN_HEADERS).await;
     assert_eq!(reply.json()["result"]["release"], "b");
 }
 
 #[tokio::test]
-async fn what_only_listens_ends_and_what_takes_too_long_is_answered() {
-    let a = Mcp::start("a").await;
+async fn predecessor_ends_subscriptions_and_answers_overdue_requests() {
+    let a = FakeMcpServer::start("a").await;
     let dir = tempfile::tempdir().unwrap();
-    let old = first(&dir, a.address);
+    let old = start_predecessor(&dir, a.address);
     let to = old.local_addr();
     let listen = r#"{"jsonrpc":"2.0","id":"l-1","method":"subscriptions/listen","params":{}}"#;
-    let mut listens = open(to, listen, MODERN).await;
-    listens.head().await;
-    listens.until("acknowledged").await;
-    let mut waits = open(to, &call("7", "wait", r#"{"ms":60000}"#), MODERN).await;
-    eventually("it is open", || old.load(A, Moment(0)).in_flight == 1, String::new).await;
-    let two = hand_over(dir, old, &[(A, a.address)]).await;
+    let mut listens = open_request(to, listen, MODERN_HEADERS).await;
+    listens.read_head().await;
+    listens.read_until("acknowledged").await;
+    let mut waits =
+        open_request(to, &tool_call("7", "wait", r#"{"ms":60000}"#), MODERN_HEADERS).await;
+    wait_until("it is open", || old.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
+    let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
     let soon = CancellationToken::new();
     let (old, hurry) = (two.old.clone(), soon.clone());
-    let leaving = tokio::spawn(async move { old.see_off(PATIENCE, &hurry).await });
-    let result = messages(&listens.rest().await).remove(0);
+    let leaving = tokio::spawn(async move { old.drain_connections(DRAIN_TIMEOUT, &hurry).await });
+    let result = sse_messages(&listens.read_to_end().await).remove(0);
     assert_eq!(
         (&result["id"], &result["result"]["resultType"]),
         (&"l-1".into(), &"complete".into())
@@ -225,18 +238,21 @@ async fn what_only_listens_ends_and_what_takes_too_long_is_answered() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!leaving.is_finished(), "it waits for what is open");
     soon.cancel();
-    assert_error(&waits.reply().await.json(), 7.into(), "rollback");
+    assert_error(&waits.read_response().await.json(), 7.into(), "rollback");
     leaving.await.unwrap();
-    assert_eq!(post(to, &call("8", "echo", "{}"), MODERN).await.json()["result"]["release"], "a");
+    assert_eq!(
+        post(to, &tool_call("8", "echo", "{}"), MODERN_HEADERS).await.json()["result"]["release"],
+        "a"
+    );
 }
 
 #[tokio::test]
-async fn changes_that_make_no_sense_do_no_harm() {
-    let a = Mcp::start("a").await;
+async fn invalid_replication_changes_are_ignored() {
+    let a = FakeMcpServer::start("a").await;
     let dir = tempfile::tempdir().unwrap();
-    let old = first(&dir, a.address);
+    let old = start_predecessor(&dir, a.address);
     let file = dir.path().join("other.jsonl");
-    let new = next(&old, &file);
+    let new = start_successor(&old, &file);
     for text in [
         r#"{"session":{"k":"short"}}"#,
         r#"{"session":{"k":"AAAAAAAAAAAAAAAAAAAAAA"}}"#,
@@ -245,36 +261,37 @@ async fn changes_that_make_no_sense_do_no_harm() {
         r#"{"open":[4294967295,18446744073709551615]}"#,
         r#"{"state":[18446744073709551615,7]}"#,
     ] {
-        new.hear(serde_json::from_str(text).unwrap());
+        new.apply(serde_json::from_str(text).unwrap());
     }
-    assert!(serde_json::from_str::<Change>(r#"{"tomorrow":1}"#).is_err());
-    new.is_alone();
-    assert_eq!(new.load(Number(u32::MAX), Moment(0)).in_flight, 0);
+    assert!(serde_json::from_str::<ReplicationMessage>(r#"{"tomorrow":1}"#).is_err());
+    new.predecessor_gone();
+    assert_eq!(new.load(ReleaseNumber(u32::MAX), Moment(0)).in_flight, 0);
 }
 
 #[tokio::test]
-async fn what_the_old_one_still_gets_goes_where_the_new_one_sends_it() {
-    let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
+async fn predecessor_applies_the_routes_of_the_successor() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
     let dir = tempfile::tempdir().unwrap();
-    let old = first(&dir, a.address);
+    let old = start_predecessor(&dir, a.address);
     let to = old.local_addr();
-    let mut kept = crate::client::Wire::to(to).await;
-    kept.send(crate::client::request(&call("1", "echo", "{}"), MODERN)).await;
-    assert_eq!(kept.reply().await.json()["result"]["release"], "a");
-    let mut waits = open(to, &call("7", "wait", r#"{"ms":60000}"#), MODERN).await;
-    eventually("it is open", || old.load(A, Moment(0)).in_flight == 1, String::new).await;
-    let two = hand_over(dir, old, &[(A, a.address), (B, b.address)]).await;
+    let mut kept = crate::client::RawConnection::connect(to).await;
+    kept.send(crate::client::request(&tool_call("1", "echo", "{}"), MODERN_HEADERS)).await;
+    assert_eq!(kept.read_response().await.json()["result"]["release"], "a");
+    let mut waits =
+        open_request(to, &tool_call("7", "wait", r#"{"ms":60000}"#), MODERN_HEADERS).await;
+    wait_until("it is open", || old.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
+    let two = hand_over(dir, old, &[(RELEASE_A, a.address), (RELEASE_B, b.address)]).await;
     let ways = |proxy: &Proxy| {
-        let text = serde_json::to_string(&proxy.ways().unwrap()).unwrap();
-        serde_json::from_str::<Ways>(&text).unwrap()
+        let text = serde_json::to_string(&proxy.routes_snapshot().unwrap()).unwrap();
+        serde_json::from_str::<RoutesSnapshot>(&text).unwrap()
     };
-    two.old.follow(&ways(&two.new)).await;
-    kept.send(crate::client::request(&call("2", "echo", "{}"), MODERN)).await;
-    assert_eq!(kept.reply().await.json()["result"]["release"], "b");
-    two.new.cut(A).await;
-    two.old.follow(&ways(&two.new)).await;
-    assert_error(&waits.reply().await.json(), 7.into(), "rollback");
-    assert_eq!(two.old.ways(), two.new.ways());
-    two.new.stop().await;
-    assert_eq!(two.new.ways(), None, "that all is cut then is no way to follow");
+    two.old.apply_routes(&ways(&two.new)).await;
+    kept.send(crate::client::request(&tool_call("2", "echo", "{}"), MODERN_HEADERS)).await;
+    assert_eq!(kept.read_response().await.json()["result"]["release"], "b");
+    two.new.cut(RELEASE_A).await;
+    two.old.apply_routes(&ways(&two.new)).await;
+    assert_error(&waits.read_response().await.json(), 7.into(), "rollback");
+    assert_eq!(two.old.routes_snapshot(), two.new.routes_snapshot());
+    two.new.shut_down().await;
+    assert_eq!(two.new.routes_snapshot(), None, "that all is cut then is no way to follow");
 }

@@ -10,59 +10,59 @@ use rollbackd::config::Address;
 use rollbackd::model::Moment;
 use rollbackd::proxy::Proxy;
 
-use crate::client::{call, post, session};
-use crate::upstream::Mcp;
-use crate::{A, B, KEY, QUIET, eventually, service};
+use crate::client::{open_session, post, tool_call};
+use crate::upstream::FakeMcpServer;
+use crate::{KEY, MEMORY_TEST_LOCK, RELEASE_A, RELEASE_B, test_service, wait_until};
 
-fn start(file: &Path, releases: &[(rollbackd::model::Number, &Mcp)]) -> Proxy {
+fn start(file: &Path, releases: &[(rollbackd::model::ReleaseNumber, &FakeMcpServer)]) -> Proxy {
     let clock = Clock::start(Moment(0));
-    let proxy = Proxy::restore(&service("test"), KEY, clock, Some(file)).unwrap();
+    let proxy = Proxy::restore(&test_service("test"), KEY, clock, Some(file)).unwrap();
     for (number, mcp) in releases {
-        proxy.add(*number, &Address::Tcp(mcp.address));
-        proxy.route(*number);
+        proxy.add_release(*number, &Address::Tcp(mcp.address));
+        proxy.set_active(*number);
     }
     proxy
 }
 
-async fn written(file: &Path, what: &str) {
+async fn wait_for_persisted(file: &Path, what: &str) {
     let has = || fs::read_to_string(file).is_ok_and(|text| text.contains(what));
-    eventually(what, has, || fs::read_to_string(file).unwrap_or_default()).await;
+    wait_until(what, has, || fs::read_to_string(file).unwrap_or_default()).await;
 }
 
 #[tokio::test]
-async fn a_session_goes_on_after_the_daemon_and_its_release_are_gone() {
+async fn session_survives_daemon_and_release_restart() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("sessions.jsonl");
-    let (a, b) = (Mcp::start("a").await, Mcp::start("b").await);
-    let proxy = start(&file, &[(A, &a)]);
-    let mine = session(proxy.local_addr()).await;
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let proxy = start(&file, &[(RELEASE_A, &a)]);
+    let mine = open_session(proxy.local_addr()).await;
     let secret = format!("{mine}Authorization: Bearer very-secret\r\nCookie: c=very-secret\r\n");
     let initialized = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
     post(proxy.local_addr(), initialized, &secret).await;
-    written(&file, r#""i":true"#).await;
+    wait_for_persisted(&file, r#""i":true"#).await;
 
     // Nothing is told to the first daemon: this is what is left of it after kill -9.
-    let again = start(&file, &[(B, &b)]);
-    assert_eq!(again.load(A, Moment(0)).sessions, 0);
-    let reply = post(again.local_addr(), &call("1", "echo", "{}"), &secret).await;
+    let again = start(&file, &[(RELEASE_B, &b)]);
+    assert_eq!(again.load(RELEASE_A, Moment(0)).sessions, 0);
+    let reply = post(again.local_addr(), &tool_call("1", "echo", "{}"), &secret).await;
     assert_eq!(reply.json()["result"]["release"], "b");
     assert_eq!(b.methods()[..2], ["initialize", "notifications/initialized"]);
-    written(&file, r#""g":1"#).await;
+    wait_for_persisted(&file, r#""g":1"#).await;
 
     // And it is known where it went.
-    let last = start(&file, &[(B, &b)]);
-    let asked = b.asked();
-    let reply = post(last.local_addr(), &call("2", "echo", "{}"), &mine).await;
+    let last = start(&file, &[(RELEASE_B, &b)]);
+    let asked = b.request_count();
+    let reply = post(last.local_addr(), &tool_call("2", "echo", "{}"), &mine).await;
     assert_eq!(reply.json()["result"]["release"], "b");
-    assert_eq!(b.asked(), asked + 1);
+    assert_eq!(b.request_count(), asked + 1);
     let text = fs::read_to_string(&file).unwrap();
     assert!(!text.contains("very-secret"), "{text}");
 }
 
 #[tokio::test]
-async fn an_idle_session_costs_less_than_two_kib() {
+async fn idle_session_uses_less_than_two_kib() {
     const SESSIONS: usize = 50_000;
-    let _quiet = QUIET.lock().await;
+    let _quiet = MEMORY_TEST_LOCK.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("sessions.jsonl");
     // As the TypeScript SDK opens one for a host with some capabilities.
@@ -87,25 +87,26 @@ async fn an_idle_session_costs_less_than_two_kib() {
     }
     fs::write(&file, &text).unwrap();
     drop(text);
-    let before = crate::bodies::resident();
-    let a = Mcp::start("a").await;
-    let proxy = start(&file, &[(A, &a)]);
-    assert_eq!(proxy.load(A, Moment(0)).sessions, SESSIONS as u64);
-    let each = crate::bodies::resident().saturating_sub(before) / SESSIONS;
+    let before = crate::bodies::resident_bytes();
+    let a = FakeMcpServer::start("a").await;
+    let proxy = start(&file, &[(RELEASE_A, &a)]);
+    assert_eq!(proxy.load(RELEASE_A, Moment(0)).sessions, SESSIONS as u64);
+    let each = crate::bodies::resident_bytes().saturating_sub(before) / SESSIONS;
     println!("{each} bytes for each of {SESSIONS} sessions");
     assert!(each < 2048, "{each}");
 }
 
 #[tokio::test]
-async fn what_ended_is_forgotten_and_a_torn_file_is_read_as_far_as_it_goes() {
+async fn ended_sessions_are_removed_and_truncated_file_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("sessions.jsonl");
-    let a = Mcp::start("a").await;
-    let proxy = start(&file, &[(A, &a)]);
-    let (ended, lives) = (session(proxy.local_addr()).await, session(proxy.local_addr()).await);
+    let a = FakeMcpServer::start("a").await;
+    let proxy = start(&file, &[(RELEASE_A, &a)]);
+    let (ended, lives) =
+        (open_session(proxy.local_addr()).await, open_session(proxy.local_addr()).await);
     let delete = format!("DELETE /mcp HTTP/1.1\r\nHost: localhost\r\n{ended}\r\n");
-    crate::client::say(proxy.local_addr(), &delete).await;
-    eventually(
+    crate::client::send_raw(proxy.local_addr(), &delete).await;
+    wait_until(
         "both to be written",
         || {
             let text = fs::read_to_string(&file).unwrap_or_default();
@@ -118,9 +119,9 @@ async fn what_ended_is_forgotten_and_a_torn_file_is_read_as_far_as_it_goes() {
     let mut text = fs::read_to_string(&file).unwrap();
     text.push_str("nonsense\n{\"k\":\"AAAA\"}\n{\"k\":\"AAAAAAAAAAAAAAAAAAAAAA\",\"s\":{\"r\":1");
     fs::write(&file, text).unwrap();
-    let again = start(&file, &[(A, &a)]);
-    assert_eq!(again.load(A, Moment(0)).sessions, 1);
+    let again = start(&file, &[(RELEASE_A, &a)]);
+    assert_eq!(again.load(RELEASE_A, Moment(0)).sessions, 1);
     assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
-    let reply = post(again.local_addr(), &call("1", "echo", "{}"), &lives).await;
+    let reply = post(again.local_addr(), &tool_call("1", "echo", "{}"), &lives).await;
     assert_eq!(reply.json()["result"]["release"], "a");
 }

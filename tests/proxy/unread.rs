@@ -9,9 +9,9 @@ use rollbackd::model::Moment;
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Wire, call, open};
-use crate::upstream::{EVENTS, asked, scripted};
-use crate::{A, QUIET, before, eventually};
+use crate::client::{RawConnection, open_request, tool_call};
+use crate::upstream::{SSE_HEAD, read_request, scripted};
+use crate::{MEMORY_TEST_LOCK, RELEASE_A, proxy_to, wait_until};
 
 /// Much more than all buffers on the way take.
 const LARGE: usize = 80 * 1024 * 1024;
@@ -38,9 +38,9 @@ async fn large(events: bool) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let address = scripted(move |mut stream| {
         let count = Arc::clone(&count);
         async move {
-            asked(&mut stream).await;
+            read_request(&mut stream).await;
             let head = match events {
-                true => EVENTS.to_owned(),
+                true => SSE_HEAD.to_owned(),
                 false => format!(
                     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
                      Content-Length: {LARGE}\r\n\r\n"
@@ -69,27 +69,28 @@ async fn stalled(taken: &AtomicUsize) {
         last = now;
         same > 5
     };
-    eventually("it stalls", stands, String::new).await;
+    wait_until("it stalls", stands, String::new).await;
     assert!(taken.load(Ordering::Relaxed) < LARGE);
 }
 
 #[tokio::test]
 async fn no_task_panics_when_all_have_to_go() {
-    let _quiet = QUIET.lock().await;
+    let _quiet = MEMORY_TEST_LOCK.lock().await;
     count_panics();
     for (events, hand_over) in [(false, true), (true, true), (false, false), (true, false)] {
         let (release, taken) = large(events).await;
-        let proxy = before(release);
-        let client: Wire = open(proxy.local_addr(), &call("1", "echo", "{}"), "").await;
+        let proxy = proxy_to(release);
+        let client: RawConnection =
+            open_request(proxy.local_addr(), &tool_call("1", "echo", "{}"), "").await;
         stalled(&taken).await;
         if hand_over {
-            proxy.see_off(PATIENCE, &CancellationToken::new()).await;
+            proxy.drain_connections(PATIENCE, &CancellationToken::new()).await;
         } else {
-            proxy.leave(PATIENCE, false).await;
-            proxy.stop().await;
+            proxy.close_gracefully(PATIENCE, false).await;
+            proxy.shut_down().await;
         }
-        let open = || proxy.load(A, Moment(0)).in_flight;
-        eventually("its connection ends", || open() == 0, || open().to_string()).await;
+        let open = || proxy.load(RELEASE_A, Moment(0)).in_flight;
+        wait_until("its connection ends", || open() == 0, || open().to_string()).await;
         assert_eq!(PANICS.get(), 0, "events: {events}, hand over: {hand_over}");
         drop(client);
     }

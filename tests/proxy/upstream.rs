@@ -37,29 +37,30 @@ where
 }
 
 /// A release that says the same to every request, then closes.
-pub(crate) async fn says(answer: impl Into<Vec<u8>>) -> SocketAddr {
+pub(crate) async fn fixed_response(answer: impl Into<Vec<u8>>) -> SocketAddr {
     let answer: Arc<[u8]> = answer.into().into();
     scripted(move |mut stream| {
         let answer = Arc::clone(&answer);
         async move {
-            if asked(&mut stream).await.is_some() {
+            if read_request(&mut stream).await.is_some() {
                 let _ = stream.write_all(&answer).await;
                 let _ = stream.shutdown().await;
                 // Otherwise what was not read would become a reset.
-                let _ = tokio::time::timeout(Duration::from_secs(5), drain(&mut stream)).await;
+                let _ =
+                    tokio::time::timeout(Duration::from_secs(5), read_to_end(&mut stream)).await;
             }
         }
     })
     .await
 }
 
-async fn drain(stream: &mut TcpStream) {
+async fn read_to_end(stream: &mut TcpStream) {
     let mut buffer = [0; 4096];
     while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
 }
 
 /// Reads one request: its head, and its body as it stands on the wire.
-pub(crate) async fn asked(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let at = loop {
         if let Some(at) = find(&bytes, b"\r\n\r\n") {
@@ -98,35 +99,35 @@ pub(crate) fn json_answer(body: &str) -> String {
 }
 
 /// The head of an answer with events, which lasts until the connection closes.
-pub(crate) const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+pub(crate) const SSE_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
 
 /// A well-behaved MCP server of both eras.
 #[derive(Clone)]
-pub(crate) struct Mcp {
+pub(crate) struct FakeMcpServer {
     pub address: SocketAddr,
     name: &'static str,
     /// Head of each request, session id, and body.
     pub log: Arc<Mutex<Vec<(String, String, String)>>>,
     sessions: Arc<Mutex<BTreeSet<String>>>,
     next: Arc<AtomicUsize>,
-    pub manners: Arc<Mutex<Manners>>,
+    pub behaviour: Arc<Mutex<ServerBehaviour>>,
     /// The GET streams that were opened, with the session of each.
     pub streams: Arc<Mutex<Streams>>,
     /// Answers of clients to what was asked of them.
-    pub heard: Arc<Mutex<Vec<Value>>>,
+    pub client_replies: Arc<Mutex<Vec<Value>>>,
 }
 
 type Streams = Vec<(String, mpsc::Sender<String>)>;
 
 /// How a server behaves.
 #[derive(Clone)]
-pub(crate) struct Manners {
+pub(crate) struct ServerBehaviour {
     pub protocol: &'static str,
     pub capabilities: Value,
     /// Status of the answer to `initialize`; 0: it never answers.
-    pub opening: u16,
+    pub initialize_status: u16,
     /// How long that takes.
-    pub slowly: Duration,
+    pub initialize_delay: Duration,
     /// Status and body for unknown sessions.
     pub unknown: (u16, &'static str),
     /// The same for GET and DELETE, whatever the session, where it has neither.
@@ -135,15 +136,15 @@ pub(crate) struct Manners {
     pub stateless: bool,
 }
 
-impl Default for Manners {
+impl Default for ServerBehaviour {
     fn default() -> Self {
         let resources = json!({"subscribe": true});
         let capabilities = json!({"tools": {}, "resources": resources, "logging": {}});
         Self {
             protocol: "2025-06-18",
             capabilities,
-            opening: 200,
-            slowly: Duration::ZERO,
+            initialize_status: 200,
+            initialize_delay: Duration::ZERO,
             unknown: (404, ""),
             beside_post: None,
             stateless: false,
@@ -151,9 +152,9 @@ impl Default for Manners {
     }
 }
 
-struct Pipe(mpsc::Receiver<String>);
+struct ChannelBody(mpsc::Receiver<String>);
 
-impl Body for Pipe {
+impl Body for ChannelBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -165,7 +166,7 @@ impl Body for Pipe {
     }
 }
 
-impl Mcp {
+impl FakeMcpServer {
     pub(crate) async fn start(name: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mcp = Self {
@@ -174,9 +175,9 @@ impl Mcp {
             log: Arc::default(),
             sessions: Arc::default(),
             next: Arc::default(),
-            manners: Arc::default(),
+            behaviour: Arc::default(),
             streams: Arc::default(),
-            heard: Arc::default(),
+            client_replies: Arc::default(),
         };
         let server = mcp.clone();
         tokio::spawn(async move {
@@ -185,7 +186,7 @@ impl Mcp {
                 tokio::spawn(async move {
                     let service = hyper::service::service_fn(move |request| {
                         let server = server.clone();
-                        async move { Ok::<_, Infallible>(server.answer(request).await) }
+                        async move { Ok::<_, Infallible>(server.respond(request).await) }
                     });
                     let io = TokioIo::new(stream);
                     let _ = hyper::server::conn::http1::Builder::new()
@@ -197,12 +198,12 @@ impl Mcp {
         mcp
     }
 
-    pub(crate) fn asked(&self) -> usize {
+    pub(crate) fn request_count(&self) -> usize {
         self.log.lock().unwrap().len()
     }
 
-    pub(crate) fn behave(&self, change: impl FnOnce(&mut Manners)) {
-        change(&mut self.manners.lock().unwrap());
+    pub(crate) fn set_behaviour(&self, change: impl FnOnce(&mut ServerBehaviour)) {
+        change(&mut self.behaviour.lock().unwrap());
     }
 
     /// Requests so far: method and path, or the JSON-RPC method.
@@ -216,7 +217,7 @@ impl Mcp {
     }
 
     /// Says something on every GET stream.
-    pub(crate) async fn tell(&self, text: &str) {
+    pub(crate) async fn notify_streams(&self, text: &str) {
         let streams = self.streams.lock().unwrap().clone();
         for (_, stream) in streams {
             let _ = stream.send(text.to_owned()).await;
@@ -224,11 +225,11 @@ impl Mcp {
     }
 
     /// Forgets every session.
-    pub(crate) fn forget(&self) {
+    pub(crate) fn drop_sessions(&self) {
         self.sessions.lock().unwrap().clear();
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Pipe> {
+    async fn respond(&self, request: Request<Incoming>) -> Response<ChannelBody> {
         let (head, body) = request.into_parts();
         let get = |name: &str| {
             head.headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned()
@@ -238,41 +239,42 @@ impl Mcp {
         let text = String::from_utf8_lossy(&body).into_owned();
         self.log.lock().unwrap().push((format!("{} {}", head.method, head.uri), id.clone(), text));
         if !id.is_empty() && !modern && !self.sessions.lock().unwrap().contains(&id) {
-            return refused(self.manners.lock().unwrap().unknown);
+            return refused(self.behaviour.lock().unwrap().unknown);
         }
-        let beside = self.manners.lock().unwrap().beside_post;
+        let beside = self.behaviour.lock().unwrap().beside_post;
         if let Some(beside) = beside.filter(|_| head.method != Method::POST) {
             return refused(beside);
         }
         match head.method {
             Method::GET => {
                 let texts = vec![": open\n\n".to_owned()];
-                let (response, tell) = said(StatusCode::OK, "text/event-stream", texts);
+                let (response, tell) = response_with(StatusCode::OK, "text/event-stream", texts);
                 self.streams.lock().unwrap().push((id, tell));
                 return response;
             }
             Method::DELETE => {
                 self.sessions.lock().unwrap().remove(&id);
-                return said(StatusCode::OK, "text/plain", Vec::new()).0;
+                return response_with(StatusCode::OK, "text/plain", Vec::new()).0;
             }
             _ => (),
         }
         let message: Value = serde_json::from_slice(&body).unwrap_or_default();
         if message["method"] == "initialize" {
-            let Manners { opening, slowly, .. } = self.manners.lock().unwrap().clone();
+            let ServerBehaviour { initialize_status: opening, initialize_delay: slowly, .. } =
+                self.behaviour.lock().unwrap().clone();
             tokio::time::sleep(slowly).await;
             if opening == 0 {
                 std::future::pending::<()>().await;
             }
             if opening != 200 {
                 let status = StatusCode::from_u16(opening).unwrap();
-                let mut denied = said(status, "text/plain", vec!["no".to_owned()]).0;
+                let mut denied = response_with(status, "text/plain", vec!["no".to_owned()]).0;
                 denied.headers_mut().insert("www-authenticate", "Bearer x".parse().unwrap());
                 return denied;
             }
         }
-        let mut response = self.call(&message).await;
-        if message["method"] == "initialize" && !self.manners.lock().unwrap().stateless {
+        let mut response = self.respond_to_call(&message).await;
+        if message["method"] == "initialize" && !self.behaviour.lock().unwrap().stateless {
             let id = format!("{}-{}", self.name, self.next.fetch_add(1, Ordering::Relaxed));
             response.headers_mut().insert("mcp-session-id", id.parse().unwrap());
             self.sessions.lock().unwrap().insert(id);
@@ -281,37 +283,40 @@ impl Mcp {
     }
 
     /// Asks the client, and goes on when it was answered.
-    fn elicit(&self, good: Value) -> Response<Pipe> {
-        let (response, tell) = said(StatusCode::OK, "text/event-stream", Vec::new());
+    fn elicit(&self, good: Value) -> Response<ChannelBody> {
+        let (response, tell) = response_with(StatusCode::OK, "text/event-stream", Vec::new());
         let asks = json!({"jsonrpc": "2.0", "id": 0, "method": "elicitation/create"});
-        let heard = Arc::clone(&self.heard);
+        let heard = Arc::clone(&self.client_replies);
         tokio::spawn(async move {
-            let _ = tell.send(event(&asks)).await;
+            let _ = tell.send(sse_event(&asks)).await;
             while heard.lock().unwrap().is_empty() && !tell.is_closed() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            let _ = tell.send(event(&good)).await;
+            let _ = tell.send(sse_event(&good)).await;
         });
         response
     }
 
-    async fn call(&self, message: &Value) -> Response<Pipe> {
+    async fn respond_to_call(&self, message: &Value) -> Response<ChannelBody> {
         let id = &message["id"];
         if message["method"].is_null() {
-            self.heard.lock().unwrap().push(message.clone());
+            self.client_replies.lock().unwrap().push(message.clone());
         }
         if message["method"].is_null() || id.is_null() {
-            return said(StatusCode::ACCEPTED, "text/plain", Vec::new()).0;
+            return response_with(StatusCode::ACCEPTED, "text/plain", Vec::new()).0;
         }
         let answer = |result: Value| json!({"jsonrpc": "2.0", "id": id, "result": result});
-        let json = |body: Value| said(StatusCode::OK, "application/json", vec![body.to_string()]).0;
+        let json = |body: Value| {
+            response_with(StatusCode::OK, "application/json", vec![body.to_string()]).0
+        };
         if message["method"] == "initialize" {
-            let Manners { protocol, capabilities, .. } = self.manners.lock().unwrap().clone();
+            let ServerBehaviour { protocol, capabilities, .. } =
+                self.behaviour.lock().unwrap().clone();
             let opened = json!({"protocolVersion": protocol, "capabilities": capabilities});
             return json(answer(opened));
         }
         if message["method"] == "subscriptions/listen" {
-            return open(vec![event(
+            return open_stream(vec![sse_event(
                 &json!({"method": "notifications/subscriptions/acknowledged"}),
             )]);
         }
@@ -328,22 +333,17 @@ impl Mcp {
                 json(error(0))
             }
             "arguments" => json(error(-32602)),
-            "refuse" => {
-                let status = u16::try_from(arguments["status"].as_u64().unwrap()).unwrap();
-                let error = json!({"code": arguments["code"], "message": arguments["message"]});
-                let body = json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
-                let status = StatusCode::from_u16(status).unwrap();
-                said(status, "application/json", vec![body]).0
-            }
+            "refuse" => refuse(id, arguments),
             "wrong" => json(answer(json!({"isError": true, "content": []}))),
             "elicit" => self.elicit(good),
             "stream" => {
-                let (response, tell) = said(StatusCode::OK, "text/event-stream", Vec::new());
+                let (response, tell) =
+                    response_with(StatusCode::OK, "text/event-stream", Vec::new());
                 tokio::spawn(async move {
                     let progress = json!({"jsonrpc": "2.0", "method": "notifications/progress"});
-                    let _ = tell.send(event(&progress)).await;
+                    let _ = tell.send(sse_event(&progress)).await;
                     tokio::time::sleep(pause).await;
-                    let _ = tell.send(event(&good)).await;
+                    let _ = tell.send(sse_event(&good)).await;
                 });
                 response
             }
@@ -355,31 +355,39 @@ impl Mcp {
     }
 }
 
-fn refused((status, body): (u16, &str)) -> Response<Pipe> {
-    let texts = if body.is_empty() { Vec::new() } else { vec![body.to_owned()] };
-    said(StatusCode::from_u16(status).unwrap(), "application/json", texts).0
+/// A JSON-RPC error with the status, code and message that the arguments name.
+fn refuse(id: &Value, arguments: &Value) -> Response<ChannelBody> {
+    let status = u16::try_from(arguments["status"].as_u64().unwrap()).unwrap();
+    let error = json!({"code": arguments["code"], "message": arguments["message"]});
+    let body = json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
+    response_with(StatusCode::from_u16(status).unwrap(), "application/json", vec![body]).0
 }
 
-fn event(message: &Value) -> String {
+fn refused((status, body): (u16, &str)) -> Response<ChannelBody> {
+    let texts = if body.is_empty() { Vec::new() } else { vec![body.to_owned()] };
+    response_with(StatusCode::from_u16(status).unwrap(), "application/json", texts).0
+}
+
+fn sse_event(message: &Value) -> String {
     format!("event: message\ndata: {message}\n\n")
 }
 
-fn said(
+fn response_with(
     status: StatusCode,
     kind: &str,
     texts: Vec<String>,
-) -> (Response<Pipe>, mpsc::Sender<String>) {
+) -> (Response<ChannelBody>, mpsc::Sender<String>) {
     let (tell, told) = mpsc::channel(16);
     for text in texts {
         tell.try_send(text).unwrap();
     }
     let response = Response::builder().status(status).header("content-type", kind);
-    (response.body(Pipe(told)).unwrap(), tell)
+    (response.body(ChannelBody(told)).unwrap(), tell)
 }
 
 /// A stream that stays open.
-fn open(texts: Vec<String>) -> Response<Pipe> {
-    let (response, tell) = said(StatusCode::OK, "text/event-stream", texts);
+fn open_stream(texts: Vec<String>) -> Response<ChannelBody> {
+    let (response, tell) = response_with(StatusCode::OK, "text/event-stream", texts);
     tokio::spawn(async move { tell.closed().await });
     response
 }

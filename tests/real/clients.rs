@@ -8,12 +8,12 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::servers::{python, real, rust};
-use super::stage::{SOON, Stage};
+use super::servers::{python_interpreter, rust_server, tests_dir};
+use super::stage::{RealServerHarness, WAIT_MAX};
 
 /// A client that we did not write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ClientKind {
     TypeScript1,
     TypeScript2,
     TypeScript2Modern,
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     RustModern,
 }
 
-impl Kind {
+impl ClientKind {
     pub(crate) const LEGACY: [Self; 5] =
         [Self::TypeScript1, Self::TypeScript2, Self::Python1, Self::Python2, Self::Rust];
     pub(crate) const MODERN: [Self; 3] =
@@ -39,19 +39,19 @@ impl Kind {
         match self {
             Self::TypeScript1 => ("node".into(), &["client.mjs", "1"]),
             Self::TypeScript2 | Self::TypeScript2Modern => ("node".into(), &["client.mjs", "2"]),
-            Self::Python1 => (python("1"), &["client.py", "1"]),
-            Self::Python2 | Self::Python2Modern => (python("2"), &["client.py", "2"]),
-            Self::Rust | Self::RustModern => (rust("client"), &[]),
+            Self::Python1 => (python_interpreter("1"), &["client.py", "1"]),
+            Self::Python2 | Self::Python2Modern => (python_interpreter("2"), &["client.py", "2"]),
+            Self::Rust | Self::RustModern => (rust_server("client"), &[]),
         }
     }
 }
 
 /// All clients of one kind, of one service. Dropping it ends them.
-pub(crate) struct Clients {
-    kind: Kind,
+pub(crate) struct SdkClients {
+    kind: ClientKind,
     _process: Child,
     stdin: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    responses: Lines<BufReader<ChildStdout>>,
 }
 
 /// What a client threw.
@@ -62,31 +62,31 @@ pub(crate) struct Failure {
     pub(crate) data: Value,
 }
 
-impl Clients {
+impl SdkClients {
     /// Nobody has connected yet.
-    pub(crate) fn start(stage: &Stage, kind: Kind) -> Self {
+    pub(crate) fn start(stage: &RealServerHarness, kind: ClientKind) -> Self {
         let (program, arguments) = kind.program();
         let mut process = Command::new(program);
         let era = if kind.is_modern() { "modern" } else { "legacy" };
         let url = format!("http://{}/mcp", stage.listen);
-        process.current_dir(real()).args(arguments).args([era, &url]);
+        process.current_dir(tests_dir()).args(arguments).args([era, &url]);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        process.stderr(stage.aside());
+        process.stderr(stage.log_stdio());
         let process = process.spawn();
         let mut process = process.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
         let stdin = process.stdin.take().unwrap();
-        let answers = BufReader::new(process.stdout.take().unwrap()).lines();
-        Self { kind, _process: process, stdin, answers }
+        let responses = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { kind, _process: process, stdin, responses }
     }
 
     /// What they are.
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> ClientKind {
         self.kind
     }
 
     /// Connects a new client, which then listens; its session's id, where there are sessions.
-    pub(crate) async fn connect(&mut self, who: &str) -> Option<String> {
-        let welcome = self.expect(json!({"who": who, "do": "connect"})).await;
+    pub(crate) async fn connect(&mut self, name: &str) -> Option<String> {
+        let welcome = self.expect_success(json!({"who": name, "do": "connect"})).await;
         if self.kind.is_modern() {
             assert_eq!(welcome, json!({"session": null, "stream": null}), "{:?}", self.kind);
             return None;
@@ -97,62 +97,62 @@ impl Clients {
 
     /// The names of the tools that a client is offered.
     pub(crate) async fn tools(&mut self, who: &str) -> Vec<String> {
-        let tools = self.expect(json!({"who": who, "do": "tools"})).await;
+        let tools = self.expect_success(json!({"who": who, "do": "tools"})).await;
         serde_json::from_value(tools).unwrap()
     }
 
     /// Has something said back.
     pub(crate) async fn echo(&mut self, who: &str) -> Result<Value, Failure> {
         let input = json!({"message": "hello"});
-        self.ask(json!({"who": who, "do": "call", "tool": "echo", "input": input})).await
+        self.request(json!({"who": who, "do": "call", "tool": "echo", "input": input})).await
     }
 
     /// The id of its session, as it last sent it.
     pub(crate) async fn id(&mut self, who: &str) -> Option<String> {
-        let id = self.expect(json!({"who": who, "do": "id"})).await;
+        let id = self.expect_success(json!({"who": who, "do": "id"})).await;
         id.as_str().map(str::to_owned)
     }
 
     /// How often it heard that the tools changed; waits a while for the first time.
-    pub(crate) async fn news(&mut self, who: &str) -> u64 {
-        self.expect(json!({"who": who, "do": "news"})).await.as_u64().unwrap()
+    pub(crate) async fn list_changed_count(&mut self, who: &str) -> u64 {
+        self.expect_success(json!({"who": who, "do": "news"})).await.as_u64().unwrap()
     }
 
     /// Subscribes to a resource.
     pub(crate) async fn subscribe(&mut self, who: &str, uri: &str) {
-        self.expect(json!({"who": who, "do": "subscribe", "uri": uri})).await;
+        self.expect_success(json!({"who": who, "do": "subscribe", "uri": uri})).await;
     }
 
     /// How often it heard that a resource changed; waits a while for the first time.
-    pub(crate) async fn updated(&mut self, who: &str) -> u64 {
-        self.expect(json!({"who": who, "do": "updated"})).await.as_u64().unwrap()
+    pub(crate) async fn resource_updates(&mut self, who: &str) -> u64 {
+        self.expect_success(json!({"who": who, "do": "updated"})).await.as_u64().unwrap()
     }
 
     /// Starts a call that takes some seconds; the server is at work on it on return.
-    pub(crate) async fn begin(&mut self, who: &str, tool: &str, seconds: u32) {
+    pub(crate) async fn begin_call(&mut self, who: &str, tool: &str, seconds: u32) {
         let input = json!({"duration": seconds, "steps": 10 * seconds});
-        self.expect(json!({"who": who, "do": "begin", "tool": tool, "input": input})).await;
+        self.expect_success(json!({"who": who, "do": "begin", "tool": tool, "input": input})).await;
     }
 
     /// Waits for what was begun.
-    pub(crate) async fn finish(&mut self, who: &str) -> Result<Value, Failure> {
-        self.ask(json!({"who": who, "do": "finish"})).await
+    pub(crate) async fn finish_call(&mut self, who: &str) -> Result<Value, Failure> {
+        self.request(json!({"who": who, "do": "finish"})).await
     }
 
     /// Leaves, and ends its session where the SDK does so.
     pub(crate) async fn close(&mut self, who: &str) {
-        self.expect(json!({"who": who, "do": "close"})).await;
+        self.expect_success(json!({"who": who, "do": "close"})).await;
     }
 
-    async fn expect(&mut self, question: Value) -> Value {
-        let answer = self.ask(question.clone()).await;
+    async fn expect_success(&mut self, question: Value) -> Value {
+        let answer = self.request(question.clone()).await;
         answer.unwrap_or_else(|failure| panic!("{:?}: {question}: {failure:?}", self.kind))
     }
 
-    async fn ask(&mut self, question: Value) -> Result<Value, Failure> {
+    async fn request(&mut self, question: Value) -> Result<Value, Failure> {
         let kind = self.kind;
         self.stdin.write_all(format!("{question}\n").as_bytes()).await.unwrap();
-        let answer = timeout(SOON, self.answers.next_line()).await;
+        let answer = timeout(WAIT_MAX, self.responses.next_line()).await;
         let answer = answer.unwrap_or_else(|_| panic!("{kind:?}: no answer to {question}"));
         let answer = answer.unwrap().unwrap_or_else(|| panic!("{kind:?} ended at {question}"));
         let mut answer: Value = serde_json::from_str(&answer).unwrap();

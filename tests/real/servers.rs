@@ -8,7 +8,7 @@ pub(crate) const NEW_SLOW: &str = "trigger-long-running-operation";
 
 /// A server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Server {
+pub(crate) enum ServerKind {
     /// Of the TypeScript SDK; with sessions only.
     Everything,
     /// Of the Python SDK; with sessions and without.
@@ -19,7 +19,7 @@ pub(crate) enum Server {
     Fixtures,
 }
 
-impl Server {
+impl ServerKind {
     /// The command that runs a release, as the configuration has it.
     pub(crate) fn command(self) -> Vec<String> {
         let owned = |it: &[&str]| it.iter().map(|&it| it.to_owned()).collect();
@@ -30,7 +30,7 @@ impl Server {
             }
             // Nothing is to be written next to the sources.
             Self::Python | Self::Fixtures => {
-                owned(&[&python("2").display().to_string(), "-B", "{artifact}"])
+                owned(&[&python_interpreter("2").display().to_string(), "-B", "{artifact}"])
             }
             Self::Rust => owned(&["{artifact}"]),
         }
@@ -39,49 +39,49 @@ impl Server {
     /// What the release with the old tools runs from.
     pub(crate) fn old_release(self) -> PathBuf {
         match self {
-            Self::Everything => package("everything-old"),
-            Self::Python => real().join("python/old.py"),
-            Self::Rust => rust("old"),
-            Self::Fixtures => real().join("python/fixtures.py"),
+            Self::Everything => npm_package("everything-old"),
+            Self::Python => tests_dir().join("python/old.py"),
+            Self::Rust => rust_server("old"),
+            Self::Fixtures => tests_dir().join("python/fixtures.py"),
         }
     }
 
     /// What the release with the new tools runs from.
     pub(crate) fn new_release(self) -> PathBuf {
         match self {
-            Self::Everything => package("everything-new"),
-            Self::Python => real().join("python/new.py"),
-            Self::Rust => rust("new"),
-            Self::Fixtures => real().join("python/fixtures.py"),
+            Self::Everything => npm_package("everything-new"),
+            Self::Python => tests_dir().join("python/new.py"),
+            Self::Rust => rust_server("new"),
+            Self::Fixtures => tests_dir().join("python/fixtures.py"),
         }
     }
 }
 
 /// The folder of clients and servers.
-pub(crate) fn real() -> PathBuf {
+pub(crate) fn tests_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real")
 }
 
 /// A package for node.
-pub(crate) fn package(name: &str) -> PathBuf {
-    installed(real().join("node_modules").join(name))
+pub(crate) fn npm_package(name: &str) -> PathBuf {
+    require_installed(tests_dir().join("node_modules").join(name))
 }
 
 /// Python with one of the SDKs.
-pub(crate) fn python(version: &str) -> PathBuf {
-    installed(built().join(format!("python{version}/bin/python")))
+pub(crate) fn python_interpreter(version: &str) -> PathBuf {
+    require_installed(rmcp_dir().join(format!("python{version}/bin/python")))
 }
 
 /// A program of the crate next to this file.
-pub(crate) fn rust(name: &str) -> PathBuf {
-    installed(built().join("rmcp/debug").join(name))
+pub(crate) fn rust_server(name: &str) -> PathBuf {
+    require_installed(rmcp_dir().join("rmcp/debug").join(name))
 }
 
-fn built() -> PathBuf {
+fn rmcp_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/real")
 }
 
-fn installed(path: PathBuf) -> PathBuf {
+fn require_installed(path: PathBuf) -> PathBuf {
     assert!(path.exists(), "{} is missing; run tests/run, which sees to it", path.display());
     path
 }

@@ -6,27 +6,27 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rollbackd::act::{Orphan, orphans};
-use rollbackd::model::Number;
+use rollbackd::act::{OrphanedRelease, find_orphans};
+use rollbackd::model::ReleaseNumber;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::servers::{Server, real};
+use super::servers::{ServerKind, tests_dir};
 
 pub(crate) const SERVICE: &str = "everything";
 const BINARY: &str = env!("CARGO_BIN_EXE_rollbackd");
 /// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// For everything that should not take long; wide, for a machine that does a lot at once.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The daemon, its folder, and all that runs in it. Dropping it ends every process.
-pub(crate) struct Stage {
-    home: TempDir,
+pub(crate) struct RealServerHarness {
+    dir: TempDir,
     daemon: Child,
-    server: Server,
+    server: ServerKind,
     log: File,
     pub(crate) listen: SocketAddr,
     /// Where the first release is.
@@ -35,19 +35,19 @@ pub(crate) struct Stage {
 
 /// What a verb printed, and its exit code.
 #[derive(Debug)]
-pub(crate) struct Said {
+pub(crate) struct CliOutput {
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-impl Stage {
+impl RealServerHarness {
     /// Starts the daemon with nothing deployed. `settings` go into the section of the service.
-    pub(crate) async fn build(server: Server, settings: &str) -> Self {
+    pub(crate) async fn start(server: ServerKind, settings: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let [listen, blue, green] = free_addresses();
         let at = home.path().display();
-        let (command, real) = (server.command(), real().display().to_string());
+        let (command, real) = (server.command(), tests_dir().display().to_string());
         let config = format!(
             r#"
             [daemon]
@@ -73,60 +73,63 @@ impl Stage {
             .stderr(log.try_clone().unwrap())
             .spawn()
             .unwrap();
-        let stage = Self { home, daemon, server, log, listen, blue };
-        stage.until("the daemon to answer", async || stage.verb(&["status"]).await.code == 0).await;
+        let stage = Self { dir: home, daemon, server, log, listen, blue };
+        stage
+            .wait_until("the daemon to answer", async || stage.run_cli(&["status"]).await.code == 0)
+            .await;
         stage
     }
 
     /// Where what nobody reads goes to; it is shown when a test fails.
-    pub(crate) fn aside(&self) -> Stdio {
+    pub(crate) fn log_stdio(&self) -> Stdio {
         self.log.try_clone().unwrap().into()
     }
 
     /// Runs a verb to its end.
-    pub(crate) async fn verb(&self, arguments: &[&str]) -> Said {
+    pub(crate) async fn run_cli(&self, arguments: &[&str]) -> CliOutput {
         let mut command = tokio::process::Command::new(BINARY);
-        command.arg("--config").arg(self.home.path().join("config.toml")).args(arguments);
+        command.arg("--config").arg(self.dir.path().join("config.toml")).args(arguments);
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let ended = timeout(2 * SOON, command.output()).await;
+        let ended = timeout(2 * WAIT_MAX, command.output()).await;
         let ended = ended.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let code = ended.status.code().unwrap();
-        Said { code, out: text(ended.stdout), err: text(ended.stderr) }
+        CliOutput { code, out: text(ended.stdout), err: text(ended.stderr) }
     }
 
     /// Deploys the server with the old tools, with further arguments. The exit code may be anything.
-    pub(crate) async fn deploy_old(&self, version: &str, more: &[&str]) -> Said {
+    pub(crate) async fn deploy_old(&self, version: &str, more: &[&str]) -> CliOutput {
         self.deploy(version, self.server.old_release(), more).await
     }
 
     /// Deploys the server with the new tools.
-    pub(crate) async fn deploy_new(&self, version: &str, more: &[&str]) -> Said {
+    pub(crate) async fn deploy_new(&self, version: &str, more: &[&str]) -> CliOutput {
         self.deploy(version, self.server.new_release(), more).await
     }
 
-    async fn deploy(&self, version: &str, artifact: PathBuf, more: &[&str]) -> Said {
+    async fn deploy(&self, version: &str, artifact: PathBuf, more: &[&str]) -> CliOutput {
         let artifact = artifact.display().to_string();
         let deploy = ["deploy", SERVICE, version, "--artifact", &artifact];
-        self.verb(&[&deploy, more].concat()).await
+        self.run_cli(&[&deploy, more].concat()).await
     }
 
     /// How the service stands.
     pub(crate) async fn status(&self) -> Value {
-        let said = self.verb(&["status", SERVICE, "--json"]).await;
+        let said = self.run_cli(&["status", SERVICE, "--json"]).await;
         assert_eq!(said.code, 0, "{said:?}");
         serde_json::from_str(&said.out).unwrap()
     }
 
     /// Waits until `what` the status tells is `value`.
-    pub(crate) async fn until_it_says(&self, what: &str, value: &str) {
-        self.until(&format!("{what} {value}"), async || self.status().await[what] == value).await;
+    pub(crate) async fn wait_for_status(&self, what: &str, value: &str) {
+        self.wait_until(&format!("{what} {value}"), async || self.status().await[what] == value)
+            .await;
     }
 
     /// The timeline of a deploy: what, when in milliseconds, and why.
     pub(crate) async fn timeline(&self, deploy: u32) -> Vec<(String, u64, String)> {
         let number = deploy.to_string();
-        let said = self.verb(&["timeline", SERVICE, "--deploy", &number, "--json"]).await;
+        let said = self.run_cli(&["timeline", SERVICE, "--deploy", &number, "--json"]).await;
         assert_eq!(said.code, 0, "{said:?}");
         let entries = said.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -139,41 +142,41 @@ impl Stage {
 
     /// The process of a deploy, if it runs.
     pub(crate) fn process(&self, deploy: u32) -> Option<Pid> {
-        let ours = self.processes().into_iter().find(|it| it.number == Number(deploy))?;
+        let ours = self.processes().into_iter().find(|it| it.number == ReleaseNumber(deploy))?;
         Some(pid(ours.pid))
     }
 
     /// Every release that has a process.
-    pub(crate) fn processes(&self) -> Vec<Orphan> {
-        orphans(&self.home.path().join("state"), SERVICE)
+    pub(crate) fn processes(&self) -> Vec<OrphanedRelease> {
+        find_orphans(&self.dir.path().join("state"), SERVICE)
     }
 
     /// Stops the daemon as systemd would; its exit code.
-    pub(crate) async fn strike(mut self) -> Option<i32> {
+    pub(crate) async fn stop_daemon(mut self) -> Option<i32> {
         kill_process(pid(self.daemon.id()), Signal::TERM).unwrap();
-        let by = Instant::now() + SOON;
+        let by = Instant::now() + WAIT_MAX;
         loop {
             if let Some(status) = self.daemon.try_wait().unwrap() {
                 return status.code();
             }
             assert!(Instant::now() < by, "the daemon does not stop");
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Looks again and again until it is so.
-    pub(crate) async fn until(&self, what: &str, so: impl AsyncFn() -> bool) {
+    pub(crate) async fn wait_until(&self, what: &str, condition: impl AsyncFn() -> bool) {
         let looks = async {
-            while !so().await {
-                sleep(LOOK).await;
+            while !condition().await {
+                sleep(POLL_INTERVAL).await;
             }
         };
-        let seen = timeout(SOON, looks).await;
+        let seen = timeout(WAIT_MAX, looks).await;
         assert!(seen.is_ok(), "waited for {what} in vain");
     }
 }
 
-impl Drop for Stage {
+impl Drop for RealServerHarness {
     fn drop(&mut self) {
         // First the daemon, which would start again what is killed.
         let _ = self.daemon.kill();
@@ -182,7 +185,7 @@ impl Drop for Stage {
             let _ = kill_process_group(pid(left.pid), Signal::KILL);
         }
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
+            let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
             println!("the daemon said:");
             log.lines()
                 .filter(|line| !line.contains(" POST request "))

@@ -1,8 +1,8 @@
 /// SplitMix64.
-pub(crate) struct Dice(pub(crate) u64);
+pub(crate) struct Rng(pub(crate) u64);
 
-impl Dice {
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+impl Rng {
+    pub(crate) fn next_below(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -10,11 +10,11 @@ impl Dice {
         (z ^ (z >> 31)) % sides
     }
 
-    pub(crate) fn below(&mut self, length: usize) -> usize {
-        self.roll(length as u64) as usize
+    pub(crate) fn next_index(&mut self, length: usize) -> usize {
+        self.next_below(length as u64) as usize
     }
 
     pub(crate) fn one_in(&mut self, sides: u64) -> bool {
-        self.roll(sides) == 0
+        self.next_below(sides) == 0
     }
 }

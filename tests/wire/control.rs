@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use rollbackd::control::{
-    BOUNDS, CallStatus, Code, ReleaseStatus, Request, Response, Spread, Status, Totals,
+    CallStatus, Counters, HISTOGRAM_BOUNDS, Histogram, RefusalCode, ReleaseStatus, Request,
+    Response, Status,
 };
-use rollbackd::model::{Entry, Evidence, Fact, Guard, Moment, Number};
+use rollbackd::model::{Evidence, Guard, Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 
 use crate::examples::{breach, counts};
 use crate::golden::hold;
@@ -49,72 +50,72 @@ fn requests() -> Vec<(&'static str, Request)> {
             "status" Request::Status { service: Some(service()) },
             "status least" Request::Status { service: None };
         Request::Timeline { .. } =>
-            "timeline" Request::Timeline { service: service(), deploy: Some(Number(7)), follow: true },
+            "timeline" Request::Timeline { service: service(), deploy: Some(ReleaseNumber(7)), follow: true },
             "timeline least" Request::Timeline { service: service(), deploy: None, follow: false };
     )
 }
 
-fn codes() -> Vec<(&'static str, Code)> {
-    one_of_each!(Code;
-        Code::Busy => "busy" Code::Busy;
-        Code::Refused => "refused" Code::Refused;
-        Code::Unknown => "unknown" Code::Unknown;
-        Code::Failed => "failed" Code::Failed;
-        Code::Forbidden => "forbidden" Code::Forbidden;
-        Code::Malformed => "malformed" Code::Malformed;
+fn codes() -> Vec<(&'static str, RefusalCode)> {
+    one_of_each!(RefusalCode;
+        RefusalCode::Busy => "busy" RefusalCode::Busy;
+        RefusalCode::Refused => "refused" RefusalCode::Refused;
+        RefusalCode::NotFound => "unknown" RefusalCode::NotFound;
+        RefusalCode::Failed => "failed" RefusalCode::Failed;
+        RefusalCode::Forbidden => "forbidden" RefusalCode::Forbidden;
+        RefusalCode::Malformed => "malformed" RefusalCode::Malformed;
     )
 }
 
-fn entry() -> Entry {
-    Entry {
+fn entry() -> TimelineEntry {
+    TimelineEntry {
         seq: 4,
-        at: "2023-11-14T22:13:20.000000Z".to_owned(),
+        wall_time: "2023-11-14T22:13:20.000000Z".to_owned(),
         moment: Moment(1_700_000_000_000),
-        ms: 8_681,
+        since_deploy_ms: 8_681,
         service: "weather".to_owned(),
-        deploy: Number(7),
+        deploy: ReleaseNumber(7),
         because: "why".to_owned(),
-        fact: Fact::Blocked { guard: Guard::Limit, verdict: breach() },
-        then: vec!["keep v7".to_owned()],
+        event: TimelineEvent::Blocked { guard: Guard::Limit, verdict: breach() },
+        planned_effects: vec!["keep v7".to_owned()],
     }
 }
 
 fn responses() -> Vec<(&'static str, Response)> {
-    let refused = || Response::Refused { code: Code::Busy, because: "why".to_owned() };
+    let refused = || Response::Refused { code: RefusalCode::Busy, because: "why".to_owned() };
     one_of_each!(Response;
         Response::Accepted { .. } =>
-            "accepted" Response::Accepted { deploy: Number(7), because: "why".to_owned() };
+            "accepted" Response::Accepted { deploy: ReleaseNumber(7), because: "why".to_owned() };
         Response::Refused { .. } => "refused" refused();
-        Response::Entry(_) => "entry" Response::Entry(Box::new(entry()));
+        Response::Event(_) => "entry" Response::Event(Box::new(entry()));
         Response::Status(_) =>
             "status" Response::Status(Box::new(status())),
             "status least" Response::Status(Box::new(least()));
     )
 }
 
-fn spread() -> Spread {
-    let within: [u64; BOUNDS.len()] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
-    Spread { within, count: 56, sum_s: 1234.5, last_s: 0.25, longest_s: 130.5 }
+fn spread() -> Histogram {
+    let within: [u64; HISTOGRAM_BOUNDS.len()] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+    Histogram { buckets: within, count: 56, sum_s: 1234.5, last_s: 0.25, max_s: 130.5 }
 }
 
-fn totals() -> Totals {
+fn totals() -> Counters {
     let count = |words: &[&str]| words.iter().map(|it| (*it).to_owned()).zip(1..).collect();
-    Totals {
+    Counters {
         events: count(&["accepted", "deployed"]),
         drains: 3,
         cuts: 4,
-        ordered: 5,
+        operator_ordered: 5,
         blocked: count(&["hold", "rollback limit"]),
-        steps: ["decided", "emptied"].map(|it| (it.to_owned(), spread())).into(),
-        writes: spread(),
-        write_failures: 6,
+        rollback_steps: ["decided", "emptied"].map(|it| (it.to_owned(), spread())).into(),
+        timeline_writes: spread(),
+        timeline_write_failures: 6,
     }
 }
 
 fn release(number: u32, role: &str, calls: Vec<CallStatus>) -> ReleaseStatus {
     ReleaseStatus {
         version: format!("v{number}"),
-        number: Number(number),
+        number: ReleaseNumber(number),
         slot: "green".to_owned(),
         role: role.to_owned(),
         probe: "ok".to_owned(),
@@ -135,7 +136,7 @@ fn status() -> Status {
     };
     let evidence = Evidence {
         objective: "availability".to_owned(),
-        e: 2.5,
+        e_value: 2.5,
         threshold: 2000.0,
         judged: 318,
         bad: 62,
@@ -144,11 +145,11 @@ fn status() -> Status {
         service: "weather".to_owned(),
         listen: "127.0.0.1:8080".to_owned(),
         mode: "act".to_owned(),
-        deploy: Number(7),
+        deploy: ReleaseNumber(7),
         phase: "baking".to_owned(),
         waits_for: "watches v7".to_owned(),
         since_s: 1.5,
-        left_s: Some(2.5),
+        remaining_s: Some(2.5),
         hold: Some("a migration runs (uid 1000 (pid 4242))".to_owned()),
         active: Some("v7".to_owned()),
         warm: Some("v6".to_owned()),
@@ -157,10 +158,10 @@ fn status() -> Status {
         evidence: Some(evidence),
         verdict: Some("healthy: why".to_owned()),
         finding: Some("healthy".to_owned()),
-        budget_left: 7.5,
+        budget_remaining: 7.5,
         quarantine: vec!["v5".to_owned()],
-        trouble: Some("the disk is full".to_owned()),
-        totals: totals(),
+        error: Some("the disk is full".to_owned()),
+        counters: totals(),
         journal_lost: 8,
     }
 }
@@ -168,7 +169,7 @@ fn status() -> Status {
 /// With nothing that may be left out.
 fn least() -> Status {
     Status {
-        left_s: None,
+        remaining_s: None,
         hold: None,
         active: None,
         warm: None,
@@ -177,8 +178,8 @@ fn least() -> Status {
         verdict: None,
         finding: None,
         quarantine: Vec::new(),
-        trouble: None,
-        totals: Totals::default(),
+        error: None,
+        counters: Counters::default(),
         journal_lost: 0,
         ..status()
     }

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rollbackd::model::{
-    Actor, Base, Break, Changes, Contract, Counts, Finding, Hold, Load, Moment, Number, Part,
-    Refusal, Release, Severity, Shape, Slot, Toll, Verdict,
+    Actor, BreakingChange, CarriedOver, Contract, ContractDiff, ContractPart, Counts, DrainCost,
+    Finding, Hold, MigrationRefused, Moment, Release, ReleaseLoad, ReleaseNumber, Severity, Slot,
+    ToolSchema, Verdict,
 };
 
 pub(crate) fn words(names: &[&str]) -> BTreeSet<String> {
@@ -15,20 +16,20 @@ pub(crate) fn words(names: &[&str]) -> BTreeSet<String> {
 pub(crate) fn release(number: u32) -> Release {
     Release {
         version: format!("v{number}"),
-        number: Number(number),
+        number: ReleaseNumber(number),
         slot: Slot("green".to_owned()),
         artifact: Some(format!("/opt/weather/v{number}")),
         digest: Some("sha256:0a1b".to_owned()),
-        set: BTreeMap::from([("LOG_LEVEL".to_owned(), "debug".to_owned())]),
+        environment: BTreeMap::from([("LOG_LEVEL".to_owned(), "debug".to_owned())]),
     }
 }
 
 pub(crate) fn bare_release(number: u32) -> Release {
-    Release { artifact: None, digest: None, set: BTreeMap::new(), ..release(number) }
+    Release { artifact: None, digest: None, environment: BTreeMap::new(), ..release(number) }
 }
 
-pub(crate) fn base() -> Base {
-    Base {
+pub(crate) fn base() -> CarriedOver {
+    CarriedOver {
         active: Some(release(6)),
         hold: Some(hold(Some(actor()))),
         quarantine: vec!["v5 (/opt/weather/v5)".to_owned()],
@@ -46,12 +47,12 @@ pub(crate) fn hold(by: Option<Actor>) -> Hold {
 
 pub(crate) fn verdict(finding: Finding) -> Verdict {
     Verdict {
-        release: Number(7),
+        release: ReleaseNumber(7),
         finding,
         because: "availability: 62 of 318 requests bad".to_owned(),
         onset: Moment(1_700_000_100_000),
-        failing: 0.165,
-        rate: 12.5,
+        failure_rate_lower: 0.165,
+        request_rate: 12.5,
     }
 }
 
@@ -59,87 +60,94 @@ pub(crate) fn breach() -> Verdict {
     verdict(Finding::Breach(Severity::Critical))
 }
 
-pub(crate) fn load() -> Load {
-    Load { sessions: 9, bound: 2, in_flight: 3, rate: 12.5, life: 61.5 }
+pub(crate) fn load() -> ReleaseLoad {
+    ReleaseLoad { sessions: 9, pinned: 2, in_flight: 3, request_rate: 12.5, mean_session_s: 61.5 }
 }
 
-pub(crate) fn bare_load() -> Load {
-    Load { bound: 0, ..load() }
+pub(crate) fn bare_load() -> ReleaseLoad {
+    ReleaseLoad { pinned: 0, ..load() }
 }
 
 /// Every reason for which a session stays.
-pub(crate) fn refusals() -> Vec<(&'static str, Refusal)> {
-    one_of_each!(Refusal;
-        Refusal::Protocol => "protocol" Refusal::Protocol;
-        Refusal::Capability => "capability" Refusal::Capability;
-        Refusal::PendingRequest => "pending request" Refusal::PendingRequest;
-        Refusal::LiveTask => "live task" Refusal::LiveTask;
-        Refusal::Credentials => "credentials" Refusal::Credentials;
-        Refusal::TargetFailed => "target failed" Refusal::TargetFailed;
-        Refusal::HardState => "hard state" Refusal::HardState;
-        Refusal::Unknown => "unknown" Refusal::Unknown;
+pub(crate) fn refusals() -> Vec<(&'static str, MigrationRefused)> {
+    one_of_each!(MigrationRefused;
+        MigrationRefused::Protocol => "protocol" MigrationRefused::Protocol;
+        MigrationRefused::Capability => "capability" MigrationRefused::Capability;
+        MigrationRefused::PendingRequest => "pending request" MigrationRefused::PendingRequest;
+        MigrationRefused::LiveTask => "live task" MigrationRefused::LiveTask;
+        MigrationRefused::Credentials => "credentials" MigrationRefused::Credentials;
+        MigrationRefused::OpenFailed => "target failed" MigrationRefused::OpenFailed;
+        MigrationRefused::StateNotRestorable => "hard state" MigrationRefused::StateNotRestorable;
+        MigrationRefused::OpeningUnknown => "unknown" MigrationRefused::OpeningUnknown;
     )
 }
 
-pub(crate) fn toll() -> Toll {
-    Toll {
-        answered: 1,
-        ended: 2,
-        streams: 3,
-        replayed: 4,
-        lost: 5,
-        moved: 6,
-        waiting: 7,
-        soft: true,
-        kept: refusals().into_iter().map(|(_, refusal)| refusal).zip(1..).collect(),
+pub(crate) fn toll() -> DrainCost {
+    DrainCost {
+        error_responses: 1,
+        sessions_ended: 2,
+        streams_closed: 3,
+        requests_replayed: 4,
+        responses_lost: 5,
+        sessions_migrated: 6,
+        sessions_to_migrate: 7,
+        server_state_at_risk: true,
+        sessions_not_migrated: refusals()
+            .into_iter()
+            .map(|(_, refusal)| refusal)
+            .zip(1..)
+            .collect(),
     }
 }
 
-pub(crate) fn bare_toll() -> Toll {
-    Toll { answered: 1, ended: 2, streams: 3, ..Toll::default() }
+pub(crate) fn bare_toll() -> DrainCost {
+    DrainCost { error_responses: 1, sessions_ended: 2, streams_closed: 3, ..DrainCost::default() }
 }
 
-pub(crate) fn parts() -> Vec<(&'static str, Part)> {
-    one_of_each!(Part;
-        Part::Protocol => "protocol" Part::Protocol;
-        Part::Capability => "capability" Part::Capability;
-        Part::Tool => "tool" Part::Tool;
-        Part::Prompt => "prompt" Part::Prompt;
-        Part::Resource => "resource" Part::Resource;
+pub(crate) fn parts() -> Vec<(&'static str, ContractPart)> {
+    one_of_each!(ContractPart;
+        ContractPart::Protocol => "protocol" ContractPart::Protocol;
+        ContractPart::Capability => "capability" ContractPart::Capability;
+        ContractPart::Tool => "tool" ContractPart::Tool;
+        ContractPart::Prompt => "prompt" ContractPart::Prompt;
+        ContractPart::Resource => "resource" ContractPart::Resource;
     )
 }
 
 pub(crate) fn contract() -> Contract {
-    let shape =
-        Shape { required: words(&["city"]), input: "00000000000000aa".into(), output: "bb".into() };
+    let shape = ToolSchema {
+        required: words(&["city"]),
+        input_hash: "00000000000000aa".into(),
+        output_hash: "bb".into(),
+    };
     Contract {
         server: "weather 2".to_owned(),
         protocols: words(&["2025-11-25", "2026-07-28"]),
         capabilities: words(&["tools.listChanged"]),
         tools: words(&["forecast"]),
-        safe_tools: words(&["forecast"]),
-        shapes: BTreeMap::from([("forecast".to_owned(), shape)]),
+        read_only_tools: words(&["forecast"]),
+        tool_schemas: BTreeMap::from([("forecast".to_owned(), shape)]),
         prompts: BTreeMap::from([("greet".to_owned(), words(&["name"]))]),
         resources: words(&["weather://{city}"]),
-        unknown: parts().into_iter().map(|(_, part)| part).collect(),
+        incomplete: parts().into_iter().map(|(_, part)| part).collect(),
     }
 }
 
-pub(crate) fn changes() -> Changes {
-    let of_tool = |name: &str| BTreeMap::from([(Part::Tool, words(&[name]))]);
+pub(crate) fn changes() -> ContractDiff {
+    let of_tool = |name: &str| BTreeMap::from([(ContractPart::Tool, words(&[name]))]);
     let how = BTreeMap::from([("forecast".to_owned(), "now requires day".to_owned())]);
-    Changes {
+    ContractDiff {
         servers: ("weather 1".to_owned(), "weather 2".to_owned()),
         added: of_tool("radar"),
         removed: of_tool("echo"),
-        changed: BTreeMap::from([(Part::Tool, how)]),
-        breaks: vec![Break {
-            part: Part::Tool,
+        changed: BTreeMap::from([(ContractPart::Tool, how)]),
+        breaking: vec![BreakingChange {
+            part: ContractPart::Tool,
             name: "echo".to_owned(),
-            how: "drops".to_owned(),
+            change: "drops".to_owned(),
             calls: 5,
         }],
-        unknown: BTreeSet::from([Part::Resource]),
+        not_compared: BTreeSet::from([ContractPart::Resource]),
     }
 }
 
@@ -152,10 +160,10 @@ pub(crate) fn counts() -> Counts {
         client_fault: 4,
         neutral: 5,
         slow: 6,
-        timed: 7,
-        safe: 8,
-        safe_bad: 9,
-        streams: 10,
-        broken: 11,
+        with_latency: 7,
+        repeatable: 8,
+        repeatable_failed: 9,
+        streams_ended: 10,
+        streams_broken: 11,
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::Value;
 
-use crate::support::{Host, SERVICE, ask, epoch_ms, free_port, soon};
+use crate::support::{DaemonHarness, SERVICE, epoch_ms, free_port, serving_version, wait_until};
 
 /// In order: who said it, and the line.
 const CONVERSATION: &str = include_str!("0.1.0/handover-conversation.txt");
@@ -32,14 +32,14 @@ impl Drop for Successor {
 
 #[test]
 fn what_an_old_daemon_says_is_understood() {
-    let (mut host, metrics) = (Host::new(""), free_port());
+    let (mut host, metrics) = (DaemonHarness::new(""), free_port());
     let service = host.service_section(SERVICE, "");
     host.write_config(&format!(
         "{}metrics = \"127.0.0.1:{metrics}\"\n{service}",
         host.daemon_section()
     ));
     host.start();
-    host.deploy("v1", &["--wait"]).expect(0);
+    host.deploy("v1", &["--wait"]).expect_code(0);
     host.kill();
     fs::remove_file(host.socket()).unwrap();
     let listeners: [OwnedFd; 3] = [
@@ -62,7 +62,7 @@ fn what_an_old_daemon_says_is_understood() {
             assert_eq!(meaning(&said), meaning(&line), "{}", host.log());
         } else if who == "old" {
             if line.contains("{\"open\":[1,0]}") {
-                soon("the call at the old one counts", || release()["in_flight"] == 1);
+                wait_until("the call at the old one counts", || release()["in_flight"] == 1);
                 assert_eq!(release()["sessions"], 1, "one was opened after `yours`");
             }
             let with: Vec<_> = listeners.iter().map(|it| it.as_fd()).collect();
@@ -70,18 +70,18 @@ fn what_an_old_daemon_says_is_understood() {
         }
     }
     drop(old);
-    soon("the call at the old one is over", || release()["in_flight"] == 0);
-    soon("it knows that the old one left", || {
+    wait_until("the call at the old one is over", || release()["in_flight"] == 0);
+    wait_until("it knows that the old one left", || {
         host.log().contains("the daemon before this one has left")
     });
-    soon("v1 answers", || ask(host.listen) == Ok("v1".to_owned()));
-    let told = host.verb(&["timeline", SERVICE]).expect(0);
-    told.says(&["restored", "took over from process 26102 (version 0.1.0)"]);
+    wait_until("v1 answers", || serving_version(host.listen) == Ok("v1".to_owned()));
+    let told = host.run_cli(&["timeline", SERVICE]).expect_code(0);
+    told.expect_text(&["restored", "took over from process 26102 (version 0.1.0)"]);
     drop(new);
 }
 
 /// What 0.1.0 said, with the places and the time of this test.
-fn here(line: &str, host: &Host) -> String {
+fn here(line: &str, host: &DaemonHarness) -> String {
     line.replace("/var/lib/rollbackd", &host.state().display().to_string())
         .replace("/run/rollbackd/control.sock", &host.socket().display().to_string())
         .replace(":9001", &format!(":{}", host.blue))
@@ -99,8 +99,8 @@ fn meaning(line: &str) -> Value {
 }
 
 /// Starts the new daemon as the old one does.
-fn succeed(host: &Host, channel: OwnedFd) -> Child {
-    let log = OpenOptions::new().append(true).open(host.path().join("daemon.log")).unwrap();
+fn succeed(host: &DaemonHarness, channel: OwnedFd) -> Child {
+    let log = OpenOptions::new().append(true).open(host.dir_path().join("daemon.log")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollbackd"));
     command.arg("run").arg("--succeed").arg(host.config()).stdin(channel);
     command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()

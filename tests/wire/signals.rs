@@ -4,51 +4,53 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use rollbackd::model::{Counts, History, Moment, Number, Reply, Scrape, Seen, Signal};
-use rollbackd::record::{Opening, Recording, parse_recording};
+use rollbackd::model::{
+    Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, ScrapeResult, Signal,
+};
+use rollbackd::record::{SignalLogHeader, SignalLogWriter, parse_recording};
 
 use crate::examples::counts;
 use crate::golden::hold;
 
-fn opening() -> Opening {
+fn opening() -> SignalLogHeader {
     let calls = vec![(("tools/call".into(), "forecast".into()), counts())];
-    let history = History { hour: counts(), worst: (40, 3), calls };
+    let history = History { last_hour: counts(), worst_five_minutes: (40, 3), calls };
     let opened = Moment(1_700_000_000_000);
-    Opening { release: Number(7), warm: Some(Number(6)), opened, history }
+    SignalLogHeader { release: ReleaseNumber(7), warm: Some(ReleaseNumber(6)), opened, history }
 }
 
 /// One of each signal, and a stretch of empty blocks of two releases.
 fn signals() -> Vec<Signal> {
-    let replies = one_of_each!(Reply;
-        Reply::Ok => "" Reply::Ok;
-        Reply::Late => "" Reply::Late;
-        Reply::Refused => "" Reply::Refused;
-        Reply::Wrong(_) => "" Reply::Wrong("status 500".to_owned());
+    let replies = one_of_each!(ProbeResult;
+        ProbeResult::Ok => "" ProbeResult::Ok;
+        ProbeResult::TimedOut => "" ProbeResult::TimedOut;
+        ProbeResult::Refused => "" ProbeResult::Refused;
+        ProbeResult::Unexpected(_) => "" ProbeResult::Unexpected("status 500".to_owned());
     );
-    let sample = |started| Scrape::Sample { total: 1000.0, bad: 2.5, started };
-    let scrapes = one_of_each!(Scrape;
-        Scrape::Sample { .. } => "" sample(None), "" sample(Some(1_700_000_000.25));
-        Scrape::Down(_) => "" Scrape::Down("connection refused".to_owned());
-        Scrape::NotANumber => "" Scrape::NotANumber;
-        Scrape::Missing => "" Scrape::Missing;
-        Scrape::Stale(_) => "" Scrape::Stale(90);
+    let sample = |started| ScrapeResult::Sample { total: 1000.0, bad: 2.5, started };
+    let scrapes = one_of_each!(ScrapeResult;
+        ScrapeResult::Sample { .. } => "" sample(None), "" sample(Some(1_700_000_000.25));
+        ScrapeResult::Down(_) => "" ScrapeResult::Down("connection refused".to_owned());
+        ScrapeResult::NotANumber => "" ScrapeResult::NotANumber;
+        ScrapeResult::Missing => "" ScrapeResult::Missing;
+        ScrapeResult::Stale(_) => "" ScrapeResult::Stale(90);
     );
     let calls = vec![
         (("tools/call".into(), "forecast \"now\"".into()), counts()),
         (("ping".into(), "".into()), Counts::default()),
     ];
-    let others = one_of_each!(Seen;
-        Seen::Block(..) => "" Seen::Block(250, counts());
-        Seen::Calls(_) => "" Seen::Calls(calls);
-        Seen::Shadow(..) => "" Seen::Shadow(40, 3);
-        Seen::Scraped(_) => "" Seen::Scraped(Scrape::Missing);
-        Seen::Probe(_) => "" Seen::Probe(Reply::Ok);
-        Seen::Exited(_) => "" Seen::Exited("signal 9".to_owned());
+    let others = one_of_each!(Observation;
+        Observation::Block(..) => "" Observation::Block(250, counts());
+        Observation::Calls(_) => "" Observation::Calls(calls);
+        Observation::Shadow(..) => "" Observation::Shadow(40, 3);
+        Observation::Scraped(_) => "" Observation::Scraped(ScrapeResult::Missing);
+        Observation::Probe(_) => "" Observation::Probe(ProbeResult::Ok);
+        Observation::Exited(_) => "" Observation::Exited("signal 9".to_owned());
     );
     let others = others.into_iter().map(|(_, seen)| seen);
-    let replies = replies.into_iter().map(|(_, reply)| Seen::Probe(reply));
-    let scrapes = scrapes.into_iter().map(|(_, scrape)| Seen::Scraped(scrape));
-    let of_7 = |seen| Signal { release: Number(7), seen };
+    let replies = replies.into_iter().map(|(_, reply)| Observation::Probe(reply));
+    let scrapes = scrapes.into_iter().map(|(_, scrape)| Observation::Scraped(scrape));
+    let of_7 = |seen| Signal { release: ReleaseNumber(7), observation: seen };
     others.chain(replies).chain(scrapes).map(of_7).collect()
 }
 
@@ -63,8 +65,8 @@ fn heard() -> Vec<(Moment, Signal)> {
     for round in 0..12 {
         let step = if round == 5 { 251 } else { 250 };
         let block = |release| Signal {
-            release: Number(release),
-            seen: Seen::Block(250, Counts::default()),
+            release: ReleaseNumber(release),
+            observation: Observation::Block(250, Counts::default()),
         };
         let at = after(step);
         all.extend([(at, block(7)), (at, block(6))]);
@@ -75,8 +77,9 @@ fn heard() -> Vec<(Moment, Signal)> {
 #[test]
 fn every_kind_of_line_is_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut recording, _) = Recording::open(dir.path(), Number(7), &opening()).unwrap();
-    heard().iter().for_each(|(at, signal)| recording.note(*at, signal));
+    let (mut recording, _) =
+        SignalLogWriter::open(dir.path(), ReleaseNumber(7), &opening()).unwrap();
+    heard().iter().for_each(|(at, signal)| recording.append(*at, signal));
     drop(recording);
     let text = fs::read_to_string(dir.path().join("000007.signals")).unwrap();
     hold("signals.txt", &text);
@@ -87,8 +90,8 @@ fn old_lines_are_still_read() {
     let old = include_str!("0.1.0/signals.txt");
     for (text, full) in [(old.to_owned(), false), (format!("{old}full\n"), true)] {
         let recorded = parse_recording(Path::new("000007.signals"), text.as_bytes()).unwrap();
-        assert_eq!(recorded.opening, opening());
-        assert_eq!((recorded.full, recorded.torn), (full, 0));
+        assert_eq!(recorded.header, opening());
+        assert_eq!((recorded.size_limit_reached, recorded.truncated_bytes), (full, 0));
         assert_eq!(recorded.signals().collect::<Vec<_>>(), heard());
     }
 }
@@ -98,7 +101,13 @@ fn old_lines_are_still_read() {
 fn an_old_first_line_with_fewer_counts_is_still_read() {
     let old = include_str!("0.1.0/signals-first-line-least.txt");
     let recorded = parse_recording(Path::new("000007.signals"), old.as_bytes()).unwrap();
-    let hour = Counts { safe: 0, safe_bad: 0, streams: 0, broken: 0, ..counts() };
-    let history = History { hour, worst: (40, 3), calls: Vec::new() };
-    assert_eq!(recorded.opening, Opening { history, warm: None, ..opening() });
+    let hour = Counts {
+        repeatable: 0,
+        repeatable_failed: 0,
+        streams_ended: 0,
+        streams_broken: 0,
+        ..counts()
+    };
+    let history = History { last_hour: hour, worst_five_minutes: (40, 3), calls: Vec::new() };
+    assert_eq!(recorded.header, SignalLogHeader { history, warm: None, ..opening() });
 }

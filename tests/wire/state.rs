@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use rollbackd::config;
 use rollbackd::decide::{Phase, Watch};
-use rollbackd::model::{Fact, Number};
-use rollbackd::record::{self, read_recording, recordings};
+use rollbackd::model::{ReleaseNumber, TimelineEvent};
+use rollbackd::record::{self, list_signal_logs, read_recording};
 use serde_json::Value;
 
 use crate::golden::hold;
-use crate::support::{Host, SERVICE, ask, epoch_ms, free_port, soon};
+use crate::support::{DaemonHarness, SERVICE, epoch_ms, free_port, serving_version, wait_until};
 
 const MAPS: &str = "maps";
 
@@ -22,8 +22,8 @@ fn fixture() -> PathBuf {
 }
 
 /// A host with a copy of the folder, and the port of `maps`. Nothing runs yet.
-fn host() -> (Host, u16) {
-    let host = Host::new("");
+fn host() -> (DaemonHarness, u16) {
+    let host = DaemonHarness::new("");
     let [listen, blue, green] = [(); 3].map(|()| free_port());
     let maps = format!(
         "listen = \"127.0.0.1:{listen}\"\n\
@@ -55,38 +55,44 @@ fn copy(from: &Path, to: &Path) {
 
 /// When the daemon will read it: its clock never starts before what was recorded.
 fn now() -> u64 {
-    let entries = record::peek(&fixture().join(MAPS)).unwrap();
+    let entries = record::read_latest(&fixture().join(MAPS)).unwrap();
     epoch_ms().max(entries.last().unwrap().moment.0)
 }
 
 /// Whether a deploy has such a line.
-fn has(service: &str, deploy: u32, is: impl Fn(&Fact) -> bool) -> bool {
-    let entries = record::read(&fixture().join(service), Some(Number(deploy))).unwrap();
-    entries.iter().any(|entry| is(&entry.fact))
+fn has(service: &str, deploy: u32, is: impl Fn(&TimelineEvent) -> bool) -> bool {
+    let entries =
+        record::read_deploy(&fixture().join(service), Some(ReleaseNumber(deploy))).unwrap();
+    entries.iter().any(|entry| is(&entry.event))
 }
 
 #[test]
 fn every_deploy_of_it_is_read() {
     for deploy in [1, 2, 5] {
-        assert!(has(SERVICE, deploy, |it| matches!(it, Fact::Accepted { .. })), "{deploy}");
+        assert!(
+            has(SERVICE, deploy, |it| matches!(it, TimelineEvent::Accepted { .. })),
+            "{deploy}"
+        );
     }
-    assert!(has(SERVICE, 3, |it| matches!(it, Fact::Detected { verdict: Some(_), .. })));
-    assert!(has(SERVICE, 3, |it| matches!(it, Fact::Decided { ordered: false, .. })));
-    assert!(has(SERVICE, 3, |it| matches!(it, Fact::Recovered)));
-    assert!(has(SERVICE, 4, |it| matches!(it, Fact::Failed)));
-    assert!(has(SERVICE, 5, |it| matches!(it, Fact::Held { .. })));
-    let ready = |it: &Fact| matches!(it, Fact::Ready { contract: Some(_), changes: Some(_) });
+    assert!(has(SERVICE, 3, |it| matches!(it, TimelineEvent::Detected { verdict: Some(_), .. })));
+    assert!(has(SERVICE, 3, |it| matches!(it, TimelineEvent::Decided { ordered: false, .. })));
+    assert!(has(SERVICE, 3, |it| matches!(it, TimelineEvent::Recovered)));
+    assert!(has(SERVICE, 4, |it| matches!(it, TimelineEvent::Failed)));
+    assert!(has(SERVICE, 5, |it| matches!(it, TimelineEvent::Held { .. })));
+    let ready = |it: &TimelineEvent| {
+        matches!(it, TimelineEvent::Ready { contract: Some(_), changes: Some(_) })
+    };
     assert!(has(MAPS, 2, ready));
-    assert!(has(MAPS, 2, |it| *it == Fact::Switched { to: Number(2) }));
+    assert!(has(MAPS, 2, |it| *it == TimelineEvent::Switched { to: ReleaseNumber(2) }));
 }
 
 #[test]
 fn every_recording_of_it_is_read() {
     let mut count = 0;
     for service in [SERVICE, MAPS] {
-        for (number, path) in recordings(&fixture().join(service)).unwrap() {
+        for (number, path) in list_signal_logs(&fixture().join(service)).unwrap() {
             let recorded = read_recording(&path).unwrap();
-            assert_eq!((recorded.opening.release, recorded.torn), (number, 0));
+            assert_eq!((recorded.header.release, recorded.truncated_bytes), (number, 0));
             count += recorded.signals().count();
         }
     }
@@ -98,7 +104,7 @@ fn the_state_machine_stands_where_it_stood() {
     let (host, _) = host();
     let settings = config::load(&host.config()).unwrap().settings;
     let watch = |service: &str| {
-        let entries = record::peek(&host.state().join(service)).unwrap();
+        let entries = record::read_latest(&host.state().join(service)).unwrap();
         let last = entries.last().unwrap().moment;
         Watch::restore(settings.services[service].policy.clone(), &entries, last)
     };
@@ -108,10 +114,10 @@ fn the_state_machine_stands_where_it_stood() {
     };
     assert_eq!((active.version.as_str(), warm.version.as_str()), ("v5", "v2"));
     assert_eq!(active.artifact.as_deref(), Some("weather-v5"));
-    assert_eq!(active.set["LOG_LEVEL"], "debug");
+    assert_eq!(active.environment["LOG_LEVEL"], "debug");
     assert_eq!(weather.quarantine(), ["v3"]);
     assert_eq!(weather.hold().unwrap().because, "a migration runs");
-    assert_eq!(weather.deploy(), Number(5));
+    assert_eq!(weather.deploy(), ReleaseNumber(5));
     let maps = watch(MAPS);
     let Phase::Baking { active, warm: Some(warm), blocked: None, .. } = maps.phase() else {
         panic!("{:?}", maps.phase())
@@ -123,11 +129,12 @@ fn the_state_machine_stands_where_it_stood() {
 #[test]
 fn the_daemon_goes_on_with_it() {
     let (mut host, maps) = host();
-    let history = host.verb(&["timeline", SERVICE, "--deploy", "3"]).expect(0);
-    history.says(&["v3 deployed by", "v3 is degraded", "v2 keeps the promise again"]);
+    let history = host.run_cli(&["timeline", SERVICE, "--deploy", "3"]).expect_code(0);
+    history.expect_text(&["v3 deployed by", "v3 is degraded", "v2 keeps the promise again"]);
     host.start();
-    let status =
-        |service: &str| host.verb(&["status", service, "--json"]).expect(0).json().remove(0);
+    let status = |service: &str| {
+        host.run_cli(&["status", service, "--json"]).expect_code(0).json_lines().remove(0)
+    };
     let weather = status(SERVICE);
     assert_eq!((&weather["active"], &weather["warm"]), (&"v5".into(), &"v2".into()));
     assert_eq!((&weather["phase"], &weather["quarantine"][0]), (&"steady".into(), &"v3".into()));
@@ -135,10 +142,11 @@ fn the_daemon_goes_on_with_it() {
     let baking = status(MAPS);
     assert_eq!((&baking["active"], &baking["warm"]), (&"v2".into(), &"v1".into()));
     assert_eq!(baking["phase"], "baking");
-    soon("the releases answer", || {
-        ask(host.listen) == Ok("v5".to_owned()) && ask(maps) == Ok("v2".to_owned())
+    wait_until("the releases answer", || {
+        serving_version(host.listen) == Ok("v5".to_owned())
+            && serving_version(maps) == Ok("v2".to_owned())
     });
-    soon("all releases answer", || {
+    wait_until("all releases answer", || {
         [SERVICE, MAPS].iter().all(|service| {
             let releases = status(service)["releases"].clone();
             releases.as_array().unwrap().iter().all(|it| it["probe"] == "ok")
@@ -146,20 +154,22 @@ fn the_daemon_goes_on_with_it() {
     });
     sessions_go_on(&status(SERVICE), host.listen);
     hold("environment.txt", &environment(&host));
-    host.deploy("v3", &[]).expect(5).says(&["v3"]);
-    host.verb(&["resume", SERVICE, "--because", "it is over"]).expect(0);
+    host.deploy("v3", &[]).expect_code(5).expect_text(&["v3"]);
+    host.run_cli(&["resume", SERVICE, "--because", "it is over"]).expect_code(0);
     assert_eq!(host.stop(), 0);
     let recording = |state: &Path| fs::read_to_string(state.join("maps/000002.signals")).unwrap();
     let (before, now) = (recording(&fixture()), recording(&host.state()));
     assert!(now.starts_with(&before) && before.len() < now.len(), "the recording goes on");
-    assert!(host.entries(5).iter().any(|it| it.fact == Fact::Restored { torn: 0 }));
+    assert!(
+        host.entries(5).iter().any(|it| it.event == TimelineEvent::Restored { truncated_bytes: 0 })
+    );
 }
 
 #[test]
 fn a_new_folder_has_the_same_files() {
-    let mut host = Host::with_v1("");
-    host.deploy("v2", &["--set", "DEMO_FAULT=total"]).expect(0);
-    soon("v2 starts", || host.status()["releases"][1]["role"] == "starting");
+    let mut host = DaemonHarness::with_v1("");
+    host.deploy("v2", &["--set", "DEMO_FAULT=total"]).expect_code(0);
+    wait_until("v2 starts", || host.status()["releases"][1]["role"] == "starting");
     assert_eq!(host.stop(), 0);
     let mut files = BTreeSet::new();
     names(&host.state(), "", &mut files);
@@ -197,8 +207,8 @@ fn call(port: u16, session: &str) -> String {
 }
 
 /// The variables that the daemon sets for the release that has an artifact.
-fn environment(host: &Host) -> String {
-    let words = fs::read(format!("/proc/{}/environ", host.process(5).pid)).unwrap();
+fn environment(host: &DaemonHarness) -> String {
+    let words = fs::read(format!("/proc/{}/environ", host.release_process(5).pid)).unwrap();
     let words = String::from_utf8(words).unwrap();
     let ours = |word: &&str| word.starts_with("ROLLBACKD_") || word.starts_with("PORT=");
     let state = host.state().display().to_string();

@@ -2,10 +2,10 @@
 
 use std::fmt::{Debug, Write as _};
 
-use rollbackd::decide::{Breach, Phase, Return};
-use rollbackd::judge::About;
+use rollbackd::decide::{PendingRollback, Phase, Rollback};
+use rollbackd::judge::Indicator;
 use rollbackd::model::{
-    Class, Effect, Era, Finding, Guard, Load, Moment, Reply, Severity, Strategy,
+    Effect, Era, Finding, Guard, Moment, Outcome, ProbeResult, ReleaseLoad, Severity, Strategy,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,13 +56,13 @@ fn guards() -> Vec<(&'static str, Guard)> {
     )
 }
 
-fn classes() -> Vec<(&'static str, Class)> {
-    one_of_each!(Class;
-        Class::Ok => "ok" Class::Ok;
-        Class::ServerFault => "server fault" Class::ServerFault;
-        Class::ToolFault => "tool fault" Class::ToolFault;
-        Class::ClientFault => "client fault" Class::ClientFault;
-        Class::Neutral => "neutral" Class::Neutral;
+fn classes() -> Vec<(&'static str, Outcome)> {
+    one_of_each!(Outcome;
+        Outcome::Ok => "ok" Outcome::Ok;
+        Outcome::ServerFault => "server fault" Outcome::ServerFault;
+        Outcome::ToolFault => "tool fault" Outcome::ToolFault;
+        Outcome::ClientFault => "client fault" Outcome::ClientFault;
+        Outcome::Neutral => "neutral" Outcome::Neutral;
     )
 }
 
@@ -73,23 +73,23 @@ fn eras() -> Vec<(&'static str, Era)> {
     )
 }
 
-fn replies() -> Vec<(&'static str, Reply)> {
-    one_of_each!(Reply;
-        Reply::Ok => "ok" Reply::Ok;
-        Reply::Late => "late" Reply::Late;
-        Reply::Refused => "refused" Reply::Refused;
-        Reply::Wrong(_) => "wrong" Reply::Wrong("status 500".to_owned());
+fn replies() -> Vec<(&'static str, ProbeResult)> {
+    one_of_each!(ProbeResult;
+        ProbeResult::Ok => "ok" ProbeResult::Ok;
+        ProbeResult::TimedOut => "late" ProbeResult::TimedOut;
+        ProbeResult::Refused => "refused" ProbeResult::Refused;
+        ProbeResult::Unexpected(_) => "wrong" ProbeResult::Unexpected("status 500".to_owned());
     )
 }
 
-fn objectives() -> Vec<(&'static str, About)> {
-    one_of_each!(About;
-        About::Availability => "availability" About::Availability;
-        About::Latency => "latency" About::Latency;
-        About::Tools => "tools" About::Tools;
-        About::Calls => "calls" About::Calls;
-        About::Streams => "streams" About::Streams;
-        About::Scraped => "scraped" About::Scraped;
+fn objectives() -> Vec<(&'static str, Indicator)> {
+    one_of_each!(Indicator;
+        Indicator::Availability => "availability" Indicator::Availability;
+        Indicator::Latency => "latency" Indicator::Latency;
+        Indicator::Tools => "tools" Indicator::Tools;
+        Indicator::ClientFaults => "calls" Indicator::ClientFaults;
+        Indicator::Streams => "streams" Indicator::Streams;
+        Indicator::Scraped => "scraped" Indicator::Scraped;
     )
 }
 
@@ -97,33 +97,33 @@ fn objectives() -> Vec<(&'static str, About)> {
 fn effects() -> Vec<(&'static str, Effect)> {
     let v1 = || bare_release(1);
     one_of_each!(Effect;
-        Effect::Keep(_) => "keep" Effect::Keep(v1());
+        Effect::KeepRunning(_) => "keep" Effect::KeepRunning(v1());
         Effect::Start(_) => "start" Effect::Start(v1());
         Effect::Probe(_) => "probe" Effect::Probe(v1());
         Effect::Route(_) => "route" Effect::Route(v1());
         Effect::Drain(..) => "drain" Effect::Drain(v1(), Moment(1));
         Effect::Cut(_) => "cut" Effect::Cut(v1());
         Effect::Retire(_) => "retire" Effect::Retire(v1());
-        Effect::LetGo(_) => "let go" Effect::LetGo(v1());
+        Effect::Detach(_) => "let go" Effect::Detach(v1());
         Effect::Page(_) => "page" Effect::Page("wake up".to_owned());
     )
 }
 
 fn phases() -> Vec<(&'static str, Phase)> {
     let (v1, v2, at) = (|| bare_release(1), || bare_release(2), Moment(1));
-    let load: Load = bare_load();
-    let breach = || Breach {
+    let load: ReleaseLoad = bare_load();
+    let breach = || PendingRollback {
         bad: v2(),
         warm: v1(),
         verdict: None,
         load,
-        ordered: None,
+        ordered_strategy: None,
         forced: false,
-        latest: at,
+        complete_by: at,
         until: at,
     };
     let strategy = Strategy::Drain;
-    let back = || Return { bad: v2(), to: v1(), strategy, drained_by: at, until: at, tries: 0 };
+    let back = || Rollback { bad: v2(), to: v1(), strategy, drain_until: at, until: at, tries: 0 };
     one_of_each!(Phase;
         Phase::Empty => "empty" Phase::Empty;
         Phase::Steady { .. } => "steady" Phase::Steady { active: v1(), warm: None };
@@ -132,7 +132,7 @@ fn phases() -> Vec<(&'static str, Phase)> {
         Phase::Promoting { .. } =>
             "promoting" Phase::Promoting { from: None, to: v1(), until: at, tries: 0 };
         Phase::Baking { .. } => "baking" Phase::Baking {
-            active: v2(), warm: None, until: at, blocked: None, blind: None,
+            active: v2(), warm: None, until: at, blocked: None, no_data_since: None,
         };
         Phase::Confirming(_) => "confirming" Phase::Confirming(breach());
         Phase::Reviving(_) => "reviving" Phase::Reviving(breach());
@@ -164,7 +164,7 @@ fn every_word_is_as_it_was() {
         ("era", table(&eras(), ToString::to_string)),
         ("part", table(&parts(), ToString::to_string)),
         ("reply", table(&replies(), ToString::to_string)),
-        ("refusal", table(&refusals(), |it| it.word().to_owned())),
+        ("refusal", table(&refusals(), |it| it.label().to_owned())),
         ("effect", shown(effects().iter().map(|(name, it)| (*name, it.to_string())).collect())),
         (
             "objective",

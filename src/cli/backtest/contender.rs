@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{self, Service, Settings};
-use crate::judge::Limits;
+use crate::judge::SloSettings;
 
 use super::super::exit::Exit;
-use super::super::{CONFIG, check};
+use super::super::{DEFAULT_CONFIG_PATH, check};
 
 /// The least that can be written: what is left out has its default.
 const DEFAULTS: &str = "[service.any]\nlisten = \"127.0.0.1:8080\"\nruntime = \"external\"\n\
@@ -15,41 +15,44 @@ const DEFAULTS: &str = "[service.any]\nlisten = \"127.0.0.1:8080\"\nruntime = \"
 
 /// What one configuration says about one service.
 #[derive(Debug)]
-pub(super) struct Contender {
+pub(super) struct Variant {
     /// The file, or `defaults`.
-    pub(super) name: String,
-    pub(super) limits: Limits,
+    pub(super) config_name: String,
+    pub(super) limits: SloSettings,
     pub(super) drain: Duration,
     pub(super) session_cost: f64,
 }
 
 /// The current configuration, and the candidate.
 #[derive(Debug)]
-pub(super) struct Contenders {
+pub(super) struct Variants {
     /// Each with its name, the current one first. Empty: the defaults.
     files: Vec<(String, Settings)>,
     /// Whether the first one is current.
-    current: bool,
+    has_current: bool,
 }
 
-impl Contenders {
-    /// Reads both. `named` is what --config or the environment name; the flag wins there, so what
+impl Variants {
+    /// Reads both. `config_option` is what --config or the environment name; the flag wins there, so what
     /// is not the environment's is the candidate.
-    pub(super) fn load(current: Option<PathBuf>, named: Option<PathBuf>) -> Result<Self, Exit> {
-        let usual = || Some(PathBuf::from(CONFIG)).filter(|path| path.exists());
-        let standing = std::env::var_os("ROLLBACKD_CONFIG").map(PathBuf::from);
-        let current = current.or(standing).or_else(usual);
-        let candidate = named.filter(|named| Some(named) != current.as_ref());
+    pub(super) fn load(
+        current: Option<PathBuf>,
+        config_option: Option<PathBuf>,
+    ) -> Result<Self, Exit> {
+        let default_path = || Some(PathBuf::from(DEFAULT_CONFIG_PATH)).filter(|path| path.exists());
+        let from_environment = std::env::var_os("ROLLBACKD_CONFIG").map(PathBuf::from);
+        let current = current.or(from_environment).or_else(default_path);
+        let candidate = config_option.filter(|named| Some(named) != current.as_ref());
         let has_current = current.is_some();
         let read = |path: PathBuf| match config::load(&path) {
             Ok(checked) => Ok((path.display().to_string(), checked.settings)),
             Err(problems) => {
-                check::refuse(&path, &problems);
-                Err(Exit::BadConfig)
+                check::report_problems(&path, &problems);
+                Err(Exit::InvalidConfig)
             }
         };
         let files: Result<_, _> = current.into_iter().chain(candidate).map(read).collect();
-        Ok(Self { files: files?, current: has_current })
+        Ok(Self { files: files?, has_current })
     }
 
     /// Where the recordings lie: the current configuration tells, or the only one there is.
@@ -58,12 +61,15 @@ impl Contenders {
     }
 
     /// What they say about a service: the one that is named, or the only one.
-    pub(super) fn of(&self, service: Option<&str>) -> Result<Vec<Contender>, (Exit, String)> {
-        let mut found = Vec::new();
-        if !self.current && service.is_none() {
+    pub(super) fn for_service(
+        &self,
+        service: Option<&str>,
+    ) -> Result<Vec<Variant>, (Exit, String)> {
+        let mut variants = Vec::new();
+        if !self.has_current && service.is_none() {
             let defaults = config::parse("defaults", DEFAULTS);
             let service = defaults.ok().and_then(|it| it.settings.services.into_values().next());
-            found.extend(service.map(|service| Contender::new("defaults", &service)));
+            variants.extend(service.map(|service| Variant::new("defaults", &service)));
         }
         for (name, settings) in &self.files {
             let services = &settings.services;
@@ -75,30 +81,30 @@ impl Contenders {
                     let names = names.join(", ");
                     let what =
                         format!("{name} has several services: name one with --service ({names})");
-                    return Err((Exit::BadArguments, what));
+                    return Err((Exit::InvalidArguments, what));
                 }
             };
-            let missing = || {
+            let not_found = || {
                 let service = service.unwrap_or_default();
                 let what = format!(
                     "no service {service} in {name}; name one that both configurations have"
                 );
-                (Exit::Unknown, what)
+                (Exit::NotFound, what)
             };
-            found.push(Contender::new(name, chosen.ok_or_else(missing)?));
+            variants.push(Variant::new(name, chosen.ok_or_else(not_found)?));
         }
-        if found.is_empty() {
+        if variants.is_empty() {
             let what = "no configuration tells about that service; name one with --current";
-            return Err((Exit::Unknown, what.to_owned()));
+            return Err((Exit::NotFound, what.to_owned()));
         }
-        Ok(found)
+        Ok(variants)
     }
 }
 
-impl Contender {
+impl Variant {
     fn new(name: &str, service: &Service) -> Self {
-        let (name, limits) = (name.to_owned(), service.judge.clone());
-        let (drain, session_cost) = (service.policy.drain, service.policy.session_cost);
-        Self { name, limits, drain, session_cost }
+        let (config_name, limits) = (name.to_owned(), service.slo.clone());
+        let (drain, session_cost) = (service.policy.drain_timeout, service.policy.session_cost);
+        Self { config_name, limits, drain, session_cost }
     }
 }

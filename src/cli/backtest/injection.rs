@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::model::{Call, Counts, Number, Seen, Signal};
+use crate::model::{CallKey, Counts, Observation, ReleaseNumber, Signal};
 
 /// What a wrong `--what-if` is told.
 const HELP: &str = "write KIND=SHARE@TIME with KIND errors, slow or tools, such as errors=5%@120s";
@@ -14,20 +14,20 @@ const HELP: &str = "write KIND=SHARE@TIME with KIND errors, slow or tools, such 
 /// What is made bad, how much of it, and from when on.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Injection {
-    kind: Kind,
+    kind: InjectionKind,
     /// 0 to 1.
     share: f64,
     /// Since the trial opened.
     pub(super) from: Duration,
-    written: String,
+    spec: String,
     /// Requests owed, in fractions: for all, and by call; the second is for those safe to repeat.
-    owed: BTreeMap<Option<Call>, (f64, f64)>,
+    carry: BTreeMap<Option<CallKey>, (f64, f64)>,
     /// Requests that were made bad.
-    pub(super) done: u64,
+    pub(super) injected: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum InjectionKind {
     Errors,
     Slow,
     Tools,
@@ -36,60 +36,65 @@ enum Kind {
 impl Injection {
     /// Makes a share bad of what `release` did well, in a signal that came so long after the trial
     /// opened. A block that began before its time is left alone.
-    pub(super) fn change(&mut self, after: Duration, release: Number, signal: Signal) -> Signal {
+    pub(super) fn apply(
+        &mut self,
+        after: Duration,
+        release: ReleaseNumber,
+        signal: Signal,
+    ) -> Signal {
         if signal.release != release {
             return signal;
         }
-        let begun = |span| after.saturating_sub(Duration::from_millis(span));
-        let seen = match signal.seen {
-            Seen::Block(span, counts) if self.from <= begun(u64::from(span)) => {
-                let bad = self.thin(None, counts);
-                Seen::Block(span, bad)
+        let started = |span| after.saturating_sub(Duration::from_millis(span));
+        let seen = match signal.observation {
+            Observation::Block(span, counts) if self.from <= started(u64::from(span)) => {
+                let bad = self.degrade(None, counts);
+                Observation::Block(span, bad)
             }
-            Seen::Calls(calls) if self.from <= begun(1_000) => Seen::Calls(
+            Observation::Calls(calls) if self.from <= started(1_000) => Observation::Calls(
                 calls
                     .into_iter()
-                    .map(|(call, counts)| (call.clone(), self.thin(Some(call), counts)))
+                    .map(|(call, counts)| (call.clone(), self.degrade(Some(call), counts)))
                     .collect(),
             ),
             seen => seen,
         };
-        Signal { release, seen }
+        Signal { release, observation: seen }
     }
 
-    fn thin(&mut self, call: Option<Call>, mut counts: Counts) -> Counts {
-        let whole = call.is_none();
-        let owed = self.owed.entry(call).or_default();
+    fn degrade(&mut self, call: Option<CallKey>, mut counts: Counts) -> Counts {
+        let is_total = call.is_none();
+        let carry = self.carry.entry(call).or_default();
         let good = match self.kind {
-            Kind::Errors | Kind::Tools => counts.ok,
-            Kind::Slow => counts.timed.saturating_sub(counts.slow),
+            InjectionKind::Errors | InjectionKind::Tools => counts.ok,
+            InjectionKind::Slow => counts.with_latency.saturating_sub(counts.slow),
         };
-        let bad = due(&mut owed.0, good, self.share);
+        let bad = take_whole(&mut carry.0, good, self.share);
         match self.kind {
-            Kind::Errors => {
-                let safe = counts.safe.saturating_sub(counts.safe_bad).min(good);
-                counts.safe_bad += due(&mut owed.1, safe, self.share);
+            InjectionKind::Errors => {
+                let safe = counts.repeatable.saturating_sub(counts.repeatable_failed).min(good);
+                counts.repeatable_failed += take_whole(&mut carry.1, safe, self.share);
                 counts.ok -= bad;
                 counts.server_fault = counts.server_fault.saturating_add(bad);
             }
-            Kind::Tools => {
+            InjectionKind::Tools => {
                 counts.ok -= bad;
                 counts.tool_fault = counts.tool_fault.saturating_add(bad);
             }
-            Kind::Slow => counts.slow += bad,
+            InjectionKind::Slow => counts.slow += bad,
         }
-        if whole {
-            self.done = self.done.saturating_add(bad);
+        if is_total {
+            self.injected = self.injected.saturating_add(bad);
         }
         counts
     }
 }
 
 /// How many of these are bad now; the fraction stays owed.
-fn due(owed: &mut f64, good: u64, share: f64) -> u64 {
-    *owed += good as f64 * share;
-    let bad = (owed.floor() as u64).min(good);
-    *owed = (*owed - bad as f64).min(1.0);
+fn take_whole(carry: &mut f64, good: u64, share: f64) -> u64 {
+    *carry += good as f64 * share;
+    let bad = (carry.floor() as u64).min(good);
+    *carry = (*carry - bad as f64).min(1.0);
     bad
 }
 
@@ -101,22 +106,22 @@ impl FromStr for Injection {
             let (kind, rest) = text.split_once('=')?;
             let (share, from) = rest.split_once('@')?;
             let kind = match kind {
-                "errors" => Kind::Errors,
-                "slow" => Kind::Slow,
-                "tools" => Kind::Tools,
+                "errors" => InjectionKind::Errors,
+                "slow" => InjectionKind::Slow,
+                "tools" => InjectionKind::Tools,
                 _ => return None,
             };
             let share: f64 = share.strip_suffix('%')?.trim().parse().ok()?;
-            (share > 0.0 && share <= 100.0).then_some((kind, share / 100.0, time(from)?))
+            (share > 0.0 && share <= 100.0).then_some((kind, share / 100.0, parse_duration(from)?))
         };
         let (kind, share, from) = read().ok_or_else(|| HELP.to_owned())?;
         let written = text.to_owned();
-        Ok(Self { kind, share, from, written, owed: BTreeMap::new(), done: 0 })
+        Ok(Self { kind, share, from, spec: written, carry: BTreeMap::new(), injected: 0 })
     }
 }
 
 /// Such as `500ms`, `120s`, `2m`, `1h`, or seconds without a unit.
-pub(super) fn time(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let split = text.find(|it: char| it.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: f64 = number.trim().parse().ok()?;
@@ -133,7 +138,7 @@ pub(super) fn time(text: &str) -> Option<Duration> {
 
 impl fmt::Display for Injection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.written)
+        f.write_str(&self.spec)
     }
 }
 
@@ -144,20 +149,21 @@ mod tests {
     #[test]
     fn a_share_is_met_to_the_request() {
         let mut injection: Injection = "errors=7%@1s".parse().unwrap();
-        let new = Number(2);
+        let new = ReleaseNumber(2);
         let mut bad = 0;
         for block in 0..1_000_u64 {
-            let counts = Counts { ok: 3, safe: 2, ..Counts::default() };
-            let signal = Signal { release: new, seen: Seen::Block(250, counts) };
+            let counts = Counts { ok: 3, repeatable: 2, ..Counts::default() };
+            let signal = Signal { release: new, observation: Observation::Block(250, counts) };
             let after = Duration::from_millis(250 * (block + 1));
-            let Seen::Block(_, counts) = injection.change(after, new, signal).seen else {
+            let Observation::Block(_, counts) = injection.apply(after, new, signal).observation
+            else {
                 panic!("still a block");
             };
             assert!(block >= 4 || counts.server_fault == 0, "not before its time");
             assert_eq!(counts.total(), 3);
             bad += counts.server_fault;
         }
-        assert_eq!((bad, injection.done), (209, 209), "7 % of 996 * 3");
+        assert_eq!((bad, injection.injected), (209, 209), "7 % of 996 * 3");
     }
 
     #[test]

@@ -13,12 +13,12 @@ mod table;
 use clap::Args;
 
 use super::exit::Exit;
-use super::{Daemon, say};
+use super::{DaemonOptions, say};
 
-use contender::Contenders;
+use contender::Variants;
 use injection::Injection;
-use outcome::Outcome;
-use place::Place;
+use outcome::ReplayResult;
+use place::SourceLocation;
 use source::Source;
 
 /// Replay what was recorded, with the current limits and with others.
@@ -35,7 +35,7 @@ use source::Source;
 pub(super) struct Options {
     /// Services, for all their recordings, or files.
     #[arg(value_name = "SERVICE|FILE")]
-    places: Vec<String>,
+    sources: Vec<String>,
     /// The current configuration.
     #[arg(long, value_name = "FILE")]
     current: Option<std::path::PathBuf>,
@@ -44,82 +44,84 @@ pub(super) struct Options {
     service: Option<String>,
     /// Only deploys from this number or date (2026-11-23, UTC); of a CSV, only from this second.
     #[arg(long, value_name = "N|DATE")]
-    from: Option<place::From>,
+    from: Option<place::ReplayStart>,
     /// Make a share of the new release's good requests bad from a time on, and tell when it is
     /// found: `errors=5%@120s`; also `slow=` and `tools=`.
     #[arg(long, value_name = "KIND=SHARE@TIME")]
     what_if: Option<Injection>,
     #[command(flatten)]
-    prometheus: prometheus::Options,
+    prometheus: prometheus::PrometheusOptions,
     /// One JSON object per source and configuration, a line each.
     #[arg(long)]
     json: bool,
 }
 
-pub(super) async fn run(options: Options, daemon: &Daemon) -> Exit {
-    let contenders = match Contenders::load(options.current.clone(), daemon.config.clone()) {
+pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
+    let variants = match Variants::load(options.current.clone(), daemon.config.clone()) {
         Ok(contenders) => contenders,
         Err(exit) => return exit,
     };
-    let mut places = Vec::new();
-    for named in &options.places {
-        match place::find(named, options.from, &contenders) {
-            Ok(found) => places.extend(found),
+    let mut locations = Vec::new();
+    for named in &options.sources {
+        match place::locate(named, options.from, &variants) {
+            Ok(found) => locations.extend(found),
             Err((exit, what)) => {
-                say::error(&what);
+                say::error_line(&what);
                 return exit;
             }
         }
     }
-    if options.prometheus.wanted() {
-        places.push(Place::Prometheus);
+    if options.prometheus.is_requested() {
+        locations.push(SourceLocation::Prometheus);
     }
-    if places.is_empty() {
-        say::error("nothing to replay: name a service, a .signals or .csv file, or --prometheus");
-        return Exit::BadArguments;
+    if locations.is_empty() {
+        say::error_line(
+            "nothing to replay: name a service, a .signals or .csv file, or --prometheus",
+        );
+        return Exit::InvalidArguments;
     }
-    let mut worst = Exit::Done;
-    for place in places {
-        let source = match place {
-            Place::Prometheus => prometheus::read(&options.prometheus).await,
-            place => place.read(options.from),
+    let mut exit_code = Exit::Done;
+    for location in locations {
+        let source = match location {
+            SourceLocation::Prometheus => prometheus::load(&options.prometheus).await,
+            location => location.load(options.from),
         };
         let exit = match source {
-            Ok(source) => replay(&source, &options, &contenders),
+            Ok(source) => print_replay(&source, &options, &variants),
             Err(what) => {
-                say::error(&what);
+                say::error_line(&what);
                 Exit::Failed
             }
         };
-        worst = if exit == Exit::Done { worst } else { exit };
+        exit_code = if exit == Exit::Done { exit_code } else { exit };
     }
-    worst
+    exit_code
 }
 
 /// Both configurations, side by side.
-fn replay(source: &Source, options: &Options, contenders: &Contenders) -> Exit {
+fn print_replay(source: &Source, options: &Options, contenders: &Variants) -> Exit {
     let service = source.service.as_ref().or(options.service.as_ref());
-    let contenders = match contenders.of(service.map(String::as_str)) {
+    let variants = match contenders.for_service(service.map(String::as_str)) {
         Ok(contenders) => contenders,
         Err((exit, what)) => {
-            say::error(&what);
+            say::error_line(&what);
             return exit;
         }
     };
-    let mut tracks = Vec::new();
-    for contender in &contenders {
-        let (outcome, track): (Outcome, _) =
+    let mut curves = Vec::new();
+    for contender in &variants {
+        let (outcome, curve): (ReplayResult, _) =
             replay::replay(source, contender, options.what_if.as_ref());
         if options.json {
-            say::json(&outcome);
+            say::json_line(&outcome);
         } else {
-            say::line(&outcome.to_string());
+            say::stdout_line(&outcome.to_string());
         }
-        tracks.push(track);
+        curves.push(curve);
     }
     if !options.json {
-        let names: Vec<_> = contenders.iter().map(|it| it.name.as_str()).collect();
-        say::line(&plot::draw(&names, &tracks, source.length()));
+        let names: Vec<_> = variants.iter().map(|it| it.config_name.as_str()).collect();
+        say::stdout_line(&plot::render(&names, &curves, source.duration()));
     }
     Exit::Done
 }

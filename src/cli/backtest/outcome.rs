@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::decide::Choice;
+use crate::decide::StrategyChoice;
 use crate::model::{Finding, Severity, Strategy, Verdict};
 
 use super::injection::Injection;
 
 /// One line of the result.
 #[derive(Debug, Serialize)]
-pub(super) struct Outcome {
+pub(super) struct ReplayResult {
     config: String,
     source: String,
     verdict: &'static str,
@@ -31,13 +31,13 @@ pub(super) struct Outcome {
     notes: Vec<String>,
 }
 
-impl Outcome {
+impl ReplayResult {
     /// Of a verdict that came `at` so long after the opening, if there was anything to find.
     pub(super) fn new(
         source: String,
         config: String,
         verdict: Verdict,
-        choice: Option<Choice>,
+        choice: Option<StrategyChoice>,
         at: Option<Duration>,
         e_slo: f64,
         e_attr: Option<f64>,
@@ -67,26 +67,26 @@ impl Outcome {
     }
 
     /// Says how much lies behind the end of the bake.
-    pub(super) fn within(mut self, bake: Duration, left: Duration) -> Self {
-        if self.at_second.is_none() && left > Duration::ZERO {
-            let (bake, left) = (bake.as_secs(), left.as_secs());
+    pub(super) fn note_unjudged_time(mut self, bake: Duration, unjudged: Duration) -> Self {
+        if self.at_second.is_none() && unjudged > Duration::ZERO {
+            let (bake, left) = (bake.as_secs(), unjudged.as_secs());
             self.notes.push(format!("the bake ends after {bake} s; {left} s more are not judged"));
         }
         self
     }
 
     /// Says when an injected regression was found.
-    pub(super) fn injected(mut self, injection: Option<&Injection>) -> Self {
+    pub(super) fn note_injection(mut self, injection: Option<&Injection>) -> Self {
         let Some(injection) = injection else { return self };
         let from = injection.from.as_secs_f64();
         let note = match self.at_second {
             Some(at) if at < from => format!("found before {injection} began"),
             Some(at) => {
-                let after = round(at - from);
+                let after = round_to_ms(at - from);
                 self.found_after = Some(after);
                 format!("found {after:.1} s after {injection} began")
             }
-            None if injection.done == 0 => {
+            None if injection.injected == 0 => {
                 format!("{injection} found no request to make bad")
             }
             None => format!("{injection} was not found"),
@@ -96,11 +96,11 @@ impl Outcome {
     }
 }
 
-fn round(seconds: f64) -> f64 {
+fn round_to_ms(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ReplayResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { config, source, severity, strategy, at_second, because, .. } = self;
         write!(f, "{source}  {config}: ")?;

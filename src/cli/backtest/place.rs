@@ -3,135 +3,139 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::model::{Moment, Number};
+use crate::model::{Moment, ReleaseNumber};
 use crate::record;
 
 use super::super::exit::Exit;
 use super::super::say;
-use super::contender::Contenders;
+use super::contender::Variants;
 use super::source::Source;
 use super::table;
 
 /// One thing to replay.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum SourceLocation {
     /// The recording of a deploy of a service.
-    Deploy(String, Number, PathBuf),
+    ServiceRecording(String, ReleaseNumber, PathBuf),
     /// A recording somewhere.
     Recording(PathBuf),
     /// A table of counts.
-    Table(PathBuf),
+    CsvFile(PathBuf),
     /// The range that the options tell.
     Prometheus,
 }
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
+pub(super) enum ReplayStart {
     /// A deploy, or a second of a table.
-    Number(u64),
+    DeployOrSecond(u64),
     /// A date.
     Date(Moment),
 }
 
 /// What an argument names: a file if it looks like one, else a service.
-pub(super) fn find(
+pub(super) fn locate(
     named: &str,
-    from: Option<From>,
-    contenders: &Contenders,
-) -> Result<Vec<Place>, (Exit, String)> {
+    from: Option<ReplayStart>,
+    variants: &Variants,
+) -> Result<Vec<SourceLocation>, (Exit, String)> {
     let path = PathBuf::from(named);
     if path.extension().is_some_and(|it| it == "signals") {
-        return Ok(vec![Place::Recording(path)]);
+        return Ok(vec![SourceLocation::Recording(path)]);
     }
-    let known = contenders.settings().is_some_and(|it| it.services.contains_key(named));
+    let known = variants.settings().is_some_and(|it| it.services.contains_key(named));
     if !known && (named.contains('/') || path.extension().is_some() || path.is_file()) {
         return match from {
-            Some(From::Date(_)) => {
+            Some(ReplayStart::Date(_)) => {
                 let what = "--from takes a second for a CSV file; write a whole number";
-                Err((Exit::BadArguments, what.to_owned()))
+                Err((Exit::InvalidArguments, what.to_owned()))
             }
-            _ => Ok(vec![Place::Table(path)]),
+            _ => Ok(vec![SourceLocation::CsvFile(path)]),
         };
     }
-    let Some(settings) = contenders.settings() else {
+    let Some(settings) = variants.settings() else {
         let what = format!(
             "no configuration tells where the recordings of {named} lie; name one with --current"
         );
-        return Err((Exit::Unknown, what));
+        return Err((Exit::NotFound, what));
     };
     if !known {
         let names: Vec<_> = settings.services.keys().map(String::as_str).collect();
         let names = names.join(", ");
-        return Err((Exit::Unknown, format!("no service {named}; there is {names}")));
+        return Err((Exit::NotFound, format!("no service {named}; there is {names}")));
     }
     let dir = settings.state_dir.join(named);
-    let recordings = record::recordings(&dir).unwrap_or_default();
+    let recordings = record::list_signal_logs(&dir).unwrap_or_default();
     let wanted = recordings.into_iter().filter(|(number, path)| match from {
-        Some(From::Number(first)) => first <= u64::from(number.0),
-        Some(From::Date(day)) => {
-            record::read_recording(path).is_ok_and(|it| day <= it.opening.opened)
+        Some(ReplayStart::DeployOrSecond(first)) => first <= u64::from(number.0),
+        Some(ReplayStart::Date(day)) => {
+            record::read_recording(path).is_ok_and(|it| day <= it.header.opened)
         }
         None => true,
     });
-    let places: Vec<_> =
-        wanted.map(|(number, path)| Place::Deploy(named.to_owned(), number, path)).collect();
-    if places.is_empty() {
+    let locations: Vec<_> = wanted
+        .map(|(number, path)| SourceLocation::ServiceRecording(named.to_owned(), number, path))
+        .collect();
+    if locations.is_empty() {
         let dir = dir.display();
         let what = format!("no such recording of {named} in {dir}; each deploy makes one");
-        return Err((Exit::Unknown, what));
+        return Err((Exit::NotFound, what));
     }
-    Ok(places)
+    Ok(locations)
 }
 
-impl Place {
+impl SourceLocation {
     /// Reads it.
-    pub(super) fn read(&self, from: Option<From>) -> Result<Source, String> {
+    pub(super) fn load(&self, from: Option<ReplayStart>) -> Result<Source, String> {
         match self {
-            Self::Deploy(service, number, path) => {
+            Self::ServiceRecording(service, number, path) => {
                 let name = format!("{service} deploy {number}");
-                let mut source = recording(name, path)?;
+                let mut source = load_recording(name, path)?;
                 source.service = Some(service.clone());
                 Ok(source)
             }
-            Self::Recording(path) => recording(path.display().to_string(), path),
-            Self::Table(path) => {
+            Self::Recording(path) => load_recording(path.display().to_string(), path),
+            Self::CsvFile(path) => {
                 let from = match from {
-                    Some(From::Number(second)) => second,
-                    Some(From::Date(_)) | None => 0,
+                    Some(ReplayStart::DeployOrSecond(second)) => second,
+                    Some(ReplayStart::Date(_)) | None => 0,
                 };
-                table::read(path, from)
+                table::load(path, from)
             }
             Self::Prometheus => Err("Prometheus is asked, not read".to_owned()),
         }
     }
 }
 
-fn recording(name: String, path: &Path) -> Result<Source, String> {
+fn load_recording(name: String, path: &Path) -> Result<Source, String> {
     let recorded = record::read_recording(path).map_err(|error| error.to_string())?;
-    if recorded.torn > 0 {
-        let (path, torn) = (path.display(), recorded.torn);
-        say::aside(&format!("{path}: the last {torn} bytes are torn and left out"));
+    if recorded.truncated_bytes > 0 {
+        let (path, torn) = (path.display(), recorded.truncated_bytes);
+        say::stderr_line(&format!("{path}: the last {torn} bytes are torn and left out"));
     }
-    if recorded.full {
-        say::aside(&format!("{}: it was full; the rest of the bake is missing", path.display()));
+    if recorded.size_limit_reached {
+        say::stderr_line(&format!(
+            "{}: it was full; the rest of the bake is missing",
+            path.display()
+        ));
     }
-    Ok(Source::recorded(name, recorded))
+    Ok(Source::from_recording(name, recorded))
 }
 
-impl FromStr for From {
+impl FromStr for ReplayStart {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Ok(number) = text.parse() {
-            return Ok(Self::Number(number));
+            return Ok(Self::DeployOrSecond(number));
         }
-        moment(text).map(Self::Date)
+        parse_moment(text).map(Self::Date)
     }
 }
 
 /// Seconds since 1970, a date (UTC) or an RFC 3339 time.
-pub(super) fn moment(text: &str) -> Result<Moment, String> {
+pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
     let date = || {
         let date: jiff::civil::Date = text.parse().ok()?;
         date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|it| it.timestamp())

@@ -7,8 +7,8 @@ use clap::Args;
 use reqwest::{Client, Url};
 use serde::Deserialize;
 
-use crate::judge::counter::{Counter, Step};
-use crate::model::{Moment, Scrape};
+use crate::judge::counter::{Counter, CounterChange};
+use crate::model::{Moment, ScrapeResult};
 
 use super::source::{Block, Row, Source};
 use super::{injection, place};
@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Which counters, of which time.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Options {
+pub(super) struct PrometheusOptions {
     /// Replay a range from this Prometheus, such as http://127.0.0.1:9090.
     #[arg(long, value_name = "URL", requires_all = ["total", "bad", "start", "end"])]
     prometheus: Option<Url>,
@@ -40,26 +40,26 @@ pub(super) struct Options {
     #[arg(long, value_name = "EXPR", requires_all = ["prometheus", "old_total"])]
     old_bad: Option<String>,
     /// When to begin: a date, an RFC 3339 time, or seconds since 1970.
-    #[arg(long, value_name = "TIME", value_parser = place::moment, requires = "prometheus")]
+    #[arg(long, value_name = "TIME", value_parser = place::parse_moment, requires = "prometheus")]
     start: Option<Moment>,
     /// When to end.
-    #[arg(long, value_name = "TIME", value_parser = place::moment, requires = "prometheus")]
+    #[arg(long, value_name = "TIME", value_parser = place::parse_moment, requires = "prometheus")]
     end: Option<Moment>,
     /// The time from one sample to the next; not shorter than it scrapes.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = step)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_step)]
     step: Duration,
 }
 
 /// What Prometheus says to a query.
 #[derive(Debug, Deserialize)]
-struct Answer {
+struct QueryResponse {
     #[serde(default)]
     error: String,
-    data: Option<Range>,
+    data: Option<QueryData>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Range {
+struct QueryData {
     result: Vec<Series>,
 }
 
@@ -73,16 +73,18 @@ struct Series {
 /// Samples by time, in milliseconds.
 type Samples = BTreeMap<u64, f64>;
 
-impl Options {
+impl PrometheusOptions {
     /// Whether anything is to be asked.
-    pub(super) fn wanted(&self) -> bool {
+    pub(super) fn is_requested(&self) -> bool {
         self.prometheus.is_some()
     }
 }
 
 /// Asks for the range.
-pub(super) async fn read(options: &Options) -> Result<Source, String> {
-    let Options { prometheus: Some(base), start: Some(start), end: Some(end), .. } = options else {
+pub(super) async fn load(options: &PrometheusOptions) -> Result<Source, String> {
+    let PrometheusOptions { prometheus: Some(base), start: Some(start), end: Some(end), .. } =
+        options
+    else {
         return Err("--prometheus needs --total, --bad, --start and --end".to_owned());
     };
     if base.scheme() != "http" {
@@ -102,42 +104,46 @@ pub(super) async fn read(options: &Options) -> Result<Source, String> {
     }
     let client = Client::builder().no_proxy().timeout(TIMEOUT).build();
     let client = client.map_err(|error| format!("failed to prepare the query: {error}"))?;
-    let ask = async |expression: &Option<String>| match expression {
-        Some(expression) => ask(&client, base, expression, (*start, *end), options.step).await,
+    let query_optional = async |expression: &Option<String>| match expression {
+        Some(expression) => {
+            query_range(&client, base, expression, (*start, *end), options.step).await
+        }
         None => Ok(Samples::new()),
     };
-    let new = (ask(&options.total).await?, ask(&options.bad).await?);
-    let old = (ask(&options.old_total).await?, ask(&options.old_bad).await?);
-    let rows = rows(&new, &old);
+    let new = (query_optional(&options.total).await?, query_optional(&options.bad).await?);
+    let old = (query_optional(&options.old_total).await?, query_optional(&options.old_bad).await?);
+    let rows = join_rows(&new, &old);
     let Some(first) = new.0.keys().next().filter(|_| !rows.is_empty()) else {
         return Err(format!(
             "{base}: no two samples in that range; write an earlier --start or a \
                             later --end"
         ));
     };
-    Ok(Source::rows("prometheus".to_owned(), Moment(*first), rows))
+    Ok(Source::from_rows("prometheus".to_owned(), Moment(*first), rows))
 }
 
 /// Both releases, sample by sample. Where one counter is missing, nothing is known.
-fn rows(new: &(Samples, Samples), old: &(Samples, Samples)) -> Vec<Row> {
+fn join_rows(new: &(Samples, Samples), old: &(Samples, Samples)) -> Vec<Row> {
     let times: BTreeSet<u64> = new.0.keys().chain(old.0.keys()).copied().collect();
     let (mut of_new, mut of_old) = (Counter::default(), Counter::default());
-    let take = |counter: &mut Counter, (total, bad): &(Samples, Samples), at| {
+    let next_block = |counter: &mut Counter, (total, bad): &(Samples, Samples), at| {
         let (total, bad) = (*total.get(&at)?, *bad.get(&at)?);
-        let sample = Scrape::Sample { total, bad, started: None };
-        match counter.take(Moment(at), &sample) {
-            Ok(Step::Grew(delta) | Step::Restarted(delta)) => Some(Block::from(delta)),
-            Ok(Step::First | Step::Reset) | Err(_) => None,
+        let sample = ScrapeResult::Sample { total, bad, started: None };
+        match counter.add_scrape(Moment(at), &sample) {
+            Ok(CounterChange::Increased(delta) | CounterChange::Restarted(delta)) => {
+                Some(Block::from(delta))
+            }
+            Ok(CounterChange::First | CounterChange::Reset) | Err(_) => None,
         }
     };
     let row = |at| {
-        let (new, old) = (take(&mut of_new, new, at), take(&mut of_old, old, at));
+        let (new, old) = (next_block(&mut of_new, new, at), next_block(&mut of_old, old, at));
         (new.is_some() || old.is_some()).then_some(Row { end: Moment(at), new, old })
     };
     times.into_iter().filter_map(row).collect()
 }
 
-async fn ask(
+async fn query_range(
     client: &Client,
     base: &Url,
     expression: &str,
@@ -148,15 +154,15 @@ async fn ask(
     url.set_path(&format!("{}/api/v1/query_range", base.path().trim_end_matches('/')));
     url.query_pairs_mut()
         .append_pair("query", expression)
-        .append_pair("start", &seconds(start.0))
-        .append_pair("end", &seconds(end.0))
+        .append_pair("start", &format_seconds(start.0))
+        .append_pair("end", &format_seconds(end.0))
         .append_pair("step", &step.as_secs_f64().to_string());
     let failed = |what: String| format!("{base}, `{expression}`: {what}");
-    let body = fetch(client, url).await.map_err(failed)?;
-    let answer: Answer = serde_json::from_slice(&body)
+    let body = fetch_body(client, url).await.map_err(failed)?;
+    let response: QueryResponse = serde_json::from_slice(&body)
         .map_err(|error| failed(format!("this is not Prometheus: {error}; check the address")))?;
-    let Some(Range { result }) = answer.data else {
-        return Err(failed(format!("{}; correct the expression", answer.error)));
+    let Some(QueryData { result }) = response.data else {
+        return Err(failed(format!("{}; correct the expression", response.error)));
     };
     let [series] = result.as_slice() else {
         return Err(failed(match result.len() {
@@ -164,11 +170,11 @@ async fn ask(
             many => format!("{many} series; write sum(...) around it"),
         }));
     };
-    Ok(series.values.iter().filter_map(sample).collect())
+    Ok(series.values.iter().filter_map(parse_sample).collect())
 }
 
-async fn fetch(client: &Client, url: Url) -> Result<Vec<u8>, String> {
-    let told = |error: reqwest::Error| {
+async fn fetch_body(client: &Client, url: Url) -> Result<Vec<u8>, String> {
+    let describe = |error: reqwest::Error| {
         // The first ones only say that there was a request.
         let mut cause: &dyn std::error::Error = &error;
         while let Some(deeper) = cause.source() {
@@ -176,9 +182,9 @@ async fn fetch(client: &Client, url: Url) -> Result<Vec<u8>, String> {
         }
         format!("no answer: {cause}; check the address")
     };
-    let mut response = client.get(url).send().await.map_err(told)?;
+    let mut response = client.get(url).send().await.map_err(describe)?;
     let mut body = Vec::new();
-    while let Some(part) = response.chunk().await.map_err(told)? {
+    while let Some(part) = response.chunk().await.map_err(describe)? {
         if body.len() + part.len() > BYTES_MAX {
             return Err("more than 64 MiB; write a longer --step or a shorter range".to_owned());
         }
@@ -187,15 +193,15 @@ async fn fetch(client: &Client, url: Url) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
-fn sample((at, value): &(f64, String)) -> Option<(u64, f64)> {
+fn parse_sample((at, value): &(f64, String)) -> Option<(u64, f64)> {
     Some(((at * 1000.0).round() as u64, value.parse().ok()?))
 }
 
-fn seconds(ms: u64) -> String {
+fn format_seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 
-fn step(text: &str) -> Result<Duration, String> {
-    let step = injection::time(text).filter(|it| *it >= Duration::from_millis(1));
+fn parse_step(text: &str) -> Result<Duration, String> {
+    let step = injection::parse_duration(text).filter(|it| *it >= Duration::from_millis(1));
     step.ok_or_else(|| "write a time such as 5s or 1m".to_owned())
 }

@@ -2,62 +2,62 @@
 
 use crate::decide;
 use crate::judge::Judge;
-use crate::model::{Finding, Load, Moment, Verdict};
+use crate::model::{Finding, Moment, ReleaseLoad, Verdict};
 
-use super::contender::Contender;
+use super::contender::Variant;
 use super::injection::Injection;
-use super::outcome::Outcome;
-use super::plot::Track;
+use super::outcome::ReplayResult;
+use super::plot::EvidenceCurve;
 use super::source::Source;
 
 /// What one configuration would have made of it, and how the evidence went. It ends with the first
 /// breach, as the trial does, or with the bake.
 pub(super) fn replay(
     source: &Source,
-    contender: &Contender,
+    variant: &Variant,
     what_if: Option<&Injection>,
-) -> (Outcome, Track) {
+) -> (ReplayResult, EvidenceCurve) {
     let opened = source.opening.opened;
     let mut what_if = what_if.cloned();
-    let mut judge = open(source, contender);
-    let mut track = Track::new(source.length());
-    let (mut found, mut highest, mut last) = (None, 0.0_f64, opened);
+    let mut judge = new_judge(source, variant);
+    let mut curve = EvidenceCurve::new(source.duration());
+    let (mut detection, mut max_e_value, mut last) = (None, 0.0_f64, opened);
     let mut signals = source.signals().peekable();
     while let Some((now, signal)) = signals.next() {
-        if now.since(opened) > contender.limits.bake {
+        if now.since(opened) > variant.limits.bake {
             break;
         }
         last = now;
         let signal = match &mut what_if {
-            Some(it) => it.change(now.since(opened), judge.release(), signal),
+            Some(it) => it.apply(now.since(opened), judge.release(), signal),
             None => signal,
         };
-        judge.hear(now, &signal);
+        judge.observe(now, &signal);
         if signals.peek().is_some_and(|(next, _)| *next == now) {
             continue;
         }
         let evidence = judge.evidence();
-        track.mark(now.since(opened), &evidence);
-        highest = highest.max(evidence.e);
-        match Found::now(&judge, now, evidence.e) {
+        curve.record(now.since(opened), &evidence);
+        max_e_value = max_e_value.max(evidence.e_value);
+        match Detection::at(&judge, now, evidence.e_value) {
             Some(breach) if breach.is_breach() => {
-                found = Some(breach);
+                detection = Some(breach);
                 break;
             }
-            other => found = found.or(other),
+            other => detection = detection.or(other),
         }
     }
-    let at = found.as_ref().map(|found| found.at);
-    let Found { verdict, e_slo, e_attr, .. } = found.unwrap_or_else(|| Found {
+    let at = detection.as_ref().map(|found| found.at);
+    let Detection { verdict, e_slo, e_attr, .. } = detection.unwrap_or_else(|| Detection {
         at: last,
         verdict: judge.verdict(last),
-        e_slo: highest,
-        e_attr: judge.attribution(),
+        e_slo: max_e_value,
+        e_attr: judge.attribution_e_value(),
     });
-    let strategy = strategy(&verdict, contender);
-    let left = source.length().saturating_sub(contender.limits.bake);
-    let (source, config) = (source.name.clone(), contender.name.clone());
-    let outcome = Outcome::new(
+    let strategy = choose_strategy(&verdict, variant);
+    let left = source.duration().saturating_sub(variant.limits.bake);
+    let (source, config) = (source.name.clone(), variant.config_name.clone());
+    let outcome = ReplayResult::new(
         source,
         config,
         verdict,
@@ -66,27 +66,27 @@ pub(super) fn replay(
         e_slo,
         e_attr,
     )
-    .within(contender.limits.bake, left)
-    .injected(what_if.as_ref());
-    (outcome, track)
+    .note_unjudged_time(variant.limits.bake, left)
+    .note_injection(what_if.as_ref());
+    (outcome, curve)
 }
 
 /// What the judge found, and when.
-struct Found {
+struct Detection {
     at: Moment,
     verdict: Verdict,
     e_slo: f64,
     e_attr: Option<f64>,
 }
 
-impl Found {
-    fn now(judge: &Judge, at: Moment, e_slo: f64) -> Option<Self> {
+impl Detection {
+    fn at(judge: &Judge, at: Moment, e_slo: f64) -> Option<Self> {
         let verdict = judge.verdict(at);
-        let quiet = matches!(
+        let no_finding = matches!(
             verdict.finding,
             Finding::Healthy | Finding::Undecided | Finding::NoData | Finding::Measuring
         );
-        (!quiet).then(|| Self { at, verdict, e_slo, e_attr: judge.attribution() })
+        (!no_finding).then(|| Self { at, verdict, e_slo, e_attr: judge.attribution_e_value() })
     }
 
     fn is_breach(&self) -> bool {
@@ -95,20 +95,20 @@ impl Found {
 }
 
 /// The one place where the judge of a replay is made.
-fn open(source: &Source, contender: &Contender) -> Judge {
+fn new_judge(source: &Source, variant: &Variant) -> Judge {
     let opening = &source.opening;
     Judge::new(
         opening.release,
         opening.warm,
-        contender.limits.clone(),
+        variant.limits.clone(),
         opening.history.clone(),
         opening.opened,
     )
 }
 
 /// The daemon's own sum. The sessions of back then are not known.
-fn strategy(verdict: &Verdict, contender: &Contender) -> Option<decide::Choice> {
-    let load = Load { rate: verdict.rate, ..Load::default() };
+fn choose_strategy(verdict: &Verdict, variant: &Variant) -> Option<decide::StrategyChoice> {
+    let load = ReleaseLoad { request_rate: verdict.request_rate, ..ReleaseLoad::default() };
     let breach = matches!(verdict.finding, Finding::Breach(_));
-    breach.then(|| decide::choose(verdict, &load, contender.drain, contender.session_cost))
+    breach.then(|| decide::choose_strategy(verdict, &load, variant.drain, variant.session_cost))
 }

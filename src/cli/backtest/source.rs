@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::judge::counter::Delta;
-use crate::model::{Counts, Moment, Number, Seen, Signal};
-use crate::record::{Opening, Recorded};
+use crate::model::{Counts, Moment, Observation, ReleaseNumber, Signal};
+use crate::record::{SignalLog, SignalLogHeader};
 
 /// In tables there are two releases without numbers.
-const OLD: Number = Number(1);
-const NEW: Number = Number(2);
+const OLD: ReleaseNumber = ReleaseNumber(1);
+const NEW: ReleaseNumber = ReleaseNumber(2);
 
 /// What one trial heard.
 #[derive(Debug)]
@@ -18,13 +18,13 @@ pub(super) struct Source {
     /// Whose trial it was, if that is known.
     pub(super) service: Option<String>,
     /// What the trial began with.
-    pub(super) opening: Opening,
+    pub(super) opening: SignalLogHeader,
     data: Data,
 }
 
 #[derive(Debug)]
 enum Data {
-    Recorded(Recorded),
+    Recorded(SignalLog),
     Rows(Vec<Row>),
 }
 
@@ -48,15 +48,15 @@ pub(super) struct Block {
 
 impl Source {
     /// A recording.
-    pub(super) fn recorded(name: String, recorded: Recorded) -> Self {
-        let opening = recorded.opening.clone();
+    pub(super) fn from_recording(name: String, recorded: SignalLog) -> Self {
+        let opening = recorded.header.clone();
         Self { name, service: None, opening, data: Data::Recorded(recorded) }
     }
 
     /// Rows in the order of time, of a trial that opened at `opened`.
-    pub(super) fn rows(name: String, opened: Moment, rows: Vec<Row>) -> Self {
+    pub(super) fn from_rows(name: String, opened: Moment, rows: Vec<Row>) -> Self {
         let warm = Some(OLD).filter(|_| rows.iter().any(|row| row.old.is_some()));
-        let opening = Opening { release: NEW, warm, opened, ..Opening::default() };
+        let opening = SignalLogHeader { release: NEW, warm, opened, ..SignalLogHeader::default() };
         Self { name, service: None, opening, data: Data::Rows(rows) }
     }
 
@@ -66,17 +66,17 @@ impl Source {
             Data::Recorded(recorded) => Box::new(recorded.signals()),
             Data::Rows(rows) => Box::new(rows.iter().flat_map(|row| {
                 let sides = [(NEW, row.new), (OLD, row.old)];
-                let heard =
+                let block_signal =
                     |(release, block): (_, Option<Block>)| Some((row.end, block?.signal(release)));
-                sides.into_iter().filter_map(heard)
+                sides.into_iter().filter_map(block_signal)
             })),
         }
     }
 
     /// From the opening to the last signal.
-    pub(super) fn length(&self) -> Duration {
+    pub(super) fn duration(&self) -> Duration {
         let last = match &self.data {
-            Data::Recorded(recorded) => recorded.last(),
+            Data::Recorded(recorded) => recorded.last_moment(),
             Data::Rows(rows) => rows.last().map_or(self.opening.opened, |row| row.end),
         };
         last.since(self.opening.opened)
@@ -84,15 +84,15 @@ impl Source {
 }
 
 impl From<Delta> for Block {
-    fn from(Delta { span, total, bad }: Delta) -> Self {
+    fn from(Delta { span_ms: span, total, bad }: Delta) -> Self {
         Self { span, total, bad }
     }
 }
 
 impl Block {
-    fn signal(self, release: Number) -> Signal {
+    fn signal(self, release: ReleaseNumber) -> Signal {
         let Self { span, total, bad } = self;
         let counts = Counts { ok: total - bad.min(total), server_fault: bad, ..Counts::default() };
-        Signal { release, seen: Seen::Block(span, counts) }
+        Signal { release, observation: Observation::Block(span, counts) }
     }
 }

@@ -21,13 +21,13 @@ const SECOND_MAX: u64 = 99_999_999_999;
 
 /// Everything that is wrong in a table.
 #[derive(Debug, Default)]
-struct Problems {
-    shown: Vec<(usize, String)>,
-    more: usize,
+struct CsvErrors {
+    errors: Vec<(usize, String)>,
+    omitted: usize,
 }
 
 /// Reads a table, from a second on.
-pub(super) fn read(path: &Path, from: u64) -> Result<Source, String> {
+pub(super) fn load(path: &Path, from: u64) -> Result<Source, String> {
     let name = path.display().to_string();
     let mut text = String::new();
     let file = File::open(path);
@@ -47,39 +47,39 @@ pub(super) fn read(path: &Path, from: u64) -> Result<Source, String> {
         return Err(format!("{name}: no line from second {from} on; write a smaller --from"));
     };
     let opened = Moment(first * 1000);
-    Ok(Source::rows(name, opened, rows.into_iter().map(|(_, row)| row).collect()))
+    Ok(Source::from_rows(name, opened, rows.into_iter().map(|(_, row)| row).collect()))
 }
 
-fn parse(text: &str) -> Result<Vec<(u64, Row)>, Problems> {
-    let mut problems = Problems::default();
+fn parse(text: &str) -> Result<Vec<(u64, Row)>, CsvErrors> {
+    let mut problems = CsvErrors::default();
     let mut rows: Vec<(u64, Row)> = Vec::new();
     let text = text.trim_start_matches('\u{feff}');
     let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim_end()));
-    let header: Vec<_> = lines.next().map(|(_, line)| cells(line)).unwrap_or_default();
+    let header: Vec<_> = lines.next().map(|(_, line)| split_cells(line)).unwrap_or_default();
     if header != HEADER {
         problems.add(1, format!("the header is wrong; write {}", HEADER.join(",")));
         return Err(problems);
     }
-    let mut before = None;
+    let mut previous = None;
     for (at, line) in lines.filter(|(_, line)| !line.is_empty()) {
-        let Some((second, row)) = row(at, line, &mut problems) else { continue };
-        if let Some(before) = before.filter(|before| second <= *before) {
+        let Some((second, row)) = parse_row(at, line, &mut problems) else { continue };
+        if let Some(before) = previous.filter(|before| second <= *before) {
             let sort = "sort by second, one line each";
             problems.add(at, format!("second {second} comes after {before}; {sort}"));
             continue;
         }
-        before = Some(second);
+        previous = Some(second);
         rows.extend(row.map(|row| (second, row)));
     }
-    if rows.is_empty() && problems.shown.is_empty() {
+    if rows.is_empty() && problems.errors.is_empty() {
         problems.add(2, "there are no counts; write a line for each second".to_owned());
     }
-    if problems.shown.is_empty() { Ok(rows) } else { Err(problems) }
+    if problems.errors.is_empty() { Ok(rows) } else { Err(problems) }
 }
 
 /// The second, and what is known about it unless that is wrong.
-fn row(at: usize, line: &str, problems: &mut Problems) -> Option<(u64, Option<Row>)> {
-    let cells = cells(line);
+fn parse_row(at: usize, line: &str, problems: &mut CsvErrors) -> Option<(u64, Option<Row>)> {
+    let cells = split_cells(line);
     if cells.len() != HEADER.len() {
         let what = format!("{} values; write five: {}", cells.len(), HEADER.join(","));
         problems.add(at, what);
@@ -87,17 +87,17 @@ fn row(at: usize, line: &str, problems: &mut Problems) -> Option<(u64, Option<Ro
     }
     let mut numbers = Vec::new();
     for (name, cell) in HEADER.into_iter().zip(cells) {
-        let most = if name == "second" { SECOND_MAX } else { COUNT_MAX };
-        match number(cell, most) {
+        let max = if name == "second" { SECOND_MAX } else { COUNT_MAX };
+        match parse_count(cell, max) {
             Ok(number) => numbers.push(number),
             Err(why) => problems.add(at, format!("{name} {why}")),
         }
     }
     let &[second, new_total, new_bad, old_total, old_bad] = numbers.as_slice() else { return None };
-    let mut sane = true;
+    let mut is_valid = true;
     for (side, total, bad) in [("new", new_total, new_bad), ("old", old_total, old_bad)] {
         if total < bad {
-            sane = false;
+            is_valid = false;
             problems.add(at, format!(
                 "{side}_bad {bad} is more than {side}_total {total}; count the bad ones in the total too"
             ));
@@ -106,22 +106,22 @@ fn row(at: usize, line: &str, problems: &mut Problems) -> Option<(u64, Option<Ro
     let block = |total, bad| Some(Block { span: 1_000, total, bad });
     let end = Moment((second + 1) * 1000);
     let row = Row { end, new: block(new_total, new_bad), old: block(old_total, old_bad) };
-    Some((second, sane.then_some(row)))
+    Some((second, is_valid.then_some(row)))
 }
 
-fn cells(line: &str) -> Vec<&str> {
+fn split_cells(line: &str) -> Vec<&str> {
     line.split(',').map(str::trim).collect()
 }
 
-fn number(cell: &str, most: u64) -> Result<u64, String> {
+fn parse_count(cell: &str, max: u64) -> Result<u64, String> {
     if let Ok(number) = cell.parse() {
-        return if number <= most {
+        return if number <= max {
             Ok(number)
         } else {
-            Err(format!("{number} is too large; write at most {most}"))
+            Err(format!("{number} is too large; write at most {max}"))
         };
     }
-    let shown: String = cell.chars().take(24).collect();
+    let excerpt: String = cell.chars().take(24).collect();
     Err(match cell.parse::<f64>() {
         _ if cell.is_empty() => {
             "is empty; write 0 for no requests, or leave the line out for missing data".to_owned()
@@ -129,32 +129,32 @@ fn number(cell: &str, most: u64) -> Result<u64, String> {
         Ok(it) if it.is_nan() => {
             "is not a number; leave the line out: a gap is missing data".to_owned()
         }
-        Ok(it) if it < 0.0 => format!("{shown} is negative; write what was added in that second"),
-        Ok(it) if it > most as f64 => format!("{shown} is too large; write at most {most}"),
-        _ => format!("`{shown}` is no whole number; write digits only"),
+        Ok(it) if it < 0.0 => format!("{excerpt} is negative; write what was added in that second"),
+        Ok(it) if it > max as f64 => format!("{excerpt} is too large; write at most {max}"),
+        _ => format!("`{excerpt}` is no whole number; write digits only"),
     })
 }
 
-impl Problems {
+impl CsvErrors {
     fn add(&mut self, line: usize, what: String) {
-        if self.shown.len() < SHOWN_MAX {
-            self.shown.push((line, what));
+        if self.errors.len() < SHOWN_MAX {
+            self.errors.push((line, what));
         } else {
-            self.more += 1;
+            self.omitted += 1;
         }
     }
 }
 
-impl fmt::Display for Problems {
+impl fmt::Display for CsvErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.shown.len() + self.more;
+        let count = self.errors.len() + self.omitted;
         let plural = if count == 1 { "" } else { "s" };
         write!(f, "{count} problem{plural}")?;
-        for (line, what) in &self.shown {
+        for (line, what) in &self.errors {
             write!(f, "\n  line {line}: {what}")?;
         }
-        if self.more > 0 {
-            write!(f, "\n  and {} more", self.more)?;
+        if self.omitted > 0 {
+            write!(f, "\n  and {} more", self.omitted)?;
         }
         Ok(())
     }

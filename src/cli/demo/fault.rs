@@ -18,7 +18,7 @@ pub enum Fault {
     CrashLoop,
 }
 
-const CHOICE: &str = "write total, errors=20%, slow, hang, tool-errors or crash-loop";
+const EXPECTED: &str = "write total, errors=20%, slow, hang, tool-errors or crash-loop";
 
 impl FromStr for Fault {
     type Err = String;
@@ -32,7 +32,7 @@ impl FromStr for Fault {
             "crash-loop" => Ok(Self::CrashLoop),
             _ => {
                 let Some(share) = text.strip_prefix("errors=") else {
-                    return Err(format!("there is no fault {text:?}; {CHOICE}"));
+                    return Err(format!("there is no fault {text:?}; {EXPECTED}"));
                 };
                 let percent = share.strip_suffix('%').and_then(|share| share.parse::<f64>().ok());
                 percent

@@ -15,136 +15,135 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::clock::Clock;
 use crate::model::{Era, Moment};
-use book::Book;
-use caller::{Caller, Question};
-use sessions::Regular;
+use book::Statistics;
+use caller::{McpClient, McpRequest};
+use sessions::LongSession;
 
-pub use book::{Report, Sessions};
+pub use book::{SessionCounts, TrafficReport};
 
 /// Requests without an answer, at most. A request that finds no room is not sent, and is counted.
 const IN_FLIGHT_MAX: usize = 512;
 /// Sessions that live as long as the load does: half of them begin with it, the others at the
 /// second release.
-const REGULARS: usize = 16;
+const LONG_SESSIONS: usize = 16;
 /// Streams of `subscriptions/listen`.
-const LISTENERS: usize = 2;
+const SUBSCRIPTIONS: usize = 2;
 /// How long the end waits for answers: one request, and a little.
-const LAST_ANSWERS: Duration = Duration::from_secs(6);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Clients at work. They stop when this is dropped.
 #[derive(Debug)]
-pub struct Load {
+pub struct TrafficGenerator {
     stop: watch::Sender<bool>,
-    welcome: watch::Sender<bool>,
-    book: Arc<Book>,
+    second_wave: watch::Sender<bool>,
+    statistics: Arc<Statistics>,
     driver: JoinHandle<()>,
 }
 
-impl Load {
+impl TrafficGenerator {
     /// Sends `rate` requests a second to `http://address/mcp`, each at its time, whether or not
     /// the ones before it were answered.
     pub fn start(address: SocketAddr, rate: u32, clock: Clock) -> Self {
-        let (stop, stopped) = watch::channel(false);
-        let book = Arc::new(Book::new(clock));
-        let caller = Arc::new(Caller::new(address, Arc::clone(&book)));
-        let (welcome, welcomed) = watch::channel(false);
-        let driver = tokio::spawn(drive(caller, rate, stopped, welcomed));
-        Self { stop, welcome, book, driver }
+        let (stop, stop_signal) = watch::channel(false);
+        let statistics = Arc::new(Statistics::new(clock));
+        let client = Arc::new(McpClient::new(address, Arc::clone(&statistics)));
+        let (second_wave, second_wave_signal) = watch::channel(false);
+        let driver = tokio::spawn(generate(client, rate, stop_signal, second_wave_signal));
+        Self { stop, second_wave, statistics, driver }
     }
 
     /// The second release has the traffic: the sessions that waited for it begin.
-    pub fn welcome(&self) {
-        self.welcome.send_replace(true);
+    pub fn start_second_wave(&self) {
+        self.second_wave.send_replace(true);
     }
 
     /// Sends nothing more, waits for the answers that are out, and asks each session whether it is
     /// still there; 12 s at most. `deployed` is when the deploy began that the report is about.
-    pub async fn stop(mut self, deployed: Moment) -> Report {
+    pub async fn stop(mut self, deployed: Moment) -> TrafficReport {
         self.stop.send_replace(true);
         // Whatever is missing after that was recorded as bad, or is given up.
-        let _: Result<_, _> = timeout(LAST_ANSWERS * 2, &mut self.driver).await;
-        self.book.report(deployed)
+        let _: Result<_, _> = timeout(DRAIN_TIMEOUT * 2, &mut self.driver).await;
+        self.statistics.report(deployed)
     }
 }
 
-impl Drop for Load {
+impl Drop for TrafficGenerator {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
-async fn drive(
-    caller: Arc<Caller>,
+async fn generate(
+    client: Arc<McpClient>,
     rate: u32,
-    mut stopped: watch::Receiver<bool>,
-    welcomed: watch::Receiver<bool>,
+    mut stop_signal: watch::Receiver<bool>,
+    second_wave_signal: watch::Receiver<bool>,
 ) {
-    let mut keepers = JoinSet::new();
-    let regulars: Vec<_> = (0..REGULARS).map(|_| Arc::new(Regular::default())).collect();
-    for (number, regular) in regulars.iter().enumerate() {
-        let (caller, regular) = (Arc::clone(&caller), Arc::clone(regular));
-        let mut welcomed = welcomed.clone();
-        keepers.spawn(async move {
-            // An error: nobody will be welcomed any more.
-            if number < REGULARS / 2 || welcomed.wait_for(|it| *it).await.is_ok() {
-                sessions::keep(caller, regular).await;
+    let mut background = JoinSet::new();
+    let long_sessions = Vec::from_iter((0..LONG_SESSIONS).map(|_| Arc::<LongSession>::default()));
+    for (number, session) in long_sessions.iter().enumerate() {
+        let (client, session) = (Arc::clone(&client), Arc::clone(session));
+        let mut second_wave_signal = second_wave_signal.clone();
+        background.spawn(async move {
+            if number < LONG_SESSIONS / 2 || second_wave_signal.wait_for(|it| *it).await.is_ok() {
+                sessions::maintain(client, session).await;
             }
         });
     }
-    for _ in 0..LISTENERS {
-        keepers.spawn(subscription::keep(Arc::clone(&caller)));
+    for _ in 0..SUBSCRIPTIONS {
+        background.spawn(subscription::maintain(Arc::clone(&client)));
     }
-    let mut sent = JoinSet::new();
-    let room = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-    let mut ticks = interval(Duration::from_secs(1) / rate.max(1));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let mut arrivals = interval(Duration::from_secs(1));
-    let mut turn = 0_usize;
+    let mut in_flight = JoinSet::new();
+    let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    let mut request_ticks = interval(Duration::from_secs(1) / rate.max(1));
+    request_ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut session_ticks = interval(Duration::from_secs(1));
+    let mut sequence = 0_usize;
     loop {
         tokio::select! {
-            _ = stopped.changed() => break,
-            Some(_) = sent.join_next(), if !sent.is_empty() => {}
-            _ = arrivals.tick() => match Arc::clone(&room).try_acquire_owned() {
-                Ok(place) => {
-                    let caller = Arc::clone(&caller);
-                    sent.spawn(async move { sessions::visit(&caller).await; drop(place); });
+            _ = stop_signal.changed() => break,
+            Some(_) = in_flight.join_next(), if !in_flight.is_empty() => {}
+            _ = session_ticks.tick() => match Arc::clone(&permits).try_acquire_owned() {
+                Ok(permit) => {
+                    let client = Arc::clone(&client);
+                    in_flight.spawn(async move { sessions::run_short_session(&client).await; drop(permit); });
                 }
-                Err(_) => caller.book.not_sent(),
+                Err(_) => client.statistics.record_not_sent(),
             },
-            _ = ticks.tick() => match Arc::clone(&room).try_acquire_owned() {
-                Ok(place) => {
-                    let caller = Arc::clone(&caller);
-                    let regular = pick(&regulars, turn);
-                    let question = Question::call(turn / 2);
-                    turn = turn.wrapping_add(1);
-                    sent.spawn(async move {
-                        match regular {
-                            Some(regular) => regular.ask(&caller, question).await,
-                            None => { caller.ask(Era::Modern, None, question).await; }
+            _ = request_ticks.tick() => match Arc::clone(&permits).try_acquire_owned() {
+                Ok(permit) => {
+                    let client = Arc::clone(&client);
+                    let session = pick_session(&long_sessions, sequence);
+                    let question = McpRequest::tool_call(sequence / 2);
+                    sequence = sequence.wrapping_add(1);
+                    in_flight.spawn(async move {
+                        match session {
+                            Some(session) => session.request(&client, question).await,
+                            None => { client.request(Era::Modern, None, question).await; }
                         }
-                        drop(place);
+                        drop(permit);
                     });
                 }
-                Err(_) => caller.book.not_sent(),
+                Err(_) => client.statistics.record_not_sent(),
             },
         }
     }
     let _: Result<(), _> =
-        timeout(LAST_ANSWERS, async { while sent.join_next().await.is_some() {} }).await;
-    let mut last = JoinSet::new();
-    for regular in regulars {
-        let caller = Arc::clone(&caller);
-        last.spawn(async move { regular.ask(&caller, Question::ping()).await });
+        timeout(DRAIN_TIMEOUT, async { while in_flight.join_next().await.is_some() {} }).await;
+    let mut final_pings = JoinSet::new();
+    for session in long_sessions {
+        let client = Arc::clone(&client);
+        final_pings.spawn(async move { session.request(&client, McpRequest::ping()).await });
     }
     let _: Result<(), _> =
-        timeout(LAST_ANSWERS, async { while last.join_next().await.is_some() {} }).await;
+        timeout(DRAIN_TIMEOUT, async { while final_pings.join_next().await.is_some() {} }).await;
 }
 
 /// Every second request belongs to a session, as long as one is open.
-fn pick(regulars: &[Arc<Regular>], turn: usize) -> Option<Arc<Regular>> {
-    let legacy = turn.is_multiple_of(2);
-    let first = turn / 2;
-    let mut from_first =
-        (0..regulars.len()).filter_map(|at| regulars.get((first + at) % regulars.len()));
-    legacy.then(|| from_first.find(|regular| regular.is_open()).cloned()).flatten()
+fn pick_session(sessions: &[Arc<LongSession>], sequence: usize) -> Option<Arc<LongSession>> {
+    let legacy = sequence.is_multiple_of(2);
+    let first = sequence / 2;
+    let mut rotated =
+        (0..sessions.len()).filter_map(|at| sessions.get((first + at) % sessions.len()));
+    legacy.then(|| rotated.find(|regular| regular.is_open()).cloned()).flatten()
 }

@@ -17,22 +17,22 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::clock::Clock;
-use crate::control::{Client, Request, Response};
-use crate::model::{Entry, Fact, Moment, Number};
-use load::Load;
-use stage::{SERVICE, Stage};
+use crate::control::{ControlClient, Request, Response};
+use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
+use load::TrafficGenerator;
+use stage::{SERVICE, Sandbox};
 
 pub use fault::Fault;
 pub use summary::Summary;
 
 /// How long the first release may take to get the traffic.
-const FIRST_RELEASE: Duration = Duration::from_secs(30);
+const FIRST_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The load runs for this long before the second release, and after the end.
-const AROUND: Duration = Duration::from_secs(2);
+const LOAD_MARGIN: Duration = Duration::from_secs(2);
 /// From the order to deploy until the fault.
-const FAULT_AFTER: Duration = Duration::from_secs(3);
+const FAULT_DELAY: Duration = Duration::from_secs(3);
 /// From the order to deploy until the demo gives up.
-const LIMIT: Duration = Duration::from_secs(60);
+const DEMO_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the demo shows.
 #[derive(Debug, Clone, Args)]
@@ -52,96 +52,109 @@ pub struct Options {
 /// Runs a daemon, deploys a good release and then a bad one under load, tells what happens as it
 /// does, and sums it up. 0 only when the daemon went back and the promise was kept again.
 pub async fn run(options: Options) -> ExitCode {
-    let voice = Voice { json: options.json };
-    let ended = match signal_hook_tokio::Signals::new([SIGTERM, SIGINT]) {
+    let output = Output { json: options.json };
+    let result = match signal_hook_tokio::Signals::new([SIGTERM, SIGINT]) {
         Err(error) => Err(format!("can not listen for signals: {error}")),
-        Ok(mut signals) => match Stage::build() {
+        Ok(mut signals) => match Sandbox::start() {
             Err(why) => Err(why),
-            Ok(mut stage) => {
-                let ended = tokio::select! {
-                    ended = play(&options, &mut stage, voice) => ended,
+            Ok(mut sandbox) => {
+                let result = tokio::select! {
+                    ended = run_scenario(&options, &mut sandbox, output) => ended,
                     _ = signals.next() => Err("interrupted".to_owned()),
                 };
-                voice.live(&format!("kept: {}", stage.folder.display()));
-                stage.strike().await;
-                ended
+                output.progress(&format!("kept: {}", sandbox.folder.display()));
+                sandbox.shut_down().await;
+                result
             }
         },
     };
-    match ended {
+    match result {
         Ok(summary) => {
-            voice.end(&summary);
-            if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            output.summary(&summary);
+            if summary.is_clean_rollback() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(why) => {
-            voice.complain(&why);
+            output.error(&why);
             ExitCode::FAILURE
         }
     }
 }
 
-async fn play(options: &Options, stage: &mut Stage, voice: Voice) -> Result<Summary, String> {
+async fn run_scenario(
+    options: &Options,
+    sandbox: &mut Sandbox,
+    output: Output,
+) -> Result<Summary, String> {
     let clock = Clock::start(Moment(0));
-    let mut client = stage.connect().await?;
-    voice.live(&format!("service {SERVICE} on http://{}/mcp", stage.listen));
-    let until = Instant::now() + FIRST_RELEASE;
-    let (_, entries) = deploy(&mut client, "v1", BTreeMap::new(), until, voice, |fact| {
-        matches!(fact, Fact::Switched { .. } | Fact::Accepted { .. } | Fact::Failed)
-    })
-    .await?;
-    if !entries.iter().any(|entry| matches!(entry.fact, Fact::Switched { .. })) {
-        return Err(format!("v1 did not get the traffic within {} s", FIRST_RELEASE.as_secs()));
+    let mut client = sandbox.connect().await?;
+    output.progress(&format!("service {SERVICE} on http://{}/mcp", sandbox.listen));
+    let deadline = Instant::now() + FIRST_RELEASE_TIMEOUT;
+    let (_, entries) =
+        deploy_and_follow(&mut client, "v1", BTreeMap::new(), deadline, output, |fact| {
+            matches!(
+                fact,
+                TimelineEvent::Switched { .. }
+                    | TimelineEvent::Accepted { .. }
+                    | TimelineEvent::Failed
+            )
+        })
+        .await?;
+    if !entries.iter().any(|entry| matches!(entry.event, TimelineEvent::Switched { .. })) {
+        return Err(format!(
+            "v1 did not get the traffic within {} s",
+            FIRST_RELEASE_TIMEOUT.as_secs()
+        ));
     }
-    let load = Load::start(stage.listen, options.rate, clock);
-    voice.live(&format!("load: {} requests a second", options.rate));
-    sleep(AROUND).await;
+    let traffic = TrafficGenerator::start(sandbox.listen, options.rate, clock);
+    output.progress(&format!("load: {} requests a second", options.rate));
+    sleep(LOAD_MARGIN).await;
 
-    let mut client = stage.connect().await?;
-    let at = clock.now() + FAULT_AFTER;
+    let mut client = sandbox.connect().await?;
+    let at = clock.now() + FAULT_DELAY;
     let set = BTreeMap::from([
         ("DEMO_FAULT".to_owned(), options.fault.to_string()),
         ("DEMO_FAULT_AT".to_owned(), at.0.to_string()),
     ]);
-    voice.live(&format!(
+    output.progress(&format!(
         "v2 will be faulty ({}) {} s from now",
         options.fault,
-        FAULT_AFTER.as_secs()
+        FAULT_DELAY.as_secs()
     ));
-    let until = Instant::now() + LIMIT;
-    let (deploy, entries) = deploy(&mut client, "v2", set, until, voice, |fact| {
-        if matches!(fact, Fact::Switched { .. }) {
-            load.welcome();
+    let deadline = Instant::now() + DEMO_TIMEOUT;
+    let (deploy, entries) = deploy_and_follow(&mut client, "v2", set, deadline, output, |fact| {
+        if matches!(fact, TimelineEvent::Switched { .. }) {
+            traffic.start_second_wave();
         }
-        is_end(fact)
+        ends_deploy(fact)
     })
     .await?;
-    sleep(AROUND).await;
-    let deployed = summary::deployed_at(&entries)
+    sleep(LOAD_MARGIN).await;
+    let deployed = summary::deploy_started_at(&entries)
         .ok_or("the daemon took the deploy but told nothing about it")?;
-    let report = load.stop(deployed).await;
-    Ok(Summary::new(&entries, &report, stage.timeline(deploy)))
+    let report = traffic.stop(deployed).await;
+    Ok(Summary::new(&entries, &report, sandbox.timeline_path(deploy)))
 }
 
-fn is_end(fact: &Fact) -> bool {
+fn ends_deploy(fact: &TimelineEvent) -> bool {
     matches!(
         fact,
-        Fact::Recovered
-            | Fact::Accepted { .. }
-            | Fact::Failed
-            | Fact::Abandoned
-            | Fact::Unrecovered
+        TimelineEvent::Recovered
+            | TimelineEvent::Accepted { .. }
+            | TimelineEvent::Failed
+            | TimelineEvent::Abandoned
+            | TimelineEvent::Unrecovered
     )
 }
 
 /// Orders a deploy and follows it to an end, to the limit, or to where the daemon stops talking.
-async fn deploy(
-    client: &mut Client,
+async fn deploy_and_follow(
+    client: &mut ControlClient,
     version: &str,
     mut set: BTreeMap<String, String>,
-    until: Instant,
-    voice: Voice,
-    is_end: impl Fn(&Fact) -> bool,
-) -> Result<(Number, Vec<Entry>), String> {
+    deadline: Instant,
+    output: Output,
+    is_end: impl Fn(&TimelineEvent) -> bool,
+) -> Result<(ReleaseNumber, Vec<TimelineEntry>), String> {
     set.insert("DEMO_OWNER".to_owned(), std::process::id().to_string());
     let request = Request::Deploy {
         service: SERVICE.to_owned(),
@@ -156,7 +169,7 @@ async fn deploy(
     };
     client.send(&request).await.map_err(|error| format!("can not order {version}: {error}"))?;
     let (mut deploy, mut entries) = (None, Vec::new());
-    while let Ok(next) = timeout_at(until, client.next()).await {
+    while let Ok(next) = timeout_at(deadline, client.next_response()).await {
         match next.map_err(|error| format!("can not follow {version}: {error}"))? {
             None => break,
             Some(Response::Accepted { deploy: number, .. }) => deploy = Some(number),
@@ -164,9 +177,9 @@ async fn deploy(
                 return Err(format!("the daemon refused {version}: {because}"));
             }
             Some(Response::Status(_)) => {}
-            Some(Response::Entry(entry)) => {
-                voice.live(&line(&entry));
-                let end = is_end(&entry.fact);
+            Some(Response::Event(entry)) => {
+                output.progress(&event_line(&entry));
+                let end = is_end(&entry.event);
                 entries.push(*entry);
                 if end {
                     break;
@@ -179,19 +192,19 @@ async fn deploy(
     Ok((deploy, entries))
 }
 
-fn line(entry: &Entry) -> String {
-    let (seconds, ms) = (entry.ms / 1000, entry.ms % 1000);
-    format!("{seconds:>4}.{ms:03}s  {:<11} {}", entry.fact.kind(), entry.because)
+fn event_line(entry: &TimelineEntry) -> String {
+    let (seconds, ms) = (entry.since_deploy_ms / 1000, entry.since_deploy_ms % 1000);
+    format!("{seconds:>4}.{ms:03}s  {:<11} {}", entry.event.kind(), entry.because)
 }
 
 /// Where lines go: a reader of `--json` gets nothing but the object on stdout.
 #[derive(Debug, Clone, Copy)]
-struct Voice {
+struct Output {
     json: bool,
 }
 
-impl Voice {
-    fn live(self, line: &str) {
+impl Output {
+    fn progress(self, line: &str) {
         // Nobody may be listening any more; the demo still has to clean up after itself.
         let _: io::Result<()> = if self.json {
             writeln!(io::stderr().lock(), "{line}")
@@ -200,7 +213,7 @@ impl Voice {
         };
     }
 
-    fn end(self, summary: &Summary) {
+    fn summary(self, summary: &Summary) {
         let text = if self.json {
             serde_json::to_string(summary).unwrap_or_else(|error| error.to_string())
         } else {
@@ -209,7 +222,7 @@ impl Voice {
         let _: io::Result<()> = writeln!(io::stdout().lock(), "{text}");
     }
 
-    fn complain(self, why: &str) {
+    fn error(self, why: &str) {
         let _: io::Result<()> = writeln!(io::stderr().lock(), "demo: {why}");
     }
 }
@@ -220,17 +233,17 @@ mod tests {
 
     #[test]
     fn an_entry_is_one_live_line() {
-        let entry = Entry {
+        let entry = TimelineEntry {
             seq: 1,
-            at: String::new(),
+            wall_time: String::new(),
             moment: Moment(0),
-            ms: 12_034,
+            since_deploy_ms: 12_034,
             service: SERVICE.to_owned(),
-            deploy: Number(2),
+            deploy: ReleaseNumber(2),
             because: "v1 keeps the promise again".to_owned(),
-            fact: Fact::Recovered,
-            then: Vec::new(),
+            event: TimelineEvent::Recovered,
+            planned_effects: Vec::new(),
         };
-        assert_eq!(line(&entry), "  12.034s  recovered   v1 keeps the promise again");
+        assert_eq!(event_line(&entry), "  12.034s  recovered   v1 keeps the promise again");
     }
 }

@@ -24,28 +24,28 @@ use tokio::time::sleep;
 use super::Fault;
 use crate::clock::Clock;
 use crate::model::Moment;
-use endpoint::Endpoint;
+use endpoint::McpEndpoint;
 
 pub use tools::VERSION_KEY;
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;
 /// How long a client may take over the head of a request.
-const HEAD_TIME: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a crash-looping server runs after it was started anew.
 const CRASH_AFTER: Duration = Duration::from_millis(200);
 /// How often a server looks whether the demo that it belongs to is still there.
-const OWNER_EVERY: Duration = Duration::from_millis(500);
+const OWNER_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What one demo server is, and when it goes wrong.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub struct ServerSettings {
     /// Its version, as its clients see it.
     pub version: String,
     /// What it does wrong, and from which moment of the wall's clock on.
     pub fault: Option<(Fault, Moment)>,
     /// A tool that it does not list.
-    pub without: Option<String>,
+    pub hidden_tool: Option<String>,
 }
 
 /// The verb `demo-server`: a server on 127.0.0.1 as the environment says, until SIGTERM.
@@ -66,25 +66,25 @@ pub async fn main() -> ExitCode {
 
 /// Serves `/mcp` on the listener. Returns only when a crash loop makes it end; whoever wants it to
 /// end earlier drops the future, which closes every connection.
-pub async fn serve(listener: TcpListener, settings: Settings) {
+pub async fn serve(listener: TcpListener, settings: ServerSettings) {
     let clock = Clock::start(Moment(0));
-    let crash = crash_in(settings.fault, clock.now());
-    let endpoint = Arc::new(Endpoint::new(settings, clock));
+    let crash_timer = crash_timer_for(settings.fault, clock.now());
+    let endpoint = Arc::new(McpEndpoint::new(settings, clock));
     tokio::select! {
         () = accept(listener, endpoint) => {}
-        () = crash => {}
+        () = crash_timer => {}
     }
 }
 
 async fn run() -> Result<ExitCode, String> {
     let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("can not listen for signals: {error}"))?;
-    let settings = Settings {
-        version: variable("ROLLBACKD_VERSION").unwrap_or_else(|| "dev".to_owned()),
-        fault: fault()?,
-        without: variable("DEMO_WITHOUT"),
+    let settings = ServerSettings {
+        version: env_var("ROLLBACKD_VERSION").unwrap_or_else(|| "dev".to_owned()),
+        fault: fault_from_env()?,
+        hidden_tool: env_var("DEMO_WITHOUT"),
     };
-    let port = variable("PORT").ok_or("PORT is not set; set it to the port to listen on")?;
+    let port = env_var("PORT").ok_or("PORT is not set; set it to the port to listen on")?;
     let port: u16 = port
         .parse()
         .map_err(|_| format!("PORT is {port:?}; it has to be a number from 1 to 65535"))?;
@@ -92,29 +92,29 @@ async fn run() -> Result<ExitCode, String> {
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| format!("can not listen on {address}: {error}"))?;
-    let owner = variable("DEMO_OWNER").and_then(|pid| pid.parse().ok());
+    let owner = env_var("DEMO_OWNER").and_then(|pid| pid.parse().ok());
     tokio::select! {
         () = serve(listener, settings) => Ok(ExitCode::FAILURE),
         _ = signals.next() => Ok(ExitCode::SUCCESS),
-        () = orphaned(owner) => Ok(ExitCode::SUCCESS),
+        () = owner_exited(owner) => Ok(ExitCode::SUCCESS),
     }
 }
 
-fn variable(name: &str) -> Option<String> {
+fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn fault() -> Result<Option<(Fault, Moment)>, String> {
-    let Some(fault) = variable("DEMO_FAULT") else { return Ok(None) };
+fn fault_from_env() -> Result<Option<(Fault, Moment)>, String> {
+    let Some(fault) = env_var("DEMO_FAULT") else { return Ok(None) };
     let fault = fault.parse().map_err(|why| format!("DEMO_FAULT: {why}"))?;
-    let at = variable("DEMO_FAULT_AT").unwrap_or_else(|| "0".to_owned());
+    let at = env_var("DEMO_FAULT_AT").unwrap_or_else(|| "0".to_owned());
     let at = at.parse().map_err(|_| {
         format!("DEMO_FAULT_AT is {at:?}; it has to be a Unix time in whole milliseconds")
     })?;
     Ok(Some((fault, Moment(at))))
 }
 
-async fn crash_in(fault: Option<(Fault, Moment)>, now: Moment) {
+async fn crash_timer_for(fault: Option<(Fault, Moment)>, now: Moment) {
     match fault {
         Some((Fault::CrashLoop, at)) if at > now => sleep(at.since(now)).await,
         Some((Fault::CrashLoop, _)) => sleep(CRASH_AFTER).await,
@@ -123,23 +123,23 @@ async fn crash_in(fault: Option<(Fault, Moment)>, now: Moment) {
 }
 
 /// Ends when the demo is gone, so that nothing is left behind even when its daemon was killed.
-async fn orphaned(owner: Option<i32>) {
+async fn owner_exited(owner: Option<i32>) {
     let Some(owner) = owner.and_then(rustix::process::Pid::from_raw) else {
         return std::future::pending().await;
     };
     while rustix::process::test_kill_process(owner) != Err(rustix::io::Errno::SRCH) {
-        sleep(OWNER_EVERY).await;
+        sleep(OWNER_POLL_INTERVAL).await;
     }
 }
 
-async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>) {
+async fn accept(listener: TcpListener, endpoint: Arc<McpEndpoint>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(&endpoint)));
+                    connections.spawn(serve_connection(stream, Arc::clone(&endpoint)));
                 }
                 // Out of file descriptors, most likely: some come back when connections end.
                 Err(_) => sleep(Duration::from_millis(50)).await,
@@ -148,7 +148,7 @@ async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>) {
     }
 }
 
-async fn converse(stream: tokio::net::TcpStream, endpoint: Arc<Endpoint>) {
+async fn serve_connection(stream: tokio::net::TcpStream, endpoint: Arc<McpEndpoint>) {
     // Without it an answer may wait 40 ms for an acknowledgement; with an error it merely does.
     let _: io::Result<()> = stream.set_nodelay(true);
     let service = service_fn(move |request| {
@@ -158,7 +158,7 @@ async fn converse(stream: tokio::net::TcpStream, endpoint: Arc<Endpoint>) {
     // An error here is a client that left.
     let _: hyper::Result<()> = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
+        .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }

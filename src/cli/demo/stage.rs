@@ -9,20 +9,20 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use crate::control::Client;
-use crate::model::Number;
+use crate::control::ControlClient;
+use crate::model::ReleaseNumber;
 
 /// The service that the demo runs.
 pub(super) const SERVICE: &str = "weather";
 /// How long the daemon may take to listen, and to end.
-const START: Duration = Duration::from_secs(10);
-const STOP: Duration = Duration::from_secs(5);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Lines of the daemon's output that are shown when it does not start.
 const LOG_LINES: usize = 10;
 
 /// A daemon of its own in a folder of its own, on free loopback ports.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct Sandbox {
     /// Everything that the demo leaves behind.
     pub(super) folder: PathBuf,
     /// The public address of the service.
@@ -31,36 +31,40 @@ pub(super) struct Stage {
     daemon: Child,
 }
 
-impl Stage {
+impl Sandbox {
     /// Writes a configuration and starts a daemon with it.
     ///
     /// # Errors
     /// When there is no room, port or process to be had; in words.
-    pub(super) fn build() -> Result<Self, String> {
-        let program = std::env::current_exe().map_err(told("can not find my own program"))?;
+    pub(super) fn start() -> Result<Self, String> {
+        let program =
+            std::env::current_exe().map_err(with_context("can not find my own program"))?;
         let folder = tempfile::Builder::new()
             .prefix("rollbackd-demo-")
             .tempdir()
-            .map_err(told("can not make a folder for the demo"))?
+            .map_err(with_context("can not make a folder for the demo"))?
             .keep();
-        let [listen, blue, green] = free_addresses().map_err(told("no free loopback ports"))?;
+        let [listen, blue, green] =
+            reserve_addresses().map_err(with_context("no free loopback ports"))?;
         let socket = folder.join("control.sock");
         let config = folder.join("config.toml");
-        let text = configuration(&program, &folder, &socket, [listen, blue, green])?;
-        std::fs::write(&config, text).map_err(told("can not write the demo's config.toml"))?;
-        let log = File::create(folder.join("daemon.log")).map_err(told("can not write a log"))?;
-        let also = log.try_clone().map_err(told("can not write a log"))?;
+        let text = render_config(&program, &folder, &socket, [listen, blue, green])?;
+        std::fs::write(&config, text)
+            .map_err(with_context("can not write the demo's config.toml"))?;
+        let log =
+            File::create(folder.join("daemon.log")).map_err(with_context("can not write a log"))?;
+        let log_for_stderr = log.try_clone().map_err(with_context("can not write a log"))?;
         let daemon = Command::new(&program)
             .arg("run")
             .arg(&config)
             .stdin(Stdio::null())
             .stdout(log)
-            .stderr(also)
+            .stderr(log_for_stderr)
             // A Ctrl-C in the terminal is for the demo, which then ends the daemon in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(told("can not start the daemon"))?;
+            .map_err(with_context("can not start the daemon"))?;
         Ok(Self { folder, listen, socket, daemon })
     }
 
@@ -68,48 +72,48 @@ impl Stage {
     ///
     /// # Errors
     /// When it ended, or does not listen; with the end of what it said.
-    pub(super) async fn connect(&mut self) -> Result<Client, String> {
+    pub(super) async fn connect(&mut self) -> Result<ControlClient, String> {
         let socket = self.socket.clone();
-        let ready = async {
+        let connected = async {
             loop {
-                match Client::connect(&socket).await {
+                match ControlClient::connect(&socket).await {
                     Ok(client) => return client,
                     Err(_) => sleep(Duration::from_millis(20)).await,
                 }
             }
         };
         tokio::select! {
-            client = timeout(START, ready) => {
-                client.map_err(|_| self.failed("the daemon opened no control socket within 10 s"))
+            client = timeout(START_TIMEOUT, connected) => {
+                client.map_err(|_| self.with_log_tail("the daemon opened no control socket within 10 s"))
             }
             ended = self.daemon.wait() => {
                 let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-                Err(self.failed(&format!("the daemon ended ({how})")))
+                Err(self.with_log_tail(&format!("the daemon ended ({how})")))
             }
         }
     }
 
     /// Where the timeline of a deploy lies.
-    pub(super) fn timeline(&self, deploy: Number) -> PathBuf {
+    pub(super) fn timeline_path(&self, deploy: ReleaseNumber) -> PathBuf {
         self.folder.join("state").join(SERVICE).join(format!("{:06}.jsonl", deploy.0))
     }
 
     /// Ends the daemon, and with it the servers that it started.
-    pub(super) async fn strike(mut self) {
+    pub(super) async fn shut_down(mut self) {
         let pid = self.daemon.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(pid) = pid {
             // It may have ended by itself; then there is nothing to do.
             let _: Result<(), _> = kill_process(pid, Signal::TERM);
-            if timeout(STOP, self.daemon.wait()).await.is_err() {
+            if timeout(STOP_TIMEOUT, self.daemon.wait()).await.is_err() {
                 let _: io::Result<()> = self.daemon.kill().await;
             }
         }
     }
 
-    fn failed(&self, what: &str) -> String {
+    fn with_log_tail(&self, what: &str) -> String {
         let log = self.folder.join("daemon.log");
-        let said = std::fs::read_to_string(&log).unwrap_or_default();
-        let lines: Vec<_> = said.lines().collect();
+        let log_text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<_> = log_text.lines().collect();
         let end = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
         format!("{what}; {} ends with:\n{}", log.display(), end.join("\n"))
     }
@@ -117,14 +121,14 @@ impl Stage {
 
 /// Three at once, so that they differ. Nothing keeps another process from taking one before the
 /// daemon does; then the daemon says so, and a second try helps.
-fn free_addresses() -> io::Result<[SocketAddr; 3]> {
+fn reserve_addresses() -> io::Result<[SocketAddr; 3]> {
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let held = [bind()?, bind()?, bind()?];
-    let [a, b, c] = held.each_ref().map(TcpListener::local_addr);
+    let listeners = [bind()?, bind()?, bind()?];
+    let [a, b, c] = listeners.each_ref().map(TcpListener::local_addr);
     Ok([a?, b?, c?])
 }
 
-fn configuration(
+fn render_config(
     program: &Path,
     folder: &Path,
     socket: &Path,
@@ -160,7 +164,7 @@ timeout = "1s"
     ))
 }
 
-fn told(what: &'static str) -> impl Fn(io::Error) -> String {
+fn with_context(what: &'static str) -> impl Fn(io::Error) -> String {
     move |error| format!("{what}: {error}")
 }
 
@@ -170,10 +174,10 @@ mod tests {
 
     #[test]
     fn the_configuration_is_toml_for_any_path() {
-        let addresses = free_addresses().unwrap();
+        let addresses = reserve_addresses().unwrap();
         let program = Path::new("/opt/a \"b\"\\c/rollbackd");
         let text =
-            configuration(program, Path::new("/tmp/d"), Path::new("/tmp/d/s"), addresses).unwrap();
+            render_config(program, Path::new("/tmp/d"), Path::new("/tmp/d/s"), addresses).unwrap();
         let read: toml::Table = text.parse().unwrap();
         let weather = &read["service"][SERVICE];
         assert_eq!(weather["command"][0].as_str(), program.to_str());

@@ -3,8 +3,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::load::{Report, Sessions};
-use crate::model::{Entry, Fact, Moment, Severity, Strategy, Toll};
+use super::load::{SessionCounts, TrafficReport};
+use crate::model::{DrainCost, Moment, Severity, Strategy, TimelineEntry, TimelineEvent};
 
 /// What the demo comes to. As JSON it is the one object of `--json`; times are in milliseconds
 /// since the deploy, bad answers as the clients saw them, the rest from the daemon's timeline.
@@ -27,9 +27,9 @@ pub struct Summary {
     /// Of those, how many had a bad answer or none.
     pub failed: u64,
     /// What became of the sessions.
-    pub sessions: Sessions,
+    pub sessions: SessionCounts,
     /// What leaving the bad release cost, as the daemon wrote it.
-    pub toll: Option<Toll>,
+    pub drain_cost: Option<DrainCost>,
     /// How bad it was.
     pub severity: Option<Severity>,
     /// How the traffic left.
@@ -43,14 +43,14 @@ pub struct Summary {
 }
 
 /// When the deploy began, by any of its entries.
-pub(super) fn deployed_at(entries: &[Entry]) -> Option<Moment> {
-    entries.first().map(|entry| Moment(entry.moment.0.saturating_sub(entry.ms)))
+pub(super) fn deploy_started_at(entries: &[TimelineEntry]) -> Option<Moment> {
+    entries.first().map(|entry| Moment(entry.moment.0.saturating_sub(entry.since_deploy_ms)))
 }
 
 impl Summary {
     /// Puts together what the daemon wrote about one deploy and what the clients saw of it.
-    pub fn new(entries: &[Entry], report: &Report, timeline: PathBuf) -> Self {
-        let deployed = deployed_at(entries).unwrap_or_default();
+    pub fn new(entries: &[TimelineEntry], report: &TrafficReport, timeline: PathBuf) -> Self {
+        let deployed = deploy_started_at(entries).unwrap_or_default();
         let since = |at: Option<Moment>| at.map(|at| at.0.saturating_sub(deployed.0));
         let mut summary = Self {
             first_bad_ms: since(report.first_bad),
@@ -62,59 +62,61 @@ impl Summary {
             requests: report.requests,
             failed: report.failed,
             sessions: report.sessions,
-            toll: None,
+            drain_cost: None,
             severity: None,
             strategy: None,
             because: "nothing was decided in the time of the demo; a small fault needs more requests to be \
                       told from chance, so try a higher --rate"
                 .to_owned(),
             timeline,
-            notes: notes(report),
+            notes: client_notes(report),
         };
         for entry in entries {
-            summary.learn(entry);
+            summary.apply(entry);
         }
         summary
     }
 
     /// Whether it went back, kept the promise again, and no client saw anything bad after that.
-    pub fn is_good(&self) -> bool {
+    pub fn is_clean_rollback(&self) -> bool {
         let (Some(recovered), Some(_)) = (self.recovered_ms, self.decided_ms) else { return false };
         self.last_bad_ms.is_none_or(|last| last <= recovered)
     }
 
-    fn learn(&mut self, entry: &Entry) {
-        match &entry.fact {
-            Fact::Detected { .. } => {
-                self.detected_ms.get_or_insert(entry.ms);
+    fn apply(&mut self, entry: &TimelineEntry) {
+        match &entry.event {
+            TimelineEvent::Detected { .. } => {
+                self.detected_ms.get_or_insert(entry.since_deploy_ms);
                 self.because.clone_from(&entry.because);
             }
-            Fact::Decided { strategy, severity, .. } => {
-                self.decided_ms.get_or_insert(entry.ms);
+            TimelineEvent::Decided { strategy, severity, .. } => {
+                self.decided_ms.get_or_insert(entry.since_deploy_ms);
                 self.strategy = Some(*strategy);
                 self.severity = Some(*severity);
                 self.because = format!("{}; {}", self.because, entry.because);
             }
-            Fact::Drained { toll } | Fact::Cut { toll } => self.toll = Some(toll.clone()),
-            Fact::Escalated => self.strategy = Some(Strategy::Cut),
+            TimelineEvent::Drained { cost: toll } | TimelineEvent::Cut { cost: toll } => {
+                self.drain_cost = Some(toll.clone())
+            }
+            TimelineEvent::Escalated => self.strategy = Some(Strategy::Cut),
             // The one before the decision brought the new release its traffic.
-            Fact::Switched { .. } if self.decided_ms.is_some() => {
-                self.switched_ms.get_or_insert(entry.ms);
+            TimelineEvent::Switched { .. } if self.decided_ms.is_some() => {
+                self.switched_ms.get_or_insert(entry.since_deploy_ms);
             }
-            Fact::Recovered => {
-                self.recovered_ms.get_or_insert(entry.ms);
+            TimelineEvent::Recovered => {
+                self.recovered_ms.get_or_insert(entry.since_deploy_ms);
             }
-            Fact::Failed
-            | Fact::Accepted { .. }
-            | Fact::Abandoned
-            | Fact::Unrecovered
-            | Fact::Blocked { .. } => self.because.clone_from(&entry.because),
+            TimelineEvent::Failed
+            | TimelineEvent::Accepted { .. }
+            | TimelineEvent::Abandoned
+            | TimelineEvent::Unrecovered
+            | TimelineEvent::Blocked { .. } => self.because.clone_from(&entry.because),
             _ => {}
         }
     }
 }
 
-fn notes(report: &Report) -> Vec<String> {
+fn client_notes(report: &TrafficReport) -> Vec<String> {
     let mut notes: Vec<_> =
         report.reasons.iter().map(|(reason, count)| format!("{count} x {reason}")).collect();
     if report.not_sent > 0 {
@@ -126,7 +128,7 @@ fn notes(report: &Report) -> Vec<String> {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let marks = [
+        let milestones = [
             ("first bad answer", self.first_bad_ms),
             ("detected", self.detected_ms),
             ("decided", self.decided_ms),
@@ -135,7 +137,7 @@ impl fmt::Display for Summary {
             ("recovered", self.recovered_ms),
         ];
         writeln!(f, "milliseconds since the deploy, and since the first bad answer:")?;
-        for (what, at) in marks {
+        for (what, at) in milestones {
             match (at, self.first_bad_ms) {
                 (Some(at), Some(first)) => {
                     let delta = i128::from(at) - i128::from(first);
@@ -145,19 +147,19 @@ impl fmt::Display for Summary {
                 (None, _) => writeln!(f, "  {what:<17}{:>8}", "-")?,
             }
         }
-        let Sessions { kept, moved, broken } = self.sessions;
+        let SessionCounts { kept, migrated, broken } = self.sessions;
         writeln!(f, "requests   {} sent, {} failed", self.requests, self.failed)?;
         writeln!(f, "           {}", self.notes.join("; "))?;
-        writeln!(f, "sessions   {kept} kept, {moved} of them moved, {broken} broken")?;
+        writeln!(f, "sessions   {kept} kept, {migrated} of them migrated, {broken} broken")?;
         if let (Some(severity), Some(strategy)) = (self.severity, self.strategy) {
             writeln!(f, "rollback   {severity}, {strategy}")?;
         }
-        if let Some(toll) = &self.toll {
+        if let Some(toll) = &self.drain_cost {
             writeln!(f, "cost       {toll}")?;
         }
         writeln!(f, "because    {}", self.because)?;
         writeln!(f, "timeline   {}", self.timeline.display())?;
-        let end = if self.is_good() {
+        let end = if self.is_clean_rollback() {
             "the previous release has the traffic and keeps the promise"
         } else {
             "this did not end in a good rollback"
@@ -169,45 +171,52 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Load, Number};
+    use crate::model::{ReleaseLoad, ReleaseNumber};
 
-    fn entry(ms: u64, because: &str, fact: Fact) -> Entry {
-        Entry {
+    fn entry(ms: u64, because: &str, fact: TimelineEvent) -> TimelineEntry {
+        TimelineEntry {
             seq: 1,
-            at: String::new(),
+            wall_time: String::new(),
             moment: Moment(1_000_000 + ms),
-            ms,
+            since_deploy_ms: ms,
             service: "weather".to_owned(),
-            deploy: Number(2),
+            deploy: ReleaseNumber(2),
             because: because.to_owned(),
-            fact,
-            then: Vec::new(),
+            event: fact,
+            planned_effects: Vec::new(),
         }
     }
 
-    fn rolled_back() -> Vec<Entry> {
-        let detected =
-            Fact::Detected { verdict: None, load: Load::default(), order: None, forced: false };
-        let decided =
-            Fact::Decided { strategy: Strategy::Cut, severity: Severity::Down, ordered: false };
+    fn rolled_back() -> Vec<TimelineEntry> {
+        let detected = TimelineEvent::Detected {
+            verdict: None,
+            load: ReleaseLoad::default(),
+            order: None,
+            forced: false,
+        };
+        let decided = TimelineEvent::Decided {
+            strategy: Strategy::Cut,
+            severity: Severity::Down,
+            ordered: false,
+        };
         vec![
-            entry(900, "v2 is ready", Fact::Ready { contract: None, changes: None }),
-            entry(1000, "v2 has the traffic", Fact::Switched { to: Number(2) }),
+            entry(900, "v2 is ready", TimelineEvent::Ready { contract: None, changes: None }),
+            entry(1000, "v2 has the traffic", TimelineEvent::Switched { to: ReleaseNumber(2) }),
             entry(3400, "v2 is down", detected),
             entry(3410, "v1 answers", decided),
-            entry(3420, "v1 has the traffic", Fact::Switched { to: Number(1) }),
-            entry(5000, "v1 keeps the promise again", Fact::Recovered),
+            entry(3420, "v1 has the traffic", TimelineEvent::Switched { to: ReleaseNumber(1) }),
+            entry(5000, "v1 keeps the promise again", TimelineEvent::Recovered),
         ]
     }
 
-    fn report(last_bad: u64) -> Report {
-        Report {
+    fn report(last_bad: u64) -> TrafficReport {
+        TrafficReport {
             requests: 300,
             failed: 12,
             first_bad: Some(Moment(1_003_000)),
             last_bad: Some(Moment(1_000_000 + last_bad)),
-            sessions: Sessions { kept: 9, moved: 8, broken: 0 },
-            ..Report::default()
+            sessions: SessionCounts { kept: 9, migrated: 8, broken: 0 },
+            ..TrafficReport::default()
         }
     }
 
@@ -218,26 +227,26 @@ mod tests {
         let expected = concat!(
             r#"{"first_bad_ms":3000,"detected_ms":3400,"decided_ms":3410,"switched_ms":3420,"#,
             r#""last_bad_ms":3421,"recovered_ms":5000,"requests":300,"failed":12,"#,
-            r#""sessions":{"kept":9,"moved":8,"broken":0},"toll":null,"severity":"down","strategy":"cut","#,
+            r#""sessions":{"kept":9,"migrated":8,"broken":0},"drain_cost":null,"severity":"down","strategy":"cut","#,
             r#""because":"v2 is down; v1 answers","timeline":"t.jsonl"}"#
         );
         assert_eq!(json, expected);
-        assert!(summary.is_good());
+        assert!(summary.is_clean_rollback());
         let text = summary.to_string();
         assert!(text.contains("  detected             3400      +400\n"), "{text}");
     }
 
     #[test]
     fn a_bad_answer_after_the_recovery_is_not_good() {
-        assert!(!Summary::new(&rolled_back(), &report(5001), PathBuf::new()).is_good());
+        assert!(!Summary::new(&rolled_back(), &report(5001), PathBuf::new()).is_clean_rollback());
     }
 
     #[test]
     fn without_a_rollback_the_times_are_missing() {
-        let entries = [entry(9, "v2 never became ready", Fact::Failed)];
-        let summary = Summary::new(&entries, &Report::default(), PathBuf::new());
+        let entries = [entry(9, "v2 never became ready", TimelineEvent::Failed)];
+        let summary = Summary::new(&entries, &TrafficReport::default(), PathBuf::new());
         assert_eq!((summary.decided_ms, summary.first_bad_ms), (None, None));
         assert_eq!(summary.because, "v2 never became ready");
-        assert!(!summary.is_good());
+        assert!(!summary.is_clean_rollback());
     }
 }

@@ -11,107 +11,108 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
-use crate::proxy::{Change, Proxy};
-use crate::record::State;
+use crate::proxy::{Proxy, ReplicationMessage};
+use crate::record::StateDir;
 
-use super::super::desk::Handles;
-use super::super::inherited::Inherited;
-use super::super::input::Input;
+use super::super::desk::ServiceHandles;
+use super::super::inherited::InheritedListeners;
+use super::super::input::ServiceMessage;
 use super::super::listeners::Listeners;
-use super::super::reign::{Proxies, Reign, longest_drain};
-use super::super::{Outcome, StartError, herald};
-use super::prepare::Heir;
-use super::take::Before;
-use super::who;
-use super::word::{Ear, Word};
+use super::super::reign::{Instance, Proxies, longest_drain};
+use super::super::{RunEnd, StartError, herald};
+use super::describe;
+use super::prepare::Successor;
+use super::take::Predecessor;
+use super::word::{HandoverMessage, MessageReader};
 
 /// Changes that are not sent yet.
-const CHANGES_MAX: usize = 1024;
+const CHANGES_CAPACITY: usize = 1024;
 /// How long the next daemon may take to take up what it is given.
-const TAKE_MAX: Duration = Duration::from_secs(10);
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long sessions may take to be on disk.
-const CLOSE_MAX: Duration = Duration::from_secs(10);
+const SESSION_FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the watchdog is fed meanwhile.
-const FEED: Duration = Duration::from_millis(500);
+const WATCHDOG_INTERVAL: Duration = Duration::from_millis(500);
 /// How often it is looked whether requests go elsewhere.
-const FOLLOW: Duration = Duration::from_millis(20);
+const ROUTES_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long the end of what is open may take beyond the time it is given.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
 /// What changes in the proxies from now on, by service.
-type Changes = mpsc::Receiver<(String, Change)>;
+type ChangeReceiver = mpsc::Receiver<(String, ReplicationMessage)>;
 
 /// Hands over to a daemon that is prepared. One that does not take it is killed, and the state is
 /// taken back.
 ///
 /// # Errors
 /// When neither the next daemon nor this one can go on.
-pub(in crate::daemon) async fn give(
-    mut reign: Reign,
-    mut heir: Heir,
+pub(in crate::daemon) async fn hand_over(
+    mut instance: Instance,
+    mut successor: Successor,
     settings: &Settings,
     signals: &mut Signals,
-) -> Result<Outcome, StartError> {
-    let to = who(heir.pid, &heir.version);
-    tracing::info!("hands over to {to}");
-    reign.leave_desk();
-    let_go(&reign.handles, &to).await;
-    reign.hush();
-    let (tell, mut told) = mpsc::channel(CHANGES_MAX);
-    let given = tokio::select! {
-        given = pass(&reign.proxies, tell, &mut told, &mut heir) => given,
-        never = feed() => never,
+) -> Result<RunEnd, StartError> {
+    let successor_name = describe(successor.pid, &successor.version);
+    tracing::info!("hands over to {successor_name}");
+    instance.stop_control_api();
+    stop_service_loops(&instance.handles, &successor_name).await;
+    instance.stop_notifier();
+    let (changes_sender, mut changes) = mpsc::channel(CHANGES_CAPACITY);
+    let transferred = tokio::select! {
+        given = transfer_state(&instance.proxies, changes_sender, &mut changes, &mut successor) => given,
+        never = keep_watchdog_alive() => never,
     };
-    let Reign { state, proxies, before, .. } = reign;
+    let Instance { state, proxies, predecessor, .. } = instance;
     drop(state);
-    let taken = match given {
+    let result = match transferred {
         Ok(()) => tokio::select! {
-            taken = yield_to(&mut heir, &mut told) => taken,
-            never = feed() => never,
+            taken = release_state(&mut successor, &mut changes) => taken,
+            never = keep_watchdog_alive() => never,
         },
-        Err(why) => Err(why),
+        Err(error) => Err(error),
     };
-    let taken = match taken {
-        Ok(()) => herald::main_is(heir.pid).await.map_err(|error| error.to_string()),
-        Err(why) => Err(why),
+    let result = match result {
+        Ok(()) => herald::set_main_pid(successor.pid).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error),
     };
-    if let Err(why) = taken {
-        tracing::error!("{to} did not take over, this one takes it back: {why}");
-        return take_back(heir, told, proxies, before, settings).await;
+    if let Err(error) = result {
+        tracing::error!("{successor_name} did not take over, this one takes it back: {error}");
+        return resume(successor, changes, proxies, predecessor, settings).await;
     }
-    tracing::info!("{to} took over; what is open here may finish");
-    drain(heir, told, proxies, before, settings, signals).await
+    tracing::info!("{successor_name} took over; what is open here may finish");
+    finish_open_requests(successor, changes, proxies, predecessor, settings, signals).await
 }
 
 /// Feeds the watchdog. Never returns.
-async fn feed<T>() -> T {
+async fn keep_watchdog_alive<T>() -> T {
     loop {
-        herald::alive().await;
-        tokio::time::sleep(FEED).await;
+        herald::ping_watchdog().await;
+        tokio::time::sleep(WATCHDOG_INTERVAL).await;
     }
 }
 
 /// Every keeper stops, between two decisions.
-async fn let_go(handles: &Handles, to: &str) {
-    let mut all = Vec::new();
+async fn stop_service_loops(handles: &ServiceHandles, successor: &str) {
+    let mut pending = Vec::new();
     for handle in handles.values() {
-        let (done, let_go) = oneshot::channel();
-        if handle.inbox.send(Input::HandOver(to.to_owned(), done)).await.is_ok() {
-            all.push(let_go);
+        let (released, release_confirmed) = oneshot::channel();
+        if handle.inbox.send(ServiceMessage::HandOver(successor.to_owned(), released)).await.is_ok()
+        {
+            pending.push(release_confirmed);
         }
     }
-    join_all(all).await;
+    join_all(pending).await;
 }
 
 /// Lets nobody in any more, and tells how things stand in the proxies.
-async fn pass(
+async fn transfer_state(
     proxies: &Proxies,
-    tell: mpsc::Sender<(String, Change)>,
-    told: &mut Changes,
-    heir: &mut Heir,
+    changes_sender: mpsc::Sender<(String, ReplicationMessage)>,
+    changes: &mut ChangeReceiver,
+    successor: &mut Successor,
 ) -> Result<(), String> {
-    let closed = join_all(proxies.values().map(|proxy| proxy.hand_over(tell.clone())));
-    let closed = tokio::time::timeout(CLOSE_MAX, closed);
+    let closed = join_all(proxies.values().map(|proxy| proxy.hand_over(changes_sender.clone())));
+    let closed = tokio::time::timeout(SESSION_FLUSH_TIMEOUT, closed);
     let mut closed = std::pin::pin!(closed);
     loop {
         tokio::select! {
@@ -119,161 +120,171 @@ async fn pass(
                 closed.map_err(|_| "sessions could not be written in time")?;
                 break;
             }
-            Some((service, change)) = told.recv() => say(heir, Word::Change(service, change)).await?,
+            Some((service, change)) = changes.recv() => send(successor, HandoverMessage::ProxyChange(service, change)).await?,
         }
     }
-    while let Ok((service, change)) = told.try_recv() {
-        say(heir, Word::Change(service, change)).await?;
+    while let Ok((service, change)) = changes.try_recv() {
+        send(successor, HandoverMessage::ProxyChange(service, change)).await?;
     }
     Ok(())
 }
 
-async fn say(heir: &mut Heir, word: Word) -> Result<(), String> {
-    let said = tokio::time::timeout(TAKE_MAX, heir.mouth.say(&word)).await;
-    match said {
+async fn send(successor: &mut Successor, message: HandoverMessage) -> Result<(), String> {
+    let sent = tokio::time::timeout(READY_TIMEOUT, successor.writer.send(&message)).await;
+    match sent {
         Ok(said) => said.map_err(|error| format!("it is gone: {error}")),
         Err(_) => Err("it does not listen".to_owned()),
     }
 }
 
 /// The state is the next one's; waits until it says that it is in charge.
-async fn yield_to(heir: &mut Heir, told: &mut Changes) -> Result<(), String> {
-    say(heir, Word::Yours).await?;
-    let taken = async {
+async fn release_state(
+    successor: &mut Successor,
+    changes: &mut ChangeReceiver,
+) -> Result<(), String> {
+    send(successor, HandoverMessage::StateReleased).await?;
+    let ready = async {
         loop {
             tokio::select! {
-                word = heir.ear.next() => match word {
-                    Ok(Some(Word::Ready)) => return Ok(()),
-                    Ok(Some(Word::Failed(why))) => return Err(why),
+                message = successor.reader.next() => match message {
+                    Ok(Some(HandoverMessage::Ready)) => return Ok(()),
+                    Ok(Some(HandoverMessage::Failed(error))) => return Err(error),
                     Ok(Some(_)) => (),
                     Ok(None) => return Err("it ended".to_owned()),
                     Err(error) => return Err(error.to_string()),
                 },
-                Some((service, change)) = told.recv() => {
-                    let word = Word::Change(service, change);
-                    heir.mouth.say(&word).await.map_err(|error| format!("it is gone: {error}"))?;
+                Some((service, change)) = changes.recv() => {
+                    let word = HandoverMessage::ProxyChange(service, change);
+                    successor.writer.send(&word).await.map_err(|error| format!("it is gone: {error}"))?;
                 }
             }
         }
     };
-    let taken = tokio::time::timeout(TAKE_MAX, taken).await;
-    taken.unwrap_or_else(|_| Err(format!("not ready within {} s", TAKE_MAX.as_secs())))
+    let taken = tokio::time::timeout(READY_TIMEOUT, ready).await;
+    taken.unwrap_or_else(|_| Err(format!("not ready within {} s", READY_TIMEOUT.as_secs())))
 }
 
 /// Takes the state up again, as a daemon that starts would.
-async fn take_back(
-    heir: Heir,
-    told: Changes,
+async fn resume(
+    successor: Successor,
+    changes: ChangeReceiver,
     proxies: Proxies,
-    before: Option<Before>,
+    predecessor: Option<Predecessor>,
     settings: &Settings,
-) -> Result<Outcome, StartError> {
+) -> Result<RunEnd, StartError> {
     let failed = |source: String| StartError::new("failed to take the state back".into(), source);
-    let parcel = heir.kill().await.map_err(failed)?;
-    let inherited = Inherited::try_from(parcel).map_err(|error| failed(error.to_string()))?;
-    let state = State::open(&settings.state_dir)?;
+    let listener_fds = successor.kill().await.map_err(failed)?;
+    let inherited =
+        InheritedListeners::try_from(listener_fds).map_err(|error| failed(error.to_string()))?;
+    let state = StateDir::open(&settings.state_dir)?;
     let listeners = Listeners::open(settings, inherited)?;
-    let began = "rollbackd took it back, since the next one failed,";
-    let mut reign = Reign::new(settings, state, listeners, began)?;
-    proxies.values().for_each(Proxy::tell_again);
-    reign.before = Some(Before::listen(told, Arc::clone(&reign.proxies)));
-    reign.open();
+    let cause = "rollbackd took it back, since the next one failed,";
+    let mut instance = Instance::new(settings, state, listeners, cause)?;
+    proxies.values().for_each(Proxy::resend_all);
+    instance.predecessor = Some(Predecessor::spawn(changes, Arc::clone(&instance.proxies)));
+    instance.start();
     // Before that, there are no ways to follow.
-    reign.began().await;
-    let (patience, new) = (longest_drain(settings), Arc::clone(&reign.proxies));
+    instance.wait_until_started().await;
+    let (drain_timeout, new) = (longest_drain(settings), Arc::clone(&instance.proxies));
     tokio::spawn(async move {
         let never = CancellationToken::new();
         tokio::select! {
-            () = leave(&proxies, before, patience, &never) => (),
-            () = follow_own(&new, &proxies) => (),
+            () = stop_and_flush(&proxies, predecessor, drain_timeout, &never) => (),
+            () = mirror_routes(&new, &proxies) => (),
         }
     });
-    Ok(Outcome::Back(Box::new(reign)))
+    Ok(RunEnd::Aborted(Box::new(instance)))
 }
 
 /// Ends what is open here, while the next daemon is in charge.
-async fn drain(
-    heir: Heir,
-    mut told: Changes,
+async fn finish_open_requests(
+    successor: Successor,
+    mut changes: ChangeReceiver,
     proxies: Proxies,
-    before: Option<Before>,
+    predecessor: Option<Predecessor>,
     settings: &Settings,
     signals: &mut Signals,
-) -> Result<Outcome, StartError> {
-    let Heir { ear, mut mouth, .. } = heir;
-    let soon = CancellationToken::new();
-    let patience = longest_drain(settings);
-    let tell = async {
-        let mut said = mouth.say(&Word::Main).await;
-        while let Some((service, change)) = told.recv().await {
+) -> Result<RunEnd, StartError> {
+    let Successor { reader, mut writer, .. } = successor;
+    let stop_draining = CancellationToken::new();
+    let drain_timeout = longest_drain(settings);
+    let replicate = async {
+        let mut sent = writer.send(&HandoverMessage::MainPidSet).await;
+        while let Some((service, change)) = changes.recv().await {
             // One that is gone is not told; what is open goes on all the same.
-            if said.is_ok() {
-                said = mouth.say(&Word::Change(service, change)).await;
+            if sent.is_ok() {
+                sent = writer.send(&HandoverMessage::ProxyChange(service, change)).await;
             }
         }
-        said.is_ok() && mouth.say(&Word::Gone).await.is_ok()
+        sent.is_ok() && writer.send(&HandoverMessage::Done).await.is_ok()
     };
-    let work = async { tokio::join!(leave(&proxies, before, patience, &soon), tell).1 };
-    let work = tokio::time::timeout(patience + LAST_WORDS, work);
-    let mut work = std::pin::pin!(work);
-    let mut followed = std::pin::pin!(follow(ear, &proxies));
-    let (mut gone, mut hurried) = (false, false);
-    let heard = loop {
+    let drain = async {
+        tokio::join!(
+            stop_and_flush(&proxies, predecessor, drain_timeout, &stop_draining),
+            replicate
+        )
+        .1
+    };
+    let drain = tokio::time::timeout(drain_timeout + DRAIN_MARGIN, drain);
+    let mut drain = std::pin::pin!(drain);
+    let mut routes = std::pin::pin!(apply_routes(reader, &proxies));
+    let (mut successor_gone, mut signalled) = (false, false);
+    let delivered = loop {
         tokio::select! {
-            heard = work.as_mut() => break heard.unwrap_or(!gone),
-            signal = signals.next(), if !hurried => if signal != Some(SIGHUP) {
+            delivered = drain.as_mut() => break delivered.unwrap_or(!successor_gone),
+            signal = signals.next(), if !signalled => if signal != Some(SIGHUP) {
                 tracing::info!("ends soon");
-                hurried = true;
-                soon.cancel();
+                signalled = true;
+                stop_draining.cancel();
             },
-            () = followed.as_mut(), if !gone => gone = true,
+            () = routes.as_mut(), if !successor_gone => successor_gone = true,
         }
     };
-    if !heard {
+    if !delivered {
         // If the service manager did not hear of it, it still takes this process for the main one.
         let what = "the daemon that took over is gone".to_owned();
         return Err(StartError::new(what, "what was open here has ended"));
     }
     tracing::info!("nothing is open here any more");
-    Ok(Outcome::Over)
+    Ok(RunEnd::Stopped)
 }
 
 /// What is open here leaves a release as it does in the daemon that took over, until that is gone.
-async fn follow(mut ear: Ear, proxies: &Proxies) {
-    while let Ok(Some(word)) = ear.next().await {
-        if let Word::Ways(service, ways) = word
+async fn apply_routes(mut reader: MessageReader, proxies: &Proxies) {
+    while let Ok(Some(word)) = reader.next().await {
+        if let HandoverMessage::RoutesChanged(service, routes) = word
             && let Some(proxy) = proxies.get(&service)
         {
-            proxy.follow(&ways).await;
+            proxy.apply_routes(&routes).await;
         }
     }
 }
 
 /// The same, where this daemon itself took the state back. Never returns.
-async fn follow_own(new: &Proxies, old: &Proxies) {
+async fn mirror_routes(new: &Proxies, old: &Proxies) {
     loop {
         for (service, proxy) in old.iter() {
-            if let Some(ways) = new.get(service).and_then(Proxy::ways) {
-                proxy.follow(&ways).await;
+            if let Some(routes) = new.get(service).and_then(Proxy::routes_snapshot) {
+                proxy.apply_routes(&routes).await;
             }
         }
-        tokio::time::sleep(FOLLOW).await;
+        tokio::time::sleep(ROUTES_POLL_INTERVAL).await;
     }
 }
 
 /// Lets those go who are in, and tells the last of it.
-async fn leave(
+async fn stop_and_flush(
     proxies: &Proxies,
-    before: Option<Before>,
-    patience: Duration,
-    soon: &CancellationToken,
+    predecessor: Option<Predecessor>,
+    timeout: Duration,
+    stop_draining: &CancellationToken,
 ) {
-    join_all(proxies.values().map(|proxy| proxy.see_off(patience, soon))).await;
-    if let Some(before) = before {
+    join_all(proxies.values().map(|proxy| proxy.drain_connections(timeout, stop_draining))).await;
+    if let Some(predecessor) = predecessor {
         tokio::select! {
-            () = before.gone(patience) => (),
-            () = soon.cancelled() => (),
+            () = predecessor.wait_until_gone(timeout) => (),
+            () = stop_draining.cancelled() => (),
         }
     }
-    join_all(proxies.values().map(Proxy::fall_silent)).await;
+    join_all(proxies.values().map(Proxy::stop_replicating)).await;
 }

@@ -25,36 +25,40 @@ mod program;
 mod take;
 mod word;
 
-use crate::model::{Decision, Fact};
+use crate::model::{Decision, TimelineEvent};
 
-use super::keeper::Keeper;
+use super::keeper::ServiceLoop;
 
-pub(super) use give::give;
-pub(super) use parcel::Parcel;
-pub(super) use prepare::Preparing;
-pub(super) use take::Before;
+pub(super) use give::hand_over;
+pub(super) use parcel::ListenerFds;
+pub(super) use prepare::SuccessorStarting;
+pub(super) use take::Predecessor;
 
-pub use program::succeed;
-pub use take::Taking;
+pub use program::spawn_successor;
+pub use take::Takeover;
 
 /// Remembers what can not be told any more when a program was replaced.
-pub(super) fn remember() {
-    program::remember();
+pub(super) fn resolve_program_path() {
+    program::resolve_program_path();
 }
 
 /// A daemon, for those who read of it.
-fn who(pid: u32, version: &str) -> String {
+fn describe(pid: u32, version: &str) -> String {
     format!("process {pid} (version {version})")
 }
 
-impl Keeper {
+impl ServiceLoop {
     /// Lets go of everything, and leaves it as it is: another daemon takes it up.
-    pub(super) async fn let_go(&mut self, to: &str) {
+    pub(super) async fn detach(&mut self, successor: &str) {
         // Time until here was watched. Without this line, deadlines would move by it.
         if self.watch.deadline().is_some() {
-            let because = format!("hands over to {to}");
-            let _ = self.commit(Decision { because, fact: Fact::Noted, then: Vec::new() });
+            let because = format!("hands over to {successor}");
+            let _ = self.record_and_apply(Decision {
+                because,
+                event: TimelineEvent::Noted,
+                effects: Vec::new(),
+            });
         }
-        self.crew.let_all_go().await;
+        self.supervisor.detach_all().await;
     }
 }

@@ -9,111 +9,123 @@ use tokio::task::JoinHandle;
 
 use crate::config::Settings;
 
-use super::super::reign::Reign;
-use super::parcel::Parcel;
-use super::word::{Ear, Hello, Mouth, PROTOCOL, Word, talk};
-use super::{program, who};
+use super::super::reign::Instance;
+use super::parcel::ListenerFds;
+use super::word::{HandoverMessage, Hello, MessageReader, MessageWriter, PROTOCOL, split};
+use super::{describe, program};
 
 /// How long the next daemon may take to make sure.
-const PREPARE_MAX: Duration = Duration::from_secs(10);
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one that was killed may take to be gone.
-const KILL_MAX: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A daemon that can take over.
 #[derive(Debug)]
-pub(in crate::daemon) struct Heir {
-    pub(super) ear: Ear,
-    pub(super) mouth: Mouth,
+pub(in crate::daemon) struct Successor {
+    pub(super) reader: MessageReader,
+    pub(super) writer: MessageWriter,
     pub(super) pid: u32,
     pub(super) version: String,
     /// What was passed on to it.
-    pub(super) parcel: Parcel,
-    process: OwnedFd,
+    pub(super) listener_fds: ListenerFds,
+    pidfd: OwnedFd,
 }
 
 /// One that makes sure that it can. Dropping this gives it up.
 #[derive(Debug)]
-pub(in crate::daemon) struct Preparing(JoinHandle<Result<Heir, String>>);
+pub(in crate::daemon) struct SuccessorStarting(JoinHandle<Result<Successor, String>>);
 
-impl Preparing {
+impl SuccessorStarting {
     /// Starts it.
-    pub(in crate::daemon) fn begin(reign: &Reign, settings: &Settings, config: &Path) -> Self {
-        let parcel = reign.parcel();
+    pub(in crate::daemon) fn spawn(
+        instance: &Instance,
+        settings: &Settings,
+        config: &Path,
+    ) -> Self {
+        let listener_fds = instance.duplicate_listeners();
         let (state_dir, control) = (settings.state_dir.clone(), settings.control_socket.clone());
         let config = config.to_owned();
         Self(tokio::spawn(async move {
-            let parcel =
-                parcel.map_err(|error| format!("the listeners can not be passed: {error}"));
-            let parcel = parcel?;
+            let listener_fds =
+                listener_fds.map_err(|error| format!("the listeners can not be passed: {error}"));
+            let listener_fds = listener_fds?;
             let hello = Hello {
                 protocol: PROTOCOL,
                 pid: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 state_dir,
                 control,
-                listeners: parcel.0.iter().map(|(of, _)| of.clone()).collect(),
+                listeners: listener_fds.0.iter().map(|(of, _)| of.clone()).collect(),
             };
-            prepare(parcel, hello, config).await
+            prepare(listener_fds, hello, config).await
         }))
     }
 
     /// How that ended. May be dropped and asked again.
-    pub(in crate::daemon) async fn done(&mut self) -> Result<Heir, String> {
+    pub(in crate::daemon) async fn wait(&mut self) -> Result<Successor, String> {
         (&mut self.0).await.unwrap_or_else(|error| Err(error.to_string()))
     }
 }
 
-impl Drop for Preparing {
+impl Drop for SuccessorStarting {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-async fn prepare(parcel: Parcel, hello: Hello, config: PathBuf) -> Result<Heir, String> {
-    let stream = program::begin(&config).await?;
+async fn prepare(
+    listener_fds: ListenerFds,
+    hello: Hello,
+    config: PathBuf,
+) -> Result<Successor, String> {
+    let stream = program::spawn_detached(&config).await?;
     let sent = tokio::task::spawn_blocking(move || {
-        parcel.send(&stream, &hello).map(|()| (stream, parcel)).map_err(|error| error.to_string())
+        listener_fds
+            .send(&stream, &hello)
+            .map(|()| (stream, listener_fds))
+            .map_err(|error| error.to_string())
     });
     let sent = sent.await.unwrap_or_else(|error| Err(error.to_string()));
-    let (stream, parcel) = sent.map_err(|why| format!("it does not listen: {why}"))?;
-    let (mut ear, mouth) = talk(stream).map_err(|error| error.to_string())?;
-    let answer = tokio::time::timeout(PREPARE_MAX, ear.next()).await;
+    let (stream, listener_fds) = sent.map_err(|error| format!("it does not listen: {error}"))?;
+    let (mut reader, writer) = split(stream).map_err(|error| error.to_string())?;
+    let answer = tokio::time::timeout(PREPARE_TIMEOUT, reader.next()).await;
     match answer {
-        Ok(Ok(Some(Word::Prepared { pid, version }))) => {
-            tracing::info!("{} is ready to take over", who(pid, &version));
-            let process = open(pid).map_err(|why| format!("it is not to be found: {why}"))?;
-            Ok(Heir { ear, mouth, pid, version, parcel, process })
+        Ok(Ok(Some(HandoverMessage::Prepared { pid, version }))) => {
+            tracing::info!("{} is ready to take over", describe(pid, &version));
+            let pidfd =
+                open_pidfd(pid).map_err(|error| format!("it is not to be found: {error}"))?;
+            Ok(Successor { reader, writer, pid, version, listener_fds, pidfd })
         }
-        Ok(Ok(Some(Word::Failed(why)))) => Err(why),
+        Ok(Ok(Some(HandoverMessage::Failed(error)))) => Err(error),
         Ok(Ok(Some(_))) => Err("what it says makes no sense".to_owned()),
         Ok(Ok(None)) => Err("it ended, its words are above".to_owned()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PREPARE_MAX.as_secs())),
+        Err(_) => Err(format!("no answer within {} s", PREPARE_TIMEOUT.as_secs())),
     }
 }
 
-fn open(pid: u32) -> Result<OwnedFd, String> {
+fn open_pidfd(pid: u32) -> Result<OwnedFd, String> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or("no number of a process")?;
     pidfd_open(pid, PidfdFlags::empty()).map_err(|error| error.to_string())
 }
 
-impl Heir {
+impl Successor {
     /// It is not waited for any more: nothing of it is left afterwards. What was passed on to it.
     ///
     /// # Errors
     /// When it can not be killed: then nobody may touch the state.
-    pub(super) async fn kill(self) -> Result<Parcel, String> {
+    pub(super) async fn kill(self) -> Result<ListenerFds, String> {
         // It may be dead already.
-        let _ = pidfd_send_signal(&self.process, Signal::KILL);
-        let gone = async {
-            while !is_dead(&self.process) {
-                tokio::time::sleep(LOOK).await;
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let exited = async {
+            while !is_dead(&self.pidfd) {
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
-        let gone = tokio::time::timeout(KILL_MAX, gone).await;
-        gone.map_err(|_| format!("{} does not end", who(self.pid, &self.version)))?;
-        Ok(self.parcel)
+        let gone = tokio::time::timeout(KILL_TIMEOUT, exited).await;
+        gone.map_err(|_| format!("{} does not end", describe(self.pid, &self.version)))?;
+        Ok(self.listener_fds)
     }
 }
 

@@ -15,57 +15,57 @@ use tokio::task::JoinHandle;
 use crate::config::Settings;
 use crate::decide::Watch;
 use crate::model::Moment;
-use crate::proxy::{Change, Proxy};
-use crate::record::{self, State};
+use crate::proxy::{Proxy, ReplicationMessage};
+use crate::record::{self, StateDir};
 
-use super::super::inherited::Inherited;
+use super::super::inherited::InheritedListeners;
 use super::super::listeners::Listeners;
-use super::super::reign::{Proxies, Reign};
+use super::super::reign::{Instance, Proxies};
 use super::super::{StartError, herald};
-use super::parcel::Parcel;
-use super::who;
-use super::word::{Ear, Hello, Mouth, Of, Word, talk};
+use super::describe;
+use super::parcel::ListenerFds;
+use super::word::{HandoverMessage, Hello, ListenerKind, MessageReader, MessageWriter, split};
 
 /// How long the old daemon may take to let go.
-const YIELD_MAX: Duration = Duration::from_secs(60);
+const STATE_RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Changes that the old daemon may tell before it lets go. Those beyond are lost.
-const EARLY_MAX: usize = 1_000_000;
+const BUFFERED_CHANGES_MAX: usize = 1_000_000;
 /// Changes that are not taken up yet.
-const CHANGES_MAX: usize = 1024;
+const CHANGES_CAPACITY: usize = 1024;
 /// How often it is looked whether requests go elsewhere.
-const SHOW: Duration = Duration::from_millis(20);
+const ROUTES_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Bytes of what is said when it fails.
-const WHY_MAX: usize = 8 * 1024;
+const ERROR_BYTES_MAX: usize = 8 * 1024;
 
 /// What a daemon that runs passes on.
 #[derive(Debug)]
-pub struct Taking {
+pub struct Takeover {
     stream: UnixStream,
     hello: Hello,
-    inherited: Inherited,
+    inherited: InheritedListeners,
 }
 
 /// The daemon before this one, which ends what is open in it.
 #[derive(Debug)]
-pub(in crate::daemon) struct Before(JoinHandle<()>);
+pub(in crate::daemon) struct Predecessor(JoinHandle<()>);
 
-impl Taking {
+impl Takeover {
     /// Hears what is passed on, over the standard input. Only before any thread is started.
     ///
     /// # Errors
     /// When nobody passes anything on there.
-    pub fn begin() -> io::Result<Self> {
+    pub fn from_stdin() -> io::Result<Self> {
         let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         // Or the other end would not see that this one lets go of it.
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        let (hello, parcel) = Parcel::receive(&stream)?;
-        let inherited = Inherited::try_from(parcel)?;
+        let (hello, listener_fds) = ListenerFds::receive(&stream)?;
+        let inherited = InheritedListeners::try_from(listener_fds)?;
         Ok(Self { stream, hello, inherited })
     }
 
     /// Says why this one can not take over, before [`crate::daemon::run`].
-    pub fn fail(&self, why: &str) {
-        if let Ok(line) = failed(why).line() {
+    pub fn report_failure(&self, error: &str) {
+        if let Ok(line) = failed_message(error).to_line() {
             // One that is gone needs no reason.
             let _ = (&self.stream).write_all(&line);
         }
@@ -78,78 +78,81 @@ impl Taking {
     pub(in crate::daemon) async fn take_over(
         self,
         settings: &Settings,
-    ) -> Result<Reign, StartError> {
+    ) -> Result<Instance, StartError> {
         let Self { stream, hello, inherited } = self;
-        let broken = |error| StartError::new("failed to take over".into(), error);
-        let (mut ear, mut mouth) = talk(stream).map_err(broken)?;
-        let taken = take(settings, &hello, inherited, &mut ear, &mut mouth).await;
-        let mut reign = match taken {
+        let connection_error = |error| StartError::new("failed to take over".into(), error);
+        let (mut reader, mut writer) = split(stream).map_err(connection_error)?;
+        let result = take_state(settings, &hello, inherited, &mut reader, &mut writer).await;
+        let mut instance = match result {
             Ok(reign) => reign,
             Err(error) => {
-                let _ = mouth.say(&failed(&error.whole())).await;
+                let _ = writer.send(&failed_message(&error.with_causes())).await;
                 return Err(error);
             }
         };
-        let proxies = Arc::clone(&reign.proxies);
-        let main = lead(&mut ear, &proxies).await.map_err(broken)?;
-        if !main && herald::is_managed() {
+        let proxies = Arc::clone(&instance.proxies);
+        let main_pid_set =
+            wait_until_main(&mut reader, &proxies).await.map_err(connection_error)?;
+        if !main_pid_set && herald::is_managed() {
             // The service manager saw the main process end, and starts another one.
             let what = "the daemon that hands over ended in the middle".to_owned();
             return Err(StartError::new(what, "the service manager starts another one"));
         }
-        let (tell, told) = mpsc::channel(CHANGES_MAX);
-        let lead = show(mouth, Arc::clone(&proxies));
+        let (changes_sender, changes) = mpsc::channel(CHANGES_CAPACITY);
+        let publisher = publish_routes(writer, Arc::clone(&proxies));
         tokio::spawn(async move {
             // The old one takes a channel that is closed for the end of this one.
             tokio::select! {
-                () = hear(ear, tell) => (),
-                never = lead => never,
+                () = forward_changes(reader, changes_sender) => (),
+                never = publisher => never,
             }
         });
-        reign.before = Some(Before::listen(told, proxies));
-        Ok(reign)
+        instance.predecessor = Some(Predecessor::spawn(changes, proxies));
+        Ok(instance)
     }
 }
 
-fn failed(why: &str) -> Word {
-    Word::Failed(why.chars().take(WHY_MAX).collect())
+fn failed_message(error: &str) -> HandoverMessage {
+    HandoverMessage::Failed(error.chars().take(ERROR_BYTES_MAX).collect())
 }
 
-async fn take(
+async fn take_state(
     settings: &Settings,
     hello: &Hello,
-    inherited: Inherited,
-    ear: &mut Ear,
-    mouth: &mut Mouth,
-) -> Result<Reign, StartError> {
-    let broken = |error| StartError::new("failed to take over".into(), error);
-    let listeners = prepare(settings, hello, inherited)?;
+    inherited: InheritedListeners,
+    reader: &mut MessageReader,
+    writer: &mut MessageWriter,
+) -> Result<Instance, StartError> {
+    let connection_error = |error| StartError::new("failed to take over".into(), error);
+    let listeners = check_and_listen(settings, hello, inherited)?;
     let (pid, version) = (std::process::id(), env!("CARGO_PKG_VERSION").to_owned());
-    mouth.say(&Word::Prepared { pid, version }).await.map_err(broken)?;
-    let early = tokio::time::timeout(YIELD_MAX, until_yours(ear)).await;
-    let early = early.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(broken)?;
-    let state = State::open(&settings.state_dir)?;
-    let before = who(hello.pid, &hello.version);
-    let began = format!("rollbackd {} took over from {before}", env!("CARGO_PKG_VERSION"));
-    let mut reign = Reign::new(settings, state, listeners, &began)?;
-    for (service, change) in early {
-        reign.proxies.get(&service).into_iter().for_each(|proxy| proxy.hear(change.clone()));
+    writer.send(&HandoverMessage::Prepared { pid, version }).await.map_err(connection_error)?;
+    let buffered = tokio::time::timeout(STATE_RELEASE_TIMEOUT, wait_until_released(reader)).await;
+    let buffered = buffered
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(connection_error)?;
+    let state = StateDir::open(&settings.state_dir)?;
+    let predecessor = describe(hello.pid, &hello.version);
+    let cause = format!("rollbackd {} took over from {predecessor}", env!("CARGO_PKG_VERSION"));
+    let mut instance = Instance::new(settings, state, listeners, &cause)?;
+    for (service, change) in buffered {
+        instance.proxies.get(&service).into_iter().for_each(|proxy| proxy.apply(change.clone()));
     }
-    reign.open();
-    reign.began().await;
-    mouth.say(&Word::Ready).await.map_err(broken)?;
+    instance.start();
+    instance.wait_until_started().await;
+    writer.send(&HandoverMessage::Ready).await.map_err(connection_error)?;
     if settings.control_socket != hello.control {
         // Nobody answers there any more.
         let _ = std::fs::remove_file(&hello.control);
     }
-    Ok(reign)
+    Ok(instance)
 }
 
 /// Finds all that stands against it, while the old daemon is in charge.
-fn prepare(
+fn check_and_listen(
     settings: &Settings,
     hello: &Hello,
-    mut inherited: Inherited,
+    mut inherited: InheritedListeners,
 ) -> Result<Listeners, StartError> {
     if settings.state_dir != hello.state_dir {
         let (old, new) = (hello.state_dir.display(), settings.state_dir.display());
@@ -159,7 +162,7 @@ fn prepare(
     for service in settings.services.values() {
         let dir = settings.state_dir.join(&service.name);
         if dir.exists() {
-            let entries = record::peek(&dir)?;
+            let entries = record::read_latest(&dir)?;
             let last = entries.last().map_or(Moment(0), |last| last.moment);
             // As far as it can be tried without an effect.
             let _ = Watch::restore(service.policy.clone(), &entries, last);
@@ -172,13 +175,17 @@ fn prepare(
 }
 
 /// What the old daemon tells until it lets go.
-async fn until_yours(ear: &mut Ear) -> io::Result<Vec<(String, Change)>> {
-    let mut early = Vec::new();
+async fn wait_until_released(
+    reader: &mut MessageReader,
+) -> io::Result<Vec<(String, ReplicationMessage)>> {
+    let mut buffered = Vec::new();
     loop {
-        match ear.next().await? {
-            Some(Word::Yours) => return Ok(early),
-            Some(Word::Change(service, change)) if early.len() < EARLY_MAX => {
-                early.push((service, change));
+        match reader.next().await? {
+            Some(HandoverMessage::StateReleased) => return Ok(buffered),
+            Some(HandoverMessage::ProxyChange(service, change))
+                if buffered.len() < BUFFERED_CHANGES_MAX =>
+            {
+                buffered.push((service, change));
             }
             Some(_) => (),
             None => return Err(io::Error::other("the daemon that runs goes on")),
@@ -187,13 +194,13 @@ async fn until_yours(ear: &mut Ear) -> io::Result<Vec<(String, Change)>> {
 }
 
 /// Waits until the service manager knows; `false` when the old daemon ended before.
-async fn lead(ear: &mut Ear, proxies: &Proxies) -> io::Result<bool> {
+async fn wait_until_main(reader: &mut MessageReader, proxies: &Proxies) -> io::Result<bool> {
     loop {
-        match ear.next().await? {
-            Some(Word::Main) => return Ok(true),
-            Some(Word::Change(service, change)) => {
+        match reader.next().await? {
+            Some(HandoverMessage::MainPidSet) => return Ok(true),
+            Some(HandoverMessage::ProxyChange(service, change)) => {
                 if let Some(proxy) = proxies.get(&service) {
-                    proxy.hear(change);
+                    proxy.apply(change);
                 }
             }
             Some(_) => (),
@@ -203,13 +210,16 @@ async fn lead(ear: &mut Ear, proxies: &Proxies) -> io::Result<bool> {
 }
 
 /// Passes on what the old daemon tells, until its end.
-async fn hear(mut ear: Ear, tell: mpsc::Sender<(String, Change)>) {
+async fn forward_changes(
+    mut reader: MessageReader,
+    changes: mpsc::Sender<(String, ReplicationMessage)>,
+) {
     loop {
-        match ear.next().await {
-            Ok(Some(Word::Change(service, change))) => {
-                let _ = tell.send((service, change)).await;
+        match reader.next().await {
+            Ok(Some(HandoverMessage::ProxyChange(service, change))) => {
+                let _ = changes.send((service, change)).await;
             }
-            Ok(Some(Word::Gone)) => {
+            Ok(Some(HandoverMessage::Done)) => {
                 tracing::info!("the daemon before this one has left");
                 break;
             }
@@ -223,52 +233,59 @@ async fn hear(mut ear: Ear, tell: mpsc::Sender<(String, Change)>) {
 }
 
 /// Shows the old daemon where requests go, whenever that changes. Never returns.
-async fn show(mut mouth: Mouth, proxies: Proxies) {
-    let mut shown = BTreeMap::new();
+async fn publish_routes(mut writer: MessageWriter, proxies: Proxies) {
+    let mut published = BTreeMap::new();
     loop {
         for (service, proxy) in proxies.iter() {
-            let Some(ways) = proxy.ways() else { continue };
-            if shown.get(service) != Some(&ways) {
+            let Some(routes) = proxy.routes_snapshot() else { continue };
+            if published.get(service) != Some(&routes) {
                 // One that is gone needs no way.
-                let _ = mouth.say(&Word::Ways(service.clone(), ways.clone())).await;
-                shown.insert(service.clone(), ways);
+                let _ = writer
+                    .send(&HandoverMessage::RoutesChanged(service.clone(), routes.clone()))
+                    .await;
+                published.insert(service.clone(), routes);
             }
         }
-        tokio::time::sleep(SHOW).await;
+        tokio::time::sleep(ROUTES_POLL_INTERVAL).await;
     }
 }
 
-impl Before {
+impl Predecessor {
     /// Takes up what is told, as long as it is.
-    pub(super) fn listen(mut told: mpsc::Receiver<(String, Change)>, proxies: Proxies) -> Self {
+    pub(super) fn spawn(
+        mut changes: mpsc::Receiver<(String, ReplicationMessage)>,
+        proxies: Proxies,
+    ) -> Self {
         Self(tokio::spawn(async move {
-            while let Some((service, change)) = told.recv().await {
+            while let Some((service, change)) = changes.recv().await {
                 if let Some(proxy) = proxies.get(&service) {
-                    proxy.hear(change);
+                    proxy.apply(change);
                 }
             }
-            proxies.values().for_each(Proxy::is_alone);
+            proxies.values().for_each(Proxy::predecessor_gone);
         }))
     }
 
     /// Waits until it is gone, so long at most.
-    pub(in crate::daemon) async fn gone(self, patience: Duration) {
-        if tokio::time::timeout(patience, self.0).await.is_err() {
+    pub(in crate::daemon) async fn wait_until_gone(self, timeout: Duration) {
+        if tokio::time::timeout(timeout, self.0).await.is_err() {
             tracing::warn!("the daemon before this one takes too long to leave");
         }
     }
 }
 
-impl TryFrom<Parcel> for Inherited {
+impl TryFrom<ListenerFds> for InheritedListeners {
     type Error = io::Error;
 
-    fn try_from(parcel: Parcel) -> io::Result<Self> {
+    fn try_from(listener_fds: ListenerFds) -> io::Result<Self> {
         let mut inherited = Self::default();
-        for (of, listener) in parcel.0 {
-            match of {
-                Of::Service(name) => inherited.add(&name, TcpListener::from(listener))?,
-                Of::Control => inherited.add_control(listener)?,
-                Of::Metrics => inherited.add_metrics(listener)?,
+        for (kind, listener) in listener_fds.0 {
+            match kind {
+                ListenerKind::Service(name) => {
+                    inherited.add_service(&name, TcpListener::from(listener))?
+                }
+                ListenerKind::Control => inherited.add_control(listener)?,
+                ListenerKind::Metrics => inherited.add_metrics(listener)?,
             }
         }
         Ok(inherited)

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::proxy::{Change, Ways};
+use crate::proxy::{ReplicationMessage, RoutesSnapshot};
 
 /// The version of what is said here, in which order. Another one is not understood.
 pub(super) const PROTOCOL: u32 = 1;
@@ -19,7 +19,7 @@ pub(super) const LINE_MAX: usize = 256 * 1024;
 /// One line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Word {
+pub(super) enum HandoverMessage {
     /// The old one: who it is, and what it passes on.
     Hello(Hello),
     /// The old one: so many listeners come with this line.
@@ -34,17 +34,22 @@ pub(super) enum Word {
     /// The new one: it can not take over, and why.
     Failed(String),
     /// The old one: it lets go of the state.
-    Yours,
+    #[serde(rename = "yours")]
+    StateReleased,
     /// The new one: it is in charge.
     Ready,
     /// The old one: the service manager was told.
-    Main,
+    #[serde(rename = "main")]
+    MainPidSet,
     /// The old one: what the proxy of a service has to know.
-    Change(String, Change),
+    #[serde(rename = "change")]
+    ProxyChange(String, ReplicationMessage),
     /// The new one: where the requests of a service go now.
-    Ways(String, Ways),
+    #[serde(rename = "ways")]
+    RoutesChanged(String, RoutesSnapshot),
     /// The old one: nothing of it is left.
-    Gone,
+    #[serde(rename = "gone")]
+    Done,
 }
 
 /// What the old one says first.
@@ -61,13 +66,13 @@ pub(super) struct Hello {
     /// Where its control socket lies.
     pub control: PathBuf,
     /// What it passes on, in order.
-    pub listeners: Vec<Of>,
+    pub listeners: Vec<ListenerKind>,
 }
 
 /// What a listener is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Of {
+pub(super) enum ListenerKind {
     /// Clients of a service.
     Service(String),
     /// The verbs.
@@ -76,7 +81,7 @@ pub(super) enum Of {
     Metrics,
 }
 
-impl Word {
+impl HandoverMessage {
     /// Reads a line. `None`: it is not known here.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         if line.len() > LINE_MAX {
@@ -86,7 +91,7 @@ impl Word {
     }
 
     /// The line, with its end.
-    pub(super) fn line(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn to_line(&self) -> io::Result<Vec<u8>> {
         let mut line = serde_json::to_vec(self)?;
         line.push(b'\n');
         Ok(line)
@@ -95,60 +100,65 @@ impl Word {
 
 /// The end on which one listens.
 #[derive(Debug)]
-pub(super) struct Ear {
-    from: BufReader<OwnedReadHalf>,
-    begun: Vec<u8>,
+pub(super) struct MessageReader {
+    stream: BufReader<OwnedReadHalf>,
+    partial_line: Vec<u8>,
 }
 
 /// The end on which one speaks.
 #[derive(Debug)]
-pub(super) struct Mouth(OwnedWriteHalf);
+pub(super) struct MessageWriter(OwnedWriteHalf);
 
 /// Both ends of a channel, from now on for lines only.
 ///
 /// # Errors
 /// When the stream can not be used by the runtime.
-pub(super) fn talk(stream: std::os::unix::net::UnixStream) -> io::Result<(Ear, Mouth)> {
+pub(super) fn split(
+    stream: std::os::unix::net::UnixStream,
+) -> io::Result<(MessageReader, MessageWriter)> {
     stream.set_nonblocking(true)?;
-    let (from, to) = UnixStream::from_std(stream)?.into_split();
-    Ok((Ear { from: BufReader::new(from), begun: Vec::new() }, Mouth(to)))
+    let (read_half, write_half) = UnixStream::from_std(stream)?.into_split();
+    Ok((
+        MessageReader { stream: BufReader::new(read_half), partial_line: Vec::new() },
+        MessageWriter(write_half),
+    ))
 }
 
-impl Ear {
+impl MessageReader {
     /// The next word that is known; `None` at the end. May be dropped and asked again.
     ///
     /// # Errors
     /// When a line is too long, or the other end broke.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Word>> {
+    pub(super) async fn next(&mut self) -> io::Result<Option<HandoverMessage>> {
         loop {
-            let bytes = self.from.fill_buf().await?;
+            let bytes = self.stream.fill_buf().await?;
             if bytes.is_empty() {
                 return Ok(None);
             }
             let end = bytes.iter().position(|byte| *byte == b'\n');
-            let taken = end.map_or(bytes.len(), |end| end + 1);
-            self.begun.extend(bytes.iter().take(taken));
-            self.from.consume(taken);
-            if self.begun.len() > LINE_MAX {
+            let consumed = end.map_or(bytes.len(), |end| end + 1);
+            self.partial_line.extend(bytes.iter().take(consumed));
+            self.stream.consume(consumed);
+            if self.partial_line.len() > LINE_MAX {
                 return Err(io::Error::other("a line is too long"));
             }
             if end.is_some() {
-                let line = std::mem::take(&mut self.begun);
-                if let Some(word) = Word::parse(&line) {
-                    return Ok(Some(word));
+                let line = std::mem::take(&mut self.partial_line);
+                if let Some(message) = HandoverMessage::parse(&line) {
+                    return Ok(Some(message));
                 }
             }
         }
     }
 }
 
-impl Mouth {
+impl MessageWriter {
     /// Says a word.
     ///
     /// # Errors
     /// When the other end is gone.
-    pub(super) async fn say(&mut self, word: &Word) -> io::Result<()> {
-        self.0.write_all(&word.line()?).await
+    pub(super) async fn send(&mut self, message: &HandoverMessage) -> io::Result<()> {
+        self.0.write_all(&message.to_line()?).await
     }
 }
 
@@ -162,11 +172,11 @@ mod tests {
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/each.rs"));
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/lines.rs"));
 
-    fn examples() -> Vec<(&'static str, Word)> {
-        let listeners = one_of_each!(Of;
-            Of::Service(_) => "" Of::Service("weather".to_owned());
-            Of::Control => "" Of::Control;
-            Of::Metrics => "" Of::Metrics;
+    fn examples() -> Vec<(&'static str, HandoverMessage)> {
+        let listeners = one_of_each!(ListenerKind;
+            ListenerKind::Service(_) => "" ListenerKind::Service("weather".to_owned());
+            ListenerKind::Control => "" ListenerKind::Control;
+            ListenerKind::Metrics => "" ListenerKind::Metrics;
         );
         let hello = Hello {
             protocol: PROTOCOL,
@@ -179,85 +189,88 @@ mod tests {
         let session = r#"{"session":{"k":"AAAAAAAAAAAAAAAAAAAAAA"}}"#;
         let change = serde_json::from_str(session).unwrap();
         let weather = || "weather".to_owned();
-        one_of_each!(Word;
-            Word::Hello(_) => "hello" Word::Hello(hello);
-            Word::Listeners(_) => "listeners" Word::Listeners(3);
-            Word::Prepared { .. } =>
-                "prepared" Word::Prepared { pid: 8, version: "0.2.0".to_owned() };
-            Word::Failed(_) => "failed" Word::Failed("no\nway".to_owned());
-            Word::Yours => "yours" Word::Yours;
-            Word::Ready => "ready" Word::Ready;
-            Word::Main => "main" Word::Main;
-            Word::Change(..) => "change" Word::Change(weather(), change);
-            Word::Ways(..) => "ways" Word::Ways(weather(), Ways::default());
-            Word::Gone => "gone" Word::Gone;
+        one_of_each!(HandoverMessage;
+            HandoverMessage::Hello(_) => "hello" HandoverMessage::Hello(hello);
+            HandoverMessage::Listeners(_) => "listeners" HandoverMessage::Listeners(3);
+            HandoverMessage::Prepared { .. } =>
+                "prepared" HandoverMessage::Prepared { pid: 8, version: "0.2.0".to_owned() };
+            HandoverMessage::Failed(_) => "failed" HandoverMessage::Failed("no\nway".to_owned());
+            HandoverMessage::StateReleased => "yours" HandoverMessage::StateReleased;
+            HandoverMessage::Ready => "ready" HandoverMessage::Ready;
+            HandoverMessage::MainPidSet => "main" HandoverMessage::MainPidSet;
+            HandoverMessage::ProxyChange(..) => "change" HandoverMessage::ProxyChange(weather(), change);
+            HandoverMessage::RoutesChanged(..) => "ways" HandoverMessage::RoutesChanged(weather(), RoutesSnapshot::default());
+            HandoverMessage::Done => "gone" HandoverMessage::Done;
         )
     }
 
-    fn words() -> Vec<Word> {
+    fn words() -> Vec<HandoverMessage> {
         examples().into_iter().map(|(_, word)| word).collect()
     }
 
-    fn text(words: &[Word]) -> Vec<u8> {
-        words.iter().flat_map(|word| word.line().unwrap()).collect()
+    fn encode_all(messages: &[HandoverMessage]) -> Vec<u8> {
+        messages.iter().flat_map(|word| word.to_line().unwrap()).collect()
     }
 
     /// What is heard of these bytes when they come in pieces.
-    fn heard(bytes: &[u8], piece: usize) -> (Vec<Word>, io::Result<()>) {
+    fn receive_in_pieces(bytes: &[u8], piece: usize) -> (Vec<HandoverMessage>, io::Result<()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-            let (_, mut mouth) = talk(ours).unwrap();
-            let (mut ear, _) = talk(theirs).unwrap();
+            let (_, mut writer) = split(ours).unwrap();
+            let (mut reader, _) = split(theirs).unwrap();
             let send = async {
                 for piece in bytes.chunks(piece) {
                     // Who listened may have had enough.
-                    if mouth.0.write_all(piece).await.is_err() {
+                    if writer.0.write_all(piece).await.is_err() {
                         break;
                     }
                 }
-                drop(mouth);
+                drop(writer);
             };
-            let hear = async {
+            let receive = async {
                 let mut all = Vec::new();
                 loop {
-                    match ear.next().await {
-                        Ok(Some(word)) => all.push(word),
+                    match reader.next().await {
+                        Ok(Some(message)) => all.push(message),
                         Ok(None) => return (all, Ok(())),
                         Err(error) => {
-                            drop(ear);
+                            drop(reader);
                             return (all, Err(error));
                         }
                     }
                 }
             };
-            tokio::join!(send, hear).1
+            tokio::join!(send, receive).1
         })
     }
 
     #[test]
-    fn what_is_said_is_heard_however_it_is_cut() {
-        let text = text(&words());
+    fn messages_survive_any_fragmentation() {
+        let encoded = encode_all(&words());
         for piece in [1, 2, 7, 1024] {
-            let (all, end) = heard(&text, piece);
+            let (all, end) = receive_in_pieces(&encoded, piece);
             end.unwrap();
             assert_eq!(format!("{all:?}"), format!("{:?}", words()), "pieces of {piece}");
         }
     }
 
     #[test]
-    fn what_is_not_known_is_passed_over() {
+    fn unknown_messages_are_skipped() {
         let mut bytes = b"{\"news\":{\"of\":\"tomorrow\"}}\n\n[]\n\xff\xfe\n".to_vec();
-        bytes.extend(text(&[Word::Yours]));
+        bytes.extend(encode_all(&[HandoverMessage::StateReleased]));
         bytes.extend(b"\"yours\"");
-        let (all, end) = heard(&bytes, 5);
+        let (all, end) = receive_in_pieces(&bytes, 5);
         end.unwrap();
-        assert!(matches!(all.as_slice(), [Word::Yours]), "the last one has no end: {all:?}");
+        assert!(
+            matches!(all.as_slice(), [HandoverMessage::StateReleased]),
+            "the last one has no end: {all:?}"
+        );
     }
 
     #[test]
-    fn a_line_without_end_is_an_error() {
-        let (all, end) = heard(&vec![b'x'; LINE_MAX + 2], 4096);
+    fn an_overlong_line_is_an_error() {
+        let (all, end) = receive_in_pieces(&vec![b'x'; LINE_MAX + 2], 4096);
         assert!(all.is_empty());
         end.unwrap_err();
     }
@@ -284,23 +297,23 @@ mod tests {
         for line in all.lines() {
             let (_, line) = line.split_once("  ").unwrap();
             let line = line.replace("NOW", "1700000000000");
-            assert!(Word::parse(line.as_bytes()).is_some(), "{line}");
+            assert!(HandoverMessage::parse(line.as_bytes()).is_some(), "{line}");
         }
     }
 
     proptest! {
         #[test]
-        fn nothing_that_is_said_does_harm(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Word::parse(&bytes);
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = HandoverMessage::parse(&bytes);
         }
 
         #[test]
-        fn a_word_with_anything_changed_is_a_word_or_nothing(at in any::<prop::sample::Index>(), to: u8) {
-            for word in words() {
-                let mut line = word.line().unwrap();
+        fn a_corrupted_message_does_not_panic(at in any::<prop::sample::Index>(), to: u8) {
+            for message in words() {
+                let mut line = message.to_line().unwrap();
                 let at = at.index(line.len());
                 line[at] = to;
-                let _ = Word::parse(&line);
+                let _ = HandoverMessage::parse(&line);
             }
         }
     }

@@ -18,43 +18,44 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::control::Status;
 
-use super::desk::{Handle, Handles};
-use super::input::Input;
-use text::Form;
+use super::desk::{ServiceHandle, ServiceHandles};
+use super::input::ServiceMessage;
+use text::Format;
 
 /// Collectors that are answered at once; more wait.
-const PLACES: usize = 4;
+const COLLECTORS_MAX: usize = 4;
 /// How long one may take over its request and over taking the answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a service may take to tell how it stands; less than a collector waits.
-const STATUS_MAX: Duration = Duration::from_secs(2);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Wait after a failure to accept, such as too many open files.
-const PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves metrics for ever.
-pub(super) async fn serve(listener: Arc<TcpListener>, handles: Handles) {
-    let places = Arc::new(Semaphore::new(PLACES));
+pub(super) async fn serve(listener: Arc<TcpListener>, handles: ServiceHandles) {
+    let permits = Arc::new(Semaphore::new(COLLECTORS_MAX));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
+        let permit = Arc::clone(&permits).acquire_owned().await;
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
         let handles = Arc::clone(&handles);
         tokio::spawn(async move {
             // Whoever is too slow comes again with the next interval.
-            let _ = tokio::time::timeout(PATIENCE, converse(stream, handles)).await;
-            drop(place);
+            let _ =
+                tokio::time::timeout(CONNECTION_TIMEOUT, serve_connection(stream, handles)).await;
+            drop(permit);
         });
     }
 }
 
 /// One connection, one answer: a connection that is kept would keep a place.
-async fn converse(stream: TcpStream, handles: Handles) {
+async fn serve_connection(stream: TcpStream, handles: ServiceHandles) {
     let service = service_fn(|request| {
         let handles = Arc::clone(&handles);
-        async move { Ok::<_, Infallible>(answer(&request, &handles).await) }
+        async move { Ok::<_, Infallible>(respond(&request, &handles).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -65,39 +66,39 @@ async fn converse(stream: TcpStream, handles: Handles) {
     let _ = connection.await;
 }
 
-async fn answer<B>(request: &Request<B>, handles: &Handles) -> Response<Full<Bytes>> {
-    let plain = |status, text: &'static str| {
+async fn respond<B>(request: &Request<B>, handles: &ServiceHandles) -> Response<Full<Bytes>> {
+    let text_response = |status, text: &'static str| {
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
         response
     };
     if request.uri().path() != "/metrics" {
-        return plain(StatusCode::NOT_FOUND, "metrics are at /metrics\n");
+        return text_response(StatusCode::NOT_FOUND, "metrics are at /metrics\n");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     let accept = request.headers().get_all(ACCEPT).iter();
-    let form = Form::wanted(accept.filter_map(|value| value.to_str().ok()));
-    let mut response = Response::new(Full::from(page::write(&ask(handles).await, form)));
-    let kind = http::HeaderValue::from_static(form.content_type());
+    let format = Format::from_accept(accept.filter_map(|value| value.to_str().ok()));
+    let mut response = Response::new(Full::from(page::render(&query_all(handles).await, format)));
+    let kind = http::HeaderValue::from_static(format.content_type());
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 
 /// How every service stands; nothing of those that do not answer in time.
-async fn ask(handles: &Handles) -> Vec<(String, Option<Status>)> {
+async fn query_all(handles: &ServiceHandles) -> Vec<(String, Option<Status>)> {
     let all = handles.iter().map(|(name, handle)| async {
-        let status = tokio::time::timeout(STATUS_MAX, status(handle)).await;
+        let status = tokio::time::timeout(STATUS_TIMEOUT, query_status(handle)).await;
         (name.clone(), status.ok().flatten())
     });
     futures_util::future::join_all(all).await
 }
 
-async fn status(handle: &Handle) -> Option<Status> {
-    let (tell, told) = oneshot::channel();
-    handle.inbox.send(Input::Status(tell)).await.ok()?;
-    told.await.ok()
+async fn query_status(handle: &ServiceHandle) -> Option<Status> {
+    let (reply, answer) = oneshot::channel();
+    handle.inbox.send(ServiceMessage::Status(reply)).await.ok()?;
+    answer.await.ok()
 }

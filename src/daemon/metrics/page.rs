@@ -2,187 +2,204 @@
 //! configured, a service has at most a handful of releases, the rest are words of ours. Methods and
 //! tools, whose names clients choose, stay in `rollbackd status --json`.
 
-use crate::control::{BOUNDS, ReleaseStatus, Spread, Status};
-use crate::daemon::gauge::real;
+use crate::control::{HISTOGRAM_BOUNDS, Histogram, ReleaseStatus, Status};
+use crate::daemon::gauge::to_f64;
 
-use super::text::{Form, Kind, Text};
+use super::text::{Encoder, Format, MetricKind};
 
 /// A family with one value for each service, if the service has it.
-type OfService = (&'static str, Kind, &'static str, fn(&Status) -> Option<f64>);
+type ServiceMetric = (&'static str, MetricKind, &'static str, fn(&Status) -> Option<f64>);
 /// A family with one value for each release.
-type OfRelease = (&'static str, Kind, &'static str, fn(&ReleaseStatus) -> f64);
+type ReleaseMetric = (&'static str, MetricKind, &'static str, fn(&ReleaseStatus) -> f64);
 /// A family with a value for each word of ours.
-type OfWord = (&'static str, Kind, &'static str, &'static str, fn(&Status) -> Words);
-type Words = Vec<(String, f64)>;
+type LabelledMetric =
+    (&'static str, MetricKind, &'static str, &'static str, fn(&Status) -> LabelledValues);
+type LabelledValues = Vec<(String, f64)>;
 
-const SERVICE: &[OfService] = &[
-    ("rollbackd_deploy", Kind::Gauge, "Number of the newest deploy.", |it| {
+const SERVICE_METRICS: &[ServiceMetric] = &[
+    ("rollbackd_deploy", MetricKind::Gauge, "Number of the newest deploy.", |it| {
         Some(f64::from(it.deploy.0))
     }),
-    ("rollbackd_phase_seconds", Kind::Gauge, "Time in the present phase.", |it| Some(it.since_s)),
-    ("rollbackd_held", Kind::Gauge, "Whether the daemon's hands are off.", |it| {
+    ("rollbackd_phase_seconds", MetricKind::Gauge, "Time in the present phase.", |it| {
+        Some(it.since_s)
+    }),
+    ("rollbackd_held", MetricKind::Gauge, "Whether the daemon's hands are off.", |it| {
         Some(flag(it.hold.is_some()))
     }),
     (
         "rollbackd_trouble",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Whether something keeps the daemon from deciding, such as a full disk.",
-        |it| Some(flag(it.trouble.is_some())),
+        |it| Some(flag(it.error.is_some())),
     ),
     (
         "rollbackd_quarantined",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Releases that were rolled back and need --force.",
         |it| u32::try_from(it.quarantine.len()).ok().map(f64::from),
     ),
-    ("rollbackd_objective_ratio", Kind::Gauge, "Share of requests that must be good.", |it| {
-        Some(it.objective)
-    }),
+    (
+        "rollbackd_objective_ratio",
+        MetricKind::Gauge,
+        "Share of requests that must be good.",
+        |it| Some(it.objective),
+    ),
     (
         "rollbackd_budget_left",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Bad requests that the objective still allows, of those of the last hour.",
-        |it| Some(it.budget_left),
+        |it| Some(it.budget_remaining),
     ),
     (
         "rollbackd_evidence",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "E-value against the release on trial, for the objective that speaks loudest.",
-        |it| it.evidence.as_ref().map(|evidence| evidence.e),
+        |it| it.evidence.as_ref().map(|evidence| evidence.e_value),
     ),
-    ("rollbackd_evidence_threshold", Kind::Gauge, "E-value that makes a verdict.", |it| {
+    ("rollbackd_evidence_threshold", MetricKind::Gauge, "E-value that makes a verdict.", |it| {
         it.evidence.as_ref().map(|evidence| evidence.threshold)
     }),
     (
         "rollbackd_evidence_ratio",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "How far the evidence is from nothing (0) to a verdict (1).",
         |it| it.evidence.as_ref().map(crate::model::Evidence::progress),
     ),
     (
         "rollbackd_rollbacks_ordered_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Rollbacks that a person ordered.",
-        |it| Some(real(it.totals.ordered)),
+        |it| Some(to_f64(it.counters.operator_ordered)),
     ),
     (
         "rollbackd_timeline_write_failures_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Lines of the timeline that could not be written.",
-        |it| Some(real(it.totals.write_failures)),
+        |it| Some(to_f64(it.counters.timeline_write_failures)),
     ),
 ];
 
-const RELEASE: &[OfRelease] = &[
-    ("rollbackd_probe_ok", Kind::Gauge, "Whether the last probe was answered well.", |it| {
+const RELEASE_METRICS: &[ReleaseMetric] = &[
+    ("rollbackd_probe_ok", MetricKind::Gauge, "Whether the last probe was answered well.", |it| {
         flag(it.probe == "ok")
     }),
-    ("rollbackd_sessions", Kind::Gauge, "Live sessions.", |it| real(it.sessions)),
-    ("rollbackd_open_requests", Kind::Gauge, "Open requests.", |it| real(it.in_flight)),
-    ("rollbackd_slow_requests_total", Kind::Counter, "Requests past the latency limit.", |it| {
-        real(it.counts.slow)
-    }),
-    ("rollbackd_streams_total", Kind::Counter, "Streams that only listened, and ended.", |it| {
-        real(it.counts.streams)
-    }),
+    ("rollbackd_sessions", MetricKind::Gauge, "Live sessions.", |it| to_f64(it.sessions)),
+    ("rollbackd_open_requests", MetricKind::Gauge, "Open requests.", |it| to_f64(it.in_flight)),
+    (
+        "rollbackd_slow_requests_total",
+        MetricKind::Counter,
+        "Requests past the latency limit.",
+        |it| to_f64(it.counts.slow),
+    ),
+    (
+        "rollbackd_streams_total",
+        MetricKind::Counter,
+        "Streams that only listened, and ended.",
+        |it| to_f64(it.counts.streams_ended),
+    ),
     (
         "rollbackd_broken_streams_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Of those, the ones that the release broke off.",
-        |it| real(it.counts.broken),
+        |it| to_f64(it.counts.streams_broken),
     ),
 ];
 
-const WORDS: &[OfWord] = &[
+const LABELLED_METRICS: &[LabelledMetric] = &[
     (
         "rollbackd_phase",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "What the service is doing: 1 for one phase.",
         "phase",
         |it| vec![(it.phase.clone(), 1.0)],
     ),
     (
         "rollbackd_verdict",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "What the judge finds in the release on trial: 1 for one finding.",
         "finding",
         |it| it.finding.iter().map(|finding| (finding.clone(), 1.0)).collect(),
     ),
     (
         "rollbackd_rollbacks_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Rollbacks, by how the traffic began to leave.",
         "strategy",
         |it| {
-            let (drains, cuts) = (real(it.totals.drains), real(it.totals.cuts));
+            let (drains, cuts) = (to_f64(it.counters.drains), to_f64(it.counters.cuts));
             vec![("drain".to_owned(), drains), ("cut".to_owned(), cuts)]
         },
     ),
     (
         "rollbackd_blocked_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Verdicts that a guard kept from becoming a rollback.",
         "guard",
-        |it| counts(&it.totals.blocked),
+        |it| labelled_counts(&it.counters.blocked),
     ),
-    ("rollbackd_events_total", Kind::Counter, "Lines of the timeline.", "kind", |it| {
-        counts(&it.totals.events)
+    ("rollbackd_events_total", MetricKind::Counter, "Lines of the timeline.", "kind", |it| {
+        labelled_counts(&it.counters.events)
     }),
 ];
 
 /// The page about these services; of one that did not answer, only that.
-pub(super) fn write(services: &[(String, Option<Status>)], form: Form) -> String {
-    let mut text = Text::new(form);
+pub(super) fn render(services: &[(String, Option<Status>)], format: Format) -> String {
+    let mut encoder = Encoder::new(format);
     let name = "rollbackd_build_info";
-    text.family(name, Kind::Gauge, "The version that runs.");
-    text.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    encoder.family(name, MetricKind::Gauge, "The version that runs.");
+    encoder.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     let name = "rollbackd_service_up";
-    text.family(name, Kind::Gauge, "Whether the service's loop answered in time.");
+    encoder.family(name, MetricKind::Gauge, "Whether the service's loop answered in time.");
     for (service, status) in services {
-        text.sample(name, &[("service", service)], flag(status.is_some()));
+        encoder.sample(name, &[("service", service)], flag(status.is_some()));
     }
-    let known: Vec<&Status> = services.iter().filter_map(|(_, status)| status.as_ref()).collect();
+    let statuses: Vec<&Status> =
+        services.iter().filter_map(|(_, status)| status.as_ref()).collect();
     // One number for the whole daemon, whoever tells it.
-    if let Some(lost) = known.iter().map(|status| status.journal_lost).max() {
+    if let Some(lost) = statuses.iter().map(|status| status.journal_lost).max() {
         let name = "rollbackd_journal_lost_total";
-        text.family(name, Kind::Counter, "Messages that the system's journal did not take.");
-        text.sample(name, &[], real(lost));
+        encoder.family(
+            name,
+            MetricKind::Counter,
+            "Messages that the system's journal did not take.",
+        );
+        encoder.sample(name, &[], to_f64(lost));
     }
-    of_services(&mut text, &known);
-    of_releases(&mut text, &known);
-    durations(&mut text, &known);
-    text.end()
+    write_service_metrics(&mut encoder, &statuses);
+    write_release_metrics(&mut encoder, &statuses);
+    write_histograms(&mut encoder, &statuses);
+    encoder.finish()
 }
 
-fn of_services(text: &mut Text, known: &[&Status]) {
-    for (name, kind, help, read) in SERVICE {
-        text.family(name, *kind, help);
-        for status in known {
+fn write_service_metrics(encoder: &mut Encoder, statuses: &[&Status]) {
+    for (name, kind, help, read) in SERVICE_METRICS {
+        encoder.family(name, *kind, help);
+        for status in statuses {
             if let Some(value) = read(status) {
-                text.sample(name, &[("service", &status.service)], value);
+                encoder.sample(name, &[("service", &status.service)], value);
             }
         }
     }
-    for (name, kind, help, label, read) in WORDS {
-        text.family(name, *kind, help);
-        for status in known {
+    for (name, kind, help, label, read) in LABELLED_METRICS {
+        encoder.family(name, *kind, help);
+        for status in statuses {
             for (word, value) in read(status) {
-                text.sample(name, &[("service", &status.service), (label, &word)], value);
+                encoder.sample(name, &[("service", &status.service), (label, &word)], value);
             }
         }
     }
 }
 
-fn of_releases(text: &mut Text, known: &[&Status]) {
+fn write_release_metrics(encoder: &mut Encoder, statuses: &[&Status]) {
     let name = "rollbackd_release_info";
-    text.family(name, Kind::Gauge, "The releases that run, and what they are for.");
-    for_each_release(known, |labels, release| {
+    encoder.family(name, MetricKind::Gauge, "The releases that run, and what they are for.");
+    for_each_release(statuses, |labels, release| {
         let more = [("slot", release.slot.as_str()), ("role", release.role.as_str())];
-        text.sample(name, &[labels.as_slice(), &more].concat(), 1.0);
+        encoder.sample(name, &[labels.as_slice(), &more].concat(), 1.0);
     });
     let name = "rollbackd_requests_total";
-    text.family(name, Kind::Counter, "Requests, by what became of them.");
-    for_each_release(known, |labels, release| {
+    encoder.family(name, MetricKind::Counter, "Requests, by what became of them.");
+    for_each_release(statuses, |labels, release| {
         let it = &release.counts;
         let outcomes = [
             ("ok", it.ok),
@@ -193,60 +210,75 @@ fn of_releases(text: &mut Text, known: &[&Status]) {
         ];
         for (outcome, count) in outcomes {
             let labels = [labels.as_slice(), &[("outcome", outcome)]].concat();
-            text.sample(name, &labels, real(count));
+            encoder.sample(name, &labels, to_f64(count));
         }
     });
-    for (name, kind, help, read) in RELEASE {
-        text.family(name, *kind, help);
-        for_each_release(known, |labels, release| text.sample(name, &labels, read(release)));
+    for (name, kind, help, read) in RELEASE_METRICS {
+        encoder.family(name, *kind, help);
+        for_each_release(statuses, |labels, release| encoder.sample(name, &labels, read(release)));
     }
 }
 
 /// One version can run twice, in two slots; the number of the deploy tells them apart.
 fn for_each_release(
-    known: &[&Status],
-    mut tell: impl FnMut([(&'static str, &str); 3], &ReleaseStatus),
+    statuses: &[&Status],
+    mut write: impl FnMut([(&'static str, &str); 3], &ReleaseStatus),
 ) {
-    for status in known {
+    for status in statuses {
         for release in &status.releases {
             let number = release.number.to_string();
             let service = ("service", status.service.as_str());
-            tell([service, ("version", &release.version), ("deploy", &number)], release);
+            write([service, ("version", &release.version), ("deploy", &number)], release);
         }
     }
 }
 
-fn durations(text: &mut Text, known: &[&Status]) {
+fn write_histograms(encoder: &mut Encoder, statuses: &[&Status]) {
     let name = "rollbackd_rollback_step_seconds";
     let help = "Time from one milestone of a rollback to the next, by the one at its end.";
-    text.family(name, Kind::Histogram, help);
-    for status in known {
-        for (step, spread) in &status.totals.steps {
-            histogram(text, name, &[("service", &status.service), ("step", step)], spread);
+    encoder.family(name, MetricKind::Histogram, help);
+    for status in statuses {
+        for (step, histogram) in &status.counters.rollback_steps {
+            write_histogram(
+                encoder,
+                name,
+                &[("service", &status.service), ("step", step)],
+                histogram,
+            );
         }
     }
     let name = "rollbackd_timeline_write_seconds";
-    text.family(name, Kind::Histogram, "Time until a line of the timeline was on disk.");
-    for status in known {
-        histogram(text, name, &[("service", &status.service)], &status.totals.writes);
+    encoder.family(name, MetricKind::Histogram, "Time until a line of the timeline was on disk.");
+    for status in statuses {
+        write_histogram(
+            encoder,
+            name,
+            &[("service", &status.service)],
+            &status.counters.timeline_writes,
+        );
     }
 }
 
-fn histogram(text: &mut Text, name: &str, labels: &[(&str, &str)], spread: &Spread) {
+fn write_histogram(
+    encoder: &mut Encoder,
+    name: &str,
+    labels: &[(&str, &str)],
+    histogram: &Histogram,
+) {
     let bucket = format!("{name}_bucket");
     let mut sum = 0;
-    for (bound, within) in BOUNDS.iter().zip(&spread.within) {
-        sum += within;
+    for (bound, bucket_count) in HISTOGRAM_BOUNDS.iter().zip(&histogram.buckets) {
+        sum += bucket_count;
         let bound = format!("{bound:?}");
-        text.sample(&bucket, &[labels, &[("le", &bound)]].concat(), real(sum));
+        encoder.sample(&bucket, &[labels, &[("le", &bound)]].concat(), to_f64(sum));
     }
-    text.sample(&bucket, &[labels, &[("le", "+Inf")]].concat(), real(spread.count));
-    text.sample(&format!("{name}_sum"), labels, spread.sum_s);
-    text.sample(&format!("{name}_count"), labels, real(spread.count));
+    encoder.sample(&bucket, &[labels, &[("le", "+Inf")]].concat(), to_f64(histogram.count));
+    encoder.sample(&format!("{name}_sum"), labels, histogram.sum_s);
+    encoder.sample(&format!("{name}_count"), labels, to_f64(histogram.count));
 }
 
-fn counts(by_word: &std::collections::BTreeMap<String, u64>) -> Words {
-    by_word.iter().map(|(word, count)| (word.clone(), real(*count))).collect()
+fn labelled_counts(by_word: &std::collections::BTreeMap<String, u64>) -> LabelledValues {
+    by_word.iter().map(|(word, count)| (word.clone(), to_f64(*count))).collect()
 }
 
 fn flag(on: bool) -> f64 {
@@ -284,10 +316,10 @@ mod tests {
     #[test]
     fn every_metric_is_as_it_was() {
         let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
-        let page = |form| write(&services(), form).replace(&version, "version=\"VERSION\"");
-        hold("metrics.txt", &page(Form::Prometheus));
-        hold("metrics-openmetrics.txt", &page(Form::OpenMetrics));
-        let types = [Form::Prometheus, Form::OpenMetrics].map(Form::content_type);
+        let page = |form| render(&services(), form).replace(&version, "version=\"VERSION\"");
+        hold("metrics.txt", &page(Format::Prometheus));
+        hold("metrics-openmetrics.txt", &page(Format::OpenMetrics));
+        let types = [Format::Prometheus, Format::OpenMetrics].map(Format::content_type);
         hold("metrics-types.txt", &format!("{}\n{}\n", types[0], types[1]));
     }
 }

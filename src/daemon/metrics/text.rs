@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum Format {
     OpenMetrics,
     Prometheus,
 }
 
 /// What a family of metrics measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     Gauge,
     Counter,
     Histogram,
@@ -20,16 +20,16 @@ pub(super) enum Kind {
 
 /// A page, family by family.
 #[derive(Debug)]
-pub(super) struct Text {
+pub(super) struct Encoder {
     out: String,
-    form: Form,
+    format: Format,
 }
 
-impl Form {
+impl Format {
     /// The form that these `Accept` headers ask for.
-    pub(super) fn wanted<'a>(mut accept: impl Iterator<Item = &'a str>) -> Self {
-        let open = accept.any(|value| value.contains("application/openmetrics-text"));
-        if open { Self::OpenMetrics } else { Self::Prometheus }
+    pub(super) fn from_accept<'a>(mut accept: impl Iterator<Item = &'a str>) -> Self {
+        let wants_openmetrics = accept.any(|value| value.contains("application/openmetrics-text"));
+        if wants_openmetrics { Self::OpenMetrics } else { Self::Prometheus }
     }
 
     pub(super) fn content_type(self) -> &'static str {
@@ -40,21 +40,21 @@ impl Form {
     }
 }
 
-impl Text {
-    pub(super) fn new(form: Form) -> Self {
-        Self { out: String::new(), form }
+impl Encoder {
+    pub(super) fn new(format: Format) -> Self {
+        Self { out: String::new(), format }
     }
 
     /// Begins a family; its samples follow. The name of a counter ends in `_total`.
-    pub(super) fn family(&mut self, name: &str, kind: Kind, help: &str) {
-        let name = match self.form {
-            Form::OpenMetrics => name.strip_suffix("_total").unwrap_or(name),
-            Form::Prometheus => name,
+    pub(super) fn family(&mut self, name: &str, kind: MetricKind, help: &str) {
+        let name = match self.format {
+            Format::OpenMetrics => name.strip_suffix("_total").unwrap_or(name),
+            Format::Prometheus => name,
         };
         let kind = match kind {
-            Kind::Gauge => "gauge",
-            Kind::Counter => "counter",
-            Kind::Histogram => "histogram",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Counter => "counter",
+            MetricKind::Histogram => "histogram",
         };
         // Writing to a string does not fail.
         let _ = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -64,9 +64,9 @@ impl Text {
     pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         self.out.push_str(name);
         for (index, (label, text)) in labels.iter().enumerate() {
-            let before = if index == 0 { '{' } else { ',' };
+            let separator = if index == 0 { '{' } else { ',' };
             let text = text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
-            let _ = write!(self.out, "{before}{label}=\"{text}\"");
+            let _ = write!(self.out, "{separator}{label}=\"{text}\"");
         }
         if !labels.is_empty() {
             self.out.push('}');
@@ -79,8 +79,8 @@ impl Text {
     }
 
     /// The whole page.
-    pub(super) fn end(mut self) -> String {
-        if self.form == Form::OpenMetrics {
+    pub(super) fn finish(mut self) -> String {
+        if self.format == Format::OpenMetrics {
             self.out.push_str("# EOF\n");
         }
         self.out

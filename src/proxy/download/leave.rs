@@ -4,167 +4,205 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::model::Class;
+use crate::model::Outcome;
 
-use super::{Beside, Download, Reader};
-use crate::proxy::exchange::Kind;
-use crate::proxy::held::{Happening, Held, Sequel};
-use crate::proxy::listening::Next;
-use crate::proxy::notice::{self, Cause};
+use super::{BodyParser, ResponseBody, SideInput};
+use crate::proxy::exchange::ExchangeKind;
+use crate::proxy::held::{ResumableStream, SplicedResponse, StreamEvent};
+use crate::proxy::listening::SubscriptionEvent;
+use crate::proxy::notice::{self, FailureReason};
 use crate::proxy::rewrite::Rewriter;
-use crate::proxy::sse::{self, Events};
+use crate::proxy::sse::{self, SseReader};
 
 /// How long a client should wait before it opens its stream again.
-const RETRY_MS: u32 = 1_000;
+const RECONNECT_MS: u32 = 1_000;
 
-impl Download {
+impl ResponseBody {
     /// Ends an event that was passed on in part.
-    pub(super) fn separate(&mut self) {
-        if !self.is_between() {
+    pub(super) fn close_event(&mut self) {
+        if !self.at_event_boundary() {
             self.ready.push_back(Bytes::from_static(b"\n\n"));
         }
     }
 
     /// Whether what was passed on ends with an event.
-    fn is_between(&self) -> bool {
-        let between = matches!(&self.reader, Reader::Events(events) if events.between());
-        between || self.rewriter.is_some()
+    fn at_event_boundary(&self) -> bool {
+        let boundary =
+            matches!(&self.reader, BodyParser::Events(events) if events.at_event_boundary());
+        boundary || self.rewriter.is_some()
     }
 
     /// The stream stays, without a release, until its session is at another one.
-    pub(super) fn drift(&mut self, held: &Held) {
+    pub(super) fn detach(&mut self, resumable: &ResumableStream) {
         self.body = None;
-        self.separate();
-        self.reader = Reader::Events(Events::new());
-        for id in held.session.take_parked(self.exchange.generation) {
-            self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
-            self.exchange.upstream.answered();
+        self.close_event();
+        self.reader = BodyParser::Events(SseReader::new());
+        for id in resumable.session.take_detached(self.in_flight.generation) {
+            self.ready.push_back(sse::encode_event(&notice::error_response(
+                &id,
+                FailureReason::Rollback,
+            )));
+            self.in_flight.backend.count_error_response();
         }
-        self.exchange.let_go();
+        self.in_flight.detach_from_release();
     }
 
-    pub(super) fn happens(&mut self, mut held: Box<Held>, happening: Happening) -> io::Result<()> {
-        match happening {
-            Happening::Moved(onward) => {
-                self.drift(&held);
-                self.ready.extend(held.session.take_news().iter().map(|news| sse::event(news)));
-                self.exchange = held.go_on(*onward);
-                self.cut = Box::pin(self.exchange.upstream.cut.clone().cancelled_owned());
+    pub(super) fn on_session_event(
+        &mut self,
+        mut resumable: Box<ResumableStream>,
+        event: StreamEvent,
+    ) -> io::Result<()> {
+        match event {
+            StreamEvent::Moved(resume_at) => {
+                self.detach(&resumable);
+                self.ready.extend(
+                    resumable
+                        .session
+                        .take_list_changes()
+                        .iter()
+                        .map(|notification| sse::encode_event(notification)),
+                );
+                self.in_flight = resumable.resume(*resume_at);
+                self.cut = Box::pin(self.in_flight.backend.cut.clone().cancelled_owned());
             }
-            Happening::Opened(body) => {
+            StreamEvent::Reopened(body) => {
                 self.body = Some(body);
-                self.reader = Reader::Events(Events::new());
-                self.rewriter = Rewriter::new(self.exchange.generation, false);
+                self.reader = BodyParser::Events(SseReader::new());
+                self.rewriter = Rewriter::new(self.in_flight.generation, false);
             }
             // Within an event nothing can be put in; then it is heard with the move.
-            Happening::Left if !self.is_between() => (),
-            Happening::Left => {
-                self.ready.extend(held.session.lists().iter().map(|news| sse::event(news)));
+            StreamEvent::ReleaseLeft if !self.at_event_boundary() => (),
+            StreamEvent::ReleaseLeft => {
+                self.ready.extend(
+                    resumable
+                        .session
+                        .list_changes()
+                        .iter()
+                        .map(|notification| sse::encode_event(notification)),
+                );
             }
-            Happening::Over => return self.leave(),
-            Happening::Replaced => {
+            StreamEvent::Ended => return self.finish(),
+            StreamEvent::Replaced => {
                 if self.body.is_none() {
-                    return self.leave();
+                    return self.finish();
                 }
                 return Ok(());
             }
         }
-        self.held = Some(held);
+        self.resumable = Some(resumable);
         Ok(())
     }
 
     /// The next release was asked to go on with a subscription, or nobody is any more.
-    pub(super) fn listened(&mut self, next: Next) -> Beside {
-        let (body, exchange) = match next {
-            Next::At(body, exchange) => (body, *exchange),
+    pub(super) fn on_subscription_event(&mut self, event: SubscriptionEvent) -> SideInput {
+        let (body, exchange) = match event {
+            SubscriptionEvent::Reopened(body, exchange) => (body, *exchange),
             // While its own release lives, it stays there; else it ends gracefully.
-            Next::Nowhere if self.body.is_some() => {
-                self.listening = None;
-                return Beside::Again;
+            SubscriptionEvent::ReopenFailed if self.body.is_some() => {
+                self.subscription = None;
+                return SideInput::Changed;
             }
-            Next::Nowhere | Next::Over => {
-                self.listening = None;
-                let left = self.leave();
-                return left.map_or_else(|error| Beside::Next(Err(error)), |()| Beside::Again);
+            SubscriptionEvent::ReopenFailed | SubscriptionEvent::Ended => {
+                self.subscription = None;
+                let finished = self.finish();
+                return finished
+                    .map_or_else(|error| SideInput::Frame(Err(error)), |()| SideInput::Changed);
             }
         };
-        self.separate();
-        if let Some(listening) = &mut self.listening {
-            listening.at(&exchange);
-            self.ready.extend(listening.news().iter().map(|news| sse::event(news)));
+        self.close_event();
+        if let Some(subscription) = &mut self.subscription {
+            subscription.moved_to(&exchange);
+            self.ready.extend(
+                subscription
+                    .changed_notifications()
+                    .iter()
+                    .map(|notification| sse::encode_event(notification)),
+            );
         }
-        self.exchange.upstream.moved();
-        self.exchange = exchange;
-        self.cut = Box::pin(self.exchange.upstream.cut.clone().cancelled_owned());
+        self.in_flight.backend.count_migrated_session();
+        self.in_flight = exchange;
+        self.cut = Box::pin(self.in_flight.backend.cut.clone().cancelled_owned());
         self.body = Some(body);
-        self.reader = Reader::Events(Events::new());
-        self.rewriter = Some(Rewriter::acknowledged());
-        Beside::Again
+        self.reader = BodyParser::Events(SseReader::new());
+        self.rewriter = Some(Rewriter::suppressing_ack());
+        SideInput::Changed
     }
 
     /// The release was left.
-    pub(super) fn leave(&mut self) -> io::Result<()> {
+    pub(super) fn finish(&mut self) -> io::Result<()> {
         self.body = None;
-        if !matches!(self.reader, Reader::Events(_)) {
-            self.exchange.end(Class::Neutral);
-            self.exchange.upstream.lost();
+        if !matches!(self.reader, BodyParser::Events(_)) {
+            self.in_flight.finish(Outcome::Neutral);
+            self.in_flight.backend.count_truncated_response();
             return Err(io::Error::other("the release was left in the middle of its answer"));
         }
-        self.separate();
-        if let Some(retry) = self.retry.take() {
-            self.exchange.replay();
-            self.sequel = Some(Sequel::Asked(retry.ask()));
+        self.close_event();
+        if let Some(replay) = self.replay.take() {
+            self.in_flight.mark_replayed();
+            self.spliced = Some(SplicedResponse::Requested(replay.send()));
             return Ok(());
         }
-        match self.exchange.kind() {
-            Kind::Call => self.answer(Cause::Rollback),
-            Kind::Listen => {
-                let over: Vec<_> =
-                    self.exchange.open_ids().into_iter().map(notice::listen_over).collect();
-                self.ready.extend(over.iter().map(|result| sse::event(result)));
-                self.exchange.upstream.unheard();
-                self.exchange.upstream.closed();
+        match self.in_flight.kind() {
+            ExchangeKind::Call => self.send_errors(FailureReason::Rollback),
+            ExchangeKind::Subscription => {
+                let results: Vec<_> =
+                    self.in_flight.pending_ids().into_iter().map(notice::listen_result).collect();
+                self.ready.extend(results.iter().map(|result| sse::encode_event(result)));
+                self.in_flight.backend.count_ended_subscription();
+                self.in_flight.backend.count_closed_stream();
             }
-            Kind::Stream | Kind::Plain | Kind::Adrift => {
-                let session = self.exchange.session.clone();
-                let parked = session.as_ref().map(|session| session.take_parked(u32::MAX));
+            ExchangeKind::GetStream | ExchangeKind::Other | ExchangeKind::Detached => {
+                let session = self.in_flight.session.clone();
+                let parked = session.as_ref().map(|session| session.take_detached(u32::MAX));
                 for id in parked.unwrap_or_default() {
-                    self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
-                    self.exchange.upstream.answered();
+                    self.ready.push_back(sse::encode_event(&notice::error_response(
+                        &id,
+                        FailureReason::Rollback,
+                    )));
+                    self.in_flight.backend.count_error_response();
                 }
-                let moved = self.exchange.upstream.left.is_cancelled();
-                self.ready.push_back(sse::event(&notice::closing(moved)));
-                if let Some(refusal) = session.as_ref().and_then(|session| session.ended()) {
-                    let closing = notice::session_closing(refusal.word());
-                    self.ready.push_back(sse::event(&closing));
-                    let lists = session.map(|session| session.lists()).unwrap_or_default();
-                    self.ready.extend(lists.iter().map(|news| sse::event(news)));
+                let release_left = self.in_flight.backend.draining.is_cancelled();
+                self.ready
+                    .push_back(sse::encode_event(&notice::stream_closing_warning(release_left)));
+                if let Some(refusal) = session.as_ref().and_then(|session| session.end_reason()) {
+                    let closing = notice::session_closing_notification(refusal.label());
+                    self.ready.push_back(sse::encode_event(&closing));
+                    let lists = session.map(|session| session.list_changes()).unwrap_or_default();
+                    self.ready
+                        .extend(lists.iter().map(|notification| sse::encode_event(notification)));
                 }
-                self.ready.push_back(sse::retry(RETRY_MS));
-                self.exchange.upstream.closed();
+                self.ready.push_back(sse::encode_retry(RECONNECT_MS));
+                self.in_flight.backend.count_closed_stream();
             }
         }
-        self.exchange.end(Class::Neutral);
+        self.in_flight.finish(Outcome::Neutral);
         Ok(())
     }
 
     /// Nor does the release that took over answer what was asked again.
-    pub(super) fn unanswered(&mut self) {
-        self.separate();
-        let (ids, _) = self.exchange.all_ids();
+    pub(super) fn fail_replay(&mut self) {
+        self.close_event();
+        let (ids, _) = self.in_flight.request_ids();
         for id in ids {
-            self.ready.push_back(sse::event(&notice::error(&id, Cause::Rollback)));
-            self.exchange.upstream.answered();
+            self.ready.push_back(sse::encode_event(&notice::error_response(
+                &id,
+                FailureReason::Rollback,
+            )));
+            self.in_flight.backend.count_error_response();
         }
     }
 
     /// An error of ours for each request that waits on this stream.
-    pub(super) fn answer(&mut self, cause: Cause) {
-        let errors: Vec<_> =
-            self.exchange.open_ids().into_iter().map(|id| notice::error(id, cause)).collect();
+    pub(super) fn send_errors(&mut self, cause: FailureReason) {
+        let errors: Vec<_> = self
+            .in_flight
+            .pending_ids()
+            .into_iter()
+            .map(|id| notice::error_response(id, cause))
+            .collect();
         for error in &errors {
-            self.ready.push_back(sse::event(error));
-            self.exchange.upstream.answered();
+            self.ready.push_back(sse::encode_event(error));
+            self.in_flight.backend.count_error_response();
         }
     }
 }

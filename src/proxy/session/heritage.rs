@@ -6,84 +6,84 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
-use super::store::Line;
-use super::{Mac, Session, Sessions, Turn};
+use super::store::SessionRecord;
+use super::{InFlightGuard, Session, SessionKey, Sessions};
 use crate::model::Moment;
-use crate::proxy::overlap::{Note, Tell};
+use crate::proxy::overlap::{ChangeQueue, LocalChange};
 
 impl Sessions {
     /// Tells, from now on, which sessions change.
-    pub(in crate::proxy) fn tell(&self, tell: Arc<Tell>) {
-        let _ = self.tell.set(tell);
+    pub(in crate::proxy) fn set_change_sink(&self, sink: Arc<ChangeQueue>) {
+        let _ = self.change_sink.set(sink);
     }
 
     /// Lets go of the file. Whether all that changed so far is in it. Blocks.
-    pub(in crate::proxy) fn close(&self) -> bool {
-        self.store.get().is_none_or(super::Store::close)
+    pub(in crate::proxy) fn close_store(&self) -> bool {
+        self.store.get().is_none_or(super::SessionStore::close)
     }
 
     /// What is kept of a session; `None` where there is nothing to be told.
-    pub(in crate::proxy) fn line(&self, key: Mac) -> Option<Line> {
-        let Some(session) = self.live.pin().get(&key).cloned() else {
-            return Some(Line::new(&key, None));
+    pub(in crate::proxy) fn record(&self, key: SessionKey) -> Option<SessionRecord> {
+        let Some(session) = self.by_key.pin().get(&key).cloned() else {
+            return Some(SessionRecord::new(&key, None));
         };
         // Of one that nobody saw being opened, its id tells as much.
-        session.kept().map(|kept| Line::new(&key, Some(kept)))
+        session.to_persisted().map(|kept| SessionRecord::new(&key, Some(kept)))
     }
 
     /// All of them.
-    pub(in crate::proxy) fn keys(&self) -> Vec<Mac> {
-        self.live.pin().keys().copied().collect()
+    pub(in crate::proxy) fn keys(&self) -> Vec<SessionKey> {
+        self.by_key.pin().keys().copied().collect()
     }
 
     /// Those of which something is under way.
-    pub(in crate::proxy) fn busy(&self) -> BTreeSet<Mac> {
-        let live = self.live.pin();
-        live.iter().filter(|(_, session)| session.is_busy()).map(|(key, _)| *key).collect()
+    pub(in crate::proxy) fn busy_keys(&self) -> BTreeSet<SessionKey> {
+        let by_key = self.by_key.pin();
+        by_key.iter().filter(|(_, session)| session.is_busy()).map(|(key, _)| *key).collect()
     }
 
     /// Takes up what the table before this one tells.
-    pub(in crate::proxy) fn hear(&self, line: Line, now: Moment) {
-        let Some((key, kept)) = line.read() else { return };
-        let Some(kept) = kept else {
-            self.forget(&key);
+    pub(in crate::proxy) fn apply(&self, record: SessionRecord, now: Moment) {
+        let Some((key, persisted)) = record.into_parts() else { return };
+        let Some(persisted) = persisted else {
+            self.remove_key(&key);
             return;
         };
-        let live = self.live.pin();
-        let session = match live.get(&key) {
+        let by_key = self.by_key.pin();
+        let session = match by_key.get(&key) {
             Some(session) => {
-                session.inherit(kept);
+                session.merge_from_predecessor(persisted);
                 Arc::clone(session)
             }
-            None if live.len() >= self.max => return,
+            None if by_key.len() >= self.max => return,
             None => {
-                let session = Arc::new(Session::new(key, now, kept));
-                Arc::clone(live.get_or_insert(key, session))
+                let session = Arc::new(Session::new(key, now, persisted));
+                Arc::clone(by_key.get_or_insert(key, session))
             }
         };
-        self.note(&session);
+        self.mark_changed(&session);
     }
 
     /// Keeps a session where it is: something of it is under way elsewhere.
-    pub(in crate::proxy) fn occupy(&self, key: &Mac) -> Option<Turn> {
-        self.live.pin().get(key).map(Session::occupy)
+    pub(in crate::proxy) fn pin(&self, key: &SessionKey) -> Option<InFlightGuard> {
+        self.by_key.pin().get(key).map(Session::pin)
     }
 }
 
 /// What tells sessions apart, as text.
-pub(in crate::proxy) fn name(key: &Mac) -> String {
+pub(in crate::proxy) fn encode_key(key: &SessionKey) -> String {
     BASE64.encode(key)
 }
 
 /// The same, back.
-pub(in crate::proxy) fn named(name: &str) -> Option<Mac> {
-    BASE64.decode(name).ok()?.try_into().ok()
+pub(in crate::proxy) fn decode_key(text: &str) -> Option<SessionKey> {
+    BASE64.decode(text).ok()?.try_into().ok()
 }
 
 impl Sessions {
-    pub(super) fn told(&self, key: Mac) {
-        if let Some(tell) = self.tell.get() {
-            tell.note(Note::Session(key));
+    pub(super) fn notify_sink(&self, key: SessionKey) {
+        if let Some(sink) = self.change_sink.get() {
+            sink.push(LocalChange::Session(key));
         }
     }
 }

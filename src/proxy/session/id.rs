@@ -14,90 +14,94 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use crate::model::Number;
+use crate::model::ReleaseNumber;
 
 /// The secret behind session ids.
-pub type Key = [u8; 16];
+pub type SessionIdSecret = [u8; 16];
 /// What tells sessions apart.
-pub(crate) type Mac = [u8; 16];
+pub(crate) type SessionKey = [u8; 16];
 
 const VERSION: u8 = 1;
-const HEAD: usize = 1 + 4 + 8;
+const HEADER_LEN: usize = 1 + 4 + 8;
 /// Longest id of a backend that is passed on.
 const BACKEND_ID_MAX: usize = 1024;
 
 /// What an id says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Claim {
+pub(crate) struct SessionId {
     /// The release that made the session.
-    pub release: Number,
+    pub release: ReleaseNumber,
     /// Its id there.
     pub backend_id: String,
     /// Which session it is, wherever that is now.
-    pub(super) mac: Mac,
+    pub(super) key: SessionKey,
 }
 
 /// The ids of one service.
 #[derive(Debug)]
-pub(crate) struct Ids {
+pub(crate) struct SessionIdCodec {
     service: String,
-    key: Key,
+    secret: SessionIdSecret,
 }
 
-impl Ids {
+impl SessionIdCodec {
     /// With the secret of this host.
-    pub(crate) fn new(service: &str, key: Key) -> Self {
-        Self { service: service.to_owned(), key }
+    pub(crate) fn new(service: &str, secret: SessionIdSecret) -> Self {
+        Self { service: service.to_owned(), secret }
     }
 
     /// Makes an id for a session that a backend has just opened. `None` when the backend's id can
     /// not be carried, or the system has no random numbers.
-    pub(crate) fn mint(&self, release: Number, backend_id: &str) -> Option<(String, Claim)> {
+    pub(crate) fn mint(
+        &self,
+        release: ReleaseNumber,
+        backend_id: &str,
+    ) -> Option<(String, SessionId)> {
         if backend_id.is_empty() || backend_id.len() > BACKEND_ID_MAX {
             return None;
         }
         let mut nonce = [0; 8];
         getrandom::fill(&mut nonce).ok()?;
-        let mut bytes = Vec::with_capacity(HEAD + 16 + backend_id.len());
+        let mut bytes = Vec::with_capacity(HEADER_LEN + 16 + backend_id.len());
         bytes.push(VERSION);
         bytes.extend_from_slice(&release.0.to_be_bytes());
         bytes.extend_from_slice(&nonce);
         let mac = self.mac(&bytes, backend_id.as_bytes());
         bytes.extend_from_slice(&mac);
         bytes.extend_from_slice(backend_id.as_bytes());
-        let claim = Claim { release, backend_id: backend_id.to_owned(), mac };
-        Some((BASE64.encode(&bytes), claim))
+        let session_id = SessionId { release, backend_id: backend_id.to_owned(), key: mac };
+        Some((BASE64.encode(&bytes), session_id))
     }
 
     /// Reads an id; `None` for one that is forged, cut, or of another service.
-    pub(crate) fn read(&self, id: &str) -> Option<Claim> {
-        if id.len() > 2 * (HEAD + 16 + BACKEND_ID_MAX) {
+    pub(crate) fn decode(&self, id: &str) -> Option<SessionId> {
+        if id.len() > 2 * (HEADER_LEN + 16 + BACKEND_ID_MAX) {
             return None;
         }
         let bytes = BASE64.decode(id).ok()?;
-        let (head, rest) = bytes.split_at_checked(HEAD)?;
-        let (mac, backend) = rest.split_first_chunk::<16>()?;
-        let (version, numbers) = head.split_first()?;
-        let good = *version == VERSION && same(mac, &self.mac(head, backend));
-        let release = Number(u32::from_be_bytes(*numbers.first_chunk()?));
-        let backend_id = String::from_utf8(backend.to_vec()).ok()?;
-        (good && !backend_id.is_empty()).then_some(Claim { release, backend_id, mac: *mac })
+        let (header, rest) = bytes.split_at_checked(HEADER_LEN)?;
+        let (mac, backend_id) = rest.split_first_chunk::<16>()?;
+        let (version, numbers) = header.split_first()?;
+        let valid = *version == VERSION && constant_time_eq(mac, &self.mac(header, backend_id));
+        let release = ReleaseNumber(u32::from_be_bytes(*numbers.first_chunk()?));
+        let backend_id = String::from_utf8(backend_id.to_vec()).ok()?;
+        (valid && !backend_id.is_empty()).then_some(SessionId { release, backend_id, key: *mac })
     }
 
-    fn mac(&self, head: &[u8], backend: &[u8]) -> Mac {
+    fn mac(&self, header: &[u8], backend_id: &[u8]) -> SessionKey {
         use std::hash::Hasher as _;
-        let mut hasher = SipHasher24::new_with_key(&self.key);
+        let mut hasher = SipHasher24::new_with_key(&self.secret);
         // The length keeps the service's name and what follows apart.
         hasher.write_usize(self.service.len());
         hasher.write(self.service.as_bytes());
-        hasher.write(head);
-        hasher.write(backend);
+        hasher.write(header);
+        hasher.write(backend_id);
         hasher.finish128().as_bytes()
     }
 }
 
 /// Compares in a time that does not depend on where the first difference is.
-fn same(a: &Mac, b: &Mac) -> bool {
+fn constant_time_eq(a: &SessionKey, b: &SessionKey) -> bool {
     a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
@@ -105,38 +109,44 @@ fn same(a: &Mac, b: &Mac) -> bool {
 mod tests {
     use super::*;
 
-    fn table(service: &str) -> Ids {
-        Ids::new(service, [7; 16])
+    fn codec(service: &str) -> SessionIdCodec {
+        SessionIdCodec::new(service, [7; 16])
     }
 
     #[test]
     fn an_id_leads_back_to_its_release_after_a_restart() {
-        let (id, claim) = table("weather").mint(Number(42), "backend-1").unwrap();
-        assert_eq!(table("weather").read(&id), Some(claim.clone()));
-        assert_eq!((claim.release, claim.backend_id.as_str()), (Number(42), "backend-1"));
+        let (id, session_id) = codec("weather").mint(ReleaseNumber(42), "backend-1").unwrap();
+        assert_eq!(codec("weather").decode(&id), Some(session_id.clone()));
+        assert_eq!(
+            (session_id.release, session_id.backend_id.as_str()),
+            (ReleaseNumber(42), "backend-1")
+        );
     }
 
     #[test]
     fn every_forged_cut_or_foreign_id_is_refused() {
-        let (id, _) = table("weather").mint(Number(42), "backend-1").unwrap();
-        assert_eq!(table("mail").read(&id), None);
-        assert_eq!(Ids::new("weather", [8; 16]).read(&id), None);
+        let (id, _) = codec("weather").mint(ReleaseNumber(42), "backend-1").unwrap();
+        assert_eq!(codec("mail").decode(&id), None);
+        assert_eq!(SessionIdCodec::new("weather", [8; 16]).decode(&id), None);
         for end in 0..id.len() {
-            assert_eq!(table("weather").read(&id[..end]), None, "{}", &id[..end]);
+            assert_eq!(codec("weather").decode(&id[..end]), None, "{}", &id[..end]);
         }
         let bytes = BASE64.decode(&id).unwrap();
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut forged = bytes.clone();
                 forged[at] ^= 1 << bit;
-                assert_eq!(table("weather").read(&BASE64.encode(&forged)), None);
+                assert_eq!(codec("weather").decode(&BASE64.encode(&forged)), None);
             }
         }
     }
 
     #[test]
     fn the_same_backend_id_never_makes_the_same_id_twice() {
-        let table = table("weather");
-        assert_ne!(table.mint(Number(1), "1").unwrap().0, table.mint(Number(1), "1").unwrap().0);
+        let codec = codec("weather");
+        assert_ne!(
+            codec.mint(ReleaseNumber(1), "1").unwrap().0,
+            codec.mint(ReleaseNumber(1), "1").unwrap().0
+        );
     }
 }

@@ -4,46 +4,46 @@
 //! session is at one release at a time; a move begins only when nothing of it is open there, and
 //! requests that arrive meanwhile wait until it is over, well or not.
 
-use crate::model::{Number, Refusal};
+use crate::model::{MigrationRefused, ReleaseNumber};
 
 /// Requests of a server, and tasks, that are remembered at once. Beyond, the session counts as busy
 /// until its release is cut.
-const REMEMBERED_MAX: usize = 32;
+const TRACKED_IDS_MAX: usize = 32;
 
 /// A session.
 #[derive(Debug)]
-pub(in crate::proxy) struct Life {
-    release: Number,
+pub(in crate::proxy) struct SessionMachine {
+    release: ReleaseNumber,
     generation: u32,
-    stage: Stage,
+    phase: SessionPhase,
     /// Its release runs, and does not know it any more.
     lost: bool,
     /// Requests of the client without an answer, of this generation.
-    open: u32,
+    in_flight: u32,
     /// Ids of requests of the server that wait for the client.
-    asked: Vec<Box<str>>,
+    server_requests: Vec<Box<str>>,
     /// Tasks that were begun, less those that ended.
-    tasks: u32,
+    live_tasks: u32,
     /// Ids of tasks that are known to have ended.
     ended_tasks: Vec<Box<str>>,
 }
 
 /// Where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) enum Stage {
+pub(in crate::proxy) enum SessionPhase {
     /// At its release.
     Live,
     /// Being opened anew at another one.
-    Moving(Number),
+    Moving(ReleaseNumber),
     /// It should move and can not, at least now.
-    Pinned(Refusal),
+    Pinned(MigrationRefused),
     /// Over: its id leads nowhere.
-    Ended(Refusal),
+    Ended(MigrationRefused),
 }
 
 /// What arrives from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) enum What {
+pub(in crate::proxy) enum ClientMessageKind {
     /// Requests that wait for an answer.
     Request,
     /// The wish to listen.
@@ -53,68 +53,85 @@ pub(in crate::proxy) enum What {
     /// Only answers to requests of the server, which it made in this generation.
     Response(u32),
     /// The end of the session.
-    End,
+    Delete,
 }
 
 /// How things stand around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) struct Ground {
+pub(in crate::proxy) struct Environment {
     /// Its release can be asked.
-    pub reachable: bool,
+    pub backend_reachable: bool,
     /// Its release is being left.
-    pub left: bool,
+    pub draining: bool,
     /// The release that has the traffic.
-    pub active: Option<Number>,
+    pub active: Option<ReleaseNumber>,
     /// Why no session of this kind may move, if so.
-    pub bound: Option<Refusal>,
+    pub migration_forbidden: Option<MigrationRefused>,
     /// A move was refused a moment ago: not again yet.
-    pub resting: bool,
+    pub in_backoff: bool,
 }
 
 /// What to do with what arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) enum Step {
+pub(in crate::proxy) enum Action {
     /// Send it to the session's release.
-    Send,
+    Forward,
     /// Move the session there first. Whoever is told so has to say how it went.
-    Move(Number),
+    Migrate(ReleaseNumber),
     /// It moves: ask again when that is over.
     Wait,
     /// Accept it, and send it nowhere: it belongs to a release that was left.
-    Drop,
+    Discard,
     /// Accept it: the client ends what no release holds any more.
-    Forget,
+    Acknowledge,
     /// No release is in charge.
     NoRelease,
     /// The session is over.
-    Over,
+    SessionEnded,
 }
 
 /// What to do with a request whose release is cut while it is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) enum Fate {
+pub(in crate::proxy) enum ReplayDecision {
     /// Ask the release that took over.
     Replay,
     /// Answer with an error of ours.
-    Answer,
+    Fail,
 }
 
 /// What becomes of an open request of a release that is cut: it may go to a second release only
 /// if it never reached the first one, or changes nothing, and the client saw no answer yet.
-pub(in crate::proxy) fn fate(sent: bool, safe: bool, seen: bool) -> Fate {
-    if !seen && (safe || !sent) { Fate::Replay } else { Fate::Answer }
+pub(in crate::proxy) fn replay_decision(
+    sent: bool,
+    idempotent: bool,
+    response_seen: bool,
+) -> ReplayDecision {
+    if !response_seen && (idempotent || !sent) {
+        ReplayDecision::Replay
+    } else {
+        ReplayDecision::Fail
+    }
 }
 
-impl Life {
+impl SessionMachine {
     /// A session at the release that opened it, or where it was when the daemon ended.
-    pub(in crate::proxy) fn new(release: Number, generation: u32) -> Self {
-        let (asked, ended_tasks) = (Vec::new(), Vec::new());
-        let (stage, lost) = (Stage::Live, false);
-        Self { release, generation, stage, lost, open: 0, asked, tasks: 0, ended_tasks }
+    pub(in crate::proxy) fn new(release: ReleaseNumber, generation: u32) -> Self {
+        let (server_requests, ended_tasks) = (Vec::new(), Vec::new());
+        let (phase, lost) = (SessionPhase::Live, false);
+        Self {
+            release,
+            generation,
+            phase,
+            lost,
+            in_flight: 0,
+            server_requests,
+            live_tasks: 0,
+            ended_tasks,
+        }
     }
 
     /// Its release.
-    pub(in crate::proxy) fn release(&self) -> Number {
+    pub(in crate::proxy) fn release(&self) -> ReleaseNumber {
         self.release
     }
 
@@ -124,38 +141,44 @@ impl Life {
     }
 
     /// Where it stands.
-    pub(in crate::proxy) fn stage(&self) -> Stage {
-        self.stage
+    pub(in crate::proxy) fn phase(&self) -> SessionPhase {
+        self.phase
     }
 
     /// What to do with something that arrives.
-    pub(in crate::proxy) fn arrive(&mut self, what: What, ground: Ground) -> Step {
-        let ground = match self.lost {
-            true => Ground { reachable: false, left: true, ..ground },
-            false => ground,
+    pub(in crate::proxy) fn on_client_message(
+        &mut self,
+        kind: ClientMessageKind,
+        environment: Environment,
+    ) -> Action {
+        let environment = match self.lost {
+            true => Environment { backend_reachable: false, draining: true, ..environment },
+            false => environment,
         };
-        match (self.stage, what) {
-            (Stage::Ended(_), What::End) => Step::Forget,
-            (Stage::Ended(_), _) => Step::Over,
-            (_, What::Response(generation)) if generation != self.generation => Step::Drop,
-            // It moves only when no request of the server is open: this one was answered before.
-            (Stage::Moving(_), What::Response(_)) => Step::Drop,
-            (Stage::Moving(_), _) => Step::Wait,
-            _ if ground.reachable && !ground.left => {
-                self.stage = Stage::Live;
-                Step::Send
+        match (self.phase, kind) {
+            (SessionPhase::Ended(_), ClientMessageKind::Delete) => Action::Acknowledge,
+            (SessionPhase::Ended(_), _) => Action::SessionEnded,
+            (_, ClientMessageKind::Response(generation)) if generation != self.generation => {
+                Action::Discard
             }
-            (_, What::Response(_)) => self.send_or(Step::Drop, ground),
-            (_, What::End) => self.send_or(Step::Forget, ground),
-            _ => self.depart(ground),
+            // It moves only when no request of the server is open: this one was answered before.
+            (SessionPhase::Moving(_), ClientMessageKind::Response(_)) => Action::Discard,
+            (SessionPhase::Moving(_), _) => Action::Wait,
+            _ if environment.backend_reachable && !environment.draining => {
+                self.phase = SessionPhase::Live;
+                Action::Forward
+            }
+            (_, ClientMessageKind::Response(_)) => self.forward_or(Action::Discard, environment),
+            (_, ClientMessageKind::Delete) => self.forward_or(Action::Acknowledge, environment),
+            _ => self.migrate_or_forward(environment),
         }
     }
 
     /// Its release forgot it: it died in the middle, say. Nothing of it is under way there.
-    pub(in crate::proxy) fn lose(&mut self, generation: u32) {
-        if generation == self.generation && !matches!(self.stage, Stage::Ended(_)) {
-            (self.lost, self.tasks) = (true, 0);
-            self.asked.clear();
+    pub(in crate::proxy) fn mark_lost(&mut self, generation: u32) {
+        if generation == self.generation && !matches!(self.phase, SessionPhase::Ended(_)) {
+            (self.lost, self.live_tasks) = (true, 0);
+            self.server_requests.clear();
         }
     }
 
@@ -165,133 +188,149 @@ impl Life {
     }
 
     /// The target opened the session.
-    pub(in crate::proxy) fn moved(&mut self) {
-        let Stage::Moving(to) = self.stage else { return };
+    pub(in crate::proxy) fn complete_move(&mut self) {
+        let SessionPhase::Moving(to) = self.phase else { return };
         *self = Self::new(to, self.generation.wrapping_add(1));
     }
 
     /// The target did not open the session, and why.
-    pub(in crate::proxy) fn refused(&mut self, refusal: Refusal, reachable: bool) {
-        if let Stage::Moving(_) = self.stage {
-            let over = refusal.is_final() && !reachable;
-            self.stage = if over { Stage::Ended(refusal) } else { Stage::Pinned(refusal) };
+    pub(in crate::proxy) fn refuse_move(
+        &mut self,
+        reason: MigrationRefused,
+        backend_reachable: bool,
+    ) {
+        if let SessionPhase::Moving(_) = self.phase {
+            let ended = reason.is_final() && !backend_reachable;
+            self.phase =
+                if ended { SessionPhase::Ended(reason) } else { SessionPhase::Pinned(reason) };
         }
     }
 
     /// A request goes to its release; the generation that it belongs to.
-    pub(in crate::proxy) fn begin(&mut self) -> u32 {
-        self.open = self.open.saturating_add(1);
+    pub(in crate::proxy) fn request_started(&mut self) -> u32 {
+        self.in_flight = self.in_flight.saturating_add(1);
         self.generation
     }
 
     /// A request of this generation is over.
-    pub(in crate::proxy) fn end(&mut self, generation: u32) {
+    pub(in crate::proxy) fn request_ended(&mut self, generation: u32) {
         if generation == self.generation {
-            self.open = self.open.saturating_sub(1);
+            self.in_flight = self.in_flight.saturating_sub(1);
         }
     }
 
     /// The server asks the client something.
-    pub(in crate::proxy) fn ask(&mut self, generation: u32, id: &str) {
-        let known = self.asked.iter().any(|other| &**other == id);
-        if generation == self.generation && !known && self.asked.len() < REMEMBERED_MAX {
-            self.asked.push(id.into());
+    pub(in crate::proxy) fn server_request_opened(&mut self, generation: u32, id: &str) {
+        let known = self.server_requests.iter().any(|other| &**other == id);
+        if generation == self.generation && !known && self.server_requests.len() < TRACKED_IDS_MAX {
+            self.server_requests.push(id.into());
         }
     }
 
     /// The client answered, or the server, or the end of its call, took the question back.
-    pub(in crate::proxy) fn settle(&mut self, generation: u32, id: &str) {
+    pub(in crate::proxy) fn server_request_closed(&mut self, generation: u32, id: &str) {
         if generation == self.generation {
-            self.asked.retain(|other| &**other != id);
+            self.server_requests.retain(|other| &**other != id);
         }
     }
 
     /// A task began.
-    pub(in crate::proxy) fn begin_task(&mut self, generation: u32) {
+    pub(in crate::proxy) fn task_started(&mut self, generation: u32) {
         if generation == self.generation {
-            self.tasks = self.tasks.saturating_add(1);
+            self.live_tasks = self.live_tasks.saturating_add(1);
         }
     }
 
     /// A task ended; told once or more often.
-    pub(in crate::proxy) fn end_task(&mut self, generation: u32, id: &str) {
+    pub(in crate::proxy) fn task_ended(&mut self, generation: u32, id: &str) {
         let known = self.ended_tasks.iter().any(|other| &**other == id);
-        if generation == self.generation && !known && self.tasks > 0 {
-            if self.ended_tasks.len() == REMEMBERED_MAX {
+        if generation == self.generation && !known && self.live_tasks > 0 {
+            if self.ended_tasks.len() == TRACKED_IDS_MAX {
                 self.ended_tasks.remove(0);
             }
             self.ended_tasks.push(id.into());
-            self.tasks -= 1;
+            self.live_tasks -= 1;
         }
     }
 
     /// Whether a move now would lose nothing that is under way.
     pub(in crate::proxy) fn is_idle(&self) -> bool {
-        self.open == 0 && self.asked.is_empty() && self.tasks == 0
+        self.in_flight == 0 && self.server_requests.is_empty() && self.live_tasks == 0
     }
 
     /// What keeps it at a release that is being left, if nobody asks it to move.
-    pub(in crate::proxy) fn holds(&self, bound: Option<Refusal>) -> Option<Refusal> {
-        match self.stage {
-            Stage::Pinned(
-                refusal @ (Refusal::Protocol
-                | Refusal::Capability
-                | Refusal::HardState
-                | Refusal::Unknown
-                | Refusal::Credentials
-                | Refusal::TargetFailed),
+    pub(in crate::proxy) fn pin_reason(
+        &self,
+        migration_forbidden: Option<MigrationRefused>,
+    ) -> Option<MigrationRefused> {
+        match self.phase {
+            SessionPhase::Pinned(
+                refusal @ (MigrationRefused::Protocol
+                | MigrationRefused::Capability
+                | MigrationRefused::StateNotRestorable
+                | MigrationRefused::OpeningUnknown
+                | MigrationRefused::Credentials
+                | MigrationRefused::OpenFailed),
             ) => Some(refusal),
-            Stage::Ended(_) => None,
-            _ if bound.is_some() => bound,
-            _ if self.tasks > 0 => Some(Refusal::LiveTask),
-            _ if !self.asked.is_empty() => Some(Refusal::PendingRequest),
+            SessionPhase::Ended(_) => None,
+            _ if migration_forbidden.is_some() => migration_forbidden,
+            _ if self.live_tasks > 0 => Some(MigrationRefused::LiveTask),
+            _ if !self.server_requests.is_empty() => Some(MigrationRefused::PendingRequest),
             _ => None,
         }
     }
 
     /// Its release is cut. `Some`: it can not go on, and ends.
-    pub(in crate::proxy) fn cut(&mut self, bound: Option<Refusal>) -> Option<Refusal> {
-        let held = self.holds(bound)?;
+    pub(in crate::proxy) fn on_release_cut(
+        &mut self,
+        migration_forbidden: Option<MigrationRefused>,
+    ) -> Option<MigrationRefused> {
+        let reason = self.pin_reason(migration_forbidden)?;
         // What waited for the client is answered by the cut; what was refused is tried again.
-        let over = held.is_final() || held == Refusal::LiveTask;
-        if over && !matches!(self.stage, Stage::Moving(_)) {
-            self.stage = Stage::Ended(held);
-            return Some(held);
+        let must_end = reason.is_final() || reason == MigrationRefused::LiveTask;
+        if must_end && !matches!(self.phase, SessionPhase::Moving(_)) {
+            self.phase = SessionPhase::Ended(reason);
+            return Some(reason);
         }
         None
     }
 
-    fn depart(&mut self, ground: Ground) -> Step {
+    fn migrate_or_forward(&mut self, environment: Environment) -> Action {
         // One that forgot it can open it anew.
-        let other = |active: &Number| *active != self.release || self.lost;
-        let Some(active) = ground.active.filter(other) else {
-            return self.send_or(Step::NoRelease, ground);
+        let can_host = |active: &ReleaseNumber| *active != self.release || self.lost;
+        let Some(active) = environment.active.filter(can_host) else {
+            return self.forward_or(Action::NoRelease, environment);
         };
-        let fixed = match self.stage {
-            Stage::Pinned(refusal) if refusal.is_final() => Some(refusal),
-            _ => ground.bound,
+        let permanent = match self.phase {
+            SessionPhase::Pinned(refusal) if refusal.is_final() => Some(refusal),
+            _ => environment.migration_forbidden,
         };
-        if let Some(refusal) = fixed.or((self.tasks > 0).then_some(Refusal::LiveTask)) {
-            self.stage =
-                if ground.reachable { Stage::Pinned(refusal) } else { Stage::Ended(refusal) };
-            return self.send_or(Step::Over, ground);
+        if let Some(refusal) =
+            permanent.or((self.live_tasks > 0).then_some(MigrationRefused::LiveTask))
+        {
+            self.phase = if environment.backend_reachable {
+                SessionPhase::Pinned(refusal)
+            } else {
+                SessionPhase::Ended(refusal)
+            };
+            return self.forward_or(Action::SessionEnded, environment);
         }
         // A release that can not be asked any more holds nothing open, whatever was counted.
-        if ground.reachable && !self.is_idle() {
-            if !self.asked.is_empty() {
-                self.stage = Stage::Pinned(Refusal::PendingRequest);
+        if environment.backend_reachable && !self.is_idle() {
+            if !self.server_requests.is_empty() {
+                self.phase = SessionPhase::Pinned(MigrationRefused::PendingRequest);
             }
-            return Step::Send;
+            return Action::Forward;
         }
-        if ground.resting {
-            return self.send_or(Step::NoRelease, ground);
+        if environment.in_backoff {
+            return self.forward_or(Action::NoRelease, environment);
         }
-        self.stage = Stage::Moving(active);
-        Step::Move(active)
+        self.phase = SessionPhase::Moving(active);
+        Action::Migrate(active)
     }
 
-    fn send_or(&self, other: Step, ground: Ground) -> Step {
-        if ground.reachable { Step::Send } else { other }
+    fn forward_or(&self, otherwise: Action, environment: Environment) -> Action {
+        if environment.backend_reachable { Action::Forward } else { otherwise }
     }
 }
 

@@ -9,79 +9,79 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::model::{Moment, Number, Refusal};
+use crate::model::{MigrationRefused, Moment, ReleaseNumber};
 
-use super::capture::{Captured, Offer};
-use super::life::{Ground, Life, Stage, Step, What};
-use super::{Kept, Mac};
+use super::capture::{Capabilities, OpeningSnapshot};
+use super::life::{Action, ClientMessageKind, Environment, SessionMachine, SessionPhase};
+use super::{PersistedSession, SessionKey};
 use crate::proxy::message::{Message, same_id};
-use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::Backend;
 
 /// Requests of a session that are remembered: cancelled ones, and parked ones.
-const REMEMBERED_MAX: usize = 64;
+const TRACKED_REQUESTS_MAX: usize = 64;
 /// After a move was refused, the next one is tried so much later.
-const REST: Duration = Duration::from_secs(1);
+const MOVE_BACKOFF: Duration = Duration::from_secs(1);
 
 /// One live session.
 #[derive(Debug)]
 pub(in crate::proxy) struct Session {
-    pub(super) key: Mac,
-    pub(super) born: Moment,
-    pub(super) seen: AtomicU64,
+    pub(super) key: SessionKey,
+    pub(super) opened_at: Moment,
+    pub(super) last_seen: AtomicU64,
     /// Where it is, for those that count.
     release: AtomicU32,
     protocol: OnceLock<Box<str>>,
     /// Whether the release answered for it since the daemon started.
-    proven: AtomicBool,
+    known_to_backend: AtomicBool,
     /// Nobody will find it any more.
-    over: AtomicBool,
+    removed: AtomicBool,
     cancelled: Mutex<VecDeque<(Box<str>, Instant)>>,
-    parked: Mutex<Vec<(u32, Box<str>)>>,
-    state: Mutex<State>,
-    settled: Notify,
+    detached: Mutex<Vec<(u32, Box<str>)>>,
+    inner: Mutex<SessionInner>,
+    move_finished: Notify,
 }
 
 #[derive(Debug)]
-struct State {
-    life: Life,
+struct SessionInner {
+    machine: SessionMachine,
     backend_id: Box<str>,
-    captured: Option<Box<Captured>>,
-    stream: Option<mpsc::Sender<Onward>>,
-    news: Offer,
-    refused: Option<Instant>,
+    snapshot: Option<Box<OpeningSnapshot>>,
+    listen_stream: Option<mpsc::Sender<ResumeAt>>,
+    changed_lists: Capabilities,
+    move_refused_at: Option<Instant>,
 }
 
 /// Something of the client that is under way at the session's release. Dropping it ends it.
 #[derive(Debug)]
-pub(in crate::proxy) struct Turn {
+pub(in crate::proxy) struct InFlightGuard {
     session: Arc<Session>,
     generation: u32,
 }
 
-impl Drop for Turn {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.session.live(|life| life.end(self.generation));
+        self.session.with_machine(|life| life.request_ended(self.generation));
     }
 }
 
 /// Where a session is, for one thing that is sent there.
 #[derive(Debug)]
-pub(in crate::proxy) struct Place {
+pub(in crate::proxy) struct Admission {
     /// Its release.
-    pub release: Number,
+    pub release: ReleaseNumber,
     /// How often it had moved.
     pub generation: u32,
     /// Its id there; empty where that release has none.
     pub backend_id: Box<str>,
     /// Ends with what was sent.
-    pub turn: Option<Turn>,
+    pub guard: Option<InFlightGuard>,
 }
 
 /// Where a stream that listens goes on, after a move.
 #[derive(Debug)]
-pub(in crate::proxy) struct Onward {
+pub(in crate::proxy) struct ResumeAt {
     /// The release that took over.
-    pub upstream: Arc<Upstream>,
+    pub backend: Arc<Backend>,
     /// The request that opens the stream there.
     pub head: http::request::Parts,
     /// Of the session there.
@@ -89,277 +89,301 @@ pub(in crate::proxy) struct Onward {
 }
 
 impl Session {
-    pub(super) fn new(key: Mac, now: Moment, kept: Kept) -> Self {
-        let Kept { release, generation, backend_id, captured, born } = kept;
-        let state = State {
-            life: Life::new(release, generation),
+    pub(super) fn new(key: SessionKey, now: Moment, persisted: PersistedSession) -> Self {
+        let PersistedSession { release, generation, backend_id, snapshot: captured, opened_at } =
+            persisted;
+        let state = SessionInner {
+            machine: SessionMachine::new(release, generation),
             backend_id,
-            captured: captured.map(Box::new),
-            stream: None,
-            news: Offer::default(),
-            refused: None,
+            snapshot: captured.map(Box::new),
+            listen_stream: None,
+            changed_lists: Capabilities::default(),
+            move_refused_at: None,
         };
         Self {
             key,
-            born,
-            seen: AtomicU64::new(now.0),
+            opened_at,
+            last_seen: AtomicU64::new(now.0),
             release: AtomicU32::new(release.0),
             protocol: OnceLock::new(),
-            proven: AtomicBool::new(false),
-            over: AtomicBool::new(false),
+            known_to_backend: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
             cancelled: Mutex::default(),
-            parked: Mutex::default(),
-            state: Mutex::new(state),
-            settled: Notify::new(),
+            detached: Mutex::default(),
+            inner: Mutex::new(state),
+            move_finished: Notify::new(),
         }
     }
 
     /// The release where it is.
-    pub(in crate::proxy) fn release(&self) -> Number {
-        Number(self.release.load(Ordering::Relaxed))
+    pub(in crate::proxy) fn release(&self) -> ReleaseNumber {
+        ReleaseNumber(self.release.load(Ordering::Relaxed))
     }
 
     /// How often it moved.
     pub(in crate::proxy) fn generation(&self) -> u32 {
-        self.state().life.generation()
+        self.inner().machine.generation()
     }
 
     /// Its id at its release; empty where that release has none.
     pub(in crate::proxy) fn backend_id(&self) -> Box<str> {
-        self.state().backend_id.clone()
+        self.inner().backend_id.clone()
     }
 
     /// What has to be kept of it, for a daemon that starts again. `None`: it is over.
-    pub(super) fn kept(&self) -> Option<Kept> {
-        let state = self.state();
-        let over = matches!(state.life.stage(), Stage::Ended(_));
-        let captured = state.captured.as_deref().filter(|_| !over)?;
-        Some(Kept {
-            release: state.life.release(),
-            generation: state.life.generation(),
+    pub(super) fn to_persisted(&self) -> Option<PersistedSession> {
+        let state = self.inner();
+        let ended = matches!(state.machine.phase(), SessionPhase::Ended(_));
+        let snapshot = state.snapshot.as_deref().filter(|_| !ended)?;
+        Some(PersistedSession {
+            release: state.machine.release(),
+            generation: state.machine.generation(),
             backend_id: state.backend_id.clone(),
-            captured: Some(captured.clone()),
-            born: self.born,
+            snapshot: Some(snapshot.clone()),
+            opened_at: self.opened_at,
         })
     }
 
     /// Takes up what the daemon before this one knows better.
-    pub(super) fn inherit(&self, kept: Kept) {
-        let mut state = self.state();
+    pub(super) fn merge_from_predecessor(&self, persisted: PersistedSession) {
+        let mut state = self.inner();
         // One that moves from here knows where to by itself.
-        let moving = matches!(state.life.stage(), Stage::Moving(_));
-        if state.life.generation() < kept.generation && !moving {
-            state.life = Life::new(kept.release, kept.generation);
-            state.backend_id = kept.backend_id;
-            self.release.store(kept.release.0, Ordering::Relaxed);
+        let moving = matches!(state.machine.phase(), SessionPhase::Moving(_));
+        if state.machine.generation() < persisted.generation && !moving {
+            state.machine = SessionMachine::new(persisted.release, persisted.generation);
+            state.backend_id = persisted.backend_id;
+            self.release.store(persisted.release.0, Ordering::Relaxed);
         }
-        let Some(theirs) = kept.captured else { return };
-        match &mut state.captured {
-            Some(ours) => ours.join(theirs),
+        let Some(predecessor) = persisted.snapshot else { return };
+        match &mut state.snapshot {
+            Some(snapshot) => snapshot.merge(predecessor),
             // It came here before the news of its opening: so its client has gone on.
-            ours @ None => *ours = Some(Box::new(Captured { initialized: true, ..theirs })),
+            ours @ None => {
+                *ours = Some(Box::new(OpeningSnapshot { initialized: true, ..predecessor }))
+            }
         }
     }
 
     /// Whether something of it is under way.
     pub(super) fn is_busy(&self) -> bool {
-        let state = self.state();
-        !state.life.is_idle() || matches!(state.life.stage(), Stage::Moving(_))
+        let state = self.inner();
+        !state.machine.is_idle() || matches!(state.machine.phase(), SessionPhase::Moving(_))
     }
 
     /// Something of it is under way elsewhere: it can not move meanwhile.
-    pub(super) fn occupy(self: &Arc<Self>) -> Turn {
-        let generation = self.live(Life::begin);
-        Turn { session: Arc::clone(self), generation }
+    pub(super) fn pin(self: &Arc<Self>) -> InFlightGuard {
+        let generation = self.with_machine(SessionMachine::request_started);
+        InFlightGuard { session: Arc::clone(self), generation }
     }
 
     /// What to do with something that arrives; if it is to be sent, where to. It is under way from
     /// this moment on.
-    pub(in crate::proxy) fn place(
+    pub(in crate::proxy) fn admit(
         self: &Arc<Self>,
-        what: What,
-        ground: Ground,
-    ) -> Result<Place, Step> {
-        let mut state = self.state();
-        let resting = state.refused.is_some_and(|at| at.elapsed() < REST);
-        let bound = state.bound(ground.bound);
-        let step = state.life.arrive(what, Ground { resting, bound, ..ground });
-        let place = (step == Step::Send).then(|| state.place(self, what));
+        kind: ClientMessageKind,
+        environment: Environment,
+    ) -> Result<Admission, Action> {
+        let mut state = self.inner();
+        let in_backoff = state.move_refused_at.is_some_and(|at| at.elapsed() < MOVE_BACKOFF);
+        let migration_forbidden = state.migration_forbidden(environment.migration_forbidden);
+        let action = state.machine.on_client_message(
+            kind,
+            Environment { in_backoff, migration_forbidden, ..environment },
+        );
+        let admission = (action == Action::Forward).then(|| state.admit(self, kind));
         drop(state);
-        if step != Step::Wait {
+        if action != Action::Wait {
             // Who waited goes on in the order in which they came.
-            self.settled.notify_one();
+            self.move_finished.notify_one();
         }
-        place.ok_or(step)
+        admission.ok_or(action)
     }
 
     /// Where it is, for something that is sent there though it should have moved.
-    pub(in crate::proxy) fn stay(self: &Arc<Self>, what: What) -> Place {
-        self.state().place(self, what)
+    pub(in crate::proxy) fn admit_here(self: &Arc<Self>, kind: ClientMessageKind) -> Admission {
+        self.inner().admit(self, kind)
     }
 
     /// Waits until a move may be over.
-    pub(in crate::proxy) async fn settled(&self) {
-        self.settled.notified().await;
+    pub(in crate::proxy) async fn wait_settled(&self) {
+        self.move_finished.notified().await;
     }
 
     /// What opens it anew.
-    pub(in crate::proxy) fn captured(&self) -> Option<Captured> {
-        self.state().captured.as_deref().cloned()
+    pub(in crate::proxy) fn snapshot(&self) -> Option<OpeningSnapshot> {
+        self.inner().snapshot.as_deref().cloned()
     }
 
     /// Notes how it was opened.
-    pub(in crate::proxy) fn capture(&self, request: &[u8], result: &Value) {
-        self.state().captured = Captured::new(request, result).map(Box::new);
+    pub(in crate::proxy) fn record_opening(&self, request: &[u8], result: &Value) {
+        self.inner().snapshot = OpeningSnapshot::new(request, result).map(Box::new);
     }
 
     /// Notes what a message of the client says about the session; whether it is news.
-    pub(in crate::proxy) fn learn(&self, message: &Message, level: Option<&str>) -> bool {
-        let mut state = self.state();
-        let Some(captured) = state.captured.as_mut() else { return false };
+    pub(in crate::proxy) fn observe(&self, message: &Message, level: Option<&str>) -> bool {
+        let mut state = self.inner();
+        let Some(snapshot) = state.snapshot.as_mut() else { return false };
         let method = message.method.as_deref().unwrap_or_default();
-        let set = level.is_some_and(|level| captured.set_level(level));
-        captured.learn(method, message.name.as_deref()) || set
+        let level_changed = level.is_some_and(|level| snapshot.set_level(level));
+        snapshot.observe(method, message.name.as_deref()) || level_changed
     }
 
     /// Whether its server offered tasks.
-    pub(in crate::proxy) fn has_tasks(&self) -> bool {
-        self.state().captured.as_ref().is_some_and(|it| it.offered.holds(Offer::TASKS))
+    pub(in crate::proxy) fn supports_tasks(&self) -> bool {
+        self.inner().snapshot.as_ref().is_some_and(|it| it.offered.contains(Capabilities::TASKS))
     }
 
     /// It was opened at another release: `backend_id` is its id there.
-    pub(in crate::proxy) fn moved(&self, backend_id: &str) {
-        let mut state = self.state();
-        state.life.moved();
+    pub(in crate::proxy) fn complete_move(&self, backend_id: &str) {
+        let mut state = self.inner();
+        state.machine.complete_move();
         state.backend_id = backend_id.into();
-        state.news = state.captured.as_ref().map(|it| it.lists()).unwrap_or_default();
-        state.refused = None;
-        self.release.store(state.life.release().0, Ordering::Relaxed);
-        self.proven.store(true, Ordering::Relaxed);
-        self.settled.notify_one();
+        state.changed_lists =
+            state.snapshot.as_ref().map(|it| it.list_capabilities()).unwrap_or_default();
+        state.move_refused_at = None;
+        self.release.store(state.machine.release().0, Ordering::Relaxed);
+        self.known_to_backend.store(true, Ordering::Relaxed);
+        self.move_finished.notify_one();
     }
 
     /// It was not.
-    pub(in crate::proxy) fn refused(&self, refusal: Refusal, reachable: bool) {
-        let mut state = self.state();
-        state.life.refused(refusal, reachable);
-        state.refused = Some(Instant::now());
-        self.settled.notify_one();
+    pub(in crate::proxy) fn refuse_move(&self, reason: MigrationRefused, reachable: bool) {
+        let mut state = self.inner();
+        state.machine.refuse_move(reason, reachable);
+        state.move_refused_at = Some(Instant::now());
+        self.move_finished.notify_one();
     }
 
     /// Its release is cut; why it has to end, if so.
-    pub(in crate::proxy) fn cut(&self, bound: Option<Refusal>) -> Option<Refusal> {
-        let mut state = self.state();
-        let bound = state.bound(bound);
-        state.life.cut(bound)
+    pub(in crate::proxy) fn on_release_cut(
+        &self,
+        migration_forbidden: Option<MigrationRefused>,
+    ) -> Option<MigrationRefused> {
+        let mut state = self.inner();
+        let forbidden = state.migration_forbidden(migration_forbidden);
+        state.machine.on_release_cut(forbidden)
     }
 
     /// What keeps it where it is.
-    pub(in crate::proxy) fn holds(&self, bound: Option<Refusal>) -> Option<Refusal> {
-        let state = self.state();
-        state.life.holds(state.bound(bound))
+    pub(in crate::proxy) fn pin_reason(
+        &self,
+        migration_forbidden: Option<MigrationRefused>,
+    ) -> Option<MigrationRefused> {
+        let state = self.inner();
+        state.machine.pin_reason(state.migration_forbidden(migration_forbidden))
     }
 
     /// Why it ended, if so.
-    pub(in crate::proxy) fn ended(&self) -> Option<Refusal> {
-        match self.state().life.stage() {
-            Stage::Ended(refusal) => Some(refusal),
-            Stage::Live | Stage::Moving(_) | Stage::Pinned(_) => None,
+    pub(in crate::proxy) fn end_reason(&self) -> Option<MigrationRefused> {
+        match self.inner().machine.phase() {
+            SessionPhase::Ended(refusal) => Some(refusal),
+            SessionPhase::Live | SessionPhase::Moving(_) | SessionPhase::Pinned(_) => None,
         }
     }
 
     /// Something happens to what is open.
-    pub(in crate::proxy) fn live<T>(&self, happens: impl FnOnce(&mut Life) -> T) -> T {
-        happens(&mut self.state().life)
+    pub(in crate::proxy) fn with_machine<T>(
+        &self,
+        apply: impl FnOnce(&mut SessionMachine) -> T,
+    ) -> T {
+        apply(&mut self.inner().machine)
     }
 
     /// The stream on which the client listens; the last one counts.
-    pub(in crate::proxy) fn listen(&self, stream: mpsc::Sender<Onward>) {
-        self.state().stream = Some(stream);
+    pub(in crate::proxy) fn set_listen_stream(&self, stream: mpsc::Sender<ResumeAt>) {
+        self.inner().listen_stream = Some(stream);
     }
 
     /// Nobody will find it any more: the stream on which the client listens has to end.
-    pub(super) fn close(&self) {
-        self.over.store(true, Ordering::Relaxed);
-        self.state().stream = None;
+    pub(super) fn mark_removed(&self) {
+        self.removed.store(true, Ordering::Relaxed);
+        self.inner().listen_stream = None;
     }
 
     /// Whether nobody will find it any more.
-    pub(in crate::proxy) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
+    pub(in crate::proxy) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
     }
 
     /// The stream on which the client listens, if it is still there.
-    pub(in crate::proxy) fn stream(&self) -> Option<mpsc::Sender<Onward>> {
-        self.state().stream.clone().filter(|stream| !stream.is_closed())
+    pub(in crate::proxy) fn listen_stream(&self) -> Option<mpsc::Sender<ResumeAt>> {
+        self.inner().listen_stream.clone().filter(|stream| !stream.is_closed())
     }
 
     /// What the client has to hear, on whatever stream comes first.
-    pub(in crate::proxy) fn take_news(&self) -> Vec<String> {
-        std::mem::take(&mut self.state().news).changed()
+    pub(in crate::proxy) fn take_list_changes(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner().changed_lists).list_changed_notifications()
     }
 
     /// Lists that may look different at another release.
-    pub(in crate::proxy) fn lists(&self) -> Vec<String> {
-        let state = self.state();
-        state.captured.as_ref().map(|it| it.lists().changed()).unwrap_or_default()
+    pub(in crate::proxy) fn list_changes(&self) -> Vec<String> {
+        let state = self.inner();
+        state
+            .snapshot
+            .as_ref()
+            .map(|it| it.list_capabilities().list_changed_notifications())
+            .unwrap_or_default()
     }
 
     /// Notes that the client takes a request back. Ids are used once in a session.
-    pub(in crate::proxy) fn cancel(&self, id: &str) {
+    pub(in crate::proxy) fn record_cancellation(&self, id: &str) {
         let mut cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
-        if cancelled.len() == REMEMBERED_MAX {
+        if cancelled.len() == TRACKED_REQUESTS_MAX {
             cancelled.pop_front();
         }
         cancelled.push_back((id.into(), Instant::now()));
     }
 
     /// When the client took a request back, if it did.
-    pub(in crate::proxy) fn cancelled(&self, id: &str) -> Option<Instant> {
+    pub(in crate::proxy) fn cancelled_at(&self, id: &str) -> Option<Instant> {
         let cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
         cancelled.iter().find(|(other, _)| same_id(other, id)).map(|(_, at)| *at)
     }
 
     /// Notes that a request waits for its answer on a stream that the client still has to open.
-    pub(in crate::proxy) fn park(&self, generation: u32, id: &str) {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        if parked.len() < REMEMBERED_MAX {
-            parked.push((generation, id.into()));
-            self.live(|life| (life.generation() == generation).then(|| life.begin()));
+    pub(in crate::proxy) fn add_detached(&self, generation: u32, id: &str) {
+        let mut detached = self.detached.lock().unwrap_or_else(PoisonError::into_inner);
+        if detached.len() < TRACKED_REQUESTS_MAX {
+            detached.push((generation, id.into()));
+            self.with_machine(|life| {
+                (life.generation() == generation).then(|| life.request_started())
+            });
         }
     }
 
     /// Notes that a parked request was answered.
-    pub(in crate::proxy) fn unpark(&self, id: &str) {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(at) = parked.iter().position(|(_, other)| same_id(other, id)) else { return };
-        let (generation, _) = parked.remove(at);
-        self.live(|life| life.end(generation));
+    pub(in crate::proxy) fn remove_detached(&self, id: &str) {
+        let mut detached = self.detached.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = detached.iter().position(|(_, other)| same_id(other, id)) else { return };
+        let (generation, _) = detached.remove(at);
+        self.with_machine(|life| life.request_ended(generation));
     }
 
     /// The requests that were parked up to this generation, which somebody else answers now.
-    pub(in crate::proxy) fn take_parked(&self, generation: u32) -> Vec<Box<str>> {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        let (taken, left) =
-            std::mem::take(&mut *parked).into_iter().partition(|it| it.0 <= generation);
-        *parked = left;
-        let taken: Vec<(u32, Box<str>)> = taken;
-        taken.iter().for_each(|(generation, _)| self.live(|life| life.end(*generation)));
-        taken.into_iter().map(|(_, id)| id).collect()
+    pub(in crate::proxy) fn take_detached(&self, generation: u32) -> Vec<Box<str>> {
+        let mut detached = self.detached.lock().unwrap_or_else(PoisonError::into_inner);
+        let (answered_elsewhere, remaining) =
+            std::mem::take(&mut *detached).into_iter().partition(|it| it.0 <= generation);
+        *detached = remaining;
+        let answered_elsewhere: Vec<(u32, Box<str>)> = answered_elsewhere;
+        answered_elsewhere
+            .iter()
+            .for_each(|(generation, _)| self.with_machine(|life| life.request_ended(*generation)));
+        answered_elsewhere.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Notes that the release knows it.
-    pub(in crate::proxy) fn prove(&self) {
-        self.proven.store(true, Ordering::Relaxed);
+    pub(in crate::proxy) fn mark_known(&self) {
+        self.known_to_backend.store(true, Ordering::Relaxed);
     }
 
     /// Whether the release is known to have had it, so that "unknown session" is its own fault.
-    pub(in crate::proxy) fn is_proven(&self) -> bool {
-        self.proven.load(Ordering::Relaxed)
+    pub(in crate::proxy) fn is_known(&self) -> bool {
+        self.known_to_backend.load(Ordering::Relaxed)
     }
 
     /// Remembers the protocol version that was negotiated.
-    pub(in crate::proxy) fn speaks(&self, protocol: &str) {
+    pub(in crate::proxy) fn set_protocol(&self, protocol: &str) {
         if self.protocol.get().is_none() && protocol.len() <= 32 {
             self.protocol.get_or_init(|| protocol.into());
         }
@@ -367,27 +391,30 @@ impl Session {
 
     /// The protocol version that was negotiated, as far as is known.
     pub(in crate::proxy) fn protocol(&self) -> Option<String> {
-        let captured = || self.state().captured.as_ref().map(|it| it.protocol.to_string());
-        self.protocol.get().map(ToString::to_string).or_else(captured)
+        let from_snapshot = || self.inner().snapshot.as_ref().map(|it| it.protocol.to_string());
+        self.protocol.get().map(ToString::to_string).or_else(from_snapshot)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, SessionInner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn place(&mut self, session: &Arc<Session>, what: What) -> Place {
-        let (release, generation) = (self.life.release(), self.life.generation());
-        let turn = (what != What::Listen).then(|| {
-            self.life.begin();
-            Turn { session: Arc::clone(session), generation }
+impl SessionInner {
+    fn admit(&mut self, session: &Arc<Session>, kind: ClientMessageKind) -> Admission {
+        let (release, generation) = (self.machine.release(), self.machine.generation());
+        let guard = (kind != ClientMessageKind::Listen).then(|| {
+            self.machine.request_started();
+            InFlightGuard { session: Arc::clone(session), generation }
         });
-        Place { release, generation, backend_id: self.backend_id.clone(), turn }
+        Admission { release, generation, backend_id: self.backend_id.clone(), guard }
     }
 
-    fn bound(&self, bound: Option<Refusal>) -> Option<Refusal> {
-        let unknown = self.captured.is_none().then_some(Refusal::Unknown);
-        bound.or(unknown)
+    fn migration_forbidden(
+        &self,
+        service_forbids: Option<MigrationRefused>,
+    ) -> Option<MigrationRefused> {
+        let unknown = self.snapshot.is_none().then_some(MigrationRefused::OpeningUnknown);
+        service_forbids.or(unknown)
     }
 }

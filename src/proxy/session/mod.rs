@@ -14,209 +14,233 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::model::{Moment, Number, Refusal};
+use crate::model::{MigrationRefused, Moment, ReleaseNumber};
 
-use id::Ids;
-use store::Store;
+use id::SessionIdCodec;
+use store::SessionStore;
 
-use super::overlap::Tell;
+use super::overlap::ChangeQueue;
 
-pub use id::Key;
+pub use id::SessionIdSecret;
 
-pub(super) use capture::{Captured, promise_changes};
-pub(super) use heritage::{name, named};
-pub(super) use id::{Claim, Mac};
-pub(super) use life::{Fate, Ground, Step, What, fate};
-pub(super) use live::{Onward, Place, Session, Turn};
-pub(super) use store::Line;
+pub(super) use capture::{OpeningSnapshot, advertise_list_changed};
+pub(super) use heritage::{decode_key, encode_key};
+pub(super) use id::{SessionId, SessionKey};
+pub(super) use life::{Action, ClientMessageKind, Environment, ReplayDecision, replay_decision};
+pub(super) use live::{Admission, InFlightGuard, ResumeAt, Session};
+pub(super) use store::SessionRecord;
 
-type Live = papaya::HashMap<Mac, Arc<Session>>;
+type SessionMap = papaya::HashMap<SessionKey, Arc<Session>>;
 
 /// No session lives longer than this, however busy.
-const LIFE_MAX: Duration = Duration::from_hours(30 * 24);
+const SESSION_AGE_MAX: Duration = Duration::from_hours(30 * 24);
 
 /// The live sessions of one service.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    ids: Ids,
+    ids: SessionIdCodec,
     max: usize,
-    live: Arc<Live>,
-    store: OnceLock<Store>,
+    by_key: Arc<SessionMap>,
+    store: OnceLock<SessionStore>,
     /// Who takes over.
-    tell: OnceLock<Arc<Tell>>,
+    change_sink: OnceLock<Arc<ChangeQueue>>,
 }
 
 /// What is kept of a session.
 #[derive(Debug, Clone, PartialEq)]
-struct Kept {
-    release: Number,
+struct PersistedSession {
+    release: ReleaseNumber,
     generation: u32,
     backend_id: Box<str>,
-    captured: Option<Captured>,
-    born: Moment,
+    snapshot: Option<OpeningSnapshot>,
+    opened_at: Moment,
 }
 
 /// What became of the sessions of a release that was cut.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Leavers {
+pub(super) struct EvictionReport {
     /// They ended.
     pub ended: u64,
     /// They move at their next request.
-    pub waiting: u64,
+    pub will_move: u64,
     /// Why some were not moved while they could.
-    pub kept: BTreeMap<Refusal, u64>,
+    pub not_moved: BTreeMap<MigrationRefused, u64>,
 }
 
 impl Sessions {
     /// An empty table for at most `max` sessions.
-    pub(super) fn new(service: &str, key: Key, max: usize) -> Self {
-        let live = Arc::new(papaya::HashMap::new());
-        let (store, tell) = (OnceLock::new(), OnceLock::new());
-        Self { ids: Ids::new(service, key), max, live, store, tell }
+    pub(super) fn new(service: &str, key: SessionIdSecret, max: usize) -> Self {
+        let by_key = Arc::new(papaya::HashMap::new());
+        let (store, change_sink) = (OnceLock::new(), OnceLock::new());
+        Self { ids: SessionIdCodec::new(service, key), max, by_key, store, change_sink }
     }
 
     /// Takes up the sessions that a file tells of, and keeps it up to date from now on.
     ///
     /// # Errors
     /// When the file can not be read or written.
-    pub(super) fn keep(&self, path: &Path, now: Moment) -> io::Result<()> {
-        let live = self.live.pin();
-        let young = store::read(path)?.into_iter().filter(|(_, it)| now.since(it.born) < LIFE_MAX);
-        for (key, kept) in young.take(self.max) {
-            live.insert(key, Arc::new(Session::new(key, now, kept)));
+    pub(super) fn open_store(&self, path: &Path, now: Moment) -> io::Result<()> {
+        let by_key = self.by_key.pin();
+        let unexpired = store::load(path)?
+            .into_iter()
+            .filter(|(_, it)| now.since(it.opened_at) < SESSION_AGE_MAX);
+        for (key, kept) in unexpired.take(self.max) {
+            by_key.insert(key, Arc::new(Session::new(key, now, kept)));
         }
-        let store = Store::open(path, Arc::clone(&self.live))?;
+        let store = SessionStore::open(path, Arc::clone(&self.by_key))?;
         let _ = self.store.set(store);
         Ok(())
     }
 
     /// What is kept of a session changed.
-    pub(super) fn note(&self, session: &Session) {
+    pub(super) fn mark_changed(&self, session: &Session) {
         if let Some(store) = self.store.get() {
-            store.note(session.key);
+            store.mark_changed(session.key);
         }
-        self.told(session.key);
+        self.notify_sink(session.key);
     }
 
     /// Makes an id for a session that a backend has just opened. `None` when the backend's id can
     /// not be carried, or the system has no random numbers.
-    pub(super) fn mint(&self, release: Number, backend_id: &str) -> Option<(String, Claim)> {
+    pub(super) fn mint(
+        &self,
+        release: ReleaseNumber,
+        backend_id: &str,
+    ) -> Option<(String, SessionId)> {
         self.ids.mint(release, backend_id)
     }
 
     /// Reads an id; `None` for one that is forged, cut, or of another service.
-    pub(super) fn read(&self, id: &str) -> Option<Claim> {
-        self.ids.read(id)
+    pub(super) fn decode(&self, id: &str) -> Option<SessionId> {
+        self.ids.decode(id)
     }
 
     /// The live session of a claim; known again if the daemon was restarted since.
-    pub(super) fn touch(&self, claim: &Claim, now: Moment) -> Option<Arc<Session>> {
-        let live = self.live.pin();
-        if let Some(session) = live.get(&claim.mac) {
-            session.seen.store(now.0, Ordering::Relaxed);
+    pub(super) fn get_or_restore(&self, claim: &SessionId, now: Moment) -> Option<Arc<Session>> {
+        let by_key = self.by_key.pin();
+        if let Some(session) = by_key.get(&claim.key) {
+            session.last_seen.store(now.0, Ordering::Relaxed);
             return Some(Arc::clone(session));
         }
-        if live.len() >= self.max {
+        if by_key.len() >= self.max {
             return None;
         }
-        let kept = Kept {
+        let persisted = PersistedSession {
             release: claim.release,
             generation: 0,
             backend_id: claim.backend_id.as_str().into(),
-            captured: None,
-            born: now,
+            snapshot: None,
+            opened_at: now,
         };
-        let session = Arc::new(Session::new(claim.mac, now, kept));
-        Some(Arc::clone(live.get_or_insert(claim.mac, session)))
+        let session = Arc::new(Session::new(claim.key, now, persisted));
+        Some(Arc::clone(by_key.get_or_insert(claim.key, session)))
     }
 
     /// Forgets one session.
-    pub(super) fn end(&self, claim: &Claim) {
-        self.forget(&claim.mac);
+    pub(super) fn remove(&self, claim: &SessionId) {
+        self.remove_key(&claim.key);
     }
 
     /// A release is cut: ends those that can not go on elsewhere, and forgets them.
-    pub(super) fn leave(&self, release: Number, bound: Option<Refusal>) -> Leavers {
-        let mut leavers = Leavers::default();
-        for (key, session) in &self.live.pin() {
+    pub(super) fn evict_release(
+        &self,
+        release: ReleaseNumber,
+        migration_forbidden: Option<MigrationRefused>,
+    ) -> EvictionReport {
+        let mut report = EvictionReport::default();
+        for (key, session) in &self.by_key.pin() {
             if session.release() != release {
                 continue;
             }
-            let held = session.cut(bound).or_else(|| session.ended());
-            if let Some(refusal) = held.or_else(|| session.holds(bound)) {
-                *leavers.kept.entry(refusal).or_default() += 1;
+            let end_reason =
+                session.on_release_cut(migration_forbidden).or_else(|| session.end_reason());
+            if let Some(reason) = end_reason.or_else(|| session.pin_reason(migration_forbidden)) {
+                *report.not_moved.entry(reason).or_default() += 1;
             }
-            if held.is_some() {
-                leavers.ended += 1;
-                self.forget(key);
+            if end_reason.is_some() {
+                report.ended += 1;
+                self.remove_key(key);
             } else {
-                leavers.waiting += 1;
+                report.will_move += 1;
             }
         }
-        leavers
+        report
     }
 
     /// Whether a session is held at its release by what is under way there, and may still be freed.
-    pub(super) fn any_held(&self, release: Number, bound: Option<Refusal>) -> bool {
-        let live = self.live.pin();
-        let mut there = live.values().filter(|session| session.release() == release);
-        there.any(|it| it.holds(bound).is_some() || !it.live(|life| life.is_idle()))
+    pub(super) fn any_pinned_or_busy(
+        &self,
+        release: ReleaseNumber,
+        migration_forbidden: Option<MigrationRefused>,
+    ) -> bool {
+        let by_key = self.by_key.pin();
+        let mut of_release = by_key.values().filter(|session| session.release() == release);
+        of_release.any(|it| {
+            it.pin_reason(migration_forbidden).is_some() || !it.with_machine(|life| life.is_idle())
+        })
     }
 
     /// How many sessions of a release can not be moved, as far as is known.
-    pub(super) fn bound(&self, release: Number, bound: Option<Refusal>) -> u64 {
-        let live = self.live.pin();
-        let there = live.values().filter(|session| session.release() == release);
-        let held = |it: &&Arc<Session>| it.holds(bound).is_some_and(Refusal::is_final);
-        u64::try_from(there.filter(held).count()).unwrap_or(u64::MAX)
+    pub(super) fn count_pinned(
+        &self,
+        release: ReleaseNumber,
+        migration_forbidden: Option<MigrationRefused>,
+    ) -> u64 {
+        let by_key = self.by_key.pin();
+        let of_release = by_key.values().filter(|session| session.release() == release);
+        let is_pinned = |it: &&Arc<Session>| {
+            it.pin_reason(migration_forbidden).is_some_and(MigrationRefused::is_final)
+        };
+        u64::try_from(of_release.filter(is_pinned).count()).unwrap_or(u64::MAX)
     }
 
     /// Forgets the sessions that were silent for `idle`, or are too old.
     pub(super) fn sweep(&self, now: Moment, idle: Duration) {
-        for (key, session) in &self.live.pin() {
-            let silent = now.since(Moment(session.seen.load(Ordering::Relaxed)));
-            if silent >= idle || now.since(session.born) >= LIFE_MAX {
-                self.forget(key);
+        for (key, session) in &self.by_key.pin() {
+            let idle_for = now.since(Moment(session.last_seen.load(Ordering::Relaxed)));
+            if idle_for >= idle || now.since(session.opened_at) >= SESSION_AGE_MAX {
+                self.remove_key(key);
             }
         }
     }
 
     /// How many sessions of a release live.
-    pub(super) fn count(&self, release: Number) -> u64 {
-        let live = self.live.pin();
+    pub(super) fn count(&self, release: ReleaseNumber) -> u64 {
+        let live = self.by_key.pin();
         u64::try_from(live.values().filter(|session| session.release() == release).count())
             .unwrap_or(u64::MAX)
     }
 
     /// Whether a release has a session.
-    pub(super) fn any(&self, release: Number) -> bool {
-        self.live.pin().values().any(|session| session.release() == release)
+    pub(super) fn has_sessions(&self, release: ReleaseNumber) -> bool {
+        self.by_key.pin().values().any(|session| session.release() == release)
     }
 
     /// The mean age of the sessions of a release.
-    pub(super) fn age(&self, release: Number, now: Moment) -> Duration {
-        let live = self.live.pin();
-        let ages = live.values().filter(|it| it.release() == release).map(|it| now.since(it.born));
+    pub(super) fn mean_age(&self, release: ReleaseNumber, now: Moment) -> Duration {
+        let by_key = self.by_key.pin();
+        let ages =
+            by_key.values().filter(|it| it.release() == release).map(|it| now.since(it.opened_at));
         let (sum, count) =
             ages.fold((Duration::ZERO, 0), |(sum, count), age| (sum + age, count + 1));
         sum.checked_div(count).unwrap_or_default()
     }
 
     /// The protocol versions that the sessions of a release negotiated.
-    pub(super) fn protocols(&self, release: Number) -> BTreeSet<String> {
-        let live = self.live.pin();
-        let of_release = live.values().filter(|session| session.release() == release);
+    pub(super) fn protocols(&self, release: ReleaseNumber) -> BTreeSet<String> {
+        let by_key = self.by_key.pin();
+        let of_release = by_key.values().filter(|session| session.release() == release);
         of_release.filter_map(|session| session.protocol()).collect()
     }
 
-    fn forget(&self, key: &Mac) {
-        let live = self.live.pin();
-        let Some(session) = live.remove(key) else { return };
-        session.close();
+    fn remove_key(&self, key: &SessionKey) {
+        let by_key = self.by_key.pin();
+        let Some(session) = by_key.remove(key) else { return };
+        session.mark_removed();
         if let Some(store) = self.store.get() {
-            store.note(*key);
+            store.mark_changed(*key);
         }
-        self.told(*key);
+        self.notify_sink(*key);
     }
 }
 
@@ -224,25 +248,28 @@ impl Sessions {
 mod tests {
     use super::*;
 
-    fn table(service: &str) -> Sessions {
+    fn sessions(service: &str) -> Sessions {
         Sessions::new(service, [7; 16], 3)
     }
 
     #[test]
     fn the_table_is_bounded_and_forgets_the_silent() {
-        let table = table("weather");
-        let claims: Vec<_> = (0..4).map(|n| table.mint(Number(n), "b").unwrap().1).collect();
+        let table = sessions("weather");
+        let claims: Vec<_> = (0..4).map(|n| table.mint(ReleaseNumber(n), "b").unwrap().1).collect();
         let minute = Duration::from_secs(60);
         for claim in &claims[..3] {
-            assert!(table.touch(claim, Moment(0)).is_some());
+            assert!(table.get_or_restore(claim, Moment(0)).is_some());
         }
-        assert!(table.touch(&claims[3], Moment(0)).is_none());
-        assert!(table.touch(&claims[0], Moment(50_000)).is_some());
+        assert!(table.get_or_restore(&claims[3], Moment(0)).is_none());
+        assert!(table.get_or_restore(&claims[0], Moment(50_000)).is_some());
         table.sweep(Moment(60_000), minute);
-        assert_eq!((table.count(Number(0)), table.count(Number(1))), (1, 0));
+        assert_eq!((table.count(ReleaseNumber(0)), table.count(ReleaseNumber(1))), (1, 0));
         // Nobody saw how it was opened.
-        let kept = BTreeMap::from([(Refusal::Unknown, 1)]);
-        assert_eq!(table.leave(Number(0), None), Leavers { ended: 1, waiting: 0, kept });
-        assert_eq!(table.count(Number(0)), 0);
+        let not_moved = BTreeMap::from([(MigrationRefused::OpeningUnknown, 1)]);
+        assert_eq!(
+            table.evict_release(ReleaseNumber(0), None),
+            EvictionReport { ended: 1, will_move: 0, not_moved }
+        );
+        assert_eq!(table.count(ReleaseNumber(0)), 0);
     }
 }

@@ -19,98 +19,112 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use super::capture::Captured;
-use super::{Kept, Live, Mac};
-use crate::model::{Moment, Number};
+use super::capture::OpeningSnapshot;
+use super::{PersistedSession, SessionKey, SessionMap};
+use crate::model::{Moment, ReleaseNumber};
 
 /// Changes that are not written yet.
-const QUEUE_MAX: usize = 4096;
+const JOBS_MAX: usize = 4096;
 /// Outdated lines that may lie around, besides one for each live session.
-const OUTDATED_MAX: usize = 4096;
+const OUTDATED_LINES_MAX: usize = 4096;
 /// The longest line that is read back.
 const LINE_MAX: usize = 64 * 1024;
 /// How long the last changes may take to be written.
-const CLOSE_MAX: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where changes are told.
 #[derive(Debug)]
-pub(super) struct Store {
-    changed: SyncSender<Job>,
-    missed: Arc<AtomicBool>,
+pub(super) struct SessionStore {
+    jobs: SyncSender<WriterJob>,
+    rewrite_needed: Arc<AtomicBool>,
 }
 
 /// What a thread of its own is asked to do.
 #[derive(Debug)]
-enum Job {
+enum WriterJob {
     /// A session changed.
-    Write(Mac),
+    SessionChanged(SessionKey),
     /// Write what is left, and end.
     Close(SyncSender<bool>),
 }
 
 /// One session, or the end of one, as it is written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(in crate::proxy) struct Line {
-    k: String,
+pub(in crate::proxy) struct SessionRecord {
+    #[serde(rename = "k")]
+    key: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    s: Option<Where>,
+    #[serde(rename = "s")]
+    session: Option<RecordBody>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Where {
-    r: Number,
-    g: u32,
-    b: Box<str>,
-    t: u64,
-    c: Captured,
+struct RecordBody {
+    #[serde(rename = "r")]
+    release: ReleaseNumber,
+    #[serde(rename = "g")]
+    generation: u32,
+    #[serde(rename = "b")]
+    backend_id: Box<str>,
+    #[serde(rename = "t")]
+    opened_at: u64,
+    #[serde(rename = "c")]
+    snapshot: OpeningSnapshot,
 }
 
 /// The writing end: a thread of its own, since disks may be slow.
 struct Writer {
     path: PathBuf,
     file: File,
-    live: Arc<Live>,
+    by_key: Arc<SessionMap>,
     lines: usize,
-    missed: Arc<AtomicBool>,
+    rewrite_needed: Arc<AtomicBool>,
 }
 
 /// The sessions that a file tells of. What can not be read of it is passed over.
-pub(super) fn read(path: &Path) -> io::Result<Vec<(Mac, Kept)>> {
+pub(super) fn load(path: &Path) -> io::Result<Vec<(SessionKey, PersistedSession)>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         file => file?,
     };
-    let mut kept = std::collections::BTreeMap::new();
+    let mut sessions = std::collections::BTreeMap::new();
     for line in BufReader::new(file).split(b'\n') {
         let line = line?;
-        let Some((key, place)) = parse(&line) else { continue };
-        match place {
-            Some(place) => _ = kept.insert(key, place),
-            None => _ = kept.remove(&key),
+        let Some((key, session)) = parse_line(&line) else { continue };
+        match session {
+            Some(session) => _ = sessions.insert(key, session),
+            None => _ = sessions.remove(&key),
         }
     }
-    Ok(kept.into_iter().collect())
+    Ok(sessions.into_iter().collect())
 }
 
-impl Store {
+impl SessionStore {
     /// Writes what lives into the file, and from now on what changes.
     ///
     /// # Errors
     /// When the file can not be written.
-    pub(super) fn open(path: &Path, live: Arc<Live>) -> io::Result<Self> {
-        let missed = Arc::new(AtomicBool::new(false));
-        let (file, lines) = write_all(path, &live)?;
-        let writer =
-            Writer { path: path.to_owned(), file, live, lines, missed: Arc::clone(&missed) };
-        let (changed, told) = sync_channel(QUEUE_MAX);
-        std::thread::Builder::new().name("sessions".to_owned()).spawn(move || writer.run(&told))?;
-        Ok(Self { changed, missed })
+    pub(super) fn open(path: &Path, by_key: Arc<SessionMap>) -> io::Result<Self> {
+        let rewrite_needed = Arc::new(AtomicBool::new(false));
+        let (file, lines) = write_all(path, &by_key)?;
+        let writer = Writer {
+            path: path.to_owned(),
+            file,
+            by_key,
+            lines,
+            rewrite_needed: Arc::clone(&rewrite_needed),
+        };
+        let (changed, job_queue) = sync_channel(JOBS_MAX);
+        std::thread::Builder::new()
+            .name("sessions".to_owned())
+            .spawn(move || writer.run(&job_queue))?;
+        Ok(Self { jobs: changed, rewrite_needed })
     }
 
     /// A session changed, or ended.
-    pub(super) fn note(&self, key: Mac) {
-        if self.changed.try_send(Job::Write(key)).is_err() {
-            self.missed.store(true, Ordering::Relaxed);
+    pub(super) fn mark_changed(&self, key: SessionKey) {
+        if self.jobs.try_send(WriterJob::SessionChanged(key)).is_err() {
+            self.rewrite_needed.store(true, Ordering::Relaxed);
         }
     }
 
@@ -118,24 +132,24 @@ impl Store {
     /// was written. Blocks.
     pub(super) fn close(&self) -> bool {
         let (done, closed) = sync_channel(1);
-        let asked = self.changed.send(Job::Close(done));
-        asked.is_ok() && closed.recv_timeout(CLOSE_MAX).unwrap_or(false)
+        let sent = self.jobs.send(WriterJob::Close(done));
+        sent.is_ok() && closed.recv_timeout(CLOSE_TIMEOUT).unwrap_or(false)
     }
 }
 
 impl Writer {
-    fn run(mut self, told: &Receiver<Job>) {
-        let (mut failing, mut closed) = (false, None);
-        while closed.is_none()
-            && let Ok(first) = told.recv()
+    fn run(mut self, job_queue: &Receiver<WriterJob>) {
+        let (mut failing, mut close_reply) = (false, None);
+        while close_reply.is_none()
+            && let Ok(first) = job_queue.recv()
         {
             // What changed several times meanwhile is written once.
-            let jobs = std::iter::once(first).chain(told.try_iter().take(QUEUE_MAX));
+            let jobs = std::iter::once(first).chain(job_queue.try_iter().take(JOBS_MAX));
             let mut keys = BTreeSet::new();
             for job in jobs {
                 match job {
-                    Job::Write(key) => _ = keys.insert(key),
-                    Job::Close(done) => closed = Some(done),
+                    WriterJob::SessionChanged(key) => _ = keys.insert(key),
+                    WriterJob::Close(done) => close_reply = Some(done),
                 }
             }
             let written = self.write(&keys);
@@ -148,22 +162,22 @@ impl Writer {
             failing = written.is_err();
         }
         drop(self.file);
-        if let Some(done) = closed {
+        if let Some(done) = close_reply {
             // Whoever waited may have given up.
             let _ = done.send(!failing);
         }
     }
 
-    fn write(&mut self, keys: &BTreeSet<Mac>) -> io::Result<()> {
-        let outdated = self.lines > OUTDATED_MAX + 2 * self.live.len();
-        if self.missed.swap(false, Ordering::Relaxed) || outdated {
-            (self.file, self.lines) = write_all(&self.path, &self.live)?;
+    fn write(&mut self, keys: &BTreeSet<SessionKey>) -> io::Result<()> {
+        let mostly_outdated = self.lines > OUTDATED_LINES_MAX + 2 * self.by_key.len();
+        if self.rewrite_needed.swap(false, Ordering::Relaxed) || mostly_outdated {
+            (self.file, self.lines) = write_all(&self.path, &self.by_key)?;
             return Ok(());
         }
         let mut text = Vec::new();
         for key in keys {
-            let kept = self.live.pin().get(key).and_then(|session| session.kept());
-            line(&mut text, key, kept)?;
+            let session = self.by_key.pin().get(key).and_then(|session| session.to_persisted());
+            write_record(&mut text, key, session)?;
         }
         self.lines += keys.len();
         self.file.write_all(&text)
@@ -171,60 +185,81 @@ impl Writer {
 }
 
 /// Writes a new file with what lives, in place of the old one.
-fn write_all(path: &Path, live: &Live) -> io::Result<(File, usize)> {
-    let new = path.with_extension("new");
+fn write_all(path: &Path, by_key: &SessionMap) -> io::Result<(File, usize)> {
+    let temporary = path.with_extension("new");
     // A file that was left over in the middle is written over.
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     let mut writer = BufWriter::new(file);
     let mut lines = 0;
     let mut text = Vec::new();
-    for (key, session) in &live.pin() {
-        let Some(kept) = session.kept() else { continue };
+    for (key, session) in &by_key.pin() {
+        let Some(persisted) = session.to_persisted() else { continue };
         text.clear();
-        line(&mut text, key, Some(kept))?;
+        write_record(&mut text, key, Some(persisted))?;
         writer.write_all(&text)?;
         lines += 1;
     }
     let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
-    fs::rename(&new, path)?;
+    fs::rename(&temporary, path)?;
     Ok((file, lines))
 }
 
-fn line(text: &mut Vec<u8>, key: &Mac, kept: Option<Kept>) -> io::Result<()> {
-    serde_json::to_writer(&mut *text, &Line::new(key, kept))?;
+fn write_record(
+    text: &mut Vec<u8>,
+    key: &SessionKey,
+    session: Option<PersistedSession>,
+) -> io::Result<()> {
+    serde_json::to_writer(&mut *text, &SessionRecord::new(key, session))?;
     text.push(b'\n');
     Ok(())
 }
 
-fn parse(line: &[u8]) -> Option<(Mac, Option<Kept>)> {
+fn parse_line(line: &[u8]) -> Option<(SessionKey, Option<PersistedSession>)> {
     if line.len() > LINE_MAX {
         return None;
     }
-    serde_json::from_slice::<Line>(line).ok()?.read()
+    serde_json::from_slice::<SessionRecord>(line).ok()?.into_parts()
 }
 
-impl Line {
+impl SessionRecord {
     /// What is kept of a session; `None`: it ended.
-    pub(super) fn new(key: &Mac, kept: Option<Kept>) -> Self {
-        let place = kept.and_then(|kept| {
-            let Kept { release, generation, backend_id, captured, born } = kept;
-            captured.map(|c| Where { r: release, g: generation, b: backend_id, t: born.0, c })
+    pub(super) fn new(key: &SessionKey, session: Option<PersistedSession>) -> Self {
+        let body = session.and_then(|kept| {
+            let PersistedSession {
+                release,
+                generation,
+                backend_id,
+                snapshot: captured,
+                opened_at: born,
+            } = kept;
+            captured.map(|c| RecordBody {
+                release,
+                generation,
+                backend_id,
+                opened_at: born.0,
+                snapshot: c,
+            })
         });
-        Self { k: BASE64.encode(key), s: place }
+        Self { key: BASE64.encode(key), session: body }
     }
 
     /// Which session, and what is kept of it. `None` where it names none.
-    pub(super) fn read(self) -> Option<(Mac, Option<Kept>)> {
-        let key = BASE64.decode(self.k).ok()?.try_into().ok()?;
-        let kept = self.s.map(|Where { r, g, b, t, c }| Kept {
-            release: r,
-            generation: g,
-            backend_id: b,
-            captured: Some(c),
-            born: Moment(t),
-        });
-        Some((key, kept))
+    pub(super) fn into_parts(self) -> Option<(SessionKey, Option<PersistedSession>)> {
+        let key = BASE64.decode(self.key).ok()?.try_into().ok()?;
+        let session = self.session.map(
+            |RecordBody { release: r, generation: g, backend_id: b, opened_at: t, snapshot: c }| {
+                PersistedSession {
+                    release: r,
+                    generation: g,
+                    backend_id: b,
+                    snapshot: Some(c),
+                    opened_at: Moment(t),
+                }
+            },
+        );
+        Some((key, session))
     }
 }
 
@@ -232,49 +267,55 @@ impl Line {
 mod tests {
     use serde_json::json;
 
-    use super::super::capture::Offer;
+    use super::super::capture::Capabilities;
     use super::*;
 
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/lines.rs"));
 
-    const KEY: Mac = *b"sixteen bytes...";
+    const KEY: SessionKey = *b"sixteen bytes...";
     const CAPABILITIES: [&str; 6] =
         ["tools", "prompts", "resources", "logging", "completions", "tasks"];
 
     /// `least`: with nothing that may be left out.
-    fn sessions() -> Vec<(&'static str, Line)> {
+    fn sessions() -> Vec<(&'static str, SessionRecord)> {
         let offers = json!({"tools": {}, "resources": {"subscribe": true}, "logging": {}});
-        let captured = Captured {
+        let captured = OpeningSnapshot {
             params: r#"{"protocolVersion":"2025-11-25", "capabilities":{}}"#.into(),
             protocol: "2025-11-25".into(),
             initialized: true,
             level: Some("warning".into()),
-            subscribed: BTreeSet::from(["weather://oslo".into()]),
-            offered: Offer::read(&offers),
-            used: Offer::needed("tools/call"),
+            subscriptions: BTreeSet::from(["weather://oslo".into()]),
+            offered: Capabilities::from_json(&offers),
+            used: Capabilities::required_by("tools/call"),
         };
-        let least = Captured {
+        let least = OpeningSnapshot {
             initialized: false,
             level: None,
-            subscribed: BTreeSet::new(),
-            used: Offer::default(),
+            subscriptions: BTreeSet::new(),
+            used: Capabilities::default(),
             ..captured.clone()
         };
         let (release, backend_id, born) =
-            (Number(7), "backend-1".into(), Moment(1_700_000_000_000));
-        let kept = Kept { release, generation: 3, backend_id, captured: Some(captured), born };
-        let least = Kept { captured: Some(least), ..kept.clone() };
+            (ReleaseNumber(7), "backend-1".into(), Moment(1_700_000_000_000));
+        let kept = PersistedSession {
+            release,
+            generation: 3,
+            backend_id,
+            snapshot: Some(captured),
+            opened_at: born,
+        };
+        let least = PersistedSession { snapshot: Some(least), ..kept.clone() };
         vec![
-            ("live", Line::new(&KEY, Some(kept))),
-            ("live least", Line::new(&KEY, Some(least))),
-            ("ended", Line::new(&KEY, None)),
+            ("live", SessionRecord::new(&KEY, Some(kept))),
+            ("live least", SessionRecord::new(&KEY, Some(least))),
+            ("ended", SessionRecord::new(&KEY, None)),
         ]
     }
 
     /// The number of each capability in a line.
     fn offers() -> String {
-        let one = |name: &str| Offer::read(&json!({name: {"subscribe": true}})).0;
+        let one = |name: &str| Capabilities::from_json(&json!({name: {"subscribe": true}})).0;
         CAPABILITIES.iter().map(|name| format!("{name}  {}\n", one(name))).collect()
     }
 
@@ -289,8 +330,8 @@ mod tests {
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/0.1.0/sessions.txt"));
         still_read(old, &sessions());
         for (_, session) in sessions() {
-            let (key, kept) = session.clone().read().unwrap();
-            assert_eq!((key, Line::new(&key, kept)), (KEY, session));
+            let (key, kept) = session.clone().into_parts().unwrap();
+            assert_eq!((key, SessionRecord::new(&key, kept)), (KEY, session));
         }
     }
 }

@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rollbackd::model::{Entry, Number};
+use rollbackd::model::{ReleaseNumber, TimelineEntry};
 use rollbackd::record;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::processes::{exists, signal};
-use super::{Done, Running, Verb, epoch_ms, free_port, running, soon, until};
+use super::{
+    CliCommand, CliOutput, ReleaseProcess, epoch_ms, free_port, release_processes, wait_for,
+    wait_until,
+};
 
 pub(crate) const SERVICE: &str = "weather";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rollbackd");
@@ -19,25 +22,25 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_rollbackd");
 const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// A folder, a configuration and a daemon. All that it started ends with it.
-pub(crate) struct Host {
-    folder: TempDir,
+pub(crate) struct DaemonHarness {
+    dir: TempDir,
     pub(crate) listen: u16,
     pub(crate) blue: u16,
     pub(crate) green: u16,
     daemon: Option<Child>,
     /// The daemon that took over from it, which is nobody's child.
-    heir: Option<i32>,
+    successor: Option<i32>,
     program: PathBuf,
 }
 
-impl Host {
+impl DaemonHarness {
     /// Writes a configuration: the lines of `settings` for the service, defaults for what they
     /// leave out. Nothing runs yet.
     pub(crate) fn new(settings: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("rollbackd-test-").tempdir().unwrap();
         let (listen, blue, green) = (free_port(), free_port(), free_port());
         let (daemon, heir, program) = (None, None, PROGRAM.into());
-        let host = Self { folder, listen, blue, green, daemon, heir, program };
+        let host = Self { dir: folder, listen, blue, green, daemon, successor: heir, program };
         host.configure(settings);
         host
     }
@@ -46,7 +49,7 @@ impl Host {
     pub(crate) fn with_v1(settings: &str) -> Self {
         let mut host = Self::new(settings);
         host.start();
-        host.deploy("v1", &["--wait"]).expect(0);
+        host.deploy("v1", &["--wait"]).expect_code(0);
         host
     }
 
@@ -94,19 +97,19 @@ impl Host {
     }
 
     pub(crate) fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.dir.path().join("state")
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.path().join("control.sock")
+        self.dir.path().join("control.sock")
     }
 
     pub(crate) fn config(&self) -> PathBuf {
-        self.folder.path().join("config.toml")
+        self.dir.path().join("config.toml")
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+    pub(crate) fn dir_path(&self) -> &Path {
+        self.dir.path()
     }
 
     /// What the daemon wrote on its streams, over all its lives.
@@ -115,7 +118,7 @@ impl Host {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.folder.path().join("daemon.log")
+        self.dir.path().join("daemon.log")
     }
 
     /// Starts the daemon and waits until it answers.
@@ -126,7 +129,7 @@ impl Host {
         command.arg("run").arg(self.config()).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let mut daemon = command.spawn().unwrap();
-        soon("the daemon answers", || {
+        wait_until("the daemon answers", || {
             let ended = daemon.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended ({ended:?}):\n{}", self.log());
             UnixStream::connect(self.socket()).is_ok()
@@ -136,43 +139,43 @@ impl Host {
 
     pub(crate) fn pid(&self) -> i32 {
         let first = || i32::try_from(self.daemon.as_ref().unwrap().id()).unwrap();
-        self.heir.unwrap_or_else(first)
+        self.successor.unwrap_or_else(first)
     }
 
     /// The next start takes the program from a place where it can be replaced.
     pub(crate) fn move_program(&mut self) -> PathBuf {
-        self.program = self.path().join("rollbackd");
+        self.program = self.dir_path().join("rollbackd");
         std::os::unix::fs::symlink(PROGRAM, &self.program).unwrap();
         self.program.clone()
     }
 
     /// SIGKILL for one of several daemons.
-    pub(crate) fn kill_one(&self, pid: i32) {
+    pub(crate) fn kill_pid(&self, pid: i32) {
         signal(pid, Signal::KILL);
-        soon("it is dead", || !self.daemons().contains(&pid));
+        wait_until("it is dead", || !self.daemons().contains(&pid));
     }
 
     /// SIGTERM for one that is leaving.
-    pub(crate) fn hurry(&self, pid: i32) {
+    pub(crate) fn terminate(&self, pid: i32) {
         signal(pid, Signal::TERM);
     }
 
     /// SIGUSR2, and nothing more.
-    pub(crate) fn ask_to_hand_over(&self) {
+    pub(crate) fn request_handover(&self) {
         signal(self.pid(), Signal::USR2);
     }
 
     /// SIGUSR2; returns when the next daemon has taken over. The old one may still be there.
-    pub(crate) fn hand_over(&mut self) {
-        let before = self.taken_over().len();
-        self.ask_to_hand_over();
-        self.heir = until(STOP_MAX, "another daemon takes over", || {
-            self.taken_over().get(before).copied().map(Some)
+    pub(crate) fn wait_for_handover(&mut self) {
+        let before = self.successor_pids().len();
+        self.request_handover();
+        self.successor = wait_for(STOP_MAX, "another daemon takes over", || {
+            self.successor_pids().get(before).copied().map(Some)
         });
     }
 
     /// The daemons that took over, by what the log says.
-    fn taken_over(&self) -> Vec<i32> {
+    fn successor_pids(&self) -> Vec<i32> {
         let number = |line: &str| {
             let (before, _) = line.split_once(" took over; what is open")?;
             let (_, number) = before.rsplit_once("process ")?;
@@ -197,19 +200,19 @@ impl Host {
     /// Ends the daemon as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.daemons().into_iter().for_each(|pid| signal(pid, Signal::KILL));
-        soon("it is dead", || self.daemons().is_empty());
-        self.heir = None;
+        wait_until("it is dead", || self.daemons().is_empty());
+        self.successor = None;
         self.daemon.take().unwrap().wait().unwrap();
     }
 
     /// SIGTERM; returns the exit code, of the one that was started here.
     pub(crate) fn stop(&mut self) -> i32 {
         signal(self.pid(), Signal::TERM);
-        if let Some(pid) = self.heir.take() {
-            until(STOP_MAX, "the end of the daemon", || (!exists(pid)).then_some(()));
+        if let Some(pid) = self.successor.take() {
+            wait_for(STOP_MAX, "the end of the daemon", || (!exists(pid)).then_some(()));
         }
         let mut daemon = self.daemon.take().unwrap();
-        let status = until(STOP_MAX, "the end of the daemon", || daemon.try_wait().unwrap());
+        let status = wait_for(STOP_MAX, "the end of the daemon", || daemon.try_wait().unwrap());
         status.code().unwrap_or(-1)
     }
 
@@ -219,41 +222,53 @@ impl Host {
     }
 
     /// Runs the daemon where it is expected to end by itself.
-    pub(crate) fn run_to_its_end(&self) -> Done {
-        self.verb(&["run"])
+    pub(crate) fn run_until_exit(&self) -> CliOutput {
+        self.run_cli(&["run"])
     }
 
     /// Runs a verb to its end.
-    pub(crate) fn verb(&self, arguments: &[&str]) -> Done {
-        self.begin(arguments).done()
+    pub(crate) fn run_cli(&self, arguments: &[&str]) -> CliOutput {
+        self.spawn_cli(arguments).wait()
     }
 
     /// Starts a verb.
-    pub(crate) fn begin(&self, arguments: &[&str]) -> Verb {
+    pub(crate) fn spawn_cli(&self, arguments: &[&str]) -> CliCommand {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).arg("--config").arg(self.config());
         command.env_remove("ROLLBACKD_CONFIG").env_remove("ROLLBACKD_SOCKET");
-        Verb::start(command)
+        CliCommand::start(command)
     }
 
-    pub(crate) fn deploy(&self, version: &str, more: &[&str]) -> Done {
-        self.verb(&[&["deploy", SERVICE, version], more].concat())
+    pub(crate) fn deploy(&self, version: &str, more: &[&str]) -> CliOutput {
+        self.run_cli(&[&["deploy", SERVICE, version], more].concat())
     }
 
     /// A deploy of the demo server that goes wrong so many milliseconds from now; waits for its end.
-    pub(crate) fn deploy_bad(&self, version: &str, fault: &str, ms: u64, more: &[&str]) -> Done {
-        self.begin_bad(version, fault, ms, &[&["--wait"], more].concat()).done()
+    pub(crate) fn deploy_faulty(
+        &self,
+        version: &str,
+        fault: &str,
+        ms: u64,
+        more: &[&str],
+    ) -> CliOutput {
+        self.spawn_faulty_deploy(version, fault, ms, &[&["--wait"], more].concat()).wait()
     }
 
-    pub(crate) fn begin_bad(&self, version: &str, fault: &str, ms: u64, more: &[&str]) -> Verb {
+    pub(crate) fn spawn_faulty_deploy(
+        &self,
+        version: &str,
+        fault: &str,
+        ms: u64,
+        more: &[&str],
+    ) -> CliCommand {
         let fault = format!("DEMO_FAULT={fault}");
         let at = format!("DEMO_FAULT_AT={}", epoch_ms() + ms);
         let deploy = ["deploy", SERVICE, version, "--set", &fault, "--set", &at];
-        self.begin(&[&deploy, more].concat())
+        self.spawn_cli(&[&deploy, more].concat())
     }
 
     pub(crate) fn status(&self) -> Value {
-        let mut all = self.verb(&["status", SERVICE, "--json"]).expect(0).json();
+        let mut all = self.run_cli(&["status", SERVICE, "--json"]).expect_code(0).json_lines();
         assert_eq!(all.len(), 1);
         all.remove(0)
     }
@@ -264,32 +279,32 @@ impl Host {
 
     #[track_caller]
     pub(crate) fn wait_for_phase(&self, phase: &str) {
-        soon(&format!("phase {phase}"), || self.phase() == phase);
+        wait_until(&format!("phase {phase}"), || self.phase() == phase);
     }
 
     /// What lies on disk.
-    pub(crate) fn entries(&self, deploy: u32) -> Vec<Entry> {
-        record::read(&self.state().join(SERVICE), Some(Number(deploy))).unwrap()
+    pub(crate) fn entries(&self, deploy: u32) -> Vec<TimelineEntry> {
+        record::read_deploy(&self.state().join(SERVICE), Some(ReleaseNumber(deploy))).unwrap()
     }
 
     pub(crate) fn kinds(&self, deploy: u32) -> Vec<&'static str> {
-        self.entries(deploy).iter().map(|entry| entry.fact.kind()).collect()
+        self.entries(deploy).iter().map(|entry| entry.event.kind()).collect()
     }
 
     /// The processes of the releases.
-    pub(crate) fn running(&self) -> Vec<Running> {
-        running(&self.state())
+    pub(crate) fn release_processes(&self) -> Vec<ReleaseProcess> {
+        release_processes(&self.state())
     }
 
     /// The process of one release.
     #[track_caller]
-    pub(crate) fn process(&self, number: u32) -> Running {
-        let all = self.running();
+    pub(crate) fn release_process(&self, number: u32) -> ReleaseProcess {
+        let all = self.release_processes();
         all.iter().find(|it| it.number == number).cloned().unwrap_or_else(|| panic!("{all:?}"))
     }
 }
 
-impl Drop for Host {
+impl Drop for DaemonHarness {
     fn drop(&mut self) {
         let log = self.log();
         if std::thread::panicking() {
@@ -301,12 +316,12 @@ impl Drop for Host {
         }
         // One that is just being started shows at the second look.
         for _ in 0..50 {
-            let left = self.running();
+            let left = self.release_processes();
             if left.is_empty() {
                 break;
             }
-            left.iter().for_each(Running::kill);
-            super::pause(Duration::from_millis(20));
+            left.iter().for_each(ReleaseProcess::kill);
+            super::sleep(Duration::from_millis(20));
         }
         // A task that panics ends alone: nobody else notices.
         let quiet = !log.contains("panicked at");

@@ -9,11 +9,11 @@ mod time;
 mod verb;
 mod web;
 
-pub(crate) use dice::Dice;
-pub(crate) use host::{Host, SERVICE};
+pub(crate) use dice::Rng;
+pub(crate) use host::{DaemonHarness, SERVICE};
 pub(crate) use ports::free_port;
-pub(crate) use processes::{Running, exists, running};
-pub(crate) use server::Server;
-pub(crate) use time::{epoch_ms, pause, soon, until};
-pub(crate) use verb::{Done, Verb};
-pub(crate) use web::{Load, ask};
+pub(crate) use processes::{ReleaseProcess, exists, release_processes};
+pub(crate) use server::ExternalServer;
+pub(crate) use time::{epoch_ms, sleep, wait_for, wait_until};
+pub(crate) use verb::{CliCommand, CliOutput};
+pub(crate) use web::{VersionPoller, serving_version};

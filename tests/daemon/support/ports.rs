@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Below the range from which the kernel takes ports for connections, so that none is taken away
 /// between here and the daemon.
-const LOW: u16 = 11_000;
-const SPAN: u16 = 20_000;
+const PORT_FIRST: u16 = 11_000;
+const PORT_COUNT: u16 = 20_000;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
@@ -12,9 +12,9 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 pub(crate) fn free_port() -> u16 {
     // Two runs at once begin at different places.
     let first = u16::try_from(std::process::id() % 191).unwrap() * 100;
-    for _ in 0..SPAN {
+    for _ in 0..PORT_COUNT {
         let at = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = LOW + (first + at) % SPAN;
+        let port = PORT_FIRST + (first + at) % PORT_COUNT;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

@@ -5,14 +5,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// A process of a release.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Running {
+pub(crate) struct ReleaseProcess {
     pub(crate) number: u32,
     pub(crate) slot: String,
     pub(crate) pid: i32,
 }
 
 /// What a daemon with this state folder started and still runs.
-pub(crate) fn running(state: &Path) -> Vec<Running> {
+pub(crate) fn release_processes(state: &Path) -> Vec<ReleaseProcess> {
     let owner = format!("ROLLBACKD_OWNER={}", state.display());
     let mut all: Vec<_> = fs::read_dir("/proc")
         .unwrap()
@@ -24,7 +24,7 @@ pub(crate) fn running(state: &Path) -> Vec<Running> {
             pairs.clone().find(|pair| *pair == owner)?;
             let number = pairs.clone().find_map(|pair| pair.strip_prefix("ROLLBACKD_NUMBER="))?;
             let slot = pairs.find_map(|pair| pair.strip_prefix("ROLLBACKD_SLOT="))?.to_owned();
-            Some(Running { number: number.parse().ok()?, slot, pid })
+            Some(ReleaseProcess { number: number.parse().ok()?, slot, pid })
         })
         .collect();
     all.sort();
@@ -44,7 +44,7 @@ pub(crate) fn signal(pid: i32, signal: Signal) {
     }
 }
 
-impl Running {
+impl ReleaseProcess {
     /// As a crash would.
     pub(crate) fn kill(&self) {
         signal(self.pid, Signal::KILL);

@@ -1,32 +1,32 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How often a condition is looked at again.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What takes longer than this on a busy machine is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Waits.
 #[expect(clippy::disallowed_methods, reason = "the processes under test run on the wall's time")]
-pub(crate) fn pause(wait: Duration) {
+pub(crate) fn sleep(wait: Duration) {
     std::thread::sleep(wait);
 }
 
 /// Looks until there is something to see; a failure names `what`.
 #[expect(clippy::disallowed_methods, reason = "the processes under test run on the wall's time")]
-pub(crate) fn until<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(limit: Duration, what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
-        if let Some(seen) = look() {
+        if let Some(seen) = poll() {
             return seen;
         }
         assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
-        pause(LOOK_EVERY);
+        sleep(POLL_INTERVAL);
     }
 }
 
 /// Looks until it is so, half a minute at most.
-pub(crate) fn soon(what: &str, mut so: impl FnMut() -> bool) {
-    until(PATIENCE, what, || so().then_some(()));
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_for(WAIT_MAX, what, || condition().then_some(()));
 }
 
 /// Unix time in milliseconds.

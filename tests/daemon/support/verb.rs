@@ -6,46 +6,47 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::until;
+use super::wait_for;
 
 /// No verb of a test takes longer.
-const VERB_MAX: Duration = Duration::from_secs(90);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A verb that runs.
-pub(crate) struct Verb {
+pub(crate) struct CliCommand {
     child: Child,
-    out: Pipe,
-    err: Pipe,
+    out: OutputReader,
+    err: OutputReader,
 }
 
 /// What came of a verb.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(crate) struct CliOutput {
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
 /// What was read so far, and the thread that reads.
-struct Pipe(Arc<Mutex<Vec<u8>>>, JoinHandle<()>);
+struct OutputReader(Arc<Mutex<Vec<u8>>>, JoinHandle<()>);
 
-impl Verb {
+impl CliCommand {
     pub(crate) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        Self { child, out: Pipe::read(out), err: Pipe::read(err) }
+        Self { child, out: OutputReader::read(out), err: OutputReader::read(err) }
     }
 
     /// What it printed so far.
-    pub(crate) fn so_far(&self) -> String {
+    pub(crate) fn output_so_far(&self) -> String {
         String::from_utf8(self.out.0.lock().unwrap().clone()).unwrap()
     }
 
-    pub(crate) fn done(mut self) -> Done {
-        let status = until(VERB_MAX, "the end of a verb", || self.child.try_wait().unwrap());
+    pub(crate) fn wait(mut self) -> CliOutput {
+        let status =
+            wait_for(COMMAND_TIMEOUT, "the end of a verb", || self.child.try_wait().unwrap());
         let (out, err) = (self.out.text(), self.err.text());
-        Done { code: status.code().unwrap_or(-1), out, err }
+        CliOutput { code: status.code().unwrap_or(-1), out, err }
     }
 
     pub(crate) fn kill(mut self) {
@@ -54,7 +55,7 @@ impl Verb {
     }
 }
 
-impl Pipe {
+impl OutputReader {
     fn read(mut from: impl Read + Send + 'static) -> Self {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let to = Arc::clone(&bytes);
@@ -73,17 +74,17 @@ impl Pipe {
     }
 }
 
-impl Done {
+impl CliOutput {
     /// The exit code was this one; if not, all that was printed is shown.
     #[track_caller]
-    pub(crate) fn expect(self, code: i32) -> Self {
+    pub(crate) fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "exit code; printed:\n{}\n{}", self.out, self.err);
         self
     }
 
     /// It says all of these, on either stream.
     #[track_caller]
-    pub(crate) fn says(self, words: &[&str]) -> Self {
+    pub(crate) fn expect_text(self, words: &[&str]) -> Self {
         for word in words {
             let said = self.out.contains(word) || self.err.contains(word);
             assert!(said, "it does not say {word:?}:\n{}\n{}", self.out, self.err);
@@ -93,7 +94,7 @@ impl Done {
 
     /// Every line of its result is JSON.
     #[track_caller]
-    pub(crate) fn json(&self) -> Vec<Value> {
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
         self.out.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 }

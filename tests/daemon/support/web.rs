@@ -9,19 +9,19 @@ use std::time::Duration;
 use rollbackd::cli::demo::server::VERSION_KEY;
 use serde_json::{Value, json};
 
-use super::pause;
+use super::sleep;
 
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One tool call on a port of this host: the version that answered, or what was bad about it.
-pub(crate) fn ask(port: u16) -> Result<String, String> {
+pub(crate) fn serving_version(port: u16) -> Result<String, String> {
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {},
     });
     let params = json!({ "name": "echo", "arguments": { "message": "hi" }, "_meta": meta });
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
-    let text = exchange(port, &body.to_string()).map_err(|error| error.to_string())?;
+    let text = http_post(port, &body.to_string()).map_err(|error| error.to_string())?;
     // The body may come in chunks; a short one comes in a single one.
     let start = text.find("\r\n\r\n").and_then(|at| Some(at + text[at..].find('{')?));
     let (Some(start), Some(end)) = (start, text.rfind('}')) else {
@@ -34,9 +34,9 @@ pub(crate) fn ask(port: u16) -> Result<String, String> {
     }
 }
 
-fn exchange(port: u16, body: &str) -> std::io::Result<String> {
+fn http_post(port: u16, body: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     let length = body.len();
     let head = format!(
         "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n\
@@ -51,52 +51,52 @@ fn exchange(port: u16, body: &str) -> std::io::Result<String> {
 }
 
 /// Clients that ask all the time, until stopped.
-pub(crate) struct Load {
-    stop: Arc<AtomicBool>,
-    seen: Arc<Mutex<Seen>>,
+pub(crate) struct VersionPoller {
+    stop_requested: Arc<AtomicBool>,
+    results: Arc<Mutex<PollResults>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// What they saw.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct PollResults {
     pub(crate) good: BTreeMap<String, u64>,
     pub(crate) bad: Vec<String>,
 }
 
-impl Load {
+impl VersionPoller {
     /// About a hundred requests a second.
     pub(crate) fn start(port: u16) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let stop_requested = Arc::new(AtomicBool::new(false));
+        let results = Arc::new(Mutex::new(PollResults::default()));
         let client = || {
-            let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
+            let (stop, seen) = (Arc::clone(&stop_requested), Arc::clone(&results));
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let answer = ask(port);
+                    let answer = serving_version(port);
                     let mut seen = seen.lock().unwrap();
                     match answer {
                         Ok(version) => *seen.good.entry(version).or_default() += 1,
                         Err(why) => seen.bad.push(why),
                     }
                     drop(seen);
-                    pause(Duration::from_millis(18));
+                    sleep(Duration::from_millis(18));
                 }
             })
         };
         let threads = vec![client(), client()];
-        Self { stop, seen, threads }
+        Self { stop_requested, results, threads }
     }
 
-    pub(crate) fn stop(mut self) -> Seen {
-        self.stop.store(true, Ordering::Relaxed);
+    pub(crate) fn stop(mut self) -> PollResults {
+        self.stop_requested.store(true, Ordering::Relaxed);
         self.threads.drain(..).for_each(|thread| thread.join().unwrap());
-        self.seen.lock().unwrap().clone()
+        self.results.lock().unwrap().clone()
     }
 }
 
-impl Drop for Load {
+impl Drop for VersionPoller {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop_requested.store(true, Ordering::Relaxed);
     }
 }

@@ -11,13 +11,13 @@ use crate::model::Moment;
 const REQUESTS_MAX: usize = 500_000;
 /// An answer this late is bad for whoever waits, even if it is right: twice what the demo's service
 /// promises.
-const LATE: Duration = Duration::from_secs(1);
+const LATE_AFTER: Duration = Duration::from_secs(1);
 /// Kinds of bad answers that are told apart.
 const REASONS_MAX: usize = 20;
 
 /// What the clients saw.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct TrafficReport {
     /// Requests that were sent, streams included.
     pub requests: u64,
     /// Of those, how many had a wrong answer or none.
@@ -31,53 +31,53 @@ pub struct Report {
     /// The longest that a good answer took after the deploy.
     pub slowest: Duration,
     /// What became of the sessions.
-    pub sessions: Sessions,
+    pub sessions: SessionCounts,
     /// The kinds of bad answers, and how many there were of each.
     pub reasons: BTreeMap<String, u64>,
 }
 
 /// What became of the sessions that were open at the deploy, or were opened after it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sessions {
+pub struct SessionCounts {
     /// Good until the load, or they themselves, ended, under the id that they began with.
     pub kept: u64,
     /// Of those kept, how many were answered by more than one release.
-    pub moved: u64,
+    pub migrated: u64,
     /// Their id became unknown.
     pub broken: u64,
 }
 
 /// Where the clients write down what they see.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(super) struct Statistics {
     clock: Clock,
-    pages: Mutex<Pages>,
+    records: Mutex<Records>,
 }
 
 #[derive(Debug, Default)]
-struct Pages {
-    requests: Vec<Seen>,
-    sessions: Vec<Session>,
+struct Records {
+    requests: Vec<RequestRecord>,
+    sessions: Vec<SessionRecord>,
     not_sent: u64,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct RequestRecord {
     start: Moment,
     end: Moment,
     bad: Option<String>,
 }
 
 #[derive(Debug, Default)]
-struct Session {
+struct SessionRecord {
     closed: Option<Moment>,
     broken: Option<Moment>,
     releases: BTreeSet<String>,
 }
 
-impl Book {
+impl Statistics {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, pages: Mutex::default() }
+        Self { clock, records: Mutex::default() }
     }
 
     pub(super) fn now(&self) -> Moment {
@@ -85,90 +85,90 @@ impl Book {
     }
 
     /// A request ended now.
-    pub(super) fn answered(&self, start: Moment, bad: Option<String>) {
+    pub(super) fn record_request(&self, start: Moment, bad: Option<String>) {
         let end = self.now();
-        let mut pages = self.pages();
-        if pages.requests.len() < REQUESTS_MAX {
-            pages.requests.push(Seen { start, end, bad });
+        let mut records = self.lock_records();
+        if records.requests.len() < REQUESTS_MAX {
+            records.requests.push(RequestRecord { start, end, bad });
         }
     }
 
     /// A request stayed at home.
-    pub(super) fn not_sent(&self) {
-        self.pages().not_sent += 1;
+    pub(super) fn record_not_sent(&self) {
+        self.lock_records().not_sent += 1;
     }
 
     /// A session began; its number.
-    pub(super) fn session(&self) -> usize {
-        let mut pages = self.pages();
-        pages.sessions.push(Session::default());
-        pages.sessions.len() - 1
+    pub(super) fn open_session(&self) -> usize {
+        let mut records = self.lock_records();
+        records.sessions.push(SessionRecord::default());
+        records.sessions.len() - 1
     }
 
     /// This release answered for the session.
-    pub(super) fn session_seen(&self, number: usize, release: String) {
-        if let Some(session) = self.pages().sessions.get_mut(number) {
+    pub(super) fn record_session_release(&self, number: usize, release: String) {
+        if let Some(session) = self.lock_records().sessions.get_mut(number) {
             session.releases.insert(release);
         }
     }
 
     /// The client ended the session.
-    pub(super) fn session_closed(&self, number: usize) {
+    pub(super) fn record_session_closed(&self, number: usize) {
         let now = self.now();
-        if let Some(session) = self.pages().sessions.get_mut(number) {
+        if let Some(session) = self.lock_records().sessions.get_mut(number) {
             session.closed = Some(now);
         }
     }
 
     /// The server does not know the session any more.
-    pub(super) fn session_broken(&self, number: usize) {
+    pub(super) fn record_session_broken(&self, number: usize) {
         let now = self.now();
-        if let Some(session) = self.pages().sessions.get_mut(number) {
+        if let Some(session) = self.lock_records().sessions.get_mut(number) {
             session.broken.get_or_insert(now);
         }
     }
 
-    pub(super) fn report(&self, deployed: Moment) -> Report {
-        let pages = self.pages();
-        let mut report = Report { not_sent: pages.not_sent, ..Report::default() };
-        for seen in &pages.requests {
+    pub(super) fn report(&self, deployed: Moment) -> TrafficReport {
+        let records = self.lock_records();
+        let mut report = TrafficReport { not_sent: records.not_sent, ..TrafficReport::default() };
+        for request in &records.requests {
             report.requests += 1;
-            match &seen.bad {
+            match &request.bad {
                 Some(bad) => {
                     report.failed += 1;
                     if report.reasons.len() < REASONS_MAX || report.reasons.contains_key(bad) {
                         *report.reasons.entry(bad.clone()).or_default() += 1;
                     }
                 }
-                None if seen.end >= deployed => {
-                    report.slowest = report.slowest.max(seen.end.since(seen.start));
+                None if request.end >= deployed => {
+                    report.slowest = report.slowest.max(request.end.since(request.start));
                 }
                 None => {}
             }
-            let bad = seen.bad.is_some() || seen.end.since(seen.start) >= LATE;
-            if bad && seen.end >= deployed {
-                let first = report.first_bad.unwrap_or(seen.end);
-                report.first_bad = Some(first.min(seen.end));
-                report.last_bad = report.last_bad.max(Some(seen.end));
+            let bad = request.bad.is_some() || request.end.since(request.start) >= LATE_AFTER;
+            if bad && request.end >= deployed {
+                let first = report.first_bad.unwrap_or(request.end);
+                report.first_bad = Some(first.min(request.end));
+                report.last_bad = report.last_bad.max(Some(request.end));
             }
         }
-        for session in &pages.sessions {
-            let over = session.closed.or(session.broken);
-            if over.is_some_and(|over| over < deployed) {
+        for session in &records.sessions {
+            let ended_at = session.closed.or(session.broken);
+            if ended_at.is_some_and(|over| over < deployed) {
                 continue;
             }
             if session.broken.is_some() {
                 report.sessions.broken += 1;
             } else {
                 report.sessions.kept += 1;
-                report.sessions.moved += u64::from(session.releases.len() > 1);
+                report.sessions.migrated += u64::from(session.releases.len() > 1);
             }
         }
         report
     }
 
-    fn pages(&self) -> MutexGuard<'_, Pages> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,28 +178,28 @@ mod tests {
 
     #[test]
     fn sessions_that_ended_before_the_deploy_do_not_count() {
-        let book = Book::new(Clock::start(Moment(0)));
+        let book = Statistics::new(Clock::start(Moment(0)));
         let (early, kept, lost, moved) =
-            (book.session(), book.session(), book.session(), book.session());
-        book.pages().sessions[early].closed = Some(Moment(5));
-        book.session_seen(kept, "v1".to_owned());
-        book.session_broken(lost);
-        book.session_seen(moved, "v1".to_owned());
-        book.session_seen(moved, "v2".to_owned());
-        book.session_closed(moved);
+            (book.open_session(), book.open_session(), book.open_session(), book.open_session());
+        book.lock_records().sessions[early].closed = Some(Moment(5));
+        book.record_session_release(kept, "v1".to_owned());
+        book.record_session_broken(lost);
+        book.record_session_release(moved, "v1".to_owned());
+        book.record_session_release(moved, "v2".to_owned());
+        book.record_session_closed(moved);
         let report = book.report(Moment(10));
-        assert_eq!(report.sessions, Sessions { kept: 2, moved: 1, broken: 1 });
+        assert_eq!(report.sessions, SessionCounts { kept: 2, migrated: 1, broken: 1 });
     }
 
     #[test]
     fn only_bad_answers_after_the_deploy_set_its_marks() {
-        let book = Book::new(Clock::start(Moment(0)));
-        let seen = |start, end, bad: Option<&str>| Seen {
+        let book = Statistics::new(Clock::start(Moment(0)));
+        let seen = |start, end, bad: Option<&str>| RequestRecord {
             start: Moment(start),
             end: Moment(end),
             bad: bad.map(str::to_owned),
         };
-        book.pages().requests = vec![
+        book.lock_records().requests = vec![
             seen(1, 2, Some("HTTP 500")),
             seen(5, 30, Some("HTTP 500")),
             seen(6, 20, Some("no answer")),
@@ -214,9 +214,9 @@ mod tests {
 
     #[test]
     fn a_late_answer_is_bad_but_no_failure() {
-        let book = Book::new(Clock::start(Moment(0)));
-        let seen = |start, end| Seen { start: Moment(start), end: Moment(end), bad: None };
-        book.pages().requests = vec![seen(0, 999), seen(0, 1_000), seen(500, 2_000)];
+        let book = Statistics::new(Clock::start(Moment(0)));
+        let seen = |start, end| RequestRecord { start: Moment(start), end: Moment(end), bad: None };
+        book.lock_records().requests = vec![seen(0, 999), seen(0, 1_000), seen(500, 2_000)];
         let report = book.report(Moment(0));
         assert_eq!((report.requests, report.failed), (3, 0));
         assert_eq!((report.first_bad, report.last_bad), (Some(Moment(1_000)), Some(Moment(2_000))));

@@ -14,127 +14,149 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::super::server::VERSION_KEY;
-use super::book::Book;
+use super::book::Statistics;
 use crate::model::Era;
 
 /// How long a client waits for an answer, or for the head of a stream.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer that is read, in bytes.
-const ANSWER_MAX: usize = 1024 * 1024;
-const MODERN: &str = "2026-07-28";
-pub(super) const LEGACY: &str = "2025-11-25";
+const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+const MODERN_VERSION: &str = "2026-07-28";
+pub(super) const LEGACY_VERSION: &str = "2025-11-25";
 
 /// An MCP client, as far as a load needs one. Connections are kept and shared.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(super) struct McpClient {
     http: Client<HttpConnector, Full<Bytes>>,
     url: String,
-    ids: AtomicU64,
-    pub(super) book: Arc<Book>,
+    next_id: AtomicU64,
+    pub(super) statistics: Arc<Statistics>,
 }
 
 /// What is asked.
 #[derive(Debug, Clone)]
-pub(super) struct Question {
+pub(super) struct McpRequest {
     pub(super) method: &'static str,
     pub(super) params: Value,
 }
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct McpResponse {
     /// What was bad about it.
-    pub(super) bad: Option<String>,
+    pub(super) error: Option<String>,
     /// The session that it opened.
-    pub(super) session: Option<String>,
+    pub(super) session_id: Option<String>,
     /// The server says that there is no such session.
-    pub(super) lost: bool,
+    pub(super) session_lost: bool,
     /// The release that gave it.
     pub(super) release: Option<String>,
 }
 
-impl Caller {
-    pub(super) fn new(address: SocketAddr, book: Arc<Book>) -> Self {
+impl McpClient {
+    pub(super) fn new(address: SocketAddr, statistics: Arc<Statistics>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(4))
             .build(connector);
-        Self { http, url: format!("http://{address}/mcp"), ids: AtomicU64::new(1), book }
+        Self { http, url: format!("http://{address}/mcp"), next_id: AtomicU64::new(1), statistics }
     }
 
     /// Asks, waits for the answer, and writes down what came.
-    pub(super) async fn ask(&self, era: Era, session: Option<&str>, question: Question) -> Answer {
-        let start = self.book.now();
-        let answer = timeout(PATIENCE, self.exchange(era, session, question))
+    pub(super) async fn request(
+        &self,
+        era: Era,
+        session: Option<&str>,
+        request: McpRequest,
+    ) -> McpResponse {
+        let start = self.statistics.now();
+        let response = timeout(REQUEST_TIMEOUT, self.round_trip(era, session, request))
             .await
-            .unwrap_or_else(|_| Answer::bad(format!("no answer within {} s", PATIENCE.as_secs())));
-        self.book.answered(start, answer.bad.clone());
-        answer
+            .unwrap_or_else(|_| {
+                McpResponse::failed(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
+            });
+        self.statistics.record_request(start, response.error.clone());
+        response
     }
 
     /// Sends something that needs no answer: a notification, or DELETE.
-    pub(super) async fn tell(&self, session: &str, method: Method, body: Option<Value>) -> Answer {
-        let start = self.book.now();
+    pub(super) async fn notify(
+        &self,
+        session: &str,
+        method: Method,
+        body: Option<Value>,
+    ) -> McpResponse {
+        let start = self.statistics.now();
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let sent = timeout(PATIENCE, self.send(method, Era::Legacy, Some(session), "", body)).await;
-        let answer = match sent {
-            Ok(Ok(response)) => Answer::of_head(&response, true),
-            Ok(Err(bad)) => Answer::bad(bad),
-            Err(_) => Answer::bad(format!("no answer within {} s", PATIENCE.as_secs())),
+        let sent =
+            timeout(REQUEST_TIMEOUT, self.send(method, Era::Legacy, Some(session), "", body)).await;
+        let outcome = match sent {
+            Ok(Ok(response)) => McpResponse::from_head(&response, true),
+            Ok(Err(bad)) => McpResponse::failed(bad),
+            Err(_) => {
+                McpResponse::failed(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
+            }
         };
-        self.book.answered(start, answer.bad.clone());
-        answer
+        self.statistics.record_request(start, outcome.error.clone());
+        outcome
     }
 
     /// Opens a stream: GET in a session, or a POST that stays.
-    pub(super) async fn open(
+    pub(super) async fn open_stream(
         &self,
         session: Option<&str>,
-        question: Option<Question>,
-    ) -> Result<(Response<Incoming>, Value), Answer> {
-        let start = self.book.now();
+        request: Option<McpRequest>,
+    ) -> Result<(Response<Incoming>, Value), McpResponse> {
+        let start = self.statistics.now();
         let era = if session.is_some() { Era::Legacy } else { Era::Modern };
-        let (method, name, id, body) = match question {
-            Some(question) => {
-                let (id, body) = self.write(era, &question);
-                (Method::POST, question.method, id, body)
+        let (method, name, id, body) = match request {
+            Some(request) => {
+                let (id, body) = self.encode(era, &request);
+                (Method::POST, request.method, id, body)
             }
             None => (Method::GET, "", Value::Null, Bytes::new()),
         };
-        let opened = timeout(PATIENCE, self.send(method, era, session, name, body)).await;
-        let answer = match opened {
+        let sent = timeout(REQUEST_TIMEOUT, self.send(method, era, session, name, body)).await;
+        let outcome = match sent {
             Ok(Ok(response)) => {
-                let answer = Answer::of_head(&response, session.is_some());
-                if answer.bad.is_none() {
-                    self.book.answered(start, None);
+                let outcome = McpResponse::from_head(&response, session.is_some());
+                if outcome.error.is_none() {
+                    self.statistics.record_request(start, None);
                     return Ok((response, id));
                 }
-                answer
+                outcome
             }
-            Ok(Err(bad)) => Answer::bad(bad),
-            Err(_) => Answer::bad(format!("no stream within {} s", PATIENCE.as_secs())),
+            Ok(Err(bad)) => McpResponse::failed(bad),
+            Err(_) => {
+                McpResponse::failed(format!("no stream within {} s", REQUEST_TIMEOUT.as_secs()))
+            }
         };
-        self.book.answered(start, answer.bad.clone());
-        Err(answer)
+        self.statistics.record_request(start, outcome.error.clone());
+        Err(outcome)
     }
 
-    async fn exchange(&self, era: Era, session: Option<&str>, question: Question) -> Answer {
-        let (id, body) = self.write(era, &question);
-        let response = match self.send(Method::POST, era, session, question.method, body).await {
+    async fn round_trip(
+        &self,
+        era: Era,
+        session: Option<&str>,
+        request: McpRequest,
+    ) -> McpResponse {
+        let (id, body) = self.encode(era, &request);
+        let response = match self.send(Method::POST, era, session, request.method, body).await {
             Ok(response) => response,
-            Err(bad) => return Answer::bad(bad),
+            Err(bad) => return McpResponse::failed(bad),
         };
-        let mut answer = Answer::of_head(&response, session.is_some());
-        if answer.bad.is_some() {
-            return answer;
+        let mut outcome = McpResponse::from_head(&response, session.is_some());
+        if outcome.error.is_some() {
+            return outcome;
         }
-        match read(response, &id).await {
-            Ok(message) => answer.judge(&message),
-            Err(bad) => answer.bad = Some(bad),
+        match read_response(response, &id).await {
+            Ok(message) => outcome.read_message(&message),
+            Err(bad) => outcome.error = Some(bad),
         }
-        answer
+        outcome
     }
 
     async fn send(
@@ -155,11 +177,13 @@ impl Caller {
             .header("content-type", "application/json")
             .header("accept", accept);
         if let Some(session) = session {
-            request =
-                request.header("mcp-session-id", session).header("mcp-protocol-version", LEGACY);
+            request = request
+                .header("mcp-session-id", session)
+                .header("mcp-protocol-version", LEGACY_VERSION);
         }
         if era == Era::Modern {
-            request = request.header("mcp-protocol-version", MODERN).header("mcp-method", name);
+            request =
+                request.header("mcp-protocol-version", MODERN_VERSION).header("mcp-method", name);
         }
         let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
         self.http.request(request).await.map_err(|error| {
@@ -167,27 +191,27 @@ impl Caller {
         })
     }
 
-    fn write(&self, era: Era, question: &Question) -> (Value, Bytes) {
-        let id = Value::from(self.ids.fetch_add(1, Ordering::Relaxed));
-        let mut params = question.params.clone();
+    fn encode(&self, era: Era, request: &McpRequest) -> (Value, Bytes) {
+        let id = Value::from(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let mut params = request.params.clone();
         if let (Era::Modern, Some(params)) = (era, params.as_object_mut()) {
             let meta = json!({
-                "io.modelcontextprotocol/protocolVersion": MODERN,
+                "io.modelcontextprotocol/protocolVersion": MODERN_VERSION,
                 "io.modelcontextprotocol/clientCapabilities": {},
                 "io.modelcontextprotocol/clientInfo": { "name": "rollbackd-demo", "version": "1" },
             });
             params.insert("_meta".to_owned(), meta);
         }
         let body =
-            json!({ "jsonrpc": "2.0", "id": id, "method": question.method, "params": params });
+            json!({ "jsonrpc": "2.0", "id": id, "method": request.method, "params": params });
         (id, Bytes::from(body.to_string()))
     }
 }
 
-impl Question {
+impl McpRequest {
     /// One of a mix of calls; some are answered as JSON, some as a stream.
-    pub(super) fn call(turn: usize) -> Self {
-        let (tool, arguments) = match turn % 6 {
+    pub(super) fn tool_call(sequence: usize) -> Self {
+        let (tool, arguments) = match sequence % 6 {
             1 | 4 => ("weather", json!({ "city": "Tromsø" })),
             5 => ("slow", json!({ "ms": 50 })),
             _ => ("echo", json!({ "message": "hello" })),
@@ -201,28 +225,28 @@ impl Question {
     }
 }
 
-impl Answer {
-    fn bad(why: String) -> Self {
-        Self { bad: Some(why), ..Self::default() }
+impl McpResponse {
+    fn failed(error: String) -> Self {
+        Self { error: Some(error), ..Self::default() }
     }
 
-    fn of_head(response: &Response<Incoming>, in_session: bool) -> Self {
+    fn from_head(response: &Response<Incoming>, in_session: bool) -> Self {
         let status = response.status().as_u16();
         let session = response.headers().get("mcp-session-id");
         Self {
-            bad: (status >= 400).then(|| format!("HTTP {status}")),
-            session: session.and_then(|id| id.to_str().ok()).map(str::to_owned),
-            lost: in_session && status == 404,
+            error: (status >= 400).then(|| format!("HTTP {status}")),
+            session_id: session.and_then(|id| id.to_str().ok()).map(str::to_owned),
+            session_lost: in_session && status == 404,
             release: None,
         }
     }
 
-    fn judge(&mut self, message: &Value) {
+    fn read_message(&mut self, message: &Value) {
         let result = message.get("result");
         self.release = result
             .and_then(|result| result.get("_meta")?.get(VERSION_KEY)?.as_str())
             .map(str::to_owned);
-        self.bad = match (message.get("error"), result) {
+        self.error = match (message.get("error"), result) {
             (Some(error), _) => {
                 Some(format!("JSON-RPC error {}", error.get("code").unwrap_or(&Value::Null)))
             }
@@ -234,15 +258,18 @@ impl Answer {
 }
 
 /// The message that answers `id`, from a JSON body or from a stream of events.
-pub(super) async fn read(response: Response<Incoming>, id: &Value) -> Result<Value, String> {
-    let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
-    let stream = kind.is_some_and(|kind| kind.starts_with("text/event-stream"));
-    let mut body = Limited::new(response.into_body(), ANSWER_MAX);
+pub(super) async fn read_response(
+    response: Response<Incoming>,
+    id: &Value,
+) -> Result<Value, String> {
+    let content_type = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+    let is_stream = content_type.is_some_and(|kind| kind.starts_with("text/event-stream"));
+    let mut body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX);
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| "connection broken in the middle of an answer".to_owned())?;
         bytes.extend(frame.into_data().ok());
-        if !stream {
+        if !is_stream {
             continue;
         }
         while let Some(message) = next_event(&mut bytes) {
@@ -251,7 +278,7 @@ pub(super) async fn read(response: Response<Incoming>, id: &Value) -> Result<Val
             }
         }
     }
-    if stream {
+    if is_stream {
         return Err("the stream ended without an answer".to_owned());
     }
     let message: Value =
@@ -292,16 +319,16 @@ mod tests {
 
     #[test]
     fn an_error_and_is_error_are_bad_and_a_result_is_not() {
-        let judged = |message: Value| {
-            let mut answer = Answer::default();
-            answer.judge(&message);
-            (answer.bad, answer.release)
+        let inspect = |message: Value| {
+            let mut answer = McpResponse::default();
+            answer.read_message(&message);
+            (answer.error, answer.release)
         };
         let good = json!({ "id": 1, "result": { "_meta": { VERSION_KEY: "v1" } } });
-        assert_eq!(judged(good), (None, Some("v1".to_owned())));
+        assert_eq!(inspect(good), (None, Some("v1".to_owned())));
         let error = json!({ "id": 1, "error": { "code": -32603, "message": "no" } });
-        assert_eq!(judged(error).0.as_deref(), Some("JSON-RPC error -32603"));
-        assert!(judged(json!({ "id": 1, "result": { "isError": true } })).0.is_some());
-        assert!(judged(json!({ "id": 1 })).0.is_some());
+        assert_eq!(inspect(error).0.as_deref(), Some("JSON-RPC error -32603"));
+        assert!(inspect(json!({ "id": 1, "result": { "isError": true } })).0.is_some());
+        assert!(inspect(json!({ "id": 1 })).0.is_some());
     }
 }

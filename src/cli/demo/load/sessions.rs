@@ -7,47 +7,47 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::caller::{Answer, Caller, LEGACY, Question};
+use super::caller::{LEGACY_VERSION, McpClient, McpRequest, McpResponse};
 use crate::model::Era;
 
 /// Before a stream is opened again, and before a refused session is asked for again.
-const AGAIN_AFTER: Duration = Duration::from_millis(300);
+const RETRY_DELAY: Duration = Duration::from_millis(300);
 /// Calls of a session that comes and goes.
-const VISIT_CALLS: usize = 3;
+const SHORT_SESSION_CALLS: usize = 3;
 
 /// A session that lives as long as the load, and is begun anew when its id is lost.
 #[derive(Debug, Default)]
-pub(super) struct Regular {
-    open: Mutex<Option<Open>>,
+pub(super) struct LongSession {
+    open: Mutex<Option<OpenSession>>,
     lost: Notify,
 }
 
 /// An open session: what the server calls it, and its number in the book.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Open {
+struct OpenSession {
     id: String,
     number: usize,
 }
 
-impl Regular {
+impl LongSession {
     /// Whether there is a session to ask in.
     pub(super) fn is_open(&self) -> bool {
         self.current().is_some()
     }
 
     /// Asks in the session. Does nothing when it is being begun anew.
-    pub(super) async fn ask(&self, caller: &Caller, question: Question) {
+    pub(super) async fn request(&self, client: &McpClient, request: McpRequest) {
         let Some(open) = self.current() else { return };
-        let answer = caller.ask(Era::Legacy, Some(&open.id), question).await;
-        self.noted(caller, &open, answer);
+        let response = client.request(Era::Legacy, Some(&open.id), request).await;
+        self.record(client, &open, response);
     }
 
-    fn noted(&self, caller: &Caller, open: &Open, answer: Answer) {
-        if let Some(release) = answer.release {
-            caller.book.session_seen(open.number, release);
+    fn record(&self, client: &McpClient, open: &OpenSession, response: McpResponse) {
+        if let Some(release) = response.release {
+            client.statistics.record_session_release(open.number, release);
         }
-        if answer.lost {
-            caller.book.session_broken(open.number);
+        if response.session_lost {
+            client.statistics.record_session_broken(open.number);
             let mut current = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             // A late 404 of the session before says nothing about this one.
             if current.as_ref() == Some(open) {
@@ -57,75 +57,76 @@ impl Regular {
         }
     }
 
-    fn current(&self) -> Option<Open> {
+    fn current(&self) -> Option<OpenSession> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// Begins the session, again and again if need be, and holds its stream open.
-pub(super) async fn keep(caller: Arc<Caller>, regular: Arc<Regular>) {
+pub(super) async fn maintain(client: Arc<McpClient>, session: Arc<LongSession>) {
     loop {
-        let Some(open) = regular.current() else {
-            match begin(&caller).await {
+        let Some(open) = session.current() else {
+            match initialize(&client).await {
                 Some(open) => {
-                    let mut current = regular.open.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut current = session.open.lock().unwrap_or_else(PoisonError::into_inner);
                     *current = Some(open);
                 }
-                None => sleep(AGAIN_AFTER).await,
+                None => sleep(RETRY_DELAY).await,
             }
             continue;
         };
         tokio::select! {
-            () = regular.lost.notified() => {}
-            () = listen(&caller, &regular, &open) => sleep(AGAIN_AFTER).await,
+            () = session.lost.notified() => {}
+            () = hold_stream(&client, &session, &open) => sleep(RETRY_DELAY).await,
         }
     }
 }
 
 /// A session that comes, makes its calls, and goes.
-pub(super) async fn visit(caller: &Caller) {
-    let Some(open) = begin(caller).await else { return };
-    for turn in 0..VISIT_CALLS {
-        let answer = caller.ask(Era::Legacy, Some(&open.id), Question::call(turn)).await;
-        if let Some(release) = answer.release {
-            caller.book.session_seen(open.number, release);
+pub(super) async fn run_short_session(client: &McpClient) {
+    let Some(open) = initialize(client).await else { return };
+    for sequence in 0..SHORT_SESSION_CALLS {
+        let response =
+            client.request(Era::Legacy, Some(&open.id), McpRequest::tool_call(sequence)).await;
+        if let Some(release) = response.release {
+            client.statistics.record_session_release(open.number, release);
         }
-        if answer.lost {
-            caller.book.session_broken(open.number);
+        if response.session_lost {
+            client.statistics.record_session_broken(open.number);
             return;
         }
     }
-    if caller.tell(&open.id, Method::DELETE, None).await.lost {
-        caller.book.session_broken(open.number);
+    if client.notify(&open.id, Method::DELETE, None).await.session_lost {
+        client.statistics.record_session_broken(open.number);
     }
-    caller.book.session_closed(open.number);
+    client.statistics.record_session_closed(open.number);
 }
 
-async fn begin(caller: &Caller) -> Option<Open> {
+async fn initialize(client: &McpClient) -> Option<OpenSession> {
     let params = json!({
-        "protocolVersion": LEGACY,
+        "protocolVersion": LEGACY_VERSION,
         "capabilities": {},
         "clientInfo": { "name": "rollbackd-demo", "version": "1" },
     });
-    let question = Question { method: "initialize", params };
-    let answer = caller.ask(Era::Legacy, None, question).await;
-    let id = answer.session.filter(|_| answer.bad.is_none())?;
-    let open = Open { id, number: caller.book.session() };
-    let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-    if caller.tell(&open.id, Method::POST, Some(initialized)).await.lost {
-        caller.book.session_broken(open.number);
+    let request = McpRequest { method: "initialize", params };
+    let response = client.request(Era::Legacy, None, request).await;
+    let id = response.session_id.filter(|_| response.error.is_none())?;
+    let open = OpenSession { id, number: client.statistics.open_session() };
+    let notification = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+    if client.notify(&open.id, Method::POST, Some(notification)).await.session_lost {
+        client.statistics.record_session_broken(open.number);
         return None;
     }
     Some(open)
 }
 
 /// Reads the stream of the session to its end. The end is no failure: a client opens it again.
-async fn listen(caller: &Caller, regular: &Regular, open: &Open) {
-    match caller.open(Some(&open.id), None).await {
+async fn hold_stream(client: &McpClient, session: &LongSession, open: &OpenSession) {
+    match client.open_stream(Some(&open.id), None).await {
         Ok((response, _)) => {
             let mut body = response.into_body();
             while let Some(Ok(_)) = body.frame().await {}
         }
-        Err(answer) => regular.noted(caller, open, answer),
+        Err(response) => session.record(client, open, response),
     }
 }

@@ -4,23 +4,23 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::caller::{self, Caller, Question};
+use super::caller::{self, McpClient, McpRequest};
 
 /// Before a subscription that ended is asked for again.
-const AGAIN_AFTER: Duration = Duration::from_millis(300);
+const RETRY_DELAY: Duration = Duration::from_millis(300);
 
 /// Holds one `subscriptions/listen` stream open. An end with the result that the protocol has for
 /// it is fine; an end without is a failed request.
-pub(super) async fn keep(caller: Arc<Caller>) {
+pub(super) async fn maintain(client: Arc<McpClient>) {
     loop {
         let params = json!({ "notifications": { "toolsListChanged": true } });
-        let question = Question { method: "subscriptions/listen", params };
-        if let Ok((response, id)) = caller.open(None, Some(question)).await {
-            let start = caller.book.now();
-            if let Err(bad) = caller::read(response, &id).await {
-                caller.book.answered(start, Some(format!("subscription: {bad}")));
+        let request = McpRequest { method: "subscriptions/listen", params };
+        if let Ok((response, id)) = client.open_stream(None, Some(request)).await {
+            let start = client.statistics.now();
+            if let Err(bad) = caller::read_response(response, &id).await {
+                client.statistics.record_request(start, Some(format!("subscription: {bad}")));
             }
         }
-        sleep(AGAIN_AFTER).await;
+        sleep(RETRY_DELAY).await;
     }
 }

@@ -12,23 +12,23 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::message::Refusal;
+use super::message::RpcError;
 
 /// Every body that the server sends.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A comment on a silent stream, so that whoever stands between does not take it for dead.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The JSON-RPC answer to a request that went well.
-pub(super) fn result(id: &Value, result: &Value) -> Value {
+pub(super) fn rpc_result(id: &Value, result: &Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "result": result })
 }
 
 /// The JSON-RPC answer to one that did not.
-pub(super) fn error(id: Option<&Value>, refusal: &Refusal) -> Value {
-    let mut error = json!({ "code": refusal.code, "message": refusal.because });
-    if let (Some(data), Some(error)) = (&refusal.data, error.as_object_mut()) {
+pub(super) fn rpc_error(id: Option<&Value>, rpc_error: &RpcError) -> Value {
+    let mut error = json!({ "code": rpc_error.code, "message": rpc_error.message });
+    if let (Some(data), Some(error)) = (&rpc_error.data, error.as_object_mut()) {
         error.insert("data".to_owned(), data.clone());
     }
     json!({ "jsonrpc": "2.0", "id": id, "error": error })
@@ -36,16 +36,16 @@ pub(super) fn error(id: Option<&Value>, refusal: &Refusal) -> Value {
 
 /// One JSON body.
 pub(super) fn json_body(status: StatusCode, value: &Value) -> Response<Body> {
-    with_type(status, "application/json", Full::from(value.to_string()).boxed_unsync())
+    with_content_type(status, "application/json", Full::from(value.to_string()).boxed_unsync())
 }
 
 /// One line of plain text.
-pub(super) fn text(status: StatusCode, text: &'static str) -> Response<Body> {
-    with_type(status, "text/plain", Full::from(text).boxed_unsync())
+pub(super) fn plain_text(status: StatusCode, text: &'static str) -> Response<Body> {
+    with_content_type(status, "text/plain", Full::from(text).boxed_unsync())
 }
 
 /// No body.
-pub(super) fn empty(status: StatusCode) -> Response<Body> {
+pub(super) fn empty_body(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Empty::new().boxed_unsync());
     *response.status_mut() = status;
     if status == StatusCode::METHOD_NOT_ALLOWED {
@@ -55,43 +55,49 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
 }
 
 /// A stream that carries one message, when it is there, and ends.
-pub(super) fn one_event(message: impl Future<Output = Value> + Send + 'static) -> Response<Body> {
-    let body = stream::once(async move { Ok::<_, Infallible>(Frame::data(event(&message.await))) });
-    events(StreamBody::new(body).boxed_unsync())
+pub(super) fn single_event_stream(
+    message: impl Future<Output = Value> + Send + 'static,
+) -> Response<Body> {
+    let body =
+        stream::once(async move { Ok::<_, Infallible>(Frame::data(encode_event(&message.await))) });
+    event_stream(StreamBody::new(body).boxed_unsync())
 }
 
 /// A stream that begins with a message, if there is one, and stays until `end` is dropped.
-pub(super) fn endless(first: Option<&Value>, end: Option<watch::Receiver<()>>) -> Response<Body> {
-    let first = first.map_or_else(|| Bytes::from_static(b": open\n\n"), event);
+pub(super) fn open_stream(
+    first: Option<&Value>,
+    end: Option<watch::Receiver<()>>,
+) -> Response<Body> {
+    let first = first.map_or_else(|| Bytes::from_static(b": open\n\n"), encode_event);
     let body = stream::unfold((Some(first), end), |(first, mut end)| async move {
         if let Some(first) = first {
             return Some((Ok::<_, Infallible>(Frame::data(first)), (None, end)));
         }
-        let over = async {
+        let ended = async {
             match &mut end {
                 Some(end) => while end.changed().await.is_ok() {},
                 None => std::future::pending().await,
             }
         };
-        match timeout(HEARTBEAT, over).await {
+        match timeout(KEEPALIVE_INTERVAL, ended).await {
             Ok(()) => None,
             Err(_) => Some((Ok(Frame::data(Bytes::from_static(b": alive\n\n"))), (None, end))),
         }
     });
-    events(StreamBody::new(body).boxed_unsync())
+    event_stream(StreamBody::new(body).boxed_unsync())
 }
 
-fn event(message: &Value) -> Bytes {
+fn encode_event(message: &Value) -> Bytes {
     Bytes::from(format!("event: message\ndata: {message}\n\n"))
 }
 
-fn events(body: Body) -> Response<Body> {
-    let mut response = with_type(StatusCode::OK, "text/event-stream", body);
+fn event_stream(body: Body) -> Response<Body> {
+    let mut response = with_content_type(StatusCode::OK, "text/event-stream", body);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 
-fn with_type(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
+fn with_content_type(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

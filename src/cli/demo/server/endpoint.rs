@@ -10,156 +10,171 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::answer::{self, Body};
-use super::message::{LEGACY, MODERN, Message, Refusal, header};
-use super::sessions::Sessions;
-use super::{Fault, Settings, tools};
+use super::message::{LEGACY_VERSIONS, MODERN_VERSIONS, RpcError, RpcMessage, header};
+use super::sessions::SessionStore;
+use super::{Fault, ServerSettings, tools};
 use crate::clock::Clock;
 use crate::model::Era;
 
 const BODY_MAX: usize = 1024 * 1024;
 /// How long a client may take over the body of a request.
-const BODY_TIME: Duration = Duration::from_secs(10);
-const SLOW: Duration = Duration::from_millis(1500);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const SLOW_DELAY: Duration = Duration::from_millis(1500);
 /// Nobody waits that long, but nothing here may wait without end.
-const HANG: Duration = Duration::from_secs(600);
+const HANG_DELAY: Duration = Duration::from_secs(600);
 
 /// `/mcp`: one HTTP request in, one HTTP response out.
 #[derive(Debug)]
-pub(super) struct Endpoint {
-    settings: Settings,
+pub(super) struct McpEndpoint {
+    settings: ServerSettings,
     clock: Clock,
-    sessions: Sessions,
+    sessions: SessionStore,
     calls: AtomicU64,
 }
 
-impl Endpoint {
-    pub(super) fn new(settings: Settings, clock: Clock) -> Self {
-        Self { settings, clock, sessions: Sessions::default(), calls: AtomicU64::new(0) }
+impl McpEndpoint {
+    pub(super) fn new(settings: ServerSettings, clock: Clock) -> Self {
+        Self { settings, clock, sessions: SessionStore::default(), calls: AtomicU64::new(0) }
     }
 
     /// Answers, however bad the request is.
     pub(super) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        if self.fault() == Some(Fault::Total) {
-            return answer::text(StatusCode::INTERNAL_SERVER_ERROR, "the demo fault: total\n");
+        if self.active_fault() == Some(Fault::Total) {
+            return answer::plain_text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the demo fault: total\n",
+            );
         }
         if request.uri().path() != "/mcp" {
-            return answer::text(StatusCode::NOT_FOUND, "there is only /mcp\n");
+            return answer::plain_text(StatusCode::NOT_FOUND, "there is only /mcp\n");
         }
         match *request.method() {
             Method::POST => self.post(request).await,
             Method::GET => {
-                self.with_session(request.headers(), |_, end| answer::endless(None, Some(end)))
+                self.with_session(request.headers(), |_, end| answer::open_stream(None, Some(end)))
             }
             Method::DELETE => self.with_session(request.headers(), |id, _| {
-                self.sessions.end(id);
-                answer::empty(StatusCode::OK)
+                self.sessions.remove(id);
+                answer::empty_body(StatusCode::OK)
             }),
-            _ => answer::empty(StatusCode::METHOD_NOT_ALLOWED),
+            _ => answer::empty_body(StatusCode::METHOD_NOT_ALLOWED),
         }
     }
 
     /// The fault that stands now.
-    fn fault(&self) -> Option<Fault> {
+    fn active_fault(&self) -> Option<Fault> {
         self.settings.fault.filter(|(_, at)| *at <= self.clock.now()).map(|(fault, _)| fault)
     }
 
     fn with_session(
         &self,
         headers: &HeaderMap,
-        then: impl FnOnce(&str, tokio::sync::watch::Receiver<()>) -> Response<Body>,
+        respond: impl FnOnce(&str, tokio::sync::watch::Receiver<()>) -> Response<Body>,
     ) -> Response<Body> {
         let modern = header(headers, "mcp-protocol-version")
             .is_some_and(|version| Era::of(version) == Era::Modern);
         let Some(id) = header(headers, "mcp-session-id").filter(|_| !modern) else {
-            return answer::empty(StatusCode::METHOD_NOT_ALLOWED);
+            return answer::empty_body(StatusCode::METHOD_NOT_ALLOWED);
         };
-        match self.sessions.watch(id) {
-            Some(end) => then(id, end),
-            None => unknown_session(None),
+        match self.sessions.subscribe(id) {
+            Some(end) => respond(id, end),
+            None => session_not_found(None),
         }
     }
 
     async fn post(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
-        let body = timeout(BODY_TIME, Limited::new(body, BODY_MAX).collect()).await;
+        let body = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX).collect()).await;
         let Ok(Ok(body)) = body else {
-            return answer::text(StatusCode::PAYLOAD_TOO_LARGE, "at most 1 MiB, within 10 s\n");
+            return answer::plain_text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "at most 1 MiB, within 10 s\n",
+            );
         };
-        let message = match Message::read(&body.to_bytes()) {
+        let message = match RpcMessage::parse(&body.to_bytes()) {
             Ok(message) => message,
-            Err(refusal) => return refused(None, &refusal),
+            Err(refusal) => return error_response(None, &refusal),
         };
         let era = message.era(&head.headers);
         let checked = match era {
             Era::Modern if message.id.is_some() => message.check_modern(&head.headers),
             Era::Modern => Ok(()),
-            Era::Legacy => Message::check_legacy(&head.headers),
+            Era::Legacy => RpcMessage::check_legacy(&head.headers),
         };
         if let Err(refusal) = checked {
-            return refused(message.id.as_ref(), &refusal);
+            return error_response(message.id.as_ref(), &refusal);
         }
         if era == Era::Legacy
             && message.method.as_deref() != Some("initialize")
-            && let Err(response) = self.in_session(&head.headers, message.id.as_ref())
+            && let Err(response) = self.require_session(&head.headers, message.id.as_ref())
         {
             return response;
         }
         // Notifications and answers of the client need nothing but a receipt.
         let (Some(id), Some(method)) = (message.id.clone(), message.method.clone()) else {
-            return answer::empty(StatusCode::ACCEPTED);
+            return answer::empty_body(StatusCode::ACCEPTED);
         };
         match (era, method.as_str()) {
-            (_, "tools/call") => self.call(era, id, message, &head.headers).await,
+            (_, "tools/call") => self.handle_call(era, id, message, &head.headers).await,
             (Era::Legacy, "initialize") => self.initialize(&id, &message),
-            (Era::Modern, "subscriptions/listen") => listen(&id, &message),
-            _ => match self.ask(era, &method) {
-                Ok(result) => {
-                    answer::json_body(StatusCode::OK, &answer::result(&id, &complete(era, result)))
-                }
-                Err(refusal) => refused(Some(&id), &refusal),
+            (Era::Modern, "subscriptions/listen") => subscription_stream(&id, &message),
+            _ => match self.simple_result(era, &method) {
+                Ok(result) => answer::json_body(
+                    StatusCode::OK,
+                    &answer::rpc_result(&id, &with_result_type(era, result)),
+                ),
+                Err(refusal) => error_response(Some(&id), &refusal),
             },
         }
     }
 
     #[expect(clippy::result_large_err, reason = "the error is the response that is sent")]
-    fn in_session(&self, headers: &HeaderMap, id: Option<&Value>) -> Result<(), Response<Body>> {
+    fn require_session(
+        &self,
+        headers: &HeaderMap,
+        id: Option<&Value>,
+    ) -> Result<(), Response<Body>> {
         let Some(session) = header(headers, "mcp-session-id") else {
             let why = "Mcp-Session-Id is missing; send initialize first".to_owned();
-            return Err(refused(id, &Refusal::new(400, -32600, why)));
+            return Err(error_response(id, &RpcError::new(400, -32600, why)));
         };
-        self.sessions.watch(session).map(|_| ()).ok_or_else(|| unknown_session(id))
+        self.sessions.subscribe(session).map(|_| ()).ok_or_else(|| session_not_found(id))
     }
 
-    fn initialize(&self, id: &Value, message: &Message) -> Response<Body> {
-        let asked = message.text("protocolVersion");
-        let [.., newest] = LEGACY;
-        let version = LEGACY.into_iter().find(|known| asked == Some(known)).unwrap_or(newest);
+    fn initialize(&self, id: &Value, message: &RpcMessage) -> Response<Body> {
+        let requested = message.string_param("protocolVersion");
+        let [.., newest] = LEGACY_VERSIONS;
+        let version =
+            LEGACY_VERSIONS.into_iter().find(|known| requested == Some(known)).unwrap_or(newest);
         let result = json!({
             "protocolVersion": version,
             "capabilities": capabilities(Era::Legacy),
             "serverInfo": self.server_info(),
         });
-        let session = self.sessions.begin().and_then(|id| HeaderValue::try_from(id).ok());
+        let session = self.sessions.create().and_then(|id| HeaderValue::try_from(id).ok());
         let Some(session) = session else {
-            return refused(Some(id), &Refusal::new(200, -32603, "no randomness".to_owned()));
+            return error_response(
+                Some(id),
+                &RpcError::new(200, -32603, "no randomness".to_owned()),
+            );
         };
-        let mut response = answer::json_body(StatusCode::OK, &answer::result(id, &result));
+        let mut response = answer::json_body(StatusCode::OK, &answer::rpc_result(id, &result));
         response.headers_mut().insert("mcp-session-id", session);
         response
     }
 
     /// The methods that are answered at once and need nothing but the era.
-    fn ask(&self, era: Era, method: &str) -> Result<Value, Refusal> {
+    fn simple_result(&self, era: Era, method: &str) -> Result<Value, RpcError> {
         match (era, method) {
             (Era::Legacy, "ping" | "logging/setLevel") => Ok(json!({})),
             (Era::Legacy, "tools/list") => {
-                Ok(json!({ "tools": tools::list(self.settings.without.as_deref()) }))
+                Ok(json!({ "tools": tools::list_tools(self.settings.hidden_tool.as_deref()) }))
             }
             (Era::Modern, "tools/list") => Ok(json!({
-                "tools": tools::list(self.settings.without.as_deref()), "ttlMs": 0, "cacheScope": "public",
+                "tools": tools::list_tools(self.settings.hidden_tool.as_deref()), "ttlMs": 0, "cacheScope": "public",
             })),
             (Era::Modern, "server/discover") => Ok(json!({
-                "supportedVersions": MODERN,
+                "supportedVersions": MODERN_VERSIONS,
                 "capabilities": capabilities(era),
                 "_meta": { "io.modelcontextprotocol/serverInfo": self.server_info() },
                 "serverInfo": self.server_info(),
@@ -167,51 +182,51 @@ impl Endpoint {
                 "cacheScope": "public",
             })),
             // A 404 would tell a legacy client that its session is gone.
-            (Era::Legacy, _) => Err(Refusal::new(200, -32601, format!("no method {method}"))),
-            (Era::Modern, _) => Err(Refusal::new(404, -32601, format!("no method {method}"))),
+            (Era::Legacy, _) => Err(RpcError::new(200, -32601, format!("no method {method}"))),
+            (Era::Modern, _) => Err(RpcError::new(404, -32601, format!("no method {method}"))),
         }
     }
 
-    async fn call(
+    async fn handle_call(
         self: Arc<Self>,
         era: Era,
         id: Value,
-        message: Message,
+        message: RpcMessage,
         headers: &HeaderMap,
     ) -> Response<Body> {
         let takes_stream = headers
             .get_all(ACCEPT)
             .iter()
             .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/event-stream")));
-        let stream = takes_stream && message.text("name").is_some_and(tools::streams);
+        let stream = takes_stream && message.string_param("name").is_some_and(tools::is_streamed);
         let answer = async move {
-            match self.try_call(&message).await {
-                Ok(result) => answer::result(&id, &complete(era, result)),
-                Err(refusal) => answer::error(Some(&id), &refusal),
+            match self.call_tool(&message).await {
+                Ok(result) => answer::rpc_result(&id, &with_result_type(era, result)),
+                Err(refusal) => answer::rpc_error(Some(&id), &refusal),
             }
         };
         if stream {
-            answer::one_event(answer)
+            answer::single_event_stream(answer)
         } else {
             answer::json_body(StatusCode::OK, &answer.await)
         }
     }
 
-    async fn try_call(&self, message: &Message) -> Result<Value, Refusal> {
-        match self.fault() {
-            Some(Fault::Errors(percent)) if self.drawn(percent) => {
-                return Err(Refusal::new(200, -32603, "the demo fault: errors".to_owned()));
+    async fn call_tool(&self, message: &RpcMessage) -> Result<Value, RpcError> {
+        match self.active_fault() {
+            Some(Fault::Errors(percent)) if self.is_faulty(percent) => {
+                return Err(RpcError::new(200, -32603, "the demo fault: errors".to_owned()));
             }
-            Some(Fault::Slow) => sleep(SLOW).await,
-            Some(Fault::Hang) => sleep(HANG).await,
-            Some(Fault::ToolErrors) => return Ok(tools::broken(&self.settings.version)),
+            Some(Fault::Slow) => sleep(SLOW_DELAY).await,
+            Some(Fault::Hang) => sleep(HANG_DELAY).await,
+            Some(Fault::ToolErrors) => return Ok(tools::failed_call(&self.settings.version)),
             _ => {}
         }
-        tools::call(message, &self.settings.version).await
+        tools::call_tool(message, &self.settings.version).await
     }
 
     /// Spreads the share evenly over the calls, without a beat that a client could fall in with.
-    fn drawn(&self, percent: f64) -> bool {
+    fn is_faulty(&self, percent: f64) -> bool {
         const GOLDEN: f64 = 0.618_033_988_749_894_9;
         let call = self.calls.fetch_add(1, Ordering::Relaxed) % (1 << 32);
         (call as f64 * GOLDEN).fract() < percent / 100.0
@@ -223,7 +238,7 @@ impl Endpoint {
 }
 
 /// A result as the era wants it.
-fn complete(era: Era, mut result: Value) -> Value {
+fn with_result_type(era: Era, mut result: Value) -> Value {
     if let (Era::Modern, Some(fields)) = (era, result.as_object_mut()) {
         fields.insert("resultType".to_owned(), "complete".into());
     }
@@ -238,9 +253,9 @@ fn capabilities(era: Era) -> Value {
 }
 
 /// The stream of a subscription: acknowledged, then open until somebody leaves.
-fn listen(id: &Value, message: &Message) -> Response<Body> {
-    let wanted = message.params.get("notifications").and_then(|all| all.get("toolsListChanged"));
-    let honored = if wanted == Some(&Value::Bool(true)) {
+fn subscription_stream(id: &Value, message: &RpcMessage) -> Response<Body> {
+    let requested = message.params.get("notifications").and_then(|all| all.get("toolsListChanged"));
+    let honored = if requested == Some(&Value::Bool(true)) {
         json!({ "toolsListChanged": true })
     } else {
         json!({})
@@ -253,14 +268,14 @@ fn listen(id: &Value, message: &Message) -> Response<Body> {
             "notifications": honored,
         },
     });
-    answer::endless(Some(&acknowledged), None)
+    answer::open_stream(Some(&acknowledged), None)
 }
 
-fn unknown_session(id: Option<&Value>) -> Response<Body> {
-    refused(id, &Refusal::new(404, -32600, "Session not found".to_owned()))
+fn session_not_found(id: Option<&Value>) -> Response<Body> {
+    error_response(id, &RpcError::new(404, -32600, "Session not found".to_owned()))
 }
 
-fn refused(id: Option<&Value>, refusal: &Refusal) -> Response<Body> {
-    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    answer::json_body(status, &answer::error(id, refusal))
+fn error_response(id: Option<&Value>, error: &RpcError) -> Response<Body> {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    answer::json_body(status, &answer::rpc_error(id, error))
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::message::{Message, Refusal};
+use super::message::{RpcError, RpcMessage};
 
 /// Where the answer of a call says which version gave it, in `_meta`.
 pub const VERSION_KEY: &str = "rollbackd.demo/version";
@@ -12,7 +12,7 @@ pub const VERSION_KEY: &str = "rollbackd.demo/version";
 const SLOW_MAX: Duration = Duration::from_secs(10);
 
 /// The tools, as `tools/list` shows them, without one of them.
-pub(super) fn list(without: Option<&str>) -> Value {
+pub(super) fn list_tools(without: Option<&str>) -> Value {
     let tool = |name: &str, does: &str, argument: &str, kind: &str| {
         json!({
             "name": name,
@@ -34,7 +34,7 @@ pub(super) fn list(without: Option<&str>) -> Value {
 }
 
 /// Whether a call of this tool is answered as a stream to a client that takes one.
-pub(super) fn streams(tool: &str) -> bool {
+pub(super) fn is_streamed(tool: &str) -> bool {
     matches!(tool, "weather" | "slow")
 }
 
@@ -42,10 +42,10 @@ pub(super) fn streams(tool: &str) -> bool {
 ///
 /// # Errors
 /// -32602 where there is no such tool. A wrong argument is a result: the model can mend it.
-pub(super) async fn call(message: &Message, version: &str) -> Result<Value, Refusal> {
+pub(super) async fn call_tool(message: &RpcMessage, version: &str) -> Result<Value, RpcError> {
     let argument = |name: &str| message.params.get("arguments").and_then(|all| all.get(name));
     let text = |name: &str| argument(name).and_then(Value::as_str);
-    let said = match message.text("name") {
+    let output = match message.string_param("name") {
         Some("echo") => text("message").map(str::to_owned),
         Some("weather") => text("city").map(|city| weather(city, version)),
         Some("slow") => match argument("ms").and_then(Value::as_u64) {
@@ -58,18 +58,18 @@ pub(super) async fn call(message: &Message, version: &str) -> Result<Value, Refu
         },
         other => {
             let why = format!("unknown tool {:?}", other.unwrap_or_default());
-            return Err(Refusal::new(200, -32602, why));
+            return Err(RpcError::new(200, -32602, why));
         }
     };
-    Ok(said.map_or_else(
-        || said_by(version, "a required argument is missing or of the wrong type", true),
-        |said| said_by(version, &said, false),
+    Ok(output.map_or_else(
+        || tool_result(version, "a required argument is missing or of the wrong type", true),
+        |output| tool_result(version, &output, false),
     ))
 }
 
 /// The result of a call that went wrong inside the tool.
-pub(super) fn broken(version: &str) -> Value {
-    said_by(version, "the weather service gave no answer", true)
+pub(super) fn failed_call(version: &str) -> Value {
+    tool_result(version, "the weather service gave no answer", true)
 }
 
 fn weather(city: &str, version: &str) -> String {
@@ -78,7 +78,7 @@ fn weather(city: &str, version: &str) -> String {
     format!("{city}: {degrees} °C and dry, says {version}")
 }
 
-fn said_by(version: &str, text: &str, is_error: bool) -> Value {
+fn tool_result(version: &str, text: &str, is_error: bool) -> Value {
     json!({
         "content": [{ "type": "text", "text": text }],
         "isError": is_error,

@@ -4,19 +4,19 @@ use proptest::prelude::*;
 
 use super::*;
 
-const OLD: Number = Number(2);
-const NEW: Number = Number(1);
+const OLD: ReleaseNumber = ReleaseNumber(2);
+const NEW: ReleaseNumber = ReleaseNumber(1);
 
 /// The world around one session: a client, two releases, and an operator who goes back.
 #[derive(Default)]
 struct World {
-    life: Option<Life>,
-    left: bool,
+    machine: Option<SessionMachine>,
+    draining: bool,
     cut: bool,
-    bound: Option<Refusal>,
-    resting: bool,
+    migration_forbidden: Option<MigrationRefused>,
+    in_backoff: bool,
     /// Requests in the order in which they came.
-    requests: Vec<Sent>,
+    requests: Vec<TrackedRequest>,
     /// Those that wait for the end of a move.
     waiting: VecDeque<usize>,
     /// The one that waits for its own move.
@@ -24,245 +24,255 @@ struct World {
 }
 
 #[derive(Default)]
-struct Sent {
-    safe: bool,
+struct TrackedRequest {
+    idempotent: bool,
     /// Releases that it reached.
-    reached: Vec<Number>,
+    sent_to: Vec<ReleaseNumber>,
     /// Where it is open, and in which generation.
-    open: Option<(Number, u32)>,
-    answers: u32,
+    in_flight_at: Option<(ReleaseNumber, u32)>,
+    responses: u32,
     gave_up: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Happening {
-    Arrives { safe: bool },
-    Notifies,
-    Answered(usize),
-    ServerAsks,
-    ClientAnswers,
-    TaskBegins,
-    TaskEnds,
-    RollbackOrdered,
-    Cut,
+enum SimulatedEvent {
+    RequestArrives { idempotent: bool },
+    NotificationArrives,
+    ResponseArrives(usize),
+    ServerRequest,
+    ClientResponse,
+    TaskStarted,
+    TaskEnded,
+    ReleaseDraining,
+    ReleaseCut,
     MoveDone,
-    MoveRefused(Refusal),
-    WaiterGivesUp,
-    RestartsElsewhere,
-    Rests(bool),
-    Forgotten,
+    MoveRefused(MigrationRefused),
+    WaiterTimedOut,
+    DaemonRestarted,
+    BackoffChanged(bool),
+    SessionLost,
 }
 
 impl World {
-    fn new(bound: Option<Refusal>) -> Self {
-        Self { life: Some(Life::new(OLD, 0)), bound, ..Self::default() }
+    fn new(migration_forbidden: Option<MigrationRefused>) -> Self {
+        Self { machine: Some(SessionMachine::new(OLD, 0)), migration_forbidden, ..Self::default() }
     }
 
-    fn life(&mut self) -> &mut Life {
-        self.life.as_mut().unwrap()
+    fn machine(&mut self) -> &mut SessionMachine {
+        self.machine.as_mut().unwrap()
     }
 
-    fn ground(&mut self) -> Ground {
-        let (left, cut) = (self.left, self.cut);
-        let at_old = self.life().release() == OLD;
-        let active = Some(if left || cut { NEW } else { OLD });
-        Ground {
-            reachable: !at_old || !cut,
-            left: at_old && left,
+    fn environment(&mut self) -> Environment {
+        let (draining, cut) = (self.draining, self.cut);
+        let at_old = self.machine().release() == OLD;
+        let active = Some(if draining || cut { NEW } else { OLD });
+        Environment {
+            backend_reachable: !at_old || !cut,
+            draining: at_old && draining,
             active,
-            bound: self.bound,
-            resting: self.resting,
+            migration_forbidden: self.migration_forbidden,
+            in_backoff: self.in_backoff,
         }
     }
 
-    fn arrive(&mut self, index: usize) {
-        let ground = self.ground();
-        match self.life().arrive(What::Request, ground) {
-            Step::Send => self.send(index),
-            Step::Move(to) => {
-                assert!(to == NEW || self.life().is_lost());
+    fn request_arrives(&mut self, index: usize) {
+        let environment = self.environment();
+        match self.machine().on_client_message(ClientMessageKind::Request, environment) {
+            Action::Forward => self.forward(index),
+            Action::Migrate(to) => {
+                assert!(to == NEW || self.machine().is_lost());
                 assert!(self.mover.replace(index).is_none(), "two moves at once");
-                let here = |it: &Sent| it.open.is_some_and(|(release, _)| release == OLD);
+                let here = |it: &TrackedRequest| {
+                    it.in_flight_at.is_some_and(|(release, _)| release == OLD)
+                };
                 let busy = self.requests.iter().any(here);
-                let reachable = ground.reachable && !self.life().is_lost();
+                let reachable = environment.backend_reachable && !self.machine().is_lost();
                 assert!(!reachable || !busy, "moved with something open");
-                assert!(ground.left || self.life().is_lost(), "moved without need");
+                assert!(environment.draining || self.machine().is_lost(), "moved without need");
             }
-            Step::Wait => self.waiting.push_back(index),
-            Step::Over | Step::NoRelease => self.answer(index),
-            step @ (Step::Drop | Step::Forget) => panic!("{step:?} for a request"),
+            Action::Wait => self.waiting.push_back(index),
+            Action::SessionEnded | Action::NoRelease => self.respond(index),
+            step @ (Action::Discard | Action::Acknowledge) => panic!("{step:?} for a request"),
         }
     }
 
-    fn send(&mut self, index: usize) {
-        let (release, generation) = (self.life().release(), self.life().begin());
+    fn forward(&mut self, index: usize) {
+        let (release, generation) = (self.machine().release(), self.machine().request_started());
         let request = &mut self.requests[index];
-        assert!(request.safe || request.reached.is_empty(), "reached two releases");
+        assert!(request.idempotent || request.sent_to.is_empty(), "reached two releases");
         assert!(release != OLD || !self.cut, "sent to a release that is gone");
-        request.reached.push(release);
-        request.open = Some((release, generation));
+        request.sent_to.push(release);
+        request.in_flight_at = Some((release, generation));
     }
 
-    fn answer(&mut self, index: usize) {
+    fn respond(&mut self, index: usize) {
         let request = &mut self.requests[index];
-        assert_eq!(request.answers, 0, "answered twice");
-        request.answers = 1;
-        if let Some((_, generation)) = request.open.take() {
-            self.life().end(generation);
+        assert_eq!(request.responses, 0, "answered twice");
+        request.responses = 1;
+        if let Some((_, generation)) = request.in_flight_at.take() {
+            self.machine().request_ended(generation);
         }
     }
 
     /// The move is over: who caused it goes first, then who waited, in order.
-    fn go_on(&mut self) {
-        let mover = self.mover.take();
-        let waited: Vec<_> = mover.into_iter().chain(std::mem::take(&mut self.waiting)).collect();
-        waited.into_iter().for_each(|index| self.arrive(index));
+    fn resume_waiting(&mut self) {
+        let migrating = self.mover.take();
+        let resumed: Vec<_> =
+            migrating.into_iter().chain(std::mem::take(&mut self.waiting)).collect();
+        resumed.into_iter().for_each(|index| self.request_arrives(index));
     }
 
-    fn refuse(&mut self, refusal: Refusal) {
-        let reachable = self.ground().reachable && !self.life().is_lost();
-        self.life().refused(refusal, reachable);
+    fn refuse_move(&mut self, reason: MigrationRefused) {
+        let reachable = self.environment().backend_reachable && !self.machine().is_lost();
+        self.machine().refuse_move(reason, reachable);
         let Some(index) = self.mover.take() else { return };
         // Asked once is enough: it goes on where it was, or is answered.
         if reachable {
-            self.send(index)
+            self.forward(index)
         } else {
-            self.answer(index)
+            self.respond(index)
         }
-        self.go_on();
+        self.resume_waiting();
     }
 
     fn cut(&mut self) {
-        (self.left, self.cut) = (true, true);
-        let bound = self.bound;
-        if self.life().release() == OLD {
-            self.life().cut(bound);
+        (self.draining, self.cut) = (true, true);
+        let migration_forbidden = self.migration_forbidden;
+        if self.machine().release() == OLD {
+            self.machine().on_release_cut(migration_forbidden);
         }
         for index in 0..self.requests.len() {
-            let Some((OLD, generation)) = self.requests[index].open else { continue };
-            self.life().end(generation);
-            self.requests[index].open = None;
-            match fate(true, self.requests[index].safe, false) {
-                Fate::Replay => self.arrive(index),
-                Fate::Answer => self.answer(index),
+            let Some((OLD, generation)) = self.requests[index].in_flight_at else { continue };
+            self.machine().request_ended(generation);
+            self.requests[index].in_flight_at = None;
+            match replay_decision(true, self.requests[index].idempotent, false) {
+                ReplayDecision::Replay => self.request_arrives(index),
+                ReplayDecision::Fail => self.respond(index),
             }
         }
     }
 
     /// The release died and runs again: what was open there broke off.
-    fn forget(&mut self, generation: u32) {
-        let release = self.life().release();
-        self.life().lose(generation);
+    fn lose_session(&mut self, generation: u32) {
+        let release = self.machine().release();
+        self.machine().mark_lost(generation);
         for index in 0..self.requests.len() {
-            if self.requests[index].open == Some((release, generation)) {
-                self.answer(index);
+            if self.requests[index].in_flight_at == Some((release, generation)) {
+                self.respond(index);
             }
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
-        let generation = self.life().generation();
-        match happening {
-            Happening::Arrives { safe } => {
-                self.requests.push(Sent { safe, ..Sent::default() });
-                self.arrive(self.requests.len() - 1);
+    fn client_responds(&mut self, generation: u32) {
+        let environment = self.environment();
+        if self.machine().on_client_message(ClientMessageKind::Response(generation), environment)
+            == Action::Forward
+        {
+            self.machine().server_request_closed(generation, "0");
+        }
+        // A late one, of before the last move, reaches nobody.
+        if generation > 0 {
+            let late = self
+                .machine()
+                .on_client_message(ClientMessageKind::Response(generation - 1), environment);
+            assert!(matches!(late, Action::Discard | Action::SessionEnded), "{late:?}");
+        }
+    }
+
+    fn apply(&mut self, event: SimulatedEvent) {
+        let generation = self.machine().generation();
+        match event {
+            SimulatedEvent::RequestArrives { idempotent } => {
+                self.requests.push(TrackedRequest { idempotent, ..TrackedRequest::default() });
+                self.request_arrives(self.requests.len() - 1);
             }
-            Happening::Notifies => {
-                let ground = self.ground();
-                // A notification may move the session, too; it has no answer to wait for.
-                if let Step::Move(_) = self.life().arrive(What::Notification, ground) {
-                    self.life().moved();
+            SimulatedEvent::NotificationArrives => {
+                let environment = self.environment();
+                // A notification may migrate the session, too; it has no answer to wait for.
+                let kind = ClientMessageKind::Notification;
+                if let Action::Migrate(_) = self.machine().on_client_message(kind, environment) {
+                    self.machine().complete_move();
                 }
             }
-            Happening::Answered(nth) => {
+            SimulatedEvent::ResponseArrives(nth) => {
                 let open: Vec<_> = (0..self.requests.len())
-                    .filter(|at| self.requests[*at].open.is_some())
+                    .filter(|at| self.requests[*at].in_flight_at.is_some())
                     .collect();
                 if let Some(index) = open.get(nth % open.len().max(1)) {
-                    self.answer(*index);
+                    self.respond(*index);
                 }
             }
-            Happening::ServerAsks => self.life().ask(generation, "0"),
-            Happening::ClientAnswers => {
-                let ground = self.ground();
-                if self.life().arrive(What::Response(generation), ground) == Step::Send {
-                    self.life().settle(generation, "0");
-                }
-                // A late one, of before the last move, reaches nobody.
-                if generation > 0 {
-                    let late = self.life().arrive(What::Response(generation - 1), ground);
-                    assert!(matches!(late, Step::Drop | Step::Over), "{late:?}");
-                }
+            SimulatedEvent::ServerRequest => self.machine().server_request_opened(generation, "0"),
+            SimulatedEvent::ClientResponse => self.client_responds(generation),
+            SimulatedEvent::TaskStarted => self.machine().task_started(generation),
+            SimulatedEvent::TaskEnded => self.machine().task_ended(generation, "t"),
+            SimulatedEvent::SessionLost => self.lose_session(generation),
+            SimulatedEvent::BackoffChanged(resting) => self.in_backoff = resting,
+            SimulatedEvent::ReleaseDraining => self.draining = true,
+            SimulatedEvent::ReleaseCut => self.cut(),
+            SimulatedEvent::MoveDone if self.mover.is_some() => {
+                self.machine().complete_move();
+                self.resume_waiting();
             }
-            Happening::TaskBegins => self.life().begin_task(generation),
-            Happening::TaskEnds => self.life().end_task(generation, "t"),
-            Happening::Forgotten => self.forget(generation),
-            Happening::Rests(resting) => self.resting = resting,
-            Happening::RollbackOrdered => self.left = true,
-            Happening::Cut => self.cut(),
-            Happening::MoveDone if self.mover.is_some() => {
-                self.life().moved();
-                self.go_on();
-            }
-            Happening::MoveRefused(refusal) => self.refuse(refusal),
-            Happening::WaiterGivesUp => {
+            SimulatedEvent::MoveRefused(refusal) => self.refuse_move(refusal),
+            SimulatedEvent::WaiterTimedOut => {
                 if let Some(index) = self.waiting.pop_back() {
                     self.requests[index].gave_up = true;
-                    self.answer(index);
+                    self.respond(index);
                 }
             }
-            Happening::RestartsElsewhere if self.mover.is_none() => {
-                let (release, generation) = (self.life().release(), self.life().generation());
-                if self.requests.iter().all(|it| it.open.is_none()) {
-                    self.life = Some(Life::new(release, generation));
+            SimulatedEvent::DaemonRestarted if self.mover.is_none() => {
+                let (release, generation) = (self.machine().release(), self.machine().generation());
+                if self.requests.iter().all(|it| it.in_flight_at.is_none()) {
+                    self.machine = Some(SessionMachine::new(release, generation));
                 }
             }
-            Happening::MoveDone | Happening::RestartsElsewhere => (),
+            SimulatedEvent::MoveDone | SimulatedEvent::DaemonRestarted => (),
         }
     }
 
     /// Whatever is open comes to its end.
-    fn finish(mut self) {
+    fn run_to_end(mut self) {
         for _ in 0..4 {
-            self.happen(Happening::MoveDone);
+            self.apply(SimulatedEvent::MoveDone);
             for _ in 0..self.requests.len() {
-                self.happen(Happening::Answered(0));
+                self.apply(SimulatedEvent::ResponseArrives(0));
             }
         }
         for (index, request) in self.requests.iter().enumerate() {
-            assert_eq!(request.answers, 1, "request {index} was lost");
-            assert!(request.safe || request.reached.len() <= 1, "{:?}", request.reached);
+            assert_eq!(request.responses, 1, "request {index} was lost");
+            assert!(request.idempotent || request.sent_to.len() <= 1, "{:?}", request.sent_to);
         }
         assert!(self.waiting.is_empty() && self.mover.is_none());
     }
 }
 
-fn refusals() -> impl Strategy<Value = Refusal> {
+fn refusal_strategy() -> impl Strategy<Value = MigrationRefused> {
     prop_oneof![
-        Just(Refusal::Protocol),
-        Just(Refusal::Capability),
-        Just(Refusal::Credentials),
-        Just(Refusal::TargetFailed),
+        Just(MigrationRefused::Protocol),
+        Just(MigrationRefused::Capability),
+        Just(MigrationRefused::Credentials),
+        Just(MigrationRefused::OpenFailed),
     ]
 }
 
-fn happenings() -> impl Strategy<Value = Happening> {
+fn event_strategy() -> impl Strategy<Value = SimulatedEvent> {
     prop_oneof![
-        8 => any::<bool>().prop_map(|safe| Happening::Arrives { safe }),
-        1 => Just(Happening::Notifies),
-        6 => any::<usize>().prop_map(Happening::Answered),
-        1 => Just(Happening::ServerAsks),
-        1 => Just(Happening::ClientAnswers),
-        1 => Just(Happening::TaskBegins),
-        1 => Just(Happening::TaskEnds),
-        1 => Just(Happening::RollbackOrdered),
-        1 => Just(Happening::Cut),
-        4 => Just(Happening::MoveDone),
-        1 => refusals().prop_map(Happening::MoveRefused),
-        1 => Just(Happening::WaiterGivesUp),
-        1 => Just(Happening::RestartsElsewhere),
-        1 => any::<bool>().prop_map(Happening::Rests),
-        1 => Just(Happening::Forgotten),
+        8 => any::<bool>().prop_map(|idempotent| SimulatedEvent::RequestArrives { idempotent }),
+        1 => Just(SimulatedEvent::NotificationArrives),
+        6 => any::<usize>().prop_map(SimulatedEvent::ResponseArrives),
+        1 => Just(SimulatedEvent::ServerRequest),
+        1 => Just(SimulatedEvent::ClientResponse),
+        1 => Just(SimulatedEvent::TaskStarted),
+        1 => Just(SimulatedEvent::TaskEnded),
+        1 => Just(SimulatedEvent::ReleaseDraining),
+        1 => Just(SimulatedEvent::ReleaseCut),
+        4 => Just(SimulatedEvent::MoveDone),
+        1 => refusal_strategy().prop_map(SimulatedEvent::MoveRefused),
+        1 => Just(SimulatedEvent::WaiterTimedOut),
+        1 => Just(SimulatedEvent::DaemonRestarted),
+        1 => any::<bool>().prop_map(SimulatedEvent::BackoffChanged),
+        1 => Just(SimulatedEvent::SessionLost),
     ]
 }
 
@@ -273,123 +283,181 @@ proptest! {
     #[test]
     fn every_interleaving_keeps_every_request(
         hard in proptest::bool::weighted(0.1),
-        happenings in proptest::collection::vec(happenings(), 0..60),
+        happenings in proptest::collection::vec(event_strategy(), 0..60),
     ) {
-        let mut world = World::new(hard.then_some(Refusal::HardState));
-        happenings.into_iter().for_each(|happening| world.happen(happening));
-        world.finish();
+        let mut world = World::new(hard.then_some(MigrationRefused::StateNotRestorable));
+        happenings.into_iter().for_each(|happening| world.apply(happening));
+        world.run_to_end();
     }
 }
 
-fn left() -> Ground {
-    Ground { reachable: true, left: true, active: Some(NEW), bound: None, resting: false }
+fn draining_environment() -> Environment {
+    Environment {
+        backend_reachable: true,
+        draining: true,
+        active: Some(NEW),
+        migration_forbidden: None,
+        in_backoff: false,
+    }
 }
 
 #[test]
 fn an_idle_session_moves_at_its_next_request_and_a_busy_one_after_its_call() {
-    let mut life = Life::new(OLD, 0);
-    let generation = life.begin();
-    assert_eq!(life.arrive(What::Request, left()), Step::Send);
-    life.end(generation);
-    assert_eq!(life.arrive(What::Request, left()), Step::Move(NEW));
-    assert_eq!(life.arrive(What::Request, left()), Step::Wait);
-    life.moved();
-    assert_eq!((life.release(), life.generation()), (NEW, 1));
-    let ground = Ground { left: false, ..left() };
-    assert_eq!(life.arrive(What::Request, ground), Step::Send);
+    let mut machine = SessionMachine::new(OLD, 0);
+    let generation = machine.request_started();
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Request, draining_environment()),
+        Action::Forward
+    );
+    machine.request_ended(generation);
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Request, draining_environment()),
+        Action::Migrate(NEW)
+    );
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Request, draining_environment()),
+        Action::Wait
+    );
+    machine.complete_move();
+    assert_eq!((machine.release(), machine.generation()), (NEW, 1));
+    let environment = Environment { draining: false, ..draining_environment() };
+    assert_eq!(machine.on_client_message(ClientMessageKind::Request, environment), Action::Forward);
     // The call of the old generation may end late.
-    life.begin();
-    life.end(generation);
-    assert!(!life.is_idle());
+    machine.request_started();
+    machine.request_ended(generation);
+    assert!(!machine.is_idle());
 }
 
 #[test]
 fn what_the_server_asked_is_answered_before_the_move() {
-    let mut life = Life::new(OLD, 0);
-    life.ask(0, "7");
-    assert_eq!(life.arrive(What::Request, left()), Step::Send);
-    assert_eq!(life.stage(), Stage::Pinned(Refusal::PendingRequest));
-    assert_eq!(life.arrive(What::Response(0), left()), Step::Send);
-    assert_eq!(life.holds(None), Some(Refusal::PendingRequest));
-    life.settle(0, "7");
-    assert_eq!(life.holds(None), None);
-    assert_eq!(life.arrive(What::Request, left()), Step::Move(NEW));
+    let mut machine = SessionMachine::new(OLD, 0);
+    machine.server_request_opened(0, "7");
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Request, draining_environment()),
+        Action::Forward
+    );
+    assert_eq!(machine.phase(), SessionPhase::Pinned(MigrationRefused::PendingRequest));
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Response(0), draining_environment()),
+        Action::Forward
+    );
+    assert_eq!(machine.pin_reason(None), Some(MigrationRefused::PendingRequest));
+    machine.server_request_closed(0, "7");
+    assert_eq!(machine.pin_reason(None), None);
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Request, draining_environment()),
+        Action::Migrate(NEW)
+    );
 }
 
 #[test]
 fn a_cut_ends_what_can_not_go_on_and_nothing_else() {
-    let gone = Ground { reachable: false, ..left() };
+    let unreachable = Environment { backend_reachable: false, ..draining_environment() };
     for (refusal, stays) in [
-        (Refusal::Protocol, false),
-        (Refusal::Capability, false),
-        (Refusal::Credentials, true),
-        (Refusal::TargetFailed, true),
+        (MigrationRefused::Protocol, false),
+        (MigrationRefused::Capability, false),
+        (MigrationRefused::Credentials, true),
+        (MigrationRefused::OpenFailed, true),
     ] {
-        let mut life = Life::new(OLD, 0);
-        assert_eq!(life.arrive(What::Request, left()), Step::Move(NEW));
-        life.refused(refusal, true);
-        assert_eq!(life.holds(None), Some(refusal));
-        assert_eq!(life.cut(None), (!stays).then_some(refusal));
-        let step = if stays { Step::Move(NEW) } else { Step::Over };
-        assert_eq!(life.arrive(What::Request, gone), step, "{refusal:?}");
+        let mut machine = SessionMachine::new(OLD, 0);
+        assert_eq!(
+            machine.on_client_message(ClientMessageKind::Request, draining_environment()),
+            Action::Migrate(NEW)
+        );
+        machine.refuse_move(refusal, true);
+        assert_eq!(machine.pin_reason(None), Some(refusal));
+        assert_eq!(machine.on_release_cut(None), (!stays).then_some(refusal));
+        let action = if stays { Action::Migrate(NEW) } else { Action::SessionEnded };
+        assert_eq!(
+            machine.on_client_message(ClientMessageKind::Request, unreachable),
+            action,
+            "{refusal:?}"
+        );
     }
-    let mut life = Life::new(OLD, 0);
-    assert_eq!(life.cut(Some(Refusal::HardState)), Some(Refusal::HardState));
-    let mut life = Life::new(OLD, 0);
-    life.begin_task(0);
-    assert_eq!(life.arrive(What::Request, left()), Step::Send);
-    assert_eq!(life.cut(None), Some(Refusal::LiveTask));
-    let mut life = Life::new(OLD, 0);
-    life.begin();
-    life.ask(0, "1");
-    assert_eq!(life.cut(None), None);
-    assert_eq!(life.arrive(What::Response(0), gone), Step::Drop);
-    assert_eq!(life.arrive(What::Request, gone), Step::Move(NEW));
+    let mut machine = SessionMachine::new(OLD, 0);
+    assert_eq!(
+        machine.on_release_cut(Some(MigrationRefused::StateNotRestorable)),
+        Some(MigrationRefused::StateNotRestorable)
+    );
+    let mut machine = SessionMachine::new(OLD, 0);
+    machine.task_started(0);
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Request, draining_environment()),
+        Action::Forward
+    );
+    assert_eq!(machine.on_release_cut(None), Some(MigrationRefused::LiveTask));
+    let mut machine = SessionMachine::new(OLD, 0);
+    machine.request_started();
+    machine.server_request_opened(0, "1");
+    assert_eq!(machine.on_release_cut(None), None);
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Response(0), unreachable),
+        Action::Discard
+    );
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Request, unreachable),
+        Action::Migrate(NEW)
+    );
 }
 
 #[test]
 fn a_rollback_that_is_called_off_leaves_the_session_where_it_is() {
-    let mut life = Life::new(OLD, 0);
-    life.ask(0, "1");
-    assert_eq!(life.arrive(What::Request, left()), Step::Send);
-    let back = Ground { left: false, active: Some(OLD), ..left() };
-    assert_eq!(life.arrive(What::Request, back), Step::Send);
-    assert_eq!(life.stage(), Stage::Live);
+    let mut machine = SessionMachine::new(OLD, 0);
+    machine.server_request_opened(0, "1");
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Request, draining_environment()),
+        Action::Forward
+    );
+    let active_again = Environment { draining: false, active: Some(OLD), ..draining_environment() };
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Request, active_again),
+        Action::Forward
+    );
+    assert_eq!(machine.phase(), SessionPhase::Live);
 }
 
 #[test]
 fn a_session_that_its_release_forgot_is_opened_anew_there() {
-    let mut life = Life::new(OLD, 0);
-    let here = Ground { left: false, active: Some(OLD), ..left() };
-    life.begin_task(0);
-    life.lose(0);
-    assert_eq!(life.arrive(What::Request, here), Step::Move(OLD));
-    life.moved();
-    assert_eq!((life.release(), life.generation()), (OLD, 1));
+    let mut machine = SessionMachine::new(OLD, 0);
+    let active_here = Environment { draining: false, active: Some(OLD), ..draining_environment() };
+    machine.task_started(0);
+    machine.mark_lost(0);
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Request, active_here),
+        Action::Migrate(OLD)
+    );
+    machine.complete_move();
+    assert_eq!((machine.release(), machine.generation()), (OLD, 1));
     // Who heard of it late says nothing new.
-    life.lose(0);
-    assert_eq!(life.arrive(What::Request, here), Step::Send);
-    life.lose(1);
-    let hard = Ground { bound: Some(Refusal::HardState), ..here };
-    assert_eq!(life.arrive(What::Request, hard), Step::Over);
+    machine.mark_lost(0);
+    assert_eq!(machine.on_client_message(ClientMessageKind::Request, active_here), Action::Forward);
+    machine.mark_lost(1);
+    let hard_state = Environment {
+        migration_forbidden: Some(MigrationRefused::StateNotRestorable),
+        ..active_here
+    };
+    assert_eq!(
+        machine.on_client_message(ClientMessageKind::Request, hard_state),
+        Action::SessionEnded
+    );
 }
 
 #[test]
 fn a_task_ends_once_however_often_it_is_told() {
-    let mut life = Life::new(OLD, 0);
-    life.begin_task(0);
-    life.begin_task(0);
-    life.end_task(0, "a");
-    life.end_task(0, "a");
-    assert!(!life.is_idle());
-    life.end_task(0, "b");
-    assert!(life.is_idle());
+    let mut machine = SessionMachine::new(OLD, 0);
+    machine.task_started(0);
+    machine.task_started(0);
+    machine.task_ended(0, "a");
+    machine.task_ended(0, "a");
+    assert!(!machine.is_idle());
+    machine.task_ended(0, "b");
+    assert!(machine.is_idle());
 }
 
 #[test]
 fn only_what_changes_nothing_or_never_arrived_is_asked_again() {
-    assert_eq!(fate(true, true, false), Fate::Replay);
-    assert_eq!(fate(false, false, false), Fate::Replay);
-    assert_eq!(fate(true, false, false), Fate::Answer);
-    assert_eq!(fate(false, true, true), Fate::Answer);
+    assert_eq!(replay_decision(true, true, false), ReplayDecision::Replay);
+    assert_eq!(replay_decision(false, false, false), ReplayDecision::Replay);
+    assert_eq!(replay_decision(true, false, false), ReplayDecision::Fail);
+    assert_eq!(replay_decision(false, true, true), ReplayDecision::Fail);
 }
