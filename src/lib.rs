@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Two rooms serve others: [`artifact`] says what a release runs from and whether it is still that,
-//! [`bus`] speaks to systemd for [`signal`] (how units stand) and [`act`] (start and stop them).
+//! [`systemd`] speaks to systemd for [`signal`] (how units stand) and [`act`] (start and stop them).
 //!
 //! Read in this order: [`model`], the nouns; [`mcp`], what the protocol says; [`judge`], how sure we
 //! are; [`decide`], what follows;
@@ -36,18 +36,24 @@ pub mod artifact;
 
 pub mod config;
 
-pub mod bus;
+pub mod systemd;
 
 pub mod record;
 
 pub mod signal;
 
-pub mod proxy;
-
 pub mod act;
+
+pub mod proxy;
 
 pub mod control;
 
+pub mod service;
+
 pub mod daemon;
+
+pub mod backtest;
+
+pub mod demo;
 
 pub mod cli;

@@ -15,8 +15,8 @@ use rollbackd::model::{Counts, Moment, Observation, ProbeResult, ReleaseNumber, 
 use rollbackd::record::{SignalLogHeader, SignalLogWriter, read_recording};
 use serde_json::Value;
 
-#[path = "backtest/fake.rs"]
-mod fake;
+#[path = "backtest/fake_prometheus.rs"]
+mod fake_prometheus;
 
 #[test]
 fn every_command_matches_its_golden_output() {
@@ -106,7 +106,7 @@ fn check_reports_what_recorded_traffic_cannot_detect() {
 
 #[test]
 fn prometheus_counters_replay_with_gaps_and_resets() {
-    let mut series = fake::Series::new();
+    let mut series = fake_prometheus::Series::new();
     let mut add = |name: &str, value: &dyn Fn(u32) -> String| {
         let sample = |step: u32| (1_000.0 + f64::from(step) * 5.0, value(step));
         series.insert(name.to_owned(), (0..120).map(sample).collect());
@@ -116,7 +116,7 @@ fn prometheus_counters_replay_with_gaps_and_resets() {
     add("bad", &|step| (step.saturating_sub(40) * 150).to_string());
     add("reset", &|step| if step < 30 { 500 * step } else { 500 * (step - 30) }.to_string());
     add("gap", &|step| if step % 3 == 1 { "NaN".to_owned() } else { (500 * step).to_string() });
-    let url = format!("{}/prom", fake::serve_prometheus(series));
+    let url = format!("{}/prom", fake_prometheus::serve_prometheus(series));
     let ask = |words: &[&str]| {
         let fixed = ["backtest", "--prometheus", &url, "--start", "1000", "--end", "1595"];
         let words = [&fixed, ["--current", "current.toml", "--json"].as_slice(), words].concat();

@@ -65,7 +65,7 @@ fn example_config_shows_the_defaults() {
 /// A setting that is missing from the example is one that nobody finds.
 #[test]
 fn example_config_lists_every_setting() {
-    let source = include_str!("../src/config/written.rs");
+    let source = include_str!("../src/config/raw.rs");
     let keys = ["table.read(", "table.required(", "daemon.read("];
     let mut count = 0;
     for (start, _) in keys.iter().flat_map(|it| source.match_indices(it)) {

@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
-use rollbackd::cli::demo::Fault;
-use rollbackd::cli::demo::load::TrafficGenerator;
-use rollbackd::cli::demo::server::{self, ServerSettings};
 use rollbackd::clock::Clock;
+use rollbackd::demo::server::ServerSettings;
+use rollbackd::demo::traffic::TrafficGenerator;
+use rollbackd::demo::{Fault, server};
 use rollbackd::model::Moment;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;

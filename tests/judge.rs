@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rollbackd::judge::evidence::EProcess;
+use rollbackd::judge::e_process::EProcess;
 use rollbackd::judge::{BLOCK, BLOCK_MS, Baseline, Indicator, Judge, Objective, SloSettings};
 use rollbackd::model::{
     Counts, Finding, History, Moment, Observation, ProbeResult, ReleaseNumber, Signal, Verdict,

@@ -12,8 +12,8 @@ use rollbackd::judge::{Baseline, Indicator, Judge, Objective, SloSettings};
 use rollbackd::model::{Counts, Finding, History, Moment, Observation, ReleaseNumber, Signal};
 use serde_json::Value;
 
-#[path = "backtest/fake.rs"]
-mod fake;
+#[path = "backtest/fake_prometheus.rs"]
+mod fake_prometheus;
 
 /// Around the results in README.md.
 const BEGIN: &str = "<!-- results: tests/public_data.rs -->\n```text\n";
@@ -174,7 +174,7 @@ fn split_by_seed(zone: &str, seed: u64) -> String {
         }
     }
     let names = ["new", "new_bad", "old", "old_bad"].map(str::to_owned);
-    format!("{}/prom", fake::serve_prometheus(names.into_iter().zip(series).collect()))
+    format!("{}/prom", fake_prometheus::serve_prometheus(names.into_iter().zip(series).collect()))
 }
 
 fn backtest(url: &str, what_if: Option<&str>) -> Value {

@@ -11,21 +11,20 @@
 mod clients;
 #[path = "real/conformance.rs"]
 mod conformance;
+#[path = "real/harness.rs"]
+mod harness;
 #[path = "real/journey.rs"]
 mod journey;
 #[path = "real/servers.rs"]
 mod servers;
-#[path = "real/stage.rs"]
-mod stage;
 
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
-use tokio::time::Instant;
-
 use clients::{ClientKind, SdkClients};
+use harness::{RealServerHarness, SERVICE};
+use rustix::process::{Signal, kill_process};
 use servers::{NEW_SLOW, OLD_SLOW, ServerKind};
-use stage::{RealServerHarness, SERVICE};
+use tokio::time::Instant;
 
 /// Shorter than usual, so that nobody waits for long. What is judged by is as usual.
 const SETTINGS: &str = r#"

@@ -1,20 +1,20 @@
 //! Thousands of random days. A failure prints its seed; `SEED=n cargo sim` replays it.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "support/world.rs"]
-mod world;
+#[path = "support/rng.rs"]
+mod rng;
+#[path = "support/simulated_host.rs"]
+mod simulated_host;
 
 use std::time::Duration;
 
-use dice::Rng;
+use rng::Rng;
 use rollbackd::decide::{Phase, Watch};
 use rollbackd::model::{
     Actor, Command, CommandRequest, DeployRequest, Effect, Event, Finding, Moment, ProbeResult,
     ReleaseLoad, ReleaseNumber, Severity, Slot, Ticket, TimelineEntry, TimelineEvent, Verdict,
 };
-use world::{SimulatedHost, policy, secs};
+use simulated_host::{SimulatedHost, policy, secs};
 
 const SCENARIOS: u64 = 3_000;
 const EVENTS_PER_SCENARIO: u64 = 300;

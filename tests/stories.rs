@@ -5,17 +5,17 @@
 //! the story says otherwise.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-#[path = "support/conduct.rs"]
-mod conduct;
-#[path = "support/stage.rs"]
-mod stage;
-#[path = "support/world.rs"]
-mod world;
+#[path = "support/release_behaviour.rs"]
+mod release_behaviour;
+#[path = "support/simulated_host.rs"]
+mod simulated_host;
+#[path = "support/story_runner.rs"]
+mod story_runner;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use stage::StoryRunner;
+use story_runner::StoryRunner;
 
 const TIMELINE_LINES_MAX: usize = 25;
 

@@ -1,13 +1,13 @@
 //! The judge and its peers on one bench. Tests use parts of it.
 
-pub mod bound;
-pub mod cost;
-pub mod delays;
-pub mod dice;
+pub mod confidence_bound;
+pub mod cpu_cost;
+pub mod detection_delay;
+pub mod false_rollbacks;
 pub mod mann_whitney;
-pub mod nulls;
 pub mod oracle;
-pub mod ours;
+pub mod parallel;
 pub mod peers;
-pub mod stream;
-pub mod work;
+pub mod rng;
+pub mod rollbackd_judge;
+pub mod traffic;

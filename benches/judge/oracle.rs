@@ -1,6 +1,6 @@
 //! What nobody can have: a test that knows the failure rate and the moment of the onset.
 
-use super::stream::{BLOCKS_PER_SECOND, BUDGET, Block};
+use super::traffic::{BLOCKS_PER_SECOND, BUDGET, Block};
 
 /// Chance of a false rollback.
 pub const ALPHA: f64 = 1e-3;

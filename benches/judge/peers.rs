@@ -2,7 +2,7 @@
 //! once, and without scrape or query delay.
 
 use super::mann_whitney;
-use super::stream::{BLOCKS_PER_SECOND, BUDGET, Block, HEALTHY_ERROR_RATE};
+use super::traffic::{BLOCKS_PER_SECOND, BUDGET, Block, HEALTHY_ERROR_RATE};
 
 /// Minutes that Kayenta needs to reach its confidence.
 const KAYENTA_MIN: usize = 5;

@@ -3,10 +3,10 @@
 #![no_main]
 
 #[expect(dead_code, reason = "the proxy uses more of it")]
-#[path = "../../src/proxy/message.rs"]
+#[path = "../../src/mcp/message.rs"]
 mod message;
 #[expect(dead_code, reason = "the proxy uses more of it")]
-#[path = "../../src/proxy/scan.rs"]
+#[path = "../../src/mcp/scan.rs"]
 mod scan;
 
 use libfuzzer_sys::fuzz_target;

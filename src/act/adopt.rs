@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::mark::{self, MarkedProcess, ProcessMarker};
-use super::output::LogForwarder;
 use super::process::{GroupLeader, Process, ProcessSpec};
+use crate::act::log_forwarder::LogForwarder;
+use crate::act::process_marker;
+use crate::act::process_marker::{MarkedProcess, ProcessMarker};
 use crate::model::{ReleaseNumber, Slot};
 
 impl Process {
@@ -15,13 +16,13 @@ impl Process {
     /// is not found.
     pub fn adopt(spec: &ProcessSpec) -> Option<Self> {
         let marker = spec.marker();
-        let found = group_leaders(mark::find_processes(&marker.owner, &marker.service))
+        let found = group_leaders(process_marker::find_processes(&marker.owner, &marker.service))
             .into_iter()
             .find(|found| found.marker == marker)?;
         let pid = Pid::from_raw(found.pid)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // The number may have changed hands before it was opened; look again through the door we hold.
-        if mark::inspect_process(found.pid)?.start_ticks != found.start_ticks {
+        if process_marker::inspect_process(found.pid)?.start_ticks != found.start_ticks {
             return None;
         }
         let leader = GroupLeader::Adopted(pidfd);
@@ -45,7 +46,7 @@ pub struct OrphanedRelease {
 /// Every release of the service that has a live process, those we hold included.
 pub fn find_orphans(state_dir: &Path, service: &str) -> Vec<OrphanedRelease> {
     let mut all: Vec<OrphanedRelease> = Vec::new();
-    for found in mark::find_processes(&state_dir.display().to_string(), service) {
+    for found in process_marker::find_processes(&state_dir.display().to_string(), service) {
         if all.iter().all(|orphan| orphan.marker != found.marker) {
             all.extend(OrphanedRelease::from_process(found));
         }

@@ -4,14 +4,14 @@
 //! A process outlives the daemon. Its output goes to a file, so that nothing breaks when nobody
 //! reads, and its environment says whose it is, so that the next daemon finds it again.
 
+mod address_check;
 mod adopt;
 mod environment;
-mod mark;
-mod output;
-mod place;
+mod log_forwarder;
 mod process;
+mod process_marker;
 mod unit;
-mod unit_file;
+mod unit_env_file;
 
 pub use adopt::{OrphanedRelease, find_orphans};
 pub use process::{Process, ProcessSpec};

@@ -10,9 +10,9 @@ use rustix::process::Pid;
 use tokio::process::{Child, Command};
 
 use super::environment;
-use super::mark::{POLL_INTERVAL, ProcessMarker};
-use super::output::{self, LogForwarder};
-use super::place;
+use crate::act::log_forwarder::LogForwarder;
+use crate::act::process_marker::{POLL_INTERVAL, ProcessMarker};
+use crate::act::{address_check, log_forwarder};
 use crate::config::{Address, CommandRuntime};
 use crate::model::Release;
 
@@ -58,9 +58,9 @@ impl Process {
     /// # Errors
     /// Its address is taken, the output file can not be opened, or the command can not be started.
     pub fn start(spec: &ProcessSpec) -> Result<Self, String> {
-        place::free(&spec.address)?;
+        address_check::free(&spec.address)?;
         let path = spec.output_path();
-        let file = output::open_output_file(&path)
+        let file = log_forwarder::open_output_file(&path)
             .map_err(|error| format!("{} can not be opened: {error}", path.display()))?;
         let copy = file
             .try_clone()

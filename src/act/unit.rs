@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::unit_file::UnitEnvFile;
-use super::{environment, place};
-use crate::bus::{ResourceWeights, SystemdManager, UnitState};
+use super::environment;
+use crate::act::address_check;
+use crate::act::unit_env_file::UnitEnvFile;
 use crate::config::{Address, UnitTemplate};
 use crate::model::{Release, ReleaseNumber, Slot};
+use crate::systemd::{ResourceWeights, SystemdManager, UnitState};
 
 /// A release that systemd runs in its slot, as an instance of a template.
 #[derive(Debug, Clone)]
@@ -119,7 +120,7 @@ impl Unit {
                 general.display()
             ));
         }
-        place::free(&self.address)?;
+        address_check::free(&self.address)?;
         let restarts_same_release =
             self.env_file.read().is_some_and(|it| it.number == Some(self.number));
         let change = if restarts_same_release { self.program_change(&state) } else { None };

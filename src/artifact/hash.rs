@@ -8,9 +8,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::digest::{Digest, to_hex};
-use super::fingerprint::{FingerprintBuilder, StatFingerprint};
-use super::trouble::ArtifactError;
 use super::walk::{Entry, EntryMetadata, Visitor, WalkError, open_unchanged, walk};
+use crate::artifact::error::ArtifactError;
+use crate::artifact::stat_fingerprint::{FingerprintBuilder, StatFingerprint};
 
 /// Bytes of all files of an artifact together.
 const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;

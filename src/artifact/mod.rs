@@ -36,19 +36,20 @@
 //!
 //! What a release reads from elsewhere: the interpreter, libraries of the system, the network.
 
+mod canonical_path;
 mod digest;
-mod find;
-mod fingerprint;
+mod error;
 mod hash;
-mod pin;
-mod place;
+mod image_pin;
 mod podman;
 mod reference;
-mod seal;
-mod trouble;
+mod resolve;
+mod stat_fingerprint;
+mod verifier;
 mod walk;
 
 pub use digest::Digest;
-pub use find::{ArtifactKind, ResolvedArtifact, resolve};
 pub use podman::Podman;
-pub use seal::{Verifier, VerifyError};
+
+pub use crate::artifact::resolve::{ArtifactKind, ResolvedArtifact, resolve};
+pub use crate::artifact::verifier::{Verifier, VerifyError};

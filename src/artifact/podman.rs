@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::digest::Digest;
 use super::reference::Reference;
-use super::trouble::shorten;
+use crate::artifact::error::shorten;
 
 /// The oldest version of the API that has all we ask for; newer podmans answer to it, too.
 const API: &str = "http://podman/v4.0.0/libpod/images";

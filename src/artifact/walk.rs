@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat,
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
-use super::trouble::{ArtifactError, printable_path};
+use crate::artifact::error::{ArtifactError, printable_path};
 
 /// Files, folders and links in one artifact. Those of one folder are in memory together.
 const ENTRIES_MAX: u64 = 1_000_000;

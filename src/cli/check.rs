@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::config::{self, Problems, Runtime, Settings};
-
+use super::DEFAULT_CONFIG_PATH;
 use super::exit::Exit;
-use super::{DEFAULT_CONFIG_PATH, say, traffic};
+use crate::backtest::recorded_traffic;
+use crate::cli::output;
+use crate::config::{self, Problems, Runtime, Settings};
 
 /// Check a configuration and report every problem in it.
 #[derive(Debug, Args)]
@@ -30,12 +31,12 @@ pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
                 return check_managed_unit(&path, &checked.settings, unit);
             }
             print_problems(&checked.warnings);
-            traffic::undetectable_objectives(&checked.settings)
+            recorded_traffic::undetectable_objectives(&checked.settings)
                 .iter()
-                .for_each(|warning| say::stderr_line(warning));
+                .for_each(|warning| output::stderr_line(warning));
             let services = checked.settings.services.len();
             let noun = if services == 1 { "service" } else { "services" };
-            say::stdout_line(&format!("{}: good, {services} {noun}", path.display()));
+            output::stdout_line(&format!("{}: good, {services} {noun}", path.display()));
             Exit::Done
         }
         Err(problems) => {
@@ -53,19 +54,19 @@ fn check_managed_unit(path: &Path, settings: &Settings, unit: &str) -> Exit {
     });
     let path = path.display();
     if managed {
-        say::stdout_line(&format!("{path}: {unit} runs releases"));
+        output::stdout_line(&format!("{path}: {unit} runs releases"));
         return Exit::Done;
     }
-    say::error_line(&format!("{path}: {unit:?} is none of the units that run releases"));
+    output::error_line(&format!("{path}: {unit:?} is none of the units that run releases"));
     Exit::Failed
 }
 
 /// Tells what is wrong with a configuration.
-pub(super) fn report_problems(path: &Path, problems: &Problems) {
+pub(crate) fn report_problems(path: &Path, problems: &Problems) {
     print_problems(problems);
     let errors = problems.iter().filter(|it| it.level == config::ProblemLevel::Error).count();
     let plural = if errors == 1 { "" } else { "s" };
-    say::error_line(&format!("{}: {errors} error{plural}", path.display()));
+    output::error_line(&format!("{}: {errors} error{plural}", path.display()));
 }
 
 fn print_problems(problems: &Problems) {
@@ -73,7 +74,7 @@ fn print_problems(problems: &Problems) {
         return;
     }
     let is_terminal = std::io::stderr().is_terminal();
-    say::stderr_line(&if is_terminal {
+    output::stderr_line(&if is_terminal {
         problems.coloured().to_string()
     } else {
         problems.to_string()

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use crate::control::{ControlClient, Request, Response};
-use crate::model::{Guard, TimelineEntry, TimelineEvent};
-
 use super::exit::Exit;
 use super::progress::Progress;
-use super::{DaemonOptions, say, timeline};
+use super::{DaemonOptions, timeline};
+use crate::cli::output;
+use crate::control::{ControlClient, Request, Response};
+use crate::model::{Guard, TimelineEntry, TimelineEvent};
 
 /// Start a new release, prove it ready, and give it the traffic.
 #[derive(Debug, Args)]
@@ -60,7 +60,7 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     let mut environment = BTreeMap::new();
     for (key, value) in set {
         if environment.contains_key(&key) {
-            say::error_line(&format!("{key} is set twice; write it once"));
+            output::error_line(&format!("{key} is set twice; write it once"));
             return Exit::InvalidArguments;
         }
         environment.insert(key, value);
@@ -83,25 +83,25 @@ pub(super) async fn follow(mut client: ControlClient, wait: bool, json: bool) ->
             Ok(Some(response)) => response,
             Ok(None) => return exit.unwrap_or_else(end_not_seen),
             Err(error) => {
-                say::error_line(&format!("the daemon went away: {error}"));
+                output::error_line(&format!("the daemon went away: {error}"));
                 return Exit::NoDaemon;
             }
         };
         progress.clear();
         if json && !matches!(response, Response::Status(_)) {
-            say::json_line(&response);
+            output::json_line(&response);
         }
         match response {
             Response::Accepted { deploy, because } if !wait && !json => {
-                say::stdout_line(&format!("deploy {deploy}: {because}"));
+                output::stdout_line(&format!("deploy {deploy}: {because}"));
             }
             Response::Refused { code, because } => {
-                say::error_line(&because);
+                output::error_line(&because);
                 return code.into();
             }
             Response::Event(entry) => {
                 if !json {
-                    say::stdout_line(&timeline::event_line(&entry));
+                    output::stdout_line(&timeline::event_line(&entry));
                 }
                 rolling_back |= matches!(entry.event, TimelineEvent::Decided { .. });
                 exit = exit_for_event(&entry, rolling_back).or(exit);
@@ -113,7 +113,7 @@ pub(super) async fn follow(mut client: ControlClient, wait: bool, json: bool) ->
 }
 
 fn end_not_seen() -> Exit {
-    say::error_line(
+    output::error_line(
         "the end was not seen: the daemon went away, or another deploy began; `rollbackd timeline` \
          tells how it goes on",
     );

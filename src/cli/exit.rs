@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::control::RefusalCode;
 
 /// What `--help` says about them.
-pub(super) const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 Exit codes:
   0  done; with --wait: the release was accepted, or the rollback is complete
   1  failed for another reason, which is printed
@@ -25,7 +25,7 @@ Exit codes:
 
 /// How a verb ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Exit {
+pub(crate) enum Exit {
     /// Done.
     Done,
     /// For another reason.

@@ -2,10 +2,9 @@
 
 use clap::Args;
 
-use crate::control::Request;
-
 use super::exit::Exit;
 use super::{DaemonOptions, deploy};
+use crate::control::Request;
 
 /// Take the daemon's hands off a service, or give it back.
 #[derive(Debug, Args)]

@@ -1,33 +1,29 @@
 //! The verbs, one file each. A verb fills in a request, hands it to the daemon and prints what
 //! comes back, so that it can not disagree with the daemon.
 
-mod backtest;
-mod check;
-pub mod demo;
+pub(crate) mod check;
 mod deploy;
-mod exit;
+pub(crate) mod exit;
 mod hold;
+pub(crate) mod output;
 mod progress;
 mod rollback;
 mod run;
-mod say;
 mod status;
 mod timeline;
-mod traffic;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use exit::Exit;
 
 use crate::config;
 use crate::control::{ADMINS_GROUP, ControlClient, READERS_GROUP, Request};
 use crate::daemon::{InheritedListeners, StartMode};
 
-use exit::Exit;
-
 /// Where the configuration lies unless somebody says otherwise.
-const DEFAULT_CONFIG_PATH: &str = "/etc/rollbackd/config.toml";
+pub(crate) const DEFAULT_CONFIG_PATH: &str = "/etc/rollbackd/config.toml";
 /// Where the daemon listens unless its configuration says otherwise.
 const DEFAULT_SOCKET_PATH: &str = "/run/rollbackd/control.sock";
 
@@ -43,10 +39,10 @@ pub struct Cli {
 
 /// How a verb finds the daemon.
 #[derive(Debug, Args)]
-struct DaemonOptions {
+pub(crate) struct DaemonOptions {
     /// The daemon's configuration; tells where its socket is. After `backtest`: the candidate.
     #[arg(long, global = true, env = "ROLLBACKD_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// The daemon's control socket.
     #[arg(long, global = true, env = "ROLLBACKD_SOCKET", value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -71,9 +67,9 @@ enum Verb {
     /// What happened in a deploy, and why.
     Timeline(timeline::Options),
     /// Replay what was recorded, with the current limits and with others.
-    Backtest(Box<backtest::Options>),
+    Backtest(Box<crate::backtest::Options>),
     /// See a bad release being put back, on this machine.
-    Demo(demo::Options),
+    Demo(crate::demo::Options),
     /// The demo's MCP server.
     #[command(hide = true)]
     DemoServer,
@@ -94,7 +90,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            say::error_line(&format!("failed to start: {error}"));
+            output::error_line(&format!("failed to start: {error}"));
             return Exit::Failed.into();
         }
     };
@@ -108,9 +104,9 @@ pub fn main() -> ExitCode {
             Verb::Hold(options) => hold::hold(options, &daemon).await.into(),
             Verb::Resume(options) => hold::resume(options, &daemon).await.into(),
             Verb::Timeline(options) => timeline::run(options, &daemon).await.into(),
-            Verb::Backtest(options) => backtest::run(*options, &daemon).await.into(),
-            Verb::Demo(options) => demo::run(options).await,
-            Verb::DemoServer => demo::server::main().await,
+            Verb::Backtest(options) => crate::backtest::run(*options, &daemon).await.into(),
+            Verb::Demo(options) => crate::demo::run(options).await,
+            Verb::DemoServer => crate::demo::server::main().await,
             Verb::Succeed(_) => Exit::Failed.into(),
         }
     })
@@ -145,7 +141,7 @@ impl DaemonOptions {
     /// Asks the daemon; its answer can be read from the client.
     async fn send_request(&self, request: &Request) -> Result<ControlClient, Exit> {
         request.validate().map_err(|problem| {
-            say::error_line(&problem);
+            output::error_line(&problem);
             Exit::InvalidArguments
         })?;
         let socket = self.socket_path();
@@ -158,14 +154,14 @@ impl DaemonOptions {
         connection.await.map_err(|error: std::io::Error| {
             let socket = socket.display();
             if error.kind() == std::io::ErrorKind::PermissionDenied {
-                say::error_line(&format!(
+                output::error_line(&format!(
                     "you may not connect to {socket}: to look takes the group {READERS_GROUP}, to act the \
                      group {ADMINS_GROUP} as well, or root\n  add a user with `usermod -aG \
                      {READERS_GROUP},{ADMINS_GROUP} NAME`; it counts from the next login"
                 ));
                 return Exit::Forbidden;
             }
-            say::error_line(&format!(
+            output::error_line(&format!(
                 "no daemon answers on {socket}{note}: {error}\n  start it with `rollbackd run`, or name \
                  its socket with --socket or its configuration with --config"
             ));

@@ -3,10 +3,9 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use crate::control::Status;
-
-use super::say;
 use super::status::format_seconds;
+use crate::cli::output;
+use crate::control::Status;
 
 /// Statuses between two lines where there is no terminal; the daemon sends one a second.
 const STATUSES_PER_LINE: u32 = 60;
@@ -41,7 +40,7 @@ impl Progress {
                 write!(stderr, "{}", progress_line(status)).and_then(|()| stderr.flush());
             self.line_visible = true;
         } else if self.status_count.is_multiple_of(STATUSES_PER_LINE) {
-            say::stderr_line(&progress_line(status));
+            output::stderr_line(&progress_line(status));
         }
     }
 }

@@ -2,10 +2,9 @@
 
 use clap::Args;
 
-use crate::control::Request;
-
 use super::exit::Exit;
 use super::{DaemonOptions, deploy};
+use crate::control::Request;
 
 /// Go back to the previous release.
 #[derive(Debug, Args)]

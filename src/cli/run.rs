@@ -9,12 +9,12 @@ use clap::Args;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::DEFAULT_CONFIG_PATH;
+use super::exit::Exit;
+use crate::cli::output;
 use crate::daemon::{InheritedListeners, StartMode, Takeover};
 use crate::record::JournalLayer;
 use crate::{config, daemon};
-
-use super::exit::Exit;
-use super::{DEFAULT_CONFIG_PATH, say};
 
 /// Run the daemon in the foreground.
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ pub(super) fn spawn_successor(options: &Options, config: Option<PathBuf>) -> Exi
     match daemon::spawn_successor(&path) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            say::error_line(&format!("the next daemon can not be started: {error}"));
+            output::error_line(&format!("the next daemon can not be started: {error}"));
             Exit::Failed.into()
         }
     }
@@ -59,8 +59,8 @@ pub(super) async fn run(
     let checked = match config::load(&path) {
         Ok(checked) => checked,
         Err(problems) => {
-            say::stderr_line(&problems.to_string());
-            say::error_line("the configuration has errors, nothing was started");
+            output::stderr_line(&problems.to_string());
+            output::error_line("the configuration has errors, nothing was started");
             if let Ok(StartMode::Takeover(takeover)) = start_mode {
                 takeover.report_failure(&format!("the configuration has errors:\n{problems}"));
             }
@@ -82,7 +82,7 @@ pub(super) async fn run(
     let start_mode = match start_mode {
         Ok(origin) => origin,
         Err(error) if options.succeed => {
-            say::error_line(&format!("nothing is passed on over the standard input: {error}"));
+            output::error_line(&format!("nothing is passed on over the standard input: {error}"));
             return Exit::StartFailed;
         }
         Err(error) => {
@@ -103,7 +103,7 @@ pub(super) async fn run(
                 text.push_str(&format!("\n  because: {cause}"));
                 source = cause.source();
             }
-            say::error_line(&text);
+            output::error_line(&text);
             Exit::StartFailed
         }
     }

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use crate::control::{ReleaseStatus, Request, Response, Status};
-
+use super::DaemonOptions;
 use super::exit::Exit;
-use super::{DaemonOptions, say};
+use crate::cli::output;
+use crate::control::{ReleaseStatus, Request, Response, Status};
 
 /// How every service stands.
 #[derive(Debug, Args)]
@@ -28,15 +28,15 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     loop {
         match client.next_response().await {
             Ok(None) => return Exit::Done,
-            Ok(Some(Response::Status(status))) if json => say::json_line(&status),
-            Ok(Some(Response::Status(status))) => say::stdout_line(&render(&status)),
+            Ok(Some(Response::Status(status))) if json => output::json_line(&status),
+            Ok(Some(Response::Status(status))) => output::stdout_line(&render(&status)),
             Ok(Some(Response::Refused { code, because })) => {
-                say::error_line(&because);
+                output::error_line(&because);
                 return code.into();
             }
             Ok(Some(_)) => (),
             Err(error) => {
-                say::error_line(&format!("the daemon went away: {error}"));
+                output::error_line(&format!("the daemon went away: {error}"));
                 return Exit::NoDaemon;
             }
         }

@@ -2,13 +2,12 @@
 
 use clap::Args;
 
-use crate::config;
+use super::DaemonOptions;
+use super::exit::Exit;
+use crate::cli::output;
 use crate::control::{ControlClient, Request, Response};
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
-use crate::record;
-
-use super::exit::Exit;
-use super::{DaemonOptions, say};
+use crate::{config, record};
 
 /// What happened in a deploy, and why.
 #[derive(Debug, Args)]
@@ -34,7 +33,7 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
         Ok(mut client) => match client.send(&request).await {
             Ok(()) => print_from_daemon(client, json).await,
             Err(error) => {
-                say::error_line(&format!("the daemon went away: {error}"));
+                output::error_line(&format!("the daemon went away: {error}"));
                 Exit::NoDaemon
             }
         },
@@ -49,12 +48,12 @@ async fn print_from_daemon(mut client: ControlClient, json: bool) -> Exit {
             Ok(None) => return Exit::Done,
             Ok(Some(Response::Event(entry))) => print_event(&entry, json),
             Ok(Some(Response::Refused { code, because })) => {
-                say::error_line(&because);
+                output::error_line(&because);
                 return code.into();
             }
             Ok(Some(Response::Accepted { .. } | Response::Status(_))) => (),
             Err(error) => {
-                say::error_line(&format!("the daemon went away: {error}"));
+                output::error_line(&format!("the daemon went away: {error}"));
                 return Exit::NoDaemon;
             }
         }
@@ -69,15 +68,15 @@ fn print_from_disk(
 ) -> Exit {
     let path = daemon.config_path();
     let Ok(checked) = config::load(&path) else {
-        say::error_line(&format!(
+        output::error_line(&format!(
             "no daemon answers, and {} can not be read to find the timelines; name it with --config",
             path.display()
         ));
         return Exit::NoDaemon;
     };
-    say::stderr_line("no daemon answers; this is what lies on disk");
+    output::stderr_line("no daemon answers; this is what lies on disk");
     if !checked.settings.services.contains_key(service) {
-        say::error_line(&format!("no service {service} in {}", path.display()));
+        output::error_line(&format!("no service {service} in {}", path.display()));
         return Exit::NotFound;
     }
     match record::read_deploy(&checked.settings.state_dir.join(service), deploy) {
@@ -86,7 +85,7 @@ fn print_from_disk(
             Exit::Done
         }
         Err(error) => {
-            say::error_line(&error.with_cause());
+            output::error_line(&error.with_cause());
             Exit::NotFound
         }
     }
@@ -94,23 +93,23 @@ fn print_from_disk(
 
 fn print_event(entry: &TimelineEntry, json: bool) {
     if json {
-        return say::json_line(entry);
+        return output::json_line(entry);
     }
     if entry.seq == 1 {
-        say::stdout_line(&format!(
+        output::stdout_line(&format!(
             "{} deploy {}, {}",
             entry.service, entry.deploy, entry.wall_time
         ));
     }
     if let TimelineEvent::Detected { verdict: Some(verdict), .. } = &entry.event {
         let started = entry.moment - std::time::Duration::from_millis(entry.since_deploy_ms);
-        say::stdout_line(&format_row(
+        output::stdout_line(&format_row(
             verdict.onset.since(started).as_millis(),
             "first bad",
             "estimated onset",
         ));
     }
-    say::stdout_line(&event_line(entry));
+    output::stdout_line(&event_line(entry));
 }
 
 /// One entry for a reader.

@@ -5,24 +5,22 @@
 //! an operator sees all of them in one run.
 
 mod address;
-mod bounds;
-mod check;
 mod probe;
 mod problem;
-mod promise;
+mod range;
+mod raw;
 mod runtime;
 mod scrape;
 mod selector;
+mod service;
 mod settings;
-mod table;
+mod slo;
+mod toml_table;
 mod value;
-mod written;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-
-use toml::de::DeTable;
 
 pub use problem::{Problem, ProblemCode, ProblemLevel, Problems};
 pub use selector::Selector;
@@ -30,6 +28,7 @@ pub use settings::{
     Address, CommandRuntime, ProbeKind, ProbeSettings, ProxyLimits, Runtime, ScrapeSettings,
     ScrapeTarget, Service, SessionState, Settings, UnitTemplate,
 };
+use toml::de::DeTable;
 
 /// The longest configuration that is read, in bytes.
 pub const BYTES_MAX: u64 = 1 << 20;
@@ -96,8 +95,8 @@ pub fn parse(file_name: &str, text: &str) -> Result<LoadedConfig, Problems> {
         problems.sort();
         return Err(problems);
     }
-    let written = written::read(root.get_ref(), &mut problems);
-    let settings = check::build_settings(&written, &mut problems);
+    let written = raw::read(root.get_ref(), &mut problems);
+    let settings = service::build_settings(&written, &mut problems);
     problems.sort();
     if problems.has_errors() {
         Err(problems)

@@ -3,19 +3,16 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::bounds::{in_range, span_of};
 use super::problem::{Problem, ProblemCode, Problems};
+use super::runtime;
 use super::settings::{ProbeKind, ProbeSettings};
-use super::table::shorten;
 use super::value::format_duration;
-use super::written;
-use super::{promise, runtime};
+use crate::config::range::{in_range, span_of};
+use crate::config::toml_table::shorten;
+use crate::config::{raw, slo};
 
 /// Checks the probe of a service; the failures in a row that mean down go to the judge.
-pub(super) fn check(
-    service: &written::RawService,
-    problems: &mut Problems,
-) -> (ProbeSettings, u32) {
+pub(super) fn check(service: &raw::RawService, problems: &mut Problems) -> (ProbeSettings, u32) {
     const SECOND: Duration = Duration::from_secs(1);
     let raw = &service.probe;
     let interval_range = Duration::from_millis(50)..=Duration::from_mins(1);
@@ -25,8 +22,8 @@ pub(super) fn check(
     let ready = saturating_u32(in_range("ready", &raw.ready, 3, 1..=100, problems));
     let failures = saturating_u32(in_range("failures", &raw.failures, 3, 1..=100, problems));
     reject_other_kinds(raw, problems);
-    if let Some(at) = span_of(&raw.timeout).filter(|_| timeout > promise::CONFIRM_TIMEOUT_MAX) {
-        let max = format_duration(promise::CONFIRM_TIMEOUT_MAX);
+    if let Some(at) = span_of(&raw.timeout).filter(|_| timeout > slo::CONFIRM_TIMEOUT_MAX) {
+        let max = format_duration(slo::CONFIRM_TIMEOUT_MAX);
         let what = format!(
             "answers may take {}, but before a rollback the warm release must answer within {max}",
             format_duration(timeout),
@@ -44,7 +41,7 @@ pub(super) fn check(
 }
 
 /// Settings of a kind that was not chosen.
-fn reject_other_kinds(raw: &written::RawProbe, problems: &mut Problems) {
+fn reject_other_kinds(raw: &raw::RawProbe, problems: &mut Problems) {
     let chosen = raw.kind.as_ref().map_or("mcp", |kind| kind.get_ref());
     let settings: [(&str, &str, Option<Range<usize>>); 4] = [
         ("http_path", "http", span_of(&raw.http_path)),
@@ -64,7 +61,7 @@ fn reject_other_kinds(raw: &written::RawProbe, problems: &mut Problems) {
     }
 }
 
-fn http_probe(raw: &written::RawProbe, problems: &mut Problems) -> ProbeKind {
+fn http_probe(raw: &raw::RawProbe, problems: &mut Problems) -> ProbeKind {
     let status = in_range("status", &raw.status, 200, 100..=599, problems);
     let path = raw.http_path.as_ref().map_or("/health", |path| path.get_ref());
     if let Some(at) = span_of(&raw.http_path).filter(|_| !is_request_path(path)) {
@@ -85,7 +82,7 @@ fn http_probe(raw: &written::RawProbe, problems: &mut Problems) -> ProbeKind {
     ProbeKind::Http { path: path.to_owned(), status, field }
 }
 
-fn command_probe(service: &written::RawService, problems: &mut Problems) -> ProbeKind {
+fn command_probe(service: &raw::RawService, problems: &mut Problems) -> ProbeKind {
     let raw = &service.probe;
     if !raw.has_command {
         let at = span_of(&raw.kind).unwrap_or(service.name.span());

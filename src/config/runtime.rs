@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use crate::model::{Release, Slot};
-
-use super::bounds::{in_range, span_of};
 use super::problem::{Problem, ProblemCode, Problems};
 use super::settings::{Address, CommandRuntime, Runtime, UnitTemplate};
-use super::table::{closest_match, shorten};
-use super::written;
 use crate::artifact::ArtifactKind;
+use crate::config::range::{in_range, span_of};
+use crate::config::raw;
+use crate::config::toml_table::{closest_match, shorten};
+use crate::model::{Release, Slot};
 
 /// What is filled in at the start of a release.
 const START_PLACEHOLDERS: [&str; 4] = ["version", "artifact", "slot", "port"];
@@ -25,7 +24,7 @@ const UNIT_NAME_MAX: usize = 200;
 
 /// Checks how a service runs.
 pub(super) fn check(
-    service: &written::RawService,
+    service: &raw::RawService,
     slots: &BTreeMap<Slot, Address>,
     problems: &mut Problems,
 ) -> Runtime {
@@ -133,7 +132,7 @@ fn check_port_placeholder(
     }
 }
 
-fn environment(raw: &written::RawRuntime, problems: &mut Problems) -> BTreeMap<String, String> {
+fn environment(raw: &raw::RawRuntime, problems: &mut Problems) -> BTreeMap<String, String> {
     let Some(env) = &raw.env else {
         return BTreeMap::new();
     };
@@ -155,7 +154,7 @@ fn environment(raw: &written::RawRuntime, problems: &mut Problems) -> BTreeMap<S
 }
 
 /// Settings that the chosen runtime does not read.
-fn reject_unused_settings(raw: &written::RawRuntime, kind: Option<&str>, problems: &mut Problems) {
+fn reject_unused_settings(raw: &raw::RawRuntime, kind: Option<&str>, problems: &mut Problems) {
     let command_settings = [("command", span_of(&raw.command)), ("dir", span_of(&raw.dir))];
     let start_settings = [("env", span_of(&raw.env)), ("stop_timeout", span_of(&raw.stop_timeout))];
     let unit_settings = [("unit", span_of(&raw.unit)), ("warm_weight", span_of(&raw.warm_weight))];
@@ -185,11 +184,7 @@ fn reject_unused_settings(raw: &written::RawRuntime, kind: Option<&str>, problem
     }
 }
 
-fn systemd_runtime(
-    service: &written::RawService,
-    stop: Duration,
-    problems: &mut Problems,
-) -> Runtime {
+fn systemd_runtime(service: &raw::RawService, stop: Duration, problems: &mut Problems) -> Runtime {
     let raw = &service.runtime;
     let unit = match &raw.unit {
         Some(unit) => {
@@ -229,7 +224,7 @@ fn is_unit_template(unit: &str) -> bool {
 }
 
 /// Two services with the same units would stop each other's releases.
-pub(super) fn check_units_distinct(raw: &written::RawConfig, problems: &mut Problems) {
+pub(super) fn check_units_distinct(raw: &raw::RawConfig, problems: &mut Problems) {
     let mut seen: BTreeMap<&str, Range<usize>> = BTreeMap::new();
     for unit in raw.services.iter().filter_map(|service| service.runtime.unit.as_ref()) {
         match seen.get(unit.get_ref().as_str()) {
@@ -246,7 +241,7 @@ pub(super) fn check_units_distinct(raw: &written::RawConfig, problems: &mut Prob
 }
 
 /// What artifacts are, as it is written.
-pub(super) fn artifact_kind(raw: &written::RawRuntime) -> ArtifactKind {
+pub(super) fn artifact_kind(raw: &raw::RawRuntime) -> ArtifactKind {
     match raw.artifact.as_ref().map(|kind| *kind.get_ref()) {
         Some("image") => ArtifactKind::Image,
         Some("path") => ArtifactKind::Path,
@@ -256,7 +251,7 @@ pub(super) fn artifact_kind(raw: &written::RawRuntime) -> ArtifactKind {
 }
 
 /// Of how many releases the artifacts are kept: the active and the warm one at least.
-pub(super) fn keep_artifacts(raw: &written::RawRuntime, problems: &mut Problems) -> u32 {
+pub(super) fn keep_artifacts(raw: &raw::RawRuntime, problems: &mut Problems) -> u32 {
     let kept = in_range("keep_artifacts", &raw.keep_artifacts, 5, 2..=100, problems);
     u32::try_from(kept).unwrap_or(u32::MAX)
 }

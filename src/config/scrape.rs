@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use crate::judge::scraped::ScrapePolicy;
-use crate::judge::{self, Indicator, Objective, reach};
-
-use super::bounds::{first_span, in_range, span_of};
 use super::problem::{Problem, ProblemCode, Problems};
 use super::selector::Selector;
 use super::settings::{ScrapeSettings, ScrapeTarget};
-use super::table::shorten;
 use super::value::format_duration;
-use super::written::{self, Raw};
-use super::{probe, promise, runtime};
+use super::{probe, runtime};
+use crate::config::range::{first_span, in_range, span_of};
+use crate::config::raw::Raw;
+use crate::config::toml_table::shorten;
+use crate::config::{raw, slo};
+use crate::judge;
+use crate::judge::scraped_evidence::ScrapePolicy;
+use crate::judge::{Indicator, Objective, detectability};
 
 /// Its part of the probability of a false rollback, beside those of the other objectives.
 const OBJECTIVE_WEIGHT: f64 = 0.1;
@@ -21,7 +22,7 @@ const SCRAPES_PER_BAKE_MIN: u32 = 4;
 
 /// Checks the scrape of a service, if it has one, and adds its objective to the judge's.
 pub(super) fn check(
-    service: &written::RawService,
+    service: &raw::RawService,
     limits: &mut judge::SloSettings,
     problems: &mut Problems,
 ) -> Option<ScrapeSettings> {
@@ -36,12 +37,12 @@ pub(super) fn check(
     let total = parse_selector("total", &raw.total, problems);
     let bad = parse_selector("bad", &raw.bad, problems);
     let hold = raw.no_data.as_ref().is_none_or(|it| *it.get_ref() == "hold");
-    let budget = promise::objective_budget("objective", &raw.objective, 0.005, problems);
+    let budget = slo::objective_budget("objective", &raw.objective, 0.005, problems);
     let objective =
         Objective { indicator: Indicator::Scraped, error_budget: budget, weight: OBJECTIVE_WEIGHT };
     limits.scrape = Some(ScrapePolicy { interval: every, extend_bake: hold });
     limits.objectives.push(objective.clone());
-    if reach::soonest_detection(limits, &objective).is_none() {
+    if detectability::soonest_detection(limits, &objective).is_none() {
         let at = first_span([span_of(&raw.objective)], raw.span.clone());
         let what = "`objective` of the scrape is never proven broken inside the bake, with any \
                     number of requests";
@@ -52,8 +53,8 @@ pub(super) fn check(
 }
 
 fn check_timing(
-    service: &written::RawService,
-    raw: &written::RawScrape,
+    service: &raw::RawService,
+    raw: &raw::RawScrape,
     (every, timeout): (Duration, Duration),
     bake: Duration,
     problems: &mut Problems,
@@ -85,8 +86,8 @@ fn check_timing(
 }
 
 fn scrape_target(
-    service: &written::RawService,
-    raw: &written::RawScrape,
+    service: &raw::RawService,
+    raw: &raw::RawScrape,
     problems: &mut Problems,
 ) -> ScrapeTarget {
     if let (Some(path), Some(url)) = (&raw.path, &raw.url) {

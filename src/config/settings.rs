@@ -6,10 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::selector::Selector;
 use crate::model::Slot;
 use crate::{artifact, decide, judge};
-
-use super::selector::Selector;
 
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq)]

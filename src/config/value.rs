@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::problem::ProblemCode;
 use super::settings::Address;
-use super::table::{ValueError, closest_match, shorten, type_name};
+use crate::config::toml_table::{ValueError, closest_match, shorten, type_name};
 
 /// What a kernel takes as the path of a unix socket, in bytes.
 const SOCKET_PATH_MAX: usize = 107;

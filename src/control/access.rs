@@ -2,9 +2,8 @@
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
-use crate::model::Actor;
-
 use super::Request;
+use crate::model::Actor;
 
 /// Whose members may connect, and read how things stand.
 pub const READERS_GROUP: &str = "rollbackd";

@@ -5,20 +5,19 @@
 
 mod access;
 mod client;
-mod fit;
+mod counters;
 pub mod server;
-mod totals;
+mod validate;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use crate::model::{Counts, Evidence, ReleaseNumber, TimelineEntry};
-
 pub use access::{ADMINS_GROUP, READERS_GROUP, authorize};
 pub use client::ControlClient;
-pub use fit::printable;
-pub use totals::{Counters, HISTOGRAM_BOUNDS, Histogram};
+use serde::{Deserialize, Serialize};
+
+pub use crate::control::counters::{Counters, HISTOGRAM_BOUNDS, Histogram};
+pub use crate::control::validate::printable;
+use crate::model::{Counts, Evidence, ReleaseNumber, TimelineEntry};
 
 /// What a verb asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -9,9 +9,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::model::Actor;
-
 use super::{Request, Response, access};
+use crate::model::Actor;
 
 /// Longest request.
 const REQUEST_MAX: u64 = 64 * 1024;

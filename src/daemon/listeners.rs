@@ -5,12 +5,11 @@ use std::io;
 
 use tokio::net::{TcpListener, UnixListener};
 
+use super::StartError;
 use crate::config::{Service, Settings};
 use crate::control::server;
 use crate::proxy;
-
-use super::StartError;
-use super::inherited::InheritedListeners;
+use crate::systemd::inherited_listeners::InheritedListeners;
 
 /// All listeners of a daemon that is not in charge yet. Nobody is accepted.
 #[derive(Debug)]

@@ -5,49 +5,29 @@
 //! processes and probes, the [`desk`] where verbs ask. All that belongs to a daemon in charge is a
 //! [`instance`]; it ends with the daemon, or with a [`handover`] to the next one.
 
-mod crew;
-mod desk;
-mod effects;
-mod gauge;
+mod control_api;
 mod handover;
-mod herald;
-mod inherited;
-mod input;
-mod keeper;
-mod ledger;
-mod leftovers;
+mod instance;
 mod listeners;
-mod lives;
 mod metrics;
-mod orders;
-mod pulse;
-mod questions;
-mod reign;
+mod notifier;
 mod reload;
-mod seals;
-mod shadows;
-mod status;
-mod trials;
-mod units;
-mod uses;
 
 use std::error::Error;
 use std::fmt;
 use std::path::Path;
 
 use futures_util::StreamExt as _;
+use handover::SuccessorStarting;
+pub use handover::{Takeover, spawn_successor};
+use listeners::Listeners;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_tokio::Signals;
 
 use crate::config::Settings;
+use crate::daemon::instance::Instance;
 use crate::record::{StateDir, StateError};
-
-use handover::SuccessorStarting;
-use listeners::Listeners;
-use reign::Instance;
-
-pub use handover::{Takeover, spawn_successor};
-pub use inherited::InheritedListeners;
+pub use crate::systemd::inherited_listeners::InheritedListeners;
 
 /// Why the daemon can not start: what was tried, and what came of it.
 #[derive(Debug)]
@@ -145,9 +125,9 @@ async fn run_until_signal(
         };
         match signal {
             Some(SIGHUP) => {
-                herald::reloading().await;
+                notifier::reloading().await;
                 *settings = reload::reload(settings.clone(), &instance.handles, path).await;
-                herald::reload_done().await;
+                notifier::reload_done().await;
                 // The one that is on its way may have read the file before it was changed.
                 successor = successor.map(|_| SuccessorStarting::spawn(&instance, settings, path));
             }

@@ -4,10 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{self, Runtime, Service, Settings};
+use crate::daemon::control_api::ServiceHandles;
 use crate::model::Slot;
-
-use super::desk::ServiceHandles;
-use super::input::ServiceMessage;
+use crate::service::inbox::ServiceMessage;
 
 /// Takes a new configuration, whole or not at all.
 pub(super) async fn reload(settings: Settings, handles: &ServiceHandles, path: &Path) -> Settings {

@@ -23,21 +23,21 @@
 //! moves, and it moves by the facts that the timeline holds. So a service is restored by applying
 //! its timeline, and a decision that could not be written down has not happened.
 
-mod fold;
-mod order;
+mod commands;
+mod events;
 mod phase;
-mod step;
 mod strategy;
+mod transitions;
 
 use std::time::Duration;
 
+pub use phase::{PendingRollback, Phase, Rollback};
+pub use strategy::{StrategyChoice, choose_strategy};
+
+pub use crate::decide::commands::CommandRefused;
 use crate::model::{
     CarriedOver, Decision, Effect, Hold, Moment, ReleaseNumber, Ticket, TimelineEvent,
 };
-
-pub use order::CommandRefused;
-pub use phase::{PendingRollback, Phase, Rollback};
-pub use strategy::{StrategyChoice, choose_strategy};
 
 /// What the operator chose.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,14 +1,13 @@
 //! Whether the deploy is to blame: what the warm release does in the same seconds.
 //!
-//! Best is a measured baseline: its own traffic, and shadow calls ([`traffic_test`](super::contrast)).
+//! Best is a measured baseline: its own traffic, and shadow calls ([`traffic_test`](crate::judge::two_sample)).
 //! Where neither can be had, its probes decide, or nobody does: that is the operator's choice.
 
 use std::time::Duration;
 
-use crate::model::{Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, Signal};
-
-use super::contrast::{PairedCounts, TwoSampleTest};
 use super::{Baseline, Indicator, Objective, SloSettings, beta};
+use crate::judge::two_sample::{PairedCounts, TwoSampleTest};
+use crate::model::{Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, Signal};
 
 /// The e-value at which the deploy is to blame. It only guards against a shared outage that
 /// happens to fall into a bake: rare, so a chance of one in ten to miss it is enough.

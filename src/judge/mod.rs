@@ -14,37 +14,36 @@
 //! evidence that the deploy is to blame.
 
 pub mod attribution;
-pub mod calls;
-mod climb;
-pub mod contrast;
+pub mod client_faults;
 pub mod counter;
-pub mod evidence;
+pub mod detectability;
+pub mod e_process;
 pub mod liveness;
-mod promise;
-pub mod reach;
+mod mixture;
+mod objective;
 pub mod recovery;
-pub mod scraped;
+pub mod scraped_evidence;
+pub mod service_judge;
 pub mod severity;
-mod track;
-pub mod trial;
+mod slo;
+pub mod two_sample;
 
 mod beta;
 
 use std::time::Duration;
 
+use attribution::{Attribution, Blame};
+use liveness::Liveness;
+
+use crate::judge::client_faults::ClientFaults;
+use crate::judge::e_process::EProcess;
+use crate::judge::objective::ObjectiveEvidence;
+use crate::judge::scraped_evidence::ScrapedEvidence;
+pub use crate::judge::slo::{Baseline, Indicator, Objective, SloSettings};
 use crate::model::{
     Counts, Evidence, Finding, History, Moment, Observation, ReleaseNumber, Severity, Signal,
     Verdict,
 };
-
-use attribution::{Attribution, Blame};
-use calls::ClientFaults;
-use evidence::EProcess;
-use liveness::Liveness;
-use scraped::ScrapedEvidence;
-use track::ObjectiveEvidence;
-
-pub use promise::{Baseline, Indicator, Objective, SloSettings};
 
 /// The length of a block of evidence from the proxy.
 pub const BLOCK: Duration = Duration::from_millis(BLOCK_MS as u64);
@@ -386,9 +385,8 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::ProbeResult;
-
     use super::*;
+    use crate::model::ProbeResult;
 
     #[test]
     fn when_the_warm_release_answers_first_after_a_shared_outage_the_other_gets_a_fresh_look() {

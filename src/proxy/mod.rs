@@ -7,40 +7,13 @@
 //! [`answer`] end what is open in a way that clients understand. What failed on a release on trial
 //! is kept by [`repeat`], and asked once more of the warm one by [`shadow`], for nobody but the judge.
 
-mod answer;
-mod blocks;
-mod classify;
-mod door;
-mod download;
+mod backend;
 mod exchange;
-mod front;
-mod gate;
-mod headers;
-mod held;
-mod hint;
-mod listener;
-mod listening;
-mod lost;
-mod message;
-mod mirror;
-mod mover;
-mod notice;
-mod open;
-mod overlap;
-mod passage;
-mod repeat;
-mod reply;
-mod rewrite;
-mod routes;
-mod scan;
+mod handover;
+mod routing;
+mod server;
 mod session;
 mod shadow;
-mod sse;
-mod states;
-mod tally;
-mod upload;
-mod upstream;
-mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -51,25 +24,23 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+pub use session::SessionIdSecret;
+use session::Sessions;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Address, Service, SessionState};
 use crate::model::{CallKey, Counts, DrainCost, Moment, ReleaseLoad, ReleaseNumber};
-
-use door::Lifecycle;
-use front::ProxyState;
-use overlap::Replication;
-use repeat::ReadOnlyTools;
-use routes::RoutingTable;
-use session::Sessions;
-use upstream::Backend;
-
-pub use listener::bind;
-pub use overlap::ReplicationMessage;
-pub use session::SessionIdSecret;
-pub use ways::RoutesSnapshot;
+use crate::proxy::backend::Backend;
+use crate::proxy::exchange::handler::ProxyState;
+use crate::proxy::handover::replication::Replication;
+pub use crate::proxy::handover::replication::ReplicationMessage;
+pub use crate::proxy::handover::routes::RoutesSnapshot;
+use crate::proxy::routing::routing_table::RoutingTable;
+pub use crate::proxy::server::accept::bind;
+use crate::proxy::server::connections::Lifecycle;
+use crate::proxy::shadow::samples::ReadOnlyTools;
 
 /// How often the end of a drain is looked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -152,7 +123,7 @@ impl Proxy {
         let (local_addr, listener) = (listener.local_addr()?, Arc::new(listener));
         let (connections, weak_listener) =
             (service.limits.connections_max, Arc::downgrade(&listener));
-        let accepting = listener::accept_loop(
+        let accepting = server::accept::accept_loop(
             listener,
             Arc::clone(&state),
             connections,

@@ -8,9 +8,8 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
-
 use super::StateError;
+use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 
 /// Files of deploys that are kept.
 const FILES_KEPT: usize = 200;
@@ -287,9 +286,8 @@ fn list_deploys(dir: &Path) -> Result<Vec<(ReleaseNumber, PathBuf)>, StateError>
 
 #[cfg(test)]
 mod tests {
-    use crate::model::{Actor, CarriedOver, Release, Slot};
-
     use super::*;
+    use crate::model::{Actor, CarriedOver, Release, Slot};
 
     fn deployed(number: u32) -> TimelineEvent {
         let release = Release {

@@ -3,18 +3,19 @@
 //! A prober asks one release at one address and says what it saw; a scraper reads its counters.
 //! Neither decides what that means.
 
-mod command;
-mod contract;
-mod exchange;
-mod exposition;
-mod http;
-mod mcp;
+mod command_probe;
+mod contract_discovery;
+mod http_client;
+mod http_probe;
+mod mcp_probe;
 mod probe;
-mod rpc;
+mod prometheus_text;
+mod rpc_client;
 mod scrape;
-mod tcp;
-mod unit;
+mod tcp_probe;
+mod unit_monitor;
 
 pub use probe::Prober;
 pub use scrape::Scraper;
-pub use unit::{UnitEvent, UnitMonitor};
+
+pub use crate::signal::unit_monitor::{UnitEvent, UnitMonitor};

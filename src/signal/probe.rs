@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use super::{command, http, mcp, tcp};
 use crate::config::{Address, ProbeKind, ProbeSettings};
 use crate::model::{Contract, ProbeResult, Release};
+use crate::signal::{command_probe, http_probe, mcp_probe, tcp_probe};
 
 /// A contract takes several exchanges. All of them together get this many timeouts.
 const CONTRACT_TIMEOUTS: u32 = 10;
@@ -16,8 +16,8 @@ pub struct Prober {
 
 #[derive(Debug)]
 enum ProbeDriver {
-    Mcp(Box<mcp::McpProbe>),
-    Http(http::HttpProbe),
+    Mcp(Box<mcp_probe::McpProbe>),
+    Http(http_probe::HttpProbe),
     Tcp(Address),
     Command(Vec<String>),
     /// The HTTP client could not be built; why.
@@ -36,8 +36,8 @@ impl Prober {
             match &mut self.driver {
                 ProbeDriver::Mcp(mcp) => mcp.probe().await,
                 ProbeDriver::Http(http) => http.probe().await,
-                ProbeDriver::Tcp(address) => tcp::probe(address).await,
-                ProbeDriver::Command(argv) => command::probe(argv).await,
+                ProbeDriver::Tcp(address) => tcp_probe::probe(address).await,
+                ProbeDriver::Command(argv) => command_probe::probe(argv).await,
                 ProbeDriver::Unavailable(why) => ProbeResult::Unexpected(why.clone()),
             }
         };
@@ -81,13 +81,12 @@ impl ProbeDriver {
         let built = match &probe.kind {
             ProbeKind::Tcp => return Self::Tcp(address.clone()),
             ProbeKind::Command(argv) => {
-                return Self::Command(command::fill_placeholders(argv, address, release));
+                return Self::Command(command_probe::fill_placeholders(argv, address, release));
             }
-            ProbeKind::Mcp => {
-                mcp::McpProbe::new(address, path, probe.timeout).map(|mcp| Self::Mcp(Box::new(mcp)))
-            }
+            ProbeKind::Mcp => mcp_probe::McpProbe::new(address, path, probe.timeout)
+                .map(|mcp| Self::Mcp(Box::new(mcp))),
             ProbeKind::Http { path, status, field } => {
-                http::HttpProbe::new(address, path, *status, field.clone(), probe.timeout)
+                http_probe::HttpProbe::new(address, path, *status, field.clone(), probe.timeout)
                     .map(Self::Http)
             }
         };

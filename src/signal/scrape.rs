@@ -3,11 +3,10 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Client, Url};
 
-use super::exchange::{self, ProbeError};
-use super::{command, exposition};
 use crate::config::{self, Address, ScrapeTarget, Selector};
-use crate::model::ScrapeResult as Answer;
-use crate::model::{Moment, ProbeResult, Release};
+use crate::model::{Moment, ProbeResult, Release, ScrapeResult as Answer};
+use crate::signal::http_client::ProbeError;
+use crate::signal::{command_probe, http_client, prometheus_text};
 
 /// Longest answer that is read, in bytes.
 const RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -60,12 +59,12 @@ impl Scraper {
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let kind = kind.unwrap_or_default().to_ascii_lowercase();
         if kind.contains("html") || kind.contains("json") || kind.contains("protobuf") {
-            let kind = exchange::shorten(&kind);
+            let kind = http_client::shorten(&kind);
             return Err(ProbeError::Other(format!(
                 "the answer is {kind}, not the text of Prometheus"
             )));
         }
-        let body = exchange::read_body(&mut response, RESPONSE_BYTES_MAX).await?;
+        let body = http_client::read_body(&mut response, RESPONSE_BYTES_MAX).await?;
         let text = String::from_utf8(body)
             .map_err(|_| ProbeError::Other("the answer is not UTF-8 text".to_owned()))?;
         self.evaluate(&text, kind.contains("openmetrics"), now).map_err(ProbeError::Other)
@@ -78,7 +77,7 @@ impl Scraper {
         if !complete {
             return Err("the answer is cut off".to_owned());
         }
-        let sum = |selector| exposition::sum_selected(text, selector, openmetrics);
+        let sum = |selector| prometheus_text::sum_selected(text, selector, openmetrics);
         let (total, bad) = (sum(&self.total)?, sum(&self.bad)?);
         // Series often come into being with their first request; a metric that is known and has
         // none that fit counted none.
@@ -111,14 +110,16 @@ fn scrape_target(
     release: &Release,
 ) -> Result<(Client, Url), String> {
     match &scrape.target {
-        ScrapeTarget::Path(path) => {
-            Ok((exchange::client_for(address, scrape.timeout)?, exchange::url_for(address, path)?))
-        }
+        ScrapeTarget::Path(path) => Ok((
+            http_client::client_for(address, scrape.timeout)?,
+            http_client::url_for(address, path)?,
+        )),
         ScrapeTarget::Url(url) => {
             let text =
-                command::fill_placeholders(std::slice::from_ref(url), address, release).concat();
+                command_probe::fill_placeholders(std::slice::from_ref(url), address, release)
+                    .concat();
             let url = Url::parse(&text).map_err(|error| format!("{text}: {error}"))?;
-            Ok((exchange::client_for_any_url(scrape.timeout)?, url))
+            Ok((http_client::client_for_any_url(scrape.timeout)?, url))
         }
     }
 }

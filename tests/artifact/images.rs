@@ -1,7 +1,7 @@
 use rollbackd::artifact::{ArtifactKind, Podman, ResolvedArtifact, VerifyError, resolve};
 use rollbackd::model::ReleaseNumber;
 
-use super::store::PodmanStore;
+use super::podman_store::PodmanStore;
 
 async fn resolve_error(podman: &Podman, text: &str) -> String {
     resolve(ArtifactKind::Image, text, Some(podman)).await.unwrap_err()

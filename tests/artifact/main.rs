@@ -1,11 +1,11 @@
 //! Artifacts: what is taken at a deploy, and what is said when it is not the same later.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-mod fakes;
+mod fake_podman;
 mod images;
-mod nobody;
 mod paths;
-mod store;
+mod podman_store;
+mod unreadable;
 
 use proptest::prelude::*;
 use rollbackd::artifact::{ArtifactKind, Digest, resolve};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rollbackd::cli::demo::load::{TrafficGenerator, TrafficReport};
 use rollbackd::clock::Clock;
+use rollbackd::demo::traffic::{TrafficGenerator, TrafficReport};
 use rollbackd::model::Moment;
 
 use crate::support::{DaemonHarness, SERVICE, serving_version, sleep, wait_until};

@@ -12,16 +12,16 @@
 mod support;
 
 mod artifact;
-mod crash;
+mod crash_recovery;
 mod deploy;
-mod disk;
+mod full_disk;
 mod guards;
 mod handover;
-mod idle;
-mod life;
 mod metrics;
+mod process_lifecycle;
+mod resource_usage;
 mod scrape;
-mod shadow;
-mod start;
-mod switches;
-mod warm;
+mod shadow_calls;
+mod startup;
+mod switch_under_load;
+mod warm_release;

@@ -3,11 +3,11 @@
 //! These hosts share this machine's kernel, where no group can be made for a container: so crun, which
 //! can do without. Pins and prunes are tested in tests/artifact, with a podman of this machine.
 
-use crate::crowd::LoadClients;
 use crate::host::Host;
+use crate::load_clients::LoadClients;
 use crate::machine::Machine;
-use crate::template::{BLUE_UNIT, GREEN_UNIT, SETTINGS};
-use crate::time::wait_until;
+use crate::unit_template::{BLUE_UNIT, GREEN_UNIT, SETTINGS};
+use crate::wait::wait_until;
 
 const PODMAN_SOCKET: &str = "/run/weather-podman.sock";
 const STORAGE_CONF: &str = "[storage]\ndriver = \"vfs\"\nrunroot = \"/run/containers/storage\"\n\

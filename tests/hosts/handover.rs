@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::crowd::LoadClients;
 use crate::host::Host;
+use crate::load_clients::LoadClients;
 use crate::slow_call;
-use crate::time::{epoch_ms, sleep, wait_for, wait_until};
+use crate::wait::{epoch_ms, sleep, wait_for, wait_until};
 
 /// A second on a machine that has nothing else to do.
 const LATENCY_MAX_MS: u64 = 1_500;

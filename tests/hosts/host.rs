@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::machine::{CommandOutput, Machine};
 use crate::ports::free_port;
-use crate::time::{wait_for, wait_until};
+use crate::wait::{wait_for, wait_until};
 
 /// What the daemon of a test is told, besides where it listens.
 const SETTINGS: &str = "deadline = \"10s\"\ndrain_timeout = \"5s\"\nburst = \"1s\"\n";

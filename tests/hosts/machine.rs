@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use crate::disk::LoopDisk;
-use crate::group::Cgroup;
+use crate::cgroup::Cgroup;
+use crate::loop_disk::LoopDisk;
 use crate::ports::free_port;
-use crate::time::{sleep, wait_for, wait_until};
+use crate::wait::{sleep, wait_for, wait_until};
 
 const BOOT_MAX: Duration = Duration::from_secs(60);
 

@@ -10,26 +10,26 @@
     reason = "a test may panic, and tell what it measured"
 )]
 
+mod cgroup;
 mod containers;
-mod crowd;
-#[path = "../daemon/support/dice.rs"]
-mod dice;
-mod disk;
-mod group;
+mod crash_loop;
 mod handover;
 mod host;
-mod loops;
+mod load_clients;
+mod loop_disk;
 mod machine;
-mod odd;
+mod misconfigured_host;
 #[path = "../daemon/support/ports.rs"]
 mod ports;
-mod power;
-mod template;
-#[path = "../daemon/support/time.rs"]
-mod time;
+mod power_loss;
+#[path = "../daemon/support/rng.rs"]
+mod rng;
+#[path = "../daemon/support/traffic.rs"]
+mod traffic;
+mod unit_template;
 mod units;
-#[path = "../daemon/support/web.rs"]
-mod web;
+#[path = "../daemon/support/wait.rs"]
+mod wait;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -37,9 +37,9 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use crowd::LoadClients;
 use host::Host;
-use time::{epoch_ms, sleep, wait_for, wait_until};
+use load_clients::LoadClients;
+use wait::{epoch_ms, sleep, wait_for, wait_until};
 
 #[test]
 fn restart_under_load_loses_no_request_or_session() {

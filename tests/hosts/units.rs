@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::crowd::LoadClients;
 use crate::host::Host;
+use crate::load_clients::LoadClients;
 use crate::slow_call;
-use crate::template::{ARTIFACT_SERVICE, BLUE_UNIT, DEMO_SERVICE, GREEN_UNIT, SETTINGS};
-use crate::time::{epoch_ms, sleep, wait_for, wait_until};
-use crate::web::{VersionPoller, serving_version};
+use crate::traffic::{VersionPoller, serving_version};
+use crate::unit_template::{ARTIFACT_SERVICE, BLUE_UNIT, DEMO_SERVICE, GREEN_UNIT, SETTINGS};
+use crate::wait::{epoch_ms, sleep, wait_for, wait_until};
 
 #[test]
 fn real_client_sessions_survive_deploy_rollback_and_restart() {

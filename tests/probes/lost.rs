@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use rollbackd::config::ProbeKind;
 use rollbackd::model::ProbeResult;
 
-use crate::fake::{FakeResponse, FakeServer, legacy_response};
+use crate::fake_server::{FakeResponse, FakeServer, legacy_response};
 
 /// A server that answers like this once the first session was used.
 async fn forgets(status: u16, body: &'static str) -> FakeServer {

@@ -1,7 +1,7 @@
 //! Probes against servers that answer well, badly, late, or not at all.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
-mod fake;
+mod fake_server;
 mod lost;
 
 use std::collections::BTreeMap;
@@ -10,16 +10,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fake_server::{
+    AfterResponse, FakeResponse, FakeServer, Log, ReceivedRequest, initialize_result,
+    legacy_response, modern_response, serve,
+};
 use rollbackd::config::{Address, ProbeKind, ProbeSettings};
 use rollbackd::model::{ContractPart, ProbeResult, Release, ReleaseNumber, Slot};
 use rollbackd::signal::Prober;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
-
-use fake::{
-    AfterResponse, FakeResponse, FakeServer, Log, ReceivedRequest, initialize_result,
-    legacy_response, modern_response, serve,
-};
 
 impl FakeServer {
     fn prober(&self, kind: ProbeKind) -> Prober {

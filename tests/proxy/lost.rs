@@ -5,8 +5,8 @@ use rollbackd::model::{Counts, Moment};
 use rollbackd::proxy::Proxy;
 use serde_json::json;
 
-use crate::client::{HttpResponse, RawConnection, open_session, post, send_raw, tool_call};
-use crate::upstream::FakeMcpServer;
+use crate::fake_backend::FakeMcpServer;
+use crate::http_client::{HttpResponse, RawConnection, open_session, post, send_raw, tool_call};
 use crate::{RELEASE_A, proxy_to, wait_for_counts};
 
 /// What real servers answer for a session from before they were restarted.

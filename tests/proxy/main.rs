@@ -2,26 +2,26 @@
 //! is left or misbehaves.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
-mod abuse;
-mod bodies;
-mod client;
-mod crowd;
-mod leaving;
+mod drain;
+mod fake_backend;
+mod forwarding;
+mod handover;
+mod http_client;
+mod idle_connections;
+mod large_bodies;
 mod lost;
+mod malformed_input;
+mod many_sessions;
+mod migration;
+mod migration_refused;
 mod modern;
-mod moving;
-mod multitude;
 mod outcomes;
-mod overlap;
-mod passing;
-mod refusing;
-mod remembering;
+mod restart;
 mod sessions;
-mod shadow;
+mod shadow_calls;
 mod streams;
 mod switching;
 mod unread;
-mod upstream;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -9,8 +9,8 @@ use rollbackd::config::Address;
 use rollbackd::model::Counts;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::client::{HttpResponse, post, sse_messages, tool_call};
-use crate::upstream::{SSE_HEAD, fixed_response, json_answer, read_request, scripted};
+use crate::fake_backend::{SSE_HEAD, fixed_response, json_answer, read_request, scripted};
+use crate::http_client::{HttpResponse, post, sse_messages, tool_call};
 use crate::{RELEASE_A, RELEASE_B, proxy_to, wait_for_counts};
 
 const MODERN_HEADERS: &str = "MCP-Protocol-Version: 2026-07-28\r\n";

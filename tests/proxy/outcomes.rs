@@ -6,8 +6,8 @@ use rollbackd::model::{Counts, Moment};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-use crate::client::{INITIALIZE, assert_error, open_request, open_session, post, tool_call};
-use crate::upstream::{FakeMcpServer, fixed_response, json_answer, read_request, scripted};
+use crate::fake_backend::{FakeMcpServer, fixed_response, json_answer, read_request, scripted};
+use crate::http_client::{INITIALIZE, assert_error, open_request, open_session, post, tool_call};
 use crate::{MEMORY_TEST_LOCK, RELEASE_A, proxy_to, proxy_with, wait_for_counts};
 
 fn ok(count: u64) -> Counts {
@@ -166,8 +166,8 @@ async fn client_disconnect_is_neutral() {
     }
     // In the middle of a large body, which has reached the release in part already.
     let large = tool_call("1", "echo", &format!("\"{}\"", "x".repeat(300_000)));
-    let text = crate::client::request(&large, "");
-    let mut wire = crate::client::RawConnection::connect(proxy.local_addr()).await;
+    let text = crate::http_client::request(&large, "");
+    let mut wire = crate::http_client::RawConnection::connect(proxy.local_addr()).await;
     wire.send(&text[..200_000]).await;
     crate::wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new)
         .await;
@@ -287,8 +287,8 @@ async fn slow_upload_is_not_counted_as_slow() {
         service.limits.deadline = Duration::from_millis(800);
     });
     let large = tool_call("1", "echo", &format!("\"{}\"", "x".repeat(300_000)));
-    let text = crate::client::request(&large, "");
-    let mut wire = crate::client::RawConnection::connect(proxy.local_addr()).await;
+    let text = crate::http_client::request(&large, "");
+    let mut wire = crate::http_client::RawConnection::connect(proxy.local_addr()).await;
     for part in text.as_bytes().chunks(100_000) {
         wire.send(part).await;
         tokio::time::sleep(Duration::from_millis(600)).await;

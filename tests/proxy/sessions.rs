@@ -5,10 +5,10 @@ use std::time::Duration;
 use rollbackd::config::{Address, SessionState};
 use rollbackd::model::Moment;
 
-use crate::client::{
+use crate::fake_backend::FakeMcpServer;
+use crate::http_client::{
     INITIALIZE, RawConnection, header, open_session, post, send_raw, sse_messages, tool_call,
 };
-use crate::upstream::FakeMcpServer;
 use crate::{RELEASE_A, RELEASE_B, proxy_to, start, test_service};
 
 const MODERN_HEADERS: &str = "MCP-Protocol-Version: 2026-07-28\r\n";
@@ -145,7 +145,7 @@ async fn drain_waits_for_requests_and_keeps_streams_and_sessions() {
     let mut open = Vec::new();
     for tool in ["wait", "stream"] {
         let body = tool_call("1", tool, r#"{"ms":400}"#);
-        open.push(crate::client::open_request(proxy.local_addr(), &body, &mine).await);
+        open.push(crate::http_client::open_request(proxy.local_addr(), &body, &mine).await);
     }
     crate::wait_until("two open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 2, String::new)
         .await;

@@ -3,11 +3,11 @@
 use rollbackd::model::Counts;
 use tokio::io::AsyncWriteExt;
 
-use crate::client::{
+use crate::fake_backend::{SSE_HEAD, fixed_response, json_answer, read_request, scripted};
+use crate::http_client::{
     RawConnection, assert_error, open_request, open_session, post, send_raw, sse_messages,
     tool_call,
 };
-use crate::upstream::{SSE_HEAD, fixed_response, json_answer, read_request, scripted};
 use crate::{RELEASE_A, proxy_to, wait_for_counts};
 
 const RESULT: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
@@ -165,7 +165,7 @@ async fn listening_and_broken_streams_are_counted() {
     let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
     let get = "GET /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned();
     let listen = r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{}}"#;
-    let listen = crate::client::request(listen, "");
+    let listen = crate::http_client::request(listen, "");
     for (asked, said, streams_broken) in [
         (&get, format!("{head}{}0\r\n\r\n", chunk(": hi\n\n")), 0),
         (&get, format!("{head}{}", chunk(": hi\n\n")), 1),
@@ -183,7 +183,7 @@ async fn listening_and_broken_streams_are_counted() {
         .await;
     }
     // The client leaves; and a release without such a stream has none that could end.
-    let proxy = proxy_to(crate::upstream::FakeMcpServer::start("a").await.address);
+    let proxy = proxy_to(crate::fake_backend::FakeMcpServer::start("a").await.address);
     let mut wire = RawConnection::connect(proxy.local_addr()).await;
     wire.send(&get).await;
     wire.read_head().await;

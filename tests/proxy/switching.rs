@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use rollbackd::config::Address;
 
-use crate::client::{RawConnection, assert_error, open_session, request, sse_messages, tool_call};
-use crate::upstream::FakeMcpServer;
+use crate::fake_backend::FakeMcpServer;
+use crate::http_client::{
+    RawConnection, assert_error, open_session, request, sse_messages, tool_call,
+};
 use crate::{RELEASE_A, RELEASE_B, proxy_to};
 
 const CLIENTS: u64 = 25;

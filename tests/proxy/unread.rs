@@ -9,8 +9,8 @@ use rollbackd::model::Moment;
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{RawConnection, open_request, tool_call};
-use crate::upstream::{SSE_HEAD, read_request, scripted};
+use crate::fake_backend::{SSE_HEAD, read_request, scripted};
+use crate::http_client::{RawConnection, open_request, tool_call};
 use crate::{MEMORY_TEST_LOCK, RELEASE_A, proxy_to, wait_until};
 
 /// Much more than all buffers on the way take.

@@ -8,8 +8,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
+use super::harness::{RealServerHarness, WAIT_MAX};
 use super::servers::{python_interpreter, rust_server, tests_dir};
-use super::stage::{RealServerHarness, WAIT_MAX};
 
 /// A client that we did not write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::harness::{RealServerHarness, WAIT_MAX};
 use super::servers::{ServerKind, npm_package, tests_dir};
-use super::stage::{RealServerHarness, WAIT_MAX};
 
 /// The proxy looks at Host and Origin itself, whatever its server thinks of them.
 const EXPECTED_DIFFERENCE: &str = "dns-rebinding-protection";

@@ -1,8 +1,8 @@
 //! Every client against every server, across a deploy, a rollback that drains and one that cuts.
 
 use super::clients::{ClientKind, SdkClients};
+use super::harness::{RealServerHarness, SERVICE};
 use super::servers::{NEW_SLOW, OLD_SLOW, ServerKind};
-use super::stage::{RealServerHarness, SERVICE};
 use super::{in_flight, lists_tool};
 
 /// Nothing but what is done here moves the traffic.

@@ -18,47 +18,26 @@
 //! `ready` clients wait in the backlog; if the new one fails there, the old one takes the state back.
 //! After `main` the service manager watches over the new one.
 
-mod give;
-mod parcel;
-mod prepare;
-mod program;
-mod take;
-mod word;
+mod fd_passing;
+mod protocol;
+mod receive;
+mod send;
+mod spawn;
+mod successor;
 
-use crate::model::{Decision, TimelineEvent};
-
-use super::keeper::ServiceLoop;
-
-pub(super) use give::hand_over;
-pub(super) use parcel::ListenerFds;
-pub(super) use prepare::SuccessorStarting;
-pub(super) use take::Predecessor;
-
-pub use program::spawn_successor;
-pub use take::Takeover;
+pub(super) use crate::daemon::handover::fd_passing::ListenerFds;
+pub(super) use crate::daemon::handover::receive::Predecessor;
+pub use crate::daemon::handover::receive::Takeover;
+pub(super) use crate::daemon::handover::send::hand_over;
+pub use crate::daemon::handover::spawn::spawn_successor;
+pub(super) use crate::daemon::handover::successor::SuccessorStarting;
 
 /// Remembers what can not be told any more when a program was replaced.
 pub(super) fn resolve_program_path() {
-    program::resolve_program_path();
+    spawn::resolve_program_path();
 }
 
 /// A daemon, for those who read of it.
 fn describe(pid: u32, version: &str) -> String {
     format!("process {pid} (version {version})")
-}
-
-impl ServiceLoop {
-    /// Lets go of everything, and leaves it as it is: another daemon takes it up.
-    pub(super) async fn detach(&mut self, successor: &str) {
-        // Time until here was watched. Without this line, deadlines would move by it.
-        if self.watch.deadline().is_some() {
-            let because = format!("hands over to {successor}");
-            let _ = self.record_and_apply(Decision {
-                because,
-                event: TimelineEvent::Noted,
-                effects: Vec::new(),
-            });
-        }
-        self.supervisor.detach_all().await;
-    }
 }

@@ -1,7 +1,7 @@
 //! The daemon's own metrics, for a collector on this host.
 
-mod page;
-mod text;
+mod encoder;
+mod families;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,10 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::control::Status;
-
-use super::desk::{ServiceHandle, ServiceHandles};
-use super::input::ServiceMessage;
-use text::Format;
+use crate::daemon::control_api::{ServiceHandle, ServiceHandles};
+use crate::daemon::metrics::encoder::Format;
+use crate::service::inbox::ServiceMessage;
 
 /// Collectors that are answered at once; more wait.
 const COLLECTORS_MAX: usize = 4;
@@ -82,7 +81,8 @@ async fn respond<B>(request: &Request<B>, handles: &ServiceHandles) -> Response<
     }
     let accept = request.headers().get_all(ACCEPT).iter();
     let format = Format::from_accept(accept.filter_map(|value| value.to_str().ok()));
-    let mut response = Response::new(Full::from(page::render(&query_all(handles).await, format)));
+    let mut response =
+        Response::new(Full::from(families::render(&query_all(handles).await, format)));
     let kind = http::HeaderValue::from_static(format.content_type());
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response

@@ -1,11 +1,12 @@
 //! Legacy sessions: the table of live ones.
 
-mod capture;
-mod heritage;
 mod id;
-mod life;
-mod live;
-mod store;
+mod live_session;
+pub(super) mod migration;
+mod persistence;
+mod replication;
+mod snapshot;
+mod state_machine;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,21 +15,20 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::model::{MigrationRefused, Moment, ReleaseNumber};
-
 use id::SessionIdCodec;
-use store::SessionStore;
-
-use super::overlap::ChangeQueue;
-
 pub use id::SessionIdSecret;
-
-pub(super) use capture::{OpeningSnapshot, advertise_list_changed};
-pub(super) use heritage::{decode_key, encode_key};
 pub(super) use id::{SessionId, SessionKey};
-pub(super) use life::{Action, ClientMessageKind, Environment, ReplayDecision, replay_decision};
-pub(super) use live::{Admission, InFlightGuard, ResumeAt, Session};
-pub(super) use store::SessionRecord;
+
+use crate::model::{MigrationRefused, Moment, ReleaseNumber};
+use crate::proxy::handover::replication::ChangeQueue;
+pub(super) use crate::proxy::session::live_session::{Admission, InFlightGuard, ResumeAt, Session};
+pub(super) use crate::proxy::session::persistence::SessionRecord;
+use crate::proxy::session::persistence::SessionStore;
+pub(super) use crate::proxy::session::replication::{decode_key, encode_key};
+pub(super) use crate::proxy::session::snapshot::{OpeningSnapshot, advertise_list_changed};
+pub(super) use crate::proxy::session::state_machine::{
+    Action, ClientMessageKind, Environment, ReplayDecision, replay_decision,
+};
 
 type SessionMap = papaya::HashMap<SessionKey, Arc<Session>>;
 
@@ -81,7 +81,7 @@ impl Sessions {
     /// When the file can not be read or written.
     pub(super) fn open_store(&self, path: &Path, now: Moment) -> io::Result<()> {
         let by_key = self.by_key.pin();
-        let unexpired = store::load(path)?
+        let unexpired = persistence::load(path)?
             .into_iter()
             .filter(|(_, it)| now.since(it.opened_at) < SESSION_AGE_MAX);
         for (key, kept) in unexpired.take(self.max) {

@@ -1,19 +1,19 @@
 //! A host of its own for each test: a folder, free ports, a daemon, and nothing left behind.
 
-mod dice;
-mod host;
+mod cli_command;
+mod daemon_harness;
+mod external_server;
 mod ports;
 mod processes;
-mod server;
-mod time;
-mod verb;
-mod web;
+mod rng;
+mod traffic;
+mod wait;
 
-pub(crate) use dice::Rng;
-pub(crate) use host::{DaemonHarness, SERVICE};
+pub(crate) use cli_command::{CliCommand, CliOutput};
+pub(crate) use daemon_harness::{DaemonHarness, SERVICE};
+pub(crate) use external_server::ExternalServer;
 pub(crate) use ports::free_port;
 pub(crate) use processes::{ReleaseProcess, exists, release_processes};
-pub(crate) use server::ExternalServer;
-pub(crate) use time::{epoch_ms, sleep, wait_for, wait_until};
-pub(crate) use verb::{CliCommand, CliOutput};
-pub(crate) use web::{VersionPoller, serving_version};
+pub(crate) use rng::Rng;
+pub(crate) use traffic::{VersionPoller, serving_version};
+pub(crate) use wait::{epoch_ms, sleep, wait_for, wait_until};

@@ -1,4 +1,4 @@
-//! A release for tests/hosts: its slow tool is the one that tests/real/crowd.mjs calls.
+//! A release for tests/hosts: its slow tool is the one that tests/real/load_clients.mjs calls.
 
 fn main() {
     real_rmcp::serve("slow");

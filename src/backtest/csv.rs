@@ -1,0 +1,160 @@
+//! A CSV of counts: `second,new_total,new_bad,old_total,old_bad`.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use crate::backtest::source::{Block, Row, Source};
+use crate::model::Moment;
+
+const HEADER: [&str; 5] = ["second", "new_total", "new_bad", "old_total", "old_bad"];
+/// Largest file that is read.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Problems that are shown.
+const SHOWN_MAX: usize = 20;
+/// More requests than any release answers in a second.
+const COUNT_MAX: u64 = 1_000_000_000;
+/// Some day in the year 5138.
+const SECOND_MAX: u64 = 99_999_999_999;
+
+/// Everything that is wrong in a table.
+#[derive(Debug, Default)]
+struct CsvErrors {
+    errors: Vec<(usize, String)>,
+    omitted: usize,
+}
+
+/// Reads a table, from a second on.
+pub(crate) fn load(path: &Path, from: u64) -> Result<Source, String> {
+    let name = path.display().to_string();
+    let mut text = String::new();
+    let file = File::open(path);
+    let read = file.and_then(|it| it.take(BYTES_MAX + 1).read_to_string(&mut text));
+    read.map_err(|error| {
+        format!(
+            "{name}: {error}; name a service of the configuration, or a CSV file that may be read"
+        )
+    })?;
+    if text.len() as u64 > BYTES_MAX {
+        return Err(format!("{name}: it is larger than 64 MiB; cut it into several files"));
+    }
+    let rows = parse(&text).map_err(|problems| format!("{name}: {problems}"))?;
+    let mut rows: Vec<_> = rows;
+    rows.retain(|(second, _)| from <= *second);
+    let Some((first, _)) = rows.first() else {
+        return Err(format!("{name}: no line from second {from} on; write a smaller --from"));
+    };
+    let opened = Moment(first * 1000);
+    Ok(Source::from_rows(name, opened, rows.into_iter().map(|(_, row)| row).collect()))
+}
+
+fn parse(text: &str) -> Result<Vec<(u64, Row)>, CsvErrors> {
+    let mut problems = CsvErrors::default();
+    let mut rows: Vec<(u64, Row)> = Vec::new();
+    let text = text.trim_start_matches('\u{feff}');
+    let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim_end()));
+    let header: Vec<_> = lines.next().map(|(_, line)| split_cells(line)).unwrap_or_default();
+    if header != HEADER {
+        problems.add(1, format!("the header is wrong; write {}", HEADER.join(",")));
+        return Err(problems);
+    }
+    let mut previous = None;
+    for (at, line) in lines.filter(|(_, line)| !line.is_empty()) {
+        let Some((second, row)) = parse_row(at, line, &mut problems) else { continue };
+        if let Some(before) = previous.filter(|before| second <= *before) {
+            let sort = "sort by second, one line each";
+            problems.add(at, format!("second {second} comes after {before}; {sort}"));
+            continue;
+        }
+        previous = Some(second);
+        rows.extend(row.map(|row| (second, row)));
+    }
+    if rows.is_empty() && problems.errors.is_empty() {
+        problems.add(2, "there are no counts; write a line for each second".to_owned());
+    }
+    if problems.errors.is_empty() { Ok(rows) } else { Err(problems) }
+}
+
+/// The second, and what is known about it unless that is wrong.
+fn parse_row(at: usize, line: &str, problems: &mut CsvErrors) -> Option<(u64, Option<Row>)> {
+    let cells = split_cells(line);
+    if cells.len() != HEADER.len() {
+        let what = format!("{} values; write five: {}", cells.len(), HEADER.join(","));
+        problems.add(at, what);
+        return None;
+    }
+    let mut numbers = Vec::new();
+    for (name, cell) in HEADER.into_iter().zip(cells) {
+        let max = if name == "second" { SECOND_MAX } else { COUNT_MAX };
+        match parse_count(cell, max) {
+            Ok(number) => numbers.push(number),
+            Err(why) => problems.add(at, format!("{name} {why}")),
+        }
+    }
+    let &[second, new_total, new_bad, old_total, old_bad] = numbers.as_slice() else { return None };
+    let mut is_valid = true;
+    for (side, total, bad) in [("new", new_total, new_bad), ("old", old_total, old_bad)] {
+        if total < bad {
+            is_valid = false;
+            problems.add(at, format!(
+                "{side}_bad {bad} is more than {side}_total {total}; count the bad ones in the total too"
+            ));
+        }
+    }
+    let block = |total, bad| Some(Block { span: 1_000, total, bad });
+    let end = Moment((second + 1) * 1000);
+    let row = Row { end, new: block(new_total, new_bad), old: block(old_total, old_bad) };
+    Some((second, is_valid.then_some(row)))
+}
+
+fn split_cells(line: &str) -> Vec<&str> {
+    line.split(',').map(str::trim).collect()
+}
+
+fn parse_count(cell: &str, max: u64) -> Result<u64, String> {
+    if let Ok(number) = cell.parse() {
+        return if number <= max {
+            Ok(number)
+        } else {
+            Err(format!("{number} is too large; write at most {max}"))
+        };
+    }
+    let excerpt: String = cell.chars().take(24).collect();
+    Err(match cell.parse::<f64>() {
+        _ if cell.is_empty() => {
+            "is empty; write 0 for no requests, or leave the line out for missing data".to_owned()
+        }
+        Ok(it) if it.is_nan() => {
+            "is not a number; leave the line out: a gap is missing data".to_owned()
+        }
+        Ok(it) if it < 0.0 => format!("{excerpt} is negative; write what was added in that second"),
+        Ok(it) if it > max as f64 => format!("{excerpt} is too large; write at most {max}"),
+        _ => format!("`{excerpt}` is no whole number; write digits only"),
+    })
+}
+
+impl CsvErrors {
+    fn add(&mut self, line: usize, what: String) {
+        if self.errors.len() < SHOWN_MAX {
+            self.errors.push((line, what));
+        } else {
+            self.omitted += 1;
+        }
+    }
+}
+
+impl fmt::Display for CsvErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.errors.len() + self.omitted;
+        let plural = if count == 1 { "" } else { "s" };
+        write!(f, "{count} problem{plural}")?;
+        for (line, what) in &self.errors {
+            write!(f, "\n  line {line}: {what}")?;
+        }
+        if self.omitted > 0 {
+            write!(f, "\n  and {} more", self.omitted)?;
+        }
+        Ok(())
+    }
+}

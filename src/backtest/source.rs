@@ -1,0 +1,98 @@
+//! Signals to replay, wherever they come from.
+
+use std::time::Duration;
+
+use crate::judge::counter::Delta;
+use crate::model::{Counts, Moment, Observation, ReleaseNumber, Signal};
+use crate::record::{SignalLog, SignalLogHeader};
+
+/// In tables there are two releases without numbers.
+const OLD: ReleaseNumber = ReleaseNumber(1);
+const NEW: ReleaseNumber = ReleaseNumber(2);
+
+/// What one trial heard.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// For people.
+    pub(crate) name: String,
+    /// Whose trial it was, if that is known.
+    pub(crate) service: Option<String>,
+    /// What the trial began with.
+    pub(crate) opening: SignalLogHeader,
+    data: Data,
+}
+
+#[derive(Debug)]
+enum Data {
+    Recorded(SignalLog),
+    Rows(Vec<Row>),
+}
+
+/// What is known about one stretch of time; a side without a block is missing data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// When it ended.
+    pub(crate) end: Moment,
+    pub(crate) new: Option<Block>,
+    pub(crate) old: Option<Block>,
+}
+
+/// Requests of one release, and the bad ones among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// Milliseconds.
+    pub(crate) span: u32,
+    pub(crate) total: u64,
+    pub(crate) bad: u64,
+}
+
+impl Source {
+    /// A recording.
+    pub(crate) fn from_recording(name: String, recorded: SignalLog) -> Self {
+        let opening = recorded.header.clone();
+        Self { name, service: None, opening, data: Data::Recorded(recorded) }
+    }
+
+    /// Rows in the order of time, of a trial that opened at `opened`.
+    pub(crate) fn from_rows(name: String, opened: Moment, rows: Vec<Row>) -> Self {
+        let warm = Some(OLD).filter(|_| rows.iter().any(|row| row.old.is_some()));
+        let opening = SignalLogHeader { release: NEW, warm, opened, ..SignalLogHeader::default() };
+        Self { name, service: None, opening, data: Data::Rows(rows) }
+    }
+
+    /// Every signal, in order.
+    pub(crate) fn signals(&self) -> Box<dyn Iterator<Item = (Moment, Signal)> + '_> {
+        match &self.data {
+            Data::Recorded(recorded) => Box::new(recorded.signals()),
+            Data::Rows(rows) => Box::new(rows.iter().flat_map(|row| {
+                let sides = [(NEW, row.new), (OLD, row.old)];
+                let block_signal =
+                    |(release, block): (_, Option<Block>)| Some((row.end, block?.signal(release)));
+                sides.into_iter().filter_map(block_signal)
+            })),
+        }
+    }
+
+    /// From the opening to the last signal.
+    pub(crate) fn duration(&self) -> Duration {
+        let last = match &self.data {
+            Data::Recorded(recorded) => recorded.last_moment(),
+            Data::Rows(rows) => rows.last().map_or(self.opening.opened, |row| row.end),
+        };
+        last.since(self.opening.opened)
+    }
+}
+
+impl From<Delta> for Block {
+    fn from(Delta { span_ms: span, total, bad }: Delta) -> Self {
+        Self { span, total, bad }
+    }
+}
+
+impl Block {
+    fn signal(self, release: ReleaseNumber) -> Signal {
+        let Self { span, total, bad } = self;
+        let counts = Counts { ok: total - bad.min(total), server_fault: bad, ..Counts::default() };
+        Signal { release, observation: Observation::Block(span, counts) }
+    }
+}

@@ -1,0 +1,438 @@
+//! What a release is held to, and whether the thresholds can trip at all.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::config::problem::{Problem, ProblemCode, Problems};
+use crate::config::range::{first_span, group_thousands, in_range, span_of};
+use crate::config::raw;
+use crate::config::raw::Raw;
+use crate::config::settings::ProbeSettings;
+use crate::config::toml_table::shorten;
+use crate::config::value::{format_duration, format_percent};
+use crate::decide::Policy;
+use crate::judge;
+use crate::judge::{Baseline, Indicator, Objective, detectability};
+
+/// The strictest objective that lets an error pass: 1 in 100 000.
+const ERROR_BUDGET_MIN: f64 = 1e-5;
+/// Above this failure rate the judge has no milder alternative than "everything fails".
+const FAILURE_RATE_MAX: f64 = 0.9;
+/// The judge's patience outlasts the burst by this much.
+const BURST_MARGIN: Duration = Duration::from_secs(2);
+/// From the verdict to the end of the drain, at most.
+const ROLLBACK_DEADLINE: Duration = Duration::from_mins(2);
+/// Longer than this, and nobody would call it an answer of the warm release.
+pub(super) const CONFIRM_TIMEOUT_MAX: Duration = Duration::from_secs(2);
+const DAY: Duration = Duration::from_hours(24);
+const HOUR: Duration = Duration::from_hours(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What the proxy counts as bad.
+pub(super) struct OutcomeLimits {
+    pub(super) deadline: Duration,
+    pub(super) slow_after: Option<Duration>,
+}
+
+/// What may be asked of the warm release besides.
+pub(super) struct ShadowSettings {
+    pub(super) calls_per_second: u32,
+    pub(super) repeatable_tools: BTreeSet<String>,
+}
+
+/// The promise of a service.
+pub(super) fn slo_settings(
+    service: &raw::RawService,
+    failures: u32,
+    problems: &mut Problems,
+) -> judge::SloSettings {
+    let raw = &service.slo;
+    judge::SloSettings {
+        objectives: objectives(raw, problems),
+        max_false_rollback: max_false_rollback("max_false_rollback", raw, 0.001, problems),
+        min_effect: in_range("min_effect", &raw.min_effect, 2.0, 1.1..=100.0, problems),
+        burst: in_range(
+            "burst",
+            &raw.burst,
+            5 * SECOND,
+            Duration::ZERO..=Duration::from_mins(10),
+            problems,
+        ),
+        bake: in_range("bake", &raw.bake, HOUR / 2, SECOND..=7 * DAY, problems),
+        failed_probes_max: failures,
+        baseline: baseline(raw),
+        shadow_calls: raw.shadow_calls.as_ref().is_none_or(|it| 0 < *it.get_ref()),
+        scrape: None,
+    }
+}
+
+/// How a service is decided.
+pub(super) fn policy(
+    service: &raw::RawService,
+    probe: &ProbeSettings,
+    bake: Duration,
+    slots: Vec<crate::model::Slot>,
+    problems: &mut Problems,
+) -> Policy {
+    let raw = &service.slo;
+    let start_timeout =
+        in_range("start_timeout", &raw.start_timeout, 60 * SECOND, SECOND..=HOUR, problems);
+    let per_day = in_range("rollbacks_per_day", &raw.rollbacks_per_day, 3, 0..=1_000, problems);
+    Policy {
+        observe: service.mode.as_ref().is_some_and(|mode| *mode.get_ref() == "observe"),
+        start_timeout,
+        bake,
+        drain_timeout: drain_timeout(&raw.drain_timeout, problems),
+        rollback_timeout: ROLLBACK_DEADLINE,
+        target_check_timeout: probe.timeout.min(CONFIRM_TIMEOUT_MAX),
+        retry_interval: SECOND,
+        page_after_tries: 5,
+        recovery_timeout: Duration::from_mins(1),
+        rollbacks_per_day_max: usize::try_from(per_day).unwrap_or(usize::MAX),
+        session_cost: in_range("session_cost", &raw.session_cost, 3.0, 0.0..=1e6, problems),
+        slots,
+    }
+}
+
+/// What the proxy counts as bad.
+pub(super) fn outcome_limits(raw: &raw::RawSlo, problems: &mut Problems) -> OutcomeLimits {
+    let min = Duration::from_millis(100);
+    let deadline =
+        in_range("deadline", &raw.deadline, Duration::from_mins(1), min..=HOUR, problems);
+    let under = raw.latency.as_ref().and_then(|latency| latency.under.as_ref());
+    let slow = under.map(|under| {
+        let slow = *under.get_ref();
+        if slow >= deadline {
+            let (slow, deadline) = (format_duration(slow), format_duration(deadline));
+            let what = format!(
+                "latency.under can never be exceeded: at {deadline} a request is cut off as failed, \
+                 before it is slow at {slow}"
+            );
+            let help = format!("write less than {deadline}, or a longer deadline");
+            let problem = Problem::error(ProblemCode::UnreachableThreshold, under.span(), what).help(help);
+            problems.push(match span_of(&raw.deadline) {
+                Some(at) => problem.related(at, "the deadline"),
+                None => problem,
+            });
+        }
+        if slow.is_zero() {
+            let what = "`under` is 0s: every request would be slow";
+            let help = "write the time that you promise, such as \"300ms\"";
+            problems.push(Problem::error(ProblemCode::OutOfRange, under.span(), what).help(help));
+        }
+        slow
+    });
+    OutcomeLimits { deadline, slow_after: slow }
+}
+
+/// What may be asked of the warm release besides.
+pub(super) fn shadow_settings(raw: &raw::RawSlo, problems: &mut Problems) -> ShadowSettings {
+    let calls = in_range("shadow_calls", &raw.shadow_calls, 100, 0..=1_000, problems);
+    let Some(given) = &raw.repeatable_tools else {
+        return ShadowSettings {
+            calls_per_second: u32::try_from(calls).unwrap_or(0),
+            repeatable_tools: BTreeSet::new(),
+        };
+    };
+    for tool in given.get_ref() {
+        let name = tool.get_ref();
+        if name.is_empty() || name.contains(['*', '"', '\\']) || name.contains(char::is_control) {
+            let shown = shorten(name).escape_debug().to_string();
+            let what = format!("\"{shown}\" is not the name of a tool");
+            let help =
+                "write the whole name of each tool as clients call it, such as \"get_forecast\"";
+            problems.push(Problem::error(ProblemCode::BadValue, tool.span(), what).help(help));
+        }
+    }
+    if let Some(given_calls) = raw.shadow_calls.as_ref().filter(|it| *it.get_ref() == 0)
+        && !given.get_ref().is_empty()
+    {
+        let what = "`repeatable_tools` has no effect: `shadow_calls` is 0, so nothing is repeated";
+        let help = "write shadow_calls = 100, or leave repeatable_tools out";
+        let problem = Problem::warning(ProblemCode::Contradiction, given.span(), what).help(help);
+        problems.push(problem.related(given_calls.span(), "off"));
+    }
+    let tools = given.get_ref().iter().map(|tool| tool.get_ref().clone()).collect();
+    ShadowSettings { calls_per_second: u32::try_from(calls).unwrap_or(0), repeatable_tools: tools }
+}
+
+fn objectives(raw: &raw::RawSlo, problems: &mut Problems) -> Vec<Objective> {
+    let mut objectives = Vec::new();
+    let budget = objective_budget("objective", &raw.objective, 0.005, problems);
+    objectives.push(Objective {
+        indicator: Indicator::Availability,
+        error_budget: budget,
+        weight: 0.85,
+    });
+    if let Some(latency) = &raw.latency {
+        let budget = objective_budget("latency.objective", &latency.objective, 0.01, problems);
+        objectives.push(Objective {
+            indicator: Indicator::Latency,
+            error_budget: budget,
+            weight: 0.15,
+        });
+    }
+    if !matches!(raw.tool_objective.as_ref().map(|it| it.get_ref()), Some(None)) {
+        let raw_tools = tool_objective(raw);
+        let budget = objective_budget("tool_objective", &raw_tools, 0.05, problems);
+        objectives.push(Objective {
+            indicator: Indicator::Tools,
+            error_budget: budget,
+            weight: 0.05,
+        });
+    }
+    if raw.client_faults.as_ref().is_none_or(|it| *it.get_ref() == "on") {
+        // What is allowed depends on the call and its history.
+        objectives.push(Objective {
+            indicator: Indicator::ClientFaults,
+            error_budget: 0.05,
+            weight: 0.03,
+        });
+    }
+    objectives.push(Objective { indicator: Indicator::Streams, error_budget: 0.05, weight: 0.02 });
+    objectives
+}
+
+fn baseline(raw: &raw::RawSlo) -> Baseline {
+    match raw.baseline.as_ref().map(|it| *it.get_ref()) {
+        Some("required") => Baseline::Required,
+        _ => Baseline::Probes,
+    }
+}
+
+/// The tool objective, unless it is off.
+pub(super) fn tool_objective(raw: &raw::RawSlo) -> Raw<f64> {
+    let given = raw.tool_objective.as_ref()?;
+    given.get_ref().map(|budget| toml::Spanned::new(given.span(), budget))
+}
+
+pub(super) fn objective_budget(
+    name: &str,
+    raw: &Raw<f64>,
+    default: f64,
+    problems: &mut Problems,
+) -> f64 {
+    let Some(given) = raw else {
+        return default;
+    };
+    let budget = *given.get_ref();
+    if budget >= ERROR_BUDGET_MIN {
+        return budget;
+    }
+    let good = format_percent(1.0 - budget);
+    let what = format!(
+        "`{name}` is {good}, which leaves {} of the requests to fail: a single error \
+         would be infinite evidence",
+        format_percent(budget),
+    );
+    let help = format!("write at most \"{}\"", format_percent(1.0 - ERROR_BUDGET_MIN));
+    problems.push(Problem::error(ProblemCode::UnreachableThreshold, given.span(), what).help(help));
+    default
+}
+
+fn max_false_rollback(name: &str, raw: &raw::RawSlo, default: f64, problems: &mut Problems) -> f64 {
+    let Some(given) = &raw.max_false_rollback else {
+        return default;
+    };
+    let value = *given.get_ref();
+    if value > 0.0 && value <= 0.5 {
+        return value;
+    }
+    let what = format!("`{name}` is {value}: it is a probability in each deploy");
+    let help = "write more than 0 and at most 0.5; 0.001 is one false rollback in 1 000 deploys";
+    problems.push(Problem::error(ProblemCode::OutOfRange, given.span(), what).help(help));
+    default
+}
+
+fn drain_timeout(raw: &Raw<Duration>, problems: &mut Problems) -> Duration {
+    let default = Duration::from_secs(30);
+    let Some(given) = raw.as_ref().filter(|given| *given.get_ref() > ROLLBACK_DEADLINE) else {
+        return raw.as_ref().map_or(default, |given| *given.get_ref());
+    };
+    let what = format!(
+        "`drain_timeout` is {}; a rollback ends {} after its verdict, drain included",
+        format_duration(*given.get_ref()),
+        format_duration(ROLLBACK_DEADLINE),
+    );
+    let help = format!("write at most \"{}\"", format_duration(ROLLBACK_DEADLINE));
+    problems.push(Problem::error(ProblemCode::TooSlow, given.span(), what).help(help));
+    default
+}
+
+/// Whether the thresholds can trip with each other.
+pub(super) fn check_detectable(
+    service: &raw::RawService,
+    limits: &judge::SloSettings,
+    probe: &ProbeSettings,
+    policy: &Policy,
+    problems: &mut Problems,
+) {
+    check_burst(service, limits, problems);
+    for objective in &limits.objectives {
+        check_objective_detectable(service, limits, objective, problems);
+    }
+    check_probe_timing(service, limits, probe, policy, problems);
+    if let Some(given) = service.slo.rollbacks_per_day.as_ref().filter(|it| *it.get_ref() == 0) {
+        let what = "`rollbacks_per_day` is 0: no rollback could ever happen";
+        let help = "write at least 1, or mode = \"observe\" to record what would be done";
+        problems
+            .push(Problem::error(ProblemCode::UnreachableThreshold, given.span(), what).help(help));
+    }
+}
+
+fn check_burst(service: &raw::RawService, limits: &judge::SloSettings, problems: &mut Problems) {
+    let raw = &service.slo;
+    let (burst, bake) = (limits.burst, limits.bake);
+    if burst + BURST_MARGIN < bake {
+        return;
+    }
+    let at = first_span([span_of(&raw.burst), span_of(&raw.bake)], service.name.span());
+    let what = format!(
+        "no verdict is possible inside the bake: burst {} + {} of patience = {}, and the bake \
+         ends after {}",
+        format_duration(burst),
+        format_duration(BURST_MARGIN),
+        format_duration(burst + BURST_MARGIN),
+        format_duration(bake),
+    );
+    let help = format!(
+        "write a bake longer than {}, or a shorter burst",
+        format_duration(burst + BURST_MARGIN)
+    );
+    problems.push(Problem::error(ProblemCode::UnreachableThreshold, at, what).help(help));
+}
+
+fn check_objective_detectable(
+    service: &raw::RawService,
+    limits: &judge::SloSettings,
+    objective: &Objective,
+    problems: &mut Problems,
+) {
+    let raw = &service.slo;
+    let (name, objective_span) = match objective.indicator {
+        Indicator::Availability => ("objective", span_of(&raw.objective)),
+        Indicator::Tools => ("tool_objective", span_of(&tool_objective(raw))),
+        // Their budgets are ours and were thought over.
+        Indicator::ClientFaults | Indicator::Streams | Indicator::Scraped => return,
+        Indicator::Latency => {
+            let latency = raw.latency.as_ref();
+            let latency_span = latency.and_then(|latency| span_of(&latency.objective));
+            (
+                "latency.objective",
+                latency_span.or_else(|| latency.map(|latency| latency.span.clone())),
+            )
+        }
+    };
+    let at = first_span([objective_span, span_of(&raw.min_effect)], service.name.span());
+    let (budget, effect) = (objective.error_budget, limits.min_effect);
+    let rate = budget * effect;
+    if rate >= FAILURE_RATE_MAX {
+        let what = format!(
+            "`{name}` allows {} to fail, and {effect} times that (min_effect) is {}: only a total \
+             failure is worse",
+            format_percent(budget),
+            format_percent(rate),
+        );
+        let max = format_percent(1.0 - 0.5 / effect);
+        let help = format!("write at least \"{max}\", or a smaller min_effect");
+        problems.push(Problem::error(ProblemCode::UnreachableThreshold, at, what).help(help));
+    } else if limits.burst + BURST_MARGIN < limits.bake
+        && detectability::soonest_detection(limits, objective).is_none()
+    {
+        let at = first_span([span_of(&raw.max_false_rollback), span_of(&raw.min_effect)], at);
+        let what = format!(
+            "failures at {} ({name}, min_effect) are never proven inside the bake at \
+             max_false_rollback {}, with any number of requests",
+            format_percent(rate),
+            limits.max_false_rollback,
+        );
+        let help = "write max_false_rollback = 0.001, or a larger min_effect, or a longer bake";
+        problems.push(Problem::error(ProblemCode::UnreachableThreshold, at, what).help(help));
+    }
+}
+
+fn check_probe_timing(
+    service: &raw::RawService,
+    limits: &judge::SloSettings,
+    probe: &ProbeSettings,
+    policy: &Policy,
+    problems: &mut Problems,
+) {
+    let raw = &service.probe;
+    let time_to_down = probe.interval.max(probe.timeout) * limits.failed_probes_max;
+    if time_to_down > limits.bake {
+        let at = first_span([span_of(&raw.failures), span_of(&raw.every)], service.name.span());
+        let what = format!(
+            "probes can never find the release down: {} failures, {} each, take {}, and the bake \
+             ends after {}",
+            limits.failed_probes_max,
+            format_duration(probe.interval.max(probe.timeout)),
+            format_duration(time_to_down),
+            format_duration(limits.bake),
+        );
+        let help = "write fewer failures, a shorter every and timeout, or a longer bake";
+        problems.push(Problem::error(ProblemCode::UnreachableThreshold, at, what).help(help));
+    }
+    let time_to_ready = probe.interval * probe.ready_after.saturating_sub(1);
+    if time_to_ready >= policy.start_timeout {
+        let at = first_span([span_of(&raw.ready), span_of(&raw.every)], service.name.span());
+        let what = format!(
+            "no release can become ready: {} good probes, {} apart, take {}, and start_timeout \
+             is {}",
+            probe.ready_after,
+            format_duration(probe.interval),
+            format_duration(time_to_ready),
+            format_duration(policy.start_timeout),
+        );
+        let help = "write a smaller ready, a shorter every, or a longer start_timeout";
+        problems.push(Problem::error(ProblemCode::NeverReady, at, what).help(help));
+    }
+}
+
+/// What works, but hardly as intended.
+pub(super) fn warn_weak_evidence(
+    service: &raw::RawService,
+    limits: &judge::SloSettings,
+    deadline: Duration,
+    problems: &mut Problems,
+) {
+    let raw = &service.slo;
+    if deadline >= limits.bake {
+        let at = first_span([span_of(&raw.deadline), span_of(&raw.bake)], service.name.span());
+        let what = format!(
+            "a request that hangs counts as bad after {}, when the bake of {} is over",
+            format_duration(deadline),
+            format_duration(limits.bake),
+        );
+        let help = "write a deadline shorter than the bake";
+        problems.push(Problem::warning(ProblemCode::WeakEvidence, at, what).help(help));
+    }
+    let max_false_rollback = limits.max_false_rollback;
+    if let Some(given) = raw.max_false_rollback.as_ref().filter(|_| max_false_rollback > 0.05) {
+        let what = format!(
+            "about one healthy deploy in {:.0} would be rolled back",
+            1.0 / max_false_rollback
+        );
+        let help = "write 0.05 or less; the default is 0.001";
+        problems.push(Problem::warning(ProblemCode::FalseAlarms, given.span(), what).help(help));
+    }
+    let Some(objective) =
+        limits.objectives.iter().find(|it| it.indicator == Indicator::Availability)
+    else {
+        return;
+    };
+    let needed = detectability::requests_to_verify(objective, limits.min_effect);
+    let requests_per_second = needed as f64 / limits.bake.as_secs_f64();
+    if requests_per_second > 50.0 {
+        let at = first_span([span_of(&raw.bake), span_of(&raw.objective)], service.name.span());
+        let what = format!(
+            "it takes {} requests without an error to show that {} is kept: {requests_per_second:.0} a \
+             second during the bake of {}; with fewer, a release is accepted unverified",
+            group_thousands(needed),
+            format_percent(1.0 - objective.error_budget),
+            format_duration(limits.bake),
+        );
+        let help = "write a longer bake, or a lower objective, if there is less traffic than that";
+        problems.push(Problem::warning(ProblemCode::WeakEvidence, at, what).help(help));
+    }
+}

@@ -1,0 +1,309 @@
+//! What verbs ask over the control socket, and what they are told.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+
+use crate::control::server::{IncomingRequest, ReplyWriter};
+use crate::control::{RefusalCode, Request, Response, printable, server};
+use crate::decide::CommandRefused;
+use crate::model::{
+    Actor, Command, CommandRequest, DeployRequest, Guard, ReleaseNumber, Slot, TimelineEntry,
+    TimelineEvent,
+};
+use crate::service::inbox::{CommandError, ServiceMessage};
+use crate::{control, record};
+
+/// Clients that are answered at once. As many more are told that there is no place.
+const CLIENTS_MAX: usize = 64;
+
+/// How long the system may take to tell the groups of a user.
+const GROUP_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a client that waits is told how things stand.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How to reach the keeper of one service.
+#[derive(Debug, Clone)]
+pub(super) struct ServiceHandle {
+    /// What it takes in.
+    pub inbox: mpsc::Sender<ServiceMessage>,
+    /// What it writes down.
+    pub entries: broadcast::Sender<Arc<TimelineEntry>>,
+    /// Where its timelines lie.
+    pub dir: PathBuf,
+}
+
+/// The keepers, by service.
+pub(super) type ServiceHandles = Arc<BTreeMap<String, ServiceHandle>>;
+
+/// Serves the control socket for ever.
+pub(super) async fn serve(listener: Arc<UnixListener>, handles: ServiceHandles) {
+    let client_permits = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let connection_permits = Arc::new(Semaphore::new(2 * CLIENTS_MAX));
+    loop {
+        let permit = Arc::clone(&connection_permits).acquire_owned().await;
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (handles, places) = (Arc::clone(&handles), Arc::clone(&client_permits));
+        tokio::spawn(async move {
+            // A client that left needs no answer.
+            if let Ok(client) = server::accept_request(stream).await {
+                let _ = handle_client(client, &handles, &places).await;
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Answers a client while it is there; without a wait if there is no place for it.
+async fn handle_client(
+    client: IncomingRequest,
+    handles: &BTreeMap<String, ServiceHandle>,
+    permits: &Semaphore,
+) -> io::Result<()> {
+    let IncomingRequest { actor, request, reply_writer: mut replies, disconnect } = client;
+    let Ok(_permit) = permits.try_acquire() else {
+        let because =
+            format!("busy: {CLIENTS_MAX} clients are being answered; end those that follow");
+        return replies.send(&refused(RefusalCode::Busy, because)).await;
+    };
+    tokio::select! {
+        answered = handle_request(actor, request, &mut replies, handles) => answered,
+        () = disconnect.wait() => Ok(()),
+    }
+}
+
+async fn handle_request(
+    actor: Actor,
+    request: Result<Request, String>,
+    replies: &mut ReplyWriter,
+    handles: &BTreeMap<String, ServiceHandle>,
+) -> io::Result<()> {
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => {
+            let because = format!("the request makes no sense: {error}");
+            return replies.send(&refused(RefusalCode::Malformed, because)).await;
+        }
+    };
+    if let Err(because) = authorize(&actor, &request).await {
+        return replies.send(&refused(RefusalCode::Forbidden, because)).await;
+    }
+    if let Request::Status { service: None } = request {
+        for handle in handles.values() {
+            status(handle, replies).await?;
+        }
+        return Ok(());
+    }
+    let name = request.service().unwrap_or_default();
+    let Some(handle) = handles.get(name) else {
+        let known: Vec<_> = handles.keys().map(String::as_str).collect();
+        let because = no_service(name, &known);
+        return replies.send(&refused(RefusalCode::NotFound, because)).await;
+    };
+    match request {
+        Request::Status { .. } => status(handle, replies).await,
+        Request::Timeline { deploy, follow, .. } => timeline(handle, deploy, follow, replies).await,
+        order => command(handle, order, actor, replies).await,
+    }
+}
+
+/// Whoever could connect may look.
+async fn authorize(actor: &Actor, request: &Request) -> Result<(), String> {
+    if request.is_read_only() {
+        return Ok(());
+    }
+    let actor = actor.clone();
+    let check = tokio::task::spawn_blocking(move || control::authorize(&actor));
+    match tokio::time::timeout(GROUP_LOOKUP_TIMEOUT, check).await {
+        Ok(Ok(answer)) => answer,
+        _ => Err("the system's user database does not tell who you are; try as root".to_owned()),
+    }
+}
+
+fn no_service(name: &str, configured: &[&str]) -> String {
+    let is_plain = !name.is_empty() && name.len() <= 60 && !name.contains(char::is_control);
+    let name = if is_plain { name.to_owned() } else { printable(name) };
+    format!("no service {name}; there are {}", configured.join(", "))
+}
+
+async fn status(handle: &ServiceHandle, replies: &mut ReplyWriter) -> io::Result<()> {
+    let (reply, answer) = oneshot::channel();
+    let sent = handle.inbox.send(ServiceMessage::Status(reply)).await;
+    match (sent, answer.await) {
+        (Ok(()), Ok(status)) => replies.send(&Response::Status(Box::new(status))).await,
+        _ => replies.send(&stopping()).await,
+    }
+}
+
+async fn timeline(
+    handle: &ServiceHandle,
+    deploy: Option<ReleaseNumber>,
+    follow: bool,
+    replies: &mut ReplyWriter,
+) -> io::Result<()> {
+    // Before the file is read, so that no line falls between.
+    let mut new_entries = handle.entries.subscribe();
+    let entries = match record::read_deploy(&handle.dir, deploy) {
+        Ok(entries) => entries,
+        Err(error) => {
+            return replies.send(&refused(RefusalCode::NotFound, error.with_cause())).await;
+        }
+    };
+    let mut last = (ReleaseNumber(0), 0);
+    for entry in entries {
+        last = (entry.deploy, entry.seq);
+        replies.send(&Response::Event(Box::new(entry))).await?;
+    }
+    if !follow {
+        return Ok(());
+    }
+    loop {
+        match new_entries.recv().await {
+            Ok(entry) if last < (entry.deploy, entry.seq) => {
+                if deploy.is_some_and(|deploy| deploy < entry.deploy) {
+                    return Ok(());
+                }
+                last = (entry.deploy, entry.seq);
+                replies.send(&Response::Event(Box::new(TimelineEntry::clone(&entry)))).await?;
+            }
+            Ok(_) => (),
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                let because = "too slow, lines were missed; follow again".to_owned();
+                return replies.send(&refused(RefusalCode::Failed, because)).await;
+            }
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
+        }
+    }
+}
+
+async fn command(
+    handle: &ServiceHandle,
+    request: Request,
+    by: Actor,
+    replies: &mut ReplyWriter,
+) -> io::Result<()> {
+    let mut new_entries = handle.entries.subscribe();
+    let Some((command, wait)) = into_command(request) else {
+        return replies.send(&refused(RefusalCode::Malformed, "not a command".to_owned())).await;
+    };
+    let (reply, answer) = oneshot::channel();
+    let sent =
+        handle.inbox.send(ServiceMessage::Command(CommandRequest { by, command }, reply)).await;
+    let first = match (sent, answer.await) {
+        (Ok(()), Ok(Ok(entry))) => entry,
+        (Ok(()), Ok(Err(error))) => return replies.send(&error.into()).await,
+        _ => return replies.send(&stopping()).await,
+    };
+    let (deploy, because) = (first.deploy, first.because.clone());
+    replies.send(&Response::Accepted { deploy, because }).await?;
+    if !wait {
+        return Ok(());
+    }
+    replies.send(&Response::Event(Box::new(TimelineEntry::clone(&first)))).await?;
+    if is_final(&first.event) {
+        return Ok(());
+    }
+    let mut last = first.seq;
+    let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
+    loop {
+        let entry = tokio::select! {
+            entry = new_entries.recv() => match entry {
+                Ok(entry) => entry,
+                Err(_) => return Ok(()),
+            },
+            _ = progress.tick() => {
+                status(handle, replies).await?;
+                continue;
+            }
+        };
+        if entry.deploy != deploy {
+            return Ok(());
+        }
+        if entry.seq <= last {
+            continue;
+        }
+        last = entry.seq;
+        replies.send(&Response::Event(Box::new(TimelineEntry::clone(&entry)))).await?;
+        if is_final(&entry.event) {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether nothing more follows from a command by itself.
+fn is_final(fact: &TimelineEvent) -> bool {
+    // The bake goes on by itself when there is data again.
+    let waits_for_data = matches!(fact, TimelineEvent::Blocked { guard: Guard::NoData, .. });
+    !waits_for_data
+        && matches!(
+            fact,
+            TimelineEvent::Accepted { .. }
+                | TimelineEvent::Failed
+                | TimelineEvent::Recovered
+                | TimelineEvent::Unrecovered
+                | TimelineEvent::Abandoned
+                | TimelineEvent::Blocked { .. }
+        )
+}
+
+fn into_command(request: Request) -> Option<(Command, bool)> {
+    Some(match request {
+        Request::Deploy { version, artifact, set, slot, freeze, force, strict, wait, .. } => {
+            let (slot, digest) = (slot.map(Slot), None);
+            let deploy = DeployRequest {
+                version,
+                artifact,
+                digest,
+                environment: set,
+                slot,
+                freeze,
+                force,
+                strict,
+            };
+            (Command::Deploy(deploy), wait)
+        }
+        Request::Rollback { cut, force, because, wait, .. } => {
+            (Command::Rollback { cut, force, because }, wait)
+        }
+        Request::Hold { because, .. } => (Command::Hold { because }, false),
+        Request::Resume { because, .. } => (Command::Resume { because }, false),
+        Request::Status { .. } | Request::Timeline { .. } => return None,
+    })
+}
+
+impl From<CommandError> for Response {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Refused(refusal @ CommandRefused::Busy(_)) => {
+                Self::Refused { code: RefusalCode::Busy, because: refusal.to_string() }
+            }
+            CommandError::Refused(refusal @ CommandRefused::Refused(_)) => {
+                Self::Refused { code: RefusalCode::Refused, because: refusal.to_string() }
+            }
+            CommandError::ArtifactUnusable(because) => {
+                let because = format!("refused: {because}");
+                Self::Refused { code: RefusalCode::Refused, because }
+            }
+            CommandError::NotRecorded(because) => {
+                Self::Refused { code: RefusalCode::Failed, because }
+            }
+        }
+    }
+}
+
+fn refused(code: RefusalCode, because: String) -> Response {
+    Response::Refused { code, because }
+}
+
+fn stopping() -> Response {
+    refused(RefusalCode::Failed, "the daemon is stopping".to_owned())
+}

@@ -1,0 +1,324 @@
+//! What is told about each service. Every label has few values at a time: services and slots are
+//! configured, a service has at most a handful of releases, the rest are words of ours. Methods and
+//! tools, whose names clients choose, stay in `rollbackd status --json`.
+
+use crate::control::{HISTOGRAM_BOUNDS, Histogram, ReleaseStatus, Status};
+use crate::daemon::metrics::encoder::{Encoder, Format, MetricKind};
+use crate::service::traffic_window::to_f64;
+
+/// A family with one value for each service, if the service has it.
+type ServiceMetric = (&'static str, MetricKind, &'static str, fn(&Status) -> Option<f64>);
+/// A family with one value for each release.
+type ReleaseMetric = (&'static str, MetricKind, &'static str, fn(&ReleaseStatus) -> f64);
+/// A family with a value for each word of ours.
+type LabelledMetric =
+    (&'static str, MetricKind, &'static str, &'static str, fn(&Status) -> LabelledValues);
+type LabelledValues = Vec<(String, f64)>;
+
+const SERVICE_METRICS: &[ServiceMetric] = &[
+    ("rollbackd_deploy", MetricKind::Gauge, "Number of the newest deploy.", |it| {
+        Some(f64::from(it.deploy.0))
+    }),
+    ("rollbackd_phase_seconds", MetricKind::Gauge, "Time in the present phase.", |it| {
+        Some(it.since_s)
+    }),
+    ("rollbackd_held", MetricKind::Gauge, "Whether the daemon's hands are off.", |it| {
+        Some(flag(it.hold.is_some()))
+    }),
+    (
+        "rollbackd_trouble",
+        MetricKind::Gauge,
+        "Whether something keeps the daemon from deciding, such as a full disk.",
+        |it| Some(flag(it.error.is_some())),
+    ),
+    (
+        "rollbackd_quarantined",
+        MetricKind::Gauge,
+        "Releases that were rolled back and need --force.",
+        |it| u32::try_from(it.quarantine.len()).ok().map(f64::from),
+    ),
+    (
+        "rollbackd_objective_ratio",
+        MetricKind::Gauge,
+        "Share of requests that must be good.",
+        |it| Some(it.objective),
+    ),
+    (
+        "rollbackd_budget_left",
+        MetricKind::Gauge,
+        "Bad requests that the objective still allows, of those of the last hour.",
+        |it| Some(it.budget_remaining),
+    ),
+    (
+        "rollbackd_evidence",
+        MetricKind::Gauge,
+        "E-value against the release on trial, for the objective that speaks loudest.",
+        |it| it.evidence.as_ref().map(|evidence| evidence.e_value),
+    ),
+    ("rollbackd_evidence_threshold", MetricKind::Gauge, "E-value that makes a verdict.", |it| {
+        it.evidence.as_ref().map(|evidence| evidence.threshold)
+    }),
+    (
+        "rollbackd_evidence_ratio",
+        MetricKind::Gauge,
+        "How far the evidence is from nothing (0) to a verdict (1).",
+        |it| it.evidence.as_ref().map(crate::model::Evidence::progress),
+    ),
+    (
+        "rollbackd_rollbacks_ordered_total",
+        MetricKind::Counter,
+        "Rollbacks that a person ordered.",
+        |it| Some(to_f64(it.counters.operator_ordered)),
+    ),
+    (
+        "rollbackd_timeline_write_failures_total",
+        MetricKind::Counter,
+        "Lines of the timeline that could not be written.",
+        |it| Some(to_f64(it.counters.timeline_write_failures)),
+    ),
+];
+
+const RELEASE_METRICS: &[ReleaseMetric] = &[
+    ("rollbackd_probe_ok", MetricKind::Gauge, "Whether the last probe was answered well.", |it| {
+        flag(it.probe == "ok")
+    }),
+    ("rollbackd_sessions", MetricKind::Gauge, "Live sessions.", |it| to_f64(it.sessions)),
+    ("rollbackd_open_requests", MetricKind::Gauge, "Open requests.", |it| to_f64(it.in_flight)),
+    (
+        "rollbackd_slow_requests_total",
+        MetricKind::Counter,
+        "Requests past the latency limit.",
+        |it| to_f64(it.counts.slow),
+    ),
+    (
+        "rollbackd_streams_total",
+        MetricKind::Counter,
+        "Streams that only listened, and ended.",
+        |it| to_f64(it.counts.streams_ended),
+    ),
+    (
+        "rollbackd_broken_streams_total",
+        MetricKind::Counter,
+        "Of those, the ones that the release broke off.",
+        |it| to_f64(it.counts.streams_broken),
+    ),
+];
+
+const LABELLED_METRICS: &[LabelledMetric] = &[
+    (
+        "rollbackd_phase",
+        MetricKind::Gauge,
+        "What the service is doing: 1 for one phase.",
+        "phase",
+        |it| vec![(it.phase.clone(), 1.0)],
+    ),
+    (
+        "rollbackd_verdict",
+        MetricKind::Gauge,
+        "What the judge finds in the release on trial: 1 for one finding.",
+        "finding",
+        |it| it.finding.iter().map(|finding| (finding.clone(), 1.0)).collect(),
+    ),
+    (
+        "rollbackd_rollbacks_total",
+        MetricKind::Counter,
+        "Rollbacks, by how the traffic began to leave.",
+        "strategy",
+        |it| {
+            let (drains, cuts) = (to_f64(it.counters.drains), to_f64(it.counters.cuts));
+            vec![("drain".to_owned(), drains), ("cut".to_owned(), cuts)]
+        },
+    ),
+    (
+        "rollbackd_blocked_total",
+        MetricKind::Counter,
+        "Verdicts that a guard kept from becoming a rollback.",
+        "guard",
+        |it| labelled_counts(&it.counters.blocked),
+    ),
+    ("rollbackd_events_total", MetricKind::Counter, "Lines of the timeline.", "kind", |it| {
+        labelled_counts(&it.counters.events)
+    }),
+];
+
+/// The page about these services; of one that did not answer, only that.
+pub(super) fn render(services: &[(String, Option<Status>)], format: Format) -> String {
+    let mut encoder = Encoder::new(format);
+    let name = "rollbackd_build_info";
+    encoder.family(name, MetricKind::Gauge, "The version that runs.");
+    encoder.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let name = "rollbackd_service_up";
+    encoder.family(name, MetricKind::Gauge, "Whether the service's loop answered in time.");
+    for (service, status) in services {
+        encoder.sample(name, &[("service", service)], flag(status.is_some()));
+    }
+    let statuses: Vec<&Status> =
+        services.iter().filter_map(|(_, status)| status.as_ref()).collect();
+    // One number for the whole daemon, whoever tells it.
+    if let Some(lost) = statuses.iter().map(|status| status.journal_lost).max() {
+        let name = "rollbackd_journal_lost_total";
+        encoder.family(
+            name,
+            MetricKind::Counter,
+            "Messages that the system's journal did not take.",
+        );
+        encoder.sample(name, &[], to_f64(lost));
+    }
+    write_service_metrics(&mut encoder, &statuses);
+    write_release_metrics(&mut encoder, &statuses);
+    write_histograms(&mut encoder, &statuses);
+    encoder.finish()
+}
+
+fn write_service_metrics(encoder: &mut Encoder, statuses: &[&Status]) {
+    for (name, kind, help, read) in SERVICE_METRICS {
+        encoder.family(name, *kind, help);
+        for status in statuses {
+            if let Some(value) = read(status) {
+                encoder.sample(name, &[("service", &status.service)], value);
+            }
+        }
+    }
+    for (name, kind, help, label, read) in LABELLED_METRICS {
+        encoder.family(name, *kind, help);
+        for status in statuses {
+            for (word, value) in read(status) {
+                encoder.sample(name, &[("service", &status.service), (label, &word)], value);
+            }
+        }
+    }
+}
+
+fn write_release_metrics(encoder: &mut Encoder, statuses: &[&Status]) {
+    let name = "rollbackd_release_info";
+    encoder.family(name, MetricKind::Gauge, "The releases that run, and what they are for.");
+    for_each_release(statuses, |labels, release| {
+        let more = [("slot", release.slot.as_str()), ("role", release.role.as_str())];
+        encoder.sample(name, &[labels.as_slice(), &more].concat(), 1.0);
+    });
+    let name = "rollbackd_requests_total";
+    encoder.family(name, MetricKind::Counter, "Requests, by what became of them.");
+    for_each_release(statuses, |labels, release| {
+        let it = &release.counts;
+        let outcomes = [
+            ("ok", it.ok),
+            ("server_fault", it.server_fault),
+            ("tool_fault", it.tool_fault),
+            ("client_fault", it.client_fault),
+            ("neutral", it.neutral),
+        ];
+        for (outcome, count) in outcomes {
+            let labels = [labels.as_slice(), &[("outcome", outcome)]].concat();
+            encoder.sample(name, &labels, to_f64(count));
+        }
+    });
+    for (name, kind, help, read) in RELEASE_METRICS {
+        encoder.family(name, *kind, help);
+        for_each_release(statuses, |labels, release| encoder.sample(name, &labels, read(release)));
+    }
+}
+
+/// One version can run twice, in two slots; the number of the deploy tells them apart.
+fn for_each_release(
+    statuses: &[&Status],
+    mut write: impl FnMut([(&'static str, &str); 3], &ReleaseStatus),
+) {
+    for status in statuses {
+        for release in &status.releases {
+            let number = release.number.to_string();
+            let service = ("service", status.service.as_str());
+            write([service, ("version", &release.version), ("deploy", &number)], release);
+        }
+    }
+}
+
+fn write_histograms(encoder: &mut Encoder, statuses: &[&Status]) {
+    let name = "rollbackd_rollback_step_seconds";
+    let help = "Time from one milestone of a rollback to the next, by the one at its end.";
+    encoder.family(name, MetricKind::Histogram, help);
+    for status in statuses {
+        for (step, histogram) in &status.counters.rollback_steps {
+            write_histogram(
+                encoder,
+                name,
+                &[("service", &status.service), ("step", step)],
+                histogram,
+            );
+        }
+    }
+    let name = "rollbackd_timeline_write_seconds";
+    encoder.family(name, MetricKind::Histogram, "Time until a line of the timeline was on disk.");
+    for status in statuses {
+        write_histogram(
+            encoder,
+            name,
+            &[("service", &status.service)],
+            &status.counters.timeline_writes,
+        );
+    }
+}
+
+fn write_histogram(
+    encoder: &mut Encoder,
+    name: &str,
+    labels: &[(&str, &str)],
+    histogram: &Histogram,
+) {
+    let bucket = format!("{name}_bucket");
+    let mut sum = 0;
+    for (bound, bucket_count) in HISTOGRAM_BOUNDS.iter().zip(&histogram.buckets) {
+        sum += bucket_count;
+        let bound = format!("{bound:?}");
+        encoder.sample(&bucket, &[labels, &[("le", &bound)]].concat(), to_f64(sum));
+    }
+    encoder.sample(&bucket, &[labels, &[("le", "+Inf")]].concat(), to_f64(histogram.count));
+    encoder.sample(&format!("{name}_sum"), labels, histogram.sum_s);
+    encoder.sample(&format!("{name}_count"), labels, to_f64(histogram.count));
+}
+
+fn labelled_counts(by_word: &std::collections::BTreeMap<String, u64>) -> LabelledValues {
+    by_word.iter().map(|(word, count)| (word.clone(), to_f64(*count))).collect()
+}
+
+fn flag(on: bool) -> f64 {
+    f64::from(u8::from(on))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Response;
+
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
+
+    /// A service with everything, one with nothing, and one that does not answer.
+    fn services() -> Vec<(String, Option<Status>)> {
+        let replies = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/wire/0.1.0/control-replies.txt"
+        ));
+        let status = |name: &str, service: &str| {
+            let line = replies.lines().find_map(|line| line.strip_prefix(&format!("{name}  ")));
+            let Response::Status(mut status) = serde_json::from_str(line.unwrap()).unwrap() else {
+                panic!("{name} is no status")
+            };
+            service.clone_into(&mut status.service);
+            (service.to_owned(), Some(*status))
+        };
+        vec![
+            ("absent".to_owned(), None),
+            status("status least", "empty"),
+            status("status", "weather"),
+        ]
+    }
+
+    #[test]
+    fn every_metric_is_as_it_was() {
+        let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+        let page = |form| render(&services(), form).replace(&version, "version=\"VERSION\"");
+        hold("metrics.txt", &page(Format::Prometheus));
+        hold("metrics-openmetrics.txt", &page(Format::OpenMetrics));
+        let types = [Format::Prometheus, Format::OpenMetrics].map(Format::content_type);
+        hold("metrics-types.txt", &format!("{}\n{}\n", types[0], types[1]));
+    }
+}

@@ -1,0 +1,337 @@
+//! How a fact moves the state. The same code runs when a fact has just been written down and when
+//! a timeline is read back.
+
+use std::time::Duration;
+
+use crate::decide::{PendingRollback, Phase, Rollback, Watch};
+use crate::model::{
+    CarriedOver, Guard, Hold, Moment, Release, ReleaseLoad, ReleaseNumber, Severity, Strategy,
+    Ticket, TimelineEntry, TimelineEvent, Verdict,
+};
+
+/// The window of the rollback limit.
+const ROLLBACK_LIMIT_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+/// Releases that a quarantine remembers, newest last.
+const QUARANTINE_MAX: usize = 100;
+
+impl Watch {
+    /// Folds a timeline. `now` is when the daemon reads it: time in between was not watched, so
+    /// deadlines move by it, and by the same time at each restart before.
+    pub fn restore(policy: crate::decide::Policy, entries: &[TimelineEntry], now: Moment) -> Self {
+        let mut watch = Self::new(policy);
+        let mut last = entries.first().map_or(now, |first| first.moment);
+        for entry in entries {
+            if let TimelineEvent::Restored { .. } = entry.event {
+                watch.phase.shift_deadlines(entry.moment.since(last));
+            }
+            watch.deploy = entry.deploy;
+            watch.apply(entry.moment, &entry.event);
+            last = entry.moment;
+        }
+        watch.phase.shift_deadlines(now.since(last));
+        watch
+    }
+
+    /// Makes a fact true.
+    pub fn apply(&mut self, now: Moment, fact: &TimelineEvent) {
+        if let Some(phase) = self.next_phase(now, fact) {
+            let restarts_bake = matches!(fact, TimelineEvent::Replaced { .. });
+            if restarts_bake || phase.name() != self.phase.name() {
+                self.since = now;
+            }
+            self.phase = phase;
+        }
+        self.update_carried_over(now, fact);
+        if needs_new_ticket(fact) {
+            self.ticket = Ticket(self.ticket.0 + 1);
+        }
+    }
+
+    /// The phase that a fact leads to. A fact that does not fit the phase, as it could stand in a
+    /// timeline that somebody edited, changes nothing.
+    fn next_phase(&self, now: Moment, fact: &TimelineEvent) -> Option<Phase> {
+        self.deploy_transition(now, fact)
+            .or_else(|| self.bake_transition(now, fact))
+            .or_else(|| self.rollback_transition(now, fact))
+    }
+
+    /// A new release starts, and gets the traffic.
+    fn deploy_transition(&self, now: Moment, fact: &TimelineEvent) -> Option<Phase> {
+        let policy = &self.policy;
+        Some(match (fact, self.phase.clone()) {
+            (TimelineEvent::Deployed { release, carried_over: base, .. }, _) => {
+                let (active, new) = (base.active.clone(), release.clone());
+                Phase::Starting { active, new, until: now + policy.start_timeout }
+            }
+            (TimelineEvent::Replaced { release, warm, .. }, _) => {
+                self.baking(now, release.clone(), warm.clone())
+            }
+            (TimelineEvent::Ready { .. }, Phase::Starting { active, new, .. }) => {
+                let until = now + policy.retry_interval;
+                Phase::Promoting { from: active, to: new, until, tries: 1 }
+            }
+            (TimelineEvent::Failed, Phase::Starting { active, .. }) => {
+                steady_or_empty(active, None)
+            }
+            (TimelineEvent::Switched { .. }, Phase::Promoting { from: warm, to: active, .. }) => {
+                self.baking(now, active, warm)
+            }
+            (TimelineEvent::Retried { tries }, phase) => self.retry(now, phase, *tries)?,
+            _ => return None,
+        })
+    }
+
+    fn baking(&self, now: Moment, active: Release, warm: Option<Release>) -> Phase {
+        // Without a release to go back to there is nothing to watch for.
+        let bake = if warm.is_some() { self.policy.bake } else { Duration::ZERO };
+        Phase::Baking { active, warm, until: now + bake, blocked: None, no_data_since: None }
+    }
+
+    /// A release is on trial.
+    fn bake_transition(&self, now: Moment, fact: &TimelineEvent) -> Option<Phase> {
+        Some(match (fact, self.phase.clone()) {
+            (TimelineEvent::Accepted { .. }, Phase::Baking { active, warm, .. }) => {
+                Phase::Steady { active, warm }
+            }
+            (
+                TimelineEvent::Blocked { guard, .. },
+                Phase::Baking { active, warm, until, no_data_since: blind, .. },
+            ) => {
+                let until = extend_by_no_data(until, blind, now);
+                let blind = (*guard == Guard::NoData).then_some(now);
+                Phase::Baking { active, warm, until, blocked: Some(*guard), no_data_since: blind }
+            }
+            (
+                TimelineEvent::Cleared | TimelineEvent::Resumed { .. },
+                Phase::Baking { active, warm, until, no_data_since: blind, .. },
+            ) => {
+                let until = extend_by_no_data(until, blind, now).max(now);
+                Phase::Baking { active, warm, until, blocked: None, no_data_since: None }
+            }
+            (TimelineEvent::Detected { verdict, load, order, forced }, _) => {
+                let ordered = order.as_ref().map(|(_, strategy)| *strategy);
+                self.confirming(now, verdict.clone(), *load, (ordered, *forced))?
+            }
+            // Hands off means now: what a person ordered stays, what the judge began ends.
+            (TimelineEvent::Held { .. }, Phase::Confirming(breach) | Phase::Reviving(breach))
+                if breach.ordered_strategy.is_none() =>
+            {
+                let (active, warm) = (breach.bad, Some(breach.warm));
+                let until = now + self.policy.bake;
+                Phase::Baking {
+                    active,
+                    warm,
+                    until,
+                    blocked: Some(Guard::Hold),
+                    no_data_since: None,
+                }
+            }
+            _ => return None,
+        })
+    }
+
+    /// The traffic goes back.
+    fn rollback_transition(&self, now: Moment, fact: &TimelineEvent) -> Option<Phase> {
+        let policy = &self.policy;
+        Some(match (fact, self.phase.clone()) {
+            (TimelineEvent::Reviving, Phase::Confirming(breach)) => {
+                // Two minutes count from the finding, whatever the start of a release may take.
+                let until = (now + policy.start_timeout).min(breach.complete_by);
+                Phase::Reviving(PendingRollback { until, ..breach })
+            }
+            (TimelineEvent::Abandoned, Phase::Confirming(breach) | Phase::Reviving(breach)) => {
+                Phase::Steady { active: breach.bad, warm: Some(breach.warm) }
+            }
+            (
+                TimelineEvent::Decided { strategy, .. },
+                Phase::Confirming(it) | Phase::Reviving(it),
+            ) => Phase::Returning(self.rollback(now, it, *strategy)),
+            (TimelineEvent::Switched { .. }, Phase::Returning(back)) => Phase::Emptying(Rollback {
+                until: back.drain_until + policy.retry_interval,
+                tries: 1,
+                ..back
+            }),
+            (TimelineEvent::Escalated, Phase::Emptying(back)) => Phase::Emptying(Rollback {
+                strategy: Strategy::Cut,
+                until: now + policy.retry_interval,
+                tries: 1,
+                ..back
+            }),
+            (TimelineEvent::Drained { .. } | TimelineEvent::Cut { .. }, Phase::Emptying(back)) => {
+                let until = now + policy.recovery_timeout;
+                Phase::Recovering { active: back.to, bad: back.bad, until }
+            }
+            (TimelineEvent::Recovered, Phase::Recovering { active, .. }) => {
+                steady_or_empty(Some(active), None)
+            }
+            // The bad release may be the better one after all: a person can go back to it.
+            (TimelineEvent::Unrecovered, Phase::Recovering { active, bad, .. }) => {
+                steady_or_empty(Some(active), Some(bad))
+            }
+            _ => return None,
+        })
+    }
+
+    fn confirming(
+        &self,
+        now: Moment,
+        verdict: Option<Verdict>,
+        load: ReleaseLoad,
+        (ordered, forced): (Option<Strategy>, bool),
+    ) -> Option<Phase> {
+        let (Phase::Baking { active: bad, warm: Some(warm), .. }
+        | Phase::Steady { active: bad, warm: Some(warm) }) = &self.phase
+        else {
+            return None;
+        };
+        Some(Phase::Confirming(PendingRollback {
+            bad: bad.clone(),
+            warm: warm.clone(),
+            verdict,
+            load,
+            ordered_strategy: ordered,
+            forced,
+            complete_by: now + self.policy.rollback_timeout,
+            until: now + self.policy.target_check_timeout,
+        }))
+    }
+
+    fn rollback(&self, now: Moment, breach: PendingRollback, strategy: Strategy) -> Rollback {
+        let drained_by = match strategy {
+            Strategy::Drain => (now + self.policy.drain_timeout).min(breach.complete_by).max(now),
+            Strategy::Cut => now,
+        };
+        let until = now + self.policy.retry_interval;
+        Rollback {
+            bad: breach.bad,
+            to: breach.warm,
+            strategy,
+            drain_until: drained_by,
+            until,
+            tries: 1,
+        }
+    }
+
+    fn retry(&self, now: Moment, phase: Phase, tries: u32) -> Option<Phase> {
+        let wait = self.policy.retry_interval * 2_u32.pow(tries.min(self.policy.page_after_tries));
+        let (tries, until) = (tries + 1, now + wait);
+        Some(match phase {
+            Phase::Promoting { from, to, .. } => Phase::Promoting { from, to, until, tries },
+            Phase::Returning(back) => Phase::Returning(Rollback { until, tries, ..back }),
+            Phase::Emptying(back) => Phase::Emptying(Rollback { until, tries, ..back }),
+            _ => return None,
+        })
+    }
+
+    /// What outlives the phase.
+    fn update_carried_over(&mut self, now: Moment, fact: &TimelineEvent) {
+        match fact {
+            TimelineEvent::Deployed {
+                release, frozen, forced, strict, carried_over: base, ..
+            } => {
+                self.deploy = release.number;
+                (self.frozen, self.forced, self.strict) = (*frozen, *forced, *strict);
+                self.carried_over = CarriedOver::clone(base);
+                let identity = release.quarantine_key();
+                self.carried_over.quarantine.retain(|known| *known != identity);
+            }
+            TimelineEvent::Replaced { release, carried_over: base, .. } => {
+                self.deploy = release.number;
+                (self.frozen, self.forced, self.strict) = (false, false, false);
+                self.carried_over = CarriedOver::clone(base);
+            }
+            TimelineEvent::Decided { ordered, .. } => {
+                if let Phase::Returning(back) = &self.phase {
+                    let identity = back.bad.quarantine_key();
+                    self.carried_over.quarantine.retain(|known| *known != identity);
+                    self.carried_over.quarantine.push(identity);
+                    let over = self.carried_over.quarantine.len().saturating_sub(QUARANTINE_MAX);
+                    self.carried_over.quarantine.drain(..over);
+                }
+                self.carried_over.rollbacks.retain(|then| now.since(*then) < ROLLBACK_LIMIT_WINDOW);
+                // The limit is there to stop the daemon, not a person.
+                if !ordered {
+                    self.carried_over.rollbacks.push(now);
+                }
+            }
+            TimelineEvent::Blocked { guard: guard @ (Guard::Freeze | Guard::Limit), .. } => {
+                let because = format!("{guard}: a person has to look");
+                self.carried_over.hold.get_or_insert(Hold { by: None, because });
+            }
+            TimelineEvent::Abandoned => {
+                let because = "the previous release could not take over".to_owned();
+                self.carried_over.hold.get_or_insert(Hold { by: None, because });
+            }
+            TimelineEvent::Held { hold } => self.carried_over.hold = Some(hold.clone()),
+            TimelineEvent::Resumed { .. } => self.carried_over.hold = None,
+            _ => (),
+        }
+        self.carried_over.active = self.phase.active().cloned();
+    }
+
+    /// What a new deploy takes over.
+    pub(super) fn carried_over(&self, now: Moment) -> CarriedOver {
+        let mut base = self.carried_over.clone();
+        // What the daemon set itself is over when a person brings another release.
+        base.hold = base.hold.filter(|hold| hold.by.is_some());
+        base.rollbacks.retain(|then| now.since(*then) < ROLLBACK_LIMIT_WINDOW);
+        base
+    }
+
+    pub(super) fn rollbacks_today(&self, now: Moment) -> usize {
+        self.carried_over
+            .rollbacks
+            .iter()
+            .filter(|then| now.since(**then) < ROLLBACK_LIMIT_WINDOW)
+            .count()
+    }
+
+    pub(super) fn next_number(&self) -> ReleaseNumber {
+        ReleaseNumber(self.deploy.0 + 1)
+    }
+}
+
+/// Whether the world is told something because of this fact, so that older answers do not count.
+fn needs_new_ticket(fact: &TimelineEvent) -> bool {
+    match fact {
+        TimelineEvent::Deployed { .. }
+        | TimelineEvent::Replaced { .. }
+        | TimelineEvent::Ready { .. }
+        | TimelineEvent::Failed
+        | TimelineEvent::Detected { .. }
+        | TimelineEvent::Reviving
+        | TimelineEvent::Abandoned
+        | TimelineEvent::Decided { .. }
+        | TimelineEvent::Escalated
+        | TimelineEvent::Retried { .. }
+        | TimelineEvent::Unrecovered
+        | TimelineEvent::Restored { .. } => true,
+        TimelineEvent::Switched { .. }
+        | TimelineEvent::Accepted { .. }
+        | TimelineEvent::Drained { .. }
+        | TimelineEvent::Cut { .. }
+        | TimelineEvent::Recovered
+        | TimelineEvent::Blocked { .. }
+        | TimelineEvent::Cleared
+        | TimelineEvent::Held { .. }
+        | TimelineEvent::Resumed { .. }
+        | TimelineEvent::Noted => false,
+    }
+}
+
+/// The end of a trial: time in which nothing was known of the release does not count.
+fn extend_by_no_data(until: Moment, blind: Option<Moment>, now: Moment) -> Moment {
+    blind.map_or(until, |since| until + now.since(since))
+}
+
+fn steady_or_empty(active: Option<Release>, warm: Option<Release>) -> Phase {
+    active.map_or(Phase::Empty, |active| Phase::Steady { active, warm })
+}
+
+impl PendingRollback {
+    /// What goes into the timeline with the decision.
+    pub(super) fn decided_event(&self, strategy: Strategy) -> TimelineEvent {
+        let severity: Severity = self.severity();
+        TimelineEvent::Decided { strategy, severity, ordered: self.ordered_strategy.is_some() }
+    }
+}

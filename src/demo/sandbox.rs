@@ -1,0 +1,187 @@
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+use crate::control::ControlClient;
+use crate::model::ReleaseNumber;
+
+/// The service that the demo runs.
+pub(crate) const SERVICE: &str = "weather";
+/// How long the daemon may take to listen, and to end.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Lines of the daemon's output that are shown when it does not start.
+const LOG_LINES: usize = 10;
+
+/// A daemon of its own in a folder of its own, on free loopback ports.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    /// Everything that the demo leaves behind.
+    pub(crate) folder: PathBuf,
+    /// The public address of the service.
+    pub(crate) listen: SocketAddr,
+    socket: PathBuf,
+    daemon: Child,
+}
+
+impl Sandbox {
+    /// Writes a configuration and starts a daemon with it.
+    ///
+    /// # Errors
+    /// When there is no room, port or process to be had; in words.
+    pub(crate) fn start() -> Result<Self, String> {
+        let program =
+            std::env::current_exe().map_err(with_context("can not find my own program"))?;
+        let folder = tempfile::Builder::new()
+            .prefix("rollbackd-demo-")
+            .tempdir()
+            .map_err(with_context("can not make a folder for the demo"))?
+            .keep();
+        let [listen, blue, green] =
+            reserve_addresses().map_err(with_context("no free loopback ports"))?;
+        let socket = folder.join("control.sock");
+        let config = folder.join("config.toml");
+        let text = render_config(&program, &folder, &socket, [listen, blue, green])?;
+        std::fs::write(&config, text)
+            .map_err(with_context("can not write the demo's config.toml"))?;
+        let log =
+            File::create(folder.join("daemon.log")).map_err(with_context("can not write a log"))?;
+        let log_for_stderr = log.try_clone().map_err(with_context("can not write a log"))?;
+        let daemon = Command::new(&program)
+            .arg("run")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(log_for_stderr)
+            // A Ctrl-C in the terminal is for the demo, which then ends the daemon in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(with_context("can not start the daemon"))?;
+        Ok(Self { folder, listen, socket, daemon })
+    }
+
+    /// Connects to the daemon; waits for it while it starts, at most ten seconds.
+    ///
+    /// # Errors
+    /// When it ended, or does not listen; with the end of what it said.
+    pub(crate) async fn connect(&mut self) -> Result<ControlClient, String> {
+        let socket = self.socket.clone();
+        let connected = async {
+            loop {
+                match ControlClient::connect(&socket).await {
+                    Ok(client) => return client,
+                    Err(_) => sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        tokio::select! {
+            client = timeout(START_TIMEOUT, connected) => {
+                client.map_err(|_| self.with_log_tail("the daemon opened no control socket within 10 s"))
+            }
+            ended = self.daemon.wait() => {
+                let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+                Err(self.with_log_tail(&format!("the daemon ended ({how})")))
+            }
+        }
+    }
+
+    /// Where the timeline of a deploy lies.
+    pub(crate) fn timeline_path(&self, deploy: ReleaseNumber) -> PathBuf {
+        self.folder.join("state").join(SERVICE).join(format!("{:06}.jsonl", deploy.0))
+    }
+
+    /// Ends the daemon, and with it the servers that it started.
+    pub(crate) async fn shut_down(mut self) {
+        let pid = self.daemon.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(pid) = pid {
+            // It may have ended by itself; then there is nothing to do.
+            let _: Result<(), _> = kill_process(pid, Signal::TERM);
+            if timeout(STOP_TIMEOUT, self.daemon.wait()).await.is_err() {
+                let _: io::Result<()> = self.daemon.kill().await;
+            }
+        }
+    }
+
+    fn with_log_tail(&self, what: &str) -> String {
+        let log = self.folder.join("daemon.log");
+        let log_text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<_> = log_text.lines().collect();
+        let end = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
+        format!("{what}; {} ends with:\n{}", log.display(), end.join("\n"))
+    }
+}
+
+/// Three at once, so that they differ. Nothing keeps another process from taking one before the
+/// daemon does; then the daemon says so, and a second try helps.
+fn reserve_addresses() -> io::Result<[SocketAddr; 3]> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let listeners = [bind()?, bind()?, bind()?];
+    let [a, b, c] = listeners.each_ref().map(TcpListener::local_addr);
+    Ok([a?, b?, c?])
+}
+
+fn render_config(
+    program: &Path,
+    folder: &Path,
+    socket: &Path,
+    addresses: [SocketAddr; 3],
+) -> Result<String, String> {
+    let [listen, blue, green] = addresses;
+    let quoted = |path: &Path| {
+        path.to_str()
+            .map(|text| toml::Value::from(text).to_string())
+            .ok_or_else(|| format!("{} is not UTF-8; move it to a path that is", path.display()))
+    };
+    let (program, state, socket) =
+        (quoted(program)?, quoted(&folder.join("state"))?, quoted(socket)?);
+    Ok(format!(
+        r#"[daemon]
+state_dir = {state}
+control_socket = {socket}
+
+[service.{SERVICE}]
+listen = "{listen}"
+runtime = "command"
+command = [{program}, "demo-server"]
+slots = {{ blue = "{blue}", green = "{green}" }}
+latency = {{ under = "500ms", objective = "99%" }}
+deadline = "2s"
+bake = "10m"
+drain_timeout = "5s"
+
+[service.{SERVICE}.probe]
+every = "500ms"
+timeout = "1s"
+"#
+    ))
+}
+
+fn with_context(what: &'static str) -> impl Fn(io::Error) -> String {
+    move |error| format!("{what}: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_toml_for_any_path() {
+        let addresses = reserve_addresses().unwrap();
+        let program = Path::new("/opt/a \"b\"\\c/rollbackd");
+        let text =
+            render_config(program, Path::new("/tmp/d"), Path::new("/tmp/d/s"), addresses).unwrap();
+        let read: toml::Table = text.parse().unwrap();
+        let weather = &read["service"][SERVICE];
+        assert_eq!(weather["command"][0].as_str(), program.to_str());
+        assert_eq!(weather["slots"]["blue"].as_str(), Some(addresses[1].to_string().as_str()));
+        assert_eq!(read["daemon"]["state_dir"].as_str(), Some("/tmp/d/state"));
+    }
+}

@@ -1,0 +1,56 @@
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+/// Sessions at once; the oldest is forgotten for a new one.
+const SESSIONS_MAX: usize = 4096;
+
+/// The legacy sessions of one process; they end with it.
+#[derive(Debug, Default)]
+pub(crate) struct SessionStore(Mutex<SessionTable>);
+
+#[derive(Debug, Default)]
+struct SessionTable {
+    created: u64,
+    by_id: BTreeMap<String, Session>,
+}
+
+#[derive(Debug)]
+struct Session {
+    sequence: u64,
+    /// Streams of the session end when this is dropped.
+    end: watch::Sender<()>,
+}
+
+impl SessionStore {
+    /// A new session; its id can not be guessed. `None` when there is no randomness.
+    pub(crate) fn create(&self) -> Option<String> {
+        let mut secret = [0_u8; 16];
+        getrandom::fill(&mut secret).ok()?;
+        let id: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.by_id.len() >= SESSIONS_MAX {
+            let oldest = table.by_id.iter().min_by_key(|(_, session)| session.sequence);
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                table.by_id.remove(&oldest);
+            }
+        }
+        table.created += 1;
+        let session = Session { sequence: table.created, end: watch::Sender::new(()) };
+        table.by_id.insert(id.clone(), session);
+        Some(id)
+    }
+
+    /// Fails for its waiter when the session ends; `None` when there is no such session.
+    pub(crate) fn subscribe(&self, id: &str) -> Option<watch::Receiver<()>> {
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.by_id.get(id).map(|session| session.end.subscribe())
+    }
+
+    /// Ends the session; false when there is none.
+    pub(crate) fn remove(&self, id: &str) -> bool {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.by_id.remove(id).is_some()
+    }
+}

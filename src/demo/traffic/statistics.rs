@@ -1,0 +1,224 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::model::Moment;
+
+/// Requests that are remembered one by one; far above what a demo sends.
+const REQUESTS_MAX: usize = 500_000;
+/// An answer this late is bad for whoever waits, even if it is right: twice what the demo's service
+/// promises.
+const LATE_AFTER: Duration = Duration::from_secs(1);
+/// Kinds of bad answers that are told apart.
+const REASONS_MAX: usize = 20;
+
+/// What the clients saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrafficReport {
+    /// Requests that were sent, streams included.
+    pub requests: u64,
+    /// Of those, how many had a wrong answer or none.
+    pub failed: u64,
+    /// Requests that were not sent because too many had no answer yet.
+    pub not_sent: u64,
+    /// When the first bad answer, wrong or late, came in after the deploy.
+    pub first_bad: Option<Moment>,
+    /// When the last one did.
+    pub last_bad: Option<Moment>,
+    /// The longest that a good answer took after the deploy.
+    pub slowest: Duration,
+    /// What became of the sessions.
+    pub sessions: SessionCounts,
+    /// The kinds of bad answers, and how many there were of each.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+/// What became of the sessions that were open at the deploy, or were opened after it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionCounts {
+    /// Good until the load, or they themselves, ended, under the id that they began with.
+    pub kept: u64,
+    /// Of those kept, how many were answered by more than one release.
+    pub migrated: u64,
+    /// Their id became unknown.
+    pub broken: u64,
+}
+
+/// Where the clients write down what they see.
+#[derive(Debug)]
+pub(crate) struct Statistics {
+    clock: Clock,
+    records: Mutex<Records>,
+}
+
+#[derive(Debug, Default)]
+struct Records {
+    requests: Vec<RequestRecord>,
+    sessions: Vec<SessionRecord>,
+    not_sent: u64,
+}
+
+#[derive(Debug)]
+struct RequestRecord {
+    start: Moment,
+    end: Moment,
+    bad: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct SessionRecord {
+    closed: Option<Moment>,
+    broken: Option<Moment>,
+    releases: BTreeSet<String>,
+}
+
+impl Statistics {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, records: Mutex::default() }
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    /// A request ended now.
+    pub(crate) fn record_request(&self, start: Moment, bad: Option<String>) {
+        let end = self.now();
+        let mut records = self.lock_records();
+        if records.requests.len() < REQUESTS_MAX {
+            records.requests.push(RequestRecord { start, end, bad });
+        }
+    }
+
+    /// A request stayed at home.
+    pub(crate) fn record_not_sent(&self) {
+        self.lock_records().not_sent += 1;
+    }
+
+    /// A session began; its number.
+    pub(crate) fn open_session(&self) -> usize {
+        let mut records = self.lock_records();
+        records.sessions.push(SessionRecord::default());
+        records.sessions.len() - 1
+    }
+
+    /// This release answered for the session.
+    pub(crate) fn record_session_release(&self, number: usize, release: String) {
+        if let Some(session) = self.lock_records().sessions.get_mut(number) {
+            session.releases.insert(release);
+        }
+    }
+
+    /// The client ended the session.
+    pub(crate) fn record_session_closed(&self, number: usize) {
+        let now = self.now();
+        if let Some(session) = self.lock_records().sessions.get_mut(number) {
+            session.closed = Some(now);
+        }
+    }
+
+    /// The server does not know the session any more.
+    pub(crate) fn record_session_broken(&self, number: usize) {
+        let now = self.now();
+        if let Some(session) = self.lock_records().sessions.get_mut(number) {
+            session.broken.get_or_insert(now);
+        }
+    }
+
+    pub(crate) fn report(&self, deployed: Moment) -> TrafficReport {
+        let records = self.lock_records();
+        let mut report = TrafficReport { not_sent: records.not_sent, ..TrafficReport::default() };
+        for request in &records.requests {
+            report.requests += 1;
+            match &request.bad {
+                Some(bad) => {
+                    report.failed += 1;
+                    if report.reasons.len() < REASONS_MAX || report.reasons.contains_key(bad) {
+                        *report.reasons.entry(bad.clone()).or_default() += 1;
+                    }
+                }
+                None if request.end >= deployed => {
+                    report.slowest = report.slowest.max(request.end.since(request.start));
+                }
+                None => {}
+            }
+            let bad = request.bad.is_some() || request.end.since(request.start) >= LATE_AFTER;
+            if bad && request.end >= deployed {
+                let first = report.first_bad.unwrap_or(request.end);
+                report.first_bad = Some(first.min(request.end));
+                report.last_bad = report.last_bad.max(Some(request.end));
+            }
+        }
+        for session in &records.sessions {
+            let ended_at = session.closed.or(session.broken);
+            if ended_at.is_some_and(|over| over < deployed) {
+                continue;
+            }
+            if session.broken.is_some() {
+                report.sessions.broken += 1;
+            } else {
+                report.sessions.kept += 1;
+                report.sessions.migrated += u64::from(session.releases.len() > 1);
+            }
+        }
+        report
+    }
+
+    fn lock_records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_ended_before_the_deploy_do_not_count() {
+        let book = Statistics::new(Clock::start(Moment(0)));
+        let (early, kept, lost, moved) =
+            (book.open_session(), book.open_session(), book.open_session(), book.open_session());
+        book.lock_records().sessions[early].closed = Some(Moment(5));
+        book.record_session_release(kept, "v1".to_owned());
+        book.record_session_broken(lost);
+        book.record_session_release(moved, "v1".to_owned());
+        book.record_session_release(moved, "v2".to_owned());
+        book.record_session_closed(moved);
+        let report = book.report(Moment(10));
+        assert_eq!(report.sessions, SessionCounts { kept: 2, migrated: 1, broken: 1 });
+    }
+
+    #[test]
+    fn only_bad_answers_after_the_deploy_set_its_marks() {
+        let book = Statistics::new(Clock::start(Moment(0)));
+        let seen = |start, end, bad: Option<&str>| RequestRecord {
+            start: Moment(start),
+            end: Moment(end),
+            bad: bad.map(str::to_owned),
+        };
+        book.lock_records().requests = vec![
+            seen(1, 2, Some("HTTP 500")),
+            seen(5, 30, Some("HTTP 500")),
+            seen(6, 20, Some("no answer")),
+            seen(7, 11, None),
+        ];
+        let report = book.report(Moment(10));
+        assert_eq!((report.requests, report.failed), (4, 3));
+        assert_eq!((report.first_bad, report.last_bad), (Some(Moment(20)), Some(Moment(30))));
+        assert_eq!(report.slowest, Duration::from_millis(4));
+        assert_eq!(report.reasons.get("HTTP 500"), Some(&2));
+    }
+
+    #[test]
+    fn a_late_answer_is_bad_but_no_failure() {
+        let book = Statistics::new(Clock::start(Moment(0)));
+        let seen = |start, end| RequestRecord { start: Moment(start), end: Moment(end), bad: None };
+        book.lock_records().requests = vec![seen(0, 999), seen(0, 1_000), seen(500, 2_000)];
+        let report = book.report(Moment(0));
+        assert_eq!((report.requests, report.failed), (3, 0));
+        assert_eq!((report.first_bad, report.last_bad), (Some(Moment(1_000)), Some(Moment(2_000))));
+    }
+}

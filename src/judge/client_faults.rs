@@ -1,0 +1,76 @@
+//! Whether calls that used to be understood no longer are: a tool renamed, an argument made
+//! required, credentials refused.
+//!
+//! What a client asks wrongly says nothing by itself. But when a method or tool that clients used
+//! well suddenly gets client faults on the new release, the contract broke. Each call has its own
+//! e-process; they share alpha by their traffic, and are held to what the release before did.
+
+use std::collections::BTreeMap;
+
+use crate::judge::e_process::EProcess;
+use crate::judge::{Indicator, SloSettings, beta};
+use crate::model::{CallKey, Counts, History, Moment};
+
+/// Calls that were seen less often have no history to speak of.
+const HISTORY_CALLS_MIN: u64 = 20;
+/// Clients get so many of their requests wrong without anybody noticing.
+const FAULT_RATE_MIN: f64 = 0.05;
+const FAULT_RATE_MAX: f64 = 0.5;
+/// Calls that are watched, the most frequent ones.
+const CALLS_MAX: usize = 64;
+
+/// The calls of one trial.
+#[derive(Debug, Clone, Default)]
+pub struct ClientFaults {
+    processes: BTreeMap<CallKey, EProcess>,
+}
+
+impl ClientFaults {
+    /// Watches the calls that the release before answered, with `alpha` for all of them.
+    pub fn new(alpha: f64, limits: &SloSettings, history: &History) -> Self {
+        let mut known: Vec<_> = history
+            .calls
+            .iter()
+            .map(|(call, counts)| (call, Indicator::ClientFaults.count(counts)))
+            .filter(|(_, (n, _))| HISTORY_CALLS_MIN <= *n)
+            .collect();
+        known.sort_by(|(a, (n, _)), (b, (m, _))| m.cmp(n).then(a.cmp(b)));
+        known.truncate(CALLS_MAX);
+        let all: f64 = known.iter().map(|(_, (n, _))| *n as f64).sum();
+        let process = |(call, (n, faults)): (&CallKey, (u64, u64))| {
+            // Half of alpha by traffic, half in equal parts, so that a rare call has some.
+            let share = 0.5 * n as f64 / all + 0.5 / known.len() as f64;
+            let baseline_rate = limits.min_effect * beta::upper_bound(faults, n, 0.05);
+            let p0 = baseline_rate.clamp(FAULT_RATE_MIN, FAULT_RATE_MAX);
+            (call.clone(), EProcess::new(p0, alpha * share, limits))
+        };
+        Self { processes: known.iter().copied().map(process).collect() }
+    }
+
+    /// Takes in what ended within the `ms` milliseconds that began at `start`.
+    pub fn add_calls(&mut self, start: Moment, ms: u32, calls: &[(CallKey, Counts)]) {
+        for (call, process) in &mut self.processes {
+            let found = calls.iter().find(|(it, _)| it == call);
+            let (n, faults) =
+                found.map_or((0, 0), |(_, counts)| Indicator::ClientFaults.count(counts));
+            process.update(start, ms, n, faults);
+        }
+    }
+
+    /// Drops what was gathered.
+    pub fn reset_evidence(&mut self) {
+        self.processes.values_mut().for_each(EProcess::reset_evidence);
+    }
+
+    /// The call that speaks loudest.
+    pub fn strongest(&self) -> Option<(&CallKey, &EProcess)> {
+        let share = |process: &EProcess| process.e_value() / process.threshold();
+        self.processes.iter().max_by(|(_, a), (_, b)| share(a).total_cmp(&share(b)))
+    }
+
+    /// How a call is named in reasons.
+    pub fn describe((method, name): &CallKey) -> String {
+        let name = if name.is_empty() { String::new() } else { format!(" {name}") };
+        format!("client faults of {method}{name}")
+    }
+}

@@ -1,0 +1,39 @@
+//! The evidence about one objective.
+
+use crate::judge::e_process::EProcess;
+use crate::judge::{Indicator, Objective, SloSettings, beta};
+use crate::model::{History, Moment};
+
+/// A release before that failed more than this excuses nothing further.
+const RELAXED_MAX: f64 = 0.4;
+
+/// The evidence about one objective.
+#[derive(Debug, Clone)]
+pub(super) struct ObjectiveEvidence {
+    pub(super) indicator: Indicator,
+    pub(super) process: EProcess,
+    /// Since when the evidence is enough.
+    pub(super) broken_since: Option<Moment>,
+    /// Why the objective is not held against the release as written, if so.
+    pub(super) relaxed: Option<String>,
+}
+
+impl ObjectiveEvidence {
+    /// A release is not blamed for what the one before did, too: where that broke the objective in
+    /// its last hour, the new one has to be clearly worse.
+    pub(super) fn new(
+        objective: &Objective,
+        alpha: f64,
+        limits: &SloSettings,
+        history: &History,
+    ) -> Self {
+        let Objective { indicator, error_budget: budget, .. } = *objective;
+        let (n, bad) = indicator.count(&history.last_hour);
+        let baseline_rate = limits.min_effect * beta::upper_bound(bad, n, 0.05);
+        let baseline_broken = budget < beta::lower_bound(bad, n, 0.05) && budget < baseline_rate;
+        let p0 = if baseline_broken { baseline_rate.min(RELAXED_MAX).max(budget) } else { budget };
+        let relaxed = baseline_broken
+            .then(|| format!(" (the release before failed {bad} of {n} in its last hour, too)"));
+        Self { indicator, process: EProcess::new(p0, alpha, limits), broken_since: None, relaxed }
+    }
+}

@@ -1,0 +1,321 @@
+//! The server's own counters as an objective, and what it means when they say nothing.
+//!
+//! They count requests that the proxy counts, too, so they have a process of their own: no request
+//! speaks twice in one. Silence is neither good nor bad. It is told, each cause in its own words,
+//! and while it lasts the bake waits, if the operator wants that.
+
+use std::time::Duration;
+
+use crate::judge::counter::{Counter, CounterChange, Delta, UnusableSample};
+use crate::judge::two_sample::PairedCounts;
+use crate::judge::{Indicator, Judge};
+use crate::model::{Moment, ReleaseNumber, ScrapeResult};
+
+/// Scrapes in a row without a usable sample that are no accident any more.
+const MISSED_SCRAPES_MAX: u32 = 3;
+/// A death that the runtime told of may precede the last sample of the old process by so much: that
+/// sample was on its way.
+const SCRAPE_DELAY_MAX: Duration = Duration::from_secs(2);
+
+/// How the counters of the releases are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrapePolicy {
+    /// How often.
+    pub interval: Duration,
+    /// Whether the bake waits while they say nothing.
+    pub extend_bake: bool,
+}
+
+/// What the counters of both releases said.
+#[derive(Debug, Clone)]
+pub struct ScrapedEvidence {
+    policy: ScrapePolicy,
+    trial: Counter,
+    warm: Counter,
+    /// The last usable sample of the release on trial, or the opening of the trial.
+    last_sample_at: Moment,
+    gap: Option<UnusableSample>,
+    total: Delta,
+    resets: u32,
+    restarts: u32,
+    /// When the runtime last told of a death.
+    last_exit_at: Option<Moment>,
+}
+
+impl ScrapedEvidence {
+    /// Nothing read yet.
+    pub fn new(policy: ScrapePolicy, now: Moment) -> Self {
+        Self {
+            policy,
+            trial: Counter::default(),
+            warm: Counter::default(),
+            last_sample_at: now,
+            gap: None,
+            total: Delta::default(),
+            resets: 0,
+            restarts: 0,
+            last_exit_at: None,
+        }
+    }
+
+    /// Requests on trial that were counted so far, and the bad ones among them.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.total.total, self.total.bad)
+    }
+
+    /// The runtime told of a death of the release on trial.
+    pub fn record_exit(&mut self, now: Moment) {
+        self.last_exit_at = Some(now);
+    }
+
+    /// Takes a scrape of the release on trial: what ended, and how it died, if it did and nobody
+    /// told of that yet.
+    pub fn add_trial_scrape(
+        &mut self,
+        now: Moment,
+        scrape: &ScrapeResult,
+    ) -> (Option<Delta>, Option<String>) {
+        let before = self.last_sample_at;
+        let (delta, restarted) = match self.trial.add_scrape(now, scrape) {
+            Ok(CounterChange::First) => (None, false),
+            Ok(CounterChange::Increased(delta)) => (Some(delta), false),
+            Ok(CounterChange::Restarted(delta)) => (Some(delta), true),
+            Ok(CounterChange::Reset) => {
+                self.resets = self.resets.saturating_add(1);
+                (None, false)
+            }
+            Err(gap) => {
+                self.gap = Some(gap);
+                return (None, None);
+            }
+        };
+        (self.last_sample_at, self.gap) = (now, None);
+        if let Some(delta) = delta {
+            self.total.total = self.total.total.saturating_add(delta.total);
+            self.total.bad = self.total.bad.saturating_add(delta.bad);
+        }
+        if !restarted {
+            return (delta, None);
+        }
+        self.restarts = self.restarts.saturating_add(1);
+        let already_reported = self.last_exit_at.is_some_and(|at| before <= at + SCRAPE_DELAY_MAX);
+        let how = "its counters tell that its process was started again".to_owned();
+        (delta, (!already_reported).then_some(how))
+    }
+
+    /// Takes a scrape of the warm release. What it does not say is no evidence against anybody.
+    pub fn add_warm_scrape(&mut self, now: Moment, scrape: &ScrapeResult) -> Option<Delta> {
+        match self.warm.add_scrape(now, scrape) {
+            Ok(CounterChange::Increased(delta) | CounterChange::Restarted(delta)) => Some(delta),
+            Ok(CounterChange::First | CounterChange::Reset) | Err(_) => None,
+        }
+    }
+
+    /// Why nothing is known from the counters, and since when, if that keeps the bake from its end.
+    pub fn no_data_reason(&self, now: Moment) -> Option<(String, Moment)> {
+        let no_data = self.policy.extend_bake && self.is_overdue(now);
+        let limit = (self.policy.interval * MISSED_SCRAPES_MAX).as_secs_f64();
+        let words = |gap| format!("{}: no usable sample for {limit} s", gap);
+        self.gap.as_ref().filter(|_| no_data).map(|gap| (words(gap), self.last_sample_at))
+    }
+
+    /// What else there is to say about them: each with a semicolon before it.
+    pub fn remarks(&self, now: Moment) -> String {
+        let mut words = String::new();
+        if let Some(gap) = self.gap.as_ref().filter(|_| self.is_overdue(now)) {
+            let since = now.since(self.last_sample_at).as_secs();
+            words += &format!("; {gap}, for {since} s");
+        }
+        let times = |n: u32| if n == 1 { "once".to_owned() } else { format!("{n} times") };
+        if 0 < self.resets {
+            words += &format!("; its counters were reset {}", times(self.resets));
+        }
+        if 0 < self.restarts {
+            words +=
+                &format!("; its counters tell that it was started again {}", times(self.restarts));
+        }
+        words
+    }
+
+    fn is_overdue(&self, now: Moment) -> bool {
+        self.policy.interval * MISSED_SCRAPES_MAX < now.since(self.last_sample_at)
+    }
+}
+
+impl Judge {
+    /// A scrape of one of the releases.
+    pub(super) fn add_scrape(&mut self, now: Moment, of: ReleaseNumber, scrape: &ScrapeResult) {
+        let Some(scraped) = &mut self.scraped else { return };
+        if of == self.release {
+            let (delta, died) = scraped.add_trial_scrape(now, scrape);
+            if let Some(how) = died {
+                self.liveness.add_exit(now, &how);
+            }
+            if let Some(delta) = delta {
+                self.add_scraped_block(now, delta);
+            }
+        } else if self.attribution.is_warm(of)
+            && let Some(Delta { total, bad, .. }) = scraped.add_warm_scrape(now, scrape)
+        {
+            let pair = PairedCounts { trial: (0, 0), warm: (total, bad) };
+            self.attribution.add_scraped(now, 0, pair);
+        }
+    }
+
+    fn add_scraped_block(&mut self, now: Moment, Delta { span_ms: span, total, bad }: Delta) {
+        let pair = PairedCounts { trial: (total, bad), warm: (0, 0) };
+        self.attribution.add_scraped(now, span, pair);
+        let start = (now - Duration::from_millis(span.into())).max(self.started_at);
+        for track in self.objectives.iter_mut().filter(|it| it.indicator == Indicator::Scraped) {
+            track.process.update(start, span, total, bad);
+            track.broken_since =
+                track.process.is_broken().then(|| track.broken_since.unwrap_or(now));
+        }
+    }
+
+    /// The requests of the trial that an objective speaks of, and the bad ones among them.
+    pub(super) fn counts_for(&self, about: Indicator) -> (u64, u64) {
+        match (about, &self.scraped) {
+            (Indicator::Scraped, Some(scraped)) => scraped.counts(),
+            _ => about.count(&self.counts),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::{Baseline, Objective, SloSettings};
+    use crate::model::{Counts, Finding, History, Observation, ProbeResult, Severity, Signal};
+
+    const EVERY: u64 = 5_000;
+
+    fn judge(hold: bool) -> Judge {
+        let objective = |about, weight| Objective { indicator: about, error_budget: 0.005, weight };
+        let limits = SloSettings {
+            objectives: vec![
+                objective(Indicator::Availability, 0.9),
+                objective(Indicator::Scraped, 0.1),
+            ],
+            max_false_rollback: 1e-3,
+            min_effect: 2.0,
+            burst: Duration::from_secs(5),
+            bake: Duration::from_mins(30),
+            failed_probes_max: 3,
+            baseline: Baseline::Probes,
+            shadow_calls: true,
+            scrape: Some(ScrapePolicy {
+                interval: Duration::from_millis(EVERY),
+                extend_bake: hold,
+            }),
+        };
+        Judge::new(ReleaseNumber(2), Some(ReleaseNumber(1)), limits, History::default(), Moment(0))
+    }
+
+    fn hear(judge: &mut Judge, at: u64, release: u32, scrape: ScrapeResult) -> Finding {
+        let signal =
+            Signal { release: ReleaseNumber(release), observation: Observation::Scraped(scrape) };
+        judge.observe(Moment(at), &signal);
+        judge.verdict(Moment(at)).finding
+    }
+
+    fn sample(total: f64, bad: f64) -> ScrapeResult {
+        ScrapeResult::Sample { total, bad, started: None }
+    }
+
+    #[test]
+    fn its_own_counters_alone_can_prove_a_breach() {
+        let mut judge = judge(true);
+        let mut found = None;
+        for step in 0..24_u32 {
+            let at = u64::from(step) * EVERY;
+            hear(&mut judge, at, 1, sample(f64::from(step) * 50.0, 0.0));
+            let bad = f64::from(step.saturating_sub(6)) * 25.0;
+            let finding = hear(&mut judge, at + 10, 2, sample(f64::from(step) * 50.0, bad));
+            if matches!(finding, Finding::Breach(_)) {
+                found = Some((step, judge.verdict(Moment(at + 10))));
+                break;
+            }
+            assert_eq!(finding, Finding::Undecided, "{step}");
+        }
+        let (step, verdict) = found.unwrap();
+        assert!((8..=12).contains(&step), "{step}");
+        assert!(verdict.because.starts_with("own counters: "), "{}", verdict.because);
+        assert!(verdict.because.contains("of 1"), "{}", verdict.because);
+        assert!(0.3 < verdict.failure_rate_lower, "{}", verdict.failure_rate_lower);
+    }
+
+    #[test]
+    fn what_fails_on_both_is_not_the_deploys_fault() {
+        let mut judge = judge(true);
+        for step in 0..40_u32 {
+            let at = u64::from(step) * EVERY;
+            let bad = f64::from(step) * 25.0;
+            let seen = Observation::Block(250, Counts { ok: 1, ..Counts::default() });
+            judge.observe(Moment(at), &Signal { release: ReleaseNumber(1), observation: seen });
+            hear(&mut judge, at, 1, sample(f64::from(step) * 50.0, bad));
+            let finding = hear(&mut judge, at + 10, 2, sample(f64::from(step) * 50.0, bad));
+            assert!(!matches!(finding, Finding::Breach(_)), "{step}");
+        }
+        assert_eq!(judge.verdict(Moment(200_000)).finding, Finding::SharedOutage);
+    }
+
+    #[test]
+    fn silence_is_told_after_three_intervals_and_ends_with_a_sample() {
+        for (hold, wanted) in [(true, Finding::NoData), (false, Finding::Undecided)] {
+            let mut judge = judge(hold);
+            hear(&mut judge, 0, 2, sample(10.0, 0.0));
+            for step in 1..=3 {
+                let found = hear(&mut judge, step * EVERY, 2, ScrapeResult::Missing);
+                assert_eq!(found, Finding::Undecided, "{step}");
+            }
+            assert_eq!(hear(&mut judge, 4 * EVERY, 2, ScrapeResult::NotANumber), wanted);
+            let because = judge.verdict(Moment(4 * EVERY)).because;
+            assert!(because.contains("NaN"), "{because}");
+            assert_eq!(hear(&mut judge, 5 * EVERY, 2, sample(20.0, 0.0)), Finding::Undecided);
+            assert_eq!(judge.counts_for(Indicator::Scraped), (10, 0), "the gap is covered");
+        }
+    }
+
+    #[test]
+    fn down_by_its_probes_it_is_down_though_its_counters_are_silent() {
+        let mut judge = judge(true);
+        for at in [20_000, 20_100, 20_200] {
+            hear(&mut judge, at, 2, ScrapeResult::Down("connection refused".to_owned()));
+            let seen = Observation::Probe(ProbeResult::Refused);
+            judge.observe(Moment(at), &Signal { release: ReleaseNumber(2), observation: seen });
+        }
+        assert_eq!(judge.verdict(Moment(20_200)).finding, Finding::Breach(Severity::Down));
+    }
+
+    #[test]
+    fn two_restarts_are_a_crash_loop_and_a_death_counts_once() {
+        let steps = [100.0, 10.0, 5.0];
+        let mut alone = judge(true);
+        let found = [0, 1, 2].map(|step: usize| {
+            let total = steps.get(step).copied().unwrap_or_default();
+            hear(&mut alone, step as u64 * EVERY, 2, sample(total, 0.0))
+        });
+        let down = Finding::Breach(Severity::Down);
+        assert_eq!(found, [Finding::Undecided, Finding::Undecided, down]);
+        let mut told = judge(true);
+        hear(&mut told, 0, 2, sample(100.0, 0.0));
+        let seen = Observation::Exited("exit status 1".to_owned());
+        told.observe(Moment(2_000), &Signal { release: ReleaseNumber(2), observation: seen });
+        assert_eq!(hear(&mut told, EVERY, 2, sample(10.0, 0.0)), Finding::Undecided);
+        assert_eq!(hear(&mut told, 2 * EVERY, 2, sample(12.0, 0.0)), Finding::Undecided);
+        let because = told.verdict(Moment(2 * EVERY)).because;
+        assert!(because.ends_with("it was started again once"), "{because}");
+    }
+
+    #[test]
+    fn without_a_scrape_in_the_configuration_counters_say_nothing() {
+        let mut judge = judge(true);
+        judge.scraped = None;
+        for step in 0..20_u32 {
+            let total = f64::from(step) * 10.0;
+            let found = hear(&mut judge, u64::from(step) * EVERY, 2, sample(total, total));
+            assert_eq!(found, Finding::Undecided);
+        }
+    }
+}

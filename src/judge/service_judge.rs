@@ -1,0 +1,60 @@
+//! Who is looked at: the release on trial, and after a rollback the one that took over.
+
+use crate::judge::Judge;
+use crate::judge::recovery::Recovery;
+use crate::model::{JudgeTarget, Moment, ReleaseNumber, Signal};
+
+/// The look at one service.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceJudge {
+    judge: Option<Judge>,
+    recovery: Option<Recovery>,
+    recovery_decides: bool,
+}
+
+impl ServiceJudge {
+    /// Opens what the look asks for, and closes what is over. `new_judge` makes the judge of a release
+    /// and its warm one.
+    pub fn set_target(
+        &mut self,
+        target: JudgeTarget,
+        now: Moment,
+        new_judge: impl FnOnce(ReleaseNumber, Option<ReleaseNumber>) -> Judge,
+    ) {
+        self.recovery_decides = matches!(target, JudgeTarget::Recovery { .. });
+        match target {
+            JudgeTarget::Trial { active, warm } => {
+                self.recovery = None;
+                if self.judge.as_ref().is_none_or(|judge| judge.release() != active) {
+                    self.judge = Some(new_judge(active, warm));
+                }
+            }
+            JudgeTarget::Rollback { to } => {
+                _ = self.recovery.get_or_insert_with(|| Recovery::new(to, now))
+            }
+            JudgeTarget::Recovery { active } => {
+                self.judge = None;
+                self.recovery.get_or_insert_with(|| Recovery::new(active, now));
+            }
+            JudgeTarget::Unchanged => (),
+            JudgeTarget::Nothing => (self.judge, self.recovery) = (None, None),
+        }
+    }
+
+    /// Takes one signal in.
+    pub fn observe(&mut self, now: Moment, signal: &Signal) {
+        self.judge.iter_mut().for_each(|judge| judge.observe(now, signal));
+        self.recovery.iter_mut().for_each(|recovery| recovery.observe(now, signal));
+    }
+
+    /// The judge of the release on trial.
+    pub fn judge(&self) -> Option<&Judge> {
+        self.judge.as_ref()
+    }
+
+    /// The release that took over, and the reason to call it recovered, once there is one.
+    pub fn recovery(&self, now: Moment) -> Option<(ReleaseNumber, String)> {
+        let recovery = self.recovery.as_ref().filter(|_| self.recovery_decides)?;
+        Some((recovery.release(), recovery.recovery_reason(now)?))
+    }
+}

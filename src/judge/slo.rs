@@ -1,0 +1,101 @@
+//! What a release is held to.
+
+use std::time::Duration;
+
+use crate::judge::scraped_evidence::ScrapePolicy;
+use crate::model::Counts;
+
+/// What the operator promised, and how sure the judge has to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SloSettings {
+    /// The promises; they share `max_false_rollback` by weight.
+    pub objectives: Vec<Objective>,
+    /// Highest probability of a false rollback in one deploy, 0 to 1.
+    pub max_false_rollback: f64,
+    /// The smallest failure rate worth a rollback, in multiples of what the objective allows.
+    pub min_effect: f64,
+    /// Bursts of failures up to this long are healthy.
+    pub burst: Duration,
+    /// How long a release is on trial.
+    pub bake: Duration,
+    /// Failed probes in a row that mean down.
+    pub failed_probes_max: u32,
+    /// What is done where the warm release has no requests to compare with.
+    pub baseline: Baseline,
+    /// Whether failed requests that are safe to repeat are repeated on the warm release.
+    pub shadow_calls: bool,
+    /// How the server's own counters are read, if they are.
+    pub scrape: Option<ScrapePolicy>,
+}
+
+/// Whether a breach needs a measured baseline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Baseline {
+    /// Where there is none, the warm release's probes are enough.
+    #[default]
+    Probes,
+    /// Where there is none, a person is woken instead.
+    Required,
+}
+
+/// One promise: at most `error_budget` of the requests are bad in the sense of `indicator`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Objective {
+    /// Which requests are bad.
+    pub indicator: Indicator,
+    /// The share of requests that may be bad, 0 to 1. `objective = "99.5%"` makes 0.005.
+    pub error_budget: f64,
+    /// Its part of the probability of a false rollback, relative to the other objectives.
+    pub weight: f64,
+}
+
+/// The sense in which a request can be bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Indicator {
+    /// The release failed to answer it properly.
+    Availability,
+    /// It took longer than the latency threshold.
+    Latency,
+    /// The tool answered `isError`.
+    Tools,
+    /// A call that used to be understood was refused as the client's fault.
+    ClientFaults,
+    /// A stream that only listens broke off.
+    Streams,
+    /// The server's own counters say that it was bad.
+    Scraped,
+}
+
+impl Indicator {
+    /// The requests this objective speaks of, and the bad ones among them.
+    pub fn count(self, counts: &Counts) -> (u64, u64) {
+        match self {
+            Self::Availability => (counts.judged(), counts.server_fault),
+            Self::Latency => (counts.with_latency, counts.slow),
+            Self::Tools => (counts.ok.saturating_add(counts.tool_fault), counts.tool_fault),
+            Self::ClientFaults => {
+                (counts.judged().saturating_add(counts.client_fault), counts.client_fault)
+            }
+            Self::Streams => (counts.streams_ended, counts.streams_broken),
+            // What the proxy counts is another process.
+            Self::Scraped => (0, 0),
+        }
+    }
+
+    /// Whether shadow calls speak of it, too.
+    pub(super) fn has_shadow_calls(self) -> bool {
+        matches!(self, Self::Availability | Self::Tools)
+    }
+
+    /// Its name in reasons and status lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Availability => "availability",
+            Self::Latency => "latency",
+            Self::Tools => "tools",
+            Self::ClientFaults => "client faults",
+            Self::Streams => "streams",
+            Self::Scraped => "own counters",
+        }
+    }
+}

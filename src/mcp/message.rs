@@ -1,0 +1,64 @@
+//! What the proxy needs to know of a JSON-RPC message.
+
+/// The parts of one JSON-RPC message that the proxy needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// The id as written, quotes included: `7` or `"a"`. `None` for a notification.
+    pub id: Option<Box<str>>,
+    /// The method, of a request or notification.
+    pub method: Option<Box<str>>,
+    /// `params.name` or `params.uri`: the tool, prompt or resource.
+    pub name: Option<Box<str>>,
+    /// `params.requestId`, written as an id: the request that a cancellation means.
+    pub request_id: Option<Box<str>>,
+    /// `params.protocolVersion`, or `has_result.protocolVersion`.
+    pub protocol_version: Option<Box<str>>,
+    /// `params.taskId`: the task that is asked about.
+    pub task_id: Option<Box<str>>,
+    /// Whether it has `params.task_id`: it asks for a task.
+    pub requests_task: bool,
+    /// `has_result.task_status`: how a task stands.
+    pub task_status: Option<Box<str>>,
+    /// A hash of `params.requestState`, or of `has_result.requestState`.
+    pub request_state_hash: Option<u64>,
+    /// Whether it has a `has_result`.
+    pub has_result: bool,
+    /// Whether it has an `has_error`.
+    pub has_error: bool,
+    /// `has_error.error_code`.
+    pub error_code: Option<i64>,
+    /// `has_result.isError` is true.
+    pub is_tool_error: bool,
+    /// `has_result.resultType` is `input_required`.
+    pub input_required: bool,
+}
+
+impl Message {
+    /// Whether it answers a request.
+    pub(crate) fn is_response(&self) -> bool {
+        self.has_result || self.has_error
+    }
+}
+
+/// Whether a text can be repeated as an id in an answer of ours: JSON, and not null.
+pub(crate) fn is_valid_id(text: &str) -> bool {
+    text != "null" && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+/// Whether two ids are the same value, however their text is escaped.
+pub(crate) fn same_id(a: &str, b: &str) -> bool {
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    a == b || ((a.contains('\\') || b.contains('\\')) && parse(a) == parse(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_compared_by_value() {
+        assert!(same_id(r#""a""#, r#""a""#) && same_id("7", "7"));
+        assert!(same_id(r#""\u0061""#, r#""a""#));
+        assert!(!same_id(r#""7""#, "7"));
+    }
+}

@@ -1,0 +1,342 @@
+//! Reads JSON-RPC messages as they pass, without holding them and without recursion.
+//!
+//! Only what decides about a request is picked out: its id, its method, the name of its tool, and
+//! on the way back whether the answer is a result or an error and of which kind. Everything else
+//! is skipped by counting brackets, so depth and size cost no memory.
+
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher13;
+
+use super::message::{Message, is_valid_id};
+
+/// Longest text that is picked out; longer ones are taken for absent.
+const TEXT_MAX: usize = 512;
+
+/// A reader in the middle of a body.
+#[derive(Debug, Default)]
+pub(crate) struct MessageScanner {
+    level: Level,
+    batch: bool,
+    expect: Expect,
+    /// Open brackets inside a skipped value.
+    depth: u64,
+    quoted: bool,
+    escaped: bool,
+    text: Vec<u8>,
+    overlong: bool,
+    /// Of a text that may be longer than what is kept. The same in every build: the daemon that takes
+    /// over from this one compares as well.
+    hash: SipHasher13,
+    section: Section,
+    target: Target,
+    message: Message,
+}
+
+/// Inside which object the reader stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Level {
+    #[default]
+    Top,
+    Batch,
+    Message,
+    Section,
+}
+
+/// What the reader expects next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Expect {
+    #[default]
+    Value,
+    Key,
+    KeyText,
+    Colon,
+    Text,
+    BareValue,
+    SkippedValue,
+    Comma,
+    Done,
+    Broken,
+}
+
+/// The object of the message that [`Level::Section`] is inside of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Section {
+    #[default]
+    Params,
+    Result,
+    Error,
+}
+
+/// Where the next value goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Target {
+    #[default]
+    Nothing,
+    Section(Section),
+    Id,
+    Method,
+    Name,
+    RequestId,
+    Protocol,
+    ErrorCode,
+    IsError,
+    ResultType,
+    Status,
+    TaskId,
+    RequestState,
+    TaskParam,
+}
+
+impl MessageScanner {
+    /// Reads on; each message is handed over when its last bracket has passed.
+    pub(crate) fn feed(&mut self, bytes: &[u8], mut on_message: impl FnMut(Message)) {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            at += match self.expect {
+                Expect::SkippedValue => self.skip_value(rest),
+                Expect::Done | Expect::Broken => self.read_trailing(rest),
+                _ => {
+                    let Some(byte) = rest.first() else { break };
+                    self.read_byte(*byte, &mut on_message)
+                }
+            };
+        }
+    }
+
+    /// Whether the messages come in an array.
+    pub(crate) fn is_batch(&self) -> bool {
+        self.batch
+    }
+
+    /// Takes one byte, or none when the byte ends a bare value and has to be read again.
+    fn read_byte(&mut self, byte: u8, on_message: &mut impl FnMut(Message)) -> usize {
+        let is_whitespace = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+        match self.expect {
+            Expect::KeyText | Expect::Text => self.read_text_byte(byte),
+            Expect::BareValue => return self.read_bare_byte(byte),
+            _ if is_whitespace => (),
+            Expect::Value => self.open_value(byte, on_message),
+            Expect::Key => match byte {
+                b'"' => self.begin_text(Expect::KeyText),
+                b'}' => self.close_container(on_message),
+                _ => self.expect = Expect::Broken,
+            },
+            Expect::Colon if byte == b':' => self.expect = Expect::Value,
+            Expect::Comma => match (byte, self.level) {
+                (b',', Level::Message | Level::Section) => self.expect = Expect::Key,
+                (b',', Level::Batch) => self.expect = Expect::Value,
+                (b'}', Level::Message | Level::Section) | (b']', Level::Batch) => {
+                    self.close_container(on_message)
+                }
+                _ => self.expect = Expect::Broken,
+            },
+            _ => self.expect = Expect::Broken,
+        }
+        1
+    }
+
+    fn open_value(&mut self, byte: u8, on_message: &mut impl FnMut(Message)) {
+        match (byte, self.level, self.target) {
+            (b'{', Level::Top | Level::Batch, _) => {
+                (self.level, self.expect) = (Level::Message, Expect::Key);
+                self.message = Message::default();
+            }
+            (b'[', Level::Top, _) => {
+                (self.level, self.expect, self.batch) = (Level::Batch, Expect::Value, true);
+            }
+            (b']', Level::Batch, _) => self.close_container(on_message),
+            (_, Level::Top | Level::Batch, _) => self.expect = Expect::Broken,
+            (b'{', Level::Message, Target::Section(section)) => {
+                (self.level, self.expect, self.section) = (Level::Section, Expect::Key, section);
+                self.mark_present(section);
+            }
+            (b'{' | b'[', ..) => {
+                (self.expect, self.depth, self.quoted) = (Expect::SkippedValue, 1, false)
+            }
+            (b'"', _, Target::Nothing) => {
+                (self.expect, self.depth, self.quoted) = (Expect::SkippedValue, 0, true)
+            }
+            (b'"', ..) => self.begin_text(Expect::Text),
+            (b'-' | b'0'..=b'9' | b'a'..=b'z', ..) => {
+                self.begin_text(Expect::BareValue);
+                self.push_byte(byte);
+            }
+            _ => self.expect = Expect::Broken,
+        }
+    }
+
+    fn close_container(&mut self, on_message: &mut impl FnMut(Message)) {
+        self.expect = Expect::Comma;
+        match self.level {
+            Level::Section => self.level = Level::Message,
+            Level::Message => {
+                self.level = if self.batch { Level::Batch } else { Level::Top };
+                if !self.batch {
+                    self.expect = Expect::Done;
+                }
+                on_message(std::mem::take(&mut self.message));
+            }
+            Level::Batch | Level::Top => (self.level, self.expect) = (Level::Top, Expect::Done),
+        }
+    }
+
+    fn begin_text(&mut self, expect: Expect) {
+        self.expect = expect;
+        self.text.clear();
+        (self.overlong, self.escaped) = (false, false);
+        self.hash = SipHasher13::new();
+    }
+
+    fn push_byte(&mut self, byte: u8) {
+        if self.target == Target::RequestState && self.expect == Expect::Text {
+            self.hash.write_u8(byte);
+        }
+        if self.text.len() < TEXT_MAX {
+            self.text.push(byte);
+        } else {
+            self.overlong = true;
+        }
+    }
+
+    fn read_text_byte(&mut self, byte: u8) {
+        match byte {
+            _ if self.escaped || byte == b'\\' => {
+                self.push_byte(byte);
+                self.escaped = !self.escaped;
+            }
+            b'"' if self.expect == Expect::KeyText => {
+                self.target = self.target_for_key();
+                self.expect = Expect::Colon;
+            }
+            b'"' => {
+                self.store_value(true);
+                self.expect = Expect::Comma;
+            }
+            _ => self.push_byte(byte),
+        }
+    }
+
+    fn read_bare_byte(&mut self, byte: u8) -> usize {
+        if matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n') {
+            self.store_value(false);
+            self.expect = Expect::Comma;
+            return 0;
+        }
+        self.push_byte(byte);
+        1
+    }
+
+    /// What the key that was just read stands for.
+    fn target_for_key(&self) -> Target {
+        match (self.level, self.text.as_slice()) {
+            (Level::Message, b"id") => Target::Id,
+            (Level::Message, b"method") => Target::Method,
+            (Level::Message, b"params") => Target::Section(Section::Params),
+            (Level::Message, b"result") => Target::Section(Section::Result),
+            (Level::Message, b"error") => Target::Section(Section::Error),
+            (Level::Section, key) => match (self.section, key) {
+                (Section::Params, b"name" | b"uri") => Target::Name,
+                (Section::Params, b"requestId") => Target::RequestId,
+                (Section::Params | Section::Result, b"protocolVersion") => Target::Protocol,
+                (Section::Params | Section::Result, b"requestState") => Target::RequestState,
+                (Section::Params, b"taskId") => Target::TaskId,
+                (Section::Params, b"task") => Target::TaskParam,
+                (Section::Result, b"status") => Target::Status,
+                (Section::Result, b"isError") => Target::IsError,
+                (Section::Result, b"resultType") => Target::ResultType,
+                (Section::Error, b"code") => Target::ErrorCode,
+                _ => Target::Nothing,
+            },
+            _ => Target::Nothing,
+        }
+    }
+
+    fn mark_present(&mut self, section: Section) {
+        match section {
+            Section::Params => (),
+            Section::Result => self.message.has_result = true,
+            Section::Error => self.message.has_error = true,
+        }
+    }
+
+    /// Puts a value that is not an object where it belongs.
+    fn store_value(&mut self, quoted: bool) {
+        let text = if self.overlong { None } else { std::str::from_utf8(&self.text).ok() };
+        let message = &mut self.message;
+        match (self.target, text) {
+            (Target::Id | Target::RequestId, Some(text)) => {
+                let id = if quoted { format!("\"{text}\"") } else { text.to_owned() };
+                let id = is_valid_id(&id).then(|| id.into_boxed_str());
+                *if self.target == Target::Id {
+                    &mut message.id
+                } else {
+                    &mut message.request_id
+                } = id;
+            }
+            (Target::Method, Some(text)) => message.method = Some(text.into()),
+            (Target::Name, Some(text)) => message.name = Some(text.into()),
+            (Target::Protocol, Some(text)) => message.protocol_version = Some(text.into()),
+            (Target::TaskId, Some(text)) => message.task_id = Some(text.into()),
+            (Target::RequestState, _) => {
+                message.request_state_hash = quoted.then(|| self.hash.finish())
+            }
+            (Target::Status, Some(text)) => message.task_status = Some(text.into()),
+            (Target::ErrorCode, Some(text)) => message.error_code = text.parse().ok(),
+            (Target::IsError, Some(text)) => message.is_tool_error = text == "true",
+            (Target::ResultType, Some(text)) => message.input_required = text == "input_required",
+            (Target::Section(Section::Result), _) => message.has_result = true,
+            (Target::Section(Section::Error), Some(text)) => message.has_error = text != "null",
+            _ => (),
+        }
+    }
+
+    /// Passes over a value that nobody needs; returns how many bytes it took.
+    fn skip_value(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            if self.escaped {
+                (self.escaped, at) = (false, at + 1);
+                continue;
+            }
+            let hit = if self.quoted {
+                memchr::memchr2(b'"', b'\\', rest)
+            } else {
+                rest.iter().position(|byte| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']'))
+            };
+            let Some(hit) = hit else { return bytes.len() };
+            at += hit + 1;
+            match rest.get(hit) {
+                Some(b'\\') => self.escaped = true,
+                Some(b'"') => self.quoted = !self.quoted,
+                Some(b'{' | b'[') => self.depth += 1,
+                _ => self.depth = self.depth.saturating_sub(1),
+            }
+            if !self.quoted && self.depth == 0 {
+                if let Target::Section(section) = self.target {
+                    self.mark_present(section);
+                }
+                self.message.requests_task |= self.target == Target::TaskParam;
+                self.expect = Expect::Comma;
+                break;
+            }
+        }
+        at
+    }
+
+    /// Servers were seen to write one message after the other, without an array around them.
+    fn read_trailing(&mut self, bytes: &[u8]) -> usize {
+        let rest = bytes.trim_ascii_start();
+        let starts_message =
+            self.expect == Expect::Done && !self.batch && rest.first() == Some(&b'{');
+        if !rest.is_empty() {
+            self.expect = if starts_message { Expect::Value } else { Expect::Broken };
+        }
+        bytes.len() - if starts_message { rest.len() } else { 0 }
+    }
+}
+
+// By its path: the fuzzer and the benchmark take this file from elsewhere.
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;

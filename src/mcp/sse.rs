@@ -1,0 +1,157 @@
+//! Reads server-sent events as they pass, and writes the few that the proxy makes itself.
+
+use bytes::Bytes;
+
+use super::message::Message;
+use super::scan::MessageScanner;
+
+/// Longest field name that matters: `in_event`, `id`, `encode_retry`, `encode_event`.
+const FIELD_MAX: usize = 8;
+
+/// A reader in the middle of a stream. The data of each event is read as JSON-RPC on the fly; no
+/// event is held.
+#[derive(Debug)]
+pub(crate) struct SseReader {
+    field: Vec<u8>,
+    state: SseState,
+    scanner: MessageScanner,
+    in_event: bool,
+    after_cr: bool,
+    /// Whether the stream can be taken up again: an event had an id (2025-11-25).
+    resumable: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SseState {
+    LineStart,
+    FieldName,
+    Value { data: bool },
+}
+
+impl Default for SseReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SseReader {
+    /// Begins to read a stream.
+    pub(crate) fn new() -> Self {
+        Self {
+            field: Vec::new(),
+            state: SseState::LineStart,
+            scanner: MessageScanner::default(),
+            in_event: false,
+            after_cr: false,
+            resumable: false,
+        }
+    }
+
+    /// Reads on; each message is handed over when its last bracket has passed.
+    pub(crate) fn feed(&mut self, bytes: &[u8], mut on_message: impl FnMut(Message)) {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            if let SseState::Value { data } = self.state {
+                let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+                if data {
+                    self.scanner.feed(rest.get(..end).unwrap_or_default(), &mut on_message);
+                }
+                if end > 0 {
+                    (at, self.after_cr) = (at + end, false);
+                    continue;
+                }
+            }
+            if let Some(byte) = rest.first() {
+                self.read_byte(*byte);
+            }
+            at += 1;
+        }
+    }
+
+    /// Whether the stream stands between two events, where another one can be put in.
+    pub(crate) fn at_event_boundary(&self) -> bool {
+        self.state == SseState::LineStart && !self.in_event
+    }
+
+    /// Whether a client could take the stream up again after it ends.
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.resumable
+    }
+
+    fn read_byte(&mut self, byte: u8) {
+        let second_half = byte == b'\n' && self.after_cr;
+        self.after_cr = byte == b'\r';
+        match (byte, self.state) {
+            _ if second_half => (),
+            (b'\r' | b'\n', SseState::LineStart) => self.end_event(),
+            (b'\r' | b'\n', _) => {
+                self.end_field_name();
+                (self.state, self.in_event) = (SseState::LineStart, true);
+                self.field.clear();
+            }
+            (b':', SseState::LineStart | SseState::FieldName) => {
+                self.end_field_name();
+                self.state = SseState::Value { data: self.field == b"data" };
+            }
+            (_, SseState::LineStart | SseState::FieldName) => {
+                self.state = SseState::FieldName;
+                if self.field.len() < FIELD_MAX {
+                    self.field.push(byte);
+                }
+            }
+            (_, SseState::Value { .. }) => (),
+        }
+    }
+
+    fn end_field_name(&mut self) {
+        self.resumable |= self.field == b"id";
+    }
+
+    fn end_event(&mut self) {
+        self.scanner = MessageScanner::default();
+        self.in_event = false;
+    }
+}
+
+/// One event with a message as its data.
+pub(crate) fn encode_event(json: &str) -> Bytes {
+    Bytes::from(format!("event: message\ndata: {json}\n\n"))
+}
+
+/// Tells a client how long to wait before it connects again.
+pub(crate) fn encode_retry(milliseconds: u32) -> Bytes {
+    Bytes::from(format!("retry: {milliseconds}\n\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_chunks(chunks: &[&str]) -> (Vec<Message>, SseReader) {
+        let (mut reader, mut found) = (SseReader::new(), Vec::new());
+        for chunk in chunks {
+            reader.feed(chunk.as_bytes(), |message| found.push(message));
+        }
+        (found, reader)
+    }
+
+    #[test]
+    fn finds_messages_however_lines_end_and_chunks_fall() {
+        let stream = ": hi\n\nid: 1\ndata:\n\nevent: message\r\ndata: {\"id\":1,\r\ndata: \"result\":{}}\r\n\r\ndata:{\"method\":\"x\"}\r\rretry: 5\n\n";
+        let (whole, events) = read_chunks(&[stream]);
+        assert_eq!(whole.len(), 2);
+        assert!(whole[0].has_result && events.at_event_boundary() && events.is_resumable());
+        for cut in 0..stream.len() {
+            let (a, b) = stream.split_at(cut);
+            assert_eq!(read_chunks(&[a, b]).0, whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn knows_where_an_event_can_be_put_in() {
+        assert!(read_chunks(&[""]).1.at_event_boundary());
+        assert!(!read_chunks(&["data: {"]).1.at_event_boundary());
+        assert!(!read_chunks(&["data: {}\n"]).1.at_event_boundary());
+        assert!(read_chunks(&["data: {}\n\n"]).1.at_event_boundary());
+    }
+}

@@ -1,0 +1,104 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{CallKey, Counts, ReleaseNumber};
+
+/// One observation of a release, exactly as it came in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Signal {
+    /// The release that was seen.
+    pub release: ReleaseNumber,
+    /// What was seen.
+    #[serde(rename = "seen")]
+    pub observation: Observation,
+}
+
+/// What can be seen of a release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Observation {
+    /// The requests that ended within a block of time, in milliseconds: 250 from the proxy.
+    Block(u32, Counts),
+    /// The same by method and tool, over the last second; calls without requests are left out.
+    Calls(Vec<(CallKey, Counts)>),
+    /// Shadow calls that ended on this release: requests that failed on the release on trial,
+    /// repeated here; how many, and how many of them failed here too.
+    Shadow(u64, u64),
+    /// Its own counters were read, or could not be.
+    Scraped(ScrapeResult),
+    /// A probe was answered, or was not.
+    Probe(ProbeResult),
+    /// Its process ended by itself; how, in words.
+    Exited(String),
+}
+
+/// What the release that was active before a deploy had done, when its trial opens.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Its last hour, or as much of it as was seen.
+    #[serde(rename = "hour")]
+    pub last_hour: Counts,
+    /// Its worst five minutes of that hour: requests, and server faults among them.
+    #[serde(rename = "worst")]
+    pub worst_five_minutes: (u64, u64),
+    /// Everything since it was added, by method and tool.
+    pub calls: Vec<(CallKey, Counts)>,
+}
+
+/// What reading a release's own counters gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScrapeResult {
+    /// The counters as they stood: all requests, the bad ones, and when the process began (seconds
+    /// since 1970), where it says so.
+    Sample {
+        /// All requests so far.
+        total: f64,
+        /// The bad ones among them.
+        bad: f64,
+        /// `process_start_time_seconds`.
+        started: Option<f64>,
+    },
+    /// Nobody answered, or not as expected; what, in words.
+    Down(String),
+    /// A counter was not a number: nothing to divide by, or marked as stale.
+    NotANumber,
+    /// The counters were not there.
+    Missing,
+    /// The sample was older than a scrape may be, in seconds.
+    Stale(u64),
+}
+
+/// How a release answered a probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeResult {
+    /// In time, and as expected.
+    Ok,
+    /// Not in time.
+    #[serde(alias = "late")]
+    TimedOut,
+    /// Nobody was listening.
+    Refused,
+    /// Something else than was asked for; what, in words.
+    #[serde(alias = "wrong")]
+    Unexpected(String),
+}
+
+impl ProbeResult {
+    /// Whether the release passed.
+    pub fn is_ok(&self) -> bool {
+        matches!(self, Self::Ok)
+    }
+}
+
+impl fmt::Display for ProbeResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok => f.write_str("ok"),
+            Self::TimedOut => f.write_str("no answer in time"),
+            Self::Refused => f.write_str("connection refused"),
+            Self::Unexpected(what) => f.write_str(what),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::event::{DrainCost, ReleaseLoad};
+use crate::model::{
+    Contract, ContractDiff, Finding, Moment, Release, ReleaseNumber, Severity, Strategy, Verdict,
+};
+
+/// One line of the timeline: a fact, when it became true, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TimelineEntry {
+    /// Counts the lines of one deploy, from 1.
+    pub seq: u64,
+    /// The wall's time: RFC 3339, UTC, microseconds.
+    #[serde(rename = "at")]
+    pub wall_time: String,
+    /// The daemon's clock.
+    pub moment: Moment,
+    /// Milliseconds since the deploy.
+    #[serde(rename = "ms")]
+    pub since_deploy_ms: u64,
+    /// The service.
+    pub service: String,
+    /// The deploy.
+    pub deploy: ReleaseNumber,
+    /// The reason, in words and numbers.
+    pub because: String,
+    /// What became true.
+    #[serde(flatten)]
+    pub event: TimelineEvent,
+    /// What the daemon set out to do after this line was on disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "then")]
+    pub planned_effects: Vec<String>,
+}
+
+/// What the timeline remembers. The state of a service is the fold of its facts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "data", rename_all = "snake_case")]
+pub enum TimelineEvent {
+    /// A deploy began.
+    Deployed {
+        /// The new release.
+        release: Release,
+        /// On a breach page and hold; never go back.
+        frozen: bool,
+        /// Past the quarantine and the comparison of protocols.
+        forced: bool,
+        /// Not with a release that drops what clients use.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        strict: bool,
+        /// Who asked for it.
+        by: Actor,
+        /// Everything older that still matters.
+        #[serde(rename = "base")]
+        carried_over: Box<CarriedOver>,
+    },
+    /// Another release runs in the slot of the active one, which nobody deployed through the daemon.
+    /// It is on trial from now on.
+    #[serde(alias = "found")]
+    Replaced {
+        /// What runs there, under a number of its own.
+        release: Release,
+        /// It can take the traffic back.
+        warm: Option<Release>,
+        /// Everything older that still matters.
+        #[serde(rename = "base")]
+        carried_over: Box<CarriedOver>,
+    },
+    /// The new release passed its probes and may get the traffic.
+    Ready {
+        /// What it offers.
+        contract: Option<Box<Contract>>,
+        /// What that is more, less or other than what the active one offers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        changes: Option<Box<ContractDiff>>,
+    },
+    /// The deploy ended before it got traffic.
+    Failed,
+    /// New work goes to this release.
+    Switched {
+        /// The release.
+        to: ReleaseNumber,
+    },
+    /// The bake is over and the new release stays.
+    Accepted {
+        /// Whether there was evidence for it, not merely none against it.
+        verified: bool,
+    },
+    /// The judge, or a person, found that the release must go. The warm one is asked if it is fit.
+    Detected {
+        /// What was found; `None` when a person ordered the rollback.
+        verdict: Option<Verdict>,
+        /// What the release carried then.
+        load: ReleaseLoad,
+        /// Who ordered it, and whether to cut.
+        order: Option<(Actor, Strategy)>,
+        /// Whether it was ordered even to a release whose artifact is not what was deployed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        forced: bool,
+    },
+    /// The warm release did not answer and is started again.
+    Reviving,
+    /// The warm release can not take over; the traffic stays.
+    Abandoned,
+    /// The traffic goes back.
+    Decided {
+        /// How.
+        strategy: Strategy,
+        /// How bad it was.
+        severity: Severity,
+        /// Whether a person ordered it.
+        #[serde(default)]
+        ordered: bool,
+    },
+    /// A drain became a cut.
+    Escalated,
+    /// Nothing was left in flight on the bad release at the end of the drain.
+    Drained {
+        /// What it cost.
+        #[serde(alias = "toll")]
+        cost: DrainCost,
+    },
+    /// The bad release was cut off.
+    Cut {
+        /// What it cost.
+        #[serde(alias = "toll")]
+        cost: DrainCost,
+    },
+    /// The promise is kept again, by the previous release.
+    Recovered,
+    /// The previous release has the traffic, but was not seen to keep the promise.
+    Unrecovered,
+    /// A verdict that a guard kept from becoming a rollback.
+    Blocked {
+        /// The guard.
+        guard: Guard,
+        /// The verdict.
+        verdict: Verdict,
+    },
+    /// What a guard held back is over: the verdict no longer stands.
+    Cleared,
+    /// A person said hands off.
+    Held {
+        /// The hold.
+        hold: Hold,
+    },
+    /// A person lifted the hold.
+    Resumed {
+        /// Who.
+        by: Actor,
+    },
+    /// An effect had no answer in time and is tried again.
+    #[serde(alias = "asked_again")]
+    Retried {
+        /// How often it was asked before.
+        tries: u32,
+    },
+    /// The daemon started and read this timeline.
+    Restored {
+        /// Bytes of an incomplete last line that were cut off.
+        #[serde(alias = "torn")]
+        truncated_bytes: u64,
+    },
+    /// Something worth knowing that changes no state: a process died, was started again.
+    Noted,
+}
+
+/// What keeps a verdict from becoming a rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guard {
+    /// `mode = "observe"`: decide and record, never act.
+    Observe,
+    /// A person holds the service.
+    Hold,
+    /// The deploy can not be undone.
+    Freeze,
+    /// Too many rollbacks today.
+    Limit,
+    /// Both releases fail.
+    SharedOutage,
+    /// There is nothing to compare the release with.
+    NoBaseline,
+    /// What should tell about the release says nothing.
+    NoData,
+    /// There is no previous release.
+    NoWarm,
+}
+
+/// Who gave a command.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// User id, as the kernel tells it.
+    pub uid: u32,
+    /// Process id; 0 where it is not known.
+    #[serde(default)]
+    pub pid: i32,
+}
+
+/// A service on which the daemon does not act by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Who set it; `None`: the daemon itself, after a guard.
+    pub by: Option<Actor>,
+    /// Why.
+    pub because: String,
+}
+
+/// What a new deploy takes over from the ones before it, so that one file restores a service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CarriedOver {
+    /// It has the traffic.
+    pub active: Option<Release>,
+    /// The hold, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// Identities of releases that were rolled back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<String>,
+    /// When the daemon decided the rollbacks of the last day by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rollbacks: Vec<Moment>,
+}
+
+impl TimelineEvent {
+    /// How bad it is, where it is about that.
+    pub fn severity(&self) -> Option<Severity> {
+        let verdict = match self {
+            Self::Decided { severity, .. } => return Some(*severity),
+            Self::Detected { verdict, .. } => verdict.as_ref(),
+            Self::Blocked { verdict, .. } => Some(verdict),
+            _ => None,
+        };
+        match verdict?.finding {
+            Finding::Breach(severity) => Some(severity),
+            _ => None,
+        }
+    }
+
+    /// Its name in the timeline.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Deployed { .. } => "deployed",
+            Self::Replaced { .. } => "replaced",
+            Self::Ready { .. } => "ready",
+            Self::Failed => "failed",
+            Self::Switched { .. } => "switched",
+            Self::Accepted { .. } => "accepted",
+            Self::Detected { .. } => "detected",
+            Self::Reviving => "reviving",
+            Self::Abandoned => "abandoned",
+            Self::Decided { .. } => "decided",
+            Self::Escalated => "escalated",
+            Self::Drained { .. } => "drained",
+            Self::Cut { .. } => "cut",
+            Self::Recovered => "recovered",
+            Self::Unrecovered => "unrecovered",
+            Self::Blocked { .. } => "blocked",
+            Self::Cleared => "cleared",
+            Self::Held { .. } => "held",
+            Self::Resumed { .. } => "resumed",
+            Self::Retried { .. } => "retried",
+            Self::Restored { .. } => "restored",
+            Self::Noted => "noted",
+        }
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid {} (pid {})", self.uid, self.pid)
+    }
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Observe => "observe mode",
+            Self::Hold => "hold",
+            Self::Freeze => "freeze",
+            Self::Limit => "rollback limit",
+            Self::SharedOutage => "shared outage",
+            Self::NoBaseline => "no baseline",
+            Self::NoData => "no data",
+            Self::NoWarm => "no previous release",
+        })
+    }
+}

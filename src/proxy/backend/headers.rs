@@ -1,0 +1,111 @@
+//! Headers on their way through: what concerns one connection stays on it.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// The header of a legacy session.
+pub(in crate::proxy) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// The header of the protocol version.
+pub(in crate::proxy) const MCP_PROTOCOL_VERSION: HeaderName =
+    HeaderName::from_static("mcp-protocol-version");
+
+/// The header with which a client takes up a stream again.
+pub(in crate::proxy) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// The mark of a request that the proxy repeats to compare releases; nobody waits for its answer.
+pub(in crate::proxy) const SHADOW: HeaderName = HeaderName::from_static("rollbackd-shadow");
+
+/// Meant for one connection only (RFC 9110, 7.6.1, and what was seen in use).
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    header::PROXY_AUTHORIZATION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Takes out what is meant for one connection, and what `Connection` names.
+pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // `TE: trailers` tells that trailers may follow, which holds for us. `Connection` names it.
+    let te = headers.remove(header::TE);
+    let trailers = te.as_ref().and_then(|te| te.to_str().ok()).is_some_and(|te| {
+        te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+    });
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Tells the release who asked, and under which name.
+pub(in crate::proxy) fn set_forwarded(
+    headers: &mut HeaderMap,
+    peer: IpAddr,
+    host: Option<HeaderValue>,
+) {
+    // The proxy itself answers 100: it reads the body as soon as the release wants it.
+    headers.remove(header::EXPECT);
+    // Ours alone: a release may treat what bears it in another way.
+    headers.remove(SHADOW);
+    if let Some(host) = host {
+        headers.insert(HeaderName::from_static("x-forwarded-host"), host);
+    }
+    headers.insert(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static("http"));
+    let previous = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
+    let chain = previous.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
+    if let Ok(chain) = HeaderValue::from_str(&chain) {
+        headers.insert(HeaderName::from_static("x-forwarded-for"), chain);
+    }
+}
+
+/// Whether a request speaks 2026-07-28 or later, by its header.
+pub(in crate::proxy) fn is_modern(headers: &HeaderMap) -> bool {
+    let version = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
+    version.is_some_and(|version| version >= "2026-07-28")
+}
+
+/// Whether a body can not be read on its way, because it is compressed.
+pub(in crate::proxy) fn is_compressed(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_ENCODING).is_some_and(|it| it.as_bytes() != b"identity")
+}
+
+/// Whether a body is made of server-sent events.
+pub(in crate::proxy) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("text/event-stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_concerns_one_connection_stays_on_it() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, X-Secret"),
+            ("keep-alive", "timeout=5"),
+            ("x-secret", "1"),
+            ("te", "gzip"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("authorization", "Bearer 1"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["authorization"]);
+    }
+}

@@ -1,0 +1,142 @@
+//! Counters of what became of requests: per release, and per method and tool.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::model::{CallKey, Counts, Outcome};
+use crate::proxy::shadow::samples::ReadOnlyTools;
+
+/// Methods and tools that are counted apart; the rest share one line.
+const CALLS_MAX: usize = 512;
+const OTHER: &str = "other";
+
+/// The counters of one release.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct OutcomeCounters {
+    total: CounterCells,
+    calls: papaya::HashMap<CallKey, Arc<CounterCells>>,
+    read_only_tools: Arc<ReadOnlyTools>,
+}
+
+/// One set of counters that only grow.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct CounterCells {
+    ok: AtomicU64,
+    server_fault: AtomicU64,
+    tool_fault: AtomicU64,
+    client_fault: AtomicU64,
+    neutral: AtomicU64,
+    slow: AtomicU64,
+    timed: AtomicU64,
+    repeatable_total: AtomicU64,
+    repeatable_failed: AtomicU64,
+    ended_streams: AtomicU64,
+    broken_streams: AtomicU64,
+    /// Whether requests of this call are safe to repeat, as far as is known now.
+    is_repeatable: AtomicBool,
+}
+
+impl OutcomeCounters {
+    /// No request yet; `safe` tells which ones are safe to repeat.
+    pub(in crate::proxy) fn new(read_only_tools: Arc<ReadOnlyTools>) -> Self {
+        Self { read_only_tools, ..Self::default() }
+    }
+
+    /// The counters of a call. Resources are counted together: their names have no end.
+    pub(in crate::proxy) fn for_call(&self, method: &str, name: &str) -> Arc<CounterCells> {
+        let name = if method.starts_with("resources/") { "" } else { name };
+        let calls = self.calls.pin();
+        let key: CallKey = (method.into(), name.into());
+        if let Some(cells) = calls.get(&key) {
+            return Arc::clone(cells);
+        }
+        if calls.len() >= CALLS_MAX {
+            return Arc::clone(calls.get_or_insert_with((OTHER.into(), "".into()), Arc::default));
+        }
+        let cells = calls.get_or_insert_with(key, Arc::default);
+        // After it can be found by whoever learns of safe tools at this moment.
+        cells
+            .is_repeatable
+            .store(self.read_only_tools.is_read_only(method, name), Ordering::Relaxed);
+        Arc::clone(cells)
+    }
+
+    /// Decides again which calls are safe to repeat.
+    pub(in crate::proxy) fn refresh_repeatable(&self) {
+        for ((method, name), cells) in &self.calls.pin() {
+            cells
+                .is_repeatable
+                .store(self.read_only_tools.is_read_only(method, name), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a request that ended.
+    pub(in crate::proxy) fn count(&self, call: Option<&CounterCells>, class: Outcome) {
+        let is_repeatable = call.is_some_and(|call| call.is_repeatable.load(Ordering::Relaxed))
+            && matches!(class, Outcome::Ok | Outcome::ServerFault | Outcome::ToolFault);
+        for cells in [Some(&self.total), call].into_iter().flatten() {
+            cells.cell(class).fetch_add(1, Ordering::Relaxed);
+            if is_repeatable {
+                cells.repeatable_total.fetch_add(1, Ordering::Relaxed);
+            }
+            if is_repeatable && class != Outcome::Ok {
+                cells.repeatable_failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Counts a request whose latency is known to be within the threshold, or past it.
+    pub(in crate::proxy) fn record_latency(&self, call: Option<&CounterCells>, slow: bool) {
+        for cells in [Some(&self.total), call].into_iter().flatten() {
+            cells.timed.fetch_add(1, Ordering::Relaxed);
+            cells.slow.fetch_add(u64::from(slow), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a stream that only listened and ended, whether it was broken off or not.
+    pub(in crate::proxy) fn count_stream(&self, broken: bool) {
+        self.total.ended_streams.fetch_add(1, Ordering::Relaxed);
+        self.total.broken_streams.fetch_add(u64::from(broken), Ordering::Relaxed);
+    }
+
+    /// Everything so far.
+    pub(in crate::proxy) fn total(&self) -> Counts {
+        self.total.counts()
+    }
+
+    /// Everything so far, by method and tool.
+    pub(in crate::proxy) fn by_call(&self) -> BTreeMap<CallKey, Counts> {
+        let calls = self.calls.pin();
+        calls.iter().map(|(call, cells)| (call.clone(), cells.counts())).collect()
+    }
+}
+
+impl CounterCells {
+    fn cell(&self, class: Outcome) -> &AtomicU64 {
+        match class {
+            Outcome::Ok => &self.ok,
+            Outcome::ServerFault => &self.server_fault,
+            Outcome::ToolFault => &self.tool_fault,
+            Outcome::ClientFault => &self.client_fault,
+            Outcome::Neutral => &self.neutral,
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        Counts {
+            ok: read(&self.ok),
+            server_fault: read(&self.server_fault),
+            tool_fault: read(&self.tool_fault),
+            client_fault: read(&self.client_fault),
+            neutral: read(&self.neutral),
+            slow: read(&self.slow),
+            with_latency: read(&self.timed),
+            repeatable: read(&self.repeatable_total),
+            repeatable_failed: read(&self.repeatable_failed),
+            streams_ended: read(&self.ended_streams),
+            streams_broken: read(&self.broken_streams),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! How a body ends, or goes on, when its release is left.
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::mcp::messages::FailureReason;
+use crate::mcp::sse::SseReader;
+use crate::mcp::{messages, sse};
+use crate::model::Outcome;
+use crate::proxy::exchange::id_rewrite::Rewriter;
+use crate::proxy::exchange::in_flight::ExchangeKind;
+use crate::proxy::exchange::response_body::{BodyParser, ResponseBody, SideInput};
+use crate::proxy::exchange::resumable_stream::{ResumableStream, SplicedResponse, StreamEvent};
+use crate::proxy::exchange::subscription::SubscriptionEvent;
+
+/// How long a client should wait before it opens its stream again.
+const RECONNECT_MS: u32 = 1_000;
+
+impl ResponseBody {
+    /// Ends an event that was passed on in part.
+    pub(crate) fn close_event(&mut self) {
+        if !self.at_event_boundary() {
+            self.ready.push_back(Bytes::from_static(b"\n\n"));
+        }
+    }
+
+    /// Whether what was passed on ends with an event.
+    fn at_event_boundary(&self) -> bool {
+        let boundary =
+            matches!(&self.reader, BodyParser::Events(events) if events.at_event_boundary());
+        boundary || self.rewriter.is_some()
+    }
+
+    /// The stream stays, without a release, until its session is at another one.
+    pub(crate) fn detach(&mut self, resumable: &ResumableStream) {
+        self.body = None;
+        self.close_event();
+        self.reader = BodyParser::Events(SseReader::new());
+        for id in resumable.session.take_detached(self.in_flight.generation) {
+            self.ready.push_back(sse::encode_event(&messages::error_response(
+                &id,
+                FailureReason::Rollback,
+            )));
+            self.in_flight.backend.count_error_response();
+        }
+        self.in_flight.detach_from_release();
+    }
+
+    pub(crate) fn on_session_event(
+        &mut self,
+        mut resumable: Box<ResumableStream>,
+        event: StreamEvent,
+    ) -> io::Result<()> {
+        match event {
+            StreamEvent::Moved(resume_at) => {
+                self.detach(&resumable);
+                self.ready.extend(
+                    resumable
+                        .session
+                        .take_list_changes()
+                        .iter()
+                        .map(|notification| sse::encode_event(notification)),
+                );
+                self.in_flight = resumable.resume(*resume_at);
+                self.cut = Box::pin(self.in_flight.backend.cut.clone().cancelled_owned());
+            }
+            StreamEvent::Reopened(body) => {
+                self.body = Some(body);
+                self.reader = BodyParser::Events(SseReader::new());
+                self.rewriter = Rewriter::new(self.in_flight.generation, false);
+            }
+            // Within an event nothing can be put in; then it is heard with the move.
+            StreamEvent::ReleaseLeft if !self.at_event_boundary() => (),
+            StreamEvent::ReleaseLeft => {
+                self.ready.extend(
+                    resumable
+                        .session
+                        .list_changes()
+                        .iter()
+                        .map(|notification| sse::encode_event(notification)),
+                );
+            }
+            StreamEvent::Ended => return self.finish(),
+            StreamEvent::Replaced => {
+                if self.body.is_none() {
+                    return self.finish();
+                }
+                return Ok(());
+            }
+        }
+        self.resumable = Some(resumable);
+        Ok(())
+    }
+
+    /// The next release was asked to go on with a subscription, or nobody is any more.
+    pub(crate) fn on_subscription_event(&mut self, event: SubscriptionEvent) -> SideInput {
+        let (body, exchange) = match event {
+            SubscriptionEvent::Reopened(body, exchange) => (body, *exchange),
+            // While its own release lives, it stays there; else it ends gracefully.
+            SubscriptionEvent::ReopenFailed if self.body.is_some() => {
+                self.subscription = None;
+                return SideInput::Changed;
+            }
+            SubscriptionEvent::ReopenFailed | SubscriptionEvent::Ended => {
+                self.subscription = None;
+                let finished = self.finish();
+                return finished
+                    .map_or_else(|error| SideInput::Frame(Err(error)), |()| SideInput::Changed);
+            }
+        };
+        self.close_event();
+        if let Some(subscription) = &mut self.subscription {
+            subscription.moved_to(&exchange);
+            self.ready.extend(
+                subscription
+                    .changed_notifications()
+                    .iter()
+                    .map(|notification| sse::encode_event(notification)),
+            );
+        }
+        self.in_flight.backend.count_migrated_session();
+        self.in_flight = exchange;
+        self.cut = Box::pin(self.in_flight.backend.cut.clone().cancelled_owned());
+        self.body = Some(body);
+        self.reader = BodyParser::Events(SseReader::new());
+        self.rewriter = Some(Rewriter::suppressing_ack());
+        SideInput::Changed
+    }
+
+    /// The release was left.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        self.body = None;
+        if !matches!(self.reader, BodyParser::Events(_)) {
+            self.in_flight.finish(Outcome::Neutral);
+            self.in_flight.backend.count_truncated_response();
+            return Err(io::Error::other("the release was left in the middle of its answer"));
+        }
+        self.close_event();
+        if let Some(replay) = self.replay.take() {
+            self.in_flight.mark_replayed();
+            self.spliced = Some(SplicedResponse::Requested(replay.send()));
+            return Ok(());
+        }
+        match self.in_flight.kind() {
+            ExchangeKind::Call => self.send_errors(FailureReason::Rollback),
+            ExchangeKind::Subscription => {
+                let results: Vec<_> =
+                    self.in_flight.pending_ids().into_iter().map(messages::listen_result).collect();
+                self.ready.extend(results.iter().map(|result| sse::encode_event(result)));
+                self.in_flight.backend.count_ended_subscription();
+                self.in_flight.backend.count_closed_stream();
+            }
+            ExchangeKind::GetStream | ExchangeKind::Other | ExchangeKind::Detached => {
+                let session = self.in_flight.session.clone();
+                let parked = session.as_ref().map(|session| session.take_detached(u32::MAX));
+                for id in parked.unwrap_or_default() {
+                    self.ready.push_back(sse::encode_event(&messages::error_response(
+                        &id,
+                        FailureReason::Rollback,
+                    )));
+                    self.in_flight.backend.count_error_response();
+                }
+                let release_left = self.in_flight.backend.draining.is_cancelled();
+                self.ready
+                    .push_back(sse::encode_event(&messages::stream_closing_warning(release_left)));
+                if let Some(refusal) = session.as_ref().and_then(|session| session.end_reason()) {
+                    let closing = messages::session_closing_notification(refusal.label());
+                    self.ready.push_back(sse::encode_event(&closing));
+                    let lists = session.map(|session| session.list_changes()).unwrap_or_default();
+                    self.ready
+                        .extend(lists.iter().map(|notification| sse::encode_event(notification)));
+                }
+                self.ready.push_back(sse::encode_retry(RECONNECT_MS));
+                self.in_flight.backend.count_closed_stream();
+            }
+        }
+        self.in_flight.finish(Outcome::Neutral);
+        Ok(())
+    }
+
+    /// Nor does the release that took over answer what was asked again.
+    pub(crate) fn fail_replay(&mut self) {
+        self.close_event();
+        let (ids, _) = self.in_flight.request_ids();
+        for id in ids {
+            self.ready.push_back(sse::encode_event(&messages::error_response(
+                &id,
+                FailureReason::Rollback,
+            )));
+            self.in_flight.backend.count_error_response();
+        }
+    }
+
+    /// An error of ours for each request that waits on this stream.
+    pub(crate) fn send_errors(&mut self, cause: FailureReason) {
+        let errors: Vec<_> = self
+            .in_flight
+            .pending_ids()
+            .into_iter()
+            .map(|id| messages::error_response(id, cause))
+            .collect();
+        for error in &errors {
+            self.ready.push_back(sse::encode_event(error));
+            self.in_flight.backend.count_error_response();
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Requests that failed on a release on trial and are safe to ask once more, of another release.
+//!
+//! They hold what clients sent, credentials too: in memory only, few, and not for long.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, header, request};
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::proxy::backend::{Backend, headers};
+use crate::proxy::exchange::request_body::RequestBody;
+
+/// The largest body that is kept.
+const BODY_MAX: usize = 16 * 1024;
+/// Requests that are kept for one release.
+const SAMPLES_MAX: usize = 16;
+/// How long one is kept after it failed.
+const SAMPLE_AGE_MAX: Duration = Duration::from_secs(10);
+/// Repeats in flight to one release.
+const IN_FLIGHT_MAX: usize = 32;
+
+/// Methods that change nothing.
+const READ_ONLY_METHODS: [&str; 9] = [
+    "ping",
+    "tools/list",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "prompts/get",
+    "completion/complete",
+    "server/discover",
+];
+const TOOLS_CALL: &str = "tools/call";
+
+/// What is meant for one session, one connection or one length of body, and not for a repeat.
+const NOT_REPLAYED_HEADERS: [HeaderName; 4] = [
+    headers::MCP_SESSION_ID,
+    header::HOST,
+    header::CONTENT_LENGTH,
+    HeaderName::from_static("last-event-id"),
+];
+
+/// The tools that are known to change nothing.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct ReadOnlyTools {
+    annotated: ArcSwap<BTreeSet<String>>,
+    configured: ArcSwap<BTreeSet<String>>,
+}
+
+/// What a release keeps for repeats, and what became of repeats that were sent to it.
+#[derive(Debug)]
+pub(in crate::proxy) struct FailedSamples {
+    sampling: AtomicBool,
+    ring: Mutex<SampleRing>,
+    /// Places for repeats on their way to this release.
+    pub permits: Arc<Semaphore>,
+    completed: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// A request as it can be repeated.
+pub(in crate::proxy) struct SampledRequest {
+    /// End-to-end headers as the client sent them.
+    pub headers: HeaderMap,
+    /// The endpoint.
+    pub path: PathAndQuery,
+    body: Bytes,
+}
+
+#[derive(Debug, Default)]
+struct SampleRing {
+    samples: VecDeque<(Instant, Arc<SampledRequest>)>,
+    next: usize,
+}
+
+impl ReadOnlyTools {
+    /// Takes these tools for safe because a release says so.
+    pub(in crate::proxy) fn set_annotated(&self, tools: BTreeSet<String>) {
+        self.annotated.store(Arc::new(tools));
+    }
+
+    /// Takes these tools for safe because the operator says so.
+    pub(in crate::proxy) fn set_configured(&self, tools: BTreeSet<String>) {
+        self.configured.store(Arc::new(tools));
+    }
+
+    /// Whether a call changes nothing. A name that is written with escapes is not known here.
+    pub(in crate::proxy) fn is_read_only(&self, method: &str, name: &str) -> bool {
+        READ_ONLY_METHODS.contains(&method)
+            || method == TOOLS_CALL
+                && !name.contains('\\')
+                && (self.annotated.load().contains(name) || self.configured.load().contains(name))
+    }
+}
+
+impl FailedSamples {
+    /// Keeps failed requests from now on, or forgets what it has and keeps none.
+    pub(in crate::proxy) fn set_sampling(&self, sampling: bool) {
+        self.sampling.store(sampling, Ordering::Relaxed);
+        if !sampling {
+            self.ring().samples.clear();
+        }
+    }
+
+    /// Keeps a request that failed.
+    pub(in crate::proxy) fn record(&self, sample: SampledRequest, now: Instant) {
+        let mut ring = self.ring();
+        // It may have been on its way since before nothing was to be kept any more.
+        if self.sampling.load(Ordering::Relaxed) {
+            if ring.samples.len() == SAMPLES_MAX {
+                ring.samples.pop_front();
+            }
+            ring.samples.push_back((now, Arc::new(sample)));
+        }
+    }
+
+    /// The next `record_result` of the kept requests in turn, and how often each comes; forgets
+    /// the old, and what is not safe when it is read properly.
+    pub(in crate::proxy) fn next_batch(
+        &self,
+        count: usize,
+        read_only_tools: &ReadOnlyTools,
+        now: Instant,
+    ) -> Vec<(Arc<SampledRequest>, usize)> {
+        let mut ring = self.ring();
+        ring.samples.retain(|(since, _)| now.saturating_duration_since(*since) < SAMPLE_AGE_MAX);
+        if count > 0 {
+            ring.samples.retain(|(_, repeat)| repeat.body_with_id("", read_only_tools).is_some());
+        }
+        let len = ring.samples.len();
+        if len == 0 {
+            return Vec::new();
+        }
+        let first = ring.next % len;
+        ring.next = (first + count) % len;
+        let batch = ring.samples.iter().cycle().skip(first).take(len).zip(0..count);
+        batch.map(|((_, it), at)| (Arc::clone(it), (count - at).div_ceil(len))).collect()
+    }
+
+    /// Counts a repeat that this release answered, or failed to.
+    pub(in crate::proxy) fn record_result(&self, failed: bool) {
+        self.completed.fetch_add(1, Ordering::Relaxed);
+        self.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
+    }
+
+    /// Repeats that ended here, and the bad ones among them.
+    pub(in crate::proxy) fn results(&self) -> (u64, u64) {
+        let failed = self.failed.load(Ordering::Relaxed);
+        (self.completed.load(Ordering::Relaxed).max(failed), failed)
+    }
+
+    fn ring(&self) -> MutexGuard<'_, SampleRing> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for FailedSamples {
+    fn default() -> Self {
+        Self {
+            sampling: AtomicBool::new(false),
+            ring: Mutex::default(),
+            permits: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+            completed: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
+}
+
+impl fmt::Debug for SampledRequest {
+    /// Without what the client sent: it may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repeat").field("path", &self.path.path()).finish_non_exhaustive()
+    }
+}
+
+impl SampledRequest {
+    /// A request as it goes to `backend`, should it have to be repeated; `None` almost always:
+    /// when nothing is kept for that release, or the request is too large or may change something.
+    pub(in crate::proxy) fn from_request(
+        backend: &Backend,
+        head: &request::Parts,
+        request_body: &RequestBody,
+    ) -> Option<Box<Self>> {
+        if !backend.samples.sampling.load(Ordering::Relaxed)
+            || !request_body.is_single_read_only(&backend.read_only_tools)
+        {
+            return None;
+        }
+        let body = request_body.buffered().filter(|body| body.len() <= BODY_MAX)?.clone();
+        let mut headers = head.headers.clone();
+        for name in &NOT_REPLAYED_HEADERS {
+            headers.remove(name);
+        }
+        Some(Box::new(Self { headers, path: head.uri.path_and_query()?.clone(), body }))
+    }
+
+    /// The body with another id. `None` if the request is not safe when it is read properly: with
+    /// a key that stands twice, the reader on the way may have seen the other one.
+    pub(in crate::proxy) fn body_with_id(
+        &self,
+        id: &str,
+        read_only_tools: &ReadOnlyTools,
+    ) -> Option<Bytes> {
+        let mut message: Map<String, Value> = serde_json::from_slice(&self.body).ok()?;
+        let method = message.get("method")?.as_str()?;
+        let params = message.get("params");
+        let name = params.and_then(|it| it.get("name")).and_then(Value::as_str);
+        if !read_only_tools.is_read_only(method, name.unwrap_or_default()) {
+            return None;
+        }
+        message.insert("id".to_owned(), id.into());
+        let meta = message.get_mut("params").and_then(|it| it.get_mut("_meta"));
+        if let Some(meta) = meta.and_then(Value::as_object_mut) {
+            // The client's own, for progress that nobody waits for here.
+            meta.remove("progressToken");
+        }
+        serde_json::to_vec(&message).ok().map(Bytes::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(body: &str) -> SampledRequest {
+        let path = PathAndQuery::from_static("/mcp");
+        SampledRequest {
+            headers: HeaderMap::new(),
+            path,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        }
+    }
+
+    fn read_only_tools() -> ReadOnlyTools {
+        let tools = ReadOnlyTools::default();
+        tools.set_configured(BTreeSet::from(["look".to_owned()]));
+        tools.set_annotated(BTreeSet::from([r"a\u0062".to_owned(), "see".to_owned()]));
+        tools
+    }
+
+    #[test]
+    fn only_what_is_safe_when_read_properly_is_repeated() {
+        let call = |params: &str| {
+            let text = format!(r#"{{"id":1,"method":"tools/call","params":{params}}}"#);
+            sample(&text).body_with_id("7", &read_only_tools()).is_some()
+        };
+        assert!(call(r#"{"name":"see"}"#) && call(r#"{"name":"l\u006fok"}"#));
+        for params in [
+            r#"{"name":"wipe","uri":"look"}"#,
+            r#"{"name":"look","name":"wipe"}"#,
+            r#"{"name":"look","n\u0061me":"wipe"}"#,
+            r#"{"name":"a\\u0062"}"#,
+            r#"{"name":7}"#,
+            "[]",
+        ] {
+            assert!(!call(params), "{params}");
+        }
+        for text in ["", "[]", r#"{"method":"x","id":1}"#, r#"[{"method":"ping","id":1}]"#] {
+            assert!(sample(text).body_with_id("7", &read_only_tools()).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_repeat_has_its_own_id_and_no_progress() {
+        let text = r#"{"id":1,"method":"ping","params":{"_meta":{"progressToken":1,"x":2}}}"#;
+        let body = sample(text).body_with_id("n-1", &ReadOnlyTools::default()).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["id"], "n-1");
+        assert_eq!(body["params"]["_meta"], serde_json::json!({"x": 2}));
+    }
+
+    #[test]
+    fn the_newest_are_kept_in_turn_and_not_for_long() {
+        let samples = FailedSamples::default();
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let ping = |id: u32| sample(&format!(r#"{{"method":"ping","id":{id}}}"#));
+        let next_batch = |count, now| {
+            let batch = samples.next_batch(count, &ReadOnlyTools::default(), now).into_iter();
+            batch.map(|(it, times)| (it.body.clone(), times)).collect::<Vec<_>>()
+        };
+        let expected = |id, times| (ping(id).body, times);
+        samples.record(ping(0), start);
+        assert_eq!(next_batch(3, start), []);
+        samples.set_sampling(true);
+        for id in 0..20 {
+            samples.record(ping(id), start);
+        }
+        assert_eq!(next_batch(1, start), [expected(4, 1)]);
+        assert_eq!(next_batch(2, start), [expected(5, 1), expected(6, 1)]);
+        let all = next_batch(35, start);
+        assert_eq!((all.len(), &all[0]), (16, &expected(7, 3)));
+        assert_eq!(all.iter().map(|(_, times)| times).sum::<usize>(), 35);
+        samples.record(ping(99), after(9));
+        samples.record(sample(r#"{"method":"tools/call","id":1}"#), after(9));
+        assert_eq!(next_batch(2, after(11)), [expected(99, 2)]);
+        samples.set_sampling(false);
+        assert_eq!(next_batch(2, after(11)), []);
+    }
+}

@@ -1,0 +1,105 @@
+//! What follows from a decision: effects become calls of the proxy and the crew.
+
+use crate::config::Address;
+use crate::model::{DrainCost, Effect, Event, Release, Slot, Ticket};
+use crate::service::inbox::ServiceMessage;
+use crate::service::service_loop::ServiceLoop;
+
+impl ServiceLoop {
+    /// Starts one effect. What it comes to returns as an event.
+    pub(crate) fn execute(&mut self, effect: Effect) {
+        let ticket = self.watch.ticket();
+        match effect {
+            Effect::KeepRunning(release) => self.supervise(&release, false),
+            Effect::Start(release) => {
+                self.supervise(&release, true);
+                self.check_readiness(ticket, &release);
+            }
+            Effect::Probe(release) => {
+                if let Some(address) = self.address(&release) {
+                    let verifier = self.artifact_guard.verifier(&release);
+                    self.supervisor.probe_before_switch(
+                        ticket,
+                        &self.service,
+                        (&release, &address),
+                        verifier,
+                    );
+                }
+            }
+            Effect::Route(release) => {
+                if self.proxy.set_active(release.number) {
+                    self.pending_events.push_back(Event::Routed(ticket));
+                }
+            }
+            Effect::Drain(release, until) => {
+                let timeout = until.since(self.clock.now());
+                let proxy = self.proxy.clone();
+                self.spawn_drain(ticket, async move { proxy.drain(release.number, timeout).await });
+            }
+            Effect::Cut(release) => {
+                let proxy = self.proxy.clone();
+                self.spawn_drain(ticket, async move { proxy.cut(release.number).await });
+            }
+            Effect::Retire(release) => {
+                self.supervisor.retire(&self.service, &release, self.proxy.clone());
+                self.forget_release(&release);
+            }
+            Effect::Detach(release) => {
+                self.supervisor.detach_release(&self.service, &release, self.proxy.clone());
+                self.forget_release(&release);
+            }
+            Effect::Page(text) => {
+                let (service, deploy) = (&self.service.name, self.watch.deploy().0);
+                tracing::error!(service, deploy, page = true, "{text}");
+            }
+        }
+    }
+
+    fn forget_release(&mut self, release: &Release) {
+        self.identities.remove(&release.number);
+        self.artifact_guard.remove(release.number);
+        self.last_probes.remove(&release.number);
+        self.exit_counts.remove(&release.number);
+    }
+
+    fn supervise(&mut self, release: &Release, must_start: bool) {
+        if let Some(address) = self.address(release) {
+            let verifier = self.artifact_guard.verifier(release);
+            self.supervisor.supervise(&self.service, (release, &address), verifier, must_start);
+            self.proxy.add_release(release.number, &address);
+        }
+    }
+
+    fn check_readiness(&mut self, ticket: Ticket, release: &Release) {
+        let active = self.watch.phase().active().cloned();
+        let active = active.and_then(|it| self.address(&it).map(|address| (it, address)));
+        if let Some(address) = self.address(release) {
+            let active = active.as_ref().map(|(active, address)| (active, address));
+            let new = (release, &address);
+            self.supervisor.check_readiness(ticket, &self.service, new, active, self.proxy.clone());
+        }
+    }
+
+    fn spawn_drain(&self, ticket: Ticket, drain: impl Future<Output = DrainCost> + Send + 'static) {
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let cost = drain.await;
+            let _ = inbox.send(ServiceMessage::Event(Event::NothingInFlight(ticket, cost))).await;
+        });
+    }
+
+    /// The address of a release's slot. A slot that left the configuration has none any more.
+    fn address(&self, release: &Release) -> Option<Address> {
+        let Slot(slot) = &release.slot;
+        let address = self.service.slots.get(&release.slot).cloned();
+        if address.is_none() {
+            let service = &self.service.name;
+            tracing::error!(
+                service,
+                page = true,
+                "{release} runs in slot {slot}, which is not configured"
+            );
+        }
+        address
+    }
+}

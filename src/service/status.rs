@@ -1,0 +1,114 @@
+//! How one service stands, at a glance.
+
+use crate::control::{CallStatus, ReleaseStatus, Status};
+use crate::decide::Phase;
+use crate::judge::{Indicator, Judge};
+use crate::model::{Counts, Release, ReleaseNumber};
+use crate::record;
+use crate::service::service_loop::ServiceLoop;
+use crate::service::traffic_window::{TrafficWindow, to_f64};
+
+/// Kinds of requests that a status lists.
+const CALLS_MAX: usize = 50;
+
+impl ServiceLoop {
+    /// How the service stands now.
+    pub(crate) fn status(&self) -> Status {
+        let now = self.clock.now();
+        let phase = self.watch.phase();
+        let hold = self.watch.hold().map(|hold| match &hold.by {
+            Some(by) => format!("{} ({by})", hold.because),
+            None => format!("{} (set by the daemon)", hold.because),
+        });
+        let since = if *phase == Phase::Empty { now } else { self.watch.since() };
+        let left = self.watch.deadline().map(|until| until.since(now).as_secs_f64());
+        let warm = phase.warm().filter(|warm| phase.active() != Some(warm));
+        let verdict = self.bake.judge().map(|judge| judge.verdict(now));
+        Status {
+            service: self.service.name.clone(),
+            listen: self.service.listen.to_string(),
+            mode: if self.service.policy.observe { "observe" } else { "act" }.to_owned(),
+            deploy: self.watch.deploy(),
+            phase: phase.name().to_owned(),
+            waits_for: phase.to_string(),
+            since_s: now.since(since).as_secs_f64(),
+            remaining_s: left,
+            hold,
+            active: phase.active().map(ToString::to_string),
+            warm: warm.map(ToString::to_string),
+            releases: phase
+                .required_releases()
+                .into_iter()
+                .map(|release| self.release_status(release))
+                .collect(),
+            objective: 1.0 - self.availability_budget(),
+            evidence: self.bake.judge().map(Judge::evidence),
+            finding: verdict.as_ref().map(|it| it.finding.to_string()),
+            verdict: verdict.map(|it| format!("{}: {}", it.finding, it.because)),
+            budget_remaining: self.budget_left(),
+            quarantine: self.watch.quarantine().to_vec(),
+            error: self.timeline_error.clone(),
+            counters: self.counters.totals(),
+            journal_lost: record::journal_lost(),
+        }
+    }
+
+    fn release_status(&self, release: &Release) -> ReleaseStatus {
+        let number = release.number;
+        let window = self.traffic.get(&number);
+        let load = self.proxy.load(number, self.clock.now());
+        ReleaseStatus {
+            version: release.version.clone(),
+            number,
+            slot: release.slot.to_string(),
+            role: self.role(release).to_owned(),
+            probe: self
+                .last_probes
+                .get(&number)
+                .map_or_else(|| "none yet".to_owned(), ToString::to_string),
+            sessions: load.sessions,
+            in_flight: load.in_flight,
+            rate: window.map(TrafficWindow::rate).unwrap_or_default(),
+            error_rate: window.map(TrafficWindow::error_rate).unwrap_or_default(),
+            counts: window.map(TrafficWindow::total).unwrap_or_default(),
+            calls: self.calls(number),
+        }
+    }
+
+    fn calls(&self, release: ReleaseNumber) -> Vec<CallStatus> {
+        let calls =
+            self.proxy.counts_by_call(release).into_iter().map(|((method, name), counts)| {
+                CallStatus { method: method.into(), name: name.into(), counts }
+            });
+        let mut calls: Vec<_> = calls.collect();
+        let faults = |it: &CallStatus| it.counts.server_fault + it.counts.tool_fault;
+        calls.sort_by_key(|it| std::cmp::Reverse((faults(it), it.counts.total())));
+        calls.truncate(CALLS_MAX);
+        calls
+    }
+
+    fn role(&self, release: &Release) -> &'static str {
+        let phase = self.watch.phase();
+        let has_number =
+            |other: Option<&Release>| other.is_some_and(|it| it.number == release.number);
+        match phase {
+            _ if has_number(phase.active()) => "active",
+            _ if has_number(phase.warm()) => "warm",
+            Phase::Starting { .. } | Phase::Promoting { .. } => "starting",
+            _ => "leaving",
+        }
+    }
+
+    /// Share of requests that the availability objective allows to be bad.
+    fn availability_budget(&self) -> f64 {
+        let objectives = self.service.slo.objectives.iter();
+        let mut budgets = objectives.filter(|it| it.indicator == Indicator::Availability);
+        budgets.next().map_or(0.0, |objective| objective.error_budget)
+    }
+
+    fn budget_left(&self) -> f64 {
+        let hours = self.traffic.values().map(TrafficWindow::hour);
+        let hour = hours.fold(Counts::default(), |sum, hour| sum + hour);
+        self.availability_budget() * to_f64(hour.judged()) - to_f64(hour.server_fault)
+    }
+}

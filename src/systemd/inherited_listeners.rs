@@ -1,0 +1,97 @@
+//! Listeners that were made for us: by a socket unit, or by the daemon before this one.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use listenfd::ListenFd;
+
+/// The listeners that nobody has claimed yet.
+#[derive(Debug, Default)]
+pub struct InheritedListeners {
+    services: Vec<ServiceListener>,
+    control: Option<UnixListener>,
+    metrics: Option<TcpListener>,
+}
+
+#[derive(Debug)]
+struct ServiceListener {
+    name: String,
+    address: SocketAddr,
+    listener: TcpListener,
+}
+
+impl InheritedListeners {
+    /// Takes over what the service manager passed on. Only before any thread is started: it takes
+    /// the variables out of the environment.
+    ///
+    /// # Errors
+    /// When something that was passed on is no listener.
+    pub fn from_environment() -> io::Result<Self> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut fds = ListenFd::from_env();
+        let mut inherited = Self::default();
+        for index in 0..fds.len() {
+            let name = names.next().unwrap_or_default();
+            let Some(listener) = fds.take_tcp_listener(index)? else { continue };
+            inherited.add_service(name, listener)?;
+        }
+        Ok(inherited)
+    }
+
+    /// Adds the listener of a service.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(crate) fn add_service(&mut self, name: &str, listener: TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        self.services.push(ServiceListener { name: name.to_owned(), address, listener });
+        Ok(())
+    }
+
+    /// Adds the listener of the verbs.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(crate) fn add_control(&mut self, listener: OwnedFd) -> io::Result<()> {
+        let listener = UnixListener::from(listener);
+        listener.set_nonblocking(true)?;
+        self.control = Some(listener);
+        Ok(())
+    }
+
+    /// Adds that of the metrics.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(crate) fn add_metrics(&mut self, listener: OwnedFd) -> io::Result<()> {
+        let listener = TcpListener::from(listener);
+        listener.set_nonblocking(true)?;
+        self.metrics = Some(listener);
+        Ok(())
+    }
+
+    /// The listener of this address, if there is one.
+    pub(crate) fn claim_service(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        let at = self.services.iter().position(|open| open.address == address)?;
+        Some(self.services.swap_remove(at).listener)
+    }
+
+    /// The listener of the verbs.
+    pub(crate) fn claim_control(&mut self) -> Option<UnixListener> {
+        self.control.take()
+    }
+
+    /// That of the metrics, if it has this address.
+    pub(crate) fn claim_metrics(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        self.metrics.take().filter(|it| it.local_addr().is_ok_and(|local| local == address))
+    }
+
+    /// Whose address no service has: the names of the listeners, and their addresses. They are closed.
+    pub(crate) fn into_unclaimed(self) -> impl Iterator<Item = (String, SocketAddr)> {
+        self.services.into_iter().map(|open| (open.name, open.address))
+    }
+}

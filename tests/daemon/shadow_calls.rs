@@ -1,0 +1,137 @@
+//! What fails on the release on trial is asked again of the warm one, which learns it by a header.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rollbackd::demo::server::VERSION_KEY;
+use serde_json::{Value, json};
+
+use crate::support::{DaemonHarness, VersionPoller, serving_version, sleep, wait_until};
+
+/// A release of 2026-07-28 within the test; its calls can be made to fail.
+struct FakeRelease {
+    failing: Arc<AtomicBool>,
+    /// Heads of the repeated requests, and their bodies.
+    shadows: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl FakeRelease {
+    fn start(version: &'static str, port: u16, safe: bool) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let (fails, shadows) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<_>>>::default());
+        let release = Self { failing: Arc::clone(&fails), shadows: Arc::clone(&shadows) };
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (fails, shadows) = (Arc::clone(&fails), Arc::clone(&shadows));
+                std::thread::spawn(move || {
+                    serve_connection(stream, |head, body| {
+                        if head.to_ascii_lowercase().contains("rollbackd-shadow: 1") {
+                            shadows.lock().unwrap().push((head.to_owned(), body.clone()));
+                        }
+                        response_for(version, safe, fails.load(Ordering::Relaxed), body)
+                    })
+                });
+            }
+        });
+        release
+    }
+
+    fn shadow_calls(&self) -> Vec<(String, Value)> {
+        self.shadows.lock().unwrap().clone()
+    }
+}
+
+fn response_for(version: &str, safe: bool, fails: bool, body: &Value) -> (u16, Value) {
+    let tool = json!({
+        "name": "echo", "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": safe},
+    });
+    let meta = json!({ VERSION_KEY: version });
+    let result = match body["method"].as_str().unwrap_or_default() {
+        "server/discover" => json!({
+            "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "resultType": "complete",
+        }),
+        "tools/list" => json!({"tools": [tool]}),
+        "tools/call" if fails => return (200, json!({"error": {"code": -32603, "message": "x"}})),
+        "tools/call" => json!({"content": [], "_meta": meta}),
+        _ => return (404, json!({"error": {"code": -32601, "message": "unknown method"}})),
+    };
+    (200, json!({ "result": result }))
+}
+
+fn serve_connection(mut stream: TcpStream, say: impl Fn(&str, &Value) -> (u16, Value)) {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    let (head, body) = loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, rest)) = text.split_once("\r\n\r\n")
+            && let Ok(body) = serde_json::from_str::<Value>(rest)
+        {
+            break (head.to_owned(), body);
+        }
+        let Ok(size @ 1..) = stream.read(&mut piece) else { return };
+        bytes.extend_from_slice(&piece[..size]);
+    };
+    let (status, mut message) = say(&head, &body);
+    (message["jsonrpc"], message["id"]) = ("2.0".into(), body["id"].clone());
+    let text = message.to_string();
+    let length = text.len();
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{text}"
+    );
+}
+
+/// A trial of `v2` beside `v1`; nobody rolls back.
+fn deploy_trial(settings: &str, safe: bool) -> (DaemonHarness, FakeRelease, FakeRelease) {
+    let settings = format!("runtime = \"external\"\nmode = \"observe\"\n{settings}");
+    let mut host = DaemonHarness::new(&settings);
+    host.start();
+    let one = FakeRelease::start("v1", host.blue, safe);
+    host.deploy("v1", &["--wait"]).expect_code(0);
+    let two = FakeRelease::start("v2", host.green, safe);
+    host.deploy("v2", &["--slot", "green"]).expect_code(0);
+    wait_until("v2 has the traffic", || serving_version(host.listen) == Ok("v2".to_owned()));
+    (host, one, two)
+}
+
+#[test]
+fn failed_requests_are_repeated_on_the_warm_release_only() {
+    let (mut host, one, two) = deploy_trial("", true);
+    let load = VersionPoller::start(host.listen);
+    sleep(Duration::from_millis(600));
+    assert_eq!(one.shadow_calls().len(), 0);
+    two.failing.store(true, Ordering::Relaxed);
+    wait_until("shadow calls", || one.shadow_calls().len() > 3);
+    for (head, body) in one.shadow_calls() {
+        assert!(body["method"] == "tools/call" && body["params"]["name"] == "echo", "{body}");
+        assert!(head.to_ascii_lowercase().contains("mcp-name: echo"), "{head}");
+    }
+    assert_eq!(two.shadow_calls().len(), 0);
+    let seen = load.stop();
+    assert!(!seen.good.contains_key("v1"), "a client saw a repeat: {:?}", seen.good);
+    // A daemon that was killed asks the warm release again what is safe there.
+    host.kill();
+    host.start();
+    wait_until("the proxy", || {
+        serving_version(host.listen).is_err_and(|why| why.contains("-32603"))
+    });
+    let before = one.shadow_calls().len();
+    let _load = VersionPoller::start(host.listen);
+    wait_until("shadow calls again", || one.shadow_calls().len() > before);
+}
+
+#[test]
+fn writes_are_never_repeated_nor_anything_when_disabled() {
+    for (settings, safe) in [("", false), ("shadow_calls = 0", true)] {
+        let (host, one, two) = deploy_trial(settings, safe);
+        two.failing.store(true, Ordering::Relaxed);
+        let load = VersionPoller::start(host.listen);
+        sleep(Duration::from_secs(2));
+        assert!(load.stop().bad.len() > 20);
+        assert_eq!(one.shadow_calls().len(), 0, "{settings}");
+    }
+}

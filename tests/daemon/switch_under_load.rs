@@ -1,0 +1,36 @@
+//! Healthy releases, there and back again, under load: nobody may notice.
+
+use rollbackd::clock::Clock;
+use rollbackd::demo::traffic::TrafficGenerator;
+use rollbackd::model::Moment;
+
+use crate::support::{DaemonHarness, SERVICE};
+
+/// Requests a second of both eras, JSON and SSE, with sessions that come and go.
+const RATE: u32 = 500;
+
+#[test]
+fn ten_switches_under_load_fail_no_request_or_session() {
+    let host = DaemonHarness::with_v1("bake = \"10m\"");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let report = runtime.block_on(async {
+        let clock = Clock::start(Moment(0));
+        let load = TrafficGenerator::start(([127, 0, 0, 1], host.listen).into(), RATE, clock);
+        let begun = clock.now();
+        for switch in 0..5 {
+            let force: &[&str] = if switch == 0 { &[] } else { &["--force"] };
+            tokio::task::block_in_place(|| {
+                host.deploy("v2", force).expect_code(0);
+                host.wait_for_phase("baking");
+            });
+            tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+            tokio::task::block_in_place(|| {
+                host.run_cli(&["rollback", SERVICE, "--because", "back again"]).expect_code(0);
+            });
+        }
+        load.stop(begun).await
+    });
+    println!("ten switches at {RATE} requests/s: {report:?}");
+    assert!(report.requests > 2_000, "{report:?}");
+    assert_eq!((report.failed, report.sessions.broken), (0, 0), "{report:?}");
+}

@@ -1,0 +1,393 @@
+//! Releases for the tests: scripted ones that misbehave, and a well-behaved MCP server.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+/// A release of which each connection follows a script.
+pub(crate) async fn scripted<F, Fut>(script: F) -> SocketAddr
+where
+    F: Fn(TcpStream) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(script(stream));
+        }
+    });
+    address
+}
+
+/// A release that says the same to every request, then closes.
+pub(crate) async fn fixed_response(answer: impl Into<Vec<u8>>) -> SocketAddr {
+    let answer: Arc<[u8]> = answer.into().into();
+    scripted(move |mut stream| {
+        let answer = Arc::clone(&answer);
+        async move {
+            if read_request(&mut stream).await.is_some() {
+                let _ = stream.write_all(&answer).await;
+                let _ = stream.shutdown().await;
+                // Otherwise what was not read would become a reset.
+                let _ =
+                    tokio::time::timeout(Duration::from_secs(5), read_to_end(&mut stream)).await;
+            }
+        }
+    })
+    .await
+}
+
+async fn read_to_end(stream: &mut TcpStream) {
+    let mut buffer = [0; 4096];
+    while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
+}
+
+/// Reads one request: its head, and its body as it stands on the wire.
+pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let at = loop {
+        if let Some(at) = find(&bytes, b"\r\n\r\n") {
+            break at;
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8(bytes[..at].to_vec()).unwrap();
+    let mut body = bytes.split_off(at + 4);
+    let length = super::http_client::header(&head, "content-length").map(|it| it.parse().unwrap());
+    let chunked = super::http_client::header(&head, "transfer-encoding").is_some();
+    let whole = |body: &[u8]| match length {
+        Some(length) => body.len() >= length,
+        None => !chunked || body.starts_with(b"0\r\n") || find(body, b"\r\n0\r\n").is_some(),
+    };
+    while !whole(&body) {
+        if stream.read_buf(&mut body).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some((head, body))
+}
+
+fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    bytes.windows(needle.len()).position(|window| window == needle)
+}
+
+/// An answer with a JSON body.
+pub(crate) fn json_answer(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// The head of an answer with events, which lasts until the connection closes.
+pub(crate) const SSE_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+
+/// A well-behaved MCP server of both eras.
+#[derive(Clone)]
+pub(crate) struct FakeMcpServer {
+    pub address: SocketAddr,
+    name: &'static str,
+    /// Head of each request, session id, and body.
+    pub log: Arc<Mutex<Vec<(String, String, String)>>>,
+    sessions: Arc<Mutex<BTreeSet<String>>>,
+    next: Arc<AtomicUsize>,
+    pub behaviour: Arc<Mutex<ServerBehaviour>>,
+    /// The GET streams that were opened, with the session of each.
+    pub streams: Arc<Mutex<Streams>>,
+    /// Answers of clients to what was asked of them.
+    pub client_replies: Arc<Mutex<Vec<Value>>>,
+}
+
+type Streams = Vec<(String, mpsc::Sender<String>)>;
+
+/// How a server behaves.
+#[derive(Clone)]
+pub(crate) struct ServerBehaviour {
+    pub protocol: &'static str,
+    pub capabilities: Value,
+    /// Status of the answer to `initialize`; 0: it never answers.
+    pub initialize_status: u16,
+    /// How long that takes.
+    pub initialize_delay: Duration,
+    /// Status and body for unknown sessions.
+    pub unknown: (u16, &'static str),
+    /// The same for GET and DELETE, whatever the session, where it has neither.
+    pub beside_post: Option<(u16, &'static str)>,
+    /// Has no session ids.
+    pub stateless: bool,
+}
+
+impl Default for ServerBehaviour {
+    fn default() -> Self {
+        let resources = json!({"subscribe": true});
+        let capabilities = json!({"tools": {}, "resources": resources, "logging": {}});
+        Self {
+            protocol: "2025-06-18",
+            capabilities,
+            initialize_status: 200,
+            initialize_delay: Duration::ZERO,
+            unknown: (404, ""),
+            beside_post: None,
+            stateless: false,
+        }
+    }
+}
+
+struct ChannelBody(mpsc::Receiver<String>);
+
+impl Body for ChannelBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|text| text.map(|text| Ok(Frame::data(Bytes::from(text)))))
+    }
+}
+
+impl FakeMcpServer {
+    pub(crate) async fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mcp = Self {
+            address: listener.local_addr().unwrap(),
+            name,
+            log: Arc::default(),
+            sessions: Arc::default(),
+            next: Arc::default(),
+            behaviour: Arc::default(),
+            streams: Arc::default(),
+            client_replies: Arc::default(),
+        };
+        let server = mcp.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let server = server.clone();
+                tokio::spawn(async move {
+                    let service = hyper::service::service_fn(move |request| {
+                        let server = server.clone();
+                        async move { Ok::<_, Infallible>(server.respond(request).await) }
+                    });
+                    let io = TokioIo::new(stream);
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(io, service)
+                        .await;
+                });
+            }
+        });
+        mcp
+    }
+
+    pub(crate) fn request_count(&self) -> usize {
+        self.log.lock().unwrap().len()
+    }
+
+    pub(crate) fn set_behaviour(&self, change: impl FnOnce(&mut ServerBehaviour)) {
+        change(&mut self.behaviour.lock().unwrap());
+    }
+
+    /// Requests so far: method and path, or the JSON-RPC method.
+    pub(crate) fn methods(&self) -> Vec<String> {
+        let log = self.log.lock().unwrap();
+        let method = |body: &str| {
+            let body: Value = serde_json::from_str(body).ok()?;
+            Some(body["method"].as_str()?.to_owned())
+        };
+        log.iter().map(|(head, _, body)| method(body).unwrap_or_else(|| head.clone())).collect()
+    }
+
+    /// Says something on every GET stream.
+    pub(crate) async fn notify_streams(&self, text: &str) {
+        let streams = self.streams.lock().unwrap().clone();
+        for (_, stream) in streams {
+            let _ = stream.send(text.to_owned()).await;
+        }
+    }
+
+    /// Forgets every session.
+    pub(crate) fn drop_sessions(&self) {
+        self.sessions.lock().unwrap().clear();
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response<ChannelBody> {
+        let (head, body) = request.into_parts();
+        let get = |name: &str| {
+            head.headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        let (id, modern) = (get("mcp-session-id"), get("mcp-protocol-version").as_str() >= "2026");
+        let body = body.collect().await.map(|it| it.to_bytes()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        self.log.lock().unwrap().push((format!("{} {}", head.method, head.uri), id.clone(), text));
+        if !id.is_empty() && !modern && !self.sessions.lock().unwrap().contains(&id) {
+            return refused(self.behaviour.lock().unwrap().unknown);
+        }
+        let beside = self.behaviour.lock().unwrap().beside_post;
+        if let Some(beside) = beside.filter(|_| head.method != Method::POST) {
+            return refused(beside);
+        }
+        match head.method {
+            Method::GET => {
+                let texts = vec![": open\n\n".to_owned()];
+                let (response, tell) = response_with(StatusCode::OK, "text/event-stream", texts);
+                self.streams.lock().unwrap().push((id, tell));
+                return response;
+            }
+            Method::DELETE => {
+                self.sessions.lock().unwrap().remove(&id);
+                return response_with(StatusCode::OK, "text/plain", Vec::new()).0;
+            }
+            _ => (),
+        }
+        let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if message["method"] == "initialize" {
+            let ServerBehaviour { initialize_status: opening, initialize_delay: slowly, .. } =
+                self.behaviour.lock().unwrap().clone();
+            tokio::time::sleep(slowly).await;
+            if opening == 0 {
+                std::future::pending::<()>().await;
+            }
+            if opening != 200 {
+                let status = StatusCode::from_u16(opening).unwrap();
+                let mut denied = response_with(status, "text/plain", vec!["no".to_owned()]).0;
+                denied.headers_mut().insert("www-authenticate", "Bearer x".parse().unwrap());
+                return denied;
+            }
+        }
+        let mut response = self.respond_to_call(&message).await;
+        if message["method"] == "initialize" && !self.behaviour.lock().unwrap().stateless {
+            let id = format!("{}-{}", self.name, self.next.fetch_add(1, Ordering::Relaxed));
+            response.headers_mut().insert("mcp-session-id", id.parse().unwrap());
+            self.sessions.lock().unwrap().insert(id);
+        }
+        response
+    }
+
+    /// Asks the client, and goes on when it was answered.
+    fn elicit(&self, good: Value) -> Response<ChannelBody> {
+        let (response, tell) = response_with(StatusCode::OK, "text/event-stream", Vec::new());
+        let asks = json!({"jsonrpc": "2.0", "id": 0, "method": "elicitation/create"});
+        let heard = Arc::clone(&self.client_replies);
+        tokio::spawn(async move {
+            let _ = tell.send(sse_event(&asks)).await;
+            while heard.lock().unwrap().is_empty() && !tell.is_closed() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let _ = tell.send(sse_event(&good)).await;
+        });
+        response
+    }
+
+    async fn respond_to_call(&self, message: &Value) -> Response<ChannelBody> {
+        let id = &message["id"];
+        if message["method"].is_null() {
+            self.client_replies.lock().unwrap().push(message.clone());
+        }
+        if message["method"].is_null() || id.is_null() {
+            return response_with(StatusCode::ACCEPTED, "text/plain", Vec::new()).0;
+        }
+        let answer = |result: Value| json!({"jsonrpc": "2.0", "id": id, "result": result});
+        let json = |body: Value| {
+            response_with(StatusCode::OK, "application/json", vec![body.to_string()]).0
+        };
+        if message["method"] == "initialize" {
+            let ServerBehaviour { protocol, capabilities, .. } =
+                self.behaviour.lock().unwrap().clone();
+            let opened = json!({"protocolVersion": protocol, "capabilities": capabilities});
+            return json(answer(opened));
+        }
+        if message["method"] == "subscriptions/listen" {
+            return open_stream(vec![sse_event(
+                &json!({"method": "notifications/subscriptions/acknowledged"}),
+            )]);
+        }
+        let arguments = &message["params"]["arguments"];
+        let pause = Duration::from_millis(arguments["ms"].as_u64().unwrap_or(0));
+        let good = answer(
+            json!({"release": self.name, "echo": arguments, "protocolVersion": "2025-06-18"}),
+        );
+        let error = |code: i64| json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": "x"}});
+        match message["params"]["name"].as_str().unwrap_or_default() {
+            "fail" => json(error(-32603)),
+            "fail-late" => {
+                tokio::time::sleep(pause).await;
+                json(error(0))
+            }
+            "arguments" => json(error(-32602)),
+            "refuse" => refuse(id, arguments),
+            "wrong" => json(answer(json!({"isError": true, "content": []}))),
+            "elicit" => self.elicit(good),
+            "stream" => {
+                let (response, tell) =
+                    response_with(StatusCode::OK, "text/event-stream", Vec::new());
+                tokio::spawn(async move {
+                    let progress = json!({"jsonrpc": "2.0", "method": "notifications/progress"});
+                    let _ = tell.send(sse_event(&progress)).await;
+                    tokio::time::sleep(pause).await;
+                    let _ = tell.send(sse_event(&good)).await;
+                });
+                response
+            }
+            _ => {
+                tokio::time::sleep(pause).await;
+                json(good)
+            }
+        }
+    }
+}
+
+/// A JSON-RPC error with the status, code and message that the arguments name.
+fn refuse(id: &Value, arguments: &Value) -> Response<ChannelBody> {
+    let status = u16::try_from(arguments["status"].as_u64().unwrap()).unwrap();
+    let error = json!({"code": arguments["code"], "message": arguments["message"]});
+    let body = json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
+    response_with(StatusCode::from_u16(status).unwrap(), "application/json", vec![body]).0
+}
+
+fn refused((status, body): (u16, &str)) -> Response<ChannelBody> {
+    let texts = if body.is_empty() { Vec::new() } else { vec![body.to_owned()] };
+    response_with(StatusCode::from_u16(status).unwrap(), "application/json", texts).0
+}
+
+fn sse_event(message: &Value) -> String {
+    format!("event: message\ndata: {message}\n\n")
+}
+
+fn response_with(
+    status: StatusCode,
+    kind: &str,
+    texts: Vec<String>,
+) -> (Response<ChannelBody>, mpsc::Sender<String>) {
+    let (tell, told) = mpsc::channel(16);
+    for text in texts {
+        tell.try_send(text).unwrap();
+    }
+    let response = Response::builder().status(status).header("content-type", kind);
+    (response.body(ChannelBody(told)).unwrap(), tell)
+}
+
+/// A stream that stays open.
+fn open_stream(texts: Vec<String>) -> Response<ChannelBody> {
+    let (response, tell) = response_with(StatusCode::OK, "text/event-stream", texts);
+    tokio::spawn(async move { tell.closed().await });
+    response
+}

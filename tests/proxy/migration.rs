@@ -1,0 +1,413 @@
+//! A release is left: its sessions go on at another one, under the id that the client has.
+
+use std::time::Duration;
+
+use rollbackd::config::Address;
+use rollbackd::model::{DrainCost, MigrationRefused, Moment};
+use rollbackd::proxy::Proxy;
+use serde_json::json;
+
+use crate::fake_backend::FakeMcpServer;
+use crate::http_client::{
+    INITIALIZE, RawConnection, assert_error, header, open_request, post, send_raw, sse_messages,
+    tool_call,
+};
+use crate::{RELEASE_A, RELEASE_B, proxy_to, wait_until};
+
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+const TOOLS_LIST: &str = r#"{"jsonrpc":"2.0","id":"l","method":"tools/list"}"#;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Two releases, the first in charge, with a session of which the client has said all it says.
+async fn proxy_with_session() -> (FakeMcpServer, FakeMcpServer, Proxy, String) {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let proxy = proxy_to(a.address);
+    proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
+    let mine = open_session(&proxy).await;
+    (a, b, proxy, mine)
+}
+
+async fn open_session(proxy: &Proxy) -> String {
+    let mine = crate::http_client::open_session(proxy.local_addr()).await;
+    assert_eq!(post(proxy.local_addr(), INITIALIZED, &mine).await.status, 202);
+    mine
+}
+
+async fn open_get_stream(proxy: &Proxy, mine: &str, more: &str) -> RawConnection {
+    let get = format!(
+        "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{mine}{more}\r\n"
+    );
+    let mut wire = RawConnection::connect(proxy.local_addr()).await;
+    wire.send(&get).await;
+    assert_eq!(wire.read_head().await.0, 200);
+    wire
+}
+
+async fn serving_release(proxy: &Proxy, mine: &str) -> String {
+    let reply = post(proxy.local_addr(), &tool_call("1", "echo", "{}"), mine).await;
+    let answer = reply.json();
+    answer["result"]["release"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+#[tokio::test]
+async fn migration_replays_initialize_with_current_credentials() {
+    let (a, b, proxy, mine) = proxy_with_session().await;
+    let to = proxy.local_addr();
+    let level =
+        r#"{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"error"}}"#;
+    let want =
+        r#"{"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{"uri":"x://1"}}"#;
+    for body in
+        [level, want, &want.replace("x://1", "x://2"), &want.replace("subscribe", "unsubscribe")]
+    {
+        assert_eq!(post(to, body, &mine).await.status, 200);
+    }
+    proxy.set_active(RELEASE_B);
+    assert_eq!(serving_release(&proxy, &mine).await, "a", "forward, sessions stay");
+    let toll = proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    assert_eq!(
+        toll,
+        DrainCost { sessions_to_migrate: 1, server_state_at_risk: true, ..DrainCost::default() }
+    );
+    assert!(toll.to_string().contains("beyond the protocol"), "{toll}");
+    assert_eq!(b.request_count(), 0, "nothing before its next request");
+    let headers = format!("{mine}Authorization: Bearer 1\r\nMCP-Protocol-Version: 2025-06-18\r\n");
+    let reply = post(to, &tool_call("3", "echo", "{}"), &headers).await;
+    assert_eq!(reply.json()["result"]["release"], "b");
+    let id = header(&mine, "mcp-session-id").unwrap();
+    assert_eq!(reply.header("mcp-session-id").unwrap_or(id), id);
+    let said =
+        ["initialize", "notifications/initialized", "logging/setLevel", "resources/subscribe"];
+    assert_eq!(b.methods(), [&said[..], &["tools/call"]].concat());
+    let log = b.log.lock().unwrap().clone();
+    let params: serde_json::Value = serde_json::from_str(&log[0].2).unwrap();
+    let first: serde_json::Value = serde_json::from_str(INITIALIZE).unwrap();
+    assert_eq!(params["params"], first["params"]);
+    assert!(log[2].2.contains("error") && log[3].2.contains("x://2"), "{log:?}");
+    assert_eq!(log[0].1, "");
+    assert!(log[1..].iter().all(|(_, id, _)| id == "b-0"), "{log:?}");
+    wait_until(
+        "the old one to be ended",
+        || a.methods().contains(&"DELETE /mcp".to_owned()),
+        String::new,
+    )
+    .await;
+    // From now on nothing of that is said again.
+    assert_eq!(serving_release(&proxy, &mine).await, "b");
+    assert_eq!(b.request_count(), 6);
+    assert_eq!(proxy.load(RELEASE_B, Moment(0)).sessions, 1);
+}
+
+#[tokio::test]
+async fn busy_session_migrates_after_its_call_and_idle_one_immediately() {
+    let (_a, _b, proxy, mine) = proxy_with_session().await;
+    let idle = open_session(&proxy).await;
+    let mut wire =
+        open_request(proxy.local_addr(), &tool_call("1", "wait", r#"{"ms":500}"#), &mine).await;
+    wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
+    proxy.set_active(RELEASE_B);
+    let draining = {
+        let proxy = proxy.clone();
+        tokio::spawn(async move { proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(serving_release(&proxy, &idle).await, "b");
+    assert_eq!(serving_release(&proxy, &mine).await, "a");
+    assert_eq!(wire.read_response().await.json()["result"]["release"], "a");
+    assert_eq!(serving_release(&proxy, &mine).await, "b");
+    let toll = draining.await.unwrap();
+    assert_eq!(
+        (toll.sessions_ended, toll.sessions_migrated + toll.sessions_to_migrate),
+        (0, 2),
+        "{toll:?}"
+    );
+}
+
+#[tokio::test]
+async fn requests_during_migration_wait_and_open_no_second_session() {
+    let (_a, b, proxy, mine) = proxy_with_session().await;
+    b.set_behaviour(|it| it.initialize_delay = Duration::from_millis(300));
+    proxy.set_active(RELEASE_B);
+    proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    let mut wires = Vec::new();
+    for n in 0..10 {
+        wires.push(
+            open_request(proxy.local_addr(), &tool_call(&n.to_string(), "echo", "{}"), &mine).await,
+        );
+    }
+    for (n, wire) in wires.iter_mut().enumerate() {
+        let answer = wire.read_response().await.json();
+        assert_eq!(
+            (answer["id"].as_u64(), &answer["result"]["release"]),
+            (Some(n as u64), &json!("b"))
+        );
+    }
+    assert_eq!(b.methods().iter().filter(|it| *it == "initialize").count(), 1);
+}
+
+#[tokio::test]
+async fn client_disconnect_during_migration_is_harmless() {
+    let (_a, b, proxy, mine) = proxy_with_session().await;
+    b.set_behaviour(|it| it.initialize_delay = Duration::from_millis(300));
+    proxy.set_active(RELEASE_B);
+    proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    let leaver = open_request(proxy.local_addr(), &tool_call("1", "echo", "{}"), &mine).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(leaver);
+    assert_eq!(serving_release(&proxy, &mine).await, "b");
+    assert_eq!(b.methods().iter().filter(|it| *it == "initialize").count(), 1);
+}
+
+#[tokio::test]
+async fn get_stream_survives_migration_and_reports_list_changes() {
+    let (a, b, proxy, mine) = proxy_with_session().await;
+    let mut stream = open_get_stream(&proxy, &mine, "").await;
+    stream.read_until(": open\n\n").await;
+    a.notify_streams("id: 5\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n").await;
+    assert!(stream.read_until("notifications/x").await.starts_with("id: 5\n"));
+    proxy.set_active(RELEASE_B);
+    let toll = proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    assert_eq!((toll.streams_closed, toll.sessions_ended, toll.sessions_to_migrate), (0, 0, 1));
+    // It hears of it at once, and so comes to ask.
+    let told = stream.read_until("notifications/resources/list_changed").await;
+    assert_eq!(
+        sse_messages(&told)[0],
+        json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+    );
+    assert!(!told.contains("prompts"), "the server has none: {told}");
+    assert_eq!(serving_release(&proxy, &mine).await, "b");
+    stream.read_until("notifications/resources/list_changed").await;
+    stream.read_until(": open\n\n").await;
+    b.notify_streams("id: 5\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/y\"}\n\n").await;
+    assert!(stream.read_until("notifications/y").await.starts_with("id: rollbackd~1~5\n"));
+    assert_eq!(b.streams.lock().unwrap()[0].0, "b-0");
+
+    // And back again, by a cut.
+    proxy.add_release(RELEASE_A, &Address::Tcp(a.address));
+    let again = proxy.set_active(RELEASE_A);
+    assert!(again);
+    proxy.cut(RELEASE_B).await;
+    assert_eq!(serving_release(&proxy, &mine).await, "a");
+    stream.read_until("notifications/resources/list_changed").await;
+}
+
+#[tokio::test]
+async fn stream_resumed_with_a_foreign_event_id_starts_fresh() {
+    let (_a, b, proxy, mine) = proxy_with_session().await;
+    proxy.set_active(RELEASE_B);
+    proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    assert_eq!(serving_release(&proxy, &mine).await, "b");
+    for last in ["5", "rollbackd~7~5"] {
+        let mut stream =
+            open_get_stream(&proxy, &mine, &format!("Last-Event-ID: {last}\r\n")).await;
+        stream.read_until(": open\n\n").await;
+    }
+    // A GET moves its session, too.
+    assert_eq!(b.streams.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn notifications_are_added_to_the_next_sse_response_without_a_get_stream() {
+    let (_a, _b, proxy, mine) = proxy_with_session().await;
+    proxy.set_active(RELEASE_B);
+    proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    assert_eq!(serving_release(&proxy, &mine).await, "b");
+    for news in [2, 0] {
+        let reply = post(proxy.local_addr(), &tool_call("2", "stream", "{}"), &mine).await;
+        let told = sse_messages(&reply.text());
+        let changed = |it: &&serde_json::Value| {
+            it["method"].as_str().is_some_and(|it| it.ends_with("list_changed"))
+        };
+        assert_eq!(told.iter().filter(changed).count(), news, "{told:?}");
+        assert_eq!(told.last().unwrap()["result"]["release"], "b");
+    }
+}
+
+#[tokio::test]
+async fn client_replies_reach_only_the_server_that_asked() {
+    let (a, b, proxy, mine) = proxy_with_session().await;
+    let mut asking = open_request(proxy.local_addr(), &tool_call("1", "elicit", "{}"), &mine).await;
+    asking.read_head().await;
+    asking.read_until("elicitation/create").await;
+    proxy.set_active(RELEASE_B);
+    let toll = proxy.cut(RELEASE_A).await;
+    assert_eq!(
+        (toll.error_responses, toll.sessions_not_migrated.get(&MigrationRefused::PendingRequest)),
+        (1, Some(&1))
+    );
+    assert_error(&sse_messages(&asking.read_to_end().await)[0], 1.into(), "rollback");
+    let late = r#"{"jsonrpc":"2.0","id":0,"result":{}}"#;
+    assert_eq!(post(proxy.local_addr(), late, &mine).await.status, 202);
+    let mut asking = open_request(proxy.local_addr(), &tool_call("2", "elicit", "{}"), &mine).await;
+    asking.read_head().await;
+    let asked = asking.read_until("elicitation/create").await;
+    let asked = sse_messages(&asked).pop().unwrap();
+    assert_eq!(asked["id"], "rollbackd~1~0");
+    assert_eq!(post(proxy.local_addr(), late, &mine).await.status, 202);
+    assert!(
+        a.client_replies.lock().unwrap().is_empty() && b.client_replies.lock().unwrap().is_empty()
+    );
+    let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "accept"}});
+    assert_eq!(post(proxy.local_addr(), &answer.to_string(), &mine).await.status, 202);
+    assert_eq!(sse_messages(&asking.read_to_end().await)[0]["result"]["release"], "b");
+    assert_eq!(b.client_replies.lock().unwrap()[0]["id"], 0);
+}
+
+#[tokio::test]
+async fn cut_replays_idempotent_requests_and_fails_the_rest() {
+    let (a, b, proxy, mine) = proxy_with_session().await;
+    let slow = |id: &str, method: &str, name: &str| {
+        tool_call(id, name, r#"{"ms":60000}"#).replace("tools/call", method)
+    };
+    let mut safe = Vec::new();
+    for name in ["wait", "stream"] {
+        for session in [mine.as_str(), ""] {
+            let body = slow("7", "tools/list", name);
+            safe.push((name, open_request(proxy.local_addr(), &body, session).await));
+        }
+    }
+    let mut unsafe_one =
+        open_request(proxy.local_addr(), &slow("8", "tools/call", "wait"), &mine).await;
+    wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 5, String::new).await;
+    wait_until("asked", || a.request_count() >= 7, String::new).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    proxy.set_active(RELEASE_B);
+    let before = tokio::time::Instant::now();
+    let toll = {
+        let proxy = proxy.clone();
+        tokio::spawn(async move { proxy.cut(RELEASE_A).await })
+    };
+    assert_error(&unsafe_one.read_response().await.json(), 8.into(), "rollback");
+    assert!(before.elapsed() < Duration::from_millis(500), "{:?}", before.elapsed());
+    let toll = toll.await.unwrap();
+    assert_eq!((toll.error_responses, toll.requests_replayed), (1, 4), "{toll:?}");
+    wait_until(
+        "asked again",
+        || b.methods().iter().filter(|it| *it == "tools/list").count() == 4,
+        String::new,
+    )
+    .await;
+    // They hang there, too, as they were told to; a second cut answers them.
+    proxy.cut(RELEASE_B).await;
+    for (name, mut wire) in safe {
+        let reply = wire.read_response().await;
+        let answer = match name {
+            "stream" => sse_messages(&reply.text()).pop().unwrap(),
+            _ => reply.json(),
+        };
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(7), &json!(-32603)));
+    }
+}
+
+#[tokio::test]
+async fn replayed_response_is_transparent() {
+    let (_a, _b, proxy, mine) = proxy_with_session().await;
+    let slow =
+        |name: &str| tool_call("7", name, r#"{"ms":700}"#).replace("tools/call", "tools/list");
+    let mut wires = Vec::new();
+    for name in ["wait", "stream"] {
+        wires.push((name, open_request(proxy.local_addr(), &slow(name), &mine).await));
+    }
+    wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 2, String::new).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    proxy.set_active(RELEASE_B);
+    proxy.cut(RELEASE_A).await;
+    for (name, mut wire) in wires {
+        let reply = wire.read_response().await;
+        assert_eq!(reply.status, 200);
+        let told = match name {
+            "stream" => sse_messages(&reply.text()),
+            _ => vec![reply.json()],
+        };
+        let answers: Vec<_> = told.iter().filter(|it| it["id"] == 7).collect();
+        assert_eq!(answers.len(), 1, "{told:?}");
+        assert_eq!(answers[0]["result"]["release"], "b");
+    }
+}
+
+#[tokio::test]
+async fn read_only_tool_is_replayed() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let proxy = crate::proxy_with(a.address, |service| {
+        service.limits.repeatable_tools = ["stream".to_owned()].into();
+    });
+    proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
+    let mine = open_session(&proxy).await;
+    let body = tool_call("7", "stream", r#"{"ms":500}"#);
+    let mut wire = open_request(proxy.local_addr(), &body, &mine).await;
+    wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    proxy.set_active(RELEASE_B);
+    assert_eq!(proxy.cut(RELEASE_A).await.requests_replayed, 1);
+    let told = sse_messages(&wire.read_response().await.text());
+    assert_eq!(told.last().unwrap()["result"]["release"], "b");
+}
+
+#[tokio::test]
+async fn session_without_a_server_id_migrates_both_ways() {
+    let (a, b, proxy, mine) = proxy_with_session().await;
+    b.set_behaviour(|it| it.stateless = true);
+    proxy.set_active(RELEASE_B);
+    proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    assert_eq!(serving_release(&proxy, &mine).await, "b");
+    assert_eq!(b.log.lock().unwrap().last().unwrap().1, "");
+    proxy.add_release(RELEASE_A, &Address::Tcp(a.address));
+    proxy.set_active(RELEASE_A);
+    proxy.drain(RELEASE_B, DRAIN_TIMEOUT).await;
+    assert_eq!(serving_release(&proxy, &mine).await, "a");
+}
+
+#[tokio::test]
+async fn session_delete_needs_no_migration() {
+    let (a, b, proxy, mine) = proxy_with_session().await;
+    proxy.set_active(RELEASE_B);
+    proxy.cut(RELEASE_A).await;
+    let delete = format!("DELETE /mcp HTTP/1.1\r\nHost: localhost\r\n{mine}\r\n");
+    assert_eq!(send_raw(proxy.local_addr(), &delete).await.status, 200);
+    let reply = post(proxy.local_addr(), TOOLS_LIST, &mine).await;
+    assert_eq!((reply.status, reply.json()["id"].as_str()), (404, Some("l")));
+    assert_eq!((b.request_count(), a.methods().contains(&"DELETE /mcp".to_owned())), (0, false));
+}
+
+#[tokio::test]
+async fn session_waits_when_no_release_is_routed() {
+    let (_a, _b, proxy, mine) = proxy_with_session().await;
+    proxy.cut(RELEASE_A).await;
+    let reply = post(proxy.local_addr(), &tool_call("1", "echo", "{}"), &mine).await;
+    assert_error(&reply.json(), 1.into(), "no_release");
+    assert_eq!(reply.json()["error"]["data"]["retryable"], true);
+    proxy.set_active(RELEASE_B);
+    assert_eq!(serving_release(&proxy, &mine).await, "b");
+}
+
+#[tokio::test]
+async fn initialize_result_advertises_list_changed() {
+    let (_a, _b, proxy, _) = proxy_with_session().await;
+    let reply = post(proxy.local_addr(), INITIALIZE, "").await;
+    let capabilities = &reply.json()["result"]["capabilities"];
+    assert_eq!(capabilities["tools"]["listChanged"], true);
+    assert_eq!(capabilities["resources"], json!({"subscribe": true, "listChanged": true}));
+    assert_eq!(capabilities.get("prompts"), None);
+}
+
+#[tokio::test]
+async fn sessions_migrate_forward_when_configured_and_back() {
+    let (a, b, proxy, mine) = proxy_with_session().await;
+    let mut stream = open_get_stream(&proxy, &mine, "").await;
+    proxy.set_active(RELEASE_B);
+    assert_eq!(serving_release(&proxy, &mine).await, "a");
+    proxy.migrate_sessions_from(Some(RELEASE_A));
+    assert_eq!(serving_release(&proxy, &mine).await, "b");
+    stream.read_until("list_changed").await;
+    // Those that are opened now, too, and none twice.
+    assert_eq!(serving_release(&proxy, &mine).await, "b");
+    let (at_a, at_b) =
+        (proxy.load(RELEASE_A, Moment(0)).sessions, proxy.load(RELEASE_B, Moment(0)).sessions);
+    assert_eq!((at_a, at_b), (0, 1));
+    proxy.migrate_sessions_from(None);
+    proxy.set_active(RELEASE_A);
+    let toll = proxy.drain(RELEASE_B, DRAIN_TIMEOUT).await;
+    assert_eq!(toll.sessions_ended, 0, "{toll}");
+    assert_eq!(serving_release(&proxy, &mine).await, "a");
+    let _ = (a, b);
+}

@@ -1,0 +1,402 @@
+//! Where a story is played: releases that behave as told, and the real judge and state machine,
+//! joined as the daemon joins them.
+#![expect(unreachable_pub, reason = "shared by tests")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use rollbackd::decide::{Phase, Watch};
+use rollbackd::judge::scraped_evidence::ScrapePolicy;
+use rollbackd::judge::service_judge::ServiceJudge;
+use rollbackd::judge::{BLOCK, BLOCK_MS, Baseline, Indicator, Judge, Objective, SloSettings};
+use rollbackd::model::{
+    Actor, CallKey, Command, CommandRequest, Decision, DeployRequest, DrainCost, Effect, Event,
+    History, Moment, Observation, ProbeResult, ReadinessReport, Release, ReleaseLoad,
+    ReleaseNumber, ScrapeResult, Signal, Ticket, TimelineEntry, TimelineEvent,
+};
+
+use crate::release_behaviour::ReleaseBehaviour;
+use crate::simulated_host::{SimulatedHost, policy, secs};
+
+/// A new release needs so long to start, and to finish its requests in a drain.
+const BLOCKS_START: u64 = 8;
+const BLOCKS_DRAIN: u64 = 8;
+const BLOCKS_PROBE: u64 = 4;
+const BLOCKS_SCRAPE: u64 = 20;
+
+pub struct StoryRunner {
+    pub timeline: String,
+    host: SimulatedHost,
+    bake: ServiceJudge,
+    behaviours: BTreeMap<String, ReleaseBehaviour>,
+    requests_per_second: u64,
+    sessions: u64,
+    protocols_in_use: Vec<String>,
+    call_usage: BTreeMap<CallKey, u64>,
+    proxy_silent: bool,
+    requests_hang: bool,
+    /// The release whose artifact is not what was deployed.
+    changed_artifact: Option<String>,
+    /// How counters are read, and whether the bake waits for them.
+    scrape_settings: Option<ScrapePolicy>,
+    blocks: u64,
+    /// Effects that are carried out at a block to come.
+    later: Vec<(u64, Ticket, Effect)>,
+}
+
+impl StoryRunner {
+    pub fn new() -> Self {
+        let mut stage = Self {
+            timeline: String::new(),
+            host: SimulatedHost::new(policy()),
+            bake: ServiceJudge::default(),
+            behaviours: BTreeMap::new(),
+            requests_per_second: 100,
+            sessions: 20,
+            protocols_in_use: vec!["2025-11-25".to_owned()],
+            call_usage: BTreeMap::new(),
+            proxy_silent: false,
+            requests_hang: false,
+            changed_artifact: None,
+            scrape_settings: None,
+            blocks: 0,
+            later: Vec::new(),
+        };
+        stage.command(Command::Deploy(DeployRequest {
+            version: "v1".to_owned(),
+            ..DeployRequest::default()
+        }));
+        let blocks = BLOCKS_START + 1;
+        (0..blocks).for_each(|_| stage.run_block());
+        let because = "kept".to_owned();
+        let accepted = Decision {
+            because,
+            event: TimelineEvent::Accepted { verified: true },
+            effects: vec![],
+        };
+        stage.host.record_and_apply(accepted);
+        stage.sync_judge();
+        assert!(matches!(stage.host.watch.phase(), Phase::Steady { .. }));
+        stage.timeline.clear();
+        (stage.blocks, stage.host.now) = (0, Moment(0));
+        stage
+    }
+
+    pub fn advance(&mut self, to: u64) {
+        let to = Moment(to);
+        assert!(self.host.now <= to, "time goes on");
+        while self.host.now + BLOCK <= to {
+            self.run_block();
+        }
+    }
+
+    /// One line of a story. False if it makes no sense.
+    pub fn run_line(&mut self, words: &[&str]) -> bool {
+        let share = |word: &str| word.trim_end_matches('%').parse::<f64>().unwrap() / 100.0;
+        match *words {
+            ["end"] => (),
+            ["deploy", version, ref flags @ ..] => self.command(Command::Deploy(DeployRequest {
+                version: version.to_owned(),
+                freeze: flags.contains(&"--freeze"),
+                force: flags.contains(&"--force"),
+                strict: flags.contains(&"--strict"),
+                ..DeployRequest::default()
+            })),
+            ["rollback", ref flags @ ..] => {
+                let because = "users complain".to_owned();
+                let (cut, force) = (flags.contains(&"--cut"), flags.contains(&"--force"));
+                self.command(Command::Rollback { cut, force, because });
+            }
+            ["hold"] => self.command(Command::Hold { because: "under investigation".to_owned() }),
+            ["resume"] => self.command(Command::Resume { because: "go on".to_owned() }),
+            ["observe"] => self.host.policy.observe = true,
+            ["start", n] => self.host.policy.start_timeout = secs(n.parse().unwrap()),
+            ["drain", n] => self.host.policy.drain_timeout = secs(n.parse().unwrap()),
+            ["limit", n] => self.host.policy.rollbacks_per_day_max = n.parse().unwrap(),
+            ["traffic", n] => self.requests_per_second = n.parse().unwrap(),
+            ["sessions", n] => self.sessions = n.parse().unwrap(),
+            ["sessions", "speak", protocol] => self.protocols_in_use.push(protocol.to_owned()),
+            ["clients", "call", tool, calls] => {
+                let call = ("tools/call".into(), tool.into());
+                self.call_usage.insert(call, calls.parse().unwrap());
+            }
+            ["proxy", "silent"] => self.proxy_silent = true,
+            ["proxy", "answers"] => self.proxy_silent = false,
+            ["requests", "hang"] => self.requests_hang = true,
+            ["daemon", "down", until] => self.restart(until.parse().unwrap()),
+            ["counters", policy] => {
+                let interval = BLOCK * BLOCKS_SCRAPE as u32;
+                let extend_bake = policy == "hold";
+                self.scrape_settings = Some(ScrapePolicy { interval, extend_bake });
+            }
+            [version, "scrape", what] => self.scrape(version, what),
+            [version, "fails", part] => self.behaviour(version).error_rate = share(part),
+            [version, "slow", part] => self.behaviour(version).slow_rate = share(part),
+            [version, "tools", part] => self.behaviour(version).tool_error_rate = share(part),
+            [version, "refuses"] => self.behaviour(version).probe = ProbeResult::Refused,
+            [version, "hangs"] => self.behaviour(version).probe = ProbeResult::TimedOut,
+            [version, "broken"] => {
+                let behaviour = self.behaviour(version);
+                (behaviour.starts, behaviour.probe) = (false, ProbeResult::Refused);
+            }
+            [version, "well"] => *self.behaviour(version) = ReleaseBehaviour::default(),
+            [version, "speaks", it] => self.behaviour(version).protocols = vec![it.to_owned()],
+            [version, "lists", ref tools @ ..] => {
+                self.behaviour(version).tool_names = tools.iter().map(|it| (*it).into()).collect();
+            }
+            [version, "dies"] => self.process_exits(version),
+            [version, "spoiled"] => self.changed_artifact = Some(version.to_owned()),
+            [version, "is", other] => self.release_replaced(version, other),
+            _ => return false,
+        }
+        self.host.watch.set_policy(self.host.policy.clone());
+        true
+    }
+
+    fn scrape(&mut self, version: &str, what: &str) {
+        let now = self.host.now.0 as f64 / 1000.0;
+        let conduct = self.behaviour(version);
+        conduct.scrape = match what {
+            "down" => Some(ScrapeResult::Down("connection refused".to_owned())),
+            "nan" => Some(ScrapeResult::NotANumber),
+            "missing" => Some(ScrapeResult::Missing),
+            "stale" => Some(ScrapeResult::Stale(400)),
+            _ => None,
+        };
+        match what {
+            "reset" => conduct.own_counters = (0.0, 0.0),
+            "restart" => (conduct.own_counters, conduct.own_counters_since) = ((0.0, 0.0), now),
+            _ => (),
+        }
+    }
+
+    fn behaviour(&mut self, version: &str) -> &mut ReleaseBehaviour {
+        self.behaviours.entry(version.to_owned()).or_default()
+    }
+
+    fn command(&mut self, command: Command) {
+        let by = Actor { uid: 1000, pid: 42 };
+        match self.host.command(CommandRequest { by, command }) {
+            Ok(entry) => self.after_entry(entry),
+            Err(refusal) => writeln!(self.timeline, "{} {refusal}", self.host.now).unwrap(),
+        }
+    }
+
+    fn handle_event(&mut self, event: &Event) {
+        let entry = self.host.handle_event(event);
+        self.after_entry(entry);
+    }
+
+    fn after_entry(&mut self, entry: Option<TimelineEntry>) {
+        let Some(entry) = entry else { return };
+        let (kind, because) = (entry.event.kind(), &entry.because);
+        let then = entry.planned_effects.join(", ");
+        let arrow = if then.is_empty() { "" } else { " -> " };
+        writeln!(self.timeline, "{} {kind}: {because}{arrow}{then}", entry.moment).unwrap();
+        self.sync_judge();
+        for (ticket, effect) in std::mem::take(&mut self.host.pending_effects) {
+            match effect {
+                Effect::Start(_) => self.later.push((self.blocks + BLOCKS_START, ticket, effect)),
+                Effect::Drain(..) if self.requests_hang => (),
+                Effect::Drain(..) => self.later.push((self.blocks + BLOCKS_DRAIN, ticket, effect)),
+                Effect::Probe(_) | Effect::Cut(_) => self.later.push((self.blocks, ticket, effect)),
+                _ if self.proxy_silent => (),
+                _ => {
+                    let answer = self.host.deliver(ticket, &effect);
+                    answer.into_iter().for_each(|answer| self.handle_event(&answer));
+                }
+            }
+        }
+    }
+
+    /// The same steps as the daemon's, a quarter of a second later.
+    fn run_block(&mut self) {
+        self.host.now = self.host.now + BLOCK;
+        self.blocks += 1;
+        let (due, later): (Vec<_>, Vec<_>) =
+            self.later.drain(..).partition(|(at, ..)| *at <= self.blocks);
+        self.later = later;
+        for (_, ticket, effect) in due {
+            let answer = self.effect_result(ticket, &effect);
+            answer.into_iter().for_each(|answer| self.handle_event(&answer));
+        }
+        let now = self.host.now;
+        let releases: Vec<Release> =
+            self.host.watch.phase().required_releases().into_iter().cloned().collect();
+        let fast = self.bake.judge().is_some_and(|judge| judge.is_suspicious(now));
+        if fast || self.blocks.is_multiple_of(BLOCKS_PROBE) {
+            for Release { version, number, .. } in &releases {
+                let reply = self.behaviour(version).probe.clone();
+                self.observe(&Signal { release: *number, observation: Observation::Probe(reply) });
+                self.judge();
+            }
+        }
+        for Release { version, number, .. } in &releases {
+            let routed = self.host.releases.routed == Some(*number);
+            let n =
+                if routed { self.requests_per_second as f64 * BLOCK.as_secs_f64() } else { 0.0 };
+            let counts = self.behaviour(version).serve(n);
+            self.observe(&Signal {
+                release: *number,
+                observation: Observation::Block(BLOCK_MS, counts),
+            });
+        }
+        if self.scrape_settings.is_some() && self.blocks.is_multiple_of(BLOCKS_SCRAPE) {
+            for Release { version, number, .. } in &releases {
+                let ReleaseBehaviour {
+                    own_counters: (total, bad),
+                    own_counters_since: started,
+                    ref scrape,
+                    ..
+                } = *self.behaviour(version);
+                let sample = ScrapeResult::Sample { total, bad, started: Some(started) };
+                let seen = Observation::Scraped(scrape.clone().unwrap_or(sample));
+                self.observe(&Signal { release: *number, observation: seen });
+            }
+        }
+        self.judge();
+        if let Some((number, because)) = self.bake.recovery(now) {
+            self.handle_event(&Event::Recovered(number, because));
+        }
+        self.handle_event(&Event::DeadlinePassed);
+    }
+
+    fn effect_result(&mut self, ticket: Ticket, effect: &Effect) -> Option<Event> {
+        let (sessions, in_flight) = (self.sessions, self.requests_per_second / 10);
+        match effect {
+            Effect::Start(release) => {
+                if !self.behaviour(&release.version).starts {
+                    self.later.push((self.blocks + 1, ticket, effect.clone()));
+                    return None;
+                }
+                let active = self.host.watch.phase().active().map(|it| it.version.clone());
+                let active = active.filter(|_| !self.call_usage.is_empty());
+                let active = active.map(|version| self.behaviour(&version).contract());
+                let new = Some(self.behaviour(&release.version).contract());
+                let (in_use, used) =
+                    (self.protocols_in_use.iter().cloned().collect(), self.call_usage.clone());
+                self.behaviour(&release.version).probe = ProbeResult::Ok;
+                Some(Event::Ready(
+                    ticket,
+                    Box::new(ReadinessReport {
+                        new,
+                        active,
+                        protocols_in_use: in_use,
+                        call_usage: used,
+                    }),
+                ))
+            }
+            Effect::Probe(release) => {
+                if self.changed_artifact.as_ref() == Some(&release.version) {
+                    let why = "sha256:aa was deployed, sha256:bb is there".to_owned();
+                    self.handle_event(&Event::ArtifactChanged(ticket, why));
+                }
+                let reply = self.behaviour(&release.version).probe.clone();
+                Some(Event::Probed(ticket, reply))
+            }
+            Effect::Cut(_) => {
+                let toll = DrainCost {
+                    error_responses: in_flight,
+                    sessions_ended: sessions,
+                    ..DrainCost::default()
+                };
+                self.host.deliver(ticket, effect).map(|_| Event::NothingInFlight(ticket, toll))
+            }
+            _ => self.host.deliver(ticket, effect),
+        }
+    }
+
+    fn observe(&mut self, signal: &Signal) {
+        let now = self.host.now;
+        self.bake.observe(now, signal);
+    }
+
+    fn judge(&mut self) {
+        let Some(judge) = self.bake.judge() else { return };
+        let verdict = judge.verdict(self.host.now);
+        let (rate, sessions) = (self.requests_per_second as f64, self.sessions);
+        let in_flight = self.requests_per_second / 10;
+        let load = ReleaseLoad {
+            sessions,
+            pinned: sessions,
+            in_flight,
+            request_rate: rate,
+            mean_session_s: 60.0,
+        };
+        self.handle_event(&Event::Judged(verdict, load));
+    }
+
+    /// Somebody exchanged a release without a deploy.
+    fn release_replaced(&mut self, version: &str, other: &str) {
+        let (number, named) = (self.number(version), format!("weather {other}"));
+        let because = format!("it called itself \"weather {version}\", and now {named:?}");
+        self.handle_event(&Event::Replaced(number, Some(named), because));
+    }
+
+    fn number(&self, version: &str) -> ReleaseNumber {
+        let needed = self.host.watch.phase().required_releases();
+        needed.into_iter().find(|it| it.version == version).unwrap().number
+    }
+
+    fn process_exits(&mut self, version: &str) {
+        let release = self.number(version);
+        let seen = Observation::Exited("exit status 1".to_owned());
+        self.observe(&Signal { release, observation: seen });
+        self.judge();
+    }
+
+    /// The daemon dies, and reads its record when it is back.
+    fn restart(&mut self, until: u64) {
+        self.later.clear();
+        let world = &mut self.host;
+        world.releases.crash();
+        world.now = Moment(0) + secs(until);
+        let entries: Vec<TimelineEntry> =
+            world.timeline_lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        world.watch = Watch::restore(world.policy.clone(), &entries, world.now);
+        let needed: Vec<ReleaseNumber> =
+            world.watch.phase().required_releases().iter().map(|it| it.number).collect();
+        world.releases.stop_orphans(&needed);
+        self.bake = ServiceJudge::default();
+        let decision = world.watch.restored(world.now, 0);
+        let entry = world.record_and_apply(decision);
+        self.after_entry(entry);
+    }
+
+    fn sync_judge(&mut self) {
+        let (look, now) = (self.host.watch.phase().judge_target(), self.host.now);
+        let scrape = self.scrape_settings;
+        self.bake.set_target(look, now, |active, warm| {
+            let mut limits = SloSettings { scrape, ..limits() };
+            if scrape.is_some() {
+                let (about, budget, weight) = (Indicator::Scraped, 0.005, 0.1);
+                limits.objectives.push(Objective {
+                    indicator: about,
+                    error_budget: budget,
+                    weight,
+                });
+            }
+            Judge::new(active, warm, limits, History::default(), now)
+        });
+    }
+}
+
+fn limits() -> SloSettings {
+    let objective =
+        |about, budget, weight| Objective { indicator: about, error_budget: budget, weight };
+    SloSettings {
+        objectives: vec![
+            objective(Indicator::Availability, 0.005, 0.6),
+            objective(Indicator::Latency, 0.01, 0.2),
+            objective(Indicator::Tools, 0.05, 0.2),
+        ],
+        max_false_rollback: 0.001,
+        min_effect: 2.0,
+        burst: secs(5),
+        bake: policy().bake,
+        failed_probes_max: 3,
+        baseline: Baseline::Probes,
+        shadow_calls: true,
+        scrape: None,
+    }
+}
