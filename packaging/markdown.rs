@@ -100,7 +100,8 @@ impl Writer {
             Tag::Table(columns) => {
                 self.control("sp", &[]);
                 self.control("TS", &[]);
-                self.roff.text([roman(format!("{}.", vec!["l2"; columns.len()].join(" ")))]);
+                let separated = "l2 ".repeat(columns.len().saturating_sub(1));
+                self.roff.text([roman(format!("{separated}l."))]);
                 self.has_table = true;
             }
             Tag::TableHead | Tag::TableRow => (),
