@@ -10,7 +10,7 @@
 #[path = "judge/mod.rs"]
 mod judge;
 
-use judge::{cost, delays, nulls};
+use judge::{cpu_cost, detection_delay, false_rollbacks};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -18,13 +18,13 @@ fn main() {
     let part = |word: &str| said(word) || !["delays", "nulls", "cost"].into_iter().any(said);
     let scale = if said("quick") { 20 } else { 1 };
     if part("delays") {
-        println!("{}", delays::report(400 / scale));
-        println!("{}", delays::attribution_report(400 / scale));
+        println!("{}", detection_delay::report(400 / scale));
+        println!("{}", detection_delay::attribution_report(400 / scale));
     }
     if part("nulls") {
-        nulls::report(10_000 / scale, |row| println!("{row}"));
+        false_rollbacks::report(10_000 / scale, |row| println!("{row}"));
     }
     if part("cost") {
-        println!("{}", cost::report());
+        println!("{}", cpu_cost::report());
     }
 }

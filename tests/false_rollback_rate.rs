@@ -12,11 +12,11 @@ mod judge;
 
 use std::time::Duration;
 
-use judge::delays::{Detector, Regression};
-use judge::dice::{Poisson, Rng};
-use judge::ours::{Baseline, RollbackdJudge};
-use judge::stream::{BLOCKS_PER_SECOND, Scenario};
-use judge::{bound, oracle, work};
+use judge::detection_delay::{Detector, Regression};
+use judge::rng::{Poisson, Rng};
+use judge::rollbackd_judge::{Baseline, RollbackdJudge};
+use judge::traffic::{BLOCKS_PER_SECOND, Scenario};
+use judge::{confidence_bound, oracle, parallel};
 
 const BAKES: u64 = 300;
 const FALSE_ROLLBACKS_MAX: usize = 2;
@@ -33,7 +33,7 @@ fn assert_no_rollback(scenes: &[Scenario], baseline: Baseline, bake: Duration) {
         for rate in RATES {
             let trips =
                 |seed| ours.detection_block(&scene.generate(rate, seed, blocks)).map(|_| seed);
-            let found = work::run_seeds(seeds, trips).into_iter().flatten();
+            let found = parallel::run_seeds(seeds, trips).into_iter().flatten();
             tripped.extend(found.map(|seed| (*scene, rate, seed)));
         }
     }
@@ -183,7 +183,7 @@ fn confidence_bounds_match_published_tables() {
     for (bad, n, want) in
         [(0, 10_000, 2.995_284e-4), (3, 1_000, 7.735_245e-3), (114, 500, 0.261_021), (5, 5, 1.0)]
     {
-        let got = bound::upper_confidence_bound(bad, n);
+        let got = confidence_bound::upper_confidence_bound(bad, n);
         assert!((got / want - 1.0).abs() <= 1e-4, "{bad} of {n}: {got}, not {want}");
     }
     for (share, want) in [(0.01, 3_553.0), (0.05, 97.0), (0.2, 12.3), (1.0, 1.304)] {

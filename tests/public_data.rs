@@ -1,5 +1,5 @@
-//! Data that others measured, through the judge. What came of it is in README.md, and `UPDATE=1`
-//! writes it there. `tests/data/README.md` says where the data is from.
+//! Data that others measured, through the judge. The results are in packaging/manual/backtest.md;
+//! `UPDATE=1` writes them there. `tests/data/README.md` says where the data is from.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::fmt::Write as _;
@@ -15,7 +15,9 @@ use serde_json::Value;
 #[path = "backtest/fake_prometheus.rs"]
 mod fake_prometheus;
 
-/// Around the results in README.md.
+/// Where the results are.
+const PAGE: &str = "packaging/manual/backtest.md";
+/// Around them.
 const BEGIN: &str = "<!-- results: tests/public_data.rs -->\n```text\n";
 const END: &str = "```\n<!-- end of results -->";
 const COUNTERS: &str = include_str!("data/nginx-org-counters.csv");
@@ -27,7 +29,7 @@ const STEP: Duration = Duration::from_mins(5);
 const DAY: usize = 288;
 
 #[test]
-fn results_match_the_readme() {
+fn results_match_the_manual() {
     let mut told = String::new();
     for zone in ["trac.nginx.org", "hg.nginx.org"] {
         zone_report(zone, &mut told);
@@ -35,14 +37,14 @@ fn results_match_the_readme() {
     for headroom in [1.0, 1.1, 1.25] {
         latency_report(headroom, &mut told);
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).unwrap();
     let (written, after) = rest.split_once(END).unwrap();
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&path, format!("{before}{BEGIN}{told}{END}{after}")).unwrap();
     } else {
-        assert_eq!(written, told, "UPDATE=1 writes it into README.md");
+        assert_eq!(written, told, "UPDATE=1 writes it into {PAGE}");
     }
 }
 

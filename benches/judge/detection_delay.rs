@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::peers::Peer;
 use super::rollbackd_judge::{Baseline, RollbackdJudge};
 use super::traffic::{BAKE_BLOCKS, BLOCKS_PER_SECOND, Block, Scenario};
-use super::{oracle, work};
+use super::{oracle, parallel};
 
 /// Requests a second.
 pub const RATES: [f64; 4] = [1.0, 10.0, 100.0, 1_000.0];
@@ -84,7 +84,7 @@ impl Regression {
     /// How long each detector takes, on the same `seeds` bakes of so many blocks.
     pub fn delays(self, detectors: &[Detector], seeds: u64, blocks: usize) -> Vec<DelaySample> {
         let scene = Scenario::Regression(self.error_rate, self.onset_block);
-        let found = work::run_seeds(seeds, |seed| {
+        let found = parallel::run_seeds(seeds, |seed| {
             let bake = scene.generate(self.rate, self.seed() + seed, blocks);
             detectors.iter().map(|it| it.trips(&bake, self)).collect::<Vec<_>>()
         });

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::peers::Peer;
 use super::rollbackd_judge::{Baseline, RollbackdJudge};
 use super::traffic::{BAKE_BLOCKS, Block, Scenario};
-use super::{bound, work};
+use super::{confidence_bound, parallel};
 
 /// A null: its name, what happens, the rates, and the settings of the judge that are tried.
 pub struct NullScenario {
@@ -56,7 +56,7 @@ impl NullScenario {
     /// False rollbacks by each setting, and by each peer, on the bakes of these seeds, each so
     /// many blocks long.
     pub fn rollbacks(&self, rate: f64, seeds: std::ops::Range<u64>, blocks: usize) -> Vec<u64> {
-        let tripped = work::run_seeds(seeds.end - seeds.start, |seed| {
+        let tripped = parallel::run_seeds(seeds.end - seeds.start, |seed| {
             let seed = Self::seed(rate) + seeds.start + seed;
             self.outcomes(&self.scenario.generate(rate, seed, blocks), rate)
         });
@@ -108,7 +108,7 @@ pub fn report(bakes: u64, mut print: impl FnMut(&str)) {
             let peers: String = peers.iter().map(|tripped| format!(" {tripped:>8}")).collect();
             let mut row = format!("{:<22} {rate:>6} {bakes:>6} {peers}", null.name);
             for (setting, tripped) in null.judges.iter().zip(ours) {
-                let upper = bound::upper_confidence_bound(*tripped, bakes);
+                let upper = confidence_bound::upper_confidence_bound(*tripped, bakes);
                 row.push_str(&format!("  {}: {tripped} (<= {upper:.1e})", setting.name()));
             }
             print(&row);
