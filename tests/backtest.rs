@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rollbackd::judge::{Baseline, Indicator, Judge, Objective, SloSettings};
 use rollbackd::model::{Counts, Moment, Observation, ProbeResult, ReleaseNumber, Signal};
-use rollbackd::record::{SignalLogHeader, SignalLogWriter, read_recording};
+use rollbackd::record::{SignalLogHeader, SignalLogWriter, read_signal_log};
 use serde_json::Value;
 
 #[path = "backtest/fake_prometheus.rs"]
@@ -53,7 +53,7 @@ fn recorded_signals_replay_to_identical_evidence() {
         live.observe(now, &signal);
     }
     drop(recording);
-    let recorded = read_recording(&folder.path().join("000002.signals")).unwrap();
+    let recorded = read_signal_log(&folder.path().join("000002.signals")).unwrap();
     let mut replayed = judge(&recorded.header);
     recorded.signals().for_each(|(now, signal)| replayed.observe(now, &signal));
     let now = recorded.last_moment();

@@ -86,7 +86,7 @@ async fn missing_command_fails_to_start() {
     let mut spec = spec(&home, 1, "");
     spec.command.argv = vec!["/nonexistent/server".into()];
     let error = Process::start(&spec).unwrap_err();
-    assert!(error.contains("\"/nonexistent/server\" can not be started"), "{error}");
+    assert!(error.contains("\"/nonexistent/server\" cannot be started"), "{error}");
     spec.command.argv = vec!["/bin/true".into()];
     spec.command.working_dir = Some("/nonexistent".into());
     assert!(Process::start(&spec).unwrap_err().contains("in /nonexistent"));
@@ -298,7 +298,7 @@ async fn output_is_logged_up_to_its_limit() {
     assert!(relayed.iter().all(|line| line.contains("release=v1")), "{log}");
     // The 101st is the end without a newline.
     assert!(
-        other.iter().any(|line| line.contains("101 lines of output were not relayed")),
+        other.iter().any(|line| line.contains("101 lines of output were not forwarded")),
         "{log}"
     );
 }

@@ -4,18 +4,18 @@ use std::os::unix::net::UnixStream;
 
 use crate::config::Address;
 
-/// Whether a release may listen there. A stranger that listens already would answer our probes, and
-/// be taken for the release.
+/// Checks that a release can listen at the address. Another process that listens there would answer
+/// the probes and look like the release.
 ///
 /// # Errors
-/// Somebody listens there.
-pub(super) fn free(address: &Address) -> Result<(), String> {
+/// A process listens there.
+pub(super) fn ensure_free(address: &Address) -> Result<(), String> {
     let taken = match address {
-        // Other errors, such as a port that needs privileges, are for the release to meet.
+        // The release itself reports other errors, such as a port that needs privileges.
         Address::Tcp(address) => {
             TcpListener::bind(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
         }
-        // The file of a socket outlives who listened; only a connection tells.
+        // The socket file outlives its process, so only a connection shows a listener.
         Address::Unix(path) => UnixStream::connect(path).is_ok(),
     };
     if taken {

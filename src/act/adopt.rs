@@ -10,10 +10,8 @@ use crate::act::process_marker::{MarkedProcess, ProcessMarker};
 use crate::model::{ReleaseNumber, Slot};
 
 impl Process {
-    /// Finds a release that a daemon before us started and that still runs. Needs a tokio runtime.
-    ///
-    /// It is found by the marks in its environment. A program that writes over its own environment
-    /// is not found.
+    /// Finds a running release that an earlier daemon started, by the marker in its environment. A
+    /// program that overwrites its own environment is not found. Needs a tokio runtime.
     pub fn adopt(spec: &ProcessSpec) -> Option<Self> {
         let marker = spec.marker();
         let found = group_leaders(process_marker::find_processes(&marker.owner, &marker.service))
@@ -21,29 +19,29 @@ impl Process {
             .find(|found| found.marker == marker)?;
         let pid = Pid::from_raw(found.pid)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // The number may have changed hands before it was opened; look again through the door we hold.
+        // Before the pidfd was open, the kernel may have given the pid to another process.
         if process_marker::inspect_process(found.pid)?.start_ticks != found.start_ticks {
             return None;
         }
-        let leader = GroupLeader::Adopted(pidfd);
-        let relay = LogForwarder::start(&spec.output_path(), &spec.service, &spec.release.version);
-        Some(Self::from_parts(spec, leader, pid, relay))
+        let log_forwarder =
+            LogForwarder::start(&spec.output_path(), &spec.service, &spec.release.version);
+        Some(Self::from_parts(spec, GroupLeader::Adopted(pidfd), pid, log_forwarder))
     }
 }
 
-/// A release of a service that runs, whoever started it.
+/// A running release of a service, which this daemon may or may not know.
 #[derive(Debug)]
 pub struct OrphanedRelease {
-    /// The deploy that brought it.
+    /// Its deploy.
     pub number: ReleaseNumber,
-    /// Where it runs.
+    /// Its slot.
     pub slot: Slot,
-    /// The first of its processes that is still alive.
+    /// Its oldest live process.
     pub pid: u32,
     marker: ProcessMarker,
 }
 
-/// Every release of the service that has a live process, those we hold included.
+/// Every release of the service that has a live process, including those of this daemon.
 pub fn find_orphans(state_dir: &Path, service: &str) -> Vec<OrphanedRelease> {
     let mut all: Vec<OrphanedRelease> = Vec::new();
     for found in process_marker::find_processes(&state_dir.display().to_string(), service) {
@@ -55,10 +53,10 @@ pub fn find_orphans(state_dir: &Path, service: &str) -> Vec<OrphanedRelease> {
 }
 
 impl OrphanedRelease {
-    /// Ends every process of the release: SIGTERM, then SIGKILL after `stop_timeout`.
+    /// Stops every process of the release: SIGTERM, then SIGKILL after `stop_timeout`.
     ///
     /// # Errors
-    /// Something is still alive after SIGKILL, or may not be signalled.
+    /// A process survives SIGKILL, or the daemon may not signal it.
     pub async fn stop(self, stop_timeout: Duration) -> Result<(), String> {
         self.marker.terminate(|| None, stop_timeout, self.marker.wait_until_gone()).await
     }
@@ -73,8 +71,8 @@ impl OrphanedRelease {
     }
 }
 
-/// Those that lead a group and were started by none of the others. A browser that a release started
-/// in a group of its own carries the same mark, but is not the release.
+/// The group leaders whose parent is not in the list. A browser that a release starts in its own
+/// group carries the same marker, but is not the release.
 fn group_leaders(all: Vec<MarkedProcess>) -> Vec<MarkedProcess> {
     let pids: Vec<_> = all.iter().map(|found| found.pid).collect();
     all.into_iter()

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use crate::config::Address;
 use crate::model::Release;
 
-/// What a release finds in its environment, whoever starts it. Later ones win: what the deploy sets
-/// over the configuration (`configured`), ours over everything.
+/// The environment of a release, as process and as unit. The variables of the deploy override those
+/// of the configuration (`configured`), and those of rollbackd override both.
 pub(super) fn release_variables(
     configured: &BTreeMap<String, String>,
     release: &Release,
@@ -29,7 +29,7 @@ pub(super) fn release_variables(
     all
 }
 
-/// The port, or the path of the unix socket.
+/// The port, or the path of the Unix socket.
 pub(super) fn port_or_path(address: &Address) -> String {
     match address {
         Address::Tcp(address) => address.port().to_string(),

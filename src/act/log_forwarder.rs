@@ -1,3 +1,5 @@
+//! Forwards the output file of a release to the daemon's log, line by line and with limits.
+
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -7,28 +9,28 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// A file longer than this is emptied before a start.
+/// A longer file is truncated before a start.
 const TRUNCATE_AT_START_BYTES: u64 = 8 * 1024 * 1024;
 
-/// A file longer than this is emptied while it is written.
+/// A longer file is truncated while the release writes it.
 const TRUNCATE_WHILE_RUNNING_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Bytes of one line that are relayed.
+/// Bytes of one line that are forwarded.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
-/// Bytes that are read in one turn; what is more is skipped.
+/// Bytes that one poll reads; it skips the rest.
 const POLL_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Lines that are relayed in a second.
+/// Lines that are forwarded per second.
 const LINES_PER_SECOND: u32 = 200;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const POLLS_PER_SECOND: u32 = 5;
 
-/// How long the last turn may take when the process is gone.
+/// How long the last poll may take after the process exited.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Opens the output file of a slot to append to it. A pipe would break with the daemon; a file does not.
+/// Opens the output file of a slot for appending. A pipe would break with the daemon; a file does not.
 pub(super) fn open_output_file(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -40,7 +42,7 @@ pub(super) fn open_output_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Tells the log what a release writes, from now on, until it is dropped.
+/// Forwards what a release writes from now on, until it is dropped.
 #[derive(Debug)]
 pub(super) struct LogForwarder {
     stop: oneshot::Sender<()>,
@@ -49,18 +51,18 @@ pub(super) struct LogForwarder {
 
 impl LogForwarder {
     pub(super) fn start(path: &Path, service: &str, release: &str) -> Self {
-        let (stop, mut ends) = oneshot::channel();
+        let (stop, mut stopped) = oneshot::channel();
         let mut tail = OutputTail::new(path, service, release);
         let task = tokio::spawn(async move {
             loop {
-                let over = tokio::time::timeout(POLL_INTERVAL, &mut ends).await.is_ok();
-                // The disk may be slow, and the proxy runs on these threads.
-                let turned = tokio::task::spawn_blocking(move || {
-                    tail.poll(over);
+                let last = tokio::time::timeout(POLL_INTERVAL, &mut stopped).await.is_ok();
+                // The disk may be slow, and the proxy runs on the runtime's threads.
+                let polled = tokio::task::spawn_blocking(move || {
+                    tail.poll(last);
                     tail
                 });
-                match turned.await {
-                    Ok(turned) if !over => tail = turned,
+                match polled.await {
+                    Ok(polled) if !last => tail = polled,
                     _ => return,
                 }
             }
@@ -68,15 +70,15 @@ impl LogForwarder {
         Self { stop, task }
     }
 
-    /// Relays what is left, and ends.
+    /// Forwards the rest of the output, then ends.
     pub(super) async fn finish(self) {
         drop(self.stop);
-        // What it does not manage in time is still in the file.
+        // What is not forwarded in time is still in the file.
         let _ = tokio::time::timeout(FINISH_TIMEOUT, self.task).await;
     }
 }
 
-/// How far the file was read.
+/// The position in the output file.
 #[derive(Debug)]
 struct OutputTail {
     path: PathBuf,
@@ -92,7 +94,7 @@ struct OutputTail {
 
 impl OutputTail {
     fn new(path: &Path, service: &str, release: &str) -> Self {
-        // Emptying it needs the right to write.
+        // Truncation needs write access.
         let file = OpenOptions::new().read(true).append(true).open(path).ok();
         let offset =
             file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
@@ -109,11 +111,11 @@ impl OutputTail {
         }
     }
 
-    /// Relays what is new.
+    /// Forwards the new lines.
     fn poll(&mut self, last: bool) {
         let lines = self.read_new_lines().unwrap_or_else(|error| {
             self.file = None;
-            vec![format!("(the output is no longer followed: {error})")]
+            vec![format!("(the output is no longer forwarded: {error})")]
         });
         let rest = if last { self.lines.take_line() } else { None };
         for line in lines.into_iter().chain(rest) {
@@ -134,7 +136,7 @@ impl OutputTail {
         let Some(file) = &self.file else { return Ok(Vec::new()) };
         let length = file.metadata()?.len();
         if length < self.offset {
-            // Somebody emptied it.
+            // Another process truncated it.
             self.offset = 0;
         }
         let mut lines = Vec::new();
@@ -165,7 +167,7 @@ impl OutputTail {
             tracing::warn!(
                 release = %self.release,
                 service = %self.service,
-                "{} lines of output were not relayed (limit {LINES_PER_SECOND} a second); {} has them",
+                "{} lines of output were not forwarded (limit: {LINES_PER_SECOND} per second); see {}",
                 self.lines_dropped,
                 self.path.display(),
             );
@@ -174,7 +176,7 @@ impl OutputTail {
     }
 }
 
-/// Cuts bytes into lines that are safe to print.
+/// Splits bytes into lines that are safe to print.
 #[derive(Debug, Default)]
 struct LineSplitter {
     partial: Vec<u8>,
@@ -194,17 +196,17 @@ impl LineSplitter {
         }
     }
 
-    /// The line so far; `None` when it is empty.
+    /// The line so far; `None` if it is empty.
     fn take_line(&mut self) -> Option<String> {
         let bytes = std::mem::take(&mut self.partial);
-        let cut = std::mem::take(&mut self.truncated);
+        let truncated = std::mem::take(&mut self.truncated);
         let text = String::from_utf8_lossy(bytes.trim_ascii_end());
-        // A release must not be able to write colours, or lines of its own, into the daemon's log.
+        // A release must not write terminal escapes or forged lines into the daemon's log.
         let mut line: String = text
             .chars()
             .map(|letter| if letter.is_control() && letter != '\t' { '\u{fffd}' } else { letter })
             .collect();
-        if cut {
+        if truncated {
             line.push_str(" (cut)");
         }
         Some(line).filter(|line| !line.is_empty())
@@ -216,7 +218,7 @@ mod tests {
     use super::{LINE_BYTES_MAX, LineSplitter};
 
     #[test]
-    fn lines_are_cut_and_cleaned() {
+    fn lines_are_truncated_and_sanitised() {
         let mut lines = LineSplitter::default();
         let mut seen = Vec::new();
         lines.push(b"one\ntw", &mut seen);

@@ -1,8 +1,7 @@
-//! The world, out: the processes of releases that the daemon runs itself, and the units of those that
-//! systemd runs for it.
+//! How a release runs: as a process that the daemon starts, or as a unit that systemd starts for it.
 //!
-//! A process outlives the daemon. Its output goes to a file, so that nothing breaks when nobody
-//! reads, and its environment says whose it is, so that the next daemon finds it again.
+//! A process outlives the daemon. It writes its output to a file, because a pipe would break with the
+//! daemon. Markers in its environment let the next daemon adopt it.
 
 mod address_check;
 mod adopt;

@@ -16,24 +16,22 @@ use crate::act::{address_check, log_forwarder};
 use crate::config::{Address, CommandRuntime};
 use crate::model::Release;
 
-/// Everything that is needed to start a release, or to find it again.
+/// All that is needed to start a release, or to find it again.
 #[derive(Debug, Clone)]
 pub struct ProcessSpec {
-    /// What to run.
+    /// The configured command.
     pub command: CommandRuntime,
     /// The release, with its slot.
     pub release: Release,
-    /// Where it must listen.
+    /// The address where it must listen.
     pub address: Address,
     /// The service it belongs to.
     pub service: String,
-    /// The daemon's state directory; it also tells the processes of two daemons apart.
+    /// The daemon's state directory; it also distinguishes the processes of two daemons.
     pub state_dir: PathBuf,
 }
 
-/// A release that runs in its slot.
-///
-/// Dropping it ends nothing: the process goes on and can be adopted.
+/// A release that runs in its slot. After a drop the process continues, and can be adopted.
 #[derive(Debug)]
 pub struct Process {
     leader: GroupLeader,
@@ -43,28 +41,28 @@ pub struct Process {
     log_forwarder: LogForwarder,
 }
 
-/// How we hold on to the first process of the release.
+/// A safe handle of the first process of the release.
 #[derive(Debug)]
 pub(super) enum GroupLeader {
-    /// We started it, so its number is ours until we reap it.
+    /// A child: the kernel does not reuse its pid before the daemon reaps it.
     Child(Child),
-    /// A daemon before us started it; the pidfd means this process, whoever gets its number.
+    /// Started by an earlier daemon: the pidfd means this process even if its pid is reused.
     Adopted(OwnedFd),
 }
 
 impl Process {
-    /// Starts a release in a process group of its own. Needs a tokio runtime.
+    /// Starts a release in its own process group. Needs a tokio runtime.
     ///
     /// # Errors
-    /// Its address is taken, the output file can not be opened, or the command can not be started.
+    /// The address is taken, or the output file or the command cannot be opened or started.
     pub fn start(spec: &ProcessSpec) -> Result<Self, String> {
-        address_check::free(&spec.address)?;
+        address_check::ensure_free(&spec.address)?;
         let path = spec.output_path();
         let file = log_forwarder::open_output_file(&path)
-            .map_err(|error| format!("{} can not be opened: {error}", path.display()))?;
+            .map_err(|error| format!("{} cannot be opened: {error}", path.display()))?;
         let copy = file
             .try_clone()
-            .map_err(|error| format!("{} can not be opened twice: {error}", path.display()))?;
+            .map_err(|error| format!("{} cannot be opened twice: {error}", path.display()))?;
         let argv = spec.filled_argv();
         let Some((program, arguments)) = argv.split_first() else {
             return Err("the command is empty".to_owned());
@@ -79,7 +77,7 @@ impl Process {
         let child = command.spawn().map_err(|error| {
             let dir = spec.command.working_dir.as_ref();
             let dir = dir.map(|dir| format!(" in {}", dir.display())).unwrap_or_default();
-            format!("{program:?} can not be started{dir}: {error}")
+            format!("{program:?} cannot be started{dir}: {error}")
         })?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| format!("{program:?} has no pid"))?;
@@ -101,44 +99,42 @@ impl Process {
         }
     }
 
-    /// The number of its first process, which is also that of its group.
+    /// The pid of its first process, which is also the id of its process group.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Waits until its first process ended by itself, and says how: "exit code 1", "killed by signal
-    /// 9", or "gone" when it was adopted. May be dropped and asked again; `stop` is still needed
-    /// after it, for what the process left behind.
+    /// Waits until its first process exits and returns how: "exit code 1", "killed by signal 9", or
+    /// "gone" for an adopted one. Cancel safe. The caller still calls `stop`, which ends the
+    /// processes that it left behind.
     pub async fn wait_exit(&mut self) -> String {
         self.leader.wait().await
     }
 
-    /// Ends it and everything it started: SIGTERM, then SIGKILL when its time is over. Returns when
-    /// nothing of it is left, and says how its first process ended. Done after an exit, it ends what
-    /// was left behind.
+    /// Stops it and every process that it started: SIGTERM, then SIGKILL after the stop timeout.
+    /// Returns when none is left, with how the first process ended.
     ///
     /// # Errors
-    /// Something is still alive after SIGKILL, or may not be signalled.
+    /// A process survives SIGKILL, or the daemon may not signal it.
     pub async fn stop(self) -> Result<String, String> {
-        let Self { mut leader, pid, marker: mark, stop_timeout: patience, log_forwarder: relay } =
-            self;
-        let alive = leader.is_alive().then_some(pid);
-        let (ended, seen_end) = tokio::sync::watch::channel(false);
+        let Self { mut leader, pid, marker, stop_timeout, log_forwarder } = self;
+        let running = leader.is_alive().then_some(pid);
+        let (ended, has_ended) = tokio::sync::watch::channel(false);
         let gone = async {
             let how = leader.wait().await;
             ended.send_replace(true);
-            mark.wait_until_gone().await;
+            marker.wait_until_gone().await;
             how
         };
-        let live_leader = || alive.filter(|_| !*seen_end.borrow());
-        let how = mark.terminate(live_leader, patience, gone).await;
-        relay.finish().await;
+        let live_leader = || running.filter(|_| !*has_ended.borrow());
+        let how = marker.terminate(live_leader, stop_timeout, gone).await;
+        log_forwarder.finish().await;
         how
     }
 }
 
 impl GroupLeader {
-    /// Whether its group number is certainly still its own.
+    /// Whether it runs, so that its process group id is certainly its own.
     fn is_alive(&mut self) -> bool {
         match self {
             Self::Child(child) => matches!(child.try_wait(), Ok(None)),
@@ -150,7 +146,7 @@ impl GroupLeader {
     }
 
     async fn wait(&mut self) -> String {
-        // tokio can not wait for a foreign pidfd without unsafe, so this looks again and again.
+        // tokio cannot wait for the pidfd of a process that is not a child without unsafe code.
         while matches!(self, Self::Adopted(_)) && self.is_alive() {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -174,7 +170,7 @@ impl ProcessSpec {
         }
     }
 
-    /// Where its output goes.
+    /// The file with its output.
     pub fn output_path(&self) -> PathBuf {
         let name = format!("output-{}.log", self.release.slot);
         self.state_dir.join(&self.service).join(name)

@@ -1,3 +1,5 @@
+//! Markers in the environment of a release, by which the daemon finds all its processes.
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -6,7 +8,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpgrp, kill_process_group};
 
-/// Bytes of an environment that are read. The kernel allows more; we never write as much.
+/// Bytes of an environment that are read. The daemon sets fewer, but a release may enlarge the
+/// environment of its children; a marker behind the limit is not found.
 const ENVIRON_MAX: u64 = 2 * 1024 * 1024;
 
 const OWNER_VARIABLE: &str = "ROLLBACKD_OWNER";
@@ -14,13 +17,13 @@ const SERVICE_VARIABLE: &str = "ROLLBACKD_SERVICE";
 const SLOT_VARIABLE: &str = "ROLLBACKD_SLOT";
 const NUMBER_VARIABLE: &str = "ROLLBACKD_NUMBER";
 
-/// How long a process may take to vanish after SIGKILL. Only a broken disk or driver needs longer.
+/// How long a process may live after SIGKILL. Only a broken disk or driver needs longer.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often we look whether a process that is no child of ours is still there.
+/// How often the daemon checks a process that is not its child.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Whose a process is. It is in the environment of all that a release starts.
+/// The daemon, service, slot and deploy of a process. All processes of a release inherit it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ProcessMarker {
     pub(super) owner: String,
@@ -29,19 +32,19 @@ pub(super) struct ProcessMarker {
     pub(super) number: String,
 }
 
-/// A live process that carries a mark.
+/// A live process with a marker.
 #[derive(Debug)]
 pub(super) struct MarkedProcess {
     pub(super) pid: i32,
     pub(super) parent_pid: i32,
     pub(super) process_group: i32,
-    /// Clock ticks since the boot.
+    /// Its start, in clock ticks since the boot.
     pub(super) start_ticks: u64,
     pub(super) marker: ProcessMarker,
 }
 
 impl ProcessMarker {
-    /// The variables that carry it.
+    /// Its environment variables.
     pub(super) fn variables(&self) -> [(&'static str, &str); 4] {
         [
             (OWNER_VARIABLE, &self.owner),
@@ -51,7 +54,7 @@ impl ProcessMarker {
         ]
     }
 
-    /// The process groups with a live process that carries it.
+    /// The process groups of the live processes with this marker.
     async fn live_groups(&self) -> Vec<Pid> {
         let marker = self.clone();
         let found = tokio::task::spawn_blocking(move || {
@@ -65,11 +68,11 @@ impl ProcessMarker {
         let mut groups = found.unwrap_or_default();
         groups.sort_unstable();
         groups.dedup();
-        // Never ourselves, whatever a release did with its group.
+        // Never the daemon's own group, even if a release joined it.
         groups.into_iter().filter_map(Pid::from_raw).filter(|group| *group != getpgrp()).collect()
     }
 
-    /// Signals all that carry it, and the group of `leader`, which is alive.
+    /// Signals the groups of all processes with this marker, and the group of `leader`, which runs.
     pub(super) async fn signal(&self, leader: Option<Pid>, signal: Signal) -> Result<(), String> {
         let mut groups = self.live_groups().await;
         groups.extend(leader.filter(|leader| !groups.contains(leader)));
@@ -78,21 +81,21 @@ impl ProcessMarker {
             match kill_process_group(group, signal) {
                 Ok(()) | Err(Errno::SRCH) => {}
                 Err(error) => {
-                    result = Err(format!("process group {group} can not be signalled: {error}"));
+                    result = Err(format!("process group {group} cannot be signalled: {error}"));
                 }
             }
         }
         result
     }
 
-    /// Waits until nothing that carries it is alive.
+    /// Waits until no process with this marker runs.
     pub(super) async fn wait_until_gone(&self) {
         while !self.live_groups().await.is_empty() {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// SIGTERM, then SIGKILL after `stop_timeout`, until `gone` says that it is over.
+    /// Sends SIGTERM, then SIGKILL after `stop_timeout`, until `gone` completes.
     pub(super) async fn terminate<T>(
         &self,
         leader: impl Fn() -> Option<Pid>,
@@ -100,7 +103,7 @@ impl ProcessMarker {
         gone: impl Future<Output = T>,
     ) -> Result<T, String> {
         tokio::pin!(gone);
-        // A signal that is not allowed shows in the wait; the wait then says why.
+        // A signal that is denied makes the wait time out; its error is then the reason.
         let mut last_error = self.signal(leader(), Signal::TERM).await.err();
         if let Ok(how) = tokio::time::timeout(stop_timeout, &mut gone).await {
             return Ok(how);
@@ -115,7 +118,7 @@ impl ProcessMarker {
     }
 }
 
-/// The live processes of a service, the oldest first. Those that may not be read are left out.
+/// The live processes of a service, oldest first. Processes that the daemon may not read are left out.
 pub(super) fn find_processes(owner: &str, service: &str) -> Vec<MarkedProcess> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let mut all: Vec<_> = entries
@@ -146,7 +149,7 @@ pub(super) fn inspect_process(pid: i32) -> Option<MarkedProcess> {
         number: variable(NUMBER_VARIABLE)?,
     };
     let stat = fs::read_to_string(folder.join("stat")).ok()?;
-    // A program's name may hold spaces and brackets; the last bracket ends it.
+    // The command name may contain spaces and brackets; the last bracket ends it.
     let (_, fields) = stat.rsplit_once(')')?;
     let fields: Vec<_> = fields.split_whitespace().collect();
     if matches!(*fields.first()?, "Z" | "X") {

@@ -1,3 +1,5 @@
+//! A release that runs as a systemd unit: one instance of a template per slot.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use crate::config::{Address, UnitTemplate};
 use crate::model::{Release, ReleaseNumber, Slot};
 use crate::systemd::{ResourceWeights, SystemdManager, UnitState};
 
-/// A release that systemd runs in its slot, as an instance of a template.
+/// The unit of a release in its slot, an instance of the configured template.
 #[derive(Debug, Clone)]
 pub struct Unit {
     systemd: SystemdManager,
@@ -23,19 +25,19 @@ pub struct Unit {
     warm_weight: u64,
 }
 
-/// What is known of the run of a unit, from the file of its slot.
+/// Whose run of a unit this is, according to the environment file of the slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunIdentity {
-    /// It was started for this release.
+    /// The run of this release.
     This,
-    /// It was seen before, in the name of another release.
+    /// A recorded run of another release.
     Earlier,
-    /// Nobody of ours started it.
+    /// A run that no rollbackd started.
     Foreign,
 }
 
 impl Unit {
-    /// The unit of a release. `start_timeout` is how long a start may take. Nothing happens yet.
+    /// The unit of a release. `start_timeout` limits a start. Nothing starts yet.
     pub fn new(
         systemd: SystemdManager,
         template: &UnitTemplate,
@@ -57,7 +59,7 @@ impl Unit {
         }
     }
 
-    /// Whether a daemon of ours has ever started the unit of this slot.
+    /// Whether rollbackd ever started the unit of this slot.
     pub fn was_started(state_dir: &Path, service: &str, slot: &Slot) -> bool {
         UnitEnvFile::for_slot(state_dir, service, &slot.0)
             .read()
@@ -69,12 +71,12 @@ impl Unit {
         &self.name
     }
 
-    /// What is known of the run that `state` tells of.
+    /// Whose run `state` describes.
     pub fn identify_run(&self, state: &UnitState) -> RunIdentity {
         let Some(recorded) = self.env_file.read() else { return RunIdentity::Foreign };
-        if recorded.invocation_id.as_ref().is_some_and(|runs| *runs == state.invocation_id) {
-            let ours = recorded.number == Some(self.number);
-            return if ours { RunIdentity::This } else { RunIdentity::Earlier };
+        if recorded.invocation_id.as_ref().is_some_and(|it| *it == state.invocation_id) {
+            let this_release = recorded.number == Some(self.number);
+            return if this_release { RunIdentity::This } else { RunIdentity::Earlier };
         }
         match recorded.number == Some(self.number) && recorded.written_at_us <= state.started_at_us
         {
@@ -83,7 +85,7 @@ impl Unit {
         }
     }
 
-    /// What is another than in the run that was seen before: the program, or its arguments.
+    /// How the command line differs from that of the recorded run, if it does.
     pub fn program_change(&self, state: &UnitState) -> Option<String> {
         let before = self.env_file.read()?.program?;
         (before != state.exec_start).then(|| {
@@ -92,22 +94,22 @@ impl Unit {
         })
     }
 
-    /// Remembers that this run is the release's, for a daemon after us. Needs tokio's runtime of
-    /// several threads, as does [`Self::start_timeout`].
+    /// Records that this run is the release's, for the next daemon. Needs tokio's multi-thread
+    /// runtime, as does [`Self::start`].
     pub fn record_run(&self, state: &UnitState) {
         let weights = self.configured_weights(state);
         let write = || self.env_file.write(&self.variables, weights, Some(state));
         if let Err(error) = tokio::task::block_in_place(write) {
             let path = self.env_file.path.display();
-            tracing::warn!("failed to write {path}: {error}; {} goes on", self.name);
+            tracing::warn!("failed to write {path}: {error}; {} continues to run", self.name);
         }
     }
 
-    /// Writes down what it starts with, starts it, and tells how it stands then; and in what it is
-    /// another than the release was before, where it is one.
+    /// Writes the environment file and starts the unit. Returns its state, and how its command line
+    /// differs from the last run of the same release, if it does.
     ///
     /// # Errors
-    /// Why it was not started, and what to do about it.
+    /// Why it did not start, and what to do about it.
     pub async fn start(&self) -> Result<(UnitState, Option<String>), String> {
         let state = self.systemd.unit_state(&self.name).await?;
         let path = self.env_file.path.display().to_string();
@@ -120,7 +122,7 @@ impl Unit {
                 general.display()
             ));
         }
-        address_check::free(&self.address)?;
+        address_check::ensure_free(&self.address)?;
         let restarts_same_release =
             self.env_file.read().is_some_and(|it| it.number == Some(self.number));
         let change = if restarts_same_release { self.program_change(&state) } else { None };
@@ -128,11 +130,11 @@ impl Unit {
         let write = || self.env_file.write(&self.variables, weights, None);
         if let Err(error) = tokio::task::block_in_place(write) {
             let why = format!("failed to write {path}: {error}");
-            // On a full disk, say. What it was started with the last time is good for it now.
+            // A full disk does not prevent a restart of the same release: its file is still valid.
             if !restarts_same_release {
                 return Err(why);
             }
-            tracing::warn!("{why}; {} starts with what is written there", self.name);
+            tracing::warn!("{why}; {} starts with the file of its last start", self.name);
         }
         if state.active_state == "failed" {
             self.systemd.reset(&self.name).await?;
@@ -143,18 +145,19 @@ impl Unit {
         started.map(|()| (state, change))
     }
 
-    /// Stops it, and waits until nothing of it runs.
+    /// Stops the unit, and waits until none of its processes runs.
     ///
     /// # Errors
-    /// What systemd says against it, or that it took longer than `stop_timeout`.
+    /// The reason of systemd, or that the stop took longer than `stop_timeout`.
     pub async fn stop(&self) -> Result<(), String> {
         self.systemd.stop(&self.name, self.stop_timeout).await
     }
 
-    /// Gives it little of processor and disk while it only waits, or what it had before.
+    /// Lowers the unit's share of processor and disk while the release is warm, or restores the
+    /// configured share.
     ///
     /// # Errors
-    /// D-Bus or systemd does not answer, or does not let us.
+    /// D-Bus or systemd does not answer, or denies the call.
     pub async fn apply_weights(
         &self,
         throttled: bool,
@@ -168,8 +171,8 @@ impl Unit {
         self.systemd.set_weights(&self.name, weights).await
     }
 
-    /// The weights that it has by itself. What we gave it shows in their place until the next boot,
-    /// also to the next daemon: only the file tells then what they were.
+    /// The weights that the unit file sets. Until the next boot systemd reports the weights that the
+    /// daemon set instead, and only the environment file has the original ones.
     pub fn configured_weights(&self, state: &UnitState) -> ResourceWeights {
         let known = self.env_file.read().and_then(|written| written.weights);
         let configured = |now: Option<u64>, known: Option<Option<u64>>| match known {

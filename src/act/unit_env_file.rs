@@ -1,7 +1,7 @@
-//! The file from which a unit gets its environment: `EnvironmentFile=` of the template.
+//! The environment file of a slot: the `EnvironmentFile=` of its unit.
 //!
-//! It tells the next daemon what runs in a slot. systemd keeps no variables for us, and the
-//! environment of another user's process can not be read.
+//! The next daemon reads from it which release runs in the slot: systemd stores no such data, and the
+//! daemon cannot read the environment of another user's process.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
@@ -13,7 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::model::ReleaseNumber;
 use crate::systemd::{ResourceWeights, UnitState};
 
-/// The longest file that is read back, in bytes.
+/// The largest file that is read, in bytes.
 const BYTES_MAX: u64 = 1 << 20;
 const RUN_PREFIX: &str = "# runs ";
 const PROGRAM_PREFIX: &str = "# program ";
@@ -26,16 +26,16 @@ pub(super) struct UnitEnvFile {
     pub(super) path: PathBuf,
 }
 
-/// What a file says.
+/// The contents of an environment file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct EnvFileContents {
-    /// The release that it is for.
+    /// The release that it was written for.
     pub(super) number: Option<ReleaseNumber>,
-    /// The run of the unit that was seen with it.
+    /// The recorded run of the unit.
     pub(super) invocation_id: Option<String>,
-    /// The program of that run, with its arguments.
+    /// The command line of that run.
     pub(super) program: Option<Vec<String>>,
-    /// The weights that the unit has by itself, whatever we gave it.
+    /// The weights that the unit file sets.
     pub(super) weights: Option<ResourceWeights>,
     /// When it was written, in microseconds since 1970.
     pub(super) written_at_us: u64,
@@ -46,7 +46,7 @@ impl UnitEnvFile {
         Self { path: state_dir.join(service).join(format!("{slot}.env")) }
     }
 
-    /// What is written there; `None` where there is no such file, or it can not be read.
+    /// Reads the file; `None` if it does not exist or cannot be read.
     pub(super) fn read(&self) -> Option<EnvFileContents> {
         let meta = fs::metadata(&self.path).ok().filter(|meta| meta.len() <= BYTES_MAX)?;
         let text = fs::read_to_string(&self.path).ok()?;
@@ -54,8 +54,8 @@ impl UnitEnvFile {
         let number = line(NUMBER_PREFIX)
             .and_then(|it| it.trim_end_matches('"').parse().ok())
             .map(ReleaseNumber);
-        let since = meta.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let at = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        let modified = meta.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let written_at_us = u64::try_from(modified.as_micros()).unwrap_or(u64::MAX);
         let program = line(PROGRAM_PREFIX).and_then(|it| serde_json::from_str(it).ok());
         let weights = line(WEIGHTS_PREFIX).and_then(|it| serde_json::from_str(it).ok());
         let weights = weights.map(|(cpu, io)| ResourceWeights { cpu, io });
@@ -64,12 +64,12 @@ impl UnitEnvFile {
             invocation_id: line(RUN_PREFIX).map(str::to_owned),
             program,
             weights,
-            written_at_us: at,
+            written_at_us,
         })
     }
 
-    /// Writes it whole or not at all, with the unit's own weights, and with the run that was `run`
-    /// with it, if one was; it is on disk when this returns.
+    /// Replaces the file as a whole; it is on disk when this returns. `weights` are those of the unit
+    /// file, `run` is the run to record.
     pub(super) fn write(
         &self,
         variables: &BTreeMap<String, String>,
@@ -92,12 +92,13 @@ fn render(
     weights: ResourceWeights,
     run: Option<&UnitState>,
 ) -> String {
-    let mut text = "# Written by rollbackd for each start; changes here are lost.\n".to_owned();
+    let mut text =
+        "# rollbackd writes this file at each start; other changes are lost.\n".to_owned();
     let weights = serde_json::to_string(&(weights.cpu, weights.io)).unwrap_or_default();
     text.push_str(&format!("{WEIGHTS_PREFIX}{weights}\n"));
-    if let Some(UnitState { invocation_id: invocation, exec_start: program, .. }) = run {
-        let program = serde_json::to_string(program).unwrap_or_default();
-        text.push_str(&format!("{RUN_PREFIX}{invocation}\n{PROGRAM_PREFIX}{program}\n"));
+    if let Some(UnitState { invocation_id, exec_start, .. }) = run {
+        let program = serde_json::to_string(exec_start).unwrap_or_default();
+        text.push_str(&format!("{RUN_PREFIX}{invocation_id}\n{PROGRAM_PREFIX}{program}\n"));
     }
     for (name, value) in variables {
         text.push_str(&format!("{name}=\"{}\"\n", quote(value)));
@@ -105,7 +106,7 @@ fn render(
     text
 }
 
-/// systemd.exec(5): within double quotes these four are escaped, and lines may end.
+/// systemd.exec(5): double quotes need these four escaped, and may contain line breaks.
 fn quote(value: &str) -> String {
     let mut quoted = String::with_capacity(value.len());
     for letter in value.chars() {
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_file_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let file = UnitEnvFile::for_slot(dir.path(), "weather", "blue");
         assert_eq!(file.read(), None);

@@ -3,13 +3,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Before the digest of a folder.
+/// Prefix of the digest of a directory.
 const TREE_PREFIX: &str = "tree-sha256:";
-/// Before the digest of a file or an image.
+/// Prefix of the digest of a file or an image.
 const PLAIN_PREFIX: &str = "sha256:";
 
-/// What the content of an artifact comes to: `sha256:` or, for a folder, `tree-sha256:`, and 64 small
-/// hexadecimal digits. It is text in the timeline.
+/// The digest of an artifact's content: `sha256:` or, for a directory, `tree-sha256:`, and 64
+/// lower-case hexadecimal digits. The timeline stores this text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest {
@@ -31,7 +31,7 @@ impl Digest {
     }
 }
 
-/// 64 small hexadecimal digits.
+/// 64 lower-case hexadecimal digits.
 pub(super) fn to_hex(sum: &[u8; 32]) -> String {
     let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
     sum.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
@@ -63,8 +63,8 @@ impl FromStr for Digest {
             |hex| (true, hex),
         );
         let sum = parse_hex(hex).ok_or(
-            "a digest is \"sha256:\" or \"tree-sha256:\" and 64 of the digits 0-9 and a-f, no \
-             capital letters",
+            "a digest is \"sha256:\" or \"tree-sha256:\" and 64 of the digits 0-9 and a-f, in \
+             lower case",
         )?;
         Ok(Self { tree, hash: sum })
     }

@@ -1,12 +1,14 @@
-/// Characters of others' words that reach a sentence of ours.
+/// Characters of another program's text in a message.
 const EXTERNAL_TEXT_MAX: usize = 300;
 
-/// Why an artifact could not be looked at.
-#[derive(Debug)]
+/// Why an artifact could not be read.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum ArtifactError {
-    /// It is not there.
-    Gone,
-    /// Anything else, as a whole sentence that names what it is about.
+    /// It does not exist.
+    #[error("it does not exist")]
+    Missing,
+    /// Any other reason, as a whole sentence that names the artifact.
+    #[error("{0}")]
     Unreadable(String),
 }
 
@@ -16,7 +18,7 @@ impl From<String> for ArtifactError {
     }
 }
 
-/// Others' words, short and on one line.
+/// Another program's text, short and on one line.
 pub(super) fn shorten(text: &str) -> String {
     let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
     text.chars().take(EXTERNAL_TEXT_MAX).map(plain).collect()

@@ -1,3 +1,5 @@
+//! Hashes the content of an artifact, and rejects one that changes meanwhile.
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,37 +16,37 @@ use crate::artifact::stat_fingerprint::{FingerprintBuilder, StatFingerprint};
 
 /// Bytes of all files of an artifact together.
 const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
-/// Bytes that are read at once; between them it is seen whether somebody still waits.
+/// Bytes of one read. Between two reads the hash may be cancelled.
 const CHUNK_BYTES: usize = 128 * 1024;
-/// A hash takes no longer, the wait for its turn included. 64 GiB take two to five minutes.
+/// Limit of a fingerprint, and of a hash with its wait for a permit. 64 GiB take 2 to 5 minutes.
 const HASH_TIMEOUT: Duration = Duration::from_mins(10);
-/// Two writes within one tick of the kernel's clock leave the same time at a file. Ticks are 10 ms at
-/// most: what is written this long after a fingerprint was taken has a later time than all in it.
+/// Two writes within one tick of the kernel's clock give a file the same time. A tick is at most
+/// 10 ms: a write this long after a fingerprint has a later time than all times in it.
 const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(20);
-/// The bit of a mode by which the owner may execute a file.
+/// The mode bit that lets the owner execute a file.
 const OWNER_EXECUTE_BIT: u32 = 0o100;
 
-/// The digest of an artifact, and its fingerprint when it had that.
+/// The digest of an artifact, and its fingerprint at that time.
 #[derive(Debug)]
 pub(super) struct HashedArtifact {
     pub(super) digest: Digest,
     pub(super) fingerprint: StatFingerprint,
 }
 
-/// Reads all of the artifact, when it is its turn. Dropping the future ends the reading soon.
+/// Reads the whole artifact when it has a permit. A drop of the future cancels the read.
 pub(super) async fn hash_artifact(
     path: &Path,
     permit: &Semaphore,
 ) -> Result<HashedArtifact, ArtifactError> {
     let hashing = async {
-        // Never closed.
+        // The semaphore is never closed.
         let _permit = permit.acquire().await;
         let before = fingerprint(path).await?;
         tokio::time::sleep(TIMESTAMP_GRANULARITY).await;
         let digest = run_blocking(path, hash_contents).await?;
         let after = fingerprint(path).await?;
         if before != after {
-            let newest = after.newest_file().map(|path| format!(" (last in it: {path})"));
+            let newest = after.newest_file().map(|path| format!(" (newest file: {path})"));
             let what =
                 format!("{} {}{}", path.display(), WalkError::Modified, newest.unwrap_or_default());
             return Err(ArtifactError::Unreadable(what));
@@ -60,7 +62,7 @@ pub(super) async fn hash_artifact(
     })
 }
 
-/// What the file system says about the artifact. Milliseconds for thousands of files.
+/// The metadata of all files of the artifact. Takes milliseconds for thousands of files.
 pub(super) async fn fingerprint(path: &Path) -> Result<StatFingerprint, ArtifactError> {
     let walking = run_blocking(path, |path, stop| {
         let mut stats = FingerprintBuilder::default();
@@ -76,10 +78,13 @@ async fn run_blocking<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce(&Path, &CancellationToken) -> Result<T, ArtifactError> + Send + 'static,
 ) -> Result<T, ArtifactError> {
-    let (path, stop): (PathBuf, _) = (path.to_owned(), CancellationToken::new());
-    let _stopped_when_dropped = stop.clone().drop_guard();
+    let (shown, path): (_, PathBuf) = (path, path.to_owned());
+    let stop = CancellationToken::new();
+    let _cancelled_on_drop = stop.clone().drop_guard();
     let done = tokio::task::spawn_blocking(move || work(&path, &stop)).await;
-    done.unwrap_or_else(|error| Err(ArtifactError::Unreadable(format!("it was not read: {error}"))))
+    done.unwrap_or_else(|error| {
+        Err(ArtifactError::Unreadable(format!("{}: the read failed: {error}", shown.display())))
+    })
 }
 
 fn hash_contents(path: &Path, stop: &CancellationToken) -> Result<Digest, ArtifactError> {
@@ -99,9 +104,9 @@ fn hash_contents(path: &Path, stop: &CancellationToken) -> Result<Digest, Artifa
 
 struct ContentHasher<'a> {
     stop: &'a CancellationToken,
-    /// Of the records of all entries.
+    /// The hash of the records of all entries.
     tree_hash: Sha256,
-    /// Of the last file.
+    /// The hash of the last file.
     file_hash: [u8; 32],
     bytes: u64,
     buffer: Vec<u8>,
@@ -117,7 +122,7 @@ impl Visitor for ContentHasher<'_> {
                 let executable = entry.meta.mode & OWNER_EXECUTE_BIT != 0;
                 (if executable { b'x' } else { b'f' }, to_hex(&self.file_hash))
             }
-            // A link in the place of the artifact was put there just now.
+            // The path was canonical, so a link replaced the artifact just now.
             FileType::Symlink if entry.path.is_empty() => return Err(WalkError::Modified),
             FileType::Symlink => {
                 let target = readlinkat(entry.dir, entry.name, Vec::new())?;
@@ -125,7 +130,7 @@ impl Visitor for ContentHasher<'_> {
             }
             _ => {
                 let what = "is a socket, a pipe or a device, which has no content to compare; \
-                            deploy a folder without it";
+                            deploy a directory without it";
                 return Err(WalkError::Unsupported(what.to_owned()));
             }
         };
@@ -142,7 +147,8 @@ impl ContentHasher<'_> {
     fn hash_file(&mut self, entry: &Entry<'_>) -> Result<[u8; 32], WalkError> {
         self.bytes = self.bytes.saturating_add(entry.meta.size);
         if ARTIFACT_BYTES_MAX < self.bytes {
-            let what = format!("makes it more than {} GiB; deploy less", ARTIFACT_BYTES_MAX >> 30);
+            let what =
+                format!("exceeds the limit of {} GiB; deploy less", ARTIFACT_BYTES_MAX >> 30);
             return Err(WalkError::Unsupported(what));
         }
         let mut file = std::fs::File::from(open_unchanged(
@@ -164,7 +170,7 @@ impl ContentHasher<'_> {
             length += count as u64;
             hash.update(self.buffer.get(..count).unwrap_or_default());
         }
-        // Until here, it was the file that was seen.
+        // The file must be unchanged until here.
         if EntryMetadata::of(&fstat(&file)?) != entry.meta || length != entry.meta.size {
             return Err(WalkError::Modified);
         }
@@ -174,7 +180,7 @@ impl ContentHasher<'_> {
 
 fn walk_error(error: std::io::Error) -> WalkError {
     error.raw_os_error().map_or_else(
-        || WalkError::Unsupported(format!("can not be read: {error}")),
+        || WalkError::Unsupported(format!("cannot be read: {error}")),
         |code| WalkError::System(rustix::io::Errno::from_raw_os_error(code)),
     )
 }

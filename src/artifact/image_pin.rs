@@ -1,21 +1,22 @@
+//! Pins: tags that keep the images of recent deploys in podman's store.
+
 use crate::artifact::podman::Podman;
 use crate::artifact::reference::Reference;
 use crate::model::ReleaseNumber;
 
-/// All pins are tags of this name, so that nobody takes them for images of their own.
+/// All pins have this name, so that operators recognise them.
 const PIN_REPOSITORY: &str = "localhost/rollbackd";
 
 impl Podman {
-    /// Pins the image of a deploy with a tag, `localhost/rollbackd:deploy-NUMBER-of-SERVICE`. Again is
-    /// the same as once.
+    /// Pins the image of a deploy with the tag `localhost/rollbackd:deploy-NUMBER-of-SERVICE`.
+    /// Idempotent.
     ///
-    /// A pinned image outlives `podman image prune`, and a tag of the same name that moves on.
-    /// `podman image prune --all` and `podman rmi` take it nevertheless, unless there is a container
-    /// of it, even a stopped one: then it stays. `podman untag IMAGE` takes all names of an image,
-    /// its pins too.
+    /// `podman image prune` keeps a pinned image, also after another tag of it moved. `podman image
+    /// prune --all` and `podman rmi` remove it unless a container uses it, even a stopped one.
+    /// `podman untag IMAGE` removes all names of an image, including its pins.
     ///
     /// # Errors
-    /// There is no such image, or podman does not do it: why, in a whole sentence.
+    /// The image does not exist, or podman rejects the request; the reason is a whole sentence.
     pub async fn pin(
         &self,
         service: &str,
@@ -26,15 +27,14 @@ impl Podman {
         if self.change_tag("tag", &image, PIN_REPOSITORY, &pin_tag(service, number)).await? {
             return Ok(());
         }
-        Err(format!("{image} can not be kept: it is not in podman's store any more"))
+        Err(format!("{image} cannot be kept: it is no longer in podman's store"))
     }
 
-    /// Lets go the pins of a service, all but those of `keep`, and tells which. An image whose last
-    /// tag that was is nameless from then on and goes with the next `podman image prune`; none is
-    /// removed here.
+    /// Removes the pins of a service except those of `keep`, and returns the removed ones. This
+    /// removes no image: an image without a tag goes with the next `podman image prune`.
     ///
     /// # Errors
-    /// Podman does not do it: why, in a whole sentence. Some may be let go already.
+    /// Podman rejects a request; the reason is a whole sentence. Some pins may be gone already.
     pub async fn unpin_except(
         &self,
         service: &str,
@@ -47,7 +47,7 @@ impl Podman {
         numbers.sort_unstable();
         for number in &numbers {
             let tag = pin_tag(service, *number);
-            // Not there any more is as good.
+            // A tag that does not exist needs no removal.
             _ = self
                 .change_tag("untag", &format!("{PIN_REPOSITORY}:{tag}"), PIN_REPOSITORY, &tag)
                 .await?;
@@ -60,7 +60,7 @@ fn pin_tag(service: &str, number: ReleaseNumber) -> String {
     format!("deploy-{number}-of-{service}")
 }
 
-/// The number of a pin of that service. Only what we would write ourselves is one.
+/// The number in a pin of that service. Only a text that [`pin_tag`] would produce is a pin.
 fn parse_pin_tag(text: &str, service: &str) -> Option<ReleaseNumber> {
     let rest = text.strip_prefix(PIN_REPOSITORY)?.strip_prefix(":deploy-")?;
     let number = ReleaseNumber(rest.split_once("-of-")?.0.parse().ok()?);
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_pins_of_the_service_are_pins_of_it() {
+    fn only_exact_pins_of_the_service_are_parsed() {
         let of = |text: &str| parse_pin_tag(text, "a-of-b");
         assert_eq!(of("localhost/rollbackd:deploy-7-of-a-of-b"), Some(ReleaseNumber(7)));
         for other in [

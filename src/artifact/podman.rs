@@ -1,3 +1,5 @@
+//! The client of podman's API, which finds and tags images.
+
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -12,17 +14,17 @@ use super::digest::Digest;
 use super::reference::Reference;
 use crate::artifact::error::shorten;
 
-/// The oldest version of the API that has all we ask for; newer podmans answer to it, too.
+/// The oldest version of the API with all requests below; newer podmans accept it, too.
 const API: &str = "http://podman/v4.0.0/libpod/images";
-/// An answer takes no longer, the start of a podman that sleeps on its socket included.
+/// Limit of a response, including the start of a socket-activated podman.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of an answer.
+/// Bytes of one response.
 const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The podman that is asked for images, by its socket. Clones are the same.
+/// A client of podman's API. Clones share the connection settings.
 ///
-/// Images are looked up in its store and tagged there, never pulled, run or removed. Whoever may use
-/// the socket of root's podman can become root; that of another user's podman gives away that user.
+/// It finds and tags images, and never pulls, runs or removes one. Access to the socket of a user's
+/// podman gives all rights of that user, root's podman those of root.
 #[derive(Debug, Clone)]
 pub struct Podman {
     client: Client,
@@ -34,24 +36,25 @@ pub struct Podman {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Image {
     digest: String,
-    /// With names, for as long as it has some.
+    /// The digest with each name; absent if the image has no name.
     repo_digests: Option<Vec<String>>,
     pub(super) repo_tags: Option<Vec<String>>,
 }
 
-/// How podman says no.
+/// An error response of podman.
 #[derive(Debug, Deserialize)]
 struct PodmanError {
     message: String,
+    /// Not used, but required: another server's error response does not have it.
     #[serde(rename = "response")]
     _status: u16,
 }
 
 impl Podman {
-    /// The podman whose API listens at `socket`, such as `/run/podman/podman.sock`. Asks nothing yet.
+    /// A client of the API at `socket`, such as `/run/podman/podman.sock`. Sends nothing yet.
     ///
     /// # Errors
-    /// There is no client for it: why.
+    /// The client cannot be built.
     pub fn new(socket: &Path) -> Result<Self, String> {
         let client = Client::builder()
             .user_agent("rollbackd")
@@ -65,14 +68,14 @@ impl Podman {
         Ok(Self { client, socket: socket.to_owned() })
     }
 
-    /// The image of that name, if it is in the store.
+    /// The image with that name, if the store has it.
     pub(super) async fn find_image(&self, name: &str) -> Result<Option<Image>, String> {
         let url = api_url(&format!("/{name}/json"), &[])?;
         let body = self.send(Method::GET, url).await?;
         body.map(|body| self.parse(&body)).transpose()
     }
 
-    /// What to say to a name without a digest.
+    /// The error for a name without a digest: which digest to deploy.
     pub(super) async fn suggest_digest(&self, tagged: &Reference) -> Result<String, String> {
         let Some(image) = self.find_image(&tagged.to_string()).await? else {
             return Ok(format!(
@@ -85,7 +88,7 @@ impl Podman {
         Ok(format!("{tagged} is {what}, which can move; deploy {instead} instead"))
     }
 
-    /// What to say to a digest that is not in the store.
+    /// The error for a digest that the store does not have: what to do.
     pub(super) async fn explain_missing_digest(
         &self,
         reference: &Reference,
@@ -99,14 +102,14 @@ impl Podman {
         Ok(format!("{name} is not in podman's store; `podman pull {name}` before it is deployed"))
     }
 
-    /// The images that have a tag at this name.
+    /// The images with a tag of this name.
     pub(super) async fn images_tagged(&self, name: &str) -> Result<Vec<Image>, String> {
         let filter = format!("{{\"reference\":[\"{name}\"]}}");
         let body = self.send(Method::GET, api_url("/json", &[("filters", &filter)])?).await?;
         self.parse(&body.unwrap_or_default())
     }
 
-    /// Gives an image a tag, or takes it away (`untag`). `false`: there is no such image.
+    /// Adds a tag to an image, or removes it (`untag`). `false`: there is no such image.
     pub(super) async fn change_tag(
         &self,
         verb: &str,
@@ -118,7 +121,7 @@ impl Podman {
         Ok(self.send(Method::POST, url).await?.is_some())
     }
 
-    /// The body of a good answer; nothing when podman does not know the image.
+    /// The body of a successful response; `None` if podman does not have the image.
     async fn send(&self, method: Method, url: Url) -> Result<Option<Vec<u8>>, String> {
         let request = self.client.request(method, url);
         let mut response = request.send().await.map_err(|error| self.transport_error(&error))?;
@@ -136,7 +139,7 @@ impl Podman {
         if status.is_success() {
             return Ok(Some(body));
         }
-        // Others that listen there answer 404 as well; it must not read as an image that is gone.
+        // The 404 of another server must not look like a missing image.
         let error: PodmanError = self.parse(&body)?;
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -151,8 +154,8 @@ impl Podman {
 
     fn unexpected_response(&self, what: &str) -> String {
         format!(
-            "what answers at {} does not answer as podman 4 or later does ({what}); `podman system \
-             service` has to listen there",
+            "the server at {} does not answer as podman 4 or later does ({what}); `podman system \
+             service` must listen there",
             self.socket.display()
         )
     }
@@ -161,7 +164,9 @@ impl Podman {
         let socket = self.socket.display();
         if error.is_timeout() {
             let seconds = RESPONSE_TIMEOUT.as_secs();
-            return format!("podman did not answer at {socket} within {seconds} s; is it stuck?");
+            return format!(
+                "podman did not answer at {socket} within {seconds} s; see `systemctl status podman`"
+            );
         }
         let mut cause: &(dyn Error + 'static) = error;
         while let Some(next) = cause.source() {
@@ -169,19 +174,21 @@ impl Podman {
         }
         match cause.downcast_ref().map(io::Error::kind) {
             Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused) => format!(
-                "podman does not listen at {socket}; `systemctl enable --now podman.socket` makes it"
+                "podman does not listen at {socket}; run `systemctl enable --now podman.socket`"
             ),
             Some(ErrorKind::PermissionDenied) => format!(
                 "the daemon's user may not reach {socket}; give podman.socket a drop-in with \
                  SocketGroup=rollbackd and a ListenStream= outside of /run/podman, which is root's"
             ),
-            _ => format!("podman broke off at {socket}: {}", shorten(&cause.to_string())),
+            _ => {
+                format!("the request to podman at {socket} failed: {}", shorten(&cause.to_string()))
+            }
         }
     }
 }
 
 impl Image {
-    /// Its name with its digest: that of `name`, if it has one like it.
+    /// Its recorded name with its digest whose last part is `name`; else `name` with its digest.
     fn digest_reference(&self, name: &str) -> String {
         let all = self.repo_digests.as_deref().unwrap_or_default();
         let of_name = |it: &&String| {

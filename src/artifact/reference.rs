@@ -1,12 +1,14 @@
+//! References of images: `NAME[:TAG][@sha256:HEX]`.
+
 use std::fmt;
 
 use super::digest::Digest;
 
-/// Bytes of a name and of a tag, as registries have them.
+/// Limits of registries, in bytes.
 const NAME_MAX: usize = 255;
 const TAG_MAX: usize = 128;
 
-/// What names an image: `NAME[:TAG][@sha256:HEX]`.
+/// A parsed reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reference {
     pub(super) name: String,
@@ -16,28 +18,28 @@ pub(super) struct Reference {
 
 impl Reference {
     /// # Errors
-    /// What is wrong with it, as the end of a sentence.
+    /// What is invalid, as the end of a sentence.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(image_digest(digest)?)),
             None => (text, None),
         };
-        // A colon before the last slash begins a port.
+        // A colon before the last slash separates a port.
         let name_end = rest.rfind('/').map_or(0, |slash| slash + 1);
         let (name, tag) = match rest.get(name_end..).and_then(|last| last.split_once(':')) {
             Some((last, tag)) => (rest.get(..name_end + last.len()).unwrap_or(rest), Some(tag)),
             None => (rest, None),
         };
         if let Some(tag) = tag.filter(|tag| !is_tag(tag)) {
-            return Err(format!("{tag:?} can not be a tag"));
+            return Err(format!("{tag:?} is not a valid tag"));
         }
         if !is_name(name) {
-            return Err(format!("{name:?} can not be the name of an image"));
+            return Err(format!("{name:?} is not a valid name of an image"));
         }
         Ok(Self { name: name.to_owned(), tag: tag.map(str::to_owned), digest })
     }
 
-    /// The name with the digest that it has to have.
+    /// The name with this digest.
     pub(super) fn with_digest(&self, digest: &impl fmt::Display) -> String {
         format!("{}@{digest}", self.name)
     }
@@ -47,7 +49,7 @@ fn image_digest(text: &str) -> Result<Digest, String> {
     let digest = text.parse::<Digest>().ok().filter(|digest| !digest.is_tree());
     digest.ok_or_else(|| {
         format!(
-            "{text:?} is no digest of an image, which is \"sha256:\" and 64 of the digits 0-9 and a-f"
+            "{text:?} is not a digest of an image: \"sha256:\" and 64 of the digits 0-9 and a-f"
         )
     })
 }
@@ -63,11 +65,11 @@ fn is_name(text: &str) -> bool {
         Some((host, path)) if is_host(host) => (Some(host), path),
         _ => (None, text),
     };
-    // "sha256:HEX" is the id of an image, and would read as a name and a tag.
+    // "sha256:HEX" is the id of an image, and would parse as a name and a tag.
     text.len() <= NAME_MAX && path.split('/').all(is_part) && (host.is_some() || path != "sha256")
 }
 
-/// What comes first is a registry only if it looks like one.
+/// The first part is a registry if it is "localhost" or has a dot or a port.
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => (host, Some(port)),
@@ -79,11 +81,11 @@ fn is_host(text: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let looks = host == "localhost" || host.contains('.') || port.is_some();
-    looks && host.split('.').all(label) && port.is_none_or(|port| port.parse::<u16>().is_ok())
+    let is_registry = host == "localhost" || host.contains('.') || port.is_some();
+    is_registry && host.split('.').all(label) && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
-/// Small letters and digits, with separators only between them.
+/// Lower-case letters and digits, with separators only between them.
 fn is_part(text: &str) -> bool {
     let plain = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit();
     let separator =
@@ -111,7 +113,7 @@ mod tests {
     const HEX: &str = "46e1f5615905a1697fa5c1de3d6c0f45a0d9b6a5a1ed7dbd7c60760654dc1aef";
 
     #[test]
-    fn a_reference_is_taken_apart() {
+    fn references_are_parsed() {
         for (text, name, tag, digest) in [
             ("weather", "weather", None, false),
             ("weather:2", "weather", Some("2"), false),
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused() {
+    fn invalid_references_are_rejected() {
         for text in [
             "",
             "/",
@@ -177,12 +179,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_has_an_answer(text in ".{0,300}") {
+        fn any_text_is_parsed_or_rejected(text in ".{0,300}") {
             _ = Reference::parse(&text);
         }
 
         #[test]
-        fn what_is_read_prints_the_same(text in "[aA0:/@._-]{1,12}(@sha256:[0-9a-f]{64})?") {
+        fn a_parsed_reference_prints_the_same(text in "[aA0:/@._-]{1,12}(@sha256:[0-9a-f]{64})?") {
             if let Ok(read) = Reference::parse(&text) {
                 prop_assert_eq!(read.to_string(), text);
             }

@@ -1,3 +1,5 @@
+//! Finds the artifact of a deploy, and the digest of its content.
+
 use tokio::sync::Semaphore;
 
 use crate::artifact::canonical_path::canonicalize;
@@ -8,40 +10,41 @@ use crate::artifact::podman::Podman;
 use crate::artifact::reference::Reference;
 use crate::artifact::verifier::Verifier;
 
-/// Bytes of the text that names an artifact; as long as a path may be.
+/// Bytes of the text that names an artifact: the limit of a path.
 const ARTIFACT_BYTES_MAX: usize = 4096;
 
-/// Deploys are hashed one after the other: two at once would take as long, and more of the disk.
+/// One deploy is hashed at a time: two would compete for the disk. Checks have their own permit, so
+/// that a deploy never delays a rollback.
 static DEPLOY_HASH_PERMIT: Semaphore = Semaphore::const_new(1);
 
-/// What an artifact's text names.
+/// How to interpret the text of an artifact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ArtifactKind {
-    /// An absolute path is a path, what has a colon or a slash in it is an image, all else is a word.
+    /// An absolute path is a path; other text with a colon or a slash is an image; the rest is opaque.
     #[default]
     Auto,
     /// An image in podman's store.
     Image,
-    /// A file or a folder.
+    /// A file or a directory.
     Path,
-    /// A word that only the release's command understands. It is not checked.
+    /// A text that only the release's command interprets. It is not verified.
     Opaque,
 }
 
-/// An artifact as it is at its deploy.
+/// An artifact at its deploy.
 #[derive(Debug, Clone)]
 pub struct ResolvedArtifact {
-    /// What to record and to run: a path without a slash at its end, an image without a tag.
+    /// The text to record and to run: a path without a final slash, an image without a tag.
     pub artifact: String,
-    /// Tells from now on whether it is still the same; nothing does of a word.
+    /// Checks later that it is still the same; `None` for an opaque text.
     pub verifier: Option<Verifier>,
 }
 
-/// Says what an artifact is. Reads all of it; at most ten minutes, most of them for another deploy
-/// that is at it.
+/// Finds an artifact and reads all of it. The read, including the wait for that of another deploy,
+/// takes at most ten minutes.
 ///
 /// # Errors
-/// It can not be held to what it is: why, and what to deploy instead, in a whole sentence.
+/// Why it cannot be verified later, and what to deploy instead, in a whole sentence.
 pub async fn resolve(
     kind: ArtifactKind,
     text: &str,
@@ -64,7 +67,7 @@ pub async fn resolve(
 }
 
 impl ResolvedArtifact {
-    /// What its content comes to, as it is recorded; nothing for a word.
+    /// The digest to record; `None` for an opaque text.
     pub fn digest(&self) -> Option<&Digest> {
         self.verifier.as_ref().map(Verifier::digest)
     }
@@ -95,8 +98,8 @@ async fn resolve_path(text: &str) -> Result<ResolvedArtifact, String> {
                 artifact,
             })
         }
-        Err(ArtifactError::Gone) => {
-            Err(format!("{text} is not there; the daemon's user has to see it"))
+        Err(ArtifactError::Missing) => {
+            Err(format!("{text} does not exist, or the daemon's user cannot see it"))
         }
         Err(ArtifactError::Unreadable(why)) => Err(why),
     }
@@ -105,12 +108,11 @@ async fn resolve_path(text: &str) -> Result<ResolvedArtifact, String> {
 async fn resolve_image(text: &str, podman: Option<&Podman>) -> Result<ResolvedArtifact, String> {
     let reference = Reference::parse(text).map_err(|why| {
         format!(
-            "{text} names no image: {why}; write NAME@sha256:HEX, which `podman images --digests` shows"
+            "{text} is not an image: {why}; write NAME@sha256:HEX, see `podman images --digests`"
         )
     })?;
-    let podman = podman.ok_or_else(|| {
-        format!("{text} is an image, and no podman is configured that could be asked for it")
-    })?;
+    let podman =
+        podman.ok_or_else(|| format!("{text} is an image, and no `podman` is configured"))?;
     let Some(digest) = &reference.digest else {
         return Err(podman.suggest_digest(&reference).await?);
     };

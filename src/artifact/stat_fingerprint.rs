@@ -1,30 +1,37 @@
+//! A hash over the metadata of an artifact, which tells without a read whether it changed.
+
 use sha2::{Digest as _, Sha256};
 
 use crate::artifact::error::printable_path;
-use crate::artifact::walk::{Entry, Visitor, WalkError};
+use crate::artifact::walk::{Entry, Timestamp, Visitor, WalkError};
 
-/// What the file system says about all of an artifact without anything being read. As long as it is
-/// the same, so is the content.
+/// The metadata of all entries of an artifact. While it is the same, so is the content.
 #[derive(Debug, Clone)]
 pub(super) struct StatFingerprint {
     hash: [u8; 32],
-    /// What changed last, and when, in seconds and nanoseconds.
-    newest_change: ((i64, i64), Vec<u8>),
+    newest_change: NewestChange,
 }
 
-/// Takes a fingerprint.
+/// The file that changed last.
+#[derive(Debug, Clone, Default)]
+struct NewestChange {
+    changed: Timestamp,
+    path: Vec<u8>,
+}
+
+/// Builds a fingerprint during a walk.
 #[derive(Default)]
 pub(super) struct FingerprintBuilder {
     hash: Sha256,
-    newest_change: ((i64, i64), Vec<u8>),
+    newest_change: NewestChange,
 }
 
 impl Visitor for FingerprintBuilder {
     fn visit(&mut self, entry: &Entry<'_>) -> Result<(), WalkError> {
         let meta = &entry.meta;
         let times = [meta.modified, meta.changed];
-        let times = times.map(|(seconds, nanos)| [seconds.to_le_bytes(), nanos.to_le_bytes()]);
-        // A path has no zero byte, and all else has the same length each time.
+        let times = times.map(|it| [it.seconds.to_le_bytes(), it.nanoseconds.to_le_bytes()]);
+        // A path contains no zero byte, and the other fields have a fixed length.
         self.hash.update(entry.path);
         self.hash.update([0]);
         self.hash.update(meta.mode.to_le_bytes());
@@ -32,10 +39,10 @@ impl Visitor for FingerprintBuilder {
             self.hash.update(number.to_le_bytes());
         }
         self.hash.update(times.as_flattened().as_flattened());
-        // A folder changes with what is put into it, which tells more.
-        let is_folder = entry.path.is_empty() || entry.path.ends_with(b"/");
-        if !is_folder && self.newest_change.0 < meta.changed {
-            self.newest_change = (meta.changed, entry.path.to_vec());
+        // A directory changes with its entries, which say more.
+        let is_directory = entry.path.is_empty() || entry.path.ends_with(b"/");
+        if !is_directory && self.newest_change.changed < meta.changed {
+            self.newest_change = NewestChange { changed: meta.changed, path: entry.path.to_vec() };
         }
         Ok(())
     }
@@ -50,7 +57,8 @@ impl FingerprintBuilder {
 impl StatFingerprint {
     /// The file below the artifact that changed last, if there is one.
     pub(super) fn newest_file(&self) -> Option<String> {
-        (!self.newest_change.1.is_empty()).then(|| printable_path(&self.newest_change.1))
+        let path = &self.newest_change.path;
+        (!path.is_empty()).then(|| printable_path(path))
     }
 }
 

@@ -1,4 +1,5 @@
-use std::fmt;
+//! Checks whether a recorded artifact is still the same.
+
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, Semaphore};
@@ -11,14 +12,14 @@ use crate::artifact::podman::Podman;
 use crate::artifact::reference::Reference;
 use crate::artifact::stat_fingerprint::StatFingerprint;
 
-/// Checks are hashed one after the other, and never behind a deploy: a rollback waits for them.
+/// One check is hashed at a time. Deploys have their own permit: a rollback does not wait for them.
 static VERIFY_HASH_PERMIT: Semaphore = Semaphore::const_new(1);
 
-/// Tells whether a recorded artifact is still what it was. Clones are the same seal.
+/// Checks a recorded artifact. Clones share the result of the last check.
 ///
-/// An artifact is read once; from then on the file system is asked whether anything happened to it
-/// (size, times, mode and inode of each file), and it is read again only if something did. What a
-/// program writes into a file that it maps into its memory is seen when the kernel writes it back.
+/// The first check reads the artifact. A later one compares the metadata (size, times, mode and inode
+/// of each file), and reads again only if that changed. A write through a memory map counts from when
+/// the kernel writes it back.
 #[derive(Debug, Clone)]
 pub struct Verifier(Arc<Inner>);
 
@@ -27,44 +28,52 @@ struct Inner {
     artifact: String,
     digest: Digest,
     podman: Option<Podman>,
-    /// Of the artifact when its digest was last right. Held through a check: another waits, then
-    /// finds it done.
+    /// The fingerprint at the last successful check. Locked during a check, so that a concurrent one
+    /// reuses its result.
     verified_fingerprint: Mutex<Option<StatFingerprint>>,
 }
 
-/// What speaks against a recorded artifact. It prints as a whole sentence.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why a recorded artifact must not start, as a whole sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
-    /// Its content is another.
+    /// Its content changed.
+    #[error("{artifact} changed since the deploy: recorded {recorded}, now {actual}{}", shown_newest(.newest.as_deref()))]
     Changed {
-        /// What is no longer the same.
+        /// The artifact.
         artifact: String,
-        /// As it was recorded.
+        /// The digest at the deploy.
         recorded: Digest,
-        /// As it is now.
+        /// The digest now.
         actual: Digest,
-        /// The newest file in it, which tells most about what happened.
+        /// The newest file in it, the likely cause.
         newest: Option<String>,
     },
-    /// It is not there any more.
+    /// It no longer exists.
+    #[error("{artifact} is missing; the deploy recorded {recorded}")]
     Gone {
-        /// What is missing.
+        /// The artifact.
         artifact: String,
-        /// As it was recorded.
+        /// The digest at the deploy.
         recorded: Digest,
     },
-    /// It is not known whether it changed.
+    /// It cannot be read, so that it may have changed.
+    #[error("cannot verify {artifact}: {why}")]
     Unreadable {
-        /// What could not be looked at.
+        /// The artifact.
         artifact: String,
-        /// Why, as a sentence.
+        /// The reason, as a sentence.
         why: String,
     },
 }
 
+/// The content of an artifact that changed.
+struct Mismatch {
+    actual: Digest,
+    newest: Option<String>,
+}
+
 impl Verifier {
-    /// A seal on an artifact as it was recorded. Its first check reads all of it. `podman` is asked
-    /// for images only.
+    /// A verifier of a recorded artifact. Its first check reads all of it. Only images need `podman`.
     pub fn new(artifact: &str, digest: Digest, podman: Option<Podman>) -> Self {
         Self::build(artifact, digest, podman, None)
     }
@@ -83,24 +92,24 @@ impl Verifier {
         Self(Arc::new(Inner { artifact, digest, podman, verified_fingerprint: known }))
     }
 
-    /// What it is on.
+    /// The artifact that it checks.
     pub fn artifact(&self) -> &str {
         &self.0.artifact
     }
 
-    /// What the artifact has to come to.
+    /// The digest that the artifact must have.
     pub fn digest(&self) -> &Digest {
         &self.0.digest
     }
 
-    /// Looks whether the artifact is still the same. At most ten minutes, when all of a large one has
-    /// to be read from a slow disk; it may be given up at any moment, by dropping the future.
+    /// Checks that the artifact is still the same. The metadata and the content may take ten minutes
+    /// each, after the checks before this one. A drop of the future cancels the check.
     ///
     /// # Errors
-    /// It is not, or that can not be told.
+    /// The artifact changed, is missing, or cannot be read.
     pub async fn verify(&self) -> Result<(), VerifyError> {
         let Inner { artifact, digest, .. } = &*self.0;
-        // No image begins with a slash, and a path is always absolute.
+        // A recorded path is absolute, and no image begins with a slash.
         let mismatch = if artifact.starts_with('/') {
             self.check_path().await
         } else {
@@ -109,18 +118,17 @@ impl Verifier {
         let artifact = artifact.clone();
         match mismatch {
             Ok(None) => Ok(()),
-            Ok(Some((is, newest))) => {
-                Err(VerifyError::Changed { artifact, recorded: digest.clone(), actual: is, newest })
+            Ok(Some(Mismatch { actual, newest })) => {
+                Err(VerifyError::Changed { artifact, recorded: digest.clone(), actual, newest })
             }
-            Err(ArtifactError::Gone) => {
+            Err(ArtifactError::Missing) => {
                 Err(VerifyError::Gone { artifact, recorded: digest.clone() })
             }
             Err(ArtifactError::Unreadable(why)) => Err(VerifyError::Unreadable { artifact, why }),
         }
     }
 
-    /// What it comes to now and its newest file, if it is not the same.
-    async fn check_path(&self) -> Result<Option<(Digest, Option<String>)>, ArtifactError> {
+    async fn check_path(&self) -> Result<Option<Mismatch>, ArtifactError> {
         let path = canonicalize(&self.0.artifact).await?;
         let mut known = self.0.verified_fingerprint.lock().await;
         if known.is_some() && *known == Some(fingerprint(&path).await?) {
@@ -131,20 +139,21 @@ impl Verifier {
             *known = Some(hashed.fingerprint);
             return Ok(None);
         }
-        Ok(Some((hashed.digest, hashed.fingerprint.newest_file())))
+        let newest = hashed.fingerprint.newest_file();
+        Ok(Some(Mismatch { actual: hashed.digest, newest }))
     }
 
-    async fn check_image(&self) -> Result<Option<(Digest, Option<String>)>, ArtifactError> {
+    async fn check_image(&self) -> Result<Option<Mismatch>, ArtifactError> {
         let Inner { artifact, digest, podman, .. } = &*self.0;
         let podman = podman.as_ref().ok_or_else(|| "no podman is configured".to_owned())?;
         let name = Reference::parse(artifact)?.with_digest(digest);
         let image = podman.find_image(&name).await?;
-        image.map_or(Err(ArtifactError::Gone), |_| Ok(None))
+        image.map_or(Err(ArtifactError::Missing), |_| Ok(None))
     }
 }
 
 impl VerifyError {
-    /// What it is about.
+    /// The artifact.
     pub fn artifact(&self) -> &str {
         match self {
             Self::Changed { artifact, .. }
@@ -154,24 +163,6 @@ impl VerifyError {
     }
 }
 
-impl fmt::Display for VerifyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Changed { artifact, recorded: was, actual: is, newest } => {
-                write!(f, "{artifact} changed since it was deployed: it was {was}, it is {is}")?;
-                match newest {
-                    Some(newest) => write!(f, " (newest file in it: {newest})"),
-                    None => Ok(()),
-                }
-            }
-            Self::Gone { artifact, recorded: was } => {
-                write!(f, "{artifact} is gone: it was {was} when it was deployed")
-            }
-            Self::Unreadable { artifact, why } => {
-                write!(f, "whether {artifact} is still the same is not known: {why}")
-            }
-        }
-    }
+fn shown_newest(newest: Option<&str>) -> String {
+    newest.map(|newest| format!(" (newest file in it: {newest})")).unwrap_or_default()
 }
-
-impl std::error::Error for VerifyError {}

@@ -1,3 +1,5 @@
+//! Walks over an artifact in the order of its paths, without a race with changes.
+
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,31 +12,31 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifact::error::{ArtifactError, printable_path};
 
-/// Files, folders and links in one artifact. Those of one folder are in memory together.
+/// Entries of one artifact. The entries of one directory are in memory together.
 const ENTRIES_MAX: u64 = 1_000_000;
-/// Folders in folders. One open file each.
+/// Depth of directories; each level keeps one file open.
 const DEPTH_MAX: u32 = 128;
 
-/// What is done with each entry of an artifact.
+/// Receives each entry of an artifact.
 pub(super) trait Visitor {
-    /// Sees one entry. `entry.path` is empty for the artifact itself.
+    /// Handles one entry. `entry.path` is empty for the artifact itself.
     fn visit(&mut self, entry: &Entry<'_>) -> Result<(), WalkError>;
 }
 
-/// One file, folder or link.
+/// One file, directory or link.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
-    /// The open folder that it is in.
+    /// Its open parent directory.
     pub(super) dir: BorrowedFd<'a>,
-    /// Its name in that folder.
+    /// Its name in that directory.
     pub(super) name: &'a CStr,
-    /// Its path below the artifact. That of a folder ends with a slash.
+    /// Its path below the artifact. The path of a directory ends with a slash.
     pub(super) path: &'a [u8],
     pub(super) meta: EntryMetadata,
 }
 
-/// What the file system says about an entry without its content being read. All of it stays as long
-/// as nothing happens to the entry; the time of the change can not be set by programs.
+/// The metadata of an entry. It is the same as long as the entry does not change: a program cannot
+/// set the time of the last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntryMetadata {
     pub(super) kind: FileType,
@@ -42,26 +44,32 @@ pub(super) struct EntryMetadata {
     pub(super) device: u64,
     pub(super) inode: u64,
     pub(super) size: u64,
-    /// Seconds and nanoseconds, as the next.
-    pub(super) modified: (i64, i64),
-    pub(super) changed: (i64, i64),
+    pub(super) modified: Timestamp,
+    pub(super) changed: Timestamp,
+}
+
+/// A time since 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Timestamp {
+    pub(super) seconds: i64,
+    pub(super) nanoseconds: i64,
 }
 
 /// Why a walk ended early.
 #[derive(Debug)]
 pub(super) enum WalkError {
-    /// The system refused.
+    /// A system call failed.
     System(Errno),
-    /// It was replaced or written to meanwhile.
+    /// The artifact changed during the walk.
     Modified,
-    /// What can not be compared, or is too much; as the end of a sentence.
+    /// An entry without comparable content, or a limit; as the end of a sentence.
     Unsupported(String),
-    /// Nobody waits for it any more.
+    /// The caller dropped the future.
     Cancelled,
 }
 
-/// Sees the artifact at `root`, then all that is below it if it is a folder, in the order of the
-/// bytes of their paths. Links are not followed.
+/// Visits the artifact, then all entries below it, sorted by the bytes of their paths. Does not follow
+/// links.
 pub(super) fn walk(
     artifact_path: &Path,
     visitor: &mut impl Visitor,
@@ -75,8 +83,8 @@ pub(super) fn walk(
             path.extend_from_slice(&walk.path);
         }
         match error {
-            WalkError::System(Errno::NOENT) if walk.path.is_empty() => ArtifactError::Gone,
-            fault => ArtifactError::Unreadable(format!("{} {fault}", printable_path(&path))),
+            WalkError::System(Errno::NOENT) if walk.path.is_empty() => ArtifactError::Missing,
+            error => ArtifactError::Unreadable(format!("{} {error}", printable_path(&path))),
         }
     })
 }
@@ -85,12 +93,12 @@ struct Walker<'a, V> {
     visitor: &'a mut V,
     stop: &'a CancellationToken,
     entries: u64,
-    /// Of the entry that is seen; a fault is about it.
+    /// The path of the current entry, to which an error refers.
     path: Vec<u8>,
 }
 
 struct DirEntry {
-    /// The name, with a slash after that of a folder: the order of these is the order of paths.
+    /// The name, and a slash if it is a directory: this order is the order of the paths.
     sort_key: Vec<u8>,
     name: CString,
     meta: EntryMetadata,
@@ -99,7 +107,7 @@ struct DirEntry {
 impl<V: Visitor> Walker<'_, V> {
     fn walk_root(&mut self, artifact_path: &Path) -> Result<EntryMetadata, WalkError> {
         let name = CString::new(artifact_path.as_os_str().as_bytes())
-            .map_err(|_| WalkError::Unsupported("has a zero byte in it".to_owned()))?;
+            .map_err(|_| WalkError::Unsupported("contains a zero byte".to_owned()))?;
         let meta = EntryMetadata::of(&statat(CWD, &*name, AtFlags::SYMLINK_NOFOLLOW)?);
         self.visitor.visit(&Entry { dir: CWD, name: &name, path: &self.path, meta })?;
         if meta.kind == FileType::Directory {
@@ -116,14 +124,13 @@ impl<V: Visitor> Walker<'_, V> {
         depth: u32,
     ) -> Result<(), WalkError> {
         if DEPTH_MAX <= depth {
-            let what =
-                format!("is more than {DEPTH_MAX} folders deep; deploy what a release needs");
+            let what = format!("is more than {DEPTH_MAX} directories deep; deploy less");
             return Err(WalkError::Unsupported(what));
         }
         let dir = open_unchanged(parent, name, OFlags::DIRECTORY, meta)?;
         let before = self.path.len();
-        for DirEntry { sort_key: key, name, meta } in self.list_dir(&dir)? {
-            self.path.extend_from_slice(&key);
+        for DirEntry { sort_key, name, meta } in self.list_dir(&dir)? {
+            self.path.extend_from_slice(&sort_key);
             let entry = Entry { dir: dir.as_fd(), name: &name, path: &self.path, meta };
             self.visitor.visit(&entry)?;
             if meta.kind == FileType::Directory {
@@ -144,7 +151,7 @@ impl<V: Visitor> Walker<'_, V> {
             }
             self.entries += 1;
             if ENTRIES_MAX < self.entries {
-                let what = format!("has more than {ENTRIES_MAX} files in it; deploy less");
+                let what = format!("has more than {ENTRIES_MAX} files; deploy less");
                 self.path.clear();
                 return Err(WalkError::Unsupported(what));
             }
@@ -156,16 +163,16 @@ impl<V: Visitor> Walker<'_, V> {
                 Err(Errno::NOENT) => return Err(WalkError::Modified),
                 Err(error) => return Err(error.into()),
             };
-            let mut key = name.to_bytes().to_vec();
-            key.extend((meta.kind == FileType::Directory).then_some(b'/'));
-            all.push(DirEntry { sort_key: key, name: name.to_owned(), meta });
+            let mut sort_key = name.to_bytes().to_vec();
+            sort_key.extend((meta.kind == FileType::Directory).then_some(b'/'));
+            all.push(DirEntry { sort_key, name: name.to_owned(), meta });
         }
         all.sort_unstable_by(|one, other| one.sort_key.cmp(&other.sort_key));
         Ok(all)
     }
 }
 
-/// Opens what was seen, and nothing that took its place. Never waits for a writer, as a pipe would.
+/// Opens an entry unless another file replaced it. Does not block, not even on a pipe.
 pub(super) fn open_unchanged(
     dir: BorrowedFd<'_>,
     name: &CStr,
@@ -195,8 +202,14 @@ impl EntryMetadata {
             device: stat.st_dev as u64,
             inode: stat.st_ino as u64,
             size: stat.st_size as u64,
-            modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-            changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            modified: Timestamp {
+                seconds: stat.st_mtime as i64,
+                nanoseconds: stat.st_mtime_nsec as i64,
+            },
+            changed: Timestamp {
+                seconds: stat.st_ctime as i64,
+                nanoseconds: stat.st_ctime_nsec as i64,
+            },
         }
     }
 }
@@ -210,16 +223,15 @@ impl From<Errno> for WalkError {
 impl fmt::Display for WalkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::System(error @ (Errno::ACCESS | Errno::PERM)) => write!(
-                f,
-                "can not be read: {error}; let the daemon's user read all of the artifact"
-            ),
-            Self::System(error) => write!(f, "can not be read: {error}"),
+            Self::System(error @ (Errno::ACCESS | Errno::PERM)) => {
+                write!(f, "cannot be read: {error}; let the daemon's user read all of the artifact")
+            }
+            Self::System(error) => write!(f, "cannot be read: {error}"),
             Self::Modified => {
-                f.write_str("changed while it was read; deploy what nobody writes to")
+                f.write_str("changed while it was read; deploy files that no process writes")
             }
             Self::Unsupported(what) => f.write_str(what),
-            Self::Cancelled => f.write_str("was not read to its end"),
+            Self::Cancelled => f.write_str("was not read completely"),
         }
     }
 }

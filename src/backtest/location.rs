@@ -69,7 +69,7 @@ pub(crate) fn locate(
     let wanted = recordings.into_iter().filter(|(number, path)| match from {
         Some(ReplayStart::DeployOrSecond(first)) => first <= u64::from(number.0),
         Some(ReplayStart::Date(day)) => {
-            record::read_recording(path).is_ok_and(|it| day <= it.header.opened)
+            record::read_signal_log(path).is_ok_and(|it| day <= it.header.opened)
         }
         None => true,
     });
@@ -108,7 +108,7 @@ impl SourceLocation {
 }
 
 fn load_recording(name: String, path: &Path) -> Result<Source, String> {
-    let recorded = record::read_recording(path).map_err(|error| error.to_string())?;
+    let recorded = record::read_signal_log(path).map_err(|error| error.to_string())?;
     if recorded.truncated_bytes > 0 {
         let (path, torn) = (path.display(), recorded.truncated_bytes);
         output::stderr_line(&format!("{path}: the last {torn} bytes are torn and left out"));

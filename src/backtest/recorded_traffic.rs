@@ -27,7 +27,7 @@ fn service_warnings(service: &Service, dir: &Path) -> Vec<String> {
     let newest =
         record::list_signal_logs(dir).unwrap_or_default().into_iter().rev().take(RECORDINGS_MAX);
     let (mut total_counts, mut observed_time) = (Counts::default(), Duration::ZERO);
-    for recorded in newest.filter_map(|(_, path)| record::read_recording(&path).ok()) {
+    for recorded in newest.filter_map(|(_, path)| record::read_signal_log(&path).ok()) {
         let (counts, time) = trial_traffic(&recorded);
         total_counts += counts;
         observed_time += time;

@@ -1,9 +1,9 @@
-//! The kinds of messages in the system's journal: the stable identifier and the priority of each.
+//! The kinds of messages in systemd's journal: the stable MESSAGE_ID and the PRIORITY of each.
 //!
-//! People filter and alert by the identifiers: one that was shipped never changes, and is never
-//! used for something else. `systemd/rollbackd.catalog` explains each.
+//! Operators filter and alert by these ids. An id that was released never changes its meaning.
+//! `systemd/rollbackd.catalog` explains each.
 
-/// Somebody has to act now.
+/// An operator has to act now.
 const CRITICAL: u8 = 2;
 const ERROR: u8 = 3;
 const WARNING: u8 = 4;
@@ -38,9 +38,9 @@ const MESSAGE_KINDS: &[(&str, &str, u8)] = &[
     ("page", "944b3824532b4e56b5242f25a05f5c30", CRITICAL),
 ];
 
-/// The kind of a message that wakes a person.
+/// The kind of a message that pages the operator.
 pub(super) const PAGE_KIND: &str = "page";
-/// Its priority, also for entries of a timeline that wake one.
+/// Its priority, also that of timeline entries that page the operator.
 pub(super) const PAGE_PRIORITY: u8 = CRITICAL;
 
 /// MESSAGE_ID and PRIORITY of a kind of entry, or of `page`.
@@ -57,7 +57,7 @@ mod tests {
 
     const CATALOG: &str = include_str!("../../systemd/rollbackd.catalog");
 
-    /// The names of all facts, as serde lists them.
+    /// The names of all timeline events, as serde lists them.
     fn kinds() -> Vec<String> {
         let unknown = serde_json::json!({"kind": "no such kind"});
         let error = serde_json::from_value::<TimelineEvent>(unknown).unwrap_err().to_string();
@@ -66,10 +66,10 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_an_identifier_of_its_own() {
+    fn every_kind_has_its_own_id() {
         let mut expected: BTreeSet<_> = kinds().into_iter().collect();
         assert!(expected.contains("deployed") && expected.len() > 15, "{expected:?}");
-        // Names of 0.1.0, which are still read and never written.
+        // Names of 0.1.0, which are read and never written.
         for old in ["found", "asked_again"] {
             assert!(expected.remove(old), "{old}");
         }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_its_entry_in_the_catalog() {
+    fn every_kind_has_an_entry_in_the_catalog() {
         for (kind, id, _) in MESSAGE_KINDS {
             let head = format!("\n-- {id}\n");
             let mut parts = CATALOG.split(&head).skip(1);
@@ -97,9 +97,9 @@ mod tests {
         assert_eq!(CATALOG.matches("\n-- ").count(), MESSAGE_KINDS.len());
     }
 
-    /// What was shipped. Lines are added; none is changed.
+    /// The released ids. Lines are added; none is changed.
     #[test]
-    fn what_was_shipped_stays() {
+    fn released_ids_stay() {
         let shipped = [
             "deployed 5cc69618c1364b789ec5ab85a56182c3",
             "ready 671a3857aa174661b9cd63a11044aeab",

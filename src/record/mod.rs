@@ -1,20 +1,23 @@
-//! What is written down, and read back: timelines, recordings of what the judge heard, and what
-//! else has to outlive the daemon.
+//! What outlives the daemon: timelines, signal logs, the secret of the host; and the log, as it
+//! reaches systemd's journal.
 
+mod error;
+mod files;
 mod journal_layer;
 mod message_ids;
 mod signal_log;
 mod state_dir;
 mod timeline;
+mod timeline_file;
 
-pub use timeline::{Timeline, Truncated, read_deploy, read_latest};
+pub use timeline::{Timeline, Truncated};
 
-pub use crate::record::journal_layer::{JournalLayer, lost_messages as journal_lost};
+pub use crate::record::error::StateError;
+pub use crate::record::journal_layer::{JournalLayer, lost_messages};
+pub use crate::record::signal_log::codec::{SIGNAL_LOG_BYTES_MAX, SignalLogHeader};
 pub use crate::record::signal_log::reader::{
-    SignalLog, SignalLogError, parse_signal_log as parse_recording,
-    read_signal_log as read_recording,
+    SignalLog, SignalLogError, parse_signal_log, read_signal_log,
 };
-pub use crate::record::signal_log::writer::{
-    SIGNAL_LOG_BYTES_MAX, SignalLogHeader, SignalLogWriter, list_signal_logs,
-};
-pub use crate::record::state_dir::{StateDir, StateError};
+pub use crate::record::signal_log::writer::{SignalLogWriter, list_signal_logs};
+pub use crate::record::state_dir::StateDir;
+pub use crate::record::timeline_file::{read_deploy, read_latest};

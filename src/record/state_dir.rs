@@ -1,20 +1,20 @@
-//! The state folder: one daemon at a time, and a secret that session ids hang on.
+//! The state directory: its lock, which admits one daemon, its format, and the key of session ids.
 
-use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-/// The form of what lies in the folder. Another one is counted up when an older daemon would misread
-/// what a newer one wrote.
+use crate::record::StateError;
+use crate::record::files::{create_private_dir, open_private, write_atomically};
+
+/// The format of the directory. It increases when an older daemon would misread what a newer one
+/// wrote.
 const FORMAT_VERSION: u32 = 1;
 
-/// What to do about a secret that somebody, or a disk, cut short.
-const KEY_TOO_SHORT: &str = "it is shorter than 16 bytes; restore it from a copy, or remove it: a new one \
-                       is made, and sessions that are open end";
+const KEY_TOO_SHORT: &str = "it is shorter than 16 bytes; restore it from a copy, or remove it: the \
+                             daemon then makes a new one, and open sessions end";
 
-/// The state folder, locked for this process until it is dropped.
+/// The state directory, locked for this process until it is dropped.
 #[derive(Debug)]
 pub struct StateDir {
     dir: PathBuf,
@@ -23,97 +23,78 @@ pub struct StateDir {
 
 impl Drop for StateDir {
     fn drop(&mut self) {
-        // Not only closed: a program that is started in this moment still holds it for a while.
+        // A close alone is not enough: a child that is forked right now still holds a copy.
         let _ = self.lock.unlock();
     }
 }
 
-/// Why the state folder can not be used: what was tried, and what came of it.
-#[derive(Debug)]
-pub struct StateError {
-    action: String,
-    source: io::Error,
-}
-
 impl StateDir {
-    /// Opens the folder, making it if need be, and locks it.
+    /// Opens the directory, creates it if it does not exist, and locks it.
     ///
     /// # Errors
-    /// When it can not be made or written, or another daemon holds it.
+    /// It cannot be created or written, another daemon holds it, or a newer one wrote it.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        let at = |what: &str| {
-            let what = format!("failed to {what} {}", dir.display());
-            move |source| StateError { action: what, source }
+        let fail = |action: &str| {
+            let action = format!("failed to {action} the state directory {}", dir.display());
+            move |source| StateError::new(action, source)
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(at("make the state folder"))?;
-        let lock = open_private(dir.join("lock")).map_err(at("write into the state folder"))?;
+        create_private_dir(dir).map_err(fail("create"))?;
+        let lock = open_private(&dir.join("lock")).map_err(fail("write into"))?;
         lock.try_lock().map_err(|error| {
             let source = match error {
                 fs::TryLockError::Error(source) => source,
                 fs::TryLockError::WouldBlock => io::Error::other("another rollbackd runs on it"),
             };
-            at("lock the state folder")(source)
+            fail("lock")(source)
         })?;
-        check_format(dir).map_err(at("use the state folder"))?;
+        check_format(dir).map_err(fail("use"))?;
         Ok(Self { dir: dir.to_owned(), lock })
     }
 
-    /// The folder of one service, made if need be.
+    /// The directory of one service; creates it if it does not exist.
     ///
     /// # Errors
-    /// When it can not be made.
+    /// It cannot be created.
     pub fn service_dir(&self, name: &str) -> Result<PathBuf, StateError> {
         let dir = self.dir.join(name);
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|source| {
-            let what = format!("failed to make the folder {}", dir.display());
-            StateError { action: what, source }
+        create_private_dir(&dir).map_err(|source| {
+            StateError::new(format!("failed to create the directory {}", dir.display()), source)
         })?;
         Ok(dir)
     }
 
-    /// The secret of this host, made at the first start.
+    /// The secret key of this host, which the first start makes.
     ///
     /// # Errors
-    /// When it can not be read or written, or there are no random numbers.
+    /// It cannot be read or written, or the system gives no random numbers.
     pub fn host_key(&self) -> Result<[u8; 16], StateError> {
         let path = self.dir.join("key");
-        self.read_key(&path).map_err(|source| {
-            let what = format!("failed to read or make the secret {}", path.display());
-            StateError { action: what, source }
+        read_or_create_key(&path).map_err(|source| {
+            StateError::new(format!("failed to read or create the key {}", path.display()), source)
         })
-    }
-
-    fn read_key(&self, path: &Path) -> io::Result<[u8; 16]> {
-        let mut key = [0; 16];
-        match File::open(path) {
-            Ok(mut file) => {
-                file.read_exact(&mut key).map_err(|error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => io::Error::other(KEY_TOO_SHORT),
-                    _ => error,
-                })?;
-                return Ok(key);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
-            Err(error) => return Err(error),
-        }
-        getrandom::fill(&mut key).map_err(io::Error::other)?;
-        // Whole or not at all: ids that hang on half a secret would be lost.
-        let new = path.with_extension("new");
-        let mut file = open_private(new.clone())?;
-        file.set_len(0)?;
-        file.write_all(&key)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        File::open(&self.dir)?.sync_all()?;
-        Ok(key)
     }
 }
 
-/// Sees to it that we know the form of what lies in a folder, and writes down that it is ours.
+fn read_or_create_key(path: &Path) -> io::Result<[u8; 16]> {
+    let mut key = [0; 16];
+    match File::open(path) {
+        Ok(mut file) => {
+            file.read_exact(&mut key).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => io::Error::other(KEY_TOO_SHORT),
+                _ => error,
+            })?;
+            return Ok(key);
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+        Err(error) => return Err(error),
+    }
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    // Sessions whose ids depend on a key that is lost would end.
+    write_atomically(path, &key)?;
+    Ok(key)
+}
+
+/// Rejects a directory of a newer format; writes the format of a directory that has none.
 fn check_format(dir: &Path) -> io::Result<()> {
     let path = dir.join("format");
     let recorded = match fs::read_to_string(&path) {
@@ -124,51 +105,16 @@ fn check_format(dir: &Path) -> io::Result<()> {
     match recorded.as_ref().map(|text| text.trim().parse::<u32>()) {
         Some(Ok(format)) if format <= FORMAT_VERSION => Ok(()),
         Some(Ok(format)) => Err(io::Error::other(format!(
-            "a newer rollbackd wrote it: {} says {format}, and this one knows {FORMAT_VERSION}; install the \
-             newer version again, or name another state_dir",
+            "a newer rollbackd wrote it: {} has format {format}, this one knows {FORMAT_VERSION}; \
+             install the newer version again, or set another state_dir",
             path.display()
         ))),
         Some(Err(_)) => Err(io::Error::other(format!(
-            "{} is no number; write {FORMAT_VERSION} into it if nobody used a newer rollbackd here",
+            "{} is not a number; write {FORMAT_VERSION} into it unless a newer rollbackd ran here",
             path.display()
         ))),
-        // Also what a daemon left that did not write this file yet.
-        None => {
-            let new = path.with_extension("new");
-            let mut file = open_private(new.clone())?;
-            file.set_len(0)?;
-            file.write_all(format!("{FORMAT_VERSION}\n").as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(dir)?.sync_all()
-        }
-    }
-}
-
-fn open_private(path: PathBuf) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-impl fmt::Display for StateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.action)
-    }
-}
-
-impl std::error::Error for StateError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
-impl StateError {
-    /// It and its cause, in one line.
-    pub fn with_cause(&self) -> String {
-        format!("{}: {}", self.action, self.source)
-    }
-
-    pub(super) fn new(action: String, source: io::Error) -> Self {
-        Self { action, source }
+        // A new directory, or one of a daemon that did not write this file yet.
+        None => write_atomically(&path, format!("{FORMAT_VERSION}\n").as_bytes()),
     }
 }
 
@@ -177,14 +123,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_newer_version_wrote_is_not_touched() {
+    fn a_directory_of_a_newer_format_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         drop(StateDir::open(dir.path()).unwrap());
         assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "1\n");
         drop(StateDir::open(dir.path()).unwrap());
-        for (text, words) in
-            [("2\n", "a newer rollbackd wrote it"), ("", "is no number"), ("x", "is no number")]
-        {
+        for (text, words) in [
+            ("2\n", "a newer rollbackd wrote it"),
+            ("", "is not a number"),
+            ("x", "is not a number"),
+        ] {
             fs::write(dir.path().join("format"), text).unwrap();
             let error = StateDir::open(dir.path()).unwrap_err().with_cause();
             assert!(error.contains(words), "{error}");

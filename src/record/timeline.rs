@@ -1,22 +1,24 @@
-//! The append-only record of a service: one JSONL file per deploy, one fact a line.
+//! The append-only record of a service: one JSON-lines file per deploy, one event per line.
 //!
-//! A line is on disk (fdatasync) before anything follows from it. The newest file alone restores a
-//! service: its first line carries over what still matters of the older ones.
+//! A line is on disk (fdatasync) before its effects begin. The newest file alone restores a
+//! service: its first line carries over the state that still matters from older files.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::StateError;
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
+use crate::record::StateError;
+use crate::record::files::{create_private_dir, keep_newest};
+use crate::record::timeline_file::{
+    EXTENSION, FILE_BYTES_MAX, LoadedFile, deploy_path, list_deploys, load_file,
+};
 
 /// Files of deploys that are kept.
 const FILES_KEPT: usize = 200;
-/// Largest file that is read: a deploy writes some tens of lines.
-const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// The record of one service, open at its end.
+/// The timeline of one service, open for appending.
 #[derive(Debug)]
 pub struct Timeline {
     dir: PathBuf,
@@ -34,50 +36,58 @@ struct OpenFile {
     started_at: Moment,
 }
 
-/// Bytes of an incomplete last line that were cut off; 0 as a rule.
+/// Bytes of an incomplete last line that were removed; 0 except after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncated(pub u64);
 
 impl Timeline {
-    /// Opens the record in a service's folder, and reads the newest deploy back.
+    /// Opens the timeline in a service's directory and reads the newest deploy.
     ///
     /// # Errors
-    /// When a file can not be read, or a line other than the last one makes no sense.
+    /// A file cannot be read or is too large, or a line before the last one is invalid.
     pub fn open(
         dir: &Path,
         service: &str,
     ) -> Result<(Self, Vec<TimelineEntry>, Truncated), StateError> {
+        Self::open_with_limit(dir, service, FILE_BYTES_MAX)
+    }
+
+    fn open_with_limit(
+        dir: &Path,
+        service: &str,
+        bytes_max: u64,
+    ) -> Result<(Self, Vec<TimelineEntry>, Truncated), StateError> {
         let mut timeline =
             Self { dir: dir.to_owned(), service: service.to_owned(), open_file: None };
         let mut truncated_total = 0;
-        // A power cut can leave a newest file without a single whole line: then nothing followed
-        // from it, and the one before holds the state.
+        // A power loss can leave a newest file without a complete line. Then no effect followed
+        // from it, and the file before it holds the state.
         for (number, path) in list_deploys(dir)?.into_iter().rev() {
-            let (entries, good, torn) = load_file(&path)?;
-            truncated_total += torn;
+            let LoadedFile { entries, valid_bytes, truncated_bytes } = load_file(&path, bytes_max)?;
+            truncated_total += truncated_bytes;
             let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
-            let (begun, seq) = (first.moment, last.seq);
-            let file = reopen(&path, good, torn)?;
+            let (started_at, seq) = (first.moment, last.seq);
+            let file = reopen(&path, valid_bytes, truncated_bytes)?;
             timeline.open_file =
-                Some(OpenFile { file, valid_bytes: good, deploy: number, seq, started_at: begun });
+                Some(OpenFile { file, valid_bytes, deploy: number, seq, started_at });
             return Ok((timeline, entries, Truncated(truncated_total)));
         }
         Ok((timeline, Vec::new(), Truncated(truncated_total)))
     }
 
-    /// Writes one fact down; it is on disk when this returns.
+    /// Appends one event; it is on disk when this returns.
     ///
     /// # Errors
-    /// When it could not be written. Then nothing of it is left in the file.
+    /// It could not be written. Then no part of it stays in the file.
     pub fn append(
         &mut self,
         now: Moment,
         wall_time: String,
         reason: String,
-        fact: TimelineEvent,
+        event: TimelineEvent,
         effects: Vec<String>,
     ) -> io::Result<TimelineEntry> {
-        let mut new_file = match (&fact, &self.open_file) {
+        let mut new_file = match (&event, &self.open_file) {
             (
                 TimelineEvent::Deployed { release, .. } | TimelineEvent::Replaced { release, .. },
                 _,
@@ -95,7 +105,7 @@ impl Timeline {
             service: self.service.clone(),
             deploy: file.deploy,
             because: reason,
-            event: fact,
+            event,
             planned_effects: effects,
         };
         let written = file
@@ -104,9 +114,9 @@ impl Timeline {
         match new_file {
             Some(new) if written.is_ok() => {
                 self.open_file = Some(new);
-                self.prune();
+                keep_newest(&self.dir, EXTENSION, FILES_KEPT);
             }
-            // A deploy that was not written down has not begun: the file before it holds the state.
+            // A deploy that is not on disk has not begun: the file before it holds the state.
             Some(new) => _ = fs::remove_file(deploy_path(&self.dir, new.deploy)),
             None => (),
         }
@@ -127,37 +137,28 @@ impl Timeline {
         File::open(&self.dir)?.sync_all()?;
         Ok(OpenFile { file, valid_bytes: 0, deploy, seq: 0, started_at: now })
     }
-
-    /// Lets the oldest files go. One that can not be removed does no harm.
-    fn prune(&self) {
-        let files = list_deploys(&self.dir).unwrap_or_default();
-        let over = files.len().saturating_sub(FILES_KEPT);
-        for (_, path) in files.into_iter().take(over) {
-            let _ = fs::remove_file(path);
-        }
-    }
 }
 
 impl OpenFile {
-    /// Puts the file back if somebody removed it: what is written to a file without a name is lost
-    /// with the process.
+    /// Restores the file under its name if it was removed. What is written to a file without a name
+    /// is lost with the process.
     fn relink(&mut self, path: &Path) -> io::Result<()> {
         if self.file.metadata()?.nlink() > 0 {
             return Ok(());
         }
         let mut written = Vec::new();
         self.file.seek(SeekFrom::Start(0))?;
-        (&self.file).take(BYTES_MAX).read_to_end(&mut written)?;
-        let folder = path.parent().unwrap_or(path);
-        create_private_dir(folder)?;
-        // What lies there by now is not ours to write over.
+        (&self.file).take(self.valid_bytes).read_to_end(&mut written)?;
+        let dir = path.parent().unwrap_or(path);
+        create_private_dir(dir)?;
+        // A file that has this name by now was not written by this daemon and is not replaced.
         let mut file =
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         if let Err(error) = file.write_all(&written).and_then(|()| file.sync_all()) {
             let _ = fs::remove_file(path);
             return Err(error);
         }
-        File::open(folder)?.sync_all()?;
+        File::open(dir)?.sync_all()?;
         self.file = file;
         Ok(())
     }
@@ -167,7 +168,7 @@ impl OpenFile {
         line.push(b'\n');
         let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // Half a line would be read as torn, but only at the end of the file.
+            // A reader accepts an incomplete line only at the end of the file.
             let back = SeekFrom::Start(self.valid_bytes);
             let _ = self.file.set_len(self.valid_bytes).and_then(|()| self.file.seek(back));
             return Err(error);
@@ -176,75 +177,6 @@ impl OpenFile {
         self.seq += 1;
         Ok(())
     }
-}
-
-/// Reads the newest deploy back as [`Timeline::open`] would, without touching anything.
-///
-/// # Errors
-/// When a file can not be read, or a line other than the last one makes no sense.
-pub fn read_latest(dir: &Path) -> Result<Vec<TimelineEntry>, StateError> {
-    for (_, path) in list_deploys(dir)?.into_iter().rev() {
-        let (entries, ..) = load_file(&path)?;
-        if !entries.is_empty() {
-            return Ok(entries);
-        }
-    }
-    Ok(Vec::new())
-}
-
-/// Reads one deploy of a service, the newest by default, without touching it.
-///
-/// # Errors
-/// When there is no such deploy, or it can not be read.
-pub fn read_deploy(
-    dir: &Path,
-    deploy: Option<ReleaseNumber>,
-) -> Result<Vec<TimelineEntry>, StateError> {
-    let mut files = list_deploys(dir)?;
-    let selected = match deploy {
-        Some(deploy) => files.into_iter().find(|(number, _)| *number == deploy),
-        None => files.pop(),
-    };
-    let Some((_, path)) = selected else {
-        let what = match deploy {
-            Some(deploy) => format!("no timeline of deploy {deploy} in {}", dir.display()),
-            None => format!("no timeline in {}", dir.display()),
-        };
-        return Err(StateError::new(what, io::ErrorKind::NotFound.into()));
-    };
-    Ok(load_file(&path)?.0)
-}
-
-/// The whole lines of a file, the bytes they take, and the bytes of an incomplete last line.
-fn load_file(path: &Path) -> Result<(Vec<TimelineEntry>, u64, u64), StateError> {
-    let fail = |what: &str, source| {
-        StateError::new(format!("failed to read {}{what}", path.display()), source)
-    };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| fail("", error))?;
-    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|error| fail("", error))?;
-    let complete_bytes = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-    let (whole_bytes, tail) = bytes.split_at(complete_bytes);
-    let mut entries = Vec::new();
-    let (mut valid_bytes, mut truncated_bytes) = (0, tail.len());
-    let lines: Vec<&[u8]> = whole_bytes.split_inclusive(|byte| *byte == b'\n').collect();
-    for (index, line) in lines.iter().enumerate() {
-        match serde_json::from_slice(line) {
-            Ok(entry) => entries.push(entry),
-            // Blocks of one write can reach the disk out of order.
-            Err(_) if index + 1 == lines.len() => {
-                truncated_bytes += line.len();
-                break;
-            }
-            Err(error) => {
-                let at = format!(", line {} (repair it, or move the file away)", index + 1);
-                return Err(fail(&at, error.into()));
-            }
-        }
-        valid_bytes += line.len();
-    }
-    let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
-    Ok((entries, size(valid_bytes), size(truncated_bytes)))
 }
 
 fn reopen(path: &Path, valid_bytes: u64, truncated_bytes: u64) -> Result<File, StateError> {
@@ -260,34 +192,11 @@ fn reopen(path: &Path, valid_bytes: u64, truncated_bytes: u64) -> Result<File, S
     open().map_err(|error| StateError::new(format!("failed to open {}", path.display()), error))
 }
 
-fn create_private_dir(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-fn deploy_path(dir: &Path, deploy: ReleaseNumber) -> PathBuf {
-    dir.join(format!("{:06}.jsonl", deploy.0))
-}
-
-/// The files of all deploys, oldest first.
-fn list_deploys(dir: &Path) -> Result<Vec<(ReleaseNumber, PathBuf)>, StateError> {
-    let fail =
-        |error| StateError::new(format!("failed to read the folder {}", dir.display()), error);
-    let mut files = Vec::new();
-    for found in fs::read_dir(dir).map_err(fail)? {
-        let path = found.map_err(fail)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(number) = name.strip_suffix(".jsonl").and_then(|name| name.parse().ok()) {
-            files.push((ReleaseNumber(number), path));
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{Actor, CarriedOver, Release, Slot};
+    use crate::record::timeline_file::read_deploy;
 
     fn deployed(number: u32) -> TimelineEvent {
         let release = Release {
@@ -309,11 +218,11 @@ mod tests {
         }
     }
 
-    fn write(dir: &Path, facts: impl IntoIterator<Item = TimelineEvent>) {
+    fn write(dir: &Path, events: impl IntoIterator<Item = TimelineEvent>) {
         let (mut timeline, _, _) = Timeline::open(dir, "weather").unwrap();
-        for (at, fact) in facts.into_iter().enumerate() {
+        for (at, event) in events.into_iter().enumerate() {
             let now = Moment(1_000 + at as u64);
-            timeline.append(now, "wall".to_owned(), "why".to_owned(), fact, Vec::new()).unwrap();
+            timeline.append(now, "wall".to_owned(), "why".to_owned(), event, Vec::new()).unwrap();
         }
     }
 
@@ -321,17 +230,17 @@ mod tests {
     fn what_was_written_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), [deployed(1), TimelineEvent::Failed, deployed(2), TimelineEvent::Noted]);
-        let (_, entries, torn) = Timeline::open(dir.path(), "weather").unwrap();
+        let (_, entries, truncated) = Timeline::open(dir.path(), "weather").unwrap();
         let read_back: Vec<_> =
             entries.iter().map(|it| (it.seq, it.since_deploy_ms, it.event.clone())).collect();
         assert_eq!(read_back, [(1, 0, deployed(2)), (2, 1, TimelineEvent::Noted)]);
-        assert_eq!(torn, Truncated(0));
+        assert_eq!(truncated, Truncated(0));
         assert_eq!(read_deploy(dir.path(), Some(ReleaseNumber(1))).unwrap().len(), 2);
         assert!(read_deploy(dir.path(), Some(ReleaseNumber(3))).is_err());
     }
 
     #[test]
-    fn a_line_torn_at_any_byte_is_cut_off_and_writing_goes_on() {
+    fn a_line_cut_at_any_byte_is_removed_and_appends_continue() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), [deployed(1), TimelineEvent::Failed]);
         let path = deploy_path(dir.path(), ReleaseNumber(1));
@@ -339,8 +248,12 @@ mod tests {
         let first = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
         for end in first..bytes.len() {
             fs::write(&path, &bytes[..end]).unwrap();
-            let (_, entries, torn) = Timeline::open(dir.path(), "weather").unwrap();
-            assert_eq!((entries.len(), torn), (1, Truncated((end - first) as u64)), "cut at {end}");
+            let (_, entries, truncated) = Timeline::open(dir.path(), "weather").unwrap();
+            assert_eq!(
+                (entries.len(), truncated),
+                (1, Truncated((end - first) as u64)),
+                "cut at {end}"
+            );
             write(dir.path(), [TimelineEvent::Noted]);
             assert_eq!(
                 read_deploy(dir.path(), None).unwrap()[1].event,
@@ -351,57 +264,73 @@ mod tests {
     }
 
     #[test]
-    fn a_newest_file_without_a_whole_line_leaves_the_one_before_in_force() {
+    fn a_newest_file_without_a_complete_line_leaves_the_previous_deploy_in_force() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), [deployed(1)]);
         fs::write(deploy_path(dir.path(), ReleaseNumber(2)), b"{\"seq\":1,").unwrap();
-        let (_, entries, torn) = Timeline::open(dir.path(), "weather").unwrap();
-        assert_eq!((entries.len(), torn), (1, Truncated(9)));
+        let (_, entries, truncated) = Timeline::open(dir.path(), "weather").unwrap();
+        assert_eq!((entries.len(), truncated), (1, Truncated(9)));
     }
 
     #[test]
-    fn a_deploy_that_could_not_be_written_down_leaves_the_one_before_in_force() {
+    fn a_deploy_that_cannot_be_written_leaves_the_previous_one_in_force() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), [deployed(1)]);
         let (mut timeline, _, _) = Timeline::open(dir.path(), "weather").unwrap();
         std::os::unix::fs::symlink("/dev/full", deploy_path(dir.path(), ReleaseNumber(2))).unwrap();
-        let mut append = |fact| {
+        let mut append = |event| {
             let (wall, why) = ("wall".to_owned(), "why".to_owned());
-            timeline.append(Moment(2_000), wall, why, fact, Vec::new())
+            timeline.append(Moment(2_000), wall, why, event, Vec::new())
         };
         append(deployed(2)).unwrap_err();
         append(TimelineEvent::Noted).unwrap();
         let (_, entries, _) = Timeline::open(dir.path(), "weather").unwrap();
-        let facts: Vec<_> = entries.iter().map(|it| (it.deploy, it.seq, &it.event)).collect();
+        let events: Vec<_> = entries.iter().map(|it| (it.deploy, it.seq, &it.event)).collect();
         assert_eq!(
-            facts,
+            events,
             [(ReleaseNumber(1), 1, &deployed(1)), (ReleaseNumber(1), 2, &TimelineEvent::Noted)]
         );
     }
 
     #[test]
-    fn a_file_that_was_removed_while_it_was_open_is_put_back_whole() {
+    fn a_file_removed_while_it_was_open_is_restored() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("weather");
         fs::create_dir(&dir).unwrap();
         write(&dir, [deployed(1)]);
         let (mut timeline, _, _) = Timeline::open(&dir, "weather").unwrap();
-        let mut append = |fact| {
+        let mut append = |event| {
             let (wall, why) = ("wall".to_owned(), "why".to_owned());
-            timeline.append(Moment(2_000), wall, why, fact, Vec::new())
+            timeline.append(Moment(2_000), wall, why, event, Vec::new())
         };
         fs::remove_dir_all(&dir).unwrap();
         append(TimelineEvent::Noted).unwrap();
         append(TimelineEvent::Failed).unwrap();
         let (_, entries, _) = Timeline::open(&dir, "weather").unwrap();
-        let facts: Vec<_> = entries.iter().map(|it| (it.seq, &it.event)).collect();
+        let events: Vec<_> = entries.iter().map(|it| (it.seq, &it.event)).collect();
         assert_eq!(
-            facts,
+            events,
             [(1, &deployed(1)), (2, &TimelineEvent::Noted), (3, &TimelineEvent::Failed)]
         );
         fs::remove_dir_all(&dir).unwrap();
         append(deployed(2)).unwrap();
         assert_eq!(read_deploy(&dir, None).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_an_error_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), [deployed(1), TimelineEvent::Noted]);
+        let path = deploy_path(dir.path(), ReleaseNumber(1));
+        let bytes = fs::read(&path).unwrap();
+        let size = bytes.len() as u64;
+        let error = Timeline::open_with_limit(dir.path(), "weather", size - 1).unwrap_err();
+        let expected = format!("000001.jsonl: it has more than {} bytes", size - 1);
+        assert!(error.with_cause().contains(&expected), "{}", error.with_cause());
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        let (_, entries, truncated) =
+            Timeline::open_with_limit(dir.path(), "weather", size).unwrap();
+        assert_eq!((entries.len(), truncated), (2, Truncated(0)));
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl ServiceLoop {
             quarantine: self.watch.quarantine().to_vec(),
             error: self.timeline_error.clone(),
             counters: self.counters.totals(),
-            journal_lost: record::journal_lost(),
+            journal_lost: record::lost_messages(),
         }
     }
 

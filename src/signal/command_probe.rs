@@ -7,7 +7,7 @@ use tokio::process::Command;
 use crate::config::Address;
 use crate::model::{ProbeResult, Release};
 
-/// Fills in `{port}`, `{slot}` and `{version}`. A slot on a unix socket has its path for a port.
+/// Replaces `{port}`, `{slot}` and `{version}`. For a Unix socket, its path replaces `{port}`.
 pub(super) fn fill_placeholders(
     argv: &[String],
     address: &Address,
@@ -26,7 +26,7 @@ pub(super) fn fill_placeholders(
     argv.iter().map(fill_one).collect()
 }
 
-/// Runs the command to its end. When this is dropped before, the command and its children are killed.
+/// Runs the command to its end. A drop before the end kills the command and its children.
 pub(super) async fn probe(argv: &[String]) -> ProbeResult {
     let Some((program, arguments)) = argv.split_first() else {
         return ProbeResult::Unexpected("the probe command is empty".into());
@@ -47,14 +47,13 @@ pub(super) async fn probe(argv: &[String]) -> ProbeResult {
     };
     let mut group = ProcessGroupGuard(child.id());
     let ended = child.wait().await;
-    // Its number may belong to somebody else from here on.
+    // From here on the kernel may reuse its pid.
     group.0 = None;
     match ended {
         Ok(status) if status.success() => ProbeResult::Ok,
-        Ok(status) => ProbeResult::Unexpected(format!(
-            "the probe command ended with {}",
-            describe_exit(status)
-        )),
+        Ok(status) => {
+            ProbeResult::Unexpected(format!("the probe command ended: {}", describe_exit(status)))
+        }
         Err(error) => ProbeResult::Unexpected(format!("the probe command was lost: {error}")),
     }
 }
@@ -62,19 +61,19 @@ pub(super) async fn probe(argv: &[String]) -> ProbeResult {
 fn describe_exit(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => status.to_string(),
     }
 }
 
-/// A process group that is killed with its owner.
+/// Kills its process group when it is dropped.
 struct ProcessGroupGuard(Option<u32>);
 
 impl Drop for ProcessGroupGuard {
     fn drop(&mut self) {
         let id = self.0.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(id) = id {
-            // It may have ended in this moment; then there is nothing to kill.
+            // A group that just ended needs no kill.
             let _ = kill_process_group(id, Signal::KILL);
         }
     }

@@ -8,10 +8,10 @@ use crate::model::ProbeResult;
 use crate::signal::http_client;
 use crate::signal::http_client::ProbeError;
 
-/// Bytes of an answer that are read for its field.
+/// Bytes of a response that are read for its field.
 const BODY_MAX: usize = 64 * 1024;
 
-/// A GET request and what its answer must be.
+/// A GET request and the response it must get.
 #[derive(Debug)]
 pub(super) struct HttpProbe {
     client: Client,
@@ -45,14 +45,14 @@ impl HttpProbe {
         let Some((pointer, want)) = &self.field else { return Ok(()) };
         let body = http_client::read_body(&mut response, BODY_MAX).await?;
         let value: Value = serde_json::from_slice(&body)
-            .map_err(|error| ProbeError::Other(format!("the answer is no JSON: {error}")))?;
+            .map_err(|error| ProbeError::Other(format!("the response is not JSON: {error}")))?;
         match value.pointer(pointer).map(as_text) {
             Some(have) if have == *want => Ok(()),
             Some(have) => {
                 let have = http_client::shorten(&have);
                 Err(ProbeError::Other(format!("{pointer} is {have:?}, not {want:?}")))
             }
-            None => Err(ProbeError::Other(format!("the answer has no {pointer}"))),
+            None => Err(ProbeError::Other(format!("the response has no {pointer}"))),
         }
     }
 }

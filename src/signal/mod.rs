@@ -1,7 +1,5 @@
-//! The world, in: what a release answers when it is asked.
-//!
-//! A prober asks one release at one address and says what it saw; a scraper reads its counters.
-//! Neither decides what that means.
+//! Observations of one release: a prober sends it probes, a scraper reads its counters, and a monitor
+//! follows its unit. None of them judges what it observes.
 
 mod command_probe;
 mod contract_discovery;

@@ -4,10 +4,10 @@ use crate::config::{Address, ProbeKind, ProbeSettings};
 use crate::model::{Contract, ProbeResult, Release};
 use crate::signal::{command_probe, http_probe, mcp_probe, tcp_probe};
 
-/// A contract takes several exchanges. All of them together get this many timeouts.
+/// Contract discovery takes several requests; together they may take this many timeouts.
 const CONTRACT_TIMEOUTS: u32 = 10;
 
-/// Asks one release, at one address, how it is.
+/// Probes one release at one address.
 #[derive(Debug)]
 pub struct Prober {
     timeout: Duration,
@@ -20,19 +20,19 @@ enum ProbeDriver {
     Http(http_probe::HttpProbe),
     Tcp(Address),
     Command(Vec<String>),
-    /// The HTTP client could not be built; why.
+    /// The HTTP client could not be built, and why.
     Unavailable(String),
 }
 
 impl Prober {
-    /// Gets ready to probe `release` at `address`; `path` is that of the MCP endpoint. Asks nothing yet.
+    /// A prober of `release` at `address`; `path` is that of the MCP endpoint. Sends nothing yet.
     pub fn new(probe: &ProbeSettings, path: &str, address: &Address, release: &Release) -> Self {
         Self { timeout: probe.timeout, driver: ProbeDriver::new(probe, path, address, release) }
     }
 
-    /// Asks one question. Takes no longer than the probe's timeout.
+    /// Sends one probe. Takes no longer than the probe's timeout.
     pub async fn probe(&mut self) -> ProbeResult {
-        let question = async {
+        let probing = async {
             match &mut self.driver {
                 ProbeDriver::Mcp(mcp) => mcp.probe().await,
                 ProbeDriver::Http(http) => http.probe().await,
@@ -41,11 +41,10 @@ impl Prober {
                 ProbeDriver::Unavailable(why) => ProbeResult::Unexpected(why.clone()),
             }
         };
-        tokio::time::timeout(self.timeout, question).await.unwrap_or(ProbeResult::TimedOut)
+        tokio::time::timeout(self.timeout, probing).await.unwrap_or(ProbeResult::TimedOut)
     }
 
-    /// Name and version that the server gave itself when it was last asked; `None` unless the probe
-    /// speaks MCP.
+    /// The server's name and version in its last response; `None` unless the probe speaks MCP.
     pub fn server_identity(&self) -> Option<&str> {
         match &self.driver {
             ProbeDriver::Mcp(mcp) => mcp.server_identity.as_deref(),
@@ -56,9 +55,9 @@ impl Prober {
         }
     }
 
-    /// Looks at everything that the release promises its clients. `None` unless the probe speaks
-    /// MCP, and when an answer that is needed did not come: half a contract would read as a broken
-    /// one. Takes no longer than ten timeouts.
+    /// Reads the contract of the release: all that it offers to clients. `None` unless the probe
+    /// speaks MCP, or if a response is missing: half a contract would look like a broken one. Takes
+    /// no longer than ten timeouts.
     pub async fn discover_contract(&mut self) -> Option<Contract> {
         let ProbeDriver::Mcp(mcp) = &mut self.driver else { return None };
         tokio::time::timeout(self.timeout * CONTRACT_TIMEOUTS, mcp.discover_contract())
@@ -70,7 +69,7 @@ impl Prober {
     /// Ends the probe's session on the server. Takes no longer than the probe's timeout.
     pub async fn close(&mut self) {
         if let ProbeDriver::Mcp(mcp) = &mut self.driver {
-            // A server that does not answer now forgets the session by itself.
+            // A server that does not answer expires the session by itself.
             let _ = tokio::time::timeout(self.timeout, mcp.close()).await;
         }
     }
@@ -91,7 +90,7 @@ impl ProbeDriver {
             }
         };
         built.unwrap_or_else(|why| {
-            Self::Unavailable(format!("the probe of {address} can not be built: {why}"))
+            Self::Unavailable(format!("the probe of {address} cannot be built: {why}"))
         })
     }
 }

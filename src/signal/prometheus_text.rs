@@ -1,35 +1,43 @@
-//! The text format of Prometheus, read as strictly as a verdict needs: what does not read as
-//! specified is an error with its line, never a guess.
+//! The text format of Prometheus, read as strictly as a verdict needs: a line of the selected metric
+//! that does not match the specification is an error with its number.
 //!
-//! Our own reader, because prometheus-parse drops or mangles lines that are valid (`foo{} 1`, names
-//! with colons, label values with `}`, `,` or `=`) and takes a page of HTML for one.
+//! Names and labels are read here: prometheus-parse drops or changes valid lines (`foo{} 1`, names
+//! with colons, label values with `}`, `,` or `=`) and accepts a page of HTML.
 
 use crate::config::Selector;
 
-/// The series of some metrics.
+/// The format of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TextFormat {
+    /// Timestamps are in milliseconds.
+    Prometheus,
+    /// Timestamps are in seconds, and the last line is `# EOF`.
+    OpenMetrics,
+}
+
+/// The series that a selector matches.
 #[derive(Debug, Default)]
 pub(super) struct SelectedSum {
-    /// Whether the metric is named at all, be it only in a comment about its type.
+    /// Whether the page names the metric, as a series or in a TYPE comment.
     pub(super) metric_exists: bool,
-    /// The sum of the series that fit; none did if `None`.
+    /// The sum of the matching series; `None` if none matches.
     pub(super) value: Option<f64>,
-    /// The oldest time at which one of them was taken, in milliseconds since 1970, if one says so.
+    /// The oldest of their timestamps, in milliseconds since 1970, if one has a timestamp.
     pub(super) oldest_timestamp: Option<f64>,
 }
 
-/// One line of a series.
+/// One line with a value.
 struct Sample<'a> {
     labels: Vec<(String, String)>,
     value: f64,
     timestamp: Option<&'a str>,
 }
 
-/// Adds up what `selector` picks. `timestamps_in_seconds`: times are in seconds, as in OpenMetrics, not in
-/// milliseconds.
+/// Adds up the series that `selector` matches.
 pub(super) fn sum_selected(
     text: &str,
     selector: &Selector,
-    timestamps_in_seconds: bool,
+    format: TextFormat,
 ) -> Result<SelectedSum, String> {
     let mut sum = SelectedSum::default();
     for (index, line) in text.lines().enumerate() {
@@ -48,7 +56,7 @@ pub(super) fn sum_selected(
         }
         sum.metric_exists = true;
         let syntax_error =
-            || format!("line {} of its counters does not read: {}", index + 1, shorten_line(line));
+            || format!("line {} of the metrics is invalid: {}", index + 1, shorten_line(line));
         let series = parse_sample(rest).ok_or_else(syntax_error)?;
         if !selector.matches(&series.labels) {
             continue;
@@ -56,7 +64,10 @@ pub(super) fn sum_selected(
         sum.value = Some(sum.value.unwrap_or(0.0) + series.value);
         if let Some(at) = series.timestamp {
             let at: f64 = at.parse().map_err(|_| syntax_error())?;
-            let at = if timestamps_in_seconds { at * 1_000.0 } else { at };
+            let at = match format {
+                TextFormat::Prometheus => at,
+                TextFormat::OpenMetrics => at * 1_000.0,
+            };
             sum.oldest_timestamp =
                 Some(sum.oldest_timestamp.map_or(at, |oldest: f64| oldest.min(at)));
         }
@@ -64,12 +75,12 @@ pub(super) fn sum_selected(
     Ok(sum)
 }
 
-/// OpenMetrics names the type of `x_total` under `x`.
+/// OpenMetrics declares the type of `x_total` under the name `x`.
 fn is_family(family: &str, name: &str) -> bool {
     name == family || name.strip_suffix("_total") == Some(family)
 }
 
-/// What follows the name: labels, a value, a time, and in OpenMetrics an exemplar behind a #.
+/// Reads what follows the name: labels, a value, a timestamp, and in OpenMetrics an exemplar after #.
 fn parse_sample(text: &str) -> Option<Sample<'_>> {
     let (labels, rest) = match text.trim_start().strip_prefix('{') {
         Some(rest) => parse_labels(rest)?,
@@ -82,7 +93,7 @@ fn parse_sample(text: &str) -> Option<Sample<'_>> {
     words.next().is_none().then_some(Sample { labels, value, timestamp: at })
 }
 
-/// Pairs up to the closing brace, and what follows it.
+/// Reads labels up to the closing brace; returns the rest, too.
 fn parse_labels(text: &str) -> Option<(Vec<(String, String)>, &str)> {
     let mut rest = text.trim_start();
     let mut labels = Vec::new();
@@ -102,7 +113,7 @@ fn parse_labels(text: &str) -> Option<(Vec<(String, String)>, &str)> {
     }
 }
 
-/// A value up to its closing quote, and what follows it.
+/// Reads a label value up to its closing quote; returns the rest, too.
 fn parse_quoted(text: &str) -> Option<(String, &str)> {
     let mut letters = text.char_indices();
     let mut value = String::new();
@@ -151,11 +162,11 @@ broken NaN
 "#;
 
     fn read(selector: &str) -> Result<SelectedSum, String> {
-        sum_selected(TEXT, &Selector::parse(selector).unwrap(), false)
+        sum_selected(TEXT, &Selector::parse(selector).unwrap(), TextFormat::Prometheus)
     }
 
     #[test]
-    fn series_are_picked_and_added_up() {
+    fn matching_series_are_added_up() {
         let value = |selector| read(selector).unwrap().value;
         assert_eq!(value("http_requests_total"), Some(110.0));
         assert_eq!(value(r#"http_requests_total{code=~"5.."}"#), Some(9.0));
@@ -177,7 +188,7 @@ broken NaN
     }
 
     #[test]
-    fn what_does_not_read_is_an_error_with_its_line() {
+    fn an_invalid_line_is_an_error_with_its_number() {
         for line in [
             "a",
             "a x",
@@ -188,9 +199,10 @@ broken NaN
             "a{b=\"\\x\"} 1",
             "a 1 y",
         ] {
-            let told =
-                sum_selected(&format!("ok 1\n{line}\n"), &Selector::parse("a").unwrap(), false);
-            assert!(told.is_err_and(|it| it.starts_with("line 2 ")), "{line}");
+            let selector = Selector::parse("a").unwrap();
+            let result =
+                sum_selected(&format!("ok 1\n{line}\n"), &selector, TextFormat::Prometheus);
+            assert!(result.is_err_and(|it| it.starts_with("line 2 ")), "{line}");
         }
     }
 
@@ -198,8 +210,8 @@ broken NaN
         #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
 
         #[test]
-        fn any_text_is_answered(text in "(a|[a{}=\"\\\\#., \n0-9a-z])*") {
-            let _told = sum_selected(&text, &Selector::parse("a").unwrap(), true);
+        fn any_text_gives_a_sum_or_an_error(text in "(a|[a{}=\"\\\\#., \n0-9a-z])*") {
+            let _ = sum_selected(&text, &Selector::parse("a").unwrap(), TextFormat::OpenMetrics);
         }
     }
 }

@@ -1,18 +1,21 @@
+//! Reads the counters of a release from its metrics page.
+
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Client, Url};
 
 use crate::config::{self, Address, ScrapeTarget, Selector};
-use crate::model::{Moment, ProbeResult, Release, ScrapeResult as Answer};
+use crate::model::{Moment, ProbeResult, Release, ScrapeResult};
 use crate::signal::http_client::ProbeError;
-use crate::signal::{command_probe, http_client, prometheus_text};
+use crate::signal::prometheus_text::{self, TextFormat};
+use crate::signal::{command_probe, http_client};
 
-/// Longest answer that is read, in bytes.
+/// Largest response that is read, in bytes.
 const RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Samples older than this are stale.
 const STALE_AFTER_MS: f64 = 5.0 * 60.0 * 1_000.0;
-/// The metric that tells when the process began, in seconds since 1970.
+/// The metric with the start time of the process, in seconds since 1970.
 const START_TIME_METRIC: &str = "process_start_time_seconds";
 
 /// Reads the counters of one release.
@@ -22,12 +25,12 @@ pub struct Scraper {
     total: Selector,
     bad: Selector,
     start_time: Option<Selector>,
-    /// The client and where it asks, or why there is none.
+    /// The client and its URL, or why there is none.
     target: Result<(Client, Url), String>,
 }
 
 impl Scraper {
-    /// Gets ready to read the counters of `release`, which runs at `address`. Asks nothing yet.
+    /// A scraper of `release`, which runs at `address`. Sends nothing yet.
     pub fn new(scrape: &config::ScrapeSettings, address: &Address, release: &Release) -> Self {
         Self {
             timeout: scrape.timeout,
@@ -38,20 +41,20 @@ impl Scraper {
         }
     }
 
-    /// Reads them once; `now` is the daemon's clock, in milliseconds since 1970. Takes no longer
-    /// than the scrape's timeout.
-    pub async fn scrape(&self, now: Moment) -> Answer {
+    /// Reads the counters once; `now` is in milliseconds since 1970. Takes no longer than the scrape's
+    /// timeout.
+    pub async fn scrape(&self, now: Moment) -> ScrapeResult {
         match tokio::time::timeout(self.timeout, self.fetch(now)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(fault)) => Answer::Down(fault.to_reply().to_string()),
-            Err(_) => Answer::Down(ProbeResult::TimedOut.to_string()),
+            Ok(Ok(result)) => result,
+            Ok(Err(fault)) => ScrapeResult::Down(fault.to_reply().to_string()),
+            Err(_) => ScrapeResult::Down(ProbeResult::TimedOut.to_string()),
         }
     }
 
-    async fn fetch(&self, now: Moment) -> Result<Answer, ProbeError> {
+    async fn fetch(&self, now: Moment) -> Result<ScrapeResult, ProbeError> {
         let (client, url) = self.target.as_ref().map_err(|why| ProbeError::Other(why.clone()))?;
-        let asked = client.get(url.clone()).header(ACCEPT, "text/plain;version=0.0.4");
-        let mut response = asked.send().await?;
+        let request = client.get(url.clone()).header(ACCEPT, "text/plain;version=0.0.4");
+        let mut response = request.send().await?;
         let status = response.status().as_u16();
         if status != 200 {
             return Err(ProbeError::Other(format!("status {status}, not 200")));
@@ -61,28 +64,36 @@ impl Scraper {
         if kind.contains("html") || kind.contains("json") || kind.contains("protobuf") {
             let kind = http_client::shorten(&kind);
             return Err(ProbeError::Other(format!(
-                "the answer is {kind}, not the text of Prometheus"
+                "the response is {kind}, not the text format of Prometheus"
             )));
         }
         let body = http_client::read_body(&mut response, RESPONSE_BYTES_MAX).await?;
         let text = String::from_utf8(body)
-            .map_err(|_| ProbeError::Other("the answer is not UTF-8 text".to_owned()))?;
-        self.evaluate(&text, kind.contains("openmetrics"), now).map_err(ProbeError::Other)
+            .map_err(|_| ProbeError::Other("the response is not UTF-8".to_owned()))?;
+        let format = match kind.contains("openmetrics") {
+            true => TextFormat::OpenMetrics,
+            false => TextFormat::Prometheus,
+        };
+        self.evaluate(&text, format, now).map_err(ProbeError::Other)
     }
 
-    /// What the counters in a text come to.
-    fn evaluate(&self, text: &str, openmetrics: bool, now: Moment) -> Result<Answer, String> {
-        // Without its last line break it was cut off, and a number may lack its last digits.
-        let complete = text.ends_with('\n') && (!openmetrics || text.trim_end().ends_with("# EOF"));
-        if !complete {
-            return Err("the answer is cut off".to_owned());
+    fn evaluate(
+        &self,
+        text: &str,
+        format: TextFormat,
+        now: Moment,
+    ) -> Result<ScrapeResult, String> {
+        // Without the last line break a number may lack digits.
+        let has_end = format == TextFormat::Prometheus || text.trim_end().ends_with("# EOF");
+        if !text.ends_with('\n') || !has_end {
+            return Err("the response is incomplete".to_owned());
         }
-        let sum = |selector| prometheus_text::sum_selected(text, selector, openmetrics);
+        let sum = |selector| prometheus_text::sum_selected(text, selector, format);
         let (total, bad) = (sum(&self.total)?, sum(&self.bad)?);
-        // Series often come into being with their first request; a metric that is known and has
-        // none that fit counted none.
+        // Many servers create a series with its first request: a metric without a matching series
+        // counted zero.
         if !total.metric_exists || !bad.metric_exists {
-            return Ok(Answer::Missing);
+            return Ok(ScrapeResult::Missing);
         }
         let oldest_timestamp = [total.oldest_timestamp, bad.oldest_timestamp]
             .into_iter()
@@ -90,17 +101,17 @@ impl Scraper {
             .fold(f64::INFINITY, f64::min);
         let age = now.0 as f64 - oldest_timestamp;
         if STALE_AFTER_MS < age && age.is_finite() {
-            return Ok(Answer::Stale((age / 1_000.0) as u64));
+            return Ok(ScrapeResult::Stale((age / 1_000.0) as u64));
         }
         let (total, bad) = (total.value.unwrap_or(0.0), bad.value.unwrap_or(0.0));
         if total.is_nan() || bad.is_nan() {
-            return Ok(Answer::NotANumber);
+            return Ok(ScrapeResult::NotANumber);
         }
         let started = match &self.start_time {
             Some(started) => sum(started)?.value.filter(|it| it.is_finite()),
             None => None,
         };
-        Ok(Answer::Sample { total, bad, started })
+        Ok(ScrapeResult::Sample { total, bad, started })
     }
 }
 
@@ -153,24 +164,30 @@ mod tests {
     }
 
     #[test]
-    fn each_text_has_its_answer() {
+    fn each_page_has_its_result() {
         let scraper = scraper();
-        let read = |text: &str| scraper.evaluate(text, false, NOW);
-        let sample = |total, bad, started| Ok(Answer::Sample { total, bad, started });
+        let read = |text: &str| scraper.evaluate(text, TextFormat::Prometheus, NOW);
+        let sample = |total, bad, started| Ok(ScrapeResult::Sample { total, bad, started });
         let whole = "requests_total{code=\"200\"} 90\nrequests_total{code=\"500\"} 10\n";
         assert_eq!(read(whole), sample(100.0, 10.0, None));
         let text = format!("{whole}process_start_time_seconds 1.7e+09\n");
         assert_eq!(read(&text), sample(100.0, 10.0, Some(1.7e9)));
         assert_eq!(read("requests_total{code=\"200\"} 5\n"), sample(5.0, 0.0, None));
         assert_eq!(read("# TYPE requests_total counter\n"), sample(0.0, 0.0, None));
-        assert_eq!(read("other 1\n"), Ok(Answer::Missing));
-        assert_eq!(read("requests_total NaN\n"), Ok(Answer::NotANumber));
-        assert_eq!(read("requests_total 1 1799999600000\n"), Ok(Answer::Stale(400)));
+        assert_eq!(read("other 1\n"), Ok(ScrapeResult::Missing));
+        assert_eq!(read("requests_total NaN\n"), Ok(ScrapeResult::NotANumber));
+        assert_eq!(read("requests_total 1 1799999600000\n"), Ok(ScrapeResult::Stale(400)));
         assert_eq!(read("requests_total 1 1799999900000\n"), sample(1.0, 0.0, None));
         assert!(read("requests_total 10").is_err(), "cut off: it may have been 100");
-        assert!(scraper.evaluate("requests_total 10\n", true, NOW).is_err(), "no # EOF");
+        assert!(
+            scraper.evaluate("requests_total 10\n", TextFormat::OpenMetrics, NOW).is_err(),
+            "no # EOF"
+        );
         let open = "requests_total 10 1799999600.0\n# EOF\n";
-        assert_eq!(scraper.evaluate(open, true, NOW), Ok(Answer::Stale(400)));
+        assert_eq!(
+            scraper.evaluate(open, TextFormat::OpenMetrics, NOW),
+            Ok(ScrapeResult::Stale(400))
+        );
         assert!(read("requests_total x\n").is_err());
     }
 }

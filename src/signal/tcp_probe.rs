@@ -6,7 +6,7 @@ use crate::config::Address;
 use crate::model::ProbeResult;
 use crate::signal::http_client::ProbeError;
 
-/// Connects, and hangs up.
+/// Connects and disconnects.
 pub(super) async fn probe(address: &Address) -> ProbeResult {
     let connected: io::Result<()> = match address {
         Address::Tcp(address) => TcpStream::connect(address).await.map(drop),

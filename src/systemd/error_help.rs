@@ -1,6 +1,6 @@
 use zbus::{Error, fdo};
 
-/// What an operator is told when systemd did not do something: what, why, and what helps.
+/// The message for a call that systemd rejected: what failed, why, and what helps.
 pub(crate) fn describe_failure(action: &str, unit: &str, error: &Error) -> String {
     let (why, help) = reason_and_help(unit, error);
     format!("failed to {action} {unit}: {}{help}", why.trim_end_matches('.'))
@@ -9,16 +9,16 @@ pub(crate) fn describe_failure(action: &str, unit: &str, error: &Error) -> Strin
 fn reason_and_help(unit: &str, error: &Error) -> (String, String) {
     let polkit_help = || {
         format!(
-            "; polkit lets the daemon act on the units of its configuration only: polkitd has to run, \
-             with the rule /usr/share/polkit-1/rules.d/rollbackd.rules, and `rollbackd check --manages \
-             {unit}` has to succeed"
+            "; polkit lets the daemon act only on the units of its configuration: polkitd must run with \
+             /usr/share/polkit-1/rules.d/rollbackd.rules, and `rollbackd check --manages {unit}` must \
+             succeed"
         )
     };
-    let dbus_help = "; D-Bus has to run: install dbus, and look at `systemctl status dbus`";
+    let dbus_help = "; D-Bus must run: install dbus, and see `systemctl status dbus`";
     match error {
         Error::MethodError(name, said, _) => {
             let said = said.clone().unwrap_or_else(|| name.to_string());
-            // systemd asks polkit first, and says so where it can not be started.
+            // systemd asks polkit first, and reports here when polkit cannot be started.
             let help = match said.contains("polkit") && !said.contains(unit) {
                 true => polkit_help(),
                 false => unit_help(unit, name.as_str()),
@@ -30,7 +30,7 @@ fn reason_and_help(unit: &str, error: &Error) -> (String, String) {
             | fdo::Error::AuthFailed(why)
             | fdo::Error::InteractiveAuthorizationRequired(why) => (why.clone(), polkit_help()),
             fdo::Error::ServiceUnknown(why) | fdo::Error::NameHasNoOwner(why) => {
-                (why.clone(), "; systemd has to run as the first process of the host".to_owned())
+                (why.clone(), "; systemd must run as process 1 of the host".to_owned())
             }
             other => (other.to_string(), String::new()),
         },

@@ -1,38 +1,39 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use zbus::message::Type;
-use zbus::{MatchRule, MessageStream, OwnedObjectPath};
+use zbus::{MessageStream, OwnedObjectPath};
 
-use crate::systemd::{
-    MANAGER_INTERFACE, MANAGER_PATH, SYSTEMD_BUS_NAME, SystemdManager, error_help,
-};
+use crate::systemd::error_help;
+use crate::systemd::manager::{MANAGER_INTERFACE, MANAGER_PATH, SystemdManager, systemd_signals};
 
-/// Signals about jobs that wait to be looked at: all jobs of the host pass here.
+/// Job signals that may be queued. The signals of all jobs of the host arrive here.
 const JOB_SIGNAL_QUEUE_MAX: usize = 1024;
 
+/// The signal's job id, job, unit and result.
+type JobRemoved = (u32, OwnedObjectPath, String, String);
+
 impl SystemdManager {
-    /// Starts a unit, and waits for what comes of it. One that is up stays as it is.
+    /// Starts a unit and waits for the result of the job. A unit that is up does not change.
     ///
     /// # Errors
-    /// What systemd says against it, or that it took longer than `timeout`.
+    /// The reason of systemd, or that the job took longer than `timeout`.
     pub async fn start(&self, unit: &str, timeout: Duration) -> Result<(), String> {
         self.run_job("StartUnit", "start", unit, timeout).await
     }
 
-    /// Stops a unit, and waits until nothing of it runs.
+    /// Stops a unit and waits until none of its processes runs.
     ///
     /// # Errors
-    /// What systemd says against it, or that it took longer than `timeout`; it goes on stopping.
+    /// The reason of systemd, or that the job took longer than `timeout`; the job then continues.
     pub async fn stop(&self, unit: &str, timeout: Duration) -> Result<(), String> {
         self.run_job("StopUnit", "stop", unit, timeout).await
     }
 
-    /// Forgets that a unit failed, and how often it was started: a unit that reached its limit of
-    /// starts would not start again.
+    /// Resets the failed state and the start counter of a unit: at its start limit, systemd would
+    /// reject another start.
     ///
     /// # Errors
-    /// D-Bus or systemd does not answer, or does not let us.
+    /// D-Bus or systemd does not answer, or denies the call.
     pub async fn reset(&self, unit: &str) -> Result<(), String> {
         let reset_failed = self.call_manager("ResetFailedUnit", &unit).await;
         reset_failed.map(drop).map_err(|error| error_help::describe_failure("reset", unit, &error))
@@ -41,20 +42,20 @@ impl SystemdManager {
     async fn run_job(
         &self,
         method: &str,
-        what: &str,
+        verb: &str,
         unit: &str,
         timeout: Duration,
     ) -> Result<(), String> {
         let done = async {
-            // Before the call: the job may be over before its number is known here.
+            // Subscribed before the call: the job may end before its reply arrives.
             let mut removed_jobs = self.subscribe_job_removed().await?;
             let reply = self.call_manager(method, &(unit, "replace")).await?;
             let job: OwnedObjectPath = reply.body().deserialize()?;
             while let Some(signal) = removed_jobs.next().await {
                 let signal = signal?;
-                let ended: (u32, OwnedObjectPath, String, String) = signal.body().deserialize()?;
-                if ended.1 == job {
-                    return Ok(ended.3);
+                let (_, removed, _, result): JobRemoved = signal.body().deserialize()?;
+                if removed == job {
+                    return Ok(result);
                 }
             }
             Err(zbus::Error::Failure("the connection to D-Bus ended".to_owned()))
@@ -63,18 +64,16 @@ impl SystemdManager {
         match tokio::time::timeout(timeout, done).await {
             Ok(Ok(result)) if result == "done" => Ok(()),
             Ok(Ok(result)) => {
-                Err(format!("failed to {what} {unit}: its job ended as \"{result}\""))
+                Err(format!("failed to {verb} {unit}: its job ended as \"{result}\""))
             }
-            Ok(Err(error)) => Err(error_help::describe_failure(what, unit, &error)),
-            Err(_) => Err(format!("failed to {what} {unit}: not done within {limit} s")),
+            Ok(Err(error)) => Err(error_help::describe_failure(verb, unit, &error)),
+            Err(_) => Err(format!("failed to {verb} {unit}: not done within {limit} s")),
         }
     }
 
     async fn subscribe_job_removed(&self) -> zbus::Result<MessageStream> {
         let connection = self.connection().await?;
-        let rule = MatchRule::builder()
-            .msg_type(Type::Signal)
-            .sender(SYSTEMD_BUS_NAME)
+        let rule = systemd_signals()
             .path(MANAGER_PATH)
             .interface(MANAGER_INTERFACE)
             .member("JobRemoved")

@@ -2,14 +2,15 @@ use std::collections::BTreeMap;
 
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
-use crate::systemd::{PROPERTIES_INTERFACE, SYSTEMD_BUS_NAME, SystemdManager, error_help};
+use crate::systemd::error_help;
+use crate::systemd::manager::{PROPERTIES_INTERFACE, SYSTEMD_BUS_NAME, SystemdManager};
 
 const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE_INTERFACE: &str = "org.freedesktop.systemd1.Service";
-/// What systemd says where a weight is not set.
+/// The value of a weight that is not set.
 const WEIGHT_UNSET: u64 = u64::MAX;
 
-/// How a service unit stands, in systemd's own words; `systemctl show` explains them.
+/// The state of a service unit, in systemd's terms; `systemctl show` prints the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitState {
     /// LoadState: "loaded", "not-found", "masked", "bad-setting".
@@ -18,55 +19,68 @@ pub struct UnitState {
     pub active_state: String,
     /// SubState, such as "running", "auto-restart", "dead".
     pub sub_state: String,
-    /// Whether somebody, or a dependency, has it started, stopped or restarted at the moment: it has a
-    /// Job.
+    /// Whether a job starts, stops or restarts the unit at the moment.
     pub has_job: bool,
     /// Result of its last run, such as "success", "exit-code", "oom-kill", "watchdog".
     pub result: String,
-    /// NRestarts: how often systemd started it again by itself since somebody last started it.
+    /// NRestarts: automatic restarts since the last start by a job.
     pub restarts: u32,
-    /// InvocationID: another one for each run; empty where it never ran.
+    /// InvocationID: a new one for each run; empty if the unit never ran.
     pub invocation_id: String,
-    /// ExecMainCode (1: exited, 2: killed, 3: dumped core) and ExecMainStatus of its last run.
-    pub main_exit: (i32, i32),
-    /// When its main process was last started, in microseconds since 1970.
+    /// How the main process of the last run ended.
+    pub main_exit: MainExit,
+    /// When the main process was last started, in microseconds since 1970.
     pub started_at_us: u64,
     /// The program of ExecStart= with its arguments, before variables are filled in.
     pub exec_start: Vec<String>,
     /// The files of EnvironmentFile=.
     pub environment_files: Vec<String>,
-    /// What it gets of processor and disk beside others.
+    /// The unit's share of processor and disk.
     pub weights: ResourceWeights,
+}
+
+/// ExecMainCode and ExecMainStatus: how the main process of a unit ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MainExit {
+    /// There was no main process, or it has not ended.
+    #[default]
+    None,
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal ended it.
+    Killed(i32),
+    /// This signal ended it, with a core dump.
+    Dumped(i32),
 }
 
 /// CPUWeight= and IOWeight=; `None`: not set, as 100.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ResourceWeights {
-    /// Of the processor, 1 to 10000.
+    /// The processor's, 1 to 10000.
     pub cpu: Option<u64>,
-    /// Of the disks, 1 to 10000.
+    /// The disks', 1 to 10000.
     pub io: Option<u64>,
 }
 
 impl UnitState {
-    /// Whether its main process runs, or is about to.
+    /// Whether the main process runs or starts.
     pub fn is_up(&self) -> bool {
         matches!(self.active_state.as_str(), "active" | "reloading") || self.is_starting()
     }
 
-    /// Whether systemd starts it at the moment. Between two runs of a crash loop it does not.
+    /// Whether systemd starts the unit at the moment; false between two runs of a crash loop.
     pub fn is_starting(&self) -> bool {
         self.active_state == "activating" && self.sub_state != "auto-restart"
     }
 
-    /// Whether nothing runs, and systemd will not start it by itself.
+    /// Whether nothing runs, and systemd does not restart the unit by itself.
     pub fn is_down(&self) -> bool {
         matches!(self.active_state.as_str(), "inactive" | "failed")
     }
 }
 
 impl SystemdManager {
-    /// How a unit stands. A unit that nobody knows has the load state "not-found".
+    /// The state of a unit. A unit without a unit file has the load state "not-found".
     ///
     /// # Errors
     /// D-Bus or systemd does not answer.
@@ -77,13 +91,13 @@ impl SystemdManager {
             all.extend(self.get_properties(&path, SERVICE_INTERFACE).await?);
             Ok(UnitState::from_properties(&all))
         };
-        read.await.map_err(|error| error_help::describe_failure("be told about", unit, &error))
+        read.await.map_err(|error| error_help::describe_failure("read the state of", unit, &error))
     }
 
-    /// Sets the weights of a unit until the next boot, running or not.
+    /// Sets the weights of a unit until the next boot, whether it runs or not.
     ///
     /// # Errors
-    /// D-Bus or systemd does not answer, or does not let us.
+    /// D-Bus or systemd does not answer, or denies the call.
     pub async fn set_weights(&self, unit: &str, weights: ResourceWeights) -> Result<(), String> {
         let value = |weight: Option<u64>| Variant::U64(weight.unwrap_or(WEIGHT_UNSET));
         let all = vec![("CPUWeight", value(weights.cpu)), ("IOWeight", value(weights.io))];
@@ -92,7 +106,7 @@ impl SystemdManager {
             .map_err(|error| error_help::describe_failure("set the weight of", unit, &error))
     }
 
-    /// Where a unit is found; systemd reads its file if need be.
+    /// The object path of a unit; systemd loads the unit file if it is not loaded.
     pub(crate) async fn unit_path(&self, unit: &str) -> zbus::Result<OwnedObjectPath> {
         self.call_manager("LoadUnit", &unit).await?.body().deserialize()
     }
@@ -132,11 +146,23 @@ impl UnitState {
             result: string("Result"),
             restarts: value("NRestarts").and_then(|it| u32::try_from(it).ok()).unwrap_or(0),
             invocation_id: bytes_to_hex(value("InvocationID")),
-            main_exit: (whole("ExecMainCode"), whole("ExecMainStatus")),
+            main_exit: MainExit::new(whole("ExecMainCode"), whole("ExecMainStatus")),
             started_at_us: large("ExecMainStartTimestamp").unwrap_or(0),
             exec_start: exec_start_argv(value("ExecStart")),
             environment_files: environment_file_paths(value("EnvironmentFiles")),
             weights: ResourceWeights { cpu: weight("CPUWeight"), io: weight("IOWeight") },
+        }
+    }
+}
+
+impl MainExit {
+    /// `code` is one of the CLD_ constants of waitid(2).
+    fn new(code: i32, status: i32) -> Self {
+        match code {
+            1 => Self::Exited(status),
+            2 => Self::Killed(status),
+            3 => Self::Dumped(status),
+            _ => Self::None,
         }
     }
 }
@@ -165,13 +191,13 @@ fn bytes_to_hex(value: Option<&Variant<'_>>) -> String {
     array_items(value).iter().map(byte).collect()
 }
 
-/// `a(sasbttttuii)`: of the first command, its arguments; the rest is about its last run.
+/// The arguments of the first command in `a(sasbttttuii)`.
 fn exec_start_argv(value: Option<&Variant<'_>>) -> Vec<String> {
     let command = struct_fields(array_items(value).first());
     array_items(command.get(1)).iter().filter_map(|it| as_string(Some(it))).collect()
 }
 
-/// `a(sb)`: paths, and whether each may be missing.
+/// The paths in `a(sb)`; the flag tells whether the file may be missing.
 fn environment_file_paths(value: Option<&Variant<'_>>) -> Vec<String> {
     array_items(value).iter().filter_map(|it| as_string(struct_fields(Some(it)).first())).collect()
 }

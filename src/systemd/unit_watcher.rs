@@ -2,56 +2,65 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use zbus::message::Type;
-use zbus::{MatchRule, MessageStream};
+use zbus::MessageStream;
 
-use crate::systemd::{
-    MANAGER_INTERFACE, MANAGER_PATH, PROPERTIES_INTERFACE, SystemdManager, UnitState, error_help,
+use crate::systemd::manager::{
+    MANAGER_INTERFACE, MANAGER_PATH, PROPERTIES_INTERFACE, SystemdManager, systemd_signals,
 };
+use crate::systemd::{UnitState, error_help};
 
-/// Signals about one unit that wait to be looked at. More say nothing more: the state is read anew.
+/// Signals about one unit that may be queued. Lost ones do no harm: each makes the watcher read
+/// the whole state.
 const SIGNAL_QUEUE_MAX: usize = 64;
-/// How often a unit is looked at that nobody told of.
+/// How often the state is read without a signal.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Follows one unit.
+/// Reports the state of one unit whenever it may have changed.
 #[derive(Debug)]
 pub struct UnitWatcher {
     manager: SystemdManager,
     unit: String,
     signals: Option<SignalStreams>,
-    /// Something was told, and the state was not read since.
+    /// A signal arrived, and the state was not read since.
     state_outdated: bool,
-    /// A job of the unit ended, and that was not told since.
+    /// A job of the unit ended, and that was not reported yet.
     job_ended: bool,
 }
 
-/// Where systemd tells of a unit.
+/// The signals of systemd about a unit.
 #[derive(Debug)]
 struct SignalStreams {
     properties: MessageStream,
     jobs: MessageStream,
 }
 
+/// The state of a unit, and what happened since the last one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitChange {
+    /// The state now.
+    pub state: UnitState,
+    /// Whether a job of the unit ended: an operator or a dependency started, stopped or restarted it.
+    pub job_ended: bool,
+}
+
 impl UnitWatcher {
-    /// Follows a unit, from the first call of [`Self::next`] on.
+    /// Watches a unit from the first call of [`Self::next`] on.
     pub fn new(manager: SystemdManager, unit: String) -> Self {
         Self { manager, unit, signals: None, state_outdated: true, job_ended: false }
     }
 
-    /// Waits until something may have changed, five seconds at most, and tells how the unit stands,
-    /// and whether a job of it ended since the last time: somebody started, stopped or restarted it.
-    /// At the first call, and after an error, at once. May be dropped and asked again.
+    /// Waits for a signal about the unit, or five seconds, then reads the state. The first call, and
+    /// the first after an error, do not wait. Cancel safe.
     ///
     /// # Errors
-    /// D-Bus or systemd does not answer. It may be called again, after a wait of the caller's.
-    pub async fn next(&mut self) -> Result<(UnitState, bool), String> {
-        if let Some(told) = self.signals.as_mut().filter(|_| !self.state_outdated) {
+    /// D-Bus or systemd does not answer. The caller may call again after a pause.
+    pub async fn next(&mut self) -> Result<UnitChange, String> {
+        if let Some(signals) = self.signals.as_mut().filter(|_| !self.state_outdated) {
             let lost = tokio::select! {
-                told = told.properties.next() => !matches!(told, Some(Ok(_))),
-                told = told.jobs.next() => {
+                signal = signals.properties.next() => !matches!(signal, Some(Ok(_))),
+                signal = signals.jobs.next() => {
                     self.job_ended = true;
-                    !matches!(told, Some(Ok(_)))
+                    !matches!(signal, Some(Ok(_)))
                 }
                 () = tokio::time::sleep(POLL_INTERVAL) => false,
             };
@@ -71,7 +80,7 @@ impl UnitWatcher {
             Ok(state) => {
                 self.state_outdated = false;
                 self.drain_job_signals();
-                Ok((state, std::mem::take(&mut self.job_ended)))
+                Ok(UnitChange { state, job_ended: std::mem::take(&mut self.job_ended) })
             }
             Err(why) => {
                 self.signals = None;
@@ -80,15 +89,15 @@ impl UnitWatcher {
         }
     }
 
-    /// Takes the jobs that ended until now for our own.
+    /// Ignores the jobs that ended until now: the daemon started them.
     pub fn ignore_finished_jobs(&mut self) {
         self.drain_job_signals();
         self.job_ended = false;
     }
 
-    /// What was told before the state that was read last belongs to that state.
+    /// Signals that arrived before the last read of the state belong to that state.
     fn drain_job_signals(&mut self) {
-        let mut jobs = self.signals.as_mut().map(|told| &mut told.jobs);
+        let mut jobs = self.signals.as_mut().map(|signals| &mut signals.jobs);
         for _ in 0..SIGNAL_QUEUE_MAX {
             match jobs.as_mut().and_then(|jobs| jobs.next().now_or_never()) {
                 Some(Some(Ok(_))) => self.job_ended = true,
@@ -98,20 +107,18 @@ impl UnitWatcher {
     }
 
     async fn subscribe(&self) -> zbus::Result<SignalStreams> {
-        // Without it systemd forgets a unit that stopped, and with it how it ended. Where it is not
-        // allowed, the stop itself is still seen.
+        // Without a reference systemd unloads a unit that stopped, and its exit status with it. Where
+        // the call is denied, the watcher still sees the stop.
         let _ = self.manager.call_manager("RefUnit", &self.unit.as_str()).await;
         let path = self.manager.unit_path(&self.unit).await?;
         let connection = self.manager.connection().await?;
         let queue = NonZeroUsize::new(SIGNAL_QUEUE_MAX);
-        let properties = MatchRule::builder()
-            .msg_type(Type::Signal)
+        let properties = systemd_signals()
             .path(path)
             .interface(PROPERTIES_INTERFACE)
             .member("PropertiesChanged")
             .build()?;
-        let jobs = MatchRule::builder()
-            .msg_type(Type::Signal)
+        let jobs = systemd_signals()
             .path(MANAGER_PATH)
             .interface(MANAGER_INTERFACE)
             .member("JobRemoved")

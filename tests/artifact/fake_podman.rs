@@ -62,7 +62,7 @@ async fn invalid_podman_response_is_an_error() {
     }
     let broken =
         resolve_error(Some(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}".to_vec())).await;
-    assert!(broken.starts_with("podman broke off at /"), "{broken}");
+    assert!(broken.starts_with("the request to podman at /"), "{broken}");
     resolve_error(Some(b"no HTTP\r\n\r\n".to_vec())).await;
     resolve_error(Some(Vec::new())).await;
 }

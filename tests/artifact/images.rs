@@ -69,7 +69,7 @@ async fn removed_image_is_gone_and_stopped_podman_is_unreadable() {
         format!("localhost/weather@{digest} is gone: it was {digest} when it was deployed")
     );
     let said = podman.pin("weather", ReleaseNumber(1), seal.artifact()).await.unwrap_err();
-    assert!(said.ends_with("is not in podman's store any more"), "{said}");
+    assert!(said.ends_with("is no longer in podman's store"), "{said}");
     store.stop();
     let doubt = seal.verify().await.unwrap_err();
     assert!(matches!(doubt, VerifyError::Unreadable { .. }));

@@ -122,9 +122,9 @@ async fn path_through_a_writable_symlink_is_rejected() {
     let said = resolve_error(ArtifactKind::Path, "dist/index.js").await;
     assert!(said.starts_with("dist/index.js is a relative path"), "{said}");
     let said = resolve_error(ArtifactKind::Auto, &format!("{}/../v1", root.display())).await;
-    assert!(said.ends_with("has \"..\" in it; write the path without"), "{said}");
+    assert!(said.ends_with("contains \"..\"; write the path without it"), "{said}");
     let said = resolve_error(ArtifactKind::Auto, "/nowhere/v1").await;
-    assert!(said.starts_with("/nowhere/v1 is not there"), "{said}");
+    assert!(said.starts_with("/nowhere/v1 does not exist"), "{said}");
     let untidy = format!("{}/.//a/", root.display());
     let found = resolve(ArtifactKind::Auto, &untidy, None).await.unwrap();
     assert_eq!(Path::new(&found.artifact), root.join("a"));
@@ -155,12 +155,12 @@ async fn too_deep_or_too_large_tree_is_rejected() {
     digest(&root).await;
     fs::create_dir(deep.join("d")).unwrap();
     let said = resolve_error(ArtifactKind::Path, root.to_str().unwrap()).await;
-    assert!(said.contains("is more than 128 folders deep"), "{said}");
+    assert!(said.contains("is more than 128 directories deep"), "{said}");
     fs::remove_dir_all(root.join("d")).unwrap();
     // Sparse, so it takes no room.
     fs::File::create(root.join("sparse")).unwrap().set_len(65 << 30).unwrap();
     let said = resolve_error(ArtifactKind::Path, root.to_str().unwrap()).await;
-    assert!(said.contains("/sparse makes it more than 64 GiB"), "{said}");
+    assert!(said.contains("/sparse exceeds the limit of 64 GiB"), "{said}");
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn verifier_reports_expected_and_actual_digest() {
         assert_eq!(
             doubt.to_string(),
             format!(
-                "{} changed since it was deployed: it was {was}, it is {actual} (newest file in it: \
+                "{} changed since the deploy: recorded {was}, now {actual} (newest file in it: \
                  a/deep/er/file)",
                 root.display()
             )
@@ -214,7 +214,7 @@ async fn verifier_reports_expected_and_actual_digest() {
     let doubt = seal.verify().await.unwrap_err();
     assert_eq!(
         doubt.to_string(),
-        format!("{} is gone: it was {was} when it was deployed", root.display())
+        format!("{} is missing; the deploy recorded {was}", root.display())
     );
     fs::write(&root, "a file now").unwrap();
     let doubt = seal.verify().await.unwrap_err();

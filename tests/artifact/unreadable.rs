@@ -52,14 +52,14 @@ async fn verify_as_nobody(home: &Path) {
     let root = home.join("v1");
     let text = root.to_str().unwrap();
     let digest = format!("tree-sha256:{}", "0".repeat(64)).parse().unwrap();
-    let advice = "can not be read: Permission denied (os error 13); let the daemon's user read all \
+    let advice = "cannot be read: Permission denied (os error 13); let the daemon's user read all \
                   of the artifact";
     let said = resolve_error(ArtifactKind::Path, text).await;
     assert_eq!(said, format!("{text}/private/ {advice}"));
     let said = resolve_error(ArtifactKind::Path, &format!("{text}/secret")).await;
     assert_eq!(said, format!("{text}/secret {advice}"));
     let said = resolve_error(ArtifactKind::Path, &format!("{text}/private/below")).await;
-    assert!(said.contains("private/below can not be reached: Permission denied"), "{said}");
+    assert!(said.contains("private/below cannot be reached: Permission denied"), "{said}");
     let doubt = Verifier::new(text, digest, None).verify().await.unwrap_err();
     assert!(matches!(doubt, VerifyError::Unreadable { .. }), "{doubt}");
 

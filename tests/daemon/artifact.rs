@@ -75,7 +75,7 @@ fn invalid_artifact_is_rejected_before_deploy() {
     host.start();
     let deploy = |artifact: &str| host.deploy("v1", &["--artifact", artifact]);
     deploy(&current.display().to_string()).expect_code(5).expect_text(&["a link", &one]);
-    deploy(&format!("{one}/nothing")).expect_code(5).expect_text(&["is not there"]);
+    deploy(&format!("{one}/nothing")).expect_code(5).expect_text(&["does not exist"]);
     deploy("localhost/weather:latest")
         .expect_code(5)
         .expect_text(&["podman", "artifact = \"word\""]);

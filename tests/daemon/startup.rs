@@ -46,7 +46,7 @@ fn startup_error_names_the_missing_resource() {
     host.start();
     host.run_until_exit()
         .expect_code(10)
-        .expect_text(&["state folder", "another rollbackd runs on it"]);
+        .expect_text(&["state directory", "another rollbackd runs on it"]);
     assert_eq!(host.phase(), "empty", "the first one lives on");
     host.stop();
 
@@ -68,7 +68,7 @@ fn startup_error_names_the_missing_resource() {
     let text = fs::read_to_string(host.config()).unwrap();
     let state = format!("{:?}", host.state());
     host.write_config(&text.replace(&state, &format!("{:?}", file.join("state"))));
-    host.run_until_exit().expect_code(10).expect_text(&["state folder", "Not a directory"]);
+    host.run_until_exit().expect_code(10).expect_text(&["state directory", "Not a directory"]);
 
     let socket = format!("{:?}", host.socket());
     host.write_config(&text.replace(&socket, &format!("{:?}", file.join("socket"))));

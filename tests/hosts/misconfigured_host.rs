@@ -89,8 +89,8 @@ fn missing_polkit_blocks_starts_but_not_traffic_switches() {
     wait_until("v1 has the traffic", || host.status()["active"] == "v1");
     host.wait_for_timeline("recovered");
     host.wait_for_log(&format!(
-        "failed to stop {GREEN_UNIT}: Unit polkit.service is masked; polkit lets the daemon act on the \
-         units of its configuration only: polkitd has to run, with the rule"
+        "failed to stop {GREEN_UNIT}: Unit polkit.service is masked; polkit lets the daemon act only on \
+         the units of its configuration: polkitd must run with"
     ));
     host.machine.shell("systemctl unmask --quiet polkit.service");
     assert_eq!(load.stop().bad, Vec::<String>::new());
@@ -110,7 +110,7 @@ fn missing_dbus_blocks_starts_but_not_traffic_switches() {
     wait_until("v1 has the traffic", || host.status()["active"] == "v1");
     host.wait_for_timeline("recovered");
     let absent = "D-Bus does not answer (";
-    let help = "D-Bus has to run: install dbus, and look at `systemctl status dbus`";
+    let help = "D-Bus must run: install dbus, and see `systemctl status dbus`";
     let done = host.deploy("v3", &["--wait"]).expect_code(4);
     done.expect_text("failed to ").expect_text(help);
     host.wait_for_log(absent);
@@ -208,10 +208,10 @@ fn changed_artifact_blocks_rollback_unless_forced() {
     println!("{refused:?}");
     refused
         .expect_code(11)
-        .expect_text("/opt/weather/v1 changed since it was deployed: it was tree-sha256:");
+        .expect_text("/opt/weather/v1 changed since the deploy: recorded tree-sha256:");
     let told = host.timeline();
     println!("{told}");
-    for what in [", it is tree-sha256:", "newest file in it: server", "the traffic stays on v2"] {
+    for what in [", now tree-sha256:", "newest file in it: server", "the traffic stays on v2"] {
         assert!(told.contains(what), "{what}: {told}");
     }
     assert_eq!(host.status()["active"], "v2");

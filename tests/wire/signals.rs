@@ -7,7 +7,7 @@ use std::time::Duration;
 use rollbackd::model::{
     Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, ScrapeResult, Signal,
 };
-use rollbackd::record::{SignalLogHeader, SignalLogWriter, parse_recording};
+use rollbackd::record::{SignalLogHeader, SignalLogWriter, parse_signal_log};
 
 use crate::examples::counts;
 use crate::golden::hold;
@@ -89,7 +89,7 @@ fn every_kind_of_line_is_as_it_was() {
 fn old_lines_are_still_read() {
     let old = include_str!("0.1.0/signals.txt");
     for (text, full) in [(old.to_owned(), false), (format!("{old}full\n"), true)] {
-        let recorded = parse_recording(Path::new("000007.signals"), text.as_bytes()).unwrap();
+        let recorded = parse_signal_log(Path::new("000007.signals"), text.as_bytes()).unwrap();
         assert_eq!(recorded.header, opening());
         assert_eq!((recorded.size_limit_reached, recorded.truncated_bytes), (full, 0));
         assert_eq!(recorded.signals().collect::<Vec<_>>(), heard());
@@ -100,7 +100,7 @@ fn old_lines_are_still_read() {
 #[test]
 fn an_old_first_line_with_fewer_counts_is_still_read() {
     let old = include_str!("0.1.0/signals-first-line-least.txt");
-    let recorded = parse_recording(Path::new("000007.signals"), old.as_bytes()).unwrap();
+    let recorded = parse_signal_log(Path::new("000007.signals"), old.as_bytes()).unwrap();
     let hour = Counts {
         repeatable: 0,
         repeatable_failed: 0,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rollbackd::config;
 use rollbackd::decide::{Phase, Watch};
 use rollbackd::model::{ReleaseNumber, TimelineEvent};
-use rollbackd::record::{self, list_signal_logs, read_recording};
+use rollbackd::record::{self, list_signal_logs, read_signal_log};
 use serde_json::Value;
 
 use crate::golden::hold;
@@ -91,7 +91,7 @@ fn every_recording_of_it_is_read() {
     let mut count = 0;
     for service in [SERVICE, MAPS] {
         for (number, path) in list_signal_logs(&fixture().join(service)).unwrap() {
-            let recorded = read_recording(&path).unwrap();
+            let recorded = read_signal_log(&path).unwrap();
             assert_eq!((recorded.header.release, recorded.truncated_bytes), (number, 0));
             count += recorded.signals().count();
         }

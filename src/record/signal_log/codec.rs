@@ -1,32 +1,57 @@
-//! One signal, one short line of text; a stretch of empty blocks, one line as well.
+//! The format of a signal log: a header, then one short line of text per signal, or per run of empty
+//! blocks.
 //!
 //! ```text
-//! 250 2 b 250 o25 d25      after 250 ms release 2: a block of 250 ms, 25 ok, 25 timed
+//! rollbackd-signals 1 {"release":2,"warm":1,...}      a SignalLogHeader
+//! 250 2 b 250 o25 d25      after 250 ms release 2: a block of 250 ms, 25 ok, 25 with a latency
 //! 3 1 p                    3 ms later release 1 passed its probe
-//! e 250 2,1 250*11,251     12 rounds of empty blocks of release 2 and then 1, and their steps
+//! e 250 2,1 250*11,251     12 rounds of empty blocks of release 2 and then 1, with the steps between
+//! full                     the log has reached its maximum size
 //! ```
 //!
 //! Texts are JSON strings, numbers with a fraction are the shortest that read back the same.
 
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{
-    CallKey, Counts, Observation, ProbeResult, ReleaseNumber, ScrapeResult, Signal,
+    CallKey, Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, ScrapeResult, Signal,
 };
+
+/// The first line begins with this; the number is the version of the format.
+pub(in crate::record) const MAGIC: &str = "rollbackd-signals 1 ";
+/// The last line of a log that has reached its maximum size.
+pub(in crate::record) const END_MARKER: &str = "full";
+/// Largest log of one deploy, in bytes.
+pub const SIGNAL_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The letters of the counts in a block, in the order in which they are written.
 const COUNT_LETTERS: [char; 11] = ['o', 'f', 't', 'c', 'n', 's', 'd', 'a', 'x', 'l', 'k'];
-/// Releases that can take turns in one stretch of empty blocks.
+/// Releases in one run of empty blocks.
 const RELEASES_MAX: usize = 8;
-/// Steps of a stretch that are kept apart before it is written.
+/// Different steps in one run of empty blocks.
 const STEPS_MAX: usize = 256;
-/// Blocks that one line may stand for: a day of one release.
+/// How often one step may repeat: a day of blocks.
 const REPEATS_MAX: u64 = 345_600;
 
-/// What one line stands for.
+/// What a bake began with.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SignalLogHeader {
+    /// The release on trial.
+    pub release: ReleaseNumber,
+    /// The release that could replace it.
+    pub warm: Option<ReleaseNumber>,
+    /// When the bake began.
+    pub opened: Moment,
+    /// The record of the release before it.
+    pub history: History,
+}
+
+/// The content of one line.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::record) enum Line {
-    /// One signal, so many milliseconds after the one before.
+    /// One signal, and the milliseconds since the one before it.
     Single(u64, Signal),
     /// Rounds of empty blocks.
     IdleRun(IdleRun),
@@ -37,19 +62,31 @@ pub(in crate::record) enum Line {
 pub(in crate::record) struct IdleRun {
     span: u32,
     releases: Vec<ReleaseNumber>,
-    /// Milliseconds from one round to the next, and how often in a row.
-    steps: Vec<(u64, u64)>,
-    /// Blocks of the last round that have come; 0 when it is whole.
+    steps: Vec<Step>,
+    /// Blocks of the last round that have arrived; 0 when it is complete.
     partial_round: usize,
+}
+
+/// Rounds in a row with the same distance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
+    /// Milliseconds from one round to the next.
+    millis: u64,
+    times: u64,
 }
 
 impl IdleRun {
     /// Begins with one block.
     pub(in crate::record) fn start(step: u64, release: ReleaseNumber, span: u32) -> Self {
-        Self { span, releases: vec![release], steps: vec![(step, 1)], partial_round: 0 }
+        Self {
+            span,
+            releases: vec![release],
+            steps: vec![Step { millis: step, times: 1 }],
+            partial_round: 0,
+        }
     }
 
-    /// Takes one more block in; false if it does not belong to the stretch.
+    /// Adds one block; false if it does not continue the run.
     pub(in crate::record) fn try_extend(
         &mut self,
         step: u64,
@@ -59,7 +96,8 @@ impl IdleRun {
         if span != self.span {
             return false;
         }
-        let first_round = matches!(self.steps.as_slice(), [(_, 1)]) && self.partial_round == 0;
+        let first_round =
+            matches!(self.steps.as_slice(), [Step { times: 1, .. }]) && self.partial_round == 0;
         if first_round && step == 0 && !self.releases.contains(&release) {
             let room = self.releases.len() < RELEASES_MAX;
             if room {
@@ -79,81 +117,91 @@ impl IdleRun {
     }
 
     fn try_add_step(&mut self, step: u64) -> bool {
-        if let Some((last, times)) = self.steps.last_mut()
-            && *last == step
-            && *times < REPEATS_MAX
+        if let Some(last) = self.steps.last_mut()
+            && last.millis == step
+            && last.times < REPEATS_MAX
         {
-            *times += 1;
+            last.times += 1;
             return true;
         }
         let room = self.steps.len() < STEPS_MAX;
         if room {
-            self.steps.push((step, 1));
+            self.steps.push(Step { millis: step, times: 1 });
         }
         room
     }
 
-    /// As text: whole rounds in one line, what is left of the last round as blocks of its own.
+    /// Writes the complete rounds as one line, and the blocks of an incomplete round as one line each.
     pub(in crate::record) fn encode(&self, text: &mut String) {
         let mut steps = self.steps.clone();
         let mut partial_blocks = Vec::new();
         if self.partial_round > 0
-            && let Some((step, times)) = steps.last_mut()
+            && let Some(last) = steps.last_mut()
         {
-            let left = self.releases.iter().take(self.partial_round).enumerate();
-            partial_blocks =
-                left.map(|(turn, release)| (if turn == 0 { *step } else { 0 }, *release)).collect();
-            *times -= 1;
-            steps.retain(|(_, times)| *times > 0);
+            let partial = self.releases.iter().take(self.partial_round).enumerate();
+            partial_blocks = partial
+                .map(|(index, release)| (if index == 0 { last.millis } else { 0 }, *release))
+                .collect();
+            last.times -= 1;
+            steps.retain(|step| step.times > 0);
         }
-        let turns: Vec<_> = self.releases.iter().map(ToString::to_string).collect();
-        let steps: Vec<_> =
-            steps.iter().map(|(step, times)| encode_repeat(*step, *times)).collect();
+        let releases: Vec<_> = self.releases.iter().map(ToString::to_string).collect();
+        let steps: Vec<_> = steps.iter().map(|step| step.encode()).collect();
         // Writing to a string does not fail.
-        let _ = writeln!(text, "e {} {} {}", self.span, turns.join(","), steps.join(","));
+        let _ = writeln!(text, "e {} {} {}", self.span, releases.join(","), steps.join(","));
         for (step, release) in partial_blocks {
-            let seen = Observation::Block(self.span, Counts::default());
-            encode_signal(step, &Signal { release, observation: seen }, text);
+            let observation = Observation::Block(self.span, Counts::default());
+            encode_signal(step, &Signal { release, observation }, text);
         }
     }
 
-    /// Every block of it, with the milliseconds since the one before.
+    /// Each block, with the milliseconds since the one before it.
     pub(in crate::record) fn into_blocks(self) -> impl Iterator<Item = (u64, Signal)> {
-        let Self { span, releases: turns, steps, .. } = self;
-        let rounds = steps.into_iter().flat_map(|(step, times)| (0..times).map(move |_| step));
+        let Self { span, releases, steps, .. } = self;
+        let rounds = steps.into_iter().flat_map(|step| (0..step.times).map(move |_| step.millis));
         rounds.flat_map(move |step| {
-            let block = move |(turn, release)| {
-                let seen = Observation::Block(span, Counts::default());
-                (if turn == 0 { step } else { 0 }, Signal { release, observation: seen })
+            let block = move |(index, release)| {
+                let observation = Observation::Block(span, Counts::default());
+                (if index == 0 { step } else { 0 }, Signal { release, observation })
             };
-            turns.clone().into_iter().enumerate().map(block)
+            releases.clone().into_iter().enumerate().map(block)
         })
     }
 
-    /// How many blocks it stands for.
+    /// The number of blocks.
     pub(in crate::record) fn len(&self) -> u64 {
-        let rounds: u64 = self.steps.iter().map(|(_, times)| *times).sum();
+        let rounds: u64 = self.steps.iter().map(|step| step.times).sum();
         rounds.saturating_mul(self.releases.len() as u64)
     }
 
     fn decode(text: &str) -> Option<Self> {
         let (span, rest) = text.split_once(' ')?;
-        let (turns, steps) = rest.split_once(' ')?;
-        let turns: Option<Vec<_>> =
-            turns.split(',').map(|it| it.parse().ok().map(ReleaseNumber)).collect();
-        let step = |step: &str| {
-            let (step, times) = step.split_once('*').unwrap_or((step, "1"));
-            let times: u64 = times.parse().ok()?;
-            (1..=REPEATS_MAX).contains(&times).then_some((step.parse().ok()?, times))
-        };
-        let steps: Option<Vec<_>> = steps.split(',').map(step).collect();
-        let idle =
-            Self { span: span.parse().ok()?, releases: turns?, steps: steps?, partial_round: 0 };
+        let (releases, steps) = rest.split_once(' ')?;
+        let releases: Option<Vec<_>> =
+            releases.split(',').map(|it| it.parse().ok().map(ReleaseNumber)).collect();
+        let steps: Option<Vec<_>> = steps.split(',').map(Step::decode).collect();
+        let (span, releases, steps) = (span.parse().ok()?, releases?, steps?);
+        let idle = Self { span, releases, steps, partial_round: 0 };
         (idle.releases.len() <= RELEASES_MAX && idle.steps.len() <= STEPS_MAX).then_some(idle)
     }
 }
 
-/// Adds the line of a signal that came `try_add_step` milliseconds after the one before.
+impl Step {
+    fn encode(self) -> String {
+        match self.times {
+            1 => self.millis.to_string(),
+            times => format!("{}*{times}", self.millis),
+        }
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        let (millis, times) = text.split_once('*').unwrap_or((text, "1"));
+        let times: u64 = times.parse().ok()?;
+        (1..=REPEATS_MAX).contains(&times).then_some(Self { millis: millis.parse().ok()?, times })
+    }
+}
+
+/// Adds the line of a signal that arrived `step` milliseconds after the one before it.
 pub(in crate::record) fn encode_signal(step: u64, signal: &Signal, text: &mut String) {
     let release = signal.release;
     // Writing to a string does not fail.
@@ -184,7 +232,7 @@ pub(in crate::record) fn encode_signal(step: u64, signal: &Signal, text: &mut St
     };
 }
 
-/// What a line without its end stands for.
+/// Reads a line without its line break.
 pub(in crate::record) fn decode_line(line: &str) -> Option<Line> {
     if let Some(idle) = line.strip_prefix("e ") {
         return IdleRun::decode(idle).map(Line::IdleRun);
@@ -192,8 +240,8 @@ pub(in crate::record) fn decode_line(line: &str) -> Option<Line> {
     let mut parts = line.splitn(4, ' ');
     let step = parts.next()?.parse().ok()?;
     let release = ReleaseNumber(parts.next()?.parse().ok()?);
-    let seen = decode_observation(parts.next()?, parts.next().unwrap_or_default())?;
-    Some(Line::Single(step, Signal { release, observation: seen }))
+    let observation = decode_observation(parts.next()?, parts.next().unwrap_or_default())?;
+    Some(Line::Single(step, Signal { release, observation }))
 }
 
 fn decode_observation(kind: &str, rest: &str) -> Option<Observation> {
@@ -233,7 +281,7 @@ fn decode_sample(text: &str) -> Option<ScrapeResult> {
     numbers.next().is_none().then_some(ScrapeResult::Sample { total, bad, started })
 }
 
-/// Those that are not 0, each with a space before it.
+/// The counts that are not 0, each with a space before it.
 fn encode_counts(counts: &Counts) -> String {
     let mut copy = *counts;
     let mut text = String::new();
@@ -256,7 +304,8 @@ fn decode_counts(text: &str) -> Option<Counts> {
     Some(counts)
 }
 
-/// In the order of [`COUNT_LETTERS`]. Taken apart by name, so that a new field is not forgotten.
+/// In the order of [`COUNT_LETTERS`]. The pattern names every field, so that a new one cannot be
+/// forgotten.
 fn count_fields(counts: &mut Counts) -> [&mut u64; 11] {
     let Counts {
         ok,
@@ -265,11 +314,11 @@ fn count_fields(counts: &mut Counts) -> [&mut u64; 11] {
         client_fault,
         neutral,
         slow,
-        with_latency: timed,
-        repeatable: safe,
-        repeatable_failed: safe_bad,
-        streams_ended: streams,
-        streams_broken: broken,
+        with_latency,
+        repeatable,
+        repeatable_failed,
+        streams_ended,
+        streams_broken,
     } = counts;
     [
         ok,
@@ -278,11 +327,11 @@ fn count_fields(counts: &mut Counts) -> [&mut u64; 11] {
         client_fault,
         neutral,
         slow,
-        timed,
-        safe,
-        safe_bad,
-        streams,
-        broken,
+        with_latency,
+        repeatable,
+        repeatable_failed,
+        streams_ended,
+        streams_broken,
     ]
 }
 
@@ -305,8 +354,4 @@ fn decode_calls(text: &str) -> Option<Vec<(CallKey, Counts)>> {
 
 fn to_json_string(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
-}
-
-fn encode_repeat(step: u64, times: u64) -> String {
-    if times == 1 { step.to_string() } else { format!("{step}*{times}") }
 }

@@ -1,4 +1,7 @@
-//! What a judge observed in one bake, as a compact log: written while it happens, read by backtests.
+//! The signals that the judge of one bake received, in order: `NNNNNN.signals`, beside the timeline.
+//!
+//! The writer appends each signal while the bake runs. A replay by the reader gives the judge the
+//! same evidence to the bit: after a restart, and in a backtest. The codec defines the lines.
 
 pub(super) mod codec;
 pub(super) mod reader;

@@ -1,34 +1,35 @@
-//! A recording that is read back.
+//! Reads a signal log, whole or up to the point where a crash cut it.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::model::{Moment, Signal};
 use crate::record::signal_log::codec;
-use crate::record::signal_log::codec::Line;
-use crate::record::signal_log::writer::{END_MARKER, MAGIC, SIGNAL_LOG_BYTES_MAX, SignalLogHeader};
+use crate::record::signal_log::codec::{
+    END_MARKER, Line, MAGIC, SIGNAL_LOG_BYTES_MAX, SignalLogHeader,
+};
 
-/// Signals that one recording may stand for: a day of ten releases.
+/// Signals in one log: a day of ten releases.
 const SIGNALS_MAX: u64 = 4_000_000;
 
-/// What a judge heard in one trial.
+/// The signals that a judge received in one bake.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SignalLog {
-    /// What the trial began with.
+    /// What the bake began with.
     pub header: SignalLogHeader,
-    /// Whether there was no room for the rest.
+    /// Whether the log reached its maximum size before the bake ended.
     pub size_limit_reached: bool,
-    /// Bytes of a torn end that are left out; 0 as a rule.
+    /// Bytes of an incomplete end that are left out; 0 except after a crash.
     pub truncated_bytes: u64,
-    /// Bytes of what is good.
+    /// Bytes of the complete lines.
     pub(in crate::record) valid_bytes: u64,
     lines: String,
 }
 
-/// Why a recording can not be read: where, what, and what to do.
-#[derive(Debug)]
+/// Why a signal log cannot be read: where, what, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}: {what}; {help}", .path.display(), .line.map_or(String::new(), |it| format!(", line {it}")))]
 pub struct SignalLogError {
     path: PathBuf,
     line: Option<usize>,
@@ -36,16 +37,16 @@ pub struct SignalLogError {
     help: &'static str,
 }
 
-/// Reads a recording. A last line that is torn is left out; a daemon that was killed leaves one.
+/// Reads a signal log. An incomplete last line, which a killed daemon leaves, is left out.
 ///
 /// # Errors
-/// When the file can not be read, is of another kind or version, or has damage before its end.
+/// The file cannot be read, has another kind or version, or is damaged before its end.
 pub fn read_signal_log(path: &Path) -> Result<SignalLog, SignalLogError> {
     let unreadable = |error: io::Error| SignalLogError {
         path: path.to_owned(),
         line: None,
         what: error.to_string(),
-        help: "name a file that exists and may be read",
+        help: "name a file that exists and is readable",
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
@@ -53,7 +54,7 @@ pub fn read_signal_log(path: &Path) -> Result<SignalLog, SignalLogError> {
     parse_signal_log(path, &bytes)
 }
 
-/// Reads the bytes of a recording; `path` stands in the messages.
+/// Reads the bytes of a signal log; `path` is for the messages.
 ///
 /// # Errors
 /// As [`read_signal_log`].
@@ -63,23 +64,23 @@ pub fn parse_signal_log(path: &Path, bytes: &[u8]) -> Result<SignalLog, SignalLo
         Err(SignalLogError { path, line, what, help })
     };
     if bytes.len() as u64 > SIGNAL_LOG_BYTES_MAX {
-        return fail(None, "it is larger than a recording can be", "name a .signals file");
+        return fail(None, "it is larger than a signal log can be", "name a .signals file");
     }
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let mut lines = bytes.get(..whole).unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
     let first = lines.next().and_then(complete_line).and_then(|line| line.strip_prefix(MAGIC));
     let Some(header) = first.and_then(|json| serde_json::from_str(json).ok()) else {
         let help = "name a .signals file of this version of rollbackd";
-        return fail(Some(1), "it does not begin like a recording", help);
+        return fail(Some(1), "it does not begin like a signal log", help);
     };
-    let (mut valid_lines, mut count, mut full) = (String::new(), 0_u64, false);
-    let begins = whole - lines.clone().map(<[u8]>::len).sum::<usize>();
+    let (mut valid_lines, mut count, mut size_limit_reached) = (String::new(), 0_u64, false);
+    let header_bytes = whole - lines.clone().map(<[u8]>::len).sum::<usize>();
     let mut lines = lines.enumerate().peekable();
     while let Some((index, line)) = lines.next() {
         let (last, text) = (lines.peek().is_none(), complete_line(line));
         let signals = match text.map(|text| (text, codec::decode_line(text))) {
             Some((END_MARKER, _)) if last => {
-                full = true;
+                size_limit_reached = true;
                 break;
             }
             Some((_, Some(Line::Single(..)))) => 1,
@@ -87,25 +88,28 @@ pub fn parse_signal_log(path: &Path, bytes: &[u8]) -> Result<SignalLog, SignalLo
             // Blocks of one write can reach the disk out of order.
             _ if last => break,
             _ => {
-                let help = "move the file away; the timeline beside it is whole without it";
-                return fail(Some(index + 2), "this line makes no sense", help);
+                let help = "move the file away; the timeline does not need it";
+                return fail(Some(index + 2), "this line is invalid", help);
             }
         };
         count = count.saturating_add(signals);
         if count > SIGNALS_MAX {
             let help = "move the file away; rollbackd did not write it";
-            return fail(Some(index + 2), "it stands for more than 4000000 signals", help);
+            return fail(
+                Some(index + 2),
+                &format!("the lines so far hold more than {SIGNALS_MAX} signals"),
+                help,
+            );
         }
         valid_lines.push_str(text.unwrap_or_default());
         valid_lines.push('\n');
     }
-    let end = if full { END_MARKER.len() + 1 } else { 0 };
-    let valid_bytes = (begins + valid_lines.len() + end) as u64;
-    let torn = (bytes.len() as u64).saturating_sub(valid_bytes);
+    let end_bytes = if size_limit_reached { END_MARKER.len() + 1 } else { 0 };
+    let valid_bytes = (header_bytes + valid_lines.len() + end_bytes) as u64;
     Ok(SignalLog {
         header,
-        size_limit_reached: full,
-        truncated_bytes: torn,
+        size_limit_reached,
+        truncated_bytes: (bytes.len() as u64).saturating_sub(valid_bytes),
         valid_bytes,
         lines: valid_lines,
     })
@@ -116,7 +120,7 @@ fn complete_line(line: &[u8]) -> Option<&str> {
 }
 
 impl SignalLog {
-    /// The signals, and when each came, exactly in the order in which the judge heard them.
+    /// Each signal and its moment, in the order in which the judge received them.
     pub fn signals(&self) -> impl Iterator<Item = (Moment, Signal)> + '_ {
         let mut now = self.header.opened.0;
         let lines = self.lines.lines().filter_map(codec::decode_line);
@@ -132,23 +136,11 @@ impl SignalLog {
         })
     }
 
-    /// When the newest signal came.
+    /// When the newest signal arrived.
     pub fn last_moment(&self) -> Moment {
         self.signals().last().map_or(self.header.opened, |(moment, _)| moment)
     }
 }
-
-impl fmt::Display for SignalLogError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        if let Some(line) = self.line {
-            write!(f, ", line {line}")?;
-        }
-        write!(f, ": {}; {}", self.what, self.help)
-    }
-}
-
-impl std::error::Error for SignalLogError {}
 
 #[cfg(test)]
 mod tests {
@@ -163,7 +155,7 @@ mod tests {
 
     const DEPLOY: ReleaseNumber = ReleaseNumber(7);
 
-    fn opening() -> SignalLogHeader {
+    fn header() -> SignalLogHeader {
         let history = crate::model::History { worst_five_minutes: (10, 1), ..Default::default() };
         SignalLogHeader {
             release: ReleaseNumber(7),
@@ -174,8 +166,8 @@ mod tests {
     }
 
     fn record(dir: &Path, signals: &[(Moment, Signal)]) {
-        let (mut recording, _) = SignalLogWriter::open(dir, DEPLOY, &opening()).unwrap();
-        signals.iter().for_each(|(now, signal)| recording.append(*now, signal));
+        let (mut writer, _) = SignalLogWriter::open(dir, DEPLOY, &header()).unwrap();
+        signals.iter().for_each(|(now, signal)| writer.append(*now, signal));
     }
 
     fn file(dir: &Path) -> PathBuf {
@@ -194,8 +186,8 @@ mod tests {
             let now = Moment(1_250 + tick * 250 + tick % 7 / 6);
             signals.extend([(now, block(7, 0)), (now, block(6, 0))]);
             for (release, after) in [(7, 3), (6, 5)].iter().filter(|_| tick % 4 == 3) {
-                let seen = Observation::Probe(ProbeResult::Ok);
-                let signal = Signal { release: ReleaseNumber(*release), observation: seen };
+                let observation = Observation::Probe(ProbeResult::Ok);
+                let signal = Signal { release: ReleaseNumber(*release), observation };
                 signals.push((now + Duration::from_millis(*after), signal));
             }
         }
@@ -203,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_bake_costs_almost_nothing() {
+    fn an_idle_bake_takes_little_space() {
         let dir = tempfile::tempdir().unwrap();
         let signals = idle(1_800);
         record(dir.path(), &signals);
@@ -213,75 +205,79 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_torn_at_any_byte_is_read_up_to_there_and_gone_on_with() {
+    fn a_log_cut_at_any_byte_is_read_up_to_there_and_continued() {
         let dir = tempfile::tempdir().unwrap();
         let signals = idle(3);
         record(dir.path(), &signals);
         let bytes = fs::read(file(dir.path())).unwrap();
-        let header = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-        for end in header..bytes.len() {
+        let header_bytes = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        for end in header_bytes..bytes.len() {
             fs::write(file(dir.path()), &bytes[..end]).unwrap();
-            let (mut recording, left) =
-                SignalLogWriter::open(dir.path(), DEPLOY, &opening()).unwrap();
-            let left: Vec<_> = left.unwrap().signals().collect();
+            let (mut writer, existing) =
+                SignalLogWriter::open(dir.path(), DEPLOY, &header()).unwrap();
+            let left: Vec<_> = existing.unwrap().signals().collect();
             assert!(signals.starts_with(&left), "{end} bytes");
             let later = (Moment(60_000), block(7, 1));
-            recording.append(later.0, &later.1);
-            drop(recording);
+            writer.append(later.0, &later.1);
+            drop(writer);
             let both: Vec<_> = read_signal_log(&file(dir.path())).unwrap().signals().collect();
             assert_eq!(both.split_last().unwrap(), (&later, left.as_slice()), "{end} bytes");
         }
     }
 
     #[test]
-    fn a_recording_has_an_end() {
+    fn a_log_stops_at_its_maximum_size() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut recording, _) = SignalLogWriter::open(dir.path(), DEPLOY, &opening()).unwrap();
-        let seen = Observation::Exited("x".repeat(60_000));
-        let signal = Signal { release: ReleaseNumber(7), observation: seen };
+        let (mut writer, _) = SignalLogWriter::open(dir.path(), DEPLOY, &header()).unwrap();
+        let observation = Observation::Exited("x".repeat(60_000));
+        let signal = Signal { release: ReleaseNumber(7), observation };
         for at in 0..400 {
-            recording.append(Moment(1_000 + at), &signal);
+            writer.append(Moment(1_000 + at), &signal);
         }
-        drop(recording);
-        let recorded = read_signal_log(&file(dir.path())).unwrap();
-        assert!(recorded.size_limit_reached && recorded.truncated_bytes == 0);
-        assert_eq!(recorded.signals().count(), 279);
+        drop(writer);
+        let log = read_signal_log(&file(dir.path())).unwrap();
+        assert!(log.size_limit_reached && log.truncated_bytes == 0);
+        assert_eq!(log.signals().count(), 279);
         assert!(fs::metadata(file(dir.path())).unwrap().len() <= SIGNAL_LOG_BYTES_MAX);
-        let (mut recording, left) = SignalLogWriter::open(dir.path(), DEPLOY, &opening()).unwrap();
-        recording.append(Moment(9_000), &signal);
-        drop(recording);
-        assert_eq!(read_signal_log(&file(dir.path())).unwrap(), left.unwrap(), "full stays full");
+        let (mut writer, existing) = SignalLogWriter::open(dir.path(), DEPLOY, &header()).unwrap();
+        writer.append(Moment(9_000), &signal);
+        drop(writer);
+        assert_eq!(
+            read_signal_log(&file(dir.path())).unwrap(),
+            existing.unwrap(),
+            "full stays full"
+        );
     }
 
     #[test]
-    fn the_newest_twenty_are_kept_and_another_trial_begins_anew() {
+    fn the_newest_twenty_are_kept_and_another_trial_starts_a_new_log() {
         let dir = tempfile::tempdir().unwrap();
         for deploy in 1..=25 {
-            SignalLogWriter::open(dir.path(), ReleaseNumber(deploy), &opening()).unwrap();
+            SignalLogWriter::open(dir.path(), ReleaseNumber(deploy), &header()).unwrap();
         }
         let kept: Vec<_> =
             list_signal_logs(dir.path()).unwrap().iter().map(|(it, _)| it.0).collect();
         assert_eq!(kept, (6..=25).collect::<Vec<_>>());
-        let other = SignalLogHeader { warm: None, ..opening() };
+        let other = SignalLogHeader { warm: None, ..header() };
         assert!(SignalLogWriter::open(dir.path(), ReleaseNumber(25), &other).unwrap().1.is_none());
         assert_eq!(read_signal_log(&dir.path().join("000025.signals")).unwrap().header, other);
     }
 
     #[test]
-    fn damage_before_the_end_has_a_place() {
+    fn damage_before_the_end_is_an_error_with_its_line() {
         let head = "rollbackd-signals 1 {\"release\":7,\"warm\":6,\"opened\":1000,\"history\":\
                     {\"hour\":{\"ok\":0,\"server_fault\":0,\"tool_fault\":0,\"client_fault\":0,\
                     \"neutral\":0,\"slow\":0,\"timed\":0},\"worst\":[0,0],\"calls\":[]}}\n";
-        for (text, told) in [
-            ("", "line 1: it does not begin like a recording"),
-            ("rollbackd-signals 2 {}\n", "line 1: it does not begin like a recording"),
-            (&format!("{head}1 7 q\n1 7 p\n"), "line 2: this line makes no sense"),
-            (&format!("{head}full\n1 7 p\n"), "line 2: this line makes no sense"),
+        for (text, expected) in [
+            ("", "line 1: it does not begin like a signal log"),
+            ("rollbackd-signals 2 {}\n", "line 1: it does not begin like a signal log"),
+            (&format!("{head}1 7 q\n1 7 p\n"), "line 2: this line is invalid"),
+            (&format!("{head}full\n1 7 p\n"), "line 2: this line is invalid"),
             (&format!("{head}e 1 7 1*345600\n{}1 7 p\n", "e 1 7 1*345600\n".repeat(12)), "line 13"),
         ] {
             let error =
                 parse_signal_log(Path::new("x.signals"), text.as_bytes()).unwrap_err().to_string();
-            assert!(error.starts_with("x.signals, ") && error.contains(told), "{error}");
+            assert!(error.starts_with("x.signals, ") && error.contains(expected), "{error}");
         }
     }
 
@@ -323,7 +319,7 @@ mod tests {
             Just(ProbeResult::Refused),
             text.prop_map(ProbeResult::Unexpected),
         ];
-        let seen = prop_oneof![
+        let observation = prop_oneof![
             8 => Just(Observation::Block(250, Counts::default())),
             1 => (any::<u32>(), counts).prop_map(|(span, counts)| Observation::Block(span, counts)),
             1 => prop::collection::vec(call, 0..3).prop_map(Observation::Calls),
@@ -332,9 +328,9 @@ mod tests {
             1 => reply.prop_map(Observation::Probe),
             1 => text.prop_map(Observation::Exited),
         ];
-        (6_u32..8, seen).prop_map(|(release, seen)| Signal {
+        (6_u32..8, observation).prop_map(|(release, observation)| Signal {
             release: ReleaseNumber(release),
-            observation: seen,
+            observation,
         })
     }
 
@@ -342,7 +338,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
 
         #[test]
-        fn what_was_noted_is_read_back(
+        fn written_signals_are_read_back(
             signals in prop::collection::vec((prop_oneof![Just(0), Just(250), 0..3_000_u64], any_signal()), 0..60)
         ) {
             let dir = tempfile::tempdir().unwrap();
@@ -355,17 +351,17 @@ mod tests {
                 })
                 .collect();
             record(dir.path(), &signals);
-            let recorded = read_signal_log(&file(dir.path())).unwrap();
-            prop_assert_eq!(&recorded.header, &opening());
-            prop_assert_eq!((recorded.size_limit_reached, recorded.truncated_bytes), (false, 0));
-            prop_assert_eq!(recorded.signals().collect::<Vec<_>>(), signals);
+            let log = read_signal_log(&file(dir.path())).unwrap();
+            prop_assert_eq!(&log.header, &header());
+            prop_assert_eq!((log.size_limit_reached, log.truncated_bytes), (false, 0));
+            prop_assert_eq!(log.signals().collect::<Vec<_>>(), signals);
         }
 
         #[test]
-        fn any_bytes_are_answered(text in "(e |[0-9]{1,3} |[bcphsx] |[,*od\"\n])*") {
-            let head = format!("{MAGIC}{}\n", serde_json::to_string(&opening()).unwrap());
-            if let Ok(recorded) = parse_signal_log(Path::new("x"), format!("{head}{text}").as_bytes()) {
-                let _last = recorded.last_moment();
+        fn any_text_gives_a_log_or_an_error(text in "(e |[0-9]{1,3} |[bcphsx] |[,*od\"\n])*") {
+            let head = format!("{MAGIC}{}\n", serde_json::to_string(&header()).unwrap());
+            if let Ok(log) = parse_signal_log(Path::new("x"), format!("{head}{text}").as_bytes()) {
+                let _last = log.last_moment();
             }
         }
     }
