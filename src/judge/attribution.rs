@@ -263,7 +263,7 @@ impl Attribution {
         match (self.shared_outage_reason(now), self.baseline) {
             (Some(shared), _) => Blame::Shared(shared),
             (None, Baseline::Probes) => Blame::Deploy(
-                "no requests to compare; the warm release passes its probes".to_owned(),
+                "warm release: only probes, which pass".to_owned(),
             ),
             (None, Baseline::Required) => Blame::Undetermined(
                 "the warm release has no requests to compare (baseline = \"required\")".to_owned(),
