@@ -66,7 +66,7 @@ async fn removed_image_is_gone_and_stopped_podman_is_unreadable() {
     let doubt = seal.verify().await.unwrap_err();
     assert_eq!(
         doubt.to_string(),
-        format!("localhost/weather@{digest} is gone: it was {digest} when it was deployed")
+        format!("localhost/weather@{digest} is missing; the deploy recorded {digest}")
     );
     let said = podman.pin("weather", ReleaseNumber(1), seal.artifact()).await.unwrap_err();
     assert!(said.ends_with("is no longer in podman's store"), "{said}");

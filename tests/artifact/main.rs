@@ -51,7 +51,7 @@ async fn error_for_image_like_text_names_the_kind_option() {
     let said = resolve_error(ArtifactKind::Image, "localhost/weather@sha256:12").await;
     assert!(said.contains("64 of the digits 0-9 and a-f; write NAME@sha256:HEX"), "{said}");
     let said = resolve_error(ArtifactKind::Image, "localhost/weather:2").await;
-    assert!(said.ends_with("no podman is configured that could be asked for it"), "{said}");
+    assert!(said.ends_with("is an image, and no `podman` is configured"), "{said}");
 }
 
 proptest! {

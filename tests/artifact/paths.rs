@@ -69,7 +69,7 @@ async fn directory_digest_matches_the_documented_script() {
     let (_home, root) = release_dir();
     let text = fs::read_to_string("src/artifact/mod.rs").unwrap();
     let script = text.split("```bash\n").nth(1).unwrap().split("//!   ```").next().unwrap();
-    let script = script.replace("//!", "").replace("FOLDER", root.to_str().unwrap());
+    let script = script.replace("//!", "").replace("DIRECTORY", root.to_str().unwrap());
     let printed = command_output(Command::new("bash").args(["-euo", "pipefail", "-c", &script]));
     let hex = printed.split(' ').next().unwrap();
     assert_eq!(digest(&root).await.to_string(), format!("tree-sha256:{hex}"));

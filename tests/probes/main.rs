@@ -294,8 +294,8 @@ async fn malformed_http_responses() {
     };
     let cases: [(&str, Make, &str); 8] = [
         ("silence", || FakeResponse::raw("").then(AfterResponse::Hang), "late"),
-        ("garbage", || FakeResponse::raw("\u{1}\u{2} what?\r\n\r\n"), "broke"),
-        ("hung up", || FakeResponse::raw(""), "broke"),
+        ("garbage", || FakeResponse::raw("\u{1}\u{2} what?\r\n\r\n"), "the request failed"),
+        ("hung up", || FakeResponse::raw(""), "the request failed"),
         (
             "half headers",
             || FakeResponse::raw("HTTP/1.1 200 OK\r\ncontent-le").then(AfterResponse::Hang),
@@ -307,7 +307,7 @@ async fn malformed_http_responses() {
                 FakeResponse::raw("HTTP/1.1 200 OK\r\n")
                     .then(AfterResponse::Repeat(b"x-more: and more\r\n".to_vec()))
             },
-            "broke",
+            "the request failed",
         ),
         (
             "endless body",
@@ -320,7 +320,7 @@ async fn malformed_http_responses() {
         (
             "half a body",
             || FakeResponse::raw("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"),
-            "broke",
+            "the request failed",
         ),
         ("deep", deep, "recursion limit"),
     ];
