@@ -98,8 +98,8 @@ async fn arguments_and_environment_match_the_documentation() {
     let mut spec =
         spec(&home, 7, "echo \"$0 $1 $2 $3\"; env | sort; ls -l /proc/$$/fd; echo done >&2");
     let mut process = Process::start(&spec).unwrap();
-    process.wait_exit().await;
-    let seen = fs::read_to_string(output(&spec)).unwrap();
+    assert_eq!(process.wait_exit().await, "exit code 0");
+    let seen = wait_for(&output(&spec), "done\n").await;
     assert!(seen.starts_with("v1 /srv/app blue 4001\n"), "{seen}");
     assert!(seen.ends_with("done\n"), "{seen}");
     assert!(seen.contains("0 -> /dev/null"), "{seen}");

@@ -146,6 +146,7 @@ fn truncated_first_line_of_the_first_deploy_is_logged() {
     host.start();
     host.kill();
     let path = host.state().join(SERVICE).join("000001.jsonl");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, br#"{"seq":1,"#).unwrap();
     host.start();
     assert_eq!(host.phase(), "empty");

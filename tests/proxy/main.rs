@@ -16,6 +16,7 @@ mod migration;
 mod migration_refused;
 mod modern;
 mod outcomes;
+mod replay;
 mod restart;
 mod sessions;
 mod shadow_calls;

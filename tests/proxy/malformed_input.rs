@@ -180,17 +180,13 @@ async fn malformed_ids_are_never_echoed() {
 
 #[tokio::test]
 async fn silent_connections_are_closed() {
-    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
-    let closed = |hello: &'static str| {
-        let address = proxy.local_addr();
-        async move {
-            let mut wire = RawConnection::connect(address).await;
-            wire.send(hello).await;
-            let mut rest = Vec::new();
-            let closed = wire.0.read_to_end(&mut rest);
-            tokio::time::timeout(Duration::from_secs(90), closed).await.unwrap().unwrap();
-        }
-    };
-    // A minute each, at the same time.
-    tokio::join!(closed(""), closed("PRI * HTTP/2.0\r\n"), closed("POST /mcp HTTP/1.1\r\n"));
+    assert_eq!(crate::test_service("test").limits.header_timeout, Duration::from_secs(60));
+    let a = FakeMcpServer::start("a").await;
+    let proxy =
+        proxy_with(a.address, |service| service.limits.header_timeout = Duration::from_millis(300));
+    for head in ["", "PRI * HTTP/2.0\r\n", "POST /mcp HTTP/1.1\r\n"] {
+        let mut wire = RawConnection::connect(proxy.local_addr()).await;
+        wire.send(head).await;
+        assert!(wire.is_closed().await, "{head:?}");
+    }
 }

@@ -1,5 +1,4 @@
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -121,7 +120,7 @@ impl DaemonHarness {
         self.dir.path().join("daemon.log")
     }
 
-    /// Starts the daemon and waits until it answers.
+    /// Starts the daemon and waits until `status` succeeds.
     pub(crate) fn start(&mut self) {
         let mut log = OpenOptions::new();
         let log: File = log.create(true).append(true).open(self.log_path()).unwrap();
@@ -132,7 +131,8 @@ impl DaemonHarness {
         wait_until("the daemon answers", || {
             let ended = daemon.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended ({ended:?}):\n{}", self.log());
-            UnixStream::connect(self.socket()).is_ok()
+            // The control socket accepts connections before the services have their timelines.
+            self.socket().exists() && self.run_cli(&["status"]).code == 0
         });
         self.daemon = Some(daemon);
     }
