@@ -67,7 +67,7 @@ fn rollback_appears_in_the_metrics() {
     assert_eq!(value(&before, "rollbackd_phase", &[("phase", "empty")]), 1.0);
     host.deploy("v1", &["--wait"]).expect_code(0);
     let load = VersionPoller::start(host.listen);
-    host.deploy_faulty("v2", "total", 1_000, &[]).expect_code(3);
+    host.deploy_faulty("v2", "total", 3_000, &[]).expect_code(3);
     load.stop();
     let after = scrape(port);
     assert_eq!(rollbacks(&after), [1.0, 0.0]);

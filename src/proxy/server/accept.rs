@@ -21,13 +21,7 @@ use crate::proxy::server::connections::{
     ClientConnection, ConnectionInFlight, CountedBody, Lifecycle,
 };
 
-<<<<<<< HEAD
-/// A client that takes nothing for this long is gone.
-=======
-/// The time limit for the head of a request, and for the idle time between two requests.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The connection closes when the client acknowledges nothing for this long.
->>>>>>> house
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const BACKLOG: i32 = 4096;
 /// The pause after a failed accept, such as too many open files.
