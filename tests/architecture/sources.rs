@@ -14,7 +14,8 @@ pub(crate) struct SourceFile {
 impl SourceFile {
     fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap();
-        let is_unit_test = path.file_name().is_some_and(|name| name == "tests.rs");
+        let is_unit_test =
+            path.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("tests"));
         let end = if is_unit_test { Some(0) } else { text.find("#[cfg(test)]\nmod ") };
         let code = code_of(&text[..end.unwrap_or(text.len())]);
         Self { path: path.to_owned(), text, code }
