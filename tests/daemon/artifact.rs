@@ -1,4 +1,4 @@
-//! Artifacts: recorded at the deploy, and looked at before the traffic goes back.
+//! Artifacts: recorded at the deploy, and verified before the traffic goes back.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ fn changed_artifact_blocks_rollback_unless_forced() {
     assert_eq!(serving_version(host.listen), Ok("v2".to_owned()));
     assert!(host.log().contains("page=true"), "nobody was paged");
 
-    // A daemon that starts looks as well.
+    // A daemon verifies them at its start, too.
     host.kill();
     host.start();
     wait_until("it is said again", || {

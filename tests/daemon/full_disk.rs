@@ -1,4 +1,4 @@
-//! A state folder without room: nothing is decided, and the traffic goes on.
+//! A state folder on a full disk: the daemon decides nothing, and the traffic continues.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl TmpfsDisk {
         self.0.join("ballast")
     }
 
-    /// Leaves not a byte.
+    /// Fills the disk to the last byte.
     fn fill_up(&self) {
         let full = fs::write(self.filler(), vec![0; 1024 * 1024]);
         assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
@@ -41,7 +41,7 @@ impl Drop for TmpfsDisk {
     }
 }
 
-/// Bytes that a file takes at once.
+/// The allocation unit of a file, in bytes.
 const PAGE: usize = 4096;
 
 /// Writes the timeline of a deploy up to the end of a page, in which a line would find room.
@@ -81,7 +81,7 @@ fn full_disk_stops_decisions_but_not_traffic() {
     assert!(host.log().contains("page=true"), "nobody was paged");
     assert_eq!(host.kinds(1), written);
 
-    // A start with a full disk: the traffic goes where it went.
+    // A start with a full disk: the routes stay as they were.
     let seen = load.stop();
     assert!(seen.bad.is_empty(), "{:?}", seen.bad);
     let v1 = host.release_process(1);

@@ -1,4 +1,4 @@
-//! A daemon hands over to the next one, under load, and nobody may notice.
+//! A daemon hands over to its successor under load, and no client notices.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const RATE: u32 = 300;
 /// No request may wait for longer, on a machine that is busy with other tests.
 const LATENCY_MAX: Duration = Duration::from_secs(3);
 
-/// Does something under load; what the clients saw.
+/// Runs an action under load. Returns what the clients saw.
 fn under_load(port: u16, work: impl FnOnce()) -> TrafficReport {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -49,7 +49,7 @@ fn consecutive_handovers_fail_no_request_and_break_no_session() {
             assert_eq!(host.status()["active"], "v1");
             sleep(Duration::from_millis(700));
         }
-        // Some still end what was open in them when the next one takes over.
+        // Some daemons still drain when the next one takes over.
         host.wait_for_handover();
         host.wait_for_handover();
     });
@@ -63,7 +63,7 @@ fn consecutive_handovers_fail_no_request_and_break_no_session() {
     assert!(serving_version(host.listen).is_err());
 }
 
-/// A program that is called like the daemon and takes over, up to some word.
+/// A program with the name of the daemon, which takes over up to a given message.
 fn fake_successor(after_prepared: &str) -> String {
     format!(
         "#!/bin/sh\n\
@@ -77,11 +77,11 @@ fn fake_successor(after_prepared: &str) -> String {
     )
 }
 
-/// Puts another program in place of the daemon's, as an upgrade does.
+/// Replaces the program of the daemon, as an upgrade does.
 fn replace_program(host: &DaemonHarness, program: &str) {
     let [text, new, place] = ["text", "new", "rollbackd"].map(|name| host.dir_path().join(name));
     std::fs::write(&text, program).unwrap();
-    // Not written here: a program that another test starts now would hold it open, and keep it busy.
+    // Written by another process: a fork of another test would keep an open file descriptor (ETXTBSY).
     let mut install = std::process::Command::new("install");
     assert!(install.args(["-m", "755"]).arg(text).arg(&new).status().unwrap().success());
     std::fs::rename(new, place).unwrap();
@@ -155,7 +155,7 @@ fn successor_that_fails_late_returns_control() {
         if end.starts_with("kill") {
             assert_no_failures(&report);
         } else {
-            // Its clients wait five seconds, and it had ten to say something.
+            // The clients wait five seconds; the successor has ten to reply.
             println!("with one that hangs: {report:?}");
             assert_eq!(report.sessions.broken, 0, "{report:?}");
         }
@@ -177,7 +177,7 @@ fn either_daemon_may_end_while_requests_are_open() {
     let call = std::thread::spawn(move || slow_call(port, 4_000));
     wait_until("it is open", || host.status()["releases"][0]["in_flight"] == 1);
     host.wait_for_handover();
-    // It is counted where somebody looks.
+    // The metrics count it.
     wait_until("it is open elsewhere", || host.status()["releases"][0]["in_flight"] == 1);
     assert!(host.daemons().contains(&old));
     let begun = crate::support::epoch_ms();
@@ -195,7 +195,7 @@ fn either_daemon_may_end_while_requests_are_open() {
     assert!(!call.join().unwrap().contains("done after"), "nobody could save that one");
     wait_until("nothing is open", || host.status()["releases"][0]["in_flight"] == 0);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
-    // And one that is in a hurry.
+    // And a stop by SIGTERM.
     let (old, call) = (host.pid(), std::thread::spawn(move || slow_call(port, 8_000)));
     wait_until("it is open", || host.status()["releases"][0]["in_flight"] == 1);
     host.wait_for_handover();
@@ -205,7 +205,7 @@ fn either_daemon_may_end_while_requests_are_open() {
     wait_until("it has left", || host.daemons() == [host.pid()]);
 }
 
-/// A call that takes so many milliseconds; its answer.
+/// A call that takes `ms` milliseconds. Returns its response.
 fn slow_call(port: u16, ms: u32) -> String {
     use std::io::{Read as _, Write as _};
     let params = format!(r#"{{"name":"slow","arguments":{{"ms":{ms}}},"_meta":{META_2026}}}"#);
@@ -219,7 +219,7 @@ fn slow_call(port: u16, ms: u32) -> String {
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.write_all((head + &body).as_bytes()).unwrap();
     let mut answer = Vec::new();
-    // One that breaks off is looked at as far as it came.
+    // An incomplete response is checked as far as it was received.
     let _: std::io::Result<_> = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
 }

@@ -1,4 +1,4 @@
-//! A daemon hands over to the next one, and a restart is clean, as systemd and clients see it.
+//! A daemon hands over to its successor, and a restart is clean, for systemd and for clients.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::load_clients::LoadClients;
 use crate::slow_call;
 use crate::wait::{epoch_ms, sleep, wait_for, wait_until};
 
-/// A second on a machine that has nothing else to do.
+/// A second on an idle machine.
 const LATENCY_MAX_MS: u64 = 1_500;
 
 #[test]
@@ -33,7 +33,7 @@ fn systemd_supervises_the_successor() {
         println!("asked to taken over: {} ms", epoch_ms() - begun);
         host.run(&["rollbackd", "status"]).expect_success();
     }
-    // Longer than the watchdog waits.
+    // Longer than the time of the watchdog.
     sleep(Duration::from_secs(5));
     let seen = crowd.stop();
     println!("{seen}");
@@ -58,7 +58,7 @@ fn systemd_supervises_the_successor() {
     }
     assert!(log.contains("took over from process"), "{log}");
 
-    // The listener is found again by the one after a crash.
+    // After a crash the next daemon finds the listener.
     let before = host.property("MainPID");
     host.signal_daemon("KILL");
     host.wait_for_restart(Duration::from_secs(3), &before);
@@ -80,7 +80,7 @@ fn failed_handover_leaves_the_predecessor_running() {
     assert_eq!((host.property("MainPID"), host.property("NRestarts")), (before, "0".to_owned()));
     assert_eq!(host.status()["active"], "v1");
 
-    // The listener of a service that is new is left with systemd by the one that took over.
+    // The daemon that took over stores the listener of a new service with systemd.
     let [listen, blue, green] = [(); 3].map(|()| crate::ports::free_port());
     let maps = format!(
         "sed -i /nonsense/d /etc/rollbackd/config.toml && printf '[service.maps]\nlisten = \"127.0.0.1:{listen}\"\n\
@@ -149,7 +149,7 @@ fn subscribe(port: u16) -> (String, u64) {
     (told, epoch_ms())
 }
 
-/// Asks all the time, each time on a connection of its own.
+/// Sends requests all the time, each on a new connection.
 struct LatencyProbe {
     stop: Arc<AtomicBool>,
     latencies: Arc<Mutex<Vec<u64>>>,

@@ -6,7 +6,7 @@ use crate::machine::{CommandOutput, Machine};
 use crate::ports::free_port;
 use crate::wait::{wait_for, wait_until};
 
-/// What the daemon of a test is told, besides where it listens.
+/// The settings of the service, besides its addresses.
 const SETTINGS: &str = "deadline = \"10s\"\ndrain_timeout = \"5s\"\nburst = \"1s\"\n";
 
 /// A host with the daemon installed, and one service: `weather`.
@@ -46,7 +46,7 @@ impl Host {
         self.machine.write("etc/rollbackd/config.toml", &config);
     }
 
-    /// Runs a command there, to its end.
+    /// Runs a command on the host, to its end.
     pub(crate) fn run(&self, command: &[&str]) -> CommandOutput {
         self.machine.run(command)
     }
@@ -76,19 +76,19 @@ impl Host {
         self.run(&[&["rollbackd", "deploy", "weather", version], more].concat())
     }
 
-    /// The timeline of the newest deploy, as a person reads it.
+    /// The timeline of the newest deploy, as text.
     pub(crate) fn timeline(&self) -> String {
         self.run(&["rollbackd", "timeline", "weather"]).out
     }
 
-    /// What is in the journal.
+    /// The entries of the journal that match.
     pub(crate) fn journal(&self, matches: &[&str]) -> Vec<Value> {
         let command = [&["journalctl", "-o", "json", "--no-pager"], matches].concat();
         let lines = self.run(&command).expect_success().out;
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// What the daemon wrote into its log.
+    /// The log of the daemon.
     pub(crate) fn log(&self) -> String {
         self.run(&["journalctl", "-u", "rollbackd", "-o", "cat", "--no-pager"]).out
     }
@@ -113,7 +113,7 @@ impl Host {
         wait_until(&format!("phase {phase}"), || self.status()["phase"] == phase);
     }
 
-    /// Waits until the timeline of the newest deploy says this.
+    /// Waits until the timeline of the newest deploy contains this.
     #[track_caller]
     pub(crate) fn wait_for_timeline(&self, what: &str) -> String {
         wait_for(Duration::from_secs(30), what, || {
@@ -122,7 +122,7 @@ impl Host {
         })
     }
 
-    /// Waits until the daemon's log says this.
+    /// Waits until the daemon's log contains this.
     #[track_caller]
     pub(crate) fn wait_for_log(&self, what: &str) {
         wait_until(what, || self.log().contains(what));

@@ -1,4 +1,4 @@
-//! The daemon as a service of a real host: systemd boots it, with the units that we ship.
+//! The daemon as a service of a real host: systemd boots it, with the units of the package.
 //!
 //! Needs root, systemd-nspawn and a system to boot; tests/run installs and makes them.
 #![expect(
@@ -60,9 +60,9 @@ fn restart_under_load_loses_no_request_or_session() {
     assert_eq!(seen["failures"], serde_json::json!([]), "{seen:#}");
     assert!(seen["calls"].as_u64().unwrap() > 1_000, "{seen}");
     assert!(seen["slow"].as_u64().unwrap() > 1, "{seen}");
-    // A second on a machine that has nothing else to do.
+    // A second on an idle machine.
     assert!(seen["longest"].as_u64().unwrap() < 1_500, "nobody waits for long: {seen}");
-    // The release never ended: it was adopted three times.
+    // The release never exited: the daemons adopted it three times.
     assert_eq!(host.status()["releases"][0]["version"], release["version"]);
     assert!(host.journal(&["ROLLBACKD_EVENT=noted"]).is_empty());
     host.run(&["systemctl", "stop", "rollbackd"]).expect_success();
@@ -131,7 +131,7 @@ fn groups_control_read_and_write_access() {
 fn watchdog_restarts_a_hung_daemon() {
     let host = Host::boot("[Service]\nWatchdogSec=3\nTimeoutAbortSec=2\n");
     host.deploy("v1", &["--wait"]).expect_success();
-    // For longer than the watchdog waits: it is fed.
+    // Longer than the time of the watchdog: the daemon pings it.
     sleep(Duration::from_secs(5));
     assert_eq!(host.property("NRestarts"), "0");
     let (before, begun) = (host.property("MainPID"), epoch_ms());
@@ -139,7 +139,7 @@ fn watchdog_restarts_a_hung_daemon() {
     host.wait_for_restart(Duration::from_secs(15), &before);
     wait_until("it answers", || host.status()["active"] == "v1");
     println!("stuck to answering again: {} ms", epoch_ms() - begun);
-    // A reload is checked first, and tells when it is over.
+    // A reload checks the configuration first, and reports its end.
     host.run(&["systemctl", "reload", "rollbackd"]).expect_success();
     wait_until("the reload is over", || host.property("ActiveState") == "active");
     let broken = "echo nonsense >>/etc/rollbackd/config.toml";
@@ -154,7 +154,7 @@ fn rollback_completes_after_sigkill() {
     host.deploy("v1", &["--wait"]).expect_success();
     host.deploy("v2", &[]).expect_success();
     wait_until("v2 bakes", || host.status()["phase"] == "baking");
-    // Their sessions keep the drain waiting, five seconds at most.
+    // Their sessions hold up the drain, for five seconds at most.
     let crowd = LoadClients::start(host.listen, 5, 50);
     let (before, order) = (host.property("MainPID"), ["--no-wait", "--because", "a test"]);
     host.run(&[&["rollbackd", "rollback", "weather"][..], &order].concat()).expect_success();
@@ -189,7 +189,7 @@ fn stop_waits_for_open_requests_and_extends_its_timeout() {
     assert_eq!(host.property("Result"), "success");
 }
 
-/// A call of the demo's tool that takes so many milliseconds; the answer, with its head.
+/// A call of the demo's slow tool. Returns the response, with its head.
 fn slow_call(port: u16, ms: u32) -> std::io::Result<String> {
     let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
     let params = format!(r#"{{"name":"slow","arguments":{{"ms":{ms}}},"_meta":{meta}}}"#);

@@ -1,4 +1,4 @@
-//! Releases that are instances of a template unit, started by systemd at the daemon's word.
+//! Releases that are instances of a template unit. The daemon asks systemd to start them.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn real_client_sessions_survive_deploy_rollback_and_restart() {
     let told = host.wait_for_timeline("recovered");
     println!("{told}");
     sleep(Duration::from_secs(1));
-    // Its sessions are at v1, which nobody starts again.
+    // The sessions are on v1, which is not restarted.
     let before = (host.invocation(BLUE_UNIT), host.property("MainPID"));
     host.run(&["systemctl", "restart", "rollbackd"]).expect_success();
     assert_ne!(host.property("MainPID"), before.1);
@@ -59,7 +59,7 @@ fn units_keep_running_without_the_daemon_and_are_adopted() {
     host.wait_for_phase("steady");
     assert_eq!(host.invocation(BLUE_UNIT), runs[0], "adopted, not started");
     wait_until("v2 is stopped", || host.property_of(GREEN_UNIT, "ActiveState") == "inactive");
-    // What a crash, or a person, left in a slot that nobody needs.
+    // A crash or an operator left a unit in a slot that no release needs.
     host.run(&["systemctl", "stop", "rollbackd"]).expect_success();
     host.run(&["systemctl", "start", GREEN_UNIT]).expect_success();
     host.run(&["systemctl", "start", "rollbackd"]).expect_success();
@@ -81,7 +81,7 @@ fn killed_daemon_finishes_its_rollback() {
     host.deploy("v2", &[]).expect_success();
     host.wait_for_phase("baking");
     let runs = host.invocation(BLUE_UNIT);
-    // It keeps the drain waiting.
+    // It holds up the drain.
     let port = host.listen;
     let call = std::thread::spawn(move || slow_call(port, 3_000));
     wait_until("it is open", || {

@@ -1,4 +1,4 @@
-//! Probes against servers that answer well, badly, late, or not at all.
+//! Probes against servers that answer correctly, wrongly, late, or not at all.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod fake_server;

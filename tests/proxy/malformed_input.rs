@@ -1,4 +1,4 @@
-//! Clients and releases that mean harm, or know no better.
+//! Hostile and broken clients and releases.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,14 +31,14 @@ async fn oversized_body_is_rejected() {
     let fits = tool_call("1", "echo", &format!("\"{}\"", "x".repeat(150_000)));
     assert_eq!(post(proxy.local_addr(), &fits, "").await.status, 200);
 
-    // Told in advance: refused before a byte of it came.
+    // Announced by Content-Length: rejected before the first byte of the body.
     for path in ["/mcp", "/other"] {
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1073741824\r\n\r\n"
         );
         assert_eq!(send_raw(proxy.local_addr(), &head).await.status, 413, "{path}");
     }
-    // Not told: refused when it is too much, whether or not the release has a part of it.
+    // Not announced: rejected at the limit, whether or not the release received a part of it.
     for size in [40_000, 300_000] {
         let proxy = proxy_with(a.address, |service| service.limits.body_max = (size / 2) as u64);
         let mut wire = RawConnection::connect(proxy.local_addr()).await;

@@ -1,4 +1,4 @@
-//! A release is left: its sessions go on at another one, under the id that the client has.
+//! A release is drained: its sessions migrate to another one, and keep the client's id.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialize
 const TOOLS_LIST: &str = r#"{"jsonrpc":"2.0","id":"l","method":"tools/list"}"#;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Two releases, the first in charge, with a session of which the client has said all it says.
+/// Two releases, the first one active, with an initialized session.
 pub(crate) async fn proxy_with_session() -> (FakeMcpServer, FakeMcpServer, Proxy, String) {
     let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
     let proxy = proxy_to(a.address);
@@ -92,7 +92,7 @@ async fn migration_replays_initialize_with_current_credentials() {
         String::new,
     )
     .await;
-    // From now on nothing of that is said again.
+    // No later request replays these messages.
     assert_eq!(serving_release(&proxy, &mine).await, "b");
     assert_eq!(b.request_count(), 6);
     assert_eq!(proxy.load(RELEASE_B, Moment(0)).sessions, 1);
@@ -168,7 +168,7 @@ async fn get_stream_survives_migration_and_reports_list_changes() {
     proxy.set_active(RELEASE_B);
     let toll = proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
     assert_eq!((toll.streams_closed, toll.sessions_ended, toll.sessions_to_migrate), (0, 0, 1));
-    // It hears of it at once, and so comes to ask.
+    // The notification comes at once, so that the client sends a request.
     let told = stream.read_until("notifications/resources/list_changed").await;
     assert_eq!(
         sse_messages(&told)[0],

@@ -46,7 +46,7 @@ async fn cut_replays_idempotent_requests_and_fails_the_rest() {
         String::new,
     )
     .await;
-    // They hang there, too, as they were told to; a second cut answers them.
+    // They hang on the other release, too; a second cut answers them.
     proxy.cut(RELEASE_B).await;
     for (name, mut wire) in safe {
         let reply = wire.read_response().await;

@@ -1,4 +1,4 @@
-//! Legacy sessions: whose they are, and what becomes of them.
+//! Legacy sessions: which release has them, and how they end.
 
 use std::time::Duration;
 
@@ -163,7 +163,7 @@ async fn drain_waits_for_requests_and_keeps_streams_and_sessions() {
     let reply = post(proxy.local_addr(), &tool_call("1", "echo", "{}"), &mine).await;
     assert_eq!(reply.json()["result"]["release"], "b");
     stream.read_until("notifications/tools/list_changed").await;
-    // With nothing open it is over at once.
+    // With nothing in flight it ends at once.
     assert_eq!(proxy.load(RELEASE_A, Moment(0)).sessions, 0);
     proxy.drain(RELEASE_A, Duration::from_secs(60)).await;
 }
