@@ -96,7 +96,7 @@ fn release_that_exits_immediately_fails_the_deploy_immediately() {
         "output-green.log); v1 kept the traffic",
     ]);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
-    wait_until("what it said is in the log", || host.log().contains("no config file"));
+    wait_until("its output is in the log", || host.log().contains("no config file"));
 }
 
 #[test]

@@ -16,7 +16,7 @@ impl TmpfsDisk {
         mount.args(["-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs"]).arg(at);
         let mounted = mount.stdout(Stdio::null()).stderr(Stdio::null()).status();
         let good = mounted.is_ok_and(|it| it.success());
-        assert!(good, "a tmpfs can not be mounted; run the tests as root, in a namespace that may");
+        assert!(good, "mount of a tmpfs failed; run the tests as root");
         Self(at.to_owned())
     }
 
@@ -78,7 +78,7 @@ fn full_disk_stops_decisions_but_not_traffic() {
         .expect_text(&["TROUBLE: failed to write the timeline"]);
     assert_eq!(host.phase(), "steady");
     assert!(host.release_processes().iter().all(|it| it.number == 1));
-    assert!(host.log().contains("page=true"), "nobody was paged");
+    assert!(host.log().contains("page=true"), "the operator was not paged");
     assert_eq!(host.kinds(1), written);
 
     // A start with a full disk: the routes stay as they were.

@@ -151,7 +151,7 @@ fn rollback_limit_pages_the_operator_instead() {
         .expect_code(11)
         .expect_text(&["no rollback: rollback limit"]);
     drop(load);
-    assert!(host.log().contains("page=true"), "nobody was paged");
+    assert!(host.log().contains("page=true"), "the operator was not paged");
 }
 
 #[test]

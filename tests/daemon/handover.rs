@@ -192,7 +192,7 @@ fn either_daemon_may_end_while_requests_are_open() {
     wait_until("it is open", || host.status()["releases"][0]["in_flight"] == 1);
     host.wait_for_handover();
     host.kill_pid(old);
-    assert!(!call.join().unwrap().contains("done after"), "nobody could save that one");
+    assert!(!call.join().unwrap().contains("done after"), "the stop did not cut the call off");
     wait_until("nothing is open", || host.status()["releases"][0]["in_flight"] == 0);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
     // And a stop by SIGTERM.
@@ -261,7 +261,7 @@ fn services_and_sockets_may_change_during_handover() {
     let elsewhere = format!("{elsewhere:?}");
     host.write_config(&both.replace(&format!("{:?}", host.socket()), &elsewhere));
     host.wait_for_handover();
-    assert!(!host.socket().exists(), "nobody answers there any more");
+    assert!(!host.socket().exists(), "the control socket is still there");
     host.run_cli(&["deploy", "maps", "m1", "--wait"]).expect_code(0);
     assert_eq!(serving_version(listen), Ok("m1".to_owned()));
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
@@ -269,7 +269,7 @@ fn services_and_sockets_may_change_during_handover() {
     host.write_config(&one);
     host.wait_for_handover();
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
-    wait_until("nobody listens for it", || {
+    wait_until("no daemon listens for it", || {
         std::net::TcpStream::connect(("127.0.0.1", listen)).is_err()
     });
     host.run_cli(&["status"]).expect_code(0).expect_text(&["weather  127.0.0.1"]);

@@ -43,7 +43,7 @@ fn systemd_supervises_the_successor() {
         hurried.stop()
     );
     assert_eq!(seen["failures"], json!([]), "{seen:#}");
-    assert!(seen["longest"].as_u64().unwrap() < LATENCY_MAX_MS, "nobody waits for long: {seen}");
+    assert!(seen["longest"].as_u64().unwrap() < LATENCY_MAX_MS, "a call waited too long: {seen}");
     let is = |name: &str, value: &str| assert_eq!(host.property(name), value, "{name}");
     is("ActiveState", "active");
     is("SubState", "running");
@@ -76,7 +76,9 @@ fn failed_handover_leaves_the_predecessor_running() {
     host.run(&["sh", "-c", "echo nonsense = 1 >>/etc/rollbackd/config.toml"]).expect_success();
     host.signal_daemon("USR2");
     let log = || host.run(&["journalctl", "-u", "rollbackd", "-o", "cat", "--no-pager"]).out;
-    wait_until("it says why", || log().contains("this one goes on: the configuration has errors"));
+    wait_until("the log has the reason", || {
+        log().contains("this one goes on: the configuration has errors")
+    });
     assert_eq!((host.property("MainPID"), host.property("NRestarts")), (before, "0".to_owned()));
     assert_eq!(host.status()["active"], "v1");
 
@@ -120,7 +122,7 @@ fn restart_ends_subscriptions_immediately_and_delays_no_request() {
         sleep(Duration::from_secs(1));
         let (count, longest) = (hurried.count(), hurried.stop());
         println!("the longest of {count}: {longest:?}");
-        assert!(longest.unwrap() < LATENCY_MAX_MS, "nobody waits for long");
+        assert!(longest.unwrap() < LATENCY_MAX_MS, "a call waited too long");
         assert!(count > 200, "{count}");
     }
 }
@@ -144,7 +146,7 @@ fn subscribe(port: u16) -> (String, u64) {
     let mut lines = BufReader::new(stream);
     // The last chunk of the body.
     while !told.ends_with("\n0\r\n") {
-        assert!(lines.read_line(&mut told).unwrap() > 0, "it broke off: {told}");
+        assert!(lines.read_line(&mut told).unwrap() > 0, "the stream ended: {told}");
     }
     (told, epoch_ms())
 }

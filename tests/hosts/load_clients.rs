@@ -35,7 +35,7 @@ impl LoadClients {
     fn read_report(&mut self) -> Value {
         let mut line = String::new();
         self.out.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("node said {line:?}"))
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("unexpected line of node: {line:?}"))
     }
 }
 

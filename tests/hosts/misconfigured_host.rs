@@ -221,7 +221,7 @@ fn changed_artifact_blocks_rollback_unless_forced() {
     // A daemon that starts reports it, too.
     let before = pages.len();
     host.run(&["systemctl", "restart", "rollbackd"]).expect_success();
-    wait_until("it is said again", || before < host.journal(&["PRIORITY=2"]).len());
+    wait_until("the error is reported again", || before < host.journal(&["PRIORITY=2"]).len());
     let insists: CommandOutput = host.run(&[&order[..], &["--force"]].concat());
     insists.expect_success();
     wait_for(Duration::from_secs(10), "v1 has the traffic", || {

@@ -151,7 +151,7 @@ fn assert_timeline_is_complete(host: &Host, deploy: u32) -> Vec<&'static str> {
 }
 
 fn assert_status_matches_processes(host: &Host) {
-    wait_until("what runs is what the daemon says, and nothing else", || {
+    wait_until("the processes are those in the status", || {
         let status = host.status();
         let releases = status["releases"].as_array().unwrap();
         let servers = host.machine.shell("grep -sl demo-serve[r] /proc/[0-9]*/cmdline | wc -l");

@@ -71,7 +71,7 @@ async fn hand_over(
     while let Ok((_, change)) = told.try_recv() {
         early.push(change);
     }
-    assert!(old.duplicate_listener().unwrap().is_none(), "the old one accepts nobody");
+    assert!(old.duplicate_listener().unwrap().is_none(), "the old one still accepts");
     let listener = TcpListener::from_std(std::net::TcpListener::from(listener)).unwrap();
     let clock = Clock::start(Moment(0));
     let new =

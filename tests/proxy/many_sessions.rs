@@ -118,7 +118,11 @@ async fn drain_of_five_hundred_sessions_fails_nothing() {
     }
     let listening = b.streams.lock().unwrap().iter().filter(|(_, it)| !it.is_closed()).count();
     let opened = b.streams.lock().unwrap().len();
-    assert_eq!(listening as u64, SESSIONS / 2, "of {opened}: each stream goes on at the other one");
+    assert_eq!(
+        listening as u64,
+        SESSIONS / 2,
+        "of {opened}: each stream continues on the other release"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

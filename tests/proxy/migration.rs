@@ -63,7 +63,7 @@ async fn migration_replays_initialize_with_current_credentials() {
         assert_eq!(post(to, body, &mine).await.status, 200);
     }
     proxy.set_active(RELEASE_B);
-    assert_eq!(serving_release(&proxy, &mine).await, "a", "forward, sessions stay");
+    assert_eq!(serving_release(&proxy, &mine).await, "a", "sessions stay on a switch forward");
     let toll = proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
     assert_eq!(
         toll,
@@ -87,7 +87,7 @@ async fn migration_replays_initialize_with_current_credentials() {
     assert_eq!(log[0].1, "");
     assert!(log[1..].iter().all(|(_, id, _)| id == "b-0"), "{log:?}");
     wait_until(
-        "the old one to be ended",
+        "the old session to be deleted",
         || a.methods().contains(&"DELETE /mcp".to_owned()),
         String::new,
     )

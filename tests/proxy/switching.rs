@@ -134,7 +134,7 @@ async fn cut_answers_and_counts_every_open_request() {
         let (results, errors) = client.await.unwrap();
         (good, ours) = (good + results, ours + errors);
     }
-    println!("10 cuts under load: {good} results, {ours} answers of ours, {told} told");
+    println!("10 cuts under load: {good} results, {ours} errors of the proxy, {told} told");
     assert!(good > 200 && ours > 20, "{good} {ours}");
     assert_eq!(ours, told);
 }

@@ -87,7 +87,7 @@ impl CliOutput {
     pub(crate) fn expect_text(self, words: &[&str]) -> Self {
         for word in words {
             let said = self.out.contains(word) || self.err.contains(word);
-            assert!(said, "it does not say {word:?}:\n{}\n{}", self.out, self.err);
+            assert!(said, "no {word:?} in:\n{}\n{}", self.out, self.err);
         }
         self
     }
