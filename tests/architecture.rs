@@ -44,14 +44,11 @@ const ROOMS: &[Row] = &[
     ),
     (
         "daemon",
-        &[
-            "model", "judge", "decide", "clock", "artifact", "config", "systemd", "record",
-            "signal", "act", "proxy", "control", "service",
-        ],
+        &["model", "decide", "clock", "config", "systemd", "record", "proxy", "control", "service"],
     ),
     ("backtest", &["model", "judge", "decide", "config", "record"]),
     ("demo", &["model", "clock", "control"]),
-    ("cli", &["model", "judge", "config", "record", "control", "daemon", "backtest", "demo"]),
+    ("cli", &["model", "config", "record", "control", "daemon", "backtest", "demo"]),
 ];
 
 /// The rooms of src/proxy. `mod` is the proxy itself.

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::sources::SourceFile;
 
+/// Re-exports that a path may go through.
+const REEXPORTS_MAX: u32 = 8;
+
 /// The module paths of all files in src, and what each module re-exports.
 pub(crate) struct Modules<'a> {
     files: BTreeMap<Vec<String>, &'a SourceFile>,
@@ -31,15 +34,23 @@ impl<'a> Modules<'a> {
         modules
     }
 
-    /// The import graph; a `pub use` is no import of its own.
+    /// The import graph. A `pub use` inside a room is no import of its own: who imports the name
+    /// imports the file that defines it. An import from another room counts as one of its `mod.rs`.
     pub(crate) fn graph(&self) -> ImportGraph {
         let mut graph = ImportGraph::new();
         for (at, file) in &self.files {
             let targets = graph.entry(file.name().to_owned()).or_default();
-            let imports = use_statements(&file.code).into_iter().filter(|it| !it.is_reexport);
-            let paths = imports.map(|it| it.segments).chain(inline_paths(&file.code));
-            for path in paths {
-                let target = self.absolute(at, &path).and_then(|path| self.resolve(&path, 0));
+            let statements = use_statements(&file.code).into_iter();
+            let statements = statements.map(|it| (it.segments, it.is_reexport));
+            let inline = inline_paths(&file.code).into_iter().map(|path| (path, false));
+            for (path, is_reexport) in statements.chain(inline) {
+                let Some(path) = self.absolute(at, &path) else { continue };
+                let is_own_room = path.first() == at.first();
+                if is_reexport && is_own_room {
+                    continue;
+                }
+                let depth = if is_own_room { 0 } else { REEXPORTS_MAX };
+                let target = self.resolve(&path, depth);
                 targets.extend(target.filter(|target| target != file.name()));
             }
         }
@@ -76,7 +87,9 @@ impl<'a> Modules<'a> {
         let (module, rest) = path.split_at(length);
         let reexport = rest.first().and_then(|name| self.reexports.get(module)?.get(name));
         match reexport {
-            Some(target) if depth < 8 => self.resolve(&[target, &rest[1..]].concat(), depth + 1),
+            Some(target) if depth < REEXPORTS_MAX => {
+                self.resolve(&[target, &rest[1..]].concat(), depth + 1)
+            }
             _ => self.files.get(module).map(|file| file.name().to_owned()),
         }
     }
