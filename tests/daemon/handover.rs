@@ -11,8 +11,6 @@ use crate::support::{DaemonHarness, SERVICE, serving_version, sleep, wait_until}
 /// Requests a second of both eras, JSON and SSE, with sessions that come and go and streams that
 /// are open all the time.
 const RATE: u32 = 300;
-/// No request may wait for longer, on a machine that is busy with other tests.
-const LATENCY_MAX: Duration = Duration::from_secs(3);
 
 /// Runs an action under load. Returns what the clients saw.
 fn under_load(port: u16, work: impl FnOnce()) -> TrafficReport {
@@ -34,7 +32,6 @@ fn assert_no_failures(report: &TrafficReport) {
     println!("at {RATE} requests/s: {report:?}");
     assert!(report.requests > 600, "{report:?}");
     assert_eq!((report.failed, report.sessions.broken), (0, 0), "{report:?}");
-    assert!(report.slowest < LATENCY_MAX, "{report:?}");
 }
 
 #[test]

@@ -1,10 +1,8 @@
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::machine::{CommandOutput, Machine};
 use crate::ports::free_port;
-use crate::wait::{wait_for, wait_until};
+use crate::wait::{WAIT_MAX, wait_for, wait_until};
 
 /// The settings of the service, besides its addresses.
 const SETTINGS: &str = "deadline = \"10s\"\ndrain_timeout = \"5s\"\nburst = \"1s\"\n";
@@ -100,12 +98,11 @@ impl Host {
     }
 
     /// Waits until the unit runs under another process than this one.
-    pub(crate) fn wait_for_restart(&self, limit: Duration, before: &str) {
-        wait_for(limit, "the daemon is started again", || {
-            let again = self.property("ActiveState") == "active"
+    pub(crate) fn wait_for_restart(&self, before: &str) {
+        wait_until("the daemon is started again", || {
+            self.property("ActiveState") == "active"
                 && self.property("SubState") == "running"
-                && self.property("MainPID") != before;
-            again.then_some(())
+                && self.property("MainPID") != before
         });
     }
 
@@ -116,7 +113,7 @@ impl Host {
     /// Waits until the timeline of the newest deploy contains this.
     #[track_caller]
     pub(crate) fn wait_for_timeline(&self, what: &str) -> String {
-        wait_for(Duration::from_secs(30), what, || {
+        wait_for(WAIT_MAX, what, || {
             let told = self.timeline();
             told.contains(what).then_some(told)
         })

