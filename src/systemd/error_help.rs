@@ -16,14 +16,14 @@ fn reason_and_help(unit: &str, error: &Error) -> (String, String) {
     };
     let dbus_help = "; D-Bus must run: install dbus, and see `systemctl status dbus`";
     match error {
-        Error::MethodError(name, said, _) => {
-            let said = said.clone().unwrap_or_else(|| name.to_string());
+        Error::MethodError(name, message, _) => {
+            let message = message.clone().unwrap_or_else(|| name.to_string());
             // systemd asks polkit first, and reports here when polkit cannot be started.
-            let help = match said.contains("polkit") && !said.contains(unit) {
+            let help = match message.contains("polkit") && !message.contains(unit) {
                 true => polkit_help(),
                 false => unit_help(unit, name.as_str()),
             };
-            (said, help)
+            (message, help)
         }
         Error::FDO(error) => match &**error {
             fdo::Error::AccessDenied(why)
