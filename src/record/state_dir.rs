@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::record::StateError;
+use crate::record::error::StateError;
 use crate::record::files::{create_private_dir, open_private, write_atomically};
 
 /// The format of the directory. It increases when an older daemon would misread what a newer one

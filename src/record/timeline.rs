@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
-use crate::record::StateError;
+use crate::record::error::StateError;
 use crate::record::files::{create_private_dir, keep_newest};
 use crate::record::timeline_file::{
     EXTENSION, FILE_BYTES_MAX, LoadedFile, deploy_path, list_deploys, load_file,

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::model::{ReleaseNumber, TimelineEntry};
-use crate::record::StateError;
+use crate::record::error::StateError;
 use crate::record::files::{list_numbered_files, numbered_file};
 
 /// Largest file that the daemon reads. A deploy writes some tens of lines.

@@ -4,10 +4,11 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use zbus::MessageStream;
 
+use crate::systemd::error_help;
 use crate::systemd::manager::{
     MANAGER_INTERFACE, MANAGER_PATH, PROPERTIES_INTERFACE, SystemdManager, systemd_signals,
 };
-use crate::systemd::{UnitState, error_help};
+use crate::systemd::unit_state::UnitState;
 
 /// Signals about one unit that may be queued. Lost ones do no harm: each makes the watcher read
 /// the whole state.
