@@ -1,3 +1,5 @@
+//! The HTTP client of probes and scrapes, and why they fail.
+
 use std::error::Error;
 use std::io;
 use std::time::Duration;
@@ -9,31 +11,31 @@ use crate::config::Address;
 use crate::mcp::Said;
 use crate::model::ProbeResult;
 
-/// Characters of a server's own words that reach the timeline.
+/// The most characters of a server's text that reach the timeline.
 const SERVER_TEXT_MAX: usize = 160;
 
-/// Why an exchange brought no good answer.
+/// Why a probe or scrape got no good response.
 #[derive(Debug)]
 pub(super) enum ProbeError {
-    /// Nobody was listening.
+    /// No process listens at the address.
     Refused,
-    /// Not in time.
+    /// No response within the timeout.
     TimedOut,
-    /// An HTTP status that is no success, and what its body says.
+    /// An HTTP error status, with its body.
     Status { status: u16, said: Said },
-    /// A JSON-RPC error under a good status.
+    /// A JSON-RPC error with a good status.
     RpcError { code: i64, message: String },
-    /// Anything else; what, in words.
+    /// Any other reason, as text.
     Other(String),
 }
 
 impl ProbeError {
-    /// What it means that a socket could not be connected or broke.
+    /// The reason in an I/O error of a socket.
     pub(super) fn from_io(error: &io::Error) -> Self {
         match error.kind() {
-            // A unix socket that is not there is a port nobody listens on.
+            // A missing unix socket is like a closed port.
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Self::Refused,
-            // A unix socket says "would block" when its backlog is full.
+            // A unix socket returns "would block" when its backlog is full.
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TimedOut,
             _ => Self::Other(error.to_string()),
         }
@@ -44,7 +46,7 @@ impl ProbeError {
             Self::Refused => ProbeResult::Refused,
             Self::TimedOut => ProbeResult::TimedOut,
             Self::Status { status: status @ (401 | 403), .. } => ProbeResult::Unexpected(format!(
-                "status {status}: the server wants a token, which a probe does not have; \
+                "status {status}: the server requires a token, which a probe does not have; \
                  use the probe kind \"http\" or \"tcp\""
             )),
             Self::Status { status, said: Said::Error { code, message } } => {
@@ -54,10 +56,10 @@ impl ProbeError {
                 ))
             }
             Self::Status { status, .. } => ProbeResult::Unexpected(format!("status {status}")),
-            Self::RpcError { code, message: said } => {
-                ProbeResult::Unexpected(format!("error {code}: {}", shorten(said)))
+            Self::RpcError { code, message } => {
+                ProbeResult::Unexpected(format!("error {code}: {}", shorten(message)))
             }
-            Self::Other(what) => ProbeResult::Unexpected(what.clone()),
+            Self::Other(reason) => ProbeResult::Unexpected(reason.clone()),
         }
     }
 }
@@ -72,15 +74,15 @@ impl From<reqwest::Error> for ProbeError {
             cause = next;
         }
         match cause.downcast_ref::<io::Error>() {
-            // Only a connect can be refused: a socket file that goes away later breaks nothing.
+            // Only a connect can be refused; a socket file that disappears later breaks nothing.
             Some(io) if error.is_connect() => Self::from_io(io),
-            _ => Self::Other(format!("the exchange broke: {}", shorten(&cause.to_string()))),
+            _ => Self::Other(format!("the connection broke: {}", shorten(&cause.to_string()))),
         }
     }
 }
 
-/// A client for one address. Each question gets its own connection: a listener that accepts nobody
-/// must be seen, and an idle connection that the server closes must not read as a failure.
+/// A client for one address. Each request gets its own connection: a listener that accepts no
+/// connection must be detected, and an idle connection that the server closes is not a failure.
 pub(super) fn client_for(address: &Address, timeout: Duration) -> Result<Client, String> {
     let builder = match address {
         Address::Tcp(_) => client_builder(timeout),
@@ -114,19 +116,22 @@ pub(super) fn url_for(address: &Address, path: &str) -> Result<Url, String> {
     Url::parse(&text).map_err(|error| format!("{text}: {error}"))
 }
 
-/// The whole body of an answer, when it has no more than `max` bytes.
+/// Reads a whole body of at most `max` bytes.
 pub(super) async fn read_body(response: &mut Response, max: usize) -> Result<Vec<u8>, ProbeError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > max {
-            return Err(ProbeError::Other(format!("the answer is longer than {} KiB", max / 1024)));
+            return Err(ProbeError::Other(format!(
+                "the response is longer than {} KiB",
+                max / 1024
+            )));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-/// A server's own words, short and on one line.
+/// A server's text, shortened and on one line.
 pub(super) fn shorten(text: &str) -> String {
     text.chars()
         .take(SERVER_TEXT_MAX)

@@ -347,9 +347,9 @@ async fn invalid_jsonrpc_responses() {
         (|_| FakeResponse::json(200, "", &json!({"id": "1", "result": {}})), "id \"1\""),
         (|asked| FakeResponse::error(200, asked, -32603, "boom\nboom"), "error -32603: boom boom"),
         (|_| FakeResponse::with(500, "", "<html>"), "status 500"),
-        (|_| FakeResponse::with(401, "", ""), "wants a token"),
-        (|_| FakeResponse::with(202, "", ""), "status 202 without an answer"),
-        (|_| FakeResponse::events(": nothing\n\n"), "the stream ended without an answer"),
+        (|_| FakeResponse::with(401, "", ""), "requires a token"),
+        (|_| FakeResponse::with(202, "", ""), "status 202 without a response"),
+        (|_| FakeResponse::events(": nothing\n\n"), "the body ended without a response"),
     ];
     for (make, part) in cases {
         let fake = FakeServer::start(make).await;
@@ -359,7 +359,7 @@ async fn invalid_jsonrpc_responses() {
         FakeResponse::events("").then(AfterResponse::Repeat(b": more\n\n".repeat(512)))
     })
     .await;
-    assert_wrong(&endless.prober(ProbeKind::Mcp).probe().await, "1024 KiB without an answer");
+    assert_wrong(&endless.prober(ProbeKind::Mcp).probe().await, "longer than 1024 KiB");
 }
 
 #[tokio::test]
