@@ -174,7 +174,7 @@ fn clock_jumped(shift_ms: i64) {
     host.start();
     let status = host.status();
     assert_eq!(status["phase"], "baking");
-    let left = status["left_s"].as_f64().unwrap();
+    let left = status["remaining_s"].as_f64().unwrap();
     assert!((500.0..=601.0).contains(&left), "of 10 minutes {left} s are left");
     host.run_cli(&["rollback", SERVICE, "--cut", "--because", "x"]).expect_code(0);
     assert_timeline_is_complete(&host, 2);
