@@ -18,7 +18,7 @@ use crate::demo::traffic::mcp_client::{McpClient, McpRequest};
 use crate::demo::traffic::sessions::LongSession;
 use crate::demo::traffic::statistics::Statistics;
 pub use crate::demo::traffic::statistics::{SessionCounts, TrafficReport};
-use crate::model::{Era, Moment};
+use crate::model::Moment;
 
 /// Requests without an answer, at most. A request that finds no room is not sent, and is counted.
 const IN_FLIGHT_MAX: usize = 512;
