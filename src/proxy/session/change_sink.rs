@@ -1,7 +1,7 @@
 use std::fmt::Debug;
 
 use crate::model::ReleaseNumber;
-use crate::proxy::session::SessionKey;
+use crate::proxy::session::id::SessionKey;
 
 /// Receives every change that the successor of this daemon must know. A call never blocks.
 pub(in crate::proxy) trait ChangeSink: Debug + Send + Sync {
