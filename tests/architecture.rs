@@ -61,6 +61,8 @@ const PROXY_ROOMS: &[Row] = &[
     ("handover", &["session", "routing", "backend"]),
     ("server", &["exchange"]),
     ("mod", &["backend", "session", "shadow", "routing", "exchange", "handover", "server"]),
+    ("handover_control", &["handover", "mod"]),
+    ("shadow_control", &["shadow", "mod"]),
 ];
 
 /// What the supervisor knows of the service that it works for: where it reports to.

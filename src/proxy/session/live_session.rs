@@ -313,7 +313,7 @@ impl Session {
 
     /// Records that the client cancelled a request.
     pub(in crate::proxy) fn record_cancellation(&self, id: &str) {
-        self.tracked_requests().record_cancellation(id);
+        self.tracked_requests().record_cancellation(id, Instant::now());
     }
 
     /// When the client cancelled a request, if it did.

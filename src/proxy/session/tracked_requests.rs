@@ -32,11 +32,11 @@ struct DetachedRequest {
 
 impl TrackedRequests {
     /// Records that the client cancelled a request. It uses each id once in a session.
-    pub(super) fn record_cancellation(&mut self, id: &str) {
+    pub(super) fn record_cancellation(&mut self, id: &str, at: Instant) {
         if self.cancelled.len() == TRACKED_REQUESTS_MAX {
             self.cancelled.pop_front();
         }
-        self.cancelled.push_back(Cancellation { id: id.into(), at: Instant::now() });
+        self.cancelled.push_back(Cancellation { id: id.into(), at });
     }
 
     /// When the client cancelled a request, if it did.
