@@ -47,7 +47,7 @@ const ROOMS: &[Row] = &[
         &["model", "decide", "clock", "config", "systemd", "record", "proxy", "control", "service"],
     ),
     ("backtest", &["model", "judge", "decide", "config", "record"]),
-    ("demo", &["model", "clock", "control"]),
+    ("demo", &["model", "mcp", "clock", "control"]),
     ("cli", &["model", "config", "record", "control", "daemon", "backtest", "demo"]),
 ];
 
@@ -61,6 +61,8 @@ const PROXY_ROOMS: &[Row] = &[
     ("handover", &["session", "routing", "backend"]),
     ("server", &["exchange"]),
     ("mod", &["backend", "session", "shadow", "routing", "exchange", "handover", "server"]),
+    ("handover_control", &["handover", "mod"]),
+    ("shadow_control", &["shadow", "mod"]),
 ];
 
 /// What the supervisor knows of the service that it works for: where it reports to.

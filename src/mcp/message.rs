@@ -1,6 +1,6 @@
-//! What the proxy needs to know of a JSON-RPC message.
+//! One JSON-RPC message, reduced to what decides about a request.
 
-/// The parts of one JSON-RPC message that the proxy needs.
+/// The fields of one JSON-RPC message that the proxy uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Message {
     /// The id as written, quotes included: `7` or `"a"`. `None` for a notification.
@@ -9,43 +9,43 @@ pub(crate) struct Message {
     pub method: Option<Box<str>>,
     /// `params.name` or `params.uri`: the tool, prompt or resource.
     pub name: Option<Box<str>>,
-    /// `params.requestId`, written as an id: the request that a cancellation means.
+    /// `params.requestId`, written as an id: the request that a cancellation names.
     pub request_id: Option<Box<str>>,
-    /// `params.protocolVersion`, or `has_result.protocolVersion`.
+    /// `params.protocolVersion`, or `result.protocolVersion`.
     pub protocol_version: Option<Box<str>>,
-    /// `params.taskId`: the task that is asked about.
+    /// `params.taskId`: the task that the request names.
     pub task_id: Option<Box<str>>,
-    /// Whether it has `params.task_id`: it asks for a task.
+    /// Whether it has `params.task`: the request starts a task.
     pub requests_task: bool,
-    /// `has_result.task_status`: how a task stands.
+    /// `result.status`: the state of a task.
     pub task_status: Option<Box<str>>,
-    /// A hash of `params.requestState`, or of `has_result.requestState`.
+    /// A hash of `params.requestState`, or of `result.requestState`.
     pub request_state_hash: Option<u64>,
-    /// Whether it has a `has_result`.
+    /// Whether it has a `result`.
     pub has_result: bool,
-    /// Whether it has an `has_error`.
+    /// Whether it has an `error`.
     pub has_error: bool,
-    /// `has_error.error_code`.
+    /// `error.code`.
     pub error_code: Option<i64>,
-    /// `has_result.isError` is true.
+    /// Whether `result.isError` is true.
     pub is_tool_error: bool,
-    /// `has_result.resultType` is `input_required`.
+    /// Whether `result.resultType` is `input_required`.
     pub input_required: bool,
 }
 
 impl Message {
-    /// Whether it answers a request.
+    /// Whether it is the response to a request.
     pub(crate) fn is_response(&self) -> bool {
         self.has_result || self.has_error
     }
 }
 
-/// Whether a text can be repeated as an id in an answer of ours: JSON, and not null.
+/// Whether the proxy can write a text as the id of its own response: JSON, and not null.
 pub(crate) fn is_valid_id(text: &str) -> bool {
     text != "null" && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
-/// Whether two ids are the same value, however their text is escaped.
+/// Whether two ids are the same value. Their texts may be escaped differently.
 pub(crate) fn same_id(a: &str, b: &str) -> bool {
     let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
     a == b || ((a.contains('\\') || b.contains('\\')) && parse(a) == parse(b))

@@ -1,17 +1,19 @@
-//! JSON-RPC messages that the proxy makes itself, as text.
+//! The JSON-RPC messages that the proxy creates, as text.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// Why the proxy answers for a release.
+use super::{jsonrpc, versions};
+
+/// Why the proxy answers in place of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FailureReason {
-    /// The release was left while the request was open.
+    /// The service switched to another release while the request was open.
     Rollback,
-    /// The release could not be reached, or did not finish its answer.
+    /// The backend did not accept the connection, or did not finish its response.
     BackendFailed,
-    /// No release has the traffic.
+    /// No release is active.
     NoRelease,
-    /// The session could not be brought to the release that took over.
+    /// The session could not be migrated to the active release.
     SessionNotMoved,
 }
 
@@ -29,45 +31,65 @@ impl FailureReason {
         matches!(self, Self::NoRelease | Self::SessionNotMoved)
     }
 
-    /// What the client is told.
+    /// The error text that the client receives.
     pub(crate) fn message(self) -> &'static str {
         match self {
-            Self::Rollback => "The service moved to another release while this request was open",
-            Self::BackendFailed => "The service did not answer",
-            Self::NoRelease => "No release of this service is in charge",
-            Self::SessionNotMoved => "The session could not be moved to the release in charge yet",
+            Self::Rollback => {
+                "The request was interrupted: the service switched to another release"
+            }
+            Self::BackendFailed => "The backend did not respond",
+            Self::NoRelease => "No release of this service is active",
+            Self::SessionNotMoved => {
+                "The session could not be migrated to the active release yet; retry"
+            }
         }
     }
 }
 
 /// The JSON-RPC error for one request. `id` is JSON, as the client wrote it.
 pub(crate) fn error_response(id: &str, reason: FailureReason) -> String {
-    // A request that never reached a release may be sent again; of others nobody can know.
+    // Only a request that never reached a release is safe to send again.
     let data = json!({"reason": reason.as_str(), "retryable": reason.is_retryable()});
-    let error = json!({"code": -32603, "message": reason.message(), "data": data});
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+    jsonrpc::error(id, jsonrpc::INTERNAL_ERROR, reason.message(), Some(data))
 }
 
-/// The warning for a client that listens on a GET stream which is about to end.
-pub(crate) fn stream_closing_warning(rolled_back: bool) -> String {
-    let data = match rolled_back {
-        true => "The service moved to its previous release; this stream ends, reconnect to go on",
-        false => "The proxy is started again; this stream ends, reconnect to go on",
+/// The warning for a client whose GET stream is about to close. `release_switched`: because its
+/// release stops serving; otherwise because the proxy restarts.
+pub(crate) fn stream_closing_warning(release_switched: bool) -> String {
+    let data = match release_switched {
+        true => {
+            "The service switched to another release; this stream closes, reconnect to continue"
+        }
+        false => "The proxy restarts; this stream closes, reconnect to continue",
     };
     let params = json!({"level": "warning", "logger": "rollbackd", "data": data});
-    json!({"jsonrpc": "2.0", "method": "notifications/message", "params": params}).to_string()
+    jsonrpc::notification_with("notifications/message", &params).to_string()
 }
 
-/// A notice of ours that says the same to those who look for it; others pass over it.
+/// A notification with the machine-readable reason. Clients that do not know it ignore it.
 pub(crate) fn session_closing_notification(reason: &str) -> String {
-    let params = json!({"reason": reason});
     let method = "notifications/rollbackd/session_closing";
-    json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string()
+    jsonrpc::notification_with(method, &json!({"reason": reason})).to_string()
+}
+
+/// The notification that a list changed: `tools`, `prompts` or `resources`. In a modern stream it
+/// names the subscription.
+pub(crate) fn list_changed(list: &str, subscription: Option<&Value>) -> String {
+    let method = format!("notifications/{list}/list_changed");
+    let message = match subscription {
+        Some(id) => {
+            let params = json!({"_meta": {versions::META_SUBSCRIPTION_ID: id}});
+            jsonrpc::notification_with(&method, &params)
+        }
+        None => jsonrpc::notification(&method),
+    };
+    message.to_string()
 }
 
 /// The graceful end of a `subscriptions/listen` stream (2026-07-28).
 pub(crate) fn listen_result(id: &str) -> String {
+    let key = versions::META_SUBSCRIPTION_ID;
     format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
+        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"{key}":{id}}}}}}}"#
     )
 }

@@ -1,12 +1,24 @@
-//! What is known of the protocol itself, whoever speaks it: a prober or the proxy.
+//! The Model Context Protocol, without I/O: for the proxy, the probes and the demo.
+//!
+//! A message has [`headers`] of one of the [`versions`], a [`jsonrpc`] envelope and one of the
+//! [`methods`]. The proxy reads it as a [`message`] with [`scan`], or with [`sse`] in a stream, while it
+//! passes; [`sse_splitter`] serves where events are rewritten. [`outcome`] and [`session_lost`] classify
+//! the response. [`messages`] are those that the proxy sends itself, and [`client`] is for everything
+//! that rollbackd asks a server on its own: probes, migrations and shadow calls.
 
+pub(super) mod capabilities;
+pub(super) mod client;
+pub(super) mod headers;
+pub(super) mod jsonrpc;
 pub(super) mod message;
 pub(super) mod messages;
+pub(super) mod methods;
 pub(super) mod outcome;
 pub(super) mod scan;
 mod session_lost;
 pub(super) mod sse;
 pub(super) mod sse_splitter;
 pub(super) mod ttl_clamp;
+pub(super) mod versions;
 
 pub use session_lost::{Answered, Said, session_lost};

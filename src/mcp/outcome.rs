@@ -1,14 +1,15 @@
-//! What an answer means for the release that gave it.
+//! What a response means for the release that sent it.
 //!
-//! Neither the HTTP status, nor the JSON-RPC code, nor `isError` separates faults of the client
-//! from faults of the server alone; servers were seen to put the same mistake in each of them.
+//! No single field separates faults of the client from faults of the server: not the HTTP status,
+//! not the JSON-RPC code, not `isError`. Real servers report the same mistake in each of them.
 
 use http::StatusCode;
 
+use super::jsonrpc;
 use super::message::Message;
 use crate::model::Outcome;
 
-/// The class of an answer that carries no JSON-RPC message.
+/// The class of a response without a JSON-RPC message.
 pub(crate) fn from_status(status: StatusCode) -> Outcome {
     match status.as_u16() {
         200..=399 => Outcome::Ok,
@@ -18,7 +19,7 @@ pub(crate) fn from_status(status: StatusCode) -> Outcome {
     }
 }
 
-/// The class of a JSON-RPC answer.
+/// The class of a JSON-RPC response.
 pub(crate) fn from_response(status: StatusCode, message: &Message) -> Outcome {
     if status.is_server_error() {
         return Outcome::ServerFault;
@@ -34,13 +35,16 @@ pub(crate) fn from_response(status: StatusCode, message: &Message) -> Outcome {
 /// The class of a JSON-RPC error code.
 fn from_error_code(error_code: i64) -> Outcome {
     match error_code {
-        // Parse error, invalid request, unknown method, invalid params, resource not found, and
-        // the codes that 2026-07-28 and URL elicitation (2025-11-25) reserve for the client.
-        -32700 | -32600 | -32601 | -32602 | -32002 | -32020 | -32021 | -32022 | -32042 => {
-            Outcome::ClientFault
-        }
-        // A person declined; the client took its request back.
-        -1 | -32800 => Outcome::Neutral,
+        jsonrpc::PARSE_ERROR
+        | jsonrpc::INVALID_REQUEST
+        | jsonrpc::METHOD_NOT_FOUND
+        | jsonrpc::INVALID_PARAMS
+        | jsonrpc::RESOURCE_NOT_FOUND
+        | jsonrpc::HEADER_MISMATCH
+        | jsonrpc::MISSING_CAPABILITY
+        | jsonrpc::UNSUPPORTED_VERSION
+        | jsonrpc::URL_ELICITATION_REQUIRED => Outcome::ClientFault,
+        jsonrpc::USER_DECLINED | jsonrpc::REQUEST_CANCELLED => Outcome::Neutral,
         _ => Outcome::ServerFault,
     }
 }
@@ -50,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_answer_has_its_class() {
+    fn each_kind_of_response_has_its_class() {
         let ok = StatusCode::OK;
         let with_error =
             |code| Message { has_error: true, error_code: Some(code), ..Message::default() };

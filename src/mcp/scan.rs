@@ -1,8 +1,8 @@
-//! Reads JSON-RPC messages as they pass, without holding them and without recursion.
+//! Reads JSON-RPC messages while they pass, without buffering them and without recursion.
 //!
-//! Only what decides about a request is picked out: its id, its method, the name of its tool, and
-//! on the way back whether the answer is a result or an error and of which kind. Everything else
-//! is skipped by counting brackets, so depth and size cost no memory.
+//! [`MessageScanner`] extracts only the fields of [`Message`]: of a request its id, its method and
+//! the name of its tool; of a response whether it is a result or an error, and of which kind. It
+//! skips everything else by counting brackets, so depth and size cost no memory.
 
 use std::hash::Hasher as _;
 
@@ -10,10 +10,10 @@ use siphasher::sip::SipHasher13;
 
 use super::message::{Message, is_valid_id};
 
-/// Longest text that is picked out; longer ones are taken for absent.
+/// The longest text that is extracted; a longer one counts as absent.
 const TEXT_MAX: usize = 512;
 
-/// A reader in the middle of a body.
+/// The state of the scanner inside a body.
 #[derive(Debug, Default)]
 pub(crate) struct MessageScanner {
     level: Level,
@@ -25,15 +25,15 @@ pub(crate) struct MessageScanner {
     escaped: bool,
     text: Vec<u8>,
     overlong: bool,
-    /// Of a text that may be longer than what is kept. The same in every build: the daemon that takes
-    /// over from this one compares as well.
+    /// The hash of a text that may be longer than [`TEXT_MAX`]. It is the same in every build,
+    /// because the successor of this daemon compares it, too.
     hash: SipHasher13,
     section: Section,
     target: Target,
     message: Message,
 }
 
-/// Inside which object the reader stands.
+/// The object that the scanner is inside of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Level {
     #[default]
@@ -43,7 +43,7 @@ enum Level {
     Section,
 }
 
-/// What the reader expects next.
+/// What the scanner expects next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Expect {
     #[default]
@@ -68,7 +68,7 @@ enum Section {
     Error,
 }
 
-/// Where the next value goes.
+/// The field that receives the next value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Target {
     #[default]
@@ -89,7 +89,7 @@ enum Target {
 }
 
 impl MessageScanner {
-    /// Reads on; each message is handed over when its last bracket has passed.
+    /// Reads the next bytes. Calls `on_message` when the last bracket of a message has passed.
     pub(crate) fn feed(&mut self, bytes: &[u8], mut on_message: impl FnMut(Message)) {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -109,7 +109,7 @@ impl MessageScanner {
         self.batch
     }
 
-    /// Takes one byte, or none when the byte ends a bare value and has to be read again.
+    /// Consumes one byte; none when the byte ends a bare value and must be read again.
     fn read_byte(&mut self, byte: u8, on_message: &mut impl FnMut(Message)) -> usize {
         let is_whitespace = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
         match self.expect {
@@ -227,7 +227,7 @@ impl MessageScanner {
         1
     }
 
-    /// What the key that was just read stands for.
+    /// The target of the key that was just read.
     fn target_for_key(&self) -> Target {
         match (self.level, self.text.as_slice()) {
             (Level::Message, b"id") => Target::Id,
@@ -260,7 +260,7 @@ impl MessageScanner {
         }
     }
 
-    /// Puts a value that is not an object where it belongs.
+    /// Stores a value that is not an object.
     fn store_value(&mut self, quoted: bool) {
         let text = if self.overlong { None } else { std::str::from_utf8(&self.text).ok() };
         let message = &mut self.message;
@@ -291,7 +291,7 @@ impl MessageScanner {
         }
     }
 
-    /// Passes over a value that nobody needs; returns how many bytes it took.
+    /// Skips a value that no field needs; returns the number of bytes it consumed.
     fn skip_value(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -324,7 +324,7 @@ impl MessageScanner {
         at
     }
 
-    /// Servers were seen to write one message after the other, without an array around them.
+    /// Some servers write one message after the other, without an array around them.
     fn read_trailing(&mut self, bytes: &[u8]) -> usize {
         let rest = bytes.trim_ascii_start();
         let starts_message =
@@ -336,7 +336,7 @@ impl MessageScanner {
     }
 }
 
-// By its path: the fuzzer and the benchmark take this file from elsewhere.
+// By its path: the fuzz targets and the benchmark include this file from another directory.
 #[cfg(test)]
 #[path = "scan_tests.rs"]
 mod tests;

@@ -1,19 +1,24 @@
-//! Whether an answer says that the release does not know a session any more.
+//! Whether a response means that the server no longer knows a session.
 //!
-//! The specification wants 404 to any request of an ended session. Servers also use 404 where they
-//! have no stream (GET) or do not let clients end a session (DELETE), and modern ones for an unknown
-//! JSON-RPC method; and many say 400, or 401, and only the text tells. So: 404 to a POST is enough
-//! unless the body answers the request itself; all else needs one of the texts that servers were
-//! seen to give, as the beginning of the whole message. A text that only mentions a session is none.
+//! The specification requires 404 for any request of an ended session. Servers also send 404 when
+//! they offer no stream (GET) or do not let clients end a session (DELETE); modern servers send it
+//! for an unknown JSON-RPC method. Many send 400 or 401, and only the text shows the cause. So 404
+//! to a POST is enough, unless the body answers the request itself. Every other status needs one of
+//! the [`TEXTS`] that real servers send, at the start of the message. A text that only mentions a
+//! session does not count.
 
 use http::Method;
 use serde_json::Value;
 
-/// Bytes of a text that is no JSON-RPC; a longer one is a page for people.
+use super::jsonrpc::{
+    INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, SERVER_ERROR, SESSION_NOT_FOUND,
+};
+
+/// The longest text that is compared when the body is not JSON-RPC; a longer one is an HTML page.
 const TEXT_MAX: usize = 200;
 
-/// How texts begin that say it: without the words for the status that some put before, in lower
-/// case. After one of them the message is over, or goes on behind a punctuation mark.
+/// The beginnings of such texts, in lower case, without the [`STATUS_WORDS`] that some servers put
+/// before them. After one of them the message ends, or continues after a punctuation mark.
 const TEXTS: &[&str] = &[
     "session not found",
     "session terminated",
@@ -35,10 +40,10 @@ const TEXTS: &[&str] = &[
     "unexpected message, expect initialize request",
 ];
 
-/// The words for the status.
+/// The words for the HTTP status.
 const STATUS_WORDS: &[&str] = &["bad request: ", "not found: ", "unauthorized: "];
 
-/// What the body of an answer says.
+/// What the body of a response contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     /// A JSON-RPC error.
@@ -54,12 +59,12 @@ pub enum Said {
     Text(String),
 }
 
-/// An answer, and to what.
+/// A response, with the facts about its request that matter.
 #[derive(Debug, Clone, Copy)]
 pub struct Answered<'a> {
     /// The HTTP method of the request.
     pub method: &'a Method,
-    /// Whether the request was made in a session that is open, and does not open one.
+    /// Whether the request belongs to an open session, and is not `initialize`.
     pub in_session: bool,
     /// The HTTP status.
     pub status: u16,
@@ -88,23 +93,23 @@ impl Said {
     }
 }
 
-/// Whether the release does not know the session any more, so that it has to be opened anew.
+/// Whether the server no longer knows the session, so that it must be opened again.
 pub fn session_lost(answer: &Answered<'_>) -> bool {
-    // Who ends a session opens none in its place.
+    // A client that ends a session does not open another one in its place.
     if !answer.in_session || *answer.method == Method::DELETE {
         return false;
     }
     match (answer.status, answer.said) {
         (_, Said::Result) => false,
-        // Of a call with a wrong argument, of an unknown method, or of what is no JSON-RPC.
-        (_, Said::Error { code: -32700 | -32601 | -32602, .. }) => false,
+        // A call with a wrong argument, an unknown method, or a body that is not JSON-RPC.
+        (_, Said::Error { code: PARSE_ERROR | METHOD_NOT_FOUND | INVALID_PARAMS, .. }) => false,
         (404, Said::Text(_)) if *answer.method == Method::POST => true,
-        (404, Said::Error { code: -32000 | -32001 | -32600, .. })
+        (404, Said::Error { code: SERVER_ERROR | SESSION_NOT_FOUND | INVALID_REQUEST, .. })
             if *answer.method == Method::POST =>
         {
             true
         }
-        // A login may have sessions, too; theirs end in other words, or in JSON.
+        // A login has sessions, too; its errors use other words, or JSON.
         (401, Said::Text(text)) => text.starts_with("Unauthorized: ") && says_so(text),
         (400 | 404 | 410 | 422, Said::Error { message: text, .. } | Said::Text(text)) => {
             says_so(text)

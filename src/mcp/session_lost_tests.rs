@@ -1,4 +1,4 @@
-//! What real servers answer, with the place that it comes from.
+//! The responses of real servers, each with its source.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn real_servers_that_lost_a_session() {
         (PYTHON, 400, -32600, "Bad Request: Missing session ID"),
     ];
     for (source, status, code, message) in errors {
-        // A client's stream (GET) is refused in the same words.
+        // Servers reject a client's GET stream in the same words.
         for method in [Method::POST, Method::GET] {
             assert!(lost(method, status, &error(code, message)), "{source}: {message}");
         }
@@ -114,7 +114,7 @@ fn real_answers_that_say_nothing_of_the_session() {
 }
 
 #[test]
-fn who_ends_or_opens_a_session_has_none_to_lose() {
+fn a_request_that_ends_or_opens_a_session_loses_none() {
     let body = error(-32001, "Session not found");
     assert!(!lost(Method::DELETE, 404, &body) && !lost(Method::DELETE, 404, ""));
     let said = Said::of(body.as_bytes());
@@ -125,7 +125,7 @@ fn who_ends_or_opens_a_session_has_none_to_lose() {
 }
 
 #[test]
-fn texts_may_go_on_behind_a_punctuation_mark() {
+fn a_text_may_continue_after_a_punctuation_mark() {
     assert!(lost(Method::POST, 400, &error(-32000, "Session not found: 5d3c")));
     assert!(lost(Method::POST, 400, &error(-32000, "Server not initialized.")));
     assert!(!lost(Method::POST, 400, &error(-32000, "Server not initialized yet")));

@@ -1,15 +1,15 @@
-//! Reads server-sent events as they pass, and writes the few that the proxy makes itself.
+//! Reads server-sent events while they pass, and encodes the few that the proxy sends itself.
 
 use bytes::Bytes;
 
 use super::message::Message;
 use super::scan::MessageScanner;
 
-/// Longest field name that matters: `in_event`, `id`, `encode_retry`, `encode_event`.
+/// The longest field name that is compared; `data` and `id` matter.
 const FIELD_MAX: usize = 8;
 
-/// A reader in the middle of a stream. The data of each event is read as JSON-RPC on the fly; no
-/// event is held.
+/// The state of the reader inside a stream. It scans the data of each event as JSON-RPC at once
+/// and buffers no event.
 #[derive(Debug)]
 pub(crate) struct SseReader {
     field: Vec<u8>,
@@ -17,7 +17,7 @@ pub(crate) struct SseReader {
     scanner: MessageScanner,
     in_event: bool,
     after_cr: bool,
-    /// Whether the stream can be taken up again: an event had an id (2025-11-25).
+    /// Whether a client can resume the stream: an event had an id (2025-11-25).
     resumable: bool,
 }
 
@@ -35,7 +35,7 @@ impl Default for SseReader {
 }
 
 impl SseReader {
-    /// Begins to read a stream.
+    /// A reader at the start of a stream.
     pub(crate) fn new() -> Self {
         Self {
             field: Vec::new(),
@@ -47,7 +47,7 @@ impl SseReader {
         }
     }
 
-    /// Reads on; each message is handed over when its last bracket has passed.
+    /// Reads the next bytes. Calls `on_message` when the last bracket of a message has passed.
     pub(crate) fn feed(&mut self, bytes: &[u8], mut on_message: impl FnMut(Message)) {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -68,12 +68,12 @@ impl SseReader {
         }
     }
 
-    /// Whether the stream stands between two events, where another one can be put in.
+    /// Whether the stream is between two events, so that another event can be inserted.
     pub(crate) fn at_event_boundary(&self) -> bool {
         self.state == SseState::LineStart && !self.in_event
     }
 
-    /// Whether a client could take the stream up again after it ends.
+    /// Whether a client can resume the stream after it ends.
     pub(crate) fn is_resumable(&self) -> bool {
         self.resumable
     }
@@ -118,7 +118,7 @@ pub(crate) fn encode_event(json: &str) -> Bytes {
     Bytes::from(format!("event: message\ndata: {json}\n\n"))
 }
 
-/// Tells a client how long to wait before it connects again.
+/// The `retry` field: how long a client waits before it reconnects.
 pub(crate) fn encode_retry(milliseconds: u32) -> Bytes {
     Bytes::from(format!("retry: {milliseconds}\n\n"))
 }
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_where_an_event_can_be_put_in() {
+    fn knows_where_an_event_can_be_inserted() {
         assert!(read_chunks(&[""]).1.at_event_boundary());
         assert!(!read_chunks(&["data: {"]).1.at_event_boundary());
         assert!(!read_chunks(&["data: {}\n"]).1.at_event_boundary());

@@ -1,32 +1,33 @@
-//! Cuts server-sent events out of a stream, whole: for the few streams that have to be changed.
+//! Splits a stream into whole server-sent events: for streams that the proxy rewrites, and for
+//! responses that rollbackd collects as a client.
 
 use serde_json::Value;
 
-/// Longest event that is held; longer ones pass in pieces, unchanged.
+/// The longest event that is buffered; a longer one passes in fragments, unchanged.
 const EVENT_MAX: usize = 1024 * 1024;
 
-/// A cutter in the middle of a stream.
+/// The state of the splitter inside a stream.
 #[derive(Debug, Default)]
 pub(crate) struct SseSplitter {
     buffer: Vec<u8>,
-    /// Whether the line so far is empty.
+    /// Whether the current line is empty so far.
     line_is_empty: bool,
     after_cr: bool,
-    /// The event is too long to be held.
+    /// Whether the current event exceeds [`EVENT_MAX`].
     oversized: bool,
 }
 
 /// Part of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SseEvent {
-    /// One event, with the empty line behind it.
+    /// One event, with the empty line that ends it.
     Whole(Vec<u8>),
-    /// A piece of one that is too long.
+    /// A fragment of an event that exceeds [`EVENT_MAX`].
     Fragment(Vec<u8>),
 }
 
 impl SseSplitter {
-    /// Reads on.
+    /// Reads the next bytes. Calls `on_event` for each event or fragment.
     pub(crate) fn feed(&mut self, bytes: &[u8], mut on_event: impl FnMut(SseEvent)) {
         for byte in bytes {
             let second_half = *byte == b'\n' && self.after_cr;
@@ -53,13 +54,13 @@ impl SseSplitter {
         }
     }
 
-    /// What is held of an event that never ended.
+    /// The buffered beginning of an event that never ended.
     pub(crate) fn take_rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
 }
 
-/// The lines of an event: its fields, comments too.
+/// The fields of an event, as name and value. Comments have an empty name.
 pub(crate) fn fields(event: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     let text = std::str::from_utf8(event).unwrap_or_default();
     let lines = text.split("\r\n").flat_map(|line| line.split(['\n', '\r']));
@@ -69,10 +70,16 @@ pub(crate) fn fields(event: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// The message in an event, if there is one.
+/// The JSON value in the data of an event, if there is one.
 pub(crate) fn parse_message(event: &[u8]) -> Option<Value> {
+    message(event)?.ok()
+}
+
+/// The JSON value in the data of an event. `None` if the event has no data.
+pub(crate) fn message(event: &[u8]) -> Option<serde_json::Result<Value>> {
     let data: Vec<_> = fields(event).filter(|(name, _)| *name == "data").map(|it| it.1).collect();
-    serde_json::from_str(&data.join("\n")).ok()
+    let data = data.join("\n");
+    (!data.trim().is_empty()).then(|| serde_json::from_str(&data))
 }
 
 #[cfg(test)]
@@ -84,7 +91,7 @@ mod tests {
         for chunk in chunks {
             splitter.feed(chunk, |block| match block {
                 SseEvent::Whole(block) => found.push(block),
-                SseEvent::Fragment(_) => panic!("nothing is long"),
+                SseEvent::Fragment(_) => panic!("no event is oversized"),
             });
         }
         found.push(splitter.take_rest());
@@ -92,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_cut_out_whole_in_whatever_pieces_they_come() {
+    fn events_are_split_whole_at_any_chunk_boundary() {
         let stream = b"id: 1\r\ndata: {\"a\":\r\ndata: 1}\r\n\r\n: hi\n\ndata:2\r\rretry: 5";
         let whole = split(&[stream]);
         assert_eq!(whole.concat(), stream);
@@ -107,13 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_passes_in_pieces() {
+    fn an_oversized_event_passes_in_fragments() {
         let (mut splitter, mut passed) = (SseSplitter::default(), 0);
         let long = format!("data: {}\n\n", "x".repeat(3 * EVENT_MAX));
         for chunk in long.as_bytes().chunks(60_000) {
             splitter.feed(chunk, |block| match block {
                 SseEvent::Fragment(piece) => passed += piece.len(),
-                SseEvent::Whole(_) => panic!("it is long"),
+                SseEvent::Whole(_) => panic!("the event is oversized"),
             });
             assert!(splitter.buffer.len() < EVENT_MAX);
         }

@@ -1,23 +1,19 @@
-//! How long clients may keep what a release on trial lists.
+//! Limits how long clients cache the lists of a release on trial.
 //!
-//! `ttlMs` (2026-07-28) lets a client keep a list for hours. Should the release go, the client would
-//! call what is not there any more. So while a release is on trial, no hint is longer than a few
-//! seconds; the rest of the answer stays as it is, byte for byte.
+//! `ttlMs` (2026-07-28) lets a client cache a list for hours. After a rollback the client would call
+//! tools that no longer exist. So while a release is on trial, the proxy shortens the hint to
+//! [`TTL_MAX`] and leaves the rest of the response byte for byte as it is. Compressed bodies and
+//! SSE events over 1 MiB pass unchanged.
 
 use std::ops::Range;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The longest hint of a release on trial, in milliseconds.
+/// The longest `ttlMs` of a release on trial, in milliseconds.
 const TTL_MAX: u32 = 5000;
 
-/// Whether an answer to this method may carry a hint.
-pub(crate) fn may_carry_ttl(method: &str) -> bool {
-    matches!(method, "server/discover" | "resources/read") || method.ends_with("/list")
-}
-
-/// The answer with a shorter hint; `None` where it has none that is too long.
+/// The response with `ttlMs` shortened; `None` if it has none above [`TTL_MAX`].
 pub(crate) fn clamp_ttl(message: &[u8]) -> Option<Vec<u8>> {
     let Range { start, end } = find_long_ttl(message)?;
     let mut out = message.get(..start)?.to_vec();
@@ -26,7 +22,7 @@ pub(crate) fn clamp_ttl(message: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Where a hint stands that is too long.
+/// The range of a `ttlMs` value above [`TTL_MAX`].
 fn find_long_ttl(message: &[u8]) -> Option<Range<usize>> {
     #[derive(Deserialize)]
     struct ListResponse<'a> {
@@ -43,7 +39,7 @@ fn find_long_ttl(message: &[u8]) -> Option<Range<usize>> {
     if ttl.parse::<f64>().ok()? <= f64::from(TTL_MAX) {
         return None;
     }
-    // It is a piece of the message, so the distance of their addresses is its place.
+    // The value borrows from the message, so the difference of the addresses is its offset.
     let start = ttl.as_ptr().addr().checked_sub(message.as_ptr().addr())?;
     Some(start..start + ttl.len())
 }
@@ -53,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_long_hint_is_shortened_and_nothing_else_changes() {
+    fn only_a_long_ttl_is_shortened_and_nothing_else_changes() {
         let original = r#"{"id":1, "result":{"tools":[{"ttlMs":9e9}],"ttlMs": 3600000 ,"x":1.0}}"#;
         let shortened = clamp_ttl(original.as_bytes()).unwrap();
         assert_eq!(String::from_utf8(shortened).unwrap(), original.replace("3600000", "5000"));
@@ -67,15 +63,5 @@ mod tests {
         ] {
             assert_eq!(clamp_ttl(unchanged.as_bytes()), None, "{unchanged}");
         }
-    }
-
-    #[test]
-    fn lists_reads_and_discoveries_carry_hints() {
-        for method in
-            ["server/discover", "tools/list", "resources/templates/list", "resources/read"]
-        {
-            assert!(may_carry_ttl(method));
-        }
-        assert!(!may_carry_ttl("tools/call"));
     }
 }

@@ -1,45 +1,46 @@
+//! Reads the contract of a server: its versions, capabilities, tools, prompts and resources.
+
 use std::collections::BTreeSet;
 use std::hash::Hasher as _;
 
 use serde_json::{Value, json};
 
+use crate::mcp::client::ClientSession;
+use crate::mcp::{methods, versions};
 use crate::model::{Contract, ContractPart, Era, ToolSchema};
 use crate::signal::http_client::ProbeError;
 use crate::signal::mcp_probe;
-use crate::signal::mcp_probe::McpProbe;
+use crate::signal::mcp_probe::{McpProbe, has_capability};
 
-/// Pages of tools that are read. A server that still has more is not believed.
+/// The most pages of tools that are read. With more, the discovery fails.
 const TOOL_PAGES_MAX: usize = 20;
 
-/// Pages of any other list. One that has more is not compared.
+/// The most pages of any other list. A longer list is not compared.
 const LIST_PAGES_MAX: usize = 5;
 
-/// Names of one kind, and bytes of them, that are kept. A longer list is not compared: it would make
-/// a line of the timeline that nobody can read.
+/// The most names of one kind, and their bytes. A longer list is not compared: its line in the
+/// timeline would be too long to read.
 const NAMES_MAX: usize = 500;
 const NAME_BYTES_MAX: usize = 64 * 1024;
 
-/// Protocol versions that are kept.
+/// The most protocol versions that are recorded.
 const VERSIONS_MAX: usize = 32;
 
-/// The other lists: the capability, the method, and the field of the answer.
+/// The other lists: the capability, the method, and the field of the result.
 const OPTIONAL_LISTS: [(ContractPart, &str, &str, &str); 3] = [
-    (ContractPart::Prompt, "prompts", "prompts/list", "prompts"),
-    (ContractPart::Resource, "resources", "resources/list", "resources"),
-    (ContractPart::Resource, "resources", "resources/templates/list", "resourceTemplates"),
+    (ContractPart::Prompt, "prompts", methods::PROMPTS_LIST, "prompts"),
+    (ContractPart::Resource, "resources", methods::RESOURCES_LIST, "resources"),
+    (ContractPart::Resource, "resources", methods::TEMPLATES_LIST, "resourceTemplates"),
 ];
 
-/// Legacy versions that are offered besides the newest.
-const OLDER_VERSIONS: [&str; 2] = ["2025-06-18", "2025-03-26"];
-
-/// How a page of tools is asked for.
+/// How a page of a list is requested.
 enum RequestMode<'a> {
     Modern,
-    Legacy(&'a mcp_probe::ProbeSession),
+    Legacy(&'a ClientSession),
 }
 
 impl McpProbe {
-    /// Everything that is offered; `None` when nothing is, or an answer is missing.
+    /// Reads the whole contract. `None` if the server offers nothing, or a response is missing.
     pub(super) async fn discover_contract(&mut self) -> Option<Contract> {
         let mut contract = Contract::default();
         self.discover_modern(&mut contract).await?;
@@ -66,7 +67,7 @@ impl McpProbe {
     }
 
     async fn discover_legacy(&mut self, contract: &mut Contract) -> Option<()> {
-        let session = match self.open_session(mcp_probe::LEGACY_VERSION).await {
+        let session = match self.open_session(versions::LATEST_LEGACY).await {
             Ok(session) => session,
             Err(fault) => return is_rejection(&fault).then_some(()),
         };
@@ -83,13 +84,13 @@ impl McpProbe {
         }
         self.close_session(&session).await;
         listed?;
-        for version in OLDER_VERSIONS {
+        for version in versions::OLDER_LEGACY {
             if contract.protocols.contains(version) {
                 continue;
             }
             match self.open_session(version).await {
                 Ok(session) => {
-                    // Another version in the answer is a "no" in good manners.
+                    // A server that does not support the version answers with another one.
                     if session.protocol == version {
                         contract.protocols.insert(session.protocol.clone());
                     }
@@ -105,7 +106,7 @@ impl McpProbe {
     async fn list_tools(&mut self, mode: &RequestMode<'_>, contract: &mut Contract) -> Option<()> {
         let mut params = json!({});
         for _ in 0..TOOL_PAGES_MAX {
-            let page = self.request_page(mode, "tools/list", params).await.ok()?;
+            let page = self.request_page(mode, methods::TOOLS_LIST, params).await.ok()?;
             let tools = page.get("tools").and_then(Value::as_array)?;
             tools.iter().for_each(|tool| contract.add_tool(tool));
             match page.get("nextCursor").and_then(Value::as_str) {
@@ -116,8 +117,8 @@ impl McpProbe {
         None
     }
 
-    /// Prompts and resources. A release must not fail for a list that no tool needs: what is not
-    /// listed in full is not compared.
+    /// Reads prompts and resources. A list that is incomplete does not fail the release: it is not
+    /// compared.
     async fn list_optional(
         &mut self,
         mode: &RequestMode<'_>,
@@ -129,8 +130,8 @@ impl McpProbe {
                 continue;
             }
             let complete = self.list_items(mode, method, field, contract).await.is_some();
-            // Many servers that have resources know of no templates, and say so.
-            if !complete && method != "resources/templates/list" {
+            // Many servers with resources do not support templates.
+            if !complete && method != methods::TEMPLATES_LIST {
                 contract.incomplete.insert(part);
             }
         }
@@ -165,7 +166,7 @@ impl McpProbe {
         match mode {
             RequestMode::Modern => self.call_modern(method, params).await,
             RequestMode::Legacy(session) => {
-                let answer = self.rpc.call(method, params, session.headers()).await?;
+                let answer = self.rpc.call(|id| session.request(id, method, &params)).await?;
                 Ok(answer.result)
             }
         }
@@ -173,7 +174,7 @@ impl McpProbe {
 }
 
 impl Contract {
-    /// Takes name and capabilities from an answer to initialize or server/discover.
+    /// Adds the name and capabilities in a result of `initialize` or `server/discover`.
     fn add_server_info(&mut self, answer: &Value) {
         if let Some(server) = mcp_probe::server_identity(answer) {
             self.server = server;
@@ -183,7 +184,7 @@ impl Contract {
         }
     }
 
-    /// Takes a tool. One that is listed twice is safe only if both say so.
+    /// Adds a tool. A tool that is listed twice is read-only if both entries are.
     fn add_tool(&mut self, tool: &Value) {
         let Some(name) = tool.get("name").and_then(Value::as_str) else { return };
         let known = !self.tools.insert(name.to_owned());
@@ -201,7 +202,7 @@ impl Contract {
         self.tool_schemas.insert(name.to_owned(), shape);
     }
 
-    /// Takes a prompt, a resource or a template.
+    /// Adds a prompt, a resource or a template.
     fn add_item(&mut self, item: &Value) {
         let text_field = |name| item.get(name).and_then(Value::as_str);
         if let Some(uri) = text_field("uri").or_else(|| text_field("uriTemplate")) {
@@ -217,7 +218,7 @@ impl Contract {
         }
     }
 
-    /// Forgets lists that are too long for a timeline.
+    /// Drops the lists that are too long for the timeline.
     fn drop_long_lists(&mut self) {
         let sum = |names: &BTreeSet<String>| names.iter().map(|name| name.len() + 8).sum::<usize>();
         let too_long = |count, bytes| NAMES_MAX < count || NAME_BYTES_MAX < bytes;
@@ -250,7 +251,7 @@ impl Contract {
     }
 }
 
-/// Whether the server said no, rather than nothing.
+/// Whether the server rejected the request, rather than failed.
 fn is_rejection(fault: &ProbeError) -> bool {
     match fault {
         ProbeError::Status { status, .. } => *status < 500 && *status != 429,
@@ -259,25 +260,21 @@ fn is_rejection(fault: &ProbeError) -> bool {
     }
 }
 
-fn has_capability(answer: &Value, capability: &str) -> bool {
-    answer.get("capabilities").and_then(|all| all.get(capability)).is_some()
-}
-
-/// The texts of an array.
+/// The strings in an array.
 fn string_set(array: Option<&Value>) -> BTreeSet<String> {
     let all = array.and_then(Value::as_array).into_iter().flatten();
     all.filter_map(|it| it.as_str().map(str::to_owned)).collect()
 }
 
-/// The same for the same schema, in whatever order its fields come.
+/// A hash of a schema that does not depend on the order of its fields.
 fn schema_hash(schema: &Value) -> String {
     let mut hasher = siphasher::sip::SipHasher::new();
-    // Objects are kept sorted by their keys.
+    // `Value` sorts the fields of an object.
     hasher.write(schema.to_string().as_bytes());
     format!("{:016x}", hasher.finish())
 }
 
-/// Capabilities as paths. Only what is true, or an object, is offered.
+/// Capabilities as paths. A capability is offered if it is an object, or `true`.
 fn flatten_capabilities(path: &str, value: &Value, into: &mut BTreeSet<String>) {
     let Some(fields) = value.as_object() else { return };
     for (name, value) in fields {

@@ -1,3 +1,5 @@
+//! The HTTP client of probes and scrapes, and why they fail.
+
 use std::error::Error;
 use std::io;
 use std::time::Duration;
@@ -9,31 +11,31 @@ use crate::config::Address;
 use crate::mcp::Said;
 use crate::model::ProbeResult;
 
-/// Characters of a server's text that reach the timeline.
+/// The most characters of a server's text that reach the timeline.
 const SERVER_TEXT_MAX: usize = 160;
 
-/// Why a request got no good response.
+/// Why a probe or scrape got no good response.
 #[derive(Debug)]
 pub(super) enum ProbeError {
     /// No process listens at the address.
     Refused,
-    /// No response in time.
+    /// No response within the timeout.
     TimedOut,
-    /// An HTTP status that is not a success, and the message of its body.
+    /// An HTTP error status, with its body.
     Status { status: u16, said: Said },
     /// A JSON-RPC error with a good status.
     RpcError { code: i64, message: String },
-    /// Any other failure, described.
+    /// Any other reason, as text.
     Other(String),
 }
 
 impl ProbeError {
-    /// The meaning of an error of a socket.
+    /// The reason in an I/O error of a socket.
     pub(super) fn from_io(error: &io::Error) -> Self {
         match error.kind() {
-            // A missing Unix socket is like a port without a listener.
+            // A missing unix socket is like a closed port.
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Self::Refused,
-            // A Unix socket with a full backlog reports "would block".
+            // A unix socket returns "would block" when its backlog is full.
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TimedOut,
             _ => Self::Other(error.to_string()),
         }
@@ -54,10 +56,10 @@ impl ProbeError {
                 ))
             }
             Self::Status { status, .. } => ProbeResult::Unexpected(format!("status {status}")),
-            Self::RpcError { code, message: said } => {
-                ProbeResult::Unexpected(format!("error {code}: {}", shorten(said)))
+            Self::RpcError { code, message } => {
+                ProbeResult::Unexpected(format!("error {code}: {}", shorten(message)))
             }
-            Self::Other(what) => ProbeResult::Unexpected(what.clone()),
+            Self::Other(reason) => ProbeResult::Unexpected(reason.clone()),
         }
     }
 }
@@ -72,15 +74,15 @@ impl From<reqwest::Error> for ProbeError {
             cause = next;
         }
         match cause.downcast_ref::<io::Error>() {
-            // Only a connect can be refused; later errors of the socket have another meaning.
+            // Only a connect can be refused; a socket file that disappears later breaks nothing.
             Some(io) if error.is_connect() => Self::from_io(io),
-            _ => Self::Other(format!("the request failed: {}", shorten(&cause.to_string()))),
+            _ => Self::Other(format!("the connection broke: {}", shorten(&cause.to_string()))),
         }
     }
 }
 
-/// A client for one address. Each request gets a new connection: it detects a listener that accepts
-/// none, and an idle connection that the server closes does not count as a failure.
+/// A client for one address. Each request gets its own connection: a listener that accepts no
+/// connection must be detected, and an idle connection that the server closes is not a failure.
 pub(super) fn client_for(address: &Address, timeout: Duration) -> Result<Client, String> {
     let builder = match address {
         Address::Tcp(_) => client_builder(timeout),
@@ -89,7 +91,7 @@ pub(super) fn client_for(address: &Address, timeout: Duration) -> Result<Client,
     builder.build().map_err(|error| error.to_string())
 }
 
-/// Like [`client_for`], for any URL.
+/// As [`client_for`], for any URL.
 pub(super) fn client_for_any_url(timeout: Duration) -> Result<Client, String> {
     client_builder(timeout).build().map_err(|error| error.to_string())
 }
@@ -114,7 +116,7 @@ pub(super) fn url_for(address: &Address, path: &str) -> Result<Url, String> {
     Url::parse(&text).map_err(|error| format!("{text}: {error}"))
 }
 
-/// The whole body of a response, at most `max` bytes.
+/// Reads a whole body of at most `max` bytes.
 pub(super) async fn read_body(response: &mut Response, max: usize) -> Result<Vec<u8>, ProbeError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
@@ -129,7 +131,7 @@ pub(super) async fn read_body(response: &mut Response, max: usize) -> Result<Vec
     Ok(body)
 }
 
-/// A server's text, short and on one line.
+/// A server's text, shortened and on one line.
 pub(super) fn shorten(text: &str) -> String {
     text.chars()
         .take(SERVER_TEXT_MAX)

@@ -1,49 +1,41 @@
+//! The MCP probe: one request in the era of the server.
+
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::config::Address;
-use crate::mcp::{Answered, session_lost};
+use crate::mcp::client::{Client, ClientSession};
+use crate::mcp::jsonrpc::{
+    HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, SERVER_ERROR,
+    UNSUPPORTED_VERSION,
+};
+use crate::mcp::{Answered, capabilities, methods, session_lost, versions};
 use crate::model::{Era, ProbeResult};
 use crate::signal::http_client::ProbeError;
 use crate::signal::rpc_client::{RpcClient, RpcResult};
 
-/// What a modern request says it speaks.
-const MODERN_VERSION: &str = "2026-07-28";
+const CLIENT: Client = Client { name: "rollbackd-probe", version: env!("CARGO_PKG_VERSION") };
 
-/// What a legacy client offers first.
-pub(super) const LEGACY_VERSION: &str = "2025-11-25";
-
-/// Characters of a server's name that are kept.
+/// The longest name of a server that is recorded, in characters.
 const NAME_MAX: usize = 200;
 
-/// Asks an MCP server in the era that it speaks.
+/// Probes an MCP server in the era that it speaks.
 ///
-/// In the legacy era one session stays open, so that a probe each second does not leave a session
+/// In the legacy era it keeps one session open, so that a probe each second does not leave a session
 /// each second behind.
 #[derive(Debug)]
 pub(super) struct McpProbe {
     pub(super) rpc: RpcClient,
-    /// What it spoke last; `None` before the first good answer.
+    /// The era of the last good response; `None` before the first.
     era: Option<Era>,
-    /// What is tried first while nothing is known. A question that is not answered in time leaves
-    /// the other era here: a server may hang on words that it does not know.
+    /// The era to try first while none is known. After a timeout it is the other one: a server may
+    /// hang on a method that it does not know.
     first_era: Era,
-    session: Option<ProbeSession>,
-    /// What the server called itself in the last answer that said so.
+    session: Option<ClientSession>,
+    /// The name and version of the server, of the last response that contained them.
     pub(super) server_identity: Option<String>,
-}
-
-/// A legacy session on the server.
-#[derive(Debug)]
-pub(super) struct ProbeSession {
-    /// None where the server keeps no sessions.
-    id: Option<HeaderValue>,
-    /// What it negotiated.
-    pub(super) protocol: String,
-    /// The whole answer to initialize.
-    pub(super) initialize_result: Value,
 }
 
 impl McpProbe {
@@ -63,7 +55,7 @@ impl McpProbe {
             {
                 match self.probe_in(other_era(first)).await {
                     Ok(()) => Ok(other_era(first)),
-                    // The fault that is no mere misunderstanding says more.
+                    // The error that is not due to the wrong era is reported.
                     Err(second) if known.is_none() && fault.may_be_wrong_era() => Err(second),
                     Err(_) => Err(fault),
                 }
@@ -102,9 +94,11 @@ impl McpProbe {
     }
 
     pub(super) async fn server_discover(&mut self) -> Result<Value, ProbeError> {
-        let found = self.call_modern("server/discover", json!({})).await?;
+        let found = self.call_modern(methods::SERVER_DISCOVER, json!({})).await?;
         if supported_versions(&found).next().is_none() {
-            return Err(ProbeError::Other("server/discover names no supportedVersions".into()));
+            return Err(ProbeError::Other(
+                "the result of server/discover has no supportedVersions".into(),
+            ));
         }
         Ok(found)
     }
@@ -114,22 +108,10 @@ impl McpProbe {
         method: &str,
         params: Value,
     ) -> Result<Value, ProbeError> {
-        let meta = json!({
-            "io.modelcontextprotocol/protocolVersion": MODERN_VERSION,
-            "io.modelcontextprotocol/clientCapabilities": {},
-            "io.modelcontextprotocol/clientInfo": client_info(),
-        });
-        let mut params = params;
-        if let Some(fields) = params.as_object_mut() {
-            fields.insert("_meta".to_owned(), meta);
-        }
-        let mut headers = HeaderMap::new();
-        headers.insert("mcp-protocol-version", HeaderValue::from_static(MODERN_VERSION));
-        headers.extend(HeaderValue::from_str(method).ok().map(|name| (METHOD_HEADER, name)));
-        self.rpc.call(method, params, headers).await.map(|answer| answer.result)
+        self.rpc.call(|id| CLIENT.modern(id, method, params)).await.map(|it| it.result)
     }
 
-    /// One question on the open session; a session that the server lost is opened again, once.
+    /// One request in the open session. A session that the server lost is opened again, once.
     async fn probe_legacy(&mut self) -> Result<(), ProbeError> {
         if self.session.is_some() {
             match self.probe_session().await {
@@ -137,7 +119,7 @@ impl McpProbe {
                 answered => return answered,
             }
         }
-        let session = self.open_session(LEGACY_VERSION).await?;
+        let session = self.open_session(versions::LATEST_LEGACY).await?;
         self.server_identity =
             server_identity(&session.initialize_result).or(self.server_identity.take());
         self.session = Some(session);
@@ -146,28 +128,23 @@ impl McpProbe {
 
     async fn probe_session(&mut self) -> Result<(), ProbeError> {
         let Some(session) = &self.session else { return Ok(()) };
-        let headers = session.headers();
-        // Listing the tools takes the same path as a client's call; ping may be answered by a shell.
-        let lists = session.initialize_result.pointer("/capabilities/tools").is_some();
-        let method = if lists { "tools/list" } else { "ping" };
-        self.rpc.call(method, json!({}), headers).await.map(drop)
+        // A list of tools takes the path of a real call; a server may answer ping by itself.
+        let lists = has_capability(&session.initialize_result, "tools");
+        let method = if lists { methods::TOOLS_LIST } else { methods::PING };
+        self.rpc.call(|id| session.request(id, method, &json!({}))).await.map(drop)
     }
 
-    /// Opens a session: initialize, then the word that it is done.
-    pub(super) async fn open_session(&mut self, version: &str) -> Result<ProbeSession, ProbeError> {
-        let params = json!({
-            "protocolVersion": version, "capabilities": {}, "clientInfo": client_info(),
-        });
-        let RpcResult { result: welcome, session_id: id } =
-            self.rpc.call("initialize", params, HeaderMap::new()).await?;
-        let Some(protocol) = welcome.get("protocolVersion").and_then(Value::as_str) else {
-            return Err(ProbeError::Other(
-                "the answer to initialize has no protocolVersion".into(),
-            ));
-        };
-        let session =
-            ProbeSession { id, protocol: protocol.to_owned(), initialize_result: welcome };
-        match self.rpc.notify("notifications/initialized", session.headers()).await {
+    /// Opens a session: `initialize`, then `notifications/initialized`.
+    pub(super) async fn open_session(
+        &mut self,
+        version: &str,
+    ) -> Result<ClientSession, ProbeError> {
+        let RpcResult { result, headers } =
+            self.rpc.call(|id| CLIENT.initialize(id, version)).await?;
+        let session = ClientSession::opened(&headers, result).ok_or_else(|| {
+            ProbeError::Other("the result of initialize has no protocolVersion".into())
+        })?;
+        match self.rpc.notify(session.initialized()).await {
             Ok(()) => Ok(session),
             Err(fault) => {
                 self.close_session(&session).await;
@@ -176,48 +153,38 @@ impl McpProbe {
         }
     }
 
-    pub(super) async fn close_session(&mut self, session: &ProbeSession) {
-        if session.id.is_some() {
-            self.rpc.delete_session(session.headers()).await;
+    /// Ends a session. A server may refuse to end it.
+    pub(super) async fn close_session(&mut self, session: &ClientSession) {
+        if let Some(message) = session.close() {
+            let _ = self.rpc.notify(message).await;
         }
     }
 }
 
-impl ProbeSession {
-    pub(super) fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.extend(self.id.clone().map(|id| (SESSION_ID_HEADER, id)));
-        headers.extend(
-            HeaderValue::from_str(&self.protocol).ok().map(|name| (PROTOCOL_VERSION_HEADER, name)),
-        );
-        headers
-    }
-}
-
-const METHOD_HEADER: http::HeaderName = http::HeaderName::from_static("mcp-method");
-const PROTOCOL_VERSION_HEADER: http::HeaderName =
-    http::HeaderName::from_static("mcp-protocol-version");
-const SESSION_ID_HEADER: http::HeaderName = http::HeaderName::from_static("mcp-session-id");
-
 impl ProbeError {
-    /// Nobody spoke at all: asking in other words makes no sense.
+    /// The server did not respond at all: another request would not help.
     pub(super) fn is_no_response(&self) -> bool {
         matches!(self, Self::Refused | Self::TimedOut)
     }
 
-    /// Such as a server gives to the words of the other era.
+    /// A server may respond like this to a request of the other era.
     fn may_be_wrong_era(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 400 | 404 | 405 | 406 | 415 | 422),
-            // Method, version, header or state that it does not know.
-            Self::RpcError { code, .. } => {
-                matches!(code, -32601 | -32602 | -32600 | -32000 | -32020 | -32022)
-            }
+            Self::RpcError { code, .. } => matches!(
+                *code,
+                METHOD_NOT_FOUND
+                    | INVALID_PARAMS
+                    | INVALID_REQUEST
+                    | SERVER_ERROR
+                    | HEADER_MISMATCH
+                    | UNSUPPORTED_VERSION
+            ),
             Self::Refused | Self::TimedOut | Self::Other(_) => false,
         }
     }
 
-    /// The server no longer knows the session that it was asked in.
+    /// The server no longer knows the session of the request.
     fn is_session_lost(&self) -> bool {
         let Self::Status { status, said } = self else { return false };
         let (method, in_session) = (&Method::POST, true);
@@ -225,15 +192,15 @@ impl ProbeError {
     }
 }
 
-/// The versions that an answer to server/discover names.
+/// The versions in the result of `server/discover`.
 pub(super) fn supported_versions(found: &Value) -> impl Iterator<Item = &str> {
     let listed = found.get("supportedVersions").and_then(Value::as_array);
     listed.into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// Name and version that the server gives itself in an answer to initialize or server/discover.
+/// The name and version of the server in a result of `initialize` or `server/discover`.
 pub(super) fn server_identity(answer: &Value) -> Option<String> {
-    let meta = answer.pointer("/_meta/io.modelcontextprotocol~1serverInfo");
+    let meta = answer.get("_meta").and_then(|meta| meta.get(versions::META_SERVER_INFO));
     let info = answer.get("serverInfo").or(meta)?;
     let word = |name| info.get(name).and_then(Value::as_str).unwrap_or_default();
     let name = format!("{} {}", word("name"), word("version"));
@@ -247,6 +214,7 @@ fn other_era(era: Era) -> Era {
     }
 }
 
-fn client_info() -> Value {
-    json!({"name": "rollbackd-probe", "version": env!("CARGO_PKG_VERSION")})
+/// Whether a result of `initialize` or `server/discover` offers a capability.
+pub(super) fn has_capability(answer: &Value, path: &str) -> bool {
+    answer.get("capabilities").is_some_and(|all| capabilities::is_offered(all, path))
 }

@@ -294,8 +294,8 @@ async fn malformed_http_responses() {
     };
     let cases: [(&str, Make, &str); 8] = [
         ("silence", || FakeResponse::raw("").then(AfterResponse::Hang), "late"),
-        ("garbage", || FakeResponse::raw("\u{1}\u{2} what?\r\n\r\n"), "the request failed"),
-        ("hung up", || FakeResponse::raw(""), "the request failed"),
+        ("garbage", || FakeResponse::raw("\u{1}\u{2} what?\r\n\r\n"), "broke"),
+        ("hung up", || FakeResponse::raw(""), "broke"),
         (
             "half headers",
             || FakeResponse::raw("HTTP/1.1 200 OK\r\ncontent-le").then(AfterResponse::Hang),
@@ -307,7 +307,7 @@ async fn malformed_http_responses() {
                 FakeResponse::raw("HTTP/1.1 200 OK\r\n")
                     .then(AfterResponse::Repeat(b"x-more: and more\r\n".to_vec()))
             },
-            "the request failed",
+            "broke",
         ),
         (
             "endless body",
@@ -320,7 +320,7 @@ async fn malformed_http_responses() {
         (
             "half a body",
             || FakeResponse::raw("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"),
-            "the request failed",
+            "broke",
         ),
         ("deep", deep, "recursion limit"),
     ];
@@ -348,8 +348,8 @@ async fn invalid_jsonrpc_responses() {
         (|asked| FakeResponse::error(200, asked, -32603, "boom\nboom"), "error -32603: boom boom"),
         (|_| FakeResponse::with(500, "", "<html>"), "status 500"),
         (|_| FakeResponse::with(401, "", ""), "requires a token"),
-        (|_| FakeResponse::with(202, "", ""), "status 202 without an answer"),
-        (|_| FakeResponse::events(": nothing\n\n"), "the stream ended without an answer"),
+        (|_| FakeResponse::with(202, "", ""), "status 202 without a response"),
+        (|_| FakeResponse::events(": nothing\n\n"), "the body ended without a response"),
     ];
     for (make, part) in cases {
         let fake = FakeServer::start(make).await;
@@ -359,5 +359,5 @@ async fn invalid_jsonrpc_responses() {
         FakeResponse::events("").then(AfterResponse::Repeat(b": more\n\n".repeat(512)))
     })
     .await;
-    assert_wrong(&endless.prober(ProbeKind::Mcp).probe().await, "1024 KiB without an answer");
+    assert_wrong(&endless.prober(ProbeKind::Mcp).probe().await, "longer than 1024 KiB");
 }

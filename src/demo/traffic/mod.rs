@@ -21,7 +21,7 @@ use crate::demo::traffic::mcp_client::{McpClient, McpRequest};
 use crate::demo::traffic::sessions::LongSession;
 use crate::demo::traffic::statistics::Statistics;
 pub use crate::demo::traffic::statistics::{SessionCounts, TrafficReport};
-use crate::model::{Era, Moment};
+use crate::model::Moment;
 
 /// Most requests in flight. Above it, a request is not sent but counted.
 const IN_FLIGHT_MAX: usize = 512;
@@ -120,7 +120,7 @@ async fn generate(
                     in_flight.spawn(async move {
                         match session {
                             Some(session) => session.request(&client, request).await,
-                            None => { client.request(Era::Modern, None, request).await; }
+                            None => { client.request(None, request).await; }
                         }
                         drop(permit);
                     });

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use serde_json::json;
 
-use crate::mcp::messages;
+use crate::mcp::headers::JSON;
 use crate::mcp::messages::FailureReason;
+use crate::mcp::{jsonrpc, messages};
 use crate::proxy::exchange::response_body::ResponseBody;
 
 /// The body of a response to a client.
@@ -44,7 +44,8 @@ pub(in crate::proxy) fn rpc_errors(
 
 /// The session ended: the client must initialize again.
 pub(in crate::proxy) fn session_not_found(id: Option<&str>) -> Response<ClientBody> {
-    let body = rpc_error(id.unwrap_or("null"), -32600, "Session not found");
+    let body =
+        jsonrpc::error(id.unwrap_or("null"), jsonrpc::INVALID_REQUEST, "Session not found", None);
     json_response(StatusCode::NOT_FOUND, body)
 }
 
@@ -52,7 +53,10 @@ pub(in crate::proxy) fn session_not_found(id: Option<&str>) -> Response<ClientBo
 pub(in crate::proxy) fn header_mismatch(id: Option<&str>) -> Response<ClientBody> {
     let text = "Header mismatch: Mcp-Method or Mcp-Name does not match the body";
     match id {
-        Some(id) => json_response(StatusCode::BAD_REQUEST, rpc_error(id, -32020, text)),
+        Some(id) => {
+            let body = jsonrpc::error(id, jsonrpc::HEADER_MISMATCH, text, None);
+            json_response(StatusCode::BAD_REQUEST, body)
+        }
         None => plain_text(StatusCode::BAD_REQUEST, text),
     }
 }
@@ -61,14 +65,12 @@ pub(in crate::proxy) fn header_mismatch(id: Option<&str>) -> Response<ClientBody
 pub(in crate::proxy) fn request_state_lost(id: Option<&str>) -> Response<ClientBody> {
     let text = "Invalid requestState: the release that issued it is gone; start again without it";
     match id {
-        Some(id) => json_response(StatusCode::OK, rpc_error(id, -32602, text)),
+        Some(id) => {
+            let body = jsonrpc::error(id, jsonrpc::INVALID_PARAMS, text, None);
+            json_response(StatusCode::OK, body)
+        }
         None => plain_text(StatusCode::BAD_REQUEST, text),
     }
-}
-
-fn rpc_error(id: &str, code: i64, text: &str) -> String {
-    let error = json!({"code": code, "message": text});
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 
 /// A plain text response.
@@ -82,8 +84,7 @@ pub(in crate::proxy) fn plain_text(status: StatusCode, text: &str) -> Response<C
 
 fn json_response(status: StatusCode, body: String) -> Response<ClientBody> {
     let mut response = full_response(status, body);
-    let kind = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response
 }
 

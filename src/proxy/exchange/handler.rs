@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::Service;
 use crate::mcp::messages::FailureReason;
 use crate::mcp::sse::SseReader;
-use crate::mcp::{outcome, ttl_clamp};
+use crate::mcp::{methods, outcome};
 use crate::model::Outcome;
 use crate::proxy::backend::headers;
 use crate::proxy::exchange::error_response::ClientBody;
@@ -40,9 +40,9 @@ pub(in crate::proxy) struct ProxyState {
     /// The settings.
     pub service: ArcSwap<Service>,
     /// The releases that requests can go to.
-    pub routes: ArcSwap<RoutingTable>,
+    pub routes: Arc<ArcSwap<RoutingTable>>,
     /// The live legacy sessions.
-    pub sessions: Sessions,
+    pub sessions: Arc<Sessions>,
     /// Which release issued which `requestState`.
     pub request_states: Arc<RequestStates>,
     /// The release on trial; 0 for none.
@@ -143,7 +143,7 @@ impl ProxyState {
             let method = first.and_then(|it| it.method.as_deref()).unwrap_or_default();
             let request_state = first.and_then(|it| it.request_state_hash);
             let (is_subscription, may_have_ttl) =
-                (method == "subscriptions/listen", ttl_clamp::may_carry_ttl(method));
+                (method == methods::SUBSCRIPTIONS_LISTEN, methods::is_cacheable(method));
             (router::classify_body(&parsed), is_subscription, may_have_ttl, request_state)
         };
         let route = match self.route_by_state(&head, request_state) {

@@ -9,18 +9,17 @@ use std::sync::PoisonError;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response};
 
+use crate::mcp::headers::{MCP_METHOD, MCP_NAME};
 use crate::mcp::message::Message;
+use crate::mcp::methods;
 use crate::model::Outcome;
 use crate::proxy::backend::headers;
 use crate::proxy::exchange::error_response;
 use crate::proxy::exchange::error_response::ClientBody;
 use crate::proxy::exchange::handler::ProxyState;
 use crate::proxy::exchange::request_body::RequestBody;
-
-const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// What the headers of a request promise about its body.
 #[derive(Debug)]
@@ -41,8 +40,8 @@ impl ExpectedBody {
     /// Whether a message matches. A name that the scanner skipped, because it is too long, matches.
     pub(in crate::proxy) fn matches(&self, message: &Message) -> bool {
         let Some(method) = message.method.as_deref() else { return true };
-        let takes_name = matches!(method, "tools/call" | "prompts/get" | "resources/read");
-        let name = message.name.as_deref().filter(|_| takes_name);
+        let has_name = methods::has_name_header(method);
+        let name = message.name.as_deref().filter(|_| has_name);
         let agree = |headers: &[HeaderValue], text: &str| {
             let text = unescape_json(text);
             headers.iter().all(|it| decode_header(it).is_some_and(|value| value == text.as_bytes()))

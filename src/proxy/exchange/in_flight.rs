@@ -17,10 +17,11 @@ use http::StatusCode;
 use tokio::time::{Instant, Sleep};
 
 use crate::mcp::message::{Message, same_id};
+use crate::mcp::methods::is_idempotent;
 use crate::mcp::outcome;
 use crate::model::Outcome;
 use crate::proxy::backend::Backend;
-use crate::proxy::exchange::pending::{PendingRequest, TaskEffect, is_idempotent};
+use crate::proxy::exchange::pending::{PendingRequest, TaskEffect};
 use crate::proxy::exchange::request_body::{BodyError, RequestBody, SharedParse};
 use crate::proxy::session::{InFlightGuard, Session};
 use crate::proxy::shadow::samples::SampledRequest;

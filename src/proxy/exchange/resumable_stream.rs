@@ -106,9 +106,11 @@ impl ResumableStream {
         Poll::Pending
     }
 
-    /// Opens the stream at another release, and returns the new exchange.
-    pub(in crate::proxy) fn resume(&mut self, resume_at: ResumeAt) -> InFlight {
-        let ResumeAt { backend, head, generation } = resume_at;
+    /// Opens the stream at another release, and returns the new exchange. `None` if the release has
+    /// been removed meanwhile.
+    pub(in crate::proxy) fn resume(&mut self, resume_at: ResumeAt) -> Option<InFlight> {
+        let ResumeAt { release, head, generation } = resume_at;
+        let backend = self.state.routes.load().get(release).cloned()?;
         let deadline = self.state.service.load().limits.deadline;
         let kind = crate::proxy::exchange::in_flight::ExchangeKind::GetStream;
         let mut in_flight = InFlight::new(
@@ -122,7 +124,7 @@ impl ResumableStream {
         in_flight.generation = generation;
         self.release_left = Some(cancelled(&backend.draining));
         self.opening = Some(Box::pin(open_with_retry(backend, head)));
-        in_flight
+        Some(in_flight)
     }
 }
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, request};
 use hyper::body::Incoming;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use crate::mcp::messages;
 use crate::proxy::backend::headers;
 use crate::proxy::exchange::handler::ProxyState;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
@@ -106,15 +107,11 @@ impl Subscription {
             request.pointer(&format!("/params/notifications/{name}ListChanged"))
                 == Some(&Value::Bool(true))
         };
-        let meta = json!({"io.modelcontextprotocol/subscriptionId": request.get("id")});
-        let notification = |name: &str| {
-            let method = format!("notifications/{name}/list_changed");
-            json!({"jsonrpc": "2.0", "method": method, "params": {"_meta": meta}}).to_string()
-        };
+        let id = request.get("id").unwrap_or(&Value::Null);
         ["tools", "prompts", "resources"]
             .into_iter()
             .filter(|it| wanted(it))
-            .map(notification)
+            .map(|name| messages::list_changed(name, Some(id)))
             .collect()
     }
 }

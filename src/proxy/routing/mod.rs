@@ -1,5 +1,6 @@
 //! Decides which release gets a request.
 
+mod migrate;
 pub(super) mod request_states;
 pub(super) mod router;
 pub(super) mod routing_table;

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Response, StatusCode, Uri, Version, header, request, response};
+use http_body_util::Full;
 use serde_json::Value;
 
 use crate::mcp::messages::FailureReason;
@@ -53,7 +55,7 @@ pub(in crate::proxy) enum RouteError {
     /// The release that issued its `requestState` is gone.
     StateOwnerGone,
     /// The next release rejected the client's credentials.
-    CredentialsRejected(Box<Response<ClientBody>>),
+    CredentialsRejected(Box<Response<Full<Bytes>>>),
 }
 
 impl RouteError {
@@ -68,7 +70,7 @@ impl RouteError {
             Self::Discarded => error_response::plain_text(StatusCode::ACCEPTED, ""),
             Self::AlreadyEnded => error_response::plain_text(StatusCode::OK, ""),
             Self::StateOwnerGone => error_response::request_state_lost(ids.first().copied()),
-            Self::CredentialsRejected(response) => *response,
+            Self::CredentialsRejected(response) => response.map(ClientBody::Full),
         }
     }
 }
@@ -231,20 +233,16 @@ impl ProxyState {
                 };
             match action {
                 Action::Migrate(to) => {
-                    let Err((refusal, rejection)) =
-                        self.migrate_session(session, to, head, peer).await
-                    else {
+                    let Err(error) = self.migrate_session(session, to, head, peer).await else {
                         continue;
                     };
                     if self.can_stay(session) {
                         return self.route_admitted(session, session.admit_here(message_kind));
                     }
-                    return Err(match rejection {
-                        Some(response) if refusal == MigrationRefused::Credentials => {
-                            RouteError::CredentialsRejected(response)
-                        }
-                        _ if refusal.is_final() => RouteError::SessionEnded,
-                        _ => RouteError::NotMigrated,
+                    return Err(match error.auth_response {
+                        Some(response) => RouteError::CredentialsRejected(response),
+                        None if error.reason.is_final() => RouteError::SessionEnded,
+                        None => RouteError::NotMigrated,
                     });
                 }
                 Action::Wait => session.wait_settled().await,

@@ -1,14 +1,15 @@
-//! The ids of sessions, which the proxy mints.
+//! The session ids that the proxy mints.
 //!
-//! An id tells the release and the backend's own id by itself, so that it leads to the right place
-//! also when nothing else is known of the session:
+//! An id contains the release and the id of the backend, so that the proxy can route a request even
+//! when it knows nothing else about the session:
 //!
 //! ```text
 //! base64url( 1 | release number (4 bytes) | nonce (8) | mac (16) | the backend's id )
 //! ```
 //!
 //! The mac (SipHash-2-4, 128 bits, with a secret of this host) covers the service and all other
-//! fields: an id can not be guessed or bent to another session, and carries nothing secret.
+//! fields. So a client cannot guess an id or change it into that of another session. An id contains
+//! no secret.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -16,28 +17,28 @@ use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use crate::model::ReleaseNumber;
 
-/// The secret behind session ids.
+/// The key of the mac in session ids.
 pub type SessionIdSecret = [u8; 16];
-/// What tells sessions apart.
+/// Identifies a session: the mac of its id.
 pub(crate) type SessionKey = [u8; 16];
 
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 1 + 4 + 8;
-/// Longest id of a backend that is passed on.
+/// The longest backend id that a session id can carry.
 const BACKEND_ID_MAX: usize = 1024;
 
-/// What an id says.
+/// The content of a session id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SessionId {
-    /// The release that made the session.
+    /// The release that opened the session.
     pub release: ReleaseNumber,
-    /// Its id there.
+    /// The id that its backend gave the session.
     pub backend_id: String,
-    /// Which session it is, wherever that is now.
+    /// Identifies the session, also after it has moved.
     pub(super) key: SessionKey,
 }
 
-/// The ids of one service.
+/// Mints and decodes the session ids of one service.
 #[derive(Debug)]
 pub(crate) struct SessionIdCodec {
     service: String,
@@ -45,13 +46,13 @@ pub(crate) struct SessionIdCodec {
 }
 
 impl SessionIdCodec {
-    /// With the secret of this host.
+    /// A codec with the secret of this host.
     pub(crate) fn new(service: &str, secret: SessionIdSecret) -> Self {
         Self { service: service.to_owned(), secret }
     }
 
-    /// Makes an id for a session that a backend has just opened. `None` when the backend's id can
-    /// not be carried, or the system has no random numbers.
+    /// Mints an id for a session that a backend has just opened. `None` when the id of the backend
+    /// is empty or too long, or the system has no random numbers.
     pub(crate) fn mint(
         &self,
         release: ReleaseNumber,
@@ -73,7 +74,7 @@ impl SessionIdCodec {
         Some((BASE64.encode(&bytes), session_id))
     }
 
-    /// Reads an id; `None` for one that is forged, cut, or of another service.
+    /// Decodes an id; `None` for one that is forged, truncated, or of another service.
     pub(crate) fn decode(&self, id: &str) -> Option<SessionId> {
         if id.len() > 2 * (HEADER_LEN + 16 + BACKEND_ID_MAX) {
             return None;
@@ -91,7 +92,7 @@ impl SessionIdCodec {
     fn mac(&self, header: &[u8], backend_id: &[u8]) -> SessionKey {
         use std::hash::Hasher as _;
         let mut hasher = SipHasher24::new_with_key(&self.secret);
-        // The length keeps the service's name and what follows apart.
+        // The length separates the name of the service from the next field.
         hasher.write_usize(self.service.len());
         hasher.write(self.service.as_bytes());
         hasher.write(header);
@@ -100,7 +101,7 @@ impl SessionIdCodec {
     }
 }
 
-/// Compares in a time that does not depend on where the first difference is.
+/// Compares in constant time: the duration does not depend on the position of the first difference.
 fn constant_time_eq(a: &SessionKey, b: &SessionKey) -> bool {
     a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_leads_back_to_its_release_after_a_restart() {
+    fn an_id_decodes_to_its_release_after_a_restart() {
         let (id, session_id) = codec("weather").mint(ReleaseNumber(42), "backend-1").unwrap();
         assert_eq!(codec("weather").decode(&id), Some(session_id.clone()));
         assert_eq!(
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn every_forged_cut_or_foreign_id_is_refused() {
+    fn every_forged_truncated_or_foreign_id_is_rejected() {
         let (id, _) = codec("weather").mint(ReleaseNumber(42), "backend-1").unwrap();
         assert_eq!(codec("mail").decode(&id), None);
         assert_eq!(SessionIdCodec::new("weather", [8; 16]).decode(&id), None);
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_backend_id_never_makes_the_same_id_twice() {
+    fn the_same_backend_id_gets_different_ids() {
         let codec = codec("weather");
         assert_ne!(
             codec.mint(ReleaseNumber(1), "1").unwrap().0,

@@ -1,6 +1,6 @@
-//! One live session, as everything that carries for it sees it.
+//! One live session, shared by everything that serves it: its state machine, its snapshot, its id at
+//! the backend, and what its client waits for.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -9,18 +9,22 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::mcp::message::{Message, same_id};
+use crate::mcp::capabilities::Capabilities;
+use crate::mcp::message::Message;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
-use crate::proxy::backend::Backend;
-use crate::proxy::session::snapshot::{Capabilities, OpeningSnapshot};
+use crate::proxy::session::id::SessionKey;
+use crate::proxy::session::record::PersistedSession;
+use crate::proxy::session::resume_at::ResumeAt;
+use crate::proxy::session::snapshot::OpeningSnapshot;
 use crate::proxy::session::state_machine::{
     Action, ClientMessageKind, Environment, SessionMachine, SessionPhase,
 };
-use crate::proxy::session::{PersistedSession, SessionKey};
+use crate::proxy::session::tracked_requests::TrackedRequests;
 
-/// Requests of a session that are remembered: cancelled ones, and parked ones.
-const TRACKED_REQUESTS_MAX: usize = 64;
-/// After a move was refused, the next one is tried so much later.
+/// The sessions of one service.
+pub(super) type SessionMap = papaya::HashMap<SessionKey, Arc<Session>>;
+
+/// The delay between a refused migration and the next attempt.
 const MOVE_BACKOFF: Duration = Duration::from_secs(1);
 
 /// One live session.
@@ -29,15 +33,14 @@ pub(in crate::proxy) struct Session {
     pub(super) key: SessionKey,
     pub(super) opened_at: Moment,
     pub(super) last_seen: AtomicU64,
-    /// Where it is, for those that count.
+    /// The release of the state machine; lets the table count without a lock.
     release: AtomicU32,
     protocol: OnceLock<Box<str>>,
-    /// Whether the release answered for it since the daemon started.
+    /// Whether the release has answered in this session since the daemon started.
     known_to_backend: AtomicBool,
-    /// Nobody will find it any more.
+    /// Whether it has left the table.
     removed: AtomicBool,
-    cancelled: Mutex<VecDeque<(Box<str>, Instant)>>,
-    detached: Mutex<Vec<(u32, Box<str>)>>,
+    tracked_requests: Mutex<TrackedRequests>,
     inner: Mutex<SessionInner>,
     move_finished: Notify,
 }
@@ -52,7 +55,7 @@ struct SessionInner {
     move_refused_at: Option<Instant>,
 }
 
-/// Something of the client that is under way at the session's release. Dropping it ends it.
+/// A request of the client that is in flight at the release of the session, until this is dropped.
 #[derive(Debug)]
 pub(in crate::proxy) struct InFlightGuard {
     session: Arc<Session>,
@@ -61,42 +64,30 @@ pub(in crate::proxy) struct InFlightGuard {
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.session.with_machine(|life| life.request_ended(self.generation));
+        self.session.with_machine(|machine| machine.request_ended(self.generation));
     }
 }
 
-/// Where a session is, for one thing that is sent there.
+/// Where to send one admitted message of the client.
 #[derive(Debug)]
 pub(in crate::proxy) struct Admission {
-    /// Its release.
+    /// The release of the session.
     pub release: ReleaseNumber,
-    /// How often it had moved.
+    /// The generation of the session: how often it has moved.
     pub generation: u32,
-    /// Its id there; empty where that release has none.
+    /// Its id at the release; empty if the release uses no ids.
     pub backend_id: Box<str>,
-    /// Ends with what was sent.
+    /// Held until the exchange ends.
     pub guard: Option<InFlightGuard>,
-}
-
-/// Where a stream that listens goes on, after a move.
-#[derive(Debug)]
-pub(in crate::proxy) struct ResumeAt {
-    /// The release that took over.
-    pub backend: Arc<Backend>,
-    /// The request that opens the stream there.
-    pub head: http::request::Parts,
-    /// Of the session there.
-    pub generation: u32,
 }
 
 impl Session {
     pub(super) fn new(key: SessionKey, now: Moment, persisted: PersistedSession) -> Self {
-        let PersistedSession { release, generation, backend_id, snapshot: captured, opened_at } =
-            persisted;
-        let state = SessionInner {
+        let PersistedSession { release, generation, backend_id, snapshot, opened_at } = persisted;
+        let inner = SessionInner {
             machine: SessionMachine::new(release, generation),
             backend_id,
-            snapshot: captured.map(Box::new),
+            snapshot: snapshot.map(Box::new),
             listen_stream: None,
             changed_lists: Capabilities::default(),
             move_refused_at: None,
@@ -109,29 +100,28 @@ impl Session {
             protocol: OnceLock::new(),
             known_to_backend: AtomicBool::new(false),
             removed: AtomicBool::new(false),
-            cancelled: Mutex::default(),
-            detached: Mutex::default(),
-            inner: Mutex::new(state),
+            tracked_requests: Mutex::default(),
+            inner: Mutex::new(inner),
             move_finished: Notify::new(),
         }
     }
 
-    /// The release where it is.
+    /// Its release.
     pub(in crate::proxy) fn release(&self) -> ReleaseNumber {
         ReleaseNumber(self.release.load(Ordering::Relaxed))
     }
 
-    /// How often it moved.
+    /// How often it has moved.
     pub(in crate::proxy) fn generation(&self) -> u32 {
         self.inner().machine.generation()
     }
 
-    /// Its id at its release; empty where that release has none.
+    /// Its id at its release; empty if the release uses no ids.
     pub(in crate::proxy) fn backend_id(&self) -> Box<str> {
         self.inner().backend_id.clone()
     }
 
-    /// What has to be kept of it, for a daemon that starts again. `None`: it is over.
+    /// What survives the daemon. `None` if it ended, or the proxy did not see its opening.
     pub(super) fn to_persisted(&self) -> Option<PersistedSession> {
         let state = self.inner();
         let ended = matches!(state.machine.phase(), SessionPhase::Ended(_));
@@ -145,10 +135,10 @@ impl Session {
         })
     }
 
-    /// Takes up what the daemon before this one knows better.
+    /// Applies the state of the same session in the predecessor, where that is newer.
     pub(super) fn merge_from_predecessor(&self, persisted: PersistedSession) {
         let mut state = self.inner();
-        // One that moves from here knows where to by itself.
+        // A move that runs here decides the release itself.
         let moving = matches!(state.machine.phase(), SessionPhase::Moving(_));
         if state.machine.generation() < persisted.generation && !moving {
             state.machine = SessionMachine::new(persisted.release, persisted.generation);
@@ -158,27 +148,27 @@ impl Session {
         let Some(predecessor) = persisted.snapshot else { return };
         match &mut state.snapshot {
             Some(snapshot) => snapshot.merge(predecessor),
-            // It came here before the news of its opening: so its client has gone on.
+            // A request came here before the record of its opening: the client has initialized it.
             ours @ None => {
                 *ours = Some(Box::new(OpeningSnapshot { initialized: true, ..predecessor }))
             }
         }
     }
 
-    /// Whether something of it is under way.
+    /// Whether it has open requests or tasks, or moves.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.inner();
         !state.machine.is_idle() || matches!(state.machine.phase(), SessionPhase::Moving(_))
     }
 
-    /// Something of it is under way elsewhere: it can not move meanwhile.
+    /// Prevents a move while it is busy in the predecessor.
     pub(super) fn pin(self: &Arc<Self>) -> InFlightGuard {
         let generation = self.with_machine(SessionMachine::request_started);
         InFlightGuard { session: Arc::clone(self), generation }
     }
 
-    /// What to do with something that arrives; if it is to be sent, where to. It is under way from
-    /// this moment on.
+    /// Decides what to do with a message of the client. An admitted request counts as in flight from
+    /// now on.
     pub(in crate::proxy) fn admit(
         self: &Arc<Self>,
         kind: ClientMessageKind,
@@ -194,33 +184,32 @@ impl Session {
         let admission = (action == Action::Forward).then(|| state.admit(self, kind));
         drop(state);
         if action != Action::Wait {
-            // Who waited goes on in the order in which they came.
             self.move_finished.notify_one();
         }
         admission.ok_or(action)
     }
 
-    /// Where it is, for something that is sent there though it should have moved.
+    /// Admits a message at the current release, although the session should have moved.
     pub(in crate::proxy) fn admit_here(self: &Arc<Self>, kind: ClientMessageKind) -> Admission {
         self.inner().admit(self, kind)
     }
 
-    /// Waits until a move may be over.
+    /// Waits until a move may have finished.
     pub(in crate::proxy) async fn wait_settled(&self) {
         self.move_finished.notified().await;
     }
 
-    /// What opens it anew.
+    /// What is needed to open it again.
     pub(in crate::proxy) fn snapshot(&self) -> Option<OpeningSnapshot> {
         self.inner().snapshot.as_deref().cloned()
     }
 
-    /// Notes how it was opened.
+    /// Records how the client opened it.
     pub(in crate::proxy) fn record_opening(&self, request: &[u8], result: &Value) {
         self.inner().snapshot = OpeningSnapshot::new(request, result).map(Box::new);
     }
 
-    /// Notes what a message of the client says about the session; whether it is news.
+    /// Updates the snapshot from a message of the client; returns whether it changed.
     pub(in crate::proxy) fn observe(&self, message: &Message, level: Option<&str>) -> bool {
         let mut state = self.inner();
         let Some(snapshot) = state.snapshot.as_mut() else { return false };
@@ -229,12 +218,12 @@ impl Session {
         snapshot.observe(method, message.name.as_deref()) || level_changed
     }
 
-    /// Whether its server offered tasks.
+    /// Whether its server offers tasks.
     pub(in crate::proxy) fn supports_tasks(&self) -> bool {
         self.inner().snapshot.as_ref().is_some_and(|it| it.offered.contains(Capabilities::TASKS))
     }
 
-    /// It was opened at another release: `backend_id` is its id there.
+    /// It was opened at the target: `backend_id` is its id there.
     pub(in crate::proxy) fn complete_move(&self, backend_id: &str) {
         let mut state = self.inner();
         state.machine.complete_move();
@@ -247,7 +236,7 @@ impl Session {
         self.move_finished.notify_one();
     }
 
-    /// It was not.
+    /// The target did not open it.
     pub(in crate::proxy) fn refuse_move(&self, reason: MigrationRefused, reachable: bool) {
         let mut state = self.inner();
         state.machine.refuse_move(reason, reachable);
@@ -255,7 +244,7 @@ impl Session {
         self.move_finished.notify_one();
     }
 
-    /// Its release is cut; why it has to end, if so.
+    /// Its release is cut. Returns the reason if the session must end.
     pub(in crate::proxy) fn on_release_cut(
         &self,
         migration_forbidden: Option<MigrationRefused>,
@@ -265,7 +254,7 @@ impl Session {
         state.machine.on_release_cut(forbidden)
     }
 
-    /// What keeps it where it is.
+    /// The reason that keeps it at its release, if there is one.
     pub(in crate::proxy) fn pin_reason(
         &self,
         migration_forbidden: Option<MigrationRefused>,
@@ -274,7 +263,7 @@ impl Session {
         state.machine.pin_reason(state.migration_forbidden(migration_forbidden))
     }
 
-    /// Why it ended, if so.
+    /// The reason of its end, if it ended.
     pub(in crate::proxy) fn end_reason(&self) -> Option<MigrationRefused> {
         match self.inner().machine.phase() {
             SessionPhase::Ended(refusal) => Some(refusal),
@@ -282,7 +271,7 @@ impl Session {
         }
     }
 
-    /// Something happens to what is open.
+    /// Applies an event to the state machine.
     pub(in crate::proxy) fn with_machine<T>(
         &self,
         apply: impl FnOnce(&mut SessionMachine) -> T,
@@ -290,110 +279,100 @@ impl Session {
         apply(&mut self.inner().machine)
     }
 
-    /// The stream on which the client listens; the last one counts.
+    /// Sets the GET stream of the client. It replaces an earlier one.
     pub(in crate::proxy) fn set_listen_stream(&self, stream: mpsc::Sender<ResumeAt>) {
         self.inner().listen_stream = Some(stream);
     }
 
-    /// Nobody will find it any more: the stream on which the client listens has to end.
+    /// It has left the table: the GET stream of the client must end.
     pub(super) fn mark_removed(&self) {
         self.removed.store(true, Ordering::Relaxed);
         self.inner().listen_stream = None;
     }
 
-    /// Whether nobody will find it any more.
+    /// Whether it has left the table.
     pub(in crate::proxy) fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Relaxed)
     }
 
-    /// The stream on which the client listens, if it is still there.
+    /// The GET stream of the client, if it is open.
     pub(in crate::proxy) fn listen_stream(&self) -> Option<mpsc::Sender<ResumeAt>> {
         self.inner().listen_stream.clone().filter(|stream| !stream.is_closed())
     }
 
-    /// What the client has to hear, on whatever stream comes first.
+    /// The notifications for the next stream to the client; returns each once.
     pub(in crate::proxy) fn take_list_changes(&self) -> Vec<String> {
         std::mem::take(&mut self.inner().changed_lists).list_changed_notifications()
     }
 
-    /// Lists that may look different at another release.
+    /// The notifications for every list that may differ at another release.
     pub(in crate::proxy) fn list_changes(&self) -> Vec<String> {
-        let state = self.inner();
-        state
-            .snapshot
-            .as_ref()
-            .map(|it| it.list_capabilities().list_changed_notifications())
-            .unwrap_or_default()
+        let lists = self.inner().snapshot.as_ref().map(|it| it.list_capabilities());
+        lists.unwrap_or_default().list_changed_notifications()
     }
 
-    /// Notes that the client takes a request back. Ids are used once in a session.
+    /// Records that the client cancelled a request.
     pub(in crate::proxy) fn record_cancellation(&self, id: &str) {
-        let mut cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
-        if cancelled.len() == TRACKED_REQUESTS_MAX {
-            cancelled.pop_front();
-        }
-        cancelled.push_back((id.into(), Instant::now()));
+        self.tracked_requests().record_cancellation(id, Instant::now());
     }
 
-    /// When the client took a request back, if it did.
+    /// When the client cancelled a request, if it did.
     pub(in crate::proxy) fn cancelled_at(&self, id: &str) -> Option<Instant> {
-        let cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
-        cancelled.iter().find(|(other, _)| same_id(other, id)).map(|(_, at)| *at)
+        self.tracked_requests().cancelled_at(id)
     }
 
-    /// Notes that a request waits for its answer on a stream that the client still has to open.
+    /// Records that the response to a request comes on a stream that the client has yet to open.
     pub(in crate::proxy) fn add_detached(&self, generation: u32, id: &str) {
-        let mut detached = self.detached.lock().unwrap_or_else(PoisonError::into_inner);
-        if detached.len() < TRACKED_REQUESTS_MAX {
-            detached.push((generation, id.into()));
-            self.with_machine(|life| {
-                (life.generation() == generation).then(|| life.request_started())
+        let mut tracked = self.tracked_requests();
+        if tracked.add_detached(generation, id) {
+            self.with_machine(|machine| {
+                (machine.generation() == generation).then(|| machine.request_started())
             });
         }
     }
 
-    /// Notes that a parked request was answered.
+    /// Records that a detached request was answered.
     pub(in crate::proxy) fn remove_detached(&self, id: &str) {
-        let mut detached = self.detached.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(at) = detached.iter().position(|(_, other)| same_id(other, id)) else { return };
-        let (generation, _) = detached.remove(at);
-        self.with_machine(|life| life.request_ended(generation));
+        let mut tracked = self.tracked_requests();
+        if let Some(generation) = tracked.remove_detached(id) {
+            self.with_machine(|machine| machine.request_ended(generation));
+        }
     }
 
-    /// The requests that were parked up to this generation, which somebody else answers now.
+    /// Removes the requests that were detached up to a generation: the caller answers them.
     pub(in crate::proxy) fn take_detached(&self, generation: u32) -> Vec<Box<str>> {
-        let mut detached = self.detached.lock().unwrap_or_else(PoisonError::into_inner);
-        let (answered_elsewhere, remaining) =
-            std::mem::take(&mut *detached).into_iter().partition(|it| it.0 <= generation);
-        *detached = remaining;
-        let answered_elsewhere: Vec<(u32, Box<str>)> = answered_elsewhere;
-        answered_elsewhere
-            .iter()
-            .for_each(|(generation, _)| self.with_machine(|life| life.request_ended(*generation)));
-        answered_elsewhere.into_iter().map(|(_, id)| id).collect()
+        let taken = self.tracked_requests().take_detached(generation);
+        for (generation, _) in &taken {
+            self.with_machine(|machine| machine.request_ended(*generation));
+        }
+        taken.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Notes that the release knows it.
+    /// Records that the release knows it.
     pub(in crate::proxy) fn mark_known(&self) {
         self.known_to_backend.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the release is known to have had it, so that "unknown session" is its own fault.
+    /// Whether the release has known it, so that "unknown session" is a fault of the release.
     pub(in crate::proxy) fn is_known(&self) -> bool {
         self.known_to_backend.load(Ordering::Relaxed)
     }
 
-    /// Remembers the protocol version that was negotiated.
+    /// Records the protocol version that was negotiated.
     pub(in crate::proxy) fn set_protocol(&self, protocol: &str) {
         if self.protocol.get().is_none() && protocol.len() <= 32 {
             self.protocol.get_or_init(|| protocol.into());
         }
     }
 
-    /// The protocol version that was negotiated, as far as is known.
+    /// The protocol version that was negotiated, if it is known.
     pub(in crate::proxy) fn protocol(&self) -> Option<String> {
         let from_snapshot = || self.inner().snapshot.as_ref().map(|it| it.protocol.to_string());
         self.protocol.get().map(ToString::to_string).or_else(from_snapshot)
+    }
+
+    fn tracked_requests(&self) -> MutexGuard<'_, TrackedRequests> {
+        self.tracked_requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn inner(&self) -> MutexGuard<'_, SessionInner> {

@@ -1,53 +1,54 @@
-//! What a table of sessions tells the one that takes over from it, while what is open here ends.
+//! What the session table of this daemon sends to its successor, and applies of its predecessor.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-
 use crate::model::Moment;
-use crate::proxy::handover::replication::{ChangeQueue, LocalChange};
-use crate::proxy::session::persistence::SessionRecord;
-use crate::proxy::session::{InFlightGuard, Session, SessionKey, Sessions};
+use crate::proxy::session::change_sink::ChangeSink;
+use crate::proxy::session::id::SessionKey;
+use crate::proxy::session::live_session::{InFlightGuard, Session};
+use crate::proxy::session::persistence::SessionStore;
+use crate::proxy::session::record::{SessionRecord, StoredChange};
+use crate::proxy::session::table::Sessions;
 
 impl Sessions {
-    /// Tells, from now on, which sessions change.
-    pub(in crate::proxy) fn set_change_sink(&self, sink: Arc<ChangeQueue>) {
+    /// Reports every later change to `sink`.
+    pub(in crate::proxy) fn set_change_sink(&self, sink: Arc<dyn ChangeSink>) {
         let _ = self.change_sink.set(sink);
     }
 
-    /// Lets go of the file. Whether all that changed so far is in it. Blocks.
+    /// Closes the file. Returns whether it contains every change so far. Blocks.
     pub(in crate::proxy) fn close_store(&self) -> bool {
-        self.store.get().is_none_or(crate::proxy::session::SessionStore::close)
+        self.store.get().is_none_or(SessionStore::close)
     }
 
-    /// What is kept of a session; `None` where there is nothing to be told.
+    /// The record of a session, for the successor. `None` when its id already contains everything:
+    /// the proxy did not see its opening. `None` also for an ended session that is still in the table;
+    /// its end is sent when it is removed.
     pub(in crate::proxy) fn record(&self, key: SessionKey) -> Option<SessionRecord> {
         let Some(session) = self.by_key.pin().get(&key).cloned() else {
             return Some(SessionRecord::new(&key, None));
         };
-        // Of one that nobody saw being opened, its id tells as much.
-        session.to_persisted().map(|kept| SessionRecord::new(&key, Some(kept)))
+        session.to_persisted().map(|persisted| SessionRecord::new(&key, Some(persisted)))
     }
 
-    /// All of them.
+    /// The keys of all sessions.
     pub(in crate::proxy) fn keys(&self) -> Vec<SessionKey> {
         self.by_key.pin().keys().copied().collect()
     }
 
-    /// Those of which something is under way.
+    /// The keys of the sessions that are busy.
     pub(in crate::proxy) fn busy_keys(&self) -> BTreeSet<SessionKey> {
         let by_key = self.by_key.pin();
         by_key.iter().filter(|(_, session)| session.is_busy()).map(|(key, _)| *key).collect()
     }
 
-    /// Takes up what the table before this one tells.
+    /// Applies a record of the predecessor.
     pub(in crate::proxy) fn apply(&self, record: SessionRecord, now: Moment) {
-        let Some((key, persisted)) = record.into_parts() else { return };
-        let Some(persisted) = persisted else {
-            self.remove_key(&key);
-            return;
+        let (key, persisted) = match record.into_change() {
+            Some(StoredChange::Live(key, persisted)) => (key, persisted),
+            Some(StoredChange::Ended(key)) => return self.remove_key(&key),
+            None => return,
         };
         let by_key = self.by_key.pin();
         let session = match by_key.get(&key) {
@@ -64,26 +65,8 @@ impl Sessions {
         self.mark_changed(&session);
     }
 
-    /// Keeps a session where it is: something of it is under way elsewhere.
+    /// Keeps a session at its release, because it is busy in the predecessor.
     pub(in crate::proxy) fn pin(&self, key: &SessionKey) -> Option<InFlightGuard> {
         self.by_key.pin().get(key).map(Session::pin)
-    }
-}
-
-/// What tells sessions apart, as text.
-pub(in crate::proxy) fn encode_key(key: &SessionKey) -> String {
-    BASE64.encode(key)
-}
-
-/// The same, back.
-pub(in crate::proxy) fn decode_key(text: &str) -> Option<SessionKey> {
-    BASE64.decode(text).ok()?.try_into().ok()
-}
-
-impl Sessions {
-    pub(super) fn notify_sink(&self, key: SessionKey) {
-        if let Some(sink) = self.change_sink.get() {
-            sink.push(LocalChange::Session(key));
-        }
     }
 }

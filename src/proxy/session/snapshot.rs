@@ -1,122 +1,54 @@
-//! What has to be known of a session to open it anew: taken from what passes. No credentials.
+//! What is needed to open a session again, recorded from the messages that pass. No credentials.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::mcp::capabilities::Capabilities;
+use crate::mcp::{jsonrpc, methods};
 use crate::model::MigrationRefused;
 
-/// What is remembered of one session, in bytes of text. More is not captured.
+/// The most bytes that are recorded of `initialize`, and of subscriptions; more is not recorded.
 const SNAPSHOT_BYTES_MAX: usize = 8 * 1024;
 
-/// How a session was opened, and what it asked for since.
+/// How the client opened a session, and what it has set up since.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(in crate::proxy) struct OpeningSnapshot {
-    /// The parameters of `initialize_request`, as the client wrote them.
+    /// The parameters of `initialize`, as the client wrote them.
     #[serde(rename = "p")]
     pub params: Box<str>,
-    /// The protocol version that was agreed on.
+    /// The protocol version that was negotiated.
     #[serde(rename = "v")]
     pub protocol: Box<str>,
-    /// Whether the client has said `notifications/initialized`.
+    /// Whether the client has sent `notifications/initialized`.
     #[serde(rename = "i", default)]
     pub initialized: bool,
     /// The last `logging/setLevel`.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub level: Option<Box<str>>,
-    /// Resources that the client wants to hear of.
+    /// The resources that the client subscribed to.
     #[serde(rename = "s", default, skip_serializing_if = "BTreeSet::is_empty")]
     pub subscriptions: BTreeSet<Box<str>>,
-    /// What the server offered, and what the session has used of it.
+    /// The capabilities that the server offered.
     #[serde(rename = "o")]
     pub offered: Capabilities,
-    /// See `offered`.
+    /// The offered capabilities that the session has used.
     #[serde(rename = "u", default)]
     pub used: Capabilities,
 }
 
-/// Capabilities, one bit each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(in crate::proxy) struct Capabilities(pub u16);
-
-impl Capabilities {
-    const TOOLS: Self = Self(1);
-    const PROMPTS: Self = Self(1 << 1);
-    const RESOURCES: Self = Self(1 << 2);
-    const SUBSCRIBE: Self = Self(1 << 3);
-    const LOGGING: Self = Self(1 << 4);
-    const COMPLETIONS: Self = Self(1 << 5);
-    pub(in crate::proxy) const TASKS: Self = Self(1 << 6);
-
-    /// What the capabilities of an `InitializeResult` offer.
-    pub(in crate::proxy) fn from_json(capabilities: &Value) -> Self {
-        [
-            ("/tools", Self::TOOLS),
-            ("/prompts", Self::PROMPTS),
-            ("/resources", Self::RESOURCES),
-            ("/logging", Self::LOGGING),
-            ("/completions", Self::COMPLETIONS),
-            ("/tasks", Self::TASKS),
-        ]
-        .into_iter()
-        .filter(|(path, _)| capabilities.pointer(path).is_some_and(Value::is_object))
-        .chain(
-            (capabilities.pointer("/resources/subscribe") == Some(&Value::Bool(true)))
-                .then_some(("", Self::SUBSCRIBE)),
-        )
-        .fold(Self::default(), |sum, (_, bit)| sum.union(bit))
-    }
-
-    /// What a method needs.
-    pub(in crate::proxy) fn required_by(method: &str) -> Self {
-        match method {
-            "resources/subscribe" | "resources/unsubscribe" => {
-                Self::RESOURCES.union(Self::SUBSCRIBE)
-            }
-            "logging/setLevel" => Self::LOGGING,
-            _ => match method.split('/').next().unwrap_or_default() {
-                "tools" => Self::TOOLS,
-                "prompts" => Self::PROMPTS,
-                "resources" => Self::RESOURCES,
-                "completion" => Self::COMPLETIONS,
-                "tasks" => Self::TASKS,
-                _ => Self::default(),
-            },
-        }
-    }
-
-    /// Both.
-    pub(in crate::proxy) fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Whether all of `other` is in it.
-    pub(in crate::proxy) fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    fn intersection(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    /// Notifications that the lists of these capabilities changed, as JSON.
-    pub(in crate::proxy) fn list_changed_notifications(self) -> Vec<String> {
-        [(Self::TOOLS, "tools"), (Self::PROMPTS, "prompts"), (Self::RESOURCES, "resources")]
-            .into_iter()
-            .filter(|(bit, _)| self.contains(*bit))
-            .map(|(_, name)| {
-                let method = format!("notifications/{name}/list_changed");
-                json!({"jsonrpc": "2.0", "method": method}).to_string()
-            })
-            .collect()
-    }
+/// A message that restores a part of a session.
+#[derive(Debug)]
+pub(in crate::proxy) struct FollowupMessage {
+    /// The id of a request; `None` for a notification.
+    pub id: Option<Value>,
+    /// The message, as JSON.
+    pub body: String,
 }
 
 impl OpeningSnapshot {
-    /// What a client's `initialize_request` and the server's answer to it say. `None` when they are no such
-    /// thing, or too long to remember.
+    /// Reads an `initialize` request and its result. `None` when they are not valid, or too long.
     pub(in crate::proxy) fn new(request: &[u8], result: &Value) -> Option<Self> {
         let request: InitializeRequest<'_> = serde_json::from_slice(request).ok()?;
         let params = request.params.get();
@@ -130,24 +62,24 @@ impl OpeningSnapshot {
         })
     }
 
-    /// A request or notification of the client passed, `name` being its `uri`; whether anything
-    /// was learned.
+    /// Records a request or notification of the client, with its `uri` as `name`. Returns whether
+    /// the snapshot changed.
     pub(in crate::proxy) fn observe(&mut self, method: &str, name: Option<&str>) -> bool {
         let used = self.used.union(Capabilities::required_by(method).intersection(self.offered));
         let previous = std::mem::replace(&mut self.used, used);
         let changed = match (method, name) {
-            ("notifications/initialized", _) => !std::mem::replace(&mut self.initialized, true),
-            ("resources/subscribe", Some(uri)) => {
+            (methods::INITIALIZED, _) => !std::mem::replace(&mut self.initialized, true),
+            (methods::RESOURCES_SUBSCRIBE, Some(uri)) => {
                 let size: usize = self.subscriptions.iter().map(|uri| uri.len()).sum();
                 size + uri.len() <= SNAPSHOT_BYTES_MAX && self.subscriptions.insert(uri.into())
             }
-            ("resources/unsubscribe", Some(uri)) => self.subscriptions.remove(uri),
+            (methods::RESOURCES_UNSUBSCRIBE, Some(uri)) => self.subscriptions.remove(uri),
             _ => false,
         };
         changed || previous != used
     }
 
-    /// Adds what was learned of the same session elsewhere.
+    /// Adds the snapshot of the same session in the predecessor.
     pub(in crate::proxy) fn merge(&mut self, other: Self) {
         self.initialized |= other.initialized;
         self.used = self.used.union(other.used);
@@ -155,7 +87,7 @@ impl OpeningSnapshot {
         self.subscriptions.extend(other.subscriptions);
     }
 
-    /// The client set the level of log messages; whether that is news.
+    /// Records the log level that the client set. Returns whether it changed.
     pub(in crate::proxy) fn set_level(&mut self, level: &str) -> bool {
         let changed = level.len() <= 32 && self.level.as_deref() != Some(level);
         if changed {
@@ -164,10 +96,10 @@ impl OpeningSnapshot {
         changed
     }
 
-    /// Whether a session can go on at a server that answers `initialize_request` like this.
+    /// Checks whether the session can continue at a server with this `initialize` result.
     ///
     /// # Errors
-    /// What is missing there.
+    /// The server has another protocol version, or lacks a capability that the session has used.
     pub(in crate::proxy) fn check_compatible(
         &self,
         result: &Value,
@@ -179,55 +111,37 @@ impl OpeningSnapshot {
         if offered.contains(self.used) { Ok(()) } else { Err(MigrationRefused::Capability) }
     }
 
-    /// The request that opens it anew.
+    /// The request that opens the session again.
     pub(in crate::proxy) fn initialize_request(&self, id: &str) -> String {
         let params = &self.params;
         format!(r#"{{"jsonrpc":"2.0","id":"{id}","method":"initialize","params":{params}}}"#)
     }
 
-    /// What has to be said after that, in order, for everything to be as it was.
-    pub(in crate::proxy) fn followup_messages(&self, id: &str) -> Vec<String> {
-        let request = |n: usize, method: &str, params: Value| {
-            let id = format!("{id}-{n}");
-            json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()
+    /// The messages that restore the rest of the session after that, in order.
+    pub(in crate::proxy) fn followup_messages(&self, id: &str) -> Vec<FollowupMessage> {
+        let request = |n: usize, method: &str, params: &Value| {
+            let id = Value::from(format!("{id}-{n}"));
+            FollowupMessage {
+                body: jsonrpc::request(&id, method, params).to_string(),
+                id: Some(id),
+            }
         };
-        let initialized =
-            json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string();
-        let level =
-            self.level.as_deref().map(|it| request(0, "logging/setLevel", json!({"level": it})));
+        let initialized = self.initialized.then(|| {
+            let body = jsonrpc::notification(methods::INITIALIZED).to_string();
+            FollowupMessage { body, id: None }
+        });
+        let level = self.level.as_deref();
+        let level = level.map(|it| request(0, methods::SET_LEVEL, &json!({"level": it})));
         let subscriptions = self.subscriptions.iter().enumerate();
-        let subscribe_requests = subscriptions
-            .map(|(n, uri)| request(n + 1, "resources/subscribe", json!({"uri": uri})));
-        self.initialized
-            .then_some(initialized)
-            .into_iter()
-            .chain(level)
-            .chain(subscribe_requests)
-            .collect()
+        let subscriptions = subscriptions
+            .map(|(n, uri)| request(n + 1, methods::RESOURCES_SUBSCRIBE, &json!({"uri": uri})));
+        initialized.into_iter().chain(level).chain(subscriptions).collect()
     }
 
-    /// Lists that a client may have to read again after a move.
+    /// The capabilities whose lists a client may have to read again after a move.
     pub(in crate::proxy) fn list_capabilities(&self) -> Capabilities {
-        self.offered.intersection(
-            Capabilities::TOOLS.union(Capabilities::PROMPTS).union(Capabilities::RESOURCES),
-        )
+        self.offered.lists()
     }
-}
-
-/// Sets `listChanged` for each list that the server has, since the proxy tells of changes itself.
-/// Whether anything was changed.
-pub(in crate::proxy) fn advertise_list_changed(result: &mut Value) -> bool {
-    let Some(capabilities) = result.get_mut("capabilities") else { return false };
-    let mut changed = false;
-    for name in ["tools", "prompts", "resources"] {
-        if let Some(Value::Object(it)) = capabilities.get_mut(name)
-            && it.get("listChanged") != Some(&Value::Bool(true))
-        {
-            it.insert("listChanged".to_owned(), Value::Bool(true));
-            changed = true;
-        }
-    }
-    changed
 }
 
 #[derive(Deserialize)]
@@ -251,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_opened_anew_as_the_client_opened_it() {
+    fn a_session_is_opened_again_as_the_client_opened_it() {
         let mut snapshot = OpeningSnapshot::new(INITIALIZE_REQUEST, &result()).unwrap();
         assert_eq!(
             snapshot.initialize_request("x"),
@@ -266,12 +180,14 @@ mod tests {
         assert!(snapshot.set_level("warning") && !snapshot.set_level("warning"));
         let rest = snapshot.followup_messages("x");
         assert_eq!(rest.len(), 3);
-        assert!(rest[0].contains("notifications/initialized") && !rest[0].contains("\"id\""));
-        assert!(rest[1].contains("warning") && rest[2].contains("a://2"), "{rest:?}");
+        assert!(rest[0].body.contains("notifications/initialized") && rest[0].id.is_none());
+        assert!(!rest[0].body.contains("\"id\""));
+        assert!(rest[1].body.contains("warning") && rest[2].body.contains("a://2"), "{rest:?}");
+        assert_eq!(rest[2].id, Some(json!("x-1")));
     }
 
     #[test]
-    fn only_what_was_used_is_missed() {
+    fn only_a_used_capability_is_required() {
         let mut snapshot = OpeningSnapshot::new(INITIALIZE_REQUEST, &result()).unwrap();
         let mut fewer = result();
         fewer["capabilities"]["resources"] = json!({});
@@ -280,7 +196,7 @@ mod tests {
         assert_eq!(snapshot.check_compatible(&fewer), Ok(()));
         snapshot.observe("resources/subscribe", Some("a://1"));
         assert_eq!(snapshot.check_compatible(&fewer), Err(MigrationRefused::Capability));
-        // What the server never had can not be missed.
+        // A capability that the server never offered is not required.
         snapshot = OpeningSnapshot::new(INITIALIZE_REQUEST, &result()).unwrap();
         snapshot.observe("prompts/list", None);
         assert_eq!(snapshot.check_compatible(&result()), Ok(()));
@@ -289,18 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_promised_for_the_lists_that_are_there() {
-        let mut rewritten = result();
-        assert!(advertise_list_changed(&mut rewritten));
-        assert_eq!(rewritten["capabilities"]["resources"]["listChanged"], true);
-        assert_eq!(rewritten["capabilities"].get("prompts"), None);
-        assert!(!advertise_list_changed(&mut rewritten));
-        let snapshot = OpeningSnapshot::new(INITIALIZE_REQUEST, &rewritten).unwrap();
-        assert_eq!(snapshot.list_capabilities().list_changed_notifications().len(), 2);
-    }
-
-    #[test]
-    fn what_is_too_long_is_not_captured() {
+    fn what_is_too_long_is_not_recorded() {
         let long = format!(r#"{{"params":{{"a":"{}"}}}}"#, "x".repeat(SNAPSHOT_BYTES_MAX));
         assert_eq!(OpeningSnapshot::new(long.as_bytes(), &result()), None);
         let mut snapshot = OpeningSnapshot::new(INITIALIZE_REQUEST, &result()).unwrap();

@@ -1,106 +1,106 @@
-//! The life of one legacy session: where it is, what is open, and when it may move.
+//! The state machine of one legacy session: its release, its open requests, and when it may move.
 //!
-//! Pure: no socket, no clock. Whoever holds it tells what happens, and does what it says. One
-//! session is at one release at a time; a move begins only when nothing of it is open there, and
-//! requests that arrive meanwhile wait until it is over, well or not.
+//! Pure: no socket, no clock. The caller reports each event and executes each [`Action`]. A session
+//! is at one release at a time. A move starts only when the session has nothing open at its release.
+//! Requests that arrive during the move wait until it has succeeded or failed.
 
 use crate::model::{MigrationRefused, ReleaseNumber};
 
-/// Requests of a server, and tasks, that are remembered at once. Beyond, the session counts as busy
-/// until its release is cut.
+/// The most server requests, and ended tasks, that are tracked. More server requests are not counted;
+/// the oldest ended task is forgotten.
 const TRACKED_IDS_MAX: usize = 32;
 
-/// A session.
+/// The state of one session.
 #[derive(Debug)]
 pub(in crate::proxy) struct SessionMachine {
     release: ReleaseNumber,
     generation: u32,
     phase: SessionPhase,
-    /// Its release runs, and does not know it any more.
+    /// Whether its release no longer knows it.
     lost: bool,
-    /// Requests of the client without an answer, of this generation.
+    /// Unanswered requests of the client, of this generation.
     in_flight: u32,
-    /// Ids of requests of the server that wait for the client.
+    /// Ids of server requests that the client has not answered.
     server_requests: Vec<Box<str>>,
-    /// Tasks that were begun, less those that ended.
+    /// Tasks that started and have not ended.
     live_tasks: u32,
-    /// Ids of tasks that are known to have ended.
+    /// Ids of tasks that ended, so that each end counts once.
     ended_tasks: Vec<Box<str>>,
 }
 
-/// Where it stands.
+/// The phase of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) enum SessionPhase {
     /// At its release.
     Live,
-    /// Being opened anew at another one.
+    /// It is being opened at this release.
     Moving(ReleaseNumber),
-    /// It should move and can not, at least now.
+    /// It should move and cannot, at least now.
     Pinned(MigrationRefused),
-    /// Over: its id leads nowhere.
+    /// It ended: its id is no longer valid.
     Ended(MigrationRefused),
 }
 
-/// What arrives from the client.
+/// The kind of a message, or batch of messages, of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) enum ClientMessageKind {
-    /// Requests that wait for an answer.
+    /// Requests that need a response.
     Request,
-    /// The wish to listen.
+    /// A GET request for a stream.
     Listen,
     /// Only notifications.
     Notification,
-    /// Only answers to requests of the server, which it made in this generation.
+    /// Only responses to server requests, of this generation.
     Response(u32),
-    /// The end of the session.
+    /// A DELETE request, which ends the session.
     Delete,
 }
 
-/// How things stand around it.
+/// The facts outside the session that decide about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) struct Environment {
-    /// Its release can be asked.
+    /// Whether its release serves requests.
     pub backend_reachable: bool,
-    /// Its release is being left.
+    /// Whether its release is draining, or gives its sessions to the active release.
     pub draining: bool,
-    /// The release that has the traffic.
+    /// The active release.
     pub active: Option<ReleaseNumber>,
-    /// Why no session of this kind may move, if so.
+    /// The reason why the session may not move, if there is one.
     pub migration_forbidden: Option<MigrationRefused>,
-    /// A move was refused a moment ago: not again yet.
+    /// Whether a move was refused so recently that the next attempt must wait.
     pub in_backoff: bool,
 }
 
-/// What to do with what arrived.
+/// What the caller does with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) enum Action {
-    /// Send it to the session's release.
+    /// Send it to the release of the session.
     Forward,
-    /// Move the session there first. Whoever is told so has to say how it went.
+    /// Move the session to this release first, then report the result.
     Migrate(ReleaseNumber),
-    /// It moves: ask again when that is over.
+    /// Ask again when the current move has finished.
     Wait,
-    /// Accept it, and send it nowhere: it belongs to a release that was left.
+    /// Accept it and drop it: it belongs to an earlier release.
     Discard,
-    /// Accept it: the client ends what no release holds any more.
+    /// Accept it: the client ends a session that no release has.
     Acknowledge,
-    /// No release is in charge.
+    /// Fail it: no release can serve it now.
     NoRelease,
-    /// The session is over.
+    /// Fail it: the session has ended.
     SessionEnded,
 }
 
-/// What to do with a request whose release is cut while it is open.
+/// What the proxy does with a request whose release is cut while it is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) enum ReplayDecision {
-    /// Ask the release that took over.
+    /// Send it to the active release.
     Replay,
-    /// Answer with an error of ours.
+    /// Answer it with an error.
     Fail,
 }
 
-/// What becomes of an open request of a release that is cut: it may go to a second release only
-/// if it never reached the first one, or changes nothing, and the client saw no answer yet.
+/// Decides about an open request of a release that is cut. A second release may get it only if the
+/// client has seen no response yet, and it is idempotent or never reached the first release.
 pub(in crate::proxy) fn replay_decision(
     sent: bool,
     idempotent: bool,
@@ -114,19 +114,17 @@ pub(in crate::proxy) fn replay_decision(
 }
 
 impl SessionMachine {
-    /// A session at the release that opened it, or where it was when the daemon ended.
+    /// A session at its release.
     pub(in crate::proxy) fn new(release: ReleaseNumber, generation: u32) -> Self {
-        let (server_requests, ended_tasks) = (Vec::new(), Vec::new());
-        let (phase, lost) = (SessionPhase::Live, false);
         Self {
             release,
             generation,
-            phase,
-            lost,
+            phase: SessionPhase::Live,
+            lost: false,
             in_flight: 0,
-            server_requests,
+            server_requests: Vec::new(),
             live_tasks: 0,
-            ended_tasks,
+            ended_tasks: Vec::new(),
         }
     }
 
@@ -135,17 +133,17 @@ impl SessionMachine {
         self.release
     }
 
-    /// How often it moved.
+    /// How often it has moved.
     pub(in crate::proxy) fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// Where it stands.
+    /// Its phase.
     pub(in crate::proxy) fn phase(&self) -> SessionPhase {
         self.phase
     }
 
-    /// What to do with something that arrives.
+    /// Decides what to do with a message of the client.
     pub(in crate::proxy) fn on_client_message(
         &mut self,
         kind: ClientMessageKind,
@@ -161,7 +159,7 @@ impl SessionMachine {
             (_, ClientMessageKind::Response(generation)) if generation != self.generation => {
                 Action::Discard
             }
-            // It moves only when no request of the server is open: this one was answered before.
+            // A move starts only without open server requests: this one was answered before.
             (SessionPhase::Moving(_), ClientMessageKind::Response(_)) => Action::Discard,
             (SessionPhase::Moving(_), _) => Action::Wait,
             _ if environment.backend_reachable && !environment.draining => {
@@ -174,7 +172,7 @@ impl SessionMachine {
         }
     }
 
-    /// Its release forgot it: it died in the middle, say. Nothing of it is under way there.
+    /// Its release no longer knows it, for example after a crash. So it has nothing open there.
     pub(in crate::proxy) fn mark_lost(&mut self, generation: u32) {
         if generation == self.generation && !matches!(self.phase, SessionPhase::Ended(_)) {
             (self.lost, self.live_tasks) = (true, 0);
@@ -182,7 +180,7 @@ impl SessionMachine {
         }
     }
 
-    /// Whether its release forgot it.
+    /// Whether its release no longer knows it.
     pub(in crate::proxy) fn is_lost(&self) -> bool {
         self.lost
     }
@@ -193,7 +191,7 @@ impl SessionMachine {
         *self = Self::new(to, self.generation.wrapping_add(1));
     }
 
-    /// The target did not open the session, and why.
+    /// The target did not open the session, for this reason.
     pub(in crate::proxy) fn refuse_move(
         &mut self,
         reason: MigrationRefused,
@@ -206,20 +204,20 @@ impl SessionMachine {
         }
     }
 
-    /// A request goes to its release; the generation that it belongs to.
+    /// A request goes to its release; returns the generation that it belongs to.
     pub(in crate::proxy) fn request_started(&mut self) -> u32 {
         self.in_flight = self.in_flight.saturating_add(1);
         self.generation
     }
 
-    /// A request of this generation is over.
+    /// A request of this generation has ended.
     pub(in crate::proxy) fn request_ended(&mut self, generation: u32) {
         if generation == self.generation {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
     }
 
-    /// The server asks the client something.
+    /// The server sends a request to the client.
     pub(in crate::proxy) fn server_request_opened(&mut self, generation: u32, id: &str) {
         let known = self.server_requests.iter().any(|other| &**other == id);
         if generation == self.generation && !known && self.server_requests.len() < TRACKED_IDS_MAX {
@@ -227,21 +225,21 @@ impl SessionMachine {
         }
     }
 
-    /// The client answered, or the server, or the end of its call, took the question back.
+    /// A server request is closed: the client answered, the server cancelled it, or its call ended.
     pub(in crate::proxy) fn server_request_closed(&mut self, generation: u32, id: &str) {
         if generation == self.generation {
             self.server_requests.retain(|other| &**other != id);
         }
     }
 
-    /// A task began.
+    /// A task started.
     pub(in crate::proxy) fn task_started(&mut self, generation: u32) {
         if generation == self.generation {
             self.live_tasks = self.live_tasks.saturating_add(1);
         }
     }
 
-    /// A task ended; told once or more often.
+    /// A task ended. Several reports of the same end count once.
     pub(in crate::proxy) fn task_ended(&mut self, generation: u32, id: &str) {
         let known = self.ended_tasks.iter().any(|other| &**other == id);
         if generation == self.generation && !known && self.live_tasks > 0 {
@@ -253,12 +251,12 @@ impl SessionMachine {
         }
     }
 
-    /// Whether a move now would lose nothing that is under way.
+    /// Whether a move now would interrupt nothing.
     pub(in crate::proxy) fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.server_requests.is_empty() && self.live_tasks == 0
     }
 
-    /// What keeps it at a release that is being left, if nobody asks it to move.
+    /// The reason that keeps it at a draining release, if there is one.
     pub(in crate::proxy) fn pin_reason(
         &self,
         migration_forbidden: Option<MigrationRefused>,
@@ -280,13 +278,13 @@ impl SessionMachine {
         }
     }
 
-    /// Its release is cut. `Some`: it can not go on, and ends.
+    /// Its release is cut. Returns the reason if the session cannot migrate and so ends.
     pub(in crate::proxy) fn on_release_cut(
         &mut self,
         migration_forbidden: Option<MigrationRefused>,
     ) -> Option<MigrationRefused> {
         let reason = self.pin_reason(migration_forbidden)?;
-        // What waited for the client is answered by the cut; what was refused is tried again.
+        // The cut answers open server requests; a refused move is tried again.
         let must_end = reason.is_final() || reason == MigrationRefused::LiveTask;
         if must_end && !matches!(self.phase, SessionPhase::Moving(_)) {
             self.phase = SessionPhase::Ended(reason);
@@ -296,7 +294,7 @@ impl SessionMachine {
     }
 
     fn migrate_or_forward(&mut self, environment: Environment) -> Action {
-        // One that forgot it can open it anew.
+        // A release that lost the session can open it again.
         let can_host = |active: &ReleaseNumber| *active != self.release || self.lost;
         let Some(active) = environment.active.filter(can_host) else {
             return self.forward_or(Action::NoRelease, environment);
@@ -315,7 +313,7 @@ impl SessionMachine {
             };
             return self.forward_or(Action::SessionEnded, environment);
         }
-        // A release that can not be asked any more holds nothing open, whatever was counted.
+        // A release that does not serve has nothing open, whatever was counted.
         if environment.backend_reachable && !self.is_idle() {
             if !self.server_requests.is_empty() {
                 self.phase = SessionPhase::Pinned(MigrationRefused::PendingRequest);
@@ -334,5 +332,7 @@ impl SessionMachine {
     }
 }
 
+#[cfg(test)]
+mod interleaving_tests;
 #[cfg(test)]
 mod tests;

@@ -63,7 +63,8 @@ impl ResponseBody {
                         .iter()
                         .map(|notification| sse::encode_event(notification)),
                 );
-                self.in_flight = resumable.resume(*resume_at);
+                let Some(in_flight) = resumable.resume(*resume_at) else { return self.finish() };
+                self.in_flight = in_flight;
                 self.cut = Box::pin(self.in_flight.backend.cut.clone().cancelled_owned());
             }
             StreamEvent::Reopened(body) => {

@@ -1,0 +1,258 @@
+//! All live sessions of one service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::model::{MigrationRefused, Moment, ReleaseNumber};
+use crate::proxy::session::change_sink::ChangeSink;
+use crate::proxy::session::id::{SessionId, SessionIdCodec, SessionIdSecret, SessionKey};
+use crate::proxy::session::live_session::{Session, SessionMap};
+use crate::proxy::session::persistence;
+use crate::proxy::session::persistence::SessionStore;
+use crate::proxy::session::record::PersistedSession;
+
+/// The longest life of a session, even of a busy one.
+const SESSION_AGE_MAX: Duration = Duration::from_hours(30 * 24);
+
+/// The live sessions of one service.
+#[derive(Debug)]
+pub(in crate::proxy) struct Sessions {
+    ids: SessionIdCodec,
+    pub(super) max: usize,
+    pub(super) by_key: Arc<SessionMap>,
+    pub(super) store: OnceLock<SessionStore>,
+    /// The replication to the successor, once there is one.
+    pub(super) change_sink: OnceLock<Arc<dyn ChangeSink>>,
+}
+
+/// What happened to the sessions of a release that was cut.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::proxy) struct EvictionReport {
+    /// Sessions that ended.
+    pub ended: u64,
+    /// Sessions that migrate at their next request.
+    pub will_move: u64,
+    /// Sessions that did not migrate while the release served, by reason.
+    pub not_moved: BTreeMap<MigrationRefused, u64>,
+}
+
+impl Sessions {
+    /// An empty table for at most `max` sessions.
+    pub(in crate::proxy) fn new(service: &str, key: SessionIdSecret, max: usize) -> Self {
+        let by_key = Arc::new(papaya::HashMap::new());
+        let (store, change_sink) = (OnceLock::new(), OnceLock::new());
+        Self { ids: SessionIdCodec::new(service, key), max, by_key, store, change_sink }
+    }
+
+    /// Restores the sessions in a file, and writes every later change to it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub(in crate::proxy) fn open_store(&self, path: &Path, now: Moment) -> io::Result<()> {
+        let by_key = self.by_key.pin();
+        let unexpired = persistence::load(path)?
+            .into_iter()
+            .filter(|(_, it)| now.since(it.opened_at) < SESSION_AGE_MAX);
+        for (key, persisted) in unexpired.take(self.max) {
+            by_key.insert(key, Arc::new(Session::new(key, now, persisted)));
+        }
+        let store = SessionStore::open(path, Arc::clone(&self.by_key))?;
+        let _ = self.store.set(store);
+        Ok(())
+    }
+
+    /// Writes and replicates a session that changed.
+    pub(in crate::proxy) fn mark_changed(&self, session: &Session) {
+        if let Some(store) = self.store.get() {
+            store.mark_changed(session.key);
+        }
+        self.notify_sink(session.key);
+    }
+
+    /// Mints an id for a session that a backend has just opened. `None` when the id of the backend
+    /// is empty or too long, or the system has no random numbers.
+    pub(in crate::proxy) fn mint(
+        &self,
+        release: ReleaseNumber,
+        backend_id: &str,
+    ) -> Option<(String, SessionId)> {
+        self.ids.mint(release, backend_id)
+    }
+
+    /// Decodes an id; `None` for one that is forged, truncated, or of another service.
+    pub(in crate::proxy) fn decode(&self, id: &str) -> Option<SessionId> {
+        self.ids.decode(id)
+    }
+
+    /// The live session of an id. An id that is not in the table gets a new entry: this daemon
+    /// started after the session was opened. `None` when the table is full.
+    pub(in crate::proxy) fn get_or_restore(
+        &self,
+        id: &SessionId,
+        now: Moment,
+    ) -> Option<Arc<Session>> {
+        let by_key = self.by_key.pin();
+        if let Some(session) = by_key.get(&id.key) {
+            session.last_seen.store(now.0, Ordering::Relaxed);
+            return Some(Arc::clone(session));
+        }
+        if by_key.len() >= self.max {
+            return None;
+        }
+        let persisted = PersistedSession {
+            release: id.release,
+            generation: 0,
+            backend_id: id.backend_id.as_str().into(),
+            snapshot: None,
+            opened_at: now,
+        };
+        let session = Arc::new(Session::new(id.key, now, persisted));
+        Some(Arc::clone(by_key.get_or_insert(id.key, session)))
+    }
+
+    /// Removes one session.
+    pub(in crate::proxy) fn remove(&self, id: &SessionId) {
+        self.remove_key(&id.key);
+    }
+
+    /// A release is cut: ends and removes its sessions that cannot migrate.
+    pub(in crate::proxy) fn evict_release(
+        &self,
+        release: ReleaseNumber,
+        migration_forbidden: Option<MigrationRefused>,
+    ) -> EvictionReport {
+        let mut report = EvictionReport::default();
+        for session in self.by_key.pin().values().filter(|it| it.release() == release) {
+            let end_reason =
+                session.on_release_cut(migration_forbidden).or_else(|| session.end_reason());
+            if let Some(reason) = end_reason.or_else(|| session.pin_reason(migration_forbidden)) {
+                *report.not_moved.entry(reason).or_default() += 1;
+            }
+            if end_reason.is_some() {
+                report.ended += 1;
+                self.remove_key(&session.key);
+            } else {
+                report.will_move += 1;
+            }
+        }
+        report
+    }
+
+    /// Whether a session of a release is busy or pinned, also for a reason that is final.
+    pub(in crate::proxy) fn any_pinned_or_busy(
+        &self,
+        release: ReleaseNumber,
+        migration_forbidden: Option<MigrationRefused>,
+    ) -> bool {
+        let by_key = self.by_key.pin();
+        let mut of_release = by_key.values().filter(|session| session.release() == release);
+        of_release.any(|it| {
+            it.pin_reason(migration_forbidden).is_some()
+                || !it.with_machine(|machine| machine.is_idle())
+        })
+    }
+
+    /// The number of sessions of a release that cannot migrate for a final reason.
+    pub(in crate::proxy) fn count_pinned(
+        &self,
+        release: ReleaseNumber,
+        migration_forbidden: Option<MigrationRefused>,
+    ) -> u64 {
+        self.count_where(release, |it| {
+            it.pin_reason(migration_forbidden).is_some_and(MigrationRefused::is_final)
+        })
+    }
+
+    /// Removes the sessions without a request for `idle`, and those above the maximum age.
+    pub(in crate::proxy) fn sweep(&self, now: Moment, idle: Duration) {
+        for (key, session) in &self.by_key.pin() {
+            let idle_for = now.since(Moment(session.last_seen.load(Ordering::Relaxed)));
+            if idle_for >= idle || now.since(session.opened_at) >= SESSION_AGE_MAX {
+                self.remove_key(key);
+            }
+        }
+    }
+
+    /// The number of sessions of a release.
+    pub(in crate::proxy) fn count(&self, release: ReleaseNumber) -> u64 {
+        self.count_where(release, |_| true)
+    }
+
+    /// Whether a release has a session.
+    pub(in crate::proxy) fn has_sessions(&self, release: ReleaseNumber) -> bool {
+        self.by_key.pin().values().any(|session| session.release() == release)
+    }
+
+    /// The mean age of the sessions of a release.
+    pub(in crate::proxy) fn mean_age(&self, release: ReleaseNumber, now: Moment) -> Duration {
+        let by_key = self.by_key.pin();
+        let ages =
+            by_key.values().filter(|it| it.release() == release).map(|it| now.since(it.opened_at));
+        let (sum, count) =
+            ages.fold((Duration::ZERO, 0), |(sum, count), age| (sum + age, count + 1));
+        sum.checked_div(count).unwrap_or_default()
+    }
+
+    /// The protocol versions that the sessions of a release have negotiated.
+    pub(in crate::proxy) fn protocols(&self, release: ReleaseNumber) -> BTreeSet<String> {
+        let by_key = self.by_key.pin();
+        let of_release = by_key.values().filter(|session| session.release() == release);
+        of_release.filter_map(|session| session.protocol()).collect()
+    }
+
+    fn count_where(&self, release: ReleaseNumber, matches: impl Fn(&Session) -> bool) -> u64 {
+        let by_key = self.by_key.pin();
+        let found = by_key.values().filter(|it| it.release() == release && matches(it));
+        u64::try_from(found.count()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn notify_sink(&self, key: SessionKey) {
+        if let Some(sink) = self.change_sink.get() {
+            sink.session_changed(key);
+        }
+    }
+
+    pub(super) fn remove_key(&self, key: &SessionKey) {
+        let by_key = self.by_key.pin();
+        let Some(session) = by_key.remove(key) else { return };
+        session.mark_removed();
+        if let Some(store) = self.store.get() {
+            store.mark_changed(*key);
+        }
+        self.notify_sink(*key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sessions(service: &str) -> Sessions {
+        Sessions::new(service, [7; 16], 3)
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_removes_idle_sessions() {
+        let table = sessions("weather");
+        let ids: Vec<_> = (0..4).map(|n| table.mint(ReleaseNumber(n), "b").unwrap().1).collect();
+        let minute = Duration::from_secs(60);
+        for id in &ids[..3] {
+            assert!(table.get_or_restore(id, Moment(0)).is_some());
+        }
+        assert!(table.get_or_restore(&ids[3], Moment(0)).is_none());
+        assert!(table.get_or_restore(&ids[0], Moment(50_000)).is_some());
+        table.sweep(Moment(60_000), minute);
+        assert_eq!((table.count(ReleaseNumber(0)), table.count(ReleaseNumber(1))), (1, 0));
+        // The proxy did not see the opening of this session.
+        let not_moved = BTreeMap::from([(MigrationRefused::OpeningUnknown, 1)]);
+        assert_eq!(
+            table.evict_release(ReleaseNumber(0), None),
+            EvictionReport { ended: 1, will_move: 0, not_moved }
+        );
+        assert_eq!(table.count(ReleaseNumber(0)), 0);
+    }
+}
