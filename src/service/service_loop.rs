@@ -147,11 +147,12 @@ impl ServiceLoop {
 
     /// Lets everybody go, as far as there is time for it.
     async fn shut_down(&mut self, shutdown: Shutdown) {
-        if shutdown.drain {
-            self.proxy.close_gracefully(self.service.policy.drain_timeout, shutdown.restart).await;
+        if shutdown.drains() {
+            let timeout = self.service.policy.drain_timeout;
+            self.proxy.close_gracefully(timeout, shutdown.is_restart()).await;
         }
         self.proxy.shut_down().await;
-        if !shutdown.restart {
+        if !shutdown.is_restart() {
             self.supervisor.stop().await;
         }
     }
@@ -395,17 +396,5 @@ impl ServiceLoop {
             });
         }
         self.supervisor.detach_all().await;
-    }
-
-    /// How long a stop may take, for whoever waits.
-    pub(crate) fn stop_timeout(service: &Service, shutdown: Shutdown) -> Duration {
-        let margin = Duration::from_secs(2);
-        let drain =
-            if shutdown.drain { service.policy.drain_timeout + margin } else { Duration::ZERO };
-        drain
-            + match &service.runtime {
-                Runtime::Command(command) => command.stop_timeout + Duration::from_secs(3),
-                Runtime::External | Runtime::Systemd(_) => Duration::from_secs(3),
-            }
     }
 }

@@ -4,8 +4,9 @@
 //! D-Bus may come later than we do, and be started again while we run.
 
 mod error_help;
-pub(super) mod inherited_listeners;
+pub(crate) mod inherited_listeners;
 mod jobs;
+pub(crate) mod notify;
 mod unit_state;
 mod unit_watcher;
 
