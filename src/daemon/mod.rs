@@ -134,7 +134,7 @@ async fn run_until_signal(
                 successor = Some((SuccessorStarting::spawn(&instance, settings, path), sender));
             }
             signal => {
-                tracing::info!(signal, "stopping: stopped by {sender}");
+                tracing::info!(signal, "stopped by {sender}");
                 break;
             }
         }
