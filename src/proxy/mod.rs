@@ -1,11 +1,13 @@
 //! The built-in data plane: one listener per service, in front of its releases.
 //!
-//! A request passes [`gate`] (who may ask), finds its release in [`passage`] (a legacy session's
-//! own, the one in [`request_states`], or the active one; [`mover`] opens the session anew where its own is
-//! left), is held against its headers by [`mirror`], is read by [`scan`] and [`sse`] as it passes,
-//! and leaves one outcome per JSON-RPC request in its release's [`tally`]. When a release has to be left, [`download`] and
-//! [`answer`] end what is open in a way that clients understand. What failed on a release on trial
-//! is kept by [`repeat`], and asked once more of the warm one by [`shadow`], for nobody but the judge.
+//! [`server`] accepts a connection. [`exchange`] checks `Host`, `Origin` and the MCP headers of each
+//! request, and reads its body. [`routing`] finds its release: the one of its legacy [`session`], the
+//! one that issued its `requestState`, or the active one. A session whose release drains moves first.
+//! [`backend`] sends the request; the exchange parses the response as it passes and records one
+//! outcome per JSON-RPC request. When a release drains or is cut, the exchange ends or continues what
+//! is open in a way that clients understand. [`shadow`] sends failed read-only requests of a release on
+//! trial to the warm release, so that the judge can compare. [`handover`] replicates all this to the
+//! daemon that takes over.
 
 mod backend;
 mod exchange;
@@ -33,6 +35,7 @@ use crate::clock::Clock;
 use crate::config::{Address, Service, SessionState};
 use crate::model::{CallKey, Counts, DrainCost, Moment, ReleaseLoad, ReleaseNumber};
 use crate::proxy::backend::Backend;
+use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 use crate::proxy::exchange::handler::ProxyState;
 use crate::proxy::handover::replication::Replication;
 pub use crate::proxy::handover::replication::ReplicationMessage;
@@ -40,22 +43,21 @@ pub use crate::proxy::handover::routes::RoutesSnapshot;
 use crate::proxy::routing::routing_table::RoutingTable;
 pub use crate::proxy::server::accept::bind;
 use crate::proxy::server::connections::Lifecycle;
-use crate::proxy::shadow::samples::ReadOnlyTools;
 
-/// How often the end of a drain is looked for.
+/// How often `drain` and `cut` check whether the release is idle.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long what was cut may take to be gone. Less than the state machine waits for the answer, or
-/// a client that never reads would look like a proxy that does not answer.
+/// The time limit for open requests and streams to end after a cut. It is less than the state machine
+/// waits: else a client that never reads would make the proxy look unresponsive.
 const CUT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Connections in use get their last answer within this; those that are silent are closed after it.
+/// How long connections may still send a request that gets a last response, before idle ones close.
 const LAST_RESPONSE_WAIT: Duration = Duration::from_millis(300);
-/// How long a moment is waited for in which nobody has been waiting for long.
+/// The time limit for a moment in which all late connections are recent.
 const RECENT_WAIT_MAX: Duration = Duration::from_secs(1);
-/// How long a client that came late may take over its one request.
+/// The time limit for connections that were accepted late.
 const LATE_CONNECTION_TIMEOUT: Duration = Duration::from_millis(700);
-/// How often it is looked whether somebody still accepts.
+/// How often it checks whether the accept loop has ended.
 const LISTENER_POLL_INTERVAL: Duration = Duration::from_millis(1);
-/// What a session is expected to last before any was seen to.
+/// The session length in seconds that is assumed until longer ones were seen.
 const DEFAULT_SESSION_LIFE: f64 = 60.0;
 
 /// The proxy of one service.
@@ -70,19 +72,19 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on the service's address. Until a release is routed to, requests are answered with
-    /// an error for their id.
+    /// Listens on the service's address. Until a release is active, each request gets an error for
+    /// its id.
     ///
     /// # Errors
-    /// When the address can not be listened on.
+    /// When it cannot listen on the address.
     pub fn start(service: &Service, key: SessionIdSecret, clock: Clock) -> io::Result<Self> {
         Self::restore(service, key, clock, None)
     }
 
-    /// The same, with the sessions that a file tells of; it is kept up to date.
+    /// Like [`Self::start`], with the sessions of a file, which it updates from now on.
     ///
     /// # Errors
-    /// When the address can not be listened on, or the file not be read or written.
+    /// When it cannot listen on the address, or cannot read or write the file.
     pub fn restore(
         service: &Service,
         key: SessionIdSecret,
@@ -94,10 +96,10 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Serves a listener, but no client before [`Self::start_accepting`]: they wait in its backlog.
+    /// Takes a listener. Until [`Self::start_accepting`], clients wait in its backlog.
     ///
     /// # Errors
-    /// When the listener has no address, or the file of sessions can not be read or written.
+    /// When the listener has no address, or it cannot read or write the session file.
     pub fn with_listener(
         listener: TcpListener,
         service: &Service,
@@ -142,24 +144,24 @@ impl Proxy {
         })
     }
 
-    /// Lets clients in, from now on.
+    /// Accepts connections from now on.
     pub fn start_accepting(&self) {
         self.lifecycle.accepting.cancel();
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn local_addr(&self) -> std::net::SocketAddr {
         self.local_addr
     }
 
-    /// Takes new settings, but for the address and the number of connections and sessions.
+    /// Applies new settings, except the address and the limits on connections and sessions.
     pub fn configure(&self, service: &Service) {
         self.state.service.store(Arc::new(service.clone()));
         self.read_only_tools.set_configured(service.limits.repeatable_tools.clone());
         self.refresh_read_only_tools();
     }
 
-    /// Makes a release reachable, without giving it anything; also one that was left before.
+    /// Makes a release reachable, without traffic. A release that was cut becomes reachable again.
     pub fn add_release(&self, number: ReleaseNumber, address: &Address) {
         let reachable = self.state.routes.load().get_open(number).is_some();
         if !reachable {
@@ -171,35 +173,35 @@ impl Proxy {
         }
     }
 
-    /// Says that a release may still be starting, as after a boot of the host: for so long, requests
-    /// wait for its first connection instead of being refused.
+    /// Lets requests wait this long for the first connection to a release, which may still be
+    /// starting, as after a boot of the host. Only the first call for a release has an effect.
     pub fn allow_startup(&self, number: ReleaseNumber, grace: Duration) {
         if let Some(backend) = self.backend(number) {
             backend.set_startup_deadline(tokio::time::Instant::now() + grace);
         }
     }
 
-    /// Gives new sessions and stateless requests to a release. The next request meets it. False,
-    /// and nothing changed, when the release is not reachable.
+    /// Routes new sessions and stateless requests to a release, from the next request on. Returns
+    /// false, and changes nothing, when the release is not reachable.
     pub fn set_active(&self, number: ReleaseNumber) -> bool {
         self.state.routes.rcu(|routes| routes.with_active(number));
         self.state.routes.load().active().is_some_and(|active| active.number == number)
     }
 
-    /// Says which release is on trial: what it lets clients keep, they keep for a few seconds only.
+    /// Sets the release on trial: clients may cache its responses for a few seconds only.
     pub fn set_trial(&self, number: Option<ReleaseNumber>) {
         // Releases are counted from 1.
         self.state.trial.store(number.map_or(0, |number| number.0), Ordering::Relaxed);
     }
 
-    /// Says which release gives its sessions to the active one, each at its next request, though it
-    /// is not left: what can not move stays.
+    /// Sets the release whose sessions move to the active one, each at its next request, although it
+    /// does not drain. A session that cannot move stays.
     pub fn migrate_sessions_from(&self, number: Option<ReleaseNumber>) {
         self.state.migrating_from.store(number.map_or(0, |number| number.0), Ordering::Relaxed);
     }
 
-    /// Waits until nothing that has to end at a release is open there, at most `patience`; then cuts
-    /// it. Meanwhile its sessions move to the active release, each at its next request.
+    /// Waits until a release has no open request, subscription or pinned session, at most `timeout`;
+    /// then cuts it. Meanwhile its sessions move to the active release, each at its next request.
     pub async fn drain(&self, number: ReleaseNumber, timeout: Duration) -> DrainCost {
         let backend = self.state.routes.load().get(number).cloned();
         if let Some(backend) = backend {
@@ -224,14 +226,14 @@ impl Proxy {
         self.cut(number).await
     }
 
-    /// Answers for everything that is open on a release, and ends those of its sessions that can
-    /// not go on elsewhere. The others move at their next request.
+    /// Answers everything that is open on a release, and ends the sessions that cannot move. The
+    /// others move at their next request.
     pub async fn cut(&self, number: ReleaseNumber) -> DrainCost {
         let Some(backend) = self.state.routes.load().get(number).cloned() else {
             return DrainCost::default();
         };
         backend.draining.cancel();
-        // First of all the sessions: their streams ask whether they go on.
+        // Sessions first: their streams ask whether they continue.
         let evicted = self.state.sessions.evict_release(number, self.state.pinned_reason());
         backend.cut.cancel();
         let emptied = async {
@@ -239,10 +241,10 @@ impl Proxy {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
-        // A client that does not read its stream can not be waited for.
+        // A client that does not read its stream must not delay the cut.
         let _ = tokio::time::timeout(CUT_TIMEOUT, emptied).await;
         let session::EvictionReport { ended, not_moved: kept, .. } = evicted;
-        // Some moved while others were waited for.
+        // Some moved during the wait.
         let waiting = self.state.sessions.count(number);
         let is_soft = self.state.service.load().session_state == SessionState::Soft;
         let cost = backend.drain_cost();
@@ -256,28 +258,28 @@ impl Proxy {
         }
     }
 
-    /// Cuts a release and forgets it.
+    /// Cuts a release and removes it.
     pub async fn remove_release(&self, number: ReleaseNumber) {
         self.cut(number).await;
         self.state.routes.rcu(|routes| routes.without_backend(number));
     }
 
-    /// What became of the requests of a release, since it was added.
+    /// The outcomes of the requests of a release, since it was added.
     pub fn counts(&self, number: ReleaseNumber) -> Counts {
         self.backend(number).map(|backend| backend.outcomes.total()).unwrap_or_default()
     }
 
-    /// The same by method and tool.
+    /// The same, by method and tool.
     pub fn counts_by_call(&self, number: ReleaseNumber) -> BTreeMap<CallKey, Counts> {
         self.backend(number).map(|backend| backend.outcomes.by_call()).unwrap_or_default()
     }
 
-    /// What a release carries now; its rate of requests is not known here.
+    /// The load of a release now. The request rate is 0: the proxy does not measure it.
     pub fn load(&self, number: ReleaseNumber, now: Moment) -> ReleaseLoad {
         let Some(backend) = self.backend(number) else { return ReleaseLoad::default() };
         let subscriptions = backend.subscriptions.load(Ordering::Relaxed);
         let age = self.state.sessions.mean_age(number, now).as_secs_f64();
-        // Those that wait for their next request are nowhere.
+        // After a cut, sessions that wait for their next request are at no release.
         let here = if backend.is_open() { self.state.sessions.count(number) } else { 0 };
         let pinned = self.state.sessions.count_pinned(number, self.state.pinned_reason()).min(here);
         let in_flight = backend.in_flight_requests.load(Ordering::Relaxed);
@@ -291,27 +293,26 @@ impl Proxy {
         }
     }
 
-    /// Whether a release serves anybody: it has a session, a stream or an open request.
+    /// Whether a release has a session, a stream or an open request.
     pub fn has_traffic(&self, number: ReleaseNumber) -> bool {
         self.backend(number).is_some_and(|it| !it.is_idle())
             || self.state.sessions.has_sessions(number)
     }
 
-    /// Protocol versions that live sessions of a release negotiated.
+    /// The protocol versions that live sessions of a release negotiated.
     pub fn protocol_versions(&self, number: ReleaseNumber) -> BTreeSet<String> {
         self.state.sessions.protocols(number)
     }
 
-    /// Forgets sessions that were silent for too long.
+    /// Removes sessions that were idle for too long.
     pub fn expire_sessions(&self, now: Moment) {
         self.state.sessions.sweep(now, self.state.service.load().limits.session_idle);
     }
 
-    /// Lets clients go one after the other, so that nobody's request is lost: every answer is the
-    /// last on its connection, streams that only listen end, and what was open may take
-    /// `patience` to finish. New clients are served meanwhile. Then nobody is let in any more:
-    /// they wait in the backlog, if somebody else holds the listener. `successor_listens`: somebody will listen
-    /// there at once, so that it is worth it to wait for connections that are kept.
+    /// Closes connections without losing a request. Every response is the last on its connection,
+    /// listening streams end, and open requests get `timeout` to finish. New clients are served
+    /// meanwhile. Then the proxy stops accepting: clients wait in the backlog if another process holds
+    /// the listener. With `successor_listens`, idle connections get time to be closed by their clients.
     pub async fn close_gracefully(&self, timeout: Duration, successor_listens: bool) {
         self.start_closing(successor_listens).await;
         let early_closed = tokio::time::timeout(timeout, self.lifecycle.wait_early_closed()).await;
@@ -319,15 +320,19 @@ impl Proxy {
         let unfinished = early_closed.is_err() && self.is_busy();
         self.lifecycle.shutdown.cancel();
         self.wait_accept_stopped().await;
-        // Those from before had their time; nobody who waits in the backlog waits for them.
+        // Early connections had their time; clients in the backlog do not wait for them.
         let late_closed =
             tokio::time::timeout(LATE_CONNECTION_TIMEOUT, self.lifecycle.wait_late_closed()).await;
         if unfinished || late_closed.is_err() {
-            tracing::warn!("some requests took too long to finish, and are answered with an error");
+            let service = &self.state.service.load().name;
+            tracing::warn!(
+                service,
+                "some requests did not finish in time; rollbackd answers them with an error"
+            );
         }
     }
 
-    /// Whether requests are open, besides streams that only listen.
+    /// Whether requests are open, besides listening streams.
     fn is_busy(&self) -> bool {
         let routes = self.state.routes.load();
         routes
@@ -336,25 +341,25 @@ impl Proxy {
             .any(|backend| backend.in_flight_requests.load(Ordering::Relaxed) > 0)
     }
 
-    /// Waits until the listener is let go of: who is not in by then is not let in here.
+    /// Waits until the accept loop drops the listener. Later clients stay in the backlog.
     async fn wait_accept_stopped(&self) {
         while self.listener.strong_count() > 0 {
             tokio::time::sleep(LISTENER_POLL_INTERVAL).await;
         }
     }
 
-    /// Every answer is the last on its connection, and streams that only listen end.
+    /// From now on every response is the last on its connection, and listening streams end.
     async fn start_closing(&self, long_idle_wait: bool) {
         self.lifecycle.long_idle_wait.store(long_idle_wait, Ordering::Relaxed);
         self.lifecycle.close_after_response.cancel();
-        // A client takes the connection of a stream that ended for its next request: so that there
-        // is time for it, they end first.
+        // A client reuses the connection of an ended stream for its next request. Streams end first,
+        // so that there is time for it.
         self.state.end_streams.cancel();
         tokio::time::sleep(LAST_RESPONSE_WAIT).await;
         self.lifecycle.close_idle.cancel();
     }
 
-    /// Stops listening, answers for what is open, and waits for the connections, at most a second.
+    /// Stops listening, and cuts every release; each cut waits at most 500 ms.
     pub async fn shut_down(&self) {
         self.state.end_streams.cancel();
         self.lifecycle.shutdown.cancel();
@@ -375,7 +380,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_is_over_before_the_state_machine_asks_again() {
+    fn a_cut_ends_before_the_state_machine_retries() {
         let text = include_str!("../../config.toml.example");
         let checked = crate::config::parse("config.toml.example", text).unwrap();
         for service in checked.settings.services.values() {

@@ -41,7 +41,7 @@ fn removed_tools_are_reported_and_refused_with_strict() {
     let entries = host.run_cli(&["timeline", SERVICE, "--json"]).expect_code(0).json_lines();
     let ready = entries.iter().find(|it| it["kind"] == "ready").unwrap();
     assert_eq!(ready["data"]["changes"]["removed"]["tool"][0], "echo", "{ready}");
-    assert_eq!(ready["data"]["changes"]["breaks"][0]["calls"], 1, "{ready}");
+    assert_eq!(ready["data"]["changes"]["breaking"][0]["calls"], 1, "{ready}");
 }
 
 fn assert_rolled_back(fault: &str, words: &[&str]) {

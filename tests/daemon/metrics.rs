@@ -96,8 +96,8 @@ fn rollback_appears_in_the_metrics() {
     assert!(value(&after, "rollbackd_timeline_write_seconds_count", &[]) > 8.0);
     // Nothing goes to a journal here.
     assert_eq!(value(&after, "rollbackd_journal_lost_total", &[]), 0.0);
-    let totals = host.status()["totals"].clone();
-    assert_eq!((&totals["cuts"], &totals["events"]["recovered"]), (&1.into(), &1.into()));
+    let counters = host.status()["counters"].clone();
+    assert_eq!((&counters["cuts"], &counters["events"]["recovered"]), (&1.into(), &1.into()));
 }
 
 /// A series twice is a page that no collector takes; and labels must not grow with what clients say.

@@ -1,8 +1,12 @@
-//! Headers on their way through: what concerns one connection stays on it.
+//! HTTP headers that the proxy removes or adds between client and release.
 
 use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Limits of the head of a request or response.
+pub(in crate::proxy) const HEADERS_MAX: usize = 128;
+pub(in crate::proxy) const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// The header of a legacy session.
 pub(in crate::proxy) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -10,12 +14,12 @@ pub(in crate::proxy) const MCP_SESSION_ID: HeaderName = HeaderName::from_static(
 pub(in crate::proxy) const MCP_PROTOCOL_VERSION: HeaderName =
     HeaderName::from_static("mcp-protocol-version");
 
-/// The header with which a client takes up a stream again.
+/// The header with which a client resumes a stream.
 pub(in crate::proxy) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// The mark of a request that the proxy repeats to compare releases; nobody waits for its answer.
+/// Marks a shadow call: the proxy compares releases with it, and no client waits for it.
 pub(in crate::proxy) const SHADOW: HeaderName = HeaderName::from_static("rollbackd-shadow");
 
-/// Meant for one connection only (RFC 9110, 7.6.1, and what was seen in use).
+/// Headers for one connection only (RFC 9110, 7.6.1, and others seen in use).
 const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     header::PROXY_AUTHORIZATION,
@@ -26,9 +30,9 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Takes out what is meant for one connection, and what `Connection` names.
+/// Removes the headers for one connection only, and those that `Connection` names.
 pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // `TE: trailers` tells that trailers may follow, which holds for us. `Connection` names it.
+    // `TE: trailers` allows trailers, which the proxy forwards. `Connection` names `TE`.
     let te = headers.remove(header::TE);
     let trailers = te.as_ref().and_then(|te| te.to_str().ok()).is_some_and(|te| {
         te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
@@ -48,15 +52,15 @@ pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Tells the release who asked, and under which name.
+/// Sets the X-Forwarded headers: the client's address, and the name that it used.
 pub(in crate::proxy) fn set_forwarded(
     headers: &mut HeaderMap,
     peer: IpAddr,
     host: Option<HeaderValue>,
 ) {
-    // The proxy itself answers 100: it reads the body as soon as the release wants it.
+    // The proxy itself sends 100 Continue when it reads the body.
     headers.remove(header::EXPECT);
-    // Ours alone: a release may treat what bears it in another way.
+    // Only the proxy may set it: a release may treat shadow calls differently.
     headers.remove(SHADOW);
     if let Some(host) = host {
         headers.insert(HeaderName::from_static("x-forwarded-host"), host);
@@ -69,18 +73,18 @@ pub(in crate::proxy) fn set_forwarded(
     }
 }
 
-/// Whether a request speaks 2026-07-28 or later, by its header.
+/// Whether the protocol version header says 2026-07-28 or later.
 pub(in crate::proxy) fn is_modern(headers: &HeaderMap) -> bool {
     let version = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
     version.is_some_and(|version| version >= "2026-07-28")
 }
 
-/// Whether a body can not be read on its way, because it is compressed.
+/// Whether the body is compressed, so that the proxy cannot parse it.
 pub(in crate::proxy) fn is_compressed(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_ENCODING).is_some_and(|it| it.as_bytes() != b"identity")
 }
 
-/// Whether a body is made of server-sent events.
+/// Whether the body is a stream of server-sent events.
 pub(in crate::proxy) fn is_event_stream(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
@@ -92,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_concerns_one_connection_stays_on_it() {
+    fn hop_by_hop_headers_are_removed() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "keep-alive, X-Secret"),

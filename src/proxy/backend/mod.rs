@@ -1,72 +1,66 @@
-//! One release as the proxy sees it: how to reach it, what it carries, and when it has to be left.
+//! One release as the proxy sees it: how to reach it, what it carries, and whether it drains.
 
+pub(super) mod body;
+mod connector;
 pub(super) mod headers;
 pub(super) mod outcome_counters;
+pub(super) mod read_only_tools;
+pub(super) mod request_head;
 
-use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::Uri;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use http::Request;
+use hyper_util::client::legacy::{Client, ResponseFuture};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Address;
 use crate::model::{DrainCost, ReleaseNumber};
+use crate::proxy::backend::body::BackendBody;
+use crate::proxy::backend::connector::{Connector, StartupGrace};
+use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::proxy::backend::outcome_counters::OutcomeCounters;
-use crate::proxy::exchange::request_body::RequestBody;
+use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 use crate::proxy::routing::request_states::RequestStates;
-use crate::proxy::shadow::samples::{FailedSamples, ReadOnlyTools};
+use crate::proxy::shadow::samples::FailedSamples;
 
-/// How long a connection to a release may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two tries to reach a release that is still being started.
-const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Below the keep-alive of common servers (Node and uvicorn close after 5 s), so that a request
-/// does not meet a connection that is just being closed.
+/// does not reuse a connection that the server is about to close.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-/// Limits of an answer's head.
-const HEADERS_MAX: usize = 128;
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Idle connections that are kept.
+const POOL_IDLE_MAX: usize = 256;
 
-/// One release, reachable.
+/// One release and the connections to it.
 #[derive(Debug)]
 pub(super) struct Backend {
     /// The release.
     pub number: ReleaseNumber,
-    /// What becomes of its requests.
+    /// The outcomes of its requests.
     pub outcomes: OutcomeCounters,
-    /// Sends requests to it.
-    pub client: Client<Connector, RequestBody>,
-    /// Where it is.
+    client: Client<Connector, BackendBody>,
+    /// The address of its slot.
     pub address: Address,
-    /// Whether it may still be about to listen.
     startup_grace: Arc<StartupGrace>,
-    /// `DaemonHarness` of requests to it.
+    /// The `Host` of requests to it.
     pub authority: String,
-    /// Fires when nothing new should stay: what can go elsewhere does.
+    /// Fires when the release starts to drain: sessions and streams that can move do so.
     pub draining: CancellationToken,
-    /// Fires when what is open has to be answered by the proxy.
+    /// Fires when the proxy must answer everything that is still open.
     pub cut: CancellationToken,
-    /// Open requests, without streams that only listen.
+    /// Open requests, without listening streams.
     pub in_flight_requests: AtomicU64,
     /// Open streams: GET, and `subscriptions/listen`.
     pub open_streams: AtomicU64,
     /// Open `subscriptions/listen` streams, which count as sessions.
     pub subscriptions: AtomicU64,
-    /// What is safe to repeat.
+    /// Which calls are read-only.
     pub read_only_tools: Arc<ReadOnlyTools>,
-    /// Which release sealed which state.
+    /// Which release issued which `requestState`.
     pub request_states: Arc<RequestStates>,
-    /// What is kept of it for repeats, and what became of repeats sent here.
+    /// Its failed requests, and the results of shadow calls to it.
     pub samples: FailedSamples,
     error_responses: AtomicU64,
     closed_streams: AtomicU64,
@@ -77,7 +71,7 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// Reaches a release at its slot's address. No connection is made yet.
+    /// A release at its slot's address. The first request opens the first connection.
     pub(super) fn new(
         number: ReleaseNumber,
         address: Address,
@@ -92,13 +86,10 @@ impl Backend {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(256)
+            .pool_max_idle_per_host(POOL_IDLE_MAX)
             .http1_max_headers(HEADERS_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(Connector {
-                address: address.clone(),
-                startup_grace: Arc::clone(&startup_grace),
-            });
+            .build(Connector::new(address.clone(), Arc::clone(&startup_grace)));
         Self {
             number,
             address,
@@ -123,43 +114,47 @@ impl Backend {
         }
     }
 
-    /// It may be about to listen, until then: requests wait for its first connection.
-    pub(super) fn set_startup_deadline(&self, until: Instant) {
-        // Told once, when the daemon starts.
-        let _ = self.startup_grace.until.set(until);
+    /// Sends a request to it.
+    pub(super) fn send(&self, request: Request<BackendBody>) -> ResponseFuture {
+        self.client.request(request)
     }
 
-    /// Notes that the proxy answered a request itself because the release was left.
+    /// Lets requests wait for its first connection until this instant: it may still be starting.
+    pub(super) fn set_startup_deadline(&self, until: Instant) {
+        self.startup_grace.set_deadline(until);
+    }
+
+    /// Counts a request that the proxy answered with an error because the release was cut.
     pub(super) fn count_error_response(&self) {
         self.error_responses.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that the proxy closed a stream because the release was left.
+    /// Counts a stream that the proxy closed because the release drained or was cut.
     pub(super) fn count_closed_stream(&self) {
         self.closed_streams.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that a `subscriptions/listen` stream, which counts as a session, could not go on.
+    /// Counts a `subscriptions/listen` stream that could not continue at another release.
     pub(super) fn count_ended_subscription(&self) {
         self.ended_subscriptions.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that an open request was asked again of the release that took over.
+    /// Counts an open request that the proxy sent again, to the next release.
     pub(super) fn count_replayed_request(&self) {
         self.replayed_requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that an answer broke off where none of ours could be put in.
+    /// Counts a response that ended early, where the proxy could not insert an error.
     pub(super) fn count_truncated_response(&self) {
         self.truncated_responses.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that a session moved to another release.
+    /// Counts a session that moved to another release.
     pub(super) fn count_migrated_session(&self) {
         self.migrated_sessions.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What leaving it cost so far, but for the sessions that are there.
+    /// The cost of draining it so far, without the sessions that are still there.
     pub(super) fn drain_cost(&self) -> DrainCost {
         let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         DrainCost {
@@ -173,148 +168,14 @@ impl Backend {
         }
     }
 
-    /// Whether it was not cut.
+    /// Whether it still takes requests: it was not cut.
     pub(super) fn is_open(&self) -> bool {
         !self.cut.is_cancelled()
     }
 
-    /// Whether nothing is open.
+    /// Whether no request and no stream is open.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight_requests.load(Ordering::Relaxed) == 0
             && self.open_streams.load(Ordering::Relaxed) == 0
-    }
-}
-
-/// Opens connections to one address, whatever the URI says.
-#[derive(Debug, Clone)]
-pub(super) struct Connector {
-    address: Address,
-    startup_grace: Arc<StartupGrace>,
-}
-
-/// How long a release that nobody reached yet may refuse connections.
-#[derive(Debug, Default)]
-struct StartupGrace {
-    until: OnceLock<Instant>,
-    was_connected: AtomicBool,
-}
-
-/// A connection to a release.
-#[derive(Debug)]
-pub(super) enum BackendStream {
-    /// To a TCP port.
-    Tcp(TcpStream),
-    /// To a unix socket.
-    Unix(UnixStream),
-}
-
-impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<BackendStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<BackendStream>>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { address, startup_grace: awaited } = self.clone();
-        Box::pin(async move {
-            loop {
-                let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect(&address)).await;
-                match stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                    Err(error) if awaited.covers(&error) => {
-                        tokio::time::sleep(CONNECT_RETRY_DELAY).await
-                    }
-                    Err(error) => return Err(error),
-                    Ok(stream) => {
-                        awaited.was_connected.store(true, Ordering::Relaxed);
-                        return Ok(TokioIo::new(stream));
-                    }
-                }
-            }
-        })
-    }
-}
-
-async fn connect(address: &Address) -> io::Result<BackendStream> {
-    Ok(match address {
-        Address::Tcp(address) => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            BackendStream::Tcp(stream)
-        }
-        Address::Unix(path) => BackendStream::Unix(UnixStream::connect(path).await?),
-    })
-}
-
-impl StartupGrace {
-    /// Whether nobody listens yet, and somebody may soon. Nothing was sent: it is safe to try again.
-    fn covers(&self, error: &io::Error) -> bool {
-        let is_not_listening =
-            matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
-        let in_grace = self.until.get().is_some_and(|until| Instant::now() < *until);
-        is_not_listening && in_grace && !self.was_connected.load(Ordering::Relaxed)
-    }
-}
-
-impl Connection for BackendStream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl AsyncRead for BackendStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for BackendStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
     }
 }

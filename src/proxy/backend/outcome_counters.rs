@@ -1,13 +1,13 @@
-//! Counters of what became of requests: per release, and per method and tool.
+//! Counters of request outcomes: per release, and per method and tool.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::model::{CallKey, Counts, Outcome};
-use crate::proxy::shadow::samples::ReadOnlyTools;
+use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 
-/// Methods and tools that are counted apart; the rest share one line.
+/// Calls that have their own counters; all others share one set.
 const CALLS_MAX: usize = 512;
 const OTHER: &str = "other";
 
@@ -33,17 +33,17 @@ pub(in crate::proxy) struct CounterCells {
     repeatable_failed: AtomicU64,
     ended_streams: AtomicU64,
     broken_streams: AtomicU64,
-    /// Whether requests of this call are safe to repeat, as far as is known now.
+    /// Whether requests of this call are read-only, as declared now.
     is_repeatable: AtomicBool,
 }
 
 impl OutcomeCounters {
-    /// No request yet; `safe` tells which ones are safe to repeat.
+    /// Counters at zero. `read_only_tools` decides which calls count as repeatable.
     pub(in crate::proxy) fn new(read_only_tools: Arc<ReadOnlyTools>) -> Self {
         Self { read_only_tools, ..Self::default() }
     }
 
-    /// The counters of a call. Resources are counted together: their names have no end.
+    /// The counters of a call. All resources share counters: their names are unbounded.
     pub(in crate::proxy) fn for_call(&self, method: &str, name: &str) -> Arc<CounterCells> {
         let name = if method.starts_with("resources/") { "" } else { name };
         let calls = self.calls.pin();
@@ -55,14 +55,14 @@ impl OutcomeCounters {
             return Arc::clone(calls.get_or_insert_with((OTHER.into(), "".into()), Arc::default));
         }
         let cells = calls.get_or_insert_with(key, Arc::default);
-        // After it can be found by whoever learns of safe tools at this moment.
+        // Insert first, then ask: `refresh_repeatable` may run at this moment.
         cells
             .is_repeatable
             .store(self.read_only_tools.is_read_only(method, name), Ordering::Relaxed);
         Arc::clone(cells)
     }
 
-    /// Decides again which calls are safe to repeat.
+    /// Decides again which calls are read-only.
     pub(in crate::proxy) fn refresh_repeatable(&self) {
         for ((method, name), cells) in &self.calls.pin() {
             cells
@@ -86,7 +86,7 @@ impl OutcomeCounters {
         }
     }
 
-    /// Counts a request whose latency is known to be within the threshold, or past it.
+    /// Counts a request whose latency is known to be below or above the threshold.
     pub(in crate::proxy) fn record_latency(&self, call: Option<&CounterCells>, slow: bool) {
         for cells in [Some(&self.total), call].into_iter().flatten() {
             cells.timed.fetch_add(1, Ordering::Relaxed);
@@ -94,18 +94,18 @@ impl OutcomeCounters {
         }
     }
 
-    /// Counts a stream that only listened and ended, whether it was broken off or not.
+    /// Counts a listening stream that ended, and whether it broke.
     pub(in crate::proxy) fn count_stream(&self, broken: bool) {
         self.total.ended_streams.fetch_add(1, Ordering::Relaxed);
         self.total.broken_streams.fetch_add(u64::from(broken), Ordering::Relaxed);
     }
 
-    /// Everything so far.
+    /// All outcomes so far.
     pub(in crate::proxy) fn total(&self) -> Counts {
         self.total.counts()
     }
 
-    /// Everything so far, by method and tool.
+    /// All outcomes so far, by method and tool.
     pub(in crate::proxy) fn by_call(&self) -> BTreeMap<CallKey, Counts> {
         let calls = self.calls.pin();
         calls.iter().map(|(call, cells)| (call.clone(), cells.counts())).collect()

@@ -1,7 +1,8 @@
-//! Answers to clients, and those that the proxy makes itself.
+//! Error responses that the proxy makes itself.
 //!
-//! A client that waits for the answer to its id hangs, or dies, on anything else than an answer to
-//! its id: so an error of ours is HTTP 200 with a JSON-RPC error, wherever an id is known.
+//! A client that waits for a response to its id hangs or fails on anything else. So an error is HTTP
+//! 200 with a JSON-RPC error where the id is known. Exceptions: an ended session (404), headers that
+//! do not match the body (400), and a body that the client did not send properly (408, 413).
 
 use std::io;
 use std::pin::Pin;
@@ -17,16 +18,16 @@ use crate::mcp::messages;
 use crate::mcp::messages::FailureReason;
 use crate::proxy::exchange::response_body::ResponseBody;
 
-/// The body of an answer to a client.
+/// The body of a response to a client.
 #[derive(Debug)]
 pub(in crate::proxy) enum ClientBody {
-    /// Known whole.
+    /// All bytes are known.
     Full(Full<Bytes>),
-    /// Passing through.
+    /// It streams from a release.
     Streaming(Box<ResponseBody>),
 }
 
-/// The answer to a POST with these open ids; an array where a batch was asked.
+/// A JSON-RPC error for each of these ids; an array where the client sent a batch.
 pub(in crate::proxy) fn rpc_errors(
     ids: &[&str],
     batch: bool,
@@ -41,24 +42,24 @@ pub(in crate::proxy) fn rpc_errors(
     }
 }
 
-/// The last resort: the session is over. The client has to initialize again.
+/// The session ended: the client must initialize again.
 pub(in crate::proxy) fn session_not_found(id: Option<&str>) -> Response<ClientBody> {
     let body = rpc_error(id.unwrap_or("null"), -32600, "Session not found");
     json_response(StatusCode::NOT_FOUND, body)
 }
 
-/// The headers of a request say something else than its body (2026-07-28).
+/// The headers of a request do not match its body (2026-07-28).
 pub(in crate::proxy) fn header_mismatch(id: Option<&str>) -> Response<ClientBody> {
-    let text = "Header mismatch: Mcp-Method or Mcp-Name is not what the body says";
+    let text = "Header mismatch: Mcp-Method or Mcp-Name does not match the body";
     match id {
         Some(id) => json_response(StatusCode::BAD_REQUEST, rpc_error(id, -32020, text)),
         None => plain_text(StatusCode::BAD_REQUEST, text),
     }
 }
 
-/// The release that sealed the state of this request is gone: the client has to begin again.
+/// The release that issued the `requestState` is gone: the client must start again.
 pub(in crate::proxy) fn request_state_lost(id: Option<&str>) -> Response<ClientBody> {
-    let text = "Invalid requestState: the release that gave it is gone, begin again without it";
+    let text = "Invalid requestState: the release that issued it is gone; start again without it";
     match id {
         Some(id) => json_response(StatusCode::OK, rpc_error(id, -32602, text)),
         None => plain_text(StatusCode::BAD_REQUEST, text),
@@ -70,7 +71,7 @@ fn rpc_error(id: &str, code: i64, text: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 
-/// A short text.
+/// A plain text response.
 pub(in crate::proxy) fn plain_text(status: StatusCode, text: &str) -> Response<ClientBody> {
     let newline = if text.is_empty() { "" } else { "\n" };
     let mut response = full_response(status, format!("{text}{newline}"));

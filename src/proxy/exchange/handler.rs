@@ -1,4 +1,4 @@
-//! One request, from the client's head to the head of its answer.
+//! Handles one request, from the head of the request to the head of the response.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -18,11 +18,10 @@ use crate::mcp::{outcome, ttl_clamp};
 use crate::model::Outcome;
 use crate::proxy::backend::headers;
 use crate::proxy::exchange::error_response::ClientBody;
-use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
-use crate::proxy::exchange::lost_session::refused;
+use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
 use crate::proxy::exchange::request_body::{RequestBody, SharedParse};
 use crate::proxy::exchange::response::{
-    Interrupted, OnReleaseLeft, relay, respond_with_error, streamed, unless_left,
+    Interrupted, OnReleaseLeft, read_refusal, relay, respond_with_error, streamed,
 };
 use crate::proxy::exchange::response_body::{BodyParser, ResponseBody};
 use crate::proxy::exchange::resumable_stream::{Replay, ResumableStream};
@@ -35,29 +34,29 @@ use crate::proxy::routing::routing_table::RoutingTable;
 use crate::proxy::session::{ClientMessageKind, ReplayDecision, Sessions};
 use crate::proxy::shadow::samples::SampledRequest;
 
-/// What every request meets first.
+/// What all requests of a service share.
 #[derive(Debug)]
 pub(in crate::proxy) struct ProxyState {
-    /// What the operator allows.
+    /// The settings.
     pub service: ArcSwap<Service>,
-    /// Which release gets what.
+    /// The releases that requests can go to.
     pub routes: ArcSwap<RoutingTable>,
     /// The live legacy sessions.
     pub sessions: Sessions,
-    /// Which release sealed which state.
+    /// Which release issued which `requestState`.
     pub request_states: Arc<RequestStates>,
-    /// The release on trial; 0 where there is none.
+    /// The release on trial; 0 for none.
     pub trial: AtomicU32,
-    /// The release whose sessions move on, though it is not left; 0 where there is none.
+    /// The release whose sessions migrate although it does not drain; 0 for none.
     pub migrating_from: AtomicU32,
-    /// Tells when sessions were seen.
+    /// Timestamps the last use of sessions.
     pub clock: Clock,
-    /// Fires when nobody is served any more.
+    /// Fires when listening streams must end, because the proxy closes.
     pub end_streams: CancellationToken,
 }
 
 impl ProxyState {
-    /// Answers one request. Whatever happens, there is an answer.
+    /// Handles one request. Every path returns a response.
     pub(in crate::proxy) async fn handle(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -66,13 +65,13 @@ impl ProxyState {
         let service = self.service.load();
         let checked =
             host_check::check(&service.hosts, &service.origins, request.uri(), request.headers());
-        if let Err(host_check::Rejected(status, why)) = checked {
-            return error_response::plain_text(status, why);
+        if let Err(rejected) = checked {
+            return error_response::plain_text(rejected.status, rejected.text);
         }
         if request.method() == Method::CONNECT {
             return error_response::plain_text(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "CONNECT is not served here",
+                "CONNECT is not supported",
             );
         }
         if request.uri().path() == service.path && request.method() == Method::POST {
@@ -82,7 +81,7 @@ impl ProxyState {
         }
     }
 
-    /// JSON-RPC: requests that have to be answered for their ids.
+    /// Handles JSON-RPC: each request must get a response for its id.
     async fn handle_post(
         self: &Arc<Self>,
         service: &Service,
@@ -100,8 +99,8 @@ impl ProxyState {
         self.forward_with_retry(peer, head, request_body).await
     }
 
-    /// Brings a POST where it belongs, and once more where the first release was left and that
-    /// changes nothing.
+    /// Forwards a POST, and a second time when its release drained, was cut or lost the session, and a
+    /// replay is safe.
     pub(in crate::proxy) async fn forward_with_retry(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -130,7 +129,7 @@ impl ProxyState {
         }
     }
 
-    /// Sends a POST to the release where it belongs. An error when that is left meanwhile.
+    /// Forwards a POST to its release. An error when the release is cut before the client saw anything.
     async fn forward_once(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -178,9 +177,9 @@ impl ProxyState {
             subscription: Subscription::new(self, peer, &head, &request_body, &in_flight),
         };
         self.to_backend_head(&mut head, &route, peer);
-        in_flight.sample = SampledRequest::from_request(&route.backend, &head, &request_body);
+        in_flight.sample = sampled(&route, &head, &request_body);
         in_flight.request_body = Some(request_body.clone());
-        let sending = route.backend.client.request(Request::from_parts(head, request_body));
+        let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
         match unless_left(&mut in_flight, sending).await {
             Some(Ok(response)) if !response.status().is_informational() => {
                 let (head, body) = response.into_parts();
@@ -195,7 +194,7 @@ impl ProxyState {
         }
     }
 
-    /// What is open from now on.
+    /// Starts to track an exchange.
     pub(in crate::proxy) fn start_in_flight(
         &self,
         route: &mut Route,
@@ -212,7 +211,7 @@ impl ProxyState {
         in_flight
     }
 
-    /// Everything else: streams that listen, the end of a session, and paths beside the endpoint.
+    /// Handles everything else: GET streams, the end of a session, and other paths.
     async fn handle_other(
         self: &Arc<Self>,
         service: &Service,
@@ -229,8 +228,8 @@ impl ProxyState {
             let response = self.forward_plain(peer, head, request_body, is_endpoint, false).await;
             return response.unwrap_or_else(release_left_response);
         }
-        // A stream that was about to open when its release was left opens at the next one; one whose
-        // session the release does not know, once that is opened anew.
+        // A stream whose release was cut while it opened opens at the next release. A stream whose
+        // session the release has lost opens after the session was reopened.
         match self.forward_plain(peer, head.clone(), request_body, is_endpoint, true).await {
             Some(response) => response,
             None => {
@@ -242,8 +241,8 @@ impl ProxyState {
         }
     }
 
-    /// `None` when the release is left before its answer; with `reopen`, also when it does not know
-    /// the session and that can be opened anew.
+    /// Forwards anything but a POST. `None` when the release is cut before it responds; with `reopen`,
+    /// also when it has lost the session and that can be reopened.
     async fn forward_plain(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -273,25 +272,25 @@ impl ProxyState {
         let client_session = head.headers.get(headers::MCP_SESSION_ID).cloned();
         let client_head = head.clone();
         self.to_backend_head(&mut head, &route, peer);
-        let sending = route.backend.client.request(Request::from_parts(head, request_body));
+        let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
         let (head, mut body) = match unless_left(&mut in_flight, sending).await? {
             Ok(response) if !response.status().is_informational() => response.into_parts(),
             _ => return Some(respond_with_error(in_flight, FailureReason::BackendFailed).await),
         };
         let mut ready = VecDeque::new();
         if reopen && in_flight.session.is_some() && head.status.is_client_error() {
-            let (said, lost) = refused(&mut in_flight, head.status, &mut body).await?;
+            let (text, lost) = read_refusal(&mut in_flight, head.status, &mut body).await?;
             if lost && self.forgot(&in_flight) {
                 return None;
             }
-            ready = said;
+            ready = text;
         }
-        // A server may refuse to end a session, and then goes on with it.
+        // A server may refuse to end a session; then the session continues.
         if head.status.is_success() {
             self.end_session(&client_head, message_kind);
         }
-        // Servers without a stream of their own say 405 to each client that asks, and some that go
-        // by their router 404; that is no fault.
+        // Servers without a GET stream respond with 405, and some, by their router, with 404. That is
+        // no fault.
         let none = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_FOUND].contains(&head.status);
         let neutral = kind == ExchangeKind::GetStream && none;
         in_flight.count_response(if neutral {
@@ -314,7 +313,7 @@ impl ProxyState {
         Some(Response::from_parts(head, ClientBody::Streaming(Box::new(response_body))))
     }
 
-    /// The client ended its session.
+    /// Removes the session that the client ended.
     fn end_session(&self, head: &request::Parts, message_kind: ClientMessageKind) {
         let id = head
             .headers
@@ -327,6 +326,24 @@ impl ProxyState {
     }
 }
 
+/// The request for a shadow call, should it fail; `None` unless the release is sampled.
+fn sampled(
+    route: &Route,
+    head: &request::Parts,
+    request_body: &RequestBody,
+) -> Option<Box<SampledRequest>> {
+    let backend = &route.backend;
+    let is_sampled =
+        backend.samples.is_sampling() && request_body.is_single_read_only(&backend.read_only_tools);
+    request_body
+        .buffered()
+        .filter(|_| is_sampled)
+        .and_then(|body| SampledRequest::from_request(head, body))
+}
+
 fn release_left_response() -> Response<ClientBody> {
-    error_response::plain_text(StatusCode::BAD_GATEWAY, "the release was left")
+    error_response::plain_text(
+        StatusCode::BAD_GATEWAY,
+        "the release did not answer: it was stopped, or lost the session; send the request again",
+    )
 }

@@ -1,8 +1,8 @@
-//! The headers of 2026-07-28 that repeat what the body says, held against it.
+//! Compares the headers of 2026-07-28 that repeat parts of the body with the body.
 //!
-//! Whoever stands before the daemon may have let a request pass for its headers. So a request whose
-//! body says something else goes nowhere: one of up to 64 KiB is not sent at all, and of a larger
-//! one, whose beginning is on its way already, the piece that would complete it is withheld.
+//! A gateway in front of the proxy may authorize a request by its headers. So the proxy rejects a
+//! request whose body differs. It does not send a body of up to 64 KiB at all. Of a larger one, whose
+//! start is already sent, it withholds the piece that would complete it.
 
 use std::borrow::Cow;
 use std::sync::PoisonError;
@@ -22,7 +22,7 @@ use crate::proxy::exchange::request_body::RequestBody;
 const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
 
-/// What the headers of a request say of its body.
+/// What the headers of a request promise about its body.
 #[derive(Debug)]
 pub(in crate::proxy) struct ExpectedBody {
     methods: Vec<HeaderValue>,
@@ -30,7 +30,7 @@ pub(in crate::proxy) struct ExpectedBody {
 }
 
 impl ExpectedBody {
-    /// `None` where they say nothing.
+    /// `None` when the headers promise nothing.
     pub(in crate::proxy) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let all = |name| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
         let expected = Self { methods: all(MCP_METHOD), names: all(MCP_NAME) };
@@ -38,22 +38,22 @@ impl ExpectedBody {
         (has_any && headers::is_modern(headers)).then_some(expected)
     }
 
-    /// Whether a message is what they say. A name that is too long to be known passes.
+    /// Whether a message matches. A name that the scanner skipped, because it is too long, matches.
     pub(in crate::proxy) fn matches(&self, message: &Message) -> bool {
         let Some(method) = message.method.as_deref() else { return true };
         let takes_name = matches!(method, "tools/call" | "prompts/get" | "resources/read");
         let name = message.name.as_deref().filter(|_| takes_name);
         let agree = |headers: &[HeaderValue], text: &str| {
             let text = unescape_json(text);
-            headers.iter().all(|it| decode_header(it).is_some_and(|said| said == text.as_bytes()))
+            headers.iter().all(|it| decode_header(it).is_some_and(|value| value == text.as_bytes()))
         };
         agree(&self.methods, method) && name.is_none_or(|name| agree(&self.names, name))
     }
 }
 
 impl ProxyState {
-    /// An error in place of a request whose headers say something else than its body; what is not
-    /// known of it yet is looked at as it passes.
+    /// An error when the headers do not match the body so far; it counts as a client fault of the
+    /// active release. The rest of the body is checked as it passes.
     pub(in crate::proxy) fn check_headers_match(
         &self,
         headers: &HeaderMap,
@@ -81,7 +81,7 @@ impl ProxyState {
     }
 }
 
-/// A text as it stands in JSON, without its escapes.
+/// The content of a JSON string, with its escapes decoded.
 fn unescape_json(text: &str) -> Cow<'_, str> {
     if !text.contains('\\') {
         return text.into();
@@ -89,7 +89,7 @@ fn unescape_json(text: &str) -> Cow<'_, str> {
     serde_json::from_str(&format!("\"{text}\"")).map_or(text.into(), |text: String| text.into())
 }
 
-/// What a header says; `None` where its encoding is broken.
+/// The decoded value of a header; `None` when its encoding is invalid.
 fn decode_header(value: &HeaderValue) -> Option<Cow<'_, [u8]>> {
     let bytes = value.as_bytes();
     let encoded = bytes.strip_prefix(b"=?base64?").and_then(|rest| rest.strip_suffix(b"?="));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_held_against_the_body() {
+    fn headers_are_compared_with_the_body() {
         let call = br#"{"id":1,"method":"tools/call","params":{"name":"a"}}"#;
         assert!(matches_body("tools/call", "", call));
         assert!(matches_body("tools/call", "a", call));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_the_handshake_era_says_nothing() {
+    fn headers_of_a_legacy_request_are_ignored() {
         let mut headers = HeaderMap::new();
         headers.insert(MCP_METHOD, HeaderValue::from_static("x"));
         assert!(ExpectedBody::from_headers(&headers).is_none());

@@ -1,15 +1,30 @@
-//! Who may ask: `DaemonHarness` and `StartMode` are checked before anything else, so that a web page can not
-//! reach a local server under a name of its own (DNS rebinding).
+//! Checks `Host` and `Origin` before anything else, so that a web page cannot reach a local server
+//! under its own name (DNS rebinding).
 
 use std::collections::BTreeSet;
 
 use http::{HeaderMap, StatusCode, Uri, header};
 
-/// Why a request is turned away.
+/// Why a request is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) struct Rejected(pub StatusCode, pub &'static str);
+pub(in crate::proxy) struct Rejected {
+    /// The status of the response.
+    pub status: StatusCode,
+    /// Its text.
+    pub text: &'static str,
+}
 
-/// Checks a request against the names that the operator allows.
+impl Rejected {
+    fn bad_request(text: &'static str) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, text }
+    }
+
+    fn forbidden(text: &'static str) -> Self {
+        Self { status: StatusCode::FORBIDDEN, text }
+    }
+}
+
+/// Checks a request against the names that the configuration allows.
 pub(in crate::proxy) fn check(
     hosts: &BTreeSet<String>,
     origins: &BTreeSet<String>,
@@ -19,14 +34,14 @@ pub(in crate::proxy) fn check(
     let mut host_headers = headers.get_all(header::HOST).iter();
     let (host, second) = (host_headers.next(), host_headers.next());
     if second.is_some() {
-        return Err(Rejected(StatusCode::BAD_REQUEST, "more than one Host header"));
+        return Err(Rejected::bad_request("more than one Host header"));
     }
     let host = uri.host().or_else(|| host.and_then(|host| host.to_str().ok()).map(without_port));
     let Some(host) = host else {
-        return Err(Rejected(StatusCode::BAD_REQUEST, "no Host header"));
+        return Err(Rejected::bad_request("no Host header"));
     };
     if !is_allowed(hosts, host) {
-        return Err(Rejected(StatusCode::FORBIDDEN, "this Host is not served here"));
+        return Err(Rejected::forbidden("Host not allowed; add it to `hosts`"));
     }
     let mut origin_headers = headers.get_all(header::ORIGIN).iter();
     match (
@@ -37,7 +52,7 @@ pub(in crate::proxy) fn check(
         (Some(origin), None) if is_allowed(origins, origin) || is_own_origin(hosts, origin) => {
             Ok(())
         }
-        _ => Err(Rejected(StatusCode::FORBIDDEN, "this Origin is not allowed here")),
+        _ => Err(Rejected::forbidden("Origin not allowed; add it to `origins`")),
     }
 }
 
@@ -45,7 +60,7 @@ fn is_allowed(names: &BTreeSet<String>, name: &str) -> bool {
     names.contains("*") || names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// A page that was served from an allowed name may ask under that name.
+/// A page of an allowed host may send requests to that host.
 fn is_own_origin(hosts: &BTreeSet<String>, origin: &str) -> bool {
     let name = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     !hosts.contains("*") && name.is_some_and(|name| is_allowed(hosts, without_port(name)))
@@ -73,8 +88,8 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        let answer = check(&hosts, &origins, &Uri::from_static("/mcp"), &headers);
-        answer.err().map(|Rejected(status, _)| status.as_u16())
+        let result = check(&hosts, &origins, &Uri::from_static("/mcp"), &headers);
+        result.err().map(|rejected| rejected.status.as_u16())
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Changes what has another meaning to the client than to the release that said it.
+//! Rewrites the parts of a response that mean something else to the client than to the release.
 //!
-//! Only three kinds of answers are changed. The answer to `initialize` promises that changes of the
-//! lists are told, since the proxy tells them when a session moves. And what the later releases of
-//! a session that moved send: ids of events, and of requests of the server, get a mark, since
-//! servers count both from zero and a late answer would meet a stranger's question. And what a release
-//! on trial lets clients keep, they keep for a short time only ([`hint`]).
+//! The response to `initialize` advertises list changes, since the proxy sends them when a session
+//! moves. After a move, event ids, request ids of the server and the ids in cancellations get the
+//! generation of the session as a prefix: servers count both from zero, and a late response could
+//! match a request of the next release. A reopened subscription does not acknowledge again. On trial,
+//! [`ttl_clamp`] shortens the time for which clients may cache a response. An event over 1 MiB passes
+//! unchanged.
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -14,26 +15,26 @@ use crate::mcp::sse_splitter::{SseEvent, SseSplitter};
 use crate::mcp::{sse_splitter, ttl_clamp};
 use crate::proxy::session::advertise_list_changed;
 
-/// Before the generation in an id of ours.
+/// The prefix of an id with a generation.
 const GENERATION_PREFIX: &str = "rollbackd~";
 
-/// Changes the events of one stream.
+/// Rewrites the events of one stream.
 #[derive(Debug)]
 pub(crate) struct Rewriter {
     splitter: SseSplitter,
     generation: u32,
     initialize: bool,
-    /// The client has heard already that its subscription began.
+    /// The client has already received the acknowledgement of its subscription.
     suppress_ack: bool,
-    /// The client may keep what it gets for a short time only.
+    /// The client may cache the response for a short time only.
     clamp_ttl: bool,
-    /// The capabilities and the protocol version that were seen.
+    /// The result of `initialize`, once it has passed.
     pub(crate) initialize_result: Option<Value>,
 }
 
 impl Rewriter {
-    /// For a stream of this generation; `initialize` if it holds the answer to `initialize`. `None`
-    /// where nothing has to be changed.
+    /// For a stream of this generation; `initialize` if it holds the response to `initialize`. `None`
+    /// when nothing has to be rewritten.
     pub(crate) fn new(generation: u32, initialize: bool) -> Option<Self> {
         let splitter = SseSplitter::default();
         let (suppress_ack, clamp_ttl, result) = (false, false, None);
@@ -48,12 +49,12 @@ impl Rewriter {
         (generation > 0 || initialize).then_some(rewriter)
     }
 
-    /// For a `subscriptions/listen` stream that was begun at another release.
+    /// For a `subscriptions/listen` stream that started at another release.
     pub(crate) fn suppressing_ack() -> Self {
         Self { suppress_ack: true, ..Self::inactive() }
     }
 
-    /// For answers of a release on trial that clients may keep.
+    /// For responses of a release on trial that clients may cache.
     pub(crate) fn clamping_ttl() -> Self {
         Self { clamp_ttl: true, ..Self::inactive() }
     }
@@ -71,7 +72,7 @@ impl Rewriter {
         }
     }
 
-    /// What the client gets for what the release sent. Events are held until they are whole.
+    /// Rewrites these bytes. It holds an event back until it is complete.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Bytes {
         let mut splitter = std::mem::take(&mut self.splitter);
         let mut out = Vec::new();
@@ -83,7 +84,7 @@ impl Rewriter {
         out.into()
     }
 
-    /// What is held when the stream ends.
+    /// The bytes of an incomplete event when the stream ends.
     pub(crate) fn take_rest(&mut self) -> Bytes {
         self.splitter.take_rest().into()
     }
@@ -121,7 +122,7 @@ impl Rewriter {
         out.push(b'\n');
     }
 
-    /// The message as the client has to see it; `None` when it stays as it is.
+    /// The message for the client; `None` when it stays as it is.
     fn rewrite_message(&mut self, mut message: Value) -> Option<Value> {
         if self.initialize && message.pointer("/result/protocolVersion").is_some() {
             let result = message.get_mut("result")?;
@@ -140,7 +141,7 @@ impl Rewriter {
     }
 }
 
-/// An event with a shorter hint.
+/// Writes an event with a clamped `ttlMs`.
 fn write_clamped_event(event: &[u8], out: &mut Vec<u8>) {
     let data: Vec<_> = sse_splitter::fields(event).filter(|(name, _)| *name == "data").collect();
     let data = data.iter().map(|(_, value)| *value).collect::<Vec<_>>().join("\n");
@@ -161,19 +162,19 @@ fn encode_generation(generation: u32, id: &str) -> String {
     format!("{GENERATION_PREFIX}{generation}~{id}")
 }
 
-/// The generation of an id, and the id as its release knows it.
+/// Splits an id into its generation and the id that the release knows.
 fn decode_generation(id: &str) -> (u32, &str) {
     let encoded = id.strip_prefix(GENERATION_PREFIX).and_then(|rest| rest.split_once('~'));
     encoded.and_then(|(number, id)| Some((number.parse().ok()?, id))).unwrap_or((0, id))
 }
 
-/// The generation of the request that the client answers: the largest, where a batch answers many.
+/// The generation of the server requests that these ids answer: the largest one of a batch.
 pub(crate) fn response_generation(ids: &[&str]) -> u32 {
     let text = |id: &str| serde_json::from_str::<String>(id).unwrap_or_default();
     ids.iter().map(|id| decode_generation(&text(id)).0).max().unwrap_or(0)
 }
 
-/// A body of the client with answers to requests of the server, as the server knows them.
+/// A client's body of responses to server requests, with the ids that the server knows.
 pub(crate) fn restore_response_ids(body: &[u8]) -> Option<Bytes> {
     let mut body: Value = serde_json::from_slice(body).ok()?;
     let responses = match &mut body {
@@ -188,7 +189,7 @@ pub(crate) fn restore_response_ids(body: &[u8]) -> Option<Bytes> {
     Some(body.to_string().into())
 }
 
-/// The id of a request of the server, as JSON, as the server knows it.
+/// The id of a server request as the server knows it, as JSON.
 pub(crate) fn restore_request_id(id: &str) -> String {
     match serde_json::from_str::<String>(id) {
         Ok(text) => match decode_generation(&text) {
@@ -205,14 +206,14 @@ pub(crate) fn logging_level(body: &[u8]) -> Option<String> {
     Some(body.pointer("/params/level")?.as_str()?.to_owned())
 }
 
-/// The id of the last event, as the release of this generation knows it; `None` when another one
-/// gave it.
+/// The last event id as the release of this generation knows it; `None` when another release issued
+/// it.
 pub(crate) fn restore_last_event_id(id: &HeaderValue, generation: u32) -> Option<HeaderValue> {
     let (of, id) = decode_generation(id.to_str().ok()?);
     (of == generation).then(|| HeaderValue::from_str(id).ok())?
 }
 
-/// The answer to `initialize` as JSON: what the client gets, and its result.
+/// Rewrites a JSON response to `initialize`: the body for the client, and the result in it.
 pub(crate) fn rewrite_initialize_response(body: &[u8]) -> Option<(Bytes, Value)> {
     let mut message: Value = serde_json::from_slice(body).ok()?;
     let result = message.get_mut("result")?;
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_later_releases_are_marked_and_found_again() {
+    fn ids_of_later_releases_get_a_prefix_and_are_restored() {
         let server_request =
             "id: 4\nevent: message\ndata: {\"id\":0,\"method\":\"roots/list\"}\n\n";
         let out = rewrite_all(Rewriter::new(2, false), server_request);
@@ -253,10 +254,10 @@ mod tests {
         let text = "data: {\"id\":\"a~b\",\"method\":\"roots/list\"}\n\n";
         let out = rewrite_all(Rewriter::new(1, false), text);
         let id = serde_json::from_str::<Value>(out.trim().strip_prefix("data: ").unwrap()).unwrap();
-        let answer = serde_json::json!({"id": id["id"], "result": {}}).to_string();
+        let response = serde_json::json!({"id": id["id"], "result": {}}).to_string();
         assert_eq!(response_generation(&[&id["id"].to_string()]), 1);
         let back: Value =
-            serde_json::from_slice(&restore_response_ids(answer.as_bytes()).unwrap()).unwrap();
+            serde_json::from_slice(&restore_response_ids(response.as_bytes()).unwrap()).unwrap();
         assert_eq!(back["id"], "a~b");
         let cancelled = r#"data: {"method":"notifications/cancelled","params":{"requestId":0}}"#;
         let out = rewrite_all(Rewriter::new(1, false), &format!("{cancelled}\n\n"));
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_and_other_events_of_later_releases_pass_byte_for_byte() {
+    fn responses_and_other_events_of_later_releases_pass_unchanged() {
         let text = ": hi\n\ndata: {\"id\": 1,  \"result\":{}}\r\n\r\ndata: {\"method\":\"notifications/x\"}\n\nretry: 1\n\nevent: half";
         assert_eq!(rewrite_all(Rewriter::new(1, false), text), text);
     }
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_to_initialize_promises_that_changes_are_told() {
+    fn the_response_to_initialize_advertises_list_changes() {
         let json =
             r#"{"id":0,"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{}}}}"#;
         let (body, result) = rewrite_initialize_response(json.as_bytes()).unwrap();

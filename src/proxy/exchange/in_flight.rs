@@ -1,12 +1,15 @@
-//! One POST on its way: which requests it holds, what became of each, and when they are overdue.
+//! One HTTP request in flight: its JSON-RPC requests, their outcomes and their deadlines.
 //!
-//! Every request yields exactly one outcome: at its answer, at its deadline, or, when the client
-//! leaves first, at the end of the exchange.
+//! Every JSON-RPC request yields exactly one outcome: at its response, at its deadline, or at the end
+//! of the exchange when the client disconnects first.
+
+mod deadline;
+mod session_tracking;
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,9 +25,7 @@ use crate::proxy::exchange::request_body::{BodyError, RequestBody, SharedParse};
 use crate::proxy::session::{InFlightGuard, Session};
 use crate::proxy::shadow::samples::SampledRequest;
 
-/// The share of the deadline after which a client that goes away gave up on the release.
-const GAVE_UP_SHARE: f64 = 0.9;
-/// Requests of a server on one stream that are remembered.
+/// Server requests that are tracked for one stream.
 const SERVER_REQUESTS_MAX: usize = 32;
 
 /// An exchange between a client and a release.
@@ -32,27 +33,27 @@ const SERVER_REQUESTS_MAX: usize = 32;
 pub(in crate::proxy) struct InFlight {
     /// The release.
     pub backend: Arc<Backend>,
-    /// The session it belongs to.
+    /// The session that it belongs to.
     pub session: Option<Arc<Session>>,
     /// How often that session had moved.
     pub generation: u32,
     /// Keeps the session from moving meanwhile.
     pub session_guard: Option<InFlightGuard>,
-    /// The body of an `initialize`, until its answer has come.
+    /// The body of an `initialize`, until its response arrives.
     pub initialize_body: Option<Bytes>,
-    /// What the client still sends, as long as it saw nothing of an answer.
+    /// The client's body, until the client sees the start of a response.
     pub request_body: Option<RequestBody>,
-    /// The request as it can be repeated elsewhere, should it fail here.
+    /// The request as a shadow call can repeat it, should it fail.
     pub sample: Option<Box<SampledRequest>>,
-    /// Whether a client may keep its answer for a short time only.
+    /// Whether the client may cache the response for a short time only.
     pub clamp_ttl: bool,
-    /// Whether the release said that it does not know the session.
+    /// Whether the release said that it has lost the session.
     pub lost: bool,
     kind: ExchangeKind,
     parsed: SharedParse,
     synced: usize,
     pending: Vec<PendingRequest>,
-    /// What the server asks the client on this stream.
+    /// Ids of the requests that the server sent on this stream.
     server_requests: Vec<Box<str>>,
     started: Instant,
     slow: Option<Duration>,
@@ -60,27 +61,27 @@ pub(in crate::proxy) struct InFlight {
     timer: Option<Pin<Box<Sleep>>>,
     counted_slow: bool,
     deadline_passed: bool,
-    /// Nobody waits for it any more, though it is still open.
+    /// The client has cancelled all its requests, although it is still open.
     abandoned: bool,
 }
 
-/// What an exchange is for.
+/// The kind of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) enum ExchangeKind {
-    /// Requests that wait for their answers.
+    /// Requests that wait for responses.
     Call,
     /// `subscriptions/listen`: a stream that stays open.
     Subscription,
     /// A GET that opens a stream.
     GetStream,
-    /// Anything else; its status tells.
+    /// Anything else; its status decides the outcome.
     Other,
     /// The client's stream, without a release.
     Detached,
 }
 
 impl InFlight {
-    /// Begins an exchange. The clock starts now.
+    /// Starts an exchange, and its deadline.
     pub(in crate::proxy) fn new(
         backend: Arc<Backend>,
         kind: ExchangeKind,
@@ -127,40 +128,29 @@ impl InFlight {
         }
     }
 
-    /// What it is for.
+    /// Its kind.
     pub(in crate::proxy) fn kind(&self) -> ExchangeKind {
         self.kind
     }
 
-    /// Ids of the requests without an answer, as the client wrote them.
+    /// Ids of the requests without a response, as the client wrote them.
     pub(in crate::proxy) fn pending_ids(&mut self) -> Vec<&str> {
         self.sync_parsed();
         self.pending.iter().map(|request| &*request.id).collect()
     }
 
-    /// Ids of all requests, and whether they came in an array: for an answer in place of one of
-    /// which the client has seen nothing yet.
+    /// Ids of all requests, and whether they came in an array. For an error response when the client
+    /// has seen nothing yet.
     pub(in crate::proxy) fn request_ids(&self) -> (Vec<Box<str>>, bool) {
         self.parsed.lock().unwrap_or_else(PoisonError::into_inner).request_ids()
     }
 
-    /// Why the client's body could not be passed on, if so.
+    /// Why the client's body could not be forwarded, if that is so.
     pub(in crate::proxy) fn body_error(&self) -> Option<BodyError> {
         self.parsed.lock().unwrap_or_else(PoisonError::into_inner).error
     }
 
-    /// Tells the session which of its requests the client takes back in this exchange.
-    pub(in crate::proxy) fn record_cancellations(&self) {
-        let Some(session) = &self.session else { return };
-        let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        let cancellations =
-            parsed.messages.iter().filter(|it| it.id.is_none() && it.request_id.is_some());
-        cancellations
-            .filter_map(|it| it.request_id.as_deref())
-            .for_each(|id| session.record_cancellation(id));
-    }
-
-    /// A message came from the release; it settles the request whose id it carries.
+    /// Handles a message of the release; a response completes the request with its id.
     pub(in crate::proxy) fn on_message(&mut self, status: StatusCode, message: &Message) {
         if let (Some(session), Some(protocol)) = (&self.session, &message.protocol_version) {
             session.set_protocol(protocol);
@@ -191,7 +181,7 @@ impl InFlight {
         self.record_outcome(&request, class);
     }
 
-    /// Whether all of its requests change nothing, however often they are asked.
+    /// Whether all of its requests are idempotent.
     pub(in crate::proxy) fn is_idempotent(&self) -> bool {
         let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut methods =
@@ -202,50 +192,14 @@ impl InFlight {
         }) && parsed.messages.iter().any(|it| it.id.is_some())
     }
 
-    /// Another release is asked in its place.
+    /// Ends it: the proxy sends its requests to another release.
     pub(in crate::proxy) fn mark_replayed(&mut self) {
         self.sync_parsed();
         (0..self.pending.len()).for_each(|_| self.backend.count_replayed_request());
         self.finish(Outcome::Neutral);
     }
 
-    /// What the server asks the client keeps the session where it is.
-    fn track_server_request(&mut self, message: &Message) {
-        let Some(session) = &self.session else { return };
-        let generation = self.generation;
-        match (message.method.as_deref(), &message.id, &message.request_id) {
-            (Some(_), Some(id), _) => {
-                session.with_machine(|life| life.server_request_opened(generation, id));
-                if self.kind == ExchangeKind::Call
-                    && self.server_requests.len() < SERVER_REQUESTS_MAX
-                {
-                    self.server_requests.push(id.clone());
-                }
-            }
-            (Some("notifications/cancelled"), None, Some(id)) => {
-                session.with_machine(|life| life.server_request_closed(generation, id));
-            }
-            _ => (),
-        }
-    }
-
-    fn track_task(&self, task: &TaskEffect, message: &Message) {
-        let Some(session) = self.session.as_ref().filter(|_| message.has_result) else { return };
-        let generation = self.generation;
-        let is_finished = |status| matches!(status, Some("completed" | "failed" | "cancelled"));
-        match task {
-            TaskEffect::Starts if session.supports_tasks() => {
-                session.with_machine(|life| life.task_started(generation));
-            }
-            TaskEffect::Ends(id) => session.with_machine(|life| life.task_ended(generation, id)),
-            TaskEffect::ReportsStatus(id) if is_finished(message.task_status.as_deref()) => {
-                session.with_machine(|life| life.task_ended(generation, id));
-            }
-            TaskEffect::Unchanged | TaskEffect::Starts | TaskEffect::ReportsStatus(_) => (),
-        }
-    }
-
-    /// Lets go of its release, though the client's stream stays.
+    /// Detaches it from its release, while the client's stream stays open.
     pub(in crate::proxy) fn detach_from_release(&mut self) {
         if self.kind != ExchangeKind::Detached {
             self.finish(Outcome::Neutral);
@@ -254,16 +208,7 @@ impl InFlight {
         }
     }
 
-    /// The release ended its stream early, for the client to take it up again with a GET.
-    pub(in crate::proxy) fn suspend_for_resume(&mut self) {
-        if let Some(session) = self.session.clone() {
-            let generation = self.generation;
-            self.pending_ids().into_iter().for_each(|id| session.add_detached(generation, id));
-        }
-        self.finish(Outcome::Neutral);
-    }
-
-    /// The answer ended: what is still open has this class.
+    /// The response ended: each pending request gets this outcome.
     pub(in crate::proxy) fn finish(&mut self, class: Outcome) {
         self.sync_parsed();
         for request in std::mem::take(&mut self.pending) {
@@ -271,68 +216,12 @@ impl InFlight {
         }
     }
 
-    /// Counts an exchange that holds no request, by its status.
+    /// Counts an exchange without JSON-RPC requests.
     pub(in crate::proxy) fn count_response(&self, class: Outcome) {
         self.backend.outcomes.count(None, class);
     }
 
-    /// Counts requests as slow, and as failed, at the moment they become so.
-    pub(in crate::proxy) fn poll_timer(&mut self, cx: &mut Context<'_>) {
-        while let Some(timer) = self.timer.as_mut() {
-            if timer.as_mut().poll(cx) == Poll::Pending {
-                return;
-            }
-            self.sync_parsed();
-            let elapsed = self.started.elapsed();
-            if self.slow.is_some_and(|slow| slow <= elapsed) && !self.counted_slow {
-                self.counted_slow = true;
-                let still_wanted =
-                    self.pending.iter().filter(|request| !self.was_cancelled(request));
-                still_wanted.for_each(|request| {
-                    self.backend.outcomes.record_latency(Some(&request.counters), true)
-                });
-            }
-            if self.deadline <= elapsed {
-                self.deadline_passed = true;
-                let mut failed = false;
-                for request in &self.pending {
-                    let cancelled = self.was_cancelled(request);
-                    failed |= !cancelled;
-                    let class = if cancelled { Outcome::Neutral } else { Outcome::ServerFault };
-                    self.backend.outcomes.count(Some(&request.counters), class);
-                }
-                self.timer = None;
-                if failed {
-                    self.keep_for_shadow(Outcome::ServerFault);
-                }
-                // Some servers never answer, nor end the stream of, what was taken back.
-                let was_cancelled = |request| self.was_cancelled(request);
-                self.abandoned = !self.pending.is_empty() && self.pending.iter().all(was_cancelled);
-                if self.abandoned {
-                    self.backend.in_flight_requests.fetch_sub(1, Ordering::Relaxed);
-                    self.backend.open_streams.fetch_add(1, Ordering::Relaxed);
-                }
-            } else {
-                let slow = self.slow.filter(|_| !self.counted_slow).unwrap_or(self.deadline);
-                reset_timer(&mut self.timer, self.started + slow.min(self.deadline));
-            }
-        }
-    }
-
-    /// Whether the client no longer wanted the answer while it could still have come in time.
-    /// Servers then answer with codes of their own, or never.
-    fn was_cancelled(&self, request: &PendingRequest) -> bool {
-        let at = self.session.as_ref().and_then(|session| session.cancelled_at(&request.id));
-        at.is_some_and(|at| !self.waited_in_vain(at))
-    }
-
-    /// Whether a client that went away at this time had waited in vain: those that time out by
-    /// themselves, common at 60 s as the deadline is, must not hide that a release hangs.
-    fn waited_in_vain(&self, at: Instant) -> bool {
-        at.saturating_duration_since(self.started) >= self.deadline.mul_f64(GAVE_UP_SHARE)
-    }
-
-    /// Keeps a request that failed, so that another release can be asked the same.
+    /// Keeps a failed request for a shadow call.
     fn keep_for_shadow(&mut self, class: Outcome) {
         let failed = matches!(class, Outcome::ServerFault | Outcome::ToolFault);
         if let Some(sample) = self.sample.take().filter(|_| failed) {
@@ -370,10 +259,10 @@ impl InFlight {
         }
     }
 
-    /// Takes over the requests that were found in the body since the last time.
+    /// Takes over the requests that the body yielded since the last call.
     fn sync_parsed(&mut self) {
         let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        // The release can not answer before it has the whole request.
+        // The release cannot respond before it has the whole request.
         let last_progress =
             if parsed.waiting_on_client { Some(Instant::now()) } else { parsed.last_piece_at };
         self.started =
@@ -393,22 +282,34 @@ impl InFlight {
     }
 }
 
-fn reset_timer(timer: &mut Option<Pin<Box<Sleep>>>, at: Instant) {
-    if let Some(timer) = timer {
-        timer.as_mut().reset(at);
-    }
+/// Waits for `work`; `None` when the release is cut first. Deadlines of requests expire meanwhile.
+pub(in crate::proxy) async fn unless_left<T>(
+    in_flight: &mut InFlight,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let cut = in_flight.backend.cut.clone();
+    let mut work = std::pin::pin!(work);
+    let mut release_cut = std::pin::pin!(cut.cancelled());
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        in_flight.poll_timer(cx);
+        release_cut.as_mut().poll(cx).map(|()| None)
+    })
+    .await
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.sync_parsed();
-        // A client that leaves is nobody's fault, unless it waited in vain.
+        // A client that disconnects is no fault of the release, unless it waited in vain.
         let in_vain = self.kind == ExchangeKind::Call && self.waited_in_vain(Instant::now());
         self.finish(if in_vain { Outcome::ServerFault } else { Outcome::Neutral });
         if self.kind != ExchangeKind::Detached {
             self.decrement_gauges();
         }
-        // With its call, what the server asked in it is over, too.
+        // The requests that the server sent during this call end with it.
         if let Some(session) = &self.session {
             for id in &self.server_requests {
                 session.with_machine(|life| life.server_request_closed(self.generation, id));

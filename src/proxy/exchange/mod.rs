@@ -1,4 +1,4 @@
-//! One request and its response, from the client's bytes to the release's answer.
+//! One request and its response, from the client's first byte to the last byte of the response.
 
 pub(super) mod error_response;
 pub(super) mod handler;
@@ -6,7 +6,6 @@ pub(super) mod header_check;
 pub(super) mod host_check;
 pub(super) mod id_rewrite;
 pub(super) mod in_flight;
-pub(super) mod lost_session;
 pub(super) mod pending;
 pub(super) mod request_body;
 pub(super) mod response;

@@ -1,35 +1,35 @@
-//! One request that waits for its answer.
+//! One request that waits for its response.
 
 use std::sync::Arc;
 
 use crate::mcp::message::Message;
 use crate::proxy::backend::outcome_counters::CounterCells;
 
-/// A request without its answer.
+/// A request without a response.
 #[derive(Debug)]
 pub(in crate::proxy) struct PendingRequest {
     /// Its id, as the client wrote it.
     pub id: Box<str>,
-    /// Where it is counted.
+    /// The counters of its call.
     pub counters: Arc<CounterCells>,
-    /// What its answer will say of a task.
+    /// What its response will say about a task.
     pub task: TaskEffect,
 }
 
-/// What an answer says of a task.
+/// What a response says about a task.
 #[derive(Debug)]
 pub(in crate::proxy) enum TaskEffect {
     /// Nothing.
     Unchanged,
-    /// That it began.
+    /// It started.
     Starts,
-    /// That it is over, where the answer tells it: how it stands.
+    /// Its status, which may be final.
     ReportsStatus(Box<str>),
-    /// That it is over.
+    /// It ended.
     Ends(Box<str>),
 }
 
-/// Whether a request changes nothing, however often it is asked; of tools nothing is known here.
+/// Whether a method is idempotent. Of tools nothing is known here.
 pub(in crate::proxy) fn is_idempotent(method: &str) -> bool {
     match method {
         "ping"
@@ -47,7 +47,7 @@ pub(in crate::proxy) fn is_idempotent(method: &str) -> bool {
 }
 
 impl TaskEffect {
-    /// What the answer to a request will say.
+    /// What the response to this request will say.
     pub(in crate::proxy) fn from_request(method: &str, message: &Message) -> Self {
         match (method, &message.task_id) {
             ("tasks/result" | "tasks/cancel", Some(id)) => Self::Ends(id.clone()),

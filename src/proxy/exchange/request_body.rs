@@ -1,7 +1,7 @@
-//! A request's body on its way to a release.
+//! The body of a request, on its way to a release.
 //!
-//! A small body is read before the request is sent, so that its id and method are known. The rest
-//! of a large one streams behind, read as it passes.
+//! The proxy reads a small body before it sends the request, so that it knows id and method. The rest
+//! of a large body streams; the proxy parses it as it passes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,46 +19,47 @@ use tokio::time::{Instant, Sleep};
 
 use crate::mcp::message::Message;
 use crate::mcp::scan::MessageScanner;
+use crate::proxy::backend::body::{BackendBody, SharedBody};
+use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 use crate::proxy::exchange::header_check::ExpectedBody;
-use crate::proxy::shadow::samples::ReadOnlyTools;
 
-/// A body up to this size is read before it is sent.
+/// The proxy reads this much of a body before it sends the request.
 const BUFFERED_MAX: usize = 64 * 1024;
-/// How long a client may stay silent in the middle of a body.
+/// The time limit for the next piece of a body.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a client may take to send the rest of a body that no release reads any more.
+/// The time limit for the rest of a body that no release reads any more.
 const READ_TO_END_TIMEOUT: Duration = Duration::from_secs(5);
-/// Messages of a batch whose answers are waited for.
+/// The messages of a batch that are tracked.
 const BATCH_MAX: usize = 128;
 
-/// What a body was found to hold so far, shared with the exchange that waits for the answers.
+/// What the body holds so far, shared with the exchange that waits for the responses.
 pub(in crate::proxy) type SharedParse = Arc<Mutex<ParsedBody>>;
 
-/// What a body was found to hold so far, and whose turn it is.
+/// What the body holds so far, and how its transfer proceeds.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct ParsedBody {
-    /// Its messages.
+    /// The messages.
     pub messages: Vec<Message>,
     /// Whether they come in an array.
     pub batch: bool,
-    /// Whether the client owes the next piece: the release can not answer yet.
+    /// Whether the client must send the next piece: the release cannot respond yet.
     pub waiting_on_client: bool,
-    /// When the client last gave a piece that it owed.
+    /// When the client last sent a piece that the proxy waited for.
     pub last_piece_at: Option<Instant>,
-    /// Why the rest can not be passed on, which is the client's own doing.
+    /// Why the rest cannot be forwarded. The client caused it.
     pub error: Option<BodyError>,
 }
 
-/// The body of a request to a release. Who holds a clone can read on when the release can not.
+/// The body of a request to a release. A clone can read the rest when the release does not.
 #[derive(Debug, Clone, Default)]
 pub(in crate::proxy) struct RequestBody {
     parsed: SharedParse,
     stream: Arc<Mutex<BodyStream>>,
-    /// All of it, where it was small enough to be read before it is sent.
+    /// All bytes, when the body was small enough to be read first.
     buffered: Option<Bytes>,
 }
 
-/// A body on its way.
+/// The state of a transfer.
 #[derive(Debug, Default)]
 struct BodyStream {
     ready: VecDeque<Bytes>,
@@ -68,22 +69,22 @@ struct BodyStream {
     parsed: SharedParse,
     silence_timer: Option<Pin<Box<Sleep>>>,
     error: Option<BodyError>,
-    /// What the headers say of it.
+    /// What the headers promise about it.
     expected: Option<ExpectedBody>,
-    /// The release gets no more of it.
+    /// The release gets no more of it: the proxy reads the rest itself.
     detached: bool,
 }
 
-/// Why a body can not be passed on.
+/// Why a body cannot be forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) enum BodyError {
-    /// It is longer than the operator allows.
+    /// It is larger than `body_max`.
     TooLarge,
-    /// The client stayed silent in the middle of it.
+    /// The client sent no data for 30 s.
     TimedOut,
-    /// The client left.
+    /// The client closed the connection.
     Disconnected,
-    /// Its headers say something else.
+    /// It does not match the headers.
     HeaderMismatch,
 }
 
@@ -93,10 +94,10 @@ impl RequestBody {
         Self { parsed, stream: Arc::new(Mutex::new(stream)), buffered: None }
     }
 
-    /// A body that is known whole.
+    /// A body of which all bytes are known.
     pub(in crate::proxy) fn from_bytes(body: Bytes) -> Self {
         let mut stream = BodyStream { remaining: u64::MAX, ..BodyStream::default() };
-        // It was read before, within its limit.
+        // It was read before, within the limit.
         let _ = stream.consume(&body);
         if !body.is_empty() {
             stream.ready.push_back(body.clone());
@@ -104,20 +105,20 @@ impl RequestBody {
         Self { buffered: Some(body), ..Self::new(stream) }
     }
 
-    /// Holds what comes from now on against the headers.
+    /// Compares the rest of the body with the headers.
     pub(in crate::proxy) fn set_expected(&self, expected: ExpectedBody) {
         self.lock().expected = Some(expected);
     }
 
-    /// All of it, where it was small enough to be read before it is sent.
+    /// All bytes, when the body was small enough to be read first.
     pub(in crate::proxy) fn buffered(&self) -> Option<&Bytes> {
         self.buffered.as_ref()
     }
 
-    /// A body of at most `max` bytes that nobody reads on the way.
+    /// A body of at most `max` bytes, which streams from the first byte.
     ///
     /// # Errors
-    /// A [`BodyError`] found before anything was sent.
+    /// When the body cannot be forwarded, and nothing was sent yet.
     pub(in crate::proxy) fn opaque(body: Incoming, max: u64) -> Result<Self, BodyError> {
         match body.size_hint().lower() {
             _ if body.is_end_stream() => Ok(Self::default()),
@@ -130,17 +131,17 @@ impl RequestBody {
         }
     }
 
-    /// Begins to read a body of at most `max` bytes.
+    /// Reads the first 64 KiB of a body of at most `max` bytes.
     ///
     /// # Errors
-    /// A [`BodyError`] found before anything was sent.
+    /// When the body cannot be forwarded, and nothing was sent yet.
     pub(in crate::proxy) async fn read(body: Incoming, max: u64) -> Result<Self, BodyError> {
         if body.size_hint().lower() > max {
             return Err(BodyError::TooLarge);
         }
         let mut stream =
             BodyStream { incoming: Some(body), remaining: max, ..BodyStream::default() };
-        // Copied together: a client that sends single bytes would cost a piece for each of them.
+        // Copied into one buffer: a client that sends single bytes would cost a piece for each.
         let mut buffer = BytesMut::new();
         while buffer.len() < BUFFERED_MAX {
             let Some(incoming) = stream.incoming.as_mut() else { break };
@@ -164,28 +165,23 @@ impl RequestBody {
         Ok(Self { buffered, ..Self::new(stream) })
     }
 
-    /// A body that is known whole, and that nobody reads on the way.
-    pub(in crate::proxy) fn unparsed(body: Bytes) -> Self {
-        Self::new(BodyStream { ready: [body].into(), ..BodyStream::default() })
-    }
-
-    /// Whether it holds one request, and one that is safe to repeat.
+    /// Whether it holds one request, and that is read-only.
     pub(in crate::proxy) fn is_single_read_only(&self, tools: &ReadOnlyTools) -> bool {
         let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         let [message] = parsed.messages.as_slice() else { return false };
         let (Some(_), Some(method)) = (&message.id, &message.method) else { return false };
-        // Nobody but the release that sealed a state can open it.
+        // Only the release that issued a state can decode it.
         let has_no_state = !parsed.batch && message.request_state_hash.is_none();
         has_no_state && tools.is_read_only(method, message.name.as_deref().unwrap_or_default())
     }
 
-    /// What the body was found to hold so far; it grows while a large body passes.
+    /// What the body holds so far; it grows while a large body passes.
     pub(in crate::proxy) fn parsed(&self) -> SharedParse {
         Arc::clone(&self.parsed)
     }
 
-    /// Reads what the client still sends, for the ids in it: many clients write the id last.
-    /// Whether the end was reached.
+    /// Reads the rest of the body for the ids in it: many clients write the id last. Returns whether
+    /// it reached the end.
     pub(in crate::proxy) async fn read_to_end(&self) -> bool {
         self.lock().detached = true;
         let reading = std::future::poll_fn(|cx| {
@@ -201,9 +197,18 @@ impl RequestBody {
         tokio::time::timeout(READ_TO_END_TIMEOUT, reading).await.unwrap_or(false)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BodyStream> {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The body for the request to a release.
+    pub(in crate::proxy) fn to_backend_body(&self) -> BackendBody {
+        BackendBody::Shared(Arc::<Mutex<BodyStream>>::clone(&self.stream))
     }
+
+    fn lock(&self) -> MutexGuard<'_, BodyStream> {
+        lock(&self.stream)
+    }
+}
+
+fn lock(stream: &Mutex<BodyStream>) -> MutexGuard<'_, BodyStream> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl BodyStream {
@@ -213,7 +218,8 @@ impl BodyStream {
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut matches_headers = true;
         self.scanner.feed(data, |message| {
-            matches_headers &= self.expected.as_ref().is_none_or(|mirror| mirror.matches(&message));
+            matches_headers &=
+                self.expected.as_ref().is_none_or(|expected| expected.matches(&message));
             if parsed.messages.len() < BATCH_MAX {
                 parsed.messages.push(message);
             }
@@ -222,14 +228,14 @@ impl BodyStream {
         if matches_headers { Ok(()) } else { Err(BodyError::HeaderMismatch) }
     }
 
-    /// The rest can not be passed on.
+    /// Records why the rest cannot be forwarded.
     fn fail(&mut self, error: BodyError) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.error = Some(error);
         self.parsed.lock().unwrap_or_else(PoisonError::into_inner).error = Some(error);
         Poll::Ready(Some(Err(error.into())))
     }
 
-    /// Notes whether the client owes the next piece.
+    /// Records whether the client must send the next piece.
     fn set_waiting_on_client(&mut self, waiting: bool) {
         if waiting != self.silence_timer.is_some() {
             let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -271,15 +277,9 @@ impl BodyStream {
     }
 }
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let mut stream = self.lock();
+impl SharedBody for Mutex<BodyStream> {
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let mut stream = lock(self);
         if stream.detached {
             return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         }
@@ -287,12 +287,12 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let stream = self.lock();
+        let stream = lock(self);
         stream.ready.is_empty() && stream.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let stream = self.lock();
+        let stream = lock(self);
         let ready: usize = stream.ready.iter().map(Bytes::len).sum();
         let ready = u64::try_from(ready).unwrap_or(u64::MAX);
         match stream.incoming.as_ref().map(Body::size_hint) {
@@ -310,7 +310,7 @@ impl Body for RequestBody {
 }
 
 impl ParsedBody {
-    /// Ids of the requests, and whether they came in an array.
+    /// The ids of the requests, and whether they came in an array.
     pub(in crate::proxy) fn request_ids(&self) -> (Vec<Box<str>>, bool) {
         let requests = self.messages.iter().filter(|message| message.method.is_some());
         (requests.filter_map(|message| message.id.clone()).collect(), self.batch)
@@ -324,7 +324,7 @@ impl From<BodyError> for io::Error {
 }
 
 impl BodyError {
-    /// How the client is told.
+    /// The status of the response.
     pub(in crate::proxy) fn status(self) -> StatusCode {
         match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -333,13 +333,13 @@ impl BodyError {
         }
     }
 
-    /// What the client is told.
+    /// The text of the response.
     pub(in crate::proxy) fn text(self) -> &'static str {
         match self {
             Self::TooLarge => "the request body is too large",
-            Self::TimedOut => "the request body did not come",
-            Self::Disconnected => "the client left",
-            Self::HeaderMismatch => "the headers say something else than the body",
+            Self::TimedOut => "timed out reading the request body (30 s without data)",
+            Self::Disconnected => "the client closed the connection",
+            Self::HeaderMismatch => "Mcp-Method or Mcp-Name does not match the body",
         }
     }
 }

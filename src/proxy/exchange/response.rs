@@ -1,10 +1,10 @@
-//! From the head of a release's answer to a POST, to the answer that the client gets.
+//! Relays the response to a POST: from the head that the release sent to the client's response.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Response, header, response};
+use http::{Method, Response, StatusCode, header, response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
@@ -17,7 +17,7 @@ use crate::model::Outcome;
 use crate::proxy::backend::headers;
 use crate::proxy::exchange::error_response::ClientBody;
 use crate::proxy::exchange::handler::ProxyState;
-use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
+use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
 use crate::proxy::exchange::request_body::BodyError;
 use crate::proxy::exchange::response_body::{BodyParser, ResponseBody};
 use crate::proxy::exchange::resumable_stream::Replay;
@@ -25,54 +25,36 @@ use crate::proxy::exchange::subscription::Subscription;
 use crate::proxy::exchange::{error_response, id_rewrite};
 use crate::proxy::session::{ReplayDecision, replay_decision};
 
-/// A JSON answer up to this size is read before its head is passed on, so that a release that
-/// fails or is left in the middle still leads to an answer for the client's id.
-pub(in crate::proxy) const ANSWER_AHEAD_MAX: usize = 64 * 1024;
+/// The proxy reads a JSON response of up to this size before it sends the head. Then the client gets
+/// a response for its id even when the release fails or is cut in the middle.
+const RESPONSE_BUFFERED_MAX: usize = 64 * 1024;
 
-/// How a stream goes on when its release is left in the middle.
+/// How a stream continues when its release is cut in the middle.
 pub(in crate::proxy) struct OnReleaseLeft {
-    /// A request is asked again.
+    /// The proxy sends the request again.
     pub replay: Option<Replay>,
     /// It listens at the next release.
     pub subscription: Option<Box<Subscription>>,
 }
 
-/// A POST whose release was left before the client saw anything of an answer.
+/// A POST whose release was cut, or lost the session, before the client saw any of the response.
 pub(in crate::proxy) struct Interrupted {
-    /// What was asked.
+    /// The exchange.
     pub in_flight: InFlight,
-    /// Whether the release may have done it.
+    /// Whether the release may have executed it.
     pub sent: bool,
-    /// What happened.
+    /// Why it was interrupted.
     pub cause: FailureReason,
 }
 
 impl Interrupted {
-    /// What becomes of it.
+    /// Whether it may be sent again.
     pub(in crate::proxy) fn replay_decision(&self) -> ReplayDecision {
         replay_decision(self.sent, self.in_flight.is_idempotent(), false)
     }
 }
 
-/// Waits for `work`; `None` when the release is left first. Requests become overdue meanwhile.
-pub(in crate::proxy) async fn unless_left<T>(
-    in_flight: &mut InFlight,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    let cut = in_flight.backend.cut.clone();
-    let mut work = std::pin::pin!(work);
-    let mut release_cut = std::pin::pin!(cut.cancelled());
-    std::future::poll_fn(|cx| {
-        if let std::task::Poll::Ready(done) = work.as_mut().poll(cx) {
-            return std::task::Poll::Ready(Some(done));
-        }
-        in_flight.poll_timer(cx);
-        release_cut.as_mut().poll(cx).map(|()| None)
-    })
-    .await
-}
-
-/// Passes the answer to a POST on, as it comes. An error when the release is left first.
+/// Relays the response to a POST. An error when the release is cut before the client saw any of it.
 pub(in crate::proxy) async fn relay(
     state: &Arc<ProxyState>,
     mut head: response::Parts,
@@ -84,7 +66,7 @@ pub(in crate::proxy) async fn relay(
         return Ok(streamed(head, VecDeque::new(), body, BodyParser::Unparsed, in_flight));
     }
     if headers::is_event_stream(&head.headers) {
-        // The proxy may have to add to them.
+        // The proxy may append events.
         head.headers.remove(header::CONTENT_LENGTH);
         in_flight.request_body = None;
         let reader = BodyParser::Events(SseReader::new());
@@ -95,11 +77,12 @@ pub(in crate::proxy) async fn relay(
         return Ok(Response::from_parts(head, ClientBody::Streaming(Box::new(response_body))));
     }
     let (mut scanner, mut ready, mut size) = (MessageScanner::default(), VecDeque::new(), 0);
-    // They count when they are on their way: until then the answer may still be one of ours.
+    // They count when they are sent: until then an error response may replace them.
     let mut responses = Vec::new();
     let mut body = body;
-    // A stream that listens is not waited for: servers were seen to send it without events.
-    let limit = if in_flight.kind() == ExchangeKind::Subscription { 0 } else { ANSWER_AHEAD_MAX };
+    // A listening stream has no limit in time: servers were seen to send it without events.
+    let limit =
+        if in_flight.kind() == ExchangeKind::Subscription { 0 } else { RESPONSE_BUFFERED_MAX };
     while size < limit {
         match unless_left(&mut in_flight, body.frame()).await {
             None => {
@@ -109,7 +92,7 @@ pub(in crate::proxy) async fn relay(
                 let body = joined(ready);
                 in_flight.lost = in_flight.is_lost(&Method::POST, head.status, &body);
                 if in_flight.lost && state.forgot(&in_flight) {
-                    // The release refused to do it.
+                    // The release did not execute it.
                     return Err(Interrupted {
                         in_flight,
                         sent: false,
@@ -137,7 +120,7 @@ pub(in crate::proxy) async fn relay(
     Ok(streamed(head, ready, body, BodyParser::Json(scanner), in_flight))
 }
 
-/// An answer that was read to its end.
+/// The response when the proxy read all of it.
 async fn buffered(
     state: &ProxyState,
     head: response::Parts,
@@ -150,7 +133,7 @@ async fn buffered(
     if unanswered && head.status.is_success() {
         return respond_with_error(in_flight, FailureReason::BackendFailed).await;
     }
-    // Not for its id, but the status tells enough: an unknown session, a wrong method.
+    // It does not carry the id, but the status is enough: an unknown session, a wrong method.
     let lost = in_flight.lost_a_live_one();
     in_flight.finish(if lost { Outcome::ServerFault } else { outcome::from_status(head.status) });
     let mut head = head;
@@ -168,14 +151,15 @@ async fn buffered(
     Response::from_parts(head, ClientBody::Full(Full::new(body)))
 }
 
-/// Pieces in one.
-pub(in crate::proxy) fn joined(pieces: VecDeque<Bytes>) -> Bytes {
+/// All pieces as one.
+fn joined(pieces: VecDeque<Bytes>) -> Bytes {
     match pieces.len() {
         0 | 1 => pieces.into_iter().next().unwrap_or_default(),
         _ => pieces.into_iter().flatten().collect(),
     }
 }
 
+/// The response when its body streams.
 pub(in crate::proxy) fn streamed(
     head: response::Parts,
     ready: VecDeque<Bytes>,
@@ -189,7 +173,7 @@ pub(in crate::proxy) fn streamed(
     Response::from_parts(head, ClientBody::Streaming(Box::new(response_body)))
 }
 
-/// An answer of ours for every id that waits.
+/// An error response for every pending id.
 pub(in crate::proxy) async fn respond_with_error(
     mut in_flight: InFlight,
     cause: FailureReason,
@@ -211,7 +195,7 @@ pub(in crate::proxy) async fn respond_with_error(
         None => true,
     };
     let (ids, batch) = in_flight.request_ids();
-    // What is not known to be a notification can not be taken for one.
+    // A body that was not read to its end may hold a request.
     let reported_cause =
         if complete || !ids.is_empty() { cause } else { FailureReason::BackendFailed };
     let refs: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
@@ -231,4 +215,26 @@ pub(in crate::proxy) async fn respond_with_error(
         }
     }
     response
+}
+
+/// Reads the error response to the GET of a session: what was read of it, and whether the release has
+/// lost the session. `None` when the release is cut meanwhile, or breaks the response.
+pub(in crate::proxy) async fn read_refusal(
+    in_flight: &mut InFlight,
+    status: StatusCode,
+    body: &mut Incoming,
+) -> Option<(VecDeque<Bytes>, bool)> {
+    let (mut ready, mut size) = (VecDeque::new(), 0);
+    while size < RESPONSE_BUFFERED_MAX {
+        let Some(frame) = unless_left(in_flight, body.frame()).await? else {
+            let body = joined(ready);
+            let lost = in_flight.is_lost(&Method::GET, status, &body);
+            return Some((VecDeque::from([body]), lost));
+        };
+        if let Ok(data) = frame.ok()?.into_data() {
+            size += data.len();
+            ready.push_back(data);
+        }
+    }
+    Some((ready, false))
 }

@@ -1,7 +1,8 @@
-//! An answer's body on its way to the client.
+//! The body of a response, on its way to the client.
 //!
-//! Nothing is held: each piece is read as it passes, and passed on. When the release is left, or
-//! fails in the middle, the proxy ends the stream in a way that clients understand.
+//! The proxy parses each piece as it passes. Only a [`Rewriter`] holds an event until it is complete.
+//! When the release is cut or fails in the middle, the proxy continues the stream elsewhere, or ends
+//! it in a way that clients understand.
 
 mod release_left;
 
@@ -29,10 +30,10 @@ use crate::proxy::exchange::response::OnReleaseLeft;
 use crate::proxy::exchange::resumable_stream::{Replay, ResumableStream, SplicedResponse};
 use crate::proxy::exchange::subscription::Subscription;
 
-/// Bytes of a JSON answer that may still come after its release was left.
+/// The bytes of a response without events that may still pass after the cut of its release.
 const AFTER_CUT_BYTES_MAX: usize = 1024 * 1024;
 
-/// A body that passes through.
+/// A body that streams from a release.
 #[derive(Debug)]
 pub(in crate::proxy) struct ResponseBody {
     ready: VecDeque<Bytes>,
@@ -41,7 +42,7 @@ pub(in crate::proxy) struct ResponseBody {
     status: StatusCode,
     in_flight: InFlight,
     bytes_since_cut: usize,
-    /// The release broke a stream off that only listens.
+    /// Whether the release broke a listening stream.
     stream_broken: bool,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     rewriter: Option<Rewriter>,
@@ -52,29 +53,29 @@ pub(in crate::proxy) struct ResponseBody {
     spliced: Option<SplicedResponse>,
 }
 
-/// How a body is read on the way.
+/// How the proxy parses a body.
 #[derive(Debug)]
 pub(in crate::proxy) enum BodyParser {
     /// As one JSON-RPC message or batch.
     Json(MessageScanner),
     /// As server-sent events.
     Events(SseReader),
-    /// Not at all.
+    /// It does not.
     Unparsed,
 }
 
-/// What comes from elsewhere than the body.
+/// Input from elsewhere than the body of the release.
 pub(in crate::proxy) enum SideInput {
-    /// Nothing now.
+    /// Nothing yet.
     Idle,
-    /// Something changed.
+    /// The state of the stream changed.
     Changed,
-    /// This.
+    /// A frame for the client.
     Frame(io::Result<Frame<Bytes>>),
 }
 
 impl ResponseBody {
-    /// Passes `ready` on, and then `body`.
+    /// Sends `ready`, and then `body`.
     pub(in crate::proxy) fn new(
         ready: VecDeque<Bytes>,
         body: Incoming,
@@ -105,7 +106,7 @@ impl ResponseBody {
         }
     }
 
-    /// Events that belong to a session: what changed since, and what has to be read differently.
+    /// Adds the list changes of the session, and rewrites events as the session needs it.
     pub(in crate::proxy) fn with_session_events(mut self, state: &Arc<ProxyState>) -> Self {
         if self.in_flight.clamp_ttl {
             self.rewriter = Some(Rewriter::clamping_ttl());
@@ -114,7 +115,7 @@ impl ResponseBody {
         let opening = self.in_flight.initialize_body.is_some();
         self.rewriter = Rewriter::new(self.in_flight.generation, opening);
         self.state = opening.then(|| Arc::clone(state));
-        // Where the client listens, it hears it there.
+        // A client with a listening stream gets them there.
         if session.listen_stream().is_none() {
             let notifications = session.take_list_changes();
             self.ready
@@ -123,7 +124,7 @@ impl ResponseBody {
         self
     }
 
-    /// A stream that goes on when its session moves.
+    /// Continues the stream when its session moves.
     pub(in crate::proxy) fn with_resumable(
         mut self,
         resumable: Option<Box<ResumableStream>>,
@@ -138,7 +139,7 @@ impl ResponseBody {
                     .iter()
                     .map(|notification| sse::encode_event(notification)),
             );
-            // What waited on a stream of a release that was left will not be answered any more.
+            // The previous release cannot answer detached requests any more.
             if let Some(previous) = generation.checked_sub(1) {
                 for id in resumable.session.take_detached(previous) {
                     self.ready.push_back(sse::encode_event(&messages::error_response(
@@ -152,7 +153,7 @@ impl ResponseBody {
         self
     }
 
-    /// How it goes on when its release is left.
+    /// Sets how the stream continues when its release is cut.
     pub(in crate::proxy) fn with_on_release_left(mut self, on_release_left: OnReleaseLeft) -> Self {
         self.replay = on_release_left.replay.map(Box::new);
         self.subscription = on_release_left.subscription;
@@ -169,7 +170,7 @@ impl ResponseBody {
         }
     }
 
-    /// What the client gets for a piece of the release's answer.
+    /// Rewrites one piece of the body.
     fn rewrite(&mut self, data: Bytes) -> Bytes {
         let Some(rewriter) = &mut self.rewriter else { return data };
         let out = rewriter.feed(&data);
@@ -181,7 +182,7 @@ impl ResponseBody {
         out
     }
 
-    /// The release ended its answer, well or not.
+    /// Handles the end of the body, with or without an error.
     fn on_end(&mut self, error: Option<hyper::Error>) -> io::Result<()> {
         self.body = None;
         if let Some(rest) =
@@ -189,7 +190,7 @@ impl ResponseBody {
         {
             self.ready.push_back(rest);
         }
-        // While its release is being left, the stream waits for its session; else it ends with it.
+        // While its release drains, the stream waits for its session to move; else it ends.
         let is_draining = self.in_flight.backend.draining.is_cancelled();
         if self.subscription.as_ref().is_some_and(|subscription| subscription.is_reopening()) {
             return Ok(());
@@ -205,14 +206,14 @@ impl ResponseBody {
         }
         let unanswered = !self.in_flight.pending_ids().is_empty();
         self.stream_broken = match self.in_flight.kind() {
-            // Its end is its result.
+            // A subscription that ended well has its result.
             ExchangeKind::Subscription => unanswered,
             ExchangeKind::GetStream => error.is_some(),
             ExchangeKind::Call | ExchangeKind::Other | ExchangeKind::Detached => false,
         };
         match &self.reader {
-            // A stream of 2025-11-25 may end early: the client takes it up again by its event id.
-            // One that breaks off has lost its release, and whatever it remembered.
+            // A stream of 2025-11-25 may end early: the client resumes it by its event id. After an
+            // error the release cannot resume it.
             BodyParser::Events(events) if events.is_resumable() && error.is_none() => {
                 self.in_flight.suspend_for_resume();
             }
@@ -253,7 +254,7 @@ impl Drop for ResponseBody {
 }
 
 impl ResponseBody {
-    /// Whether nothing comes any more.
+    /// Whether the client got everything.
     pub(in crate::proxy) fn is_finished(&self) -> bool {
         let reopening = self.subscription.as_ref().is_some_and(|it| it.is_reopening());
         let has_more =
@@ -261,7 +262,7 @@ impl ResponseBody {
         !has_more && self.ready.is_empty()
     }
 
-    /// What comes from elsewhere than the release's body. Pending: there is no body either.
+    /// Polls the input from elsewhere. Pending: there is no body to read either.
     fn poll_side_input(&mut self, cx: &mut Context<'_>) -> Poll<SideInput> {
         if let Some(spliced) = &mut self.spliced {
             match std::task::ready!(spliced.poll(cx)) {
@@ -296,7 +297,7 @@ impl ResponseBody {
         }
     }
 
-    /// The next piece.
+    /// The next frame.
     pub(in crate::proxy) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
@@ -311,8 +312,8 @@ impl ResponseBody {
                 SideInput::Frame(next) => return Poll::Ready(Some(next)),
             }
             let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
-            // A stream that never pauses has to be left too; other answers may finish what is on
-            // its way, but not go on for ever.
+            // An event stream ends at the cut even when it never pauses. Other responses may finish
+            // what is on its way, up to a limit.
             let is_cut = self.in_flight.backend.cut.is_cancelled();
             let stop_reading = is_cut
                 && (matches!(self.reader, BodyParser::Events(_))
@@ -340,7 +341,7 @@ impl ResponseBody {
                         return Poll::Pending;
                     }
                     match self.resumable.take() {
-                        // The next release is asked to go on.
+                        // The next release continues the subscription.
                         _ if self.subscription.as_ref().is_some_and(|it| it.is_reopening()) => {
                             self.body = None;
                             Ok(())

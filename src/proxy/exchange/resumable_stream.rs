@@ -1,5 +1,4 @@
-//! What outlives the release that it began at: the stream on which a client listens, and a request
-//! that changes nothing.
+//! The GET stream of a session: it stays open while the session moves between releases.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -14,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::{Backend, headers};
 use crate::proxy::exchange::error_response::ClientBody;
 use crate::proxy::exchange::handler::ProxyState;
@@ -21,7 +21,7 @@ use crate::proxy::exchange::in_flight::InFlight;
 use crate::proxy::exchange::request_body::RequestBody;
 use crate::proxy::session::{ResumeAt, Session};
 
-/// How often, how long, and after which pause at first, a stream is opened at another release.
+/// Attempts to open the stream at another release, the time limit of each, and the first pause.
 const OPEN_ATTEMPTS: u32 = 6;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 const OPEN_RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ const OPEN_RETRY_DELAY: Duration = Duration::from_millis(100);
 type OpenFuture = Pin<Box<dyn Future<Output = Option<Incoming>> + Send>>;
 type ReplayFuture = Pin<Box<dyn Future<Output = Response<ClientBody>> + Send>>;
 
-/// The stream of a session: it stays open while the session moves.
+/// The GET stream of a session.
 pub(in crate::proxy) struct ResumableStream {
     /// The session.
     pub session: Arc<Session>,
@@ -40,22 +40,22 @@ pub(in crate::proxy) struct ResumableStream {
     release_left: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-/// What happens to a held stream.
+/// What happens to a resumable stream.
 pub(in crate::proxy) enum StreamEvent {
     /// Its session moved.
     Moved(Box<ResumeAt>),
-    /// It goes on at the release that took over.
+    /// The next release opened it.
     Reopened(Incoming),
-    /// Its release is being left: the client should look what is new, and so move.
+    /// Its release drains: list changes make the client send requests, and so move its session.
     ReleaseLeft,
-    /// Nobody finds its session any more, or the proxy stops.
+    /// Its session was removed, or the proxy closes.
     Ended,
-    /// Its session has another stream now.
+    /// The client opened another stream for the session.
     Replaced,
 }
 
 impl ResumableStream {
-    /// Holds the stream of an exchange, if that belongs to a session.
+    /// The stream of an exchange; `None` without a session that can move.
     pub(in crate::proxy) fn new(
         state: &Arc<ProxyState>,
         in_flight: &InFlight,
@@ -70,7 +70,7 @@ impl ResumableStream {
         Some(Box::new(Self { session, state, moves, opening: None, end_streams, release_left }))
     }
 
-    /// What happens next.
+    /// The next event.
     pub(in crate::proxy) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<StreamEvent> {
         if self.end_streams.as_mut().poll(cx).is_ready() {
             return Poll::Ready(StreamEvent::Ended);
@@ -106,13 +106,13 @@ impl ResumableStream {
         Poll::Pending
     }
 
-    /// Goes on at another release; how the exchange there begins.
+    /// Opens the stream at another release, and returns the new exchange.
     pub(in crate::proxy) fn resume(&mut self, resume_at: ResumeAt) -> InFlight {
-        let ResumeAt { backend: upstream, head, generation } = resume_at;
+        let ResumeAt { backend, head, generation } = resume_at;
         let deadline = self.state.service.load().limits.deadline;
         let kind = crate::proxy::exchange::in_flight::ExchangeKind::GetStream;
         let mut in_flight = InFlight::new(
-            Arc::clone(&upstream),
+            Arc::clone(&backend),
             kind,
             RequestBody::default().parsed(),
             None,
@@ -120,24 +120,24 @@ impl ResumableStream {
         );
         in_flight.session = Some(Arc::clone(&self.session));
         in_flight.generation = generation;
-        self.release_left = Some(cancelled(&upstream.draining));
-        self.opening = Some(Box::pin(open_with_retry(upstream, head)));
+        self.release_left = Some(cancelled(&backend.draining));
+        self.opening = Some(Box::pin(open_with_retry(backend, head)));
         in_flight
     }
 }
 
-/// Opens a stream; again and again for a while where there is no answer.
+/// Opens a stream, with retries while the release does not respond or fails.
 async fn open_with_retry(backend: Arc<Backend>, head: request::Parts) -> Option<Incoming> {
     let mut delay = OPEN_RETRY_DELAY;
     for _ in 0..OPEN_ATTEMPTS {
-        let request = Request::from_parts(head.clone(), RequestBody::default());
-        let sending = tokio::time::timeout(OPEN_TIMEOUT, backend.client.request(request));
+        let request = Request::from_parts(head.clone(), BackendBody::default());
+        let sending = tokio::time::timeout(OPEN_TIMEOUT, backend.send(request));
         if let Ok(Ok(response)) = sending.await
             && !response.status().is_server_error()
         {
             let is_events =
                 response.status().is_success() && headers::is_event_stream(response.headers());
-            // A server without a stream of its own is none the worse: ours stays open.
+            // A server need not have a GET stream: the client's stream stays open.
             return is_events.then(|| response.into_body());
         }
         tokio::time::sleep(delay).await;
@@ -150,7 +150,7 @@ fn cancelled(token: &CancellationToken) -> Pin<Box<WaitForCancellationFutureOwne
     Box::pin(token.clone().cancelled_owned())
 }
 
-/// A request that may be asked again of another release while its answer is already a stream.
+/// A request that can be sent to another release although its response already streams.
 pub(in crate::proxy) struct Replay {
     state: Arc<ProxyState>,
     peer: IpAddr,
@@ -159,7 +159,7 @@ pub(in crate::proxy) struct Replay {
 }
 
 impl Replay {
-    /// `None` where it may not, or can not.
+    /// `None` when a replay is not safe or not possible.
     pub(in crate::proxy) fn new(
         state: &Arc<ProxyState>,
         peer: IpAddr,
@@ -174,7 +174,7 @@ impl Replay {
         Some(Self { state, peer, head, body })
     }
 
-    /// Asks again.
+    /// Sends the request again.
     pub(in crate::proxy) fn send(self) -> ReplayFuture {
         let Self { state: front, peer, head, body } = self;
         Box::pin(async move {
@@ -183,23 +183,23 @@ impl Replay {
     }
 }
 
-/// The answer of another release, within a stream that a first release began.
+/// The response of another release, inside a stream that the first release started.
 pub(in crate::proxy) enum SplicedResponse {
-    /// It was asked.
+    /// The request was sent.
     Requested(ReplayFuture),
-    /// It answers with events.
+    /// The response is a stream of events.
     Events(Box<ClientBody>),
-    /// It answers with JSON, of which so much has come.
+    /// The response is JSON; these bytes arrived.
     Json(Box<ClientBody>, Vec<u8>),
     /// It ended.
     Over,
 }
 
-/// Longest JSON answer that becomes an event.
+/// The largest JSON response that becomes an event.
 const JSON_EVENT_MAX: usize = 4 * 1024 * 1024;
 
 impl SplicedResponse {
-    /// The next bytes of it. An error: there is no answer. Nothing comes after an error or the end.
+    /// The next bytes. An error: there is no response. Nothing follows an error or the end.
     pub(in crate::proxy) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -251,9 +251,9 @@ impl SplicedResponse {
     }
 }
 
-/// An event with this JSON, unless it is empty.
+/// An event with this JSON; `None` for an empty text.
 fn event(mut text: Vec<u8>) -> Option<Bytes> {
-    // Between the values of JSON, a line's end means as much as a space.
+    // Between JSON tokens a line end equals a space.
     let line = |byte: &u8| matches!(byte, b'\n' | b'\r');
     text.iter_mut().filter(|it| line(it)).for_each(|it| *it = b' ');
     let event = [b"event: message\ndata: ", text.as_slice(), b"\n\n"];
@@ -271,19 +271,19 @@ impl ClientBody {
 
 impl std::fmt::Debug for ResumableStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held").field("session", &self.session).finish_non_exhaustive()
+        f.debug_struct("ResumableStream").field("session", &self.session).finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for Replay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Not the head: it may hold credentials.
-        f.write_str("Retry")
+        f.write_str("Replay")
     }
 }
 
 impl std::fmt::Debug for SplicedResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Sequel")
+        f.write_str("SplicedResponse")
     }
 }

@@ -1,5 +1,5 @@
-//! A `subscriptions/listen` stream (2026-07-28): when its release is left, the next one is asked to
-//! listen in its place, and the client hears that the lists changed.
+//! A `subscriptions/listen` stream (2026-07-28). When its release drains, the proxy opens it at the
+//! next release, and notifies the client that the lists changed.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -19,12 +19,12 @@ use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::request_body::RequestBody;
 use crate::proxy::session::ClientMessageKind;
 
-/// How long the next release may take to begin.
+/// The time limit for the next release to start the stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 type OpenFuture = Pin<Box<dyn Future<Output = Option<(Incoming, InFlight)>> + Send>>;
 
-/// A stream that goes on at another release.
+/// A stream that can continue at another release.
 pub(in crate::proxy) struct Subscription {
     state: Arc<ProxyState>,
     peer: IpAddr,
@@ -35,18 +35,18 @@ pub(in crate::proxy) struct Subscription {
     opening: Option<OpenFuture>,
 }
 
-/// How a stream that listens goes on.
+/// How a subscription continues.
 pub(in crate::proxy) enum SubscriptionEvent {
     /// At another release.
     Reopened(Incoming, Box<InFlight>),
-    /// No other release takes it.
+    /// No other release accepts it.
     ReopenFailed,
-    /// It does not: the proxy stops.
+    /// It ends: the proxy closes.
     Ended,
 }
 
 impl Subscription {
-    /// `None` where it can not be asked for again.
+    /// `None` for other requests, and when the body was not read whole.
     pub(in crate::proxy) fn new(
         state: &Arc<ProxyState>,
         peer: IpAddr,
@@ -64,7 +64,7 @@ impl Subscription {
         Some(Box::new(Self { state, peer, head, body, release_left, end_streams, opening: None }))
     }
 
-    /// How it goes on, once its release is left or the proxy stops.
+    /// The next event, once its release drains or the proxy closes.
     pub(in crate::proxy) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SubscriptionEvent> {
         if self.end_streams.as_mut().poll(cx).is_ready() {
             self.opening = None;
@@ -89,17 +89,17 @@ impl Subscription {
         Poll::Ready(event.unwrap_or(SubscriptionEvent::ReopenFailed))
     }
 
-    /// Whether the next release was asked, and has not answered yet.
+    /// Whether the next release has not responded yet.
     pub(in crate::proxy) fn is_reopening(&self) -> bool {
         self.opening.is_some()
     }
 
-    /// It is at another release now, and can be moved again.
+    /// Watches the release to which it moved.
     pub(in crate::proxy) fn moved_to(&mut self, in_flight: &InFlight) {
         self.release_left = Some(Box::pin(in_flight.backend.draining.clone().cancelled_owned()));
     }
 
-    /// What the client has to hear: that what it listens for may have changed.
+    /// Notifications that each list it listens for may have changed.
     pub(in crate::proxy) fn changed_notifications(&self) -> Vec<String> {
         let request: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let wanted = |name: &str| {
@@ -133,7 +133,7 @@ async fn reopen(
     let in_flight =
         state.start_in_flight(&mut route, ExchangeKind::Subscription, request_body.parsed());
     state.to_backend_head(&mut head, &route, peer);
-    let sending = route.backend.client.request(Request::from_parts(head, request_body));
+    let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
     let response = sending.await.ok().filter(|it| it.status().is_success())?;
     headers::is_event_stream(response.headers()).then(|| (response.into_body(), in_flight))
 }
@@ -141,6 +141,6 @@ async fn reopen(
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Not the head: it may hold credentials.
-        f.write_str("Listening")
+        f.write_str("Subscription")
     }
 }

@@ -1,4 +1,4 @@
-//! Which release a request goes to.
+//! Decides which release gets a request.
 
 pub(super) mod request_states;
 pub(super) mod router;

@@ -1,9 +1,9 @@
-//! Which release sealed which `requestState` (2026-07-28).
+//! Which release issued which `requestState` (2026-07-28).
 //!
-//! A server that needs more input hands the client a sealed state, and gets it back with the next
-//! request. Another release may not be able to open it. What is remembered is a hash of it, so that
-//! requests and answers pass as they are, however long they are; a client can only ever name a state
-//! that it was given, and no release by itself.
+//! A server that needs more input gives the client an opaque state; the client returns it with its
+//! next request. Another release may not be able to decode it. The proxy stores only a hash: requests
+//! and responses of any length pass unchanged. A client can name only a state that it received, and
+//! never a release.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::model::ReleaseNumber;
 use crate::proxy::handover::replication::{ChangeQueue, LocalChange};
 
-/// States that are remembered; the oldest is forgotten first.
+/// States that are stored; the oldest is dropped first.
 const STATES_MAX: usize = 4096;
 
-/// The states that releases of one service gave out.
+/// The states that the releases of one service issued.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct RequestStates {
     owners: Mutex<Owners>,
-    /// Who takes over.
+    /// Receives each change, for a successor.
     change_sink: OnceLock<Arc<ChangeQueue>>,
 }
 
@@ -29,7 +29,7 @@ struct Owners {
 }
 
 impl RequestStates {
-    /// A release gave a state out.
+    /// Stores that a release issued a state.
     pub(in crate::proxy) fn record(&self, state: u64, release: ReleaseNumber) {
         if let Some(change_sink) = self.change_sink.get() {
             change_sink.push(LocalChange::RequestState(state, release));
@@ -45,18 +45,18 @@ impl RequestStates {
         }
     }
 
-    /// Who gave it out; `None` when that is not known.
+    /// The release that issued it, if it is known.
     pub(in crate::proxy) fn owner(&self, state: u64) -> Option<ReleaseNumber> {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         owners.by_state.get(&state).copied()
     }
 
-    /// Tells, from now on, what is given out.
+    /// Sends each change from now on to this sink.
     pub(in crate::proxy) fn set_change_sink(&self, change_sink: Arc<ChangeQueue>) {
         let _ = self.change_sink.set(change_sink);
     }
 
-    /// All that are remembered, the oldest first.
+    /// All states, the oldest first.
     pub(in crate::proxy) fn entries(&self) -> Vec<(u64, ReleaseNumber)> {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         owners
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_are_remembered_with_whoever_gave_them_last() {
+    fn the_newest_states_are_kept_with_their_last_issuer() {
         let states = RequestStates::default();
         for state in 0..STATES_MAX as u64 {
             states.record(state, ReleaseNumber(1));

@@ -1,4 +1,4 @@
-//! Finds the release for a request, and makes heads fit for either side.
+//! Finds the release for a request: by its session, by its `requestState`, or the active one.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -20,44 +20,44 @@ use crate::proxy::session::{
     Action, ClientMessageKind, Environment, InFlightGuard, Session, SessionId,
 };
 
-/// A request that found its release.
+/// The release of a request, and the session that it belongs to.
 #[derive(Debug)]
 pub(in crate::proxy) struct Route {
-    /// Its release.
+    /// The release.
     pub backend: Arc<Backend>,
-    /// The session that it belongs to, as its id says.
+    /// The decoded session id of the request.
     pub session_id: Option<SessionId>,
-    /// The same, unless there are too many to be remembered.
+    /// The session; `None` also when the session table is full.
     pub session: Option<Arc<Session>>,
-    /// How often that had moved.
+    /// How often the session had moved.
     pub generation: u32,
-    /// Its id at the release; empty where the release has none.
+    /// The session's id at the release; empty where it has none.
     pub backend_id: Box<str>,
-    /// Keeps it from moving meanwhile.
+    /// Keeps the session from moving meanwhile.
     pub session_guard: Option<InFlightGuard>,
 }
 
-/// Why a request has no release to go to.
+/// Why no release gets a request.
 #[derive(Debug)]
 pub(in crate::proxy) enum RouteError {
-    /// Its session is over.
+    /// Its session ended.
     SessionEnded,
-    /// No release is in charge.
+    /// No release is active.
     NoRelease,
-    /// Its session could not be moved in time, or at all, and nothing but that is left.
+    /// Its session cannot stay, and could not be migrated in time.
     NotMigrated,
-    /// It means a release that was left: it is accepted, and goes nowhere.
+    /// It concerns a previous release: the proxy accepts it and drops it.
     Discarded,
-    /// It ends what no release holds any more.
+    /// It ends a session that no release has any more.
     AlreadyEnded,
-    /// The release that sealed its state is gone.
+    /// The release that issued its `requestState` is gone.
     StateOwnerGone,
-    /// The release that took over wants other credentials.
+    /// The next release rejected the client's credentials.
     CredentialsRejected(Box<Response<ClientBody>>),
 }
 
 impl RouteError {
-    /// What the client is told. `ids` are those of its requests, in an array or not.
+    /// The response for the client. `ids` are those of its requests; `batch`: they came in an array.
     pub(in crate::proxy) fn into_response(self, ids: &[&str], batch: bool) -> Response<ClientBody> {
         match self {
             Self::SessionEnded => error_response::session_not_found(ids.first().copied()),
@@ -73,7 +73,7 @@ impl RouteError {
     }
 }
 
-/// What a POST brings.
+/// What the messages of a POST are.
 pub(in crate::proxy) fn classify_body(parsed: &ParsedBody) -> ClientMessageKind {
     let messages = &parsed.messages;
     let requests = messages.iter().any(|it| it.method.is_some() && it.id.is_some());
@@ -86,7 +86,7 @@ pub(in crate::proxy) fn classify_body(parsed: &ParsedBody) -> ClientMessageKind 
     }
 }
 
-/// Whether a POST asks for a session.
+/// Whether a POST is an `initialize` request.
 pub(in crate::proxy) fn is_initialize(request_body: &RequestBody) -> bool {
     let parsed = request_body.parsed();
     let parsed = parsed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +95,7 @@ pub(in crate::proxy) fn is_initialize(request_body: &RequestBody) -> bool {
 }
 
 impl ProxyState {
-    /// Notes what a POST says about its session, and makes it one for the session's release.
+    /// Updates the session by the messages of a POST, and restores the ids that its release knows.
     pub(in crate::proxy) fn observe_messages(
         &self,
         route: &Route,
@@ -139,7 +139,7 @@ impl ProxyState {
         }
     }
 
-    /// A session was opened.
+    /// Records how a session was opened.
     pub(in crate::proxy) fn session_opened(
         &self,
         in_flight: &InFlight,
@@ -152,7 +152,18 @@ impl ProxyState {
         }
     }
 
-    /// The release that sealed the state in a request, if that is known: no other can open it.
+    /// Makes the next request reopen a session that its release has lost. `false` when it cannot be
+    /// reopened.
+    pub(in crate::proxy) fn forgot(&self, exchange: &InFlight) -> bool {
+        let session = exchange.session.as_ref().filter(|_| self.pinned_reason().is_none());
+        let Some(session) = session.filter(|session| session.snapshot().is_some()) else {
+            return false;
+        };
+        session.with_machine(|life| life.mark_lost(exchange.generation));
+        true
+    }
+
+    /// The release that issued the `requestState` of a request, if it is known: no other can decode it.
     pub(in crate::proxy) fn route_by_state(
         &self,
         head: &request::Parts,
@@ -166,7 +177,7 @@ impl ProxyState {
         Some(backend.map(|backend| Route::new(Arc::clone(backend), None)))
     }
 
-    /// Finds the release: the session's own, which may have to change first, or the active one.
+    /// Finds the release: the one of the session, which may have to migrate first, or the active one.
     pub(in crate::proxy) async fn route(
         self: &Arc<Self>,
         head: &request::Parts,
@@ -245,7 +256,7 @@ impl ProxyState {
         }
     }
 
-    /// Whether a session can go on where it is.
+    /// Whether a session can stay at its release.
     pub(in crate::proxy) fn can_stay(&self, session: &Session) -> bool {
         let lost = session.with_machine(|life| life.is_lost());
         !lost && self.routes.load().get_open(session.release()).is_some()
@@ -257,7 +268,7 @@ impl ProxyState {
         admission: crate::proxy::session::Admission,
     ) -> Result<Route, RouteError> {
         let routes = self.routes.load();
-        // It may have been cut since; then what is sent there is answered like all that was open.
+        // After a cut, the request gets the same answer as all that was open.
         let backend = routes.get(admission.release).ok_or(RouteError::NotMigrated)?;
         Ok(Route {
             backend: Arc::clone(backend),
@@ -269,7 +280,7 @@ impl ProxyState {
         })
     }
 
-    /// How things stand around a session at this release.
+    /// What the state machine of a session at this release must know.
     fn session_environment(&self, release: ReleaseNumber) -> Environment {
         let routes = self.routes.load();
         let own = routes.get_open(release);
@@ -287,14 +298,14 @@ impl ProxyState {
         }
     }
 
-    /// Why no session of this service may move, if so.
+    /// Why no session of this service may move, if that is so.
     pub(in crate::proxy) fn pinned_reason(&self) -> Option<MigrationRefused> {
         use crate::config::SessionState;
         let is_hard = self.service.load().session_state == SessionState::Hard;
         is_hard.then_some(MigrationRefused::StateNotRestorable)
     }
 
-    /// Makes a client's head one for the release.
+    /// Turns the head of a client's request into one for the release.
     pub(in crate::proxy) fn to_backend_head(
         &self,
         head: &mut request::Parts,
@@ -303,10 +314,10 @@ impl ProxyState {
     ) {
         let target_host =
             head.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
-        // The name that was checked: that of the target where there is one.
+        // The name that the host check saw: that of the request target where there is one.
         let host = target_host.or_else(|| head.headers.get(header::HOST).cloned());
         if head.uri.path() == self.service.load().path {
-            // What the release compresses can not be read on its way, nor be added to.
+            // The proxy cannot parse or extend a compressed response.
             head.headers.remove(header::ACCEPT_ENCODING);
         }
         headers::strip_hop_by_hop(&mut head.headers);
@@ -335,7 +346,7 @@ impl ProxyState {
         }
     }
 
-    /// Makes a release's head one for the client: its session goes by the proxy's id.
+    /// Turns the head of a release's response into one for the client, with the proxy's session id.
     pub(in crate::proxy) fn to_client_head(
         &self,
         mut head: response::Parts,
@@ -344,7 +355,7 @@ impl ProxyState {
         in_flight: &mut InFlight,
     ) -> response::Parts {
         headers::strip_hop_by_hop(&mut head.headers);
-        // Not the release's version: the client was promised nothing less than 1.1.
+        // Not the release's version: the proxy speaks 1.1 to the client.
         head.version = Version::HTTP_11;
         let backend_id = head.headers.remove(headers::MCP_SESSION_ID);
         let Some(backend_id) = backend_id.as_ref().and_then(|id| id.to_str().ok()) else {
@@ -369,7 +380,7 @@ impl ProxyState {
 }
 
 impl Route {
-    /// To a release, without a session.
+    /// A route to a release, without a live session.
     pub(in crate::proxy) fn new(backend: Arc<Backend>, session_id: Option<SessionId>) -> Self {
         Self {
             backend,

@@ -1,11 +1,11 @@
-//! Which release gets what. Swapped whole; a request reads it once, without a lock.
+//! The releases that requests can go to. A change replaces the whole table.
 
 use std::sync::Arc;
 
 use crate::model::ReleaseNumber;
 use crate::proxy::backend::Backend;
 
-/// The releases that can be reached, and the one that gets new work.
+/// The reachable releases, and the active one.
 #[derive(Debug, Clone, Default)]
 pub(in crate::proxy) struct RoutingTable {
     active: Option<Arc<Backend>>,
@@ -18,22 +18,22 @@ impl RoutingTable {
         self.active.as_ref()
     }
 
-    /// The release with this number, unless it was left.
+    /// The release with this number, unless it was cut.
     pub(in crate::proxy) fn get_open(&self, number: ReleaseNumber) -> Option<&Arc<Backend>> {
         self.get(number).filter(|backend| !backend.cut.is_cancelled())
     }
 
-    /// The release with this number, left or not.
+    /// The release with this number, cut or not.
     pub(in crate::proxy) fn get(&self, number: ReleaseNumber) -> Option<&Arc<Backend>> {
         self.backends.iter().find(|backend| backend.number == number)
     }
 
-    /// All of them.
+    /// All releases.
     pub(in crate::proxy) fn backends(&self) -> &[Arc<Backend>] {
         &self.backends
     }
 
-    /// With one release more.
+    /// The table with this release added or replaced.
     #[must_use]
     pub(in crate::proxy) fn with_backend(&self, backend: Arc<Backend>) -> Self {
         let mut table = self.without_backend(backend.number);
@@ -41,7 +41,7 @@ impl RoutingTable {
         table
     }
 
-    /// With one release less.
+    /// The table without this release.
     #[must_use]
     pub(in crate::proxy) fn without_backend(&self, number: ReleaseNumber) -> Self {
         let mut table = self.clone();
@@ -50,7 +50,7 @@ impl RoutingTable {
         table
     }
 
-    /// With new work for `number`; unchanged when it is not known.
+    /// The table with `number` as the active release; unchanged when it does not hold that release.
     #[must_use]
     pub(in crate::proxy) fn with_active(&self, number: ReleaseNumber) -> Self {
         let active = self.get(number).cloned().or_else(|| self.active.clone());

@@ -1,4 +1,4 @@
-//! Connections of clients: HTTP/1.1, and HTTP/2 by prior knowledge.
+//! Accepts and serves client connections: HTTP/1.1, and HTTP/2 by prior knowledge.
 
 use std::convert::Infallible;
 use std::io;
@@ -15,26 +15,24 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::proxy::exchange::handler::ProxyState;
 use crate::proxy::server::connections::{
     ClientConnection, ConnectionInFlight, CountedBody, Lifecycle,
 };
 
-/// How long a client may take over a head, and stay idle between requests.
+/// The time limit for the head of a request, and for the idle time between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// A client that takes nothing for this long is gone.
+/// The connection closes when the client acknowledges nothing for this long.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Limits of a request's head.
-const HEADERS_MAX: usize = 128;
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 const BACKLOG: i32 = 4096;
-/// Wait after a failure to accept, such as too many open files.
+/// The pause after a failed accept, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Listens on an address.
 ///
 /// # Errors
-/// When it is taken, or not of this host.
+/// When another socket holds the address, or it does not belong to this host.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -44,8 +42,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts connections until told to stop; beyond `max` at once they wait in the backlog. It holds
-/// the listener, and nobody else does.
+/// Accepts connections until the lifecycle stops it. More than `max` at a time wait in the backlog.
+/// It holds the only strong reference to the listener.
 pub(in crate::proxy) async fn accept_loop(
     listener: Arc<TcpListener>,
     state: Arc<ProxyState>,
@@ -78,7 +76,7 @@ pub(in crate::proxy) async fn accept_loop(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "failed to accept a connection");
+                tracing::warn!(%error, "cannot accept a connection; retrying in 50 ms");
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
@@ -92,7 +90,7 @@ async fn serve_connection(
     lifecycle: &Lifecycle,
     tracked: ClientConnection,
 ) {
-    // Neither is needed to serve; a socket that refuses them works without.
+    // Both are optional: the connection works without them.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(STALL_TIMEOUT));
     let builder = connection_builder();
@@ -106,7 +104,7 @@ async fn serve_connection(
             (Arc::clone(&state), lifecycle.close_after_response.clone(), in_flight.clone());
         async move {
             let mut response = state.handle(peer.ip(), request).await;
-            // Closing after an answer is safe; closing an idle connection can meet a request.
+            // Closing after a response is safe; an idle connection may receive a request meanwhile.
             if !http2 && close_after_response.is_cancelled() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
@@ -116,7 +114,7 @@ async fn serve_connection(
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    // hyper-util waits without limit for the bytes that tell HTTP/1.1 from HTTP/2.
+    // hyper-util waits without limit for the bytes that distinguish HTTP/1.1 from HTTP/2.
     let no_request = async {
         tokio::time::sleep(HEAD_TIMEOUT).await;
         if got_request.load(Ordering::Relaxed) {
@@ -124,7 +122,7 @@ async fn serve_connection(
         }
     };
     tokio::select! {
-        // Errors here are the client's: it left, or spoke no HTTP, and was told so.
+        // The client caused an error here: it disconnected, or it sent something else than HTTP.
         _ = connection.as_mut() => return,
         () = no_request => return,
         () = lifecycle.shutdown.cancelled() => (),
@@ -134,11 +132,10 @@ async fn serve_connection(
         lifecycle.shutdown.cancelled().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    // One future polls the connection until its end, and this waits once for either: nothing is
-    // polled again that has completed.
+    // One future owns the connection until its end, so that nothing polls it after completion.
     let end = async {
-        // HTTP/2 has a word for it. In HTTP/1.1 the head of an answer that is on its way did not
-        // say that it is the last: the client may use the connection again, and is told then.
+        // HTTP/2 has GOAWAY. In HTTP/1.1 a response that is already on its way did not carry
+        // `Connection: close`: the client may reuse the connection, and the next response says it.
         if lifecycle.close_after_response.is_cancelled() && !is_http2.load(Ordering::Relaxed) {
             tokio::select! {
                 _ = connection.as_mut() => return,
@@ -146,7 +143,7 @@ async fn serve_connection(
             }
         }
         connection.as_mut().graceful_shutdown();
-        // An error here is the client's, too.
+        // The client caused an error here, too.
         let _ = connection.await;
     };
     tokio::select! {

@@ -1,70 +1,66 @@
-//! Who is let in, and how those who are in are asked to leave.
+//! Tracks client connections, and closes them in stages without losing a request.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::proxy::exchange::error_response::ClientBody;
-
-/// How often it is looked for who is still there.
+/// How often the waits below check the connections.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Before a connection is closed, it was silent for so long: little, where nobody else listens at
-/// once; else so long that common clients (Node waits for four seconds, Python for five) have let go
-/// of it by themselves. One that is closed may just be taken for a request.
+/// How long a connection is idle before the proxy closes it, since its client may just send a
+/// request on it. Short, where no successor listens. Else longer than common clients keep an idle
+/// connection (Node 4 s, Python 5 s).
 const IDLE_BEFORE_CLOSE: Duration = Duration::from_millis(300);
 const IDLE_BEFORE_CLOSE_LONG: Duration = Duration::from_millis(5_500);
 
-/// Who has waited for less than this may well have a short request.
+/// A late connection younger than this probably carries a short request.
 const RECENT_MAX: Duration = Duration::from_millis(100);
 
-/// What tells the connections of one listener what to do. Each step includes the ones before, but
-/// for `stop_accepting`, which goes with any.
+/// The stages in which one listener and its connections close. Each stage includes those before it,
+/// except `stop_accepting`, which is independent.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Lifecycle {
-    /// Clients are let in.
+    /// The listener accepts connections.
     pub accepting: CancellationToken,
-    /// Nobody is let in any more; those who are in stay.
+    /// The listener accepts no more connections; open ones stay.
     pub stop_accepting: CancellationToken,
-    /// Every answer is the last on its connection.
+    /// Every response is the last on its connection.
     pub close_after_response: CancellationToken,
-    /// Connections from before `close_after_response` end when they have nothing open.
+    /// Connections from before `close_after_response` close as soon as they are idle.
     pub close_idle: CancellationToken,
-    /// Nobody is let in, and every connection ends.
+    /// The listener accepts no connections, and every open one closes.
     pub shutdown: CancellationToken,
-    /// Silence is waited for as long as it takes.
+    /// Whether a successor listens, so that connections get the long idle wait.
     pub long_idle_wait: AtomicBool,
     early_connections: Arc<()>,
     late_connections: Arc<Mutex<LateConnections>>,
 }
 
-/// When each of those who came after `close_after_response` came. Each asks once.
+/// When each connection after `close_after_response` was accepted. On HTTP/1 it serves one request.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct LateConnections {
     last_number: u64,
     accepted_at: BTreeMap<u64, Instant>,
 }
 
-/// A client that is in, until it is dropped.
+/// An open connection; it counts until it is dropped.
 #[derive(Debug)]
 pub(in crate::proxy) enum ClientConnection {
-    /// It came before `close_after_response`.
-    Early(#[expect(dead_code, reason = "it is counted")] Arc<()>),
-    /// It came after.
+    /// Accepted before `close_after_response`.
+    Early(#[expect(dead_code, reason = "its references are counted")] Arc<()>),
+    /// Accepted after it.
     Late(u64, Arc<Mutex<LateConnections>>),
 }
 
 impl ClientConnection {
-    /// Whether it came after `close_after_response`.
+    /// Whether it was accepted after `close_after_response`.
     pub(in crate::proxy) fn is_late(&self) -> bool {
         matches!(self, Self::Late(..))
     }
@@ -86,15 +82,15 @@ fn lock(late: &Mutex<LateConnections>) -> MutexGuard<'_, LateConnections> {
 #[derive(Debug, Clone, Default)]
 pub(in crate::proxy) struct ConnectionInFlight(Arc<()>);
 
-/// The answer to one, until its end.
+/// A response body; its request counts as open until it is dropped.
 #[derive(Debug)]
-pub(in crate::proxy) struct CountedBody {
-    body: ClientBody,
+pub(in crate::proxy) struct CountedBody<B> {
+    body: B,
     _in_flight: ConnectionInFlight,
 }
 
 impl ConnectionInFlight {
-    /// Waits until there was none for so long.
+    /// Waits until the connection had no open request for this long.
     async fn idle_for(&self, duration: Duration) {
         let mut idle = Duration::ZERO;
         while idle < duration {
@@ -105,21 +101,21 @@ impl ConnectionInFlight {
     }
 }
 
-impl CountedBody {
-    /// An answer that counts as open until it is dropped.
-    pub(in crate::proxy) fn new(body: ClientBody, in_flight: ConnectionInFlight) -> Self {
+impl<B> CountedBody<B> {
+    /// Counts the request of this body as open.
+    pub(in crate::proxy) fn new(body: B, in_flight: ConnectionInFlight) -> Self {
         Self { body, _in_flight: in_flight }
     }
 }
 
-impl Body for CountedBody {
-    type Data = Bytes;
-    type Error = io::Error;
+impl<B: Body + Unpin> Body for CountedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 
@@ -142,7 +138,7 @@ impl Lifecycle {
         }
     }
 
-    /// Counts a client.
+    /// Counts a new connection.
     pub(in crate::proxy) fn register(&self) -> ClientConnection {
         if !self.close_after_response.is_cancelled() {
             return ClientConnection::Early(Arc::clone(&self.early_connections));
@@ -154,14 +150,14 @@ impl Lifecycle {
         ClientConnection::Late(number, Arc::clone(&self.late_connections))
     }
 
-    /// Waits until nobody from before `close_after_response` is in.
+    /// Waits until all connections from before `close_after_response` are closed.
     pub(in crate::proxy) async fn wait_early_closed(&self) {
         while Arc::strong_count(&self.early_connections) > 1 {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Waits for a moment when nobody has been waiting for an answer for long.
+    /// Waits for a moment when every late connection is recent.
     pub(in crate::proxy) async fn wait_all_recent(&self) {
         let is_recent = |since: &Instant| since.elapsed() < RECENT_MAX;
         while !lock(&self.late_connections).accepted_at.values().all(is_recent) {
@@ -169,13 +165,13 @@ impl Lifecycle {
         }
     }
 
-    /// Waits until nobody is in.
+    /// Waits until all connections are closed.
     pub(in crate::proxy) async fn wait_all_closed(&self) {
         self.wait_early_closed().await;
         self.wait_late_closed().await;
     }
 
-    /// Waits until nobody is in who came after `close_after_response`.
+    /// Waits until all connections from after `close_after_response` are closed.
     pub(in crate::proxy) async fn wait_late_closed(&self) {
         while !lock(&self.late_connections).accepted_at.is_empty() {
             tokio::time::sleep(POLL_INTERVAL).await;

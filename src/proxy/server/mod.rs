@@ -1,4 +1,4 @@
-//! Connections of clients: accepted, counted, and closed in stages.
+//! Client connections: accepted, tracked, and closed in stages.
 
 pub(super) mod accept;
 pub(super) mod connections;

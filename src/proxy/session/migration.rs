@@ -14,10 +14,10 @@ use serde_json::Value;
 use crate::mcp::sse_splitter;
 use crate::mcp::sse_splitter::{SseEvent, SseSplitter};
 use crate::model::{MigrationRefused, ReleaseNumber};
+use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::{Backend, headers};
 use crate::proxy::exchange::error_response::ClientBody;
 use crate::proxy::exchange::handler::ProxyState;
-use crate::proxy::exchange::request_body::RequestBody;
 use crate::proxy::routing::router::Route;
 use crate::proxy::session::{OpeningSnapshot, ResumeAt, Session};
 
@@ -174,8 +174,8 @@ async fn post(
     body: String,
     id: Option<&str>,
 ) -> Result<(response::Parts, Option<Value>), MigrationError> {
-    let request = Request::from_parts(template.clone(), RequestBody::from_bytes(body.into()));
-    let response = target.client.request(request).await;
+    let request = Request::from_parts(template.clone(), BackendBody::from(Bytes::from(body)));
+    let response = target.send(request).await;
     let (head, body) = response.map_err(|_| (MigrationRefused::OpenFailed, None))?.into_parts();
     match head.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -236,7 +236,7 @@ async fn auth_error_response(mut head: response::Parts, body: Incoming) -> Respo
 /// Ends the session at the release that it left. Nobody waits for it, and it may fail.
 async fn close_old_session(backend: Arc<Backend>, head: request::Parts) {
     if head.headers.contains_key(headers::MCP_SESSION_ID) {
-        let request = Request::from_parts(head, RequestBody::default());
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, backend.client.request(request)).await;
+        let request = Request::from_parts(head, BackendBody::default());
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, backend.send(request)).await;
     }
 }

@@ -2,13 +2,12 @@
 //!
 //! They hold what clients sent, credentials too: in memory only, few, and not for long.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, header, request};
@@ -16,8 +15,8 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::proxy::backend::{Backend, headers};
-use crate::proxy::exchange::request_body::RequestBody;
+use crate::proxy::backend::headers;
+use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 
 /// The largest body that is kept.
 const BODY_MAX: usize = 16 * 1024;
@@ -28,20 +27,6 @@ const SAMPLE_AGE_MAX: Duration = Duration::from_secs(10);
 /// Repeats in flight to one release.
 const IN_FLIGHT_MAX: usize = 32;
 
-/// Methods that change nothing.
-const READ_ONLY_METHODS: [&str; 9] = [
-    "ping",
-    "tools/list",
-    "prompts/list",
-    "resources/list",
-    "resources/templates/list",
-    "resources/read",
-    "prompts/get",
-    "completion/complete",
-    "server/discover",
-];
-const TOOLS_CALL: &str = "tools/call";
-
 /// What is meant for one session, one connection or one length of body, and not for a repeat.
 const NOT_REPLAYED_HEADERS: [HeaderName; 4] = [
     headers::MCP_SESSION_ID,
@@ -49,13 +34,6 @@ const NOT_REPLAYED_HEADERS: [HeaderName; 4] = [
     header::CONTENT_LENGTH,
     HeaderName::from_static("last-event-id"),
 ];
-
-/// The tools that are known to change nothing.
-#[derive(Debug, Default)]
-pub(in crate::proxy) struct ReadOnlyTools {
-    annotated: ArcSwap<BTreeSet<String>>,
-    configured: ArcSwap<BTreeSet<String>>,
-}
 
 /// What a release keeps for repeats, and what became of repeats that were sent to it.
 #[derive(Debug)]
@@ -83,26 +61,6 @@ struct SampleRing {
     next: usize,
 }
 
-impl ReadOnlyTools {
-    /// Takes these tools for safe because a release says so.
-    pub(in crate::proxy) fn set_annotated(&self, tools: BTreeSet<String>) {
-        self.annotated.store(Arc::new(tools));
-    }
-
-    /// Takes these tools for safe because the operator says so.
-    pub(in crate::proxy) fn set_configured(&self, tools: BTreeSet<String>) {
-        self.configured.store(Arc::new(tools));
-    }
-
-    /// Whether a call changes nothing. A name that is written with escapes is not known here.
-    pub(in crate::proxy) fn is_read_only(&self, method: &str, name: &str) -> bool {
-        READ_ONLY_METHODS.contains(&method)
-            || method == TOOLS_CALL
-                && !name.contains('\\')
-                && (self.annotated.load().contains(name) || self.configured.load().contains(name))
-    }
-}
-
 impl FailedSamples {
     /// Keeps failed requests from now on, or forgets what it has and keeps none.
     pub(in crate::proxy) fn set_sampling(&self, sampling: bool) {
@@ -110,6 +68,11 @@ impl FailedSamples {
         if !sampling {
             self.ring().samples.clear();
         }
+    }
+
+    /// Whether failed requests are kept.
+    pub(in crate::proxy) fn is_sampling(&self) -> bool {
+        self.sampling.load(Ordering::Relaxed)
     }
 
     /// Keeps a request that failed.
@@ -184,24 +147,17 @@ impl fmt::Debug for SampledRequest {
 }
 
 impl SampledRequest {
-    /// A request as it goes to `backend`, should it have to be repeated; `None` almost always:
-    /// when nothing is kept for that release, or the request is too large or may change something.
-    pub(in crate::proxy) fn from_request(
-        backend: &Backend,
-        head: &request::Parts,
-        request_body: &RequestBody,
-    ) -> Option<Box<Self>> {
-        if !backend.samples.sampling.load(Ordering::Relaxed)
-            || !request_body.is_single_read_only(&backend.read_only_tools)
-        {
+    /// A request as it goes to its release; `None` when it is too large.
+    pub(in crate::proxy) fn from_request(head: &request::Parts, body: &Bytes) -> Option<Box<Self>> {
+        if body.len() > BODY_MAX {
             return None;
         }
-        let body = request_body.buffered().filter(|body| body.len() <= BODY_MAX)?.clone();
         let mut headers = head.headers.clone();
         for name in &NOT_REPLAYED_HEADERS {
             headers.remove(name);
         }
-        Some(Box::new(Self { headers, path: head.uri.path_and_query()?.clone(), body }))
+        let path = head.uri.path_and_query()?.clone();
+        Some(Box::new(Self { headers, path, body: body.clone() }))
     }
 
     /// The body with another id. `None` if the request is not safe when it is read properly: with
@@ -230,6 +186,8 @@ impl SampledRequest {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn sample(body: &str) -> SampledRequest {

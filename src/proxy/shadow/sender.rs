@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::json;
@@ -24,8 +23,8 @@ use crate::mcp::sse::SseReader;
 use crate::mcp::{Answered, Said, outcome, session_lost};
 use crate::model::{Outcome, ReleaseNumber};
 use crate::proxy::Proxy;
-use crate::proxy::backend::{Backend, headers};
-use crate::proxy::exchange::request_body::RequestBody;
+use crate::proxy::backend::body::BackendBody;
+use crate::proxy::backend::{Backend, headers, request_head};
 use crate::proxy::shadow::samples::SampledRequest;
 
 /// How long an answer may take.
@@ -176,7 +175,7 @@ impl<'a> McpConnection<'a> {
         let initialized =
             json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string();
         match connection
-            .send_for_status(Method::POST, RequestBody::unparsed(Bytes::from(initialized)))
+            .send_for_status(Method::POST, BackendBody::from(Bytes::from(initialized)))
             .await
         {
             Some(_) => Ok(connection),
@@ -191,7 +190,7 @@ impl<'a> McpConnection<'a> {
     /// Ends the session. A server may refuse it; that is its right.
     async fn close(&self) {
         if self.headers.contains_key(headers::MCP_SESSION_ID) {
-            self.send_for_status(Method::DELETE, RequestBody::default()).await;
+            self.send_for_status(Method::DELETE, BackendBody::default()).await;
         }
     }
 
@@ -199,7 +198,7 @@ impl<'a> McpConnection<'a> {
     async fn post(&self, body: Bytes, id: &str) -> ShadowResult {
         let failed = ShadowResult { class: Outcome::ServerFault, session: None, protocol: None };
         let exchange = async {
-            let response = self.send_request(Method::POST, RequestBody::unparsed(body)).await?;
+            let response = self.send_request(Method::POST, BackendBody::from(body)).await?;
             let session = response.headers().get(headers::MCP_SESSION_ID).cloned();
             let (status, answer, said) = answer(response, &format!("\"{id}\"")).await?;
             let (method, in_session) =
@@ -228,7 +227,7 @@ impl<'a> McpConnection<'a> {
     }
 
     /// Sends what has no answer but its status. `None` when none came in time.
-    async fn send_for_status(&self, method: Method, body: RequestBody) -> Option<StatusCode> {
+    async fn send_for_status(&self, method: Method, body: BackendBody) -> Option<StatusCode> {
         let response = tokio::time::timeout(RESPONSE_TIMEOUT, self.send_request(method, body))
             .await
             .ok()
@@ -236,16 +235,13 @@ impl<'a> McpConnection<'a> {
         response.map(|response| response.status())
     }
 
-    async fn send_request(&self, method: Method, body: RequestBody) -> Option<Response<Incoming>> {
-        let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Authority::try_from(self.backend.authority.as_str()).ok();
-        uri.path_and_query = Some(self.sample.path.clone());
+    async fn send_request(&self, method: Method, body: BackendBody) -> Option<Response<Incoming>> {
+        let uri = request_head::backend_uri(&self.backend.authority, self.sample.path.clone())?;
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = Uri::from_parts(uri).ok()?;
+        *request.uri_mut() = uri;
         *request.headers_mut() = self.headers.clone();
-        self.backend.client.request(request).await.ok()
+        self.backend.send(request).await.ok()
     }
 }
 

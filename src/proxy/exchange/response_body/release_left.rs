@@ -1,4 +1,4 @@
-//! How a body ends, or goes on, when its release is left.
+//! How a response body ends, or continues, when its release drains or is cut.
 
 use std::io;
 
@@ -14,26 +14,26 @@ use crate::proxy::exchange::response_body::{BodyParser, ResponseBody, SideInput}
 use crate::proxy::exchange::resumable_stream::{ResumableStream, SplicedResponse, StreamEvent};
 use crate::proxy::exchange::subscription::SubscriptionEvent;
 
-/// How long a client should wait before it opens its stream again.
+/// How long the client should wait before it reconnects.
 const RECONNECT_MS: u32 = 1_000;
 
 impl ResponseBody {
-    /// Ends an event that was passed on in part.
-    pub(crate) fn close_event(&mut self) {
+    /// Terminates an event that was sent in part.
+    pub(super) fn close_event(&mut self) {
         if !self.at_event_boundary() {
             self.ready.push_back(Bytes::from_static(b"\n\n"));
         }
     }
 
-    /// Whether what was passed on ends with an event.
+    /// Whether the sent bytes end with a complete event.
     fn at_event_boundary(&self) -> bool {
         let boundary =
             matches!(&self.reader, BodyParser::Events(events) if events.at_event_boundary());
         boundary || self.rewriter.is_some()
     }
 
-    /// The stream stays, without a release, until its session is at another one.
-    pub(crate) fn detach(&mut self, resumable: &ResumableStream) {
+    /// Keeps the stream open without a release, until its session has moved.
+    pub(super) fn detach(&mut self, resumable: &ResumableStream) {
         self.body = None;
         self.close_event();
         self.reader = BodyParser::Events(SseReader::new());
@@ -47,7 +47,8 @@ impl ResponseBody {
         self.in_flight.detach_from_release();
     }
 
-    pub(crate) fn on_session_event(
+    /// Handles an event of the session's stream.
+    pub(super) fn on_session_event(
         &mut self,
         mut resumable: Box<ResumableStream>,
         event: StreamEvent,
@@ -70,7 +71,7 @@ impl ResponseBody {
                 self.reader = BodyParser::Events(SseReader::new());
                 self.rewriter = Rewriter::new(self.in_flight.generation, false);
             }
-            // Within an event nothing can be put in; then it is heard with the move.
+            // Inside an event nothing can be inserted; the client gets it after the move.
             StreamEvent::ReleaseLeft if !self.at_event_boundary() => (),
             StreamEvent::ReleaseLeft => {
                 self.ready.extend(
@@ -93,11 +94,11 @@ impl ResponseBody {
         Ok(())
     }
 
-    /// The next release was asked to go on with a subscription, or nobody is any more.
-    pub(crate) fn on_subscription_event(&mut self, event: SubscriptionEvent) -> SideInput {
+    /// Continues a subscription at the next release, or ends it.
+    pub(super) fn on_subscription_event(&mut self, event: SubscriptionEvent) -> SideInput {
         let (body, exchange) = match event {
             SubscriptionEvent::Reopened(body, exchange) => (body, *exchange),
-            // While its own release lives, it stays there; else it ends gracefully.
+            // It stays at its own release while that sends; else it ends gracefully.
             SubscriptionEvent::ReopenFailed if self.body.is_some() => {
                 self.subscription = None;
                 return SideInput::Changed;
@@ -128,13 +129,13 @@ impl ResponseBody {
         SideInput::Changed
     }
 
-    /// The release was left.
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
+    /// Ends the stream, or replays its request.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
         self.body = None;
         if !matches!(self.reader, BodyParser::Events(_)) {
             self.in_flight.finish(Outcome::Neutral);
             self.in_flight.backend.count_truncated_response();
-            return Err(io::Error::other("the release was left in the middle of its answer"));
+            return Err(io::Error::other("the release was stopped in the middle of its response"));
         }
         self.close_event();
         if let Some(replay) = self.replay.take() {
@@ -179,8 +180,8 @@ impl ResponseBody {
         Ok(())
     }
 
-    /// Nor does the release that took over answer what was asked again.
-    pub(crate) fn fail_replay(&mut self) {
+    /// Sends errors: the replay got no response either.
+    pub(super) fn fail_replay(&mut self) {
         self.close_event();
         let (ids, _) = self.in_flight.request_ids();
         for id in ids {
@@ -192,8 +193,8 @@ impl ResponseBody {
         }
     }
 
-    /// An error of ours for each request that waits on this stream.
-    pub(crate) fn send_errors(&mut self, cause: FailureReason) {
+    /// Sends an error for each pending request.
+    pub(super) fn send_errors(&mut self, cause: FailureReason) {
         let errors: Vec<_> = self
             .in_flight
             .pending_ids()

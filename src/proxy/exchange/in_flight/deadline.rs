@@ -1,0 +1,78 @@
+//! When requests become slow, fail, or are no longer wanted.
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use tokio::time::{Instant, Sleep};
+
+use crate::model::Outcome;
+use crate::proxy::exchange::in_flight::InFlight;
+use crate::proxy::exchange::pending::PendingRequest;
+
+/// After this share of the deadline, a client that disconnects gave up on the release.
+const GAVE_UP_SHARE: f64 = 0.9;
+
+impl InFlight {
+    /// Counts requests as slow or failed at the moment when they become so.
+    pub(in crate::proxy) fn poll_timer(&mut self, cx: &mut Context<'_>) {
+        while let Some(timer) = self.timer.as_mut() {
+            if timer.as_mut().poll(cx) == Poll::Pending {
+                return;
+            }
+            self.sync_parsed();
+            let elapsed = self.started.elapsed();
+            if self.slow.is_some_and(|slow| slow <= elapsed) && !self.counted_slow {
+                self.counted_slow = true;
+                let still_wanted =
+                    self.pending.iter().filter(|request| !self.was_cancelled(request));
+                still_wanted.for_each(|request| {
+                    self.backend.outcomes.record_latency(Some(&request.counters), true)
+                });
+            }
+            if self.deadline <= elapsed {
+                self.deadline_passed = true;
+                let mut failed = false;
+                for request in &self.pending {
+                    let cancelled = self.was_cancelled(request);
+                    failed |= !cancelled;
+                    let class = if cancelled { Outcome::Neutral } else { Outcome::ServerFault };
+                    self.backend.outcomes.count(Some(&request.counters), class);
+                }
+                self.timer = None;
+                if failed {
+                    self.keep_for_shadow(Outcome::ServerFault);
+                }
+                // Some servers never answer a cancelled request, nor end its stream.
+                let was_cancelled = |request| self.was_cancelled(request);
+                self.abandoned = !self.pending.is_empty() && self.pending.iter().all(was_cancelled);
+                if self.abandoned {
+                    self.backend.in_flight_requests.fetch_sub(1, Ordering::Relaxed);
+                    self.backend.open_streams.fetch_add(1, Ordering::Relaxed);
+                }
+            } else {
+                let slow = self.slow.filter(|_| !self.counted_slow).unwrap_or(self.deadline);
+                reset_timer(&mut self.timer, self.started + slow.min(self.deadline));
+            }
+        }
+    }
+
+    /// Whether the client cancelled the request while a response could still arrive in time. Servers
+    /// then respond with various codes, or never.
+    pub(super) fn was_cancelled(&self, request: &PendingRequest) -> bool {
+        let at = self.session.as_ref().and_then(|session| session.cancelled_at(&request.id));
+        at.is_some_and(|at| !self.waited_in_vain(at))
+    }
+
+    /// Whether a client that disconnected at this time had waited in vain. Client timeouts, often 60 s
+    /// like the deadline, must not hide that a release hangs.
+    pub(super) fn waited_in_vain(&self, at: Instant) -> bool {
+        at.saturating_duration_since(self.started) >= self.deadline.mul_f64(GAVE_UP_SHARE)
+    }
+}
+
+fn reset_timer(timer: &mut Option<Pin<Box<Sleep>>>, at: Instant) {
+    if let Some(timer) = timer {
+        timer.as_mut().reset(at);
+    }
+}
