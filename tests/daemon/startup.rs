@@ -51,7 +51,7 @@ fn startup_error_names_the_missing_resource() {
     host.stop();
 
     let taken = TcpListener::bind(("127.0.0.1", host.listen)).unwrap();
-    let listen = format!("failed to listen on 127.0.0.1:{} for weather", host.listen);
+    let listen = format!("cannot listen on 127.0.0.1:{} for weather", host.listen);
     host.run_until_exit().expect_code(10).expect_text(&[&listen, "in use"]);
     drop(taken);
 
@@ -72,7 +72,7 @@ fn startup_error_names_the_missing_resource() {
 
     let socket = format!("{:?}", host.socket());
     host.write_config(&text.replace(&socket, &format!("{:?}", file.join("socket"))));
-    host.run_until_exit().expect_code(10).expect_text(&["failed to listen on", "file/socket"]);
+    host.run_until_exit().expect_code(10).expect_text(&["cannot listen on", "file/socket"]);
 }
 
 #[test]
