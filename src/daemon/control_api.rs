@@ -1,78 +1,67 @@
-//! What verbs ask over the control socket, and what they are told.
+//! The server of the control API: requests of the command line over the control socket.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::control::server::{IncomingRequest, ReplyWriter};
 use crate::control::{RefusalCode, Request, Response, printable, server};
+use crate::daemon::services::ServiceHandles;
 use crate::decide::CommandRefused;
 use crate::model::{
     Actor, Command, CommandRequest, DeployRequest, Guard, ReleaseNumber, Slot, TimelineEntry,
     TimelineEvent,
 };
-use crate::service::inbox::{CommandError, ServiceMessage};
+use crate::service::handle::ServiceHandle;
+use crate::service::inbox::CommandError;
 use crate::{control, record};
 
-/// Clients that are answered at once. As many more are told that there is no place.
+/// Clients that the daemon serves at a time. As many more receive the reply "busy".
 const CLIENTS_MAX: usize = 64;
 
-/// How long the system may take to tell the groups of a user.
+/// How long the system may take to look up the groups of a user.
 const GROUP_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a client that waits is told how things stand.
+/// How often a waiting client receives the status.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How to reach the keeper of one service.
-#[derive(Debug, Clone)]
-pub(super) struct ServiceHandle {
-    /// What it takes in.
-    pub inbox: mpsc::Sender<ServiceMessage>,
-    /// What it writes down.
-    pub entries: broadcast::Sender<Arc<TimelineEntry>>,
-    /// Where its timelines lie.
-    pub dir: PathBuf,
-}
+/// Wait after a failure to accept, such as too many open files.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The keepers, by service.
-pub(super) type ServiceHandles = Arc<BTreeMap<String, ServiceHandle>>;
-
-/// Serves the control socket for ever.
+/// Serves the control socket until the task is aborted.
 pub(super) async fn serve(listener: Arc<UnixListener>, handles: ServiceHandles) {
     let client_permits = Arc::new(Semaphore::new(CLIENTS_MAX));
     let connection_permits = Arc::new(Semaphore::new(2 * CLIENTS_MAX));
     loop {
         let permit = Arc::clone(&connection_permits).acquire_owned().await;
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
-        let (handles, places) = (Arc::clone(&handles), Arc::clone(&client_permits));
+        let (handles, client_permits) = (Arc::clone(&handles), Arc::clone(&client_permits));
         tokio::spawn(async move {
-            // A client that left needs no answer.
+            // An error means that the client disconnected.
             if let Ok(client) = server::accept_request(stream).await {
-                let _ = handle_client(client, &handles, &places).await;
+                let _ = handle_client(client, &handles, &client_permits).await;
             }
             drop(permit);
         });
     }
 }
 
-/// Answers a client while it is there; without a wait if there is no place for it.
+/// Serves a client until it disconnects. Replies "busy" where too many are connected.
 async fn handle_client(
     client: IncomingRequest,
-    handles: &BTreeMap<String, ServiceHandle>,
+    handles: &ServiceHandles,
     permits: &Semaphore,
 ) -> io::Result<()> {
     let IncomingRequest { actor, request, reply_writer: mut replies, disconnect } = client;
     let Ok(_permit) = permits.try_acquire() else {
         let because =
-            format!("busy: {CLIENTS_MAX} clients are being answered; end those that follow");
+            format!("busy: {CLIENTS_MAX} clients are connected; end one that uses --follow");
         return replies.send(&refused(RefusalCode::Busy, because)).await;
     };
     tokio::select! {
@@ -85,12 +74,12 @@ async fn handle_request(
     actor: Actor,
     request: Result<Request, String>,
     replies: &mut ReplyWriter,
-    handles: &BTreeMap<String, ServiceHandle>,
+    handles: &ServiceHandles,
 ) -> io::Result<()> {
     let request = match request {
         Ok(request) => request,
         Err(error) => {
-            let because = format!("the request makes no sense: {error}");
+            let because = format!("invalid request: {error}");
             return replies.send(&refused(RefusalCode::Malformed, because)).await;
         }
     };
@@ -116,7 +105,7 @@ async fn handle_request(
     }
 }
 
-/// Whoever could connect may look.
+/// A client that can connect may read. Commands need more.
 async fn authorize(actor: &Actor, request: &Request) -> Result<(), String> {
     if request.is_read_only() {
         return Ok(());
@@ -125,7 +114,7 @@ async fn authorize(actor: &Actor, request: &Request) -> Result<(), String> {
     let check = tokio::task::spawn_blocking(move || control::authorize(&actor));
     match tokio::time::timeout(GROUP_LOOKUP_TIMEOUT, check).await {
         Ok(Ok(answer)) => answer,
-        _ => Err("the system's user database does not tell who you are; try as root".to_owned()),
+        _ => Err("the system's user database does not answer within 5 s; try as root".to_owned()),
     }
 }
 
@@ -136,11 +125,9 @@ fn no_service(name: &str, configured: &[&str]) -> String {
 }
 
 async fn status(handle: &ServiceHandle, replies: &mut ReplyWriter) -> io::Result<()> {
-    let (reply, answer) = oneshot::channel();
-    let sent = handle.inbox.send(ServiceMessage::Status(reply)).await;
-    match (sent, answer.await) {
-        (Ok(()), Ok(status)) => replies.send(&Response::Status(Box::new(status))).await,
-        _ => replies.send(&stopping()).await,
+    match handle.status().await {
+        Some(status) => replies.send(&Response::Status(Box::new(status))).await,
+        None => replies.send(&stopping()).await,
     }
 }
 
@@ -150,9 +137,9 @@ async fn timeline(
     follow: bool,
     replies: &mut ReplyWriter,
 ) -> io::Result<()> {
-    // Before the file is read, so that no line falls between.
-    let mut new_entries = handle.entries.subscribe();
-    let entries = match record::read_deploy(&handle.dir, deploy) {
+    // Before it reads the file, so that no entry is missed between.
+    let mut new_entries = handle.subscribe();
+    let entries = match record::read_deploy(handle.dir(), deploy) {
         Ok(entries) => entries,
         Err(error) => {
             return replies.send(&refused(RefusalCode::NotFound, error.with_cause())).await;
@@ -177,7 +164,7 @@ async fn timeline(
             }
             Ok(_) => (),
             Err(broadcast::error::RecvError::Lagged(_)) => {
-                let because = "too slow, lines were missed; follow again".to_owned();
+                let because = "the client is too slow and missed entries; follow again".to_owned();
                 return replies.send(&refused(RefusalCode::Failed, because)).await;
             }
             Err(broadcast::error::RecvError::Closed) => return Ok(()),
@@ -191,17 +178,14 @@ async fn command(
     by: Actor,
     replies: &mut ReplyWriter,
 ) -> io::Result<()> {
-    let mut new_entries = handle.entries.subscribe();
-    let Some((command, wait)) = into_command(request) else {
+    let mut new_entries = handle.subscribe();
+    let Some(AcceptedCommand { command, wait }) = into_command(request) else {
         return replies.send(&refused(RefusalCode::Malformed, "not a command".to_owned())).await;
     };
-    let (reply, answer) = oneshot::channel();
-    let sent =
-        handle.inbox.send(ServiceMessage::Command(CommandRequest { by, command }, reply)).await;
-    let first = match (sent, answer.await) {
-        (Ok(()), Ok(Ok(entry))) => entry,
-        (Ok(()), Ok(Err(error))) => return replies.send(&error.into()).await,
-        _ => return replies.send(&stopping()).await,
+    let first = match handle.command(CommandRequest { by, command }).await {
+        Some(Ok(entry)) => entry,
+        Some(Err(error)) => return replies.send(&error.into()).await,
+        None => return replies.send(&stopping()).await,
     };
     let (deploy, because) = (first.deploy, first.because.clone());
     replies.send(&Response::Accepted { deploy, because }).await?;
@@ -239,9 +223,9 @@ async fn command(
     }
 }
 
-/// Whether nothing more follows from a command by itself.
+/// Whether a command is complete with this event.
 fn is_final(fact: &TimelineEvent) -> bool {
-    // The bake goes on by itself when there is data again.
+    // The bake continues by itself once there is data again.
     let waits_for_data = matches!(fact, TimelineEvent::Blocked { guard: Guard::NoData, .. });
     !waits_for_data
         && matches!(
@@ -255,8 +239,14 @@ fn is_final(fact: &TimelineEvent) -> bool {
         )
 }
 
-fn into_command(request: Request) -> Option<(Command, bool)> {
-    Some(match request {
+/// A command, and whether its client waits for the end.
+struct AcceptedCommand {
+    command: Command,
+    wait: bool,
+}
+
+fn into_command(request: Request) -> Option<AcceptedCommand> {
+    let (command, wait) = match request {
         Request::Deploy { version, artifact, set, slot, freeze, force, strict, wait, .. } => {
             let (slot, digest) = (slot.map(Slot), None);
             let deploy = DeployRequest {
@@ -277,7 +267,8 @@ fn into_command(request: Request) -> Option<(Command, bool)> {
         Request::Hold { because, .. } => (Command::Hold { because }, false),
         Request::Resume { because, .. } => (Command::Resume { because }, false),
         Request::Status { .. } | Request::Timeline { .. } => return None,
-    })
+    };
+    Some(AcceptedCommand { command, wait })
 }
 
 impl From<CommandError> for Response {

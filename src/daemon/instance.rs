@@ -1,53 +1,40 @@
-//! A daemon in charge of the state: its keepers, and what clients connect to.
+//! A daemon that owns the state: its service loops, listeners, and control API.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::clock::Clock;
-use crate::config::{Service, Settings};
-use crate::daemon::control_api::{ServiceHandle, ServiceHandles};
-use crate::daemon::handover::{ListenerFds, Predecessor};
+use crate::config::Settings;
+use crate::daemon::error::StartError;
+use crate::daemon::heartbeat::HeartbeatMonitor;
 use crate::daemon::listeners::Listeners;
-use crate::daemon::{StartError, control_api, metrics, notifier};
-use crate::decide::Watch;
-use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
-use crate::proxy::{Proxy, SessionIdSecret};
-use crate::record::{StateDir, StateError, Timeline, Truncated};
-use crate::service::artifact_guard::ArtifactGuard;
-use crate::service::heartbeat::HeartbeatMonitor;
-use crate::service::inbox::{ServiceMessage, Shutdown, Startup};
-use crate::service::service_loop::ServiceLoop;
-use crate::service::supervisor::release_supervisor::ReleaseSupervisor;
-use crate::systemd::SystemdManager;
+use crate::daemon::predecessor::Predecessor;
+use crate::daemon::services::{Proxies, ServiceHandles, longest_drain};
+use crate::daemon::{control_api, metrics, notifier};
+use crate::model::Moment;
+use crate::proxy::Proxy;
+use crate::record::StateDir;
+use crate::service::build::{BuildContext, LoadedTimeline, PendingService, ServiceParts};
+use crate::service::inbox::Shutdown;
 use crate::systemd::inherited_listeners::InheritedListeners;
+use crate::systemd::{SystemdManager, notify};
 
-/// What a keeper has not yet taken in.
-const INBOX_CAPACITY: usize = 1024;
-/// Lines of the timeline that a slow follower may lag behind.
-const ENTRIES_CAPACITY: usize = 256;
-/// How often it is looked whether every service is taken up.
-const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// How often [`Instance::wait_until_started`] reads the heartbeats.
+const POLL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(2);
 
-/// The proxies, by service.
-pub(super) type Proxies = Arc<BTreeMap<String, Proxy>>;
-
-/// All of a daemon that is in charge.
+/// All parts of a daemon that owns the state.
 #[derive(Debug)]
 pub(super) struct Instance {
-    pub(super) handles: ServiceHandles,
-    pub(super) proxies: Proxies,
-    /// The daemon before this one, if it still ends what is open in it.
-    pub(super) predecessor: Option<Predecessor>,
-    /// Locked as long as this lives.
-    pub(super) state: StateDir,
+    handles: ServiceHandles,
+    proxies: Proxies,
+    /// The previous daemon, while it drains its open requests.
+    predecessor: Option<Predecessor>,
+    /// Locked while this lives.
+    state: StateDir,
     pending_services: Vec<PendingService>,
     control: Arc<UnixListener>,
     metrics: Option<Arc<TcpListener>>,
@@ -58,53 +45,46 @@ pub(super) struct Instance {
     notifier: Option<JoinHandle<()>>,
 }
 
-/// A keeper before its first round.
-type PendingService = (ServiceLoop, mpsc::Receiver<ServiceMessage>, Startup);
-
-/// A service whose timeline was read.
-struct LoadedTimeline {
-    service: Arc<Service>,
-    timeline: Timeline,
-    entries: Vec<TimelineEntry>,
-    truncated: Truncated,
-    dir: std::path::PathBuf,
+/// What remains of an instance that gave the state away.
+#[derive(Debug)]
+pub(super) struct Draining {
+    pub proxies: Proxies,
+    pub predecessor: Option<Predecessor>,
 }
 
 impl Instance {
-    /// Takes up the state; nothing happens before [`Self::start`]. `cause` goes into the timelines.
+    /// Reads the state. It has no effect before [`Self::start`]. `cause` goes into the timelines.
     ///
     /// # Errors
-    /// When a timeline or the sessions can not be read.
+    /// When a timeline or the sessions cannot be read.
     pub(super) fn new(
         settings: &Settings,
         state: StateDir,
         listeners: Listeners,
         cause: &str,
     ) -> Result<Self, StartError> {
-        let key = state.host_key()?;
-        let mut loaded = Vec::new();
-        for service in settings.services.values() {
-            loaded.push(load_timeline(&state, service)?);
-        }
-        let last_moment =
-            loaded.iter().filter_map(|it| it.entries.last()).map(|last| last.moment).max();
+        let secret = state.host_key()?;
+        let timelines = settings.services.values().map(|it| LoadedTimeline::read(&state, it));
+        let timelines = timelines.collect::<Result<Vec<_>, _>>()?;
+        let last_moment = timelines.iter().filter_map(LoadedTimeline::last_moment).max();
         let clock = Clock::start(last_moment.unwrap_or(Moment(0)));
         let manager = SystemdManager::default();
+        let context = BuildContext { settings, secret, clock, manager, cause };
         let Listeners { mut services, newly_bound, control, metrics, unclaimed } = listeners;
         let (mut handles, mut proxies, mut pending_services) =
             (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        for timeline in loaded {
-            let name = timeline.service.name.clone();
+        for timeline in timelines {
+            let name = timeline.service_name().to_owned();
             let Some(listener) = services.remove(&name) else { continue };
-            let startup = Startup { cause: cause.to_owned(), truncated: timeline.truncated };
-            let (handle, proxy, service_loop, messages) =
-                build_service(timeline, settings, (key, clock, &manager), listener)?;
+            let parts = timeline.build(&context, listener).map_err(|(path, error)| {
+                StartError::new(format!("cannot use {} for {name}", path.display()), error)
+            })?;
+            let ServiceParts { handle, proxy, pending } = parts;
             handles.insert(name.clone(), handle);
             proxies.insert(name, proxy);
-            pending_services.push((service_loop, messages, startup));
+            pending_services.push(pending);
         }
-        let heartbeats =
-            pending_services.iter().map(|(service_loop, ..)| service_loop.heartbeat()).collect();
+        let heartbeats = pending_services.iter().map(PendingService::heartbeat).collect();
         Ok(Self {
             handles: Arc::new(handles),
             proxies: Arc::new(proxies),
@@ -120,11 +100,31 @@ impl Instance {
             notifier: None,
         })
     }
-    /// Begins: clients are let in as soon as their service is taken up.
+
+    pub(super) fn handles(&self) -> &ServiceHandles {
+        &self.handles
+    }
+
+    pub(super) fn proxies(&self) -> &Proxies {
+        &self.proxies
+    }
+
+    pub(super) fn control_listener(&self) -> &UnixListener {
+        &self.control
+    }
+
+    pub(super) fn metrics_listener(&self) -> Option<&TcpListener> {
+        self.metrics.as_deref()
+    }
+
+    /// Sets the daemon that still drains its open requests.
+    pub(super) fn set_predecessor(&mut self, predecessor: Predecessor) {
+        self.predecessor = Some(predecessor);
+    }
+
+    /// Starts all loops. Each accepts clients once it has recovered its service.
     pub(super) fn start(&mut self) {
-        for (service_loop, messages, startup) in self.pending_services.drain(..) {
-            tokio::spawn(service_loop.run(messages, startup));
-        }
+        self.pending_services.drain(..).for_each(PendingService::spawn);
         if let Some(listener) = &self.metrics {
             let server = metrics::serve(Arc::clone(listener), Arc::clone(&self.handles));
             self.tasks.push(tokio::spawn(server));
@@ -133,71 +133,60 @@ impl Instance {
         self.tasks.push(tokio::spawn(server));
     }
 
-    /// Waits until every service is taken up.
+    /// Waits until every service has recovered.
     pub(super) async fn wait_until_started(&mut self) {
-        loop {
+        let mut ticks = interval(POLL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.monitor.all_started() {
+            ticks.tick().await;
             self.monitor.poll(Instant::now());
-            if self.monitor.all_started() {
-                return;
-            }
-            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// The service manager hears of it, from now on.
-    pub(super) fn start_notifier(&mut self, settings: &Settings) {
+    /// Reports to the service manager from now on, and stores new listeners with it.
+    pub(super) async fn start_notifier(&mut self, settings: &Settings) {
         for name in &self.newly_bound {
-            notifier::remove_fd(name);
-            if let Some(Ok(Some(listener))) = self.proxies.get(name).map(Proxy::duplicate_listener)
-            {
-                notifier::store_fd(name, listener.as_fd());
-            }
+            let listener = self.proxies.get(name).map(Proxy::duplicate_listener);
+            notify::store_fd(name.clone(), listener.and_then(|it| it.ok().flatten())).await;
         }
-        close_unclaimed(std::mem::take(&mut self.unclaimed), settings);
+        close_unclaimed(std::mem::take(&mut self.unclaimed), settings).await;
         self.notifier = Some(tokio::spawn(notifier::run(self.monitor.clone())));
     }
 
-    /// Nothing more is said to the service manager.
+    /// Stops to report to the service manager.
     pub(super) fn stop_notifier(&mut self) {
         self.notifier.take().iter().for_each(JoinHandle::abort);
     }
 
-    /// Verbs and collectors wait in the backlog, from now on.
+    /// From now on, clients of the control API and of the metrics wait in the backlog.
     pub(super) fn stop_control_api(&mut self) {
         self.tasks.drain(..).for_each(|task| task.abort());
     }
 
-    /// All listeners once more, for whoever takes over.
-    ///
-    /// # Errors
-    /// When there are too many open files.
-    pub(super) fn duplicate_listeners(&self) -> io::Result<ListenerFds> {
-        let mut listeners = ListenerFds::default();
-        for (name, proxy) in self.proxies.iter() {
-            if let Some(listener) = proxy.duplicate_listener()? {
-                listeners.add_service(name, listener);
-            }
-        }
-        listeners.add_control(self.control.as_fd().try_clone_to_owned()?);
-        if let Some(listener) = &self.metrics {
-            listeners.add_metrics(listener.as_fd().try_clone_to_owned()?);
-        }
-        Ok(listeners)
+    /// Gives the state away: unlocks it, and keeps what drains.
+    pub(super) fn into_draining(self) -> Draining {
+        let Self { state, proxies, predecessor, .. } = self;
+        drop(state);
+        Draining { proxies, predecessor }
     }
 
-    /// Ends, with all that is open, and with the releases unless it is started again at once.
+    /// Stops. Open requests may finish if a service manager waits for that. The releases stop, too,
+    /// unless the daemon starts again at once.
     pub(super) async fn shut_down(mut self, settings: &Settings) {
         self.stop_notifier();
-        notifier::stopping().await;
-        let shutdown =
-            Shutdown { drain: notifier::is_managed(), restart: notifier::is_restarting().await };
-        if shutdown.restart {
-            tracing::info!("is started again at once: the releases go on");
+        notify::stopping().await;
+        let shutdown = match notify::is_managed() {
+            false => Shutdown::Immediate,
+            true if notify::is_restarting().await => Shutdown::Restart,
+            true => Shutdown::Drain,
+        };
+        if shutdown.is_restart() {
+            tracing::info!("the service manager restarts the daemon: the releases keep running");
         }
         let predecessor = self.predecessor.take();
-        notifier::extend_timeout_while(async {
+        notify::extend_timeout_while(async {
             if let Some(predecessor) = predecessor {
-                // What is open there needs the releases, and is told here.
+                // Its open requests need the releases, and its changes arrive here.
                 predecessor.wait_until_gone(longest_drain(settings)).await;
             }
             stop_services(&self.handles, settings, shutdown).await;
@@ -208,81 +197,18 @@ impl Instance {
     }
 }
 
-/// How long what is open may take, in the most patient service.
-pub(super) fn longest_drain(settings: &Settings) -> Duration {
-    settings.services.values().map(|it| it.policy.drain_timeout).max().unwrap_or_default()
-}
-
-fn load_timeline(state: &StateDir, service: &Service) -> Result<LoadedTimeline, StateError> {
-    let dir = state.service_dir(&service.name)?;
-    let (timeline, entries, truncated) = Timeline::open(&dir, &service.name)?;
-    Ok(LoadedTimeline { service: Arc::new(service.clone()), timeline, entries, truncated, dir })
-}
-
-/// What releases called themselves when they were deployed, as far as the newest timeline tells.
-fn recorded_identities(entries: &[TimelineEntry]) -> impl Iterator<Item = (ReleaseNumber, String)> {
-    entries.iter().filter_map(|entry| match &entry.event {
-        TimelineEvent::Ready { contract: Some(contract), .. } if !contract.server.is_empty() => {
-            Some((entry.deploy, contract.server.clone()))
-        }
-        _ => None,
-    })
-}
-
-type ServiceParts = (ServiceHandle, Proxy, ServiceLoop, mpsc::Receiver<ServiceMessage>);
-
-fn build_service(
-    loaded: LoadedTimeline,
-    settings: &Settings,
-    (key, clock, manager): (SessionIdSecret, Clock, &SystemdManager),
-    listener: TcpListener,
-) -> Result<ServiceParts, StartError> {
-    let LoadedTimeline { service, timeline, entries, dir, .. } = loaded;
-    let sessions = dir.join("sessions.jsonl");
-    let proxy = Proxy::with_listener(listener, &service, key, clock, Some(&sessions)).map_err(
-        |source| {
-            StartError::new(
-                format!("failed to use {} for {}", sessions.display(), service.name),
-                source,
-            )
-        },
-    )?;
-    let watch = Watch::restore(service.policy.clone(), &entries, clock.now());
-    let (inbox, messages) = mpsc::channel(INBOX_CAPACITY);
-    let (entries_sender, _) = broadcast::channel(ENTRIES_CAPACITY);
-    let supervisor =
-        ReleaseSupervisor::new(settings.state_dir.clone(), manager.clone(), clock, inbox.clone());
-    let artifact_guard = ArtifactGuard::new(&settings.podman);
-    let handle =
-        ServiceHandle { inbox: inbox.clone(), entries: entries_sender.clone(), dir: dir.clone() };
-    let loop_proxy = proxy.clone();
-    let mut service_loop = ServiceLoop::new(
-        service,
-        clock,
-        watch,
-        timeline,
-        loop_proxy,
-        (supervisor, artifact_guard),
-        inbox,
-        entries_sender,
-        dir,
-    );
-    service_loop.identities.extend(recorded_identities(&entries));
-    Ok((handle, proxy, service_loop, messages))
-}
-
-/// Closes inherited listeners that no service has: clients would wait in them for ever.
-fn close_unclaimed(inherited: InheritedListeners, settings: &Settings) {
+/// Closes inherited listeners that no service uses: their clients would wait for ever.
+async fn close_unclaimed(inherited: InheritedListeners, settings: &Settings) {
     for (name, address) in inherited.into_unclaimed() {
         let listen_addresses: Vec<_> =
             settings.services.values().map(|it| it.listen.to_string()).collect();
         tracing::warn!(
-            "no service listens on {address}, which {name:?} passed on; if it is a socket unit, its \
-             ListenStream= has to be one of {}",
+            "no service listens on {address}, the address of the inherited listener {name:?}; if a \
+             socket unit made it, set its ListenStream= to one of {}",
             listen_addresses.join(", ")
         );
         if !settings.services.contains_key(&name) {
-            notifier::remove_fd(&name);
+            notify::store_fd(name, None).await;
         }
     }
 }
@@ -290,16 +216,15 @@ fn close_unclaimed(inherited: InheritedListeners, settings: &Settings) {
 async fn stop_services(handles: &ServiceHandles, settings: &Settings, shutdown: Shutdown) {
     let mut pending = Vec::new();
     for (name, handle) in handles.iter() {
-        let (reply, stop_confirmed) = oneshot::channel();
-        let timeout = settings.services.get(name).map(|it| ServiceLoop::stop_timeout(it, shutdown));
+        let timeout = settings.services.get(name).map(|it| shutdown.timeout(it));
         let timeout = timeout.unwrap_or_default();
-        if handle.inbox.send(ServiceMessage::Stop(shutdown, reply)).await.is_ok() {
-            pending.push((name, tokio::time::timeout(timeout, stop_confirmed)));
+        if let Some(stopped) = handle.shut_down(shutdown).await {
+            pending.push((name, timeout, tokio::time::timeout(timeout, stopped)));
         }
     }
-    for (name, stop_confirmed) in pending {
-        if stop_confirmed.await.is_err() {
-            tracing::error!(service = name, "did not stop in time");
+    for (name, timeout, stopped) in pending {
+        if stopped.await.is_err() {
+            tracing::error!(service = name, "did not stop within {} s", timeout.as_secs());
         }
     }
 }

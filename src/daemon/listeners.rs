@@ -1,36 +1,42 @@
-//! What clients connect to: inherited where that fits, made anew where not.
+//! The listeners of a daemon: inherited where the address matches, bound otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use tokio::net::{TcpListener, UnixListener};
 
-use super::StartError;
 use crate::config::{Service, Settings};
 use crate::control::server;
+use crate::daemon::error::StartError;
 use crate::proxy;
 use crate::systemd::inherited_listeners::InheritedListeners;
 
-/// All listeners of a daemon that is not in charge yet. Nobody is accepted.
+/// All listeners of a daemon. It does not accept connections yet.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    /// Those of the services, by name.
+    /// The listeners of the services, by name.
     pub services: BTreeMap<String, TcpListener>,
-    /// The services whose listener was made anew.
+    /// The services whose listener is not inherited.
     pub newly_bound: BTreeSet<String>,
-    /// That of the verbs.
+    /// The listener of the control API.
     pub control: UnixListener,
-    /// That of the metrics.
+    /// The listener of the metrics.
     pub metrics: Option<TcpListener>,
-    /// What was passed on, and nobody has.
+    /// Inherited listeners that no service uses.
     pub unclaimed: InheritedListeners,
+}
+
+/// The listener of a service.
+enum Bound {
+    Inherited(TcpListener),
+    New(TcpListener),
 }
 
 impl Listeners {
     /// Listens on everything that the configuration names.
     ///
     /// # Errors
-    /// When an address, or the control socket, is not to be had.
+    /// When an address or the control socket is not available.
     pub(super) fn open(
         settings: &Settings,
         mut inherited: InheritedListeners,
@@ -40,7 +46,7 @@ impl Listeners {
             None => server::listen(&settings.control_socket),
         };
         let control = control.map_err(|source| {
-            let what = format!("failed to listen on {}", settings.control_socket.display());
+            let what = format!("cannot listen on {}", settings.control_socket.display());
             StartError::new(what, source)
         })?;
         let metrics = settings.metrics.map(|address| {
@@ -48,32 +54,33 @@ impl Listeners {
                 Some(listener) => TcpListener::from_std(listener),
                 None => proxy::bind(address),
             };
-            let what = || format!("failed to listen on {address} for metrics");
+            let what = || format!("cannot listen on {address} for metrics");
             listener.map_err(|source| StartError::new(what(), source))
         });
         let metrics = metrics.transpose()?;
         let (mut services, mut newly_bound) = (BTreeMap::new(), BTreeSet::new());
         for service in settings.services.values() {
-            let (listener, is_new) = listen(service, &mut inherited).map_err(|source| {
-                let what = format!("failed to listen on {} for {}", service.listen, service.name);
+            let bound = listen(service, &mut inherited).map_err(|source| {
+                let what = format!("cannot listen on {} for {}", service.listen, service.name);
                 StartError::new(what, source)
             })?;
-            services.insert(service.name.clone(), listener);
-            if is_new {
-                newly_bound.insert(service.name.clone());
-            }
+            let name = service.name.clone();
+            let listener = match bound {
+                Bound::Inherited(listener) => listener,
+                Bound::New(listener) => {
+                    newly_bound.insert(name.clone());
+                    listener
+                }
+            };
+            services.insert(name, listener);
         }
         Ok(Self { services, newly_bound, control, metrics, unclaimed: inherited })
     }
 }
 
-/// The listener of a service, and whether it is a new one.
-fn listen(
-    service: &Service,
-    inherited: &mut InheritedListeners,
-) -> io::Result<(TcpListener, bool)> {
+fn listen(service: &Service, inherited: &mut InheritedListeners) -> io::Result<Bound> {
     match inherited.claim_service(service.listen) {
-        Some(listener) => Ok((TcpListener::from_std(listener)?, false)),
-        None => Ok((proxy::bind(service.listen)?, true)),
+        Some(listener) => TcpListener::from_std(listener).map(Bound::Inherited),
+        None => proxy::bind(service.listen).map(Bound::New),
     }
 }

@@ -1,76 +1,65 @@
-//! Puts the parts together and keeps them going until told to stop.
+//! The daemon process: assembles the parts and runs them until a signal stops it.
 //!
-//! Each service has a [`keeper`] with a loop of its own, in which all that happens to the service
-//! happens in order. Around it, tasks that only carry: the proxy's connections, the [`crew`]'s
-//! processes and probes, the [`desk`] where verbs ask. All that belongs to a daemon in charge is a
-//! [`instance`]; it ends with the daemon, or with a [`handover`] to the next one.
+//! [`run`] opens the state and the listeners and makes an [`instance`]. Each service has a loop of its
+//! own ([`crate::service`]), which handles all its events in order. Around the loops are tasks that
+//! only transport: the proxy's connections, the [`control_api`], the [`metrics`], the [`notifier`].
+//! An instance ends with the daemon, or with a [`handover`] to the next daemon.
 
 mod control_api;
+mod error;
 mod handover;
+mod heartbeat;
 mod instance;
 mod listeners;
 mod metrics;
 mod notifier;
+mod predecessor;
 mod reload;
+mod services;
+mod signals;
 
-use std::error::Error;
-use std::fmt;
 use std::path::Path;
 
 use futures_util::StreamExt as _;
-use handover::SuccessorStarting;
-pub use handover::{Takeover, spawn_successor};
-use listeners::Listeners;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
-use signal_hook_tokio::Signals;
+use signal_hook::consts::{SIGHUP, SIGUSR2};
 
 use crate::config::Settings;
+pub use crate::daemon::error::StartError;
+use crate::daemon::handover::{RunEnd, SuccessorStarting};
+pub use crate::daemon::handover::{Takeover, spawn_successor};
 use crate::daemon::instance::Instance;
-use crate::record::{StateDir, StateError};
+use crate::daemon::listeners::Listeners;
+use crate::daemon::signals::{Signals, describe_sender};
+use crate::record::StateDir;
 pub use crate::systemd::inherited_listeners::InheritedListeners;
+use crate::systemd::notify;
 
-/// Why the daemon can not start: what was tried, and what came of it.
-#[derive(Debug)]
-pub struct StartError {
-    message: String,
-    source: Box<dyn Error + Send + Sync>,
-}
-
-/// How a daemon begins.
+/// How a daemon starts.
 #[derive(Debug)]
 pub enum StartMode {
-    /// By itself.
+    /// No other daemon runs.
     Fresh(InheritedListeners),
-    /// It takes over from one that runs.
+    /// It takes over from a running daemon.
     Takeover(Takeover),
 }
 
-/// How a reign ended.
-enum RunEnd {
-    /// For good.
-    Stopped,
-    /// It was given to the next daemon, which did not take it: it goes on.
-    Aborted(Box<Instance>),
-}
-
-/// Runs the daemon until SIGTERM or SIGINT, or until another one took over, as SIGUSR2 asks for;
-/// SIGHUP reads the configuration at `path` again.
+/// Runs the daemon until SIGTERM or SIGINT, or until it has handed over to another daemon, as SIGUSR2
+/// requests. SIGHUP reloads the configuration at `path`.
 ///
 /// # Errors
-/// When something it needs is not to be had: the state folder, an address, the control socket; or
-/// when the daemon that took over did not last.
+/// When the state folder, an address, or the control socket is not available; or when the daemon that
+/// took over ended too early.
 pub async fn run(settings: Settings, path: &Path, mode: StartMode) -> Result<(), StartError> {
-    raise_limits();
+    raise_file_limit();
     handover::resolve_program_path();
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2]);
-    let mut signals =
-        signals.map_err(|source| StartError::new("failed to listen for signals".into(), source))?;
+    let mut signals = signals::listen()
+        .map_err(|source| StartError::new("cannot handle signals".into(), source))?;
     let mut instance = match mode {
         StartMode::Fresh(inherited) => {
             let state = StateDir::open(&settings.state_dir)?;
             let listeners = Listeners::open(&settings, inherited)?;
             let mut instance = Instance::new(&settings, state, listeners, "rollbackd started")?;
-            // Only now, when nothing can fail any more, does anything happen.
+            // Nothing before this has an effect, and nothing after it can fail.
             instance.start();
             instance
         }
@@ -78,7 +67,7 @@ pub async fn run(settings: Settings, path: &Path, mode: StartMode) -> Result<(),
     };
     let mut settings = settings;
     loop {
-        instance.start_notifier(&settings);
+        instance.start_notifier(&settings).await;
         match run_until_signal(instance, &mut settings, path, &mut signals).await? {
             RunEnd::Stopped => return Ok(()),
             RunEnd::Aborted(resumed) => instance = *resumed,
@@ -86,14 +75,14 @@ pub async fn run(settings: Settings, path: &Path, mode: StartMode) -> Result<(),
     }
 }
 
-/// Each connection takes an open file; the usual soft limit of 1,024 is for programs that use
-/// `select`. Where it can not be raised, fewer connections are served.
-fn raise_limits() {
+/// Each connection takes an open file. The usual soft limit of 1,024 is for programs that use
+/// `select`. Where the limit cannot be raised, fewer connections fit.
+fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut files = getrlimit(Resource::Nofile);
     files.current = files.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, files) {
-        tracing::warn!(%error, "failed to raise the limit of open files");
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 
@@ -103,79 +92,54 @@ async fn run_until_signal(
     path: &Path,
     signals: &mut Signals,
 ) -> Result<RunEnd, StartError> {
-    // The next daemon, while it makes sure that it can take over.
-    let mut successor: Option<SuccessorStarting> = None;
+    // The next daemon while it prepares, and who requested the handover.
+    let mut successor: Option<(SuccessorStarting, String)> = None;
     loop {
         let prepared = async {
             match &mut successor {
-                Some(starting) => starting.wait().await,
+                Some((starting, requested_by)) => (starting.wait().await, requested_by.clone()),
                 None => std::future::pending().await,
             }
         };
-        let signal = tokio::select! {
-            signal = signals.next() => signal,
-            prepared = prepared => match prepared {
-                Ok(successor) => return handover::hand_over(instance, successor, settings, signals).await,
+        let origin = tokio::select! {
+            origin = signals.next() => origin,
+            (prepared, requested_by) = prepared => match prepared {
+                Ok(successor) => {
+                    return handover::hand_over(instance, successor, &requested_by, settings, signals).await;
+                }
                 Err(error) => {
-                    tracing::error!("the next daemon does not take over, this one goes on: {error}");
+                    tracing::error!("handover failed, this daemon continues: {error}");
                     successor = None;
                     continue;
                 }
             },
         };
-        match signal {
-            Some(SIGHUP) => {
-                notifier::reloading().await;
-                *settings = reload::reload(settings.clone(), &instance.handles, path).await;
-                notifier::reload_done().await;
-                // The one that is on its way may have read the file before it was changed.
-                successor = successor.map(|_| SuccessorStarting::spawn(&instance, settings, path));
+        let Some(origin) = origin else { break };
+        let sender = describe_sender(&origin);
+        match origin.signal {
+            SIGHUP => {
+                tracing::info!("reloading the configuration, requested by {sender}");
+                notify::reloading().await;
+                *settings = reload::reload(settings.clone(), instance.handles(), path).await;
+                notify::reload_done().await;
+                // The successor may have read the file before the change.
+                successor = successor
+                    .map(|(_, by)| (SuccessorStarting::spawn(&instance, settings, path), by));
             }
-            Some(SIGUSR2) if successor.is_some() => tracing::info!("the next daemon is on its way"),
-            Some(SIGUSR2) => successor = Some(SuccessorStarting::spawn(&instance, settings, path)),
-            Some(signal) => {
-                tracing::info!(signal, "stops");
+            SIGUSR2 if successor.is_some() => {
+                tracing::info!("a handover is already in progress, requested again by {sender}");
+            }
+            SIGUSR2 => {
+                tracing::info!("starting the next daemon for a handover, requested by {sender}");
+                successor = Some((SuccessorStarting::spawn(&instance, settings, path), sender));
+            }
+            signal => {
+                tracing::info!(signal, "stopped by {sender}");
                 break;
             }
-            None => break,
         }
     }
     drop(successor);
     instance.shut_down(settings).await;
     Ok(RunEnd::Stopped)
-}
-
-impl StartError {
-    fn new(message: String, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { message, source: source.into() }
-    }
-
-    /// It and its causes, in one line.
-    fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        text
-    }
-}
-
-impl From<StateError> for StartError {
-    fn from(error: StateError) -> Self {
-        Self::new("failed to use the state folder".to_owned(), error)
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for StartError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.source)
-    }
 }

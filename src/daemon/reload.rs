@@ -1,64 +1,85 @@
-//! A new configuration for a daemon that runs.
+//! Reloads the configuration of a running daemon.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::config::{self, Runtime, Service, Settings};
-use crate::daemon::control_api::ServiceHandles;
+use crate::daemon::services::ServiceHandles;
 use crate::model::Slot;
-use crate::service::inbox::ServiceMessage;
 
-/// Takes a new configuration, whole or not at all.
+/// Applies a new configuration, all of it or nothing. The settings that are valid now.
 pub(super) async fn reload(settings: Settings, handles: &ServiceHandles, path: &Path) -> Settings {
     let new = match config::load(path) {
         Ok(checked) => checked.settings,
         Err(problems) => {
-            tracing::error!("the configuration was not taken, nothing changed:\n{problems}");
+            tracing::error!("the new configuration has errors, nothing changed:\n{problems}");
             return settings;
         }
     };
-    let restart_only = |it: &Settings| {
-        let services: Vec<_> = it
-            .services
-            .values()
-            .map(|it| (it.name.clone(), it.listen, runtime_identity(it)))
-            .collect();
-        (it.state_dir.clone(), it.control_socket.clone(), it.metrics, services)
-    };
-    if restart_only(&new) != restart_only(&settings) {
-        tracing::error!(
-            "the configuration was not taken, nothing changed: folders, sockets, listen addresses, \
-             runtimes and the set of services change only with a restart"
-        );
-        return settings;
-    }
-    if let Some((service, slot)) = moved_slot(&settings, &new) {
-        tracing::error!(
-            "the configuration was not taken, nothing changed: slot {slot} of {service} is gone or \
-             has another address, and a release may run there; that changes only with a restart"
-        );
+    if let Some(changed) = restart_only_change(&settings, &new) {
+        tracing::error!("the new configuration needs a restart, nothing changed: {changed}");
         return settings;
     }
     for (name, service) in &new.services {
         if let Some(handle) = handles.get(name) {
-            let _ = handle.inbox.send(ServiceMessage::Configure(Arc::new(service.clone()))).await;
+            handle.configure(service.clone()).await;
         }
     }
-    tracing::info!("took the new configuration");
+    tracing::info!("applied the new configuration");
     new
 }
 
-/// Who runs the releases of a service, and as what.
-fn runtime_identity(service: &Service) -> Option<String> {
-    match &service.runtime {
-        Runtime::External => None,
-        Runtime::Command(_) => Some(String::new()),
-        Runtime::Systemd(template) => Some(template.unit.clone()),
+/// The first difference that a running daemon cannot apply.
+fn restart_only_change(old: &Settings, new: &Settings) -> Option<String> {
+    if old.state_dir != new.state_dir {
+        return Some("the state folder differs".to_owned());
     }
+    if old.control_socket != new.control_socket {
+        return Some("the control socket differs".to_owned());
+    }
+    if old.metrics != new.metrics {
+        return Some("the metrics address differs".to_owned());
+    }
+    let (old_services, new_services) = (identities(old), identities(new));
+    let names = old_services.keys().chain(new_services.keys());
+    for name in names {
+        let change = match (old_services.get(name), new_services.get(name)) {
+            (Some(old), Some(new)) if old.listen != new.listen => "its listen address differs",
+            (Some(old), Some(new)) if old.runtime != new.runtime => "its runtime differs",
+            (Some(_), Some(_)) => continue,
+            (None, _) => "it is new",
+            (_, None) => "it is removed",
+        };
+        return Some(format!("service {name}: {change}"));
+    }
+    let (service, slot) = changed_slot(old, new)?;
+    Some(format!(
+        "service {service}: slot {slot} is gone or has another address, and a release may run there"
+    ))
 }
 
-/// A slot that is not where it was.
-fn moved_slot<'a>(old: &'a Settings, new: &Settings) -> Option<(&'a str, &'a Slot)> {
+/// The settings of a service that need a restart.
+struct ServiceIdentity {
+    listen: SocketAddr,
+    /// The kind of the runtime, and the unit template.
+    runtime: Option<String>,
+}
+
+fn identities(settings: &Settings) -> BTreeMap<&str, ServiceIdentity> {
+    let identity = |it: &Service| ServiceIdentity {
+        listen: it.listen,
+        runtime: match &it.runtime {
+            Runtime::External => None,
+            Runtime::Command(_) => Some(String::new()),
+            Runtime::Systemd(template) => Some(template.unit.clone()),
+        },
+    };
+    settings.services.values().map(|it| (it.name.as_str(), identity(it))).collect()
+}
+
+/// A slot that is gone, or has another address.
+fn changed_slot<'a>(old: &'a Settings, new: &Settings) -> Option<(&'a str, &'a Slot)> {
     old.services.values().find_map(|service| {
         let now = new.services.get(&service.name);
         let new_address = |slot| now.and_then(|now| now.slots.get(slot));

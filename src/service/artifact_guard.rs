@@ -1,17 +1,17 @@
-//! The artifacts of the releases that are needed: sealed at their deploy, and looked at again.
+//! The artifacts of the releases that are needed: their verifiers, and pins of container images.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use crate::artifact::{Podman, Verifier, VerifyError};
 use crate::config::Service;
 use crate::model::{Release, ReleaseNumber};
-use crate::service::inbox::ServiceMessage;
 use crate::service::service_loop::ServiceLoop;
+use crate::service::supervisor::reporter::Reporter;
 
-/// The seals of one service's releases.
+/// The verifiers of one service's releases.
 #[derive(Debug)]
 pub(crate) struct ArtifactGuard {
     pub(crate) podman: Option<Podman>,
@@ -19,25 +19,26 @@ pub(crate) struct ArtifactGuard {
 }
 
 impl ArtifactGuard {
-    /// None yet; `podman` is the socket that is asked of images.
+    /// No verifier yet; `podman` is the socket that knows the images.
     pub(crate) fn new(podman: &Path) -> Self {
-        let podman = Podman::new(podman).inspect_err(|error| tracing::warn!("no podman: {error}"));
+        let podman =
+            Podman::new(podman).inspect_err(|error| tracing::warn!("cannot use podman: {error}"));
         Self { podman: podman.ok(), verifiers: BTreeMap::new() }
     }
 
-    /// The seal of a release, if its artifact has a digest.
+    /// The verifier of a release, if its artifact has a digest.
     pub(crate) fn verifier(&mut self, release: &Release) -> Option<Verifier> {
         if let Some(verifier) = self.verifiers.get(&release.number) {
             return Some(verifier.clone());
         }
         let (artifact, digest) = (release.artifact.as_ref()?, release.digest.as_ref()?);
-        // One that a daemon of another version wrote is not known here, and not checked.
+        // A digest that another version of the daemon wrote may be unknown here: no check.
         let verifier = Verifier::new(artifact, digest.parse().ok()?, self.podman.clone());
         self.verifiers.insert(release.number, verifier.clone());
         Some(verifier)
     }
 
-    /// Takes the seal that was made at a deploy.
+    /// Keeps the verifier that a deploy made.
     pub(crate) fn insert(&mut self, number: ReleaseNumber, verifier: Verifier) {
         self.verifiers.insert(number, verifier);
     }
@@ -46,7 +47,7 @@ impl ArtifactGuard {
         self.verifiers.remove(&number);
     }
 
-    /// Keeps the image of a new release from being pruned, and lets those of old ones go.
+    /// Protects the image of a new release from being pruned, and unpins images of old releases.
     pub(crate) fn pin_image(
         &self,
         service: &Service,
@@ -59,38 +60,42 @@ impl ArtifactGuard {
         let Some(digest) = release.digest.as_ref().filter(|_| !artifact.starts_with('/')) else {
             return;
         };
-        tracing::info!(service = service.name, %release, "{artifact} is pinned: {digest}");
+        tracing::info!(service = service.name, %release, "pinning {artifact} ({digest})");
         let (name, number, kept) = (service.name.clone(), release.number, service.keep_artifacts);
         tokio::spawn(async move {
             if let Err(error) = podman.pin(&name, number, &artifact).await {
-                tracing::error!(service = name, "a prune may take the image: {error}");
+                tracing::error!(
+                    service = name,
+                    "cannot pin the image, so a prune may remove it: {error}"
+                );
             }
             let latest = (0..kept).filter_map(|back| number.0.checked_sub(back)).map(ReleaseNumber);
             let keep: Vec<_> = needed.into_iter().chain(latest).collect();
             match podman.unpin_except(&name, &keep).await {
-                Ok(gone) if gone.is_empty() => (),
+                Ok(unpinned) if unpinned.is_empty() => (),
                 Ok(unpinned) => {
                     let deploys: Vec<_> = unpinned.iter().map(ToString::to_string).collect();
-                    let gone = deploys.join(", ");
-                    tracing::info!(service = name, "images of deploys {gone} are no longer pinned");
+                    let deploys = deploys.join(", ");
+                    tracing::info!(service = name, "unpinned the images of deploys {deploys}");
                 }
-                Err(error) => tracing::warn!(service = name, "old images stay pinned: {error}"),
+                Err(error) => tracing::warn!(service = name, "cannot unpin old images: {error}"),
             }
         });
     }
 }
 
 impl ServiceLoop {
-    /// Looks at the artifacts of all that is needed, once, when the daemon has started.
+    /// Verifies the artifacts of all needed releases, once, after the daemon has started.
     pub(crate) fn verify_all_artifacts(&mut self) {
         let needed: Vec<_> = self.watch.phase().required_releases().into_iter().cloned().collect();
         for release in needed {
             let Some(verifier) = self.artifact_guard.verifier(&release) else { continue };
-            tokio::spawn(verify(verifier, release.number, self.inbox.clone()));
+            let reporter = Reporter::new(self.inbox.clone());
+            tokio::spawn(verify(verifier, release.number, reporter).in_current_span());
         }
     }
 
-    /// The artifact of a release is not what was deployed.
+    /// The artifact of a release is not what was deployed, or cannot be read.
     pub(crate) fn on_verify_error(&mut self, number: ReleaseNumber, error: &VerifyError) {
         let text = error.to_string();
         match error {
@@ -105,8 +110,8 @@ impl ServiceLoop {
     }
 }
 
-async fn verify(verifier: Verifier, number: ReleaseNumber, inbox: mpsc::Sender<ServiceMessage>) {
+async fn verify(verifier: Verifier, number: ReleaseNumber, reporter: Reporter) {
     if let Err(error) = verifier.verify().await {
-        let _ = inbox.send(ServiceMessage::VerifyFailed(number, error)).await;
+        reporter.verify_failed(number, error).await;
     }
 }

@@ -1,22 +1,22 @@
-//! What clients asked for in the last hour, by method and tool.
+//! What clients called in the last hour, by method and tool.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::model::{CallKey, Counts, ReleaseNumber};
 
-/// Between two looks at the counters: five minutes of blocks.
+/// Blocks between two snapshots of the counters: five minutes.
 pub(crate) const SNAPSHOT_BLOCKS: u64 = 1200;
-/// Looks that are kept: the oldest is an hour ago.
+/// Snapshots that are kept: the oldest is an hour ago.
 const SNAPSHOTS_MAX: usize = 12;
 
-/// The counters of each release as they stood, the oldest first.
+/// The snapshots of each release, the oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct CallUsage(BTreeMap<ReleaseNumber, VecDeque<BTreeMap<CallKey, u64>>>);
 
 impl CallUsage {
-    /// Remembers how the counters of a release stand.
+    /// Keeps a snapshot of the counters of a release.
     pub(crate) fn snapshot(&mut self, release: ReleaseNumber, calls: BTreeMap<CallKey, Counts>) {
-        // Counters begin at zero with the release, and with the daemon.
+        // Counters start at zero with the release and with the daemon.
         let snapshots = self.0.entry(release).or_insert_with(|| VecDeque::from([BTreeMap::new()]));
         snapshots
             .push_back(calls.into_iter().map(|(call, counts)| (call, counts.judged())).collect());
@@ -30,7 +30,7 @@ impl CallUsage {
         self.0.retain(|release, _| needed.contains(release));
     }
 
-    /// Adds what a release was asked for in the last hour, given its counters now.
+    /// Adds the calls of a release in the last hour, given its counters now.
     pub(crate) fn add_last_hour(
         &self,
         release: ReleaseNumber,
@@ -75,6 +75,6 @@ mod tests {
         usage.snapshot(ReleaseNumber(1), calls(9));
         assert_eq!(usage_last_hour(&usage, 9), 2);
         usage.retain(&[ReleaseNumber(2)]);
-        assert_eq!(usage_last_hour(&usage, 9), 9, "a release that comes again counts anew");
+        assert_eq!(usage_last_hour(&usage, 9), 9, "a release that returns starts anew");
     }
 }

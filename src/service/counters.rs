@@ -1,11 +1,11 @@
-//! Counts what happens to one service, line by line of its timeline.
+//! Counts the events of one service, entry by entry of its timeline.
 
 use std::time::Duration;
 
 use crate::control::Counters;
 use crate::model::{Moment, Strategy, TimelineEntry, TimelineEvent};
 
-/// Kinds that alert rules look at: from nothing to one is not seen as an increase, from 0 to 1 is.
+/// Kinds that alert rules use. They start at 0: a series that appears with 1 is no increase to Prometheus.
 const ALERT_KINDS: [&str; 9] = [
     "abandoned",
     "accepted",
@@ -18,7 +18,7 @@ const ALERT_KINDS: [&str; 9] = [
     "unrecovered",
 ];
 
-/// The sums, and when the rollback that goes on reached its milestones.
+/// The totals, and when the present rollback reached its milestones.
 #[derive(Debug)]
 pub(crate) struct EventCounters {
     totals: Counters,
@@ -28,14 +28,14 @@ pub(crate) struct EventCounters {
 }
 
 impl EventCounters {
-    /// Nothing happened yet.
+    /// No event yet.
     pub(crate) fn new() -> Self {
         let mut totals = Counters::default();
         totals.events.extend(ALERT_KINDS.map(|kind| (kind.to_owned(), 0)));
         Self { totals, detected: None, decided: None, switched: None }
     }
 
-    /// A line is on disk, which took so long.
+    /// Counts an entry, and how long its write took.
     pub(crate) fn record(&mut self, entry: &TimelineEntry, write_time: Duration) {
         self.totals.timeline_writes.record(write_time);
         *self.totals.events.entry(entry.event.kind().to_owned()).or_default() += 1;
@@ -58,7 +58,7 @@ impl EventCounters {
                 self.observe_step("decided", detected_at, now);
                 self.decided = Some(now);
             }
-            // A deploy switches, too; it was not decided.
+            // A deploy switches, too, without a decision before.
             TimelineEvent::Switched { .. } => {
                 if let Some(decided_at) = self.decided.take() {
                     self.observe_step("switched", Some(decided_at), now);
@@ -79,17 +79,17 @@ impl EventCounters {
         }
     }
 
-    /// A line could not be written.
+    /// Counts an entry that could not be written.
     pub(crate) fn record_write_failure(&mut self) {
         self.totals.timeline_write_failures += 1;
     }
 
-    /// Everything so far.
+    /// The totals so far.
     pub(crate) fn totals(&self) -> Counters {
         self.totals.clone()
     }
 
-    /// A milestone after another one, unless that one was before the daemon's start.
+    /// Measures the time since the previous milestone, if this daemon saw that one.
     fn observe_step(&mut self, name: &str, started_at: Option<Moment>, now: Moment) {
         if let Some(started_at) = started_at {
             self.totals
@@ -110,7 +110,7 @@ mod tests {
     const LINES: &str =
         include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/0.1.0/timeline.txt"));
 
-    /// A rollback, and then every kind of line once.
+    /// A rollback, and then every kind of entry once.
     #[test]
     fn every_word_of_the_totals_is_as_it_was() {
         let entries = LINES.lines().map(|line| {
@@ -118,12 +118,12 @@ mod tests {
             (name, serde_json::from_str::<TimelineEntry>(json).unwrap())
         });
         let entries: Vec<_> = entries.collect();
-        let mut ledger = EventCounters::new();
+        let mut counters = EventCounters::new();
         for name in ["detected", "decided", "switched", "drained", "recovered"] {
             let entry = entries.iter().find(|(it, _)| *it == name);
-            ledger.record(&entry.unwrap().1, Duration::ZERO);
+            counters.record(&entry.unwrap().1, Duration::ZERO);
         }
-        entries.iter().for_each(|(_, entry)| ledger.record(entry, Duration::ZERO));
-        hold("totals.txt", &serde_json::to_string_pretty(&ledger.totals()).unwrap());
+        entries.iter().for_each(|(_, entry)| counters.record(entry, Duration::ZERO));
+        hold("totals.txt", &serde_json::to_string_pretty(&counters.totals()).unwrap());
     }
 }

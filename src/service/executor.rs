@@ -1,29 +1,29 @@
-//! What follows from a decision: effects become calls of the proxy and the crew.
+//! Executes the effects of a decision on the proxy and the supervisor.
+
+use tracing::Instrument as _;
 
 use crate::config::Address;
 use crate::model::{DrainCost, Effect, Event, Release, Slot, Ticket};
-use crate::service::inbox::ServiceMessage;
 use crate::service::service_loop::ServiceLoop;
+use crate::service::supervisor::release_supervisor::Placement;
+use crate::service::supervisor::reporter::Reporter;
+use crate::service::supervisor::unit_supervisor::StartPolicy;
 
 impl ServiceLoop {
-    /// Starts one effect. What it comes to returns as an event.
+    /// Starts one effect. Its result arrives as an event.
     pub(crate) fn execute(&mut self, effect: Effect) {
         let ticket = self.watch.ticket();
         match effect {
-            Effect::KeepRunning(release) => self.supervise(&release, false),
+            Effect::KeepRunning(release) => self.supervise(&release, StartPolicy::Adopt),
             Effect::Start(release) => {
-                self.supervise(&release, true);
+                self.supervise(&release, StartPolicy::MustStart);
                 self.check_readiness(ticket, &release);
             }
             Effect::Probe(release) => {
                 if let Some(address) = self.address(&release) {
                     let verifier = self.artifact_guard.verifier(&release);
-                    self.supervisor.probe_before_switch(
-                        ticket,
-                        &self.service,
-                        (&release, &address),
-                        verifier,
-                    );
+                    let placement = Placement { release: &release, address: &address, verifier };
+                    self.supervisor.probe_before_switch(ticket, &self.service, placement);
                 }
             }
             Effect::Route(release) => {
@@ -62,10 +62,11 @@ impl ServiceLoop {
         self.exit_counts.remove(&release.number);
     }
 
-    fn supervise(&mut self, release: &Release, must_start: bool) {
+    fn supervise(&mut self, release: &Release, start: StartPolicy) {
         if let Some(address) = self.address(release) {
             let verifier = self.artifact_guard.verifier(release);
-            self.supervisor.supervise(&self.service, (release, &address), verifier, must_start);
+            let placement = Placement { release, address: &address, verifier };
+            self.supervisor.supervise(&self.service, placement, start);
             self.proxy.add_release(release.number, &address);
         }
     }
@@ -81,14 +82,15 @@ impl ServiceLoop {
     }
 
     fn spawn_drain(&self, ticket: Ticket, drain: impl Future<Output = DrainCost> + Send + 'static) {
-        let inbox = self.inbox.clone();
-        tokio::spawn(async move {
+        let reporter = Reporter::new(self.inbox.clone());
+        let drain = async move {
             let cost = drain.await;
-            let _ = inbox.send(ServiceMessage::Event(Event::NothingInFlight(ticket, cost))).await;
-        });
+            reporter.event(Event::NothingInFlight(ticket, cost)).await;
+        };
+        tokio::spawn(drain.in_current_span());
     }
 
-    /// The address of a release's slot. A slot that left the configuration has none any more.
+    /// The address of a release's slot. `None`: the configuration does not name the slot any more.
     fn address(&self, release: &Release) -> Option<Address> {
         let Slot(slot) = &release.slot;
         let address = self.service.slots.get(&release.slot).cloned();

@@ -1,73 +1,105 @@
-//! What reaches the keeper of a service.
+//! The messages that a service loop receives.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::artifact::{Verifier, VerifyError};
-use crate::config::Service;
+use crate::config::{Runtime, Service};
 use crate::control::Status;
 use crate::decide::CommandRefused;
 use crate::model::{CommandRequest, Event, ReleaseNumber, Signal, TimelineEntry};
 use crate::record::Truncated;
 
-/// Whoever waits for what comes of a command.
+/// Added to each time limit of a stop: the loop has other work to do.
+const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+const STOP_MARGIN: Duration = Duration::from_secs(3);
+
+/// Where the result of a command goes.
 pub(crate) type CommandReply = oneshot::Sender<Result<Arc<TimelineEntry>, CommandError>>;
 
-/// Everything that reaches a keeper.
+/// Everything that a service loop receives.
 #[derive(Debug)]
 pub(crate) enum ServiceMessage {
-    /// Something was seen of a release.
+    /// An observation of a release.
     Signal(Signal),
-    /// Something happened to a release that is worth knowing, and changes nothing.
+    /// A text about a release for the timeline. It changes no state.
     ReleaseNote(ReleaseNumber, String),
-    /// In place of a release something else runs, which nobody deployed; how that was noticed.
+    /// Another program runs in place of a release; how that was noticed.
     ReleaseReplaced(ReleaseNumber, String),
-    /// A release calls itself this, in several answers in a row.
+    /// A release gives this name for itself, in several responses in a row.
     IdentityChanged(ReleaseNumber, String),
-    /// An effect came to something.
+    /// The result of an effect.
     Event(Event),
-    /// A person gave a command.
+    /// A command of an operator.
     Command(CommandRequest, CommandReply),
-    /// The same, with what its artifact is.
+    /// The same command, after its artifact was resolved.
     ResolvedCommand(CommandRequest, Option<Verifier>, CommandReply),
-    /// The artifact of a release is not known to be what was deployed.
+    /// The artifact of a release cannot be verified.
     VerifyFailed(ReleaseNumber, VerifyError),
-    /// Somebody wants to know.
+    /// A query of the status.
     Status(oneshot::Sender<Status>),
     /// New settings.
     Configure(Arc<Service>),
-    /// Another daemon, named here, takes the service over.
+    /// Another daemon, with this name, takes the service over.
     HandOver(String, oneshot::Sender<()>),
-    /// The daemon ends.
+    /// The daemon stops.
     Stop(Shutdown, oneshot::Sender<()>),
 }
 
-/// How a keeper begins.
+/// How a service loop starts.
 #[derive(Debug)]
 pub(crate) struct Startup {
-    /// Who reads the timeline, and since when: the beginning of a sentence.
+    /// Why it reads the timeline: the beginning of a sentence, such as "rollbackd started".
     pub cause: String,
-    /// What was cut off the timeline.
+    /// What was cut off the end of the timeline.
     pub truncated: Truncated,
 }
 
-/// How the daemon ends.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Shutdown {
-    /// What is open may finish.
-    pub drain: bool,
-    /// The daemon is started again at once: releases go on, and the next one adopts them.
-    pub restart: bool,
+/// How the daemon stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shutdown {
+    /// It closes open requests and stops the releases.
+    Immediate,
+    /// Open requests may finish; then it stops the releases.
+    Drain,
+    /// Open requests may finish. The releases go on: the daemon starts again at once and adopts them.
+    Restart,
 }
 
-/// Why a command came to nothing.
+impl Shutdown {
+    /// Whether open requests may finish.
+    pub(crate) fn drains(self) -> bool {
+        self != Self::Immediate
+    }
+
+    /// Whether the daemon starts again at once.
+    pub(crate) fn is_restart(self) -> bool {
+        self == Self::Restart
+    }
+
+    /// How long a service may take to stop.
+    pub(crate) fn timeout(self, service: &Service) -> Duration {
+        let drain = match self.drains() {
+            true => service.policy.drain_timeout + DRAIN_MARGIN,
+            false => Duration::ZERO,
+        };
+        let stop = match &service.runtime {
+            Runtime::Command(command) => command.stop_timeout,
+            Runtime::External | Runtime::Systemd(_) => Duration::ZERO,
+        };
+        drain + stop + STOP_MARGIN
+    }
+}
+
+/// Why a command had no effect.
 #[derive(Debug)]
 pub(crate) enum CommandError {
-    /// It does not fit.
+    /// The state machine refused it.
     Refused(CommandRefused),
-    /// Its artifact can not be what is deployed.
+    /// Its artifact cannot be deployed.
     ArtifactUnusable(String),
-    /// It could not be written down.
+    /// The timeline could not be written.
     NotRecorded(String),
 }

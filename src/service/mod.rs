@@ -1,14 +1,17 @@
 //! One service: its control loop, and what the loop drives.
 //!
-//! [`service_loop`] takes messages from the [`inbox`], lets the judge and the state machine decide, records
-//! each decision, and has [`executor`] carry it out on the proxy and the [`supervisor`].
+//! [`build`] makes the loop from the timeline. [`service_loop`] receives messages from the [`inbox`], lets the
+//! judge and the state machine decide, and records each decision. Then [`executor`] executes it on the
+//! proxy and the [`supervisor`]. The daemon reaches the loop through its [`handle`].
 
 pub(crate) mod artifact_guard;
 pub(crate) mod bake;
+pub(crate) mod build;
 pub(crate) mod call_usage;
 pub(crate) mod commands;
 pub(crate) mod counters;
 pub(crate) mod executor;
+pub(crate) mod handle;
 pub(crate) mod heartbeat;
 pub(crate) mod inbox;
 pub(crate) mod release_events;

@@ -147,11 +147,12 @@ impl ServiceLoop {
 
     /// Lets everybody go, as far as there is time for it.
     async fn shut_down(&mut self, shutdown: Shutdown) {
-        if shutdown.drain {
-            self.proxy.close_gracefully(self.service.policy.drain_timeout, shutdown.restart).await;
+        if shutdown.drains() {
+            let timeout = self.service.policy.drain_timeout;
+            self.proxy.close_gracefully(timeout, shutdown.is_restart()).await;
         }
         self.proxy.shut_down().await;
-        if !shutdown.restart {
+        if !shutdown.is_restart() {
             self.supervisor.stop().await;
         }
     }

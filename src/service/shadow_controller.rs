@@ -1,4 +1,4 @@
-//! When requests are repeated on the warm release, and how many.
+//! When the proxy repeats requests on the warm release, and how many.
 
 use std::collections::BTreeSet;
 
@@ -12,45 +12,52 @@ use crate::service::service_loop::ServiceLoop;
 use crate::service::traffic_window::TrafficWindow;
 use crate::signal::Prober;
 
-/// Repeats a second, however little is asked.
+/// Shadow calls a second while there is little traffic, unless fewer are configured.
 const SHADOW_RATE_MIN: u32 = 40;
 
-/// Repeats of one service.
+/// The shadow calls of one service.
 #[derive(Debug, Default)]
 pub(crate) struct ShadowController {
-    /// The release on trial, the warm one, and what ended there so far.
-    compared: Option<(ReleaseNumber, ReleaseNumber, (u64, u64))>,
-    /// Thousandths of a repeat that are left of the rate.
+    compared: Option<Compared>,
+    /// Thousandths of a call that remain of the rate.
     remainder: u64,
     tools_query: Option<JoinHandle<()>>,
 }
 
+/// The releases that are compared, and the results so far: calls that ended, and failures among them.
+#[derive(Debug, Clone, Copy)]
+struct Compared {
+    active: ReleaseNumber,
+    warm: ReleaseNumber,
+    results: (u64, u64),
+}
+
 impl ShadowController {
-    /// How many may be sent in a block of time at a rate a second.
+    /// How many calls may be sent in one block of time, at this rate a second.
     fn budget(&mut self, rate: u32) -> u32 {
         let sum = self.remainder + u64::from(rate) * u64::from(BLOCK_MS);
         self.remainder = sum % 1_000;
         u32::try_from(sum / 1_000).unwrap_or(u32::MAX)
     }
 
-    /// Repeats of `active` go to `warm`; what ended there since the last time.
+    /// Requests of `active` are repeated on `warm`: the results since the last block.
     fn advance(&mut self, active: ReleaseNumber, warm: ReleaseNumber, proxy: &Proxy) -> (u64, u64) {
         let now = proxy.shadow_results(warm);
         let previous = match self.compared {
-            Some((_, of, before)) if of == warm => before,
+            Some(previous) if previous.warm == warm => previous.results,
             _ => now,
         };
-        if let Some((of, ..)) = self.compared.filter(|(of, ..)| *of != active) {
-            proxy.stop_shadowing(of);
+        if let Some(previous) = self.compared.filter(|it| it.active != active) {
+            proxy.stop_shadowing(previous.active);
         }
-        self.compared = Some((active, warm, now));
+        self.compared = Some(Compared { active, warm, results: now });
         (now.0.saturating_sub(previous.0), now.1.saturating_sub(previous.1))
     }
 
     /// Nothing is compared now.
     fn stop(&mut self, proxy: &Proxy) {
-        if let Some((active, ..)) = self.compared.take() {
-            proxy.stop_shadowing(active);
+        if let Some(previous) = self.compared.take() {
+            proxy.stop_shadowing(previous.active);
         }
     }
 
@@ -63,8 +70,8 @@ impl ShadowController {
 }
 
 impl ServiceLoop {
-    /// A block of time is over: repeats are sent while the judge is suspicious, and what came of
-    /// earlier ones is heard.
+    /// At the end of a block: sends shadow calls while the judge is suspicious, and reads the results
+    /// of earlier ones.
     pub(crate) fn schedule_shadow_calls(&mut self, now: Moment) {
         let rate = self.service.limits.shadow_calls_per_second;
         let Some((active, warm)) = self.compared_releases().filter(|_| rate > 0) else {
@@ -72,8 +79,8 @@ impl ServiceLoop {
             return;
         };
         let suspicious = self.bake.judge().is_some_and(|judge| judge.is_suspicious(now));
-        // What fails is kept before, or the first failures of a slow service would be lost.
-        // The warm release carried the whole traffic before; so much it bears again.
+        // The proxy keeps failed requests before, or the first failures of a slow service were lost.
+        // The warm release carried the whole traffic before, so it can carry the present rate.
         let request_rate = self.traffic.get(&active).map(TrafficWindow::rate).unwrap_or_default();
         let rate = rate.min(SHADOW_RATE_MIN.max(request_rate as u32));
         let budget = if suspicious { self.shadow_controller.budget(rate) } else { 0 };
@@ -85,7 +92,7 @@ impl ServiceLoop {
         }
     }
 
-    /// Takes from an event which tools of the release that is about to be warm change nothing.
+    /// Learns from an event which tools are read-only, of the release that is warm next.
     pub(crate) fn update_read_only_tools(&mut self, event: &Event) {
         if let Event::Ready(ticket, readiness) = event
             && *ticket == self.watch.ticket()
@@ -96,7 +103,7 @@ impl ServiceLoop {
         }
     }
 
-    /// Asks the warm release the same after a restart of the daemon, which has forgotten it.
+    /// Queries the same from the warm release after a restart of the daemon.
     pub(crate) fn query_read_only_tools(&mut self) {
         let Some((_, warm)) = self.compared_releases() else { return };
         let Some(address) = self.service.slots.get(&warm.slot) else { return };

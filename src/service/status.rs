@@ -1,4 +1,4 @@
-//! How one service stands, at a glance.
+//! The status of one service.
 
 use crate::control::{CallStatus, ReleaseStatus, Status};
 use crate::decide::Phase;
@@ -8,11 +8,11 @@ use crate::record;
 use crate::service::service_loop::ServiceLoop;
 use crate::service::traffic_window::{TrafficWindow, to_f64};
 
-/// Kinds of requests that a status lists.
+/// Methods and tools that a status lists.
 const CALLS_MAX: usize = 50;
 
 impl ServiceLoop {
-    /// How the service stands now.
+    /// The status now.
     pub(crate) fn status(&self) -> Status {
         let now = self.clock.now();
         let phase = self.watch.phase();
@@ -99,7 +99,7 @@ impl ServiceLoop {
         }
     }
 
-    /// Share of requests that the availability objective allows to be bad.
+    /// The share of requests that may fail under the availability objective.
     fn availability_budget(&self) -> f64 {
         let objectives = self.service.slo.objectives.iter();
         let mut budgets = objectives.filter(|it| it.indicator == Indicator::Availability);

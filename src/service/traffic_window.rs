@@ -1,4 +1,5 @@
-//! Rates of one release, for status lines and for the cost of leaving it.
+//! The traffic of one release over the last minute and hour: for its status, the cost of a drain, and the
+//! baseline of the judge.
 
 use std::collections::VecDeque;
 
@@ -10,7 +11,7 @@ const RATE_BLOCKS: usize = 40;
 const HOUR_MINUTES: usize = 60;
 const WORST_WINDOW_MINUTES: usize = 5;
 
-/// The last minute in blocks, the last hour in minutes.
+/// Counts of the last minute by block, and of the last hour by minute.
 #[derive(Debug, Default)]
 pub(crate) struct TrafficWindow {
     total: Counts,
@@ -19,12 +20,12 @@ pub(crate) struct TrafficWindow {
     current_minute: Counts,
     ticks: usize,
     has_answered: bool,
-    /// What came to it before it first answered, once it does.
+    /// Requests before its first response, once it responds.
     before_first_answer: Option<Counts>,
 }
 
 impl TrafficWindow {
-    /// Takes the counters as they stand; what was added since the last time is one block.
+    /// Adds a block: what `total` holds beyond the last call.
     pub(crate) fn add_block(&mut self, total: Counts) -> Counts {
         let block = total.since(&self.total);
         self.total = total;
@@ -54,31 +55,31 @@ impl TrafficWindow {
         to_f64(sum) / (BLOCK.as_secs_f64() * to_f64(u64::try_from(blocks.max(1)).unwrap_or(1)))
     }
 
-    /// Share of faults of the release over the last minute.
+    /// The share of failed requests over the last minute.
     pub(crate) fn error_rate(&self) -> f64 {
         let sum = self.blocks.iter().fold(Counts::default(), |sum, block| sum + *block);
         to_f64(sum.server_fault + sum.tool_fault) / to_f64(sum.judged().max(1))
     }
 
-    /// It answers. What failed while it was not there yet, after a boot say, tells nothing of how it
-    /// serves: the next release would be allowed to fail as much.
+    /// The release responds. Failures before that, such as after a boot, do not belong into the
+    /// baseline: they would permit the next release to fail as often.
     pub(crate) fn mark_answered(&mut self) {
         self.has_answered = true;
     }
 
-    /// The last hour, or as much of it as was seen.
+    /// The last hour, or as much of it as this daemon saw.
     pub(crate) fn hour(&self) -> Counts {
         let before_first_answer =
             self.before_first_answer.filter(|_| self.minutes.len() < HOUR_MINUTES);
         self.hour_since_first_answer() + before_first_answer.unwrap_or_default()
     }
 
-    /// The same, from when it first answered on.
+    /// The same, since its first response.
     pub(crate) fn hour_since_first_answer(&self) -> Counts {
         self.minutes.iter().fold(self.current_minute, |sum, minute| sum + *minute)
     }
 
-    /// The worst five minutes of the last hour in which it answered: requests, and server faults among them.
+    /// The worst five minutes since its first response, within the last hour: requests, and failed ones.
     pub(crate) fn worst_window(&self) -> (u64, u64) {
         let minutes: Vec<_> = self.minutes.iter().chain([&self.current_minute]).collect();
         let error_share = |(n, failed): &(u64, u64)| to_f64(*failed) / to_f64((*n).max(1));
@@ -113,12 +114,12 @@ mod tests {
         window.add_block(bad);
         assert_eq!((window.hour_since_first_answer(), window.worst_window()), (bad, (40, 40)));
         window.mark_answered();
-        // The block in which it begins to answer holds what was refused just before.
+        // The block of the first response also holds requests that were refused just before.
         window.add_block(bad + bad);
         let good = Counts { ok: 7, ..Counts::default() };
         window.add_block(bad + bad + good);
         assert_eq!((window.hour_since_first_answer(), window.worst_window()), (good, (7, 0)));
-        assert_eq!(window.hour(), bad + bad + good, "clients met it all the same");
+        assert_eq!(window.hour(), bad + bad + good, "clients saw these failures, too");
         window.mark_answered();
         window.add_block(bad + bad + good + bad);
         assert_eq!(window.hour_since_first_answer(), good + bad, "only the first time");

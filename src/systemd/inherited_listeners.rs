@@ -1,4 +1,4 @@
-//! Listeners that were made for us: by a socket unit, or by the daemon before this one.
+//! Listeners that this process inherits from a socket unit, the fd store, or the previous daemon.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
 
-/// The listeners that nobody has claimed yet.
+/// The inherited listeners that are not claimed yet.
 #[derive(Debug, Default)]
 pub struct InheritedListeners {
     services: Vec<ServiceListener>,
@@ -23,11 +23,11 @@ struct ServiceListener {
 }
 
 impl InheritedListeners {
-    /// Takes over what the service manager passed on. Only before any thread is started: it takes
-    /// the variables out of the environment.
+    /// Takes the listeners that the service manager passed. Call it before any thread starts: it
+    /// removes the variables from the environment.
     ///
     /// # Errors
-    /// When something that was passed on is no listener.
+    /// When a passed file descriptor is not a listener.
     pub fn from_environment() -> io::Result<Self> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
@@ -44,7 +44,7 @@ impl InheritedListeners {
     /// Adds the listener of a service.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is not a listener.
     pub(crate) fn add_service(&mut self, name: &str, listener: TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -52,10 +52,10 @@ impl InheritedListeners {
         Ok(())
     }
 
-    /// Adds the listener of the verbs.
+    /// Adds the listener of the control API.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is not a socket.
     pub(crate) fn add_control(&mut self, listener: OwnedFd) -> io::Result<()> {
         let listener = UnixListener::from(listener);
         listener.set_nonblocking(true)?;
@@ -63,10 +63,10 @@ impl InheritedListeners {
         Ok(())
     }
 
-    /// Adds that of the metrics.
+    /// Adds the listener of the metrics.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is not a socket.
     pub(crate) fn add_metrics(&mut self, listener: OwnedFd) -> io::Result<()> {
         let listener = TcpListener::from(listener);
         listener.set_nonblocking(true)?;
@@ -74,24 +74,24 @@ impl InheritedListeners {
         Ok(())
     }
 
-    /// The listener of this address, if there is one.
+    /// Claims the service listener with this address.
     pub(crate) fn claim_service(&mut self, address: SocketAddr) -> Option<TcpListener> {
-        let at = self.services.iter().position(|open| open.address == address)?;
+        let at = self.services.iter().position(|it| it.address == address)?;
         Some(self.services.swap_remove(at).listener)
     }
 
-    /// The listener of the verbs.
+    /// Claims the listener of the control API.
     pub(crate) fn claim_control(&mut self) -> Option<UnixListener> {
         self.control.take()
     }
 
-    /// That of the metrics, if it has this address.
+    /// Claims the listener of the metrics, if it has this address.
     pub(crate) fn claim_metrics(&mut self, address: SocketAddr) -> Option<TcpListener> {
         self.metrics.take().filter(|it| it.local_addr().is_ok_and(|local| local == address))
     }
 
-    /// Whose address no service has: the names of the listeners, and their addresses. They are closed.
+    /// Closes the service listeners that are not claimed: their names and addresses.
     pub(crate) fn into_unclaimed(self) -> impl Iterator<Item = (String, SocketAddr)> {
-        self.services.into_iter().map(|open| (open.name, open.address))
+        self.services.into_iter().map(|it| (it.name, it.address))
     }
 }

@@ -4,9 +4,10 @@
 //! The unit files of the daemon itself are in `systemd/` at the root of the repository.
 
 mod error_help;
-pub(super) mod inherited_listeners;
+pub(crate) mod inherited_listeners;
 mod jobs;
 mod manager;
+pub(crate) mod notify;
 mod unit_state;
 mod unit_watcher;
 

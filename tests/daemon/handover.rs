@@ -97,14 +97,14 @@ fn successor_that_cannot_start_changes_nothing() {
             host.request_handover();
             wait_until(why, || {
                 let log = host.log();
-                log.contains(why) && log.matches("this one goes on").count() == 1
+                log.contains(why) && log.matches("this daemon continues").count() == 1
             });
             std::fs::write(host.dir_path().join("daemon.log"), "").unwrap();
         };
         host.write_config(&format!("{good}\nnonsense = 1\n"));
         fails("`nonsense` is not a setting");
         host.write_config(&good.replace("/state\"", "/elsewhere\""));
-        fails("the state folder changes only with a restart");
+        fails("a new state folder needs a restart");
         host.write_config(&good);
         let newest = host.state().join(SERVICE).join("000001.jsonl");
         let timeline = std::fs::read(&newest).unwrap();
@@ -114,11 +114,11 @@ fn successor_that_cannot_start_changes_nothing() {
         replace_program(&host, "#!/bin/sh\nexit 3\n");
         fails("did not start: exit status: 3");
         replace_program(&host, "no program at all");
-        fails("can not be started");
+        fails("cannot start ");
         replace_program(&host, "#!/bin/sh\nexit 0\n");
-        fails("this one goes on: it ");
+        fails("this daemon continues: the successor ");
         std::fs::remove_file(host.dir_path().join("rollbackd")).unwrap();
-        fails("can not be started");
+        fails("cannot start ");
     });
     assert_no_failures(&report);
     assert_eq!((host.pid(), host.entries(1)), (pid, before));
@@ -143,7 +143,7 @@ fn successor_that_fails_late_returns_control() {
             tokio::time::sleep(Duration::from_secs(1)).await;
             tokio::task::block_in_place(|| {
                 host.request_handover();
-                wait_until("it is taken back", || host.log().contains("did not take over"));
+                wait_until("it is taken back", || host.log().contains("failed, resuming"));
                 wait_until("it answers", || host.phase() == "steady");
             });
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -158,10 +158,7 @@ fn successor_that_fails_late_returns_control() {
         }
         assert_eq!((host.pid(), host.release_process(1)), (pid, release));
         let told = host.run_cli(&["timeline", SERVICE]).expect_code(0);
-        told.expect_text(&[
-            "restored",
-            "rollbackd took it back, since the next one failed, and read",
-        ]);
+        told.expect_text(&["restored", "rollbackd resumed after a failed handover and read"]);
         wait_until("the impostor is dead", || host.daemons() == [pid]);
         assert_eq!(host.stop(), 0);
     }

@@ -73,7 +73,7 @@ fn failed_handover_leaves_the_predecessor_running() {
     host.signal_daemon("USR2");
     let log = || host.run(&["journalctl", "-u", "rollbackd", "-o", "cat", "--no-pager"]).out;
     wait_until("the log has the reason", || {
-        log().contains("this one goes on: the configuration has errors")
+        log().contains("this daemon continues: the configuration has errors")
     });
     assert_eq!((host.property("MainPID"), host.property("NRestarts")), (before, "0".to_owned()));
     assert_eq!(host.status()["active"], "v1");

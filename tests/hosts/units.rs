@@ -64,7 +64,7 @@ fn units_keep_running_without_the_daemon_and_are_adopted() {
     host.run(&["systemctl", "start", GREEN_UNIT]).expect_success();
     host.run(&["systemctl", "start", "rollbackd"]).expect_success();
     wait_until("it is stopped", || host.property_of(GREEN_UNIT, "ActiveState") == "inactive");
-    host.wait_for_log("stops a unit that no release needs");
+    host.wait_for_log("stopping a unit that no release needs");
     assert_eq!(host.invocation(BLUE_UNIT), runs[0], "adopted, not started");
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
     let told = host.timeline();
@@ -148,12 +148,12 @@ fn manual_unit_changes_are_recorded_in_the_timeline() {
     let run = host.invocation(BLUE_UNIT);
     host.run(&["systemctl", "stop", BLUE_UNIT]).expect_success();
     host.wait_for_timeline(&format!(
-        "{BLUE_UNIT} was stopped by somebody else: it is needed, and is started again"
+        "{BLUE_UNIT} was stopped by another party: restarting it, because it is needed"
     ));
     wait_until("it answers again", || serving_version(host.listen).is_ok());
     assert_ne!(host.invocation(BLUE_UNIT), run);
     host.run(&["systemctl", "restart", BLUE_UNIT]).expect_success();
-    host.wait_for_timeline(&format!("{BLUE_UNIT} was started again by somebody else"));
+    host.wait_for_timeline(&format!("{BLUE_UNIT} was started by another party"));
     wait_until("it answers again", || serving_version(host.listen).is_ok());
     host.run(&["systemctl", "kill", "--kill-who=main", "--signal=KILL", BLUE_UNIT])
         .expect_success();
@@ -163,7 +163,9 @@ fn manual_unit_changes_are_recorded_in_the_timeline() {
     wait_until("it answers again", || serving_version(host.listen).is_ok());
     host.run(&["rollbackd", "hold", "weather", "--because", "repairs"]).expect_success();
     host.run(&["systemctl", "stop", BLUE_UNIT]).expect_success();
-    host.wait_for_timeline("was stopped by somebody else: the service is held, so it stays down");
+    host.wait_for_timeline(
+        "was stopped by another party: it stays stopped, because the service is held",
+    );
     sleep(Duration::from_secs(2));
     assert!(!host.is_active(BLUE_UNIT), "a hold keeps it down");
     host.run(&["rollbackd", "resume", "weather", "--because", "repaired"]).expect_success();

@@ -72,7 +72,7 @@ fn what_an_old_daemon_says_is_understood() {
     drop(old);
     wait_until("the call at the old one is over", || release()["in_flight"] == 0);
     wait_until("it knows that the old one left", || {
-        host.log().contains("the daemon before this one has left")
+        host.log().contains("the previous daemon has drained and ended")
     });
     wait_until("v1 answers", || serving_version(host.listen) == Ok("v1".to_owned()));
     let told = host.run_cli(&["timeline", SERVICE]).expect_code(0);

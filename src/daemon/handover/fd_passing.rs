@@ -1,8 +1,9 @@
-//! Listeners on their way from one daemon to the next, over a socket: nothing is left open for a
-//! program that is started in the same moment.
+//! Passes listeners to the next daemon over a Unix socket (SCM_RIGHTS). Received file descriptors are
+//! close-on-exec, so no program that starts at the same time inherits them.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::TcpListener;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -13,38 +14,39 @@ use rustix::net::{
 };
 
 use crate::daemon::handover::protocol::{HandoverMessage, Hello, LINE_MAX, ListenerKind, PROTOCOL};
+use crate::systemd::inherited_listeners::InheritedListeners;
 
-/// Listeners in one message. The kernel takes at most 253.
+/// Listeners in one message. The kernel permits at most 253.
 const FDS_PER_MESSAGE: usize = 64;
-/// Listeners in all. More services than that have no place on one host.
+/// Listeners in total, more than the services of one host.
 const LISTENERS_MAX: usize = 4096;
-/// How long the other one may take over each step.
+/// How long the other daemon may take for each step.
 const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Listeners, and what each is for.
+/// Listeners, and what each is for, in order.
 #[derive(Debug, Default)]
-pub(in crate::daemon) struct ListenerFds(pub(super) Vec<(ListenerKind, OwnedFd)>);
+pub(super) struct ListenerFds(pub(super) Vec<(ListenerKind, OwnedFd)>);
 
 impl ListenerFds {
     /// Adds the listener of a service.
-    pub(in crate::daemon) fn add_service(&mut self, name: &str, listener: OwnedFd) {
+    pub(super) fn add_service(&mut self, name: &str, listener: OwnedFd) {
         self.0.push((ListenerKind::Service(name.to_owned()), listener));
     }
 
-    /// Adds that of the verbs.
-    pub(in crate::daemon) fn add_control(&mut self, listener: OwnedFd) {
+    /// Adds the listener of the control API.
+    pub(super) fn add_control(&mut self, listener: OwnedFd) {
         self.0.push((ListenerKind::Control, listener));
     }
 
-    /// Adds that of the metrics.
-    pub(in crate::daemon) fn add_metrics(&mut self, listener: OwnedFd) {
+    /// Adds the listener of the metrics.
+    pub(super) fn add_metrics(&mut self, listener: OwnedFd) {
         self.0.push((ListenerKind::Metrics, listener));
     }
 
-    /// Sends them, after a greeting. Blocks.
+    /// Sends them after [`Hello`]. Blocks.
     ///
     /// # Errors
-    /// When the other one is gone, or does not read.
+    /// When the other daemon is gone, or does not read.
     pub(super) fn send(&self, to: &UnixStream, hello: &Hello) -> io::Result<()> {
         to.set_write_timeout(Some(IO_TIMEOUT))?;
         send_message(to, &HandoverMessage::Hello(hello.clone()), &[])?;
@@ -55,10 +57,10 @@ impl ListenerFds {
         Ok(())
     }
 
-    /// Receives a greeting, and what comes with it. Blocks.
+    /// Receives [`Hello`] and the listeners. Blocks.
     ///
     /// # Errors
-    /// When the other one is gone or silent, or what it says makes no sense.
+    /// When the other daemon is gone or silent, or its message is invalid.
     pub(super) fn receive(from: &UnixStream) -> io::Result<(Hello, Self)> {
         from.set_read_timeout(Some(IO_TIMEOUT))?;
         let (mut received, mut descriptors) = (Vec::new(), Vec::new());
@@ -72,7 +74,25 @@ impl ListenerFds {
     }
 }
 
-/// The greeting, when all that it announces has come.
+impl TryFrom<ListenerFds> for InheritedListeners {
+    type Error = io::Error;
+
+    fn try_from(listener_fds: ListenerFds) -> io::Result<Self> {
+        let mut inherited = Self::default();
+        for (kind, listener) in listener_fds.0 {
+            match kind {
+                ListenerKind::Service(name) => {
+                    inherited.add_service(&name, TcpListener::from(listener))?
+                }
+                ListenerKind::Control => inherited.add_control(listener)?,
+                ListenerKind::Metrics => inherited.add_metrics(listener)?,
+            }
+        }
+        Ok(inherited)
+    }
+}
+
+/// [`Hello`], once all listeners that it announces have arrived.
 fn parse_complete(received: &[u8], descriptors: usize) -> io::Result<Option<Hello>> {
     let Some(end) = received.iter().rposition(|byte| *byte == b'\n') else { return Ok(None) };
     let complete = end + 1 == received.len();
@@ -88,16 +108,19 @@ fn parse_complete(received: &[u8], descriptors: usize) -> io::Result<Option<Hell
     }
     let invalid = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
     match received_hello {
-        Some(Hello { protocol, version, .. }) if protocol != PROTOCOL => {
-            invalid(format!("rollbackd {version} hands over in another way ({protocol})"))
-        }
+        Some(Hello { protocol, version, .. }) if protocol != PROTOCOL => invalid(format!(
+            "rollbackd {version} uses handover protocol {protocol}, this one {PROTOCOL}"
+        )),
         Some(hello) if hello.listeners.len() > LISTENERS_MAX => {
-            invalid("too many listeners".into())
+            invalid(format!("more than {LISTENERS_MAX} listeners"))
         }
         Some(hello) if complete && hello.listeners.len() <= expected_fds => {
             match hello.listeners.len() == descriptors {
                 true => Ok(Some(hello)),
-                false => invalid(format!("{descriptors} listeners came with it")),
+                false => invalid(format!(
+                    "{descriptors} listeners arrived instead of {}",
+                    hello.listeners.len()
+                )),
             }
         }
         _ => Ok(None),
@@ -116,7 +139,7 @@ fn send_message(
         return Err(io::Error::other("too many listeners in one message"));
     }
     let sent = sendmsg(to, &[IoSlice::new(&line)], &mut ancillary, SendFlags::NOSIGNAL)?;
-    // They went with the first byte.
+    // The file descriptors went with the first byte.
     let rest = line.get(sent..).unwrap_or_default();
     io::Write::write_all(&mut &*to, rest)
 }
@@ -141,18 +164,16 @@ fn receive_chunk(
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     if got.flags.contains(ReturnFlags::CTRUNC) || fds.len() > LISTENERS_MAX {
-        return Err(io::Error::other("there are too many open files"));
+        return Err(io::Error::other("too many open files"));
     }
     if received.len() > LINE_MAX {
-        return Err(io::Error::other("it says too much"));
+        return Err(io::Error::other(format!("the message is longer than {LINE_MAX} bytes")));
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
 
     fn hello(listeners: Vec<ListenerKind>) -> Hello {
@@ -183,7 +204,7 @@ mod tests {
             for (index, ((kind, descriptor), sent)) in arrived.0.into_iter().zip(&all).enumerate() {
                 assert_eq!(kind, ListenerKind::Service(index.to_string()));
                 let flags = rustix::io::fcntl_getfd(&descriptor).unwrap();
-                assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "no program gets it");
+                assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "no child inherits it");
                 let arrived = TcpListener::from(descriptor);
                 assert_eq!(arrived.local_addr().unwrap(), sent.local_addr().unwrap());
             }
@@ -203,10 +224,10 @@ mod tests {
         receive_error(&vec![b'x'; LINE_MAX / 2]);
         let line = |hello| HandoverMessage::Hello(hello).to_line().unwrap();
         let other = receive_error(&line(Hello { protocol: 99, ..hello(Vec::new()) }));
-        assert!(other.contains("rollbackd 0.1.0 hands over in another way"), "{other}");
-        // It promises one, and brings none.
+        assert!(other.contains("rollbackd 0.1.0 uses handover protocol 99"), "{other}");
+        // It announces one, and sends none.
         let mut bytes = line(hello(vec![ListenerKind::Control]));
         bytes.extend(HandoverMessage::Listeners(1).to_line().unwrap());
-        assert!(receive_error(&bytes).contains("0 listeners came"));
+        assert!(receive_error(&bytes).contains("0 listeners arrived instead of 1"));
     }
 }

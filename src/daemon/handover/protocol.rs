@@ -1,5 +1,5 @@
-//! What two daemons say to each other, one line each: JSON, so that each may know words that the
-//! other does not. Such a word is passed over.
+//! The messages between two daemons: one line of JSON each. A daemon skips messages that it does not
+//! know, so that the two may be different versions.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,61 +11,61 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::proxy::{ReplicationMessage, RoutesSnapshot};
 
-/// The version of what is said here, in which order. Another one is not understood.
+/// The version of the messages and their order. Daemons with different versions cannot hand over.
 pub(super) const PROTOCOL: u32 = 1;
-/// The longest line; a session takes up to a quarter of it.
+/// The maximum of a line; a session takes up to a quarter of it.
 pub(super) const LINE_MAX: usize = 256 * 1024;
 
-/// One line.
+/// One message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum HandoverMessage {
-    /// The old one: who it is, and what it passes on.
+    /// Old daemon: its identity, and what it passes.
     Hello(Hello),
-    /// The old one: so many listeners come with this line.
+    /// Old daemon: this many listeners come with this line.
     Listeners(usize),
-    /// The new one: nothing is known that stands against it.
+    /// New daemon: it can take over.
     Prepared {
-        /// Its process.
+        /// Its process id.
         pid: u32,
         /// Its version.
         version: String,
     },
-    /// The new one: it can not take over, and why.
+    /// New daemon: it cannot take over, and why.
     Failed(String),
-    /// The old one: it lets go of the state.
+    /// Old daemon: the state is unlocked.
     #[serde(rename = "yours")]
     StateReleased,
-    /// The new one: it is in charge.
+    /// New daemon: it is active.
     Ready,
-    /// The old one: the service manager was told.
+    /// Old daemon: the service manager knows the new main pid.
     #[serde(rename = "main")]
     MainPidSet,
-    /// The old one: what the proxy of a service has to know.
+    /// Old daemon: a change in the proxy of a service.
     #[serde(rename = "change")]
     ProxyChange(String, ReplicationMessage),
-    /// The new one: where the requests of a service go now.
+    /// New daemon: the present routes of a service.
     #[serde(rename = "ways")]
     RoutesChanged(String, RoutesSnapshot),
-    /// The old one: nothing of it is left.
+    /// Old daemon: all its requests are done.
     #[serde(rename = "gone")]
     Done,
 }
 
-/// What the old one says first.
+/// The first message of the old daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Hello {
-    /// [`PROTOCOL`], as it knows it.
+    /// Its [`PROTOCOL`].
     pub protocol: u32,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
     /// Its version.
     pub version: String,
     /// Its state folder.
     pub state_dir: PathBuf,
-    /// Where its control socket lies.
+    /// The path of its control socket.
     pub control: PathBuf,
-    /// What it passes on, in order.
+    /// The listeners that it passes, in order.
     pub listeners: Vec<ListenerKind>,
 }
 
@@ -73,16 +73,16 @@ pub(super) struct Hello {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ListenerKind {
-    /// Clients of a service.
+    /// The public address of a service.
     Service(String),
-    /// The verbs.
+    /// The control API.
     Control,
-    /// Collectors of metrics.
+    /// The metrics.
     Metrics,
 }
 
 impl HandoverMessage {
-    /// Reads a line. `None`: it is not known here.
+    /// Parses a line. `None`: the message is unknown.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         if line.len() > LINE_MAX {
             return None;
@@ -90,7 +90,7 @@ impl HandoverMessage {
         serde_json::from_slice(line).ok()
     }
 
-    /// The line, with its end.
+    /// The line, with its line feed.
     pub(super) fn to_line(&self) -> io::Result<Vec<u8>> {
         let mut line = serde_json::to_vec(self)?;
         line.push(b'\n');
@@ -98,21 +98,26 @@ impl HandoverMessage {
     }
 }
 
-/// The end on which one listens.
+/// A daemon as it appears in logs and timelines.
+pub(super) fn describe(pid: u32, version: &str) -> String {
+    format!("process {pid} (version {version})")
+}
+
+/// The receiving half of a channel.
 #[derive(Debug)]
 pub(super) struct MessageReader {
     stream: BufReader<OwnedReadHalf>,
     partial_line: Vec<u8>,
 }
 
-/// The end on which one speaks.
+/// The sending half of a channel.
 #[derive(Debug)]
 pub(super) struct MessageWriter(OwnedWriteHalf);
 
-/// Both ends of a channel, from now on for lines only.
+/// Splits a channel into its halves, from now on for lines only.
 ///
 /// # Errors
-/// When the stream can not be used by the runtime.
+/// When the runtime cannot use the stream.
 pub(super) fn split(
     stream: std::os::unix::net::UnixStream,
 ) -> io::Result<(MessageReader, MessageWriter)> {
@@ -125,10 +130,10 @@ pub(super) fn split(
 }
 
 impl MessageReader {
-    /// The next word that is known; `None` at the end. May be dropped and asked again.
+    /// The next known message; `None` at the end of the stream. Cancel safe.
     ///
     /// # Errors
-    /// When a line is too long, or the other end broke.
+    /// When a line is too long, or the connection fails.
     pub(super) async fn next(&mut self) -> io::Result<Option<HandoverMessage>> {
         loop {
             let bytes = self.stream.fill_buf().await?;
@@ -140,7 +145,7 @@ impl MessageReader {
             self.partial_line.extend(bytes.iter().take(consumed));
             self.stream.consume(consumed);
             if self.partial_line.len() > LINE_MAX {
-                return Err(io::Error::other("a line is too long"));
+                return Err(io::Error::other(format!("a message is longer than {LINE_MAX} bytes")));
             }
             if end.is_some() {
                 let line = std::mem::take(&mut self.partial_line);
@@ -153,10 +158,10 @@ impl MessageReader {
 }
 
 impl MessageWriter {
-    /// Says a word.
+    /// Sends a message.
     ///
     /// # Errors
-    /// When the other end is gone.
+    /// When the other daemon is gone.
     pub(super) async fn send(&mut self, message: &HandoverMessage) -> io::Result<()> {
         self.0.write_all(&message.to_line()?).await
     }
@@ -204,15 +209,15 @@ mod tests {
         )
     }
 
-    fn words() -> Vec<HandoverMessage> {
-        examples().into_iter().map(|(_, word)| word).collect()
+    fn messages() -> Vec<HandoverMessage> {
+        examples().into_iter().map(|(_, message)| message).collect()
     }
 
     fn encode_all(messages: &[HandoverMessage]) -> Vec<u8> {
-        messages.iter().flat_map(|word| word.to_line().unwrap()).collect()
+        messages.iter().flat_map(|message| message.to_line().unwrap()).collect()
     }
 
-    /// What is heard of these bytes when they come in pieces.
+    /// The messages in these bytes when they arrive in pieces.
     fn receive_in_pieces(bytes: &[u8], piece: usize) -> (Vec<HandoverMessage>, io::Result<()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -221,7 +226,7 @@ mod tests {
             let (mut reader, _) = split(theirs).unwrap();
             let send = async {
                 for piece in bytes.chunks(piece) {
-                    // Who listened may have had enough.
+                    // The reader may have stopped after an error.
                     if writer.0.write_all(piece).await.is_err() {
                         break;
                     }
@@ -247,11 +252,11 @@ mod tests {
 
     #[test]
     fn messages_survive_any_fragmentation() {
-        let encoded = encode_all(&words());
+        let encoded = encode_all(&messages());
         for piece in [1, 2, 7, 1024] {
             let (all, end) = receive_in_pieces(&encoded, piece);
             end.unwrap();
-            assert_eq!(format!("{all:?}"), format!("{:?}", words()), "pieces of {piece}");
+            assert_eq!(format!("{all:?}"), format!("{:?}", messages()), "pieces of {piece}");
         }
     }
 
@@ -264,7 +269,7 @@ mod tests {
         end.unwrap();
         assert!(
             matches!(all.as_slice(), [HandoverMessage::StateReleased]),
-            "the last one has no end: {all:?}"
+            "the last one has no line feed: {all:?}"
         );
     }
 
@@ -309,7 +314,7 @@ mod tests {
 
         #[test]
         fn a_corrupted_message_does_not_panic(at in any::<prop::sample::Index>(), to: u8) {
-            for message in words() {
+            for message in messages() {
                 let mut line = message.to_line().unwrap();
                 let at = at.index(line.len());
                 line[at] = to;

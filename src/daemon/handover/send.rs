@@ -1,4 +1,4 @@
-//! The old daemon gives all it has to the next one, and ends what is open in it.
+//! The sending side of a handover: the old daemon transfers its state, then drains its open requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,107 +6,110 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use signal_hook::consts::SIGHUP;
-use signal_hook_tokio::Signals;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
-use crate::daemon::control_api::ServiceHandles;
-use crate::daemon::handover::describe;
-use crate::daemon::handover::protocol::{HandoverMessage, MessageReader};
-use crate::daemon::handover::receive::Predecessor;
+use crate::daemon::error::StartError;
+use crate::daemon::handover::protocol::{HandoverMessage, MessageReader, describe};
 use crate::daemon::handover::successor::Successor;
-use crate::daemon::instance::{Instance, Proxies, longest_drain};
+use crate::daemon::instance::{Draining, Instance};
 use crate::daemon::listeners::Listeners;
-use crate::daemon::{RunEnd, StartError, notifier};
-use crate::proxy::{Proxy, ReplicationMessage};
+use crate::daemon::predecessor::{Predecessor, ServiceChange};
+use crate::daemon::services::{Proxies, ServiceHandles, longest_drain};
+use crate::daemon::signals::{Signals, describe_sender};
+use crate::proxy::Proxy;
 use crate::record::StateDir;
-use crate::service::inbox::ServiceMessage;
 use crate::systemd::inherited_listeners::InheritedListeners;
+use crate::systemd::notify;
 
 /// Changes that are not sent yet.
 const CHANGES_CAPACITY: usize = 1024;
-/// How long the next daemon may take to take up what it is given.
+/// How long the next daemon may take to become active.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long sessions may take to be on disk.
+/// How long it may take to write the sessions to disk.
 const SESSION_FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the watchdog is fed meanwhile.
+/// How often the watchdog timer is reset meanwhile.
 const WATCHDOG_INTERVAL: Duration = Duration::from_millis(500);
-/// How often it is looked whether requests go elsewhere.
+/// How often the routes of a resumed instance are applied to the draining proxies.
 const ROUTES_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long the end of what is open may take beyond the time it is given.
+/// Added to the time limit of the drain.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
-/// What changes in the proxies from now on, by service.
-type ChangeReceiver = mpsc::Receiver<(String, ReplicationMessage)>;
+/// How the run of an instance ended.
+pub(in crate::daemon) enum RunEnd {
+    /// The daemon ends.
+    Stopped,
+    /// A handover failed: the resumed instance.
+    Aborted(Box<Instance>),
+}
 
-/// Hands over to a daemon that is prepared. One that does not take it is killed, and the state is
-/// taken back.
+/// The changes in the proxies, from now on.
+type ChangeReceiver = mpsc::Receiver<ServiceChange>;
+
+/// Hands over to a prepared daemon. If that one fails, this daemon kills it and resumes.
 ///
 /// # Errors
-/// When neither the next daemon nor this one can go on.
+/// When neither the next daemon nor this one can continue.
 pub(in crate::daemon) async fn hand_over(
     mut instance: Instance,
     mut successor: Successor,
+    requested_by: &str,
     settings: &Settings,
     signals: &mut Signals,
 ) -> Result<RunEnd, StartError> {
     let successor_name = describe(successor.pid, &successor.version);
-    tracing::info!("hands over to {successor_name}");
+    tracing::info!("handing over to {successor_name}");
     instance.stop_control_api();
-    stop_service_loops(&instance.handles, &successor_name).await;
+    let reason = format!("{successor_name}, requested by {requested_by}");
+    stop_service_loops(instance.handles(), &reason).await;
     instance.stop_notifier();
     let (changes_sender, mut changes) = mpsc::channel(CHANGES_CAPACITY);
     let transferred = tokio::select! {
-        given = transfer_state(&instance.proxies, changes_sender, &mut changes, &mut successor) => given,
+        result = transfer_state(instance.proxies(), changes_sender, &mut changes, &mut successor) => result,
         never = keep_watchdog_alive() => never,
     };
-    let Instance { state, proxies, predecessor, .. } = instance;
-    drop(state);
+    let Draining { proxies, predecessor } = instance.into_draining();
     let result = match transferred {
         Ok(()) => tokio::select! {
-            taken = release_state(&mut successor, &mut changes) => taken,
+            result = release_state(&mut successor, &mut changes) => result,
             never = keep_watchdog_alive() => never,
         },
         Err(error) => Err(error),
     };
     let result = match result {
-        Ok(()) => notifier::set_main_pid(successor.pid).await.map_err(|error| error.to_string()),
+        Ok(()) => notify::set_main_pid(successor.pid).await.map_err(|error| error.to_string()),
         Err(error) => Err(error),
     };
     if let Err(error) = result {
-        tracing::error!("{successor_name} did not take over, this one takes it back: {error}");
+        tracing::error!("handover to {successor_name} failed, resuming: {error}");
         return resume(successor, changes, proxies, predecessor, settings).await;
     }
-    tracing::info!("{successor_name} took over; what is open here may finish");
+    tracing::info!("{successor_name} took over; draining open requests");
     finish_open_requests(successor, changes, proxies, predecessor, settings, signals).await
 }
 
-/// Feeds the watchdog. Never returns.
+/// Resets the watchdog timer again and again. Never returns.
 async fn keep_watchdog_alive<T>() -> T {
     loop {
-        notifier::ping_watchdog().await;
+        notify::ping_watchdog().await;
         tokio::time::sleep(WATCHDOG_INTERVAL).await;
     }
 }
 
-/// Every keeper stops, between two decisions.
+/// Stops every service loop, between two decisions.
 async fn stop_service_loops(handles: &ServiceHandles, successor: &str) {
     let mut pending = Vec::new();
     for handle in handles.values() {
-        let (released, release_confirmed) = oneshot::channel();
-        if handle.inbox.send(ServiceMessage::HandOver(successor.to_owned(), released)).await.is_ok()
-        {
-            pending.push(release_confirmed);
-        }
+        pending.extend(handle.hand_over(successor).await);
     }
     join_all(pending).await;
 }
 
-/// Lets nobody in any more, and tells how things stand in the proxies.
+/// Closes the listeners, and sends the state of the proxies.
 async fn transfer_state(
     proxies: &Proxies,
-    changes_sender: mpsc::Sender<(String, ReplicationMessage)>,
+    changes_sender: mpsc::Sender<ServiceChange>,
     changes: &mut ChangeReceiver,
     successor: &mut Successor,
 ) -> Result<(), String> {
@@ -116,7 +119,7 @@ async fn transfer_state(
     loop {
         tokio::select! {
             closed = closed.as_mut() => {
-                closed.map_err(|_| "sessions could not be written in time")?;
+                closed.map_err(|_| "sessions could not be written within 10 s")?;
                 break;
             }
             Some((service, change)) = changes.recv() => send(successor, HandoverMessage::ProxyChange(service, change)).await?,
@@ -131,12 +134,12 @@ async fn transfer_state(
 async fn send(successor: &mut Successor, message: HandoverMessage) -> Result<(), String> {
     let sent = tokio::time::timeout(READY_TIMEOUT, successor.writer.send(&message)).await;
     match sent {
-        Ok(said) => said.map_err(|error| format!("it is gone: {error}")),
-        Err(_) => Err("it does not listen".to_owned()),
+        Ok(sent) => sent.map_err(|error| format!("the successor is gone: {error}")),
+        Err(_) => Err("the successor does not read".to_owned()),
     }
 }
 
-/// The state is the next one's; waits until it says that it is in charge.
+/// Releases the state, and waits until the successor is active.
 async fn release_state(
     successor: &mut Successor,
     changes: &mut ChangeReceiver,
@@ -149,21 +152,23 @@ async fn release_state(
                     Ok(Some(HandoverMessage::Ready)) => return Ok(()),
                     Ok(Some(HandoverMessage::Failed(error))) => return Err(error),
                     Ok(Some(_)) => (),
-                    Ok(None) => return Err("it ended".to_owned()),
+                    Ok(None) => return Err("the successor ended".to_owned()),
                     Err(error) => return Err(error.to_string()),
                 },
                 Some((service, change)) = changes.recv() => {
-                    let word = HandoverMessage::ProxyChange(service, change);
-                    successor.writer.send(&word).await.map_err(|error| format!("it is gone: {error}"))?;
+                    let message = HandoverMessage::ProxyChange(service, change);
+                    successor.writer.send(&message).await.map_err(|error| format!("the successor is gone: {error}"))?;
                 }
             }
         }
     };
     let taken = tokio::time::timeout(READY_TIMEOUT, ready).await;
-    taken.unwrap_or_else(|_| Err(format!("not ready within {} s", READY_TIMEOUT.as_secs())))
+    taken.unwrap_or_else(|_| {
+        Err(format!("the successor was not ready within {} s", READY_TIMEOUT.as_secs()))
+    })
 }
 
-/// Takes the state up again, as a daemon that starts would.
+/// Resumes from disk, as a daemon does that starts.
 async fn resume(
     successor: Successor,
     changes: ChangeReceiver,
@@ -171,20 +176,21 @@ async fn resume(
     predecessor: Option<Predecessor>,
     settings: &Settings,
 ) -> Result<RunEnd, StartError> {
-    let failed = |source: String| StartError::new("failed to take the state back".into(), source);
+    let failed =
+        |source: String| StartError::new("cannot resume after a failed handover".into(), source);
     let listener_fds = successor.kill().await.map_err(failed)?;
     let inherited =
         InheritedListeners::try_from(listener_fds).map_err(|error| failed(error.to_string()))?;
     let state = StateDir::open(&settings.state_dir)?;
     let listeners = Listeners::open(settings, inherited)?;
-    let cause = "rollbackd took it back, since the next one failed,";
+    let cause = "rollbackd resumed after a failed handover";
     let mut instance = Instance::new(settings, state, listeners, cause)?;
     proxies.values().for_each(Proxy::resend_all);
-    instance.predecessor = Some(Predecessor::spawn(changes, Arc::clone(&instance.proxies)));
+    instance.set_predecessor(Predecessor::spawn(changes, Arc::clone(instance.proxies())));
     instance.start();
-    // Before that, there are no ways to follow.
+    // Before that, there are no routes to mirror.
     instance.wait_until_started().await;
-    let (drain_timeout, new) = (longest_drain(settings), Arc::clone(&instance.proxies));
+    let (drain_timeout, new) = (longest_drain(settings), Arc::clone(instance.proxies()));
     tokio::spawn(async move {
         let never = CancellationToken::new();
         tokio::select! {
@@ -195,7 +201,7 @@ async fn resume(
     Ok(RunEnd::Aborted(Box::new(instance)))
 }
 
-/// Ends what is open here, while the next daemon is in charge.
+/// Drains the open requests while the next daemon is active.
 async fn finish_open_requests(
     successor: Successor,
     mut changes: ChangeReceiver,
@@ -210,7 +216,7 @@ async fn finish_open_requests(
     let replicate = async {
         let mut sent = writer.send(&HandoverMessage::MainPidSet).await;
         while let Some((service, change)) = changes.recv().await {
-            // One that is gone is not told; what is open goes on all the same.
+            // Without a successor the drain goes on all the same.
             if sent.is_ok() {
                 sent = writer.send(&HandoverMessage::ProxyChange(service, change)).await;
             }
@@ -231,8 +237,9 @@ async fn finish_open_requests(
     let delivered = loop {
         tokio::select! {
             delivered = drain.as_mut() => break delivered.unwrap_or(!successor_gone),
-            signal = signals.next(), if !signalled => if signal != Some(SIGHUP) {
-                tracing::info!("ends soon");
+            signal = signals.next(), if !signalled => if signal.as_ref().is_none_or(|it| it.signal != SIGHUP) {
+                let sender = signal.as_ref().map_or_else(|| "an error".to_owned(), describe_sender);
+                tracing::info!("stopping the drain early, requested by {sender}");
                 signalled = true;
                 stop_draining.cancel();
             },
@@ -240,18 +247,18 @@ async fn finish_open_requests(
         }
     };
     if !delivered {
-        // If the service manager did not hear of it, it still takes this process for the main one.
+        // The service manager may still take this process for the main one: the error makes it restart.
         let what = "the daemon that took over is gone".to_owned();
-        return Err(StartError::new(what, "what was open here has ended"));
+        return Err(StartError::new(what, "its open requests have ended"));
     }
-    tracing::info!("nothing is open here any more");
+    tracing::info!("drain finished: no open requests");
     Ok(RunEnd::Stopped)
 }
 
-/// What is open here leaves a release as it does in the daemon that took over, until that is gone.
+/// Applies the routes of the successor to the open requests here, until the successor is gone.
 async fn apply_routes(mut reader: MessageReader, proxies: &Proxies) {
-    while let Ok(Some(word)) = reader.next().await {
-        if let HandoverMessage::RoutesChanged(service, routes) = word
+    while let Ok(Some(message)) = reader.next().await {
+        if let HandoverMessage::RoutesChanged(service, routes) = message
             && let Some(proxy) = proxies.get(&service)
         {
             proxy.apply_routes(&routes).await;
@@ -259,7 +266,7 @@ async fn apply_routes(mut reader: MessageReader, proxies: &Proxies) {
     }
 }
 
-/// The same, where this daemon itself took the state back. Never returns.
+/// The same after this daemon resumed: the routes are those of its new instance. Never returns.
 async fn mirror_routes(new: &Proxies, old: &Proxies) {
     loop {
         for (service, proxy) in old.iter() {
@@ -271,7 +278,7 @@ async fn mirror_routes(new: &Proxies, old: &Proxies) {
     }
 }
 
-/// Lets those go who are in, and tells the last of it.
+/// Drains all connections, and sends the last changes.
 async fn stop_and_flush(
     proxies: &Proxies,
     predecessor: Option<Predecessor>,

@@ -1,5 +1,5 @@
-//! How the next daemon is started: the program that lies on disk now, and as a child of nobody, so
-//! that the service manager can watch over it.
+//! Starts the next daemon: the program that is on disk now. A process in between starts it and ends, so
+//! that the next daemon is no child of this one and the service manager can supervise it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,36 +11,34 @@ use std::time::Duration;
 
 /// How long the process in between may take.
 const SPAWN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Variables that mean one process only.
+/// Variables that are valid for one process only.
 const PER_PROCESS_VARIABLES: [&str; 4] =
     ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
-/// Where the program lies, as it was called: an upgrade puts another one there, or lets a link
-/// lead there. Asked first at the start, since it can not be told after an upgrade.
+/// The path of the program as it was called: an upgrade replaces the file or the link there. The path is
+/// resolved at the start, because it is unknown after an upgrade.
 static PROGRAM_PATH: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
     let called = std::env::args_os().next().map(PathBuf::from);
     let path = called.filter(|it| it.components().count() > 1);
     path.and_then(|it| std::path::absolute(it).ok()).or_else(|| std::env::current_exe().ok())
 });
 
-/// Remembers where the program lies.
-pub(super) fn resolve_program_path() {
+/// Resolves the path of the program.
+pub(in crate::daemon) fn resolve_program_path() {
     LazyLock::force(&PROGRAM_PATH);
 }
 
 fn program_path() -> io::Result<&'static Path> {
-    PROGRAM_PATH
-        .as_deref()
-        .ok_or_else(|| io::Error::other("it is not known where the program lies"))
+    PROGRAM_PATH.as_deref().ok_or_else(|| io::Error::other("the path of the program is unknown"))
 }
 
-/// Starts the next daemon for this configuration; our end of the channel to it.
+/// Starts the next daemon for this configuration; this end of the channel to it.
 ///
 /// # Errors
-/// When it can not be started, in words.
+/// When it cannot be started.
 pub(super) async fn spawn_detached(config: &Path) -> Result<UnixStream, String> {
     let (ours, theirs) =
-        UnixStream::pair().map_err(|error| format!("there is no socket for it: {error}"))?;
+        UnixStream::pair().map_err(|error| format!("cannot make a socket pair: {error}"))?;
     let program = program_path().map_err(|error| error.to_string())?;
     let mut intermediate = tokio::process::Command::new(program);
     intermediate.arg("succeed").arg(config).stdin(OwnedFd::from(theirs));
@@ -48,22 +46,21 @@ pub(super) async fn spawn_detached(config: &Path) -> Result<UnixStream, String> 
         intermediate.env_remove(name);
     }
     let exit = tokio::time::timeout(SPAWN_TIMEOUT, intermediate.status()).await;
-    // Our copy of the other end goes with it: or its end would never be seen.
+    // Closes the copy of the other end: otherwise its end of file would never arrive.
     drop(intermediate);
     let program = program.display();
     match exit {
         Ok(Ok(status)) if status.success() => Ok(ours),
         Ok(Ok(status)) => Err(format!("{program} did not start: {status}")),
-        Ok(Err(error)) => Err(format!("{program} can not be started: {error}")),
+        Ok(Err(error)) => Err(format!("cannot start {program}: {error}")),
         Err(_) => Err(format!("{program} did not start within {} s", SPAWN_TIMEOUT.as_secs())),
     }
 }
 
-/// What the process in between does: it starts the next daemon, which inherits the channel, and
-/// ends, so that the next daemon is nobody's child.
+/// The work of the process in between: starts the next daemon, which inherits the channel.
 ///
 /// # Errors
-/// When it can not be started.
+/// When it cannot be started.
 pub fn spawn_successor(config: &Path) -> io::Result<()> {
     let mut successor = Command::new(program_path()?);
     successor.arg("run").arg("--succeed").arg(config).stdin(Stdio::inherit());

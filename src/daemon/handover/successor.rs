@@ -1,6 +1,7 @@
-//! The next daemon is started, and makes sure that it can take over.
+//! The successor while it prepares: the old daemon starts it, passes the listeners, and waits.
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,16 +11,15 @@ use tokio::task::JoinHandle;
 use crate::config::Settings;
 use crate::daemon::handover::fd_passing::ListenerFds;
 use crate::daemon::handover::protocol::{
-    HandoverMessage, Hello, MessageReader, MessageWriter, PROTOCOL, split,
+    HandoverMessage, Hello, MessageReader, MessageWriter, PROTOCOL, describe, split,
 };
-use crate::daemon::handover::{describe, spawn};
+use crate::daemon::handover::spawn;
 use crate::daemon::instance::Instance;
 
-/// How long the next daemon may take to make sure.
+/// How long the successor may take to prepare.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one that was killed may take to be gone.
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a killed successor may take to end.
+const KILL_TIMEOUT_S: i64 = 5;
 
 /// A daemon that can take over.
 #[derive(Debug)]
@@ -28,12 +28,12 @@ pub(in crate::daemon) struct Successor {
     pub(super) writer: MessageWriter,
     pub(super) pid: u32,
     pub(super) version: String,
-    /// What was passed on to it.
+    /// The listeners that it received.
     pub(super) listener_fds: ListenerFds,
     pidfd: OwnedFd,
 }
 
-/// One that makes sure that it can. Dropping this gives it up.
+/// A daemon that prepares. Dropping this abandons it.
 #[derive(Debug)]
 pub(in crate::daemon) struct SuccessorStarting(JoinHandle<Result<Successor, String>>);
 
@@ -44,26 +44,25 @@ impl SuccessorStarting {
         settings: &Settings,
         config: &Path,
     ) -> Self {
-        let listener_fds = instance.duplicate_listeners();
+        let listener_fds = duplicate_listeners(instance);
         let (state_dir, control) = (settings.state_dir.clone(), settings.control_socket.clone());
         let config = config.to_owned();
         Self(tokio::spawn(async move {
             let listener_fds =
-                listener_fds.map_err(|error| format!("the listeners can not be passed: {error}"));
-            let listener_fds = listener_fds?;
+                listener_fds.map_err(|error| format!("cannot duplicate the listeners: {error}"))?;
             let hello = Hello {
                 protocol: PROTOCOL,
                 pid: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 state_dir,
                 control,
-                listeners: listener_fds.0.iter().map(|(of, _)| of.clone()).collect(),
+                listeners: listener_fds.0.iter().map(|(kind, _)| kind.clone()).collect(),
             };
             prepare(listener_fds, hello, config).await
         }))
     }
 
-    /// How that ended. May be dropped and asked again.
+    /// Waits until it is prepared, or has failed. Cancel safe.
     pub(in crate::daemon) async fn wait(&mut self) -> Result<Successor, String> {
         (&mut self.0).await.unwrap_or_else(|error| Err(error.to_string()))
     }
@@ -73,6 +72,21 @@ impl Drop for SuccessorStarting {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// Duplicates all listeners of an instance.
+fn duplicate_listeners(instance: &Instance) -> io::Result<ListenerFds> {
+    let mut listeners = ListenerFds::default();
+    for (name, proxy) in instance.proxies().iter() {
+        if let Some(listener) = proxy.duplicate_listener()? {
+            listeners.add_service(name, listener);
+        }
+    }
+    listeners.add_control(instance.control_listener().as_fd().try_clone_to_owned()?);
+    if let Some(listener) = instance.metrics_listener() {
+        listeners.add_metrics(listener.as_fd().try_clone_to_owned()?);
+    }
+    Ok(listeners)
 }
 
 async fn prepare(
@@ -88,50 +102,54 @@ async fn prepare(
             .map_err(|error| error.to_string())
     });
     let sent = sent.await.unwrap_or_else(|error| Err(error.to_string()));
-    let (stream, listener_fds) = sent.map_err(|error| format!("it does not listen: {error}"))?;
+    let (stream, listener_fds) =
+        sent.map_err(|error| format!("the successor does not read: {error}"))?;
     let (mut reader, writer) = split(stream).map_err(|error| error.to_string())?;
     let answer = tokio::time::timeout(PREPARE_TIMEOUT, reader.next()).await;
     match answer {
         Ok(Ok(Some(HandoverMessage::Prepared { pid, version }))) => {
             tracing::info!("{} is ready to take over", describe(pid, &version));
             let pidfd =
-                open_pidfd(pid).map_err(|error| format!("it is not to be found: {error}"))?;
+                open_pidfd(pid).map_err(|error| format!("cannot find the successor: {error}"))?;
             Ok(Successor { reader, writer, pid, version, listener_fds, pidfd })
         }
         Ok(Ok(Some(HandoverMessage::Failed(error)))) => Err(error),
-        Ok(Ok(Some(_))) => Err("what it says makes no sense".to_owned()),
-        Ok(Ok(None)) => Err("it ended, its words are above".to_owned()),
+        Ok(Ok(Some(_))) => Err("unexpected message from the successor".to_owned()),
+        Ok(Ok(None)) => Err("the successor exited; see its log above".to_owned()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PREPARE_TIMEOUT.as_secs())),
+        Err(_) => {
+            Err(format!("the successor did not answer within {} s", PREPARE_TIMEOUT.as_secs()))
+        }
     }
 }
 
 fn open_pidfd(pid: u32) -> Result<OwnedFd, String> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or("no number of a process")?;
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or("invalid process id")?;
     pidfd_open(pid, PidfdFlags::empty()).map_err(|error| error.to_string())
 }
 
 impl Successor {
-    /// It is not waited for any more: nothing of it is left afterwards. What was passed on to it.
+    /// Kills it, and waits until it has ended. The listeners that it received.
     ///
     /// # Errors
-    /// When it can not be killed: then nobody may touch the state.
+    /// When it does not end: it may still use the state.
     pub(super) async fn kill(self) -> Result<ListenerFds, String> {
-        // It may be dead already.
+        let name = describe(self.pid, &self.version);
+        // It may have ended already.
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-        let exited = async {
-            while !is_dead(&self.pidfd) {
-                tokio::time::sleep(POLL_INTERVAL).await;
-            }
-        };
-        let gone = tokio::time::timeout(KILL_TIMEOUT, exited).await;
-        gone.map_err(|_| format!("{} does not end", describe(self.pid, &self.version)))?;
-        Ok(self.listener_fds)
+        let Self { pidfd, listener_fds, .. } = self;
+        match tokio::task::spawn_blocking(move || wait_exit(&pidfd)).await {
+            Ok(Ok(true)) => Ok(listener_fds),
+            Ok(Ok(false)) => Err(format!("{name} did not end within {KILL_TIMEOUT_S} s")),
+            Ok(Err(error)) => Err(format!("cannot wait for {name}: {error}")),
+            Err(error) => Err(format!("cannot wait for {name}: {error}")),
+        }
     }
 }
 
-fn is_dead(process: &OwnedFd) -> bool {
+/// Waits until a process has ended: then its pidfd becomes readable. `false` after the time limit. Blocks.
+fn wait_exit(pidfd: &OwnedFd) -> io::Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut fds = [PollFd::new(process, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    Ok(poll(&mut fds, Some(&Timespec { tv_sec: KILL_TIMEOUT_S, tv_nsec: 0 }))? > 0)
 }

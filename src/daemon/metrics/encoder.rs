@@ -1,9 +1,9 @@
-//! How metrics are written: OpenMetrics, or the older text form of Prometheus for those who do
-//! not ask for it. They differ in the names of counters and in the end of the page.
+//! Encodes metrics as OpenMetrics, or in the older Prometheus text format for collectors that do not ask
+//! for OpenMetrics. The formats differ in the names of counters and in the end of the page.
 
 use std::fmt::Write as _;
 
-/// Which of the two.
+/// The format of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     OpenMetrics,
@@ -26,7 +26,7 @@ pub(super) struct Encoder {
 }
 
 impl Format {
-    /// The form that these `Accept` headers ask for.
+    /// The format that these `Accept` headers ask for.
     pub(super) fn from_accept<'a>(mut accept: impl Iterator<Item = &'a str>) -> Self {
         let wants_openmetrics = accept.any(|value| value.contains("application/openmetrics-text"));
         if wants_openmetrics { Self::OpenMetrics } else { Self::Prometheus }
@@ -45,7 +45,7 @@ impl Encoder {
         Self { out: String::new(), format }
     }
 
-    /// Begins a family; its samples follow. The name of a counter ends in `_total`.
+    /// Starts a family; its samples follow. The name of a counter ends in `_total`.
     pub(super) fn family(&mut self, name: &str, kind: MetricKind, help: &str) {
         let name = match self.format {
             Format::OpenMetrics => name.strip_suffix("_total").unwrap_or(name),

@@ -1,6 +1,6 @@
-//! What is told about each service. Every label has few values at a time: services and slots are
-//! configured, a service has at most a handful of releases, the rest are words of ours. Methods and
-//! tools, whose names clients choose, stay in `rollbackd status --json`.
+//! The metric families. Every label has few values at a time: services and slots are configured, a service
+//! has at most a handful of releases, and the other values are fixed. Methods and tools, whose names
+//! clients choose, are only in `rollbackd status --json`.
 
 use crate::control::{HISTOGRAM_BOUNDS, Histogram, ReleaseStatus, Status};
 use crate::daemon::metrics::encoder::{Encoder, Format, MetricKind};
@@ -10,7 +10,7 @@ use crate::service::traffic_window::to_f64;
 type ServiceMetric = (&'static str, MetricKind, &'static str, fn(&Status) -> Option<f64>);
 /// A family with one value for each release.
 type ReleaseMetric = (&'static str, MetricKind, &'static str, fn(&ReleaseStatus) -> f64);
-/// A family with a value for each word of ours.
+/// A family with one value for each value of a label.
 type LabelledMetric =
     (&'static str, MetricKind, &'static str, &'static str, fn(&Status) -> LabelledValues);
 type LabelledValues = Vec<(String, f64)>;
@@ -22,13 +22,16 @@ const SERVICE_METRICS: &[ServiceMetric] = &[
     ("rollbackd_phase_seconds", MetricKind::Gauge, "Time in the present phase.", |it| {
         Some(it.since_s)
     }),
-    ("rollbackd_held", MetricKind::Gauge, "Whether the daemon's hands are off.", |it| {
-        Some(flag(it.hold.is_some()))
-    }),
+    (
+        "rollbackd_held",
+        MetricKind::Gauge,
+        "Whether an operator hold stops automatic action.",
+        |it| Some(flag(it.hold.is_some())),
+    ),
     (
         "rollbackd_trouble",
         MetricKind::Gauge,
-        "Whether something keeps the daemon from deciding, such as a full disk.",
+        "Whether the daemon cannot decide, for example because the disk is full.",
         |it| Some(flag(it.error.is_some())),
     ),
     (
@@ -40,46 +43,49 @@ const SERVICE_METRICS: &[ServiceMetric] = &[
     (
         "rollbackd_objective_ratio",
         MetricKind::Gauge,
-        "Share of requests that must be good.",
+        "Share of requests that must succeed.",
         |it| Some(it.objective),
     ),
     (
         "rollbackd_budget_left",
         MetricKind::Gauge,
-        "Bad requests that the objective still allows, of those of the last hour.",
+        "Failed requests that the objective still permits in the last hour.",
         |it| Some(it.budget_remaining),
     ),
     (
         "rollbackd_evidence",
         MetricKind::Gauge,
-        "E-value against the release on trial, for the objective that speaks loudest.",
+        "E-value against the release on trial, the highest of all objectives.",
         |it| it.evidence.as_ref().map(|evidence| evidence.e_value),
     ),
-    ("rollbackd_evidence_threshold", MetricKind::Gauge, "E-value that makes a verdict.", |it| {
-        it.evidence.as_ref().map(|evidence| evidence.threshold)
-    }),
+    (
+        "rollbackd_evidence_threshold",
+        MetricKind::Gauge,
+        "E-value at which the judge reaches a verdict.",
+        |it| it.evidence.as_ref().map(|evidence| evidence.threshold),
+    ),
     (
         "rollbackd_evidence_ratio",
         MetricKind::Gauge,
-        "How far the evidence is from nothing (0) to a verdict (1).",
+        "Progress of the evidence from none (0) to a verdict (1).",
         |it| it.evidence.as_ref().map(crate::model::Evidence::progress),
     ),
     (
         "rollbackd_rollbacks_ordered_total",
         MetricKind::Counter,
-        "Rollbacks that a person ordered.",
+        "Rollbacks that an operator requested.",
         |it| Some(to_f64(it.counters.operator_ordered)),
     ),
     (
         "rollbackd_timeline_write_failures_total",
         MetricKind::Counter,
-        "Lines of the timeline that could not be written.",
+        "Timeline entries that could not be written.",
         |it| Some(to_f64(it.counters.timeline_write_failures)),
     ),
 ];
 
 const RELEASE_METRICS: &[ReleaseMetric] = &[
-    ("rollbackd_probe_ok", MetricKind::Gauge, "Whether the last probe was answered well.", |it| {
+    ("rollbackd_probe_ok", MetricKind::Gauge, "Whether the last probe succeeded.", |it| {
         flag(it.probe == "ok")
     }),
     ("rollbackd_sessions", MetricKind::Gauge, "Live sessions.", |it| to_f64(it.sessions)),
@@ -87,19 +93,16 @@ const RELEASE_METRICS: &[ReleaseMetric] = &[
     (
         "rollbackd_slow_requests_total",
         MetricKind::Counter,
-        "Requests past the latency limit.",
+        "Requests over the latency limit.",
         |it| to_f64(it.counts.slow),
     ),
-    (
-        "rollbackd_streams_total",
-        MetricKind::Counter,
-        "Streams that only listened, and ended.",
-        |it| to_f64(it.counts.streams_ended),
-    ),
+    ("rollbackd_streams_total", MetricKind::Counter, "Listening streams that ended.", |it| {
+        to_f64(it.counts.streams_ended)
+    }),
     (
         "rollbackd_broken_streams_total",
         MetricKind::Counter,
-        "Of those, the ones that the release broke off.",
+        "Listening streams that the release broke.",
         |it| to_f64(it.counts.streams_broken),
     ),
 ];
@@ -108,21 +111,21 @@ const LABELLED_METRICS: &[LabelledMetric] = &[
     (
         "rollbackd_phase",
         MetricKind::Gauge,
-        "What the service is doing: 1 for one phase.",
+        "The phase of the service: 1 for the present one.",
         "phase",
         |it| vec![(it.phase.clone(), 1.0)],
     ),
     (
         "rollbackd_verdict",
         MetricKind::Gauge,
-        "What the judge finds in the release on trial: 1 for one finding.",
+        "The finding of the judge on the release on trial: 1 for the present one.",
         "finding",
         |it| it.finding.iter().map(|finding| (finding.clone(), 1.0)).collect(),
     ),
     (
         "rollbackd_rollbacks_total",
         MetricKind::Counter,
-        "Rollbacks, by how the traffic began to leave.",
+        "Rollbacks, by the strategy at their start.",
         "strategy",
         |it| {
             let (drains, cuts) = (to_f64(it.counters.drains), to_f64(it.counters.cuts));
@@ -132,20 +135,20 @@ const LABELLED_METRICS: &[LabelledMetric] = &[
     (
         "rollbackd_blocked_total",
         MetricKind::Counter,
-        "Verdicts that a guard kept from becoming a rollback.",
+        "Verdicts that did not lead to a rollback, by the guard that stopped them.",
         "guard",
         |it| labelled_counts(&it.counters.blocked),
     ),
-    ("rollbackd_events_total", MetricKind::Counter, "Lines of the timeline.", "kind", |it| {
+    ("rollbackd_events_total", MetricKind::Counter, "Timeline entries, by kind.", "kind", |it| {
         labelled_counts(&it.counters.events)
     }),
 ];
 
-/// The page about these services; of one that did not answer, only that.
+/// The page of these services. Of a service that did not answer it holds only that.
 pub(super) fn render(services: &[(String, Option<Status>)], format: Format) -> String {
     let mut encoder = Encoder::new(format);
     let name = "rollbackd_build_info";
-    encoder.family(name, MetricKind::Gauge, "The version that runs.");
+    encoder.family(name, MetricKind::Gauge, "The version of the daemon.");
     encoder.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     let name = "rollbackd_service_up";
     encoder.family(name, MetricKind::Gauge, "Whether the service's loop answered in time.");
@@ -154,13 +157,13 @@ pub(super) fn render(services: &[(String, Option<Status>)], format: Format) -> S
     }
     let statuses: Vec<&Status> =
         services.iter().filter_map(|(_, status)| status.as_ref()).collect();
-    // One number for the whole daemon, whoever tells it.
+    // One number for the whole daemon: every service reports it.
     if let Some(lost) = statuses.iter().map(|status| status.journal_lost).max() {
         let name = "rollbackd_journal_lost_total";
         encoder.family(
             name,
             MetricKind::Counter,
-            "Messages that the system's journal did not take.",
+            "Messages that did not reach the system journal.",
         );
         encoder.sample(name, &[], to_f64(lost));
     }
@@ -182,8 +185,8 @@ fn write_service_metrics(encoder: &mut Encoder, statuses: &[&Status]) {
     for (name, kind, help, label, read) in LABELLED_METRICS {
         encoder.family(name, *kind, help);
         for status in statuses {
-            for (word, value) in read(status) {
-                encoder.sample(name, &[("service", &status.service), (label, &word)], value);
+            for (label_value, value) in read(status) {
+                encoder.sample(name, &[("service", &status.service), (label, &label_value)], value);
             }
         }
     }
@@ -191,13 +194,13 @@ fn write_service_metrics(encoder: &mut Encoder, statuses: &[&Status]) {
 
 fn write_release_metrics(encoder: &mut Encoder, statuses: &[&Status]) {
     let name = "rollbackd_release_info";
-    encoder.family(name, MetricKind::Gauge, "The releases that run, and what they are for.");
+    encoder.family(name, MetricKind::Gauge, "The releases that run, and their roles.");
     for_each_release(statuses, |labels, release| {
         let more = [("slot", release.slot.as_str()), ("role", release.role.as_str())];
         encoder.sample(name, &[labels.as_slice(), &more].concat(), 1.0);
     });
     let name = "rollbackd_requests_total";
-    encoder.family(name, MetricKind::Counter, "Requests, by what became of them.");
+    encoder.family(name, MetricKind::Counter, "Requests, by outcome.");
     for_each_release(statuses, |labels, release| {
         let it = &release.counts;
         let outcomes = [
@@ -218,7 +221,7 @@ fn write_release_metrics(encoder: &mut Encoder, statuses: &[&Status]) {
     }
 }
 
-/// One version can run twice, in two slots; the number of the deploy tells them apart.
+/// One version can run twice, in two slots: the number of the deploy distinguishes them.
 fn for_each_release(
     statuses: &[&Status],
     mut write: impl FnMut([(&'static str, &str); 3], &ReleaseStatus),
@@ -234,7 +237,7 @@ fn for_each_release(
 
 fn write_histograms(encoder: &mut Encoder, statuses: &[&Status]) {
     let name = "rollbackd_rollback_step_seconds";
-    let help = "Time from one milestone of a rollback to the next, by the one at its end.";
+    let help = "Time from one milestone of a rollback to the next, by the later one.";
     encoder.family(name, MetricKind::Histogram, help);
     for status in statuses {
         for (step, histogram) in &status.counters.rollback_steps {
@@ -247,7 +250,7 @@ fn write_histograms(encoder: &mut Encoder, statuses: &[&Status]) {
         }
     }
     let name = "rollbackd_timeline_write_seconds";
-    encoder.family(name, MetricKind::Histogram, "Time until a line of the timeline was on disk.");
+    encoder.family(name, MetricKind::Histogram, "Time to write a timeline entry to disk.");
     for status in statuses {
         write_histogram(
             encoder,
@@ -276,8 +279,8 @@ fn write_histogram(
     encoder.sample(&format!("{name}_count"), labels, to_f64(histogram.count));
 }
 
-fn labelled_counts(by_word: &std::collections::BTreeMap<String, u64>) -> LabelledValues {
-    by_word.iter().map(|(word, count)| (word.clone(), to_f64(*count))).collect()
+fn labelled_counts(by_value: &std::collections::BTreeMap<String, u64>) -> LabelledValues {
+    by_value.iter().map(|(value, count)| (value.clone(), to_f64(*count))).collect()
 }
 
 fn flag(on: bool) -> f64 {
@@ -291,7 +294,7 @@ mod tests {
 
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
 
-    /// A service with everything, one with nothing, and one that does not answer.
+    /// A service with every value, one with none, and one that does not answer.
     fn services() -> Vec<(String, Option<Status>)> {
         let replies = include_str!(concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -315,7 +318,7 @@ mod tests {
     #[test]
     fn every_metric_is_as_it_was() {
         let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
-        let page = |form| render(&services(), form).replace(&version, "version=\"VERSION\"");
+        let page = |format| render(&services(), format).replace(&version, "version=\"VERSION\"");
         hold("metrics.txt", &page(Format::Prometheus));
         hold("metrics-openmetrics.txt", &page(Format::OpenMetrics));
         let types = [Format::Prometheus, Format::OpenMetrics].map(Format::content_type);

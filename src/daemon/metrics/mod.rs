@@ -1,4 +1,4 @@
-//! The daemon's own metrics, for a collector on this host.
+//! The daemon's own metrics over HTTP, for a collector such as Prometheus.
 
 mod encoder;
 mod families;
@@ -14,24 +14,23 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 use crate::control::Status;
-use crate::daemon::control_api::{ServiceHandle, ServiceHandles};
 use crate::daemon::metrics::encoder::Format;
-use crate::service::inbox::ServiceMessage;
+use crate::daemon::services::ServiceHandles;
 
-/// Collectors that are answered at once; more wait.
+/// Collectors that the daemon serves at a time; more wait.
 const COLLECTORS_MAX: usize = 4;
-/// How long one may take over its request and over taking the answer.
+/// How long one connection may take.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a service may take to tell how it stands; less than a collector waits.
+/// How long a service may take to report its status; less than the time-out of a collector.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Wait after a failure to accept, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Serves metrics for ever.
+/// Serves metrics until the task is aborted.
 pub(super) async fn serve(listener: Arc<TcpListener>, handles: ServiceHandles) {
     let permits = Arc::new(Semaphore::new(COLLECTORS_MAX));
     loop {
@@ -42,7 +41,7 @@ pub(super) async fn serve(listener: Arc<TcpListener>, handles: ServiceHandles) {
         };
         let handles = Arc::clone(&handles);
         tokio::spawn(async move {
-            // Whoever is too slow comes again with the next interval.
+            // A collector that is too slow tries again at its next interval.
             let _ =
                 tokio::time::timeout(CONNECTION_TIMEOUT, serve_connection(stream, handles)).await;
             drop(permit);
@@ -50,7 +49,7 @@ pub(super) async fn serve(listener: Arc<TcpListener>, handles: ServiceHandles) {
     }
 }
 
-/// One connection, one answer: a connection that is kept would keep a place.
+/// One response a connection: an idle connection would occupy a permit.
 async fn serve_connection(stream: TcpStream, handles: ServiceHandles) {
     let service = service_fn(|request| {
         let handles = Arc::clone(&handles);
@@ -61,7 +60,7 @@ async fn serve_connection(stream: TcpStream, handles: ServiceHandles) {
         .keep_alive(false)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    // Errors here are the collector's: it left, or spoke no HTTP.
+    // Errors are the collector's: it disconnected, or does not speak HTTP.
     let _ = connection.await;
 }
 
@@ -88,17 +87,11 @@ async fn respond<B>(request: &Request<B>, handles: &ServiceHandles) -> Response<
     response
 }
 
-/// How every service stands; nothing of those that do not answer in time.
+/// The status of every service; `None` for one that does not answer in time.
 async fn query_all(handles: &ServiceHandles) -> Vec<(String, Option<Status>)> {
     let all = handles.iter().map(|(name, handle)| async {
-        let status = tokio::time::timeout(STATUS_TIMEOUT, query_status(handle)).await;
+        let status = tokio::time::timeout(STATUS_TIMEOUT, handle.status()).await;
         (name.clone(), status.ok().flatten())
     });
     futures_util::future::join_all(all).await
-}
-
-async fn query_status(handle: &ServiceHandle) -> Option<Status> {
-    let (reply, answer) = oneshot::channel();
-    handle.inbox.send(ServiceMessage::Status(reply)).await.ok()?;
-    answer.await.ok()
 }

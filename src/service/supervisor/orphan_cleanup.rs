@@ -1,9 +1,12 @@
-//! What still runs of releases that nobody needs: processes and units of ours.
+//! Stops what no release needs any more: processes and units that an earlier daemon started.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use crate::act;
 use crate::act::{OrphanedRelease, Unit};
@@ -11,27 +14,28 @@ use crate::config::{Runtime, Service};
 use crate::model::{Release, ReleaseNumber, Slot};
 use crate::systemd::SystemdManager;
 
-/// Where to look for what is left over.
+/// Where the releases of a service run.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SlotRuntime<'a> {
+pub(super) struct SlotRuntime<'a> {
     pub manager: &'a SystemdManager,
     pub state_dir: &'a Path,
     pub service: &'a Arc<Service>,
 }
 
 impl SlotRuntime<'_> {
-    /// Stops what belongs to none of the releases in `needed`; a task for each slot that has something.
-    pub(crate) fn stop_unneeded(self, needed: &[&Release]) -> Vec<(Slot, JoinHandle<()>)> {
+    /// Stops what belongs to none of the `needed` releases: one task for each slot where something runs.
+    pub(super) fn stop_unneeded(self, needed: &[&Release]) -> Vec<(Slot, JoinHandle<()>)> {
         let is_needed = |number: ReleaseNumber| needed.iter().any(|it| it.number == number);
         match &self.service.runtime {
             Runtime::External => Vec::new(),
             Runtime::Command(_) => {
-                let mut slots = std::collections::BTreeMap::<Slot, Vec<OrphanedRelease>>::new();
+                let mut slots = BTreeMap::<Slot, Vec<OrphanedRelease>>::new();
                 for orphan in self.orphans(|number| !is_needed(number)) {
                     slots.entry(orphan.slot.clone()).or_default().push(orphan);
                 }
                 let stop = |(slot, orphans)| {
-                    (slot, tokio::spawn(stop_orphans(orphans, Arc::clone(self.service))))
+                    let stop = stop_orphans(orphans, Arc::clone(self.service));
+                    (slot, tokio::spawn(stop.in_current_span()))
                 };
                 slots.into_iter().map(stop).collect()
             }
@@ -44,6 +48,7 @@ impl SlotRuntime<'_> {
                     let unit = template.unit_of(slot);
                     let was_started = Unit::was_started(dir, name, slot);
                     let stop = stop_unit(self.manager.clone(), unit, template.stop_timeout);
+                    let stop = stop.in_current_span();
                     was_started.then(|| (slot.clone(), tokio::spawn(stop)))
                 };
                 slots.filter_map(stop).collect()
@@ -51,8 +56,8 @@ impl SlotRuntime<'_> {
         }
     }
 
-    /// Stops what is left of one release, which no task of ours keeps.
-    pub(crate) fn stop_release(
+    /// Stops what runs of one release that has no supervisor in this daemon.
+    pub(super) fn stop_release(
         self,
         release: &Release,
     ) -> impl Future<Output = ()> + Send + 'static {
@@ -74,19 +79,19 @@ impl SlotRuntime<'_> {
         }
     }
 
-    fn orphans(self, is_unneeded: impl Fn(ReleaseNumber) -> bool) -> Vec<OrphanedRelease> {
+    fn orphans(self, is_wanted: impl Fn(ReleaseNumber) -> bool) -> Vec<OrphanedRelease> {
         let found = match self.service.runtime {
             Runtime::Command(_) => act::find_orphans(self.state_dir, &self.service.name),
             Runtime::External | Runtime::Systemd(_) => Vec::new(),
         };
-        found.into_iter().filter(|orphan| is_unneeded(orphan.number)).collect()
+        found.into_iter().filter(|orphan| is_wanted(orphan.number)).collect()
     }
 }
 
-async fn stop_unit(manager: SystemdManager, unit: String, timeout: std::time::Duration) {
+async fn stop_unit(manager: SystemdManager, unit: String, timeout: Duration) {
     match manager.unit_state(&unit).await {
         Ok(state) if state.active_state != "inactive" => {
-            tracing::info!(unit, "stops a unit that no release needs");
+            tracing::info!(unit, "stopping a unit that no release needs");
             if let Err(error) = manager.stop(&unit, timeout).await {
                 tracing::error!(unit, "{error}");
             }
@@ -100,9 +105,9 @@ async fn stop_orphans(orphans: Vec<OrphanedRelease>, service: Arc<Service>) {
     let Runtime::Command(command) = &service.runtime else { return };
     for orphan in orphans {
         let (slot, service) = (&orphan.slot, &service.name);
-        tracing::warn!(service, %slot, "stops a process that is left over");
+        tracing::warn!(service, %slot, "stopping a process that no release needs");
         if let Err(error) = orphan.stop(command.stop_timeout).await {
-            tracing::error!(service, "failed to stop: {error}");
+            tracing::error!(service, "cannot stop the process: {error}");
         }
     }
 }

@@ -1,33 +1,28 @@
-//! The tasks that ask releases: probes, scrapes, the proof that a new one is ready, and whether what
-//! they run from is still what was deployed.
+//! The tasks that query a release: probes, scrapes, and the readiness check of a new release.
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::artifact::{Verifier, VerifyError};
 use crate::clock::Clock;
 use crate::config::{ProbeKind, Service};
-use crate::model::{Observation, ProbeResult, ReadinessReport, ReleaseNumber, Signal};
-use crate::service::inbox::ServiceMessage;
+use crate::model::{Observation, ProbeResult, ReadinessReport, ReleaseNumber};
+use crate::service::supervisor::reporter::Reporter;
 use crate::signal::{Prober, Scraper};
 
-/// Answers in a row under one name before it counts.
+/// Responses in a row with one name, before the name counts.
 const IDENTITY_CONFIRMATIONS: u32 = 3;
 /// Between probes while something is wrong, and while a new release becomes ready.
 const PROBE_INTERVAL_FAST: Duration = Duration::from_millis(100);
-/// How long a look at an artifact may hold a rollback up. One that nobody touched takes less than a
-/// tenth of a second; a release that answers is not left unused because its disk is slow.
-const VERIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Probes one release for ever; faster while something is wrong.
-pub(crate) async fn run_prober(
+/// Probes one release until the task is aborted; faster while something is wrong.
+pub(super) async fn run_prober(
     mut prober: Prober,
     release: ReleaseNumber,
     interval: Duration,
     mut fast_probing: watch::Receiver<bool>,
-    inbox: mpsc::Sender<ServiceMessage>,
+    reporter: Reporter,
 ) {
     let mut last_ok = false;
     let mut identity = IdentityTracker::default();
@@ -40,27 +35,20 @@ pub(crate) async fn run_prober(
         }
         let reply = prober.probe().await;
         last_ok = reply.is_ok();
-        if let Some(changed) =
+        if let Some(name) =
             prober.server_identity().filter(|_| last_ok).and_then(|it| identity.observe(it))
-            && inbox.send(ServiceMessage::IdentityChanged(release, changed)).await.is_err()
+            && reporter.identity(release, name).await.is_err()
         {
             return;
         }
-        if inbox
-            .send(ServiceMessage::Signal(Signal {
-                release,
-                observation: Observation::Probe(reply),
-            }))
-            .await
-            .is_err()
-        {
+        if reporter.observation(release, Observation::Probe(reply)).await.is_err() {
             return;
         }
     }
 }
 
-/// What a release calls itself. Several servers may answer at one address in turns while somebody
-/// exchanges them: only what is said several times in a row counts.
+/// The name that a release gives for itself. While an operator replaces a server, two of them may
+/// answer at one address in turns: a name counts after several responses in a row.
 #[derive(Debug, Default)]
 struct IdentityTracker {
     confirmed: String,
@@ -69,7 +57,7 @@ struct IdentityTracker {
 }
 
 impl IdentityTracker {
-    /// Another name than was told before.
+    /// A confirmed name, if it differs from the one confirmed before.
     fn observe(&mut self, name: &str) -> Option<String> {
         if name != self.candidate {
             (self.candidate, self.repeats) = (name.to_owned(), 0);
@@ -83,30 +71,29 @@ impl IdentityTracker {
     }
 }
 
-/// Reads the counters of one release for ever. A slow answer moves the next one, so that there is
-/// never more than one.
-pub(crate) async fn run_scraper(
+/// Reads the counters of one release until the task is aborted. A slow response delays the next
+/// request, so there is at most one at a time.
+pub(super) async fn run_scraper(
     scraper: Scraper,
     release: ReleaseNumber,
     every: Duration,
     clock: Clock,
-    inbox: mpsc::Sender<ServiceMessage>,
+    reporter: Reporter,
 ) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let seen = Observation::Scraped(scraper.scrape(clock.now()).await);
-        if inbox.send(ServiceMessage::Signal(Signal { release, observation: seen })).await.is_err()
-        {
+        let scraped = Observation::Scraped(scraper.scrape(clock.now()).await);
+        if reporter.observation(release, scraped).await.is_err() {
             return;
         }
     }
 }
 
-/// Asks until there were enough good answers in a row, and a server that speaks MCP has told what
-/// it offers. Whoever waits sets the limit in time.
-pub(crate) async fn wait_ready(
+/// Probes a new release until enough probes in a row succeed and, for MCP, its contract is known.
+/// It has no time limit of its own.
+pub(super) async fn wait_ready(
     mut new: Prober,
     active: Option<Prober>,
     service: &Service,
@@ -129,28 +116,4 @@ pub(crate) async fn wait_ready(
         None => None,
     };
     ReadinessReport { new: contract, active, ..ReadinessReport::default() }
-}
-
-/// What speaks against an artifact, if that can be told in time.
-pub(crate) async fn verify_artifact(verifier: Option<Verifier>) -> Option<VerifyError> {
-    let verifier = verifier?;
-    match tokio::time::timeout(VERIFY_TIMEOUT, verifier.verify()).await {
-        Ok(checked) => checked.err(),
-        Err(_) => {
-            let error =
-                format!("{} was not checked within {VERIFY_TIMEOUT:?}", verifier.artifact());
-            Some(VerifyError::Unreadable { artifact: verifier.artifact().to_owned(), why: error })
-        }
-    }
-}
-
-/// Why a release must not be started: its artifact is not what was deployed.
-pub(crate) async fn verify_before_start(verifier: Option<&Verifier>) -> Result<(), String> {
-    let Some(verifier) = verifier else { return Ok(()) };
-    match verifier.verify().await {
-        Err(error @ (VerifyError::Changed { .. } | VerifyError::Gone { .. })) => {
-            Err(error.to_string())
-        }
-        Ok(()) | Err(VerifyError::Unreadable { .. }) => Ok(()),
-    }
 }

@@ -1,71 +1,83 @@
-//! A release that systemd runs: kept running, followed, and given its share of the host.
+//! The supervisor of a release that systemd runs. It starts the unit, follows its state, restarts it,
+//! and sets its processor and disk weights.
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::{RunIdentity, Unit};
 use crate::artifact::{Verifier, VerifyError};
-use crate::model::{Observation, ReleaseNumber, Signal};
-use crate::service::inbox::ServiceMessage;
-use crate::service::supervisor::probe_tasks::verify_before_start;
-use crate::service::supervisor::release_supervisor::{
-    RESTART_DELAY_MAX, RESTART_DELAY_MIN, STABLE_AFTER,
-};
+use crate::model::ReleaseNumber;
+use crate::service::supervisor::artifact_check::verify_before_start;
+use crate::service::supervisor::backoff::Backoff;
+use crate::service::supervisor::reporter::Reporter;
 use crate::signal::{UnitEvent, UnitMonitor};
 use crate::systemd::{ResourceWeights, UnitState};
 
-/// Wait before D-Bus is asked again that did not answer.
+/// Wait before the next attempt, after D-Bus did not answer.
 const DBUS_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What a release wants of the one who keeps its unit. Changed while it runs.
+/// The desired state of a unit. It changes while the unit runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct DesiredUnit {
-    /// It serves nobody and may get little of processor and disk.
+    /// It serves no traffic: reduced processor and disk weights are enough.
     pub throttled: bool,
-    /// A person holds the service: what a person stopped stays down.
+    /// An operator holds the service: a unit that an operator stopped stays stopped.
     pub held: bool,
 }
 
-/// The keeper of one unit.
-pub(crate) struct UnitSupervisor {
-    pub unit: Unit,
-    pub watcher: UnitMonitor,
-    pub verifier: Option<Verifier>,
-    pub release: ReleaseNumber,
-    /// It has to be started by us; what else runs in the slot has to go.
-    pub must_start: bool,
-    pub stop: CancellationToken,
-    pub desired: watch::Receiver<DesiredUnit>,
-    /// Tells whether the unit has its full share.
-    pub has_full_weight: watch::Sender<bool>,
-    pub inbox: mpsc::Sender<ServiceMessage>,
+/// What a supervisor does with what runs in the slot already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartPolicy {
+    /// It takes over what runs.
+    Adopt,
+    /// It starts the release itself, and first stops anything else.
+    MustStart,
 }
 
-/// What is known of the unit, and what is to be done next.
+/// The supervisor of one unit.
+pub(super) struct UnitSupervisor {
+    pub unit: Unit,
+    pub monitor: UnitMonitor,
+    pub verifier: Option<Verifier>,
+    pub release: ReleaseNumber,
+    pub start: StartPolicy,
+    pub stop: CancellationToken,
+    pub desired: watch::Receiver<DesiredUnit>,
+    /// Whether the unit has its full weights.
+    pub has_full_weight: watch::Sender<bool>,
+    pub reporter: Reporter,
+}
+
+/// The progress of the unit, and the next start.
 #[derive(Debug, Default)]
 struct UnitProgress {
     /// When to start it.
     start_at: Option<Instant>,
-    delay: Duration,
-    /// Since when it runs.
-    running_since: Option<Instant>,
-    /// A person stopped it.
+    backoff: Backoff,
+    /// Another party, such as an operator, stopped it.
     stopped_externally: bool,
-    /// The run that was last written down.
+    /// The last invocation that was recorded.
     invocation: String,
-    /// The weights that it has by itself, and whether it has less now.
-    weight_state: Option<(ResourceWeights, bool)>,
+    weights: Option<WeightState>,
     bus_unavailable: bool,
 }
 
+/// The weights of a unit that was seen running.
+#[derive(Debug)]
+struct WeightState {
+    /// Those of its configuration.
+    configured: ResourceWeights,
+    throttled: bool,
+}
+
 impl UnitSupervisor {
-    /// Keeps the unit running until told to stop; then stops it. To leave it running, the task is
-    /// aborted.
-    pub(crate) async fn run(mut self, predecessor: Option<JoinHandle<()>>) {
+    /// Keeps the unit running until `stop` is cancelled, then stops it. A caller that wants the unit to
+    /// go on aborts the task instead.
+    pub(super) async fn run(mut self, predecessor: Option<JoinHandle<()>>) {
         if let Some(predecessor) = predecessor {
             let _ = predecessor.await;
         }
@@ -86,7 +98,7 @@ impl UnitSupervisor {
                     Ok(()) => self.on_desired_changed(&mut progress).await,
                     Err(_) => return,
                 },
-                update = self.watcher.next() => match update {
+                update = self.monitor.next() => match update {
                     Ok((state, events)) => self.on_unit_events(&mut progress, &state, events).await,
                     Err(error) => self.on_bus_unavailable(&mut progress, &error).await,
                 },
@@ -97,14 +109,14 @@ impl UnitSupervisor {
         }
     }
 
-    /// Finds out what runs, and starts what has to run.
+    /// Looks at what runs, and plans a start where the release does not run.
     async fn take_over_or_start(&mut self, progress: &mut UnitProgress) {
         let state = loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                update = self.watcher.next() => match update {
+                update = self.monitor.next() => match update {
                     Ok((state, _)) => break state,
-                    Err(error) if self.must_start => {
+                    Err(error) if self.start == StartPolicy::MustStart => {
                         self.report_exit(format!("it was not started: {error}")).await;
                         self.wait_before_retry().await;
                     }
@@ -113,30 +125,30 @@ impl UnitSupervisor {
             }
         };
         let identity = self.unit.identify_run(&state);
-        if !state.is_up() || self.must_start && identity != RunIdentity::This {
+        if !state.is_up() || self.start == StartPolicy::MustStart && identity != RunIdentity::This {
             if state.is_up() {
                 let unit = self.unit.name();
-                tracing::warn!(unit, "stops what runs there: it is not the release");
+                tracing::warn!(unit, "stopping what runs in the slot: it is not this release");
                 self.warn_on_error(self.unit.stop().await);
             }
             progress.start_at = Some(Instant::now());
             return;
         }
-        progress.running_since = Some(Instant::now());
-        self.must_start = false;
+        progress.backoff.started();
+        self.start = StartPolicy::Adopt;
         if identity == RunIdentity::Foreign {
-            self.on_external_start(&state, "was started by somebody else while nobody watched")
-                .await;
+            let description = "was started by another party while no daemon ran";
+            self.on_external_start(&state, description).await;
         }
         self.unit.record_run(&state);
         progress.invocation = state.invocation_id.clone();
         self.apply_weights(progress, &state).await;
     }
 
-    /// Somebody else started it: the same program, or another one?
+    /// Another party started it: the same program, or a different one.
     async fn on_external_start(&self, state: &UnitState, description: &str) {
         let changed = match (self.unit.program_change(state), &self.verifier) {
-            (None, Some(seal)) => match seal.verify().await {
+            (None, Some(verifier)) => match verifier.verify().await {
                 Err(error @ VerifyError::Changed { .. }) => Some(error.to_string()),
                 _ => None,
             },
@@ -161,16 +173,16 @@ impl UnitSupervisor {
         match result {
             Ok((state, changed)) => {
                 progress.invocation.clone_from(&state.invocation_id);
-                progress.running_since = Some(Instant::now());
-                self.must_start = false;
-                self.watcher.set_known_state(state.clone());
+                progress.backoff.started();
+                self.start = StartPolicy::Adopt;
+                self.monitor.set_known_state(state.clone());
                 self.apply_weights(progress, &state).await;
                 if let Some(changed) = changed {
                     self.report_replaced(changed).await;
                 }
-                // It may have died in between: nobody else tells.
+                // It may have exited already, which no later state change reports.
                 if !state.is_up() {
-                    self.report_exit(self.watcher.describe_end(&state)).await;
+                    self.report_exit(self.monitor.describe_end(&state)).await;
                     progress.schedule_restart();
                 }
             }
@@ -201,16 +213,16 @@ impl UnitSupervisor {
                 UnitEvent::Stopped => {
                     progress.stopped_externally = true;
                     let next = match self.desired.borrow().held {
-                        true => "the service is held, so it stays down",
-                        false => "it is needed, and is started again; a hold keeps it down",
+                        true => "it stays stopped, because the service is held",
+                        false => "restarting it, because it is needed; a hold keeps it stopped",
                     };
                     let name = self.unit.name();
-                    self.report_note(format!("{name} was stopped by somebody else: {next}")).await;
+                    self.report_note(format!("{name} was stopped by another party: {next}")).await;
                 }
                 UnitEvent::Started => {
                     progress.stopped_externally = false;
-                    progress.running_since = Some(Instant::now());
-                    self.on_external_start(state, "was started again by somebody else").await;
+                    progress.backoff.started();
+                    self.on_external_start(state, "was started by another party").await;
                 }
             }
         }
@@ -234,34 +246,34 @@ impl UnitSupervisor {
             progress.start_at = Some(Instant::now());
         }
         let throttled = self.desired.borrow().throttled;
-        if let Some((default_weights, is_low)) = &mut progress.weight_state
-            && *is_low != throttled
+        if let Some(weights) = &mut progress.weights
+            && weights.throttled != throttled
         {
-            *is_low = throttled;
-            let weights = *default_weights;
-            self.warn_on_error(self.unit.apply_weights(throttled, weights).await);
+            weights.throttled = throttled;
+            let configured = weights.configured;
+            self.warn_on_error(self.unit.apply_weights(throttled, configured).await);
             self.has_full_weight.send_replace(!throttled);
         }
     }
 
-    /// The first time that it is seen to run: what it has by itself, and what it may have now.
+    /// Reads the configured weights when the unit is first seen running, and applies the desired ones.
     async fn apply_weights(&mut self, progress: &mut UnitProgress, state: &UnitState) {
-        if progress.weight_state.is_some() {
+        if progress.weights.is_some() {
             return;
         }
-        let (default_weights, throttled) =
-            (self.unit.configured_weights(state), self.desired.borrow().throttled);
-        progress.weight_state = Some((default_weights, throttled));
-        if throttled || state.weights != default_weights {
-            self.warn_on_error(self.unit.apply_weights(throttled, default_weights).await);
+        let configured = self.unit.configured_weights(state);
+        let throttled = self.desired.borrow().throttled;
+        progress.weights = Some(WeightState { configured, throttled });
+        if throttled || state.weights != configured {
+            self.warn_on_error(self.unit.apply_weights(throttled, configured).await);
         }
         self.has_full_weight.send_replace(!throttled);
     }
 
-    /// D-Bus does not answer. The release may run all the same: its probes tell.
+    /// D-Bus does not answer. The release may still run; its probes show that.
     async fn on_bus_unavailable(&mut self, progress: &mut UnitProgress, error: &str) {
         if !std::mem::replace(&mut progress.bus_unavailable, true) {
-            tracing::error!(unit = self.unit.name(), "the unit is not followed: {error}");
+            tracing::error!(unit = self.unit.name(), "cannot follow the unit: {error}");
         }
         self.wait_before_retry().await;
     }
@@ -284,26 +296,21 @@ impl UnitSupervisor {
     }
 
     async fn report_exit(&self, reason: String) {
-        let signal = Signal { release: self.release, observation: Observation::Exited(reason) };
-        let _ = self.inbox.send(ServiceMessage::Signal(signal)).await;
+        self.reporter.exit(self.release, reason).await;
     }
 
     async fn report_replaced(&self, changed: String) {
-        let _ = self.inbox.send(ServiceMessage::ReleaseReplaced(self.release, changed)).await;
+        self.reporter.release_replaced(self.release, changed).await;
     }
 
     async fn report_note(&self, text: String) {
-        let _ = self.inbox.send(ServiceMessage::ReleaseNote(self.release, text)).await;
+        self.reporter.release_note(self.release, text).await;
     }
 }
 
 impl UnitProgress {
-    /// Plans the next start: at once, then after ever longer waits.
+    /// Plans the next start.
     fn schedule_restart(&mut self) {
-        let was_stable =
-            self.running_since.take().is_some_and(|since| STABLE_AFTER <= since.elapsed());
-        let delay = if was_stable { Duration::ZERO } else { self.delay };
-        self.start_at = Some(Instant::now() + delay);
-        self.delay = (delay * 2).clamp(RESTART_DELAY_MIN, RESTART_DELAY_MAX);
+        self.start_at = Some(Instant::now() + self.backoff.schedule());
     }
 }

@@ -177,7 +177,7 @@ impl DaemonHarness {
     /// The daemons that took over, by the log.
     fn successor_pids(&self) -> Vec<i32> {
         let number = |line: &str| {
-            let (before, _) = line.split_once(" took over; what is open")?;
+            let (before, _) = line.split_once(" took over; draining")?;
             let (_, number) = before.rsplit_once("process ")?;
             number.split(' ').next()?.parse().ok()
         };

@@ -1,0 +1,154 @@
+//! Builds a service from its timeline: handle, proxy, and the loop that is not running yet.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc};
+use tracing::Instrument as _;
+
+use crate::clock::Clock;
+use crate::config::{Service, Settings};
+use crate::decide::Watch;
+use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
+use crate::proxy::{Proxy, SessionIdSecret};
+use crate::record::{StateDir, StateError, Timeline, Truncated};
+use crate::service::artifact_guard::ArtifactGuard;
+use crate::service::handle::ServiceHandle;
+use crate::service::heartbeat::Heartbeat;
+use crate::service::inbox::{ServiceMessage, Startup};
+use crate::service::service_loop::ServiceLoop;
+use crate::service::supervisor::release_supervisor::ReleaseSupervisor;
+use crate::service::supervisor::reporter::Reporter;
+use crate::systemd::SystemdManager;
+
+/// Messages that wait for a service loop.
+const INBOX_CAPACITY: usize = 1024;
+/// Timeline entries that a slow follower may lag behind.
+const ENTRIES_CAPACITY: usize = 256;
+
+/// The timeline of a service, read from disk.
+#[derive(Debug)]
+pub(crate) struct LoadedTimeline {
+    service: Arc<Service>,
+    timeline: Timeline,
+    entries: Vec<TimelineEntry>,
+    truncated: Truncated,
+    dir: PathBuf,
+}
+
+/// What all services of a daemon share.
+#[derive(Debug)]
+pub(crate) struct BuildContext<'a> {
+    pub settings: &'a Settings,
+    pub secret: SessionIdSecret,
+    pub clock: Clock,
+    pub manager: SystemdManager,
+    /// Why the timelines are read: see [`Startup`].
+    pub cause: &'a str,
+}
+
+/// A service that is not running yet.
+#[derive(Debug)]
+pub(crate) struct ServiceParts {
+    pub handle: ServiceHandle,
+    pub proxy: Proxy,
+    pub pending: PendingService,
+}
+
+/// A service loop before its first iteration.
+#[derive(Debug)]
+pub(crate) struct PendingService {
+    name: String,
+    service_loop: ServiceLoop,
+    messages: mpsc::Receiver<ServiceMessage>,
+    startup: Startup,
+}
+
+impl PendingService {
+    pub(crate) fn heartbeat(&self) -> Heartbeat {
+        self.service_loop.heartbeat()
+    }
+
+    /// Starts the loop.
+    pub(crate) fn spawn(self) {
+        let span = tracing::info_span!("service", service = self.name);
+        tokio::spawn(self.service_loop.run(self.messages, self.startup).instrument(span));
+    }
+}
+
+impl LoadedTimeline {
+    /// Reads the newest timeline of a service.
+    ///
+    /// # Errors
+    /// When the timeline cannot be read.
+    pub(crate) fn read(state: &StateDir, service: &Service) -> Result<Self, StateError> {
+        let dir = state.service_dir(&service.name)?;
+        let (timeline, entries, truncated) = Timeline::open(&dir, &service.name)?;
+        Ok(Self { service: Arc::new(service.clone()), timeline, entries, truncated, dir })
+    }
+
+    pub(crate) fn service_name(&self) -> &str {
+        &self.service.name
+    }
+
+    /// The time of the last entry.
+    pub(crate) fn last_moment(&self) -> Option<Moment> {
+        self.entries.last().map(|last| last.moment)
+    }
+
+    /// Builds the service on this listener.
+    ///
+    /// # Errors
+    /// When the file of its sessions cannot be used; the path is in the error.
+    pub(crate) fn build(
+        self,
+        context: &BuildContext<'_>,
+        listener: TcpListener,
+    ) -> Result<ServiceParts, (PathBuf, io::Error)> {
+        let Self { service, timeline, entries, truncated, dir } = self;
+        let BuildContext { settings, secret, clock, manager, cause } = context;
+        let (name, clock) = (service.name.clone(), *clock);
+        let sessions = dir.join("sessions.jsonl");
+        let proxy = Proxy::with_listener(listener, &service, *secret, clock, Some(&sessions))
+            .map_err(|error| (sessions, error))?;
+        let watch = Watch::restore(service.policy.clone(), &entries, clock.now());
+        let (inbox, messages) = mpsc::channel(INBOX_CAPACITY);
+        let (entries_sender, _) = broadcast::channel(ENTRIES_CAPACITY);
+        let supervisor = ReleaseSupervisor::new(
+            settings.state_dir.clone(),
+            manager.clone(),
+            clock,
+            Reporter::new(inbox.clone()),
+        );
+        let artifact_guard = ArtifactGuard::new(&settings.podman);
+        let handle = ServiceHandle::new(inbox.clone(), entries_sender.clone(), dir.clone());
+        let mut service_loop = ServiceLoop::new(
+            service,
+            clock,
+            watch,
+            timeline,
+            proxy.clone(),
+            (supervisor, artifact_guard),
+            inbox,
+            entries_sender,
+            dir,
+        );
+        service_loop.identities.extend(recorded_identities(&entries));
+        let startup = Startup { cause: (*cause).to_owned(), truncated };
+        let pending = PendingService { name, service_loop, messages, startup };
+        Ok(ServiceParts { handle, proxy, pending })
+    }
+}
+
+/// The names that releases gave for themselves when they were deployed, as far as the newest timeline
+/// holds them.
+fn recorded_identities(entries: &[TimelineEntry]) -> impl Iterator<Item = (ReleaseNumber, String)> {
+    entries.iter().filter_map(|entry| match &entry.event {
+        TimelineEvent::Ready { contract: Some(contract), .. } if !contract.server.is_empty() => {
+            Some((entry.deploy, contract.server.clone()))
+        }
+        _ => None,
+    })
+}

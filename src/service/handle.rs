@@ -1,0 +1,77 @@
+//! The handle through which the daemon reaches a service loop.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::config::Service;
+use crate::control::Status;
+use crate::model::{CommandRequest, TimelineEntry};
+use crate::service::inbox::{CommandError, ServiceMessage, Shutdown};
+
+/// Sends messages to one service loop and reads its timeline.
+#[derive(Debug, Clone)]
+pub(crate) struct ServiceHandle {
+    inbox: mpsc::Sender<ServiceMessage>,
+    entries: broadcast::Sender<Arc<TimelineEntry>>,
+    dir: PathBuf,
+}
+
+impl ServiceHandle {
+    pub(crate) fn new(
+        inbox: mpsc::Sender<ServiceMessage>,
+        entries: broadcast::Sender<Arc<TimelineEntry>>,
+        dir: PathBuf,
+    ) -> Self {
+        Self { inbox, entries, dir }
+    }
+
+    /// The folder of the service's timelines.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Timeline entries, from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<TimelineEntry>> {
+        self.entries.subscribe()
+    }
+
+    /// The status. `None`: the loop has ended.
+    pub(crate) async fn status(&self) -> Option<Status> {
+        self.request(ServiceMessage::Status).await?.await.ok()
+    }
+
+    /// Gives a command, and waits for its first entry. `None`: the loop has ended.
+    pub(crate) async fn command(
+        &self,
+        request: CommandRequest,
+    ) -> Option<Result<Arc<TimelineEntry>, CommandError>> {
+        self.request(|reply| ServiceMessage::Command(request, reply)).await?.await.ok()
+    }
+
+    /// Applies new settings.
+    pub(crate) async fn configure(&self, service: Service) {
+        let _ = self.inbox.send(ServiceMessage::Configure(Arc::new(service))).await;
+    }
+
+    /// Stops the loop, so that another daemon takes the service over. The receiver resolves when the
+    /// loop has closed all its files.
+    pub(crate) async fn hand_over(&self, successor: &str) -> Option<oneshot::Receiver<()>> {
+        self.request(|reply| ServiceMessage::HandOver(successor.to_owned(), reply)).await
+    }
+
+    /// Stops the service. The receiver resolves when it has stopped.
+    pub(crate) async fn shut_down(&self, shutdown: Shutdown) -> Option<oneshot::Receiver<()>> {
+        self.request(|reply| ServiceMessage::Stop(shutdown, reply)).await
+    }
+
+    async fn request<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<T>) -> ServiceMessage,
+    ) -> Option<oneshot::Receiver<T>> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(message(reply)).await.ok()?;
+        Some(answer)
+    }
+}
