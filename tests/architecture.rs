@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mcp", &["model"]),
     ("judge", &["model"]),
     ("decide", &["model"]),
+    ("machine", &["model", "judge", "decide"]),
     ("clock", &["model"]),
     ("artifact", &["model"]),
     ("config", &["model", "judge", "decide", "artifact"]),
@@ -24,8 +25,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "service",
         &[
-            "model", "judge", "decide", "clock", "artifact", "config", "systemd", "record",
-            "signal", "act", "proxy", "control",
+            "model", "judge", "decide", "machine", "clock", "artifact", "config", "systemd",
+            "record", "signal", "act", "proxy", "control",
         ],
     ),
     (
@@ -41,7 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// The pure layers: no clock, no runtime, no disk, no network, no chance.
-const PURE: &[&str] = &["model", "mcp", "judge", "decide"];
+const PURE: &[&str] = &["model", "mcp", "judge", "decide", "machine"];
 const IMPURE: &[&str] = &[
     "tokio",
     "hyper",

@@ -9,6 +9,8 @@
 mod release_behaviour;
 #[path = "support/simulated_host.rs"]
 mod simulated_host;
+#[path = "support/slo.rs"]
+mod slo;
 #[path = "support/story_runner.rs"]
 mod story_runner;
 

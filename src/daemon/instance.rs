@@ -267,7 +267,7 @@ fn build_service(
         entries_sender,
         dir,
     );
-    service_loop.identities.extend(recorded_identities(&entries));
+    service_loop.restore_identities(recorded_identities(&entries));
     Ok((handle, proxy, service_loop, messages))
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::artifact::{Podman, Verifier, VerifyError};
 use crate::config::Service;
+use crate::machine::Input;
 use crate::model::{Release, ReleaseNumber};
 use crate::service::inbox::ServiceMessage;
 use crate::service::service_loop::ServiceLoop;
@@ -83,7 +84,8 @@ impl ArtifactGuard {
 impl ServiceLoop {
     /// Looks at the artifacts of all that is needed, once, when the daemon has started.
     pub(crate) fn verify_all_artifacts(&mut self) {
-        let needed: Vec<_> = self.watch.phase().required_releases().into_iter().cloned().collect();
+        let needed: Vec<_> =
+            self.watch().phase().required_releases().into_iter().cloned().collect();
         for release in needed {
             let Some(verifier) = self.artifact_guard.verifier(&release) else { continue };
             tokio::spawn(verify(verifier, release.number, self.inbox.clone()));
@@ -98,8 +100,8 @@ impl ServiceLoop {
                 tracing::warn!(service = self.service.name, "{text}");
             }
             VerifyError::Changed { .. } | VerifyError::Gone { .. } => {
-                self.record_note(number, &text);
                 tracing::error!(service = self.service.name, page = true, "{text}");
+                self.input(Input::Note(number, text));
             }
         }
     }

@@ -71,7 +71,7 @@ impl ServiceLoop {
             self.shadow_controller.stop(&self.proxy);
             return;
         };
-        let suspicious = self.bake.judge().is_some_and(|judge| judge.is_suspicious(now));
+        let suspicious = self.judge().is_some_and(|judge| judge.is_suspicious(now));
         // What fails is kept before, or the first failures of a slow service would be lost.
         // The warm release carried the whole traffic before; so much it bears again.
         let request_rate = self.traffic.get(&active).map(TrafficWindow::rate).unwrap_or_default();
@@ -81,15 +81,15 @@ impl ServiceLoop {
         let (ended, failed) = self.shadow_controller.advance(active, warm.number, &self.proxy);
         if ended > 0 {
             let seen = Observation::Shadow(ended, failed);
-            self.observe(now, &Signal { release: warm.number, observation: seen });
+            self.observe(now, Signal { release: warm.number, observation: seen });
         }
     }
 
     /// Takes from an event which tools of the release that is about to be warm change nothing.
     pub(crate) fn update_read_only_tools(&mut self, event: &Event) {
         if let Event::Ready(ticket, readiness) = event
-            && *ticket == self.watch.ticket()
-            && matches!(self.watch.phase(), Phase::Starting { .. })
+            && *ticket == self.watch().ticket()
+            && matches!(self.watch().phase(), Phase::Starting { .. })
         {
             let tools = readiness.active.as_ref().map(|it| it.read_only_tools.clone());
             self.shadow_controller.set_read_only_tools(tools.unwrap_or_default(), &self.proxy);
@@ -112,7 +112,7 @@ impl ServiceLoop {
     }
 
     fn compared_releases(&self) -> Option<(ReleaseNumber, Release)> {
-        match self.watch.phase() {
+        match self.watch().phase() {
             Phase::Baking { active, warm: Some(warm), .. } => Some((active.number, warm.clone())),
             _ => None,
         }
