@@ -1,3 +1,5 @@
+//! A small MCP client for both protocol eras.
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,14 +19,14 @@ use crate::demo::server::VERSION_KEY;
 use crate::demo::traffic::statistics::Statistics;
 use crate::model::Era;
 
-/// How long a client waits for an answer, or for the head of a stream.
+/// Longest wait for a response, or for the head of a stream.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest answer that is read, in bytes.
+/// Largest response that is read, in bytes.
 const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 const MODERN_VERSION: &str = "2026-07-28";
 pub(crate) const LEGACY_VERSION: &str = "2025-11-25";
 
-/// An MCP client, as far as a load needs one. Connections are kept and shared.
+/// An MCP client. Its requests share connections.
 #[derive(Debug)]
 pub(crate) struct McpClient {
     http: Client<HttpConnector, Full<Bytes>>,
@@ -33,23 +35,23 @@ pub(crate) struct McpClient {
     pub(crate) statistics: Arc<Statistics>,
 }
 
-/// What is asked.
+/// A JSON-RPC request.
 #[derive(Debug, Clone)]
 pub(crate) struct McpRequest {
     pub(crate) method: &'static str,
     pub(crate) params: Value,
 }
 
-/// What came of it.
+/// The outcome of a request.
 #[derive(Debug, Default)]
 pub(crate) struct McpResponse {
-    /// What was bad about it.
+    /// Why it is bad, if it is.
     pub(crate) error: Option<String>,
-    /// The session that it opened.
+    /// The id of the session that it opened.
     pub(crate) session_id: Option<String>,
-    /// The server says that there is no such session.
+    /// Whether the server lost the session.
     pub(crate) session_lost: bool,
-    /// The release that gave it.
+    /// The release that served it.
     pub(crate) release: Option<String>,
 }
 
@@ -64,7 +66,7 @@ impl McpClient {
         Self { http, url: format!("http://{address}/mcp"), next_id: AtomicU64::new(1), statistics }
     }
 
-    /// Asks, waits for the answer, and writes down what came.
+    /// Sends a request, waits for the response, and records the outcome.
     pub(crate) async fn request(
         &self,
         era: Era,
@@ -75,13 +77,13 @@ impl McpClient {
         let response = timeout(REQUEST_TIMEOUT, self.round_trip(era, session, request))
             .await
             .unwrap_or_else(|_| {
-                McpResponse::failed(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
+                McpResponse::failed(format!("no response within {} s", REQUEST_TIMEOUT.as_secs()))
             });
         self.statistics.record_request(start, response.error.clone());
         response
     }
 
-    /// Sends something that needs no answer: a notification, or DELETE.
+    /// Sends a message without a response: a notification, or DELETE.
     pub(crate) async fn notify(
         &self,
         session: &str,
@@ -96,14 +98,14 @@ impl McpClient {
             Ok(Ok(response)) => McpResponse::from_head(&response, true),
             Ok(Err(bad)) => McpResponse::failed(bad),
             Err(_) => {
-                McpResponse::failed(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
+                McpResponse::failed(format!("no response within {} s", REQUEST_TIMEOUT.as_secs()))
             }
         };
         self.statistics.record_request(start, outcome.error.clone());
         outcome
     }
 
-    /// Opens a stream: GET in a session, or a POST that stays.
+    /// Opens a stream: GET in a session, or a POST that stays open.
     pub(crate) async fn open_stream(
         &self,
         session: Option<&str>,
@@ -209,7 +211,7 @@ impl McpClient {
 }
 
 impl McpRequest {
-    /// One of a mix of calls; some are answered as JSON, some as a stream.
+    /// One of a mix of calls; some responses are JSON, some are a stream.
     pub(crate) fn tool_call(sequence: usize) -> Self {
         let (tool, arguments) = match sequence % 6 {
             1 | 4 => ("weather", json!({ "city": "Tromsø" })),
@@ -219,7 +221,7 @@ impl McpRequest {
         Self { method: "tools/call", params: json!({ "name": tool, "arguments": arguments }) }
     }
 
-    /// Whether the session is still there.
+    /// A request that checks whether the session exists.
     pub(crate) fn ping() -> Self {
         Self { method: "ping", params: json!({}) }
     }
@@ -251,13 +253,14 @@ impl McpResponse {
                 Some(format!("JSON-RPC error {}", error.get("code").unwrap_or(&Value::Null)))
             }
             (None, None) => Some("neither a result nor an error".to_owned()),
-            (None, Some(result)) => (result.get("isError") == Some(&Value::Bool(true)))
-                .then(|| "the tool says isError".to_owned()),
+            (None, Some(result)) => {
+                (result.get("isError") == Some(&Value::Bool(true))).then(|| "isError".to_owned())
+            }
         };
     }
 }
 
-/// The message that answers `id`, from a JSON body or from a stream of events.
+/// Reads the response to `id`, from a JSON body or from a stream of events.
 pub(crate) async fn read_response(
     response: Response<Incoming>,
     id: &Value,
@@ -267,7 +270,8 @@ pub(crate) async fn read_response(
     let mut body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX);
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| "connection broken in the middle of an answer".to_owned())?;
+        let frame =
+            frame.map_err(|_| "connection broken in the middle of a response".to_owned())?;
         bytes.extend(frame.into_data().ok());
         if !is_stream {
             continue;
@@ -279,18 +283,18 @@ pub(crate) async fn read_response(
         }
     }
     if is_stream {
-        return Err("the stream ended without an answer".to_owned());
+        return Err("the stream ended without a response".to_owned());
     }
     let message: Value =
-        serde_json::from_slice(&bytes).map_err(|_| "the answer is not JSON".to_owned())?;
+        serde_json::from_slice(&bytes).map_err(|_| "the response is not JSON".to_owned())?;
     if message.get("id") == Some(id) {
         Ok(message)
     } else {
-        Err("an answer to something else".to_owned())
+        Err("a response to another request".to_owned())
     }
 }
 
-/// Takes whole events off the front until one carries JSON.
+/// Removes complete events from the front until one contains JSON.
 fn next_event(bytes: &mut BytesMut) -> Option<Value> {
     loop {
         let end = bytes.windows(2).position(|pair| pair == b"\n\n")?;
@@ -320,9 +324,9 @@ mod tests {
     #[test]
     fn an_error_and_is_error_are_bad_and_a_result_is_not() {
         let inspect = |message: Value| {
-            let mut answer = McpResponse::default();
-            answer.read_message(&message);
-            (answer.error, answer.release)
+            let mut response = McpResponse::default();
+            response.read_message(&message);
+            (response.error, response.release)
         };
         let good = json!({ "id": 1, "result": { "_meta": { VERSION_KEY: "v1" } } });
         assert_eq!(inspect(good), (None, Some("v1".to_owned())));

@@ -1,3 +1,5 @@
+//! Clients with sessions of the legacy era.
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,19 +12,19 @@ use tokio::time::sleep;
 use crate::demo::traffic::mcp_client::{LEGACY_VERSION, McpClient, McpRequest, McpResponse};
 use crate::model::Era;
 
-/// Before a stream is opened again, and before a refused session is asked for again.
+/// Time before a stream opens again, or a session is requested again.
 const RETRY_DELAY: Duration = Duration::from_millis(300);
-/// Calls of a session that comes and goes.
+/// Calls of a short session.
 const SHORT_SESSION_CALLS: usize = 3;
 
-/// A session that lives as long as the load, and is begun anew when its id is lost.
+/// A session that lasts as long as the traffic. If the server loses it, a new one begins.
 #[derive(Debug, Default)]
 pub(crate) struct LongSession {
     open: Mutex<Option<OpenSession>>,
     lost: Notify,
 }
 
-/// An open session: what the server calls it, and its number in the book.
+/// An open session: its id at the server, and its number in the statistics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct OpenSession {
     id: String,
@@ -30,12 +32,12 @@ struct OpenSession {
 }
 
 impl LongSession {
-    /// Whether there is a session to ask in.
+    /// Whether the session is open.
     pub(crate) fn is_open(&self) -> bool {
         self.current().is_some()
     }
 
-    /// Asks in the session. Does nothing when it is being begun anew.
+    /// Sends a request in the session. Does nothing while a new session begins.
     pub(crate) async fn request(&self, client: &McpClient, request: McpRequest) {
         let Some(open) = self.current() else { return };
         let response = client.request(Era::Legacy, Some(&open.id), request).await;
@@ -49,7 +51,7 @@ impl LongSession {
         if response.session_lost {
             client.statistics.record_session_broken(open.number);
             let mut current = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            // A late 404 of the session before says nothing about this one.
+            // A late 404 of the previous session does not concern this one.
             if current.as_ref() == Some(open) {
                 *current = None;
                 self.lost.notify_one();
@@ -62,7 +64,7 @@ impl LongSession {
     }
 }
 
-/// Begins the session, again and again if need be, and holds its stream open.
+/// Keeps the session and its stream open, and begins a new one after a loss.
 pub(crate) async fn maintain(client: Arc<McpClient>, session: Arc<LongSession>) {
     loop {
         let Some(open) = session.current() else {
@@ -82,7 +84,7 @@ pub(crate) async fn maintain(client: Arc<McpClient>, session: Arc<LongSession>) 
     }
 }
 
-/// A session that comes, makes its calls, and goes.
+/// Runs a session that begins, makes its calls, and ends.
 pub(crate) async fn run_short_session(client: &McpClient) {
     let Some(open) = initialize(client).await else { return };
     for sequence in 0..SHORT_SESSION_CALLS {
@@ -120,7 +122,7 @@ async fn initialize(client: &McpClient) -> Option<OpenSession> {
     Some(open)
 }
 
-/// Reads the stream of the session to its end. The end is no failure: a client opens it again.
+/// Reads the stream of the session to its end. The end is not a failure: clients reopen it.
 async fn hold_stream(client: &McpClient, session: &LongSession, open: &OpenSession) {
     match client.open_stream(Some(&open.id), None).await {
         Ok((response, _)) => {

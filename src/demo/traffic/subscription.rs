@@ -1,3 +1,5 @@
+//! A client with a `subscriptions/listen` stream.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +9,10 @@ use tokio::time::sleep;
 use crate::demo::traffic::mcp_client;
 use crate::demo::traffic::mcp_client::{McpClient, McpRequest};
 
-/// Before a subscription that ended is asked for again.
+/// Time before a subscription that ended is requested again.
 const RETRY_DELAY: Duration = Duration::from_millis(300);
 
-/// Holds one `subscriptions/listen` stream open. An end with the result that the protocol has for
-/// it is fine; an end without is a failed request.
+/// Keeps one stream open. An end with a result is good; an end without one is a failed request.
 pub(crate) async fn maintain(client: Arc<McpClient>) {
     loop {
         let params = json!({ "notifications": { "toolsListChanged": true } });
