@@ -5,11 +5,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rollbackd::decide::{CommandRefused, Phase, Policy, Watch};
-use rollbackd::machine::{Input, MachineSettings, Proposal, ServiceMachine};
+use rollbackd::decide::{CommandRefused, Policy, Watch};
+use rollbackd::machine::{MachineSettings, Proposal, ServiceMachine};
 use rollbackd::model::{
-    CommandRequest, DrainCost, Effect, Event, Guard, Moment, ReleaseLoad, ReleaseNumber, Slot,
-    Ticket, TimelineEntry, TimelineEvent,
+    CommandRequest, DrainCost, Effect, Event, Guard, Moment, ReleaseNumber, Slot, Ticket,
+    TimelineEntry, TimelineEvent,
 };
 
 use crate::slo::slo_settings;
