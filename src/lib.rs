@@ -15,7 +15,7 @@
 //!                                                           +---------- event <-----------+
 //! ```
 //!
-//! Start with [`model`], [`judge`] and [`decide`], which need no runtime; then
+//! Start with [`model`], [`judge`], [`decide`] and [`machine`], which need no runtime; then
 //! [`service`], the loop that drives them. The state of a service is the fold of its timeline
 //! ([`decide::Watch::restore`]), so a crash is a pause and loses no decision. The glossary is in README.md.
 
@@ -30,6 +30,9 @@ pub mod judge;
 
 /// Events and commands in, decisions out.
 pub mod decide;
+
+/// One service without I/O: the judge and the state machine, joined.
+pub mod machine;
 
 // ---- nothing above does I/O; nothing below decides ----
 

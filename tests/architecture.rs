@@ -26,6 +26,7 @@ const ROOMS: &[Row] = &[
     ("mcp", &["model"]),
     ("judge", &["model"]),
     ("decide", &["model"]),
+    ("machine", &["model", "judge", "decide"]),
     ("clock", &["model"]),
     ("artifact", &["model"]),
     ("config", &["model", "judge", "decide", "artifact"]),
@@ -38,8 +39,8 @@ const ROOMS: &[Row] = &[
     (
         "service",
         &[
-            "model", "judge", "decide", "clock", "artifact", "config", "systemd", "record",
-            "signal", "act", "proxy", "control",
+            "model", "judge", "decide", "machine", "clock", "artifact", "config", "systemd",
+            "record", "signal", "act", "proxy", "control",
         ],
     ),
     (
@@ -70,7 +71,7 @@ const SUPERVISOR_MAY_IMPORT: &[&str] =
     &["src/service/inbox.rs", "src/service/heartbeat.rs", "src/service/reports.rs"];
 
 /// The pure rooms: no clock, no runtime, no disk, no network, no chance.
-const PURE: &[&str] = &["model", "mcp", "judge", "decide"];
+const PURE: &[&str] = &["model", "mcp", "judge", "decide", "machine"];
 const IMPURE: &[&str] = &[
     "tokio",
     "tokio::time",

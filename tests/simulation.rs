@@ -5,6 +5,10 @@
 mod rng;
 #[path = "support/simulated_host.rs"]
 mod simulated_host;
+#[path = "support/single_event.rs"]
+mod single_event;
+#[path = "support/slo.rs"]
+mod slo;
 #[path = "support/watch_state.rs"]
 mod watch_state;
 
@@ -12,11 +16,12 @@ use std::time::Duration;
 
 use rng::Rng;
 use rollbackd::decide::{Phase, Watch};
+use rollbackd::machine::ServiceMachine;
 use rollbackd::model::{
     Actor, Command, CommandRequest, DeployRequest, Effect, Event, Finding, Moment, ProbeResult,
     ReleaseLoad, ReleaseNumber, Severity, Slot, Ticket, TimelineEntry, TimelineEvent, Verdict,
 };
-use simulated_host::{SimulatedHost, policy, secs};
+use simulated_host::{SimulatedHost, policy, secs, settings};
 use watch_state::state;
 
 const SCENARIOS: u64 = 3_000;
@@ -138,10 +143,10 @@ impl Scenario {
     /// Time passes; deadlines are met on the way, or late.
     fn advance(&mut self, time: Duration) {
         let to = self.host.now + time;
-        while let Some(due) = self.host.watch.deadline().filter(|due| *due <= to) {
+        while let Some(due) = self.host.watch().deadline().filter(|due| *due <= to) {
             if self.in_order {
                 self.deliver_all(due);
-                if self.host.watch.deadline() != Some(due) {
+                if self.host.watch().deadline() != Some(due) {
                     continue;
                 }
             }
@@ -184,7 +189,7 @@ impl Scenario {
             self.host.pending_effects.remove(index)
         };
         // Where nobody waits for an answer, the effect is one that the daemon carries out itself.
-        let awaited = match self.host.watch.phase() {
+        let awaited = match self.host.watch().phase() {
             Phase::Promoting { .. } | Phase::Returning(_) => true,
             Phase::Emptying(_) => !matches!(effect, Effect::Route(_)),
             _ => false,
@@ -242,7 +247,6 @@ impl Scenario {
             6 if self.rng.one_in(3) => Command::Hold { because },
             _ => Command::Resume { because },
         };
-        // A refusal is an answer, too.
         if let Ok(Some(entry)) = self.host.command(CommandRequest { by: Actor::default(), command })
         {
             self.after_entry(&entry);
@@ -291,23 +295,22 @@ impl Scenario {
         let entries: Vec<TimelineEntry> =
             world.timeline_lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         let restored = Watch::restore(world.policy.clone(), &entries, world.now);
-        assert_eq!(state(&restored), state(&world.watch), "restored, and before the crash");
-        if let (Some(is), Some(was)) = (restored.deadline(), world.watch.deadline()) {
+        assert_eq!(state(&restored), state(world.watch()), "restored, and before the crash");
+        if let (Some(is), Some(was)) = (restored.deadline(), world.watch().deadline()) {
             assert!(was <= is || self.unrecorded, "the deadline {was} came nearer: {is}");
         }
-        world.watch = restored;
+        world.machine = ServiceMachine::new(restored, settings(&world.policy));
         let needed: Vec<_> =
-            world.watch.phase().required_releases().iter().map(|it| it.number).collect();
+            world.watch().phase().required_releases().iter().map(|it| it.number).collect();
         world.releases.stop_orphans(&needed);
-        if *world.watch.phase() == Phase::Empty {
+        let Some(proposal) = world.machine.restored("rollbackd started", world.now, 0) else {
             return;
-        }
-        let decision = world.watch.restored(world.now, 0);
-        if world.record_and_apply(decision).is_none() {
+        };
+        if world.record_and_apply(proposal).is_none() {
             self.unrecorded = true;
             world.disk_full = false;
-            let decision = world.watch.restored(world.now, 0);
-            world.record_and_apply(decision);
+            let proposal = world.machine.restored("rollbackd started", world.now, 0);
+            proposal.map(|proposal| world.record_and_apply(proposal));
         }
     }
 
@@ -317,7 +320,7 @@ impl Scenario {
     }
 
     fn number(&mut self) -> ReleaseNumber {
-        let newest = self.host.watch.deploy().0;
+        let newest = self.host.watch().deploy().0;
         let back = if self.rng.one_in(3) { self.rng.next_below(3) as u32 } else { 0 };
         ReleaseNumber(newest.saturating_sub(back))
     }
@@ -369,7 +372,7 @@ impl Scenario {
             }
             self.host.now = self.host.now + secs(5);
             self.handle_event(&Event::DeadlinePassed);
-            if let Some(active) = self.host.watch.phase().active().map(|active| active.number) {
+            if let Some(active) = self.host.watch().phase().active().map(|active| active.number) {
                 let finding = Finding::Healthy;
                 let verdict = Verdict { release: active, finding, ..self.verdict() };
                 self.handle_event(&Event::Judged(verdict, ReleaseLoad::default()));
@@ -377,7 +380,7 @@ impl Scenario {
             }
         }
         let world = &self.host;
-        let phase = world.watch.phase();
+        let phase = world.watch().phase();
         let rests = matches!(phase, Phase::Empty | Phase::Steady { .. });
         assert!(rests || waits_for_operator(world), "never came to rest: {phase:?}");
         assert_eq!(world.releases.routed, phase.active().map(|active| active.number));
@@ -388,8 +391,8 @@ impl Scenario {
 
 /// Whether only a guard or a person keeps a trial from its end.
 fn waits_for_operator(world: &SimulatedHost) -> bool {
-    match world.watch.phase() {
-        Phase::Baking { blocked, .. } => blocked.is_some() || world.watch.hold().is_some(),
+    match world.watch().phase() {
+        Phase::Baking { blocked, .. } => blocked.is_some() || world.watch().hold().is_some(),
         _ => false,
     }
 }

@@ -13,21 +13,19 @@ pub struct ServiceJudge {
 }
 
 impl ServiceJudge {
-    /// Opens what the target needs, and closes what is over. `new_judge` makes the judge of a release
-    /// and its warm one.
+    /// Closes what is over and starts what the target needs. Returns the release on trial and its
+    /// warm one if their judge is missing: [`Self::open`] it.
     pub fn set_target(
         &mut self,
         target: JudgeTarget,
         now: Moment,
-        new_judge: impl FnOnce(ReleaseNumber, Option<ReleaseNumber>) -> Judge,
-    ) {
+    ) -> Option<(ReleaseNumber, Option<ReleaseNumber>)> {
         self.recovery_decides = matches!(target, JudgeTarget::Recovery { .. });
         match target {
             JudgeTarget::Trial { active, warm } => {
                 self.recovery = None;
-                if self.judge.as_ref().is_none_or(|judge| judge.release() != active) {
-                    self.judge = Some(new_judge(active, warm));
-                }
+                self.judge = self.judge.take().filter(|judge| judge.release() == active);
+                return self.judge.is_none().then_some((active, warm));
             }
             JudgeTarget::Rollback { to } => {
                 _ = self.recovery.get_or_insert_with(|| Recovery::new(to, now))
@@ -39,6 +37,12 @@ impl ServiceJudge {
             JudgeTarget::Unchanged => (),
             JudgeTarget::Nothing => (self.judge, self.recovery) = (None, None),
         }
+        None
+    }
+
+    /// Takes the judge of a bake.
+    pub fn open(&mut self, judge: Judge) {
+        self.judge = Some(judge);
     }
 
     /// Takes one signal in.

@@ -7,6 +7,7 @@ use tracing::Instrument as _;
 
 use crate::artifact::{Podman, Verifier, VerifyError};
 use crate::config::Service;
+use crate::machine::Input;
 use crate::model::{Release, ReleaseNumber};
 use crate::service::service_loop::ServiceLoop;
 use crate::service::supervisor::reporter::Reporter;
@@ -87,7 +88,8 @@ impl ArtifactGuard {
 impl ServiceLoop {
     /// Verifies the artifacts of all needed releases, once, after the daemon has started.
     pub(crate) fn verify_all_artifacts(&mut self) {
-        let needed: Vec<_> = self.watch.phase().required_releases().into_iter().cloned().collect();
+        let needed: Vec<_> =
+            self.watch().phase().required_releases().into_iter().cloned().collect();
         for release in needed {
             let Some(verifier) = self.artifact_guard.verifier(&release) else { continue };
             let reporter = Reporter::new(self.inbox.clone());
@@ -103,8 +105,8 @@ impl ServiceLoop {
                 tracing::warn!(service = self.service.name, "{text}");
             }
             VerifyError::Changed { .. } | VerifyError::Gone { .. } => {
-                self.record_note(number, &text);
                 tracing::error!(service = self.service.name, page = true, "{text}");
+                self.input(Input::Note(number, text));
             }
         }
     }

@@ -135,7 +135,7 @@ impl LoadedTimeline {
             entries_sender,
             dir,
         );
-        service_loop.identities.extend(recorded_identities(&entries));
+        service_loop.restore_identities(recorded_identities(&entries));
         let startup = Startup { cause: (*cause).to_owned(), truncated };
         let pending = PendingService { name, service_loop, messages, startup };
         Ok(ServiceParts { handle, proxy, pending })

@@ -1,16 +1,16 @@
-//! What a person asks for: looked at, decided, and answered.
+//! Operator commands: resolve the artifact, decide, record, reply.
 
 use crate::artifact;
 use crate::artifact::Verifier;
-use crate::model::{
-    Command, CommandRequest, Decision, Moment, ProbeResult, Release, TimelineEvent,
-};
-use crate::service::inbox::{CommandError, CommandReply, ServiceMessage};
+use crate::config::{Runtime, Service};
+use crate::machine::Proposal;
+use crate::model::{Command, CommandRequest, Moment, Release, TimelineEvent};
+use crate::service::inbox::{CommandError, CommandReply, ServiceMessage, Shutdown};
 use crate::service::service_loop::ServiceLoop;
 
 impl ServiceLoop {
-    /// A command. A deploy has its artifact looked at first, which may take long; what would be
-    /// refused anyway is refused at once.
+    /// Resolves the artifact of a deploy first, which may take long. A command that would be refused
+    /// anyway is refused at once.
     pub(crate) fn handle_command(
         &mut self,
         now: Moment,
@@ -20,7 +20,7 @@ impl ServiceLoop {
         let Some(artifact) = requested_artifact(&order) else {
             return self.apply_command(now, order, None, reply);
         };
-        if let Err(refusal) = self.watch.on_command(now, order.clone()) {
+        if let Err(refusal) = self.machine.command(now, order.clone()) {
             let _ = reply.send(Err(CommandError::Refused(refusal)));
             return;
         }
@@ -28,7 +28,7 @@ impl ServiceLoop {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             match artifact::resolve(kind, &artifact, podman.as_ref()).await {
-                // Whoever asked left while it was read, and does not know that it would go on.
+                // The client disconnected while the artifact was resolved: drop the command.
                 Ok(_) if reply.is_closed() => (),
                 Ok(resolved) => {
                     let order = with_resolved_artifact(order, &resolved);
@@ -41,7 +41,7 @@ impl ServiceLoop {
         });
     }
 
-    /// A command of which everything is known.
+    /// Decides a command whose artifact is resolved.
     pub(crate) fn apply_command(
         &mut self,
         now: Moment,
@@ -49,26 +49,21 @@ impl ServiceLoop {
         verifier: Option<Verifier>,
         reply: CommandReply,
     ) {
-        let forced = matches!(&order.command, Command::Deploy(deploy) if deploy.force);
-        let is_probe_ok = |number| self.last_probes.get(&number).map(ProbeResult::is_ok);
-        let decided = self.watch.on_command(now, order).and_then(|decision| {
-            let permitted = if forced {
-                Ok(())
-            } else {
-                self.watch.keeps_a_healthy_release(&decision, is_probe_ok)
-            };
-            permitted.map(|()| decision)
-        });
-        let entry = match decided {
-            Ok(decision) => {
-                let deployed = deployed_release(&decision);
+        let entry = match self.machine.command(now, order) {
+            Ok(proposal) => {
+                let deployed = deployed_release(&proposal);
                 if let Some((release, verifier)) = deployed.as_ref().zip(verifier) {
                     self.artifact_guard.insert(release.number, verifier);
                 }
-                let entry = self.record_and_apply(decision).map_err(CommandError::NotRecorded);
+                let entry = self.record_and_apply(proposal).map_err(CommandError::NotRecorded);
                 if let Some(release) = deployed.filter(|_| entry.is_ok()) {
-                    let needed =
-                        self.watch.phase().required_releases().iter().map(|it| it.number).collect();
+                    let needed = self
+                        .watch()
+                        .phase()
+                        .required_releases()
+                        .iter()
+                        .map(|it| it.number)
+                        .collect();
                     self.artifact_guard.pin_image(&self.service, &release, needed);
                 }
                 entry
@@ -86,7 +81,7 @@ fn requested_artifact(order: &CommandRequest) -> Option<String> {
     }
 }
 
-/// The same order, with what its artifact is.
+/// Fills in the resolved artifact.
 fn with_resolved_artifact(
     mut order: CommandRequest,
     resolved: &artifact::ResolvedArtifact,
@@ -98,9 +93,9 @@ fn with_resolved_artifact(
     order
 }
 
-/// The release that a decision brings.
-fn deployed_release(decision: &Decision) -> Option<Release> {
-    match &decision.event {
+/// The release that a deploy brings.
+fn deployed_release(proposal: &Proposal) -> Option<Release> {
+    match proposal.event() {
         TimelineEvent::Deployed { release, .. } => Some(release.clone()),
         _ => None,
     }

@@ -3,6 +3,7 @@
 use tracing::Instrument as _;
 
 use crate::config::Address;
+use crate::machine::Input;
 use crate::model::{DrainCost, Effect, Event, Release, Slot, Ticket};
 use crate::service::service_loop::ServiceLoop;
 use crate::service::supervisor::release_supervisor::Placement;
@@ -12,7 +13,7 @@ use crate::service::supervisor::unit_supervisor::StartPolicy;
 impl ServiceLoop {
     /// Starts one effect. Its result arrives as an event.
     pub(crate) fn execute(&mut self, effect: Effect) {
-        let ticket = self.watch.ticket();
+        let ticket = self.watch().ticket();
         match effect {
             Effect::KeepRunning(release) => self.supervise(&release, StartPolicy::Adopt),
             Effect::Start(release) => {
@@ -28,7 +29,7 @@ impl ServiceLoop {
             }
             Effect::Route(release) => {
                 if self.proxy.set_active(release.number) {
-                    self.pending_events.push_back(Event::Routed(ticket));
+                    self.input(Input::Event(Event::Routed(ticket)));
                 }
             }
             Effect::Drain(release, until) => {
@@ -42,24 +43,17 @@ impl ServiceLoop {
             }
             Effect::Retire(release) => {
                 self.supervisor.retire(&self.service, &release, self.proxy.clone());
-                self.forget_release(&release);
+                self.artifact_guard.remove(release.number);
             }
             Effect::Detach(release) => {
                 self.supervisor.detach_release(&self.service, &release, self.proxy.clone());
-                self.forget_release(&release);
+                self.artifact_guard.remove(release.number);
             }
             Effect::Page(text) => {
-                let (service, deploy) = (&self.service.name, self.watch.deploy().0);
+                let (service, deploy) = (&self.service.name, self.watch().deploy().0);
                 tracing::error!(service, deploy, page = true, "{text}");
             }
         }
-    }
-
-    fn forget_release(&mut self, release: &Release) {
-        self.identities.remove(&release.number);
-        self.artifact_guard.remove(release.number);
-        self.last_probes.remove(&release.number);
-        self.exit_counts.remove(&release.number);
     }
 
     fn supervise(&mut self, release: &Release, start: StartPolicy) {
@@ -72,7 +66,7 @@ impl ServiceLoop {
     }
 
     fn check_readiness(&mut self, ticket: Ticket, release: &Release) {
-        let active = self.watch.phase().active().cloned();
+        let active = self.watch().phase().active().cloned();
         let active = active.and_then(|it| self.address(&it).map(|address| (it, address)));
         if let Some(address) = self.address(release) {
             let active = active.as_ref().map(|(active, address)| (active, address));

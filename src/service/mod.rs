@@ -14,7 +14,7 @@ pub(crate) mod executor;
 pub(crate) mod handle;
 pub(crate) mod heartbeat;
 pub(crate) mod inbox;
-pub(crate) mod release_events;
+pub(crate) mod recording;
 pub(crate) mod service_loop;
 pub(crate) mod shadow_controller;
 pub(crate) mod status;

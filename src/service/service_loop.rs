@@ -1,6 +1,6 @@
-//! One service: signals -> judge -> decide -> record -> act, in one loop.
+//! The loop of one service: messages and blocks in, through the machine, to the timeline and effects.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,62 +10,51 @@ use tokio::time::MissedTickBehavior;
 
 use crate::clock::Clock;
 use crate::config::{Runtime, Service};
-use crate::decide::{Phase, Watch};
-use crate::judge::{BLOCK, BLOCK_MS};
-use crate::model::{
-    Decision, Effect, Event, Moment, Observation, ProbeResult, ReleaseLoad, ReleaseNumber, Signal,
-    TimelineEntry, TimelineEvent,
-};
+use crate::decide::Watch;
+use crate::judge::{BLOCK, BLOCK_MS, Judge};
+use crate::machine::{Input, MachineSettings, Proposal, ServiceMachine};
+use crate::model::{Event, Moment, Observation, ReleaseLoad, ReleaseNumber, Signal, TimelineEntry};
 use crate::proxy::Proxy;
-use crate::record::{Timeline, Truncated};
+use crate::record::Timeline;
 use crate::service::artifact_guard::ArtifactGuard;
-use crate::service::bake::Bake;
+use crate::service::bake::BakeLog;
 use crate::service::call_usage::{CallUsage, SNAPSHOT_BLOCKS};
-use crate::service::counters::EventCounters;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::inbox::{ServiceMessage, Shutdown, Startup};
+use crate::service::recording::Recorder;
 use crate::service::shadow_controller::ShadowController;
 use crate::service::supervisor::release_supervisor::ReleaseSupervisor;
 use crate::service::supervisor::unit_supervisor::DesiredUnit;
 use crate::service::traffic_window::TrafficWindow;
 
-/// How long requests wait, after the daemon started, for a release that is started with it.
+/// How long requests wait, after a start of the daemon, for a release that starts with it.
 const STARTUP_GRACE: Duration = Duration::from_secs(5);
-/// How often it is looked whether the warm release serves anybody, in blocks.
+/// Blocks between two updates of unit weights.
 const UNIT_WEIGHTS_BLOCKS: u64 = 4;
-/// How often silent sessions are looked for, in blocks.
+/// Blocks between two sweeps of expired sessions.
 const SESSION_SWEEP_BLOCKS: u64 = 120;
 
-/// What keeps one service.
+/// The driver of one [`ServiceMachine`]: it records what the machine decides, then executes it.
 #[derive(Debug)]
 pub(crate) struct ServiceLoop {
-    pub(crate) service: Arc<Service>,
-    pub(crate) clock: Clock,
-    pub(crate) watch: Watch,
-    pub(crate) proxy: Proxy,
-    pub(crate) bake: Bake,
-    pub(crate) traffic: BTreeMap<ReleaseNumber, TrafficWindow>,
-    pub(crate) last_probes: BTreeMap<ReleaseNumber, ProbeResult>,
-    pub(crate) timeline_error: Option<String>,
-    pub(crate) counters: EventCounters,
-    timeline: Timeline,
-    pub(crate) supervisor: ReleaseSupervisor,
-    pub(crate) shadow_controller: ShadowController,
-    pub(crate) artifact_guard: ArtifactGuard,
+    pub(super) service: Arc<Service>,
+    pub(super) clock: Clock,
+    pub(super) machine: ServiceMachine,
+    pub(super) recorder: Recorder,
+    pub(super) bake_log: BakeLog,
+    pub(super) proxy: Proxy,
+    pub(super) supervisor: ReleaseSupervisor,
+    pub(super) artifact_guard: ArtifactGuard,
+    pub(super) shadow_controller: ShadowController,
+    pub(super) traffic: BTreeMap<ReleaseNumber, TrafficWindow>,
+    pub(super) inbox: mpsc::Sender<ServiceMessage>,
     call_usage: CallUsage,
-    pub(crate) exit_counts: BTreeMap<ReleaseNumber, u32>,
-    /// What releases call themselves.
-    pub(crate) identities: BTreeMap<ReleaseNumber, String>,
-    pub(crate) inbox: mpsc::Sender<ServiceMessage>,
-    entries: broadcast::Sender<Arc<TimelineEntry>>,
-    /// Events that effects led to at once.
-    pub(crate) pending_events: VecDeque<Event>,
     ticks: u64,
     heartbeat: Heartbeat,
 }
 
 impl ServiceLoop {
-    /// A keeper for a service whose timeline was read; nothing happens before [`Self::run`].
+    /// A loop for a service whose timeline was read; nothing happens before [`Self::run`].
     #[expect(clippy::too_many_arguments, reason = "it is put together once, from distinct parts")]
     pub(crate) fn new(
         service: Arc<Service>,
@@ -79,43 +68,54 @@ impl ServiceLoop {
         dir: PathBuf,
     ) -> Self {
         Self {
+            machine: ServiceMachine::new(watch, machine_settings(&service)),
+            recorder: Recorder::new(timeline, entries),
+            bake_log: BakeLog::new(dir),
             service,
             clock,
-            watch,
             proxy,
-            bake: Bake::new(dir),
-            traffic: BTreeMap::new(),
-            last_probes: BTreeMap::new(),
-            timeline_error: None,
-            counters: EventCounters::new(),
-            timeline,
             supervisor,
-            shadow_controller: ShadowController::default(),
             artifact_guard,
-            call_usage: CallUsage::default(),
-            exit_counts: BTreeMap::new(),
-            identities: BTreeMap::new(),
+            shadow_controller: ShadowController::default(),
+            traffic: BTreeMap::new(),
             inbox,
-            entries,
-            pending_events: VecDeque::new(),
+            call_usage: CallUsage::default(),
             ticks: 0,
             heartbeat: Heartbeat::default(),
         }
     }
 
-    /// What shows that its loop goes round.
+    /// Sets the names that releases reported before a restart.
+    pub(crate) fn restore_identities(
+        &mut self,
+        names: impl IntoIterator<Item = (ReleaseNumber, String)>,
+    ) {
+        self.machine.restore_identities(names);
+    }
+
+    /// The state of the service.
+    pub(super) fn watch(&self) -> &Watch {
+        self.machine.watch()
+    }
+
+    /// The judge of the release on trial.
+    pub(super) fn judge(&self) -> Option<&Judge> {
+        self.machine.judge()
+    }
+
+    /// Shows that the loop runs.
     pub(crate) fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
     }
 
-    /// The loop. Ends when told to.
+    /// Runs until a message stops it.
     pub(crate) async fn run(
         mut self,
         mut messages: mpsc::Receiver<ServiceMessage>,
         startup: Startup,
     ) {
         self.recover(&startup);
-        // Not before its route is known: who waits in the backlog would be told that there is none.
+        // After the route is known: before it, clients in the backlog would get an error.
         self.proxy.start_accepting();
         let mut blocks = tokio::time::interval(BLOCK);
         blocks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -130,7 +130,7 @@ impl ServiceLoop {
                     }
                     Some(ServiceMessage::HandOver(successor, released)) => {
                         self.detach(&successor).await;
-                        // All files are closed before anybody is told.
+                        // All files are closed before the successor opens them.
                         drop(self);
                         let _ = released.send(());
                         return;
@@ -139,13 +139,11 @@ impl ServiceLoop {
                     None => return,
                 },
             }
-            while let Some(event) = self.pending_events.pop_front() {
-                self.step(&event);
-            }
+            self.settle();
         }
     }
 
-    /// Lets everybody go, as far as there is time for it.
+    /// Closes clients and releases within the drain timeout.
     async fn shut_down(&mut self, shutdown: Shutdown) {
         if shutdown.drains() {
             let timeout = self.service.policy.drain_timeout;
@@ -157,26 +155,22 @@ impl ServiceLoop {
         }
     }
 
-    /// Goes on where the timeline ends.
-    fn recover(&mut self, Startup { cause: who, truncated: torn }: &Startup) {
-        self.supervisor.stop_unneeded(&self.service, &self.watch.phase().required_releases());
+    /// Continues where the timeline ends.
+    fn recover(&mut self, Startup { cause, truncated }: &Startup) {
+        self.supervisor
+            .stop_unneeded(&self.service, &self.machine.watch().phase().required_releases());
         self.query_read_only_tools();
-        if *self.watch.phase() == Phase::Empty && *torn == Truncated(0) {
+        let Some(restored) = self.machine.restored(cause, self.clock.now(), truncated.0) else {
             return;
-        }
-        let restored = self.watch.restored_by(who, self.clock.now(), torn.0);
+        };
         if self.record_and_apply(restored).is_err() {
-            // The disk is full, say. Traffic goes where it went; nothing new is decided.
-            let is_routing =
-                |effect: &Effect| matches!(effect, Effect::KeepRunning(_) | Effect::Route(_));
-            let effects = self.watch.phase().effects();
-            effects.into_iter().filter(is_routing).for_each(|effect| self.execute(effect));
+            // A full disk, say: the traffic stays, and there are no new decisions.
+            let effects = self.machine.effects_when_unrecorded();
+            effects.into_iter().for_each(|effect| self.execute(effect));
         }
-        while let Some(event) = self.pending_events.pop_front() {
-            self.step(&event);
-        }
-        // A host that boots starts them together with us.
-        for release in self.watch.phase().required_releases() {
+        self.settle();
+        // When the host boots, the releases start together with the daemon.
+        for release in self.watch().phase().required_releases() {
             self.proxy.allow_startup(release.number, STARTUP_GRACE);
         }
         self.verify_all_artifacts();
@@ -184,16 +178,18 @@ impl ServiceLoop {
 
     fn dispatch(&mut self, message: ServiceMessage) {
         match message {
-            ServiceMessage::Signal(signal) => self.handle_signal(signal),
-            ServiceMessage::ReleaseNote(number, text) => self.record_note(number, &text),
+            ServiceMessage::Signal(signal) => self.on_signal(signal),
+            ServiceMessage::ReleaseNote(number, text) => self.input(Input::Note(number, text)),
             ServiceMessage::ReleaseReplaced(number, because) => {
-                self.on_replaced(number, None, &because)
+                self.input(Input::Replaced(number, because));
             }
-            ServiceMessage::IdentityChanged(number, name) => self.on_identity(number, name),
+            ServiceMessage::IdentityChanged(number, name) => {
+                self.input(Input::Identity(number, name));
+            }
             ServiceMessage::Event(mut event) => {
                 self.attach_call_usage(&mut event);
                 self.update_read_only_tools(&event);
-                self.step(&event);
+                self.input(Input::Event(event));
             }
             ServiceMessage::Command(order, reply) => {
                 self.handle_command(self.clock.now(), order, reply)
@@ -206,7 +202,7 @@ impl ServiceLoop {
                 let _ = reply.send(self.status());
             }
             ServiceMessage::Configure(service) => {
-                self.watch.set_policy(service.policy.clone());
+                self.machine.configure(machine_settings(&service));
                 self.proxy.configure(&service);
                 self.service = service;
                 self.publish_phase();
@@ -215,48 +211,44 @@ impl ServiceLoop {
         }
     }
 
-    /// What the proxy has to know of the phase, besides where the traffic goes.
+    /// Tells the proxy what it needs to know of the phase, besides the route.
     fn publish_phase(&self) {
-        let phase = self.watch.phase();
-        self.proxy.set_trial(phase.on_trial());
-        let accepted = matches!(phase, Phase::Steady { .. }) && self.service.migrate_on_accept;
-        let warm = phase.warm().filter(|_| accepted).map(|warm| warm.number);
-        self.proxy.migrate_sessions_from(warm);
+        let hints = self.machine.routing_hints();
+        self.proxy.set_trial(hints.on_trial);
+        self.proxy.migrate_sessions_from(hints.migrate_from);
         self.update_unit_weights();
     }
 
-    /// A warm release that serves nobody makes room for the active one; whose turn may come at once
-    /// has its full share.
+    /// A warm release without traffic yields resources to the active one.
     fn update_unit_weights(&self) {
         if !matches!(self.service.runtime, Runtime::Systemd(_)) {
             return;
         }
-        let (phase, held) = (self.watch.phase(), self.watch.hold().is_some());
-        let is_stable = matches!(phase, Phase::Steady { .. } | Phase::Baking { .. });
-        let warm = phase.warm().filter(|_| is_stable).map(|warm| warm.number);
-        for release in phase.required_releases() {
+        let held = self.watch().hold().is_some();
+        let warm = self.machine.idle_candidate();
+        for release in self.watch().phase().required_releases() {
             let is_idle = warm == Some(release.number) && !self.proxy.has_traffic(release.number);
             self.supervisor.set_desired(release.number, DesiredUnit { throttled: is_idle, held });
         }
     }
 
-    /// A new release is ready: what would clients miss?
+    /// Adds what clients used in the last hour, so that the decision names what they would miss.
     fn attach_call_usage(&self, event: &mut Event) {
         if let Event::Ready(_, readiness) = event {
-            for release in self.watch.phase().required_releases() {
+            for release in self.watch().phase().required_releases() {
                 let calls = self.proxy.counts_by_call(release.number);
                 self.call_usage.add_last_hour(release.number, calls, &mut readiness.call_usage);
             }
         }
     }
 
-    /// A block of time is over: the counters speak, and deadlines pass.
+    /// At the end of a block: the machine gets the counts of all releases, then the end of the block.
     fn on_block(&mut self) {
         let now = self.clock.now();
         self.heartbeat.beat();
-        self.heartbeat.set_status(format!("{}: {}", self.service.name, self.watch.phase()));
+        self.heartbeat.set_status(format!("{}: {}", self.service.name, self.watch().phase()));
         let numbers: Vec<_> =
-            self.watch.phase().required_releases().iter().map(|it| it.number).collect();
+            self.watch().phase().required_releases().iter().map(|it| it.number).collect();
         self.traffic.retain(|number, _| numbers.contains(number));
         self.call_usage.retain(&numbers);
         for release in numbers {
@@ -264,21 +256,20 @@ impl ServiceLoop {
                 self.traffic.entry(release).or_default().add_block(self.proxy.counts(release));
             self.observe(
                 now,
-                &Signal { release, observation: Observation::Block(BLOCK_MS, counts) },
+                Signal { release, observation: Observation::Block(BLOCK_MS, counts) },
             );
             if (self.ticks + 1).is_multiple_of(SNAPSHOT_BLOCKS) {
                 self.call_usage.snapshot(release, self.proxy.counts_by_call(release));
             }
         }
         self.schedule_shadow_calls(now);
-        self.observe_calls(now, self.ticks);
-        self.evaluate_trial(now);
-        if let Some((number, because)) = self.bake.trial.recovery(now) {
-            self.step(&Event::Recovered(number, because));
+        if let Some(release) = self.machine.calls_due() {
+            let calls = self.proxy.counts_by_call(release);
+            let signal = self.machine.calls_since_last(release, calls);
+            self.observe(now, signal);
         }
-        if self.watch.deadline().is_some_and(|due| due <= now) {
-            self.on_deadline(now);
-        }
+        self.input(Input::EndOfBlock);
+        self.settle();
         self.ticks += 1;
         if self.ticks.is_multiple_of(UNIT_WEIGHTS_BLOCKS) {
             self.update_unit_weights();
@@ -288,113 +279,90 @@ impl ServiceLoop {
         }
     }
 
-    fn handle_signal(&mut self, signal: Signal) {
-        let now = self.clock.now();
-        self.observe(now, &signal);
-        match signal.observation {
-            Observation::Probe(reply) => {
-                if reply.is_ok() {
-                    self.traffic.entry(signal.release).or_default().mark_answered();
-                }
-                self.last_probes.insert(signal.release, reply);
+    fn on_signal(&mut self, signal: Signal) {
+        match &signal.observation {
+            Observation::Probe(result) if result.is_ok() => {
+                self.traffic.entry(signal.release).or_default().mark_answered();
             }
-            Observation::Exited(how) => self.on_exit(now, signal.release, &how),
-            Observation::Block(..)
-            | Observation::Calls(_)
-            | Observation::Shadow(..)
-            | Observation::Scraped(_) => (),
+            Observation::Exited(how) => {
+                if let Some(release) = self.watch().phase().release(signal.release) {
+                    tracing::warn!(service = self.service.name, %release, "{how}");
+                }
+            }
+            _ => (),
         }
-        self.evaluate_trial(now);
+        self.observe(self.clock.now(), signal);
     }
 
-    pub(crate) fn evaluate_trial(&mut self, now: Moment) {
-        let Some(judge) = self.bake.judge() else { return };
-        self.supervisor.set_fast_probing(judge.is_suspicious(now));
-        let (verdict, release) = (judge.verdict(now), judge.release());
-        let load = self.load(now, release);
-        self.step(&Event::Judged(verdict, load));
-    }
-
-    fn load(&self, now: Moment, release: ReleaseNumber) -> ReleaseLoad {
-        let rate = self.traffic.get(&release).map(TrafficWindow::rate).unwrap_or_default();
-        ReleaseLoad { request_rate: rate, ..self.proxy.load(release, now) }
-    }
-
-    pub(crate) fn step(&mut self, event: &Event) {
-        if let Some(decision) = self.watch.on_event(self.clock.now(), event) {
-            // Not written down: not decided. The next block leads here again.
-            let _ = self.record_and_apply(decision);
+    /// Records a signal of the bake, and gives it to the machine.
+    pub(super) fn observe(&mut self, now: Moment, signal: Signal) {
+        if self.machine.judge().is_some() {
+            self.bake_log.append(now, &signal);
         }
+        self.machine.handle(now, Input::Signal(signal));
     }
 
-    /// Write it down, then do it.
-    pub(crate) fn record_and_apply(
+    /// Gives one input to the machine. [`Self::settle`] records and executes what it leads to.
+    pub(super) fn input(&mut self, input: Input) {
+        self.machine.handle(self.clock.now(), input);
+    }
+
+    /// Records and executes every decision that is due.
+    fn settle(&mut self) {
+        loop {
+            let now = self.clock.now();
+            let (traffic, proxy) = (&self.traffic, &self.proxy);
+            let load = |release| {
+                let rate = traffic.get(&release).map(TrafficWindow::rate).unwrap_or_default();
+                ReleaseLoad { request_rate: rate, ..proxy.load(release, now) }
+            };
+            let Some(proposal) = self.machine.poll(now, load) else { break };
+            // The recorder reports a failure. Verdicts and deadlines return with the next block.
+            let _ = self.record_and_apply(proposal);
+        }
+        self.supervisor.set_fast_probing(self.machine.probes_fast(self.clock.now()));
+    }
+
+    /// Records a proposal, then applies and executes it.
+    pub(super) fn record_and_apply(
         &mut self,
-        decision: Decision,
+        proposal: Proposal,
     ) -> Result<Arc<TimelineEntry>, String> {
         let now = self.clock.now();
-        let Decision { because, event: fact, effects } = decision;
-        let effect_names = effects.iter().map(ToString::to_string).collect();
-        let wall = self.clock.wall_time();
-        let (timeline, recorded_fact) = (&mut self.timeline, fact.clone());
-        let began = tokio::time::Instant::now();
-        let written = tokio::task::block_in_place(|| {
-            timeline.append(now, wall, because, recorded_fact, effect_names)
-        });
-        let entry = match written {
-            Ok(entry) => Arc::new(entry),
+        let before = (self.machine.watch(), &proposal);
+        let entry = match self.recorder.append(now, self.clock, &self.service.name, before) {
+            Ok(entry) => entry,
             Err(error) => {
-                self.counters.record_write_failure();
-                let message = format!("cannot write the timeline, so no decision is made: {error}");
-                if self.timeline_error.as_ref() != Some(&message) {
-                    tracing::error!(service = self.service.name, page = true, "{message}");
-                }
-                self.timeline_error = Some(message.clone());
-                return Err(message);
+                self.machine.not_recorded(proposal);
+                return Err(error);
             }
         };
-        self.counters.record(&entry, began.elapsed());
-        if self.timeline_error.take().is_some() {
-            tracing::info!(service = self.service.name, "the timeline is writable again");
-        }
-        self.log_entry(&entry);
-        self.watch.apply(now, &fact);
+        let effects = self.machine.recorded(now, proposal);
         self.publish_phase();
         effects.into_iter().for_each(|effect| self.execute(effect));
-        self.sync_judge(now);
-        // Nobody may be following.
-        let _ = self.entries.send(Arc::clone(&entry));
+        self.sync_bake(now);
+        self.recorder.publish(&entry);
         Ok(entry)
     }
 
-    /// The system's journal gets the same entry.
-    fn log_entry(&self, entry: &TimelineEntry) {
-        let TimelineEntry { event: fact, deploy, seq, because, planned_effects: then, .. } = entry;
-        let release = match fact {
-            TimelineEvent::Deployed { release, .. } | TimelineEvent::Replaced { release, .. } => {
-                Some(release)
-            }
-            _ => self.watch.phase().release(*deploy),
-        };
-        let service = self.service.name.as_str();
-        let release = release.map(|it| it.version.as_str());
-        let severity = fact.severity().map(|it| it.to_string());
-        let (severity, kind) = (severity.as_deref(), fact.kind());
-        let page = then.iter().any(|effect| effect == "page").then_some(true);
-        tracing::info!(service, deploy = deploy.0, release, severity, seq, page, kind, "{because}");
-    }
-
-    /// Lets go of everything, and leaves it as it is: another daemon takes it up.
+    /// Detaches from the releases, which go on: another daemon takes them over.
     async fn detach(&mut self, successor: &str) {
-        // Time until here was watched. Without this line, deadlines would move by it.
-        if self.watch.deadline().is_some() {
-            let because = format!("handing over to {successor}");
-            let _ = self.record_and_apply(Decision {
-                because,
-                event: TimelineEvent::Noted,
-                effects: Vec::new(),
-            });
+        // Without this entry, deadlines would move by the time since the last one.
+        if self.watch().deadline().is_some() {
+            let note = self.machine.note(&format!("handing over to {successor}"));
+            // The recorder reports a failure; the successor only sees later deadlines.
+            let _ = self.record_and_apply(note);
         }
         self.supervisor.detach_all().await;
+    }
+}
+
+/// The settings that the machine needs.
+fn machine_settings(service: &Service) -> MachineSettings {
+    MachineSettings {
+        policy: service.policy.clone(),
+        slo: service.slo.clone(),
+        restarts_in_place: matches!(service.runtime, Runtime::Command(_)),
+        migrate_on_accept: service.migrate_on_accept,
     }
 }

@@ -78,7 +78,7 @@ impl ServiceLoop {
             self.shadow_controller.stop(&self.proxy);
             return;
         };
-        let suspicious = self.bake.judge().is_some_and(|judge| judge.is_suspicious(now));
+        let suspicious = self.judge().is_some_and(|judge| judge.is_suspicious(now));
         // The proxy keeps failed requests before, or the first failures of a slow service were lost.
         // The warm release carried the whole traffic before, so it can carry the present rate.
         let request_rate = self.traffic.get(&active).map(TrafficWindow::rate).unwrap_or_default();
@@ -88,15 +88,15 @@ impl ServiceLoop {
         let (ended, failed) = self.shadow_controller.advance(active, warm.number, &self.proxy);
         if ended > 0 {
             let seen = Observation::Shadow(ended, failed);
-            self.observe(now, &Signal { release: warm.number, observation: seen });
+            self.observe(now, Signal { release: warm.number, observation: seen });
         }
     }
 
     /// Learns from an event which tools are read-only, of the release that is warm next.
     pub(crate) fn update_read_only_tools(&mut self, event: &Event) {
         if let Event::Ready(ticket, readiness) = event
-            && *ticket == self.watch.ticket()
-            && matches!(self.watch.phase(), Phase::Starting { .. })
+            && *ticket == self.watch().ticket()
+            && matches!(self.watch().phase(), Phase::Starting { .. })
         {
             let tools = readiness.active.as_ref().map(|it| it.read_only_tools.clone());
             self.shadow_controller.set_read_only_tools(tools.unwrap_or_default(), &self.proxy);
@@ -119,7 +119,7 @@ impl ServiceLoop {
     }
 
     fn compared_releases(&self) -> Option<(ReleaseNumber, Release)> {
-        match self.watch.phase() {
+        match self.watch().phase() {
             Phase::Baking { active, warm: Some(warm), .. } => Some((active.number, warm.clone())),
             _ => None,
         }

@@ -15,20 +15,20 @@ impl ServiceLoop {
     /// The status now.
     pub(crate) fn status(&self) -> Status {
         let now = self.clock.now();
-        let phase = self.watch.phase();
-        let hold = self.watch.hold().map(|hold| match &hold.by {
+        let phase = self.watch().phase();
+        let hold = self.watch().hold().map(|hold| match &hold.by {
             Some(by) => format!("{} ({by})", hold.because),
             None => format!("{} (set by the daemon)", hold.because),
         });
-        let since = if *phase == Phase::Empty { now } else { self.watch.since() };
-        let left = self.watch.deadline().map(|until| until.since(now).as_secs_f64());
+        let since = if *phase == Phase::Empty { now } else { self.watch().since() };
+        let left = self.watch().deadline().map(|until| until.since(now).as_secs_f64());
         let warm = phase.warm().filter(|warm| phase.active() != Some(warm));
-        let verdict = self.bake.judge().map(|judge| judge.verdict(now));
+        let verdict = self.judge().map(|judge| judge.verdict(now));
         Status {
             service: self.service.name.clone(),
             listen: self.service.listen.to_string(),
             mode: if self.service.policy.observe { "observe" } else { "act" }.to_owned(),
-            deploy: self.watch.deploy(),
+            deploy: self.watch().deploy(),
             phase: phase.name().to_owned(),
             waits_for: phase.to_string(),
             since_s: now.since(since).as_secs_f64(),
@@ -42,13 +42,13 @@ impl ServiceLoop {
                 .map(|release| self.release_status(release))
                 .collect(),
             objective: 1.0 - self.availability_budget(),
-            evidence: self.bake.judge().map(Judge::evidence),
+            evidence: self.judge().map(Judge::evidence),
             finding: verdict.as_ref().map(|it| it.finding.to_string()),
             verdict: verdict.map(|it| format!("{}: {}", it.finding, it.because)),
             budget_remaining: self.budget_left(),
-            quarantine: self.watch.quarantine().to_vec(),
-            error: self.timeline_error.clone(),
-            counters: self.counters.totals(),
+            quarantine: self.watch().quarantine().to_vec(),
+            error: self.recorder.write_error().cloned(),
+            counters: self.recorder.totals(),
             journal_lost: record::lost_messages(),
         }
     }
@@ -63,8 +63,8 @@ impl ServiceLoop {
             slot: release.slot.to_string(),
             role: self.role(release).to_owned(),
             probe: self
-                .last_probes
-                .get(&number)
+                .machine
+                .probe(number)
                 .map_or_else(|| "none yet".to_owned(), ToString::to_string),
             sessions: load.sessions,
             in_flight: load.in_flight,
@@ -88,7 +88,7 @@ impl ServiceLoop {
     }
 
     fn role(&self, release: &Release) -> &'static str {
-        let phase = self.watch.phase();
+        let phase = self.watch().phase();
         let has_number =
             |other: Option<&Release>| other.is_some_and(|it| it.number == release.number);
         match phase {

@@ -1,20 +1,23 @@
-//! A world without I/O: the state machine as the daemon drives it, a record in memory, and what
-//! lies outside. Everything that must hold after every decision is checked here.
+//! A host without I/O: it drives the same machine as the daemon, with a timeline in memory and
+//! simulated releases. It checks what must hold after every decision.
 #![expect(unreachable_pub, reason = "shared by tests")]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rollbackd::decide::{CommandRefused, Phase, Policy, Watch};
+use rollbackd::decide::{CommandRefused, Policy, Watch};
+use rollbackd::machine::{MachineSettings, Proposal, ServiceMachine};
 use rollbackd::model::{
-    CommandRequest, Decision, DrainCost, Effect, Event, Guard, Moment, ReleaseNumber, Slot, Ticket,
+    CommandRequest, DrainCost, Effect, Event, Guard, Moment, ReleaseNumber, Slot, Ticket,
     TimelineEntry, TimelineEvent,
 };
+
+use crate::slo::slo_settings;
 
 pub struct SimulatedHost {
     pub now: Moment,
     pub policy: Policy,
-    pub watch: Watch,
+    pub machine: ServiceMachine,
     /// The newest file of the record: one line a fact.
     pub timeline_lines: Vec<String>,
     pub disk_full: bool,
@@ -68,11 +71,21 @@ pub fn policy() -> Policy {
     }
 }
 
+/// The daemon does not start the releases itself.
+pub fn settings(policy: &Policy) -> MachineSettings {
+    MachineSettings {
+        policy: policy.clone(),
+        slo: slo_settings(),
+        restarts_in_place: false,
+        migrate_on_accept: false,
+    }
+}
+
 impl SimulatedHost {
     pub fn new(policy: Policy) -> Self {
         Self {
             now: Moment(0),
-            watch: Watch::new(policy.clone()),
+            machine: ServiceMachine::new(Watch::new(policy.clone()), settings(&policy)),
             policy,
             timeline_lines: Vec::new(),
             disk_full: false,
@@ -90,53 +103,30 @@ impl SimulatedHost {
         }
     }
 
+    pub fn watch(&self) -> &Watch {
+        self.machine.watch()
+    }
+
     pub fn command(
         &mut self,
         order: CommandRequest,
     ) -> Result<Option<TimelineEntry>, CommandRefused> {
-        let decision = self.watch.on_command(self.now, order)?;
-        Ok(self.record_and_apply(decision))
+        let proposal = self.machine.command(self.now, order)?;
+        Ok(self.record_and_apply(proposal))
     }
 
-    pub fn handle_event(&mut self, event: &Event) -> Option<TimelineEntry> {
-        let decision = self.watch.on_event(self.now, event)?;
-        assert!(!self.is_stale(event), "{event:?} says nothing now, but: {}", decision.because);
-        self.record_and_apply(decision)
-    }
-
-    /// Whether an event answers an older question, or speaks of another release.
-    fn is_stale(&self, event: &Event) -> bool {
-        let phase = self.watch.phase();
-        match event {
-            Event::Ready(ticket, _)
-            | Event::NotReady(ticket, _)
-            | Event::Probed(ticket, _)
-            | Event::ArtifactChanged(ticket, _)
-            | Event::Routed(ticket)
-            | Event::NothingInFlight(ticket, _) => *ticket != self.watch.ticket(),
-            Event::Judged(verdict, _) => {
-                let tried = match phase {
-                    Phase::Emptying(back) => Some(&back.bad),
-                    _ => phase.active(),
-                };
-                tried.is_none_or(|tried| tried.number != verdict.release)
-            }
-            Event::Replaced(number, ..) | Event::Recovered(number, _) => {
-                phase.active().is_none_or(|it| it.number != *number)
-            }
-            Event::DeadlinePassed => false,
-        }
-    }
-
-    /// Writes a decision down, then does it; a decision that can not be written down is none.
-    pub fn record_and_apply(&mut self, decision: Decision) -> Option<TimelineEntry> {
-        let entry = self.write(&decision)?;
-        let before = self.watch.clone();
-        self.watch.apply(self.now, &decision.event);
-        self.add_to_digest(&decision);
-        self.check_decision(&before, &decision);
-        let ticket = self.watch.ticket();
-        for effect in decision.effects.into_iter().filter(|_| !self.crash_after_write) {
+    /// Records a proposal, then applies it and takes its effects.
+    pub fn record_and_apply(&mut self, proposal: Proposal) -> Option<TimelineEntry> {
+        let Some(entry) = self.write(&proposal) else {
+            self.machine.not_recorded(proposal);
+            return None;
+        };
+        let before = self.watch().clone();
+        let effects = self.machine.recorded(self.now, proposal);
+        self.add_to_digest(&entry.event, &effects);
+        self.check_decision(&before, &entry, &effects);
+        let ticket = self.watch().ticket();
+        for effect in effects.into_iter().filter(|_| !self.crash_after_write) {
             match effect {
                 Effect::KeepRunning(release) => self.releases.mark_running(release.number),
                 Effect::Retire(release) | Effect::Detach(release) => {
@@ -157,9 +147,9 @@ impl SimulatedHost {
     }
 
     /// FNV-1a over one decision and the state that it leads to.
-    fn add_to_digest(&mut self, decision: &Decision) {
-        let effects: Vec<_> = decision.effects.iter().map(effect_key).collect();
-        let (watch, event) = (&self.watch, &decision.event);
+    fn add_to_digest(&mut self, event: &TimelineEvent, effects: &[Effect]) {
+        let effects: Vec<_> = effects.iter().map(effect_key).collect();
+        let watch = self.watch();
         let text = format!(
             "{} {} {} {:?} {effects:?} {} {:?} {:?} {} {}\n",
             self.now.0,
@@ -177,16 +167,16 @@ impl SimulatedHost {
         }
     }
 
-    fn write(&mut self, decision: &Decision) -> Option<TimelineEntry> {
+    fn write(&mut self, proposal: &Proposal) -> Option<TimelineEntry> {
         if self.disk_full {
             return None;
         }
-        let deploy = match &decision.event {
+        let deploy = match proposal.event() {
             TimelineEvent::Deployed { release, .. } | TimelineEvent::Replaced { release, .. } => {
                 self.timeline_lines.clear();
                 release.number
             }
-            _ => self.watch.deploy(),
+            _ => self.watch().deploy(),
         };
         let entry = TimelineEntry {
             seq: self.timeline_lines.len() as u64 + 1,
@@ -195,9 +185,9 @@ impl SimulatedHost {
             since_deploy_ms: self.now.0,
             service: "weather".to_owned(),
             deploy,
-            because: decision.because.clone(),
-            event: decision.event.clone(),
-            planned_effects: decision.effects.iter().map(ToString::to_string).collect(),
+            because: proposal.because().to_owned(),
+            event: proposal.event().clone(),
+            planned_effects: proposal.planned_effects(),
         };
         self.timeline_lines.push(serde_json::to_string(&entry).unwrap());
         Some(entry)
@@ -223,9 +213,9 @@ impl SimulatedHost {
         answer
     }
 
-    fn check_decision(&mut self, before: &Watch, decision: &Decision) {
+    fn check_decision(&mut self, before: &Watch, entry: &TimelineEntry, effects: &[Effect]) {
         let now = self.now;
-        match &decision.event {
+        match &entry.event {
             TimelineEvent::Deployed { frozen, .. } => {
                 (self.frozen, self.automatic_rollbacks) = (*frozen, 0)
             }
@@ -233,17 +223,17 @@ impl SimulatedHost {
             // is still on its way to the proxy is about a release that is no more.
             TimelineEvent::Replaced { release, .. } => {
                 (self.frozen, self.automatic_rollbacks) = (false, 0);
-                self.releases.newest_ticket = self.watch.ticket();
+                self.releases.newest_ticket = self.watch().ticket();
                 self.releases.routed = self.releases.routed.map(|_| release.number);
             }
             TimelineEvent::Detected { order, .. } => {
-                assert!(order.is_some() || self.may_roll_back(before), "{}", decision.because);
+                assert!(order.is_some() || self.may_roll_back(before), "{}", entry.because);
                 self.detected = Some((now, order.is_some()));
             }
             TimelineEvent::Decided { .. } => {
                 let (_, ordered) = self.detected.unwrap();
                 if !ordered {
-                    assert!(self.may_roll_back(before), "{}", decision.because);
+                    assert!(self.may_roll_back(before), "{}", entry.because);
                     self.automatic_rollbacks += 1;
                     assert_eq!(self.automatic_rollbacks, 1, "rolled back twice in one deploy");
                     self.automatic_rollback_times.push(now);
@@ -251,9 +241,9 @@ impl SimulatedHost {
             }
             _ => (),
         }
-        self.check_bake(&decision.event);
-        for effect in &decision.effects {
-            let needed = |number| self.watch.phase().release(number).is_some();
+        self.check_bake(&entry.event);
+        for effect in effects {
+            let needed = |number| self.watch().phase().release(number).is_some();
             match effect {
                 Effect::Retire(it) | Effect::Detach(it) => {
                     assert!(!needed(it.number), "{it} is retired but needed")
@@ -269,7 +259,7 @@ impl SimulatedHost {
             }
         }
         // Said to have arrived only when it did.
-        if let TimelineEvent::Switched { to } = &decision.event {
+        if let TimelineEvent::Switched { to } = &entry.event {
             assert_eq!(self.releases.routed, Some(*to), "switched, but the traffic is elsewhere");
         }
     }
@@ -291,7 +281,7 @@ impl SimulatedHost {
                     self.no_data_since = Some(self.now);
                 }
             }
-            TimelineEvent::Accepted { .. } if self.watch.phase().warm().is_some() => {
+            TimelineEvent::Accepted { .. } if self.watch().phase().warm().is_some() => {
                 assert_eq!(self.no_data_since, None, "accepted without data");
                 let seen = self.now.since(self.bake_started).saturating_sub(self.no_data_total);
                 assert!(self.policy.bake <= seen, "accepted after {seen:?} that were seen");
@@ -312,7 +302,7 @@ impl SimulatedHost {
     }
 
     fn check_releases(&self) {
-        let phase = self.watch.phase();
+        let phase = self.watch().phase();
         let needed = phase.required_releases();
         let slots: BTreeSet<_> = needed.iter().map(|release| &release.slot).collect();
         let numbers: BTreeSet<_> = needed.iter().map(|release| release.number).collect();

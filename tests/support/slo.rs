@@ -1,4 +1,4 @@
-//! The objectives of the service in a story.
+//! The objectives of a simulated service.
 #![expect(unreachable_pub, reason = "shared by tests")]
 
 use rollbackd::judge::{Baseline, Indicator, Objective, SloSettings};

@@ -1,22 +1,20 @@
-//! Where a story is played: releases that behave as told, and the real judge and state machine,
-//! joined as the daemon joins them.
+//! Plays a story: simulated releases, and the machine that the daemon drives.
 #![expect(unreachable_pub, reason = "shared by tests")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use rollbackd::decide::{Phase, Watch};
-use rollbackd::judge::service_judge::ServiceJudge;
-use rollbackd::judge::{BLOCK, BLOCK_MS, Indicator, Judge, Objective, ScrapePolicy, SloSettings};
+use rollbackd::judge::{BLOCK, BLOCK_MS, Indicator, Objective, ScrapePolicy};
+use rollbackd::machine::{BakeOpening, Input, ServiceMachine};
 use rollbackd::model::{
-    Actor, CallKey, Command, CommandRequest, Decision, DeployRequest, DrainCost, Effect, Event,
-    History, Moment, Observation, ProbeResult, ReadinessReport, Release, ReleaseLoad,
-    ReleaseNumber, ScrapeResult, Signal, Ticket, TimelineEntry, TimelineEvent,
+    Actor, CallKey, Command, CommandRequest, DeployRequest, DrainCost, Effect, Event, History,
+    Moment, Observation, ProbeResult, ReadinessReport, Release, ReleaseLoad, ReleaseNumber,
+    ScrapeResult, Signal, Ticket, TimelineEntry,
 };
 
 use crate::release_behaviour::ReleaseBehaviour;
-use crate::simulated_host::{SimulatedHost, policy, secs};
-use crate::slo::slo_settings;
+use crate::simulated_host::{SimulatedHost, policy, secs, settings};
 
 /// A new release needs so long to start, and to finish its requests in a drain.
 const BLOCKS_START: u64 = 8;
@@ -27,7 +25,6 @@ const BLOCKS_SCRAPE: u64 = 20;
 pub struct StoryRunner {
     pub timeline: String,
     host: SimulatedHost,
-    bake: ServiceJudge,
     behaviours: BTreeMap<String, ReleaseBehaviour>,
     requests_per_second: u64,
     sessions: u64,
@@ -49,7 +46,6 @@ impl StoryRunner {
         let mut stage = Self {
             timeline: String::new(),
             host: SimulatedHost::new(policy()),
-            bake: ServiceJudge::default(),
             behaviours: BTreeMap::new(),
             requests_per_second: 100,
             sessions: 20,
@@ -68,15 +64,7 @@ impl StoryRunner {
         }));
         let blocks = BLOCKS_START + 1;
         (0..blocks).for_each(|_| stage.run_block());
-        let because = "kept".to_owned();
-        let accepted = Decision {
-            because,
-            event: TimelineEvent::Accepted { verified: true },
-            effects: vec![],
-        };
-        stage.host.record_and_apply(accepted);
-        stage.sync_judge();
-        assert!(matches!(stage.host.watch.phase(), Phase::Steady { .. }));
+        assert!(matches!(stage.host.watch().phase(), Phase::Steady { .. }));
         stage.timeline.clear();
         (stage.blocks, stage.host.now) = (0, Moment(0));
         stage
@@ -149,7 +137,7 @@ impl StoryRunner {
             [version, "is", other] => self.release_replaced(version, other),
             _ => return false,
         }
-        self.host.watch.set_policy(self.host.policy.clone());
+        self.configure();
         true
     }
 
@@ -182,9 +170,30 @@ impl StoryRunner {
         }
     }
 
-    fn handle_event(&mut self, event: &Event) {
-        let entry = self.host.handle_event(event);
-        self.after_entry(entry);
+    /// The loop of the daemon: an input in, then each decision recorded and executed.
+    fn handle(&mut self, input: Input) {
+        let now = self.host.now;
+        self.host.machine.handle(now, input);
+        let load = self.load();
+        while let Some(proposal) = self.host.machine.poll(now, |_| load) {
+            let entry = self.host.record_and_apply(proposal);
+            self.after_entry(entry);
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        self.handle(Input::Event(event));
+    }
+
+    fn load(&self) -> ReleaseLoad {
+        let rate = self.requests_per_second;
+        ReleaseLoad {
+            sessions: self.sessions,
+            pinned: self.sessions,
+            in_flight: rate / 10,
+            request_rate: rate as f64,
+            mean_session_s: 60.0,
+        }
     }
 
     fn after_entry(&mut self, entry: Option<TimelineEntry>) {
@@ -193,7 +202,7 @@ impl StoryRunner {
         let then = entry.planned_effects.join(", ");
         let arrow = if then.is_empty() { "" } else { " -> " };
         writeln!(self.timeline, "{} {kind}: {because}{arrow}{then}", entry.moment).unwrap();
-        self.sync_judge();
+        self.open_bake();
         for (ticket, effect) in std::mem::take(&mut self.host.pending_effects) {
             match effect {
                 Effect::Start(_) => self.later.push((self.blocks + BLOCKS_START, ticket, effect)),
@@ -203,7 +212,7 @@ impl StoryRunner {
                 _ if self.proxy_silent => (),
                 _ => {
                     let answer = self.host.deliver(ticket, &effect);
-                    answer.into_iter().for_each(|answer| self.handle_event(&answer));
+                    answer.into_iter().for_each(|answer| self.handle_event(answer));
                 }
             }
         }
@@ -218,17 +227,16 @@ impl StoryRunner {
         self.later = later;
         for (_, ticket, effect) in due {
             let answer = self.effect_result(ticket, &effect);
-            answer.into_iter().for_each(|answer| self.handle_event(&answer));
+            answer.into_iter().for_each(|answer| self.handle_event(answer));
         }
         let now = self.host.now;
         let releases: Vec<Release> =
-            self.host.watch.phase().required_releases().into_iter().cloned().collect();
-        let fast = self.bake.judge().is_some_and(|judge| judge.is_suspicious(now));
+            self.host.watch().phase().required_releases().into_iter().cloned().collect();
+        let fast = self.host.machine.probes_fast(now);
         if fast || self.blocks.is_multiple_of(BLOCKS_PROBE) {
             for Release { version, number, .. } in &releases {
                 let reply = self.behaviour(version).probe.clone();
-                self.observe(&Signal { release: *number, observation: Observation::Probe(reply) });
-                self.judge();
+                self.observe(*number, Observation::Probe(reply));
             }
         }
         for Release { version, number, .. } in &releases {
@@ -236,10 +244,7 @@ impl StoryRunner {
             let n =
                 if routed { self.requests_per_second as f64 * BLOCK.as_secs_f64() } else { 0.0 };
             let counts = self.behaviour(version).serve(n);
-            self.observe(&Signal {
-                release: *number,
-                observation: Observation::Block(BLOCK_MS, counts),
-            });
+            self.observe(*number, Observation::Block(BLOCK_MS, counts));
         }
         if self.scrape_settings.is_some() && self.blocks.is_multiple_of(BLOCKS_SCRAPE) {
             for Release { version, number, .. } in &releases {
@@ -251,14 +256,10 @@ impl StoryRunner {
                 } = *self.behaviour(version);
                 let sample = ScrapeResult::Sample { total, bad, started: Some(started) };
                 let seen = Observation::Scraped(scrape.clone().unwrap_or(sample));
-                self.observe(&Signal { release: *number, observation: seen });
+                self.observe(*number, seen);
             }
         }
-        self.judge();
-        if let Some((number, because)) = self.bake.recovery(now) {
-            self.handle_event(&Event::Recovered(number, because));
-        }
-        self.handle_event(&Event::DeadlinePassed);
+        self.handle(Input::EndOfBlock);
     }
 
     fn effect_result(&mut self, ticket: Ticket, effect: &Effect) -> Option<Event> {
@@ -269,7 +270,7 @@ impl StoryRunner {
                     self.later.push((self.blocks + 1, ticket, effect.clone()));
                     return None;
                 }
-                let active = self.host.watch.phase().active().map(|it| it.version.clone());
+                let active = self.host.watch().phase().active().map(|it| it.version.clone());
                 let active = active.filter(|_| !self.call_usage.is_empty());
                 let active = active.map(|version| self.behaviour(&version).contract());
                 let new = Some(self.behaviour(&release.version).contract());
@@ -289,7 +290,7 @@ impl StoryRunner {
             Effect::Probe(release) => {
                 if self.changed_artifact.as_ref() == Some(&release.version) {
                     let why = "sha256:aa was deployed, sha256:bb is there".to_owned();
-                    self.handle_event(&Event::ArtifactChanged(ticket, why));
+                    self.handle_event(Event::ArtifactChanged(ticket, why));
                 }
                 let reply = self.behaviour(&release.version).probe.clone();
                 Some(Event::Probed(ticket, reply))
@@ -306,43 +307,25 @@ impl StoryRunner {
         }
     }
 
-    fn observe(&mut self, signal: &Signal) {
-        let now = self.host.now;
-        self.bake.observe(now, signal);
+    fn observe(&mut self, release: ReleaseNumber, observation: Observation) {
+        self.handle(Input::Signal(Signal { release, observation }));
     }
 
-    fn judge(&mut self) {
-        let Some(judge) = self.bake.judge() else { return };
-        let verdict = judge.verdict(self.host.now);
-        let (rate, sessions) = (self.requests_per_second as f64, self.sessions);
-        let in_flight = self.requests_per_second / 10;
-        let load = ReleaseLoad {
-            sessions,
-            pinned: sessions,
-            in_flight,
-            request_rate: rate,
-            mean_session_s: 60.0,
-        };
-        self.handle_event(&Event::Judged(verdict, load));
-    }
-
-    /// Somebody exchanged a release without a deploy.
+    /// Another release replaces one without a deploy.
     fn release_replaced(&mut self, version: &str, other: &str) {
         let (number, named) = (self.number(version), format!("weather {other}"));
         let because = format!("it reports the name {named:?}, before \"weather {version}\"");
-        self.handle_event(&Event::Replaced(number, Some(named), because));
+        self.handle_event(Event::Replaced(number, Some(named), because));
     }
 
     fn number(&self, version: &str) -> ReleaseNumber {
-        let needed = self.host.watch.phase().required_releases();
+        let needed = self.host.watch().phase().required_releases();
         needed.into_iter().find(|it| it.version == version).unwrap().number
     }
 
     fn process_exits(&mut self, version: &str) {
         let release = self.number(version);
-        let seen = Observation::Exited("exit status 1".to_owned());
-        self.observe(&Signal { release, observation: seen });
-        self.judge();
+        self.observe(release, Observation::Exited("exit status 1".to_owned()));
     }
 
     /// The daemon dies, and reads its record when it is back.
@@ -353,30 +336,33 @@ impl StoryRunner {
         world.now = Moment(0) + secs(until);
         let entries: Vec<TimelineEntry> =
             world.timeline_lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-        world.watch = Watch::restore(world.policy.clone(), &entries, world.now);
+        let watch = Watch::restore(world.policy.clone(), &entries, world.now);
+        world.machine = ServiceMachine::new(watch, settings(&world.policy));
         let needed: Vec<ReleaseNumber> =
-            world.watch.phase().required_releases().iter().map(|it| it.number).collect();
+            world.watch().phase().required_releases().iter().map(|it| it.number).collect();
         world.releases.stop_orphans(&needed);
-        self.bake = ServiceJudge::default();
-        let decision = world.watch.restored(world.now, 0);
-        let entry = world.record_and_apply(decision);
+        let proposal = world.machine.restored("rollbackd started", world.now, 0);
+        self.configure();
+        let entry = proposal.and_then(|proposal| self.host.record_and_apply(proposal));
         self.after_entry(entry);
     }
 
-    fn sync_judge(&mut self) {
-        let (look, now) = (self.host.watch.phase().judge_target(), self.host.now);
-        let scrape = self.scrape_settings;
-        self.bake.set_target(look, now, |active, warm| {
-            let mut limits = SloSettings { scrape, ..slo_settings() };
-            if scrape.is_some() {
-                let (about, budget, weight) = (Indicator::Scraped, 0.005, 0.1);
-                limits.objectives.push(Objective {
-                    indicator: about,
-                    error_budget: budget,
-                    weight,
-                });
-            }
-            Judge::new(active, warm, limits, History::default(), now)
-        });
+    fn open_bake(&mut self) {
+        let opened = self.host.now;
+        if let Some((release, warm)) = self.host.machine.bake_to_open() {
+            let opening = BakeOpening { release, warm, opened, history: History::default() };
+            self.host.machine.open_bake(opening, []);
+        }
+    }
+
+    /// Takes the settings of the story into the machine.
+    fn configure(&mut self) {
+        let mut settings = settings(&self.host.policy);
+        settings.slo.scrape = self.scrape_settings;
+        if self.scrape_settings.is_some() {
+            let (indicator, error_budget, weight) = (Indicator::Scraped, 0.005, 0.1);
+            settings.slo.objectives.push(Objective { indicator, error_budget, weight });
+        }
+        self.host.machine.configure(settings);
     }
 }

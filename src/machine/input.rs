@@ -1,0 +1,87 @@
+//! What a driver gives to the machine, and what it receives.
+
+use crate::decide::Policy;
+use crate::judge::SloSettings;
+use crate::model::{
+    Decision, Effect, Event, History, Moment, ReleaseNumber, Signal, TimelineEvent,
+};
+
+/// The settings of one service that its decisions need.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MachineSettings {
+    /// Of the state machine.
+    pub policy: Policy,
+    /// Of the judge.
+    pub slo: SloSettings,
+    /// Whether the daemon starts the releases itself. It then restarts the deployed program, so a
+    /// replaced one is no deploy.
+    pub restarts_in_place: bool,
+    /// Whether sessions leave the warm release once the new one is accepted.
+    pub migrate_on_accept: bool,
+}
+
+/// What happens to a service, besides commands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// An observation of a release.
+    Signal(Signal),
+    /// The result of an effect, or another event that needs no judge.
+    Event(Event),
+    /// A text about a release for the timeline.
+    Note(ReleaseNumber, String),
+    /// Another program runs in place of a release; how that was noticed.
+    Replaced(ReleaseNumber, String),
+    /// The name that a release reports.
+    Identity(ReleaseNumber, String),
+    /// All signals of a block are in: verdict, recovery and deadline are due.
+    EndOfBlock,
+}
+
+/// A decision that is not in the timeline yet. Its effects stay inside until it is.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "record it, or report that it is not recorded"]
+pub struct Proposal(pub(super) Decision);
+
+/// The start of a bake, as the judge needs it and the signal log keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BakeOpening {
+    /// The release on trial.
+    pub release: ReleaseNumber,
+    /// The release that can take over.
+    pub warm: Option<ReleaseNumber>,
+    /// When the bake began.
+    pub opened: Moment,
+    /// The record of the warm release.
+    pub history: History,
+}
+
+/// What the proxy needs to know of a phase, besides the route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoutingHints {
+    /// The release that may have to go again.
+    pub on_trial: Option<ReleaseNumber>,
+    /// The release that sessions leave at their next request.
+    pub migrate_from: Option<ReleaseNumber>,
+}
+
+impl Proposal {
+    /// The reason, for the timeline.
+    pub fn because(&self) -> &str {
+        &self.0.because
+    }
+
+    /// The event, for the timeline.
+    pub fn event(&self) -> &TimelineEvent {
+        &self.0.event
+    }
+
+    /// The names of its effects, for the timeline.
+    pub fn planned_effects(&self) -> Vec<String> {
+        self.0.effects.iter().map(ToString::to_string).collect()
+    }
+
+    /// Whether it pages the operator.
+    pub fn pages(&self) -> bool {
+        self.0.effects.iter().any(|effect| matches!(effect, Effect::Page(_)))
+    }
+}

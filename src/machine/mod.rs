@@ -1,0 +1,338 @@
+//! One service without I/O: the judge and the state machine, joined.
+//!
+//! The driver is the service loop or a simulation. It repeats these steps:
+//!
+//! 1. [`ServiceMachine::handle`] takes an [`Input`] and queues what it leads to.
+//! 2. [`ServiceMachine::poll`] returns the next [`Proposal`]. The driver writes it to the timeline.
+//! 3. [`ServiceMachine::recorded`] applies it and releases its effects, which the driver executes. A
+//!    proposal that cannot be written goes to [`ServiceMachine::not_recorded`] and changes nothing.
+//! 4. [`ServiceMachine::bake_to_open`] asks for a judge, which [`ServiceMachine::open_bake`] creates.
+//!
+//! Only `recorded` hands out effects, so no driver can act before it writes.
+
+mod bake;
+mod input;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bake::Bake;
+pub use input::{BakeOpening, Input, MachineSettings, Proposal, RoutingHints};
+
+use crate::decide::{CommandRefused, Phase, Watch};
+use crate::judge::Judge;
+use crate::model::{
+    CallKey, Command, CommandRequest, Counts, Decision, Effect, Event, Moment, Observation,
+    ProbeResult, Release, ReleaseLoad, ReleaseNumber, Signal, TimelineEvent,
+};
+
+/// Exits of one release that go into the timeline.
+const EXITS_RECORDED_MAX: u32 = 5;
+
+/// The state of one service, its judge, and what waits for a decision.
+#[derive(Debug)]
+pub struct ServiceMachine {
+    settings: MachineSettings,
+    watch: Watch,
+    bake: Bake,
+    /// The last probe of each release.
+    probes: BTreeMap<ReleaseNumber, ProbeResult>,
+    exits: BTreeMap<ReleaseNumber, u32>,
+    /// The names that releases report.
+    identities: BTreeMap<ReleaseNumber, String>,
+    queue: VecDeque<Pending>,
+}
+
+/// What waits for a decision. A verdict is computed when its turn comes, in the phase of that moment.
+#[derive(Debug)]
+enum Pending {
+    Event(Event),
+    Note(ReleaseNumber, String),
+    Replaced(ReleaseNumber, Option<String>, String),
+    Verdict,
+    Recovery,
+    Deadline,
+}
+
+impl ServiceMachine {
+    /// A machine in the state of `watch`, without a judge.
+    pub fn new(mut watch: Watch, settings: MachineSettings) -> Self {
+        watch.set_policy(settings.policy.clone());
+        Self {
+            settings,
+            watch,
+            bake: Bake::default(),
+            probes: BTreeMap::new(),
+            exits: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// Takes new settings. Running deadlines and an open bake keep theirs.
+    pub fn configure(&mut self, settings: MachineSettings) {
+        self.watch.set_policy(settings.policy.clone());
+        self.settings = settings;
+    }
+
+    /// Sets the names that releases reported before a restart.
+    pub fn restore_identities(&mut self, names: impl IntoIterator<Item = (ReleaseNumber, String)>) {
+        self.identities.extend(names);
+    }
+
+    /// The state.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// The judge of the release on trial.
+    pub fn judge(&self) -> Option<&Judge> {
+        self.bake.judge()
+    }
+
+    /// The last probe of a release.
+    pub fn probe(&self, release: ReleaseNumber) -> Option<&ProbeResult> {
+        self.probes.get(&release)
+    }
+
+    /// Whether probes come in quick succession now.
+    pub fn probes_fast(&self, now: Moment) -> bool {
+        self.judge().is_some_and(|judge| judge.is_suspicious(now))
+    }
+
+    /// Takes one input. Poll for its decisions.
+    pub fn handle(&mut self, now: Moment, input: Input) {
+        match input {
+            Input::Signal(signal) => self.on_signal(now, signal),
+            Input::Event(event) => self.queue.push_back(Pending::Event(event)),
+            Input::Note(release, text) => self.queue.push_back(Pending::Note(release, text)),
+            Input::Replaced(release, because) => {
+                self.queue.push_back(Pending::Replaced(release, None, because));
+            }
+            Input::Identity(release, name) => self.on_identity(release, name),
+            Input::EndOfBlock => {
+                self.bake.end_block();
+                self.queue.extend([Pending::Verdict, Pending::Recovery, Pending::Deadline]);
+            }
+        }
+    }
+
+    fn on_signal(&mut self, now: Moment, signal: Signal) {
+        self.bake.observe(now, &signal);
+        match signal.observation {
+            Observation::Probe(result) => _ = self.probes.insert(signal.release, result),
+            Observation::Exited(how) => self.on_exit(signal.release, &how),
+            Observation::Scraped(_) => (),
+            // The end of the block judges these.
+            Observation::Block(..) | Observation::Calls(_) | Observation::Shadow(..) => return,
+        }
+        self.queue.push_back(Pending::Verdict);
+    }
+
+    /// A release that exits while it starts is not ready. Later exits are noted, and judged.
+    fn on_exit(&mut self, number: ReleaseNumber, how: &str) {
+        let phase = self.watch.phase();
+        if phase.release(number).is_none() {
+            return;
+        }
+        if matches!(phase, Phase::Starting { new, .. } if new.number == number) {
+            let event = Event::NotReady(self.watch.ticket(), how.to_owned());
+            return self.queue.push_back(Pending::Event(event));
+        }
+        let count = self.exits.entry(number).or_default();
+        *count += 1;
+        if *count <= EXITS_RECORDED_MAX {
+            self.queue.push_back(Pending::Note(number, format!("{how}; restarting it")));
+        }
+    }
+
+    /// A release that reports another name than before is another release.
+    fn on_identity(&mut self, release: ReleaseNumber, name: String) {
+        let previous = self.identities.insert(release, name.clone());
+        if let Some(previous) = previous.filter(|previous| *previous != name) {
+            let because = format!("it reports the name {name:?}, before {previous:?}");
+            self.queue.push_back(Pending::Replaced(release, Some(name), because));
+        }
+    }
+
+    /// The next decision. `load` returns what a release carries at the moment.
+    pub fn poll(
+        &mut self,
+        now: Moment,
+        load: impl Fn(ReleaseNumber) -> ReleaseLoad,
+    ) -> Option<Proposal> {
+        while let Some(pending) = self.queue.pop_front() {
+            if let Some(decision) = self.decide(now, pending, &load) {
+                return Some(Proposal(decision));
+            }
+        }
+        None
+    }
+
+    fn decide(
+        &self,
+        now: Moment,
+        pending: Pending,
+        load: impl Fn(ReleaseNumber) -> ReleaseLoad,
+    ) -> Option<Decision> {
+        let event = match pending {
+            Pending::Event(event) => event,
+            Pending::Note(number, text) => return Some(note(self.release(number)?, &text)),
+            Pending::Replaced(number, name, because) => {
+                let is_active = self.watch.phase().active().is_some_and(|it| it.number == number);
+                if !is_active || self.settings.restarts_in_place {
+                    return Some(replaced_note(self.release(number)?, &because));
+                }
+                Event::Replaced(number, name, because)
+            }
+            Pending::Verdict => {
+                let judge = self.judge()?;
+                Event::Judged(judge.verdict(now), load(judge.release()))
+            }
+            Pending::Recovery => {
+                let (release, because) = self.bake.recovery(now)?;
+                Event::Recovered(release, because)
+            }
+            Pending::Deadline => {
+                self.watch.deadline().filter(|due| *due <= now)?;
+                self.deadline_event(now)
+            }
+        };
+        self.watch.on_event(now, &event)
+    }
+
+    /// At the end of a start, the last probe is the reason.
+    fn deadline_event(&self, now: Moment) -> Event {
+        let awaited = match self.watch.phase() {
+            Phase::Starting { new, .. } => Some(new.number),
+            Phase::Reviving(breach) => Some(breach.warm.number),
+            _ => None,
+        };
+        match awaited.and_then(|number| self.probe(number)) {
+            Some(result) if !result.is_ok() => {
+                let waited = now.since(self.watch.since()).as_secs();
+                let why = format!("not ready within {waited} s, its last probe: {result}");
+                Event::NotReady(self.watch.ticket(), why)
+            }
+            _ => Event::DeadlinePassed,
+        }
+    }
+
+    /// The decision on an operator's command.
+    ///
+    /// # Errors
+    /// The command does not fit the phase, a guard blocks it, or it would stop the last release that
+    /// answers.
+    pub fn command(
+        &self,
+        now: Moment,
+        request: CommandRequest,
+    ) -> Result<Proposal, CommandRefused> {
+        let forced = matches!(&request.command, Command::Deploy(deploy) if deploy.force);
+        let decision = self.watch.on_command(now, request)?;
+        if !forced {
+            let passed = |number| self.probe(number).map(ProbeResult::is_ok);
+            self.watch.keeps_a_healthy_release(&decision, passed)?;
+        }
+        Ok(Proposal(decision))
+    }
+
+    /// The first decision after a restart; `source` begins a sentence. None for a service without a
+    /// deploy.
+    pub fn restored(&self, source: &str, now: Moment, truncated_bytes: u64) -> Option<Proposal> {
+        let is_new = *self.watch.phase() == Phase::Empty && truncated_bytes == 0;
+        (!is_new).then(|| Proposal(self.watch.restored_by(source, now, truncated_bytes)))
+    }
+
+    /// A note about the service.
+    pub fn note(&self, text: &str) -> Proposal {
+        let (because, effects) = (text.to_owned(), Vec::new());
+        Proposal(Decision { because, event: TimelineEvent::Noted, effects })
+    }
+
+    /// Applies a proposal that is in the timeline, and releases its effects.
+    pub fn recorded(&mut self, now: Moment, proposal: Proposal) -> Vec<Effect> {
+        let Decision { event, effects, .. } = proposal.0;
+        self.watch.apply(now, &event);
+        for effect in &effects {
+            if let Effect::Retire(release) | Effect::Detach(release) = effect {
+                self.probes.remove(&release.number);
+                self.exits.remove(&release.number);
+                self.identities.remove(&release.number);
+            }
+        }
+        self.bake.set_target(self.watch.phase().judge_target(), now);
+        effects
+    }
+
+    /// Drops a proposal that could not be written. Verdicts and deadlines return with the next block.
+    pub fn not_recorded(&self, proposal: Proposal) {
+        drop(proposal);
+    }
+
+    /// The effects after a restart whose entry cannot be written: the traffic stays where it was.
+    pub fn effects_when_unrecorded(&self) -> Vec<Effect> {
+        let keeps_traffic =
+            |effect: &Effect| matches!(effect, Effect::KeepRunning(_) | Effect::Route(_));
+        self.watch.phase().effects().into_iter().filter(keeps_traffic).collect()
+    }
+
+    /// The releases of a bake that has no judge yet.
+    pub fn bake_to_open(&self) -> Option<(ReleaseNumber, Option<ReleaseNumber>)> {
+        self.bake.to_open()
+    }
+
+    /// Opens the bake, and replays what was recorded of it before a restart.
+    pub fn open_bake(
+        &mut self,
+        opening: BakeOpening,
+        replay: impl IntoIterator<Item = (Moment, Signal)>,
+    ) {
+        self.bake.open(opening, self.settings.slo.clone(), replay);
+    }
+
+    /// The release whose calls are due to be counted, once a second while it bakes.
+    pub fn calls_due(&mut self) -> Option<ReleaseNumber> {
+        self.bake.calls_due()
+    }
+
+    /// The calls since the last count, from the cumulative counts. Give it to [`Self::handle`].
+    pub fn calls_since_last(
+        &mut self,
+        release: ReleaseNumber,
+        counts: BTreeMap<CallKey, Counts>,
+    ) -> Signal {
+        self.bake.calls_since_last(release, counts)
+    }
+
+    /// What the proxy needs to know of the phase.
+    pub fn routing_hints(&self) -> RoutingHints {
+        let phase = self.watch.phase();
+        let accepted = matches!(phase, Phase::Steady { .. }) && self.settings.migrate_on_accept;
+        let migrate_from = phase.warm().filter(|_| accepted).map(|warm| warm.number);
+        RoutingHints { on_trial: phase.on_trial(), migrate_from }
+    }
+
+    /// The warm release, where it can yield resources to the active one while it has no traffic.
+    pub fn idle_candidate(&self) -> Option<ReleaseNumber> {
+        let phase = self.watch.phase();
+        let is_stable = matches!(phase, Phase::Steady { .. } | Phase::Baking { .. });
+        phase.warm().filter(|_| is_stable).map(|warm| warm.number)
+    }
+
+    fn release(&self, number: ReleaseNumber) -> Option<&Release> {
+        self.watch.phase().release(number)
+    }
+}
+
+fn note(release: &Release, text: &str) -> Decision {
+    let because = format!("{release}: {text}");
+    Decision { because, event: TimelineEvent::Noted, effects: Vec::new() }
+}
+
+/// The daemon cannot treat this replacement as a deploy, so it pages the operator.
+fn replaced_note(release: &Release, because: &str) -> Decision {
+    let mut decision =
+        note(release, &format!("the running program is not the deployed one: {because}"));
+    decision.effects.push(Effect::Page(decision.because.clone()));
+    decision
+}

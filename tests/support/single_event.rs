@@ -1,0 +1,45 @@
+//! Gives one event to the machine, and checks that a stale one leads to nothing.
+#![expect(unreachable_pub, reason = "shared by tests")]
+
+use rollbackd::decide::Phase;
+use rollbackd::machine::Input;
+use rollbackd::model::{Event, ReleaseLoad, TimelineEntry};
+
+use crate::simulated_host::SimulatedHost;
+
+impl SimulatedHost {
+    pub fn handle_event(&mut self, event: &Event) -> Option<TimelineEntry> {
+        let (stale, now) = (self.is_stale(event), self.now);
+        self.machine.handle(now, Input::Event(event.clone()));
+        let proposal = self.machine.poll(now, |_| ReleaseLoad::default())?;
+        assert!(!stale, "{event:?} is stale, but: {}", proposal.because());
+        let entry = self.record_and_apply(proposal);
+        let next = self.machine.poll(now, |_| ReleaseLoad::default());
+        assert_eq!(next, None, "one event, two decisions");
+        entry
+    }
+
+    /// Whether an event answers an older question, or speaks of another release.
+    fn is_stale(&self, event: &Event) -> bool {
+        let phase = self.watch().phase();
+        match event {
+            Event::Ready(ticket, _)
+            | Event::NotReady(ticket, _)
+            | Event::Probed(ticket, _)
+            | Event::ArtifactChanged(ticket, _)
+            | Event::Routed(ticket)
+            | Event::NothingInFlight(ticket, _) => *ticket != self.watch().ticket(),
+            Event::Judged(verdict, _) => {
+                let tried = match phase {
+                    Phase::Emptying(back) => Some(&back.bad),
+                    _ => phase.active(),
+                };
+                tried.is_none_or(|tried| tried.number != verdict.release)
+            }
+            Event::Replaced(number, ..) | Event::Recovered(number, _) => {
+                phase.active().is_none_or(|it| it.number != *number)
+            }
+            Event::DeadlinePassed => false,
+        }
+    }
+}
