@@ -262,9 +262,9 @@ impl Attribution {
     fn blame_by_probes(&self, now: Moment) -> Blame {
         match (self.shared_outage_reason(now), self.baseline) {
             (Some(shared), _) => Blame::Shared(shared),
-            (None, Baseline::Probes) => Blame::Deploy(
-                "warm release: only probes, which pass".to_owned(),
-            ),
+            (None, Baseline::Probes) => {
+                Blame::Deploy("warm release: only probes, which pass".to_owned())
+            }
             (None, Baseline::Required) => Blame::Undetermined(
                 "the warm release has no requests to compare (baseline = \"required\")".to_owned(),
             ),
