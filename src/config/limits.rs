@@ -9,6 +9,9 @@ use crate::config::slo::{OutcomeLimits, ShadowSettings};
 use crate::config::toml_table::TomlTable;
 use crate::config::value::{Raw, byte_size, duration, unsigned_integer};
 
+/// The proxy closes a connection of a client that takes longer for the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The limits of the proxy for one service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProxyLimits {
@@ -19,6 +22,8 @@ pub struct ProxyLimits {
     pub slow_after: Duration,
     /// Connections at once.
     pub connections_max: usize,
+    /// Longest time for the head of a request, and of idleness between two requests.
+    pub header_timeout: Duration,
     /// Bytes of a request's body.
     pub body_max: u64,
     /// Sessions at once.
@@ -77,6 +82,7 @@ pub(super) fn check(
             1..=1_000_000,
             problems,
         )),
+        header_timeout: HEADER_TIMEOUT,
         body_max: in_range("body", &raw.body, 64 * MIB, 1_024..=4_096 * MIB, problems),
         sessions_max: saturating_usize(in_range(
             "sessions",
