@@ -19,11 +19,7 @@ const EXAMPLE: &str = include_str!("../config.toml.example");
 
 /// Words that the code writes until the renames are merged, and the words of the documents. A row
 /// goes when the code no longer writes its first word.
-const RENAMED: &[(&str, &str)] = &[
-    ("address-twice", "duplicate-address"),
-    ("never-trips", "unreachable-threshold"),
-    ("not-text", "not-utf8"),
-];
+const RENAMED: &[(&str, &str)] = &[];
 /// The same for paths that README names.
 const MOVED: &[(&str, &str)] = &[];
 

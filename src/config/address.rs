@@ -1,11 +1,31 @@
-//! Every address has one owner.
+//! The addresses of the configuration. Each has one owner.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::ops::Range;
+use std::path::PathBuf;
 
-use super::problem::{Problem, ProblemCode, Problems};
-use super::settings::Address;
+use crate::config::problem::{Problem, ProblemCode, Problems};
 
-/// The addresses that were claimed so far.
+/// The address of a slot or a socket.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The addresses that already have an owner.
 #[derive(Default)]
 pub(super) struct AddressRegistry {
     claims: Vec<Claim>,
@@ -18,7 +38,8 @@ struct Claim {
 }
 
 impl AddressRegistry {
-    /// Claims an address that must be owned by nobody else. `owner` is such as "slot `blue`".
+    /// Registers an address, and reports it if it has another owner. `owner` is such as
+    /// "slot `blue`".
     pub(super) fn claim(
         &mut self,
         address: Address,
@@ -27,7 +48,7 @@ impl AddressRegistry {
         problems: &mut Problems,
     ) {
         if let Some(first) = self.claims.iter().find(|claim| conflicts(&claim.address, &address)) {
-            let what = format!("{owner} takes the address of {}", first.owner);
+            let what = format!("{owner} uses the same address as {}", first.owner);
             let help = match address {
                 Address::Tcp(_) => "give each its own port",
                 Address::Unix(_) => "give each its own socket",
@@ -41,8 +62,8 @@ impl AddressRegistry {
     }
 }
 
-/// Whether two things can not both listen there. One that listens on every interface takes the
-/// port from all.
+/// Whether two listeners exclude each other. One that listens on every interface has the port of
+/// all addresses.
 fn conflicts(a: &Address, b: &Address) -> bool {
     match (a, b) {
         (Address::Tcp(a), Address::Tcp(b)) => {

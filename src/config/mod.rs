@@ -1,10 +1,19 @@
-//! As written -> every problem found -> [`ServerSettings`].
+//! The configuration: a text becomes spanned values, every problem, and at last [`Settings`].
 //!
-//! [`table`] and [`value`] read the text and keep the place of everything, [`written`] lists what
-//! can be written, and [`check`] turns that into [`ServerSettings`]. Nothing stops at the first problem:
-//! an operator sees all of them in one run.
+//! 1. `toml_table` and `value` read the text key by key and keep the span of each value.
+//! 2. A file for each topic (`probe`, `runtime`, `scrape`, `slo`, ...) owns its keys, their checks
+//!    and their settings; `raw` and `service` combine the topics.
+//! 3. `thresholds` checks that the objectives can be missed at all.
+//!
+//! The text is not deserialized with serde. serde stops at the first error, and its values have no
+//! spans. Here an operator gets all problems in one run: each with its line, with the setting that
+//! contradicts it, and with what to write instead.
 
 mod address;
+mod daemon;
+mod hosts;
+mod limits;
+mod placeholder;
 mod probe;
 mod problem;
 mod range;
@@ -23,37 +32,44 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-pub use problem::{Problem, ProblemCode, ProblemLevel, Problems};
-pub use selector::Selector;
-pub use settings::{
-    Address, CommandRuntime, ProbeKind, ProbeSettings, ProxyLimits, Runtime, ScrapeSettings,
-    ScrapeTarget, Service, SessionState, Settings, UnitTemplate,
-};
 use toml::de::DeTable;
 
-/// The longest configuration that is read, in bytes.
+pub use crate::config::address::Address;
+pub use crate::config::limits::ProxyLimits;
+pub use crate::config::probe::{ProbeKind, ProbeSettings};
+pub use crate::config::problem::{Problem, ProblemCode, ProblemLevel, Problems, Related};
+pub use crate::config::runtime::{CommandRuntime, Runtime, UnitTemplate};
+pub use crate::config::scrape::{ScrapeSettings, ScrapeTarget};
+pub use crate::config::selector::Selector;
+pub use crate::config::settings::{Service, SessionState, Settings};
+
+/// Largest configuration, in bytes.
 pub const BYTES_MAX: u64 = 1 << 20;
 
-/// Settings to run with, and what is odd about them.
+/// Valid settings, and the warnings about them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadedConfig {
-    /// What the daemon works with.
+    /// The settings of the daemon.
     pub settings: Settings,
-    /// Warnings only; often empty.
+    /// Warnings only.
     pub warnings: Problems,
 }
 
 /// Reads and checks a file.
 ///
 /// # Errors
-/// Every problem that was found, warnings too, if at least one is an error. A file that can not be
-/// read is a problem as well.
+/// Every problem, also warnings, if at least one is an error. A file that cannot be read is a
+/// problem too.
 pub fn load(path: &Path) -> Result<LoadedConfig, Problems> {
     let name = path.display().to_string();
     let file_problem = |code, what: String, help| Problems::of_file(&name, code, what, help);
     let unreadable = |error: std::io::Error| {
-        let what = format!("the configuration can not be read: {error}");
-        file_problem(ProblemCode::Unreadable, what, "check the path and the rights of the file")
+        let what = format!("cannot read the configuration: {error}");
+        file_problem(
+            ProblemCode::Unreadable,
+            what,
+            "check the path and the permissions of the file",
+        )
     };
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
@@ -71,10 +87,10 @@ pub fn load(path: &Path) -> Result<LoadedConfig, Problems> {
     parse(&name, &text)
 }
 
-/// Checks a text; `file_name` stands in the messages.
+/// Checks a text; messages name `file_name`.
 ///
 /// # Errors
-/// Every problem that was found, warnings too, if at least one is an error.
+/// Every problem, also warnings, if at least one is an error.
 pub fn parse(file_name: &str, text: &str) -> Result<LoadedConfig, Problems> {
     if text.len() as u64 > BYTES_MAX {
         return Err(too_large(file_name));
@@ -91,13 +107,13 @@ pub fn parse(file_name: &str, text: &str) -> Result<LoadedConfig, Problems> {
         };
         problems.push(Problem::error(ProblemCode::Syntax, at, what).help(help));
     }
-    // What was recovered from broken text may lack what is written, so it is not judged.
+    // A recovered table can lack settings of the text, so it is not checked.
     if !errors.is_empty() {
         problems.sort();
         return Err(problems);
     }
-    let written = raw::read(root.get_ref(), &mut problems);
-    let settings = service::build_settings(&written, &mut problems);
+    let raw = raw::read(root.get_ref(), &mut problems);
+    let settings = raw::build_settings(&raw, &mut problems);
     problems.sort();
     if problems.has_errors() {
         Err(problems)

@@ -1,79 +1,88 @@
-//! What is wrong in a configuration: where, what, and what to write instead.
+//! The problems of a configuration: where, what, and what to write instead.
 
 use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-/// More than these are counted, not kept.
+/// Problems of each level that are kept; further ones are counted.
 const PROBLEMS_MAX: usize = 50;
-/// Of a line that is longer, only the part around the problem is shown.
+/// Of a longer line, only the part around the problem is shown.
 const EXCERPT_MAX: usize = 240;
 
-/// Something an operator should change.
+/// Something that the operator should change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Whether the daemon refuses to run with it.
     pub level: ProblemLevel,
-    /// The kind of problem; its name never changes.
+    /// The kind of problem.
     pub code: ProblemCode,
     /// What is wrong.
     pub message: String,
     /// What to write instead.
     pub help: String,
-    /// Where it stands in the text, in bytes; none if the file itself is the problem.
+    /// Its bytes in the text; none if the file itself is the problem.
     pub span: Option<Range<usize>>,
-    /// Another place that has part in it, and which part.
-    pub related: Option<(Range<usize>, String)>,
+    /// Another part of the text that causes it.
+    pub related: Option<Related>,
+}
+
+/// A part of the text that causes a problem elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Related {
+    /// Its bytes in the text.
+    pub span: Range<usize>,
+    /// What it is.
+    pub label: String,
 }
 
 /// How much a problem matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProblemLevel {
-    /// The daemon does not run with it.
+    /// The daemon refuses to run.
     Error,
-    /// The daemon runs, but hardly as intended.
+    /// The daemon runs, but probably not as intended.
     Warning,
 }
 
 /// A kind of problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProblemCode {
-    /// The file can not be read.
+    /// The file cannot be read.
     Unreadable,
     /// The file is larger than any configuration should be.
     TooLarge,
-    /// The file is not text.
+    /// The file is not UTF-8.
     NotUtf8,
     /// The text is not TOML.
     Syntax,
     /// A setting that does not exist.
     UnknownKey,
-    /// A value of another type than the setting takes.
+    /// A value of the wrong type.
     WrongType,
-    /// A setting without which nothing works.
+    /// A required setting is missing.
     Missing,
-    /// A value that can not be understood.
+    /// A value that cannot be parsed.
     BadValue,
-    /// A value that is understood, but too small or too large.
+    /// A value that is too small or too large.
     OutOfRange,
-    /// A name that can not be used.
+    /// A name that is not allowed.
     BadName,
-    /// Two settings that can not both be meant.
+    /// Two settings that exclude each other.
     Contradiction,
     /// One address for two things.
     DuplicateAddress,
-    /// A `{placeholder}` that is never filled in.
+    /// A `{placeholder}` that is never replaced.
     UnknownPlaceholder,
-    /// A threshold that can never be reached.
+    /// A threshold that no traffic can reach.
     UnreachableThreshold,
     /// A release that can never become ready.
     NeverReady,
     /// A rollback could take longer than it may.
     TooSlow,
-    /// Clients would be refused.
+    /// The proxy would refuse clients.
     RefusesClients,
-    /// The release would be accepted on too little evidence.
+    /// Releases would be accepted on too little evidence.
     WeakEvidence,
     /// Healthy releases would be rolled back.
     FalseAlarms,
@@ -89,7 +98,7 @@ pub struct Problems {
 }
 
 impl Problem {
-    /// A problem at `span`, with which the daemon does not run.
+    /// An error at a span.
     pub(super) fn error(code: ProblemCode, at: Range<usize>, what: impl Into<String>) -> Self {
         Self {
             level: ProblemLevel::Error,
@@ -101,7 +110,7 @@ impl Problem {
         }
     }
 
-    /// A problem at `span`, with which the daemon runs.
+    /// A warning at a span.
     pub(super) fn warning(code: ProblemCode, at: Range<usize>, what: impl Into<String>) -> Self {
         Self { level: ProblemLevel::Warning, ..Self::error(code, at, what) }
     }
@@ -112,20 +121,20 @@ impl Problem {
         self
     }
 
-    /// Another place that has part in it.
+    /// Another part of the text that causes it.
     pub(super) fn related(mut self, at: Range<usize>, label: impl Into<String>) -> Self {
-        self.related = Some((at, label.into()));
+        self.related = Some(Related { span: at, label: label.into() });
         self
     }
 }
 
 impl ProblemCode {
-    /// Its name, for people to search for and for scripts to match.
+    /// Its name, for searches and scripts. It never changes.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unreadable => "unreadable",
             Self::TooLarge => "too-large",
-            Self::NotUtf8 => "not-text",
+            Self::NotUtf8 => "not-utf8",
             Self::Syntax => "syntax",
             Self::UnknownKey => "unknown-key",
             Self::WrongType => "wrong-type",
@@ -134,9 +143,9 @@ impl ProblemCode {
             Self::OutOfRange => "out-of-range",
             Self::BadName => "bad-name",
             Self::Contradiction => "contradiction",
-            Self::DuplicateAddress => "address-twice",
+            Self::DuplicateAddress => "duplicate-address",
             Self::UnknownPlaceholder => "unknown-placeholder",
-            Self::UnreachableThreshold => "never-trips",
+            Self::UnreachableThreshold => "unreachable-threshold",
             Self::NeverReady => "never-ready",
             Self::TooSlow => "too-slow",
             Self::RefusesClients => "refuses-clients",
@@ -147,19 +156,19 @@ impl ProblemCode {
 }
 
 impl Problems {
-    /// Nothing is wrong yet in `text`, read from `file`.
+    /// No problems yet in `text`, which was read from `file`.
     pub(super) fn new(file: &str, text: &str) -> Self {
         Self { file: file.to_owned(), text: text.to_owned(), ..Self::default() }
     }
 
-    /// The file itself is the problem.
+    /// One problem of the file itself.
     pub(super) fn of_file(file: &str, code: ProblemCode, what: String, help: &str) -> Self {
         let mut problems = Self::new(file, "");
         problems.push(Problem { span: None, ..Problem::error(code, 0..0, what).help(help) });
         problems
     }
 
-    /// One more.
+    /// Adds a problem, or counts it.
     pub(super) fn push(&mut self, problem: Problem) {
         if self.count(problem.level) < PROBLEMS_MAX {
             self.problems.push(problem);
@@ -168,7 +177,7 @@ impl Problems {
         }
     }
 
-    /// Whether further errors are only counted.
+    /// Whether further errors are only counted, not kept.
     pub(super) fn is_full(&self) -> bool {
         self.count(ProblemLevel::Error) >= PROBLEMS_MAX
     }
@@ -177,7 +186,7 @@ impl Problems {
         self.problems.iter().filter(|it| it.level == level).count()
     }
 
-    /// In the order of the text.
+    /// Sorts them by their place in the text.
     pub(super) fn sort(&mut self) {
         self.problems.sort_by_key(|problem| problem.span.as_ref().map_or(0, |at| at.start));
     }
@@ -206,7 +215,7 @@ impl Problems {
         let mut rendered: Vec<_> =
             self.problems.iter().map(|problem| self.render_problem(problem, renderer)).collect();
         if self.omitted > 0 {
-            rendered.push(format!("... and {} problems more", self.omitted));
+            rendered.push(format!("... and {} more problems", self.omitted));
         }
         rendered.join("\n\n")
     }
@@ -231,11 +240,11 @@ impl Problems {
     fn snippet<'a>(
         &'a self,
         at: &Range<usize>,
-        also: Option<&'a (Range<usize>, String)>,
+        related: Option<&'a Related>,
     ) -> Snippet<'a, Annotation<'a>> {
         let (first_line, last_line) = (self.line_span(at.start), self.line_span(at.end));
         let long = last_line.end - first_line.start > EXCERPT_MAX && first_line == last_line;
-        // The columns would be wrong in a cut line; but a line this long has worse problems.
+        // An excerpt of a long line has wrong columns. Such lines are rare.
         let visible = if long { self.excerpt_span(at, &first_line) } else { 0..self.text.len() };
         let source = self.text.get(visible.clone()).unwrap_or_default();
         let start = self.text.get(..visible.start).unwrap_or_default().matches('\n').count() + 1;
@@ -244,8 +253,8 @@ impl Problems {
             .line_start(start)
             .path(self.file.as_str())
             .annotation(AnnotationKind::Primary.span(underlined));
-        if let Some((at, label)) = also.filter(|_| !long) {
-            let underlined = self.underline(at, &visible);
+        if let Some(Related { span, label }) = related.filter(|_| !long) {
+            let underlined = self.underline(span, &visible);
             snippet =
                 snippet.annotation(AnnotationKind::Context.span(underlined).label(label.as_str()));
         }
@@ -259,7 +268,7 @@ impl Problems {
         from.max(line.start)..to.min(line.end)
     }
 
-    /// The line that holds the byte at `span`, without its end.
+    /// The line that contains a byte, without its end.
     fn line_span(&self, at: usize) -> Range<usize> {
         let at = self.text.floor_char_boundary(at);
         let (before, after) = self.text.split_at(at);
@@ -268,7 +277,7 @@ impl Problems {
         start..end
     }
 
-    /// What is underlined: inside of `visible`, and never more than one line.
+    /// What is underlined: inside `visible`, and at most one line.
     fn underline(&self, at: &Range<usize>, visible: &Range<usize>) -> Range<usize> {
         let start = self.text.floor_char_boundary(at.start).clamp(visible.start, visible.end);
         let end = self.text.floor_char_boundary(at.end).min(self.line_span(start).end);
@@ -284,3 +293,24 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// The known name that is most similar, if it is similar enough.
+pub(super) fn closest_match<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    // The distance takes time proportional to the product of the lengths; no setting is this long.
+    if name.len() > 40 {
+        return None;
+    }
+    known
+        .iter()
+        .map(|&it| (strsim::damerau_levenshtein(name, it), it))
+        .filter(|&(distance, it)| distance <= 1 + it.len() / 4)
+        .min()
+        .map(|(_, it)| it)
+}
+
+/// Shortens a text for a message.
+pub(super) fn shorten(text: &str) -> String {
+    const SHOWN_MAX: usize = 60;
+    let shown: String = text.chars().take(SHOWN_MAX).collect();
+    if shown.len() < text.len() { format!("{shown}...") } else { shown }
+}

@@ -1,14 +1,16 @@
-//! A value inside of its bounds, or its default.
+//! Checks a value against its range, and returns the value or its default.
 
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use crate::config::problem::{Problem, ProblemCode, Problems};
-use crate::config::raw::Raw;
-use crate::config::value::format_duration;
+use crate::config::value::{Raw, format_duration, format_percent};
 
-/// The value of a setting; its default if it is left out, or out of bounds, which is a problem.
+/// The strictest objective: one error in 100 000 requests.
+const ERROR_BUDGET_MIN: f64 = 1e-5;
+
+/// The value of a setting; its default if it is missing or out of range.
 pub(super) fn in_range<T: PartialOrd + Copy + ValueFormat>(
     name: &str,
     raw: &Raw<T>,
@@ -24,14 +26,39 @@ pub(super) fn in_range<T: PartialOrd + Copy + ValueFormat>(
         return value;
     }
     let (low, high) = (range.start().format_value(), range.end().format_value());
-    let what = format!("`{name}` is {}, outside of {low} to {high}", value.format_value());
+    let what = format!("`{name}` is {}, out of range: {low} to {high}", value.format_value());
     let help =
         format!("write a value from {low} to {high}; the default is {}", default.format_value());
     problems.push(Problem::error(ProblemCode::OutOfRange, given.span(), what).help(help));
     default
 }
 
-/// Where to point: at the first that is written, else at `fallback`.
+/// The error budget of an objective; its default if it is missing or too strict.
+pub(super) fn objective_budget(
+    name: &str,
+    raw: &Raw<f64>,
+    default: f64,
+    problems: &mut Problems,
+) -> f64 {
+    let Some(given) = raw else {
+        return default;
+    };
+    let budget = *given.get_ref();
+    if budget >= ERROR_BUDGET_MIN {
+        return budget;
+    }
+    let good = format_percent(1.0 - budget);
+    let what = format!(
+        "`{name}` is {good}, which allows {} of the requests to fail: a single error \
+         would be infinite evidence",
+        format_percent(budget),
+    );
+    let help = format!("write at most \"{}\"", format_percent(1.0 - ERROR_BUDGET_MIN));
+    problems.push(Problem::error(ProblemCode::UnreachableThreshold, given.span(), what).help(help));
+    default
+}
+
+/// The first of the spans that exists, else `fallback`.
 pub(super) fn first_span(
     spans: impl IntoIterator<Item = Option<Range<usize>>>,
     fallback: Range<usize>,
@@ -39,12 +66,12 @@ pub(super) fn first_span(
     spans.into_iter().flatten().next().unwrap_or(fallback)
 }
 
-/// Where a setting stands.
+/// The span of a setting.
 pub(super) fn span_of<T>(raw: &Raw<T>) -> Option<Range<usize>> {
     raw.as_ref().map(toml::Spanned::span)
 }
 
-/// How a value is written in a message.
+/// How a message shows a value.
 pub(super) trait ValueFormat {
     fn format_value(&self) -> String;
 }
@@ -67,7 +94,7 @@ impl ValueFormat for f64 {
     }
 }
 
-/// A whole number with its thousands apart.
+/// Formats a whole number in groups of three digits.
 pub(super) fn group_thousands(number: impl Display) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -78,4 +105,9 @@ pub(super) fn group_thousands(number: impl Display) -> String {
         text.push(digit);
     }
     text
+}
+
+/// Converts a number; one that is too large becomes the maximum.
+pub(super) fn saturating_u32(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }

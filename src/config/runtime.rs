@@ -1,34 +1,127 @@
-//! How releases run: the command, its environment, and the placeholders in it.
+//! How releases run: as a command, as systemd units, or started externally.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
+use toml::de::DeValue;
 
-use super::problem::{Problem, ProblemCode, Problems};
-use super::settings::{Address, CommandRuntime, Runtime, UnitTemplate};
 use crate::artifact::ArtifactKind;
-use crate::config::range::{in_range, span_of};
-use crate::config::raw;
-use crate::config::toml_table::{closest_match, shorten};
+use crate::config::address::Address;
+use crate::config::placeholder::{START_PLACEHOLDERS, argv, placeholders};
+use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
+use crate::config::range::{in_range, saturating_u32, span_of};
+use crate::config::toml_table::TomlTable;
+use crate::config::value::{
+    Raw, RawMap, ValueError, absolute_path, duration, map_of, one_of, string, string_list,
+    unsigned_integer,
+};
 use crate::model::{Release, Slot};
 
-/// What is filled in at the start of a release.
-const START_PLACEHOLDERS: [&str; 4] = ["version", "artifact", "slot", "port"];
-/// What is filled in for the command of a probe.
-pub(super) const PROBE_PLACEHOLDERS: [&str; 3] = ["port", "slot", "version"];
+const RUNTIME_EXAMPLE: &str =
+    "\"command\", \"systemd\", or \"external\" if the releases are started externally";
+
 const ENV_NAME_MAX: usize = 256;
-/// systemd takes 255 bytes with the slot and the ending.
+
+/// systemd accepts 255 bytes, with the slot and the suffix.
 const UNIT_NAME_MAX: usize = 200;
+
+/// How a release runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Runtime {
+    /// The daemon starts, watches, restarts and stops it.
+    Command(CommandRuntime),
+    /// systemd runs it as an instance of a template for each slot; the daemon starts and stops it.
+    Systemd(UnitTemplate),
+    /// Started externally: the daemon only watches it and switches the traffic.
+    External,
+}
+
+/// A command. `{version}`, `{artifact}`, `{slot}` and `{port}` are replaced at the start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandRuntime {
+    /// The program and its arguments; never empty.
+    pub argv: Vec<String>,
+    /// Its environment, besides the daemon's `PATH` and the variables of the deploy.
+    pub env: BTreeMap<String, String>,
+    /// Its working directory.
+    pub working_dir: Option<PathBuf>,
+    /// The time from SIGTERM to SIGKILL.
+    pub stop_timeout: Duration,
+}
+
+/// A template of systemd units, with one instance for each slot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnitTemplate {
+    /// Its name, such as `mcp-weather@.service`.
+    pub unit: String,
+    /// The environment of its instances, besides the variables of the deploy.
+    pub env: BTreeMap<String, String>,
+    /// How long the daemon waits for a stop. systemd continues to stop it after that.
+    pub stop_timeout: Duration,
+    /// CPUWeight= and IOWeight= of a warm release without traffic.
+    pub warm_weight: u64,
+}
+
+impl UnitTemplate {
+    /// The unit of a slot, such as `mcp-weather@blue.service`.
+    pub fn unit_of(&self, slot: &Slot) -> String {
+        self.unit.replacen('@', &format!("@{slot}"), 1)
+    }
+}
+
+/// How the releases run.
+pub(super) struct RawRuntime {
+    pub(super) kind: Raw<&'static str>,
+    /// Whether the key exists, with a right or a wrong value.
+    pub(super) has_command: bool,
+    pub(super) command: Raw<Vec<Spanned<String>>>,
+    pub(super) env: Raw<RawMap<String>>,
+    pub(super) dir: Raw<PathBuf>,
+    pub(super) stop_timeout: Raw<Duration>,
+    pub(super) unit: Raw<String>,
+    pub(super) warm_weight: Raw<u64>,
+    pub(super) artifact: Raw<&'static str>,
+    pub(super) keep_artifacts: Raw<u64>,
+}
+
+pub(super) fn read(table: &mut TomlTable<'_>, problems: &mut Problems) -> RawRuntime {
+    RawRuntime {
+        kind: table.required(
+            "runtime",
+            RUNTIME_EXAMPLE,
+            one_of(["command", "systemd", "external"]),
+            problems,
+        ),
+        has_command: table.has("command"),
+        command: table.read("command", string_list, problems),
+        env: table.read("env", map_of(string), problems),
+        dir: table.read("dir", absolute_path, problems),
+        stop_timeout: table.read("stop_timeout", duration, problems),
+        unit: table.read("unit", string, problems),
+        warm_weight: table.read("warm_weight", unsigned_integer, problems),
+        artifact: table.read("artifact", artifact_word, problems),
+        keep_artifacts: table.read("keep_artifacts", unsigned_integer, problems),
+    }
+}
+
+/// The word for the kind of artifact. Before 0.2.0 `"opaque"` was `"word"`.
+fn artifact_word(value: &DeValue<'_>) -> Result<&'static str, ValueError> {
+    if value.as_str() == Some("word") {
+        return Ok("opaque");
+    }
+    one_of(["auto", "image", "path", "opaque"])(value)
+}
 
 /// Checks how a service runs.
 pub(super) fn check(
-    service: &raw::RawService,
+    raw: &RawRuntime,
+    service_span: Range<usize>,
     slots: &BTreeMap<Slot, Address>,
     problems: &mut Problems,
 ) -> Runtime {
-    let raw = &service.runtime;
     let max = Duration::from_mins(5);
     let default = Duration::from_secs(10);
     let stop = in_range("stop_timeout", &raw.stop_timeout, default, Duration::ZERO..=max, problems);
@@ -36,14 +129,14 @@ pub(super) fn check(
     reject_unused_settings(raw, kind, problems);
     match kind {
         Some("external") => return Runtime::External,
-        Some("systemd") => return systemd_runtime(service, stop, problems),
+        Some("systemd") => return systemd_runtime(raw, service_span, stop, problems),
         _ => (),
     }
-    // Without a known runtime the rest is checked all the same: it is most likely a command.
+    // Without a known runtime the rest is checked as a command, which is most likely.
     if !raw.has_command && raw.kind.is_some() {
         let what = "`command` is missing: runtime = \"command\" starts one";
         let help = "write command = [\"/opt/x/{version}/server\"], or runtime = \"external\"";
-        problems.push(Problem::error(ProblemCode::Missing, service.name.span(), what).help(help));
+        problems.push(Problem::error(ProblemCode::Missing, service_span, what).help(help));
     }
     let argv = match &raw.command {
         Some(command) => argv("command", command, &START_PLACEHOLDERS, problems),
@@ -55,64 +148,6 @@ pub(super) fn check(
     let env = environment(raw, problems);
     let dir = raw.dir.as_ref().map(|dir| dir.get_ref().clone());
     Runtime::Command(CommandRuntime { argv, env, working_dir: dir, stop_timeout: stop })
-}
-
-/// The words of a command; `check_placeholders` placeholders may stand in them.
-pub(super) fn argv(
-    name: &str,
-    command: &Spanned<Vec<Spanned<String>>>,
-    known: &[&'static str],
-    problems: &mut Problems,
-) -> Vec<String> {
-    let words = command.get_ref();
-    if words.first().is_none_or(|program| program.get_ref().trim().is_empty()) {
-        let what = format!("`{name}` names no program");
-        let help = "write the program first, then each argument: [\"/opt/x/server\", \"--fast\"]";
-        problems.push(Problem::error(ProblemCode::BadValue, command.span(), what).help(help));
-    }
-    for word in words {
-        check_placeholders(word.get_ref(), word.span(), known, problems);
-    }
-    words.iter().map(|word| word.get_ref().clone()).collect()
-}
-
-/// Whether every placeholder in a text is known.
-pub(super) fn check_placeholders(
-    text: &str,
-    at: Range<usize>,
-    known: &[&'static str],
-    problems: &mut Problems,
-) {
-    for placeholder in placeholders(text).filter(|it| !known.contains(it)) {
-        problems.push(unknown_placeholder(placeholder, at.clone(), known));
-    }
-}
-
-fn unknown_placeholder(placeholder: &str, at: Range<usize>, known: &[&'static str]) -> Problem {
-    let list = known.iter().map(|name| format!("{{{name}}}")).collect::<Vec<_>>().join(", ");
-    let shown = shorten(placeholder);
-    match closest_match(placeholder, known) {
-        Some(suggestion) => {
-            let what = format!("{{{shown}}} is never filled in");
-            Problem::error(ProblemCode::UnknownPlaceholder, at, what)
-                .help(format!("did you mean {{{suggestion}}}?"))
-        }
-        // A script may well hold braces of its own.
-        None => {
-            let what = format!("{{{shown}}} is not filled in and reaches the program as it is");
-            Problem::warning(ProblemCode::UnknownPlaceholder, at, what)
-                .help(format!("only {list} are filled in"))
-        }
-    }
-}
-
-/// The names between braces: small letters, digits, `_` and `-`.
-fn placeholders(word: &str) -> impl Iterator<Item = &str> {
-    word.split('{').skip(1).filter_map(|rest| {
-        let (name, _) = rest.split_once('}')?;
-        let plain = |it: char| it.is_ascii_alphanumeric() || it == '_' || it == '-';
-        (!name.is_empty() && name.chars().all(plain)).then_some(name)
-    })
 }
 
 fn check_port_placeholder(
@@ -132,7 +167,7 @@ fn check_port_placeholder(
     }
 }
 
-fn environment(raw: &raw::RawRuntime, problems: &mut Problems) -> BTreeMap<String, String> {
+fn environment(raw: &RawRuntime, problems: &mut Problems) -> BTreeMap<String, String> {
     let Some(env) = &raw.env else {
         return BTreeMap::new();
     };
@@ -140,11 +175,12 @@ fn environment(raw: &raw::RawRuntime, problems: &mut Problems) -> BTreeMap<Strin
         let text = name.get_ref();
         let shown = shorten(text).escape_debug().to_string();
         if text.is_empty() || text.contains(['=', '\0']) || text.len() > ENV_NAME_MAX {
-            let what = format!("`{shown}` can not be the name of an environment variable");
-            let help = "write 1 to 256 characters without = and NUL, such as NODE_ENV";
+            let what = format!("`{shown}` is not a valid name of an environment variable");
+            let help =
+                format!("write 1 to {ENV_NAME_MAX} bytes without = and NUL, such as NODE_ENV");
             problems.push(Problem::error(ProblemCode::BadName, name.span(), what).help(help));
         } else if Release::is_reserved_variable(text) {
-            let what = format!("`{shown}` is set by the daemon, for each release");
+            let what = format!("`{shown}` is set by the daemon for each release");
             let help = "leave it out of env";
             problems.push(Problem::error(ProblemCode::Contradiction, name.span(), what).help(help));
         }
@@ -153,8 +189,8 @@ fn environment(raw: &raw::RawRuntime, problems: &mut Problems) -> BTreeMap<Strin
     pairs.map(|(name, value)| (name.get_ref().clone(), value.get_ref().clone())).collect()
 }
 
-/// Settings that the chosen runtime does not read.
-fn reject_unused_settings(raw: &raw::RawRuntime, kind: Option<&str>, problems: &mut Problems) {
+/// Reports settings that the chosen runtime does not use.
+fn reject_unused_settings(raw: &RawRuntime, kind: Option<&str>, problems: &mut Problems) {
     let command_settings = [("command", span_of(&raw.command)), ("dir", span_of(&raw.dir))];
     let start_settings = [("env", span_of(&raw.env)), ("stop_timeout", span_of(&raw.stop_timeout))];
     let unit_settings = [("unit", span_of(&raw.unit)), ("warm_weight", span_of(&raw.warm_weight))];
@@ -167,8 +203,10 @@ fn reject_unused_settings(raw: &raw::RawRuntime, kind: Option<&str>, problems: &
         None => return,
     };
     let (reason, label) = match kind {
-        Some("external") => ("somebody else runs the releases", "the daemon does not start them"),
-        Some("systemd") => ("the unit says what is run", "systemd starts them"),
+        Some("external") => {
+            ("the releases are started externally", "the daemon does not start them")
+        }
+        Some("systemd") => ("the unit defines what runs", "systemd starts them"),
         _ => ("the daemon runs the releases itself", "the daemon starts them"),
     };
     for (name, at) in ignored {
@@ -184,8 +222,12 @@ fn reject_unused_settings(raw: &raw::RawRuntime, kind: Option<&str>, problems: &
     }
 }
 
-fn systemd_runtime(service: &raw::RawService, stop: Duration, problems: &mut Problems) -> Runtime {
-    let raw = &service.runtime;
+fn systemd_runtime(
+    raw: &RawRuntime,
+    service_span: Range<usize>,
+    stop: Duration,
+    problems: &mut Problems,
+) -> Runtime {
     let unit = match &raw.unit {
         Some(unit) => {
             if !is_unit_template(unit.get_ref()) {
@@ -202,8 +244,7 @@ fn systemd_runtime(service: &raw::RawService, stop: Duration, problems: &mut Pro
         None => {
             let what = "`unit` is missing: runtime = \"systemd\" starts its instances";
             let help = "write unit = \"mcp-weather@.service\", the name of the template";
-            problems
-                .push(Problem::error(ProblemCode::Missing, service.name.span(), what).help(help));
+            problems.push(Problem::error(ProblemCode::Missing, service_span, what).help(help));
             String::new()
         }
     };
@@ -216,42 +257,44 @@ fn systemd_runtime(service: &raw::RawService, stop: Duration, problems: &mut Pro
     })
 }
 
-/// `NAME@.service`, of characters that systemd takes.
+/// Whether it is `NAME@.service`, with characters that systemd accepts.
 fn is_unit_template(unit: &str) -> bool {
     let plain = |it: char| it.is_ascii_alphanumeric() || matches!(it, ':' | '-' | '_' | '.');
     unit.strip_suffix("@.service")
         .is_some_and(|name| (1..=UNIT_NAME_MAX).contains(&name.len()) && name.chars().all(plain))
 }
 
-/// Two services with the same units would stop each other's releases.
-pub(super) fn check_units_distinct(raw: &raw::RawConfig, problems: &mut Problems) {
+/// Reports units of two services: they would stop each other's releases.
+pub(super) fn check_units_distinct<'a>(
+    runtimes: impl Iterator<Item = &'a RawRuntime>,
+    problems: &mut Problems,
+) {
     let mut seen: BTreeMap<&str, Range<usize>> = BTreeMap::new();
-    for unit in raw.services.iter().filter_map(|service| service.runtime.unit.as_ref()) {
+    for unit in runtimes.filter_map(|runtime| runtime.unit.as_ref()) {
         match seen.get(unit.get_ref().as_str()) {
             Some(first) => {
-                let what = format!("`{}` runs another service already", shorten(unit.get_ref()));
+                let what = format!("`{}` already runs another service", shorten(unit.get_ref()));
                 let help = "give each service a template of its own";
                 let problem =
                     Problem::error(ProblemCode::Contradiction, unit.span(), what).help(help);
-                problems.push(problem.related(first.clone(), "it is named here first"));
+                problems.push(problem.related(first.clone(), "it is used here first"));
             }
             None => _ = seen.insert(unit.get_ref(), unit.span()),
         }
     }
 }
 
-/// What artifacts are, as it is written.
-pub(super) fn artifact_kind(raw: &raw::RawRuntime) -> ArtifactKind {
+/// The kind of the artifacts.
+pub(super) fn artifact_kind(raw: &RawRuntime) -> ArtifactKind {
     match raw.artifact.as_ref().map(|kind| *kind.get_ref()) {
         Some("image") => ArtifactKind::Image,
         Some("path") => ArtifactKind::Path,
-        Some("word") => ArtifactKind::Opaque,
+        Some("opaque") => ArtifactKind::Opaque,
         _ => ArtifactKind::Auto,
     }
 }
 
-/// Of how many releases the artifacts are kept: the active and the warm one at least.
-pub(super) fn keep_artifacts(raw: &raw::RawRuntime, problems: &mut Problems) -> u32 {
-    let kept = in_range("keep_artifacts", &raw.keep_artifacts, 5, 2..=100, problems);
-    u32::try_from(kept).unwrap_or(u32::MAX)
+/// How many releases keep their artifacts: at least the active and the warm one.
+pub(super) fn keep_artifacts(raw: &RawRuntime, problems: &mut Problems) -> u32 {
+    saturating_u32(in_range("keep_artifacts", &raw.keep_artifacts, 5, 2..=100, problems))
 }

@@ -1,4 +1,4 @@
-//! Which series of a counter are meant: `http_requests_total{code=~"5.."}`, as in Prometheus.
+//! Selects series of a metric, as Prometheus does: `http_requests_total{code=~"5.."}`.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use regex_lite::{Regex, RegexBuilder};
 
 /// Longest text of a selector, in bytes.
 const BYTES_MAX: usize = 1_024;
-/// Largest program of one expression, in bytes.
+/// Largest compiled regular expression, in bytes.
 const REGEX_BYTES_MAX: usize = 64 * 1_024;
 
-/// A metric, and what its labels must be. The values of all series that fit are added up.
+/// A metric and its label matchers. The values of all matching series are added up.
 #[derive(Debug, Clone)]
 pub struct Selector {
     text: String,
@@ -20,22 +20,23 @@ pub struct Selector {
 #[derive(Debug, Clone)]
 struct Matcher {
     label: String,
-    value: MatchValue,
-    /// Whether it fits where the value is not the wanted one.
-    negated: bool,
+    operation: MatchOperation,
 }
 
+/// The match operations, named as in Prometheus.
 #[derive(Debug, Clone)]
-enum MatchValue {
-    Text(String),
-    Pattern(Regex),
+enum MatchOperation {
+    Equal(String),
+    NotEqual(String),
+    Regex(Regex),
+    NotRegex(Regex),
 }
 
 impl Selector {
-    /// Reads a selector.
+    /// Parses a selector.
     ///
     /// # Errors
-    /// What can not be understood.
+    /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         if BYTES_MAX < text.len() {
             return Err(format!("is longer than {BYTES_MAX} bytes"));
@@ -52,26 +53,27 @@ impl Selector {
         Ok(Self { text: text.to_owned(), name: name.to_owned(), matchers })
     }
 
-    /// The metric.
+    /// The name of the metric.
     pub fn metric(&self) -> &str {
         &self.name
     }
 
-    /// Whether a series of the metric is meant. A label that it lacks counts as empty.
+    /// Whether a series of the metric matches. A missing label counts as empty.
     pub fn matches(&self, labels: &[(String, String)]) -> bool {
         self.matchers.iter().all(|it| {
             let value = labels.iter().find(|(label, _)| *label == it.label);
             let value = value.map_or("", |(_, value)| value.as_str());
-            let fits = match &it.value {
-                MatchValue::Text(text) => text == value,
-                MatchValue::Pattern(pattern) => pattern.is_match(value),
-            };
-            fits != it.negated
+            match &it.operation {
+                MatchOperation::Equal(text) => text == value,
+                MatchOperation::NotEqual(text) => text != value,
+                MatchOperation::Regex(regex) => regex.is_match(value),
+                MatchOperation::NotRegex(regex) => !regex.is_match(value),
+            }
         })
     }
 }
 
-/// Two selectors are the same if they are written the same.
+/// Two selectors are equal if their texts are.
 impl PartialEq for Selector {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
@@ -94,30 +96,29 @@ fn parse_matchers(text: &str) -> Result<Vec<Matcher>, String> {
             return if end {
                 Ok(matchers)
             } else {
-                Err(format!("has \"{}\" behind its }}", after.trim()))
+                Err(format!("has \"{}\" after its }}", after.trim()))
             };
         }
         let end = rest.find(['=', '!']).ok_or(UNCLOSED_BRACE)?;
         let (label, after) = rest.split_at(end);
         let label = label.trim();
         if !is_name(label, false) {
-            return Err(format!("has \"{label}\" where the name of a label belongs"));
+            return Err(format!("has \"{label}\" in place of a label name"));
         }
-        let operators =
-            [("=~", true, false), ("!~", true, true), ("!=", false, true), ("=", false, false)];
-        let found = operators.iter().find_map(|(operator, pattern, not)| {
-            after.strip_prefix(operator).map(|after| (after, *pattern, *not))
-        });
-        let (after, pattern, not) =
-            found.ok_or_else(|| format!("compares `{label}` with none of =, !=, =~ and !~"))?;
+        let operator = ["=~", "!~", "!=", "="].into_iter().find(|it| after.starts_with(it));
+        let Some(operator) = operator else {
+            return Err(format!("compares `{label}` with none of =, !=, =~ and !~"));
+        };
+        let after = after.strip_prefix(operator).unwrap_or(after);
         let (value, after) = parse_quoted(after.trim_start())
             .ok_or_else(|| format!("has no value in quotes for `{label}`"))?;
-        let wanted = if pattern {
-            MatchValue::Pattern(anchored_regex(&value)?)
-        } else {
-            MatchValue::Text(value)
+        let operation = match operator {
+            "=~" => MatchOperation::Regex(anchored_regex(&value)?),
+            "!~" => MatchOperation::NotRegex(anchored_regex(&value)?),
+            "!=" => MatchOperation::NotEqual(value),
+            _ => MatchOperation::Equal(value),
         };
-        matchers.push(Matcher { label: label.to_owned(), value: wanted, negated: not });
+        matchers.push(Matcher { label: label.to_owned(), operation });
         rest = after.trim_start();
         match rest.strip_prefix(',') {
             Some(after) => rest = after.trim_start(),
@@ -127,13 +128,13 @@ fn parse_matchers(text: &str) -> Result<Vec<Matcher>, String> {
     }
 }
 
-/// In Prometheus an expression must fit the whole value.
+/// In Prometheus a regular expression must match the whole value.
 fn anchored_regex(pattern: &str) -> Result<Regex, String> {
     let built = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(REGEX_BYTES_MAX).build();
-    built.map_err(|error| format!("has an expression that is none: {error}"))
+    built.map_err(|error| format!("has a wrong regular expression: {error}"))
 }
 
-/// A text in double or single quotes, and what follows.
+/// Parses a text in double or single quotes; returns it and the rest.
 fn parse_quoted(text: &str) -> Option<(String, &str)> {
     let mut chars = text.char_indices();
     let (_, quote) = chars.next().filter(|(_, it)| matches!(it, '"' | '\''))?;
@@ -167,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn matchers_fit_as_in_prometheus() {
+    fn matchers_match_as_in_prometheus() {
         let text = r#"http:requests_total{code=~"5..|429", method!='GET', path!~"/health.*",}"#;
         let selector = Selector::parse(text).unwrap();
         assert_eq!(selector.metric(), "http:requests_total");
         let picks = |pairs: &[_]| selector.matches(&labels(pairs));
         assert!(picks(&[("code", "503"), ("method", "POST"), ("path", "/mcp")]));
-        assert!(picks(&[("code", "429")]), "a label that is not there is empty");
+        assert!(picks(&[("code", "429")]), "a missing label is empty");
         assert!(!picks(&[("code", "5030")]), "the whole value");
         assert!(!picks(&[("code", "503"), ("method", "GET")]));
         assert!(!picks(&[("code", "503"), ("path", "/healthz")]));
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_selector_says_so() {
+    fn a_wrong_selector_is_an_error() {
         for text in [
             "",
             "{}",

@@ -1,49 +1,112 @@
 //! The objectives of a service, and how the daemon decides.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
-use crate::config::problem::{Problem, ProblemCode, Problems};
-use crate::config::range::{in_range, span_of};
-use crate::config::raw;
-use crate::config::raw::Raw;
-use crate::config::settings::ProbeSettings;
-use crate::config::toml_table::shorten;
-use crate::config::value::{format_duration, format_percent};
-use crate::decide::Policy;
-use crate::judge;
-use crate::judge::{Baseline, Indicator, Objective};
+use toml::Spanned;
 
-/// The strictest objective that lets an error pass: 1 in 100 000.
-const ERROR_BUDGET_MIN: f64 = 1e-5;
-/// From the verdict to the end of the drain, at most.
+use crate::config::probe::{CONFIRM_TIMEOUT_MAX, ProbeSettings};
+use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
+use crate::config::range::{in_range, objective_budget, span_of};
+use crate::config::toml_table::TomlTable;
+use crate::config::value::{
+    Raw, duration, error_budget, error_budget_or_off, expect_table, float, format_duration, one_of,
+    string_list, unsigned_integer,
+};
+use crate::decide::Policy;
+use crate::judge::{Baseline, Indicator, Objective, SloSettings};
+use crate::model::Slot;
+
+/// Longest time from the verdict to the end of the drain.
 const ROLLBACK_DEADLINE: Duration = Duration::from_mins(2);
-/// Longer than this, and nobody would call it an answer of the warm release.
-pub(super) const CONFIRM_TIMEOUT_MAX: Duration = Duration::from_secs(2);
+
 const DAY: Duration = Duration::from_hours(24);
+
 const HOUR: Duration = Duration::from_hours(1);
+
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What the proxy counts as bad.
+/// What the proxy counts as bad or slow.
 pub(super) struct OutcomeLimits {
     pub(super) deadline: Duration,
     pub(super) slow_after: Option<Duration>,
 }
 
-/// What may be asked of the warm release besides.
+/// What the proxy may repeat on the warm release.
 pub(super) struct ShadowSettings {
     pub(super) calls_per_second: u32,
     pub(super) repeatable_tools: BTreeSet<String>,
 }
 
-/// The promise of a service.
+/// The objectives, and how the daemon decides.
+pub(super) struct RawSlo {
+    pub(super) objective: Raw<f64>,
+    pub(super) tool_objective: Raw<Option<f64>>,
+    pub(super) latency: Option<RawLatency>,
+    pub(super) deadline: Raw<Duration>,
+    pub(super) bake: Raw<Duration>,
+    pub(super) max_false_rollback: Raw<f64>,
+    pub(super) min_effect: Raw<f64>,
+    pub(super) burst: Raw<Duration>,
+    pub(super) drain_timeout: Raw<Duration>,
+    pub(super) session_cost: Raw<f64>,
+    pub(super) shadow_calls: Raw<u64>,
+    pub(super) repeatable_tools: Raw<Vec<Spanned<String>>>,
+    pub(super) rollbacks_per_day: Raw<u64>,
+    pub(super) baseline: Raw<&'static str>,
+    pub(super) client_faults: Raw<&'static str>,
+    pub(super) start_timeout: Raw<Duration>,
+}
+
+/// `latency = { under, objective }`.
+pub(super) struct RawLatency {
+    pub(super) span: Range<usize>,
+    pub(super) under: Raw<Duration>,
+    pub(super) objective: Raw<f64>,
+}
+
+pub(super) fn read(table: &mut TomlTable<'_>, problems: &mut Problems) -> RawSlo {
+    RawSlo {
+        objective: table.read("objective", error_budget, problems),
+        tool_objective: table.read("tool_objective", error_budget_or_off, problems),
+        latency: read_latency(table, problems),
+        deadline: table.read("deadline", duration, problems),
+        bake: table.read("bake", duration, problems),
+        max_false_rollback: table.read("max_false_rollback", float, problems),
+        min_effect: table.read("min_effect", float, problems),
+        burst: table.read("burst", duration, problems),
+        drain_timeout: table.read("drain_timeout", duration, problems),
+        session_cost: table.read("session_cost", float, problems),
+        shadow_calls: table.read("shadow_calls", unsigned_integer, problems),
+        repeatable_tools: table.read("repeatable_tools", string_list, problems),
+        rollbacks_per_day: table.read("rollbacks_per_day", unsigned_integer, problems),
+        baseline: table.read("baseline", one_of(["probes", "required"]), problems),
+        client_faults: table.read("client_faults", one_of(["on", "off"]), problems),
+        start_timeout: table.read("start_timeout", duration, problems),
+    }
+}
+
+fn read_latency(table: &mut TomlTable<'_>, problems: &mut Problems) -> Option<RawLatency> {
+    const FORM: &str = "latency = { under = \"300ms\", objective = \"99%\" }";
+    table.read("latency", |value| expect_table(value, FORM), problems)?;
+    let mut table = table.subtable("latency", "`latency`", FORM, problems);
+    let latency = RawLatency {
+        span: table.span(),
+        under: table.required("under", "\"300ms\"", duration, problems),
+        objective: table.read("objective", error_budget, problems),
+    };
+    table.reject_unknown_keys(problems);
+    Some(latency)
+}
+
+/// The settings of the judge.
 pub(super) fn slo_settings(
-    service: &raw::RawService,
-    failures: u32,
+    raw: &RawSlo,
+    failed_probes_max: u32,
     problems: &mut Problems,
-) -> judge::SloSettings {
-    let raw = &service.slo;
-    judge::SloSettings {
+) -> SloSettings {
+    SloSettings {
         objectives: objectives(raw, problems),
         max_false_rollback: max_false_rollback("max_false_rollback", raw, 0.001, problems),
         min_effect: in_range("min_effect", &raw.min_effect, 2.0, 1.1..=100.0, problems),
@@ -55,27 +118,27 @@ pub(super) fn slo_settings(
             problems,
         ),
         bake: in_range("bake", &raw.bake, HOUR / 2, SECOND..=7 * DAY, problems),
-        failed_probes_max: failures,
+        failed_probes_max,
         baseline: baseline(raw),
         shadow_calls: raw.shadow_calls.as_ref().is_none_or(|it| 0 < *it.get_ref()),
         scrape: None,
     }
 }
 
-/// How a service is decided.
+/// The settings of the decisions.
 pub(super) fn policy(
-    service: &raw::RawService,
+    raw: &RawSlo,
+    observe: bool,
     probe: &ProbeSettings,
     bake: Duration,
-    slots: Vec<crate::model::Slot>,
+    slots: Vec<Slot>,
     problems: &mut Problems,
 ) -> Policy {
-    let raw = &service.slo;
     let start_timeout =
         in_range("start_timeout", &raw.start_timeout, 60 * SECOND, SECOND..=HOUR, problems);
     let per_day = in_range("rollbacks_per_day", &raw.rollbacks_per_day, 3, 0..=1_000, problems);
     Policy {
-        observe: service.mode.as_ref().is_some_and(|mode| *mode.get_ref() == "observe"),
+        observe,
         start_timeout,
         bake,
         drain_timeout: drain_timeout(&raw.drain_timeout, problems),
@@ -90,8 +153,8 @@ pub(super) fn policy(
     }
 }
 
-/// What the proxy counts as bad.
-pub(super) fn outcome_limits(raw: &raw::RawSlo, problems: &mut Problems) -> OutcomeLimits {
+/// Checks what the proxy counts as bad or slow.
+pub(super) fn outcome_limits(raw: &RawSlo, problems: &mut Problems) -> OutcomeLimits {
     let min = Duration::from_millis(100);
     let deadline =
         in_range("deadline", &raw.deadline, Duration::from_mins(1), min..=HOUR, problems);
@@ -101,7 +164,7 @@ pub(super) fn outcome_limits(raw: &raw::RawSlo, problems: &mut Problems) -> Outc
         if slow >= deadline {
             let (slow, deadline) = (format_duration(slow), format_duration(deadline));
             let what = format!(
-                "latency.under can never be exceeded: at {deadline} a request is cut off as failed, \
+                "`latency.under` cannot be exceeded: a request fails at the deadline of {deadline}, \
                  before it is slow at {slow}"
             );
             let help = format!("write less than {deadline}, or a longer deadline");
@@ -113,7 +176,7 @@ pub(super) fn outcome_limits(raw: &raw::RawSlo, problems: &mut Problems) -> Outc
         }
         if slow.is_zero() {
             let what = "`under` is 0s: every request would be slow";
-            let help = "write the time that you promise, such as \"300ms\"";
+            let help = "write the latency objective, such as \"300ms\"";
             problems.push(Problem::error(ProblemCode::OutOfRange, under.span(), what).help(help));
         }
         slow
@@ -121,8 +184,8 @@ pub(super) fn outcome_limits(raw: &raw::RawSlo, problems: &mut Problems) -> Outc
     OutcomeLimits { deadline, slow_after: slow }
 }
 
-/// What may be asked of the warm release besides.
-pub(super) fn shadow_settings(raw: &raw::RawSlo, problems: &mut Problems) -> ShadowSettings {
+/// Checks what the proxy may repeat on the warm release.
+pub(super) fn shadow_settings(raw: &RawSlo, problems: &mut Problems) -> ShadowSettings {
     let calls = in_range("shadow_calls", &raw.shadow_calls, 100, 0..=1_000, problems);
     let Some(given) = &raw.repeatable_tools else {
         return ShadowSettings {
@@ -134,16 +197,16 @@ pub(super) fn shadow_settings(raw: &raw::RawSlo, problems: &mut Problems) -> Sha
         let name = tool.get_ref();
         if name.is_empty() || name.contains(['*', '"', '\\']) || name.contains(char::is_control) {
             let shown = shorten(name).escape_debug().to_string();
-            let what = format!("\"{shown}\" is not the name of a tool");
+            let what = format!("\"{shown}\" is not a valid tool name");
             let help =
-                "write the whole name of each tool as clients call it, such as \"get_forecast\"";
+                "write the full name of each tool as clients call it, such as \"get_forecast\"";
             problems.push(Problem::error(ProblemCode::BadValue, tool.span(), what).help(help));
         }
     }
     if let Some(given_calls) = raw.shadow_calls.as_ref().filter(|it| *it.get_ref() == 0)
         && !given.get_ref().is_empty()
     {
-        let what = "`repeatable_tools` has no effect: `shadow_calls` is 0, so nothing is repeated";
+        let what = "`repeatable_tools` has no effect: `shadow_calls` is 0";
         let help = "write shadow_calls = 100, or leave repeatable_tools out";
         let problem = Problem::warning(ProblemCode::Contradiction, given.span(), what).help(help);
         problems.push(problem.related(given_calls.span(), "off"));
@@ -152,7 +215,7 @@ pub(super) fn shadow_settings(raw: &raw::RawSlo, problems: &mut Problems) -> Sha
     ShadowSettings { calls_per_second: u32::try_from(calls).unwrap_or(0), repeatable_tools: tools }
 }
 
-fn objectives(raw: &raw::RawSlo, problems: &mut Problems) -> Vec<Objective> {
+fn objectives(raw: &RawSlo, problems: &mut Problems) -> Vec<Objective> {
     let mut objectives = Vec::new();
     let budget = objective_budget("objective", &raw.objective, 0.005, problems);
     objectives.push(Objective {
@@ -178,7 +241,7 @@ fn objectives(raw: &raw::RawSlo, problems: &mut Problems) -> Vec<Objective> {
         });
     }
     if raw.client_faults.as_ref().is_none_or(|it| *it.get_ref() == "on") {
-        // What is allowed depends on the call and its history.
+        // The allowed rate also depends on the call and its history.
         objectives.push(Objective {
             indicator: Indicator::ClientFaults,
             error_budget: 0.05,
@@ -189,7 +252,7 @@ fn objectives(raw: &raw::RawSlo, problems: &mut Problems) -> Vec<Objective> {
     objectives
 }
 
-fn baseline(raw: &raw::RawSlo) -> Baseline {
+fn baseline(raw: &RawSlo) -> Baseline {
     match raw.baseline.as_ref().map(|it| *it.get_ref()) {
         Some("required") => Baseline::Required,
         _ => Baseline::Probes,
@@ -197,36 +260,12 @@ fn baseline(raw: &raw::RawSlo) -> Baseline {
 }
 
 /// The tool objective, unless it is off.
-pub(super) fn tool_objective(raw: &raw::RawSlo) -> Raw<f64> {
+pub(super) fn tool_objective(raw: &RawSlo) -> Raw<f64> {
     let given = raw.tool_objective.as_ref()?;
-    given.get_ref().map(|budget| toml::Spanned::new(given.span(), budget))
+    given.get_ref().map(|budget| Spanned::new(given.span(), budget))
 }
 
-pub(super) fn objective_budget(
-    name: &str,
-    raw: &Raw<f64>,
-    default: f64,
-    problems: &mut Problems,
-) -> f64 {
-    let Some(given) = raw else {
-        return default;
-    };
-    let budget = *given.get_ref();
-    if budget >= ERROR_BUDGET_MIN {
-        return budget;
-    }
-    let good = format_percent(1.0 - budget);
-    let what = format!(
-        "`{name}` is {good}, which leaves {} of the requests to fail: a single error \
-         would be infinite evidence",
-        format_percent(budget),
-    );
-    let help = format!("write at most \"{}\"", format_percent(1.0 - ERROR_BUDGET_MIN));
-    problems.push(Problem::error(ProblemCode::UnreachableThreshold, given.span(), what).help(help));
-    default
-}
-
-fn max_false_rollback(name: &str, raw: &raw::RawSlo, default: f64, problems: &mut Problems) -> f64 {
+fn max_false_rollback(name: &str, raw: &RawSlo, default: f64, problems: &mut Problems) -> f64 {
     let Some(given) = &raw.max_false_rollback else {
         return default;
     };
@@ -234,7 +273,7 @@ fn max_false_rollback(name: &str, raw: &raw::RawSlo, default: f64, problems: &mu
     if value > 0.0 && value <= 0.5 {
         return value;
     }
-    let what = format!("`{name}` is {value}: it is a probability in each deploy");
+    let what = format!("`{name}` is {value}, which is not a probability for each deploy");
     let help = "write more than 0 and at most 0.5; 0.001 is one false rollback in 1 000 deploys";
     problems.push(Problem::error(ProblemCode::OutOfRange, given.span(), what).help(help));
     default
@@ -246,7 +285,7 @@ fn drain_timeout(raw: &Raw<Duration>, problems: &mut Problems) -> Duration {
         return raw.as_ref().map_or(default, |given| *given.get_ref());
     };
     let what = format!(
-        "`drain_timeout` is {}; a rollback ends {} after its verdict, drain included",
+        "`drain_timeout` is {}; a rollback ends at most {} after its verdict, drain included",
         format_duration(*given.get_ref()),
         format_duration(ROLLBACK_DEADLINE),
     );

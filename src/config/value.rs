@@ -1,7 +1,8 @@
-//! How one value is written: durations, shares, sizes, addresses, lists.
+//! Parses one value: a duration, a share, a size, an address, a list.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,29 +10,77 @@ use jiff::fmt::friendly::{Designator, Spacing, SpanParser, SpanPrinter};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::problem::ProblemCode;
-use super::settings::Address;
-use crate::config::toml_table::{ValueError, closest_match, shorten, type_name};
+use crate::config::address::Address;
+use crate::config::problem::{ProblemCode, closest_match, shorten};
 
-/// What a kernel takes as the path of a unix socket, in bytes.
+/// Longest path of a unix socket that the kernel accepts, in bytes.
 const SOCKET_PATH_MAX: usize = 107;
-/// Decimals of a percentage that still count.
+/// Percentages are rounded to this precision.
 const PERCENT_PRECISION: f64 = 1e7;
+
+/// A setting and its span, if the file has it.
+pub(super) type Raw<T> = Option<Spanned<T>>;
+
+/// Names with values, each with its span.
+pub(super) type RawMap<T> = BTreeMap<Spanned<String>, Spanned<T>>;
 
 type ParseResult<T> = Result<T, ValueError>;
 
-/// Any text without NUL.
+pub(super) fn expect_table(value: &DeValue<'_>, form: &str) -> Result<(), ValueError> {
+    if value.is_table() {
+        return Ok(());
+    }
+    let what = format!("is {}, not a table", type_name(value));
+    Err(ValueError::new(ProblemCode::WrongType, what, format!("write {form}")))
+}
+
+/// Why a value is not usable.
+#[derive(Debug, PartialEq)]
+pub(super) struct ValueError {
+    pub(super) code: ProblemCode,
+    pub(super) message: String,
+    pub(super) help: String,
+    /// The wrong part of the value, if not all of it.
+    pub(super) span: Option<Range<usize>>,
+}
+
+impl ValueError {
+    pub(super) fn new(code: ProblemCode, what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { code, message: what.into(), help: help.into(), span: None }
+    }
+}
+
+/// The type of a value, in words.
+pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// Whether a path is valid in the request line.
+pub(super) fn is_request_path(path: &str) -> bool {
+    let plain = |it: char| it.is_ascii_graphic() && !['#', '\\', '"', '<', '>'].contains(&it);
+    path.starts_with('/') && path.len() <= 1024 && path.chars().all(plain)
+}
+
+/// A text without NUL.
 pub(super) fn string(value: &DeValue<'_>) -> ParseResult<String> {
     let Some(text) = value.as_str() else {
         return Err(wrong_type(value, "a string", "write it between quotes"));
     };
     if text.contains('\0') {
-        return Err(bad_value("holds a NUL", "leave it out: no system call takes it"));
+        return Err(bad_value("contains a NUL byte", "remove it: system calls do not accept it"));
     }
     Ok(text.to_owned())
 }
 
-/// One of a few words.
+/// One of the known words.
 pub(super) fn one_of<const N: usize>(
     known: [&'static str; N],
 ) -> impl Fn(&DeValue<'_>) -> ParseResult<&'static str> {
@@ -45,7 +94,7 @@ pub(super) fn one_of<const N: usize>(
                 Some(suggestion) => format!("did you mean \"{suggestion}\"?"),
                 None => format!("write {list}"),
             };
-            bad_value(format!("is \"{}\", which is not known", shorten(text)), help)
+            bad_value(format!("is \"{}\", which is not a known value", shorten(text)), help)
         })
     }
 }
@@ -62,7 +111,7 @@ pub(super) fn duration(value: &DeValue<'_>) -> ParseResult<Duration> {
         };
         return Err(wrong_type(value, "a time", &help));
     };
-    // Years of a bake are a slip, and the sums below must not overflow.
+    // Longer times are a mistake, and sums of several must not overflow.
     const MAX: Duration = Duration::from_hours(24 * 365);
     match SpanParser::new().parse_unsigned_duration(text) {
         Ok(read) if read <= MAX => Ok(read),
@@ -71,7 +120,7 @@ pub(super) fn duration(value: &DeValue<'_>) -> ParseResult<Duration> {
     }
 }
 
-/// The share that may be bad: "99.5%" makes 0.005.
+/// The error budget of an objective: "99.5%" is 0.005.
 pub(super) fn error_budget(value: &DeValue<'_>) -> ParseResult<f64> {
     const HELP: &str = "write the share that must be good, such as \"99.5%\"";
     let Some(text) = value.as_str() else {
@@ -128,7 +177,7 @@ pub(super) fn unsigned_integer(value: &DeValue<'_>) -> ParseResult<u64> {
         return Err(wrong_type(value, "a whole number", HELP));
     };
     u64::from_str_radix(number.as_str(), number.radix()).map_err(|_| {
-        let what = format!("is {}, which is negative or far too large", shorten(number.as_str()));
+        let what = format!("is {}, which is negative or too large", shorten(number.as_str()));
         ValueError::new(ProblemCode::OutOfRange, what, HELP)
     })
 }
@@ -142,20 +191,23 @@ pub(super) fn float(value: &DeValue<'_>) -> ParseResult<f64> {
         _ => return Err(wrong_type(value, "a number", HELP)),
     };
     read.filter(|number| number.is_finite())
-        .ok_or_else(|| ValueError::new(ProblemCode::OutOfRange, "is not a usable number", HELP))
+        .ok_or_else(|| ValueError::new(ProblemCode::OutOfRange, "is negative or not finite", HELP))
 }
 
-/// A path from the root.
+/// An absolute path.
 pub(super) fn absolute_path(value: &DeValue<'_>) -> ParseResult<PathBuf> {
     let text = string(value)?;
     if !text.starts_with('/') {
-        let what = format!("is \"{}\", which depends on where the daemon starts", shorten(&text));
-        return Err(bad_value(what, "write the whole path, from the first /"));
+        let what = format!("is \"{}\", which is not absolute", shorten(&text));
+        return Err(bad_value(
+            what,
+            "write the path from the root, such as \"/var/lib/rollbackd\"",
+        ));
     }
     Ok(PathBuf::from(text))
 }
 
-/// A path from the root that a unix socket can have.
+/// An absolute path that a unix socket can have.
 pub(super) fn socket_path(value: &DeValue<'_>) -> ParseResult<PathBuf> {
     let path = absolute_path(value)?;
     check_socket_path(&path)?;
@@ -177,7 +229,7 @@ pub(super) fn address(value: &DeValue<'_>) -> ParseResult<Address> {
     };
     if !path.starts_with('/') {
         return Err(bad_value(
-            "has a unix socket without a whole path",
+            "has a unix socket whose path is not absolute",
             "write \"unix:/run/x.sock\"",
         ));
     }
@@ -194,7 +246,7 @@ pub(super) fn string_list(value: &DeValue<'_>) -> ParseResult<Vec<Spanned<String
     list.iter().map(|item| parse_nested(item, "has an item that", string)).collect()
 }
 
-/// Names, each with a value of one kind.
+/// A table of names with values of one type.
 pub(super) fn map_of<T>(
     parse: impl Fn(&DeValue<'_>) -> ParseResult<T>,
 ) -> impl Fn(&DeValue<'_>) -> ParseResult<BTreeMap<Spanned<String>, Spanned<T>>> {
@@ -212,7 +264,7 @@ pub(super) fn map_of<T>(
     }
 }
 
-/// A time as an operator writes it.
+/// Formats a duration as the configuration writes it.
 pub(super) fn format_duration(time: Duration) -> String {
     SpanPrinter::new()
         .designator(Designator::Compact)
@@ -220,7 +272,7 @@ pub(super) fn format_duration(time: Duration) -> String {
         .unsigned_duration_to_string(&time)
 }
 
-/// A share as a percentage.
+/// Formats a share as a percentage.
 pub(super) fn format_percent(share: f64) -> String {
     let text = format!("{:.6}", 100.0 * share);
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
@@ -231,9 +283,9 @@ fn parse_nested<'v, T>(
     prefix: &str,
     parse: impl Fn(&DeValue<'v>) -> ParseResult<T>,
 ) -> ParseResult<Spanned<T>> {
-    parse(item.get_ref()).map(|read| Spanned::new(item.span(), read)).map_err(|complaint| {
-        let what = format!("{prefix} {}", complaint.message);
-        ValueError { message: what, span: Some(item.span()), ..complaint }
+    parse(item.get_ref()).map(|read| Spanned::new(item.span(), read)).map_err(|error| {
+        let message = format!("{prefix} {}", error.message);
+        ValueError { message, span: Some(item.span()), ..error }
     })
 }
 
@@ -249,7 +301,7 @@ fn bad_value(what: impl Into<String>, help: impl Into<String>) -> ValueError {
     ValueError::new(ProblemCode::BadValue, what, help)
 }
 
-/// What somebody meant who wrote 0.995.
+/// Suggests the percentage for a number such as 0.995.
 fn suggest_percentage(number: &str) -> Option<String> {
     let share = number.parse::<f64>().ok().filter(|share| (0.0..=100.0).contains(share))?;
     let share = if share <= 1.0 { share } else { share / 100.0 };
@@ -261,7 +313,7 @@ fn check_socket_path(path: &std::path::Path) -> ParseResult<()> {
     if length <= SOCKET_PATH_MAX {
         return Ok(());
     }
-    let what = format!("has a path of {length} bytes; a socket can have {SOCKET_PATH_MAX}");
+    let what = format!("has a path of {length} bytes; a socket has at most {SOCKET_PATH_MAX}");
     Err(bad_value(what, "choose a shorter path"))
 }
 

@@ -1,24 +1,25 @@
-//! Who may do what over the control socket. The kernel tells who somebody is.
+//! Who may read and who may act over the control socket. The kernel identifies the client.
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
-use super::Request;
+use crate::control::protocol::Request;
 use crate::model::Actor;
 
-/// Whose members may connect, and read how things stand.
+/// The group whose members may connect and read. The socket belongs to it if the daemon runs as
+/// root or in that group; else to the daemon's own group.
 pub const READERS_GROUP: &str = "rollbackd";
-/// Whose members may also act.
+/// The group whose members may also act.
 pub const ADMINS_GROUP: &str = "rollbackd-admin";
 
 impl Request {
-    /// Whether it only reads.
+    /// Whether the request only reads.
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Status { .. } | Self::Timeline { .. })
     }
 }
 
-/// Checks that this user may act: root, the daemon's own user, or a member of [`ADMINS_GROUP`]. Asks
-/// the system's user database, which may take a while.
+/// Checks that a user may act: root, the daemon's own user, or a member of [`ADMINS_GROUP`]. Queries
+/// the user database of the system, which can block.
 ///
 /// # Errors
 /// Why not, and what to do about it.
@@ -39,14 +40,14 @@ pub fn authorize(actor: &Actor) -> Result<(), String> {
         return Ok(());
     }
     let name = user.map_or_else(|| format!("uid {uid}"), |user| user.name);
-    let missing = if group.is_none() { " (there is no such group yet)" } else { "" };
+    let missing = if group.is_none() { " (the group does not exist yet)" } else { "" };
     Err(format!(
-        "{name} may look, but not act: that needs root or the group {ADMINS_GROUP}{missing}; \
+        "{name} may read but not act: acting needs root or the group {ADMINS_GROUP}{missing}; \
          add the user with `usermod -aG {READERS_GROUP},{ADMINS_GROUP} {name}`"
     ))
 }
 
-/// The number of the group whose members may connect, where there is one.
+/// The id of [`READERS_GROUP`], if it exists.
 pub(super) fn readers_gid() -> Option<u32> {
     Group::from_name(READERS_GROUP).ok().flatten().map(|group| group.gid.as_raw())
 }
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_and_ourselves_may_act_and_a_stranger_may_not() {
+    fn root_and_the_own_user_may_act_and_others_may_not() {
         let actor = |uid| Actor { uid, pid: 1 };
         assert_eq!(authorize(&actor(0)), Ok(()));
         assert_eq!(authorize(&actor(nix::unistd::geteuid().as_raw())), Ok(()));

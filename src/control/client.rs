@@ -1,21 +1,23 @@
+//! The client's end of the control socket.
+
 use std::io;
 use std::path::Path;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::{Request, Response};
+use crate::control::lines::{LineReader, encode_line};
+use crate::control::protocol::{Request, Response};
 
-/// The longest line that is read, in bytes.
+/// Longest line of a response, in bytes.
 const LINE_MAX: usize = 1024 * 1024;
 
-/// One conversation with the daemon. Every wait is the caller's to limit.
+/// One connection to the daemon. It has no timeouts: the caller limits its waits.
 #[derive(Debug)]
 pub struct ControlClient {
-    reader: BufReader<OwnedReadHalf>,
+    reader: LineReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
-    line: Vec<u8>,
 }
 
 impl ControlClient {
@@ -24,58 +26,34 @@ impl ControlClient {
     /// # Errors
     /// When nothing listens there, or this user may not connect.
     pub async fn connect(path: &Path) -> io::Result<Self> {
-        let (from, to) = UnixStream::connect(path).await?.into_split();
-        Ok(Self { reader: BufReader::new(from), writer: to, line: Vec::new() })
+        let (reader, writer) = UnixStream::connect(path).await?.into_split();
+        Ok(Self { reader: LineReader::new(reader, LINE_MAX), writer })
     }
 
     /// Sends the request. The daemon reads one for each connection.
     ///
     /// # Errors
-    /// When the daemon hung up.
+    /// When the daemon closed the connection.
     pub async fn send(&mut self, request: &Request) -> io::Result<()> {
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        self.writer.write_all(&line).await
+        self.writer.write_all(&encode_line(request)?).await
     }
 
-    /// The next line of the answer; `None` after the last one. A wait that is given up loses
-    /// nothing: the next call goes on where it stood.
+    /// The next response; `None` after the last one. It is safe to drop the future: the next call
+    /// continues with the same line.
     ///
     /// # Errors
     /// When the connection breaks, a line is longer than 1 MiB, or it is not a [`Response`].
     pub async fn next_response(&mut self) -> io::Result<Option<Response>> {
-        loop {
-            let available = self.reader.fill_buf().await?;
-            let end = available.iter().position(|byte| *byte == b'\n');
-            let consumed = end.map_or(available.len(), |at| at + 1);
-            if consumed == 0 && self.line.is_empty() {
-                return Ok(None);
+        let Some(line) = self.reader.next_line().await? else { return Ok(None) };
+        serde_json::from_str(&line).map(Some).map_err(|error| {
+            if error.is_eof() {
+                let message = "the daemon closed the connection in the middle of a line";
+                return io::Error::new(io::ErrorKind::UnexpectedEof, message);
             }
-            if consumed == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the daemon hung up in the middle of a line",
-                ));
-            }
-            if self.line.len() + consumed > LINE_MAX {
-                return Err(invalid_data(format!(
-                    "the daemon sent a line of more than {LINE_MAX} bytes"
-                )));
-            }
-            self.line.extend(available.iter().take(consumed));
-            self.reader.consume(consumed);
-            if end.is_some() {
-                let line = std::mem::take(&mut self.line);
-                return serde_json::from_slice(&line).map(Some).map_err(|error| {
-                    invalid_data(format!("the daemon sent a line that is not an answer: {error}"))
-                });
-            }
-        }
+            let message = format!("the daemon sent a line that is not a response: {error}");
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        })
     }
-}
-
-fn invalid_data(message: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 #[cfg(test)]
@@ -97,7 +75,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wait_that_is_given_up_loses_no_byte() {
+    async fn a_cancelled_wait_loses_no_byte() {
         let (mut client, mut daemon) = pair().await;
         let refused = Response::Refused { code: RefusalCode::Busy, because: "no".to_owned() };
         let line = serde_json::to_string(&refused).unwrap() + "\n";
@@ -111,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn half_a_line_and_too_long_a_line_are_errors() {
+    async fn an_incomplete_line_and_a_long_line_are_errors() {
         let (mut client, mut daemon) = pair().await;
         daemon.write_all(b"{\"answer\"").await.unwrap();
         drop(daemon);
@@ -123,7 +101,7 @@ mod tests {
         let long = client.next_response().await.unwrap_err();
         assert_eq!(long.kind(), io::ErrorKind::InvalidData);
         drop(client);
-        // It may or may not have got rid of the last bytes.
+        // The daemon may or may not have sent the last bytes.
         let _: io::Result<()> = sent.await.unwrap();
     }
 }

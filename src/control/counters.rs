@@ -1,16 +1,15 @@
-//! What happened to a service since the daemon started: what a status sums up, and what metrics
-//! are made of.
+//! Counters of a service since the daemon started, for its status and the metrics.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Upper bounds in seconds: from one write to a disk up to a whole rollback.
+/// Upper bounds of the buckets in seconds: from one disk write to a whole rollback.
 pub const HISTOGRAM_BOUNDS: [f64; 10] =
     [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 120.0];
 
-/// Everything that only grows.
+/// The counters of one service.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
     /// Lines of the timeline, by kind.
@@ -19,31 +18,31 @@ pub struct Counters {
     pub drains: u64,
     /// Rollbacks that began as a cut.
     pub cuts: u64,
-    /// Of both, those that a person ordered.
+    /// Rollbacks among both that an operator ordered.
     #[serde(alias = "ordered")]
     pub operator_ordered: u64,
-    /// Verdicts that a guard kept from becoming a rollback, by guard.
+    /// Rollbacks that a guard blocked, by guard.
     pub blocked: BTreeMap<String, u64>,
-    /// How long each step of a rollback took, by the milestone at its end.
+    /// The duration of each step of a rollback, by the milestone at its end.
     #[serde(alias = "steps")]
     pub rollback_steps: BTreeMap<String, Histogram>,
-    /// How long it took until a line of the timeline was on disk.
+    /// The duration of each write of a timeline event to disk.
     #[serde(alias = "writes")]
     pub timeline_writes: Histogram,
-    /// Lines that could not be written.
+    /// Events that could not be written.
     #[serde(alias = "write_failures")]
     pub timeline_write_failures: u64,
 }
 
-/// How a duration was spread.
+/// A histogram of durations.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
-    /// How often it was at most as long as each of [`HISTOGRAM_BOUNDS`], and longer than the one before.
+    /// Durations up to each of [`HISTOGRAM_BOUNDS`], and longer than the bound before.
     #[serde(alias = "within")]
     pub buckets: [u64; HISTOGRAM_BOUNDS.len()],
-    /// How often it was measured.
+    /// Number of durations.
     pub count: u64,
-    /// The sum, in seconds.
+    /// Their sum, in seconds.
     pub sum_s: f64,
     /// The last one, in seconds.
     pub last_s: f64,
@@ -53,7 +52,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Takes one in.
+    /// Adds a duration.
     pub fn record(&mut self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bound = HISTOGRAM_BOUNDS.iter().position(|bound| seconds <= *bound);

@@ -1,6 +1,6 @@
-//! What a request may hold. It ends up in commands, environments, a timeline and on terminals.
+//! Validates requests: their texts go to commands, environments, timelines and terminals.
 
-use crate::control::Request;
+use crate::control::protocol::Request;
 use crate::model::{Release, VERSION_MAX, is_valid_version};
 
 const ARTIFACT_MAX: usize = 4096;
@@ -9,10 +9,10 @@ const KEY_MAX: usize = 256;
 const PRINTED_MAX: usize = 60;
 
 impl Request {
-    /// Whether it may be carried out.
+    /// Checks every field.
     ///
     /// # Errors
-    /// What is wrong with it, and what to write instead.
+    /// What is wrong, and what to write instead.
     pub fn validate(&self) -> Result<(), String> {
         match self {
             Self::Deploy { version, artifact, set, .. } => {
@@ -28,13 +28,13 @@ impl Request {
     }
 }
 
-/// It is filled into paths and commands.
+/// The version goes into paths and commands.
 fn validate_version(version: &str) -> Result<(), String> {
     if is_valid_version(version) {
         return Ok(());
     }
     Err(format!(
-        "{} can not be a version; write 1 to {VERSION_MAX} letters, digits and . _ - + : @ ~, a \
+        "{} is not a valid version; write 1 to {VERSION_MAX} letters, digits and . _ - + : @ ~, a \
          letter or digit first, such as v1.4.2",
         printable(version)
     ))
@@ -42,15 +42,15 @@ fn validate_version(version: &str) -> Result<(), String> {
 
 fn validate_artifact(artifact: &str) -> Result<(), String> {
     let problem = if artifact.is_empty() {
-        "is empty"
+        "is empty".to_owned()
     } else if artifact.len() > ARTIFACT_MAX {
-        "is longer than 4096 bytes"
+        format!("is longer than {ARTIFACT_MAX} bytes")
     } else if artifact.contains(char::is_control) {
-        "holds a control character"
+        "contains a control character".to_owned()
     } else if artifact.starts_with('-') {
-        "would be taken for an option"
+        "begins like an option".to_owned()
     } else if artifact.split('/').any(|part| part == "..") {
-        "climbs out with `..`"
+        "contains `..`".to_owned()
     } else {
         return Ok(());
     };
@@ -67,7 +67,7 @@ fn validate_setting(key: &str, value: &str) -> Result<(), String> {
     if key.is_empty() || key.len() > KEY_MAX || starts_with_digit || !key.chars().all(is_name_char)
     {
         return Err(format!(
-            "{printed} can not be the name of a setting; write letters, digits and _, such as \
+            "{printed} is not a valid name of a variable; write letters, digits and _, such as \
              LOG_LEVEL=debug"
         ));
     }
@@ -75,30 +75,32 @@ fn validate_setting(key: &str, value: &str) -> Result<(), String> {
         return Err(format!("{printed} is set by the daemon; leave it out"));
     }
     if value.contains('\0') {
-        return Err(format!("the value of {printed} holds a NUL, which no environment can"));
+        return Err(format!(
+            "the value of {printed} contains a NUL byte, which an environment cannot contain"
+        ));
     }
     Ok(())
 }
 
-/// It is read in a terminal, as one line of a timeline.
+/// The reason is printed as one line of a timeline.
 fn validate_reason(because: &str) -> Result<(), String> {
     let length = because.chars().count();
     if because.trim().is_empty() {
-        return Err("the reason is empty; write why, for whoever reads the timeline".to_owned());
+        return Err("the reason is empty; write why, for readers of the timeline".to_owned());
     }
     if length > REASON_MAX {
         return Err(format!("the reason has {length} characters; write at most {REASON_MAX}"));
     }
     if because.contains(char::is_control) {
         return Err(format!(
-            "the reason {} holds a line break or another control character; write one plain line",
+            "the reason {} contains a line break or another control character; write one plain line",
             printable(because)
         ));
     }
     Ok(())
 }
 
-/// Whatever it holds: short, and safe to print.
+/// Shortens a text and escapes what is not safe to print.
 pub fn printable(text: &str) -> String {
     let prefix: String = text.chars().take(PRINTED_MAX).collect();
     let more = if prefix.len() < text.len() { "..." } else { "" };
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_a_plain_word() {
+    fn a_version_has_safe_characters() {
         for good in ["v1", "1.4.2-rc.1+build~7", "sha256:0a1b", "2026-08-31T10_00", "app@2"] {
             assert_eq!(deploy(good, None, &[]), Ok(()));
         }

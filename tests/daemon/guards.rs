@@ -38,9 +38,9 @@ fn invalid_arguments_are_rejected_before_deploy() {
     let host = DaemonHarness::with_v1("");
     let (long, lines) = ("v".repeat(10_000), "a\nb\u{1b}[31m");
     let wrong: [(&[&str], &str); 9] = [
-        (&["deploy", SERVICE, ""], "can not be a version"),
-        (&["deploy", SERVICE, "../../x"], "can not be a version"),
-        (&["deploy", SERVICE, &long], "can not be a version"),
+        (&["deploy", SERVICE, ""], "is not a valid version"),
+        (&["deploy", SERVICE, "../../x"], "is not a valid version"),
+        (&["deploy", SERVICE, &long], "is not a valid version"),
         (&["deploy", SERVICE, "v2", "--artifact", "../../x"], "climbs out"),
         (&["deploy", SERVICE, "v2", "--set", "PORT=1"], "set by the daemon"),
         (&["deploy", SERVICE, "v2", "--set", "A=1", "--set", "A=2"], "A is set twice"),

@@ -1,0 +1,105 @@
+//! The limits of the proxy.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::config::problem::Problems;
+use crate::config::range::in_range;
+use crate::config::slo::{OutcomeLimits, ShadowSettings};
+use crate::config::toml_table::TomlTable;
+use crate::config::value::{Raw, byte_size, duration, unsigned_integer};
+
+/// The proxy closes a connection of a client that takes longer for the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The limits of the proxy for one service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProxyLimits {
+    /// A request without its response is bad after this.
+    pub deadline: Duration,
+    /// A request is slow after this: the threshold of the latency objective, or the timeout of a
+    /// probe.
+    pub slow_after: Duration,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Longest time for the head of a request, and of idleness between two requests.
+    pub header_timeout: Duration,
+    /// Bytes of a request's body.
+    pub body_max: u64,
+    /// Sessions at once.
+    pub sessions_max: usize,
+    /// A session without requests for this long is forgotten.
+    pub session_idle: Duration,
+    /// Longest time to migrate a session to another release. Its requests wait meanwhile.
+    pub migration_timeout: Duration,
+    /// Requests a second that fail on the new release and are repeated on the warm one, at most;
+    /// 0 is off.
+    pub shadow_calls_per_second: u32,
+    /// Tools that may be repeated, besides those that the warm release annotates as read-only.
+    pub repeatable_tools: BTreeSet<String>,
+}
+
+/// `[service.NAME.limits]`.
+pub(super) struct RawLimits {
+    pub(super) connections: Raw<u64>,
+    pub(super) body: Raw<u64>,
+    pub(super) sessions: Raw<u64>,
+    pub(super) session_idle: Raw<Duration>,
+    pub(super) migration_timeout: Raw<Duration>,
+}
+
+pub(super) fn read(mut table: TomlTable<'_>, problems: &mut Problems) -> RawLimits {
+    let limits = RawLimits {
+        connections: table.read("connections", unsigned_integer, problems),
+        body: table.read("body", byte_size, problems),
+        sessions: table.read("sessions", unsigned_integer, problems),
+        session_idle: table.read("session_idle", duration, problems),
+        migration_timeout: table.read("session_move", duration, problems),
+    };
+    table.reject_unknown_keys(problems);
+    limits
+}
+
+/// Checks the limits, and adds those that follow from the objectives.
+pub(super) fn check(
+    raw: &RawLimits,
+    probe_timeout: Duration,
+    outcome_limits: OutcomeLimits,
+    shadow_settings: ShadowSettings,
+    problems: &mut Problems,
+) -> ProxyLimits {
+    const MIB: u64 = 1 << 20;
+    let saturating_usize = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let idle = Duration::from_mins(1)..=Duration::from_hours(7 * 24);
+    let hour = Duration::from_hours(1);
+    ProxyLimits {
+        deadline: outcome_limits.deadline,
+        slow_after: outcome_limits.slow_after.unwrap_or(probe_timeout.min(outcome_limits.deadline)),
+        connections_max: saturating_usize(in_range(
+            "connections",
+            &raw.connections,
+            10_000,
+            1..=1_000_000,
+            problems,
+        )),
+        header_timeout: HEADER_TIMEOUT,
+        body_max: in_range("body", &raw.body, 64 * MIB, 1_024..=4_096 * MIB, problems),
+        sessions_max: saturating_usize(in_range(
+            "sessions",
+            &raw.sessions,
+            100_000,
+            1..=10_000_000,
+            problems,
+        )),
+        session_idle: in_range("session_idle", &raw.session_idle, hour, idle, problems),
+        migration_timeout: in_range(
+            "session_move",
+            &raw.migration_timeout,
+            Duration::from_secs(10),
+            Duration::from_millis(100)..=Duration::from_mins(2),
+            problems,
+        ),
+        shadow_calls_per_second: shadow_settings.calls_per_second,
+        repeatable_tools: shadow_settings.repeatable_tools,
+    }
+}

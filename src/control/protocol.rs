@@ -1,0 +1,146 @@
+//! The messages: a client sends one [`Request`] and reads [`Response`]s.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::status::Status;
+use crate::model::{ReleaseNumber, TimelineEntry};
+
+/// What a client asks the daemon to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Deploy a release. With `wait`, events follow until it is accepted, failed or rolled back.
+    Deploy {
+        /// The service.
+        service: String,
+        /// The version of the release.
+        version: String,
+        /// What it runs from.
+        #[serde(default)]
+        artifact: Option<String>,
+        /// Variables for its environment.
+        #[serde(default)]
+        set: BTreeMap<String, String>,
+        /// The slot where it runs.
+        #[serde(default)]
+        slot: Option<String>,
+        /// After a breach, page and hold; never roll back.
+        #[serde(default)]
+        freeze: bool,
+        /// Override the guards that allow it.
+        #[serde(default)]
+        force: bool,
+        /// Fail if the release drops or breaks what clients used in the last hour.
+        #[serde(default)]
+        strict: bool,
+        /// Follow to the end.
+        #[serde(default)]
+        wait: bool,
+    },
+    /// Roll back to the previous release. With `wait`, events follow until its end.
+    Rollback {
+        /// The service.
+        service: String,
+        /// Without a drain.
+        cut: bool,
+        /// Also to a release whose artifact changed since its deploy.
+        #[serde(default)]
+        force: bool,
+        /// The reason.
+        because: String,
+        /// Follow to the end.
+        #[serde(default)]
+        wait: bool,
+    },
+    /// Stop automatic rollbacks.
+    Hold {
+        /// The service.
+        service: String,
+        /// The reason.
+        because: String,
+    },
+    /// Allow automatic rollbacks again.
+    Resume {
+        /// The service.
+        service: String,
+        /// The reason.
+        because: String,
+    },
+    /// Report the state of the services.
+    Status {
+        /// One service; all by default.
+        #[serde(default)]
+        service: Option<String>,
+    },
+    /// Send the timeline of one deploy.
+    Timeline {
+        /// The service.
+        service: String,
+        /// The deploy; the newest by default.
+        #[serde(default)]
+        deploy: Option<ReleaseNumber>,
+        /// Continue with new events.
+        #[serde(default)]
+        follow: bool,
+    },
+}
+
+impl Request {
+    /// The service that the request names.
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::Deploy { service, .. }
+            | Self::Rollback { service, .. }
+            | Self::Hold { service, .. }
+            | Self::Resume { service, .. }
+            | Self::Timeline { service, .. } => Some(service),
+            Self::Status { service } => service.as_deref(),
+        }
+    }
+}
+
+/// One line of the response.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Response {
+    /// The daemon accepted the command and recorded it.
+    Accepted {
+        /// The deploy it belongs to.
+        deploy: ReleaseNumber,
+        /// The reason in the timeline.
+        because: String,
+    },
+    /// The command changed nothing.
+    Refused {
+        /// The kind, for the exit code.
+        code: RefusalCode,
+        /// The reason.
+        because: String,
+    },
+    /// An event of the timeline.
+    #[serde(rename = "entry")]
+    Event(Box<TimelineEntry>),
+    /// The state of one service.
+    Status(Box<Status>),
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalCode {
+    /// Another operation must end first.
+    Busy,
+    /// A guard blocks it, or it is not possible now.
+    Refused,
+    /// There is no such service or deploy.
+    #[serde(alias = "unknown")]
+    NotFound,
+    /// The daemon cannot do it, for example because its disk is full.
+    Failed,
+    /// The client has no permission.
+    Forbidden,
+    /// The request is not valid.
+    Malformed,
+}

@@ -1,0 +1,112 @@
+//! The state of a service, as `status` and the metrics report it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::counters::Counters;
+use crate::model::{Counts, Evidence, ReleaseNumber};
+
+/// The state of one service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its name.
+    pub service: String,
+    /// Its public address.
+    pub listen: String,
+    /// `act` or `observe`.
+    pub mode: String,
+    /// The newest deploy.
+    pub deploy: ReleaseNumber,
+    /// The phase in one word.
+    pub phase: String,
+    /// What it waits for.
+    pub waits_for: String,
+    /// Seconds in this phase.
+    pub since_s: f64,
+    /// Seconds until the phase's deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "left_s")]
+    pub remaining_s: Option<f64>,
+    /// The reason of its hold, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
+    /// Version of the active release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<String>,
+    /// Version of the warm release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<String>,
+    /// The releases that run.
+    pub releases: Vec<ReleaseStatus>,
+    /// The availability objective, 0 to 1.
+    pub objective: f64,
+    /// The evidence against the active release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// The verdict, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// The finding alone: `healthy`, `degraded` and so on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+    /// Bad requests that remain of the error budget of the last hour.
+    #[serde(alias = "budget_left")]
+    pub budget_remaining: f64,
+    /// Releases that were rolled back and need `--force`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<String>,
+    /// What prevents decisions, such as a full disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "trouble")]
+    pub error: Option<String>,
+    /// What happened since the daemon started.
+    #[serde(default)]
+    #[serde(alias = "totals")]
+    pub counters: Counters,
+    /// Messages that the system's journal did not get, since the daemon started.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub journal_lost: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The state of one release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseStatus {
+    /// Its version.
+    pub version: String,
+    /// The deploy that brought it.
+    pub number: ReleaseNumber,
+    /// The slot where it runs.
+    pub slot: String,
+    /// `active`, `warm`, `starting` or `leaving`.
+    pub role: String,
+    /// The result of the last probe.
+    pub probe: String,
+    /// Live sessions of both eras.
+    pub sessions: u64,
+    /// Open requests.
+    pub in_flight: u64,
+    /// Requests a second, over the last ten seconds.
+    pub rate: f64,
+    /// Share of bad requests over the last minute, 0 to 1.
+    pub error_rate: f64,
+    /// Every request since the daemon started.
+    pub counts: Counts,
+    /// The same by method and tool, those with most errors first; at most 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<CallStatus>,
+}
+
+/// The outcomes of the requests of one method and tool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallStatus {
+    /// The method.
+    pub method: String,
+    /// The tool, prompt or resource; empty where there is none.
+    pub name: String,
+    /// Every request since the daemon started.
+    pub counts: Counts,
+}
