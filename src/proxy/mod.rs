@@ -12,10 +12,12 @@
 mod backend;
 mod exchange;
 mod handover;
+mod handover_control;
 mod routing;
 mod server;
 mod session;
 mod shadow;
+mod shadow_control;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -107,13 +109,13 @@ impl Proxy {
         clock: Clock,
         file: Option<&Path>,
     ) -> io::Result<Self> {
-        let sessions = Sessions::new(&service.name, key, service.limits.sessions_max);
+        let sessions = Arc::new(Sessions::new(&service.name, key, service.limits.sessions_max));
         if let Some(file) = file {
             sessions.open_store(file, clock.now())?;
         }
         let state = Arc::new(ProxyState {
             service: ArcSwap::from_pointee(service.clone()),
-            routes: ArcSwap::from_pointee(RoutingTable::default()),
+            routes: Arc::new(ArcSwap::from_pointee(RoutingTable::default())),
             sessions,
             clock,
             request_states: Arc::default(),
@@ -324,12 +326,16 @@ impl Proxy {
         let late_closed =
             tokio::time::timeout(LATE_CONNECTION_TIMEOUT, self.lifecycle.wait_late_closed()).await;
         if unfinished || late_closed.is_err() {
-            let service = &self.state.service.load().name;
-            tracing::warn!(
-                service,
-                "some requests did not finish in time; rollbackd answers them with an error"
-            );
+            self.warn_unfinished_requests();
         }
+    }
+
+    fn warn_unfinished_requests(&self) {
+        let service = &self.state.service.load().name;
+        let routes = self.state.routes.load();
+        let open = routes.backends().iter().map(|it| it.in_flight_requests.load(Ordering::Relaxed));
+        let open: u64 = open.sum();
+        tracing::warn!(service, "{open} requests did not finish in time; they get an error");
     }
 
     /// Whether requests are open, besides listening streams.

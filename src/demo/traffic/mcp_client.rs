@@ -1,13 +1,16 @@
+//! The MCP client of the demo traffic.
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full, Limited};
+use bytes::Bytes;
+use http::header;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
-use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::{Value, json};
@@ -15,41 +18,45 @@ use tokio::time::timeout;
 
 use crate::demo::server::VERSION_KEY;
 use crate::demo::traffic::statistics::Statistics;
+use crate::mcp::client::{
+    Client, ClientSession, OutgoingMessage, ReadError, ResponseCollector,
+};
+use crate::mcp::headers::{EVENT_STREAM, MCP_SESSION_ID};
+use crate::mcp::{methods, versions};
 use crate::model::Era;
 
-/// How long a client waits for an answer, or for the head of a stream.
+/// How long the client waits for a response, or for the head of a stream.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest answer that is read, in bytes.
+/// The longest response that is read, in bytes.
 const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-const MODERN_VERSION: &str = "2026-07-28";
-pub(crate) const LEGACY_VERSION: &str = "2025-11-25";
+const CLIENT: Client = Client { name: "rollbackd-demo", version: "1" };
 
-/// An MCP client, as far as a load needs one. Connections are kept and shared.
+/// An MCP client with shared connections. It records each request in the statistics.
 #[derive(Debug)]
 pub(crate) struct McpClient {
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: HttpClient<HttpConnector, Full<Bytes>>,
     url: String,
     next_id: AtomicU64,
     pub(crate) statistics: Arc<Statistics>,
 }
 
-/// What is asked.
+/// A request without its id.
 #[derive(Debug, Clone)]
 pub(crate) struct McpRequest {
     pub(crate) method: &'static str,
     pub(crate) params: Value,
 }
 
-/// What came of it.
+/// The result of a request.
 #[derive(Debug, Default)]
 pub(crate) struct McpResponse {
-    /// What was bad about it.
+    /// Why it failed.
     pub(crate) error: Option<String>,
     /// The session that it opened.
     pub(crate) session_id: Option<String>,
-    /// The server says that there is no such session.
+    /// Whether the server no longer knows the session.
     pub(crate) session_lost: bool,
-    /// The release that gave it.
+    /// The release that answered.
     pub(crate) release: Option<String>,
 }
 
@@ -57,14 +64,14 @@ impl McpClient {
     pub(crate) fn new(address: SocketAddr, statistics: Arc<Statistics>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        let http = Client::builder(TokioExecutor::new())
+        let http = HttpClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(4))
             .build(connector);
         Self { http, url: format!("http://{address}/mcp"), next_id: AtomicU64::new(1), statistics }
     }
 
-    /// Asks, waits for the answer, and writes down what came.
+    /// Sends a request, waits for the response, and records the result.
     pub(crate) async fn request(
         &self,
         era: Era,
@@ -75,28 +82,33 @@ impl McpClient {
         let response = timeout(REQUEST_TIMEOUT, self.round_trip(era, session, request))
             .await
             .unwrap_or_else(|_| {
-                McpResponse::failed(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
+                McpResponse::failed(format!("no response within {} s", REQUEST_TIMEOUT.as_secs()))
             });
         self.statistics.record_request(start, response.error.clone());
         response
     }
 
-    /// Sends something that needs no answer: a notification, or DELETE.
-    pub(crate) async fn notify(
-        &self,
-        session: &str,
-        method: Method,
-        body: Option<Value>,
-    ) -> McpResponse {
+    /// Completes the opening of a session.
+    pub(crate) async fn send_initialized(&self, session: &ClientSession) -> McpResponse {
+        self.notify(session.initialized()).await
+    }
+
+    /// Ends a session.
+    pub(crate) async fn close(&self, session: &ClientSession) -> McpResponse {
+        match session.close() {
+            Some(message) => self.notify(message).await,
+            None => McpResponse::default(),
+        }
+    }
+
+    async fn notify(&self, message: OutgoingMessage) -> McpResponse {
         let start = self.statistics.now();
-        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let sent =
-            timeout(REQUEST_TIMEOUT, self.send(method, Era::Legacy, Some(session), "", body)).await;
+        let sent = timeout(REQUEST_TIMEOUT, self.send(message)).await;
         let outcome = match sent {
             Ok(Ok(response)) => McpResponse::from_head(&response, true),
             Ok(Err(bad)) => McpResponse::failed(bad),
             Err(_) => {
-                McpResponse::failed(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
+                McpResponse::failed(format!("no response within {} s", REQUEST_TIMEOUT.as_secs()))
             }
         };
         self.statistics.record_request(start, outcome.error.clone());

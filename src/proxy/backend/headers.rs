@@ -4,18 +4,14 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+pub(in crate::proxy) use crate::mcp::headers::{
+    LAST_EVENT_ID, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, is_compressed, is_event_stream, is_modern,
+};
+
 /// Limits of the head of a request or response.
 pub(in crate::proxy) const HEADERS_MAX: usize = 128;
 pub(in crate::proxy) const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// The header of a legacy session.
-pub(in crate::proxy) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-/// The header of the protocol version.
-pub(in crate::proxy) const MCP_PROTOCOL_VERSION: HeaderName =
-    HeaderName::from_static("mcp-protocol-version");
-
-/// The header with which a client resumes a stream.
-pub(in crate::proxy) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Marks a shadow call: the proxy compares releases with it, and no client waits for it.
 pub(in crate::proxy) const SHADOW: HeaderName = HeaderName::from_static("rollbackd-shadow");
 
@@ -71,24 +67,6 @@ pub(in crate::proxy) fn set_forwarded(
     if let Ok(chain) = HeaderValue::from_str(&chain) {
         headers.insert(HeaderName::from_static("x-forwarded-for"), chain);
     }
-}
-
-/// Whether the protocol version header says 2026-07-28 or later.
-pub(in crate::proxy) fn is_modern(headers: &HeaderMap) -> bool {
-    let version = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
-    version.is_some_and(|version| version >= "2026-07-28")
-}
-
-/// Whether the body is compressed, so that the proxy cannot parse it.
-pub(in crate::proxy) fn is_compressed(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_ENCODING).is_some_and(|it| it.as_bytes() != b"identity")
-}
-
-/// Whether the body is a stream of server-sent events.
-pub(in crate::proxy) fn is_event_stream(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("text/event-stream")
 }
 
 #[cfg(test)]

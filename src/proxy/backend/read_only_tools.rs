@@ -5,19 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-/// Methods that change nothing.
-const READ_ONLY_METHODS: [&str; 9] = [
-    "ping",
-    "tools/list",
-    "prompts/list",
-    "resources/list",
-    "resources/templates/list",
-    "resources/read",
-    "prompts/get",
-    "completion/complete",
-    "server/discover",
-];
-const TOOLS_CALL: &str = "tools/call";
+use crate::mcp::methods;
 
 /// The tools that are declared read-only.
 #[derive(Debug, Default)]
@@ -39,8 +27,8 @@ impl ReadOnlyTools {
 
     /// Whether a call is read-only. A name that contains escapes never is: it was not decoded.
     pub(in crate::proxy) fn is_read_only(&self, method: &str, name: &str) -> bool {
-        READ_ONLY_METHODS.contains(&method)
-            || method == TOOLS_CALL
+        methods::is_read_only(method)
+            || method == methods::TOOLS_CALL
                 && !name.contains('\\')
                 && (self.annotated.load().contains(name) || self.configured.load().contains(name))
     }

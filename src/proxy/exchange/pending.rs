@@ -29,23 +29,6 @@ pub(in crate::proxy) enum TaskEffect {
     Ends(Box<str>),
 }
 
-/// Whether a method is idempotent. Of tools nothing is known here.
-pub(in crate::proxy) fn is_idempotent(method: &str) -> bool {
-    match method {
-        "ping"
-        | "initialize"
-        | "server/discover"
-        | "completion/complete"
-        | "prompts/get"
-        | "logging/setLevel"
-        | "notifications/initialized"
-        | "tasks/get"
-        | "tasks/list" => true,
-        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => true,
-        _ => method.ends_with("/list"),
-    }
-}
-
 impl TaskEffect {
     /// What the response to this request will say.
     pub(in crate::proxy) fn from_request(method: &str, message: &Message) -> Self {

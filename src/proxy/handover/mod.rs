@@ -1,4 +1,5 @@
-//! What a daemon tells its successor while both serve: routes, sessions, request states.
+//! What two daemons exchange while both serve a service: the predecessor replicates its changes to the
+//! successor, and the successor sends its routing table to the predecessor.
 
 pub(super) mod replication;
 pub(super) mod routes;

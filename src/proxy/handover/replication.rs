@@ -1,33 +1,34 @@
-//! Two proxies of one service: one that took over, and one that ends what is open in it.
+//! Replicates the state of this proxy to its successor, while both serve the same service.
 //!
-//! Both know the same secret, so that an id is good for both. What the one before learns until its
-//! end - sessions that are opened, moved or ended by requests that are still open in it, states that
-//! releases give out, and how much is open - it tells the one that took over, which has all clients
-//! that come from now on.
+//! Both daemons have the same secret, so that a session id is valid in both. The successor gets all new
+//! clients; this proxy finishes its open requests. Until then it sends every session that these
+//! requests open, move or end, every `requestState` that a release issues, and how many requests are
+//! open. The successor keeps busy sessions at their release, and waits for these requests in a drain.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::ReleaseNumber;
-use crate::proxy::exchange::handler::ProxyState;
-use crate::proxy::session::{InFlightGuard, SessionKey, SessionRecord, decode_key, encode_key};
-use crate::proxy::{LATE_CONNECTION_TIMEOUT, Proxy};
+use crate::model::{Moment, ReleaseNumber};
+use crate::proxy::routing::request_states::RequestStates;
+use crate::proxy::routing::routing_table::RoutingTable;
+use crate::proxy::session::{
+    ChangeSink, InFlightGuard, SessionKey, SessionRecord, Sessions, decode_key, encode_key,
+};
 
-/// Changes that are not told yet; when there are more, everything is told anew.
+/// The most changes that wait to be sent. After an overflow, everything is sent again.
 const CHANGES_MAX: usize = 4096;
-/// How often it is looked for what is open.
+/// How often open requests and busy sessions are compared with what was sent.
 const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Something that the proxy that took over has to know. What it does not understand, it passes over.
+/// One change for the successor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ReplicationMessage(ReplicationRecord);
@@ -35,39 +36,37 @@ pub struct ReplicationMessage(ReplicationRecord);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ReplicationRecord {
-    /// A session as it is now, or its end.
+    /// The current state of a session, or its end.
     Session(SessionRecord),
-    /// A release gave a state out.
+    /// A release issued a `requestState`.
     #[serde(rename = "state")]
     RequestState(u64, ReleaseNumber),
-    /// Something of a session is under way.
+    /// A session is busy.
     #[serde(rename = "busy")]
     SessionBusy(String),
-    /// No more.
+    /// A session is idle again.
     #[serde(rename = "idle")]
     SessionIdle(String),
-    /// So many requests are open on a release, besides streams that only listen.
+    /// The number of open requests on a release, besides subscriptions and GET streams.
     #[serde(rename = "open")]
     InFlight(ReleaseNumber, u64),
 }
 
-/// Something changed.
+/// A change in this proxy that is not sent yet.
 #[derive(Debug)]
-pub(in crate::proxy) enum LocalChange {
-    /// A session.
+enum LocalChange {
     Session(SessionKey),
-    /// A release gave a state out.
     RequestState(u64, ReleaseNumber),
 }
 
-/// Where changes are noted. Nobody ever waits for it.
+/// Collects the changes in this proxy.
 #[derive(Debug)]
-pub(in crate::proxy) struct ChangeQueue {
+struct ChangeQueue {
     queue: mpsc::Sender<LocalChange>,
     overflowed: AtomicBool,
 }
 
-/// What a proxy knows of the one before it, and how it tells the one after it.
+/// What a proxy knows of its predecessor, and how it replicates to its successor.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Replication {
     predecessor: Mutex<PredecessorState>,
@@ -75,23 +74,32 @@ pub(in crate::proxy) struct Replication {
     change_queue: OnceLock<Arc<ChangeQueue>>,
 }
 
-/// What is open in the proxy before this one.
+/// What is open in the predecessor.
 #[derive(Debug, Default)]
 struct PredecessorState {
     in_flight: BTreeMap<ReleaseNumber, u64>,
     busy_sessions: BTreeMap<SessionKey, InFlightGuard>,
 }
 
-/// The task that tells the proxy after this one.
+/// The running [`Replicator`].
 #[derive(Debug)]
 struct ReplicatorTask {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-/// Brings what was noted to the proxy that took over.
+/// The state of a proxy that is replicated.
+#[derive(Debug, Clone)]
+pub(in crate::proxy) struct ReplicatedState {
+    pub service: Arc<str>,
+    pub sessions: Arc<Sessions>,
+    pub request_states: Arc<RequestStates>,
+    pub routes: Arc<ArcSwap<RoutingTable>>,
+}
+
+/// Sends the changes to the successor.
 struct Replicator {
-    state: Arc<ProxyState>,
+    state: ReplicatedState,
     replication: Arc<Replication>,
     change_queue: Arc<ChangeQueue>,
     changes: mpsc::Receiver<LocalChange>,
@@ -101,18 +109,124 @@ struct Replicator {
 }
 
 impl ChangeQueue {
-    /// Notes a change.
-    pub(in crate::proxy) fn push(&self, change: LocalChange) {
+    fn push(&self, change: LocalChange) {
         if self.queue.try_send(change).is_err() {
-            self.overflowed.store(true, Ordering::Relaxed);
+            self.request_full_sync();
         }
+    }
+
+    /// Makes the replicator send everything again.
+    fn request_full_sync(&self) {
+        self.overflowed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl ChangeSink for ChangeQueue {
+    fn session_changed(&self, key: SessionKey) {
+        self.push(LocalChange::Session(key));
+    }
+
+    fn request_state_issued(&self, state: u64, release: ReleaseNumber) {
+        self.push(LocalChange::RequestState(state, release));
     }
 }
 
 impl Replication {
-    /// Requests that are open on a release in the proxy before this one.
+    /// The number of requests that are open on a release in the predecessor.
     pub(in crate::proxy) fn predecessor_in_flight(&self, release: ReleaseNumber) -> u64 {
         self.predecessor().in_flight.get(&release).copied().unwrap_or_default()
+    }
+
+    /// Starts the replication to a successor. When this returns, the file of sessions is closed, and
+    /// `outbox` has the request states and what is open. Later changes follow.
+    pub(in crate::proxy) async fn start(
+        self: &Arc<Self>,
+        state: ReplicatedState,
+        outbox: mpsc::Sender<(String, ReplicationMessage)>,
+    ) {
+        let (queue, changes) = mpsc::channel(CHANGES_MAX);
+        let change_queue = Arc::new(ChangeQueue { queue, overflowed: AtomicBool::new(false) });
+        // The sinks come first: a change may be both in the file and in the queue, but never lost.
+        let sink: Arc<dyn ChangeSink> = change_queue.clone();
+        state.sessions.set_change_sink(Arc::clone(&sink));
+        state.request_states.set_change_sink(sink);
+        let sessions = Arc::clone(&state.sessions);
+        let store_closed = tokio::task::spawn_blocking(move || sessions.close_store()).await;
+        let _ = self.change_queue.set(Arc::clone(&change_queue));
+        if !store_closed.unwrap_or(false) {
+            change_queue.request_full_sync();
+        }
+        let mut replicator = Replicator {
+            state,
+            replication: Arc::clone(self),
+            change_queue,
+            changes,
+            outbox,
+            sent_busy: BTreeSet::new(),
+            sent_in_flight: BTreeMap::new(),
+        };
+        replicator.send_request_states().await;
+        replicator.sync().await;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(replicator.run(stop.clone()));
+        *self.replicator.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(ReplicatorTask { stop, task });
+    }
+
+    /// Sends everything again, for another successor.
+    pub(in crate::proxy) fn resend_all(&self) {
+        if let Some(queue) = self.change_queue.get() {
+            queue.request_full_sync();
+        }
+    }
+
+    /// Sends what is queued, and ends the replication.
+    pub(in crate::proxy) async fn stop(&self) {
+        let replicator = self.replicator.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ReplicatorTask { stop, task }) = replicator {
+            stop.cancel();
+            let _ = task.await;
+        }
+    }
+
+    /// Applies a message of the predecessor.
+    pub(in crate::proxy) fn apply(
+        &self,
+        message: ReplicationMessage,
+        sessions: &Sessions,
+        request_states: &RequestStates,
+        now: Moment,
+    ) {
+        match message.0 {
+            ReplicationRecord::Session(record) => sessions.apply(record, now),
+            ReplicationRecord::RequestState(state, release) => {
+                request_states.record(state, release);
+            }
+            ReplicationRecord::SessionBusy(session) => {
+                if let Some(key) = decode_key(&session)
+                    && let Some(guard) = sessions.pin(&key)
+                {
+                    self.predecessor().busy_sessions.insert(key, guard);
+                }
+            }
+            ReplicationRecord::SessionIdle(session) => {
+                let guard = decode_key(&session)
+                    .and_then(|key| self.predecessor().busy_sessions.remove(&key));
+                drop(guard);
+            }
+            ReplicationRecord::InFlight(release, 0) => {
+                _ = self.predecessor().in_flight.remove(&release);
+            }
+            ReplicationRecord::InFlight(release, count) => {
+                _ = self.predecessor().in_flight.insert(release, count);
+            }
+        }
+    }
+
+    /// The predecessor has ended, and with it everything that was open there.
+    pub(in crate::proxy) fn predecessor_gone(&self) {
+        let predecessor = std::mem::take(&mut *self.predecessor());
+        drop(predecessor);
     }
 
     fn predecessor(&self) -> MutexGuard<'_, PredecessorState> {
@@ -120,138 +234,19 @@ impl Replication {
     }
 }
 
-impl Proxy {
-    /// The listener once more, for whoever takes over. `None` when it is closed.
-    ///
-    /// # Errors
-    /// When there are too many open files.
-    pub fn duplicate_listener(&self) -> io::Result<Option<OwnedFd>> {
-        let listener = self.listener.upgrade();
-        listener.map(|listener| listener.as_fd().try_clone_to_owned()).transpose()
-    }
-
-    /// Lets nobody in any more: they wait in the backlog for whoever takes over. What is open goes
-    /// on. When this returns, the sessions are on disk and the file is let go of; what changes from
-    /// then on is sent to `outbox`, as is what is open.
-    pub async fn hand_over(&self, outbox: mpsc::Sender<(String, ReplicationMessage)>) {
-        self.lifecycle.stop_accepting.cancel();
-        self.wait_accept_stopped().await;
-        let (queue, changes) = mpsc::channel(CHANGES_MAX);
-        let change_queue = Arc::new(ChangeQueue { queue, overflowed: AtomicBool::new(false) });
-        // Noted twice at the turn is better than not at all.
-        self.state.sessions.set_change_sink(Arc::clone(&change_queue));
-        self.state.request_states.set_change_sink(Arc::clone(&change_queue));
-        let state = Arc::clone(&self.state);
-        let store_closed = tokio::task::spawn_blocking(move || state.sessions.close_store()).await;
-        let mut replicator = Replicator {
-            state: Arc::clone(&self.state),
-            replication: Arc::clone(&self.replication),
-            change_queue: Arc::clone(&change_queue),
-            changes,
-            outbox,
-            sent_busy: BTreeSet::new(),
-            sent_in_flight: BTreeMap::new(),
-        };
-        let _ = self.replication.change_queue.set(Arc::clone(&change_queue));
-        if !store_closed.unwrap_or(false) {
-            change_queue.overflowed.store(true, Ordering::Relaxed);
-        }
-        replicator.send_request_states().await;
-        replicator.sync().await;
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(replicator.run(stop.clone()));
-        let replicator = ReplicatorTask { stop, task };
-        *self.replication.replicator.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(replicator);
-    }
-
-    /// Tells everything once more, for another one that takes over.
-    pub fn resend_all(&self) {
-        if let Some(queue) = self.replication.change_queue.get() {
-            queue.overflowed.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Lets those go who are in, after [`Self::hand_over`]: every answer is the last on its
-    /// connection, streams that only listen end, and what is open may take `timeout` to finish, or
-    /// until `cut_short`. What is open then is answered with an error.
-    pub async fn drain_connections(&self, timeout: Duration, cut_short: &CancellationToken) {
-        let gone = async {
-            self.start_closing(true).await;
-            self.lifecycle.wait_early_closed().await;
-        };
-        let gone = tokio::time::timeout(timeout, gone);
-        let gone = tokio::select! {
-            gone = gone => gone.is_ok(),
-            () = cut_short.cancelled() => false,
-        };
-        if !gone && self.is_busy() {
-            tracing::warn!("some requests took too long to finish, and are answered with an error");
-        }
-        self.shut_down().await;
-        let _ =
-            tokio::time::timeout(LATE_CONNECTION_TIMEOUT, self.lifecycle.wait_all_closed()).await;
-    }
-
-    /// Tells what is left to be told, after [`Self::hand_over`], and no more after that.
-    pub async fn stop_replicating(&self) {
-        let replicator =
-            self.replication.replicator.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(ReplicatorTask { stop: over, task: courier }) = replicator {
-            over.cancel();
-            let _ = courier.await;
-        }
-    }
-
-    /// Takes up what the proxy before this one tells.
-    pub fn apply(&self, change: ReplicationMessage) {
-        let sessions = &self.state.sessions;
-        match change.0 {
-            ReplicationRecord::Session(line) => sessions.apply(line, self.state.clock.now()),
-            ReplicationRecord::RequestState(state, release) => {
-                self.state.request_states.record(state, release)
-            }
-            ReplicationRecord::SessionBusy(session) => {
-                if let Some(key) = decode_key(&session)
-                    && let Some(guard) = sessions.pin(&key)
-                {
-                    self.replication.predecessor().busy_sessions.insert(key, guard);
-                }
-            }
-            ReplicationRecord::SessionIdle(session) => {
-                let guard = decode_key(&session)
-                    .and_then(|key| self.replication.predecessor().busy_sessions.remove(&key));
-                drop(guard);
-            }
-            ReplicationRecord::InFlight(release, 0) => {
-                _ = self.replication.predecessor().in_flight.remove(&release)
-            }
-            ReplicationRecord::InFlight(release, count) => {
-                _ = self.replication.predecessor().in_flight.insert(release, count)
-            }
-        }
-    }
-
-    /// The proxy before this one is gone, and with it what was open there.
-    pub fn predecessor_gone(&self) {
-        let predecessor = std::mem::take(&mut *self.replication.predecessor());
-        drop(predecessor);
-    }
-}
-
 impl Replicator {
-    /// Until all is over.
+    /// Sends changes until `stop`, then the rest.
     async fn run(mut self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(SYNC_INTERVAL);
         loop {
             tokio::select! {
-                Some(note) = self.changes.recv() => self.forward_change(note).await,
+                Some(change) = self.changes.recv() => self.forward_change(change).await,
                 _ = ticks.tick() => self.sync().await,
                 () = stop.cancelled() => break,
             }
         }
-        while let Ok(note) = self.changes.try_recv() {
-            self.forward_change(note).await;
+        while let Ok(change) = self.changes.try_recv() {
+            self.forward_change(change).await;
         }
         self.sync().await;
     }
@@ -277,7 +272,7 @@ impl Replicator {
         }
     }
 
-    /// Tells what is open, as far as that changed, and all that was missed.
+    /// Sends what has changed of the open requests and busy sessions; after an overflow, everything.
     async fn sync(&mut self) {
         if self.change_queue.overflowed.swap(false, Ordering::Relaxed) {
             for key in self.state.sessions.keys() {
@@ -307,7 +302,7 @@ impl Replicator {
         self.sent_in_flight = in_flight;
     }
 
-    /// What is open on each release, here and in the proxy before this one.
+    /// The open requests on each release, here and in the predecessor.
     fn in_flight(&self) -> BTreeMap<ReleaseNumber, u64> {
         let routes = self.state.routes.load();
         let with_predecessor = |number: ReleaseNumber, here: u64| {
@@ -320,8 +315,8 @@ impl Replicator {
     }
 
     async fn send(&self, record: ReplicationRecord) {
-        // Nobody takes over any more: nobody needs to know.
-        let service = self.state.service.load().name.clone();
+        // A closed channel means that the successor is gone.
+        let service = self.state.service.to_string();
         let _ = self.outbox.send((service, ReplicationMessage(record))).await;
     }
 }
@@ -347,12 +342,12 @@ mod tests {
     }
 
     #[test]
-    fn every_change_is_as_it_was() {
+    fn every_message_keeps_its_wire_form() {
         hold("handover-changes.txt", &lines(&changes()));
     }
 
     #[test]
-    fn old_changes_are_still_read() {
+    fn messages_of_0_1_0_are_read() {
         still_read(
             include_str!(concat!(
                 env!("CARGO_MANIFEST_DIR"),

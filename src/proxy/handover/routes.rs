@@ -1,7 +1,6 @@
-//! Where a proxy sends what, told to the one before it: that may still get a request, on a
-//! connection that its client kept, and what is open in it has to leave a release as all others do.
+//! A snapshot of the routing table, for the predecessor. That one may still get a request on a
+//! connection that its client kept, and its open requests must leave a release like all others.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Address;
 use crate::model::ReleaseNumber;
-use crate::proxy::Proxy;
+use crate::proxy::routing::routing_table::RoutingTable;
 
-/// Where requests go.
+/// The active release, and the releases that are not cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoutesSnapshot {
     active: Option<ReleaseNumber>,
@@ -19,13 +18,13 @@ pub struct RoutesSnapshot {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct ReleaseRoute {
-    number: ReleaseNumber,
+pub(in crate::proxy) struct ReleaseRoute {
+    pub(in crate::proxy) number: ReleaseNumber,
     #[serde(rename = "at")]
     address: RouteAddress,
-    /// Nothing new should stay there.
+    /// Whether the release is draining.
     #[serde(rename = "left")]
-    draining: bool,
+    pub(in crate::proxy) draining: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,49 +34,39 @@ enum RouteAddress {
     Unix(PathBuf),
 }
 
-impl Proxy {
-    /// Where requests go now. Releases that were cut are left out. `None` at the end, when all are.
-    pub fn routes_snapshot(&self) -> Option<RoutesSnapshot> {
-        if self.lifecycle.shutdown.is_cancelled() {
-            return None;
-        }
-        let routes = self.state.routes.load();
-        let reachable = routes.backends().iter().filter(|upstream| upstream.is_open());
-        let releases = reachable.map(|upstream| ReleaseRoute {
-            number: upstream.number,
-            address: match &upstream.address {
+impl RoutesSnapshot {
+    /// The snapshot of a routing table.
+    pub(in crate::proxy) fn of(routes: &RoutingTable) -> Self {
+        let open = routes.backends().iter().filter(|backend| backend.is_open());
+        let releases = open.map(|backend| ReleaseRoute {
+            number: backend.number,
+            address: match &backend.address {
                 Address::Tcp(address) => RouteAddress::Tcp(*address),
                 Address::Unix(path) => RouteAddress::Unix(path.clone()),
             },
-            draining: upstream.draining.is_cancelled(),
+            draining: backend.draining.is_cancelled(),
         });
         let active = routes.active().map(|active| active.number);
-        Some(RoutesSnapshot { active, releases: releases.collect() })
+        Self { active, releases: releases.collect() }
     }
 
-    /// Goes the same ways as the proxy that took over: releases that it does not know are cut.
-    pub async fn apply_routes(&self, snapshot: &RoutesSnapshot) {
-        for route in &snapshot.releases {
-            let address = match &route.address {
-                RouteAddress::Tcp(address) => Address::Tcp(*address),
-                RouteAddress::Unix(path) => Address::Unix(path.clone()),
-            };
-            self.add_release(route.number, &address);
-            if route.draining
-                && let Some(upstream) = self.backend(route.number)
-            {
-                upstream.draining.cancel();
-            }
-        }
-        if let Some(active) = snapshot.active {
-            self.set_active(active);
-        }
-        let in_snapshot: BTreeSet<_> = snapshot.releases.iter().map(|way| way.number).collect();
-        let routes = self.state.routes.load_full();
-        for upstream in routes.backends() {
-            if !in_snapshot.contains(&upstream.number) && upstream.is_open() {
-                self.cut(upstream.number).await;
-            }
+    /// The active release.
+    pub(in crate::proxy) fn active(&self) -> Option<ReleaseNumber> {
+        self.active
+    }
+
+    /// The releases that are not cut.
+    pub(in crate::proxy) fn releases(&self) -> &[ReleaseRoute] {
+        &self.releases
+    }
+}
+
+impl ReleaseRoute {
+    /// The address of the release.
+    pub(in crate::proxy) fn address(&self) -> Address {
+        match &self.address {
+            RouteAddress::Tcp(address) => Address::Tcp(*address),
+            RouteAddress::Unix(path) => Address::Unix(path.clone()),
         }
     }
 }
@@ -91,16 +80,16 @@ mod tests {
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/lines.rs"));
 
     fn routes() -> Vec<(&'static str, RoutesSnapshot)> {
-        let places = one_of_each!(RouteAddress;
+        let addresses = one_of_each!(RouteAddress;
             RouteAddress::Tcp(_) => "" RouteAddress::Tcp(([127, 0, 0, 1], 9001).into());
             RouteAddress::Unix(_) => "" RouteAddress::Unix("/run/weather.sock".into());
         );
-        let way = |((_, at), number)| ReleaseRoute {
+        let route = |((_, address), number)| ReleaseRoute {
             number: ReleaseNumber(number),
-            address: at,
+            address,
             draining: number == 6,
         };
-        let releases = places.into_iter().zip(6..).map(way).collect();
+        let releases = addresses.into_iter().zip(6..).map(route).collect();
         vec![
             ("routes", RoutesSnapshot { active: Some(ReleaseNumber(7)), releases }),
             ("none", RoutesSnapshot { active: None, releases: Vec::new() }),
@@ -108,12 +97,12 @@ mod tests {
     }
 
     #[test]
-    fn every_route_is_as_it_was() {
+    fn every_snapshot_keeps_its_wire_form() {
         hold("handover-routes.txt", &lines(&routes()));
     }
 
     #[test]
-    fn old_routes_are_still_read() {
+    fn snapshots_of_0_1_0_are_read() {
         still_read(
             include_str!(concat!(
                 env!("CARGO_MANIFEST_DIR"),

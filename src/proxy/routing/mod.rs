@@ -1,5 +1,7 @@
 //! Decides which release gets a request.
 
+mod migrate;
 pub(super) mod request_states;
 pub(super) mod router;
 pub(super) mod routing_table;
+pub(super) mod view;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::model::ReleaseNumber;
-use crate::proxy::handover::replication::{ChangeQueue, LocalChange};
+use crate::proxy::session::ChangeSink;
 
 /// States that are stored; the oldest is dropped first.
 const STATES_MAX: usize = 4096;
@@ -19,7 +19,7 @@ const STATES_MAX: usize = 4096;
 pub(in crate::proxy) struct RequestStates {
     owners: Mutex<Owners>,
     /// Receives each change, for a successor.
-    change_sink: OnceLock<Arc<ChangeQueue>>,
+    change_sink: OnceLock<Arc<dyn ChangeSink>>,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl RequestStates {
     /// Stores that a release issued a state.
     pub(in crate::proxy) fn record(&self, state: u64, release: ReleaseNumber) {
         if let Some(change_sink) = self.change_sink.get() {
-            change_sink.push(LocalChange::RequestState(state, release));
+            change_sink.request_state_issued(state, release);
         }
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         if owners.by_state.insert(state, release).is_none() {
@@ -52,7 +52,7 @@ impl RequestStates {
     }
 
     /// Sends each change from now on to this sink.
-    pub(in crate::proxy) fn set_change_sink(&self, change_sink: Arc<ChangeQueue>) {
+    pub(in crate::proxy) fn set_change_sink(&self, change_sink: Arc<dyn ChangeSink>) {
         let _ = self.change_sink.set(change_sink);
     }
 

@@ -1,241 +1,203 @@
-//! Moves a session: opens it anew at another release, as the client opened it, with the credentials
-//! of the request that asks for it. They are used once and never kept.
+//! Migrates a session: opens it at another release as the client opened it, with the credentials of
+//! the request that caused the migration. They are used once and never stored.
+//!
+//! The target opens the session and gets the messages that restore it. Then the GET stream of the
+//! client continues there, and the source closes its session.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{header, request, response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use serde_json::Value;
 
-use crate::mcp::sse_splitter;
-use crate::mcp::sse_splitter::{SseEvent, SseSplitter};
-use crate::model::{MigrationRefused, ReleaseNumber};
+use crate::mcp::client::ResponseCollector;
+use crate::mcp::headers::{
+    EVENT_STREAM, JSON, JSON_OR_EVENT_STREAM, LAST_EVENT_ID, MCP_METHOD, MCP_NAME,
+    MCP_PROTOCOL_VERSION, MCP_SESSION_ID,
+};
+use crate::model::MigrationRefused;
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::{Backend, headers};
-use crate::proxy::exchange::error_response::ClientBody;
-use crate::proxy::exchange::handler::ProxyState;
-use crate::proxy::routing::router::Route;
-use crate::proxy::session::{OpeningSnapshot, ResumeAt, Session};
+use crate::proxy::session::live_session::{ResumeAt, Session};
+use crate::proxy::session::snapshot::OpeningSnapshot;
 
-/// Longest answer of a release to what a move asks.
+/// The longest response of a release during a migration.
 const RESPONSE_MAX: usize = 256 * 1024;
-/// How long the end of the session at the release that it left may take.
+/// How long a release may take to close a session.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
-const JSON_OR_EVENT_STREAM: HeaderValue =
-    HeaderValue::from_static("application/json, text/event-stream");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Why a session stays, and what the release said to it.
-pub(in crate::proxy) type MigrationError = (MigrationRefused, Option<Box<Response<ClientBody>>>);
+/// Headers of the client's request that do not belong to the requests of a migration.
+const NOT_FORWARDED: [HeaderName; 8] = [
+    MCP_METHOD,
+    MCP_NAME,
+    LAST_EVENT_ID,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+];
 
-impl ProxyState {
-    /// Moves a session, and tells it how that went. It comes to its end also when the client that
-    /// waits for it leaves.
-    pub(in crate::proxy) async fn migrate_session(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        to: ReleaseNumber,
-        head: &request::Parts,
-        peer: IpAddr,
-    ) -> Result<(), MigrationError> {
-        let (state, session, head) = (Arc::clone(self), Arc::clone(session), head.clone());
-        let migration = tokio::spawn(async move { state.migrate(&session, to, head, peer).await });
-        migration.await.unwrap_or(Err((MigrationRefused::OpenFailed, None)))
-    }
+/// A release, with the head of the client's request as that release gets it.
+#[derive(Debug)]
+pub(in crate::proxy) struct MigrationTarget {
+    pub backend: Arc<Backend>,
+    pub head: request::Parts,
+}
 
-    async fn migrate(
-        &self,
-        session: &Arc<Session>,
-        to: ReleaseNumber,
-        head: request::Parts,
-        peer: IpAddr,
-    ) -> Result<(), MigrationError> {
-        let (routes, from) = (self.routes.load_full(), session.release());
-        // One that forgot it has nothing to take leave of.
-        let lost = session.with_machine(|life| life.is_lost());
-        let old_backend = routes.get(from).filter(|_| !lost).cloned();
-        let old_backend_id = session.backend_id();
-        let timeout = self.service.load().limits.migration_timeout;
-        let opened = async {
-            let target = routes.get_open(to).ok_or((MigrationRefused::OpenFailed, None))?;
-            let snapshot = session.snapshot().ok_or((MigrationRefused::OpeningUnknown, None))?;
-            let id = format!("rollbackd-move-{}", session.generation().wrapping_add(1));
-            let routed = Route::new(Arc::clone(target), None);
-            let id = open_session(self, &snapshot, &id, &routed, head.clone(), peer).await?;
-            Ok((routed, id))
-        };
-        let opened = tokio::time::timeout(timeout, opened).await;
-        let (routed, backend_id) = match opened.unwrap_or(Err((MigrationRefused::OpenFailed, None)))
-        {
-            Ok(opened) => opened,
-            Err((refusal, response)) => {
-                session.refuse_move(refusal, self.can_stay(session));
-                let (service, word) = (&self.service.load().name, refusal.label());
-                tracing::info!(service, from = from.0, to = to.0, "a session stays: {word}");
-                return Err((refusal, response));
-            }
-        };
-        session.complete_move(&backend_id);
-        self.sessions.mark_changed(session);
-        let request_head = |routed: &Route| self.request_head(head.clone(), routed, peer);
-        let target = Route { backend_id, generation: session.generation(), ..routed };
-        if let Some(stream) = session.listen_stream() {
-            let (upstream, generation) = (Arc::clone(&target.backend), target.generation);
-            let mut head = request_head(&target);
-            head.method = Method::GET;
-            head.headers.insert(header::ACCEPT, EVENT_STREAM);
-            // A stream that takes nothing is of a client that is gone.
-            let _ = stream.try_send(ResumeAt { backend: upstream, head, generation });
-        }
-        if let Some(old_backend) = old_backend {
-            old_backend.count_migrated_session();
-            let mut head = request_head(&Route {
-                backend_id: old_backend_id,
-                ..Route::new(old_backend.clone(), None)
-            });
-            head.method = Method::DELETE;
-            tokio::spawn(close_old_session(old_backend, head));
-        }
-        Ok(())
-    }
+/// Why a session did not migrate.
+#[derive(Debug)]
+pub(in crate::proxy) struct MigrationError {
+    pub reason: MigrationRefused,
+    /// The response of a release that rejected the credentials, for the client.
+    pub auth_response: Option<Box<Response<Full<Bytes>>>>,
+}
 
-    /// A head of ours, with the credentials of the client's.
-    fn request_head(
-        &self,
-        mut head: request::Parts,
-        routed: &Route,
-        peer: IpAddr,
-    ) -> request::Parts {
-        self.to_backend_head(&mut head, routed, peer);
-        let not_forwarded =
-            ["mcp-method", "mcp-name", "last-event-id", "traceparent", "tracestate"];
-        not_forwarded.into_iter().for_each(|name| _ = head.headers.remove(name));
-        for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE] {
-            head.headers.remove(name);
-        }
-        head.extensions = http::Extensions::new();
-        head
+impl From<MigrationRefused> for MigrationError {
+    fn from(reason: MigrationRefused) -> Self {
+        Self { reason, auth_response: None }
     }
 }
 
-/// Opens the session at its new release; its id there, empty if that has none.
+/// Opens a session at `to` within `timeout`, and completes its move. `from` is its old release; `None`
+/// if that no longer has the session.
+///
+/// # Errors
+/// The session did not move: the caller reports the reason to it.
+pub(in crate::proxy) async fn migrate(
+    session: &Session,
+    from: Option<MigrationTarget>,
+    to: MigrationTarget,
+    timeout: Duration,
+) -> Result<(), MigrationError> {
+    let old_backend_id = session.backend_id();
+    let snapshot = session.snapshot().ok_or(MigrationRefused::OpeningUnknown)?;
+    let id = format!("rollbackd-move-{}", session.generation().wrapping_add(1));
+    let to = to.prepared();
+    let backend_id = tokio::time::timeout(timeout, open_session(&to, &snapshot, &id)).await;
+    let backend_id = backend_id.map_err(|_| MigrationRefused::OpenFailed)??;
+    session.complete_move(&backend_id);
+    if let Some(stream) = session.listen_stream() {
+        let (release, generation) = (to.backend.number, session.generation());
+        let mut head = with_session_id(to.head, &backend_id);
+        head.method = Method::GET;
+        head.headers.insert(header::ACCEPT, EVENT_STREAM);
+        // A full queue means that the client no longer reads its stream.
+        let _ = stream.try_send(ResumeAt { release, head, generation });
+    }
+    if let Some(from) = from.map(MigrationTarget::prepared) {
+        from.backend.count_migrated_session();
+        tokio::spawn(close_session(from.backend, with_session_id(from.head, &old_backend_id)));
+    }
+    Ok(())
+}
+
+impl MigrationTarget {
+    /// The same without the headers of the client's request that are not for it.
+    fn prepared(mut self) -> Self {
+        NOT_FORWARDED.iter().for_each(|name| _ = self.head.headers.remove(name));
+        self.head.extensions = http::Extensions::new();
+        self
+    }
+}
+
+/// A head for the session with this id at its release; an empty id stands for none.
+fn with_session_id(mut head: request::Parts, id: &str) -> request::Parts {
+    match HeaderValue::from_str(id).ok().filter(|id| !id.is_empty()) {
+        Some(id) => _ = head.headers.insert(MCP_SESSION_ID, id),
+        None => _ = head.headers.remove(MCP_SESSION_ID),
+    }
+    head
+}
+
+/// Opens the session at its target. Returns its id there; empty if the target uses no ids.
 async fn open_session(
-    state: &ProxyState,
+    target: &MigrationTarget,
     snapshot: &OpeningSnapshot,
     id: &str,
-    routed: &Route,
-    head: request::Parts,
-    peer: IpAddr,
 ) -> Result<Box<str>, MigrationError> {
-    let mut template = state.request_head(head, routed, peer);
+    let mut template = with_session_id(target.head.clone(), "");
     template.method = Method::POST;
     template.headers.insert(header::ACCEPT, JSON_OR_EVENT_STREAM);
     template.headers.insert(header::CONTENT_TYPE, JSON);
-    let protocol = template.headers.remove(headers::MCP_PROTOCOL_VERSION);
-    let target = &routed.backend;
-    let (head, response) =
-        post(target, &template, snapshot.initialize_request(id), Some(id)).await?;
-    let response = response.ok_or((MigrationRefused::OpenFailed, None))?;
-    let result = response.get("result").ok_or((MigrationRefused::OpenFailed, None))?;
-    let backend_id = head.headers.get(headers::MCP_SESSION_ID);
-    if let Some(id) = backend_id {
-        template.headers.insert(headers::MCP_SESSION_ID, id.clone());
+    let protocol = template.headers.remove(MCP_PROTOCOL_VERSION);
+    let backend = &target.backend;
+    let request_id = Some(Value::from(id));
+    let (headers, response) =
+        post(backend, &template, snapshot.initialize_request(id), request_id).await?;
+    let response = response.ok_or(MigrationRefused::OpenFailed)?;
+    let result = response.get("result").ok_or(MigrationRefused::OpenFailed)?;
+    let backend_id = headers.get(MCP_SESSION_ID);
+    template.headers.extend(backend_id.map(|id| (MCP_SESSION_ID, id.clone())));
+    template.headers.extend(protocol.map(|protocol| (MCP_PROTOCOL_VERSION, protocol)));
+    if let Err(reason) = snapshot.check_compatible(result) {
+        tokio::spawn(close_session(Arc::clone(backend), template));
+        return Err(reason.into());
     }
-    if let Some(protocol) = protocol {
-        template.headers.insert(headers::MCP_PROTOCOL_VERSION, protocol);
-    }
-    if let Err(refusal) = snapshot.check_compatible(result) {
-        template.method = Method::DELETE;
-        tokio::spawn(close_old_session(Arc::clone(target), template));
-        return Err((refusal, None));
-    }
-    for text in snapshot.followup_messages(id) {
-        let request_id: Option<String> = serde_json::from_str::<Value>(&text)
-            .ok()
-            .and_then(|it| Some(it.get("id")?.as_str()?.to_owned()));
-        let sent = post(target, &template, text, request_id.as_deref()).await;
-        // Without a level or a subscription the session lives; without this it does not.
-        if request_id.is_none() {
+    for message in snapshot.followup_messages(id) {
+        let is_notification = message.id.is_none();
+        let sent = post(backend, &template, message.body, message.id).await;
+        // Only `initialized` is essential; a session works without its log level or a subscription.
+        if is_notification {
             sent?;
         }
     }
     Ok(backend_id.and_then(|id| id.to_str().ok()).unwrap_or_default().into())
 }
 
-/// Asks a release something of ours; the head of its answer, and the message for `id`.
+/// Sends a message; returns the headers of the response, and the response to `id`.
 async fn post(
-    target: &Backend,
+    backend: &Backend,
     template: &request::Parts,
     body: String,
-    id: Option<&str>,
-) -> Result<(response::Parts, Option<Value>), MigrationError> {
+    id: Option<Value>,
+) -> Result<(HeaderMap, Option<Value>), MigrationError> {
     let request = Request::from_parts(template.clone(), BackendBody::from(Bytes::from(body)));
-    let response = target.send(request).await;
-    let (head, body) = response.map_err(|_| (MigrationRefused::OpenFailed, None))?.into_parts();
+    let response = backend.send(request).await.map_err(|_| MigrationRefused::OpenFailed)?;
+    let (head, body) = response.into_parts();
     match head.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            return Err((
-                MigrationRefused::Credentials,
-                Some(Box::new(auth_error_response(head, body).await)),
-            ));
+            let auth_response = Some(Box::new(auth_response(head, body).await));
+            return Err(MigrationError { reason: MigrationRefused::Credentials, auth_response });
         }
-        status if !status.is_success() => return Err((MigrationRefused::OpenFailed, None)),
+        status if !status.is_success() => return Err(MigrationRefused::OpenFailed.into()),
         _ => (),
     }
-    let Some(id) = id else { return Ok((head, None)) };
-    let response = read_response(&head, body, id).await;
-    Ok((head, response))
+    let Some(id) = id else { return Ok((head.headers, None)) };
+    let response = read_response(&head.headers, body, id).await;
+    Ok((head.headers, response))
 }
 
-/// Reads until the message for `id` has come.
-async fn read_response(head: &response::Parts, mut body: Incoming, id: &str) -> Option<Value> {
-    let is_response = |message: &Value| message.get("id").and_then(Value::as_str) == Some(id);
-    let (mut text, mut splitter, mut size) = (Vec::new(), SseSplitter::default(), 0);
-    let is_event_stream = headers::is_event_stream(&head.headers);
+/// Reads until the response to `id`.
+async fn read_response(headers: &HeaderMap, mut body: Incoming, id: Value) -> Option<Value> {
+    let mut collector = ResponseCollector::new(headers, id, RESPONSE_MAX);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.ok()?.into_data() else { continue };
-        size += data.len();
-        if size > RESPONSE_MAX {
-            return None;
-        }
-        if !is_event_stream {
-            text.extend_from_slice(&data);
-            continue;
-        }
-        let mut found = None;
-        splitter.feed(&data, |block| {
-            if let SseEvent::Whole(block) = block
-                && let Some(message) =
-                    sse_splitter::parse_message(&block).filter(|it| is_response(it))
-            {
-                found = Some(message);
-            }
-        });
-        if found.is_some() {
-            return found;
+        if let Some(response) = collector.feed(&data).ok()? {
+            return Some(response);
         }
     }
-    serde_json::from_slice(&text).ok().filter(|message| is_response(message))
+    collector.finish().ok()
 }
 
-/// What the release says to credentials that it does not take, for the client.
-async fn auth_error_response(mut head: response::Parts, body: Incoming) -> Response<ClientBody> {
+/// The response of a release that rejected the credentials, as the client gets it.
+async fn auth_response(mut head: response::Parts, body: Incoming) -> Response<Full<Bytes>> {
     let body = http_body_util::Limited::new(body, RESPONSE_MAX).collect().await;
-    let body: Bytes = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     headers::strip_hop_by_hop(&mut head.headers);
     head.headers.remove(header::CONTENT_LENGTH);
-    head.headers.remove(headers::MCP_SESSION_ID);
-    Response::from_parts(head, ClientBody::Full(Full::new(body)))
+    head.headers.remove(MCP_SESSION_ID);
+    Response::from_parts(head, Full::new(body))
 }
 
-/// Ends the session at the release that it left. Nobody waits for it, and it may fail.
-async fn close_old_session(backend: Arc<Backend>, head: request::Parts) {
-    if head.headers.contains_key(headers::MCP_SESSION_ID) {
+/// Ends a session at a release. It may fail, and no request waits for it.
+async fn close_session(backend: Arc<Backend>, mut head: request::Parts) {
+    if head.headers.contains_key(MCP_SESSION_ID) {
+        head.method = Method::DELETE;
         let request = Request::from_parts(head, BackendBody::default());
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, backend.send(request)).await;
     }

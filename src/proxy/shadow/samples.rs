@@ -1,6 +1,6 @@
-//! Requests that failed on a release on trial and are safe to ask once more, of another release.
+//! Read-only requests that failed on the release on trial, so that a shadow call can repeat them.
 //!
-//! They hold what clients sent, credentials too: in memory only, few, and not for long.
+//! They contain what clients sent, also credentials. So they are few, stay in memory, and expire.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,44 +15,52 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::proxy::backend::headers;
+use crate::mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 
-/// The largest body that is kept.
+/// The largest body that is sampled.
 const BODY_MAX: usize = 16 * 1024;
-/// Requests that are kept for one release.
+/// The most samples of one release.
 const SAMPLES_MAX: usize = 16;
-/// How long one is kept after it failed.
+/// How long a sample is kept after the request failed.
 const SAMPLE_AGE_MAX: Duration = Duration::from_secs(10);
-/// Repeats in flight to one release.
+/// The most shadow calls in flight to one release.
 const IN_FLIGHT_MAX: usize = 32;
 
-/// What is meant for one session, one connection or one length of body, and not for a repeat.
+/// Headers for one session, one connection or one body, which a shadow call does not repeat.
 const NOT_REPLAYED_HEADERS: [HeaderName; 4] = [
-    headers::MCP_SESSION_ID,
+    MCP_SESSION_ID,
     header::HOST,
     header::CONTENT_LENGTH,
-    HeaderName::from_static("last-event-id"),
+    LAST_EVENT_ID,
 ];
 
-/// What a release keeps for repeats, and what became of repeats that were sent to it.
+/// The samples of one release, and the results of the shadow calls that were sent to it.
 #[derive(Debug)]
 pub(in crate::proxy) struct FailedSamples {
     sampling: AtomicBool,
     ring: Mutex<SampleRing>,
-    /// Places for repeats on their way to this release.
+    /// One permit for each shadow call in flight to this release.
     pub permits: Arc<Semaphore>,
     completed: AtomicU64,
     failed: AtomicU64,
 }
 
-/// A request as it can be repeated.
+/// A request that a shadow call can repeat.
 pub(in crate::proxy) struct SampledRequest {
-    /// End-to-end headers as the client sent them.
+    /// The end-to-end headers as the client sent them.
     pub headers: HeaderMap,
-    /// The endpoint.
+    /// Its path and query.
     pub path: PathAndQuery,
     body: Bytes,
+}
+
+/// The shadow calls of one sample.
+#[derive(Debug)]
+pub(in crate::proxy) struct ShadowBatch {
+    pub sample: Arc<SampledRequest>,
+    /// How often to send it.
+    pub calls: usize,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +70,7 @@ struct SampleRing {
 }
 
 impl FailedSamples {
-    /// Keeps failed requests from now on, or forgets what it has and keeps none.
+    /// Samples failed requests from now on; or stops, and drops the samples.
     pub(in crate::proxy) fn set_sampling(&self, sampling: bool) {
         self.sampling.store(sampling, Ordering::Relaxed);
         if !sampling {
@@ -70,15 +78,15 @@ impl FailedSamples {
         }
     }
 
-    /// Whether failed requests are kept.
+    /// Whether failed requests are sampled.
     pub(in crate::proxy) fn is_sampling(&self) -> bool {
         self.sampling.load(Ordering::Relaxed)
     }
 
-    /// Keeps a request that failed.
+    /// Stores a request that failed.
     pub(in crate::proxy) fn record(&self, sample: SampledRequest, now: Instant) {
         let mut ring = self.ring();
-        // It may have been on its way since before nothing was to be kept any more.
+        // Sampling may have stopped while the request was open.
         if self.sampling.load(Ordering::Relaxed) {
             if ring.samples.len() == SAMPLES_MAX {
                 ring.samples.pop_front();
@@ -87,18 +95,18 @@ impl FailedSamples {
         }
     }
 
-    /// The next `record_result` of the kept requests in turn, and how often each comes; forgets
-    /// the old, and what is not safe when it is read properly.
+    /// The next `count` shadow calls, from the samples in turn. Drops expired samples, and those whose
+    /// parsed body is not read-only.
     pub(in crate::proxy) fn next_batch(
         &self,
         count: usize,
         read_only_tools: &ReadOnlyTools,
         now: Instant,
-    ) -> Vec<(Arc<SampledRequest>, usize)> {
+    ) -> Vec<ShadowBatch> {
         let mut ring = self.ring();
         ring.samples.retain(|(since, _)| now.saturating_duration_since(*since) < SAMPLE_AGE_MAX);
         if count > 0 {
-            ring.samples.retain(|(_, repeat)| repeat.body_with_id("", read_only_tools).is_some());
+            ring.samples.retain(|(_, sample)| sample.body_with_id("", read_only_tools).is_some());
         }
         let len = ring.samples.len();
         if len == 0 {
@@ -107,16 +115,21 @@ impl FailedSamples {
         let first = ring.next % len;
         ring.next = (first + count) % len;
         let batch = ring.samples.iter().cycle().skip(first).take(len).zip(0..count);
-        batch.map(|((_, it), at)| (Arc::clone(it), (count - at).div_ceil(len))).collect()
+        batch
+            .map(|((_, sample), at)| ShadowBatch {
+                sample: Arc::clone(sample),
+                calls: (count - at).div_ceil(len),
+            })
+            .collect()
     }
 
-    /// Counts a repeat that this release answered, or failed to.
+    /// Counts a shadow call that completed on this release.
     pub(in crate::proxy) fn record_result(&self, failed: bool) {
         self.completed.fetch_add(1, Ordering::Relaxed);
         self.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
     }
 
-    /// Repeats that ended here, and the bad ones among them.
+    /// The shadow calls that completed here, and how many of them failed.
     pub(in crate::proxy) fn results(&self) -> (u64, u64) {
         let failed = self.failed.load(Ordering::Relaxed);
         (self.completed.load(Ordering::Relaxed).max(failed), failed)
@@ -140,9 +153,9 @@ impl Default for FailedSamples {
 }
 
 impl fmt::Debug for SampledRequest {
-    /// Without what the client sent: it may be secret.
+    /// Omits what the client sent: it may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Repeat").field("path", &self.path.path()).finish_non_exhaustive()
+        f.debug_struct("SampledRequest").field("path", &self.path.path()).finish_non_exhaustive()
     }
 }
 
@@ -160,8 +173,8 @@ impl SampledRequest {
         Some(Box::new(Self { headers, path, body: body.clone() }))
     }
 
-    /// The body with another id. `None` if the request is not safe when it is read properly: with
-    /// a key that stands twice, the reader on the way may have seen the other one.
+    /// The body with another id. `None` if the parsed body is not read-only: if a key occurs twice,
+    /// the scanner may have read the other one.
     pub(in crate::proxy) fn body_with_id(
         &self,
         id: &str,
@@ -177,7 +190,7 @@ impl SampledRequest {
         message.insert("id".to_owned(), id.into());
         let meta = message.get_mut("params").and_then(|it| it.get_mut("_meta"));
         if let Some(meta) = meta.and_then(Value::as_object_mut) {
-            // The client's own, for progress that nobody waits for here.
+            // The token belongs to the client; a shadow call reports no progress.
             meta.remove("progressToken");
         }
         serde_json::to_vec(&message).ok().map(Bytes::from)
@@ -238,14 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_kept_in_turn_and_not_for_long() {
+    fn the_newest_samples_are_used_in_turn_and_expire() {
         let samples = FailedSamples::default();
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let ping = |id: u32| sample(&format!(r#"{{"method":"ping","id":{id}}}"#));
         let next_batch = |count, now| {
             let batch = samples.next_batch(count, &ReadOnlyTools::default(), now).into_iter();
-            batch.map(|(it, times)| (it.body.clone(), times)).collect::<Vec<_>>()
+            batch.map(|it| (it.sample.body.clone(), it.calls)).collect::<Vec<_>>()
         };
         let expected = |id, times| (ping(id).body, times);
         samples.record(ping(0), start);

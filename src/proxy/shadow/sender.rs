@@ -1,9 +1,9 @@
-//! Shadow calls: what failed on one release, asked once more of another, for nobody but the judge.
+//! Shadow calls: requests that failed on one release, sent once more to another one for the judge.
 //!
-//! If it fails there too, the new release is not to blame. The client never sees an answer of it,
-//! nor does the other release's record: no outcome is counted, no session is known, nothing waits.
+//! If such a request fails there too, the new release is not to blame. No client gets the response,
+//! and it does not count as traffic of the release. A legacy request gets a session of its own, which
+//! is not in the session table.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,101 +13,63 @@ use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use serde_json::json;
+use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::mcp::message::{Message, same_id};
-use crate::mcp::scan::MessageScanner;
-use crate::mcp::sse::SseReader;
-use crate::mcp::{Answered, Said, outcome, session_lost};
-use crate::model::{Outcome, ReleaseNumber};
-use crate::proxy::Proxy;
+use crate::mcp::client::{Client, OutgoingMessage, ResponseScanner};
+use crate::mcp::headers::{
+    MCP_PROTOCOL_VERSION, MCP_SESSION_ID, is_compressed, is_event_stream, is_modern,
+};
+use crate::mcp::message::Message;
+use crate::mcp::{Answered, Said, jsonrpc, methods, outcome, session_lost, versions};
+use crate::model::Outcome;
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::{Backend, headers, request_head};
-use crate::proxy::shadow::samples::SampledRequest;
+use crate::proxy::shadow::samples::{SampledRequest, ShadowBatch};
 
-/// How long an answer may take.
+/// How long each request of a shadow call may take: each call, and each step of its session.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of a refusal that are read.
-const REFUSAL_MAX: usize = 64 * 1024;
-/// What a client speaks that does not say it.
-const DEFAULT_PROTOCOL: HeaderValue = HeaderValue::from_static("2025-03-26");
+/// The most bytes of an error response that are read.
+const ERROR_BODY_MAX: usize = 64 * 1024;
 
-impl Proxy {
-    /// Keeps what fails on `from` and is safe to repeat, and repeats up to `record_outcome` of it on `backend`
-    /// now, in turn. At most 32 repeats are in flight; what would be more is not sent. To be called
-    /// within a tokio runtime.
-    pub fn send_shadow_calls(&self, from: ReleaseNumber, to: ReleaseNumber, count: u32) {
-        let routes = self.state.routes.load();
-        let (Some(from), Some(to)) = (routes.get(from), routes.get_open(to)) else { return };
-        from.samples.set_sampling(true);
-        let permits = &to.samples.permits;
-        let count = usize::try_from(count).unwrap_or(usize::MAX).min(permits.available_permits());
-        for (repeat, times) in from.samples.next_batch(count, &to.read_only_tools, Instant::now()) {
-            let acquired =
-                u32::try_from(times).map(|it| Arc::clone(permits).try_acquire_many_owned(it));
-            let Ok(Ok(permits)) = acquired else { return };
-            tokio::spawn(run_batch(Arc::clone(to), repeat, times, permits));
-        }
-    }
+const CLIENT: Client = Client { name: "rollbackd-shadow", version: env!("CARGO_PKG_VERSION") };
 
-    /// Forgets what failed on `from`, and keeps no more of it.
-    pub fn stop_shadowing(&self, from: ReleaseNumber) {
-        if let Some(from) = self.backend(from) {
-            from.samples.set_sampling(false);
-        }
-    }
-
-    /// Repeats that ended on `backend` since it was added, and how many of them were bad: server faults,
-    /// tool faults, and no answer within 2 s. What says nothing about the release is in neither.
-    pub fn shadow_results(&self, to: ReleaseNumber) -> (u64, u64) {
-        self.backend(to).map(|to| to.samples.results()).unwrap_or_default()
-    }
-
-    /// Takes these tools for safe to repeat, and those that the operator names.
-    pub fn set_read_only_tools(&self, tools: BTreeSet<String>) {
-        self.read_only_tools.set_annotated(tools);
-        self.refresh_read_only_tools();
-    }
-
-    /// Every release counts by what is safe now.
-    pub(in crate::proxy) fn refresh_read_only_tools(&self) {
-        self.state
-            .routes
-            .load()
-            .backends()
-            .iter()
-            .for_each(|upstream| upstream.outcomes.refresh_repeatable());
+/// Samples what fails on `from`, and sends up to `count` of its samples to `to`.
+pub(in crate::proxy) fn send_samples(from: &Backend, to: &Arc<Backend>, count: u32) {
+    from.samples.set_sampling(true);
+    let permits = &to.samples.permits;
+    let count = usize::try_from(count).unwrap_or(usize::MAX).min(permits.available_permits());
+    for batch in from.samples.next_batch(count, &to.read_only_tools, Instant::now()) {
+        let acquired =
+            u32::try_from(batch.calls).map(|it| Arc::clone(permits).try_acquire_many_owned(it));
+        let Ok(Ok(permits)) = acquired else { return };
+        tokio::spawn(run_batch(Arc::clone(to), batch, permits));
     }
 }
 
-/// Some repeats of one request, on a session of their own where sessions are spoken.
-async fn run_batch(
-    backend: Arc<Backend>,
-    sample: Arc<SampledRequest>,
-    times: usize,
-    permits: OwnedSemaphorePermit,
-) {
+/// Sends the calls of one sample, in one session where the protocol has sessions.
+async fn run_batch(backend: Arc<Backend>, batch: ShadowBatch, permits: OwnedSemaphorePermit) {
     tokio::select! {
-        // What a release that is left does not answer is not its fault.
+        // A call that the cut interrupts is not a fault of the release.
         () = backend.cut.cancelled() => (),
-        () = send_calls(&backend, &sample, times) => (),
+        () = send_calls(&backend, &batch) => (),
     }
     drop(permits);
 }
 
-async fn send_calls(backend: &Backend, sample: &SampledRequest, times: usize) {
+async fn send_calls(backend: &Backend, batch: &ShadowBatch) {
+    let sample = &batch.sample;
     let call = || {
         let id = next_request_id();
-        sample.body_with_id(&id, &backend.read_only_tools).map(|body| (id, body))
+        sample.body_with_id(&id, &backend.read_only_tools).map(|body| (Value::from(id), body))
     };
-    let calls: Vec<_> = (0..times).map_while(|_| call()).collect();
+    let calls: Vec<_> = (0..batch.calls).map_while(|_| call()).collect();
     if calls.is_empty() {
         return;
     }
     let connection = match McpConnection::connect(backend, sample).await {
-        Ok(road) => road,
+        Ok(connection) => connection,
         Err(class) => return calls.iter().for_each(|_| record_outcome(backend, class)),
     };
     let calls = calls
@@ -125,20 +87,20 @@ fn record_outcome(backend: &Backend, class: Outcome) {
     }
 }
 
-/// An id that no client used.
+/// An id that is unique among all shadow calls.
 fn next_request_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("rollbackd-shadow-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The way to a release, with what each request on it bears.
+/// A release, and the headers of each request to it.
 struct McpConnection<'a> {
     backend: &'a Backend,
     sample: &'a SampledRequest,
     headers: HeaderMap,
 }
 
-/// What came back.
+/// The result of one request.
 struct ShadowResult {
     class: Outcome,
     session: Option<HeaderValue>,
@@ -146,7 +108,7 @@ struct ShadowResult {
 }
 
 impl<'a> McpConnection<'a> {
-    /// A session of its own for a legacy request. The error is the class of the refusal.
+    /// Opens a session for a legacy request. The error is the class of the failure.
     async fn connect(backend: &'a Backend, sample: &'a SampledRequest) -> Result<Self, Outcome> {
         let mut headers = sample.headers.clone();
         headers.insert(headers::SHADOW, HeaderValue::from_static("1"));
@@ -154,79 +116,76 @@ impl<'a> McpConnection<'a> {
             headers.insert(http::header::HOST, host);
         }
         let mut connection = Self { backend, sample, headers };
-        if headers::is_modern(&connection.headers) {
+        if is_modern(&connection.headers) {
             return Ok(connection);
         }
-        let protocol =
-            connection.headers.remove(headers::MCP_PROTOCOL_VERSION).unwrap_or(DEFAULT_PROTOCOL);
-        let id = next_request_id();
-        let client_info = json!({"name": "rollbackd-shadow", "version": env!("CARGO_PKG_VERSION")});
-        let protocol = protocol.to_str().unwrap_or_default();
-        let params =
-            json!({"protocolVersion": protocol, "capabilities": {}, "clientInfo": client_info});
-        let initialize =
-            json!({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": params});
-        let response = connection.post(Bytes::from(initialize.to_string()), &id).await;
+        let protocol = connection.headers.remove(MCP_PROTOCOL_VERSION);
+        let protocol = protocol.as_ref().and_then(|it| it.to_str().ok());
+        let id = Value::from(next_request_id());
+        let OutgoingMessage { body, .. } =
+            CLIENT.initialize(&id, protocol.unwrap_or(versions::DEFAULT));
+        let response = connection.call_with_result(&id, body).await;
         let ShadowResult { class: Outcome::Ok, session, protocol } = response else {
             return Err(response.class);
         };
-        connection.headers.extend(session.map(|id| (headers::MCP_SESSION_ID, id)));
-        connection.headers.extend(protocol.map(|it| (headers::MCP_PROTOCOL_VERSION, it)));
-        let initialized =
-            json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string();
-        match connection
-            .send_for_status(Method::POST, BackendBody::from(Bytes::from(initialized)))
-            .await
-        {
+        connection.headers.extend(session.map(|id| (MCP_SESSION_ID, id)));
+        connection.headers.extend(protocol.map(|it| (MCP_PROTOCOL_VERSION, it)));
+        let initialized = Bytes::from(jsonrpc::notification(methods::INITIALIZED).to_string());
+        match connection.send_for_status(Method::POST, BackendBody::from(initialized)).await {
             Some(_) => Ok(connection),
             None => Err(Outcome::ServerFault),
         }
     }
 
-    async fn call(&self, id: &str, body: Bytes) -> Outcome {
-        self.post(body, id).await.class
+    async fn call(&self, id: &Value, body: Bytes) -> Outcome {
+        self.call_with_result(id, body).await.class
     }
 
-    /// Ends the session. A server may refuse it; that is its right.
+    /// Ends the session. A server may refuse to end it.
     async fn close(&self) {
-        if self.headers.contains_key(headers::MCP_SESSION_ID) {
+        if self.headers.contains_key(MCP_SESSION_ID) {
             self.send_for_status(Method::DELETE, BackendBody::default()).await;
         }
     }
 
-    /// Sends a request, and reads until the answer to its id.
-    async fn post(&self, body: Bytes, id: &str) -> ShadowResult {
+    /// Sends a request, and reads until the response to its id.
+    async fn call_with_result(&self, id: &Value, body: Bytes) -> ShadowResult {
         let failed = ShadowResult { class: Outcome::ServerFault, session: None, protocol: None };
         let exchange = async {
             let response = self.send_request(Method::POST, BackendBody::from(body)).await?;
-            let session = response.headers().get(headers::MCP_SESSION_ID).cloned();
-            let (status, answer, said) = answer(response, &format!("\"{id}\"")).await?;
-            let (method, in_session) =
-                (&Method::POST, self.headers.contains_key(headers::MCP_SESSION_ID));
-            let said = &said;
-            let session_lost =
-                session_lost(&Answered { method, in_session, status: status.as_u16(), said });
-            let (class, protocol) = match answer {
-                // Without the client's credentials nothing can be said, whatever the body says.
-                _ if matches!(status.as_u16(), 401 | 403) => (Outcome::ClientFault, None),
-                // A session that was opened a moment ago.
-                _ if session_lost => (Outcome::ServerFault, None),
-                ShadowOutcome::Response(message) => {
-                    (outcome::from_response(status, &message), message.protocol_version)
-                }
-                ShadowOutcome::Resumable => (Outcome::Neutral, None),
-                ShadowOutcome::Missing if status.is_success() => (Outcome::ServerFault, None),
-                ShadowOutcome::Missing | ShadowOutcome::Compressed => {
-                    (outcome::from_status(status), None)
-                }
-            };
+            let session = response.headers().get(MCP_SESSION_ID).cloned();
+            let response = read_response(response, id).await?;
+            let (class, protocol) = self.classify(response);
             let protocol = protocol.and_then(|it| HeaderValue::from_str(&it).ok());
             Some(ShadowResult { class, session, protocol })
         };
         tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await.ok().flatten().unwrap_or(failed)
     }
 
-    /// Sends what has no answer but its status. `None` when none came in time.
+    /// The class of a response, and the protocol version in it.
+    fn classify(&self, response: ShadowResponse) -> (Outcome, Option<Box<str>>) {
+        let ShadowResponse { status, outcome, said } = response;
+        let (method, status_code) = (&Method::POST, status.as_u16());
+        let in_session = self.headers.contains_key(MCP_SESSION_ID);
+        let session_lost =
+            session_lost(&Answered { method, in_session, status: status_code, said: &said });
+        match outcome {
+            // A rejection of the credentials says nothing about the release.
+            _ if matches!(status_code, 401 | 403) => (Outcome::ClientFault, None),
+            // The session was opened a moment ago.
+            _ if session_lost => (Outcome::ServerFault, None),
+            ShadowOutcome::Response(message) => {
+                (outcome::from_response(status, &message), message.protocol_version)
+            }
+            ShadowOutcome::Resumable => (Outcome::Neutral, None),
+            ShadowOutcome::Missing if status.is_success() => (Outcome::ServerFault, None),
+            ShadowOutcome::Missing | ShadowOutcome::Compressed => {
+                (outcome::from_status(status), None)
+            }
+        }
+    }
+
+    /// Sends a request that has no response but its status. `None` when none arrived in time.
     async fn send_for_status(&self, method: Method, body: BackendBody) -> Option<StatusCode> {
         let response = tokio::time::timeout(RESPONSE_TIMEOUT, self.send_request(method, body))
             .await
@@ -245,74 +204,54 @@ impl<'a> McpConnection<'a> {
     }
 }
 
-/// How an answer ended.
+/// A response that was read.
+struct ShadowResponse {
+    status: StatusCode,
+    outcome: ShadowOutcome,
+    /// The body of an error status.
+    said: Said,
+}
+
+/// How a response ended.
 enum ShadowOutcome {
     /// With the message for the id.
     Response(Box<Message>),
-    /// Early, to be taken up with a GET (2025-11-25).
+    /// Without it, but a client can resume the stream (2025-11-25).
     Resumable,
-    /// Without a message for the id.
+    /// Without the message for the id.
     Missing,
-    /// It is compressed.
+    /// The body is compressed, so it was not read.
     Compressed,
 }
 
-/// Reads until the answer to an id, and what a refusal says. `None` when the stream broke.
-async fn answer(
-    response: Response<Incoming>,
-    id: &str,
-) -> Option<(StatusCode, ShadowOutcome, Said)> {
+/// Reads until the response to an id. `None` when the connection broke.
+async fn read_response(response: Response<Incoming>, id: &Value) -> Option<ShadowResponse> {
     let (head, mut body) = response.into_parts();
+    let status = head.status;
+    let respond = |outcome, said| Some(ShadowResponse { status, outcome, said });
     let nothing = Said::Text(String::new());
-    if headers::is_compressed(&head.headers) {
-        return Some((head.status, ShadowOutcome::Compressed, nothing));
+    if is_compressed(&head.headers) {
+        return respond(ShadowOutcome::Compressed, nothing);
     }
-    if head.status.is_client_error() && !headers::is_event_stream(&head.headers) {
-        return refusal(head.status, body, id).await;
-    }
-    let mut events = headers::is_event_stream(&head.headers).then(SseReader::new);
-    let mut scanner = MessageScanner::default();
+    let mut scanner = ResponseScanner::new(&head.headers, id);
+    let is_error = status.is_client_error() && !is_event_stream(&head.headers);
+    let (mut error_body, mut found) = (Vec::new(), None);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.ok()?.into_data() else { continue };
-        let mut response_message = None;
-        let on_message = |message: Message| {
-            if message.is_response() && message.id.as_deref().is_some_and(|it| same_id(it, id)) {
-                response_message = Some(Box::new(message));
-            }
-        };
-        match &mut events {
-            Some(events) => events.feed(&data, on_message),
-            None => scanner.feed(&data, on_message),
+        found = found.or(scanner.feed(&data));
+        if is_error {
+            error_body.extend_from_slice(&data);
         }
-        if let Some(message) = response_message {
-            return Some((head.status, ShadowOutcome::Response(message), nothing));
+        let is_complete = if is_error { error_body.len() >= ERROR_BODY_MAX } else { found.is_some() };
+        if is_complete {
+            break;
         }
     }
-    let resumable = events.is_some_and(|events| events.is_resumable());
-    Some((
-        head.status,
-        if resumable { ShadowOutcome::Resumable } else { ShadowOutcome::Missing },
-        nothing,
-    ))
-}
-
-/// The same for an error that is no stream, as far as it is short.
-async fn refusal(
-    status: StatusCode,
-    body: Incoming,
-    id: &str,
-) -> Option<(StatusCode, ShadowOutcome, Said)> {
-    let (mut body, mut text) = (body, Vec::new());
-    while let Some(frame) = body.frame().await
-        && text.len() < REFUSAL_MAX
-    {
-        text.extend(frame.ok()?.data_ref().into_iter().flatten());
-    }
-    let mut answer = ShadowOutcome::Missing;
-    MessageScanner::default().feed(&text, |message| {
-        if message.is_response() && message.id.as_deref().is_some_and(|it| same_id(it, id)) {
-            answer = ShadowOutcome::Response(Box::new(message));
-        }
-    });
-    Some((status, answer, Said::of(&text)))
+    let said = if is_error { Said::of(&error_body) } else { nothing };
+    let outcome = match found {
+        Some(message) => ShadowOutcome::Response(Box::new(message)),
+        None if scanner.is_resumable() => ShadowOutcome::Resumable,
+        None => ShadowOutcome::Missing,
+    };
+    respond(outcome, said)
 }

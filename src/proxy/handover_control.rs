@@ -1,0 +1,110 @@
+//! The handover of a service to another daemon, as the daemon controls it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::proxy::handover::replication::{ReplicatedState, ReplicationMessage};
+use crate::proxy::handover::routes::RoutesSnapshot;
+use crate::proxy::{LATE_CONNECTION_TIMEOUT, Proxy};
+
+impl Proxy {
+    /// A duplicate of the listener, for the successor. `None` after the listener was closed.
+    ///
+    /// # Errors
+    /// When the process has too many open files.
+    pub fn duplicate_listener(&self) -> io::Result<Option<OwnedFd>> {
+        let listener = self.listener.upgrade();
+        listener.map(|listener| listener.as_fd().try_clone_to_owned()).transpose()
+    }
+
+    /// Stops accepting connections: new clients wait in the backlog for the successor. Open requests
+    /// continue. When this returns, the sessions are on disk and their file is closed. Later changes,
+    /// and what is open, go to `outbox`.
+    pub async fn hand_over(&self, outbox: mpsc::Sender<(String, ReplicationMessage)>) {
+        self.lifecycle.stop_accepting.cancel();
+        self.wait_accept_stopped().await;
+        let state = ReplicatedState {
+            service: self.state.service.load().name.as_str().into(),
+            sessions: Arc::clone(&self.state.sessions),
+            request_states: Arc::clone(&self.state.request_states),
+            routes: Arc::clone(&self.state.routes),
+        };
+        self.replication.start(state, outbox).await;
+    }
+
+    /// Sends everything again, for another successor.
+    pub fn resend_all(&self) {
+        self.replication.resend_all();
+    }
+
+    /// Closes the connections after [`Self::hand_over`]. Each response is the last on its connection,
+    /// and GET streams and subscriptions end. Open requests may take `timeout`, or until `cut_short`;
+    /// then they get an error.
+    pub async fn drain_connections(&self, timeout: Duration, cut_short: &CancellationToken) {
+        let closed = async {
+            self.start_closing(true).await;
+            self.lifecycle.wait_early_closed().await;
+        };
+        let closed = tokio::time::timeout(timeout, closed);
+        let closed = tokio::select! {
+            closed = closed => closed.is_ok(),
+            () = cut_short.cancelled() => false,
+        };
+        if !closed && self.is_busy() {
+            self.warn_unfinished_requests();
+        }
+        self.shut_down().await;
+        let _ =
+            tokio::time::timeout(LATE_CONNECTION_TIMEOUT, self.lifecycle.wait_all_closed()).await;
+    }
+
+    /// Sends the remaining changes after [`Self::hand_over`], and ends the replication.
+    pub async fn stop_replicating(&self) {
+        self.replication.stop().await;
+    }
+
+    /// Applies a change that the predecessor sent.
+    pub fn apply(&self, message: ReplicationMessage) {
+        let (sessions, request_states) = (&self.state.sessions, &self.state.request_states);
+        self.replication.apply(message, sessions, request_states, self.state.clock.now());
+    }
+
+    /// The predecessor has ended, and with it everything that was open there.
+    pub fn predecessor_gone(&self) {
+        self.replication.predecessor_gone();
+    }
+
+    /// The current routes, for the predecessor. `None` after the shutdown, when all releases are cut.
+    pub fn routes_snapshot(&self) -> Option<RoutesSnapshot> {
+        let is_shut_down = self.lifecycle.shutdown.is_cancelled();
+        (!is_shut_down).then(|| RoutesSnapshot::of(&self.state.routes.load()))
+    }
+
+    /// Applies the routes of the successor. Releases that are not in the snapshot are cut.
+    pub async fn apply_routes(&self, snapshot: &RoutesSnapshot) {
+        for route in snapshot.releases() {
+            self.add_release(route.number, &route.address());
+            if route.draining
+                && let Some(backend) = self.backend(route.number)
+            {
+                backend.draining.cancel();
+            }
+        }
+        if let Some(active) = snapshot.active() {
+            self.set_active(active);
+        }
+        let in_snapshot: BTreeSet<_> = snapshot.releases().iter().map(|it| it.number).collect();
+        let routes = self.state.routes.load_full();
+        for backend in routes.backends() {
+            if !in_snapshot.contains(&backend.number) && backend.is_open() {
+                self.cut(backend.number).await;
+            }
+        }
+    }
+}
