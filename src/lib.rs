@@ -1,59 +1,76 @@
-//! Watches every deploy of an MCP server and puts the previous release back, still running and
-//! warm, when the new one breaks its promise.
+//! A daemon that watches every deploy of an MCP server and rolls back to the previous release, which
+//! still runs, when the new one violates its objectives.
 //!
-//! Data flows one way, and what an act achieved comes back as an event:
+//! Observations become verdicts, decisions, records and effects, in this order. The result of an
+//! effect returns as an event:
 //!
 //! ```text
-//!   probes, processes ---> signal --+
-//!                                   +--> judge --verdict--> decide --decision--> record --> act
-//!   requests -> proxy -> outcomes --+                         ^                    |         |
-//!                                                             +------ event <------|---------+
-//!                                                                                  v
-//!                                                     timeline (JSONL, on disk before the effect)
+//!   clients --> proxy --outcomes--+                                        +--> proxy (route, drain, cut)
+//!                                 +--> judge --verdict--> decide --+       |
+//!   probes, scrapes, exits -------+       ^                 ^      |       |
+//!   (signal)                              |                 |      v       |
+//!                                         +---- machine ----+    record ---+--> supervisor (act, systemd)
+//!                                                           ^   (timeline                 |
+//!                                                           |   on disk)                  |
+//!                                                           +---------- event <-----------+
 //! ```
 //!
-//! Two rooms serve others: [`artifact`] says what a release runs from and whether it is still that,
-//! [`systemd`] speaks to systemd for [`signal`] (how units stand) and [`act`] (start and stop them).
-//!
-//! Read in this order: [`model`], the nouns; [`mcp`], what the protocol says; [`judge`], how sure we
-//! are; [`decide`], what follows;
-//! then [`daemon`], where all of it meets the world. The state of a service is the fold of its
-//! timeline ([`decide::Watch::restore`]), so a crash at any moment is a pause, not a loss.
+//! Start with [`model`], [`judge`] and [`decide`], which need no runtime; then
+//! [`service`], the loop that drives them. The state of a service is the fold of its timeline
+//! ([`decide::Watch::restore`]), so a crash is a pause and loses no decision. The glossary is in README.md.
 
+/// The nouns: releases, observations, verdicts, events, decisions, the timeline.
 pub mod model;
 
+/// The MCP protocol: versions, methods, outcomes of messages, SSE.
 pub mod mcp;
 
+/// Observations in, a verdict out.
 pub mod judge;
 
+/// Events and commands in, decisions out.
 pub mod decide;
 
 // ---- nothing above does I/O; nothing below decides ----
 
+/// The monotonic clock of the daemon, anchored to wall time.
 pub mod clock;
 
+/// What a release runs from, and whether it changed.
 pub mod artifact;
 
+/// The configuration file: keys, checks, settings.
 pub mod config;
 
+/// The systemd manager over D-Bus, readiness, socket activation.
 pub mod systemd;
 
+/// Files of a service: timeline, signal log, state directory.
 pub mod record;
 
+/// Probes, scrapes and contract discovery.
 pub mod signal;
 
+/// Processes and units of releases.
 pub mod act;
 
+/// The HTTP proxy: routing, sessions, outcomes, migration, shadow calls.
 pub mod proxy;
 
+/// The control socket: protocol, client, server.
 pub mod control;
 
+/// The loop of one service and its supervisor.
 pub mod service;
 
+/// The process: instance, listeners, reload, metrics, handover.
 pub mod daemon;
 
+/// Replays recorded deploys with other settings.
 pub mod backtest;
 
+/// A release that goes bad, on this machine.
 pub mod demo;
 
+/// The verbs of the command line.
 pub mod cli;

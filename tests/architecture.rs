@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("backtest", &["model", "judge", "decide", "config", "record"]),
-    ("demo", &["model", "clock", "control"]),
+    ("demo", &["model", "mcp", "clock", "control"]),
     ("cli", &["model", "judge", "config", "record", "control", "daemon", "backtest", "demo"]),
 ];
 

@@ -12,8 +12,7 @@ use crate::config::raw::Raw;
 use crate::config::toml_table::shorten;
 use crate::config::{raw, slo};
 use crate::judge;
-use crate::judge::scraped_evidence::ScrapePolicy;
-use crate::judge::{Indicator, Objective, detectability};
+use crate::judge::{Indicator, Objective, ScrapePolicy, detectability};
 
 /// Its part of the probability of a false rollback, beside those of the other objectives.
 const OBJECTIVE_WEIGHT: f64 = 0.1;

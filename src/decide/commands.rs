@@ -1,8 +1,9 @@
-//! What a person asks for, and what they are told when it can not be.
+//! An operator's command in, a decision or a refusal out.
 
 use std::fmt;
 
-use crate::decide::{Phase, Watch};
+use crate::decide::phase::Phase;
+use crate::decide::watch::Watch;
 use crate::model::{
     Actor, Command, CommandRequest, Decision, DeployRequest, Effect, Hold, Moment, Release,
     ReleaseLoad, ReleaseNumber, Slot, Strategy, TimelineEvent,
@@ -11,17 +12,17 @@ use crate::model::{
 /// Why a command changed nothing. Lower-case, fit to follow "refused:".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandRefused {
-    /// Something else has to end first.
+    /// Another operation has to end first.
     Busy(String),
     /// It would make things worse, or makes no sense now.
     Refused(String),
 }
 
 impl Watch {
-    /// What a command leads to.
+    /// The decision on a command.
     ///
     /// # Errors
-    /// A [`CommandRefused`] when it does not fit the phase, or a guard stands against it.
+    /// A [`CommandRefused`] when the command does not fit the phase, or a guard blocks it.
     pub fn on_command(
         &self,
         now: Moment,
@@ -40,15 +41,15 @@ impl Watch {
             Command::Resume { because } if self.is_held() => {
                 Ok(self.decide(now, TimelineEvent::Resumed { by }, because))
             }
-            Command::Resume { .. } => Err(refused("nothing is held")),
+            Command::Resume { .. } => Err(refused("no hold is set")),
         }
     }
 
-    /// Whether a deploy leaves a release that answers. `probe_passed` tells of each what its last probe
-    /// said; nothing of one that was not asked yet.
+    /// Whether a deploy keeps a release that answers. `probe_passed` returns the result of a release's last probe,
+    /// if there is one.
     ///
     /// # Errors
-    /// It would stop the last one that does.
+    /// A deploy that would stop the last release that answers.
     pub fn keeps_a_healthy_release(
         &self,
         decision: &Decision,
@@ -62,8 +63,8 @@ impl Watch {
         });
         match (stopped_healthy, self.phase.active()) {
             (Some(last), Some(active)) if active_fails => Err(CommandRefused::Refused(format!(
-                "{active} does not answer, and {last}, which does, would be stopped to make room; go back to \
-                 it with `rollbackd rollback`, or stop it with --force"
+                "{active} does not answer, and {last}, which does, would be stopped to free its slot; \
+                 `rollbackd rollback` returns to it, --force stops it"
             ))),
             _ => Ok(()),
         }
@@ -75,7 +76,7 @@ impl Watch {
         by: Actor,
         deploy: DeployRequest,
     ) -> Result<Decision, CommandRefused> {
-        // A trial that the daemon will not end may be followed by a fix: nothing else can be done.
+        // A blocked bake does not end by itself, so a fix may replace it.
         let blocked_bake = match &self.phase {
             Phase::Baking { blocked, .. } => blocked.is_some() || self.is_held(),
             _ => false,
@@ -118,7 +119,7 @@ impl Watch {
         Ok(self.decide(now, fact, because))
     }
 
-    /// A slot that the active release does not use; the warm one gives up its own.
+    /// A slot that the active release does not use. The warm release loses its slot if no other is free.
     fn free_slot(&self, wanted: Option<Slot>) -> Result<Slot, CommandRefused> {
         let used = self.phase.active().map(|active| &active.slot);
         let warm = self.phase.warm().map(|warm| &warm.slot);
@@ -153,7 +154,7 @@ impl Watch {
     ) -> Result<Decision, CommandRefused> {
         match &self.phase {
             Phase::Baking { warm: Some(_), .. } | Phase::Steady { warm: Some(_), .. } => {
-                let because = format!("ordered by {by}: {because}");
+                let because = format!("requested by {by}: {because}");
                 let strategy = if cut { Strategy::Cut } else { Strategy::Drain };
                 let fact = TimelineEvent::Detected {
                     verdict: None,
@@ -165,15 +166,15 @@ impl Watch {
             }
             Phase::Starting { active: Some(active), new, .. } => {
                 let because =
-                    format!("{new} given up by {by}: {because}; {active} kept the traffic");
+                    format!("{new} aborted by {by}: {because}; {active} kept the traffic");
                 Ok(self.decide(now, TimelineEvent::Failed, because))
             }
             Phase::Empty | Phase::Baking { .. } | Phase::Steady { .. } | Phase::Starting { .. } => {
-                Err(refused("there is no previous release to go back to"))
+                Err(refused("there is no previous release to roll back to"))
             }
-            // Until the proxy says where the traffic is, nobody knows what would be left.
+            // Until the proxy reports the route, the release that has the traffic is unknown.
             Phase::Promoting { .. } => {
-                Err(CommandRefused::Busy(format!("{}; ask again", self.phase)))
+                Err(CommandRefused::Busy(format!("{}; retry later", self.phase)))
             }
             Phase::Confirming(_)
             | Phase::Reviving(_)

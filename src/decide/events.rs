@@ -1,16 +1,18 @@
-//! What the world tells, and what follows from it.
+//! Events from the judge, the proxy and the supervisor in, decisions out.
 
-use crate::decide::{PendingRollback, Phase, Rollback, Watch, strategy};
+use crate::decide::phase::{PendingRollback, Phase, Rollback};
+use crate::decide::strategy;
+use crate::decide::watch::Watch;
 use crate::model::{
-    ContractDiff, ContractPart, Decision, DrainCost, Effect, Event, Finding, Guard, Moment,
-    ProbeResult, ReadinessReport, ReleaseLoad, ReleaseNumber, Strategy, TimelineEvent, Verdict,
+    Decision, DrainCost, Effect, Event, Finding, Guard, Moment, ProbeResult, ReleaseLoad,
+    ReleaseNumber, Strategy, TimelineEvent, Verdict,
 };
 
 const BREACH_ENDED: &str = "the breach is over";
 
 impl Watch {
-    /// What an event leads to. An event that means nothing here, or answers an older ticket,
-    /// leads to nothing.
+    /// The decision on an event. An event that does not fit the phase, or answers an older ticket,
+    /// leads to none.
     pub fn on_event(&self, now: Moment, event: &Event) -> Option<Decision> {
         match event {
             Event::Judged(verdict, load) => self.on_verdict(now, verdict, load),
@@ -31,7 +33,7 @@ impl Watch {
             }
             Event::Recovered(number, because) => match &self.phase {
                 Phase::Recovering { active, .. } if active.number == *number => {
-                    let because = format!("{active} keeps the promise again: {because}");
+                    let because = format!("{active} meets its objectives again: {because}");
                     Some(self.decide(now, TimelineEvent::Recovered, because))
                 }
                 _ => None,
@@ -52,7 +54,7 @@ impl Watch {
                     (Finding::Breach(_) | Finding::SharedOutage | Finding::Unattributed, _) => {
                         self.on_breach(now, verdict, load, *blocked)
                     }
-                    // A proven breach is neither over nor accepted before somebody is blamed.
+                    // A proven breach is neither over nor accepted before the blame is decided.
                     (Finding::Measuring, _) => None,
                     // Without a release to go back to there is nothing to wait for.
                     (Finding::NoData, blocked) if warm.is_some() => {
@@ -79,7 +81,7 @@ impl Watch {
         }
     }
 
-    /// A verdict against the release on trial meets the guards, the gravest first.
+    /// A verdict against the release on trial passes the guards in order of severity.
     fn on_breach(
         &self,
         now: Moment,
@@ -110,7 +112,7 @@ impl Watch {
         }
     }
 
-    /// No data is neither good nor bad: the trial waits, and a person is told.
+    /// Missing data is neither good nor bad: the bake waits, and the operator is paged.
     fn on_no_data(
         &self,
         now: Moment,
@@ -121,7 +123,7 @@ impl Watch {
         if blocked == Some(guard) {
             return None;
         }
-        let because = format!("{}; the bake waits for it: {guard}", verdict.because);
+        let because = format!("{}; the bake waits: {guard}", verdict.because);
         let page = Effect::Page(because.clone());
         let verdict = verdict.clone();
         let mut decision = self.decide(now, TimelineEvent::Blocked { guard, verdict }, because);
@@ -137,7 +139,7 @@ impl Watch {
             (self.frozen, Guard::Freeze),
             (self.policy.observe, Guard::Observe),
             (self.policy.rollbacks_per_day_max <= self.rollbacks_today(now), Guard::Limit),
-            // Last: what stands above sets a hold itself, and would be told twice.
+            // Last: freeze and limit set a hold themselves, and would be reported twice.
             (self.is_held(), Guard::Hold),
         ];
         guards.into_iter().find_map(|(stands, guard)| stands.then_some(guard))
@@ -162,9 +164,9 @@ impl Watch {
         })
     }
 
-    /// Something else runs in place of the active release: it is on trial like any deploy, with the
-    /// warm release to go back to. While traffic moves, or a rollback is under way, it only counts as
-    /// what the release does.
+    /// Another program runs in place of the active release: it bakes like any deploy, with the
+    /// warm release as rollback target. While traffic moves, or a rollback is under way, it only counts as
+    /// behaviour of the release.
     fn on_replaced(
         &self,
         now: Moment,
@@ -181,11 +183,11 @@ impl Watch {
         }
         let release = active.as_replacement(self.next_number(), self_reported_name);
         let target_hint = match warm {
-            Some(warm) => format!("it is on trial; {warm} can take over"),
-            None => "there is no previous release to go back to".to_owned(),
+            Some(warm) => format!("it bakes; {warm} can take over"),
+            None => "there is no previous release to roll back to".to_owned(),
         };
         let because = format!(
-            "in place of {active} another release runs, as {release}: {because}; {target_hint}"
+            "{release} runs in place of {active}, without a deploy: {because}; {target_hint}"
         );
         let (warm, base) = (warm.clone(), Box::new(self.carried_over(now)));
         let page = Effect::Page(because.clone());
@@ -198,94 +200,30 @@ impl Watch {
         Some(decision)
     }
 
-    fn on_ready(&self, now: Moment, report: &ReadinessReport) -> Option<Decision> {
-        match &self.phase {
-            Phase::Starting { active, new, .. } => {
-                let dropped: Vec<_> = match (&report.new, active) {
-                    (Some(contract), Some(_)) => {
-                        report.protocols_in_use.difference(&contract.protocols).cloned().collect()
-                    }
-                    _ => Vec::new(),
-                };
-                if !dropped.is_empty() && !self.forced {
-                    let dropped = dropped.join(", ");
-                    let because = format!(
-                        "{new} does not speak {dropped}, which live sessions use; --force deploys it"
-                    );
-                    return Some(self.decide(now, TimelineEvent::Failed, because));
-                }
-                let changes = report.contract_diff();
-                if let Some(why) = self.strict_rejection(active.is_some(), changes.as_ref()) {
-                    let because = format!("{new} {why}; --strict refuses it");
-                    return Some(self.decide(now, TimelineEvent::Failed, because));
-                }
-                let words = changes.as_ref().map(ToString::to_string).unwrap_or_default();
-                let because = format!("{new} is ready{words}");
-                let contract = report.new.as_ref().map(|it| Box::new(it.for_timeline()));
-                let changes = changes.map(Box::new);
-                Some(self.decide(now, TimelineEvent::Ready { contract, changes }, because))
-            }
-            Phase::Reviving(breach) => {
-                Some(self.start_rollback(now, breach, "runs again and answers"))
-            }
-            _ => None,
-        }
-    }
-
-    /// Why `--strict` stands against a release.
-    fn strict_rejection(&self, compare: bool, changes: Option<&ContractDiff>) -> Option<String> {
-        match changes {
-            _ if !self.strict || !compare => None,
-            None => Some("can not be compared: one of the two did not tell what it offers".into()),
-            Some(changes) if changes.not_compared.contains(&ContractPart::Tool) => {
-                Some("can not be compared: one of the two has too many tools".into())
-            }
-            Some(changes) => (!changes.breaking.is_empty()).then(|| changes.breaking_summary()),
-        }
-    }
-
-    fn on_not_ready(&self, now: Moment, why: &str) -> Option<Decision> {
-        match &self.phase {
-            Phase::Starting { active, new, .. } => {
-                let stays = match active {
-                    Some(active) => format!("{active} kept the traffic"),
-                    None => "nothing has the traffic".to_owned(),
-                };
-                let because = format!("{new} never became ready: {why}; {stays}");
-                Some(self.decide(now, TimelineEvent::Failed, because))
-            }
-            Phase::Reviving(breach) => {
-                let why = format!("{} does not answer and does not start: {why}", breach.warm);
-                Some(self.abandon(now, breach, &why))
-            }
-            _ => None,
-        }
-    }
-
     fn on_probe_result(&self, now: Moment, reply: &ProbeResult) -> Option<Decision> {
         let Phase::Confirming(breach) = &self.phase else { return None };
         match reply {
             ProbeResult::Ok => Some(self.start_rollback(now, breach, "answers")),
             ProbeResult::TimedOut | ProbeResult::Refused | ProbeResult::Unexpected(_) => {
-                let because =
-                    format!("{} does not answer ({reply}), it is started again", breach.warm);
+                let because = format!("{} does not answer ({reply}); restarting it", breach.warm);
                 Some(self.decide(now, TimelineEvent::Reviving, because))
             }
         }
     }
 
-    /// What is not what was deployed is not gone back to, unless a person insists.
+    /// A changed artifact is no rollback target, unless an operator forces it.
     fn on_artifact_changed(&self, now: Moment, why: &str) -> Option<Decision> {
         match &self.phase {
             Phase::Confirming(breach) | Phase::Reviving(breach) if breach.forced => {
-                let because =
-                    format!("{} is not what was deployed: {why}; a person insists", breach.warm);
+                let because = format!(
+                    "the artifact of {} changed: {why}; forced by the operator",
+                    breach.warm
+                );
                 Some(self.decide(now, TimelineEvent::Noted, because))
             }
             Phase::Confirming(breach) | Phase::Reviving(breach) => {
                 let why = format!(
-                    "{} is not what was deployed: {why} (`rollbackd rollback --force` goes back to it \
-                     all the same)",
+                    "the artifact of {} changed: {why} (`rollbackd rollback --force` overrides)",
                     breach.warm
                 );
                 Some(self.abandon(now, breach, &why))
@@ -294,8 +232,8 @@ impl Watch {
         }
     }
 
-    /// The traffic stays, and a person is woken.
-    fn abandon(&self, now: Moment, breach: &PendingRollback, why: &str) -> Decision {
+    /// The traffic stays, and the operator is paged.
+    pub(super) fn abandon(&self, now: Moment, breach: &PendingRollback, why: &str) -> Decision {
         let because = format!("{why}; the traffic stays on {}", breach.bad);
         let page = Effect::Page(because.clone());
         let mut decision = self.decide(now, TimelineEvent::Abandoned, because);
@@ -303,16 +241,16 @@ impl Watch {
         decision
     }
 
-    fn start_rollback(
+    pub(super) fn start_rollback(
         &self,
         now: Moment,
         breach: &PendingRollback,
         target_state: &str,
     ) -> Decision {
         let chosen = match (&breach.ordered_strategy, &breach.verdict) {
-            (Some(Strategy::Cut), _) => (Strategy::Cut, "a cut was ordered".to_owned()),
+            (Some(Strategy::Cut), _) => (Strategy::Cut, "as requested".to_owned()),
             (Some(Strategy::Drain), _) | (None, None) => {
-                (Strategy::Drain, "no cut was ordered".to_owned())
+                (Strategy::Drain, "as requested".to_owned())
             }
             (None, Some(verdict)) => {
                 let choice = strategy::choose_strategy(
@@ -356,7 +294,7 @@ impl Watch {
 
     fn accept(&self, now: Moment, verified: bool, traffic_summary: &str) -> Decision {
         if self.phase.warm().is_none() {
-            let because = "accepted: the first release, there is nothing to go back to".to_owned();
+            let because = "accepted: the first release, without a rollback target".to_owned();
             return self.decide(now, TimelineEvent::Accepted { verified }, because);
         }
         let minutes = self.policy.bake.as_secs_f64() / 60.0;
@@ -380,7 +318,7 @@ impl Watch {
             }
             Phase::Emptying(back) => Some(self.retry_effects(now, back.tries)),
             Phase::Recovering { active, .. } => {
-                let because = format!("{active} has the traffic but does not keep the promise");
+                let because = format!("{active} has the traffic but does not meet its objectives");
                 let page = Effect::Page(because.clone());
                 let mut decision = self.decide(now, TimelineEvent::Unrecovered, because);
                 decision.effects.push(page);
@@ -392,7 +330,7 @@ impl Watch {
     }
 
     fn retry_effects(&self, now: Moment, tries: u32) -> Decision {
-        let because = format!("no answer from the proxy, asked {tries} times");
+        let because = format!("no answer from the proxy after {tries} tries");
         let page = Effect::Page(because.clone());
         let mut decision = self.decide(now, TimelineEvent::Retried { tries }, because);
         if tries == self.policy.page_after_tries {

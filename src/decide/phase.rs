@@ -1,13 +1,13 @@
-//! Where a service stands. Each variant holds what only that phase needs.
+//! The phases of a service. Each variant holds what only that phase needs.
 
 use std::fmt;
 
 use crate::model::{
-    Effect, Guard, JudgeTarget, Moment, Release, ReleaseLoad, ReleaseNumber, Severity, Strategy,
-    Verdict,
+    Effect, Finding, Guard, JudgeTarget, Moment, Release, ReleaseLoad, ReleaseNumber, Severity,
+    Strategy, TimelineEvent, Verdict,
 };
 
-/// Where a service stands.
+/// The phase of a service.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
     /// Nothing was ever deployed.
@@ -25,18 +25,18 @@ pub enum Phase {
         active: Option<Release>,
         /// It starts.
         new: Release,
-        /// When to give up.
+        /// When the start times out.
         until: Moment,
     },
-    /// The proxy was told to give the new release the traffic and has not yet said that it did.
+    /// The proxy has the order to route to the new release and has not confirmed it yet.
     Promoting {
         /// It loses the traffic.
         from: Option<Release>,
         /// It gets the traffic.
         to: Release,
-        /// When to ask again.
+        /// When to retry.
         until: Moment,
-        /// How often the proxy was asked.
+        /// How many times the proxy got the order.
         tries: u32,
     },
     /// A new release has the traffic and is on trial.
@@ -45,22 +45,22 @@ pub enum Phase {
         active: Release,
         /// It can take the traffic back at any moment.
         warm: Option<Release>,
-        /// When the trial ends.
+        /// When the bake ends.
         until: Moment,
-        /// What keeps a verdict from becoming a rollback.
+        /// A rule that blocks a rollback.
         blocked: Option<Guard>,
-        /// Since when nothing is known of it; that time is added to the trial.
+        /// Since when its data is missing; that time is added to the bake.
         no_data_since: Option<Moment>,
     },
-    /// The release has to go, and the previous one is asked whether it can take over.
+    /// A rollback is due, and a probe asks the previous release whether it can take over.
     Confirming(PendingRollback),
-    /// The previous release did not answer and is started again.
+    /// The previous release did not answer and restarts.
     Reviving(PendingRollback),
-    /// The proxy was told to take the traffic back and has not yet said that it did.
+    /// The proxy has the order to route to the previous release and has not confirmed it yet.
     Returning(Rollback),
     /// New work goes to the previous release; work in flight on the bad one may finish.
     Emptying(Rollback),
-    /// The bad release has nothing in flight; the previous one has to keep the promise again.
+    /// The bad release has nothing in flight; the previous one has to meet its objectives again.
     Recovering {
         /// It has the traffic.
         active: Release,
@@ -78,15 +78,15 @@ pub struct PendingRollback {
     pub bad: Release,
     /// It takes over.
     pub warm: Release,
-    /// What was found; `None` when a person ordered the rollback.
+    /// The verdict; `None` when an operator requested the rollback.
     pub verdict: Option<Verdict>,
-    /// What the release carried when it was found.
+    /// The load of the release at detection.
     pub load: ReleaseLoad,
-    /// The strategy that a person ordered.
+    /// The strategy that an operator requested.
     pub ordered_strategy: Option<Strategy>,
-    /// Whether a person wants it even if the artifact of `warm` is not what was deployed.
+    /// Whether an operator forces it even if the artifact of `warm` changed.
     pub forced: bool,
-    /// When the two minutes end.
+    /// When the rollback has to be complete.
     pub complete_by: Moment,
     /// When to stop waiting for the target.
     pub until: Moment,
@@ -103,14 +103,14 @@ pub struct Rollback {
     pub strategy: Strategy,
     /// When a drain ends.
     pub drain_until: Moment,
-    /// When to ask again.
+    /// When to retry.
     pub until: Moment,
-    /// How often the proxy was asked.
+    /// How many times the proxy got the order.
     pub tries: u32,
 }
 
 impl Phase {
-    /// What the world has to be told when the phase begins, and again after a restart.
+    /// The effects that establish the phase, when it begins and again after a restart.
     pub fn effects(&self) -> Vec<Effect> {
         match self.clone() {
             Self::Empty => Vec::new(),
@@ -152,7 +152,7 @@ impl Phase {
         }
     }
 
-    /// Which releases the judge has to look at.
+    /// The releases that the judge observes.
     pub fn judge_target(&self) -> JudgeTarget {
         match self {
             Self::Empty | Self::Steady { .. } | Self::Starting { .. } | Self::Promoting { .. } => {
@@ -246,7 +246,7 @@ impl Phase {
         }
     }
 
-    /// Moves every deadline by the time that nobody watched.
+    /// Moves every deadline by the time in which the daemon did not run.
     pub(super) fn shift_deadlines(&mut self, shift: std::time::Duration) {
         match self {
             Self::Empty | Self::Steady { .. } => (),
@@ -282,17 +282,23 @@ impl Phase {
 }
 
 impl PendingRollback {
-    /// How bad it is. A rollback that a person ordered counts as degraded.
-    pub(super) fn severity(&self) -> Severity {
+    /// The severity. A rollback that an operator requested counts as degraded.
+    fn severity(&self) -> Severity {
         match self.verdict.as_ref().map(|verdict| verdict.finding) {
-            Some(crate::model::Finding::Breach(severity)) => severity,
+            Some(Finding::Breach(severity)) => severity,
             _ => Severity::Degraded,
         }
+    }
+
+    /// The timeline event of the decision.
+    pub(super) fn decided_event(&self, strategy: Strategy) -> TimelineEvent {
+        let ordered = self.ordered_strategy.is_some();
+        TimelineEvent::Decided { strategy, severity: self.severity(), ordered }
     }
 }
 
 impl fmt::Display for Phase {
-    /// What the service waits for, in words.
+    /// What the service waits for.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("waits for a first deploy"),
@@ -306,11 +312,13 @@ impl fmt::Display for Phase {
             Self::Baking { active, blocked: Some(guard), .. } => {
                 write!(f, "{active} is in breach; no rollback: {guard}")
             }
-            Self::Confirming(breach) => write!(f, "asks {} whether it can take over", breach.warm),
-            Self::Reviving(breach) => write!(f, "waits for {} to start again", breach.warm),
+            Self::Confirming(breach) => write!(f, "probes {} before the rollback", breach.warm),
+            Self::Reviving(breach) => write!(f, "waits for {} to restart", breach.warm),
             Self::Returning(back) => write!(f, "waits for the proxy to route to {}", back.to),
             Self::Emptying(back) => write!(f, "waits for {} to finish its requests", back.bad),
-            Self::Recovering { active, .. } => write!(f, "waits for {active} to keep the promise"),
+            Self::Recovering { active, .. } => {
+                write!(f, "waits for {active} to meet its objectives")
+            }
         }
     }
 }

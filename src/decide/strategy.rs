@@ -1,15 +1,15 @@
-//! Drain or cut: whichever costs the users less, with the sum shown.
+//! Drain or cut: the one that fails fewer requests, with its arithmetic.
 
 use std::time::Duration;
 
 use crate::model::{Finding, ReleaseLoad, Severity, Strategy, Verdict};
 
-/// A strategy, and the sum that led to it.
+/// A strategy, and the arithmetic behind it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StrategyChoice {
     /// What to do.
     pub strategy: Strategy,
-    /// The sum, in words.
+    /// The arithmetic, as text.
     pub because: String,
 }
 
@@ -17,11 +17,11 @@ pub struct StrategyChoice {
 ///
 /// Draining helps only while the release still answers, and only what finishes by itself inside
 /// the drain gains by it. With a failure rate of at least `p`, a request rate `r` and sessions
-/// that end by themselves after `tau` on the average, a drain of length `d` fails about
+/// that end by themselves after `tau` on average, a drain of length `d` fails about
 /// `p * (r * E[min(R, d)] + in flight)` requests; a cut breaks the share of sessions that would
 /// have ended by themselves, each worth `session_cost` failed requests, and loses what is in
-/// flight. For an exponential life, E[min(R, d)] = tau (1 - e^(-d/tau)). Only sessions that can not
-/// be moved count: the others leave the release with their next request, however it goes.
+/// flight. For an exponential life, E[min(R, d)] = tau (1 - e^(-d/tau)). Only sessions that cannot
+/// migrate count: the others leave the release with their next request, either way.
 pub fn choose_strategy(
     verdict: &Verdict,
     load: &ReleaseLoad,
@@ -29,7 +29,7 @@ pub fn choose_strategy(
     session_cost: f64,
 ) -> StrategyChoice {
     if verdict.finding == Finding::Breach(Severity::Down) {
-        return cut_choice("it does not answer, so a drain saves nothing".to_owned());
+        return cut_choice("it does not answer".to_owned());
     }
     let p = verdict.failure_rate_lower;
     if p >= 0.5 {

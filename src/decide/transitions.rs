@@ -1,12 +1,13 @@
-//! How a fact moves the state. The same code runs when a fact has just been written down and when
-//! a timeline is read back.
+//! How a timeline event changes the state. The same code runs after an event is recorded and when
+//! a timeline is read again.
 
 use std::time::Duration;
 
-use crate::decide::{PendingRollback, Phase, Rollback, Watch};
+use crate::decide::phase::{PendingRollback, Phase, Rollback};
+use crate::decide::watch::{Policy, Watch};
 use crate::model::{
-    CarriedOver, Guard, Hold, Moment, Release, ReleaseLoad, ReleaseNumber, Severity, Strategy,
-    Ticket, TimelineEntry, TimelineEvent, Verdict,
+    CarriedOver, Guard, Hold, Moment, Release, ReleaseLoad, ReleaseNumber, Strategy, Ticket,
+    TimelineEntry, TimelineEvent, Verdict,
 };
 
 /// The window of the rollback limit.
@@ -15,9 +16,9 @@ const ROLLBACK_LIMIT_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 const QUARANTINE_MAX: usize = 100;
 
 impl Watch {
-    /// Folds a timeline. `now` is when the daemon reads it: time in between was not watched, so
-    /// deadlines move by it, and by the same time at each restart before.
-    pub fn restore(policy: crate::decide::Policy, entries: &[TimelineEntry], now: Moment) -> Self {
+    /// Folds a timeline. `now` is when the daemon reads it. The daemon did not run in between, so
+    /// deadlines move by that time, and by the downtime of each earlier restart.
+    pub fn restore(policy: Policy, entries: &[TimelineEntry], now: Moment) -> Self {
         let mut watch = Self::new(policy);
         let mut last = entries.first().map_or(now, |first| first.moment);
         for entry in entries {
@@ -32,7 +33,7 @@ impl Watch {
         watch
     }
 
-    /// Makes a fact true.
+    /// Applies a recorded event.
     pub fn apply(&mut self, now: Moment, fact: &TimelineEvent) {
         if let Some(phase) = self.next_phase(now, fact) {
             let restarts_bake = matches!(fact, TimelineEvent::Replaced { .. });
@@ -48,7 +49,7 @@ impl Watch {
     }
 
     /// The phase that a fact leads to. A fact that does not fit the phase, as it could stand in a
-    /// timeline that somebody edited, changes nothing.
+    /// timeline that was edited by hand, changes nothing.
     fn next_phase(&self, now: Moment, fact: &TimelineEvent) -> Option<Phase> {
         self.deploy_transition(now, fact)
             .or_else(|| self.bake_transition(now, fact))
@@ -112,7 +113,7 @@ impl Watch {
                 let ordered = order.as_ref().map(|(_, strategy)| *strategy);
                 self.confirming(now, verdict.clone(), *load, (ordered, *forced))?
             }
-            // Hands off means now: what a person ordered stays, what the judge began ends.
+            // A hold takes effect at once: an operator's rollback goes on, the judge's ends.
             (TimelineEvent::Held { .. }, Phase::Confirming(breach) | Phase::Reviving(breach))
                 if breach.ordered_strategy.is_none() =>
             {
@@ -164,7 +165,7 @@ impl Watch {
             (TimelineEvent::Recovered, Phase::Recovering { active, .. }) => {
                 steady_or_empty(Some(active), None)
             }
-            // The bad release may be the better one after all: a person can go back to it.
+            // The bad release may be the better one: an operator can roll back to it.
             (TimelineEvent::Unrecovered, Phase::Recovering { active, bad, .. }) => {
                 steady_or_empty(Some(active), Some(bad))
             }
@@ -223,7 +224,7 @@ impl Watch {
         })
     }
 
-    /// What outlives the phase.
+    /// Updates what outlives the phase.
     fn update_carried_over(&mut self, now: Moment, fact: &TimelineEvent) {
         match fact {
             TimelineEvent::Deployed {
@@ -249,17 +250,17 @@ impl Watch {
                     self.carried_over.quarantine.drain(..over);
                 }
                 self.carried_over.rollbacks.retain(|then| now.since(*then) < ROLLBACK_LIMIT_WINDOW);
-                // The limit is there to stop the daemon, not a person.
+                // The limit binds the daemon, not an operator.
                 if !ordered {
                     self.carried_over.rollbacks.push(now);
                 }
             }
             TimelineEvent::Blocked { guard: guard @ (Guard::Freeze | Guard::Limit), .. } => {
-                let because = format!("{guard}: a person has to look");
+                let because = format!("{guard}: `rollbackd resume` allows rollbacks again");
                 self.carried_over.hold.get_or_insert(Hold { by: None, because });
             }
             TimelineEvent::Abandoned => {
-                let because = "the previous release could not take over".to_owned();
+                let because = "the previous release cannot take over".to_owned();
                 self.carried_over.hold.get_or_insert(Hold { by: None, because });
             }
             TimelineEvent::Held { hold } => self.carried_over.hold = Some(hold.clone()),
@@ -269,10 +270,10 @@ impl Watch {
         self.carried_over.active = self.phase.active().cloned();
     }
 
-    /// What a new deploy takes over.
+    /// What a new deploy takes over from the ones before it.
     pub(super) fn carried_over(&self, now: Moment) -> CarriedOver {
         let mut base = self.carried_over.clone();
-        // What the daemon set itself is over when a person brings another release.
+        // A hold that the daemon set ends with the next deploy.
         base.hold = base.hold.filter(|hold| hold.by.is_some());
         base.rollbacks.retain(|then| now.since(*then) < ROLLBACK_LIMIT_WINDOW);
         base
@@ -291,7 +292,7 @@ impl Watch {
     }
 }
 
-/// Whether the world is told something because of this fact, so that older answers do not count.
+/// Whether this event has effects, so that answers to older effects do not count.
 fn needs_new_ticket(fact: &TimelineEvent) -> bool {
     match fact {
         TimelineEvent::Deployed { .. }
@@ -319,19 +320,11 @@ fn needs_new_ticket(fact: &TimelineEvent) -> bool {
     }
 }
 
-/// The end of a trial: time in which nothing was known of the release does not count.
+/// The end of the bake, extended by the time without data.
 fn extend_by_no_data(until: Moment, blind: Option<Moment>, now: Moment) -> Moment {
     blind.map_or(until, |since| until + now.since(since))
 }
 
 fn steady_or_empty(active: Option<Release>, warm: Option<Release>) -> Phase {
     active.map_or(Phase::Empty, |active| Phase::Steady { active, warm })
-}
-
-impl PendingRollback {
-    /// What goes into the timeline with the decision.
-    pub(super) fn decided_event(&self, strategy: Strategy) -> TimelineEvent {
-        let severity: Severity = self.severity();
-        TimelineEvent::Decided { strategy, severity, ordered: self.ordered_strategy.is_some() }
-    }
 }

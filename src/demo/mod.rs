@@ -239,10 +239,10 @@ mod tests {
             since_deploy_ms: 12_034,
             service: SERVICE.to_owned(),
             deploy: ReleaseNumber(2),
-            because: "v1 keeps the promise again".to_owned(),
+            because: "v1 meets its objectives again".to_owned(),
             event: TimelineEvent::Recovered,
             planned_effects: Vec::new(),
         };
-        assert_eq!(event_line(&entry), "  12.034s  recovered   v1 keeps the promise again");
+        assert_eq!(event_line(&entry), "  12.034s  recovered   v1 meets its objectives again");
     }
 }

@@ -160,7 +160,7 @@ impl fmt::Display for Summary {
         writeln!(f, "because    {}", self.because)?;
         writeln!(f, "timeline   {}", self.timeline.display())?;
         let end = if self.is_clean_rollback() {
-            "the previous release has the traffic and keeps the promise"
+            "the previous release has the traffic and meets its objectives"
         } else {
             "this did not end in a good rollback"
         };
@@ -205,7 +205,7 @@ mod tests {
             entry(3400, "v2 is down", detected),
             entry(3410, "v1 answers", decided),
             entry(3420, "v1 has the traffic", TimelineEvent::Switched { to: ReleaseNumber(1) }),
-            entry(5000, "v1 keeps the promise again", TimelineEvent::Recovered),
+            entry(5000, "v1 meets its objectives again", TimelineEvent::Recovered),
         ]
     }
 

@@ -1,20 +1,21 @@
 //! Whether the deploy is to blame: what the warm release does in the same seconds.
 //!
 //! Best is a measured baseline: its own traffic, and shadow calls ([`traffic_test`](crate::judge::two_sample)).
-//! Where neither can be had, its probes decide, or nobody does: that is the operator's choice.
+//! Without either, its probes decide, or the operator is paged: `baseline` chooses.
 
 use std::time::Duration;
 
-use super::{Baseline, Indicator, Objective, SloSettings, beta};
+use crate::judge::beta;
+use crate::judge::slo::{Baseline, Indicator, Objective, SloSettings};
 use crate::judge::two_sample::{PairedCounts, TwoSampleTest};
 use crate::model::{Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, Signal};
 
 /// The e-value at which the deploy is to blame. It only guards against a shared outage that
 /// happens to fall into a bake: rare, so a chance of one in ten to miss it is enough.
 pub const BLAME_THRESHOLD: f64 = 10.0;
-/// A failed probe of the warm release says something about this long.
+/// How long a failed probe of the warm release counts.
 const PROBE_FAILURE_VALID: Duration = Duration::from_secs(5);
-/// How long a measured baseline may take to speak before the next best has to do.
+/// How long to wait for a measured baseline before the next best source decides.
 const BASELINE_WAIT: Duration = Duration::from_secs(15);
 /// A source of a baseline that was silent for this long is none; shadow calls come at once.
 const TRAFFIC_VALID: Duration = Duration::from_secs(30);
@@ -23,7 +24,7 @@ const SHADOW_VALID: Duration = Duration::from_secs(2);
 const COMPARE_AFTER_SUSPICION: Duration = Duration::from_secs(10);
 /// A thin one has to do after this.
 const ATTRIBUTION_TIMEOUT: Duration = Duration::from_secs(60);
-/// Where the trouble is mild, an e-value of [`BLAME_THRESHOLD`] takes long. So many requests of the warm
+/// Where the trouble is mild, an e-value of [`BLAME_THRESHOLD`] takes long. This many requests of the warm
 /// release are an answer, too, if they show no breach and a plainly lower failure rate, and the
 /// e-value does not point the other way.
 const FALLBACK_REQUESTS_MIN: u64 = 30;
@@ -51,7 +52,7 @@ pub struct Attribution {
     comparing_since: Option<Moment>,
     last_suspicious_at: Option<Moment>,
     shadow_test: TwoSampleTest,
-    /// What ended on trial in the block for which shadow calls may still be heard.
+    /// What ended on trial in the block whose shadow calls may still arrive.
     trial_block: (u32, u64, u64),
     /// The weight of its own traffic beside that of shadow calls.
     traffic_weight: f64,
@@ -66,9 +67,9 @@ pub enum Blame {
     Deploy(String),
     /// Not the deploy: the warm release fails too.
     Shared(String),
-    /// It is being measured.
+    /// The measurement is under way.
     Measuring(String),
-    /// It could not be told: a person has to look.
+    /// Undetermined: the operator is paged.
     Undetermined(String),
 }
 
@@ -130,7 +131,7 @@ impl Attribution {
         self.warm == Some(release)
     }
 
-    /// What the own counters of both releases say, in a stretch of `ms` milliseconds. Those of a
+    /// Takes the own counters of both releases over `ms` milliseconds. Those of a
     /// warm release that clients ask nothing hold only probes and scrapes, and compare with nothing.
     pub fn add_scraped(&mut self, now: Moment, ms: u32, pair: PairedCounts) {
         let has_traffic = self.last_traffic_at.is_some_and(|at| now.since(at) <= TRAFFIC_VALID);
@@ -158,7 +159,7 @@ impl Attribution {
                 (self.last_probe_failure, self.process_exited) = (None, false)
             }
             Observation::Probe(reply) => self.last_probe_failure = Some((now, reply.clone())),
-            // A warm process that died by itself says nothing about what both depend on.
+            // A warm process that crashed is no evidence about what both depend on.
             Observation::Exited(_) => self.process_exited = true,
             Observation::Block(_, counts) => {
                 for (about, contrast) in self.proxy_tests_mut() {
@@ -178,7 +179,7 @@ impl Attribution {
         }
     }
 
-    /// Why a failure now is not the deploy's fault, if probes of the warm release tell.
+    /// Why a failure now is not the deploy's fault, if the warm release fails its probes.
     pub fn shared_outage_reason(&self, now: Moment) -> Option<String> {
         let (at, reply) = self.last_probe_failure.as_ref()?;
         let is_recent = !self.process_exited && now.since(*at) <= PROBE_FAILURE_VALID;
@@ -199,7 +200,7 @@ impl Attribution {
     /// Who is to blame for a breach of this objective that was found at `since`.
     pub fn blame(&self, now: Moment, about: Indicator, since: Moment) -> Blame {
         if self.warm.is_none() {
-            return Blame::Deploy("there is no release to compare it with".to_owned());
+            return Blame::Deploy("there is no warm release to compare".to_owned());
         }
         let e = self.e_value(about);
         let measured = self.baseline_counts(about);
@@ -221,11 +222,13 @@ impl Attribution {
                 && let Some(rate_upper_bound) = self.plainly_lower_rate(about)
                 && self.shared_outage_reason(now).is_none()
             {
-                let better =
-                    format!("{words}: it fails less (at most {:.2} %)", 100.0 * rate_upper_bound);
+                let better = format!(
+                    "{words}, so it fails less (at most {:.2} %)",
+                    100.0 * rate_upper_bound
+                );
                 return Blame::Deploy(better);
             }
-            // A breach that nobody can explain must neither wait for the end of the bake nor pass it.
+            // An unexplained breach must neither wait for the end of the bake nor pass it.
             return match (bad, waited < ATTRIBUTION_TIMEOUT) {
                 (_, true) => Blame::Measuring(words),
                 (0, false) => self.blame_by_probes(now),
@@ -259,12 +262,11 @@ impl Attribution {
     fn blame_by_probes(&self, now: Moment) -> Blame {
         match (self.shared_outage_reason(now), self.baseline) {
             (Some(shared), _) => Blame::Shared(shared),
-            (None, Baseline::Probes) => Blame::Deploy(
-                "there are only probes to compare, and the warm release answers its own".to_owned(),
-            ),
+            (None, Baseline::Probes) => {
+                Blame::Deploy("warm release: only probes, which pass".to_owned())
+            }
             (None, Baseline::Required) => Blame::Undetermined(
-                "the warm release has no requests to compare it with (baseline = \"required\")"
-                    .to_owned(),
+                "the warm release has no requests to compare (baseline = \"required\")".to_owned(),
             ),
         }
     }
@@ -288,15 +290,14 @@ impl Attribution {
 
     fn describe(&self, about: Indicator, e: f64) -> String {
         let traffic = self.traffic_test(about).map(TwoSampleTest::counts).unwrap_or_default();
-        let mut words =
-            format!("evidence that the deploy is to blame {e:.1} (limit {BLAME_THRESHOLD})");
+        let mut words = format!("deploy to blame: evidence {e:.1} (limit {BLAME_THRESHOLD})");
         let (n, bad) = traffic.warm;
         if 0 < n {
-            words += &format!("; meanwhile {bad} of {n} requests bad on the warm release");
+            words += &format!("; warm release: {bad} of {n} requests bad");
         }
         let (n, bad) = self.shadow_test.counts().warm;
         if about.has_shadow_calls() && 0 < n {
-            words += &format!("; {bad} of {n} shadow calls failed on the warm release, too");
+            words += &format!("; shadow calls: {bad} of {n} failed");
         }
         words
     }
@@ -310,8 +311,8 @@ impl Attribution {
     }
 }
 
-/// Whether more than this share was bad: the lower 5 % bound says so. The bound is dear, and asked
-/// for in every block of a long outage; four standard deviations need no bound.
+/// Whether more than this share was bad, by the lower 5 % bound. The bound is expensive, and needed
+/// in every block of a long outage; beyond four standard deviations it is not computed.
 fn exceeds_share(bad: u64, n: u64, share: f64) -> bool {
     let expected_bad = n as f64 * share;
     let far_above = expected_bad + 4.0 * expected_bad.sqrt() + 4.0 < bad as f64;

@@ -1,5 +1,7 @@
 //! Bounds of a failure rate from counts, by the beta distribution.
 
+use crate::judge::num::to_f64;
+
 /// The rate that the true one exceeds with probability `1 - tail`: Jeffreys' posterior
 /// Beta(bad + 1/2, good + 1/2). Zero without requests.
 pub(super) fn lower_bound(bad: u64, n: u64, tail: f64) -> f64 {
@@ -80,10 +82,6 @@ fn continued_fraction(x: f64, a: f64, b: f64) -> f64 {
         }
     }
     result
-}
-
-fn to_f64(count: u64) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
 //! Whether calls that used to be understood no longer are: a tool renamed, an argument made
 //! required, credentials refused.
 //!
-//! What a client asks wrongly says nothing by itself. But when a method or tool that clients used
+//! A single client fault is no evidence. But when a method or tool that clients used
 //! well suddenly gets client faults on the new release, the contract broke. Each call has its own
 //! e-process; they share alpha by their traffic, and are held to what the release before did.
 
 use std::collections::BTreeMap;
 
+use crate::judge::beta;
 use crate::judge::e_process::EProcess;
-use crate::judge::{Indicator, SloSettings, beta};
+use crate::judge::slo::{Indicator, SloSettings};
 use crate::model::{CallKey, Counts, History, Moment};
 
-/// Calls that were seen less often have no history to speak of.
+/// Calls with fewer requests than this have no usable history.
 const HISTORY_CALLS_MIN: u64 = 20;
-/// Clients get so many of their requests wrong without anybody noticing.
+/// This share of client faults is normal.
 const FAULT_RATE_MIN: f64 = 0.05;
 const FAULT_RATE_MAX: f64 = 0.5;
 /// Calls that are watched, the most frequent ones.
@@ -62,7 +63,7 @@ impl ClientFaults {
         self.processes.values_mut().for_each(EProcess::reset_evidence);
     }
 
-    /// The call that speaks loudest.
+    /// The call with the strongest evidence.
     pub fn strongest(&self) -> Option<(&CallKey, &EProcess)> {
         let share = |process: &EProcess| process.e_value() / process.threshold();
         self.processes.iter().max_by(|(_, a), (_, b)| share(a).total_cmp(&share(b)))

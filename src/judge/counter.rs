@@ -17,7 +17,7 @@ const SAME_START_MS: f64 = 1_000.0;
 const CLOCK_SKEW_MAX_MS: f64 = 2_000.0;
 /// Another process that answers so often in a row is the one to count.
 const OTHER_PROCESS_ACCEPTED_AFTER: u32 = 3;
-/// Every whole number up to here can be told from the next one.
+/// Up to here a float holds every whole number exactly.
 const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// The counters of one release, sample by sample.
@@ -58,7 +58,7 @@ pub enum CounterChange {
 /// Why a scrape is no usable sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnusableSample {
-    /// Nobody answered as expected; what, in words.
+    /// No usable answer; the error.
     Down(String),
     /// A counter is no number.
     NotANumber,
@@ -66,7 +66,7 @@ pub enum UnusableSample {
     OutOfRange,
     /// The counters are not there.
     Missing,
-    /// The sample is so many seconds old.
+    /// The age of the sample, in seconds.
     Stale(u64),
     /// Another process than the one that is counted answers.
     OtherProcess,
@@ -80,7 +80,7 @@ struct Sample {
     started: Option<f64>,
 }
 
-/// What two start times tell.
+/// What two start times show.
 enum ProcessIdentity {
     Same,
     Unknown,
@@ -175,7 +175,7 @@ fn compare_processes(last: &Sample, now: &Sample) -> ProcessIdentity {
     if (started - before).abs() < SAME_START_MS {
         return ProcessIdentity::Same;
     }
-    // Nobody answers a scrape before he is started, nor for a process that came after him.
+    // A process answers no scrape before its start, nor after its successor's start.
     let (from, to) = (last.at.0 as f64 - CLOCK_SKEW_MAX_MS, now.at.0 as f64 + CLOCK_SKEW_MAX_MS);
     if before < started && (from..=to).contains(&started) {
         ProcessIdentity::Restarted
@@ -196,13 +196,12 @@ impl fmt::Display for UnusableSample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Down(what) => write!(f, "its scrape is down: {what}"),
-            Self::NotANumber => f.write_str("its counters are no numbers (NaN)"),
-            Self::OutOfRange => f.write_str("its counters are negative or beyond counting"),
+            Self::NotANumber => f.write_str("its counters are NaN"),
+            Self::OutOfRange => f.write_str("its counters are out of range"),
             Self::Missing => f.write_str("its counters are missing from what it exposes"),
             Self::Stale(seconds) => write!(f, "its counters are stale: {seconds} s old"),
             Self::OtherProcess => f.write_str(
-                "another process answers the scrape: several take turns at one address, and their \
-                 counters do not add up",
+                "another process answers the scrape: several share one address, and their counters do not add up",
             ),
         }
     }

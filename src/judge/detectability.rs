@@ -1,20 +1,21 @@
-//! What the judge can find out at all with given limits: for checking limits, not releases.
+//! What the judge can detect with given settings: for checking settings, not releases.
 
 use std::time::Duration;
 
+use crate::judge::block::{BLOCK, BLOCK_MS};
 use crate::judge::e_process::EProcess;
-use crate::judge::{BLOCK, BLOCK_MS, Objective, SloSettings};
+use crate::judge::slo::{Objective, SloSettings};
 use crate::model::Moment;
 
-/// Bad requests in each block of the imagined trouble: plenty.
+/// Bad requests in each block of the simulated trouble.
 const BAD_PER_BLOCK: u64 = 100;
-/// Blocks that are imagined besides those of the burst.
+/// Simulated blocks besides those of the burst.
 const BLOCKS_MAX: u32 = 10_000;
 /// No expectation is longer.
 const EXPECTED_MAX: Duration = Duration::from_hours(24);
 
-/// How soon trouble at the smallest rate worth a rollback is found, with as many requests as one
-/// could wish for. None if it is never found inside the bake.
+/// How soon trouble at the smallest rate worth a rollback is detected, with unlimited
+/// requests. None if it is never detected inside the bake.
 pub fn soonest_detection(limits: &SloSettings, objective: &Objective) -> Option<Duration> {
     let mut process = new_process(limits, objective);
     let requests = BAD_PER_BLOCK as f64 / (objective.error_budget * limits.min_effect).min(1.0);

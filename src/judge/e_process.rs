@@ -9,18 +9,21 @@
 //! (Ville 1939; Robbins 1970; Shin, Ramdas and Rinaldo, "E-detectors".)
 //!
 //! Four changes keep that and make it fit for operation, because lowering a factor, or asking for
-//! more than the threshold, never breaks a bound from above. What a climb may gain is an allowance:
+//! more than the threshold, never breaks a bound from above. An allowance limits each rise of the evidence:
 //! a part of the way at once, so that rare requests count in full, and the rest spread over the
 //! burst and two seconds more, with a limit for each block; what good requests take away can be gained again. No verdict comes
-//! before the climb has lasted for the burst. "Nearly everything fails" needs only three blocks,
+//! before the rise has lasted for the burst. "Nearly everything fails" needs only three blocks,
 //! but at least twelve bad requests. And a sum is bounded, so that old evidence is soon forgotten.
 //!
-//! A longer block (a scrape, a second of a recording) is taken as so many blocks of 250 ms with an
+//! A longer block (a scrape, a second of a recording) counts as several blocks of 250 ms with an
 //! even share of its requests: a power `t <= 1` of a factor with expectation at most 1 has
 //! expectation at most 1 (Jensen), so the bound holds for it, too.
 
+use crate::judge::beta;
+use crate::judge::block::{BLOCK, BLOCK_MS};
 use crate::judge::mixture::{Component, EVIDENCE_MAX, EvidenceCap, SinceOnset};
-use crate::judge::{BLOCK, BLOCK_MS, SloSettings, beta};
+use crate::judge::num::to_f64;
+use crate::judge::slo::SloSettings;
 use crate::model::Moment;
 
 /// Half of the prior: the trouble was there from the first block.
@@ -135,12 +138,11 @@ impl EProcess {
         n / now.since(onset).max(BLOCK).as_secs_f64()
     }
 
-    /// The arithmetic, in words.
+    /// The numbers, for a reason text.
     pub fn describe(&self, objective: &str) -> String {
         let SinceOnset { n, bad, .. } = self.since_onset();
         format!(
-            "{objective}: {bad:.0} of {n:.0} requests bad since the onset ({:.1} %, allowed {} %), \
-             evidence {:.0} (limit {:.0})",
+            "{objective}: {bad:.0} of {n:.0} requests bad ({:.1} %, allowed {} %), evidence {:.0} (limit {:.0})",
             100.0 * bad / n.max(1.0),
             format_percent(100.0 * self.p0),
             self.e_value().min(EVIDENCE_MAX),
@@ -193,10 +195,6 @@ fn prior_weights(count: usize) -> Vec<f64> {
 fn format_percent(percent: f64) -> String {
     let text = format!("{percent:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-fn to_f64(count: u64) -> f64 {
-    count as f64
 }
 
 fn to_u64(count: f64) -> u64 {

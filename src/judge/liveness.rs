@@ -8,12 +8,12 @@ use crate::model::{Counts, Moment, ProbeResult};
 /// Two deaths within this time are a crash loop; one may be an accident.
 const CRASH_WINDOW: Duration = Duration::from_secs(60);
 const CRASH_LOOP_EXITS: usize = 2;
-/// A release that takes requests is silent when so many of them were overdue since its last
-/// answer, and that was so long ago.
+/// A release that accepts requests hangs when this many are overdue since its last
+/// answer, and the answer is this old.
 const HANG_REQUESTS: u64 = 3;
 const HANG_AFTER: Duration = Duration::from_secs(1);
 
-/// What was heard about a release's life.
+/// Probes, exits and overdue requests of one release.
 #[derive(Debug, Clone)]
 pub struct Liveness {
     failed_probes_max: u32,
@@ -60,13 +60,13 @@ impl Liveness {
         (hanging && (slow || 0 < self.failed_probes)).then(|| {
             let (overdue, since) = (self.overdue, since.as_secs_f64());
             let because = format!(
-                "it takes requests and answers none: {overdue} are overdue, no answer for {since:.1} s"
+                "it accepts requests but answers none: {overdue} overdue, no answer for {since:.1} s"
             );
             (because, self.last_response_at)
         })
     }
 
-    /// A probe came back.
+    /// Takes the result of a probe.
     pub fn add_probe(&mut self, now: Moment, reply: &ProbeResult) {
         if reply.is_ok() {
             self.failed_probes = 0;
@@ -78,7 +78,7 @@ impl Liveness {
         self.last_probe = Some(reply.clone());
     }
 
-    /// The process ended by itself.
+    /// The process exited.
     pub fn add_exit(&mut self, now: Moment, how: &str) {
         self.exits.push_back((now, how.to_owned()));
         if self.exits.len() > CRASH_LOOP_EXITS {
@@ -86,7 +86,7 @@ impl Liveness {
         }
     }
 
-    /// Drops what was heard; the next probe begins anew.
+    /// Drops the evidence; the next probe starts from zero.
     pub fn reset(&mut self) {
         *self = Self::new(self.failed_probes_max, self.last_response_at);
     }
@@ -98,10 +98,7 @@ impl Liveness {
         if let [(first, _), .., (_, how)] = recent.as_slice() {
             let times = recent.len();
             let window = CRASH_WINDOW.as_secs();
-            return Some((
-                format!("crash loop: died {times} times in {window} s, last: {how}"),
-                *first,
-            ));
+            return Some((format!("crash loop: {times} exits in {window} s, last: {how}"), *first));
         }
         if self.failed_probes >= self.failed_probes_max {
             let why = self.last_probe.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -1,21 +1,21 @@
-//! One alternative of the evidence, and how fast it may climb.
+//! One alternative of the evidence, and how fast it may rise.
 
 use std::time::Duration;
 
-use crate::judge::BLOCK;
+use crate::judge::block::BLOCK;
 use crate::model::Moment;
 
-/// Evidence above this says nothing more, and would take long to forget.
+/// Evidence above this adds nothing, and would take long to forget.
 pub(super) const EVIDENCE_MAX: f64 = 1e12;
-/// The blocks that have to testify for "nearly everything fails", and the bad requests.
+/// The blocks and the bad requests that "nearly everything fails" needs.
 const TOTAL_FAILURE_BLOCKS: u32 = 3;
 const TOTAL_FAILURE_BAD_MIN: f64 = 12.0;
-/// However many requests fail in it, a block makes no more of the way than one in so many, or than
-/// one bad request makes: those that fail together (retries, a connection that broke) are one event.
+/// However many requests fail in it, a block covers at most this fraction of the way, or what
+/// one bad request covers: requests that fail together (retries, a broken connection) are one event.
 const BLOCKS_TO_THRESHOLD_MIN: f64 = 5.0;
 /// The allowance outlasts the burst by this many seconds.
 const BURST_MARGIN_S: f64 = 2.0;
-/// The part of a climb that may come at once.
+/// The part of a rise that may come at once.
 const INITIAL_SHARE: f64 = 0.5;
 
 /// One alternative: the failure rate is `q` since some onset.
@@ -26,24 +26,24 @@ pub(super) struct Component {
     pub(super) bad_gain: f64,
     pub(super) good_gain: f64,
     pub(super) cap: EvidenceCap,
-    /// The way to the threshold, in nats; set when a climb begins.
+    /// The distance to the threshold, in nats; set when a rise begins.
     pub(super) nats_to_threshold: f64,
     /// What the next block may gain, in nats.
     pub(super) allowance: f64,
     /// Sum over onsets of prior mass times likelihood ratio.
     pub(super) weighted_likelihood: f64,
-    /// When the climb began, and the requests since.
+    /// When the rise began, and the requests since.
     pub(super) since_onset: SinceOnset,
 }
 
-/// How much of a climb one block may make.
+/// How much of a rise one block may contribute.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EvidenceCap {
     /// Blocks before which there is no verdict.
     pub(super) blocks_min: u32,
     /// Blocks in which the allowance grows to the threshold.
     pub(super) blocks_to_threshold: f64,
-    /// The part of the way that can be saved, and is there when a climb begins.
+    /// The part of the distance that can be saved; available when a rise begins.
     pub(super) allowance_max: f64,
     /// The part of the way that one block may make; one bad request always counts.
     pub(super) per_block_max: f64,
@@ -110,7 +110,7 @@ impl Component {
 
     /// Takes in one block.
     pub(super) fn update(&mut self, start: Moment, mass: f64, alpha: f64, n: f64, bad: f64) {
-        // Where new mass outweighs what is left of the old, a climb can only begin now. What it
+        // Where new mass outweighs what is left of the old, a rise can only begin now. What it
         // may gain looks at the past alone, so the bound on false alarms holds for it.
         let EvidenceCap {
             blocks_to_threshold: full,

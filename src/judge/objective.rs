@@ -1,7 +1,8 @@
 //! The evidence about one objective.
 
+use crate::judge::beta;
 use crate::judge::e_process::EProcess;
-use crate::judge::{Indicator, Objective, SloSettings, beta};
+use crate::judge::slo::{Indicator, Objective, SloSettings};
 use crate::model::{History, Moment};
 
 /// A release before that failed more than this excuses nothing further.

@@ -1,15 +1,15 @@
-//! Whether the previous release keeps the promise again after a rollback.
+//! Whether the previous release meets its objectives again after a rollback.
 
 use std::time::Duration;
 
 use crate::model::{Counts, Moment, Observation, ReleaseNumber, Signal};
 
-/// So long without a fault counts as recovered, when something was asked meanwhile.
+/// This time without a fault counts as recovered, if there were requests or probes.
 const FAULT_FREE_MIN: Duration = Duration::from_secs(1);
 /// Good probes that stand in for traffic where there is none.
 const PROBES_MIN: u64 = 2;
 
-/// The look at a release that got its traffic back.
+/// The observation of a release that has its traffic back.
 #[derive(Debug, Clone)]
 pub struct Recovery {
     release: ReleaseNumber,
@@ -19,12 +19,12 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Begins to look at `release`.
+    /// Starts to observe `release`.
     pub fn new(release: ReleaseNumber, now: Moment) -> Self {
         Self { release, fault_free_since: now, counts: Counts::default(), good_probes: 0 }
     }
 
-    /// The release that is looked at.
+    /// The observed release.
     pub fn release(&self) -> ReleaseNumber {
         self.release
     }
@@ -44,7 +44,7 @@ impl Recovery {
         }
     }
 
-    /// The reason to call it recovered, once there is one.
+    /// Why it counts as recovered, once it does.
     pub fn recovery_reason(&self, now: Moment) -> Option<String> {
         let judged = self.counts.judged();
         let observed = judged > 0 || self.good_probes >= PROBES_MIN;

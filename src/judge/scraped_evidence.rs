@@ -1,32 +1,22 @@
-//! The server's own counters as an objective, and what it means when they say nothing.
+//! The server's own counters as an objective, and what missing samples mean.
 //!
 //! They count requests that the proxy counts, too, so they have a process of their own: no request
-//! speaks twice in one. Silence is neither good nor bad. It is told, each cause in its own words,
-//! and while it lasts the bake waits, if the operator wants that.
+//! counts twice in one. Missing data is neither good nor bad. The verdict names its cause,
+//! and the bake waits for it, if `on_missing = "hold"`.
 
 use std::time::Duration;
 
 use crate::judge::counter::{Counter, CounterChange, Delta, UnusableSample};
-use crate::judge::two_sample::PairedCounts;
-use crate::judge::{Indicator, Judge};
-use crate::model::{Moment, ReleaseNumber, ScrapeResult};
+use crate::judge::slo::ScrapePolicy;
+use crate::model::{Moment, ScrapeResult};
 
 /// Scrapes in a row without a usable sample that are no accident any more.
 const MISSED_SCRAPES_MAX: u32 = 3;
-/// A death that the runtime told of may precede the last sample of the old process by so much: that
+/// An exit that the runtime reports may precede the last sample of the old process by this much: that
 /// sample was on its way.
 const SCRAPE_DELAY_MAX: Duration = Duration::from_secs(2);
 
-/// How the counters of the releases are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScrapePolicy {
-    /// How often.
-    pub interval: Duration,
-    /// Whether the bake waits while they say nothing.
-    pub extend_bake: bool,
-}
-
-/// What the counters of both releases said.
+/// The counters of both releases.
 #[derive(Debug, Clone)]
 pub struct ScrapedEvidence {
     policy: ScrapePolicy,
@@ -38,7 +28,7 @@ pub struct ScrapedEvidence {
     total: Delta,
     resets: u32,
     restarts: u32,
-    /// When the runtime last told of a death.
+    /// The last exit that the runtime reported.
     last_exit_at: Option<Moment>,
 }
 
@@ -63,13 +53,13 @@ impl ScrapedEvidence {
         (self.total.total, self.total.bad)
     }
 
-    /// The runtime told of a death of the release on trial.
+    /// The runtime reports an exit of the release on trial.
     pub fn record_exit(&mut self, now: Moment) {
         self.last_exit_at = Some(now);
     }
 
-    /// Takes a scrape of the release on trial: what ended, and how it died, if it did and nobody
-    /// told of that yet.
+    /// Takes a scrape of the release on trial: what ended, and how it exited, if it did and no
+    /// exit is reported yet.
     pub fn add_trial_scrape(
         &mut self,
         now: Moment,
@@ -99,11 +89,11 @@ impl ScrapedEvidence {
         }
         self.restarts = self.restarts.saturating_add(1);
         let already_reported = self.last_exit_at.is_some_and(|at| before <= at + SCRAPE_DELAY_MAX);
-        let how = "its counters tell that its process was started again".to_owned();
+        let how = "its counters show a restart".to_owned();
         (delta, (!already_reported).then_some(how))
     }
 
-    /// Takes a scrape of the warm release. What it does not say is no evidence against anybody.
+    /// Takes a scrape of the warm release. A missing sample is no evidence.
     pub fn add_warm_scrape(&mut self, now: Moment, scrape: &ScrapeResult) -> Option<Delta> {
         match self.warm.add_scrape(now, scrape) {
             Ok(CounterChange::Increased(delta) | CounterChange::Restarted(delta)) => Some(delta),
@@ -119,7 +109,7 @@ impl ScrapedEvidence {
         self.gap.as_ref().filter(|_| no_data).map(|gap| (words(gap), self.last_sample_at))
     }
 
-    /// What else there is to say about them: each with a semicolon before it.
+    /// Remarks for a reason text, each after a semicolon.
     pub fn remarks(&self, now: Moment) -> String {
         let mut words = String::new();
         if let Some(gap) = self.gap.as_ref().filter(|_| self.is_overdue(now)) {
@@ -131,8 +121,7 @@ impl ScrapedEvidence {
             words += &format!("; its counters were reset {}", times(self.resets));
         }
         if 0 < self.restarts {
-            words +=
-                &format!("; its counters tell that it was started again {}", times(self.restarts));
+            words += &format!("; its counters show restarts: {}", self.restarts);
         }
         words
     }
@@ -142,51 +131,13 @@ impl ScrapedEvidence {
     }
 }
 
-impl Judge {
-    /// A scrape of one of the releases.
-    pub(super) fn add_scrape(&mut self, now: Moment, of: ReleaseNumber, scrape: &ScrapeResult) {
-        let Some(scraped) = &mut self.scraped else { return };
-        if of == self.release {
-            let (delta, died) = scraped.add_trial_scrape(now, scrape);
-            if let Some(how) = died {
-                self.liveness.add_exit(now, &how);
-            }
-            if let Some(delta) = delta {
-                self.add_scraped_block(now, delta);
-            }
-        } else if self.attribution.is_warm(of)
-            && let Some(Delta { total, bad, .. }) = scraped.add_warm_scrape(now, scrape)
-        {
-            let pair = PairedCounts { trial: (0, 0), warm: (total, bad) };
-            self.attribution.add_scraped(now, 0, pair);
-        }
-    }
-
-    fn add_scraped_block(&mut self, now: Moment, Delta { span_ms: span, total, bad }: Delta) {
-        let pair = PairedCounts { trial: (total, bad), warm: (0, 0) };
-        self.attribution.add_scraped(now, span, pair);
-        let start = (now - Duration::from_millis(span.into())).max(self.started_at);
-        for track in self.objectives.iter_mut().filter(|it| it.indicator == Indicator::Scraped) {
-            track.process.update(start, span, total, bad);
-            track.broken_since =
-                track.process.is_broken().then(|| track.broken_since.unwrap_or(now));
-        }
-    }
-
-    /// The requests of the trial that an objective speaks of, and the bad ones among them.
-    pub(super) fn counts_for(&self, about: Indicator) -> (u64, u64) {
-        match (about, &self.scraped) {
-            (Indicator::Scraped, Some(scraped)) => scraped.counts(),
-            _ => about.count(&self.counts),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::{Baseline, Objective, SloSettings};
-    use crate::model::{Counts, Finding, History, Observation, ProbeResult, Severity, Signal};
+    use crate::judge::{Baseline, Indicator, Judge, Objective, SloSettings};
+    use crate::model::{
+        Counts, Finding, History, Observation, ProbeResult, ReleaseNumber, Severity, Signal,
+    };
 
     const EVERY: u64 = 5_000;
 
@@ -305,7 +256,7 @@ mod tests {
         assert_eq!(hear(&mut told, EVERY, 2, sample(10.0, 0.0)), Finding::Undecided);
         assert_eq!(hear(&mut told, 2 * EVERY, 2, sample(12.0, 0.0)), Finding::Undecided);
         let because = told.verdict(Moment(2 * EVERY)).because;
-        assert!(because.ends_with("it was started again once"), "{because}");
+        assert!(because.ends_with("its counters show restarts: 1"), "{because}");
     }
 
     #[test]

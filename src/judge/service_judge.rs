@@ -1,10 +1,10 @@
-//! Who is looked at: the release on trial, and after a rollback the one that took over.
+//! What is judged: the release on trial, and after a rollback the one that took over.
 
-use crate::judge::Judge;
 use crate::judge::recovery::Recovery;
+use crate::judge::release_judge::Judge;
 use crate::model::{JudgeTarget, Moment, ReleaseNumber, Signal};
 
-/// The look at one service.
+/// The judges of one service.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceJudge {
     judge: Option<Judge>,
@@ -13,7 +13,7 @@ pub struct ServiceJudge {
 }
 
 impl ServiceJudge {
-    /// Opens what the look asks for, and closes what is over. `new_judge` makes the judge of a release
+    /// Opens what the target needs, and closes what is over. `new_judge` makes the judge of a release
     /// and its warm one.
     pub fn set_target(
         &mut self,

@@ -1,14 +1,13 @@
-//! What a release is held to.
+//! The objectives of a service, and how certain a verdict has to be.
 
 use std::time::Duration;
 
-use crate::judge::scraped_evidence::ScrapePolicy;
 use crate::model::Counts;
 
-/// What the operator promised, and how sure the judge has to be.
+/// The objectives of a service, and how certain a verdict has to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SloSettings {
-    /// The promises; they share `max_false_rollback` by weight.
+    /// The objectives; they share `max_false_rollback` by weight.
     pub objectives: Vec<Objective>,
     /// Highest probability of a false rollback in one deploy, 0 to 1.
     pub max_false_rollback: f64,
@@ -20,12 +19,21 @@ pub struct SloSettings {
     pub bake: Duration,
     /// Failed probes in a row that mean down.
     pub failed_probes_max: u32,
-    /// What is done where the warm release has no requests to compare with.
+    /// What decides where the warm release has no requests to compare with.
     pub baseline: Baseline,
     /// Whether failed requests that are safe to repeat are repeated on the warm release.
     pub shadow_calls: bool,
     /// How the server's own counters are read, if they are.
     pub scrape: Option<ScrapePolicy>,
+}
+
+/// How the counters of the releases are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrapePolicy {
+    /// The time between two scrapes.
+    pub interval: Duration,
+    /// Whether the bake waits while no counter can be read.
+    pub extend_bake: bool,
 }
 
 /// Whether a breach needs a measured baseline.
@@ -34,11 +42,11 @@ pub enum Baseline {
     /// Where there is none, the warm release's probes are enough.
     #[default]
     Probes,
-    /// Where there is none, a person is woken instead.
+    /// Where there is none, the operator is paged instead.
     Required,
 }
 
-/// One promise: at most `error_budget` of the requests are bad in the sense of `indicator`.
+/// At most `error_budget` of the requests are bad in the sense of `indicator`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objective {
     /// Which requests are bad.
@@ -62,12 +70,12 @@ pub enum Indicator {
     ClientFaults,
     /// A stream that only listens broke off.
     Streams,
-    /// The server's own counters say that it was bad.
+    /// The server's own counters count it as bad.
     Scraped,
 }
 
 impl Indicator {
-    /// The requests this objective speaks of, and the bad ones among them.
+    /// The requests that this objective counts, and the bad ones among them.
     pub fn count(self, counts: &Counts) -> (u64, u64) {
         match self {
             Self::Availability => (counts.judged(), counts.server_fault),
@@ -77,12 +85,12 @@ impl Indicator {
                 (counts.judged().saturating_add(counts.client_fault), counts.client_fault)
             }
             Self::Streams => (counts.streams_ended, counts.streams_broken),
-            // What the proxy counts is another process.
+            // The proxy's outcomes belong to the other objectives.
             Self::Scraped => (0, 0),
         }
     }
 
-    /// Whether shadow calls speak of it, too.
+    /// Whether shadow calls are evidence for it, too.
     pub(super) fn has_shadow_calls(self) -> bool {
         matches!(self, Self::Availability | Self::Tools)
     }

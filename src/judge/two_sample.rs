@@ -28,16 +28,17 @@
 //! `1/(i (i+1))`, and these sum to at most 1: a late regression pays for the false alarms before
 //! it, not for the time.
 
-use crate::judge::BLOCK_MS;
+use crate::judge::block::BLOCK_MS;
+use crate::judge::num::to_f64;
 
-/// Blocks of 250 ms that have to testify.
+/// Blocks of 250 ms that a verdict needs.
 const BLOCKS_TO_BLAME_MIN: f64 = 2.0;
-/// A block is closed with so many requests, or after so many milliseconds.
+/// A block closes after this many requests, or this many milliseconds.
 const BLOCK_REQUESTS: u64 = 10;
 const BLOCK_MS_MAX: u32 = 5_000;
 /// The alternatives for the release on trial, equally likely.
 const TRIAL_RATES: [f64; 8] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.99];
-/// The part of a stake that goes on the beginning; the rest is spread over so many blocks.
+/// The part of a stake that goes on the beginning; the rest is spread over `STAKE_BLOCKS` blocks.
 const INITIAL_STAKE_SHARE: f64 = 0.9;
 const STAKE_BLOCKS: u32 = 240;
 const TEST_SUM_MAX: f64 = 1e9;
@@ -87,7 +88,7 @@ impl TwoSampleTest {
         }
     }
 
-    /// Begins to gather, or stops and drops what was gathered.
+    /// Starts a run, or stops it and drops its evidence.
     pub fn set_running(&mut self, going: bool) {
         if self.running == going {
             return;
@@ -161,7 +162,7 @@ impl TwoSampleTest {
         sum + 1.0 / (f64::from(self.runs) + 1.0)
     }
 
-    /// What was seen since it began to gather.
+    /// The counts of the current run.
     pub fn counts(&self) -> PairedCounts {
         self.counts
     }
@@ -191,10 +192,6 @@ fn log_factor(rho: f64, block: PairedCounts, pa: f64, pb: f64) -> f64 {
     let warm = kc * (pb / theta).ln() + (nc - kc) * ((1.0 - pb) / (1.0 - theta)).ln();
     let gain = trial + warm;
     if gain.is_finite() { gain } else { 0.0 }
-}
-
-fn to_f64(count: u64) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

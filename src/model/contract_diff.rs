@@ -50,7 +50,7 @@ pub struct BreakingChange {
 }
 
 impl ReadinessReport {
-    /// What the new release changes; `None` where one of the two did not tell what it offers.
+    /// What the new release changes; `None` where one of the two contracts is unknown.
     pub fn contract_diff(&self) -> Option<ContractDiff> {
         let (new, active) = (self.new.as_ref()?, self.active.as_ref()?);
         Some(ContractDiff::compare(active, new, &self.call_usage))
@@ -70,7 +70,7 @@ impl Contract {
 }
 
 impl ContractDiff {
-    /// Compares two contracts; `used` tells what clients asked for, and how often.
+    /// Compares two contracts; `used` counts what clients asked for.
     pub fn compare(old: &Contract, new: &Contract, used: &BTreeMap<CallKey, u64>) -> Self {
         let mut diff = Self {
             servers: (old.server.clone(), new.server.clone()),
@@ -94,7 +94,7 @@ impl ContractDiff {
         diff
     }
 
-    /// What clients will miss, in words.
+    /// What clients will miss, for a reason text.
     pub fn breaking_summary(&self) -> String {
         let words = self.breaking.iter().map(|it| {
             let BreakingChange { part, name, change: how, calls } = it;
@@ -179,8 +179,8 @@ impl ContractDiff {
             ContractPart::Tool => method == "tools/call" && call_name == name,
             ContractPart::Prompt => method == "prompts/get" && call_name == name,
             ContractPart::Capability => required_capability(method) == Some(name),
-            // Who reads which resource is not counted, and the protocols of live sessions are
-            // compared elsewhere.
+            // Reads of a resource are not counted. `decide` compares the protocols of live
+            // sessions when the release is ready.
             ContractPart::Protocol | ContractPart::Resource => false,
         };
         let calls = used.iter().filter(|((method, named), _)| needs_this(method, named));
@@ -238,7 +238,7 @@ fn printable(name: &str) -> String {
 }
 
 impl fmt::Display for ContractDiff {
-    /// In a few words, to follow "v2 is ready".
+    /// A short text, to follow "v2 is ready".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (old, new) = (printable(&self.servers.0), printable(&self.servers.1));
         if old == new {

@@ -2,46 +2,47 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Release, ReleaseNumber, TimelineEvent};
+use crate::model::{Moment, Release, ReleaseNumber, TimelineEvent};
 
-/// Numbers the effects of one service. A late answer to an old decision is told apart by it, and
-/// whoever acts refuses any ticket older than the newest it has seen.
+/// Numbers the effects of one service. It tells a late answer to an old decision apart, and
+/// the proxy refuses any ticket older than the newest that it has seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Ticket(pub u64);
 
-/// Why, what is now true, and what follows. Nothing acts without a reason.
+/// A timeline event, its reason, and the effects that follow it.
 #[derive(Debug, Clone, PartialEq)]
+#[must_use = "a decision that is not recorded does not happen"]
 pub struct Decision {
     /// The reason, as it reads in the timeline.
     pub because: String,
-    /// What the timeline remembers; the state of a service is the fold of these.
+    /// The event for the timeline.
     pub event: TimelineEvent,
-    /// What follows from it, in order.
+    /// The effects, in order.
     pub effects: Vec<Effect>,
 }
 
-/// One thing for the outside world to do. Doing it twice does no harm.
+/// One action of the proxy or the supervisor. All are idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Keep this release running, watched and probed.
     KeepRunning(Release),
-    /// Start this release if it does not run, and tell when it answers several probes in a row.
+    /// Start this release if it does not run, and report when it answers several probes in a row.
     Start(Release),
-    /// Ask this release one question now.
+    /// Probe this release once, now.
     Probe(Release),
     /// Send new sessions and stateless requests to this release.
     Route(Release),
     /// Let this release finish what it has in flight, until then.
     Drain(Release, Moment),
-    /// Answer for everything this release has in flight, and end its sessions, now.
+    /// Answer everything that this release has in flight with an error, and end its sessions.
     Cut(Release),
-    /// End what is left on this release, then stop it; nothing will need it again.
+    /// End what is left on this release, then stop it for good.
     Retire(Release),
     /// Forget this release: what runs in its slot is another one's by now, and goes on. What is open
     /// there may finish.
     Detach(Release),
-    /// Wake a person.
+    /// Page the operator.
     Page(String),
 }
 
@@ -55,13 +56,13 @@ impl fmt::Display for Effect {
             Self::Drain(release, _) => write!(f, "drain {release}"),
             Self::Cut(release) => write!(f, "cut {release}"),
             Self::Retire(release) => write!(f, "retire {release}"),
-            Self::Detach(release) => write!(f, "let {release} go"),
+            Self::Detach(release) => write!(f, "detach {release}"),
             Self::Page(_) => f.write_str("page"),
         }
     }
 }
 
-/// Which releases have to be looked at while a service stands where it stands.
+/// The releases that the judge observes in a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JudgeTarget {
     /// None: nothing is on trial.
@@ -80,7 +81,7 @@ pub enum JudgeTarget {
         /// It takes over.
         to: ReleaseNumber,
     },
-    /// The release that took over has to keep the promise.
+    /// The release that took over has to meet its objectives.
     Recovery {
         /// It has the traffic.
         active: ReleaseNumber,

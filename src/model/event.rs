@@ -1,34 +1,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Actor, CallKey, Contract, ProbeResult, ReleaseNumber, Slot, Ticket, Verdict};
+use crate::model::{Actor, CallKey, Contract, ProbeResult, ReleaseNumber, Slot, Ticket, Verdict};
 
-/// Everything that can make the daemon decide something, but for the words of a person.
+/// Everything that can lead to a decision, except an operator's command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The judge spoke.
+    /// The judge reports a verdict.
     Judged(Verdict, ReleaseLoad),
-    /// In place of this release something else runs, which nobody deployed through the daemon; what
-    /// it calls itself, where that is known, and how it was noticed.
+    /// Another program runs in place of this release, without a deploy through the daemon; what
+    /// it calls itself, where that is known, and how the daemon noticed.
     Replaced(ReleaseNumber, Option<String>, String),
     /// A starting release passed its probes; what it offers, and what the active one does.
     Ready(Ticket, Box<ReadinessReport>),
-    /// A starting release can not become ready; why.
+    /// A starting release cannot become ready; why.
     NotReady(Ticket, String),
-    /// The release that was asked, answered.
+    /// The result of the probe before a rollback.
     Probed(Ticket, ProbeResult),
-    /// The artifact of the release that was asked is not what was deployed; in what.
+    /// The artifact of the rollback target differs from the deployed one; how.
     ArtifactChanged(Ticket, String),
-    /// New work goes where the ticket said.
+    /// New work goes to the release of the ticket.
     Routed(Ticket),
-    /// The release that was to be drained or cut has nothing left in flight.
+    /// The release under drain or cut has nothing left in flight.
     NothingInFlight(Ticket, DrainCost),
-    /// The release in charge after a rollback keeps the promise; the numbers.
+    /// The active release meets its objectives after a rollback; the numbers.
     Recovered(ReleaseNumber, String),
     /// The deadline passed.
     DeadlinePassed,
 }
 
-/// What a person asks for.
+/// An operator's command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Bring a new release.
@@ -42,7 +42,7 @@ pub enum Command {
         /// Why.
         because: String,
     },
-    /// Hands off: no rollback by the daemon until resumed.
+    /// No automatic rollback until resumed.
     Hold {
         /// Why.
         because: String,
@@ -61,7 +61,7 @@ pub struct DeployRequest {
     pub version: String,
     /// What it runs from.
     pub artifact: Option<String>,
-    /// What that came to when it was looked at.
+    /// Its digest when it was resolved.
     pub digest: Option<String>,
     /// Settings for its environment.
     pub environment: BTreeMap<String, String>,
@@ -87,7 +87,7 @@ pub struct CommandRequest {
 /// What a deploy learned before the new release got traffic.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReadinessReport {
-    /// What the new release offers. `None` where the probe does not speak MCP.
+    /// The contract of the new release. `None` where the probe does not speak MCP.
     pub new: Option<Contract>,
     /// What the active one offers.
     pub active: Option<Contract>,
@@ -102,7 +102,7 @@ pub struct ReadinessReport {
 pub struct ReleaseLoad {
     /// Live sessions, of both eras.
     pub sessions: u64,
-    /// Of those, the ones that can not be moved to another release.
+    /// Of those, the ones that cannot migrate to another release.
     #[serde(default)]
     #[serde(alias = "bound")]
     pub pinned: u64,
@@ -111,7 +111,7 @@ pub struct ReleaseLoad {
     /// Requests a second.
     #[serde(alias = "rate")]
     pub request_rate: f64,
-    /// How long a session lasts on the average, in seconds.
+    /// The mean duration of a session, in seconds.
     #[serde(alias = "life")]
     pub mean_session_s: f64,
 }
@@ -119,7 +119,7 @@ pub struct ReleaseLoad {
 /// What leaving a release cost its clients.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DrainCost {
-    /// Open requests that got an error of ours as their answer.
+    /// Open requests that the proxy answered with an error.
     #[serde(alias = "answered")]
     pub error_responses: u64,
     /// Sessions that were ended.
@@ -128,11 +128,11 @@ pub struct DrainCost {
     /// Streams that were closed.
     #[serde(alias = "streams")]
     pub streams_closed: u64,
-    /// Open requests that were asked again of the release that took over.
+    /// Open requests that the proxy sent again to the release that took over.
     #[serde(default)]
     #[serde(alias = "replayed")]
     pub requests_replayed: u64,
-    /// Open requests whose answer broke off where none of ours could be put in.
+    /// Open requests whose answer broke off where the proxy could insert no error.
     #[serde(default)]
     #[serde(alias = "lost")]
     pub responses_lost: u64,
@@ -154,7 +154,7 @@ pub struct DrainCost {
     pub sessions_not_migrated: BTreeMap<MigrationRefused, u64>,
 }
 
-/// Why a session can not be moved to another release.
+/// Why a session cannot migrate to another release.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
@@ -173,7 +173,7 @@ pub enum MigrationRefused {
     /// The target did not open a session.
     #[serde(rename = "target_failed")]
     OpenFailed,
-    /// `session_state = "hard"`: the session can not be made anew.
+    /// `session_state = "hard"`: the session cannot be recreated.
     #[serde(rename = "hard_state")]
     StateNotRestorable,
     /// Nothing is known of how the session was opened.
@@ -196,7 +196,7 @@ impl MigrationRefused {
         }
     }
 
-    /// Whether trying again can not help.
+    /// Whether a retry cannot help.
     pub fn is_final(self) -> bool {
         match self {
             Self::Protocol | Self::Capability | Self::StateNotRestorable | Self::OpeningUnknown => {
@@ -220,18 +220,18 @@ impl std::fmt::Display for DrainCost {
             server_state_at_risk: soft,
             sessions_not_migrated: kept,
         } = self;
-        write!(f, "{answered} open requests answered by us, ")?;
+        write!(f, "{answered} open requests answered with an error, ")?;
         if replayed + lost > 0 {
-            write!(f, "{replayed} asked again, {lost} lost, ")?;
+            write!(f, "{replayed} replayed, {lost} lost, ")?;
         }
         write!(f, "{streams} streams closed, {ended} sessions ended")?;
         if moved + waiting > 0 {
-            write!(f, ", {moved} moved, {waiting} to move at their next request")?;
+            write!(f, ", {moved} migrated, {waiting} to migrate at their next request")?;
             if *soft {
-                f.write_str(" (what their server knew of them beyond the protocol may be lost)")?;
+                f.write_str(" (server state of theirs may be lost)")?;
             }
         }
-        let mut before = "; not moved: ";
+        let mut before = "; not migrated: ";
         for (refusal, count) in kept {
             write!(f, "{before}{count} ({})", refusal.label())?;
             before = ", ";

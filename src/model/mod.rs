@@ -1,4 +1,4 @@
-//! The nouns, and how they print. No logic beyond that.
+//! The nouns: their serialisation, their texts, and comparisons of their values.
 //!
 //! Everything here can be written to the timeline and read back to the same value, so that a
 //! decision can be replayed from the record alone.

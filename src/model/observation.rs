@@ -26,9 +26,9 @@ pub enum Observation {
     Shadow(u64, u64),
     /// Its own counters were read, or could not be.
     Scraped(ScrapeResult),
-    /// A probe was answered, or was not.
+    /// The result of a probe.
     Probe(ProbeResult),
-    /// Its process ended by itself; how, in words.
+    /// Its process exited; how.
     Exited(String),
 }
 
@@ -50,7 +50,7 @@ pub struct History {
 #[serde(rename_all = "snake_case")]
 pub enum ScrapeResult {
     /// The counters as they stood: all requests, the bad ones, and when the process began (seconds
-    /// since 1970), where it says so.
+    /// since 1970), where it exposes that.
     Sample {
         /// All requests so far.
         total: f64,
@@ -59,7 +59,7 @@ pub enum ScrapeResult {
         /// `process_start_time_seconds`.
         started: Option<f64>,
     },
-    /// Nobody answered, or not as expected; what, in words.
+    /// No answer, or an unexpected one; what.
     Down(String),
     /// A counter was not a number: nothing to divide by, or marked as stale.
     NotANumber,
@@ -78,9 +78,9 @@ pub enum ProbeResult {
     /// Not in time.
     #[serde(alias = "late")]
     TimedOut,
-    /// Nobody was listening.
+    /// Connection refused.
     Refused,
-    /// Something else than was asked for; what, in words.
+    /// Another answer than the probe expects; what.
     #[serde(alias = "wrong")]
     Unexpected(String),
 }

@@ -3,7 +3,7 @@ use std::ops::{Add, AddAssign};
 
 use serde::{Deserialize, Serialize};
 
-/// What became of one request.
+/// The result of one request.
 ///
 /// The classes follow what servers were seen to do: HTTP status alone, JSON-RPC code alone and
 /// `isError` alone each misjudge some of them.
@@ -14,11 +14,11 @@ pub enum Outcome {
     Ok,
     /// The release failed: 5xx, refused, reset, -32603, no answer for the id, past its deadline.
     ServerFault,
-    /// The tool said `isError` in an answer that is otherwise well formed.
+    /// A well-formed answer with `isError`.
     ToolFault,
     /// The client asked for something wrong: -32601, -32602, 400, 401 and the like.
     ClientFault,
-    /// Nobody's fault: the client left, more input is needed, a limit on rate, our own answers.
+    /// No fault: the client left, more input is needed, a rate limit, the proxy's own answers.
     Neutral,
 }
 
@@ -38,7 +38,7 @@ pub struct Counts {
     /// Of the requests above, those past the latency threshold. A request still in flight counts
     /// here when it passes the threshold, not when it ends.
     pub slow: u64,
-    /// Of the requests above, those whose latency says something (answered or timed out).
+    /// Of the requests above, those whose latency counts (answered or timed out).
     #[serde(alias = "timed")]
     pub with_latency: u64,
     /// Of the judged requests, those that are safe to repeat.
@@ -49,7 +49,7 @@ pub struct Counts {
     #[serde(default)]
     #[serde(rename = "safe_bad")]
     pub repeatable_failed: u64,
-    /// Streams that only listen (GET, `subscriptions/listen`) and ended, whoever ended them.
+    /// Streams that only listen (GET, `subscriptions/listen`) and ended, by either side.
     #[serde(default)]
     #[serde(alias = "streams")]
     pub streams_ended: u64,
@@ -63,7 +63,7 @@ pub struct Counts {
 pub type CallKey = (Box<str>, Box<str>);
 
 impl Counts {
-    /// The requests that say something about the release: neither client faults nor neutral ones.
+    /// The requests that are evidence about the release: no client faults, no neutral ones.
     pub fn judged(&self) -> u64 {
         self.ok.saturating_add(self.server_fault).saturating_add(self.tool_fault)
     }

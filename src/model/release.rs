@@ -28,8 +28,8 @@ pub struct Release {
     /// What it runs from: a path or an image reference, as given at deploy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact: Option<String>,
-    /// What its content came to at the deploy; going back to it takes the same. Of an artifact that is
-    /// a mere word nothing is known.
+    /// Its digest at the deploy; a rollback to it needs the same. An artifact that is
+    /// a plain name has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// Settings given at deploy; they reach the process as environment variables.
@@ -53,7 +53,7 @@ impl Release {
         // Not the same name for two things.
         let version =
             reported_version.map_or_else(|| format!("{}~{number}", self.version), str::to_owned);
-        // What was recorded of the other one's artifact says nothing of this one.
+        // The recorded digest belongs to the replaced artifact.
         Self { version, number, digest: None, ..self.clone() }
     }
 

@@ -7,7 +7,7 @@ use crate::model::{
     Contract, ContractDiff, Finding, Moment, Release, ReleaseNumber, Severity, Strategy, Verdict,
 };
 
-/// One line of the timeline: a fact, when it became true, and why.
+/// One line of the timeline: an event, its time, and its reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TimelineEntry {
     /// Counts the lines of one deploy, from 1.
@@ -24,18 +24,18 @@ pub struct TimelineEntry {
     pub service: String,
     /// The deploy.
     pub deploy: ReleaseNumber,
-    /// The reason, in words and numbers.
+    /// The reason, with its numbers.
     pub because: String,
-    /// What became true.
+    /// The event.
     #[serde(flatten)]
     pub event: TimelineEvent,
-    /// What the daemon set out to do after this line was on disk.
+    /// The effects that follow once this line is on disk.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[serde(rename = "then")]
     pub planned_effects: Vec<String>,
 }
 
-/// What the timeline remembers. The state of a service is the fold of its facts.
+/// What the timeline records. The state of a service is the fold of its events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "data", rename_all = "snake_case")]
 pub enum TimelineEvent {
@@ -56,7 +56,7 @@ pub enum TimelineEvent {
         #[serde(rename = "base")]
         carried_over: Box<CarriedOver>,
     },
-    /// Another release runs in the slot of the active one, which nobody deployed through the daemon.
+    /// Another release runs in the slot of the active one, without a deploy through the daemon.
     /// It is on trial from now on.
     #[serde(alias = "found")]
     Replaced {
@@ -88,21 +88,21 @@ pub enum TimelineEvent {
         /// Whether there was evidence for it, not merely none against it.
         verified: bool,
     },
-    /// The judge, or a person, found that the release must go. The warm one is asked if it is fit.
+    /// The judge or an operator starts a rollback. A probe asks the warm release first.
     Detected {
-        /// What was found; `None` when a person ordered the rollback.
+        /// The verdict; `None` when an operator requested the rollback.
         verdict: Option<Verdict>,
         /// What the release carried then.
         load: ReleaseLoad,
-        /// Who ordered it, and whether to cut.
+        /// Who requested it, and the strategy.
         order: Option<(Actor, Strategy)>,
-        /// Whether it was ordered even to a release whose artifact is not what was deployed.
+        /// Whether the operator accepts a target whose artifact changed.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         forced: bool,
     },
     /// The warm release did not answer and is started again.
     Reviving,
-    /// The warm release can not take over; the traffic stays.
+    /// The warm release cannot take over; the traffic stays.
     Abandoned,
     /// The traffic goes back.
     Decided {
@@ -110,7 +110,7 @@ pub enum TimelineEvent {
         strategy: Strategy,
         /// How bad it was.
         severity: Severity,
-        /// Whether a person ordered it.
+        /// Whether an operator requested it.
         #[serde(default)]
         ordered: bool,
     },
@@ -128,33 +128,33 @@ pub enum TimelineEvent {
         #[serde(alias = "toll")]
         cost: DrainCost,
     },
-    /// The promise is kept again, by the previous release.
+    /// The previous release meets its objectives again.
     Recovered,
-    /// The previous release has the traffic, but was not seen to keep the promise.
+    /// The previous release has the traffic, but does not meet its objectives.
     Unrecovered,
-    /// A verdict that a guard kept from becoming a rollback.
+    /// A guard blocked the rollback that a verdict asks for.
     Blocked {
         /// The guard.
         guard: Guard,
         /// The verdict.
         verdict: Verdict,
     },
-    /// What a guard held back is over: the verdict no longer stands.
+    /// The blocked verdict no longer holds.
     Cleared,
-    /// A person said hands off.
+    /// An operator stopped automatic action.
     Held {
         /// The hold.
         hold: Hold,
     },
-    /// A person lifted the hold.
+    /// An operator lifted the hold.
     Resumed {
         /// Who.
         by: Actor,
     },
-    /// An effect had no answer in time and is tried again.
+    /// An effect had no answer in time; the daemon repeats it.
     #[serde(alias = "asked_again")]
     Retried {
-        /// How often it was asked before.
+        /// The tries before.
         tries: u32,
     },
     /// The daemon started and read this timeline.
@@ -163,19 +163,19 @@ pub enum TimelineEvent {
         #[serde(alias = "torn")]
         truncated_bytes: u64,
     },
-    /// Something worth knowing that changes no state: a process died, was started again.
+    /// A note that changes no state, such as the exit and restart of a process.
     Noted,
 }
 
-/// What keeps a verdict from becoming a rollback.
+/// A rule that blocks a rollback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Guard {
     /// `mode = "observe"`: decide and record, never act.
     Observe,
-    /// A person holds the service.
+    /// An operator holds the service.
     Hold,
-    /// The deploy can not be undone.
+    /// The deploy cannot be rolled back.
     Freeze,
     /// Too many rollbacks today.
     Limit,
@@ -183,7 +183,7 @@ pub enum Guard {
     SharedOutage,
     /// There is nothing to compare the release with.
     NoBaseline,
-    /// What should tell about the release says nothing.
+    /// A required source reports no data about the release.
     NoData,
     /// There is no previous release.
     NoWarm,
@@ -192,7 +192,7 @@ pub enum Guard {
 /// Who gave a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
-    /// User id, as the kernel tells it.
+    /// User id, from the kernel.
     pub uid: u32,
     /// Process id; 0 where it is not known.
     #[serde(default)]
@@ -219,7 +219,7 @@ pub struct CarriedOver {
     /// Identities of releases that were rolled back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantine: Vec<String>,
-    /// When the daemon decided the rollbacks of the last day by itself.
+    /// The times of the automatic rollbacks of the last day.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rollbacks: Vec<Moment>,
 }

@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, ReleaseNumber};
+use crate::model::{Moment, ReleaseNumber};
 
 /// What the judge makes of the signals about one release, and the numbers behind it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -11,9 +11,9 @@ pub struct Verdict {
     pub release: ReleaseNumber,
     /// What was found.
     pub finding: Finding,
-    /// The arithmetic, in words an operator can check.
+    /// The arithmetic, for an operator to check.
     pub because: String,
-    /// When the trouble began, as far as the evidence tells.
+    /// When the trouble began, by the evidence.
     pub onset: Moment,
     /// Lower 5 % bound of the failure rate since then, 0 to 1.
     #[serde(alias = "failing")]
@@ -27,19 +27,19 @@ pub struct Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "is", content = "severity")]
 pub enum Finding {
-    /// Too little traffic to tell.
+    /// Too little traffic for a verdict.
     Undecided,
-    /// Nothing speaks against the release.
+    /// No evidence against the release.
     Healthy,
-    /// The release breaks its promise.
+    /// The release violates an objective.
     Breach(Severity),
     /// The release fails, and the warm one fails too: not the deploy's fault.
     SharedOutage,
-    /// The release breaks its promise; whether the deploy is to blame is being measured.
+    /// The release violates an objective; the comparison with the warm release is under way.
     Measuring,
-    /// The release breaks its promise, and it could not be told whether the deploy is to blame.
+    /// The release violates an objective; the cause is unknown.
     Unattributed,
-    /// What should tell about the release says nothing.
+    /// A required source reports no data about the release.
     NoData,
 }
 
@@ -47,7 +47,7 @@ pub enum Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// It breaks its promise, but most requests are answered.
+    /// It violates an objective, but answers most requests.
     Degraded,
     /// At least half of the requests fail.
     Critical,
@@ -68,7 +68,7 @@ pub enum Strategy {
 /// How far the evidence against a release has come, for a status line.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// The objective that speaks loudest against the release.
+    /// The objective with the strongest evidence against the release.
     pub objective: String,
     /// Its e-value now.
     #[serde(alias = "e")]
@@ -110,7 +110,7 @@ impl fmt::Display for Finding {
             Self::SharedOutage => f.write_str("shared outage"),
             Self::Measuring => f.write_str("measuring"),
             Self::Unattributed => f.write_str("unattributed"),
-            Self::NoData => f.write_str("out of sight"),
+            Self::NoData => f.write_str("without data"),
         }
     }
 }

@@ -57,7 +57,7 @@ impl Bake {
                 resumed
             }
             Err(error) => {
-                tracing::warn!(service, "failed to record the bake, it goes on: {error}");
+                tracing::warn!(service, "cannot record the signals of the bake: {error}");
                 None
             }
         }

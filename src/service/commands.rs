@@ -1,11 +1,14 @@
 //! What a person asks for: looked at, decided, and answered.
 
+use std::time::Duration;
+
 use crate::artifact;
 use crate::artifact::Verifier;
+use crate::config::{Runtime, Service};
 use crate::model::{
     Command, CommandRequest, Decision, Moment, ProbeResult, Release, TimelineEvent,
 };
-use crate::service::inbox::{CommandError, CommandReply, ServiceMessage};
+use crate::service::inbox::{CommandError, CommandReply, ServiceMessage, Shutdown};
 use crate::service::service_loop::ServiceLoop;
 
 impl ServiceLoop {
@@ -76,6 +79,18 @@ impl ServiceLoop {
             Err(refusal) => Err(CommandError::Refused(refusal)),
         };
         let _ = reply.send(entry);
+    }
+
+    /// How long a stop may take, at most.
+    pub(crate) fn stop_timeout(service: &Service, shutdown: Shutdown) -> Duration {
+        let margin = Duration::from_secs(2);
+        let drain =
+            if shutdown.drain { service.policy.drain_timeout + margin } else { Duration::ZERO };
+        drain
+            + match &service.runtime {
+                Runtime::Command(command) => command.stop_timeout + Duration::from_secs(3),
+                Runtime::External | Runtime::Systemd(_) => Duration::from_secs(3),
+            }
     }
 }
 

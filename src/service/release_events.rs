@@ -21,7 +21,7 @@ impl ServiceLoop {
         let count = self.exit_counts.entry(number).or_default();
         *count += 1;
         if *count <= EXITS_RECORDED_MAX {
-            self.record_note(number, &format!("{reason}; it is started again"));
+            self.record_note(number, &format!("{reason}; restarting it"));
         }
         self.evaluate_trial(now);
     }
@@ -42,7 +42,7 @@ impl ServiceLoop {
     pub(crate) fn on_identity(&mut self, number: ReleaseNumber, name: String) {
         let previous = self.identities.insert(number, name.clone());
         if let Some(previous) = previous.filter(|previous| *previous != name) {
-            let because = format!("it called itself {previous:?}, and now {name:?}");
+            let because = format!("it reports the name {name:?}, before {previous:?}");
             self.on_replaced(number, Some(name), &because);
         }
     }
@@ -60,7 +60,7 @@ impl ServiceLoop {
             self.step(&Event::Replaced(number, identity, because.to_owned()));
             return;
         }
-        let text = format!("it is not what was deployed: {because}");
+        let text = format!("the running program is not the deployed one: {because}");
         self.record_note(number, &text);
         tracing::error!(service = self.service.name, page = true, "{text}");
     }

@@ -344,7 +344,7 @@ impl ServiceLoop {
             Ok(entry) => Arc::new(entry),
             Err(error) => {
                 self.counters.record_write_failure();
-                let message = format!("failed to write the timeline, nothing is decided: {error}");
+                let message = format!("cannot write the timeline, so no decision is made: {error}");
                 if self.timeline_error.as_ref() != Some(&message) {
                     tracing::error!(service = self.service.name, page = true, "{message}");
                 }
@@ -354,7 +354,7 @@ impl ServiceLoop {
         };
         self.counters.record(&entry, began.elapsed());
         if self.timeline_error.take().is_some() {
-            tracing::info!(service = self.service.name, "the timeline can be written again");
+            tracing::info!(service = self.service.name, "the timeline is writable again");
         }
         self.log_entry(&entry);
         self.watch.apply(now, &fact);
@@ -387,7 +387,7 @@ impl ServiceLoop {
     async fn detach(&mut self, successor: &str) {
         // Time until here was watched. Without this line, deadlines would move by it.
         if self.watch.deadline().is_some() {
-            let because = format!("hands over to {successor}");
+            let because = format!("handing over to {successor}");
             let _ = self.record_and_apply(Decision {
                 because,
                 event: TimelineEvent::Noted,
@@ -395,17 +395,5 @@ impl ServiceLoop {
             });
         }
         self.supervisor.detach_all().await;
-    }
-
-    /// How long a stop may take, for whoever waits.
-    pub(crate) fn stop_timeout(service: &Service, shutdown: Shutdown) -> Duration {
-        let margin = Duration::from_secs(2);
-        let drain =
-            if shutdown.drain { service.policy.drain_timeout + margin } else { Duration::ZERO };
-        drain
-            + match &service.runtime {
-                Runtime::Command(command) => command.stop_timeout + Duration::from_secs(3),
-                Runtime::External | Runtime::Systemd(_) => Duration::from_secs(3),
-            }
     }
 }

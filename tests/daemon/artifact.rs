@@ -34,7 +34,7 @@ fn changed_artifact_blocks_rollback_unless_forced() {
 
     std::fs::write(Path::new(&one).join("hotfix"), "oops").unwrap();
     let rollback = ["rollback", SERVICE, "--because", "x"];
-    let said = ["abandoned", "v1 is not what was deployed", &was, "newest file in it: hotfix"];
+    let said = ["abandoned", "the artifact of v1 changed", &was, "newest file in it: hotfix"];
     host.run_cli(&rollback).expect_code(11).expect_text(&said);
     assert_eq!(serving_version(host.listen), Ok("v2".to_owned()));
     assert!(host.log().contains("page=true"), "nobody was paged");

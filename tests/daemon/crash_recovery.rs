@@ -135,7 +135,7 @@ fn truncated_last_line_is_removed_and_recorded() {
     assert_eq!(after[..before.len()], before[..]);
     let restored = &after[before.len()];
     assert_eq!(restored.event, TimelineEvent::Restored { truncated_bytes: torn.len() as u64 });
-    let said = format!("an incomplete last line of {} bytes was cut off", torn.len());
+    let said = format!("truncated an incomplete last line of {} bytes", torn.len());
     assert!(restored.because.contains(&said), "{}", restored.because);
     assert_eq!(restored.seq, before.last().unwrap().seq + 1);
 }
@@ -151,7 +151,7 @@ fn truncated_first_line_of_the_first_deploy_is_logged() {
     assert_eq!(host.phase(), "empty");
     host.deploy("v1", &["--wait"]).expect_code(0);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
-    assert!(host.log().contains("an incomplete last line of 9 bytes was cut off"));
+    assert!(host.log().contains("truncated an incomplete last line of 9 bytes"));
 }
 
 /// As if the wall had been set by so much while the daemon was down: what was written lies so much

@@ -70,7 +70,7 @@ fn full_disk_stops_decisions_but_not_traffic() {
     let written = host.kinds(1);
     let load = VersionPoller::start(host.listen);
     disk.fill_up();
-    let full = ["failed to write the timeline, nothing is decided", "No space left"];
+    let full = ["cannot write the timeline, so no decision is made", "No space left"];
     host.deploy("v2", &["--wait"]).expect_code(1).expect_text(&full);
     host.run_cli(&["hold", SERVICE]).expect_code(1).expect_text(&full);
     host.run_cli(&["status"])
@@ -119,7 +119,7 @@ fn unrecorded_breach_is_acted_on_when_the_disk_has_space() {
     deploy.wait().expect_code(3);
     drop(load);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
-    assert!(host.log().contains("the timeline can be written again"));
+    assert!(host.log().contains("the timeline is writable again"));
     let seq: Vec<_> = host.entries(2).iter().map(|entry| entry.seq).collect();
     let gapless: Vec<_> = (1..).take(seq.len()).collect();
     assert_eq!(seq, gapless);

@@ -109,7 +109,7 @@ fn breach_during_hold_is_acted_on_after_resume() {
     assert_eq!(host.status()["active"], "v2");
     host.run_cli(&["resume", SERVICE, "--because", "done"]).expect_code(0);
     wait_until("the rollback", || host.status()["active"] == "v1" && host.phase() == "steady");
-    host.run_cli(&["resume", SERVICE]).expect_code(5).expect_text(&["refused: nothing is held"]);
+    host.run_cli(&["resume", SERVICE]).expect_code(5).expect_text(&["refused: no hold is set"]);
     drop(load);
 }
 
@@ -123,7 +123,7 @@ fn frozen_deploy_is_never_rolled_back_automatically() {
     drop(load);
     let status = host.status();
     assert_eq!(status["active"], "v2");
-    assert!(status["hold"].as_str().unwrap().contains("a person has to look"), "{status}");
+    assert!(status["hold"].as_str().unwrap().contains("`rollbackd resume`"), "{status}");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn breach_of_the_first_release_has_no_rollback_target() {
     host.deploy("v1", &["--wait"]).expect_code(0).expect_text(&["accepted: the first release"]);
     host.run_cli(&["rollback", SERVICE, "--because", "why not"])
         .expect_code(5)
-        .expect_text(&["refused: there is no previous release to go back to"]);
+        .expect_text(&["refused: there is no previous release to roll back to"]);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
 }
 
@@ -176,7 +176,7 @@ fn operator_rolls_back_by_drain_or_cut() {
         let (strategy, end) = if cut { ("; cut: ", "cut ") } else { ("; drain: ", "drained ") };
         verb.extend(cut.then_some("--cut"));
         host.run_cli(&verb).expect_code(0).expect_text(&[
-            "ordered by uid",
+            "requested by uid",
             "told so",
             strategy,
             end,
@@ -194,7 +194,7 @@ fn operator_abort_keeps_the_traffic_on_the_active_release() {
     host.wait_for_phase("starting");
     host.run_cli(&["rollback", SERVICE, "--because", "wrong one"])
         .expect_code(0)
-        .expect_text(&["v2 given up by uid", "v1 kept the traffic"]);
+        .expect_text(&["v2 aborted by uid", "v1 kept the traffic"]);
     deploy.wait().expect_code(4);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
 }
@@ -206,7 +206,7 @@ fn rollback_with_no_wait_returns_immediately() {
     host.wait_for_phase("baking");
     host.run_cli(&["rollback", SERVICE, "--because", "x", "--no-wait"])
         .expect_code(0)
-        .expect_text(&["deploy 2: ordered by uid"]);
+        .expect_text(&["deploy 2: requested by uid"]);
     wait_until("the end of it", || host.phase() == "steady");
     host.run_cli(&["rollback", SERVICE, "--because", "again"]).expect_code(5);
 }

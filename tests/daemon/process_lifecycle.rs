@@ -16,7 +16,7 @@ fn dead_active_release_is_restarted_and_recorded() {
     host.run_cli(&["timeline", SERVICE]).expect_code(0).expect_text(&[
         "noted",
         "v1: its process ended: killed by signal 9 (output: ",
-        "); it is started again",
+        "); restarting it",
     ]);
 }
 

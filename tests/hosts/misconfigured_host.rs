@@ -181,7 +181,7 @@ fn second_daemon_missing_socket_unit_and_full_disk_do_not_interrupt_service() {
     println!("{refused:?}");
     assert_ne!(refused.code, 0);
     refused
-        .expect_text("failed to write the timeline, nothing is decided")
+        .expect_text("cannot write the timeline, so no decision is made")
         .expect_text("No space left on device");
     assert_eq!(load.stop().bad, Vec::<String>::new());
     // The unit of the active release dies, and is needed all the more.

@@ -184,9 +184,7 @@ fn replaced_program_in_the_active_slot_is_detected_and_rolled_back() {
     host.run(&["systemctl", "restart", GREEN_UNIT]).expect_success();
     let told = host.wait_for_timeline("v1 has the traffic");
     println!("exchanged to rolled back: {} ms\n{told}", epoch_ms() - began);
-    for what in
-        ["replaced", "in place of v2 another release runs", "DEMO_FAULT=total", "v1 can take over"]
-    {
+    for what in ["replaced", "runs in place of v2", "DEMO_FAULT=total", "v1 can take over"] {
         assert!(told.contains(what), "{what}: {told}");
     }
     assert!(!host.journal(&["ROLLBACKD_EVENT=found"]).is_empty());

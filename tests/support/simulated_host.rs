@@ -21,6 +21,8 @@ pub struct SimulatedHost {
     /// The daemon dies as soon as a decision is written down.
     pub crash_after_write: bool,
     pub releases: SimulatedReleases,
+    /// Digest of every decision so far: time, kind, effects and resulting state, but no texts.
+    pub digest: u64,
     /// Effects on their way to the proxy and the crew, with their ticket.
     pub pending_effects: Vec<(Ticket, Effect)>,
     /// When the rollback that is under way was detected, and whether a person ordered it.
@@ -76,6 +78,7 @@ impl SimulatedHost {
             disk_full: false,
             crash_after_write: false,
             releases: SimulatedReleases::default(),
+            digest: 0xcbf2_9ce4_8422_2325,
             pending_effects: Vec::new(),
             detected: None,
             automatic_rollbacks: 0,
@@ -130,6 +133,7 @@ impl SimulatedHost {
         let entry = self.write(&decision)?;
         let before = self.watch.clone();
         self.watch.apply(self.now, &decision.event);
+        self.add_to_digest(&decision);
         self.check_decision(&before, &decision);
         let ticket = self.watch.ticket();
         for effect in decision.effects.into_iter().filter(|_| !self.crash_after_write) {
@@ -150,6 +154,27 @@ impl SimulatedHost {
         }
         self.check_releases();
         Some(entry)
+    }
+
+    /// FNV-1a over one decision and the state that it leads to.
+    fn add_to_digest(&mut self, decision: &Decision) {
+        let effects: Vec<_> = decision.effects.iter().map(effect_key).collect();
+        let (watch, event) = (&self.watch, &decision.event);
+        let text = format!(
+            "{} {} {} {:?} {effects:?} {} {:?} {:?} {} {}\n",
+            self.now.0,
+            watch.deploy(),
+            event.kind(),
+            event.severity(),
+            watch.phase().name(),
+            watch.deadline(),
+            watch.ticket(),
+            watch.hold().is_some(),
+            watch.quarantine().len(),
+        );
+        for byte in text.bytes() {
+            self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
     }
 
     fn write(&mut self, decision: &Decision) -> Option<TimelineEntry> {
@@ -301,6 +326,21 @@ impl SimulatedHost {
         if let Some(routed) = self.releases.routed {
             assert!(phase.release(routed).is_some(), "traffic on {routed}, but {phase}");
         }
+    }
+}
+
+/// An effect without texts.
+fn effect_key(effect: &Effect) -> (u8, u32, Option<Moment>) {
+    match effect {
+        Effect::KeepRunning(it) => (0, it.number.0, None),
+        Effect::Start(it) => (1, it.number.0, None),
+        Effect::Probe(it) => (2, it.number.0, None),
+        Effect::Route(it) => (3, it.number.0, None),
+        Effect::Drain(it, until) => (4, it.number.0, Some(*until)),
+        Effect::Cut(it) => (5, it.number.0, None),
+        Effect::Retire(it) => (6, it.number.0, None),
+        Effect::Detach(it) => (7, it.number.0, None),
+        Effect::Page(_) => (8, 0, None),
     }
 }
 

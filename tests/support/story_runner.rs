@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use rollbackd::decide::{Phase, Watch};
-use rollbackd::judge::scraped_evidence::ScrapePolicy;
 use rollbackd::judge::service_judge::ServiceJudge;
-use rollbackd::judge::{BLOCK, BLOCK_MS, Baseline, Indicator, Judge, Objective, SloSettings};
+use rollbackd::judge::{
+    BLOCK, BLOCK_MS, Baseline, Indicator, Judge, Objective, ScrapePolicy, SloSettings,
+};
 use rollbackd::model::{
     Actor, CallKey, Command, CommandRequest, Decision, DeployRequest, DrainCost, Effect, Event,
     History, Moment, Observation, ProbeResult, ReadinessReport, Release, ReleaseLoad,
@@ -35,7 +36,7 @@ pub struct StoryRunner {
     call_usage: BTreeMap<CallKey, u64>,
     proxy_silent: bool,
     requests_hang: bool,
-    /// The release whose artifact is not what was deployed.
+    /// The release whose artifact changed.
     changed_artifact: Option<String>,
     /// How counters are read, and whether the bake waits for them.
     scrape_settings: Option<ScrapePolicy>,
@@ -329,7 +330,7 @@ impl StoryRunner {
     /// Somebody exchanged a release without a deploy.
     fn release_replaced(&mut self, version: &str, other: &str) {
         let (number, named) = (self.number(version), format!("weather {other}"));
-        let because = format!("it called itself \"weather {version}\", and now {named:?}");
+        let because = format!("it reports the name {named:?}, before \"weather {version}\"");
         self.handle_event(&Event::Replaced(number, Some(named), because));
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -18,12 +18,9 @@ use tokio::time::timeout;
 
 use crate::demo::server::VERSION_KEY;
 use crate::demo::traffic::statistics::Statistics;
-use crate::mcp::client::{
-    Client, ClientSession, OutgoingMessage, ReadError, ResponseCollector,
-};
-use crate::mcp::headers::{EVENT_STREAM, MCP_SESSION_ID};
+use crate::mcp::client::{Client, ClientSession, OutgoingMessage, ReadError, ResponseCollector};
+use crate::mcp::headers::EVENT_STREAM;
 use crate::mcp::{methods, versions};
-use crate::model::Era;
 
 /// How long the client waits for a response, or for the head of a stream.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,7 +32,7 @@ const CLIENT: Client = Client { name: "rollbackd-demo", version: "1" };
 #[derive(Debug)]
 pub(crate) struct McpClient {
     http: HttpClient<HttpConnector, Full<Bytes>>,
-    url: String,
+    url: Uri,
     next_id: AtomicU64,
     pub(crate) statistics: Arc<Statistics>,
 }
@@ -52,8 +49,6 @@ pub(crate) struct McpRequest {
 pub(crate) struct McpResponse {
     /// Why it failed.
     pub(crate) error: Option<String>,
-    /// The session that it opened.
-    pub(crate) session_id: Option<String>,
     /// Whether the server no longer knows the session.
     pub(crate) session_lost: bool,
     /// The release that answered.
@@ -68,18 +63,20 @@ impl McpClient {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(4))
             .build(connector);
-        Self { http, url: format!("http://{address}/mcp"), next_id: AtomicU64::new(1), statistics }
+        let url = Uri::builder().scheme("http").authority(address.to_string());
+        let url = url.path_and_query("/mcp").build().unwrap_or_default();
+        Self { http, url, next_id: AtomicU64::new(1), statistics }
     }
 
-    /// Sends a request, waits for the response, and records the result.
+    /// Sends a request, waits for the response, and records the result. Without a session it is a
+    /// modern one.
     pub(crate) async fn request(
         &self,
-        era: Era,
-        session: Option<&str>,
+        session: Option<&ClientSession>,
         request: McpRequest,
     ) -> McpResponse {
         let start = self.statistics.now();
-        let response = timeout(REQUEST_TIMEOUT, self.round_trip(era, session, request))
+        let response = timeout(REQUEST_TIMEOUT, self.round_trip(session, request))
             .await
             .unwrap_or_else(|_| {
                 McpResponse::failed(format!("no response within {} s", REQUEST_TIMEOUT.as_secs()))
@@ -106,7 +103,7 @@ impl McpClient {
         let sent = timeout(REQUEST_TIMEOUT, self.send(message)).await;
         let outcome = match sent {
             Ok(Ok(response)) => McpResponse::from_head(&response, true),
-            Ok(Err(bad)) => McpResponse::failed(bad),
+            Ok(Err(error)) => McpResponse::failed(error),
             Err(_) => {
                 McpResponse::failed(format!("no response within {} s", REQUEST_TIMEOUT.as_secs()))
             }
@@ -115,22 +112,35 @@ impl McpClient {
         outcome
     }
 
-    /// Opens a stream: GET in a session, or a POST that stays.
+    /// Opens a legacy session; `None` if that failed.
+    pub(crate) async fn initialize(&self) -> Option<ClientSession> {
+        let start = self.statistics.now();
+        let id = self.next_id();
+        let message = CLIENT.initialize(&id, versions::LATEST_LEGACY);
+        let opening = timeout(REQUEST_TIMEOUT, self.open_session(message, &id)).await;
+        let timed_out = || Err(format!("no response within {} s", REQUEST_TIMEOUT.as_secs()));
+        let opened = opening.unwrap_or_else(|_| timed_out());
+        self.statistics.record_request(start, opened.as_ref().err().cloned());
+        opened.ok()
+    }
+
+    /// Opens a stream: GET in a session, or a POST without one.
     pub(crate) async fn open_stream(
         &self,
-        session: Option<&str>,
+        session: Option<&ClientSession>,
         request: Option<McpRequest>,
     ) -> Result<(Response<Incoming>, Value), McpResponse> {
         let start = self.statistics.now();
-        let era = if session.is_some() { Era::Legacy } else { Era::Modern };
-        let (method, name, id, body) = match request {
-            Some(request) => {
-                let (id, body) = self.encode(era, &request);
-                (Method::POST, request.method, id, body)
+        let id = self.next_id();
+        let message = match (request, session) {
+            (Some(request), _) => request.encode(session, &id),
+            (None, session) => {
+                let mut headers = session.map(ClientSession::headers).unwrap_or_default();
+                headers.insert(header::ACCEPT, EVENT_STREAM);
+                OutgoingMessage { method: Method::GET, headers, body: Bytes::new() }
             }
-            None => (Method::GET, "", Value::Null, Bytes::new()),
         };
-        let sent = timeout(REQUEST_TIMEOUT, self.send(method, era, session, name, body)).await;
+        let sent = timeout(REQUEST_TIMEOUT, self.send(message)).await;
         let outcome = match sent {
             Ok(Ok(response)) => {
                 let outcome = McpResponse::from_head(&response, session.is_some());
@@ -140,7 +150,7 @@ impl McpClient {
                 }
                 outcome
             }
-            Ok(Err(bad)) => McpResponse::failed(bad),
+            Ok(Err(error)) => McpResponse::failed(error),
             Err(_) => {
                 McpResponse::failed(format!("no stream within {} s", REQUEST_TIMEOUT.as_secs()))
             }
@@ -149,16 +159,36 @@ impl McpClient {
         Err(outcome)
     }
 
+    async fn open_session(
+        &self,
+        message: OutgoingMessage,
+        id: &Value,
+    ) -> Result<ClientSession, String> {
+        let response = self.send(message).await?;
+        if let Some(error) = McpResponse::from_head(&response, false).error {
+            return Err(error);
+        }
+        let headers = response.headers().clone();
+        let message = read_response(response, id).await?;
+        let mut outcome = McpResponse::default();
+        outcome.read_message(&message);
+        let result = message.get("result").cloned().unwrap_or_default();
+        let session = ClientSession::opened(&headers, result).filter(|it| it.id.is_some());
+        match outcome.error {
+            Some(error) => Err(error),
+            None => session.ok_or_else(|| "initialize opened no session".to_owned()),
+        }
+    }
+
     async fn round_trip(
         &self,
-        era: Era,
-        session: Option<&str>,
+        session: Option<&ClientSession>,
         request: McpRequest,
     ) -> McpResponse {
-        let (id, body) = self.encode(era, &request);
-        let response = match self.send(Method::POST, era, session, request.method, body).await {
+        let id = self.next_id();
+        let response = match self.send(request.encode(session, &id)).await {
             Ok(response) => response,
-            Err(bad) => return McpResponse::failed(bad),
+            Err(error) => return McpResponse::failed(error),
         };
         let mut outcome = McpResponse::from_head(&response, session.is_some());
         if outcome.error.is_some() {
@@ -166,74 +196,51 @@ impl McpClient {
         }
         match read_response(response, &id).await {
             Ok(message) => outcome.read_message(&message),
-            Err(bad) => outcome.error = Some(bad),
+            Err(error) => outcome.error = Some(error),
         }
         outcome
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        era: Era,
-        session: Option<&str>,
-        name: &str,
-        body: Bytes,
-    ) -> Result<Response<Incoming>, String> {
-        let accept = match method {
-            Method::GET => "text/event-stream",
-            _ => "application/json, text/event-stream",
-        };
-        let mut request = Request::builder()
-            .method(method)
-            .uri(&self.url)
-            .header("content-type", "application/json")
-            .header("accept", accept);
-        if let Some(session) = session {
-            request = request
-                .header("mcp-session-id", session)
-                .header("mcp-protocol-version", LEGACY_VERSION);
-        }
-        if era == Era::Modern {
-            request =
-                request.header("mcp-protocol-version", MODERN_VERSION).header("mcp-method", name);
-        }
-        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+    async fn send(&self, message: OutgoingMessage) -> Result<Response<Incoming>, String> {
+        let OutgoingMessage { method, headers, body } = message;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.headers_mut() = headers;
+        *request.uri_mut() = self.url.clone();
         self.http.request(request).await.map_err(|error| {
             if error.is_connect() { "connection refused" } else { "connection broken" }.to_owned()
         })
     }
 
-    fn encode(&self, era: Era, request: &McpRequest) -> (Value, Bytes) {
-        let id = Value::from(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let mut params = request.params.clone();
-        if let (Era::Modern, Some(params)) = (era, params.as_object_mut()) {
-            let meta = json!({
-                "io.modelcontextprotocol/protocolVersion": MODERN_VERSION,
-                "io.modelcontextprotocol/clientCapabilities": {},
-                "io.modelcontextprotocol/clientInfo": { "name": "rollbackd-demo", "version": "1" },
-            });
-            params.insert("_meta".to_owned(), meta);
-        }
-        let body =
-            json!({ "jsonrpc": "2.0", "id": id, "method": request.method, "params": params });
-        (id, Bytes::from(body.to_string()))
+    fn next_id(&self) -> Value {
+        Value::from(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 impl McpRequest {
-    /// One of a mix of calls; some are answered as JSON, some as a stream.
+    /// One of a mix of calls; the server answers some as JSON, some as a stream.
     pub(crate) fn tool_call(sequence: usize) -> Self {
         let (tool, arguments) = match sequence % 6 {
             1 | 4 => ("weather", json!({ "city": "Tromsø" })),
             5 => ("slow", json!({ "ms": 50 })),
             _ => ("echo", json!({ "message": "hello" })),
         };
-        Self { method: "tools/call", params: json!({ "name": tool, "arguments": arguments }) }
+        Self {
+            method: methods::TOOLS_CALL,
+            params: json!({ "name": tool, "arguments": arguments }),
+        }
     }
 
-    /// Whether the session is still there.
+    /// Checks that the session still exists.
     pub(crate) fn ping() -> Self {
-        Self { method: "ping", params: json!({}) }
+        Self { method: methods::PING, params: json!({}) }
+    }
+
+    fn encode(self, session: Option<&ClientSession>, id: &Value) -> OutgoingMessage {
+        match session {
+            Some(session) => session.request(id, self.method, &self.params),
+            None => CLIENT.modern(id, self.method, self.params),
+        }
     }
 }
 
@@ -244,10 +251,8 @@ impl McpResponse {
 
     fn from_head(response: &Response<Incoming>, in_session: bool) -> Self {
         let status = response.status().as_u16();
-        let session = response.headers().get("mcp-session-id");
         Self {
             error: (status >= 400).then(|| format!("HTTP {status}")),
-            session_id: session.and_then(|id| id.to_str().ok()).map(str::to_owned),
             session_lost: in_session && status == 404,
             release: None,
         }
@@ -264,70 +269,42 @@ impl McpResponse {
             }
             (None, None) => Some("neither a result nor an error".to_owned()),
             (None, Some(result)) => (result.get("isError") == Some(&Value::Bool(true)))
-                .then(|| "the tool says isError".to_owned()),
+                .then(|| "the result has isError".to_owned()),
         };
     }
 }
 
-/// The message that answers `id`, from a JSON body or from a stream of events.
+/// Reads the response to `id`, from a JSON body or an event stream.
 pub(crate) async fn read_response(
     response: Response<Incoming>,
     id: &Value,
 ) -> Result<Value, String> {
-    let content_type = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
-    let is_stream = content_type.is_some_and(|kind| kind.starts_with("text/event-stream"));
-    let mut body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX);
-    let mut bytes = BytesMut::new();
+    let (head, mut body) = response.into_parts();
+    let mut collector = ResponseCollector::new(&head.headers, id.clone(), RESPONSE_BYTES_MAX);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| "connection broken in the middle of an answer".to_owned())?;
-        bytes.extend(frame.into_data().ok());
-        if !is_stream {
-            continue;
-        }
-        while let Some(message) = next_event(&mut bytes) {
-            if message.get("id") == Some(id) && message.get("method").is_none() {
-                return Ok(message);
-            }
+        let frame =
+            frame.map_err(|_| "connection broken in the middle of a response".to_owned())?;
+        let Ok(data) = frame.into_data() else { continue };
+        if let Some(message) = collector.feed(&data).map_err(|error| read_error(&error))? {
+            return Ok(message);
         }
     }
-    if is_stream {
-        return Err("the stream ended without an answer".to_owned());
-    }
-    let message: Value =
-        serde_json::from_slice(&bytes).map_err(|_| "the answer is not JSON".to_owned())?;
-    if message.get("id") == Some(id) {
-        Ok(message)
-    } else {
-        Err("an answer to something else".to_owned())
-    }
+    collector.finish().map_err(|error| read_error(&error))
 }
 
-/// Takes whole events off the front until one carries JSON.
-fn next_event(bytes: &mut BytesMut) -> Option<Value> {
-    loop {
-        let end = bytes.windows(2).position(|pair| pair == b"\n\n")?;
-        let event = bytes.split_to(end + 2);
-        let text = String::from_utf8_lossy(&event);
-        let data: String = text.lines().filter_map(|line| line.strip_prefix("data:")).collect();
-        if let Ok(message) = serde_json::from_str(&data) {
-            return Some(message);
-        }
+fn read_error(error: &ReadError) -> String {
+    match error {
+        ReadError::TooLong { .. } => "the response is too long",
+        ReadError::NotJson(_) => "the response is not JSON",
+        ReadError::OtherId(_) => "the response has another id",
+        ReadError::NoResponse => "the body ended without a response",
     }
+    .to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn events_are_taken_whole_and_comments_skipped() {
-        let mut bytes = BytesMut::from(
-            &b": hi\n\nid: 1\ndata:\n\nevent: message\ndata: {\"id\":7}\n\ndata: {"[..],
-        );
-        assert_eq!(next_event(&mut bytes), Some(json!({ "id": 7 })));
-        assert_eq!(next_event(&mut bytes), None);
-        assert_eq!(&bytes[..], b"data: {");
-    }
 
     #[test]
     fn an_error_and_is_error_are_bad_and_a_result_is_not() {

@@ -118,7 +118,7 @@ async fn generate(
                     in_flight.spawn(async move {
                         match session {
                             Some(session) => session.request(&client, question).await,
-                            None => { client.request(Era::Modern, None, question).await; }
+                            None => { client.request(None, question).await; }
                         }
                         drop(permit);
                     });

@@ -1,44 +1,44 @@
+//! The legacy sessions of the demo traffic.
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use hyper::Method;
-use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::demo::traffic::mcp_client::{LEGACY_VERSION, McpClient, McpRequest, McpResponse};
-use crate::model::Era;
+use crate::demo::traffic::mcp_client::{McpClient, McpRequest, McpResponse};
+use crate::mcp::client::ClientSession;
 
-/// Before a stream is opened again, and before a refused session is asked for again.
+/// The delay before a stream or a session is opened again.
 const RETRY_DELAY: Duration = Duration::from_millis(300);
-/// Calls of a session that comes and goes.
+/// The number of calls in a short session.
 const SHORT_SESSION_CALLS: usize = 3;
 
-/// A session that lives as long as the load, and is begun anew when its id is lost.
+/// A session that lives as long as the traffic. When the server loses it, it is opened again.
 #[derive(Debug, Default)]
 pub(crate) struct LongSession {
     open: Mutex<Option<OpenSession>>,
     lost: Notify,
 }
 
-/// An open session: what the server calls it, and its number in the book.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An open session, and its number in the statistics.
+#[derive(Debug, Clone)]
 struct OpenSession {
-    id: String,
+    session: ClientSession,
     number: usize,
 }
 
 impl LongSession {
-    /// Whether there is a session to ask in.
+    /// Whether the session is open.
     pub(crate) fn is_open(&self) -> bool {
         self.current().is_some()
     }
 
-    /// Asks in the session. Does nothing when it is being begun anew.
+    /// Sends a request in the session. Does nothing while the session is being opened.
     pub(crate) async fn request(&self, client: &McpClient, request: McpRequest) {
         let Some(open) = self.current() else { return };
-        let response = client.request(Era::Legacy, Some(&open.id), request).await;
+        let response = client.request(Some(&open.session), request).await;
         self.record(client, &open, response);
     }
 
@@ -49,8 +49,8 @@ impl LongSession {
         if response.session_lost {
             client.statistics.record_session_broken(open.number);
             let mut current = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            // A late 404 of the session before says nothing about this one.
-            if current.as_ref() == Some(open) {
+            // A late 404 of an earlier session says nothing about this one.
+            if current.as_ref().is_some_and(|it| it.number == open.number) {
                 *current = None;
                 self.lost.notify_one();
             }
@@ -62,7 +62,7 @@ impl LongSession {
     }
 }
 
-/// Begins the session, again and again if need be, and holds its stream open.
+/// Opens the session, again after each loss, and holds its stream open.
 pub(crate) async fn maintain(client: Arc<McpClient>, session: Arc<LongSession>) {
     loop {
         let Some(open) = session.current() else {
@@ -82,12 +82,11 @@ pub(crate) async fn maintain(client: Arc<McpClient>, session: Arc<LongSession>) 
     }
 }
 
-/// A session that comes, makes its calls, and goes.
+/// Opens a session, makes its calls, and closes it.
 pub(crate) async fn run_short_session(client: &McpClient) {
     let Some(open) = initialize(client).await else { return };
     for sequence in 0..SHORT_SESSION_CALLS {
-        let response =
-            client.request(Era::Legacy, Some(&open.id), McpRequest::tool_call(sequence)).await;
+        let response = client.request(Some(&open.session), McpRequest::tool_call(sequence)).await;
         if let Some(release) = response.release {
             client.statistics.record_session_release(open.number, release);
         }
@@ -96,33 +95,25 @@ pub(crate) async fn run_short_session(client: &McpClient) {
             return;
         }
     }
-    if client.notify(&open.id, Method::DELETE, None).await.session_lost {
+    if client.close(&open.session).await.session_lost {
         client.statistics.record_session_broken(open.number);
     }
     client.statistics.record_session_closed(open.number);
 }
 
 async fn initialize(client: &McpClient) -> Option<OpenSession> {
-    let params = json!({
-        "protocolVersion": LEGACY_VERSION,
-        "capabilities": {},
-        "clientInfo": { "name": "rollbackd-demo", "version": "1" },
-    });
-    let request = McpRequest { method: "initialize", params };
-    let response = client.request(Era::Legacy, None, request).await;
-    let id = response.session_id.filter(|_| response.error.is_none())?;
-    let open = OpenSession { id, number: client.statistics.open_session() };
-    let notification = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-    if client.notify(&open.id, Method::POST, Some(notification)).await.session_lost {
+    let session = client.initialize().await?;
+    let open = OpenSession { session, number: client.statistics.open_session() };
+    if client.send_initialized(&open.session).await.session_lost {
         client.statistics.record_session_broken(open.number);
         return None;
     }
     Some(open)
 }
 
-/// Reads the stream of the session to its end. The end is no failure: a client opens it again.
+/// Reads the stream of the session to its end. The end is not a failure: a client reconnects.
 async fn hold_stream(client: &McpClient, session: &LongSession, open: &OpenSession) {
-    match client.open_stream(Some(&open.id), None).await {
+    match client.open_stream(Some(&open.session), None).await {
         Ok((response, _)) => {
             let mut body = response.into_body();
             while let Some(Ok(_)) = body.frame().await {}

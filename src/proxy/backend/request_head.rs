@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri, Version, header, request};
 
+use crate::mcp::headers::MCP_SESSION_ID;
 use crate::proxy::backend::headers;
 
 /// A request as the client sent it, without its body.
@@ -57,8 +58,8 @@ pub(in crate::proxy) fn to_backend_head(
     }
     let id = Some(target.backend_id).filter(|id| !id.is_empty());
     match id.and_then(|id| HeaderValue::from_str(id).ok()) {
-        Some(id) => head.headers.insert(headers::MCP_SESSION_ID, id),
-        None => head.headers.remove(headers::MCP_SESSION_ID),
+        Some(id) => head.headers.insert(MCP_SESSION_ID, id),
+        None => head.headers.remove(MCP_SESSION_ID),
     };
     head
 }

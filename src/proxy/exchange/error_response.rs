@@ -9,8 +9,8 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
 use crate::mcp::headers::JSON;
-use crate::mcp::{jsonrpc, messages};
 use crate::mcp::messages::FailureReason;
+use crate::mcp::{jsonrpc, messages};
 use crate::proxy::exchange::request_body::RequestIds;
 use crate::proxy::routing::router::RouteError;
 
@@ -19,7 +19,8 @@ pub(in crate::proxy) fn rpc_errors(
     requests: &RequestIds,
     cause: FailureReason,
 ) -> Response<Full<Bytes>> {
-    let bodies: Vec<_> = requests.ids.iter().map(|id| messages::error_response(id, cause)).collect();
+    let bodies: Vec<_> =
+        requests.ids.iter().map(|id| messages::error_response(id, cause)).collect();
     match bodies.as_slice() {
         [] if cause == FailureReason::Rollback => plain_text(StatusCode::ACCEPTED, ""),
         [] => plain_text(StatusCode::BAD_GATEWAY, cause.message()),
@@ -29,7 +30,10 @@ pub(in crate::proxy) fn rpc_errors(
 }
 
 /// The response to a request that no release gets.
-pub(in crate::proxy) fn not_routed(error: RouteError, requests: &RequestIds) -> Response<Full<Bytes>> {
+pub(in crate::proxy) fn not_routed(
+    error: RouteError,
+    requests: &RequestIds,
+) -> Response<Full<Bytes>> {
     match error {
         RouteError::SessionEnded => session_not_found(requests.first()),
         RouteError::NoRelease => rpc_errors(requests, FailureReason::NoRelease),
@@ -43,7 +47,8 @@ pub(in crate::proxy) fn not_routed(error: RouteError, requests: &RequestIds) -> 
 
 /// The session ended: the client must initialize again.
 pub(in crate::proxy) fn session_not_found(id: Option<&str>) -> Response<Full<Bytes>> {
-    let body = jsonrpc::error(id.unwrap_or("null"), jsonrpc::INVALID_REQUEST, "Session not found", None);
+    let body =
+        jsonrpc::error(id.unwrap_or("null"), jsonrpc::INVALID_REQUEST, "Session not found", None);
     json_response(StatusCode::NOT_FOUND, body)
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use crate::mcp::headers::{is_event_stream, is_modern};
 use crate::mcp::messages::FailureReason;
 use crate::model::Outcome;
+use crate::proxy::backend::failed_samples::SampledRequest;
 use crate::proxy::backend::request_head::ClientRequest;
 use crate::proxy::exchange::client_messages::{PostKind, observe_messages};
 use crate::proxy::exchange::error_response::{header_mismatch, not_routed, plain_text};
@@ -24,7 +25,6 @@ use crate::proxy::exchange::response_body::ClientBody;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
 use crate::proxy::routing::router::Route;
 use crate::proxy::session::{ClientMessageKind, ReplayDecision};
-use crate::proxy::shadow::samples::SampledRequest;
 
 impl ProxyState {
     /// Handles one request. Every path returns a response.
@@ -150,8 +150,7 @@ impl ProxyState {
             }
         };
         let mut head = head_for_release(&view, &route, request);
-        if let Some(body) =
-            observe_messages(&self.router, &route, post.message_kind, &request_body)
+        if let Some(body) = observe_messages(&self.router, &route, post.message_kind, &request_body)
         {
             request_body = RequestBody::from_bytes(body);
             head.headers.remove(header::CONTENT_LENGTH);
@@ -168,8 +167,7 @@ impl ProxyState {
         }
         in_flight.sample = sampled(&route, &head, &request_body);
         in_flight.request_body = Some(request_body.clone());
-        let sending =
-            route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
+        let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
         match unless_left(&mut in_flight, sending).await {
             Some(Ok(response)) if !response.status().is_informational() => {
                 let (head, body) = response.into_parts();
@@ -200,8 +198,7 @@ impl ProxyState {
         let kind = ExchangeKind::Subscription;
         let in_flight = self.start_in_flight(&view, &mut route, kind, request_body.parsed());
         let head = head_for_release(&view, &route, request);
-        let sending =
-            route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
+        let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
         let response = sending.await.ok().filter(|it| it.status().is_success())?;
         is_event_stream(response.headers()).then(|| (response.into_body(), in_flight))
     }
@@ -227,8 +224,8 @@ fn sampled(
     request_body: &RequestBody,
 ) -> Option<Box<SampledRequest>> {
     let backend = &route.backend;
-    let is_sampled = backend.samples.is_sampling()
-        && request_body.is_single_read_only(&backend.read_only_tools);
+    let is_sampled =
+        backend.samples.is_sampling() && request_body.is_single_read_only(&backend.read_only_tools);
     let body = request_body.buffered().filter(|_| is_sampled)?;
     SampledRequest::from_request(head, body)
 }

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use http::HeaderValue;
 use serde_json::Value;
 
+use crate::mcp::capabilities::advertise_list_changed;
 use crate::mcp::sse_splitter::{SseEvent, SseSplitter};
 use crate::mcp::{sse_splitter, ttl_clamp};
-use crate::mcp::capabilities::advertise_list_changed;
 
 /// The prefix of an id with a generation.
 const GENERATION_PREFIX: &str = "rollbackd~";

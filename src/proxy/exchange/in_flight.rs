@@ -7,8 +7,8 @@ mod deadline;
 mod session_tracking;
 
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,11 +22,13 @@ use crate::mcp::methods::is_idempotent;
 use crate::mcp::outcome;
 use crate::model::Outcome;
 use crate::proxy::backend::Backend;
+use crate::proxy::backend::failed_samples::SampledRequest;
 use crate::proxy::exchange::pending::{PendingRequest, TaskEffect};
-use crate::proxy::exchange::request_body::{BodyError, RequestBody, RequestIds, SharedParse, lock_parsed};
+use crate::proxy::exchange::request_body::{
+    BodyError, RequestBody, RequestIds, SharedParse, lock_parsed,
+};
 use crate::proxy::routing::request_states::RequestStates;
 use crate::proxy::session::{InFlightGuard, Session};
-use crate::proxy::shadow::samples::SampledRequest;
 
 /// Server requests that are tracked for one stream.
 const SERVER_REQUESTS_MAX: usize = 32;

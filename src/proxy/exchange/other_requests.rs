@@ -15,9 +15,7 @@ use crate::proxy::backend::request_head::ClientRequest;
 use crate::proxy::exchange::error_response::{not_routed, plain_text};
 use crate::proxy::exchange::in_flight::{ExchangeKind, unless_left};
 use crate::proxy::exchange::request_body::{RequestBody, RequestIds};
-use crate::proxy::exchange::response::{
-    can_reopen, read_refusal, respond_with_error, streamed,
-};
+use crate::proxy::exchange::response::{can_reopen, read_refusal, respond_with_error, streamed};
 use crate::proxy::exchange::response_body::{BodyParser, ClientBody, ResponseBody};
 use crate::proxy::exchange::resumable_stream::ResumableStream;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
@@ -69,7 +67,8 @@ impl ProxyState {
             response = self.forward_plain(view, request, body, kind, false).await;
         }
         response.unwrap_or_else(|| {
-            let text = "the release did not respond: it was stopped, or lost the session; try again";
+            let text =
+                "the release did not respond: it was stopped, or lost the session; try again";
             plain_text(StatusCode::BAD_GATEWAY, text).map(ClientBody::Full)
         })
     }
@@ -95,8 +94,7 @@ impl ProxyState {
             self.start_in_flight(&view, &mut route, kind.exchange, request_body.parsed());
         let head = head_for_release(&view, &route, request);
         drop(view);
-        let sending =
-            route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
+        let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
         let (head, mut body) = match unless_left(&mut in_flight, sending).await? {
             Ok(response) if !response.status().is_informational() => response.into_parts(),
             _ => return Some(respond_with_error(in_flight, FailureReason::BackendFailed).await),
@@ -116,7 +114,8 @@ impl ProxyState {
         // Servers without a GET stream respond with 405, and some, by their router, with 404. That is
         // no fault.
         let is_stream = kind.exchange == ExchangeKind::GetStream;
-        let no_stream = matches!(head.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND);
+        let no_stream =
+            matches!(head.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND);
         let class = outcome::from_status(head.status);
         in_flight.count_response(if is_stream && no_stream { Outcome::Neutral } else { class });
         let mut head = self.client_head(head, &route, request, &mut in_flight);

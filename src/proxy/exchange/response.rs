@@ -8,20 +8,18 @@ use http::{Method, Response, StatusCode, header, response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
+use crate::mcp::headers;
 use crate::mcp::message::Message;
 use crate::mcp::messages::FailureReason;
 use crate::mcp::scan::MessageScanner;
 use crate::mcp::sse::SseReader;
 use crate::mcp::{outcome, ttl_clamp};
 use crate::model::Outcome;
-use crate::mcp::headers;
 use crate::proxy::backend::request_head::ClientRequest;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
-use crate::proxy::exchange::request_body::BodyError;
 use crate::proxy::exchange::replay::{Replay, Reroute};
-use crate::proxy::exchange::response_body::{
-    BodyParser, ClientBody, OnReleaseLeft, ResponseBody,
-};
+use crate::proxy::exchange::request_body::BodyError;
+use crate::proxy::exchange::response_body::{BodyParser, ClientBody, OnReleaseLeft, ResponseBody};
 use crate::proxy::exchange::state::ProxyState;
 use crate::proxy::exchange::subscription::Subscription;
 use crate::proxy::exchange::{error_response, id_rewrite};

@@ -9,7 +9,7 @@ use http::{Request, request};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use crate::mcp::is_event_stream;
+use crate::mcp::headers::is_event_stream;
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
@@ -132,8 +132,7 @@ async fn open_with_retry(backend: Arc<Backend>, head: request::Parts) -> Option<
         if let Ok(Ok(response)) = sending.await
             && !response.status().is_server_error()
         {
-            let is_events =
-                response.status().is_success() && is_event_stream(response.headers());
+            let is_events = response.status().is_success() && is_event_stream(response.headers());
             // A server need not have a GET stream: the client's stream stays open.
             return is_events.then(|| response.into_body());
         }

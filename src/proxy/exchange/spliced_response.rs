@@ -57,19 +57,17 @@ impl SplicedResponse {
                     Some(Err(_)) => Some(Err(())),
                     None => None,
                 },
-                Self::Json(body, text) => {
-                    match std::task::ready!(Pin::new(body).poll_frame(cx)) {
-                        Some(Ok(frame)) => {
-                            text.extend(frame.data_ref().into_iter().flatten());
-                            if text.len() <= JSON_EVENT_MAX {
-                                continue;
-                            }
-                            Some(Err(()))
+                Self::Json(body, text) => match std::task::ready!(Pin::new(body).poll_frame(cx)) {
+                    Some(Ok(frame)) => {
+                        text.extend(frame.data_ref().into_iter().flatten());
+                        if text.len() <= JSON_EVENT_MAX {
+                            continue;
                         }
-                        Some(Err(_)) => Some(Err(())),
-                        None => event(std::mem::take(text)).map(Ok),
+                        Some(Err(()))
                     }
-                }
+                    Some(Err(_)) => Some(Err(())),
+                    None => event(std::mem::take(text)).map(Ok),
+                },
                 Self::Over => None,
             };
             *self = Self::Over;

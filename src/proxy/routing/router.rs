@@ -119,9 +119,8 @@ impl Router {
         }
         let timeout = view.service.limits.migration_timeout;
         let routing = self.route_session(view, &session, request, message_kind);
-        let result = tokio::time::timeout(timeout, routing)
-            .await
-            .unwrap_or(Err(RouteError::NotMigrated));
+        let result =
+            tokio::time::timeout(timeout, routing).await.unwrap_or(Err(RouteError::NotMigrated));
         if matches!(result, Err(RouteError::SessionEnded)) {
             self.sessions.remove(&session_id);
         }
@@ -211,8 +210,7 @@ impl Router {
     /// Makes the next request reopen a session that its release has lost. `false` when it cannot be
     /// reopened.
     pub(in crate::proxy) fn mark_session_lost(&self, session: &Session, generation: u32) -> bool {
-        let can_reopen =
-            self.view.load().pinned_reason().is_none() && session.snapshot().is_some();
+        let can_reopen = self.view.load().pinned_reason().is_none() && session.snapshot().is_some();
         if can_reopen {
             session.with_machine(|machine| machine.mark_lost(generation));
         }

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX};
-use crate::proxy::exchange::handler::ProxyState;
+use crate::proxy::exchange::state::ProxyState;
 use crate::proxy::server::connections::{
     ClientConnection, ConnectionInFlight, CountedBody, Lifecycle,
 };

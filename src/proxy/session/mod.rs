@@ -23,7 +23,6 @@ pub use id::SessionIdSecret;
 pub(super) use id::{SessionId, SessionKey};
 pub(super) use live_session::{Admission, InFlightGuard, ResumeAt, Session};
 pub(super) use record::{SessionRecord, decode_key, encode_key};
-pub(super) use snapshot::OpeningSnapshot;
 pub(super) use state_machine::{
     Action, ClientMessageKind, Environment, ReplayDecision, replay_decision,
 };

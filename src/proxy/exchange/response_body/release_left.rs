@@ -8,9 +8,9 @@ use crate::mcp::messages::FailureReason;
 use crate::mcp::sse::SseReader;
 use crate::mcp::{messages, sse};
 use crate::model::Outcome;
+use crate::proxy::exchange::cancellation::cancelled;
 use crate::proxy::exchange::id_rewrite::Rewriter;
 use crate::proxy::exchange::in_flight::ExchangeKind;
-use crate::proxy::exchange::cancellation::cancelled;
 use crate::proxy::exchange::response_body::{BodyParser, OnReleaseLeft, ResponseBody, SideInput};
 use crate::proxy::exchange::resumable_stream::StreamEvent;
 use crate::proxy::exchange::spliced_response::SplicedResponse;
@@ -51,10 +51,7 @@ impl ResponseBody {
     }
 
     /// Handles an event of the session's stream.
-    pub(super) fn on_session_event(
-        &mut self,
-        event: StreamEvent,
-    ) -> io::Result<()> {
+    pub(super) fn on_session_event(&mut self, event: StreamEvent) -> io::Result<()> {
         let OnReleaseLeft::Resume(mut resumable) = std::mem::take(&mut self.on_release_left) else {
             return Ok(());
         };

@@ -28,12 +28,8 @@ const SAMPLE_AGE_MAX: Duration = Duration::from_secs(10);
 const IN_FLIGHT_MAX: usize = 32;
 
 /// Headers for one session, one connection or one body, which a shadow call does not repeat.
-const NOT_REPLAYED_HEADERS: [HeaderName; 4] = [
-    MCP_SESSION_ID,
-    header::HOST,
-    header::CONTENT_LENGTH,
-    LAST_EVENT_ID,
-];
+const NOT_REPLAYED_HEADERS: [HeaderName; 4] =
+    [MCP_SESSION_ID, header::HOST, header::CONTENT_LENGTH, LAST_EVENT_ID];
 
 /// The samples of one release, and the results of the shadow calls that were sent to it.
 #[derive(Debug)]

@@ -1,0 +1,148 @@
+//! The state of one service, and what every decision shares.
+
+use std::time::Duration;
+
+use crate::decide::phase::Phase;
+use crate::model::{
+    CarriedOver, Decision, Effect, Hold, Moment, ReleaseNumber, Slot, Ticket, TimelineEvent,
+};
+
+/// The operator's settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// Decide and record, but never roll back.
+    pub observe: bool,
+    /// How long a new release may take to become ready.
+    pub start_timeout: Duration,
+    /// How long a new release is watched while the old one stays warm.
+    pub bake: Duration,
+    /// How long requests in flight may take to finish.
+    pub drain_timeout: Duration,
+    /// From the verdict to the end of the drain; a retry may follow it.
+    pub rollback_timeout: Duration,
+    /// How long the warm release may take to answer before a rollback.
+    pub target_check_timeout: Duration,
+    /// How long to wait for the proxy before a retry; doubles each time.
+    pub retry_interval: Duration,
+    /// After how many tries the operator is paged.
+    pub page_after_tries: u32,
+    /// How long to wait for recovery before the operator is paged.
+    pub recovery_timeout: Duration,
+    /// Automatic rollbacks in 24 hours; beyond them the operator is paged instead.
+    pub rollbacks_per_day_max: usize,
+    /// What breaking a session costs, in failed requests.
+    pub session_cost: f64,
+    /// The slots, in the order in which they are filled.
+    pub slots: Vec<Slot>,
+}
+
+/// One service and its state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watch {
+    pub(super) policy: Policy,
+    pub(super) phase: Phase,
+    pub(super) since: Moment,
+    pub(super) carried_over: CarriedOver,
+    pub(super) deploy: ReleaseNumber,
+    pub(super) frozen: bool,
+    pub(super) forced: bool,
+    pub(super) strict: bool,
+    pub(super) ticket: Ticket,
+}
+
+impl Watch {
+    /// A service without a deploy.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            phase: Phase::Empty,
+            since: Moment(0),
+            carried_over: CarriedOver::default(),
+            deploy: ReleaseNumber(0),
+            frozen: false,
+            forced: false,
+            strict: false,
+            ticket: Ticket(0),
+        }
+    }
+
+    /// The current phase.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// When the phase began.
+    pub fn since(&self) -> Moment {
+        self.since
+    }
+
+    /// The hold on it, if there is one.
+    pub fn hold(&self) -> Option<&Hold> {
+        self.carried_over.hold.as_ref()
+    }
+
+    /// Identities of releases that were rolled back and need `--force`.
+    pub fn quarantine(&self) -> &[String] {
+        &self.carried_over.quarantine
+    }
+
+    /// The newest deploy.
+    pub fn deploy(&self) -> ReleaseNumber {
+        self.deploy
+    }
+
+    /// The ticket of the newest effects; an answer to an older one is refused.
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// When to send [`crate::model::Event::DeadlinePassed`].
+    pub fn deadline(&self) -> Option<Moment> {
+        self.phase
+            .deadline()
+            .filter(|_| !(self.is_held() && matches!(self.phase, Phase::Baking { .. })))
+    }
+
+    /// Takes new settings; deadlines that run already stay.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// The first decision after a restart: it repeats the effects of the phase.
+    pub fn restored(&self, now: Moment, truncated_bytes: u64) -> Decision {
+        self.restored_by("rollbackd started", now, truncated_bytes)
+    }
+
+    /// The same; `source` begins a sentence.
+    pub fn restored_by(&self, source: &str, now: Moment, truncated_bytes: u64) -> Decision {
+        let cut = if truncated_bytes > 0 {
+            format!("; truncated an incomplete last line of {truncated_bytes} bytes")
+        } else {
+            String::new()
+        };
+        let because = format!("{source} and read the timeline: {}{cut}", self.phase);
+        self.decide(now, TimelineEvent::Restored { truncated_bytes }, because)
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.carried_over.hold.is_some()
+    }
+
+    /// A decision: the event, and the effects of the phase that it leads to.
+    pub(super) fn decide(&self, now: Moment, fact: TimelineEvent, because: String) -> Decision {
+        let mut after = self.clone();
+        after.apply(now, &fact);
+        let still_required = after.phase.required_releases();
+        let replaced_in_place = matches!(fact, TimelineEvent::Replaced { .. });
+        let previously_required = self.phase.required_releases().into_iter().cloned();
+        // First, so that a slot is free before the next release starts in it.
+        let mut effects: Vec<_> = previously_required
+            .filter(|old| !still_required.iter().any(|new| new.number == old.number))
+            .map(if replaced_in_place { Effect::Detach } else { Effect::Retire })
+            .collect();
+        if after.ticket != self.ticket {
+            effects.extend(after.phase.effects());
+        }
+        Decision { because, event: fact, effects }
+    }
+}

@@ -1,0 +1,390 @@
+//! The judge of one bake: signals about one release in, a verdict out.
+
+use std::time::Duration;
+
+use crate::judge::attribution::{Attribution, Blame};
+use crate::judge::beta;
+use crate::judge::client_faults::ClientFaults;
+use crate::judge::counter::Delta;
+use crate::judge::e_process::EProcess;
+use crate::judge::liveness::Liveness;
+use crate::judge::objective::ObjectiveEvidence;
+use crate::judge::scraped_evidence::ScrapedEvidence;
+use crate::judge::severity;
+use crate::judge::slo::{Indicator, Objective, SloSettings};
+use crate::judge::two_sample::PairedCounts;
+use crate::model::{
+    Counts, Evidence, Finding, History, Moment, Observation, ReleaseNumber, ScrapeResult, Severity,
+    Signal, Verdict,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const SECOND_MS: u32 = 1_000;
+/// The part of the way to a verdict at which closer observation starts.
+const SUSPICION_PROGRESS: f64 = 0.1;
+/// An idle time above this is reported.
+const IDLE_REPORTED_AFTER: Duration = Duration::from_secs(10);
+
+/// The trial of one release.
+#[derive(Debug, Clone)]
+pub struct Judge {
+    release: ReleaseNumber,
+    limits: SloSettings,
+    objectives: Vec<ObjectiveEvidence>,
+    client_faults: Option<(ClientFaults, Option<Moment>)>,
+    liveness: Liveness,
+    attribution: Attribution,
+    pub(super) scraped: Option<ScrapedEvidence>,
+    shared_outage: bool,
+    counts: Counts,
+    started_at: Moment,
+    last_request_at: Option<Moment>,
+    verified: bool,
+    /// Requests, and bad ones, at the last computation of `verified`.
+    last_verified_counts: (u64, u64),
+}
+
+/// An objective that was broken.
+struct BrokenObjective {
+    /// Since when that is proven.
+    proven_at: Moment,
+    /// When it began.
+    onset: Moment,
+}
+
+impl Judge {
+    /// Opens the trial of `release`, which `warm`, with this history, could replace.
+    pub fn new(
+        release: ReleaseNumber,
+        warm: Option<ReleaseNumber>,
+        limits: SloSettings,
+        history: History,
+        now: Moment,
+    ) -> Self {
+        let weights: f64 = limits.objectives.iter().map(|objective| objective.weight).sum();
+        let (mut objectives, mut client_faults) = (Vec::new(), None);
+        for objective in &limits.objectives {
+            let alpha = limits.max_false_rollback * objective.weight / weights;
+            if objective.indicator == Indicator::ClientFaults {
+                client_faults = Some((ClientFaults::new(alpha, &limits, &history), None));
+            } else {
+                objectives.push(ObjectiveEvidence::new(objective, alpha, &limits, &history));
+            }
+        }
+        let liveness = Liveness::new(limits.failed_probes_max, now);
+        let attribution = Attribution::new(warm, &limits, &history);
+        let scraped = limits.scrape.map(|scraping| ScrapedEvidence::new(scraping, now));
+        let (counts, started_at) = (Counts::default(), now);
+        Self {
+            release,
+            limits,
+            objectives,
+            client_faults,
+            liveness,
+            attribution,
+            scraped,
+            shared_outage: false,
+            counts,
+            started_at,
+            last_request_at: None,
+            verified: false,
+            last_verified_counts: (0, 0),
+        }
+    }
+
+    /// The release on trial.
+    pub fn release(&self) -> ReleaseNumber {
+        self.release
+    }
+
+    /// Takes one signal in.
+    pub fn observe(&mut self, now: Moment, signal: &Signal) {
+        // Before the signal, since what is compared next must not depend on its content.
+        self.attribution.set_comparing(now, self.is_suspicious(now));
+        self.attribution.observe(now, signal);
+        let shared = self.attribution.shared_outage_reason(now).is_some();
+        if std::mem::replace(&mut self.shared_outage, shared) && !shared {
+            self.reset_evidence();
+        }
+        if let Observation::Scraped(scrape) = &signal.observation {
+            return self.add_scrape(now, signal.release, scrape);
+        }
+        if signal.release != self.release {
+            return;
+        }
+        match &signal.observation {
+            Observation::Block(ms, counts) => self.add_block(now, *ms, counts),
+            Observation::Probe(reply) => self.liveness.add_probe(now, reply),
+            Observation::Exited(how) => {
+                self.liveness.add_exit(now, how);
+                self.scraped.iter_mut().for_each(|scraped| scraped.record_exit(now));
+            }
+            Observation::Calls(counts_by_call) => {
+                if let Some((calls, tripped)) = &mut self.client_faults {
+                    calls.add_calls((now - SECOND).max(self.started_at), SECOND_MS, counts_by_call);
+                    let is_broken =
+                        calls.strongest().is_some_and(|(_, process)| process.is_broken());
+                    *tripped = is_broken.then(|| tripped.unwrap_or(now));
+                }
+            }
+            Observation::Shadow(..) | Observation::Scraped(_) => (),
+        }
+    }
+
+    /// A shared outage is over: what happened during it is not held against the deploy, and
+    /// whichever release answers first again, the other one gets a fresh look.
+    fn reset_evidence(&mut self) {
+        for track in &mut self.objectives {
+            track.process.reset_evidence();
+            track.broken_since = None;
+        }
+        if let Some((calls, tripped)) = &mut self.client_faults {
+            calls.reset_evidence();
+            *tripped = None;
+        }
+        self.liveness.reset();
+    }
+
+    fn add_block(&mut self, now: Moment, ms: u32, counts: &Counts) {
+        self.counts += *counts;
+        self.attribution.add_trial_block(ms, counts);
+        self.liveness.add_block(now, counts);
+        self.update_verified();
+        if 0 < counts.total() {
+            self.last_request_at = Some(now);
+        }
+        let start = (now - Duration::from_millis(ms.into())).max(self.started_at);
+        for track in self.objectives.iter_mut().filter(|it| it.indicator != Indicator::Scraped) {
+            let (n, bad) = track.indicator.count(counts);
+            track.process.update(start, ms, n, bad);
+            track.broken_since =
+                track.process.is_broken().then(|| track.broken_since.unwrap_or(now));
+        }
+    }
+
+    /// The verdict on the signals so far.
+    pub fn verdict(&self, now: Moment) -> Verdict {
+        if let Some((because, onset)) = self.down_reason(now) {
+            let failing = 1.0;
+            return match self.attribution.shared_outage_reason(now) {
+                Some(shared) => {
+                    let because = format!("{because}; {shared}");
+                    self.make_verdict(now, Finding::SharedOutage, because, onset, failing)
+                }
+                None => {
+                    self.make_verdict(now, Finding::Breach(Severity::Down), because, onset, failing)
+                }
+            };
+        }
+        if let Some((about, because, tripped)) = self.first_broken_objective() {
+            let BrokenObjective { proven_at: since, onset } = tripped;
+            let blame = self.attribution.blame(now, about, since);
+            let (finding, why, failing) = match blame {
+                Blame::Deploy(why) => {
+                    let failing = self.failure_rate_lower();
+                    (Finding::Breach(severity::from_failure_rate(failing)), why, failing)
+                }
+                Blame::Shared(why) => (Finding::SharedOutage, why, 0.0),
+                Blame::Measuring(why) => (Finding::Measuring, why, 0.0),
+                Blame::Undetermined(why) => (Finding::Unattributed, why, 0.0),
+            };
+            return self.make_verdict(now, finding, format!("{because}; {why}"), onset, failing);
+        }
+        if let Some((because, since)) = self.scraped.as_ref().and_then(|it| it.no_data_reason(now))
+        {
+            return self.make_verdict(now, Finding::NoData, because, since, 0.0);
+        }
+        let finding = if self.verified { Finding::Healthy } else { Finding::Undecided };
+        let remarks = self.scraped.as_ref().map(|it| it.remarks(now)).unwrap_or_default();
+        self.make_verdict(now, finding, self.traffic_summary(now) + &remarks, self.started_at, 0.0)
+    }
+
+    /// Why the release counts as down, and since when.
+    fn down_reason(&self, now: Moment) -> Option<(String, Moment)> {
+        let slow = self
+            .objectives
+            .iter()
+            .any(|it| it.indicator == Indicator::Latency && it.broken_since.is_some());
+        self.liveness.down_reason(now).or_else(|| self.liveness.hang_reason(now, slow))
+    }
+
+    /// The objective that was broken first, the arithmetic, and when.
+    fn first_broken_objective(&self) -> Option<(Indicator, String, BrokenObjective)> {
+        let of = |process: &EProcess, since| BrokenObjective {
+            proven_at: since,
+            onset: process.onset(),
+        };
+        let tracks = self.objectives.iter().filter_map(|track| {
+            let process = &track.process;
+            let relaxed = track.relaxed.as_deref().unwrap_or_default();
+            let because = format!("{}{relaxed}", process.describe(track.indicator.name()));
+            Some((track.indicator, because, of(process, track.broken_since?)))
+        });
+        let calls = self.client_faults.as_ref().and_then(|(calls, tripped)| {
+            let (since, (call, process)) = ((*tripped)?, calls.strongest()?);
+            Some((
+                Indicator::ClientFaults,
+                process.describe(&ClientFaults::describe(call)),
+                of(process, since),
+            ))
+        });
+        tracks.chain(calls).min_by_key(|(.., tripped)| tripped.proven_at)
+    }
+
+    /// The evidence for the objective that is nearest to a verdict.
+    pub fn evidence(&self) -> Evidence {
+        let tracks = self.objectives.iter().map(|track| {
+            let (judged, bad) = self.counts_for(track.indicator);
+            (track.indicator.name().to_owned(), &track.process, judged, bad)
+        });
+        let calls = self.client_faults.as_ref().and_then(|(calls, _)| {
+            let (judged, bad) = Indicator::ClientFaults.count(&self.counts);
+            calls
+                .strongest()
+                .map(|(call, process)| (ClientFaults::describe(call), process, judged, bad))
+        });
+        tracks
+            .chain(calls)
+            .map(|(objective, process, judged, bad)| {
+                let (e, threshold) = (process.e_value(), process.threshold());
+                Evidence { objective, e_value: e, threshold, judged, bad }
+            })
+            .max_by(|a, b| a.progress().total_cmp(&b.progress()).then(a.bad.cmp(&b.bad)))
+            .unwrap_or_default()
+    }
+
+    /// The evidence that the deploy is to blame, for the objective that is nearest to a verdict:
+    /// enough at [`attribution_e_value::BLAME_THRESHOLD`]. None where there is no release to compare with.
+    pub fn attribution_e_value(&self) -> Option<f64> {
+        let progress = |track: &&ObjectiveEvidence| {
+            track.process.e_value().ln() / track.process.threshold().ln()
+        };
+        let track = self.objectives.iter().max_by(|a, b| progress(a).total_cmp(&progress(b)))?;
+        self.attribution.has_baseline_release().then(|| self.attribution.e_value(track.indicator))
+    }
+
+    /// Whether closer observation is due: evidence over a tenth of the way, or a failed probe.
+    pub fn is_suspicious(&self, now: Moment) -> bool {
+        let is_near_verdict = |process: &EProcess| {
+            SUSPICION_PROGRESS < process.e_value().ln() / process.threshold().ln()
+        };
+        self.liveness.has_recent_failure(now)
+            || self.objectives.iter().any(|track| is_near_verdict(&track.process))
+            || self.client_faults.as_ref().is_some_and(|(calls, _)| {
+                calls.strongest().is_some_and(|(_, process)| is_near_verdict(process))
+            })
+    }
+
+    /// The outcomes of all requests of the bake.
+    pub fn total(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Whether there is evidence that the release meets its objectives, not merely none against it:
+    /// the upper 95 % bound of the failure rate lies below the smallest rate worth a rollback.
+    pub fn verified(&self) -> bool {
+        self.verified
+    }
+
+    /// The bound is expensive: it is computed after a bad request, or one request in a hundred.
+    fn update_verified(&mut self) {
+        let availability = |it: &&Objective| it.indicator == Indicator::Availability;
+        let Some(objective) = self.limits.objectives.iter().find(availability) else { return };
+        let (n, bad) = objective.indicator.count(&self.counts);
+        let rate_worth_rollback = objective.error_budget * self.limits.min_effect;
+        let (n_before, bad_before) = self.last_verified_counts;
+        if bad == bad_before && n < n_before.saturating_add(n_before / 100).saturating_add(1) {
+            return;
+        }
+        self.last_verified_counts = (n, bad);
+        let possible = (bad as f64) < rate_worth_rollback * n as f64;
+        self.verified = possible && beta::upper_bound(bad, n, 0.05) <= rate_worth_rollback;
+    }
+
+    /// A slow answer is still an answer: a cut would turn it into a failure. A request
+    /// that hangs fails at its deadline.
+    fn failure_rate_lower(&self) -> f64 {
+        let failures = |about| {
+            matches!(about, Indicator::Availability | Indicator::Tools | Indicator::Scraped)
+        };
+        let tracks = self.objectives.iter().filter(|track| failures(track.indicator));
+        tracks.map(|track| track.process.failure_rate_lower()).fold(0.0, f64::max)
+    }
+
+    fn traffic_summary(&self, now: Moment) -> String {
+        let Counts { server_fault, tool_fault, .. } = self.counts;
+        let judged = self.counts.judged();
+        match self.last_request_at {
+            None => "no traffic yet, only probes".to_owned(),
+            Some(at) if IDLE_REPORTED_AFTER <= now.since(at) => format!(
+                "{judged} requests judged, {server_fault} server faults, {tool_fault} tool faults; \
+                 no traffic for {} s",
+                now.since(at).as_secs()
+            ),
+            Some(_) => format!(
+                "{judged} requests judged, {server_fault} server faults, {tool_fault} tool faults"
+            ),
+        }
+    }
+
+    fn make_verdict(
+        &self,
+        now: Moment,
+        finding: Finding,
+        because: String,
+        onset: Moment,
+        failing: f64,
+    ) -> Verdict {
+        let strongest = self
+            .objectives
+            .iter()
+            .max_by(|a, b| a.process.e_value().total_cmp(&b.process.e_value()));
+        let rate = strongest.map_or(0.0, |track| track.process.request_rate(now));
+        Verdict {
+            release: self.release,
+            finding,
+            because,
+            onset,
+            failure_rate_lower: failing,
+            request_rate: rate,
+        }
+    }
+
+    /// A scrape of one of the releases.
+    fn add_scrape(&mut self, now: Moment, of: ReleaseNumber, scrape: &ScrapeResult) {
+        let Some(scraped) = &mut self.scraped else { return };
+        if of == self.release {
+            let (delta, died) = scraped.add_trial_scrape(now, scrape);
+            if let Some(how) = died {
+                self.liveness.add_exit(now, &how);
+            }
+            if let Some(delta) = delta {
+                self.add_scraped_block(now, delta);
+            }
+        } else if self.attribution.is_warm(of)
+            && let Some(Delta { total, bad, .. }) = scraped.add_warm_scrape(now, scrape)
+        {
+            let pair = PairedCounts { trial: (0, 0), warm: (total, bad) };
+            self.attribution.add_scraped(now, 0, pair);
+        }
+    }
+
+    fn add_scraped_block(&mut self, now: Moment, Delta { span_ms: span, total, bad }: Delta) {
+        let pair = PairedCounts { trial: (total, bad), warm: (0, 0) };
+        self.attribution.add_scraped(now, span, pair);
+        let start = (now - Duration::from_millis(span.into())).max(self.started_at);
+        for track in self.objectives.iter_mut().filter(|it| it.indicator == Indicator::Scraped) {
+            track.process.update(start, span, total, bad);
+            track.broken_since =
+                track.process.is_broken().then(|| track.broken_since.unwrap_or(now));
+        }
+    }
+
+    /// The requests of the bake that an objective counts, and the bad ones among them.
+    pub(super) fn counts_for(&self, about: Indicator) -> (u64, u64) {
+        match (about, &self.scraped) {
+            (Indicator::Scraped, Some(scraped)) => scraped.counts(),
+            _ => about.count(&self.counts),
+        }
+    }
+}
