@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 use rollbackd::clock::Clock;
-use rollbackd::demo::server::ServerSettings;
+use rollbackd::demo::server::{ScheduledFault, ServerSettings};
 use rollbackd::demo::traffic::TrafficGenerator;
 use rollbackd::demo::{Fault, server};
 use rollbackd::model::Moment;
@@ -31,7 +31,7 @@ struct Server {
 
 impl Server {
     async fn start(fault: Option<&str>) -> Self {
-        let fault = fault.map(|fault| (fault.parse::<Fault>().unwrap(), Moment(0)));
+        let fault = fault.map(|it| ScheduledFault { fault: it.parse().unwrap(), at: Moment(0) });
         Self::start_with(ServerSettings { version: "v7".to_owned(), fault, hidden_tool: None })
             .await
     }
@@ -296,7 +296,7 @@ async fn crash_loop_fault_ends_the_server_at_its_time_and_after_each_start() {
     timeout(Duration::from_secs(2), &mut again.task).await.expect("it ends").unwrap();
 
     let at = Clock::start(Moment(0)).now() + Duration::from_millis(400);
-    let fault = Some((Fault::CrashLoop, at));
+    let fault = Some(ScheduledFault { fault: Fault::CrashLoop, at });
     let mut first =
         Server::start_with(ServerSettings { version: "v7".to_owned(), fault, hidden_tool: None })
             .await;

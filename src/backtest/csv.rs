@@ -11,21 +11,27 @@ use crate::model::Moment;
 const HEADER: [&str; 5] = ["second", "new_total", "new_bad", "old_total", "old_bad"];
 /// Largest file that is read.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Problems that are shown.
+/// Problems that are printed.
 const SHOWN_MAX: usize = 20;
-/// More requests than any release answers in a second.
+/// Largest count of requests in a second.
 const COUNT_MAX: u64 = 1_000_000_000;
-/// Some day in the year 5138.
+/// A day in the year 5138.
 const SECOND_MAX: u64 = 99_999_999_999;
 
-/// Everything that is wrong in a table.
+/// Every error in a file. Each of the first [`SHOWN_MAX`] is kept with its line.
 #[derive(Debug, Default)]
 struct CsvErrors {
-    errors: Vec<(usize, String)>,
+    errors: Vec<CsvError>,
     omitted: usize,
 }
 
-/// Reads a table, from a second on.
+#[derive(Debug)]
+struct CsvError {
+    line: usize,
+    message: String,
+}
+
+/// Reads a file, from a second on.
 pub(crate) fn load(path: &Path, from: u64) -> Result<Source, String> {
     let name = path.display().to_string();
     let mut text = String::new();
@@ -33,14 +39,13 @@ pub(crate) fn load(path: &Path, from: u64) -> Result<Source, String> {
     let read = file.and_then(|it| it.take(BYTES_MAX + 1).read_to_string(&mut text));
     read.map_err(|error| {
         format!(
-            "{name}: {error}; name a service of the configuration, or a CSV file that may be read"
+            "{name}: {error}; name a service of the configuration, or a CSV file that this user may read"
         )
     })?;
     if text.len() as u64 > BYTES_MAX {
-        return Err(format!("{name}: it is larger than 64 MiB; cut it into several files"));
+        return Err(format!("{name}: the file is larger than {} MiB; split it", BYTES_MAX >> 20));
     }
-    let rows = parse(&text).map_err(|problems| format!("{name}: {problems}"))?;
-    let mut rows: Vec<_> = rows;
+    let mut rows = parse(&text).map_err(|problems| format!("{name}: {problems}"))?;
     rows.retain(|(second, _)| from <= *second);
     let Some((first, _)) = rows.first() else {
         return Err(format!("{name}: no line from second {from} on; write a smaller --from"));
@@ -56,7 +61,7 @@ fn parse(text: &str) -> Result<Vec<(u64, Row)>, CsvErrors> {
     let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim_end()));
     let header: Vec<_> = lines.next().map(|(_, line)| split_cells(line)).unwrap_or_default();
     if header != HEADER {
-        problems.add(1, format!("the header is wrong; write {}", HEADER.join(",")));
+        problems.add(1, format!("wrong header; write {}", HEADER.join(",")));
         return Err(problems);
     }
     let mut previous = None;
@@ -71,12 +76,12 @@ fn parse(text: &str) -> Result<Vec<(u64, Row)>, CsvErrors> {
         rows.extend(row.map(|row| (second, row)));
     }
     if rows.is_empty() && problems.errors.is_empty() {
-        problems.add(2, "there are no counts; write a line for each second".to_owned());
+        problems.add(2, "no counts; write a line for each second".to_owned());
     }
     if problems.errors.is_empty() { Ok(rows) } else { Err(problems) }
 }
 
-/// The second, and what is known about it unless that is wrong.
+/// Returns the second and its row; no row if a count is wrong.
 fn parse_row(at: usize, line: &str, problems: &mut CsvErrors) -> Option<(u64, Option<Row>)> {
     let cells = split_cells(line);
     if cells.len() != HEADER.len() {
@@ -98,7 +103,7 @@ fn parse_row(at: usize, line: &str, problems: &mut CsvErrors) -> Option<(u64, Op
         if total < bad {
             is_valid = false;
             problems.add(at, format!(
-                "{side}_bad {bad} is more than {side}_total {total}; count the bad ones in the total too"
+                "{side}_bad {bad} is more than {side}_total {total}; the total includes the bad requests"
             ));
         }
     }
@@ -128,16 +133,18 @@ fn parse_count(cell: &str, max: u64) -> Result<u64, String> {
         Ok(it) if it.is_nan() => {
             "is not a number; leave the line out: a gap is missing data".to_owned()
         }
-        Ok(it) if it < 0.0 => format!("{excerpt} is negative; write what was added in that second"),
+        Ok(it) if it < 0.0 => {
+            format!("{excerpt} is negative; write the number of new requests in that second")
+        }
         Ok(it) if it > max as f64 => format!("{excerpt} is too large; write at most {max}"),
-        _ => format!("`{excerpt}` is no whole number; write digits only"),
+        _ => format!("`{excerpt}` is not a whole number; write digits only"),
     })
 }
 
 impl CsvErrors {
     fn add(&mut self, line: usize, what: String) {
         if self.errors.len() < SHOWN_MAX {
-            self.errors.push((line, what));
+            self.errors.push(CsvError { line, message: what });
         } else {
             self.omitted += 1;
         }
@@ -149,8 +156,8 @@ impl fmt::Display for CsvErrors {
         let count = self.errors.len() + self.omitted;
         let plural = if count == 1 { "" } else { "s" };
         write!(f, "{count} problem{plural}")?;
-        for (line, what) in &self.errors {
-            write!(f, "\n  line {line}: {what}")?;
+        for CsvError { line, message } in &self.errors {
+            write!(f, "\n  line {line}: {message}")?;
         }
         if self.omitted > 0 {
             write!(f, "\n  and {} more", self.omitted)?;

@@ -1,29 +1,38 @@
-//! A regression that did not happen: from some second on, a share of the requests that were good
-//! is bad. No chance is involved; what is left of a request is carried to the next block.
+//! A synthetic regression: from some second on, a share of the good requests becomes bad.
+//!
+//! It is deterministic: the fraction of a request that remains goes to the next block.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::backtest::time;
 use crate::model::{CallKey, Counts, Observation, ReleaseNumber, Signal};
 
-/// What a wrong `--what-if` is told.
+/// The error for a wrong `--what-if`.
 const HELP: &str = "write KIND=SHARE@TIME with KIND errors, slow or tools, such as errors=5%@120s";
 
-/// What is made bad, how much of it, and from when on.
+/// What becomes bad, how much of it, and from which time.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Injection {
     kind: InjectionKind,
     /// 0 to 1.
     share: f64,
-    /// Since the trial opened.
+    /// Since the begin of the bake.
     pub(crate) from: Duration,
     spec: String,
-    /// Requests owed, in fractions: for all, and by call; the second is for those safe to repeat.
-    carry: BTreeMap<Option<CallKey>, (f64, f64)>,
-    /// Requests that were made bad.
+    /// Remaining fractions, by call; without a call: of all requests.
+    carry: BTreeMap<Option<CallKey>, Carry>,
+    /// Requests that became bad.
     pub(crate) injected: u64,
+}
+
+/// Fractions of bad requests that the next block gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Carry {
+    all: f64,
+    repeatable: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +43,8 @@ enum InjectionKind {
 }
 
 impl Injection {
-    /// Makes a share bad of what `release` did well, in a signal that came so long after the trial
-    /// opened. A block that began before its time is left alone.
+    /// Makes a share of the good requests of `release` bad, in a signal that arrived `after` the
+    /// begin of the bake. A block that began before `from` does not change.
     pub(crate) fn apply(
         &mut self,
         after: Duration,
@@ -69,11 +78,11 @@ impl Injection {
             InjectionKind::Errors | InjectionKind::Tools => counts.ok,
             InjectionKind::Slow => counts.with_latency.saturating_sub(counts.slow),
         };
-        let bad = take_whole(&mut carry.0, good, self.share);
+        let bad = take_whole(&mut carry.all, good, self.share);
         match self.kind {
             InjectionKind::Errors => {
                 let safe = counts.repeatable.saturating_sub(counts.repeatable_failed).min(good);
-                counts.repeatable_failed += take_whole(&mut carry.1, safe, self.share);
+                counts.repeatable_failed += take_whole(&mut carry.repeatable, safe, self.share);
                 counts.ok -= bad;
                 counts.server_fault = counts.server_fault.saturating_add(bad);
             }
@@ -90,7 +99,7 @@ impl Injection {
     }
 }
 
-/// How many of these are bad now; the fraction stays owed.
+/// Returns how many of these become bad now; the fraction stays in `carry`.
 fn take_whole(carry: &mut f64, good: u64, share: f64) -> u64 {
     *carry += good as f64 * share;
     let bad = (carry.floor() as u64).min(good);
@@ -112,28 +121,16 @@ impl FromStr for Injection {
                 _ => return None,
             };
             let share: f64 = share.strip_suffix('%')?.trim().parse().ok()?;
-            (share > 0.0 && share <= 100.0).then_some((kind, share / 100.0, parse_duration(from)?))
+            (share > 0.0 && share <= 100.0).then_some((
+                kind,
+                share / 100.0,
+                time::parse_duration(from)?,
+            ))
         };
         let (kind, share, from) = read().ok_or_else(|| HELP.to_owned())?;
-        let written = text.to_owned();
-        Ok(Self { kind, share, from, spec: written, carry: BTreeMap::new(), injected: 0 })
+        let spec = text.to_owned();
+        Ok(Self { kind, share, from, spec, carry: BTreeMap::new(), injected: 0 })
     }
-}
-
-/// Such as `500ms`, `120s`, `2m`, `1h`, or seconds without a unit.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    let split = text.find(|it: char| it.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.trim().parse().ok()?;
-    let seconds = match unit {
-        "ms" => number / 1000.0,
-        "" | "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        "d" => number * 86_400.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(seconds).ok().filter(|it| it.as_secs() < 366 * 86_400)
 }
 
 impl fmt::Display for Injection {
@@ -159,7 +156,7 @@ mod tests {
             else {
                 panic!("still a block");
             };
-            assert!(block >= 4 || counts.server_fault == 0, "not before its time");
+            assert!(block >= 4 || counts.server_fault == 0, "not before `from`");
             assert_eq!(counts.total(), 3);
             bad += counts.server_fault;
         }
@@ -167,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_told_what_to_write() {
+    fn a_wrong_specification_returns_the_syntax() {
         for text in [
             "errors",
             "errors=5@3s",

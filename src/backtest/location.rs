@@ -1,44 +1,43 @@
-//! Where signals lie: recordings of a service, a recording, a table of counts, Prometheus.
+//! Finds signals: the recordings of a service, a recording, a CSV file, a range of Prometheus.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::backtest::csv;
+use crate::backtest::prometheus::{self, RangeQuery};
 use crate::backtest::source::Source;
 use crate::backtest::variants::Variants;
-use crate::cli::exit::Exit;
-use crate::cli::output;
+use crate::backtest::{BacktestError, csv, time};
 use crate::model::{Moment, ReleaseNumber};
 use crate::record;
 
-/// One thing to replay.
+/// One source that can be replayed.
 #[derive(Debug)]
 pub(crate) enum SourceLocation {
     /// The recording of a deploy of a service.
     ServiceRecording(String, ReleaseNumber, PathBuf),
-    /// A recording somewhere.
+    /// A recording in any folder.
     Recording(PathBuf),
-    /// A table of counts.
+    /// A CSV file of counts.
     CsvFile(PathBuf),
-    /// The range that the options tell.
-    Prometheus,
+    /// Counters of Prometheus.
+    Prometheus(Box<RangeQuery>),
 }
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplayStart {
-    /// A deploy, or a second of a table.
+    /// The number of a deploy, or a second of a CSV file.
     DeployOrSecond(u64),
     /// A date.
     Date(Moment),
 }
 
-/// What an argument names: a file if it looks like one, else a service.
+/// Finds what an argument names: a file if it looks like a path, else a service.
 pub(crate) fn locate(
     named: &str,
     from: Option<ReplayStart>,
     variants: &Variants,
-) -> Result<Vec<SourceLocation>, (Exit, String)> {
+) -> Result<Vec<SourceLocation>, BacktestError> {
     let path = PathBuf::from(named);
     if path.extension().is_some_and(|it| it == "signals") {
         return Ok(vec![SourceLocation::Recording(path)]);
@@ -48,21 +47,21 @@ pub(crate) fn locate(
         return match from {
             Some(ReplayStart::Date(_)) => {
                 let what = "--from takes a second for a CSV file; write a whole number";
-                Err((Exit::InvalidArguments, what.to_owned()))
+                Err(BacktestError::Usage(what.to_owned()))
             }
             _ => Ok(vec![SourceLocation::CsvFile(path)]),
         };
     }
     let Some(settings) = variants.settings() else {
-        let what = format!(
-            "no configuration tells where the recordings of {named} lie; name one with --current"
-        );
-        return Err((Exit::NotFound, what));
+        return Err(BacktestError::NotFound(format!(
+            "no configuration names the folder of the recordings of {named}; write --current FILE"
+        )));
     };
     if !known {
         let names: Vec<_> = settings.services.keys().map(String::as_str).collect();
         let names = names.join(", ");
-        return Err((Exit::NotFound, format!("no service {named}; there is {names}")));
+        let what = format!("no service {named}; the configuration has {names}");
+        return Err(BacktestError::NotFound(what));
     }
     let dir = settings.state_dir.join(named);
     let recordings = record::list_signal_logs(&dir).unwrap_or_default();
@@ -79,20 +78,21 @@ pub(crate) fn locate(
     if locations.is_empty() {
         let dir = dir.display();
         let what = format!("no such recording of {named} in {dir}; each deploy makes one");
-        return Err((Exit::NotFound, what));
+        return Err(BacktestError::NotFound(what));
     }
     Ok(locations)
 }
 
 impl SourceLocation {
-    /// Reads it.
-    pub(crate) fn load(&self, from: Option<ReplayStart>) -> Result<Source, String> {
-        match self {
+    /// Reads the signals.
+    pub(crate) async fn load(&self, from: Option<ReplayStart>) -> Result<Source, BacktestError> {
+        let source = match self {
             Self::ServiceRecording(service, number, path) => {
-                let name = format!("{service} deploy {number}");
-                let mut source = load_recording(name, path)?;
-                source.service = Some(service.clone());
-                Ok(source)
+                let mut source = load_recording(format!("{service} deploy {number}"), path);
+                if let Ok(source) = &mut source {
+                    source.service = Some(service.clone());
+                }
+                source
             }
             Self::Recording(path) => load_recording(path.display().to_string(), path),
             Self::CsvFile(path) => {
@@ -102,24 +102,26 @@ impl SourceLocation {
                 };
                 csv::load(path, from)
             }
-            Self::Prometheus => Err("Prometheus is asked, not read".to_owned()),
-        }
+            Self::Prometheus(query) => prometheus::load(query).await,
+        };
+        source.map_err(BacktestError::Failed)
     }
 }
 
 fn load_recording(name: String, path: &Path) -> Result<Source, String> {
-    let recorded = record::read_recording(path).map_err(|error| error.to_string())?;
-    if recorded.truncated_bytes > 0 {
-        let (path, torn) = (path.display(), recorded.truncated_bytes);
-        output::stderr_line(&format!("{path}: the last {torn} bytes are torn and left out"));
+    let recording = record::read_recording(path).map_err(|error| error.to_string())?;
+    let mut warnings = Vec::new();
+    let path = path.display();
+    if recording.truncated_bytes > 0 {
+        let bytes = recording.truncated_bytes;
+        warnings.push(format!("{path}: the last {bytes} bytes are incomplete and left out"));
     }
-    if recorded.size_limit_reached {
-        output::stderr_line(&format!(
-            "{}: it was full; the rest of the bake is missing",
-            path.display()
-        ));
+    if recording.size_limit_reached {
+        warnings.push(format!("{path}: size limit reached; the rest of the bake is missing"));
     }
-    Ok(Source::from_recording(name, recorded))
+    let mut source = Source::from_recording(name, recording);
+    source.warnings = warnings;
+    Ok(source)
 }
 
 impl FromStr for ReplayStart {
@@ -129,22 +131,6 @@ impl FromStr for ReplayStart {
         if let Ok(number) = text.parse() {
             return Ok(Self::DeployOrSecond(number));
         }
-        parse_moment(text).map(Self::Date)
+        time::parse_moment(text).map(Self::Date)
     }
-}
-
-/// Seconds since 1970, a date (UTC) or an RFC 3339 time.
-pub(crate) fn parse_moment(text: &str) -> Result<Moment, String> {
-    let date = || {
-        let date: jiff::civil::Date = text.parse().ok()?;
-        date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|it| it.timestamp())
-    };
-    let seconds = || {
-        let seconds: f64 = text.parse().ok()?;
-        jiff::Timestamp::from_millisecond((seconds * 1000.0) as i64).ok()
-    };
-    let time = text.parse::<jiff::Timestamp>().ok().or_else(date).or_else(seconds);
-    let ms = time.and_then(|it| u64::try_from(it.as_millisecond()).ok());
-    ms.map(Moment)
-        .ok_or_else(|| "write 2026-11-23, 2026-11-23T10:00:00Z or seconds since 1970".to_owned())
 }

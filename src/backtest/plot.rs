@@ -1,7 +1,7 @@
-//! The evidence over time, in plain characters, 72 columns and 12 lines.
+//! Plots the evidence over time in ASCII: 72 columns, 12 lines.
 //!
-//! Upwards goes the logarithm of the e-value, since that is how evidence adds up; the line is the
-//! limit, whatever its value in each configuration.
+//! The vertical axis is the logarithm of the e-value, because evidence multiplies. It is scaled so
+//! that the limit of each configuration is the same line.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const LIMIT_ROW: usize = 7;
 const MARKERS: [char; 2] = ['o', 'x'];
 const BOTH_MARKER: char = '*';
 
-/// How far the evidence came, at most, in each column. None: nothing was heard then.
+/// The highest evidence in each column, as a share of the limit. None: no signal.
 #[derive(Debug)]
 pub(crate) struct EvidenceCurve {
     length: Duration,
@@ -27,7 +27,7 @@ impl EvidenceCurve {
         Self { length, columns: [None; COLUMNS] }
     }
 
-    /// The evidence, so long after the opening.
+    /// Adds the evidence at a time after the begin of the bake.
     pub(crate) fn record(&mut self, after: Duration, evidence: &Evidence) {
         let share = after.as_secs_f64() / self.length.as_secs_f64().max(0.001);
         let column = ((share * COLUMNS as f64).ceil() as usize).clamp(1, COLUMNS) - 1;
@@ -41,14 +41,14 @@ impl EvidenceCurve {
         }
     }
 
-    /// Rows above the bottom.
+    /// The row of a column, counted from the bottom.
     fn row(&self, column: usize) -> Option<usize> {
         let progress = (*self.columns.get(column)?)?;
         Some(((progress * LIMIT_ROW as f64).floor() as usize).min(ROWS - 1))
     }
 }
 
-/// Draws the tracks of up to two configurations.
+/// Draws the curves of up to two configurations.
 pub(crate) fn render(names: &[&str], curves: &[EvidenceCurve], length: Duration) -> String {
     let legend: Vec<_> =
         names.iter().zip(MARKERS).map(|(name, mark)| format!("{mark} {name}")).collect();
@@ -75,9 +75,9 @@ pub(crate) fn render(names: &[&str], curves: &[EvidenceCurve], length: Duration)
 }
 
 fn cell(row: usize, column: usize, curves: &[EvidenceCurve]) -> char {
-    let in_cell = |track: &EvidenceCurve| track.row(column) == Some(row);
+    let in_cell = |curve: &EvidenceCurve| curve.row(column) == Some(row);
     let mut markers =
-        curves.iter().zip(MARKERS).filter(|(track, _)| in_cell(track)).map(|(_, mark)| mark);
+        curves.iter().zip(MARKERS).filter(|(curve, _)| in_cell(curve)).map(|(_, mark)| mark);
     match (markers.next(), markers.next()) {
         (Some(_), Some(_)) => BOTH_MARKER,
         (Some(mark), None) => mark,
@@ -92,13 +92,13 @@ mod tests {
 
     #[test]
     fn it_is_72_columns_and_12_lines() {
-        let mut track = EvidenceCurve::new(Duration::from_secs(100));
+        let mut curve = EvidenceCurve::new(Duration::from_secs(100));
         for second in (0..=100).filter(|second| !(40..60).contains(second)) {
             let e = 10_f64.powi(second / 10);
             let evidence = Evidence { e_value: e, threshold: 1000.0, ..Evidence::default() };
-            track.record(Duration::from_secs(u64::try_from(second).unwrap()), &evidence);
+            curve.record(Duration::from_secs(u64::try_from(second).unwrap()), &evidence);
         }
-        let text = render(&["a.toml"], &[track], Duration::from_secs(100));
+        let text = render(&["a.toml"], &[curve], Duration::from_secs(100));
         assert_eq!(text.lines().count(), 12);
         assert!(text.lines().all(|line| line.len() <= 72), "{text}");
         let dots = text.lines().skip(1).flat_map(str::chars).filter(|it| *it == 'o').count();

@@ -1,4 +1,4 @@
-//! Traffic that was recorded, against what the objectives need to be tested.
+//! Compares recorded traffic with the traffic that each objective needs to be tested.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use crate::model::{Counts, Observation};
 use crate::record;
 use crate::record::SignalLog;
 
-/// The newest recordings of a service that are looked at.
+/// Newest recordings of a service that are read.
 const RECORDINGS_MAX: usize = 5;
-/// Less time than this says nothing about the traffic.
+/// A shorter recording does not show the traffic.
 const OBSERVED_TIME_MIN: Duration = Duration::from_secs(30);
-/// A regression is this many times worse than what the objective allows, but not over a half.
+/// A regression has this many times the allowed error rate, and at most half of all requests.
 const REGRESSION_FACTOR: f64 = 10.0;
 
-/// Objectives that traffic like the recorded can not test within the bake, in words. Empty where
-/// nothing was recorded.
+/// Returns a warning for each objective that the recorded traffic cannot test within the bake.
+/// Without recordings there is none.
 pub(crate) fn undetectable_objectives(settings: &Settings) -> Vec<String> {
     let services = settings.services.values();
     services.flat_map(|it| service_warnings(it, &settings.state_dir.join(&it.name))).collect()
@@ -51,11 +51,11 @@ fn service_warnings(service: &Service, dir: &Path) -> Vec<String> {
             Some(needed) => {
                 format!("write bake = \"{}m\" or longer, or", needed.as_secs() / 60 + 1)
             }
-            None => "find more traffic, or".to_owned(),
+            None => "send more traffic, or".to_owned(),
         };
         Some(format!(
             "warning: service.{}, {}: at {} requests/min a {} % regression needs {detection_time}; the bake \
-             is {}\n  help: {help} accept that only worse ones are found within the bake",
+             is {}\n  help: {help} accept that the bake detects only worse regressions",
             service.name,
             about.name(),
             format_number(rate * 60.0),
@@ -66,7 +66,7 @@ fn service_warnings(service: &Service, dir: &Path) -> Vec<String> {
     limits.objectives.iter().filter_map(warning_for).collect()
 }
 
-/// The requests of the release on trial, and the time in which they came.
+/// The requests of the new release, and the time that they cover.
 fn trial_traffic(recorded: &SignalLog) -> (Counts, Duration) {
     let mut sum = (Counts::default(), Duration::ZERO);
     for (_, signal) in recorded.signals() {
@@ -84,7 +84,7 @@ fn format_minutes(time: Duration) -> String {
     format!("{} min", time.as_secs().div_ceil(60))
 }
 
-/// As it would be written in a configuration.
+/// Formats a duration as a configuration writes it.
 fn config_duration(time: Duration) -> String {
     match time.as_secs() {
         seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),

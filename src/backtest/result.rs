@@ -1,4 +1,4 @@
-//! What one configuration would have done.
+//! What the daemon would have done with one configuration.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,18 @@ use crate::backtest::injection::Injection;
 use crate::decide::StrategyChoice;
 use crate::model::{Finding, Severity, Strategy, Verdict};
 
-/// One line of the result.
+/// What the judge found, and when.
+#[derive(Debug)]
+pub(crate) struct Detection {
+    /// Since the begin of the bake; none if nothing was found.
+    pub(crate) after: Option<Duration>,
+    pub(crate) verdict: Verdict,
+    /// The evidence at that time; the highest if nothing was found.
+    pub(crate) e_slo: f64,
+    pub(crate) e_attr: Option<f64>,
+}
+
+/// One line of the output.
 #[derive(Debug, Serialize)]
 pub(crate) struct ReplayResult {
     config: String,
@@ -17,13 +28,12 @@ pub(crate) struct ReplayResult {
     verdict: &'static str,
     severity: Option<Severity>,
     strategy: Option<Strategy>,
-    /// Since the trial opened, in seconds: the first breach, or shared outage.
+    /// Seconds from the begin of the bake to the first breach or shared outage.
     at_second: Option<f64>,
-    /// Then, or the highest where nothing was found.
     e_slo: f64,
     e_attr: Option<f64>,
     because: String,
-    /// Since the injected regression began, in seconds.
+    /// Seconds from the begin of the injected regression.
     #[serde(skip_serializing_if = "Option::is_none")]
     found_after: Option<f64>,
     #[serde(skip)]
@@ -31,16 +41,14 @@ pub(crate) struct ReplayResult {
 }
 
 impl ReplayResult {
-    /// Of a verdict that came `at` so long after the opening, if there was anything to find.
+    /// The result of a replay, without notes.
     pub(crate) fn new(
         source: String,
         config: String,
-        verdict: Verdict,
+        detection: Detection,
         choice: Option<StrategyChoice>,
-        at: Option<Duration>,
-        e_slo: f64,
-        e_attr: Option<f64>,
     ) -> Self {
+        let Detection { after, verdict, e_slo, e_attr } = detection;
         let (name, severity) = match verdict.finding {
             Finding::Undecided => ("undecided", None),
             Finding::Measuring => ("measuring", None),
@@ -56,7 +64,7 @@ impl ReplayResult {
             verdict: name,
             severity,
             strategy: choice.map(|it| it.strategy),
-            at_second: at.map(|it| it.as_secs_f64()),
+            at_second: after.map(|it| it.as_secs_f64()),
             e_slo,
             e_attr,
             because: verdict.because,
@@ -65,30 +73,32 @@ impl ReplayResult {
         }
     }
 
-    /// Says how much lies behind the end of the bake.
+    /// Adds how much data lies after the end of the bake.
     pub(crate) fn note_unjudged_time(mut self, bake: Duration, unjudged: Duration) -> Self {
         if self.at_second.is_none() && unjudged > Duration::ZERO {
-            let (bake, left) = (bake.as_secs(), unjudged.as_secs());
-            self.notes.push(format!("the bake ends after {bake} s; {left} s more are not judged"));
+            let (bake, unjudged) = (bake.as_secs(), unjudged.as_secs());
+            self.notes.push(format!(
+                "the bake ends after {bake} s; the last {unjudged} s are not judged"
+            ));
         }
         self
     }
 
-    /// Says when an injected regression was found.
+    /// Adds when the injected regression was found.
     pub(crate) fn note_injection(mut self, injection: Option<&Injection>) -> Self {
         let Some(injection) = injection else { return self };
         let from = injection.from.as_secs_f64();
         let note = match self.at_second {
-            Some(at) if at < from => format!("found before {injection} began"),
+            Some(at) if at < from => format!("detected before {injection} began"),
             Some(at) => {
                 let after = round_to_ms(at - from);
                 self.found_after = Some(after);
-                format!("found {after:.1} s after {injection} began")
+                format!("detected {after:.1} s after {injection} began")
             }
             None if injection.injected == 0 => {
-                format!("{injection} found no request to make bad")
+                format!("{injection} had no good request to change")
             }
-            None => format!("{injection} was not found"),
+            None => format!("{injection} was not detected"),
         };
         self.notes.push(note);
         self

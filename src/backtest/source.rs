@@ -1,4 +1,4 @@
-//! Signals to replay, wherever they come from.
+//! The signals of one bake, in the order of time: a recording, or rows of counts.
 
 use std::time::Duration;
 
@@ -6,19 +6,21 @@ use crate::judge::counter::Delta;
 use crate::model::{Counts, Moment, Observation, ReleaseNumber, Signal};
 use crate::record::{SignalLog, SignalLogHeader};
 
-/// In tables there are two releases without numbers.
+/// The two releases of a CSV file or of Prometheus, which have no numbers.
 const OLD: ReleaseNumber = ReleaseNumber(1);
 const NEW: ReleaseNumber = ReleaseNumber(2);
 
-/// What one trial heard.
+/// What was observed during one bake.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// For people.
+    /// Its name in the output.
     pub(crate) name: String,
-    /// Whose trial it was, if that is known.
+    /// The service, if it is known.
     pub(crate) service: Option<String>,
-    /// What the trial began with.
+    /// The state of the judge at the begin of the bake.
     pub(crate) opening: SignalLogHeader,
+    /// What is missing in it.
+    pub(crate) warnings: Vec<String>,
     data: Data,
 }
 
@@ -28,10 +30,10 @@ enum Data {
     Rows(Vec<Row>),
 }
 
-/// What is known about one stretch of time; a side without a block is missing data.
+/// The requests in one interval. A release without a block has no data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// When it ended.
+    /// The end of the interval.
     pub(crate) end: Moment,
     pub(crate) new: Option<Block>,
     pub(crate) old: Option<Block>,
@@ -47,17 +49,17 @@ pub(crate) struct Block {
 }
 
 impl Source {
-    /// A recording.
+    /// The signals of a recording.
     pub(crate) fn from_recording(name: String, recorded: SignalLog) -> Self {
         let opening = recorded.header.clone();
-        Self { name, service: None, opening, data: Data::Recorded(recorded) }
+        Self { name, service: None, opening, warnings: Vec::new(), data: Data::Recorded(recorded) }
     }
 
-    /// Rows in the order of time, of a trial that opened at `opened`.
+    /// Rows in the order of time, of a bake that began at `opened`.
     pub(crate) fn from_rows(name: String, opened: Moment, rows: Vec<Row>) -> Self {
         let warm = Some(OLD).filter(|_| rows.iter().any(|row| row.old.is_some()));
         let opening = SignalLogHeader { release: NEW, warm, opened, ..SignalLogHeader::default() };
-        Self { name, service: None, opening, data: Data::Rows(rows) }
+        Self { name, service: None, opening, warnings: Vec::new(), data: Data::Rows(rows) }
     }
 
     /// Every signal, in order.
@@ -73,7 +75,7 @@ impl Source {
         }
     }
 
-    /// From the opening to the last signal.
+    /// From the begin of the bake to the last signal.
     pub(crate) fn duration(&self) -> Duration {
         let last = match &self.data {
             Data::Recorded(recorded) => recorded.last_moment(),

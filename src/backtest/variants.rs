@@ -1,110 +1,118 @@
-//! Configurations that are held against each other.
+//! The configurations that a replay compares: the current one and a candidate.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::exit::Exit;
-use crate::cli::{DEFAULT_CONFIG_PATH, check};
+use crate::backtest::BacktestError;
 use crate::config;
 use crate::config::{Service, Settings};
 use crate::judge::SloSettings;
 
-/// The least that can be written: what is left out has its default.
+/// The shortest valid configuration: every objective has its default.
 const DEFAULTS: &str = "[service.any]\nlisten = \"127.0.0.1:8080\"\nruntime = \"external\"\n\
     slots = { blue = \"127.0.0.1:9001\", green = \"127.0.0.1:9002\" }\n";
 
-/// What one configuration says about one service.
+/// The settings of one service in one configuration.
 #[derive(Debug)]
 pub(crate) struct Variant {
     /// The file, or `defaults`.
     pub(crate) config_name: String,
-    pub(crate) limits: SloSettings,
+    pub(crate) slo: SloSettings,
     pub(crate) drain: Duration,
     pub(crate) session_cost: f64,
 }
 
-/// The current configuration, and the candidate.
+/// The current configuration, and the candidate. Without both, the defaults.
 #[derive(Debug)]
 pub(crate) struct Variants {
-    /// Each with its name, the current one first. Empty: the defaults.
-    files: Vec<(String, Settings)>,
-    /// Whether the first one is current.
-    has_current: bool,
+    current: Option<NamedConfig>,
+    candidate: Option<NamedConfig>,
+}
+
+#[derive(Debug)]
+struct NamedConfig {
+    name: String,
+    settings: Settings,
 }
 
 impl Variants {
-    /// Reads both. `config_option` is what --config or the environment name; the flag wins there, so what
-    /// is not the environment's is the candidate.
+    /// Reads both files.
     pub(crate) fn load(
         current: Option<PathBuf>,
-        config_option: Option<PathBuf>,
-    ) -> Result<Self, Exit> {
-        let default_path = || Some(PathBuf::from(DEFAULT_CONFIG_PATH)).filter(|path| path.exists());
-        let from_environment = std::env::var_os("ROLLBACKD_CONFIG").map(PathBuf::from);
-        let current = current.or(from_environment).or_else(default_path);
-        let candidate = config_option.filter(|named| Some(named) != current.as_ref());
-        let has_current = current.is_some();
-        let read = |path: PathBuf| match config::load(&path) {
-            Ok(checked) => Ok((path.display().to_string(), checked.settings)),
-            Err(problems) => {
-                check::report_problems(&path, &problems);
-                Err(Exit::InvalidConfig)
-            }
-        };
-        let files: Result<_, _> = current.into_iter().chain(candidate).map(read).collect();
-        Ok(Self { files: files?, has_current })
+        candidate: Option<PathBuf>,
+    ) -> Result<Self, BacktestError> {
+        Ok(Self {
+            current: current.map(NamedConfig::load).transpose()?,
+            candidate: candidate.map(NamedConfig::load).transpose()?,
+        })
     }
 
-    /// Where the recordings lie: the current configuration tells, or the only one there is.
+    /// The settings that name the folder of the recordings: the current ones, else the candidate.
     pub(crate) fn settings(&self) -> Option<&Settings> {
-        self.files.first().map(|(_, settings)| settings)
+        self.configs().next().map(|it| &it.settings)
     }
 
-    /// What they say about a service: the one that is named, or the only one.
-    pub(crate) fn for_service(
-        &self,
-        service: Option<&str>,
-    ) -> Result<Vec<Variant>, (Exit, String)> {
+    /// The settings of a service in each configuration. Without a name: of the only service.
+    pub(crate) fn for_service(&self, service: Option<&str>) -> Result<Vec<Variant>, BacktestError> {
         let mut variants = Vec::new();
-        if !self.has_current && service.is_none() {
+        if self.current.is_none() && service.is_none() {
             let defaults = config::parse("defaults", DEFAULTS);
             let service = defaults.ok().and_then(|it| it.settings.services.into_values().next());
             variants.extend(service.map(|service| Variant::new("defaults", &service)));
         }
-        for (name, settings) in &self.files {
-            let services = &settings.services;
-            let chosen = match service {
-                Some(service) => services.get(service),
-                None if services.len() == 1 => services.values().next(),
-                None => {
-                    let names: Vec<_> = services.keys().map(String::as_str).collect();
-                    let names = names.join(", ");
-                    let what =
-                        format!("{name} has several services: name one with --service ({names})");
-                    return Err((Exit::InvalidArguments, what));
-                }
-            };
-            let not_found = || {
-                let service = service.unwrap_or_default();
-                let what = format!(
-                    "no service {service} in {name}; name one that both configurations have"
-                );
-                (Exit::NotFound, what)
-            };
-            variants.push(Variant::new(name, chosen.ok_or_else(not_found)?));
+        for config in self.configs() {
+            variants.push(Variant::new(&config.name, config.service(service)?));
         }
         if variants.is_empty() {
-            let what = "no configuration tells about that service; name one with --current";
-            return Err((Exit::NotFound, what.to_owned()));
+            let what = "no configuration has that service; name one with --current";
+            return Err(BacktestError::NotFound(what.to_owned()));
         }
         Ok(variants)
+    }
+
+    fn configs(&self) -> impl Iterator<Item = &NamedConfig> {
+        self.current.iter().chain(&self.candidate)
+    }
+}
+
+impl NamedConfig {
+    fn load(path: PathBuf) -> Result<Self, BacktestError> {
+        match config::load(&path) {
+            Ok(loaded) => Ok(Self { name: path.display().to_string(), settings: loaded.settings }),
+            Err(problems) => Err(BacktestError::InvalidConfig(path, Box::new(problems))),
+        }
+    }
+
+    fn service(&self, name: Option<&str>) -> Result<&Service, BacktestError> {
+        let services = &self.settings.services;
+        let config = &self.name;
+        match name {
+            Some(name) => services.get(name).ok_or_else(|| {
+                BacktestError::NotFound(format!(
+                    "no service {name} in {config}; name one that both configurations have"
+                ))
+            }),
+            None => {
+                let only = services.values().next().filter(|_| services.len() == 1);
+                only.ok_or_else(|| {
+                    let names: Vec<_> = services.keys().map(String::as_str).collect();
+                    BacktestError::Usage(format!(
+                        "{config} has several services: name one with --service ({})",
+                        names.join(", ")
+                    ))
+                })
+            }
+        }
     }
 }
 
 impl Variant {
-    fn new(name: &str, service: &Service) -> Self {
-        let (config_name, limits) = (name.to_owned(), service.slo.clone());
-        let (drain, session_cost) = (service.policy.drain_timeout, service.policy.session_cost);
-        Self { config_name, limits, drain, session_cost }
+    fn new(config_name: &str, service: &Service) -> Self {
+        Self {
+            config_name: config_name.to_owned(),
+            slo: service.slo.clone(),
+            drain: service.policy.drain_timeout,
+            session_cost: service.policy.session_cost,
+        }
     }
 }

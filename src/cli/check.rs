@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::DEFAULT_CONFIG_PATH;
-use super::exit::Exit;
 use crate::backtest::recorded_traffic;
+use crate::cli::daemon_options::config_path;
+use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::config::{self, Problems, Runtime, Settings};
 
@@ -17,24 +17,23 @@ pub(super) struct Options {
     /// The configuration.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Only tell whether this systemd unit is one that the daemon may start and stop: polkit asks.
+    /// Only check whether the daemon manages this systemd unit; for polkit rules.
     #[arg(long, value_name = "UNIT")]
     manages: Option<String>,
 }
 
 pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
-    let path =
-        options.file.clone().or(config).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG_PATH));
+    let path = config_path(options.file.as_deref(), config.as_deref());
     match config::load(&path) {
-        Ok(checked) => {
+        Ok(loaded) => {
             if let Some(unit) = &options.manages {
-                return check_managed_unit(&path, &checked.settings, unit);
+                return check_managed_unit(&path, &loaded.settings, unit);
             }
-            print_problems(&checked.warnings);
-            recorded_traffic::undetectable_objectives(&checked.settings)
+            print_problems(&loaded.warnings);
+            recorded_traffic::undetectable_objectives(&loaded.settings)
                 .iter()
                 .for_each(|warning| output::stderr_line(warning));
-            let services = checked.settings.services.len();
+            let services = loaded.settings.services.len();
             let noun = if services == 1 { "service" } else { "services" };
             output::stdout_line(&format!("{}: good, {services} {noun}", path.display()));
             Exit::Done
@@ -46,7 +45,7 @@ pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
     }
 }
 
-/// Whether a unit is an instance of a configured template, for a slot that there is.
+/// Whether a unit is the instance of a configured template for a configured slot.
 fn check_managed_unit(path: &Path, settings: &Settings, unit: &str) -> Exit {
     let managed = settings.services.values().any(|service| match &service.runtime {
         Runtime::Systemd(template) => service.slots.keys().any(|it| template.unit_of(it) == unit),
@@ -54,15 +53,17 @@ fn check_managed_unit(path: &Path, settings: &Settings, unit: &str) -> Exit {
     });
     let path = path.display();
     if managed {
-        output::stdout_line(&format!("{path}: {unit} runs releases"));
+        output::stdout_line(&format!("{path}: {unit} runs releases of a service"));
         return Exit::Done;
     }
-    output::error_line(&format!("{path}: {unit:?} is none of the units that run releases"));
+    output::error_line(&format!(
+        "{path}: {unit:?} runs no releases: no service has such a unit template and slot"
+    ));
     Exit::Failed
 }
 
-/// Tells what is wrong with a configuration.
-pub(crate) fn report_problems(path: &Path, problems: &Problems) {
+/// Reports every problem of a configuration, and how many are errors.
+pub(super) fn report_problems(path: &Path, problems: &Problems) {
     print_problems(problems);
     let errors = problems.iter().filter(|it| it.level == config::ProblemLevel::Error).count();
     let plural = if errors == 1 { "" } else { "s" };

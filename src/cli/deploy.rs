@@ -4,37 +4,36 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::exit::Exit;
-use super::progress::Progress;
-use super::{DaemonOptions, timeline};
+use crate::cli::daemon_options::DaemonOptions;
+use crate::cli::exit::Exit;
+use crate::cli::follow::follow;
 use crate::cli::output;
-use crate::control::{ControlClient, Request, Response};
-use crate::model::{Guard, TimelineEntry, TimelineEvent};
+use crate::control::Request;
 
-/// Start a new release, prove it ready, and give it the traffic.
+/// Start a new release, wait until it is ready, and give it the traffic.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The service.
     service: String,
-    /// What to call the release.
+    /// The version of the release.
     version: String,
     /// What it runs from: a path or an image reference.
     #[arg(long)]
     artifact: Option<String>,
-    /// A setting for its environment; may be given several times.
+    /// A variable for its environment; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
     set: Vec<(String, String)>,
-    /// Where to run it; a free slot by default.
+    /// The slot where it runs; by default a free one.
     #[arg(long)]
     slot: Option<String>,
-    /// On a breach page and hold, but never go back: for changes that can not be undone.
+    /// After a breach, page and hold, but never roll back: for changes that cannot be undone.
     #[arg(long)]
     freeze: bool,
-    /// Despite a quarantine, a dropped protocol version, or a trial that is held.
+    /// Deploy despite a quarantine, a dropped protocol version, or a bake that is held.
     #[arg(long)]
     force: bool,
-    /// Not if it drops a tool, a prompt or a capability that clients used in the last hour, or asks
-    /// more of them; the deploy then fails before it gets traffic.
+    /// Fail before the release gets traffic if it drops a tool, a prompt or a capability that
+    /// clients used in the last hour, or requires more arguments.
     #[arg(long, conflicts_with = "force")]
     strict: bool,
     /// Follow until the release is accepted, failed, or rolled back.
@@ -71,65 +70,5 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     match daemon.send_request(&request).await {
         Ok(client) => follow(client, wait, json).await,
         Err(exit) => exit,
-    }
-}
-
-/// Prints what follows from a command, and tells how it ended.
-pub(super) async fn follow(mut client: ControlClient, wait: bool, json: bool) -> Exit {
-    let (mut exit, mut rolling_back) = ((!wait).then_some(Exit::Done), false);
-    let mut progress = Progress::new();
-    loop {
-        let response = match client.next_response().await {
-            Ok(Some(response)) => response,
-            Ok(None) => return exit.unwrap_or_else(end_not_seen),
-            Err(error) => {
-                output::error_line(&format!("the daemon went away: {error}"));
-                return Exit::NoDaemon;
-            }
-        };
-        progress.clear();
-        if json && !matches!(response, Response::Status(_)) {
-            output::json_line(&response);
-        }
-        match response {
-            Response::Accepted { deploy, because } if !wait && !json => {
-                output::stdout_line(&format!("deploy {deploy}: {because}"));
-            }
-            Response::Refused { code, because } => {
-                output::error_line(&because);
-                return code.into();
-            }
-            Response::Event(entry) => {
-                if !json {
-                    output::stdout_line(&timeline::event_line(&entry));
-                }
-                rolling_back |= matches!(entry.event, TimelineEvent::Decided { .. });
-                exit = exit_for_event(&entry, rolling_back).or(exit);
-            }
-            Response::Status(status) => progress.show(&status),
-            Response::Accepted { .. } => (),
-        }
-    }
-}
-
-fn end_not_seen() -> Exit {
-    output::error_line(
-        "the end was not seen: the daemon went away, or another deploy began; `rollbackd timeline` \
-         tells how it goes on",
-    );
-    Exit::Failed
-}
-
-/// What an entry means for whoever waits, if it is an end.
-fn exit_for_event(entry: &TimelineEntry, rolling_back: bool) -> Option<Exit> {
-    match entry.event {
-        TimelineEvent::Accepted { .. } => Some(Exit::Done),
-        TimelineEvent::Failed => Some(Exit::NotReady),
-        TimelineEvent::Recovered if rolling_back => Some(Exit::RolledBack),
-        TimelineEvent::Blocked { guard: Guard::NoData, .. } => None,
-        TimelineEvent::Unrecovered | TimelineEvent::Abandoned | TimelineEvent::Blocked { .. } => {
-            Some(Exit::BreachNotRolledBack)
-        }
-        _ => None,
     }
 }

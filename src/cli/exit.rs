@@ -1,44 +1,45 @@
-//! Exit codes that a script can trust.
+//! The exit codes. They never change, so that scripts can rely on them.
 
 use std::process::ExitCode;
 
 use crate::control::RefusalCode;
 
-/// What `--help` says about them.
-pub(crate) const HELP: &str = "\
+/// Their description in `--help`.
+pub(super) const HELP: &str = "\
 Exit codes:
   0  done; with --wait: the release was accepted, or the rollback is complete
   1  failed for another reason, which is printed
-  2  the arguments make no sense
+  2  the arguments are not valid
   3  deploy --wait: the release was rolled back
-  4  deploy --wait: the release never became ready, or drops what clients use (a protocol version;
-     with --strict: tools, prompts, capabilities); the traffic was not moved
-  5  refused: a guard stands against it
-  6  busy: something else has to end first
+  4  deploy --wait: the release did not become ready, or drops what clients use (a protocol
+     version; with --strict: tools, prompts, capabilities); the traffic did not move
+  5  refused: blocked by a guard
+  6  busy: another operation must end first
   7  no such service or deploy
   8  no daemon answers
   9  the configuration has errors
- 10  the daemon can not start: state folder, address or socket not to be had
- 11  a breach was found but not rolled back: hold, freeze, observe, limit, shared outage, or the
-     previous release can not take over
- 12  not allowed: to look takes the group rollbackd, to act root or the group rollbackd-admin";
+ 10  the daemon cannot start: state folder, address or socket not available
+ 11  a breach was not rolled back: hold, freeze, observe mode, limit, shared outage, or the
+     previous release cannot take over
+ 12  not allowed: reading needs the group rollbackd; acting needs root or the group
+     rollbackd-admin";
 
 /// How a verb ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub(super) enum Exit {
     /// Done.
     Done,
-    /// For another reason.
+    /// It failed for another reason.
     Failed,
-    /// The arguments make no sense.
+    /// The arguments are not valid.
     InvalidArguments,
     /// The release was rolled back.
     RolledBack,
-    /// The release never became ready.
+    /// The release did not become ready.
     NotReady,
-    /// A guard stands against it.
+    /// A guard blocks it.
     Refused,
-    /// Something else has to end first.
+    /// Another operation must end first.
     Busy,
     /// No such service or deploy.
     NotFound,
@@ -46,11 +47,11 @@ pub(crate) enum Exit {
     NoDaemon,
     /// The configuration has errors.
     InvalidConfig,
-    /// The daemon can not start.
+    /// The daemon cannot start.
     StartFailed,
-    /// A breach without a rollback.
+    /// A breach without a rollback, or a rollback that did not succeed.
     BreachNotRolledBack,
-    /// Not in the group that it takes.
+    /// The user is not in the required group.
     Forbidden,
 }
 
@@ -125,7 +126,7 @@ mod tests {
         hold("exit-codes.txt", &exits.chain(replies).collect::<String>());
     }
 
-    /// An exit code shows its number only to people.
+    /// `ExitCode` has no accessor for its number.
     fn number(exit: Exit) -> u8 {
         let shown = |code: ExitCode| format!("{code:?}");
         let same = |number: &u8| shown(ExitCode::from(*number)) == shown(exit.into());

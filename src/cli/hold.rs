@@ -2,16 +2,17 @@
 
 use clap::Args;
 
-use super::exit::Exit;
-use super::{DaemonOptions, deploy};
+use crate::cli::daemon_options::DaemonOptions;
+use crate::cli::exit::Exit;
+use crate::cli::follow::follow;
 use crate::control::Request;
 
-/// Take the daemon's hands off a service, or give it back.
+/// Stop automatic rollbacks of a service, or allow them again.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The service.
     service: String,
-    /// Why; it goes into the timeline.
+    /// The reason; it goes into the timeline.
     #[arg(long, value_name = "REASON", default_value = "no reason given")]
     because: String,
     /// One JSON object a line, as the daemon sends it.
@@ -31,7 +32,7 @@ pub(super) async fn resume(options: Options, daemon: &DaemonOptions) -> Exit {
 
 async fn send(request: &Request, json: bool, daemon: &DaemonOptions) -> Exit {
     match daemon.send_request(request).await {
-        Ok(client) => deploy::follow(client, false, json).await,
+        Ok(client) => follow(client, false, json).await,
         Err(exit) => exit,
     }
 }

@@ -1,13 +1,13 @@
-//! What a verb that waits shows meanwhile, on stderr: one line that is written over on a terminal, a
-//! line a minute elsewhere.
+//! The progress of a verb that waits, on stderr: on a terminal one line that is overwritten,
+//! elsewhere a line a minute.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use super::status::format_seconds;
 use crate::cli::output;
+use crate::cli::status::format_seconds;
 use crate::control::Status;
 
-/// Statuses between two lines where there is no terminal; the daemon sends one a second.
+/// Statuses for each line without a terminal; the daemon sends one a second.
 const STATUSES_PER_LINE: u32 = 60;
 
 /// The progress of a wait.
@@ -19,19 +19,19 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Nothing shown yet.
+    /// Shows nothing yet.
     pub(super) fn new() -> Self {
         Self { is_terminal: io::stderr().is_terminal(), line_visible: false, status_count: 0 }
     }
 
-    /// Makes room for another line.
+    /// Clears the line before other output.
     pub(super) fn clear(&mut self) {
         if std::mem::take(&mut self.line_visible) {
             let _: io::Result<()> = write!(io::stderr().lock(), "\r\x1b[K");
         }
     }
 
-    /// Shows how things stand.
+    /// Shows a status.
     pub(super) fn show(&mut self, status: &Status) {
         self.status_count += 1;
         if self.is_terminal {

@@ -9,8 +9,8 @@ use clap::Args;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::DEFAULT_CONFIG_PATH;
-use super::exit::Exit;
+use crate::cli::daemon_options::config_path;
+use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::daemon::{InheritedListeners, StartMode, Takeover};
 use crate::record::JournalLayer;
@@ -22,29 +22,29 @@ pub(super) struct Options {
     /// The configuration.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Take over from the daemon at the other end of the standard input.
-    #[arg(long, hide = true)]
-    succeed: bool,
+    /// Take over from the daemon at the other end of the standard input. Before 0.2.0 the flag was
+    /// `--succeed`: an old daemon starts its successor with it.
+    #[arg(long, hide = true, alias = "succeed")]
+    takeover: bool,
 }
 
 impl Options {
-    /// What was passed on to this process. Only before any thread is started.
+    /// Takes the descriptors that this process inherited. Must run before any thread starts.
     pub(super) fn start_mode(&self) -> io::Result<StartMode> {
-        match self.succeed {
+        match self.takeover {
             true => Takeover::from_stdin().map(StartMode::Takeover),
             false => InheritedListeners::from_environment().map(StartMode::Fresh),
         }
     }
 }
 
-/// Starts a daemon that takes over, and leaves it alone.
+/// Starts a daemon that takes over, and does not wait for it.
 pub(super) fn spawn_successor(options: &Options, config: Option<PathBuf>) -> ExitCode {
-    let path =
-        options.file.clone().or(config).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG_PATH));
+    let path = config_path(options.file.as_deref(), config.as_deref());
     match daemon::spawn_successor(&path) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            output::error_line(&format!("the next daemon can not be started: {error}"));
+            output::error_line(&format!("cannot start the new daemon: {error}"));
             Exit::Failed.into()
         }
     }
@@ -55,12 +55,12 @@ pub(super) async fn run(
     config: Option<PathBuf>,
     start_mode: io::Result<StartMode>,
 ) -> Exit {
-    let path = options.file.or(config).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG_PATH));
-    let checked = match config::load(&path) {
-        Ok(checked) => checked,
+    let path = config_path(options.file.as_deref(), config.as_deref());
+    let loaded = match config::load(&path) {
+        Ok(loaded) => loaded,
         Err(problems) => {
             output::stderr_line(&problems.to_string());
-            output::error_line("the configuration has errors, nothing was started");
+            output::error_line("the configuration has errors; the daemon did not start");
             if let Ok(StartMode::Takeover(takeover)) = start_mode {
                 takeover.report_failure(&format!("the configuration has errors:\n{problems}"));
             }
@@ -76,21 +76,23 @@ pub(super) async fn run(
             .with_target(false)
             .init(),
     }
-    if !checked.warnings.is_empty() {
-        tracing::warn!("the configuration is odd:\n{}", checked.warnings);
+    if !loaded.warnings.is_empty() {
+        tracing::warn!("configuration warnings:\n{}", loaded.warnings);
     }
     let start_mode = match start_mode {
-        Ok(origin) => origin,
-        Err(error) if options.succeed => {
-            output::error_line(&format!("nothing is passed on over the standard input: {error}"));
+        Ok(start_mode) => start_mode,
+        Err(error) if options.takeover => {
+            output::error_line(&format!(
+                "cannot take over: no handover on the standard input: {error}"
+            ));
             return Exit::StartFailed;
         }
         Err(error) => {
-            tracing::error!(%error, "the listeners that were passed on can not be used");
+            tracing::error!(%error, "cannot use the inherited listeners; the daemon opens its own");
             StartMode::Fresh(InheritedListeners::default())
         }
     };
-    let result = daemon::run(checked.settings, &path, start_mode).await;
+    let result = daemon::run(loaded.settings, &path, start_mode).await;
     if let Some(journald) = journald {
         journald.flush();
     }
@@ -100,7 +102,7 @@ pub(super) async fn run(
             let mut text = error.to_string();
             let mut source = error.source();
             while let Some(cause) = source {
-                text.push_str(&format!("\n  because: {cause}"));
+                text.push_str(&format!("\n  caused by: {cause}"));
                 source = cause.source();
             }
             output::error_line(&text);

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::DaemonOptions;
-use super::exit::Exit;
+use crate::cli::daemon_options::{DaemonOptions, connection_lost};
+use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::control::{ReleaseStatus, Request, Response, Status};
 
-/// How every service stands.
+/// Show the state of every service.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// One service; all by default.
@@ -35,10 +35,7 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
                 return code.into();
             }
             Ok(Some(_)) => (),
-            Err(error) => {
-                output::error_line(&format!("the daemon went away: {error}"));
-                return Exit::NoDaemon;
-            }
+            Err(error) => return connection_lost(&error),
         }
     }
 }
@@ -67,13 +64,13 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
         writeln!(text, "  HELD: {hold}")?;
     }
     if let Some(error) = &status.error {
-        writeln!(text, "  TROUBLE: {error}")?;
+        writeln!(text, "  ERROR: {error}")?;
     }
     if status.journal_lost > 0 {
         let lost = status.journal_lost;
         writeln!(
             text,
-            "  TROUBLE: {lost} messages did not reach the journal; the timeline has all"
+            "  ERROR: {lost} messages did not reach the journal; the timeline has all of them"
         )?;
     }
     for release in &status.releases {
@@ -83,7 +80,7 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
     let remaining = status.budget_remaining;
     writeln!(
         text,
-        "  objective: at most {allowed:.2} % bad; {remaining:.1} bad requests left of the last hour's budget"
+        "  objective: at most {allowed:.2} % bad; error budget of the last hour: {remaining:.1} bad requests left"
     )?;
     if let Some(evidence) = &status.evidence {
         writeln!(

@@ -2,25 +2,25 @@
 
 use clap::Args;
 
-use super::DaemonOptions;
-use super::exit::Exit;
+use crate::cli::daemon_options::{ConnectError, DaemonOptions, connection_lost};
+use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::control::{ControlClient, Request, Response};
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
-use crate::{config, record};
+use crate::record;
 
-/// What happened in a deploy, and why.
+/// Show what happened in a deploy, and why.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The service.
     service: String,
-    /// The deploy; the newest by default.
+    /// The deploy; by default the newest.
     #[arg(long, value_name = "N")]
     deploy: Option<u32>,
-    /// One JSON object a line, as it lies on disk.
+    /// One JSON object a line, as on disk.
     #[arg(long)]
     json: bool,
-    /// Go on as things happen.
+    /// Continue with new events as they happen.
     #[arg(long)]
     follow: bool,
 }
@@ -29,16 +29,10 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     let deploy = options.deploy.map(ReleaseNumber);
     let Options { service, follow, json, .. } = options;
     let request = Request::Timeline { service: service.clone(), deploy, follow };
-    match ControlClient::connect(&daemon.socket_path()).await {
-        Ok(mut client) => match client.send(&request).await {
-            Ok(()) => print_from_daemon(client, json).await,
-            Err(error) => {
-                output::error_line(&format!("the daemon went away: {error}"));
-                Exit::NoDaemon
-            }
-        },
-        // A post-mortem must not need a daemon that runs.
-        Err(_) => print_from_disk(daemon, &service, deploy, json),
+    match daemon.connect(&request).await {
+        Ok(client) => print_from_daemon(client, json).await,
+        // A post-mortem must not need a running daemon.
+        Err(error) => print_from_disk(daemon, &error, &service, deploy, json),
     }
 }
 
@@ -52,34 +46,36 @@ async fn print_from_daemon(mut client: ControlClient, json: bool) -> Exit {
                 return code.into();
             }
             Ok(Some(Response::Accepted { .. } | Response::Status(_))) => (),
-            Err(error) => {
-                output::error_line(&format!("the daemon went away: {error}"));
-                return Exit::NoDaemon;
-            }
+            Err(error) => return connection_lost(&error),
         }
     }
 }
 
 fn print_from_disk(
     daemon: &DaemonOptions,
+    error: &ConnectError,
     service: &str,
     deploy: Option<ReleaseNumber>,
     json: bool,
 ) -> Exit {
     let path = daemon.config_path();
-    let Ok(checked) = config::load(&path) else {
+    let Ok(loaded) = daemon.load_config() else {
         output::error_line(&format!(
-            "no daemon answers, and {} can not be read to find the timelines; name it with --config",
+            "no daemon answers, and {} does not name the timelines on disk; write --config FILE",
             path.display()
         ));
         return Exit::NoDaemon;
     };
-    output::stderr_line("no daemon answers; this is what lies on disk");
-    if !checked.settings.services.contains_key(service) {
+    output::stderr_line(if error.is_forbidden() {
+        "no permission to connect to the daemon; reading from disk"
+    } else {
+        "no daemon; reading from disk"
+    });
+    if !loaded.settings.services.contains_key(service) {
         output::error_line(&format!("no service {service} in {}", path.display()));
         return Exit::NotFound;
     }
-    match record::read_deploy(&checked.settings.state_dir.join(service), deploy) {
+    match record::read_deploy(&loaded.settings.state_dir.join(service), deploy) {
         Ok(entries) => {
             entries.iter().for_each(|entry| print_event(entry, json));
             Exit::Done
@@ -112,7 +108,7 @@ fn print_event(entry: &TimelineEntry, json: bool) {
     output::stdout_line(&event_line(entry));
 }
 
-/// One entry for a reader.
+/// Formats an event as a line.
 pub(super) fn event_line(entry: &TimelineEntry) -> String {
     let mut text = entry.because.clone();
     if !entry.planned_effects.is_empty() {

@@ -15,6 +15,7 @@ mod selector;
 mod service;
 mod settings;
 mod slo;
+mod thresholds;
 mod toml_table;
 mod value;
 

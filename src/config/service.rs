@@ -14,7 +14,7 @@ use crate::config::range::{in_range, span_of};
 use crate::config::raw::{Raw, RawConfig};
 use crate::config::settings::{Address, ProxyLimits, Service, SessionState, Settings};
 use crate::config::toml_table::shorten;
-use crate::config::{probe, raw, runtime, scrape, slo};
+use crate::config::{probe, raw, runtime, scrape, slo, thresholds};
 use crate::model::Slot;
 
 const NAME_MAX: usize = 32;
@@ -92,8 +92,8 @@ fn service(
     let policy = slo::policy(raw, &probe, judge.bake, order, problems);
     let counted = slo::outcome_limits(&raw.slo, problems);
     let repeated = slo::shadow_settings(&raw.slo, problems);
-    slo::check_detectable(raw, &judge, &probe, &policy, problems);
-    slo::warn_weak_evidence(raw, &judge, counted.deadline, problems);
+    thresholds::check_detectable(raw, &judge, &probe, &policy, problems);
+    thresholds::warn_weak_evidence(raw, &judge, counted.deadline, problems);
     let limits = proxy_limits(&raw.limits, probe.timeout, counted, repeated, problems);
     Service {
         name: raw.name.get_ref().clone(),

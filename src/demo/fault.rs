@@ -1,20 +1,22 @@
+//! The faults that the demo server can have.
+
 use std::fmt;
 use std::str::FromStr;
 
-/// What the demo server is told to do wrong, from a given moment on.
+/// What the demo server does wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
-    /// Every request gets HTTP 500, probes too.
+    /// Every request gets HTTP 500, also probes.
     Total,
-    /// This share of the calls, in percent, gets a JSON-RPC error; probes see nothing of it.
+    /// This share of the calls, in percent, gets a JSON-RPC error. Probes succeed.
     Errors(f64),
-    /// Every call takes a second and a half.
+    /// Every call takes 1.5 s.
     Slow,
     /// No call is answered.
     Hang,
-    /// Every call is answered with `isError`.
+    /// Every call returns a result with `isError`.
     ToolErrors,
-    /// The process ends, and ends again each time it is started.
+    /// The process exits, and exits again after each start.
     CrashLoop,
 }
 
@@ -32,7 +34,7 @@ impl FromStr for Fault {
             "crash-loop" => Ok(Self::CrashLoop),
             _ => {
                 let Some(share) = text.strip_prefix("errors=") else {
-                    return Err(format!("there is no fault {text:?}; {EXPECTED}"));
+                    return Err(format!("unknown fault {text:?}; {EXPECTED}"));
                 };
                 let percent = share.strip_suffix('%').and_then(|share| share.parse::<f64>().ok());
                 percent
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_fault_is_told_what_may_be_written() {
+    fn the_error_for_a_wrong_fault_lists_the_faults() {
         let unknown = "totl".parse::<Fault>().unwrap_err();
         assert!(unknown.contains("total, errors=20%, slow, hang"), "{unknown}");
         for text in ["errors=20", "errors=0%", "errors=101%", "errors=NaN%", "errors=%"] {

@@ -1,4 +1,11 @@
 //! Shows a rollback from end to end, on this machine, with real processes and real clients.
+//!
+//! A [`sandbox`] runs a daemon of its own. It deploys the demo [`server`] as v1, [`traffic`] sends
+//! requests, and v2 is deployed with a [`fault`]. The [`summary`] combines the daemon's timeline
+//! with what the clients saw.
+//!
+//! The server and the clients implement MCP independently of the proxy, so that a mistake in one
+//! is not hidden by the same mistake in the other.
 
 mod fault;
 mod sandbox;
@@ -7,11 +14,8 @@ mod summary;
 pub mod traffic;
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
 use futures_util::StreamExt;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -24,74 +28,49 @@ pub use crate::demo::summary::Summary;
 use crate::demo::traffic::TrafficGenerator;
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 
-/// How long the first release may take to get the traffic.
+/// Longest time until the first release has the traffic.
 const FIRST_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The load runs for this long before the second release, and after the end.
+/// How long the traffic runs before the second deploy, and after its end.
 const LOAD_MARGIN: Duration = Duration::from_secs(2);
-/// From the order to deploy until the fault.
+/// Time from the deploy command to the fault.
 const FAULT_DELAY: Duration = Duration::from_secs(3);
-/// From the order to deploy until the demo gives up.
+/// Time from the deploy command until the demo gives up.
 const DEMO_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the demo shows.
-#[derive(Debug, Clone, Args)]
-pub struct Options {
-    /// What the new release does wrong three seconds after it is deployed: total, errors=20%,
-    /// slow, hang, tool-errors or crash-loop.
-    #[arg(long, default_value = "total")]
-    pub fault: Fault,
-    /// Requests a second that the clients send.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2000))]
-    pub rate: u32,
-    /// One JSON object on stdout at the end, and the live lines on stderr.
-    #[arg(long)]
-    pub json: bool,
-}
+/// Prints a line of progress.
+type Progress = fn(&str);
 
-/// Runs a daemon, deploys a good release and then a bad one under load, tells what happens as it
-/// does, and sums it up. 0 only when the daemon went back and the promise was kept again.
-pub async fn run(options: Options) -> ExitCode {
-    let output = Output { json: options.json };
-    let result = match signal_hook_tokio::Signals::new([SIGTERM, SIGINT]) {
-        Err(error) => Err(format!("can not listen for signals: {error}")),
-        Ok(mut signals) => match Sandbox::start() {
-            Err(why) => Err(why),
-            Ok(mut sandbox) => {
-                let result = tokio::select! {
-                    ended = run_scenario(&options, &mut sandbox, output) => ended,
-                    _ = signals.next() => Err("interrupted".to_owned()),
-                };
-                output.progress(&format!("kept: {}", sandbox.folder.display()));
-                sandbox.shut_down().await;
-                result
-            }
-        },
+/// Runs the scenario in a temporary folder, and keeps the folder.
+///
+/// # Errors
+/// Why the scenario could not run to its end.
+pub async fn run(fault: Fault, rate: u32, progress: Progress) -> Result<Summary, String> {
+    let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut sandbox = Sandbox::start()?;
+    let result = tokio::select! {
+        ended = run_scenario(fault, rate, &mut sandbox, progress) => ended,
+        _ = signals.next() => Err("interrupted".to_owned()),
     };
-    match result {
-        Ok(summary) => {
-            output.summary(&summary);
-            if summary.is_clean_rollback() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(why) => {
-            output.error(&why);
-            ExitCode::FAILURE
-        }
-    }
+    progress(&format!("kept: {}", sandbox.folder.display()));
+    sandbox.shut_down().await;
+    result
 }
 
 async fn run_scenario(
-    options: &Options,
+    fault: Fault,
+    rate: u32,
     sandbox: &mut Sandbox,
-    output: Output,
+    progress: Progress,
 ) -> Result<Summary, String> {
     let clock = Clock::start(Moment(0));
     let mut client = sandbox.connect().await?;
-    output.progress(&format!("service {SERVICE} on http://{}/mcp", sandbox.listen));
+    progress(&format!("service {SERVICE} on http://{}/mcp", sandbox.listen));
     let deadline = Instant::now() + FIRST_RELEASE_TIMEOUT;
     let (_, entries) =
-        deploy_and_follow(&mut client, "v1", BTreeMap::new(), deadline, output, |fact| {
+        deploy_and_follow(&mut client, "v1", BTreeMap::new(), deadline, progress, |event| {
             matches!(
-                fact,
+                event,
                 TimelineEvent::Switched { .. }
                     | TimelineEvent::Accepted { .. }
                     | TimelineEvent::Failed
@@ -99,44 +78,38 @@ async fn run_scenario(
         })
         .await?;
     if !entries.iter().any(|entry| matches!(entry.event, TimelineEvent::Switched { .. })) {
-        return Err(format!(
-            "v1 did not get the traffic within {} s",
-            FIRST_RELEASE_TIMEOUT.as_secs()
-        ));
+        return Err(format!("v1 did not get traffic within {} s", FIRST_RELEASE_TIMEOUT.as_secs()));
     }
-    let traffic = TrafficGenerator::start(sandbox.listen, options.rate, clock);
-    output.progress(&format!("load: {} requests a second", options.rate));
+    let traffic = TrafficGenerator::start(sandbox.listen, rate, clock);
+    progress(&format!("traffic: {rate} requests a second"));
     sleep(LOAD_MARGIN).await;
 
     let mut client = sandbox.connect().await?;
     let at = clock.now() + FAULT_DELAY;
     let set = BTreeMap::from([
-        ("DEMO_FAULT".to_owned(), options.fault.to_string()),
+        ("DEMO_FAULT".to_owned(), fault.to_string()),
         ("DEMO_FAULT_AT".to_owned(), at.0.to_string()),
     ]);
-    output.progress(&format!(
-        "v2 will be faulty ({}) {} s from now",
-        options.fault,
-        FAULT_DELAY.as_secs()
-    ));
+    progress(&format!("v2 will have the fault {} in {} s", fault, FAULT_DELAY.as_secs()));
     let deadline = Instant::now() + DEMO_TIMEOUT;
-    let (deploy, entries) = deploy_and_follow(&mut client, "v2", set, deadline, output, |fact| {
-        if matches!(fact, TimelineEvent::Switched { .. }) {
-            traffic.start_second_wave();
-        }
-        ends_deploy(fact)
-    })
-    .await?;
+    let (deploy, entries) =
+        deploy_and_follow(&mut client, "v2", set, deadline, progress, |event| {
+            if matches!(event, TimelineEvent::Switched { .. }) {
+                traffic.start_second_wave();
+            }
+            ends_deploy(event)
+        })
+        .await?;
     sleep(LOAD_MARGIN).await;
     let deployed = summary::deploy_started_at(&entries)
-        .ok_or("the daemon took the deploy but told nothing about it")?;
+        .ok_or("the daemon accepted the deploy but sent no event of it")?;
     let report = traffic.stop(deployed).await;
     Ok(Summary::new(&entries, &report, sandbox.timeline_path(deploy)))
 }
 
-fn ends_deploy(fact: &TimelineEvent) -> bool {
+fn ends_deploy(event: &TimelineEvent) -> bool {
     matches!(
-        fact,
+        event,
         TimelineEvent::Recovered
             | TimelineEvent::Accepted { .. }
             | TimelineEvent::Failed
@@ -145,13 +118,13 @@ fn ends_deploy(fact: &TimelineEvent) -> bool {
     )
 }
 
-/// Orders a deploy and follows it to an end, to the limit, or to where the daemon stops talking.
+/// Deploys a version and collects its events, until its end, the deadline, or the last response.
 async fn deploy_and_follow(
     client: &mut ControlClient,
     version: &str,
     mut set: BTreeMap<String, String>,
     deadline: Instant,
-    output: Output,
+    progress: Progress,
     is_end: impl Fn(&TimelineEvent) -> bool,
 ) -> Result<(ReleaseNumber, Vec<TimelineEntry>), String> {
     set.insert("DEMO_OWNER".to_owned(), std::process::id().to_string());
@@ -166,10 +139,10 @@ async fn deploy_and_follow(
         strict: false,
         wait: true,
     };
-    client.send(&request).await.map_err(|error| format!("can not order {version}: {error}"))?;
+    client.send(&request).await.map_err(|error| format!("cannot deploy {version}: {error}"))?;
     let (mut deploy, mut entries) = (None, Vec::new());
     while let Ok(next) = timeout_at(deadline, client.next_response()).await {
-        match next.map_err(|error| format!("can not follow {version}: {error}"))? {
+        match next.map_err(|error| format!("cannot follow {version}: {error}"))? {
             None => break,
             Some(Response::Accepted { deploy: number, .. }) => deploy = Some(number),
             Some(Response::Refused { because, .. }) => {
@@ -177,7 +150,7 @@ async fn deploy_and_follow(
             }
             Some(Response::Status(_)) => {}
             Some(Response::Event(entry)) => {
-                output.progress(&event_line(&entry));
+                progress(&event_line(&entry));
                 let end = is_end(&entry.event);
                 entries.push(*entry);
                 if end {
@@ -187,7 +160,7 @@ async fn deploy_and_follow(
         }
     }
     let deploy = deploy.or_else(|| entries.first().map(|entry| entry.deploy));
-    let deploy = deploy.ok_or_else(|| format!("the daemon said nothing about {version}"))?;
+    let deploy = deploy.ok_or_else(|| format!("the daemon sent no event of {version}"))?;
     Ok((deploy, entries))
 }
 
@@ -196,42 +169,12 @@ fn event_line(entry: &TimelineEntry) -> String {
     format!("{seconds:>4}.{ms:03}s  {:<11} {}", entry.event.kind(), entry.because)
 }
 
-/// Where lines go: a reader of `--json` gets nothing but the object on stdout.
-#[derive(Debug, Clone, Copy)]
-struct Output {
-    json: bool,
-}
-
-impl Output {
-    fn progress(self, line: &str) {
-        // Nobody may be listening any more; the demo still has to clean up after itself.
-        let _: io::Result<()> = if self.json {
-            writeln!(io::stderr().lock(), "{line}")
-        } else {
-            writeln!(io::stdout().lock(), "{line}")
-        };
-    }
-
-    fn summary(self, summary: &Summary) {
-        let text = if self.json {
-            serde_json::to_string(summary).unwrap_or_else(|error| error.to_string())
-        } else {
-            format!("\n{summary}")
-        };
-        let _: io::Result<()> = writeln!(io::stdout().lock(), "{text}");
-    }
-
-    fn error(self, why: &str) {
-        let _: io::Result<()> = writeln!(io::stderr().lock(), "demo: {why}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_one_live_line() {
+    fn an_event_is_one_line() {
         let entry = TimelineEntry {
             seq: 1,
             wall_time: String::new(),

@@ -1,3 +1,5 @@
+//! A daemon of its own for the demo.
+
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -14,16 +16,16 @@ use crate::model::ReleaseNumber;
 
 /// The service that the demo runs.
 pub(crate) const SERVICE: &str = "weather";
-/// How long the daemon may take to listen, and to end.
+/// Longest time until the daemon listens, and until it exits.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Lines of the daemon's output that are shown when it does not start.
+/// Lines of the daemon's log in the error, if it does not start.
 const LOG_LINES: usize = 10;
 
-/// A daemon of its own in a folder of its own, on free loopback ports.
+/// A daemon in a temporary folder, on free loopback ports.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
-    /// Everything that the demo leaves behind.
+    /// Holds the configuration, the log and the timelines; the demo keeps it.
     pub(crate) folder: PathBuf,
     /// The public address of the service.
     pub(crate) listen: SocketAddr,
@@ -35,14 +37,14 @@ impl Sandbox {
     /// Writes a configuration and starts a daemon with it.
     ///
     /// # Errors
-    /// When there is no room, port or process to be had; in words.
+    /// When a folder, port or process is not available.
     pub(crate) fn start() -> Result<Self, String> {
-        let program =
-            std::env::current_exe().map_err(with_context("can not find my own program"))?;
+        let program = std::env::current_exe()
+            .map_err(with_context("cannot find the path of this program"))?;
         let folder = tempfile::Builder::new()
             .prefix("rollbackd-demo-")
             .tempdir()
-            .map_err(with_context("can not make a folder for the demo"))?
+            .map_err(with_context("cannot make a folder for the demo"))?
             .keep();
         let [listen, blue, green] =
             reserve_addresses().map_err(with_context("no free loopback ports"))?;
@@ -50,28 +52,29 @@ impl Sandbox {
         let config = folder.join("config.toml");
         let text = render_config(&program, &folder, &socket, [listen, blue, green])?;
         std::fs::write(&config, text)
-            .map_err(with_context("can not write the demo's config.toml"))?;
-        let log =
-            File::create(folder.join("daemon.log")).map_err(with_context("can not write a log"))?;
-        let log_for_stderr = log.try_clone().map_err(with_context("can not write a log"))?;
+            .map_err(with_context("cannot write the demo's config.toml"))?;
+        let log = File::create(folder.join("daemon.log"))
+            .map_err(with_context("cannot write the daemon's log"))?;
+        let log_for_stderr =
+            log.try_clone().map_err(with_context("cannot write the daemon's log"))?;
         let daemon = Command::new(&program)
             .arg("run")
             .arg(&config)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(log_for_stderr)
-            // A Ctrl-C in the terminal is for the demo, which then ends the daemon in order.
+            // Ctrl-C in the terminal signals only the demo, which then stops the daemon in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(with_context("can not start the daemon"))?;
+            .map_err(with_context("cannot start the daemon"))?;
         Ok(Self { folder, listen, socket, daemon })
     }
 
-    /// Connects to the daemon; waits for it while it starts, at most ten seconds.
+    /// Connects to the daemon. While it starts, waits up to [`START_TIMEOUT`].
     ///
     /// # Errors
-    /// When it ended, or does not listen; with the end of what it said.
+    /// When the daemon exited, or does not listen; with the end of its log.
     pub(crate) async fn connect(&mut self) -> Result<ControlClient, String> {
         let socket = self.socket.clone();
         let connected = async {
@@ -84,25 +87,25 @@ impl Sandbox {
         };
         tokio::select! {
             client = timeout(START_TIMEOUT, connected) => {
-                client.map_err(|_| self.with_log_tail("the daemon opened no control socket within 10 s"))
+                client.map_err(|_| self.with_log_tail("the daemon did not open its control socket within 10 s"))
             }
             ended = self.daemon.wait() => {
                 let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-                Err(self.with_log_tail(&format!("the daemon ended ({how})")))
+                Err(self.with_log_tail(&format!("the daemon exited ({how})")))
             }
         }
     }
 
-    /// Where the timeline of a deploy lies.
+    /// The timeline of a deploy.
     pub(crate) fn timeline_path(&self, deploy: ReleaseNumber) -> PathBuf {
         self.folder.join("state").join(SERVICE).join(format!("{:06}.jsonl", deploy.0))
     }
 
-    /// Ends the daemon, and with it the servers that it started.
+    /// Stops the daemon and the servers that it started.
     pub(crate) async fn shut_down(mut self) {
         let pid = self.daemon.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(pid) = pid {
-            // It may have ended by itself; then there is nothing to do.
+            // It may have exited by itself.
             let _: Result<(), _> = kill_process(pid, Signal::TERM);
             if timeout(STOP_TIMEOUT, self.daemon.wait()).await.is_err() {
                 let _: io::Result<()> = self.daemon.kill().await;
@@ -119,8 +122,8 @@ impl Sandbox {
     }
 }
 
-/// Three at once, so that they differ. Nothing keeps another process from taking one before the
-/// daemon does; then the daemon says so, and a second try helps.
+/// Binds three at once, so that they differ. Another process can take one before the daemon does;
+/// then the daemon reports it and a second try helps.
 fn reserve_addresses() -> io::Result<[SocketAddr; 3]> {
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let listeners = [bind()?, bind()?, bind()?];
@@ -136,9 +139,9 @@ fn render_config(
 ) -> Result<String, String> {
     let [listen, blue, green] = addresses;
     let quoted = |path: &Path| {
-        path.to_str()
-            .map(|text| toml::Value::from(text).to_string())
-            .ok_or_else(|| format!("{} is not UTF-8; move it to a path that is", path.display()))
+        path.to_str().map(|text| toml::Value::from(text).to_string()).ok_or_else(|| {
+            format!("{} is not UTF-8; move the program to a path that is", path.display())
+        })
     };
     let (program, state, socket) =
         (quoted(program)?, quoted(&folder.join("state"))?, quoted(socket)?);

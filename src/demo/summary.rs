@@ -1,3 +1,5 @@
+//! What the demo showed: the daemon's timeline beside what the clients saw.
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -6,49 +8,49 @@ use serde::Serialize;
 use crate::demo::traffic::{SessionCounts, TrafficReport};
 use crate::model::{DrainCost, Moment, Severity, Strategy, TimelineEntry, TimelineEvent};
 
-/// What the demo comes to. As JSON it is the one object of `--json`; times are in milliseconds
-/// since the deploy, bad answers as the clients saw them, the rest from the daemon's timeline.
+/// The result of the demo, and the object of `--json`. Times are in milliseconds since the deploy.
+/// Bad responses are as the clients saw them; the rest is from the daemon's timeline.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// The first bad answer.
+    /// The first bad response.
     pub first_bad_ms: Option<u64>,
-    /// The judge, or somebody, found that the release must go.
+    /// The judge or an operator found a breach.
     pub detected_ms: Option<u64>,
-    /// The rollback was decided.
+    /// The daemon decided to roll back.
     pub decided_ms: Option<u64>,
     /// The previous release had the traffic again.
     pub switched_ms: Option<u64>,
-    /// The last bad answer.
+    /// The last bad response.
     pub last_bad_ms: Option<u64>,
-    /// The promise was kept again.
+    /// The service met its objectives again.
     pub recovered_ms: Option<u64>,
     /// Requests that the clients sent.
     pub requests: u64,
-    /// Of those, how many had a bad answer or none.
+    /// Requests among them with a bad response or none.
     pub failed: u64,
     /// What became of the sessions.
     pub sessions: SessionCounts,
-    /// What leaving the bad release cost, as the daemon wrote it.
+    /// What the rollback cost, from the timeline.
     pub drain_cost: Option<DrainCost>,
-    /// How bad it was.
+    /// The severity of the verdict.
     pub severity: Option<Severity>,
-    /// How the traffic left.
+    /// The strategy of the rollback.
     pub strategy: Option<Strategy>,
-    /// The daemon's reason, or how the deploy ended when there was no rollback.
+    /// The daemon's reason, or how the deploy ended without a rollback.
     pub because: String,
-    /// Where the timeline lies.
+    /// The file of the timeline.
     pub timeline: PathBuf,
     #[serde(skip)]
     notes: Vec<String>,
 }
 
-/// When the deploy began, by any of its entries.
+/// When the deploy began, computed from its first event.
 pub(crate) fn deploy_started_at(entries: &[TimelineEntry]) -> Option<Moment> {
     entries.first().map(|entry| Moment(entry.moment.0.saturating_sub(entry.since_deploy_ms)))
 }
 
 impl Summary {
-    /// Puts together what the daemon wrote about one deploy and what the clients saw of it.
+    /// Combines the events of one deploy with what the clients saw.
     pub fn new(entries: &[TimelineEntry], report: &TrafficReport, timeline: PathBuf) -> Self {
         let deployed = deploy_started_at(entries).unwrap_or_default();
         let since = |at: Option<Moment>| at.map(|at| at.0.saturating_sub(deployed.0));
@@ -65,9 +67,10 @@ impl Summary {
             drain_cost: None,
             severity: None,
             strategy: None,
-            because: "nothing was decided in the time of the demo; a small fault needs more requests to be \
-                      told from chance, so try a higher --rate"
-                .to_owned(),
+            because:
+                "no decision within the time of the demo; a small fault needs more requests to be \
+                      distinguished from chance: try a higher --rate"
+                    .to_owned(),
             timeline,
             notes: client_notes(report),
         };
@@ -77,7 +80,7 @@ impl Summary {
         summary
     }
 
-    /// Whether it went back, kept the promise again, and no client saw anything bad after that.
+    /// Whether the daemon rolled back, and no client saw a bad response after the recovery.
     pub fn is_clean_rollback(&self) -> bool {
         let (Some(recovered), Some(_)) = (self.recovered_ms, self.decided_ms) else { return false };
         self.last_bad_ms.is_none_or(|last| last <= recovered)
@@ -95,11 +98,11 @@ impl Summary {
                 self.severity = Some(*severity);
                 self.because = format!("{}; {}", self.because, entry.because);
             }
-            TimelineEvent::Drained { cost: toll } | TimelineEvent::Cut { cost: toll } => {
-                self.drain_cost = Some(toll.clone())
+            TimelineEvent::Drained { cost } | TimelineEvent::Cut { cost } => {
+                self.drain_cost = Some(cost.clone());
             }
             TimelineEvent::Escalated => self.strategy = Some(Strategy::Cut),
-            // The one before the decision brought the new release its traffic.
+            // The switch before the decision gave the new release its traffic.
             TimelineEvent::Switched { .. } if self.decided_ms.is_some() => {
                 self.switched_ms.get_or_insert(entry.since_deploy_ms);
             }
@@ -120,31 +123,31 @@ fn client_notes(report: &TrafficReport) -> Vec<String> {
     let mut notes: Vec<_> =
         report.reasons.iter().map(|(reason, count)| format!("{count} x {reason}")).collect();
     if report.not_sent > 0 {
-        notes.push(format!("{} requests not sent, too many were waiting", report.not_sent));
+        notes.push(format!("{} requests not sent: too many in flight", report.not_sent));
     }
-    notes.push(format!("slowest good answer {} ms", report.slowest.as_millis()));
+    notes.push(format!("slowest good response {} ms", report.slowest.as_millis()));
     notes
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milestones = [
-            ("first bad answer", self.first_bad_ms),
+            ("first bad response", self.first_bad_ms),
             ("detected", self.detected_ms),
             ("decided", self.decided_ms),
             ("switched", self.switched_ms),
-            ("last bad answer", self.last_bad_ms),
+            ("last bad response", self.last_bad_ms),
             ("recovered", self.recovered_ms),
         ];
-        writeln!(f, "milliseconds since the deploy, and since the first bad answer:")?;
+        writeln!(f, "milliseconds since the deploy, and since the first bad response:")?;
         for (what, at) in milestones {
             match (at, self.first_bad_ms) {
                 (Some(at), Some(first)) => {
                     let delta = i128::from(at) - i128::from(first);
-                    writeln!(f, "  {what:<17}{at:>8}  {delta:>+8}")?;
+                    writeln!(f, "  {what:<19}{at:>8}  {delta:>+8}")?;
                 }
-                (Some(at), None) => writeln!(f, "  {what:<17}{at:>8}")?,
-                (None, _) => writeln!(f, "  {what:<17}{:>8}", "-")?,
+                (Some(at), None) => writeln!(f, "  {what:<19}{at:>8}")?,
+                (None, _) => writeln!(f, "  {what:<19}{:>8}", "-")?,
             }
         }
         let SessionCounts { kept, migrated, broken } = self.sessions;
@@ -154,15 +157,15 @@ impl fmt::Display for Summary {
         if let (Some(severity), Some(strategy)) = (self.severity, self.strategy) {
             writeln!(f, "rollback   {severity}, {strategy}")?;
         }
-        if let Some(toll) = &self.drain_cost {
-            writeln!(f, "cost       {toll}")?;
+        if let Some(cost) = &self.drain_cost {
+            writeln!(f, "cost       {cost}")?;
         }
         writeln!(f, "because    {}", self.because)?;
         writeln!(f, "timeline   {}", self.timeline.display())?;
         let end = if self.is_clean_rollback() {
             "the previous release has the traffic and meets its objectives"
         } else {
-            "this did not end in a good rollback"
+            "no clean rollback"
         };
         write!(f, "=> {end}")
     }
@@ -173,7 +176,7 @@ mod tests {
     use super::*;
     use crate::model::{ReleaseLoad, ReleaseNumber};
 
-    fn entry(ms: u64, because: &str, fact: TimelineEvent) -> TimelineEntry {
+    fn entry(ms: u64, because: &str, event: TimelineEvent) -> TimelineEntry {
         TimelineEntry {
             seq: 1,
             wall_time: String::new(),
@@ -182,7 +185,7 @@ mod tests {
             service: "weather".to_owned(),
             deploy: ReleaseNumber(2),
             because: because.to_owned(),
-            event: fact,
+            event,
             planned_effects: Vec::new(),
         }
     }
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollback_is_summed_up_from_both_sides() {
+    fn the_summary_combines_timeline_and_clients() {
         let summary = Summary::new(&rolled_back(), &report(3421), PathBuf::from("t.jsonl"));
         let json = serde_json::to_string(&summary).unwrap();
         let expected = concat!(
@@ -233,11 +236,11 @@ mod tests {
         assert_eq!(json, expected);
         assert!(summary.is_clean_rollback());
         let text = summary.to_string();
-        assert!(text.contains("  detected             3400      +400\n"), "{text}");
+        assert!(text.contains("  detected               3400      +400\n"), "{text}");
     }
 
     #[test]
-    fn a_bad_answer_after_the_recovery_is_not_good() {
+    fn a_bad_response_after_the_recovery_is_not_clean() {
         assert!(!Summary::new(&rolled_back(), &report(5001), PathBuf::new()).is_clean_rollback());
     }
 

@@ -73,9 +73,7 @@ fn full_disk_stops_decisions_but_not_traffic() {
     let full = ["cannot write the timeline, so no decision is made", "No space left"];
     host.deploy("v2", &["--wait"]).expect_code(1).expect_text(&full);
     host.run_cli(&["hold", SERVICE]).expect_code(1).expect_text(&full);
-    host.run_cli(&["status"])
-        .expect_code(0)
-        .expect_text(&["TROUBLE: failed to write the timeline"]);
+    host.run_cli(&["status"]).expect_code(0).expect_text(&["ERROR: failed to write the timeline"]);
     assert_eq!(host.phase(), "steady");
     assert!(host.release_processes().iter().all(|it| it.number == 1));
     assert!(host.log().contains("page=true"), "nobody was paged");

@@ -143,8 +143,7 @@ fn timeline_can_be_followed_and_read_without_a_daemon() {
     host.kill();
     follow.wait();
     let done = host.run_cli(&["timeline", SERVICE]).expect_code(0);
-    let done =
-        done.expect_text(&["no daemon answers; this is what lies on disk", "v2 has the traffic"]);
+    let done = done.expect_text(&["no daemon; reading from disk", "v2 has the traffic"]);
     assert!(!done.out.contains("no daemon"), "it is not part of the result");
     host.run_cli(&["timeline", SERVICE, "--deploy", "1", "--json"]).expect_code(0).json_lines();
     host.run_cli(&["timeline", "wether"]).expect_code(7).expect_text(&["no service wether"]);

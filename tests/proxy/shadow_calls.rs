@@ -350,6 +350,6 @@ async fn credentials_are_never_logged() {
     proxy.send_shadow_calls(RELEASE_A, RELEASE_B, 2);
     wait_for_shadowed(&proxy, (2, 2)).await;
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap() + &format!("{proxy:?}");
-    assert!(text.contains("it is heard") && text.contains("Repeat"), "{text}");
+    assert!(text.contains("it is heard") && text.contains("SampledRequest"), "{text}");
     assert!(!text.contains("s3cret"), "{text}");
 }

@@ -1,3 +1,5 @@
+//! `/mcp`: one HTTP request in, one HTTP response out.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,22 +12,24 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
+use crate::demo::fault::Fault;
 use crate::demo::server::message::{
     LEGACY_VERSIONS, MODERN_VERSIONS, RpcError, RpcMessage, header,
 };
 use crate::demo::server::response::Body;
 use crate::demo::server::sessions::SessionStore;
-use crate::demo::server::{Fault, ServerSettings, response, tools};
+use crate::demo::server::settings::ServerSettings;
+use crate::demo::server::{response, tools};
 use crate::model::Era;
 
 const BODY_MAX: usize = 1024 * 1024;
-/// How long a client may take over the body of a request.
+/// Longest time for the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const SLOW_DELAY: Duration = Duration::from_millis(1500);
-/// Nobody waits that long, but nothing here may wait without end.
+/// Longer than any client waits, but not without end.
 const HANG_DELAY: Duration = Duration::from_secs(600);
 
-/// `/mcp`: one HTTP request in, one HTTP response out.
+/// The endpoint of one server.
 #[derive(Debug)]
 pub(crate) struct McpEndpoint {
     settings: ServerSettings,
@@ -39,7 +43,7 @@ impl McpEndpoint {
         Self { settings, clock, sessions: SessionStore::default(), calls: AtomicU64::new(0) }
     }
 
-    /// Answers, however bad the request is.
+    /// Responds to any request, also to a malformed one.
     pub(crate) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         if self.active_fault() == Some(Fault::Total) {
             return response::plain_text(
@@ -48,7 +52,7 @@ impl McpEndpoint {
             );
         }
         if request.uri().path() != "/mcp" {
-            return response::plain_text(StatusCode::NOT_FOUND, "there is only /mcp\n");
+            return response::plain_text(StatusCode::NOT_FOUND, "only /mcp exists\n");
         }
         match *request.method() {
             Method::POST => self.post(request).await,
@@ -62,9 +66,9 @@ impl McpEndpoint {
         }
     }
 
-    /// The fault that stands now.
+    /// The fault that is active now.
     fn active_fault(&self) -> Option<Fault> {
-        self.settings.fault.filter(|(_, at)| *at <= self.clock.now()).map(|(fault, _)| fault)
+        self.settings.fault.filter(|it| it.at <= self.clock.now()).map(|it| it.fault)
     }
 
     fn with_session(
@@ -111,7 +115,7 @@ impl McpEndpoint {
         {
             return response;
         }
-        // Notifications and answers of the client need nothing but a receipt.
+        // Notifications and responses of the client only get a receipt.
         let (Some(id), Some(method)) = (message.id.clone(), message.method.clone()) else {
             return response::empty_body(StatusCode::ACCEPTED);
         };
@@ -164,7 +168,7 @@ impl McpEndpoint {
         response
     }
 
-    /// The methods that are answered at once and need nothing but the era.
+    /// The result of a method that depends only on the era.
     fn simple_result(&self, era: Era, method: &str) -> Result<Value, RpcError> {
         match (era, method) {
             (Era::Legacy, "ping" | "logging/setLevel") => Ok(json!({})),
@@ -182,7 +186,7 @@ impl McpEndpoint {
                 "ttlMs": 0,
                 "cacheScope": "public",
             })),
-            // A 404 would tell a legacy client that its session is gone.
+            // A legacy client takes 404 for a lost session.
             (Era::Legacy, _) => Err(RpcError::new(200, -32601, format!("no method {method}"))),
             (Era::Modern, _) => Err(RpcError::new(404, -32601, format!("no method {method}"))),
         }
@@ -226,7 +230,7 @@ impl McpEndpoint {
         tools::call_tool(message, &self.settings.version).await
     }
 
-    /// Spreads the share evenly over the calls, without a beat that a client could fall in with.
+    /// Spreads the share evenly over the calls, without a period that could match a client's.
     fn is_faulty(&self, percent: f64) -> bool {
         const GOLDEN: f64 = 0.618_033_988_749_894_9;
         let call = self.calls.fetch_add(1, Ordering::Relaxed) % (1 << 32);
@@ -238,7 +242,7 @@ impl McpEndpoint {
     }
 }
 
-/// A result as the era wants it.
+/// Adds the fields that the era requires.
 fn with_result_type(era: Era, mut result: Value) -> Value {
     if let (Era::Modern, Some(fields)) = (era, result.as_object_mut()) {
         fields.insert("resultType".to_owned(), "complete".into());
@@ -253,7 +257,7 @@ fn capabilities(era: Era) -> Value {
     }
 }
 
-/// The stream of a subscription: acknowledged, then open until somebody leaves.
+/// The stream of a subscription: an acknowledgement, then open until one side closes it.
 fn subscription_stream(id: &Value, message: &RpcMessage) -> Response<Body> {
     let requested = message.params.get("notifications").and_then(|all| all.get("toolsListChanged"));
     let honored = if requested == Some(&Value::Bool(true)) {

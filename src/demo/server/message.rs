@@ -1,3 +1,5 @@
+//! JSON-RPC messages of clients, and the rules of both protocol eras.
+
 use hyper::HeaderMap;
 use serde_json::Value;
 
@@ -5,7 +7,7 @@ use crate::model::Era;
 
 /// Protocol versions with sessions, oldest first.
 pub(crate) const LEGACY_VERSIONS: [&str; 3] = ["2025-03-26", "2025-06-18", "2025-11-25"];
-/// Protocol versions without.
+/// Protocol versions without sessions.
 pub(crate) const MODERN_VERSIONS: [&str; 1] = ["2026-07-28"];
 
 const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -15,12 +17,12 @@ const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabiliti
 #[derive(Debug)]
 pub(crate) struct RpcMessage {
     pub(crate) id: Option<Value>,
-    /// `None` in an answer of the client.
+    /// `None` in a response of the client.
     pub(crate) method: Option<String>,
     pub(crate) params: Value,
 }
 
-/// A JSON-RPC error, and the HTTP status that it gets where the protocol asks for one.
+/// A JSON-RPC error and the HTTP status that the protocol requires for it.
 #[derive(Debug)]
 pub(crate) struct RpcError {
     pub(crate) status: u16,
@@ -30,12 +32,12 @@ pub(crate) struct RpcError {
 }
 
 impl RpcMessage {
-    /// Reads one message.
+    /// Parses one message.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, RpcError> {
         let value: Value = serde_json::from_slice(body)
             .map_err(|error| RpcError::new(400, -32700, format!("not JSON: {error}")))?;
         if value.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
-            let why = "not one JSON-RPC 2.0 message; batches are not served";
+            let why = "not one JSON-RPC 2.0 message; batches are not supported";
             return Err(RpcError::new(400, -32600, why.to_owned()));
         }
         let id = value.get("id").filter(|id| id.is_string() || id.is_number()).cloned();
@@ -43,7 +45,7 @@ impl RpcMessage {
         Ok(Self { id, method, params: value.get("params").cloned().unwrap_or(Value::Null) })
     }
 
-    /// The era that the client speaks, by header or body.
+    /// The era of the request, from its header or body.
     pub(crate) fn era(&self, headers: &HeaderMap) -> Era {
         let modern = self.meta(META_PROTOCOL_VERSION).is_some()
             || header(headers, "mcp-protocol-version")
@@ -51,7 +53,7 @@ impl RpcMessage {
         if modern { Era::Modern } else { Era::Legacy }
     }
 
-    /// What a modern request has to carry.
+    /// Checks what a modern request must contain.
     pub(crate) fn check_modern(&self, headers: &HeaderMap) -> Result<(), RpcError> {
         let Some(version) = self.meta(META_PROTOCOL_VERSION).and_then(Value::as_str) else {
             return Err(RpcError::new(400, -32602, format!("_meta lacks {META_PROTOCOL_VERSION}")));
@@ -65,7 +67,7 @@ impl RpcMessage {
                 data: Some(
                     serde_json::json!({ "supported": MODERN_VERSIONS, "requested": version }),
                 ),
-                ..RpcError::new(400, -32022, format!("protocol version {version} is not spoken"))
+                ..RpcError::new(400, -32022, format!("protocol version {version} is not supported"))
             });
         }
         if self.meta(META_CLIENT_CAPABILITIES).is_none() {
@@ -76,7 +78,7 @@ impl RpcMessage {
             ));
         }
         let method = self.method.as_deref();
-        // Lenient where the header is missing: the older SDKs do not send it.
+        // A missing header is accepted: older SDKs do not send it.
         if header(headers, "mcp-method").is_some_and(|named| Some(named) != method) {
             let why = "Mcp-Method is not the method in the body".to_owned();
             return Err(RpcError::new(400, -32020, why));
@@ -84,18 +86,18 @@ impl RpcMessage {
         Ok(())
     }
 
-    /// What a legacy request after `initialize` has to carry, besides its session.
+    /// Checks what a legacy request after `initialize` must contain, besides its session.
     pub(crate) fn check_legacy(headers: &HeaderMap) -> Result<(), RpcError> {
         match header(headers, "mcp-protocol-version") {
             Some(version) if !LEGACY_VERSIONS.contains(&version) => {
-                let why = format!("MCP-Protocol-Version {version} is not spoken");
+                let why = format!("MCP-Protocol-Version {version} is not supported");
                 Err(RpcError::new(400, -32600, why))
             }
             _ => Ok(()),
         }
     }
 
-    /// A text among the parameters.
+    /// A parameter of type string.
     pub(crate) fn string_param(&self, name: &str) -> Option<&str> {
         self.params.get(name).and_then(Value::as_str)
     }

@@ -1,3 +1,5 @@
+//! HTTP responses: JSON, plain text, and streams of server-sent events.
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -17,15 +19,15 @@ use crate::demo::server::message::RpcError;
 /// Every body that the server sends.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A comment on a silent stream, so that whoever stands between does not take it for dead.
+/// An idle stream gets a comment this often, so that proxies do not close it.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The JSON-RPC answer to a request that went well.
+/// The JSON-RPC response with a result.
 pub(crate) fn rpc_result(id: &Value, result: &Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "result": result })
 }
 
-/// The JSON-RPC answer to one that did not.
+/// The JSON-RPC response with an error.
 pub(crate) fn rpc_error(id: Option<&Value>, rpc_error: &RpcError) -> Value {
     let mut error = json!({ "code": rpc_error.code, "message": rpc_error.message });
     if let (Some(data), Some(error)) = (&rpc_error.data, error.as_object_mut()) {
@@ -34,17 +36,17 @@ pub(crate) fn rpc_error(id: Option<&Value>, rpc_error: &RpcError) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "error": error })
 }
 
-/// One JSON body.
+/// A response with a JSON body.
 pub(crate) fn json_body(status: StatusCode, value: &Value) -> Response<Body> {
     with_content_type(status, "application/json", Full::from(value.to_string()).boxed_unsync())
 }
 
-/// One line of plain text.
+/// A response with one line of plain text.
 pub(crate) fn plain_text(status: StatusCode, text: &'static str) -> Response<Body> {
     with_content_type(status, "text/plain", Full::from(text).boxed_unsync())
 }
 
-/// No body.
+/// A response without a body.
 pub(crate) fn empty_body(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Empty::new().boxed_unsync());
     *response.status_mut() = status;
@@ -54,7 +56,7 @@ pub(crate) fn empty_body(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// A stream that carries one message, when it is there, and ends.
+/// A stream that sends one message as soon as it is ready, and ends.
 pub(crate) fn single_event_stream(
     message: impl Future<Output = Value> + Send + 'static,
 ) -> Response<Body> {
@@ -63,7 +65,7 @@ pub(crate) fn single_event_stream(
     event_stream(StreamBody::new(body).boxed_unsync())
 }
 
-/// A stream that begins with a message, if there is one, and stays until `end` is dropped.
+/// A stream that begins with a message, if any, and stays open until the sender of `end` drops.
 pub(crate) fn open_stream(
     first: Option<&Value>,
     end: Option<watch::Receiver<()>>,

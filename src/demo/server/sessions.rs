@@ -1,12 +1,14 @@
+//! The legacy sessions of one server.
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-/// Sessions at once; the oldest is forgotten for a new one.
+/// Sessions at once; a new one replaces the oldest.
 const SESSIONS_MAX: usize = 4096;
 
-/// The legacy sessions of one process; they end with it.
+/// The sessions, by id. They end with the process.
 #[derive(Debug, Default)]
 pub(crate) struct SessionStore(Mutex<SessionTable>);
 
@@ -24,7 +26,7 @@ struct Session {
 }
 
 impl SessionStore {
-    /// A new session; its id can not be guessed. `None` when there is no randomness.
+    /// Creates a session with a random id. `None` if the system has no randomness.
     pub(crate) fn create(&self) -> Option<String> {
         let mut secret = [0_u8; 16];
         getrandom::fill(&mut secret).ok()?;
@@ -42,15 +44,15 @@ impl SessionStore {
         Some(id)
     }
 
-    /// Fails for its waiter when the session ends; `None` when there is no such session.
+    /// Returns a receiver that fails when the session ends; `None` if there is no such session.
     pub(crate) fn subscribe(&self, id: &str) -> Option<watch::Receiver<()>> {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.by_id.get(id).map(|session| session.end.subscribe())
     }
 
-    /// Ends the session; false when there is none.
-    pub(crate) fn remove(&self, id: &str) -> bool {
+    /// Ends the session, if there is one.
+    pub(crate) fn remove(&self, id: &str) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        table.by_id.remove(id).is_some()
+        table.by_id.remove(id);
     }
 }

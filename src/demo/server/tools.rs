@@ -1,3 +1,5 @@
+//! The tools of the server.
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -5,13 +7,13 @@ use tokio::time::sleep;
 
 use crate::demo::server::message::{RpcError, RpcMessage};
 
-/// Where the answer of a call says which version gave it, in `_meta`.
+/// The key in `_meta` of a result for the version of the server.
 pub const VERSION_KEY: &str = "rollbackd.demo/version";
 
-/// The longest that the tool `slow` takes.
+/// Longest time that the tool `slow` takes.
 const SLOW_MAX: Duration = Duration::from_secs(10);
 
-/// The tools, as `tools/list` shows them, without one of them.
+/// The result of `tools/list`, without one of the tools.
 pub(crate) fn list_tools(without: Option<&str>) -> Value {
     let tool = |name: &str, does: &str, argument: &str, kind: &str| {
         json!({
@@ -33,7 +35,7 @@ pub(crate) fn list_tools(without: Option<&str>) -> Value {
     all.into_iter().filter(|tool| without.is_none_or(|name| tool["name"] != name)).collect()
 }
 
-/// Whether a call of this tool is answered as a stream to a client that takes one.
+/// Whether the response to a call of this tool is a stream, if the client accepts one.
 pub(crate) fn is_streamed(tool: &str) -> bool {
     matches!(tool, "weather" | "slow")
 }
@@ -41,7 +43,7 @@ pub(crate) fn is_streamed(tool: &str) -> bool {
 /// The result of a call.
 ///
 /// # Errors
-/// -32602 where there is no such tool. A wrong argument is a result: the model can mend it.
+/// -32602 if there is no such tool. A wrong argument is a result: the model can correct it.
 pub(crate) async fn call_tool(message: &RpcMessage, version: &str) -> Result<Value, RpcError> {
     let argument = |name: &str| message.params.get("arguments").and_then(|all| all.get(name));
     let text = |name: &str| argument(name).and_then(Value::as_str);
@@ -67,13 +69,13 @@ pub(crate) async fn call_tool(message: &RpcMessage, version: &str) -> Result<Val
     ))
 }
 
-/// The result of a call that went wrong inside the tool.
+/// The result of a call that failed inside the tool.
 pub(crate) fn failed_call(version: &str) -> Value {
-    tool_result(version, "the weather service gave no answer", true)
+    tool_result(version, "the weather service did not respond", true)
 }
 
 fn weather(city: &str, version: &str) -> String {
-    // Made up, but the same for the same city.
+    // Invented, but always the same for a city.
     let degrees = city.bytes().map(u32::from).sum::<u32>() % 30;
     format!("{city}: {degrees} °C and dry, says {version}")
 }

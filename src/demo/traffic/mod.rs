@@ -1,4 +1,7 @@
-//! The clients of the demo: a steady load on the public address, and what became of it.
+//! The clients of the demo: steady traffic on the public address, and its statistics.
+//!
+//! [`mcp_client`] sends requests, [`sessions`] and [`subscription`] keep streams open, and each of
+//! them records outcomes in [`statistics`].
 
 mod mcp_client;
 mod sessions;
@@ -18,19 +21,19 @@ use crate::demo::traffic::mcp_client::{McpClient, McpRequest};
 use crate::demo::traffic::sessions::LongSession;
 use crate::demo::traffic::statistics::Statistics;
 pub use crate::demo::traffic::statistics::{SessionCounts, TrafficReport};
-use crate::model::{Era, Moment};
+use crate::model::Moment;
 
-/// Requests without an answer, at most. A request that finds no room is not sent, and is counted.
+/// Most requests in flight. Above it, a request is not sent but counted.
 const IN_FLIGHT_MAX: usize = 512;
-/// Sessions that live as long as the load does: half of them begin with it, the others at the
-/// second release.
+/// Sessions that last as long as the traffic. Half of them begin with it, the others when the
+/// second release has the traffic.
 const LONG_SESSIONS: usize = 16;
 /// Streams of `subscriptions/listen`.
 const SUBSCRIPTIONS: usize = 2;
-/// How long the end waits for answers: one request, and a little.
+/// How long the end waits for responses: longer than one request takes.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Clients at work. They stop when this is dropped.
+/// Running clients. They stop when this is dropped.
 #[derive(Debug)]
 pub struct TrafficGenerator {
     stop: watch::Sender<bool>,
@@ -40,8 +43,7 @@ pub struct TrafficGenerator {
 }
 
 impl TrafficGenerator {
-    /// Sends `rate` requests a second to `http://address/mcp`, each at its time, whether or not
-    /// the ones before it were answered.
+    /// Sends `rate` requests a second to `http://address/mcp`, without waiting for responses.
     pub fn start(address: SocketAddr, rate: u32, clock: Clock) -> Self {
         let (stop, stop_signal) = watch::channel(false);
         let statistics = Arc::new(Statistics::new(clock));
@@ -51,16 +53,16 @@ impl TrafficGenerator {
         Self { stop, second_wave, statistics, driver }
     }
 
-    /// The second release has the traffic: the sessions that waited for it begin.
+    /// Starts the sessions that wait for the second release.
     pub fn start_second_wave(&self) {
         self.second_wave.send_replace(true);
     }
 
-    /// Sends nothing more, waits for the answers that are out, and asks each session whether it is
-    /// still there; 12 s at most. `deployed` is when the deploy began that the report is about.
+    /// Stops sending, waits for the responses, and pings each session; at most 12 s. `deployed` is
+    /// when the deploy of the report began.
     pub async fn stop(mut self, deployed: Moment) -> TrafficReport {
         self.stop.send_replace(true);
-        // Whatever is missing after that was recorded as bad, or is given up.
+        // A response that is still missing then is recorded as bad, or not at all.
         let _: Result<_, _> = timeout(DRAIN_TIMEOUT * 2, &mut self.driver).await;
         self.statistics.report(deployed)
     }
@@ -113,12 +115,12 @@ async fn generate(
                 Ok(permit) => {
                     let client = Arc::clone(&client);
                     let session = pick_session(&long_sessions, sequence);
-                    let question = McpRequest::tool_call(sequence / 2);
+                    let request = McpRequest::tool_call(sequence / 2);
                     sequence = sequence.wrapping_add(1);
                     in_flight.spawn(async move {
                         match session {
-                            Some(session) => session.request(&client, question).await,
-                            None => { client.request(None, question).await; }
+                            Some(session) => session.request(&client, request).await,
+                            None => { client.request(None, request).await; }
                         }
                         drop(permit);
                     });
@@ -138,11 +140,11 @@ async fn generate(
         timeout(DRAIN_TIMEOUT, async { while final_pings.join_next().await.is_some() {} }).await;
 }
 
-/// Every second request belongs to a session, as long as one is open.
+/// Every second request belongs to a session, if one is open.
 fn pick_session(sessions: &[Arc<LongSession>], sequence: usize) -> Option<Arc<LongSession>> {
     let legacy = sequence.is_multiple_of(2);
     let first = sequence / 2;
     let mut rotated =
         (0..sessions.len()).filter_map(|at| sessions.get((first + at) % sessions.len()));
-    legacy.then(|| rotated.find(|regular| regular.is_open()).cloned()).flatten()
+    legacy.then(|| rotated.find(|session| session.is_open()).cloned()).flatten()
 }

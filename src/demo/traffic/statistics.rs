@@ -1,3 +1,5 @@
+//! What the clients saw.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,47 +9,46 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::model::Moment;
 
-/// Requests that are remembered one by one; far above what a demo sends.
+/// Most requests that are recorded; far more than a demo sends.
 const REQUESTS_MAX: usize = 500_000;
-/// An answer this late is bad for whoever waits, even if it is right: twice what the demo's service
-/// promises.
+/// A response this late is bad, even if it is right: twice the latency objective of the demo.
 const LATE_AFTER: Duration = Duration::from_secs(1);
-/// Kinds of bad answers that are told apart.
+/// Most kinds of bad responses that are counted separately.
 const REASONS_MAX: usize = 20;
 
-/// What the clients saw.
+/// The outcomes of all requests and sessions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrafficReport {
     /// Requests that were sent, streams included.
     pub requests: u64,
-    /// Of those, how many had a wrong answer or none.
+    /// Requests among them with a wrong response or none.
     pub failed: u64,
-    /// Requests that were not sent because too many had no answer yet.
+    /// Requests that were not sent because too many were in flight.
     pub not_sent: u64,
-    /// When the first bad answer, wrong or late, came in after the deploy.
+    /// When the first bad response, wrong or late, arrived after the deploy.
     pub first_bad: Option<Moment>,
-    /// When the last one did.
+    /// When the last one arrived.
     pub last_bad: Option<Moment>,
-    /// The longest that a good answer took after the deploy.
+    /// The longest time of a good response after the deploy.
     pub slowest: Duration,
-    /// What became of the sessions.
+    /// The outcomes of the sessions.
     pub sessions: SessionCounts,
-    /// The kinds of bad answers, and how many there were of each.
+    /// The number of bad responses of each kind.
     pub reasons: BTreeMap<String, u64>,
 }
 
-/// What became of the sessions that were open at the deploy, or were opened after it.
+/// The outcomes of the sessions that were open at the deploy, or began after it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionCounts {
-    /// Good until the load, or they themselves, ended, under the id that they began with.
+    /// Kept their id until the client or the traffic ended.
     pub kept: u64,
-    /// Of those kept, how many were answered by more than one release.
+    /// Kept sessions that were served by more than one release.
     pub migrated: u64,
-    /// Their id became unknown.
+    /// The server lost their id.
     pub broken: u64,
 }
 
-/// Where the clients write down what they see.
+/// Records what the clients see.
 #[derive(Debug)]
 pub(crate) struct Statistics {
     clock: Clock,
@@ -84,7 +85,7 @@ impl Statistics {
         self.clock.now()
     }
 
-    /// A request ended now.
+    /// Records a request that ended now.
     pub(crate) fn record_request(&self, start: Moment, bad: Option<String>) {
         let end = self.now();
         let mut records = self.lock_records();
@@ -93,26 +94,26 @@ impl Statistics {
         }
     }
 
-    /// A request stayed at home.
+    /// Records a request that was not sent.
     pub(crate) fn record_not_sent(&self) {
         self.lock_records().not_sent += 1;
     }
 
-    /// A session began; its number.
+    /// Records a new session and returns its number.
     pub(crate) fn open_session(&self) -> usize {
         let mut records = self.lock_records();
         records.sessions.push(SessionRecord::default());
         records.sessions.len() - 1
     }
 
-    /// This release answered for the session.
+    /// Records that this release served the session.
     pub(crate) fn record_session_release(&self, number: usize, release: String) {
         if let Some(session) = self.lock_records().sessions.get_mut(number) {
             session.releases.insert(release);
         }
     }
 
-    /// The client ended the session.
+    /// Records that the client ended the session.
     pub(crate) fn record_session_closed(&self, number: usize) {
         let now = self.now();
         if let Some(session) = self.lock_records().sessions.get_mut(number) {
@@ -120,7 +121,7 @@ impl Statistics {
         }
     }
 
-    /// The server does not know the session any more.
+    /// Records that the server lost the session.
     pub(crate) fn record_session_broken(&self, number: usize) {
         let now = self.now();
         if let Some(session) = self.lock_records().sessions.get_mut(number) {
@@ -178,34 +179,38 @@ mod tests {
 
     #[test]
     fn sessions_that_ended_before_the_deploy_do_not_count() {
-        let book = Statistics::new(Clock::start(Moment(0)));
-        let (early, kept, lost, moved) =
-            (book.open_session(), book.open_session(), book.open_session(), book.open_session());
-        book.lock_records().sessions[early].closed = Some(Moment(5));
-        book.record_session_release(kept, "v1".to_owned());
-        book.record_session_broken(lost);
-        book.record_session_release(moved, "v1".to_owned());
-        book.record_session_release(moved, "v2".to_owned());
-        book.record_session_closed(moved);
-        let report = book.report(Moment(10));
+        let statistics = Statistics::new(Clock::start(Moment(0)));
+        let (early, kept, lost, migrated) = (
+            statistics.open_session(),
+            statistics.open_session(),
+            statistics.open_session(),
+            statistics.open_session(),
+        );
+        statistics.lock_records().sessions[early].closed = Some(Moment(5));
+        statistics.record_session_release(kept, "v1".to_owned());
+        statistics.record_session_broken(lost);
+        statistics.record_session_release(migrated, "v1".to_owned());
+        statistics.record_session_release(migrated, "v2".to_owned());
+        statistics.record_session_closed(migrated);
+        let report = statistics.report(Moment(10));
         assert_eq!(report.sessions, SessionCounts { kept: 2, migrated: 1, broken: 1 });
     }
 
     #[test]
-    fn only_bad_answers_after_the_deploy_set_its_marks() {
-        let book = Statistics::new(Clock::start(Moment(0)));
+    fn only_bad_responses_after_the_deploy_set_first_and_last() {
+        let statistics = Statistics::new(Clock::start(Moment(0)));
         let seen = |start, end, bad: Option<&str>| RequestRecord {
             start: Moment(start),
             end: Moment(end),
             bad: bad.map(str::to_owned),
         };
-        book.lock_records().requests = vec![
+        statistics.lock_records().requests = vec![
             seen(1, 2, Some("HTTP 500")),
             seen(5, 30, Some("HTTP 500")),
-            seen(6, 20, Some("no answer")),
+            seen(6, 20, Some("no response")),
             seen(7, 11, None),
         ];
-        let report = book.report(Moment(10));
+        let report = statistics.report(Moment(10));
         assert_eq!((report.requests, report.failed), (4, 3));
         assert_eq!((report.first_bad, report.last_bad), (Some(Moment(20)), Some(Moment(30))));
         assert_eq!(report.slowest, Duration::from_millis(4));
@@ -213,11 +218,11 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_is_bad_but_no_failure() {
-        let book = Statistics::new(Clock::start(Moment(0)));
+    fn a_late_response_is_bad_but_not_failed() {
+        let statistics = Statistics::new(Clock::start(Moment(0)));
         let seen = |start, end| RequestRecord { start: Moment(start), end: Moment(end), bad: None };
-        book.lock_records().requests = vec![seen(0, 999), seen(0, 1_000), seen(500, 2_000)];
-        let report = book.report(Moment(0));
+        statistics.lock_records().requests = vec![seen(0, 999), seen(0, 1_000), seen(500, 2_000)];
+        let report = statistics.report(Moment(0));
         assert_eq!((report.requests, report.failed), (3, 0));
         assert_eq!((report.first_bad, report.last_bad), (Some(Moment(1_000)), Some(Moment(2_000))));
     }

@@ -14,6 +14,7 @@ use crate::mcp::message::Message;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
 use crate::proxy::session::id::SessionKey;
 use crate::proxy::session::record::PersistedSession;
+use crate::proxy::session::resume_at::ResumeAt;
 use crate::proxy::session::snapshot::OpeningSnapshot;
 use crate::proxy::session::state_machine::{
     Action, ClientMessageKind, Environment, SessionMachine, SessionPhase,
@@ -78,17 +79,6 @@ pub(in crate::proxy) struct Admission {
     pub backend_id: Box<str>,
     /// Held until the exchange ends.
     pub guard: Option<InFlightGuard>,
-}
-
-/// Where the GET stream of a client continues after its session has moved.
-#[derive(Debug)]
-pub(in crate::proxy) struct ResumeAt {
-    /// The new release of the session.
-    pub release: ReleaseNumber,
-    /// The request that opens the stream there.
-    pub head: http::request::Parts,
-    /// The generation of the session there.
-    pub generation: u32,
 }
 
 impl Session {
@@ -194,7 +184,6 @@ impl Session {
         let admission = (action == Action::Forward).then(|| state.admit(self, kind));
         drop(state);
         if action != Action::Wait {
-            // Waiting requests continue in the order in which they arrived.
             self.move_finished.notify_one();
         }
         admission.ok_or(action)
@@ -318,12 +307,8 @@ impl Session {
 
     /// The notifications for every list that may differ at another release.
     pub(in crate::proxy) fn list_changes(&self) -> Vec<String> {
-        let state = self.inner();
-        state
-            .snapshot
-            .as_ref()
-            .map(|it| it.list_capabilities().list_changed_notifications())
-            .unwrap_or_default()
+        let lists = self.inner().snapshot.as_ref().map(|it| it.list_capabilities());
+        lists.unwrap_or_default().list_changed_notifications()
     }
 
     /// Records that the client cancelled a request.

@@ -22,7 +22,8 @@ use crate::mcp::headers::{
 use crate::model::MigrationRefused;
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::{Backend, headers};
-use crate::proxy::session::live_session::{ResumeAt, Session};
+use crate::proxy::session::live_session::Session;
+use crate::proxy::session::resume_at::ResumeAt;
 use crate::proxy::session::snapshot::OpeningSnapshot;
 
 /// The longest response of a release during a migration.

@@ -13,6 +13,7 @@ pub(super) mod migration;
 mod persistence;
 mod record;
 mod replication;
+mod resume_at;
 mod snapshot;
 mod state_machine;
 mod table;
@@ -21,8 +22,9 @@ mod tracked_requests;
 pub(super) use change_sink::ChangeSink;
 pub use id::SessionIdSecret;
 pub(super) use id::{SessionId, SessionKey};
-pub(super) use live_session::{Admission, InFlightGuard, ResumeAt, Session};
+pub(super) use live_session::{Admission, InFlightGuard, Session};
 pub(super) use record::{SessionRecord, decode_key, encode_key};
+pub(super) use resume_at::ResumeAt;
 pub(super) use state_machine::{
     Action, ClientMessageKind, Environment, ReplayDecision, replay_decision,
 };

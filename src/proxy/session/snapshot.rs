@@ -183,7 +183,7 @@ mod tests {
         assert!(rest[0].body.contains("notifications/initialized") && rest[0].id.is_none());
         assert!(!rest[0].body.contains("\"id\""));
         assert!(rest[1].body.contains("warning") && rest[2].body.contains("a://2"), "{rest:?}");
-        assert_eq!(rest[2].id, Some(json!("x-2")));
+        assert_eq!(rest[2].id, Some(json!("x-1")));
     }
 
     #[test]

@@ -1,0 +1,123 @@
+//! Finds the daemon, and sends a request to its control socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::cli::exit::Exit;
+use crate::cli::output;
+use crate::config::{self, LoadedConfig, Problems};
+use crate::control::{ADMINS_GROUP, ControlClient, READERS_GROUP, Request};
+
+/// The configuration, unless an option or the environment names another one.
+pub(super) const DEFAULT_CONFIG_PATH: &str = "/etc/rollbackd/config.toml";
+/// The control socket, if the configuration cannot be read.
+const DEFAULT_SOCKET_PATH: &str = "/run/rollbackd/control.sock";
+
+/// How a verb finds the daemon.
+#[derive(Debug, Args)]
+pub(super) struct DaemonOptions {
+    /// The daemon's configuration; it names the control socket. After `backtest`: the candidate.
+    #[arg(long, global = true, env = "ROLLBACKD_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The daemon's control socket.
+    #[arg(long, global = true, env = "ROLLBACKD_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+/// Why the daemon cannot be reached.
+#[derive(Debug)]
+pub(super) struct ConnectError {
+    socket: PathBuf,
+    /// Why this is the default socket, if it is.
+    note: String,
+    error: io::Error,
+}
+
+impl DaemonOptions {
+    /// The configuration that the options, the environment or the default name.
+    pub(super) fn config_path(&self) -> PathBuf {
+        config_path(None, self.config.as_deref())
+    }
+
+    /// Loads the configuration.
+    pub(super) fn load_config(&self) -> Result<LoadedConfig, Problems> {
+        config::load(&self.config_path())
+    }
+
+    /// Connects to the daemon and sends the request.
+    pub(super) async fn connect(&self, request: &Request) -> Result<ControlClient, ConnectError> {
+        let (socket, note) = self.socket();
+        let connection = async {
+            let mut client = ControlClient::connect(&socket).await?;
+            client.send(request).await?;
+            Ok(client)
+        };
+        connection.await.map_err(|error| ConnectError { socket, note, error })
+    }
+
+    /// Validates and sends the request; reports an error. The client returns the responses.
+    pub(super) async fn send_request(&self, request: &Request) -> Result<ControlClient, Exit> {
+        request.validate().map_err(|problem| {
+            output::error_line(&problem);
+            Exit::InvalidArguments
+        })?;
+        self.connect(request).await.map_err(|error| error.report())
+    }
+
+    /// The daemon's socket; if it is the default one, also why.
+    fn socket(&self) -> (PathBuf, String) {
+        if let Some(socket) = &self.socket {
+            return (socket.clone(), String::new());
+        }
+        match self.load_config() {
+            Ok(loaded) => (loaded.settings.control_socket, String::new()),
+            Err(_) => {
+                let path = self.config_path();
+                let path = path.display();
+                let note =
+                    format!(" (the default: {path} is not usable, see `rollbackd check {path}`)");
+                (PathBuf::from(DEFAULT_SOCKET_PATH), note)
+            }
+        }
+    }
+}
+
+impl ConnectError {
+    /// Prints what happened and what to do.
+    pub(super) fn report(&self) -> Exit {
+        let Self { socket, note, error } = self;
+        let socket = socket.display();
+        if self.is_forbidden() {
+            output::error_line(&format!(
+                "no permission to connect to {socket}: reading needs the group {READERS_GROUP}, \
+                 acting also the group {ADMINS_GROUP}, or root\n  add a user with `usermod -aG \
+                 {READERS_GROUP},{ADMINS_GROUP} NAME`; it takes effect at the next login"
+            ));
+            return Exit::Forbidden;
+        }
+        output::error_line(&format!(
+            "no daemon answers on {socket}{note}: {error}\n  start it with `rollbackd run`, or name \
+             its socket with --socket or its configuration with --config"
+        ));
+        Exit::NoDaemon
+    }
+
+    /// Whether this user has no permission.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.error.kind() == io::ErrorKind::PermissionDenied
+    }
+}
+
+/// The configuration that a verb's argument names, else the option or the environment, else the
+/// default.
+pub(super) fn config_path(argument: Option<&Path>, option: Option<&Path>) -> PathBuf {
+    argument.or(option).unwrap_or(Path::new(DEFAULT_CONFIG_PATH)).to_path_buf()
+}
+
+/// Reports that the daemon closed the connection too early.
+pub(super) fn connection_lost(error: &io::Error) -> Exit {
+    output::error_line(&format!("the daemon closed the connection: {error}"));
+    Exit::NoDaemon
+}
