@@ -392,19 +392,4 @@ impl Proxy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cut_ends_before_the_state_machine_retries() {
-        let text = include_str!("../../config.toml.example");
-        let checked = crate::config::parse("config.toml.example", text).unwrap();
-        for service in checked.settings.services.values() {
-            assert!(
-                CUT_TIMEOUT < service.policy.retry_interval,
-                "{:?}",
-                service.policy.retry_interval
-            );
-        }
-    }
-}
+mod tests;

@@ -64,7 +64,7 @@ fn decode_header(value: &HeaderValue) -> Option<Cow<'_, [u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::MCP_PROTOCOL_VERSION;
+    use crate::mcp::headers::MCP_PROTOCOL_VERSION;
 
     fn matches_body(method: &'static str, name: &'static str, message: &[u8]) -> bool {
         let mut headers = HeaderMap::new();

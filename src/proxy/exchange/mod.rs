@@ -1,6 +1,7 @@
 //! One request and its response, from the client's first byte to the last byte of the response.
 
 mod cancellation;
+mod client_body;
 mod client_messages;
 mod error_response;
 mod handler;

@@ -12,11 +12,12 @@ use crate::mcp::outcome;
 use crate::mcp::sse::SseReader;
 use crate::model::Outcome;
 use crate::proxy::backend::request_head::ClientRequest;
+use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::error_response::{not_routed, plain_text};
 use crate::proxy::exchange::in_flight::{ExchangeKind, unless_left};
 use crate::proxy::exchange::request_body::{RequestBody, RequestIds};
 use crate::proxy::exchange::response::{can_reopen, read_refusal, respond_with_error, streamed};
-use crate::proxy::exchange::response_body::{BodyParser, ClientBody, ResponseBody};
+use crate::proxy::exchange::response_body::{BodyParser, ResponseBody};
 use crate::proxy::exchange::resumable_stream::ResumableStream;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
 use crate::proxy::routing::view::RoutingView;
@@ -31,16 +32,15 @@ struct RequestKind {
 
 impl RequestKind {
     fn of(view: &RoutingView, request: &ClientRequest) -> Self {
-        let is_endpoint = request.head.uri.path() == view.service.path;
-        match &request.head.method {
-            &Method::GET if is_endpoint => {
-                Self { exchange: ExchangeKind::GetStream, message: ClientMessageKind::Listen }
-            }
-            &Method::DELETE if is_endpoint => {
-                Self { exchange: ExchangeKind::Other, message: ClientMessageKind::Delete }
-            }
-            _ => Self { exchange: ExchangeKind::Other, message: ClientMessageKind::Notification },
+        let (method, path) = (&request.head.method, request.head.uri.path());
+        let is_endpoint = path == view.service.path;
+        if is_endpoint && *method == Method::GET {
+            return Self { exchange: ExchangeKind::GetStream, message: ClientMessageKind::Listen };
         }
+        let is_delete = is_endpoint && *method == Method::DELETE;
+        let message =
+            if is_delete { ClientMessageKind::Delete } else { ClientMessageKind::Notification };
+        Self { exchange: ExchangeKind::Other, message }
     }
 }
 

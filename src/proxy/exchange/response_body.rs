@@ -14,8 +14,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::StatusCode;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 
 use crate::mcp::messages::FailureReason;
@@ -34,21 +33,6 @@ use crate::proxy::routing::router::Router;
 
 /// The bytes of a response without events that may still pass after the cut of its release.
 const AFTER_CUT_BYTES_MAX: usize = 1024 * 1024;
-
-/// The body of a response to a client.
-#[derive(Debug)]
-pub(in crate::proxy) enum ClientBody {
-    /// All bytes are known.
-    Full(Full<Bytes>),
-    /// It streams from a release.
-    Streaming(Box<ResponseBody>),
-}
-
-impl From<Full<Bytes>> for ClientBody {
-    fn from(body: Full<Bytes>) -> Self {
-        Self::Full(body)
-    }
-}
 
 /// A body that streams from a release.
 #[derive(Debug)]
@@ -390,37 +374,6 @@ impl ResponseBody {
             if let Err(error) = result {
                 return Poll::Ready(Some(Err(error)));
             }
-        }
-    }
-}
-
-impl Body for ClientBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match self.get_mut() {
-            Self::Full(full) => Pin::new(full)
-                .poll_frame(cx)
-                .map(|it| it.map(|it| it.map_err(|never| match never {}))),
-            Self::Streaming(body) => body.poll_next(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Full(full) => full.is_end_stream(),
-            Self::Streaming(body) => body.is_finished(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Full(full) => full.size_hint(),
-            Self::Streaming(_) => SizeHint::new(),
         }
     }
 }
