@@ -1,13 +1,27 @@
-//! Promises about the code itself: who may import whom, what is pure, how long a file may be.
+//! Promises about the code itself: which room imports which, what is pure, how long a file may be,
+//! and which words are names.
 //!
 //! A search for text is a tripwire, not a proof. Clippy counts the lines of functions.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+#[path = "architecture/imports.rs"]
+mod imports;
+#[path = "architecture/known.rs"]
+mod known;
+#[path = "architecture/sources.rs"]
+mod sources;
 
-/// Each layer, and the layers it may import besides itself. `signal` and `act` never meet.
-const LAYERS: &[(&str, &[&str])] = &[
+use std::collections::BTreeSet;
+
+use imports::{ImportGraph, Modules, files_in_circles, use_statements};
+use known::assert_known;
+use sources::{SourceFile, code_of, rust_files};
+
+/// A room, and the rooms that it may import besides itself.
+type Row = (&'static str, &'static [&'static str]);
+
+/// The rooms of src. `signal` and `act` never meet.
+const ROOMS: &[Row] = &[
     ("model", &[]),
     ("mcp", &["model"]),
     ("judge", &["model"]),
@@ -30,20 +44,34 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "daemon",
-        &[
-            "model", "judge", "decide", "clock", "artifact", "config", "systemd", "record",
-            "signal", "act", "proxy", "control", "service",
-        ],
+        &["model", "decide", "clock", "config", "systemd", "record", "proxy", "control", "service"],
     ),
     ("backtest", &["model", "judge", "decide", "config", "record"]),
-    ("demo", &["model", "mcp", "clock", "control"]),
-    ("cli", &["model", "judge", "config", "record", "control", "daemon", "backtest", "demo"]),
+    ("demo", &["model", "clock", "control"]),
+    ("cli", &["model", "config", "record", "control", "daemon", "backtest", "demo"]),
 ];
 
-/// The pure layers: no clock, no runtime, no disk, no network, no chance.
+/// The rooms of src/proxy. `mod` is the proxy itself.
+const PROXY_ROOMS: &[Row] = &[
+    ("backend", &[]),
+    ("session", &["backend"]),
+    ("shadow", &["backend"]),
+    ("routing", &["session", "backend"]),
+    ("exchange", &["routing", "session", "shadow", "backend"]),
+    ("handover", &["session", "routing", "backend"]),
+    ("server", &["exchange"]),
+    ("mod", &["backend", "session", "shadow", "routing", "exchange", "handover", "server"]),
+];
+
+/// What the supervisor knows of the service that it works for: where it reports to.
+const SUPERVISOR_MAY_IMPORT: &[&str] =
+    &["src/service/inbox.rs", "src/service/heartbeat.rs", "src/service/reports.rs"];
+
+/// The pure rooms: no clock, no runtime, no disk, no network, no chance.
 const PURE: &[&str] = &["model", "mcp", "judge", "decide"];
 const IMPURE: &[&str] = &[
     "tokio",
+    "tokio::time",
     "hyper",
     "reqwest",
     "std::fs",
@@ -61,87 +89,159 @@ const IMPURE: &[&str] = &[
     "Atomic",
 ];
 
+/// Words that once were names here and have no meaning in this field.
+const PRIVATE_WORDS: &str = "adrift conduct courier crew crowd deaf desk dice doubt doubted \
+    doubtful ear farewell fate flaw guest hear heard heir herald heritage hire hired hush keeper \
+    leaver leavers leftovers mouth mute parcel passage pulse reign reins ruling said say says \
+    seal seals shaken spoiled stray talk tell told toll torn wish";
+
 const LINES_MAX: usize = 400;
 /// Put together here, so that this file does not find itself.
 const UNFINISHED: [&str; 4] =
     [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("#[al", "low"), concat!("#![al", "low")];
 
 #[test]
-fn layers_depend_one_way() {
-    for (path, text) in rust_files("src") {
-        let layer = layer_of(&path);
-        if layer == "lib" || layer == "main" {
+fn rooms_depend_one_way() {
+    let mut used = BTreeSet::new();
+    for (from, to) in edges(&rust_files("src")) {
+        let (from_room, to_room) = (top_room(&from), top_room(&to));
+        if from_room == to_room || ["lib", "main"].contains(&from_room) {
             continue;
         }
-        let allowed = allowed_imports(&layer);
-        for target in imports(&text) {
-            assert!(
-                target == layer || allowed.contains(&target.as_str()),
-                "{}: `{layer}` may not import `{target}`",
-                path.display()
-            );
-        }
+        let allowed = row(ROOMS, from_room).contains(&to_room);
+        assert!(allowed, "{from}: `{from_room}` may not import `{to_room}`");
+        used.insert((from_room.to_owned(), to_room.to_owned()));
+    }
+    for (from, allowed) in ROOMS {
+        let unused: Vec<_> =
+            allowed.iter().filter(|to| !used.contains(&((*from).into(), (**to).into()))).collect();
+        assert!(
+            unused.is_empty(),
+            "`{from}` imports nothing of {unused:?}: take them from its row"
+        );
     }
 }
 
 #[test]
-fn layer_table_is_ordered() {
-    let before = |index: usize| LAYERS.iter().take(index).map(|(name, _)| *name);
-    for (index, (layer, allowed)) in LAYERS.iter().enumerate() {
-        for target in *allowed {
-            assert!(
-                before(index).any(|name| name == *target),
-                "`{layer}` imports `{target}`, which comes after it"
-            );
+fn rooms_of_the_proxy_depend_one_way() {
+    let room = |file: &str| {
+        let rest = file.strip_prefix("src/proxy/").unwrap();
+        rest.split('/').next().unwrap().trim_end_matches(".rs").to_owned()
+    };
+    let mut arrows = BTreeSet::new();
+    for (from, to) in edges_within(&rust_files("src"), "src/proxy/") {
+        let (from, to) = (room(&from), room(&to));
+        if from != to && !row(PROXY_ROOMS, &from).contains(&to.as_str()) {
+            arrows.insert(format!("{from} -> {to}"));
         }
     }
-    assert!(
-        !allowed_imports("signal").contains(&"act") && !allowed_imports("act").contains(&"signal")
-    );
+    assert_known("arrow in proxy:", &arrows);
+}
+
+#[test]
+fn supervisor_imports_little_of_its_service() {
+    for (from, to) in edges_within(&rust_files("src"), "src/service/") {
+        let is_inside = |file: &str| file.starts_with("src/service/supervisor/");
+        let allowed = SUPERVISOR_MAY_IMPORT.contains(&to.as_str());
+        assert!(!is_inside(&from) || is_inside(&to) || allowed, "{from} may not import {to}");
+    }
+}
+
+#[test]
+fn tables_are_ordered() {
+    for table in [ROOMS, PROXY_ROOMS] {
+        for (index, (room, allowed)) in table.iter().enumerate() {
+            for target in *allowed {
+                let stands_before = table[..index].iter().any(|(name, _)| name == target);
+                assert!(stands_before, "`{room}` imports `{target}`, which comes after it");
+            }
+        }
+    }
+    assert!(!row(ROOMS, "signal").contains(&"act") && !row(ROOMS, "act").contains(&"signal"));
+}
+
+#[test]
+fn no_import_circle_inside_a_room() {
+    let graph = graph(&rust_files("src"));
+    let circles = files_in_circles(&graph, |from, to| top_room(from) == top_room(to));
+    assert_known("file in a circle:", &circles);
 }
 
 #[test]
 fn every_import_form_is_detected() {
-    let text =
-        "use crate::model::Event;\nlet x = crate::act::go();\nuse crate::{judge, decide::X};";
-    assert_eq!(imports(text), ["model", "act", "judge", "decide"]);
-    assert_eq!(imports("use crate::{\n    proxy::{A, B},\n    record,\n};"), ["proxy", "record"]);
+    let paths = |code: &str| -> Vec<String> {
+        use_statements(code).iter().map(|it| it.segments.join("::")).collect()
+    };
+    assert_eq!(
+        paths("use crate::a::B;\nuse a::{b, c::{self, D as E}};"),
+        ["crate::a::B", "a::b", "a::c", "a::c::D"]
+    );
+    assert_eq!(
+        paths("pub(super) use crate::{\n    proxy::{A, B},\n    record,\n};"),
+        ["crate::proxy::A", "crate::proxy::B", "crate::record"]
+    );
+    let code = code_of("a /* b */ \"c\\\"d\" r#\"e\"f\"# 'g' '\\'' fn h<'i>() // j\nk");
+    let words: Vec<_> = code.split_whitespace().collect();
+    assert_eq!(words, ["a", "fn", "h<'i>()", "k"]);
 }
 
 #[test]
-fn pure_layers_do_no_io() {
-    for (path, text) in rust_files("src") {
-        if !PURE.contains(&layer_of(&path).as_str()) {
-            continue;
-        }
-        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+fn pure_rooms_do_no_io() {
+    for file in rust_files("src").iter().filter(|it| PURE.contains(&top_room(it.name()))) {
+        for line in file.code.lines() {
             for name in IMPURE {
-                assert!(
-                    !line.contains(name),
-                    "{}: `{name}` does not belong in a pure layer: {line}",
-                    path.display()
-                );
+                let found = line.contains(name);
+                assert!(!found, "{}: no `{name}` in a pure room: {line}", file.name());
             }
         }
     }
 }
 
 #[test]
+fn only_the_clock_reads_the_time() {
+    let reads = |file: &&SourceFile| {
+        file.name() != "src/clock.rs"
+            && ["Instant::now", "SystemTime::now", "Timestamp::now"]
+                .iter()
+                .any(|it| file.code.contains(it))
+    };
+    let sources = rust_files("src");
+    let readers = sources.iter().filter(reads).map(|file| file.name().to_owned()).collect();
+    assert_known("reads the time:", &readers);
+}
+
+#[test]
+fn names_are_words_of_this_field() {
+    let private: Vec<_> = PRIVATE_WORDS.split_whitespace().collect();
+    let mut found = BTreeSet::new();
+    for file in rust_files("src") {
+        for name in file.code.split(|c: char| !(c.is_alphanumeric() || c == '_')) {
+            if words_of(name).iter().any(|word| private.contains(&word.as_str())) {
+                found.insert(format!("{name} in {}", file.name()));
+            }
+        }
+        for word in file.module().iter().flat_map(|name| words_of(name)) {
+            assert!(!private.contains(&word.as_str()), "{}: `{word}`", file.name());
+        }
+    }
+    assert_known("name:", &found);
+}
+
+#[test]
 fn files_are_within_the_line_limit() {
-    let long: Vec<_> = all_sources()
-        .into_iter()
-        .map(|(path, text)| (path, text.lines().count()))
-        .filter(|(_, lines)| LINES_MAX < *lines)
-        .collect();
+    let lines = |file: &SourceFile| file.text.lines().count();
+    let sources = all_sources();
+    let long: Vec<_> = sources.iter().filter(|file| LINES_MAX < lines(file)).collect();
+    let long: Vec<_> = long.into_iter().map(|file| (file.name(), lines(file))).collect();
     assert!(long.is_empty(), "over {LINES_MAX} lines, split them: {long:?}");
 }
 
 #[test]
 fn no_todo_or_lint_suppression() {
-    for (path, text) in all_sources() {
+    for file in all_sources() {
         for mark in UNFINISHED {
-            let found = text.lines().find(|line| line.contains(mark));
-            assert!(found.is_none(), "{}: {}", path.display(), found.unwrap_or_default());
+            let found = file.text.lines().find(|line| line.contains(mark));
+            assert!(found.is_none(), "{}: {}", file.name(), found.unwrap_or_default());
         }
     }
 }
@@ -149,77 +249,61 @@ fn no_todo_or_lint_suppression() {
 #[test]
 fn no_test_is_ignored() {
     let ignored = concat!("#[ig", "nore");
-    for (path, text) in all_sources() {
-        assert!(!text.contains(ignored), "{}: a test is switched off", path.display());
+    for file in all_sources() {
+        assert!(!file.text.contains(ignored), "{}: a test is switched off", file.name());
     }
-    for (path, text) in rust_files("tests") {
-        let is_target = path.components().count() == 2;
-        let tests = ["#[test]", "#[tokio::test", "proptest!"];
-        assert!(
-            !is_target || tests.iter().any(|it| text.contains(it)),
-            "{}: no test in it",
-            path.display()
-        );
+    for file in rust_files("tests") {
+        let is_target = file.path.components().count() == 2;
+        let tests = ["#[test]", "#[tokio::test", "proptest!", "libtest_mimic::run"];
+        let has_test = tests.iter().any(|it| file.text.contains(it));
+        assert!(!is_target || has_test, "{}: no test in it", file.name());
     }
 }
 
-fn allowed_imports(layer: &str) -> &'static [&'static str] {
-    let row = LAYERS.iter().find(|(name, _)| *name == layer);
-    row.unwrap_or_else(|| panic!("add the layer `{layer}` to LAYERS")).1
-}
-
-/// The top-level modules that a text names after `crate::`.
-fn imports(text: &str) -> Vec<String> {
-    let name = |text: &str| -> String {
-        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-    };
-    let mut found = Vec::new();
-    for rest in text.split("crate::").skip(1) {
-        let Some(list) = rest.strip_prefix('{') else {
-            found.push(name(rest));
-            continue;
-        };
-        let mut depth = 0_u32;
-        let mut item = String::new();
-        for c in list.chars() {
-            match c {
-                '}' if depth == 0 => break,
-                ',' if depth == 0 => found.push(name(&std::mem::take(&mut item))),
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                c if depth == 0 => item.push(c),
-                _ => (),
-            }
-        }
-        found.push(name(&item));
-    }
-    found.retain(|name| !name.is_empty());
-    found
-}
-
-fn layer_of(path: &Path) -> String {
-    let first = path.strip_prefix("src").unwrap().iter().next().unwrap();
-    first.to_str().unwrap().trim_end_matches(".rs").to_owned()
-}
-
-fn all_sources() -> Vec<(PathBuf, String)> {
+fn all_sources() -> Vec<SourceFile> {
     rust_files("src").into_iter().chain(rust_files("tests")).collect()
 }
 
-fn rust_files(folder: &str) -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut folders = vec![PathBuf::from(folder)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let hidden = ["node_modules", "target"].iter().any(|name| path.ends_with(name));
-            if path.is_dir() && !hidden {
-                folders.push(path);
-            } else if path.extension().is_some_and(|it| it == "rs") {
-                found.push((path.clone(), fs::read_to_string(&path).unwrap()));
-            }
+fn graph(sources: &[SourceFile]) -> ImportGraph {
+    Modules::new(sources).graph()
+}
+
+/// Every import, as a pair of files.
+fn edges(sources: &[SourceFile]) -> Vec<(String, String)> {
+    let graph = graph(sources).into_iter();
+    graph.flat_map(|(from, to)| to.into_iter().map(move |to| (from.clone(), to))).collect()
+}
+
+fn edges_within(sources: &[SourceFile], folder: &str) -> Vec<(String, String)> {
+    let mut edges = edges(sources);
+    edges.retain(|(from, to)| from.starts_with(folder) && to.starts_with(folder));
+    assert!(!edges.is_empty(), "no import in {folder}");
+    edges
+}
+
+fn row(table: &[Row], room: &str) -> &'static [&'static str] {
+    let row = table.iter().find(|(name, _)| *name == room);
+    row.unwrap_or_else(|| panic!("add `{room}` to its table")).1
+}
+
+/// `src/proxy/mod.rs` is in `proxy`, `src/clock.rs` in `clock`.
+fn top_room(file: &str) -> &str {
+    let rest = file.strip_prefix("src/").unwrap();
+    rest.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// The words of a name in snake case or camel case, in lower case.
+fn words_of(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut was_lower = false;
+    for c in name.chars() {
+        if c == '_' || (c.is_uppercase() && was_lower) {
+            words.push(String::new());
+        }
+        was_lower = c.is_lowercase() || c.is_ascii_digit();
+        if c != '_' {
+            words.last_mut().unwrap().extend(c.to_lowercase());
         }
     }
-    assert!(!found.is_empty());
-    found
+    words
 }

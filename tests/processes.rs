@@ -98,8 +98,8 @@ async fn arguments_and_environment_match_the_documentation() {
     let mut spec =
         spec(&home, 7, "echo \"$0 $1 $2 $3\"; env | sort; ls -l /proc/$$/fd; echo done >&2");
     let mut process = Process::start(&spec).unwrap();
-    process.wait_exit().await;
-    let seen = fs::read_to_string(output(&spec)).unwrap();
+    assert_eq!(process.wait_exit().await, "exit code 0");
+    let seen = wait_for(&output(&spec), "done\n").await;
     assert!(seen.starts_with("v1 /srv/app blue 4001\n"), "{seen}");
     assert!(seen.ends_with("done\n"), "{seen}");
     assert!(seen.contains("0 -> /dev/null"), "{seen}");
@@ -118,7 +118,7 @@ async fn arguments_and_environment_match_the_documentation() {
     let lines: Vec<_> = seen.lines().collect();
     expected.retain(|line| !lines.contains(line));
     assert!(expected.is_empty(), "{expected:?} are missing in {seen}");
-    // The shell adds PWD, _ and SHLVL by itself; nothing else of ours gets through.
+    // The shell adds PWD, _ and SHLVL itself; the release inherits nothing else.
     let known = ["A", "B", "PORT", "PATH", "HOME", "LANG", "PWD", "_", "SHLVL", "OLDPWD"];
     for (name, _) in lines.iter().filter_map(|line| line.split_once('=')) {
         assert!(known.contains(&name) || name.starts_with("ROLLBACKD_"), "{name} in {seen}");
@@ -205,7 +205,7 @@ async fn stop_after_exit_ends_remaining_children() {
 #[tokio::test]
 async fn process_is_adopted_after_a_crash() {
     let home = temp_dir();
-    // The helper in a session of its own must not be taken for the release.
+    // The helper in a session of its own is not the release.
     let spec = spec(&home, 4, "setsid sleep 60 & echo up; for i in $(seq 300); do sleep 0.1; done");
     let process = Process::start(&spec).unwrap();
     let pid = process.pid();

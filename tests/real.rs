@@ -26,7 +26,7 @@ use rustix::process::{Signal, kill_process};
 use servers::{NEW_SLOW, OLD_SLOW, ServerKind};
 use tokio::time::Instant;
 
-/// Shorter than usual, so that nobody waits for long. What is judged by is as usual.
+/// Shorter times than the defaults. The judge has its default settings.
 const SETTINGS: &str = r#"
     drain_timeout = "10s"
     stop_timeout = "2s"

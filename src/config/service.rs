@@ -17,6 +17,8 @@ use crate::config::toml_table::shorten;
 use crate::config::{probe, raw, runtime, scrape, slo, thresholds};
 use crate::model::Slot;
 
+/// The proxy closes a connection of a client that takes longer for the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const NAME_MAX: usize = 32;
 const SERVICES_MAX: usize = 256;
 const SLOTS_MAX: usize = 16;
@@ -310,6 +312,7 @@ fn proxy_limits(
     let idle = Duration::from_mins(1)..=Duration::from_hours(7 * 24);
     let hour = Duration::from_hours(1);
     ProxyLimits {
+        header_timeout: HEADER_TIMEOUT,
         deadline: outcome_limits.deadline,
         slow_after: outcome_limits.slow_after.unwrap_or(probe_timeout.min(outcome_limits.deadline)),
         connections_max: saturating_usize(in_range(

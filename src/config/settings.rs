@@ -191,6 +191,8 @@ pub struct ProxyLimits {
     /// A request counts as slow after this: the threshold of the latency objective, or the time
     /// that a probe may take.
     pub slow_after: Duration,
+    /// A client may take this long for the head of a request, and stay idle between requests.
+    pub header_timeout: Duration,
     /// Connections at once.
     pub connections_max: usize,
     /// Bytes of a request's body.

@@ -34,7 +34,7 @@ fn http_response(status: &str, body: &str) -> Option<Vec<u8>> {
     Some([text.as_bytes(), body.as_bytes()].concat())
 }
 
-/// What is said when that answers: never that the image is gone, or there.
+/// The error for such an answer: never that the image is missing, or present.
 async fn resolve_error(answer: Option<Vec<u8>>) -> String {
     let (_home, podman) = fake_podman(answer);
     let digest = IMAGE.split_once('@').unwrap().1.parse().unwrap();

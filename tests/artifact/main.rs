@@ -1,4 +1,4 @@
-//! Artifacts: what is taken at a deploy, and what is said when it is not the same later.
+//! Artifacts: what a deploy accepts, and the error when the artifact changes later.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod fake_podman;
@@ -10,7 +10,7 @@ mod unreadable;
 use proptest::prelude::*;
 use rollbackd::artifact::{ArtifactKind, Digest, resolve};
 
-/// What is said about an artifact that is not taken.
+/// The error for an artifact that is refused.
 async fn resolve_error(kind: ArtifactKind, text: &str) -> String {
     resolve(kind, text, None).await.unwrap_err()
 }

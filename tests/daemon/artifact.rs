@@ -1,4 +1,4 @@
-//! Artifacts: recorded at the deploy, and looked at before the traffic goes back.
+//! Artifacts: recorded at the deploy, and verified before the traffic goes back.
 
 use std::path::Path;
 
@@ -37,12 +37,12 @@ fn changed_artifact_blocks_rollback_unless_forced() {
     let said = ["abandoned", "the artifact of v1 changed", &was, "newest file in it: hotfix"];
     host.run_cli(&rollback).expect_code(11).expect_text(&said);
     assert_eq!(serving_version(host.listen), Ok("v2".to_owned()));
-    assert!(host.log().contains("page=true"), "nobody was paged");
+    assert!(host.log().contains("page=true"), "the operator was not paged");
 
-    // A daemon that starts looks as well.
+    // A daemon verifies them at its start, too.
     host.kill();
     host.start();
-    wait_until("it is said again", || {
+    wait_until("the error is reported again", || {
         let last = host.entries(2).pop().unwrap();
         last.because.contains(&was) && last.event.kind() == "noted"
     });

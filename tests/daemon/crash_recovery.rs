@@ -1,4 +1,4 @@
-//! The daemon is killed at any moment of a deploy that goes wrong, and finishes it when it is back.
+//! The daemon dies at a random moment of a bad deploy, and finishes the rollback after its restart.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -11,13 +11,13 @@ use crate::support::{
     DaemonHarness, Rng, SERVICE, VersionPoller, serving_version, sleep, wait_until,
 };
 
-/// Deaths in each of the tests.
+/// Interruptions in each test.
 const ROUNDS: u32 = 6;
 /// When the new release goes wrong, and how long a deploy with its rollback takes at most.
 const FAULT_AFTER_MS: u64 = 1_200;
 const SCENARIO_MS: u64 = 4_200;
 
-/// How a daemon ends in the middle, and how it goes on.
+/// How the daemon ends in the middle of a deploy, and continues.
 type Interruption = fn(&mut DaemonHarness);
 
 fn kill_and_restart(host: &mut DaemonHarness) {
@@ -35,7 +35,7 @@ fn interrupt_repeatedly(seed: u64, fault: &str, interrupt: Interruption) {
         let load = VersionPoller::start(host.listen);
         let deploy = host.spawn_faulty_deploy(&version, fault, FAULT_AFTER_MS, &["--wait"]);
         let mut wait = dice.below(SCENARIO_MS);
-        // Some die again while they take up the thread.
+        // Some die again while they recover.
         for _ in 0..=dice.below(3) {
             println!("seed {seed} {fault} round {round}: ends {wait} ms on");
             sleep(Duration::from_millis(wait));
@@ -146,6 +146,7 @@ fn truncated_first_line_of_the_first_deploy_is_logged() {
     host.start();
     host.kill();
     let path = host.state().join(SERVICE).join("000001.jsonl");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, br#"{"seq":1,"#).unwrap();
     host.start();
     assert_eq!(host.phase(), "empty");
@@ -154,8 +155,8 @@ fn truncated_first_line_of_the_first_deploy_is_logged() {
     assert!(host.log().contains("truncated an incomplete last line of 9 bytes"));
 }
 
-/// As if the wall had been set by so much while the daemon was down: what was written lies so much
-/// in the future, or in the past.
+/// As if the wall clock had changed while the daemon was down: the moments in the timeline lie in the
+/// future, or in the past.
 fn clock_jumped(shift_ms: i64) {
     let mut host = DaemonHarness::with_v1("");
     host.deploy("v2", &[]).expect_code(0);

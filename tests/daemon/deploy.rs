@@ -1,4 +1,4 @@
-//! Deploys that end well, and deploys that do not.
+//! Deploys that succeed, and deploys that fail.
 
 use crate::support::{DaemonHarness, SERVICE, VersionPoller, serving_version, wait_until};
 
@@ -25,7 +25,7 @@ fn removed_tools_are_reported_and_refused_with_strict() {
     let deploy = |more: &[&str]| {
         host.deploy("v2", &[&["--set", "DEMO_WITHOUT=echo", "--wait"], more].concat())
     };
-    // Nobody called it yet.
+    // No client called it yet.
     deploy(&["--strict"]).expect_code(0).expect_text(&["ready", "; without tool echo -> "]);
     host.deploy("v3", &["--wait"]).expect_code(0).expect_text(&["; adds tool echo"]);
     assert_eq!(serving_version(host.listen), Ok("v3".to_owned()));
@@ -96,12 +96,12 @@ fn release_that_exits_immediately_fails_the_deploy_immediately() {
         "output-green.log); v1 kept the traffic",
     ]);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
-    wait_until("what it said is in the log", || host.log().contains("no config file"));
+    wait_until("its output is in the log", || host.log().contains("no config file"));
 }
 
 #[test]
 fn foreign_process_on_the_slot_port_is_not_the_release() {
-    // It answers our probes long before the release would find its port taken.
+    // It answers the probes long before the release finds that its port is in use.
     let script = r#"sleep 2; exec "$0" demo-server"#;
     let program = env!("CARGO_BIN_EXE_rollbackd");
     let mut host =

@@ -1,4 +1,4 @@
-//! A state folder without room: nothing is decided, and the traffic goes on.
+//! A state folder on a full disk: the daemon decides nothing, and the traffic continues.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ impl TmpfsDisk {
         mount.args(["-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs"]).arg(at);
         let mounted = mount.stdout(Stdio::null()).stderr(Stdio::null()).status();
         let good = mounted.is_ok_and(|it| it.success());
-        assert!(good, "a tmpfs can not be mounted; run the tests as root, in a namespace that may");
+        assert!(good, "mount of a tmpfs failed; run the tests as root");
         Self(at.to_owned())
     }
 
@@ -24,7 +24,7 @@ impl TmpfsDisk {
         self.0.join("ballast")
     }
 
-    /// Leaves not a byte.
+    /// Fills the disk to the last byte.
     fn fill_up(&self) {
         let full = fs::write(self.filler(), vec![0; 1024 * 1024]);
         assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
@@ -41,7 +41,7 @@ impl Drop for TmpfsDisk {
     }
 }
 
-/// Bytes that a file takes at once.
+/// The allocation unit of a file, in bytes.
 const PAGE: usize = 4096;
 
 /// Writes the timeline of a deploy up to the end of a page, in which a line would find room.
@@ -76,10 +76,10 @@ fn full_disk_stops_decisions_but_not_traffic() {
     host.run_cli(&["status"]).expect_code(0).expect_text(&["ERROR: failed to write the timeline"]);
     assert_eq!(host.phase(), "steady");
     assert!(host.release_processes().iter().all(|it| it.number == 1));
-    assert!(host.log().contains("page=true"), "nobody was paged");
+    assert!(host.log().contains("page=true"), "the operator was not paged");
     assert_eq!(host.kinds(1), written);
 
-    // A start with a full disk: the traffic goes where it went.
+    // A start with a full disk: the routes stay as they were.
     let seen = load.stop();
     assert!(seen.bad.is_empty(), "{:?}", seen.bad);
     let v1 = host.release_process(1);

@@ -1,4 +1,4 @@
-//! What keeps the daemon, or a person, from doing something; and rollbacks that a person orders.
+//! Guards that refuse an action of the daemon or of an operator; and rollbacks by an operator.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -62,7 +62,7 @@ fn malformed_control_request_gets_an_error_reply() {
         let mut socket = UnixStream::connect(host.socket()).unwrap();
         socket.write_all(&[bytes, b"\n"].concat()).unwrap();
         let mut answer = String::new();
-        // A daemon that hangs up with something unread may reset; what it said comes first.
+        // A daemon that closes with unread input may reset the connection, after its reply.
         let _: std::io::Result<usize> = socket.read_to_string(&mut answer);
         assert!(answer.contains("\"malformed\""), "{answer}");
     }
@@ -71,7 +71,7 @@ fn malformed_control_request_gets_an_error_reply() {
 #[test]
 fn rolled_back_release_is_quarantined_until_forced() {
     let host = DaemonHarness::with_v1("");
-    // Only then is it the same release again, settings included.
+    // With the same settings it is the same release.
     let set = ["--set", "DEMO_FAULT=total", "--set", "DEMO_FAULT_AT=99999999999999"];
     host.deploy("v2", &set).expect_code(0);
     host.wait_for_phase("baking");
@@ -144,14 +144,14 @@ fn rollback_limit_pages_the_operator_instead() {
     let load = VersionPoller::start(host.listen);
     host.deploy("v2", &[]).expect_code(0);
     host.wait_for_phase("baking");
-    // The limit is for the daemon: what a person orders does not count.
+    // The limit is for the daemon: a rollback by an operator does not count.
     host.run_cli(&["rollback", SERVICE, "--cut", "--because", "told so"]).expect_code(0);
     host.deploy_faulty("v3", "total", 1_500, &[]).expect_code(3);
     host.deploy_faulty("v4", "total", 1_500, &[])
         .expect_code(11)
         .expect_text(&["no rollback: rollback limit"]);
     drop(load);
-    assert!(host.log().contains("page=true"), "nobody was paged");
+    assert!(host.log().contains("page=true"), "the operator was not paged");
 }
 
 #[test]

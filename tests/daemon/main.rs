@@ -1,5 +1,5 @@
-//! The whole daemon as a user meets it: the built binary, its verbs, its exit codes, and what it
-//! says. Releases are the demo's MCP server, or small shell commands that misbehave.
+//! The whole daemon as a user runs it: the built binary, its commands, exit codes and messages.
+//! Releases are the demo's MCP server, or small shell commands that misbehave.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -19,7 +19,7 @@ fn host_with_metrics() -> (DaemonHarness, u16) {
     (host, port)
 }
 
-/// The whole answer to a request.
+/// The whole response to a request.
 fn fetch(port: u16, request: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -67,7 +67,7 @@ fn rollback_appears_in_the_metrics() {
     assert_eq!(value(&before, "rollbackd_phase", &[("phase", "empty")]), 1.0);
     host.deploy("v1", &["--wait"]).expect_code(0);
     let load = VersionPoller::start(host.listen);
-    host.deploy_faulty("v2", "total", 1_000, &[]).expect_code(3);
+    host.deploy_faulty("v2", "total", 3_000, &[]).expect_code(3);
     load.stop();
     let after = scrape(port);
     assert_eq!(rollbacks(&after), [1.0, 0.0]);
@@ -94,13 +94,13 @@ fn rollback_appears_in_the_metrics() {
         assert_eq!(buckets.last().map(|it| (it.less_than, it.count)), Some((f64::INFINITY, 1.0)));
     }
     assert!(value(&after, "rollbackd_timeline_write_seconds_count", &[]) > 8.0);
-    // Nothing goes to a journal here.
+    // No journal is in use here.
     assert_eq!(value(&after, "rollbackd_journal_lost_total", &[]), 0.0);
     let counters = host.status()["counters"].clone();
     assert_eq!((&counters["cuts"], &counters["events"]["recovered"]), (&1.into(), &1.into()));
 }
 
-/// A series twice is a page that no collector takes; and labels must not grow with what clients say.
+/// Collectors reject a series that appears twice; and no label may hold text of a client.
 #[test]
 fn series_are_unique_and_clients_add_none() {
     let (host, port) = host_with_metrics();

@@ -1,4 +1,4 @@
-//! Processes that die, that do not want to end, and fixes for a release that is held.
+//! Processes that die, processes that ignore SIGTERM, and fixes for a release on hold.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn both_releases_start_after_a_reboot() {
 
 #[test]
 fn release_that_ignores_sigterm_is_killed() {
-    // The shell stays in front of the server and keeps SIGTERM from both of them.
+    // The shell is the parent of the server and ignores SIGTERM for both.
     let script = r#"trap "" TERM; "$0" demo-server & while true; do sleep 1; done"#;
     let program = env!("CARGO_BIN_EXE_rollbackd");
     let command = format!("command = [\"/bin/sh\", \"-c\", {script:?}, {program:?}]");
@@ -62,7 +62,7 @@ fn slow_orphan_does_not_delay_traffic() {
     host.start();
     wait_for(Duration::from_secs(10), "v1 answers again", || serving_version(host.listen).ok());
     assert!(host.release_processes().iter().any(|it| it.number == 2), "it still takes its time");
-    // The next one gets the slot when it is free, not before.
+    // The next release gets the slot when it is free, not before.
     host.configure(&format!("{command}\nstart_timeout = \"60s\""));
     host.reload();
     host.deploy("v3", &[]).expect_code(0);
@@ -94,7 +94,7 @@ fn held_trial_can_be_replaced_by_a_fix() {
     host.deploy("v3", &[]).expect_code(6);
     let fix = host.spawn_cli(&["deploy", SERVICE, "v3", "--force", "--wait"]);
     wait_until("v3 has the traffic", || serving_version(host.listen) == Ok("v3".to_owned()));
-    // What the daemon held by itself is over with the fix.
+    // The fix ends the hold that the daemon set.
     fix.wait().expect_code(0);
     drop(load);
     assert_eq!(host.status()["active"], "v3");

@@ -1,4 +1,4 @@
-//! The server's own counters: a breach that only they see, and counters that fall silent.
+//! The server's own counters: a breach that only they show, and counters that disappear.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -9,7 +9,7 @@ use rollbackd::model::{Guard, TimelineEvent};
 
 use crate::support::{DaemonHarness, wait_until};
 
-/// Counters by slot, over HTTP: each scrape finds so many requests and bad ones more.
+/// Counters by slot, over HTTP: each scrape adds requests and bad requests.
 #[derive(Clone, Default)]
 struct Exporter(Arc<Mutex<BTreeMap<String, Counters>>>);
 
@@ -34,7 +34,7 @@ impl Exporter {
                 let _: usize = BufReader::new(&stream).read_line(&mut line).unwrap_or_default();
                 let slot = line.split(['/', ' ']).nth(2).unwrap_or_default().to_owned();
                 let answer = shared.exposition(&slot);
-                // The daemon may have ended.
+                // The daemon may have exited.
                 let _: std::io::Result<()> = stream.write_all(answer.as_bytes());
             }
         });
@@ -67,7 +67,7 @@ impl Exporter {
     }
 }
 
-/// A host whose releases count what the exporter says.
+/// A host whose releases have the counters of the exporter.
 fn host_with_exporter(more: &str) -> (DaemonHarness, Exporter) {
     let (exporter, port) = Exporter::start();
     let scrape = format!(

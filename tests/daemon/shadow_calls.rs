@@ -1,4 +1,4 @@
-//! What fails on the release on trial is asked again of the warm one, which learns it by a header.
+//! The daemon repeats failed requests of the trial on the warm release, with a header that marks them.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -85,7 +85,7 @@ fn serve_connection(mut stream: TcpStream, say: impl Fn(&str, &Value) -> (u16, V
     );
 }
 
-/// A trial of `v2` beside `v1`; nobody rolls back.
+/// A trial of `v2` beside `v1`, without a rollback.
 fn deploy_trial(settings: &str, safe: bool) -> (DaemonHarness, FakeRelease, FakeRelease) {
     let settings = format!("runtime = \"external\"\nmode = \"observe\"\n{settings}");
     let mut host = DaemonHarness::new(&settings);
@@ -113,7 +113,7 @@ fn failed_requests_are_repeated_on_the_warm_release_only() {
     assert_eq!(two.shadow_calls().len(), 0);
     let seen = load.stop();
     assert!(!seen.good.contains_key("v1"), "a client saw a repeat: {:?}", seen.good);
-    // A daemon that was killed asks the warm release again what is safe there.
+    // A daemon that was killed asks the warm release again which tools are read-only.
     host.kill();
     host.start();
     wait_until("the proxy", || {

@@ -1,4 +1,4 @@
-//! Starting, stopping, reloading, and the verbs that only look.
+//! Start, stop, reload, and the commands that only read.
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! Healthy releases, there and back again, under load: nobody may notice.
+//! Switches between healthy releases under load: no request fails.
 
 use rollbackd::clock::Clock;
 use rollbackd::demo::traffic::TrafficGenerator;

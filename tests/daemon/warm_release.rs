@@ -18,7 +18,7 @@ fn dead_warm_release_is_restarted_for_rollback() {
 
 #[test]
 fn rollback_is_abandoned_when_the_warm_release_cannot_start() {
-    // It starts as long as its file is there.
+    // It starts while its file exists.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("v1");
     std::fs::write(&file, "").unwrap();
@@ -47,7 +47,7 @@ fn rollback_is_abandoned_when_the_warm_release_cannot_start() {
     let status = host.status();
     assert_eq!(status["active"], "v2");
     assert!(status["hold"].as_str().unwrap().contains("could not take over"), "{status}");
-    assert!(host.log().contains("page=true"), "nobody was paged");
+    assert!(host.log().contains("page=true"), "the operator was not paged");
     assert!(!host.kinds(2).contains(&"decided"));
 }
 
@@ -64,7 +64,7 @@ fn external_warm_release_that_is_down_blocks_rollback() {
     let rollback = ["rollback", SERVICE, "--because", "x"];
     host.run_cli(&rollback).expect_code(11).expect_text(&["v1 does not answer", "abandoned"]);
     assert_eq!(serving_version(host.listen), Ok("v2".to_owned()));
-    // It comes back while the daemon waits for it.
+    // It restarts while the daemon waits for it.
     let again = host.spawn_cli(&rollback);
     host.wait_for_phase("reviving");
     let _one = ExternalServer::start("v1", host.blue);

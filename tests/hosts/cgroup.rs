@@ -17,12 +17,12 @@ impl Cgroup {
         Self(group)
     }
 
-    /// The file that takes in processes.
+    /// The file that adds a process.
     pub(crate) fn procs_file(&self) -> PathBuf {
         self.0.join("cgroup.procs")
     }
 
-    /// Takes away what a host left in it, as the end of a kernel does.
+    /// Removes the groups that a host left in it.
     pub(crate) fn remove_children(&self) {
         // A group that a process just left is busy for another moment.
         for _ in 0..50 {

@@ -76,7 +76,7 @@ fn container_rolls_back_to_the_deployed_image() {
     let seen = crowd.stop();
     println!("{seen}");
     assert_eq!(seen["failures"], serde_json::json!([]), "{seen:#}");
-    // The tag moves on; what was deployed is still the same.
+    // The tag moves to another image; the deployed one stays the same.
     host.run(&["podman", "tag", "localhost/weather:v2", "localhost/weather:v1"]).expect_success();
     host.run(&["systemctl", "restart", BLUE_UNIT]).expect_success();
     wait_until("it is started again", || running_containers(&host) == format!("weather-blue {v1}"));

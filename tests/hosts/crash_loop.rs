@@ -13,12 +13,12 @@ use crate::wait::{epoch_ms, sleep, wait_until};
 /// From the first bad answer to the verdict, and to the last bad answer.
 const DETECTION_MAX: Duration = Duration::from_secs(2);
 const FAILURES_MAX: Duration = Duration::from_secs(3);
-/// A process of the unit that takes all the memory it can get, once it is told to.
+/// A process of the unit that allocates all memory as soon as a file exists.
 const MEMORY_HOG: &str = "OOMPolicy=stop\nMemoryMax=100M\nMemorySwapMax=0\nExecStart=/bin/sh -c '\
     (while ! test -e /run/eat-%i; do sleep 0.05; done; exec tail /dev/zero) & \
     exec /usr/bin/rollbackd demo-server'\n";
 
-/// Clients of v2 meet what `breaks` does to it, and v1 takes over.
+/// Breaks v2 under load, and waits until v1 has the traffic.
 fn assert_rolled_back(
     host: &Host,
     what: &str,
@@ -62,7 +62,7 @@ fn assert_rolled_back(
 fn crash_loop(restart: &str) -> String {
     let host = Host::with_units(&format!("{restart}{DEMO_SERVICE}"), SETTINGS);
     let began = epoch_ms();
-    // Late enough for its clients to be there.
+    // Late enough for the clients to be connected.
     let deploy = || host.deploy_faulty("v2", "crash-loop", 6_000);
     let what = format!("a crash loop, {:?}", restart.trim());
     let told = assert_rolled_back(&host, &what, deploy, || {

@@ -1,12 +1,10 @@
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::machine::{CommandOutput, Machine};
 use crate::ports::free_port;
-use crate::wait::{wait_for, wait_until};
+use crate::wait::{WAIT_MAX, wait_for, wait_until};
 
-/// What the daemon of a test is told, besides where it listens.
+/// The settings of the service, besides its addresses.
 const SETTINGS: &str = "deadline = \"10s\"\ndrain_timeout = \"5s\"\nburst = \"1s\"\n";
 
 /// A host with the daemon installed, and one service: `weather`.
@@ -46,7 +44,7 @@ impl Host {
         self.machine.write("etc/rollbackd/config.toml", &config);
     }
 
-    /// Runs a command there, to its end.
+    /// Runs a command on the host, to its end.
     pub(crate) fn run(&self, command: &[&str]) -> CommandOutput {
         self.machine.run(command)
     }
@@ -76,19 +74,19 @@ impl Host {
         self.run(&[&["rollbackd", "deploy", "weather", version], more].concat())
     }
 
-    /// The timeline of the newest deploy, as a person reads it.
+    /// The timeline of the newest deploy, as text.
     pub(crate) fn timeline(&self) -> String {
         self.run(&["rollbackd", "timeline", "weather"]).out
     }
 
-    /// What is in the journal.
+    /// The entries of the journal that match.
     pub(crate) fn journal(&self, matches: &[&str]) -> Vec<Value> {
         let command = [&["journalctl", "-o", "json", "--no-pager"], matches].concat();
         let lines = self.run(&command).expect_success().out;
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// What the daemon wrote into its log.
+    /// The log of the daemon.
     pub(crate) fn log(&self) -> String {
         self.run(&["journalctl", "-u", "rollbackd", "-o", "cat", "--no-pager"]).out
     }
@@ -100,12 +98,11 @@ impl Host {
     }
 
     /// Waits until the unit runs under another process than this one.
-    pub(crate) fn wait_for_restart(&self, limit: Duration, before: &str) {
-        wait_for(limit, "the daemon is started again", || {
-            let again = self.property("ActiveState") == "active"
+    pub(crate) fn wait_for_restart(&self, before: &str) {
+        wait_until("the daemon is started again", || {
+            self.property("ActiveState") == "active"
                 && self.property("SubState") == "running"
-                && self.property("MainPID") != before;
-            again.then_some(())
+                && self.property("MainPID") != before
         });
     }
 
@@ -113,16 +110,16 @@ impl Host {
         wait_until(&format!("phase {phase}"), || self.status()["phase"] == phase);
     }
 
-    /// Waits until the timeline of the newest deploy says this.
+    /// Waits until the timeline of the newest deploy contains this.
     #[track_caller]
     pub(crate) fn wait_for_timeline(&self, what: &str) -> String {
-        wait_for(Duration::from_secs(30), what, || {
+        wait_for(WAIT_MAX, what, || {
             let told = self.timeline();
             told.contains(what).then_some(told)
         })
     }
 
-    /// Waits until the daemon's log says this.
+    /// Waits until the daemon's log contains this.
     #[track_caller]
     pub(crate) fn wait_for_log(&self, what: &str) {
         wait_until(what, || self.log().contains(what));

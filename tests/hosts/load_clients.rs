@@ -4,14 +4,14 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-/// Clients of the official TypeScript SDK that call all the time.
+/// Clients of the official TypeScript SDK that send calls all the time.
 pub(crate) struct LoadClients {
     node: Child,
     out: BufReader<ChildStdout>,
 }
 
 impl LoadClients {
-    /// So many clients, each with a call every so many milliseconds; all have a session.
+    /// Starts `clients` clients, each with a session and a call every `every_ms` milliseconds.
     pub(crate) fn start(port: u16, clients: u32, every_ms: u32) -> Self {
         let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real");
         let mut node = Command::new("node");
@@ -26,7 +26,7 @@ impl LoadClients {
         load_clients
     }
 
-    /// Lets them finish; what they met.
+    /// Waits for their calls. Returns what they counted.
     pub(crate) fn stop(mut self) -> Value {
         drop(self.node.stdin.take());
         self.read_report()
@@ -35,7 +35,7 @@ impl LoadClients {
     fn read_report(&mut self) -> Value {
         let mut line = String::new();
         self.out.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("node said {line:?}"))
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("unexpected line of node: {line:?}"))
     }
 }
 

@@ -38,7 +38,7 @@ impl Machine {
         Self::with_disk(None)
     }
 
-    /// With a disk of its own for the daemon's state, of so many MiB.
+    /// The same with a disk of `mib` MiB for the daemon's state.
     pub(crate) fn boot_with_disk(mib: u64) -> Self {
         Self::with_disk(Some(mib))
     }
@@ -75,7 +75,7 @@ impl Machine {
         boot.args(["--boot", "--register=no", "--keep-unit"]);
         boot.arg(format!("--machine=rollbackd-{process}-{id}"));
         boot.arg(format!("--uuid={:032x}", 0x6bfb_a588_0000_0000 + u64::from(id)));
-        // As Debian boots, also where this machine itself has the groups of old.
+        // cgroup v2, as in Debian, also where this machine has v1.
         boot.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
         let console = self.folder.path().join("console");
         let log = fs::File::create(&console).unwrap();
@@ -86,7 +86,7 @@ impl Machine {
         self.init_pid = wait_for(BOOT_MAX, "the first process of the host", || {
             let ended = boot.try_wait().unwrap();
             assert!(ended.is_none(), "systemd-nspawn: {}", fs::read_to_string(&console).unwrap());
-            // Others come before it, and end.
+            // Helper processes come before it, and exit.
             let text = fs::read_to_string(&children).unwrap();
             let pid = text.split_whitespace().next()?;
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
@@ -99,7 +99,7 @@ impl Machine {
         });
     }
 
-    /// Cuts the power: every process of the host ends in this moment.
+    /// Cuts the power: kills every process of the host.
     ///
     /// What was written and not synced is still in this machine's memory, and the next boot reads it
     /// there; except for a disk of its own, which loses it.
@@ -114,12 +114,12 @@ impl Machine {
         self.group.remove_children();
     }
 
-    /// Where its files lie, seen from here.
+    /// The root folder of the host, as a path of this machine.
     pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("root")
     }
 
-    /// What it sees itself while it runs, with what is mounted there.
+    /// The root folder as the running host sees it, with its mounts.
     pub(crate) fn namespace_root(&self) -> PathBuf {
         Path::new("/proc").join(self.init_pid.to_string()).join("root")
     }
@@ -161,7 +161,7 @@ impl CommandOutput {
         self
     }
 
-    /// Its error has to say this.
+    /// Asserts that the output contains this.
     #[track_caller]
     pub(crate) fn expect_text(self, what: &str) -> Self {
         assert!(self.err.contains(what) || self.out.contains(what), "not {what:?} in {self:#?}");
@@ -174,7 +174,7 @@ impl Drop for Machine {
         self.power_off();
         let root = self.root();
         self.disk = None;
-        // The kernel lets go of a host that was killed a moment later.
+        // The kernel releases the mounts of a killed host after a moment.
         for _ in 0..20 {
             let unmounted = Command::new("umount").arg(&root).stderr(Stdio::null()).status();
             if unmounted.is_ok_and(|it| it.success()) {
@@ -196,12 +196,12 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// Where systems lie that can be booted.
+/// The folder of bootable systems.
 fn images_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/hosts")
 }
 
-/// The package of this very source.
+/// The package built from this source.
 fn package() -> PathBuf {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = FOUND.get_or_init(|| newest_package(Path::new(env!("CARGO_MANIFEST_DIR"))));

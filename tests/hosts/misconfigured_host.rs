@@ -1,4 +1,4 @@
-//! What can be wrong with a host: what the operator is told, and that clients notice nothing of it.
+//! Faults of a host: the message for the operator, and no effect on clients.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use crate::host::Host;
 use crate::machine::{CommandOutput, Machine};
 use crate::traffic::{VersionPoller, serving_version};
 use crate::unit_template::{ARTIFACT_SERVICE, BLUE_UNIT, DEMO_SERVICE, GREEN_UNIT, SETTINGS};
-use crate::wait::{sleep, wait_for, wait_until};
+use crate::wait::{WAIT_MAX, sleep, wait_for, wait_until};
 
-/// A deploy that comes to nothing and says why; v1 goes on.
+/// A deploy that fails with its reason; v1 keeps the traffic.
 #[track_caller]
 fn assert_deploy_fails(host: &Host, version: &str, why: &str) {
     let done = host.deploy(version, &["--wait"]).expect_code(4);
@@ -116,13 +116,13 @@ fn missing_dbus_blocks_starts_but_not_traffic_switches() {
     host.wait_for_log(absent);
     assert_still_serving(&host);
     assert_eq!(load.stop().bad, Vec::<String>::new());
-    // A daemon that starts without it serves what runs.
+    // A daemon that starts without it serves the running releases.
     host.run(&["systemctl", "stop", "rollbackd"]).expect_success();
     host.run(&["systemctl", "start", "rollbackd"]).expect_success();
     wait_until("v1 answers", || serving_version(host.listen) == Ok("v1".to_owned()));
     host.wait_for_log("the unit is not followed");
     host.machine.shell("systemctl start dbus.socket dbus.service");
-    // It is followed again, and was not touched.
+    // The daemon watches it again, and did not restart it.
     assert_eq!(host.invocation(BLUE_UNIT), run);
     sleep(Duration::from_secs(3));
     host.machine.shell(&format!("kill -KILL $(systemctl show {BLUE_UNIT} --value -p MainPID)"));
@@ -184,7 +184,7 @@ fn second_daemon_missing_socket_unit_and_full_disk_do_not_interrupt_service() {
         .expect_text("cannot write the timeline, so no decision is made")
         .expect_text("No space left on device");
     assert_eq!(load.stop().bad, Vec::<String>::new());
-    // The unit of the active release dies, and is needed all the more.
+    // The unit of the active release dies.
     host.machine.shell(&format!("kill -KILL $(systemctl show {BLUE_UNIT} --value -p MainPID)"));
     wait_until("v1 is started again", || serving_version(host.listen) == Ok("v1".to_owned()));
     host.machine.shell("rm /var/lib/rollbackd/ballast");
@@ -218,13 +218,11 @@ fn changed_artifact_blocks_rollback_unless_forced() {
     let pages = host.journal(&["PRIORITY=2"]);
     let says = |it: &&Value| it["MESSAGE"].as_str().is_some_and(|it| it.contains("changed since"));
     assert!(pages.iter().any(|it| says(&it)), "{pages:#?}");
-    // A daemon that starts says it, too.
+    // A daemon that starts reports it, too.
     let before = pages.len();
     host.run(&["systemctl", "restart", "rollbackd"]).expect_success();
-    wait_until("it is said again", || before < host.journal(&["PRIORITY=2"]).len());
+    wait_until("the error is reported again", || before < host.journal(&["PRIORITY=2"]).len());
     let insists: CommandOutput = host.run(&[&order[..], &["--force"]].concat());
     insists.expect_success();
-    wait_for(Duration::from_secs(10), "v1 has the traffic", || {
-        (host.status()["active"] == "v1").then_some(())
-    });
+    wait_for(WAIT_MAX, "v1 has the traffic", || (host.status()["active"] == "v1").then_some(()));
 }

@@ -1,4 +1,4 @@
-//! The power is cut at any moment of a deploy, and the next boot goes on where the disk ends.
+//! The power fails at a random moment of a deploy, and the next boot continues from the disk.
 //!
 //! `POWER_CUTS=50 cargo test --test hosts power -- --nocapture` does it fifty times. `POWER_SEED` replays.
 //!
@@ -49,7 +49,7 @@ fn healthy_release_serves_and_the_deploy_finishes_after_power_loss() {
     println!("{cuts} cuts; power to a good answer: median {median} ms, longest {longest} ms");
 }
 
-/// One deploy with its power cut; how long after it clients had a good answer.
+/// One deploy with a power cut. Returns the time until clients had a good answer.
 fn cut_power(host: &mut Host, dice: &mut Rng, version: &str) -> u64 {
     let load = VersionPoller::start(host.listen);
     let before = host.status()["active"].as_str().unwrap().to_owned();
@@ -91,7 +91,7 @@ fn cut_power(host: &mut Host, dice: &mut Rng, version: &str) -> u64 {
     wait
 }
 
-/// What a person does, and how long it goes on.
+/// What the operator does, and how long it takes.
 fn random_scenario(dice: &mut Rng, version: &str) -> (String, u64) {
     let deploy = format!("rollbackd deploy weather {version}");
     let back = format!(
@@ -112,7 +112,7 @@ fn random_scenario(dice: &mut Rng, version: &str) -> (String, u64) {
     }
 }
 
-/// The files of the timelines.
+/// The timeline files.
 fn timelines(host: &Host) -> BTreeMap<String, String> {
     let folder = host.machine.root().join("var/lib/rollbackd/weather");
     let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
@@ -151,7 +151,7 @@ fn assert_timeline_is_complete(host: &Host, deploy: u32) -> Vec<&'static str> {
 }
 
 fn assert_status_matches_processes(host: &Host) {
-    wait_until("what runs is what the daemon says, and nothing else", || {
+    wait_until("the processes are those in the status", || {
         let status = host.status();
         let releases = status["releases"].as_array().unwrap();
         let servers = host.machine.shell("grep -sl demo-serve[r] /proc/[0-9]*/cmdline | wc -l");

@@ -14,7 +14,7 @@ pub(crate) const DEMO_SERVICE: &str = "ExecStart=/usr/bin/rollbackd demo-server\
 /// One whose instances are the program of a sealed folder.
 pub(crate) const ARTIFACT_SERVICE: &str = "ExecStart=/usr/bin/env ${ROLLBACKD_ARTIFACT}/server\n";
 
-/// What the service of most tests is told.
+/// The settings of the service in most tests.
 pub(crate) const SETTINGS: &str = "bake = \"10m\"\ndeadline = \"2s\"\nburst = \"1s\"\n\
     drain_timeout = \"2s\"\nstop_timeout = \"2s\"\nstart_timeout = \"10s\"\nrollbacks_per_day = 100\n\
     probe = { every = \"300ms\", timeout = \"1s\" }\n";
@@ -27,7 +27,7 @@ impl Host {
         host
     }
 
-    /// The same on a machine of one's own, with a daemon that was not started yet.
+    /// The same on a given machine, with a daemon that is not started yet.
     pub(crate) fn installed_with_units(machine: Machine, service: &str, settings: &str) -> Self {
         let host = Self::installed(machine);
         host.write_template(service);
@@ -36,7 +36,7 @@ impl Host {
         host
     }
 
-    /// Writes the template of the units anew.
+    /// Writes the unit template again.
     pub(crate) fn write_template(&self, service: &str) {
         let text = format!(
             "[Unit]\nDescription=weather in slot %i\n[Service]\nDynamicUser=yes\n\
@@ -46,12 +46,12 @@ impl Host {
         self.run(&["systemctl", "daemon-reload"]).expect_success();
     }
 
-    /// Puts a real server there as version such and such; its folder, which is the artifact.
+    /// Installs a real server as `version`. Returns its folder, which is the artifact.
     pub(crate) fn install_artifact(&self, version: &str) -> String {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut program = fs::read(project.join("target/real/rmcp/debug/weather"))
             .expect("the server of the Rust SDK is not built; run tests/run, which does it");
-        // What follows a program's own end changes nothing but its hash.
+        // Bytes after the end of a program change nothing but its hash.
         program.extend_from_slice(version.as_bytes());
         let folder = format!("/opt/weather/{version}");
         let file = self.machine.root().join(format!("opt/weather/{version}/server"));
@@ -61,14 +61,14 @@ impl Host {
         folder
     }
 
-    /// A deploy of a demo server that goes wrong so many milliseconds from now.
+    /// Deploys a demo server that fails from `ms` milliseconds on.
     pub(crate) fn deploy_faulty(&self, version: &str, fault: &str, ms: u64) {
         let fault = format!("DEMO_FAULT={fault}");
         let at = format!("DEMO_FAULT_AT={}", epoch_ms() + ms);
         self.deploy(version, &["--set", &fault, "--set", &at]).expect_success();
     }
 
-    /// The run of a unit: another one each time it is started.
+    /// The invocation ID of a unit: another one at each start.
     pub(crate) fn invocation(&self, unit: &str) -> String {
         self.property_of(unit, "InvocationID")
     }

@@ -1,4 +1,4 @@
-//! A server that was restarted knows the session of the prober no more.
+//! A restarted server lost the session of the prober.
 
 use std::sync::Mutex;
 

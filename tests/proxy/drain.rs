@@ -1,4 +1,4 @@
-//! A release is cut: everything that is open gets its answer.
+//! A release is cut off: every open request receives a response.
 
 use std::time::Duration;
 
@@ -151,7 +151,7 @@ async fn subscription_moves_to_the_new_release_with_list_changed() {
             sse_messages(&wire.read_until("notifications/tools/list_changed").await).remove(0);
         assert_eq!(told["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "l-1");
         assert_eq!(proxy.load(RELEASE_B, Moment(0)).sessions, 1);
-        // A second acknowledgement would tell of a second subscription.
+        // A second acknowledgement would announce a second subscription.
         proxy.cut(RELEASE_B).await;
         let rest = wire.read_to_end().await;
         assert!(!rest.contains("acknowledged"), "{rest}");

@@ -36,7 +36,7 @@ where
     address
 }
 
-/// A release that says the same to every request, then closes.
+/// A release that sends the same response to every request, then closes.
 pub(crate) async fn fixed_response(answer: impl Into<Vec<u8>>) -> SocketAddr {
     let answer: Arc<[u8]> = answer.into().into();
     scripted(move |mut stream| {
@@ -45,7 +45,7 @@ pub(crate) async fn fixed_response(answer: impl Into<Vec<u8>>) -> SocketAddr {
             if read_request(&mut stream).await.is_some() {
                 let _ = stream.write_all(&answer).await;
                 let _ = stream.shutdown().await;
-                // Otherwise what was not read would become a reset.
+                // Unread input would reset the connection.
                 let _ =
                     tokio::time::timeout(Duration::from_secs(5), read_to_end(&mut stream)).await;
             }
@@ -113,7 +113,7 @@ pub(crate) struct FakeMcpServer {
     pub behaviour: Arc<Mutex<ServerBehaviour>>,
     /// The GET streams that were opened, with the session of each.
     pub streams: Arc<Mutex<Streams>>,
-    /// Answers of clients to what was asked of them.
+    /// Responses of clients to requests of the server.
     pub client_replies: Arc<Mutex<Vec<Value>>>,
 }
 
@@ -216,7 +216,7 @@ impl FakeMcpServer {
         log.iter().map(|(head, _, body)| method(body).unwrap_or_else(|| head.clone())).collect()
     }
 
-    /// Says something on every GET stream.
+    /// Sends an event on every GET stream.
     pub(crate) async fn notify_streams(&self, text: &str) {
         let streams = self.streams.lock().unwrap().clone();
         for (_, stream) in streams {
@@ -282,7 +282,7 @@ impl FakeMcpServer {
         response
     }
 
-    /// Asks the client, and goes on when it was answered.
+    /// Sends a request to the client, and continues after its response.
     fn elicit(&self, good: Value) -> Response<ChannelBody> {
         let (response, tell) = response_with(StatusCode::OK, "text/event-stream", Vec::new());
         let asks = json!({"jsonrpc": "2.0", "id": 0, "method": "elicitation/create"});

@@ -1,4 +1,4 @@
-//! Heads and small messages on their way through.
+//! Heads and small messages through the proxy.
 
 use std::sync::{Arc, Mutex};
 
@@ -42,7 +42,7 @@ async fn chunked_http10_and_close_delimited_responses_are_forwarded() {
     }
 }
 
-/// What a release is sent for a text; it answers well.
+/// Returns what a release receives for a text.
 async fn received_by_release(text: &str) -> (String, String) {
     let log = Arc::new(Mutex::new(None));
     let written = Arc::clone(&log);

@@ -23,7 +23,7 @@ const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialize
 const MODERN_HEADERS: &str = "MCP-Protocol-Version: 2026-07-28\r\n";
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Two proxies: one that ends what is open in it, and one that has all who come.
+/// Two proxies: the old one drains, the new one accepts connections.
 struct ProxyPair {
     old: Proxy,
     new: Proxy,
@@ -46,7 +46,7 @@ fn start_successor(old: &Proxy, file: &Path) -> Proxy {
     Proxy::with_listener(listener, &test_service("test"), KEY, clock, Some(file)).unwrap()
 }
 
-/// Hands over; the releases of the new one, the last of which has the traffic.
+/// Hands over to a proxy with these releases, the last of which is active.
 async fn hand_over(
     dir: TempDir,
     old: Proxy,
@@ -71,12 +71,12 @@ async fn hand_over(
     while let Ok((_, change)) = told.try_recv() {
         early.push(change);
     }
-    assert!(old.duplicate_listener().unwrap().is_none(), "the old one accepts nobody");
+    assert!(old.duplicate_listener().unwrap().is_none(), "the old one still accepts");
     let listener = TcpListener::from_std(std::net::TcpListener::from(listener)).unwrap();
     let clock = Clock::start(Moment(0));
     let new =
         Proxy::with_listener(listener, &test_service("test"), KEY, clock, Some(&file)).unwrap();
-    // As it comes over a channel.
+    // Encoded as for the channel between two daemons.
     let hear = |proxy: &Proxy, change: ReplicationMessage| {
         let text = serde_json::to_string(&change).unwrap();
         proxy.apply(serde_json::from_str(&text).unwrap());
@@ -121,7 +121,7 @@ async fn session_opened_in_the_predecessor_migrates_in_the_successor() {
     let reply = post(to, &tool_call("1", "echo", "{}"), &mine).await;
     assert_eq!(reply.json()["result"]["release"], "a");
     two.end_predecessor().await;
-    // Only how it was opened, which the old one saw, lets it move.
+    // It can migrate only because the old proxy recorded how it was opened.
     two.new.set_active(RELEASE_B);
     let toll = two.new.drain(RELEASE_A, DRAIN_TIMEOUT).await;
     assert_eq!((toll.sessions_ended, toll.sessions_to_migrate), (0, 1), "{toll:?}");
@@ -169,7 +169,7 @@ async fn session_end_and_subscription_are_replicated() {
     let to = old.local_addr();
     let (ended, lives) = (open_session(to).await, open_session(to).await);
     post(to, INITIALIZED, &lives).await;
-    // Connections from before: what comes on them is served by the old one.
+    // The old proxy serves the connections that it accepted.
     let mut one = crate::http_client::RawConnection::connect(to).await;
     let mut other = crate::http_client::RawConnection::connect(to).await;
     one.send(crate::http_client::request(&tool_call("1", "echo", "{}"), &ended)).await;

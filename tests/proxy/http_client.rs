@@ -1,4 +1,4 @@
-//! A client that shows every byte.
+//! An HTTP client that gives access to every byte.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// One connection.
 pub(crate) struct RawConnection(pub BufReader<TcpStream>);
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug)]
 pub(crate) struct HttpResponse {
     pub status: u16,
@@ -123,7 +123,7 @@ impl RawConnection {
         true
     }
 
-    /// Chunks until `needle` has come.
+    /// Reads chunks until `needle` was received.
     pub(crate) async fn read_until(&mut self, needle: &str) -> String {
         let mut body = Vec::new();
         while !String::from_utf8_lossy(&body).contains(needle) {
@@ -132,14 +132,14 @@ impl RawConnection {
         String::from_utf8(body).unwrap()
     }
 
-    /// Chunks until the proper end.
+    /// Reads chunks until the last one.
     pub(crate) async fn read_to_end(&mut self) -> String {
         let mut body = Vec::new();
         while self.read_chunk(&mut body).await {}
         String::from_utf8(body).unwrap()
     }
 
-    /// Whether the other end closes, after whatever it still says.
+    /// Whether the other end closes, after more bytes or none.
     pub(crate) async fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         tokio::time::timeout(READ_TIMEOUT, self.0.read_to_end(&mut rest)).await.is_ok()
@@ -161,14 +161,14 @@ pub(crate) async fn post(to: SocketAddr, body: &str, headers: &str) -> HttpRespo
     wire.read_response().await
 }
 
-/// Sends a POST, and leaves the answer to the caller.
+/// Sends a POST; the caller reads the response.
 pub(crate) async fn open_request(to: SocketAddr, body: &str, headers: &str) -> RawConnection {
     let mut wire = RawConnection::connect(to).await;
     wire.send(request(body, headers)).await;
     wire
 }
 
-/// Sends a text, and reads one answer.
+/// Sends a text, and reads one response.
 pub(crate) async fn send_raw(to: SocketAddr, text: &str) -> HttpResponse {
     let mut wire = RawConnection::connect(to).await;
     wire.send(text).await;
@@ -184,14 +184,14 @@ pub(crate) fn tool_call(id: &str, tool: &str, arguments: &str) -> String {
 
 pub(crate) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
 
-/// Opens a session; the line of its header.
+/// Opens a session. Returns its header line.
 pub(crate) async fn open_session(to: SocketAddr) -> String {
     let reply = post(to, INITIALIZE, "").await;
     assert_eq!(reply.status, 200, "{reply:?}");
     format!("Mcp-Session-Id: {}\r\n", reply.header("mcp-session-id").unwrap())
 }
 
-/// What the proxy says for a request that it could not bring to its end.
+/// Asserts an error response that the proxy made itself.
 pub(crate) fn assert_error(answer: &Value, id: Value, reason: &str) {
     assert_eq!(answer["id"], id, "{answer}");
     assert_eq!(answer["error"]["code"], -32603, "{answer}");

@@ -1,4 +1,4 @@
-//! Thousands of connections that do nothing.
+//! Thousands of idle connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;

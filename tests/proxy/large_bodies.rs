@@ -19,7 +19,7 @@ pub(crate) fn resident_bytes() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
-/// Reads a head byte by byte, so that nothing of the body is taken.
+/// Reads a head byte by byte, so that the body stays unread.
 async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

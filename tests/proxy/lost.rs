@@ -1,5 +1,5 @@
-//! A release that was restarted knows no session any more. Who else says 404, or speaks of sessions,
-//! has lost none.
+//! A restarted release lost its sessions. Other 404 responses, and errors about sessions, mean no
+//! lost session.
 
 use rollbackd::model::{Counts, Moment};
 use rollbackd::proxy::Proxy;
@@ -9,7 +9,7 @@ use crate::fake_backend::FakeMcpServer;
 use crate::http_client::{HttpResponse, RawConnection, open_session, post, send_raw, tool_call};
 use crate::{RELEASE_A, proxy_to, wait_for_counts};
 
-/// What real servers answer for a session from before they were restarted.
+/// What real servers answer for a session from before their restart.
 const UNKNOWN: &[(u16, &str)] = &[
     (404, ""),
     (404, r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"},"id":null}"#),
@@ -71,7 +71,7 @@ async fn a_session_survives_a_restart_of_its_release_however_that_says_it() {
             (2, 1),
             "{status} {body}"
         );
-        // The client does not see it; the release has to answer for it all the same.
+        // The client does not see it; it counts against the release all the same.
         let want = Counts { ok: 3, server_fault: 1, ..Counts::default() };
         wait_for_counts(&proxy, RELEASE_A, want).await;
     }
@@ -79,7 +79,7 @@ async fn a_session_survives_a_restart_of_its_release_however_that_says_it() {
 
 #[tokio::test]
 async fn a_client_that_listens_again_after_a_restart_opens_its_session_anew() {
-    // The status alone says nothing to one that listens.
+    // The status alone does not end a stream.
     for &(status, body) in UNKNOWN.iter().filter(|(_, body)| !body.is_empty()) {
         let a = FakeMcpServer::start("a").await;
         a.set_behaviour(|it| it.unknown = (status, body));
@@ -111,7 +111,7 @@ async fn a_release_without_streams_and_without_an_end_of_sessions_loses_none() {
             assert_eq!(a.log.lock().unwrap().last().unwrap().1, "a-0");
         }
         assert_eq!(opened(&a), 1);
-        // It has no stream: nobody is to blame.
+        // It offers no stream: no fault.
         let want = Counts { ok: 3, neutral: 1, client_fault: 1, ..Counts::default() };
         wait_for_counts(&proxy, RELEASE_A, want).await;
     }

@@ -1,5 +1,5 @@
-//! The proxy on real sockets: what passes, what is counted, and what a client sees when a release
-//! is left or misbehaves.
+//! The proxy on real sockets: what it forwards, what it counts, and what a client sees when a
+//! release is drained, cut off or broken.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod drain;
@@ -16,6 +16,7 @@ mod migration;
 mod migration_refused;
 mod modern;
 mod outcomes;
+mod replay;
 mod restart;
 mod sessions;
 mod shadow_calls;
@@ -70,7 +71,7 @@ async fn wait_for_counts(proxy: &Proxy, number: ReleaseNumber, want: Counts) {
         &format!("{want:?}"),
         || {
             let counts = proxy.counts(number);
-            // Who does not ask for times has all of them.
+            // A test that expects no latencies accepts any number of them.
             let timed = if want.with_latency == 0 { 0 } else { counts.with_latency };
             Counts { with_latency: timed, ..counts } == want
         },

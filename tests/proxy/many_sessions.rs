@@ -1,4 +1,4 @@
-//! Many sessions at once, half of them listening, while their release is left.
+//! Many sessions at once, half of them with a stream, while their release is drained.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ struct ClientStats {
     slowest: AtomicU64,
 }
 
-/// Asks on one connection, one request after the other, and counts what is no result.
+/// Sends one request after the other on a connection, and counts failures.
 async fn run_client(number: u64, proxy: Proxy, mine: String, seen: Arc<ClientStats>) {
     let mut wire = RawConnection::connect(proxy.local_addr()).await;
     tokio::time::sleep(CALL_INTERVAL.mul_f64(number as f64 / SESSIONS as f64)).await;
@@ -37,7 +37,7 @@ async fn run_client(number: u64, proxy: Proxy, mine: String, seen: Arc<ClientSta
         if seen.stop.load(Ordering::Relaxed) {
             return;
         }
-        // One in ten is at work for a while, as some are when a release is left.
+        // One in ten takes a while, so that some are in flight during the drain.
         let ms = if (id + number).is_multiple_of(10) { 400 } else { 0 };
         let began = Instant::now();
         let body = tool_call(&id.to_string(), "echo", &format!(r#"{{"ms":{ms}}}"#));
@@ -118,7 +118,11 @@ async fn drain_of_five_hundred_sessions_fails_nothing() {
     }
     let listening = b.streams.lock().unwrap().iter().filter(|(_, it)| !it.is_closed()).count();
     let opened = b.streams.lock().unwrap().len();
-    assert_eq!(listening as u64, SESSIONS / 2, "of {opened}: each stream goes on at the other one");
+    assert_eq!(
+        listening as u64,
+        SESSIONS / 2,
+        "of {opened}: each stream continues on the other release"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

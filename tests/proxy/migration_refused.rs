@@ -1,4 +1,4 @@
-//! Sessions that can not be moved: named, kept as long as can be, then ended politely.
+//! Sessions that cannot migrate: counted, kept until the drain ends, then ended with an error.
 
 use std::time::Duration;
 
@@ -30,20 +30,20 @@ async fn echo(proxy: &Proxy, mine: &str) -> HttpResponse {
     post(proxy.local_addr(), &tool_call("1", "echo", "{}"), mine).await
 }
 
-/// Leaves the first release, with a request in the drain and one after it.
+/// Drains the first release, with a request during the drain and one after it.
 async fn drain_and_call(proxy: &Proxy, mine: &str) -> (HttpResponse, DrainCost, HttpResponse) {
     proxy.set_active(RELEASE_B);
     let draining = {
         let proxy = proxy.clone();
         tokio::spawn(async move { proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await })
     };
-    // The drain of an idle release ends at once: the session has to be asked for before that.
+    // The drain of an idle release ends at once, so the request comes before it.
     let during = echo(proxy, mine).await;
     let toll = draining.await.unwrap();
     (during, toll, echo(proxy, mine).await)
 }
 
-/// Something that keeps the release open for the length of a drain.
+/// A request that holds up the drain.
 async fn open_elicitation(proxy: &Proxy) -> RawConnection {
     let body = tool_call("0", "wait", r#"{"ms":400}"#);
     let wire = open_request(proxy.local_addr(), &body, "").await;
@@ -120,7 +120,7 @@ async fn rejected_credentials_are_returned_to_the_client() {
         (0, Some(&1)),
         "{toll}"
     );
-    // Too soon after the last time; then as the release says it.
+    // Too soon after the last attempt; then the response of the release.
     assert_error(&after.json(), 1.into(), "no_release");
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let after = echo(&proxy, &mine).await;
@@ -138,7 +138,7 @@ async fn failing_or_silent_target_loses_no_session() {
         b.set_behaviour(|it| it.initialize_status = opening);
         let _open = open_elicitation(&proxy).await;
         let (during, toll, _) = drain_and_call(&proxy, &mine).await;
-        // The wait for the move is over first where nothing answers.
+        // Without an answer the time for the migration ends first.
         if opening == 500 {
             assert_eq!(during.json()["result"]["release"], "a");
         } else {

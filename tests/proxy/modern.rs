@@ -1,5 +1,5 @@
-//! What is particular to 2026-07-28: headers that repeat the body, hints how long to keep an answer,
-//! and states that only the release which sealed them can open.
+//! Features of 2026-07-28: headers that repeat the body, cache hints, and request states that only
+//! the release which created them can read.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -51,7 +51,7 @@ async fn malformed_responses_are_faults_with_an_error_for_the_client() {
         json_answer(half),
         json_answer(""),
         format!("HTTP/1.1 200 OK\r\n{kind}Content-Length: 100\r\n\r\n{half}"),
-        // Its answer came, but not whole: the client never saw it.
+        // The response was incomplete: the client never saw it.
         format!("HTTP/1.1 200 OK\r\n{kind}Content-Length: 100\r\n\r\n{half}1}}}}"),
         "garbage\r\n\r\n".to_owned(),
         "HTTP/1.1 200 OK\r\nContent-Le".to_owned(),
@@ -99,7 +99,7 @@ async fn startup_grace_lasts_until_the_first_connection() {
     let answer = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
     stream.write_all(json_answer(answer).as_bytes()).await.unwrap();
     assert_eq!(early.await.unwrap().text(), answer);
-    // From then on a refused connection is what it is.
+    // From then on a refused connection is a fault.
     drop((stream, listener));
     let reply = post(local, &tool_call("8", "echo", "{}"), "").await;
     assert_error(&reply.json(), 8.into(), "upstream");
@@ -111,13 +111,13 @@ async fn lost_session_is_a_fault_only_if_known() {
     let proxy = proxy_to(a.address);
     let mine = open_session(proxy.local_addr()).await;
     wait_for_counts(&proxy, RELEASE_A, ok(1)).await;
-    // Another daemon, after a restart, knows nothing of the session yet.
+    // After a restart the new daemon does not know the session yet.
     let later =
         proxy_to(fixed_response("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await);
     assert_eq!(post(later.local_addr(), &tool_call("1", "echo", "{}"), &mine).await.status, 404);
     wait_for_counts(&later, RELEASE_A, Counts { client_fault: 1, ..ok(0) }).await;
     a.drop_sessions();
-    // The client does not see it; the release has to answer for it all the same.
+    // The client does not see it; it counts against the release all the same.
     assert_eq!(post(proxy.local_addr(), &tool_call("1", "echo", "{}"), &mine).await.status, 200);
     wait_for_counts(&proxy, RELEASE_A, Counts { ok: 2, ..fault() }).await;
 }
@@ -177,7 +177,7 @@ async fn client_disconnect_is_neutral() {
     assert_eq!(proxy.counts(RELEASE_A).server_fault, 0, "{:?}", proxy.counts(RELEASE_A));
 }
 
-/// Some servers answer a request that was taken back, with codes of their own, and some never do.
+/// Some servers answer a cancelled request, with various codes, and some never do.
 #[tokio::test]
 async fn cancelled_request_is_neutral() {
     let proxy = proxy_with(FakeMcpServer::start("a").await.address, |service| {
@@ -196,13 +196,13 @@ async fn cancelled_request_is_neutral() {
     for id in ["1", r#""b""#, "3"] {
         post(proxy.local_addr(), &cancel(id), &mine).await;
     }
-    // A client that gives up just before the deadline has waited as long as anybody would.
+    // A client that cancels just before the deadline waited in vain.
     tokio::time::sleep(Duration::from_millis(1400)).await;
     post(proxy.local_addr(), &cancel("4"), &mine).await;
     for wire in &mut open_now {
         wire.read_response().await;
     }
-    // One came anyway, one failed, one never came, and one hung.
+    // One was answered, one failed, one was not answered, and one hung.
     wait_for_counts(&proxy, RELEASE_A, Counts { ok: 2, neutral: 2, ..fault() }).await;
     assert_eq!(proxy.load(RELEASE_A, Moment(0)).in_flight, 1);
     assert_eq!(
@@ -238,7 +238,7 @@ async fn each_batch_request_has_its_own_outcome() {
     assert_eq!(reply.text(), answer);
     wait_for_counts(&proxy, RELEASE_A, Counts { ok: 1, client_fault: 1, ..fault() }).await;
 
-    // The first one was answered, but the client can not have seen it.
+    // The first one was answered, but the client cannot have seen it.
     let half = json_answer(answer).replace("\"id\":\"c\",\"error\":{\"code\":-32603}}]", "");
     let proxy = proxy_to(fixed_response(half).await);
     let reply = post(proxy.local_addr(), &format!("[{ids}]"), "").await;

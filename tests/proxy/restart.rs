@@ -1,4 +1,4 @@
-//! Sessions survive the daemon.
+//! Sessions survive a restart of the daemon.
 
 use std::fs;
 use std::path::Path;
@@ -49,7 +49,7 @@ async fn session_survives_daemon_and_release_restart() {
     assert_eq!(b.methods()[..2], ["initialize", "notifications/initialized"]);
     wait_for_persisted(&file, r#""g":1"#).await;
 
-    // And it is known where it went.
+    // The proxy knows the release of the session.
     let last = start(&file, &[(RELEASE_B, &b)]);
     let asked = b.request_count();
     let reply = post(last.local_addr(), &tool_call("2", "echo", "{}"), &mine).await;

@@ -1,4 +1,4 @@
-//! What failed on the release on trial is asked once more of the warm one, for nobody but the judge.
+//! The proxy repeats failed requests of the trial on the warm release, for the judge alone.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::{RELEASE_A, RELEASE_B, proxy_with, wait_for_counts, wait_until};
 const TOOLS_LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#;
 const TOKEN: &str = "Bearer s3cret-of-a-client";
 
-/// A legacy release that answers calls as it is told; a call that gets `None` hangs.
+/// A legacy release with scripted responses; a call that gets `None` hangs.
 struct FakeRelease {
     address: SocketAddr,
     log: Arc<Mutex<Vec<(String, Value)>>>,
@@ -140,7 +140,7 @@ async fn failed_request_is_repeated_in_a_separate_session() {
         assert!(body["id"].is_null() || ids.insert(body["id"].to_string()), "{body}");
     }
     assert_eq!(warm.log()[0].1["params"]["clientInfo"]["name"], "rollbackd-shadow");
-    // They are nowhere in the record of the warm release.
+    // The counters of the warm release do not contain them.
     assert_eq!(
         (proxy.counts(RELEASE_B), proxy.counts_by_call(RELEASE_B).len()),
         (Counts::default(), 0)
@@ -188,7 +188,7 @@ async fn only_read_only_tools_are_repeated() {
     let names = warm.log();
     let names = names.iter().filter_map(|(_, body)| body["params"]["name"].as_str());
     assert_eq!(names.collect::<BTreeSet<_>>(), BTreeSet::from(["look", "named"]));
-    // What was safe is not safe any more, also for what is kept already.
+    // A tool that is no longer read-only is not repeated, also where a sample was kept.
     proxy.set_read_only_tools(BTreeSet::new());
     post_failing(&proxy, &tool_call("1", "look", "{}")).await;
     proxy.send_shadow_calls(RELEASE_A, RELEASE_B, 4);
@@ -284,14 +284,14 @@ async fn hanging_warm_release_is_bad_after_two_seconds_and_drains_immediately() 
     for _ in 0..20 {
         post_failing(&proxy, TOOLS_LIST).await;
     }
-    // Never more than 32 on their way.
+    // Never more than 32 in flight.
     proxy.send_shadow_calls(RELEASE_A, RELEASE_B, 20);
     proxy.send_shadow_calls(RELEASE_A, RELEASE_B, 20);
     proxy.send_shadow_calls(RELEASE_A, RELEASE_B, 20);
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(proxy.shadow_results(RELEASE_B), (0, 0));
     wait_for_shadowed(&proxy, (32, 32)).await;
-    // 16 of the kept are asked in turn, each on a session of its own.
+    // 16 of the samples are sent in turn, each on a session of its own.
     assert_eq!(warm.methods(), vec!["initialize"; 16 + 12]);
     proxy.send_shadow_calls(RELEASE_A, RELEASE_B, 20);
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -343,13 +343,13 @@ async fn credentials_are_never_logged() {
         .with_writer(move || writer.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    tracing::info!("it is heard");
+    tracing::info!("a log line");
     let warm = failing_release().await;
     let proxy = proxy_with_trial(&warm).await;
     post_failing(&proxy, TOOLS_LIST).await;
     proxy.send_shadow_calls(RELEASE_A, RELEASE_B, 2);
     wait_for_shadowed(&proxy, (2, 2)).await;
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap() + &format!("{proxy:?}");
-    assert!(text.contains("it is heard") && text.contains("SampledRequest"), "{text}");
+    assert!(text.contains("a log line") && text.contains("SampledRequest"), "{text}");
     assert!(!text.contains("s3cret"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Server-sent events: passed at once, and never ended without an answer.
+//! Server-sent events: forwarded at once; no stream ends without a response.
 
 use rollbackd::model::Counts;
 use tokio::io::AsyncWriteExt;
@@ -154,7 +154,7 @@ async fn detached_call_is_answered_on_release_switch() {
     assert_error(&told[0], 2.into(), "rollback");
     assert_error(&told[1], "c".into(), "rollback");
     assert_eq!((told.len(), &told[2]["method"]), (4, &"notifications/message".into()));
-    // Its opening could not be read, so it could not be moved.
+    // The proxy could not read its initialize, so it cannot migrate.
     assert_eq!(told[3]["params"]["reason"], "opening unknown");
 }
 

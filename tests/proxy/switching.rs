@@ -1,4 +1,4 @@
-//! Forward and back, again and again, under traffic: nobody notices.
+//! Switches forward and back under traffic: no request fails.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ struct ClientStats {
     stop: AtomicBool,
 }
 
-/// Asks 20 times a second on one connection: JSON and events, with a session or without.
+/// Sends 20 requests a second on one connection: JSON and events, with a session or without.
 async fn run_client(number: u64, to: SocketAddr, seen: Arc<ClientStats>) {
     let own = if number.is_multiple_of(2) { open_session(to).await } else { String::new() };
     let mut wire = RawConnection::connect(to).await;
@@ -78,7 +78,7 @@ async fn ten_switches_under_traffic_fail_no_request() {
     }
 }
 
-/// Asks as fast as it can until told to stop; how many got a result, and how many our own answer.
+/// Sends requests until stopped. Returns the number of results, and of errors of the proxy.
 async fn send_requests(to: SocketAddr, tool: &'static str, seen: Arc<ClientStats>) -> (u64, u64) {
     let mut wire = RawConnection::connect(to).await;
     let (mut good, mut ours) = (0, 0);
@@ -89,7 +89,7 @@ async fn send_requests(to: SocketAddr, tool: &'static str, seen: Arc<ClientStats
         wire.send(request(&tool_call(&id.to_string(), tool, r#"{"ms":20}"#), "")).await;
         let reply = wire.read_response().await;
         let answer = match tool {
-            // Cut before the head, it is our JSON.
+            // A cut before the head gives an error of the proxy.
             "stream" if reply.header("content-type") == Some("text/event-stream") => {
                 sse_messages(&reply.text()).pop().unwrap()
             }
@@ -134,7 +134,7 @@ async fn cut_answers_and_counts_every_open_request() {
         let (results, errors) = client.await.unwrap();
         (good, ours) = (good + results, ours + errors);
     }
-    println!("10 cuts under load: {good} results, {ours} answers of ours, {told} told");
+    println!("10 cuts under load: {good} results, {ours} errors of the proxy, {told} told");
     assert!(good > 200 && ours > 20, "{good} {ours}");
     assert_eq!(ours, told);
 }

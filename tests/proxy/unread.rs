@@ -1,4 +1,4 @@
-//! A client that takes nothing of a large answer, while the proxy lets everybody go.
+//! A client that reads nothing of a large response while the proxy shuts down.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::fake_backend::{SSE_HEAD, read_request, scripted};
 use crate::http_client::{RawConnection, open_request, tool_call};
 use crate::{MEMORY_TEST_LOCK, RELEASE_A, proxy_to, wait_until};
 
-/// Much more than all buffers on the way take.
+/// Much more than all buffers on the path hold.
 const LARGE: usize = 80 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -31,7 +31,7 @@ fn count_panics() {
     }));
 }
 
-/// A release with a large answer, and how much of it was taken.
+/// A release with a large response, and the number of bytes read from it.
 async fn large(events: bool) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let taken = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&taken);
@@ -60,7 +60,7 @@ async fn large(events: bool) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     (address, taken)
 }
 
-/// Waits until nothing more is taken.
+/// Waits until the number stands still.
 async fn stalled(taken: &AtomicUsize) {
     let (mut last, mut same) = (0, 0);
     let stands = || {

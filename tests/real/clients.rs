@@ -63,7 +63,7 @@ pub(crate) struct Failure {
 }
 
 impl SdkClients {
-    /// Nobody has connected yet.
+    /// No client has connected yet.
     pub(crate) fn start(stage: &RealServerHarness, kind: ClientKind) -> Self {
         let (program, arguments) = kind.program();
         let mut process = Command::new(program);
@@ -113,7 +113,7 @@ impl SdkClients {
         id.as_str().map(str::to_owned)
     }
 
-    /// How often it heard that the tools changed; waits a while for the first time.
+    /// The number of notifications that the tools changed; waits a while for the first.
     pub(crate) async fn list_changed_count(&mut self, who: &str) -> u64 {
         self.expect_success(json!({"who": who, "do": "news"})).await.as_u64().unwrap()
     }
@@ -123,7 +123,7 @@ impl SdkClients {
         self.expect_success(json!({"who": who, "do": "subscribe", "uri": uri})).await;
     }
 
-    /// How often it heard that a resource changed; waits a while for the first time.
+    /// The number of notifications that a resource changed; waits a while for the first.
     pub(crate) async fn resource_updates(&mut self, who: &str) -> u64 {
         self.expect_success(json!({"who": who, "do": "updated"})).await.as_u64().unwrap()
     }

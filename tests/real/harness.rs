@@ -33,7 +33,7 @@ pub(crate) struct RealServerHarness {
     pub(crate) blue: SocketAddr,
 }
 
-/// What a verb printed, and its exit code.
+/// The output of a command, and its exit code.
 #[derive(Debug)]
 pub(crate) struct CliOutput {
     pub(crate) code: i32,
@@ -80,12 +80,12 @@ impl RealServerHarness {
         stage
     }
 
-    /// Where what nobody reads goes to; it is shown when a test fails.
+    /// The log of the daemon; a failed test prints it.
     pub(crate) fn log_stdio(&self) -> Stdio {
         self.log.try_clone().unwrap().into()
     }
 
-    /// Runs a verb to its end.
+    /// Runs a command to its end.
     pub(crate) async fn run_cli(&self, arguments: &[&str]) -> CliOutput {
         let mut command = tokio::process::Command::new(BINARY);
         command.arg("--config").arg(self.dir.path().join("config.toml")).args(arguments);
@@ -164,7 +164,7 @@ impl RealServerHarness {
         }
     }
 
-    /// Looks again and again until it is so.
+    /// Polls until the condition holds.
     pub(crate) async fn wait_until(&self, what: &str, condition: impl AsyncFn() -> bool) {
         let looks = async {
             while !condition().await {

@@ -5,7 +5,7 @@ use super::harness::{RealServerHarness, SERVICE};
 use super::servers::{NEW_SLOW, OLD_SLOW, ServerKind};
 use super::{in_flight, lists_tool};
 
-/// Nothing but what is done here moves the traffic.
+/// Only this test moves the traffic.
 const SETTINGS: &str = r#"
     drain_timeout = "30s"
     stop_timeout = "2s"
@@ -110,7 +110,7 @@ async fn drain(stage: &RealServerHarness, clients: &mut [SdkClients], subscribes
     }
 }
 
-/// What is in flight is answered, too: with an error, as nobody can know what became of it.
+/// Requests in flight receive an error, as their result is unknown.
 async fn cut(stage: &RealServerHarness, clients: &mut [SdkClients]) {
     let said = stage.deploy_new("v2", &["--force"]).await;
     assert_eq!(said.code, 0, "{said:?}");

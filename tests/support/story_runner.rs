@@ -7,9 +7,7 @@ use std::fmt::Write as _;
 
 use rollbackd::decide::{Phase, Watch};
 use rollbackd::judge::service_judge::ServiceJudge;
-use rollbackd::judge::{
-    BLOCK, BLOCK_MS, Baseline, Indicator, Judge, Objective, ScrapePolicy, SloSettings,
-};
+use rollbackd::judge::{BLOCK, BLOCK_MS, Indicator, Judge, Objective, ScrapePolicy, SloSettings};
 use rollbackd::model::{
     Actor, CallKey, Command, CommandRequest, Decision, DeployRequest, DrainCost, Effect, Event,
     History, Moment, Observation, ProbeResult, ReadinessReport, Release, ReleaseLoad,
@@ -18,6 +16,7 @@ use rollbackd::model::{
 
 use crate::release_behaviour::ReleaseBehaviour;
 use crate::simulated_host::{SimulatedHost, policy, secs};
+use crate::slo::slo_settings;
 
 /// A new release needs so long to start, and to finish its requests in a drain.
 const BLOCKS_START: u64 = 8;
@@ -368,7 +367,7 @@ impl StoryRunner {
         let (look, now) = (self.host.watch.phase().judge_target(), self.host.now);
         let scrape = self.scrape_settings;
         self.bake.set_target(look, now, |active, warm| {
-            let mut limits = SloSettings { scrape, ..limits() };
+            let mut limits = SloSettings { scrape, ..slo_settings() };
             if scrape.is_some() {
                 let (about, budget, weight) = (Indicator::Scraped, 0.005, 0.1);
                 limits.objectives.push(Objective {
@@ -379,25 +378,5 @@ impl StoryRunner {
             }
             Judge::new(active, warm, limits, History::default(), now)
         });
-    }
-}
-
-fn limits() -> SloSettings {
-    let objective =
-        |about, budget, weight| Objective { indicator: about, error_budget: budget, weight };
-    SloSettings {
-        objectives: vec![
-            objective(Indicator::Availability, 0.005, 0.6),
-            objective(Indicator::Latency, 0.01, 0.2),
-            objective(Indicator::Tools, 0.05, 0.2),
-        ],
-        max_false_rollback: 0.001,
-        min_effect: 2.0,
-        burst: secs(5),
-        bake: policy().bake,
-        failed_probes_max: 3,
-        baseline: Baseline::Probes,
-        shadow_calls: true,
-        scrape: None,
     }
 }

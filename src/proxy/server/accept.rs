@@ -21,8 +21,6 @@ use crate::proxy::server::connections::{
     ClientConnection, ConnectionInFlight, CountedBody, Lifecycle,
 };
 
-/// The time limit for the head of a request, and for the idle time between two requests.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The connection closes when the client acknowledges nothing for this long.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const BACKLOG: i32 = 4096;
@@ -93,7 +91,8 @@ async fn serve_connection(
     // Both are optional: the connection works without them.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(STALL_TIMEOUT));
-    let builder = connection_builder();
+    let header_timeout = state.service.load().limits.header_timeout;
+    let builder = connection_builder(header_timeout);
     let (got_request, is_http2) = (AtomicBool::new(false), AtomicBool::new(false));
     let in_flight = ConnectionInFlight::default();
     let service = service_fn(|request| {
@@ -116,7 +115,7 @@ async fn serve_connection(
     let mut connection = std::pin::pin!(connection);
     // hyper-util waits without limit for the bytes that distinguish HTTP/1.1 from HTTP/2.
     let no_request = async {
-        tokio::time::sleep(HEAD_TIMEOUT).await;
+        tokio::time::sleep(header_timeout).await;
         if got_request.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
@@ -152,12 +151,12 @@ async fn serve_connection(
     }
 }
 
-fn connection_builder() -> Builder<TokioExecutor> {
+fn connection_builder(header_timeout: Duration) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(header_timeout)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
     // Not `pipeline_flush`: with it, hyper buffers without limit for a client that does not read.
@@ -166,7 +165,7 @@ fn connection_builder() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(256)
         .max_header_list_size(64 * 1024)
-        .keep_alive_interval(Some(HEAD_TIMEOUT))
+        .keep_alive_interval(Some(header_timeout))
         .keep_alive_timeout(STALL_TIMEOUT);
     builder
 }

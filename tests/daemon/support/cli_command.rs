@@ -8,17 +8,17 @@ use serde_json::Value;
 
 use super::wait_for;
 
-/// No verb of a test takes longer.
+/// The limit for every command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A verb that runs.
+/// A running command.
 pub(crate) struct CliCommand {
     child: Child,
     out: OutputReader,
     err: OutputReader,
 }
 
-/// What came of a verb.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct CliOutput {
     pub(crate) code: i32,
@@ -26,7 +26,7 @@ pub(crate) struct CliOutput {
     pub(crate) err: String,
 }
 
-/// What was read so far, and the thread that reads.
+/// The output so far, and the thread that reads it.
 struct OutputReader(Arc<Mutex<Vec<u8>>>, JoinHandle<()>);
 
 impl CliCommand {
@@ -37,7 +37,7 @@ impl CliCommand {
         Self { child, out: OutputReader::read(out), err: OutputReader::read(err) }
     }
 
-    /// What it printed so far.
+    /// The output so far.
     pub(crate) fn output_so_far(&self) -> String {
         String::from_utf8(self.out.0.lock().unwrap().clone()).unwrap()
     }
@@ -75,19 +75,19 @@ impl OutputReader {
 }
 
 impl CliOutput {
-    /// The exit code was this one; if not, all that was printed is shown.
+    /// Asserts the exit code; a failure prints the output.
     #[track_caller]
     pub(crate) fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "exit code; printed:\n{}\n{}", self.out, self.err);
         self
     }
 
-    /// It says all of these, on either stream.
+    /// Asserts that the output contains all of `words`, on either stream.
     #[track_caller]
     pub(crate) fn expect_text(self, words: &[&str]) -> Self {
         for word in words {
             let said = self.out.contains(word) || self.err.contains(word);
-            assert!(said, "it does not say {word:?}:\n{}\n{}", self.out, self.err);
+            assert!(said, "no {word:?} in:\n{}\n{}", self.out, self.err);
         }
         self
     }

@@ -1,5 +1,4 @@
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -21,14 +20,14 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_rollbackd");
 /// How long a daemon may take to end.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
-/// A folder, a configuration and a daemon. All that it started ends with it.
+/// A folder, a configuration and a daemon. Drop ends all processes of it.
 pub(crate) struct DaemonHarness {
     dir: TempDir,
     pub(crate) listen: u16,
     pub(crate) blue: u16,
     pub(crate) green: u16,
     daemon: Option<Child>,
-    /// The daemon that took over from it, which is nobody's child.
+    /// The daemon that took over from it, which is no child of this process.
     successor: Option<i32>,
     program: PathBuf,
 }
@@ -53,7 +52,7 @@ impl DaemonHarness {
         host
     }
 
-    /// Writes the configuration anew.
+    /// Writes the configuration again.
     pub(crate) fn configure(&self, settings: &str) {
         let text = self.daemon_section() + &self.service_section(SERVICE, settings);
         self.write_config(&text);
@@ -112,7 +111,7 @@ impl DaemonHarness {
         self.dir.path()
     }
 
-    /// What the daemon wrote on its streams, over all its lives.
+    /// What the daemon wrote to its streams, over all restarts.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
@@ -121,7 +120,7 @@ impl DaemonHarness {
         self.dir.path().join("daemon.log")
     }
 
-    /// Starts the daemon and waits until it answers.
+    /// Starts the daemon and waits until `status` succeeds.
     pub(crate) fn start(&mut self) {
         let mut log = OpenOptions::new();
         let log: File = log.create(true).append(true).open(self.log_path()).unwrap();
@@ -132,7 +131,8 @@ impl DaemonHarness {
         wait_until("the daemon answers", || {
             let ended = daemon.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended ({ended:?}):\n{}", self.log());
-            UnixStream::connect(self.socket()).is_ok()
+            // The control socket accepts connections before the services have their timelines.
+            self.socket().exists() && self.run_cli(&["status"]).code == 0
         });
         self.daemon = Some(daemon);
     }
@@ -142,7 +142,7 @@ impl DaemonHarness {
         self.successor.unwrap_or_else(first)
     }
 
-    /// The next start takes the program from a place where it can be replaced.
+    /// Later starts run the program from a path where a test can replace it.
     pub(crate) fn move_program(&mut self) -> PathBuf {
         self.program = self.dir_path().join("rollbackd");
         std::os::unix::fs::symlink(PROGRAM, &self.program).unwrap();
@@ -155,7 +155,7 @@ impl DaemonHarness {
         wait_until("it is dead", || !self.daemons().contains(&pid));
     }
 
-    /// SIGTERM for one that is leaving.
+    /// SIGTERM for a daemon that drains.
     pub(crate) fn terminate(&self, pid: i32) {
         signal(pid, Signal::TERM);
     }
@@ -174,7 +174,7 @@ impl DaemonHarness {
         });
     }
 
-    /// The daemons that took over, by what the log says.
+    /// The daemons that took over, by the log.
     fn successor_pids(&self) -> Vec<i32> {
         let number = |line: &str| {
             let (before, _) = line.split_once(" took over; what is open")?;
@@ -205,7 +205,7 @@ impl DaemonHarness {
         self.daemon.take().unwrap().wait().unwrap();
     }
 
-    /// SIGTERM; returns the exit code, of the one that was started here.
+    /// SIGTERM; returns the exit code of the daemon that this harness started.
     pub(crate) fn stop(&mut self) -> i32 {
         signal(self.pid(), Signal::TERM);
         if let Some(pid) = self.successor.take() {
@@ -221,17 +221,17 @@ impl DaemonHarness {
         signal(self.pid(), Signal::HUP);
     }
 
-    /// Runs the daemon where it is expected to end by itself.
+    /// Runs a daemon that exits by itself.
     pub(crate) fn run_until_exit(&self) -> CliOutput {
         self.run_cli(&["run"])
     }
 
-    /// Runs a verb to its end.
+    /// Runs a command to its end.
     pub(crate) fn run_cli(&self, arguments: &[&str]) -> CliOutput {
         self.spawn_cli(arguments).wait()
     }
 
-    /// Starts a verb.
+    /// Starts a command.
     pub(crate) fn spawn_cli(&self, arguments: &[&str]) -> CliCommand {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).arg("--config").arg(self.config());
@@ -243,7 +243,7 @@ impl DaemonHarness {
         self.run_cli(&[&["deploy", SERVICE, version], more].concat())
     }
 
-    /// A deploy of the demo server that goes wrong so many milliseconds from now; waits for its end.
+    /// Deploys a demo server that fails from `ms` milliseconds on; waits for the end.
     pub(crate) fn deploy_faulty(
         &self,
         version: &str,
@@ -282,7 +282,7 @@ impl DaemonHarness {
         wait_until(&format!("phase {phase}"), || self.phase() == phase);
     }
 
-    /// What lies on disk.
+    /// The timeline on disk.
     pub(crate) fn entries(&self, deploy: u32) -> Vec<TimelineEntry> {
         record::read_deploy(&self.state().join(SERVICE), Some(ReleaseNumber(deploy))).unwrap()
     }
@@ -314,7 +314,7 @@ impl Drop for DaemonHarness {
         if let Some(mut daemon) = self.daemon.take() {
             let _: std::io::Result<_> = daemon.wait();
         }
-        // One that is just being started shows at the second look.
+        // A process that just starts shows at the second poll.
         for _ in 0..50 {
             let left = self.release_processes();
             if left.is_empty() {
@@ -323,7 +323,7 @@ impl Drop for DaemonHarness {
             left.iter().for_each(ReleaseProcess::kill);
             super::sleep(Duration::from_millis(20));
         }
-        // A task that panics ends alone: nobody else notices.
+        // A task that panics ends alone, and no exit code shows it.
         let quiet = !log.contains("panicked at");
         assert!(quiet || std::thread::panicking(), "a daemon panicked:\n{log}");
     }

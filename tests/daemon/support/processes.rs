@@ -11,7 +11,7 @@ pub(crate) struct ReleaseProcess {
     pub(crate) pid: i32,
 }
 
-/// What a daemon with this state folder started and still runs.
+/// The processes of releases that a daemon with this state folder started.
 pub(crate) fn release_processes(state: &Path) -> Vec<ReleaseProcess> {
     let owner = format!("ROLLBACKD_OWNER={}", state.display());
     let mut all: Vec<_> = fs::read_dir("/proc")
@@ -31,7 +31,7 @@ pub(crate) fn release_processes(state: &Path) -> Vec<ReleaseProcess> {
     all
 }
 
-/// Whether there is such a process, a dead one that nobody waited for aside.
+/// Whether the process exists; a zombie does not count.
 pub(crate) fn exists(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
@@ -39,7 +39,7 @@ pub(crate) fn exists(pid: i32) -> bool {
 
 pub(crate) fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
-        // It may be gone already.
+        // The process may have exited.
         let _: Result<(), _> = kill_process(pid, signal);
     }
 }

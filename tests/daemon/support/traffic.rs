@@ -13,7 +13,7 @@ use super::sleep;
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One tool call on a port of this host: the version that answered, or what was bad about it.
+/// One tool call on a port of this host: the version that answered, or the failure.
 pub(crate) fn serving_version(port: u16) -> Result<String, String> {
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -22,7 +22,7 @@ pub(crate) fn serving_version(port: u16) -> Result<String, String> {
     let params = json!({ "name": "echo", "arguments": { "message": "hi" }, "_meta": meta });
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
     let text = http_post(port, &body.to_string()).map_err(|error| error.to_string())?;
-    // The body may come in chunks; a short one comes in a single one.
+    // The body may be chunked; a short one has a single chunk.
     let start = text.find("\r\n\r\n").and_then(|at| Some(at + text[at..].find('{')?));
     let (Some(start), Some(end)) = (start, text.rfind('}')) else {
         return Err(format!("no JSON in {text:?}"));
@@ -50,7 +50,7 @@ fn http_post(port: u16, body: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Clients that ask all the time, until stopped.
+/// Clients that send requests all the time, until stopped.
 pub(crate) struct VersionPoller {
     stop_requested: Arc<AtomicBool>,
     results: Arc<Mutex<PollResults>>,

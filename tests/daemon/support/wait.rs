@@ -1,9 +1,9 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How often a condition is looked at again.
+/// The interval at which a condition is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// What takes longer than this on a busy machine is broken.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+/// The limit for every wait, wide enough for a busy machine.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Waits.
 #[expect(clippy::disallowed_methods, reason = "the processes under test run on the wall's time")]
@@ -11,7 +11,7 @@ pub(crate) fn sleep(wait: Duration) {
     std::thread::sleep(wait);
 }
 
-/// Looks until there is something to see; a failure names `what`.
+/// Polls until there is a value; a failure names `what`.
 #[expect(clippy::disallowed_methods, reason = "the processes under test run on the wall's time")]
 pub(crate) fn wait_for<T>(limit: Duration, what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
@@ -24,7 +24,7 @@ pub(crate) fn wait_for<T>(limit: Duration, what: &str, mut poll: impl FnMut() ->
     }
 }
 
-/// Looks until it is so, half a minute at most.
+/// Polls until the condition holds, for [`WAIT_MAX`] at most.
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(WAIT_MAX, what, || condition().then_some(()));
 }
