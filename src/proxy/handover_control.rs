@@ -29,11 +29,12 @@ impl Proxy {
     pub async fn hand_over(&self, outbox: mpsc::Sender<(String, ReplicationMessage)>) {
         self.lifecycle.stop_accepting.cancel();
         self.wait_accept_stopped().await;
+        let router = &self.state.router;
         let state = ReplicatedState {
-            service: self.state.service.load().name.as_str().into(),
-            sessions: Arc::clone(&self.state.sessions),
-            request_states: Arc::clone(&self.state.request_states),
-            routes: Arc::clone(&self.state.routes),
+            service: router.view.load().service.name.as_str().into(),
+            sessions: Arc::clone(&router.sessions),
+            request_states: Arc::clone(&router.request_states),
+            view: Arc::clone(&router.view),
         };
         self.replication.start(state, outbox).await;
     }
@@ -71,8 +72,9 @@ impl Proxy {
 
     /// Applies a change that the predecessor sent.
     pub fn apply(&self, message: ReplicationMessage) {
-        let (sessions, request_states) = (&self.state.sessions, &self.state.request_states);
-        self.replication.apply(message, sessions, request_states, self.state.clock.now());
+        let router = &self.state.router;
+        let (sessions, request_states) = (&router.sessions, &router.request_states);
+        self.replication.apply(message, sessions, request_states, router.clock.now());
     }
 
     /// The predecessor has ended, and with it everything that was open there.
@@ -83,7 +85,7 @@ impl Proxy {
     /// The current routes, for the predecessor. `None` after the shutdown, when all releases are cut.
     pub fn routes_snapshot(&self) -> Option<RoutesSnapshot> {
         let is_shut_down = self.lifecycle.shutdown.is_cancelled();
-        (!is_shut_down).then(|| RoutesSnapshot::of(&self.state.routes.load()))
+        (!is_shut_down).then(|| RoutesSnapshot::of(&self.view().routes))
     }
 
     /// Applies the routes of the successor. Releases that are not in the snapshot are cut.
@@ -100,8 +102,7 @@ impl Proxy {
             self.set_active(active);
         }
         let in_snapshot: BTreeSet<_> = snapshot.releases().iter().map(|it| it.number).collect();
-        let routes = self.state.routes.load_full();
-        for backend in routes.backends() {
+        for backend in self.view().routes.backends() {
             if !in_snapshot.contains(&backend.number) && backend.is_open() {
                 self.cut(backend.number).await;
             }

@@ -22,11 +22,10 @@ mod shadow_control;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 pub use session::SessionIdSecret;
 use session::Sessions;
@@ -38,11 +37,13 @@ use crate::config::{Address, Service, SessionState};
 use crate::model::{CallKey, Counts, DrainCost, Moment, ReleaseLoad, ReleaseNumber};
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
-use crate::proxy::exchange::handler::ProxyState;
+use crate::proxy::exchange::state::ProxyState;
 use crate::proxy::handover::replication::Replication;
 pub use crate::proxy::handover::replication::ReplicationMessage;
 pub use crate::proxy::handover::routes::RoutesSnapshot;
+use crate::proxy::routing::router::Router;
 use crate::proxy::routing::routing_table::RoutingTable;
+use crate::proxy::routing::view::{CurrentView, RoutingView};
 pub use crate::proxy::server::accept::bind;
 use crate::proxy::server::connections::Lifecycle;
 
@@ -114,13 +115,12 @@ impl Proxy {
             sessions.open_store(file, clock.now())?;
         }
         let state = Arc::new(ProxyState {
-            service: ArcSwap::from_pointee(service.clone()),
-            routes: Arc::new(ArcSwap::from_pointee(RoutingTable::default())),
-            sessions,
-            clock,
-            request_states: Arc::default(),
-            trial: AtomicU32::new(0),
-            migrating_from: AtomicU32::new(0),
+            router: Arc::new(Router {
+                view: Arc::new(CurrentView::new(service.clone())),
+                sessions,
+                request_states: Arc::default(),
+                clock,
+            }),
             end_streams: CancellationToken::new(),
         });
         let lifecycle = Arc::new(Lifecycle::default());
@@ -158,20 +158,19 @@ impl Proxy {
 
     /// Applies new settings, except the address and the limits on connections and sessions.
     pub fn configure(&self, service: &Service) {
-        self.state.service.store(Arc::new(service.clone()));
+        let settings = Arc::new(service.clone());
+        self.state.router.view.update(|view| view.service = Arc::clone(&settings));
         self.read_only_tools.set_configured(service.limits.repeatable_tools.clone());
         self.refresh_read_only_tools();
     }
 
     /// Makes a release reachable, without traffic. A release that was cut becomes reachable again.
     pub fn add_release(&self, number: ReleaseNumber, address: &Address) {
-        let reachable = self.state.routes.load().get_open(number).is_some();
+        let reachable = self.view().routes.get_open(number).is_some();
         if !reachable {
-            let (read_only_tools, request_states) =
-                (Arc::clone(&self.read_only_tools), Arc::clone(&self.state.request_states));
-            let backend =
-                Arc::new(Backend::new(number, address.clone(), read_only_tools, request_states));
-            self.state.routes.rcu(|routes| routes.with_backend(Arc::clone(&backend)));
+            let read_only_tools = Arc::clone(&self.read_only_tools);
+            let backend = Arc::new(Backend::new(number, address.clone(), read_only_tools));
+            self.update_routes(|routes| routes.with_backend(Arc::clone(&backend)));
         }
     }
 
@@ -186,33 +185,35 @@ impl Proxy {
     /// Routes new sessions and stateless requests to a release, from the next request on. Returns
     /// false, and changes nothing, when the release is not reachable.
     pub fn set_active(&self, number: ReleaseNumber) -> bool {
-        self.state.routes.rcu(|routes| routes.with_active(number));
-        self.state.routes.load().active().is_some_and(|active| active.number == number)
+        self.update_routes(|routes| routes.with_active(number));
+        self.view().routes.active().is_some_and(|active| active.number == number)
     }
 
     /// Sets the release on trial: clients may cache its responses for a few seconds only.
     pub fn set_trial(&self, number: Option<ReleaseNumber>) {
-        // Releases are counted from 1.
-        self.state.trial.store(number.map_or(0, |number| number.0), Ordering::Relaxed);
+        self.state.router.view.update(|view| view.trial = number);
     }
 
     /// Sets the release whose sessions move to the active one, each at its next request, although it
     /// does not drain. A session that cannot move stays.
     pub fn migrate_sessions_from(&self, number: Option<ReleaseNumber>) {
-        self.state.migrating_from.store(number.map_or(0, |number| number.0), Ordering::Relaxed);
+        self.state.router.view.update(|view| view.migrating_from = number);
     }
 
     /// Waits until a release has no open request, subscription or pinned session, at most `timeout`;
     /// then cuts it. Meanwhile its sessions move to the active release, each at its next request.
     pub async fn drain(&self, number: ReleaseNumber, timeout: Duration) -> DrainCost {
-        let backend = self.state.routes.load().get(number).cloned();
-        if let Some(backend) = backend {
+        if let Some(backend) = self.backend(number) {
             backend.draining.cancel();
             let is_busy = || {
                 backend.in_flight_requests.load(Ordering::Relaxed) > 0
                     || self.replication.predecessor_in_flight(number) > 0
                     || backend.subscriptions.load(Ordering::Relaxed) > 0
-                    || self.state.sessions.any_pinned_or_busy(number, self.state.pinned_reason())
+                    || self
+                        .state
+                        .router
+                        .sessions
+                        .any_pinned_or_busy(number, self.view().pinned_reason())
             };
             let done = async {
                 while is_busy() {
@@ -231,12 +232,12 @@ impl Proxy {
     /// Answers everything that is open on a release, and ends the sessions that cannot move. The
     /// others move at their next request.
     pub async fn cut(&self, number: ReleaseNumber) -> DrainCost {
-        let Some(backend) = self.state.routes.load().get(number).cloned() else {
+        let Some(backend) = self.backend(number) else {
             return DrainCost::default();
         };
         backend.draining.cancel();
         // Sessions first: their streams ask whether they continue.
-        let evicted = self.state.sessions.evict_release(number, self.state.pinned_reason());
+        let evicted = self.state.router.sessions.evict_release(number, self.view().pinned_reason());
         backend.cut.cancel();
         let emptied = async {
             while !backend.is_idle() {
@@ -247,8 +248,8 @@ impl Proxy {
         let _ = tokio::time::timeout(CUT_TIMEOUT, emptied).await;
         let session::EvictionReport { ended, not_moved: kept, .. } = evicted;
         // Some moved during the wait.
-        let waiting = self.state.sessions.count(number);
-        let is_soft = self.state.service.load().session_state == SessionState::Soft;
+        let waiting = self.state.router.sessions.count(number);
+        let is_soft = self.view().service.session_state == SessionState::Soft;
         let cost = backend.drain_cost();
         let lost_state = is_soft && cost.sessions_migrated + waiting > 0;
         DrainCost {
@@ -263,7 +264,7 @@ impl Proxy {
     /// Cuts a release and removes it.
     pub async fn remove_release(&self, number: ReleaseNumber) {
         self.cut(number).await;
-        self.state.routes.rcu(|routes| routes.without_backend(number));
+        self.update_routes(|routes| routes.without_backend(number));
     }
 
     /// The outcomes of the requests of a release, since it was added.
@@ -280,10 +281,11 @@ impl Proxy {
     pub fn load(&self, number: ReleaseNumber, now: Moment) -> ReleaseLoad {
         let Some(backend) = self.backend(number) else { return ReleaseLoad::default() };
         let subscriptions = backend.subscriptions.load(Ordering::Relaxed);
-        let age = self.state.sessions.mean_age(number, now).as_secs_f64();
+        let age = self.state.router.sessions.mean_age(number, now).as_secs_f64();
         // After a cut, sessions that wait for their next request are at no release.
-        let here = if backend.is_open() { self.state.sessions.count(number) } else { 0 };
-        let pinned = self.state.sessions.count_pinned(number, self.state.pinned_reason()).min(here);
+        let here = if backend.is_open() { self.state.router.sessions.count(number) } else { 0 };
+        let pinned =
+            self.state.router.sessions.count_pinned(number, self.view().pinned_reason()).min(here);
         let in_flight = backend.in_flight_requests.load(Ordering::Relaxed);
         let in_flight = in_flight.saturating_add(self.replication.predecessor_in_flight(number));
         ReleaseLoad {
@@ -298,17 +300,17 @@ impl Proxy {
     /// Whether a release has a session, a stream or an open request.
     pub fn has_traffic(&self, number: ReleaseNumber) -> bool {
         self.backend(number).is_some_and(|it| !it.is_idle())
-            || self.state.sessions.has_sessions(number)
+            || self.state.router.sessions.has_sessions(number)
     }
 
     /// The protocol versions that live sessions of a release negotiated.
     pub fn protocol_versions(&self, number: ReleaseNumber) -> BTreeSet<String> {
-        self.state.sessions.protocols(number)
+        self.state.router.sessions.protocols(number)
     }
 
     /// Removes sessions that were idle for too long.
     pub fn expire_sessions(&self, now: Moment) {
-        self.state.sessions.sweep(now, self.state.service.load().limits.session_idle);
+        self.state.router.sessions.sweep(now, self.view().service.limits.session_idle);
     }
 
     /// Closes connections without losing a request. Every response is the last on its connection,
@@ -331,17 +333,17 @@ impl Proxy {
     }
 
     fn warn_unfinished_requests(&self) {
-        let service = &self.state.service.load().name;
-        let routes = self.state.routes.load();
-        let open = routes.backends().iter().map(|it| it.in_flight_requests.load(Ordering::Relaxed));
+        let view = self.view();
+        let (service, backends) = (&view.service.name, view.routes.backends());
+        let open = backends.iter().map(|it| it.in_flight_requests.load(Ordering::Relaxed));
         let open: u64 = open.sum();
         tracing::warn!(service, "{open} requests did not finish in time; they get an error");
     }
 
     /// Whether requests are open, besides listening streams.
     fn is_busy(&self) -> bool {
-        let routes = self.state.routes.load();
-        routes
+        let view = self.view();
+        view.routes
             .backends()
             .iter()
             .any(|backend| backend.in_flight_requests.load(Ordering::Relaxed) > 0)
@@ -369,32 +371,25 @@ impl Proxy {
     pub async fn shut_down(&self) {
         self.state.end_streams.cancel();
         self.lifecycle.shutdown.cancel();
-        let table = self.state.routes.load_full();
-        for backend in table.backends() {
+        let view = self.view();
+        for backend in view.routes.backends() {
             backend.cut.cancel();
         }
-        join_all(table.backends().iter().map(|backend| self.cut(backend.number))).await;
+        join_all(view.routes.backends().iter().map(|backend| self.cut(backend.number))).await;
     }
 
     fn backend(&self, number: ReleaseNumber) -> Option<Arc<Backend>> {
-        self.state.routes.load().get(number).cloned()
+        self.view().routes.get(number).cloned()
+    }
+
+    fn view(&self) -> Arc<RoutingView> {
+        self.state.router.view.load()
+    }
+
+    fn update_routes(&self, change: impl Fn(&RoutingTable) -> RoutingTable) {
+        self.state.router.view.update(|view| view.routes = change(&view.routes));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cut_ends_before_the_state_machine_retries() {
-        let text = include_str!("../../config.toml.example");
-        let checked = crate::config::parse("config.toml.example", text).unwrap();
-        for service in checked.settings.services.values() {
-            assert!(
-                CUT_TIMEOUT < service.policy.retry_interval,
-                "{:?}",
-                service.policy.retry_interval
-            );
-        }
-    }
-}
+mod tests;

@@ -11,8 +11,10 @@ impl Proxy {
     /// samples to `to` as shadow calls. Calls above the limit of calls in flight are dropped. Must be
     /// called within a tokio runtime.
     pub fn send_shadow_calls(&self, from: ReleaseNumber, to: ReleaseNumber, count: u32) {
-        let routes = self.state.routes.load();
-        let (Some(from), Some(to)) = (routes.get(from), routes.get_open(to)) else { return };
+        let view = self.view();
+        let (Some(from), Some(to)) = (view.routes.get(from), view.routes.get_open(to)) else {
+            return;
+        };
         sender::send_samples(from, to, count);
     }
 
@@ -37,7 +39,7 @@ impl Proxy {
 
     /// Updates in every release which calls count as repeatable.
     pub(super) fn refresh_read_only_tools(&self) {
-        let routes = self.state.routes.load();
-        routes.backends().iter().for_each(|backend| backend.outcomes.refresh_repeatable());
+        let view = self.view();
+        view.routes.backends().iter().for_each(|backend| backend.outcomes.refresh_repeatable());
     }
 }

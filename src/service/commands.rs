@@ -2,10 +2,9 @@
 
 use crate::artifact;
 use crate::artifact::Verifier;
-use crate::config::{Runtime, Service};
 use crate::machine::Proposal;
 use crate::model::{Command, CommandRequest, Moment, Release, TimelineEvent};
-use crate::service::inbox::{CommandError, CommandReply, ServiceMessage, Shutdown};
+use crate::service::inbox::{CommandError, CommandReply, ServiceMessage};
 use crate::service::service_loop::ServiceLoop;
 
 impl ServiceLoop {

@@ -93,7 +93,9 @@ fn missing_image_is_reported_and_blocks_rollback() {
     // With every name that it has, and the container that runs it.
     host.machine
         .shell(&format!("podman rmi --force $(podman image inspect --format '{{{{.Id}}}}' {v1})"));
-    host.wait_for_timeline(&format!("it was not started: {v1} is missing; the deploy recorded sha256:"));
+    host.wait_for_timeline(&format!(
+        "it was not started: {v1} is missing; the deploy recorded sha256:"
+    ));
     let order = ["rollbackd", "rollback", "weather", "--because", "a test"];
     let refused = host.run(&order);
     println!("{refused:?}\n{}", host.timeline());

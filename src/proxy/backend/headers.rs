@@ -4,10 +4,6 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-pub(in crate::proxy) use crate::mcp::headers::{
-    LAST_EVENT_ID, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, is_compressed, is_event_stream, is_modern,
-};
-
 /// Limits of the head of a request or response.
 pub(in crate::proxy) const HEADERS_MAX: usize = 128;
 pub(in crate::proxy) const HEAD_BYTES_MAX: usize = 64 * 1024;

@@ -2,6 +2,7 @@
 
 pub(super) mod body;
 mod connector;
+pub(super) mod failed_samples;
 pub(super) mod headers;
 pub(super) mod outcome_counters;
 pub(super) mod read_only_tools;
@@ -21,11 +22,10 @@ use crate::config::Address;
 use crate::model::{DrainCost, ReleaseNumber};
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::connector::{Connector, StartupGrace};
+use crate::proxy::backend::failed_samples::FailedSamples;
 use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::proxy::backend::outcome_counters::OutcomeCounters;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
-use crate::proxy::routing::request_states::RequestStates;
-use crate::proxy::shadow::samples::FailedSamples;
 
 /// Below the keep-alive of common servers (Node and uvicorn close after 5 s), so that a request
 /// does not reuse a connection that the server is about to close.
@@ -58,8 +58,6 @@ pub(super) struct Backend {
     pub subscriptions: AtomicU64,
     /// Which calls are read-only.
     pub read_only_tools: Arc<ReadOnlyTools>,
-    /// Which release issued which `requestState`.
-    pub request_states: Arc<RequestStates>,
     /// Its failed requests, and the results of shadow calls to it.
     pub samples: FailedSamples,
     error_responses: AtomicU64,
@@ -76,7 +74,6 @@ impl Backend {
         number: ReleaseNumber,
         address: Address,
         read_only_tools: Arc<ReadOnlyTools>,
-        request_states: Arc<RequestStates>,
     ) -> Self {
         let authority = match &address {
             Address::Tcp(address) => address.to_string(),
@@ -103,7 +100,6 @@ impl Backend {
             open_streams: AtomicU64::new(0),
             subscriptions: AtomicU64::new(0),
             read_only_tools,
-            request_states,
             samples: FailedSamples::default(),
             error_responses: AtomicU64::new(0),
             closed_streams: AtomicU64::new(0),

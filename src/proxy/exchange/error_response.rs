@@ -4,53 +4,56 @@
 //! 200 with a JSON-RPC error where the id is known. Exceptions: an ended session (404), headers that
 //! do not match the body (400), and a body that the client did not send properly (408, 413).
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
 use crate::mcp::headers::JSON;
 use crate::mcp::messages::FailureReason;
 use crate::mcp::{jsonrpc, messages};
-use crate::proxy::exchange::response_body::ResponseBody;
+use crate::proxy::exchange::request_body::RequestIds;
+use crate::proxy::routing::router::RouteError;
 
-/// The body of a response to a client.
-#[derive(Debug)]
-pub(in crate::proxy) enum ClientBody {
-    /// All bytes are known.
-    Full(Full<Bytes>),
-    /// It streams from a release.
-    Streaming(Box<ResponseBody>),
-}
-
-/// A JSON-RPC error for each of these ids; an array where the client sent a batch.
+/// A JSON-RPC error for each of these requests; an array where the client sent a batch.
 pub(in crate::proxy) fn rpc_errors(
-    ids: &[&str],
-    batch: bool,
+    requests: &RequestIds,
     cause: FailureReason,
-) -> Response<ClientBody> {
-    let bodies: Vec<_> = ids.iter().map(|id| messages::error_response(id, cause)).collect();
+) -> Response<Full<Bytes>> {
+    let bodies: Vec<_> =
+        requests.ids.iter().map(|id| messages::error_response(id, cause)).collect();
     match bodies.as_slice() {
         [] if cause == FailureReason::Rollback => plain_text(StatusCode::ACCEPTED, ""),
         [] => plain_text(StatusCode::BAD_GATEWAY, cause.message()),
-        [one] if !batch => json_response(StatusCode::OK, one.clone()),
+        [one] if !requests.batch => json_response(StatusCode::OK, one.clone()),
         many => json_response(StatusCode::OK, format!("[{}]", many.join(","))),
     }
 }
 
+/// The response to a request that no release gets.
+pub(in crate::proxy) fn not_routed(
+    error: RouteError,
+    requests: &RequestIds,
+) -> Response<Full<Bytes>> {
+    match error {
+        RouteError::SessionEnded => session_not_found(requests.first()),
+        RouteError::NoRelease => rpc_errors(requests, FailureReason::NoRelease),
+        RouteError::NotMigrated => rpc_errors(requests, FailureReason::SessionNotMoved),
+        RouteError::Discarded => plain_text(StatusCode::ACCEPTED, ""),
+        RouteError::AlreadyEnded => plain_text(StatusCode::OK, ""),
+        RouteError::StateOwnerGone => request_state_lost(requests.first()),
+        RouteError::CredentialsRejected(response) => *response,
+    }
+}
+
 /// The session ended: the client must initialize again.
-pub(in crate::proxy) fn session_not_found(id: Option<&str>) -> Response<ClientBody> {
+pub(in crate::proxy) fn session_not_found(id: Option<&str>) -> Response<Full<Bytes>> {
     let body =
         jsonrpc::error(id.unwrap_or("null"), jsonrpc::INVALID_REQUEST, "Session not found", None);
     json_response(StatusCode::NOT_FOUND, body)
 }
 
 /// The headers of a request do not match its body (2026-07-28).
-pub(in crate::proxy) fn header_mismatch(id: Option<&str>) -> Response<ClientBody> {
+pub(in crate::proxy) fn header_mismatch(id: Option<&str>) -> Response<Full<Bytes>> {
     let text = "Header mismatch: Mcp-Method or Mcp-Name does not match the body";
     match id {
         Some(id) => {
@@ -62,7 +65,7 @@ pub(in crate::proxy) fn header_mismatch(id: Option<&str>) -> Response<ClientBody
 }
 
 /// The release that issued the `requestState` is gone: the client must start again.
-pub(in crate::proxy) fn request_state_lost(id: Option<&str>) -> Response<ClientBody> {
+pub(in crate::proxy) fn request_state_lost(id: Option<&str>) -> Response<Full<Bytes>> {
     let text = "Invalid requestState: the release that issued it is gone; start again without it";
     match id {
         Some(id) => {
@@ -74,7 +77,7 @@ pub(in crate::proxy) fn request_state_lost(id: Option<&str>) -> Response<ClientB
 }
 
 /// A plain text response.
-pub(in crate::proxy) fn plain_text(status: StatusCode, text: &str) -> Response<ClientBody> {
+pub(in crate::proxy) fn plain_text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
     let newline = if text.is_empty() { "" } else { "\n" };
     let mut response = full_response(status, format!("{text}{newline}"));
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -82,45 +85,14 @@ pub(in crate::proxy) fn plain_text(status: StatusCode, text: &str) -> Response<C
     response
 }
 
-fn json_response(status: StatusCode, body: String) -> Response<ClientBody> {
+fn json_response(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = full_response(status, body);
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response
 }
 
-fn full_response(status: StatusCode, body: String) -> Response<ClientBody> {
-    let mut response = Response::new(ClientBody::Full(Full::new(Bytes::from(body))));
+fn full_response(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response
-}
-
-impl Body for ClientBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match self.get_mut() {
-            Self::Full(full) => Pin::new(full)
-                .poll_frame(cx)
-                .map(|it| it.map(|it| it.map_err(|never| match never {}))),
-            Self::Streaming(body) => body.poll_next(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Full(full) => full.is_end_stream(),
-            Self::Streaming(body) => body.is_finished(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Full(full) => full.size_hint(),
-            Self::Streaming(_) => SizeHint::new(),
-        }
-    }
 }

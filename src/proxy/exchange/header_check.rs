@@ -5,21 +5,14 @@
 //! start is already sent, it withholds the piece that would complete it.
 
 use std::borrow::Cow;
-use std::sync::PoisonError;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue};
 
-use crate::mcp::headers::{MCP_METHOD, MCP_NAME};
+use crate::mcp::headers::{MCP_METHOD, MCP_NAME, is_modern};
 use crate::mcp::message::Message;
 use crate::mcp::methods;
-use crate::model::Outcome;
-use crate::proxy::backend::headers;
-use crate::proxy::exchange::error_response;
-use crate::proxy::exchange::error_response::ClientBody;
-use crate::proxy::exchange::handler::ProxyState;
-use crate::proxy::exchange::request_body::RequestBody;
 
 /// What the headers of a request promise about its body.
 #[derive(Debug)]
@@ -34,7 +27,7 @@ impl ExpectedBody {
         let all = |name| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
         let expected = Self { methods: all(MCP_METHOD), names: all(MCP_NAME) };
         let has_any = !(expected.methods.is_empty() && expected.names.is_empty());
-        (has_any && headers::is_modern(headers)).then_some(expected)
+        (has_any && is_modern(headers)).then_some(expected)
     }
 
     /// Whether a message matches. A name that the scanner skipped, because it is too long, matches.
@@ -47,36 +40,6 @@ impl ExpectedBody {
             headers.iter().all(|it| decode_header(it).is_some_and(|value| value == text.as_bytes()))
         };
         agree(&self.methods, method) && name.is_none_or(|name| agree(&self.names, name))
-    }
-}
-
-impl ProxyState {
-    /// An error when the headers do not match the body so far; it counts as a client fault of the
-    /// active release. The rest of the body is checked as it passes.
-    pub(in crate::proxy) fn check_headers_match(
-        &self,
-        headers: &HeaderMap,
-        request_body: &RequestBody,
-    ) -> Option<Response<ClientBody>> {
-        let expected = ExpectedBody::from_headers(headers)?;
-        let parsed = request_body.parsed();
-        let parsed = parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        if parsed.messages.iter().all(|message| expected.matches(message)) {
-            drop(parsed);
-            request_body.set_expected(expected);
-            return None;
-        }
-        let routes = self.routes.load();
-        for message in parsed.messages.iter().filter(|message| message.id.is_some()) {
-            let Some((active, method)) = routes.active().zip(message.method.as_deref()) else {
-                continue;
-            };
-            let counters =
-                active.outcomes.for_call(method, message.name.as_deref().unwrap_or_default());
-            active.outcomes.count(Some(&counters), Outcome::ClientFault);
-        }
-        let (ids, _) = parsed.request_ids();
-        Some(error_response::header_mismatch(ids.first().map(AsRef::as_ref)))
     }
 }
 
@@ -101,10 +64,11 @@ fn decode_header(value: &HeaderValue) -> Option<Cow<'_, [u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mcp::headers::MCP_PROTOCOL_VERSION;
 
     fn matches_body(method: &'static str, name: &'static str, message: &[u8]) -> bool {
         let mut headers = HeaderMap::new();
-        headers.insert(headers::MCP_PROTOCOL_VERSION, HeaderValue::from_static("2026-07-28"));
+        headers.insert(MCP_PROTOCOL_VERSION, HeaderValue::from_static("2026-07-28"));
         headers.insert(MCP_METHOD, HeaderValue::from_static(method));
         if !name.is_empty() {
             headers.insert(MCP_NAME, HeaderValue::from_static(name));
@@ -142,7 +106,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(MCP_METHOD, HeaderValue::from_static("x"));
         assert!(ExpectedBody::from_headers(&headers).is_none());
-        headers.insert(headers::MCP_PROTOCOL_VERSION, HeaderValue::from_static("2025-11-25"));
+        headers.insert(MCP_PROTOCOL_VERSION, HeaderValue::from_static("2025-11-25"));
         assert!(ExpectedBody::from_headers(&headers).is_none());
     }
 }

@@ -7,8 +7,8 @@ mod deadline;
 mod session_tracking;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,15 +16,19 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::{Instant, Sleep};
 
+use crate::config::ProxyLimits;
 use crate::mcp::message::{Message, same_id};
 use crate::mcp::methods::is_idempotent;
 use crate::mcp::outcome;
 use crate::model::Outcome;
 use crate::proxy::backend::Backend;
+use crate::proxy::backend::failed_samples::SampledRequest;
 use crate::proxy::exchange::pending::{PendingRequest, TaskEffect};
-use crate::proxy::exchange::request_body::{BodyError, RequestBody, SharedParse};
+use crate::proxy::exchange::request_body::{
+    BodyError, RequestBody, RequestIds, SharedParse, lock_parsed,
+};
+use crate::proxy::routing::request_states::RequestStates;
 use crate::proxy::session::{InFlightGuard, Session};
-use crate::proxy::shadow::samples::SampledRequest;
 
 /// Server requests that are tracked for one stream.
 const SERVER_REQUESTS_MAX: usize = 32;
@@ -52,6 +56,7 @@ pub(in crate::proxy) struct InFlight {
     pub lost: bool,
     kind: ExchangeKind,
     parsed: SharedParse,
+    request_states: Arc<RequestStates>,
     synced: usize,
     pending: Vec<PendingRequest>,
     /// Ids of the requests that the server sent on this stream.
@@ -87,9 +92,12 @@ impl InFlight {
         backend: Arc<Backend>,
         kind: ExchangeKind,
         parsed: SharedParse,
-        slow: Option<Duration>,
-        deadline: Duration,
+        request_states: Arc<RequestStates>,
+        limits: &ProxyLimits,
     ) -> Self {
+        let deadline = limits.deadline;
+        let has_threshold = matches!(kind, ExchangeKind::Call | ExchangeKind::Subscription);
+        let slow = has_threshold.then_some(limits.slow_after);
         let gauge = match kind {
             ExchangeKind::Call | ExchangeKind::Other => &backend.in_flight_requests,
             ExchangeKind::Subscription | ExchangeKind::GetStream | ExchangeKind::Detached => {
@@ -117,6 +125,7 @@ impl InFlight {
             lost: false,
             kind,
             parsed,
+            request_states,
             synced: 0,
             pending: Vec::new(),
             started,
@@ -140,15 +149,14 @@ impl InFlight {
         self.pending.iter().map(|request| &*request.id).collect()
     }
 
-    /// Ids of all requests, and whether they came in an array. For an error response when the client
-    /// has seen nothing yet.
-    pub(in crate::proxy) fn request_ids(&self) -> (Vec<Box<str>>, bool) {
-        self.parsed.lock().unwrap_or_else(PoisonError::into_inner).request_ids()
+    /// All requests, for an error response when the client has seen nothing yet.
+    pub(in crate::proxy) fn request_ids(&self) -> RequestIds {
+        lock_parsed(&self.parsed).request_ids()
     }
 
     /// Why the client's body could not be forwarded, if that is so.
     pub(in crate::proxy) fn body_error(&self) -> Option<BodyError> {
-        self.parsed.lock().unwrap_or_else(PoisonError::into_inner).error
+        lock_parsed(&self.parsed).error
     }
 
     /// Handles a message of the release; a response completes the request with its id.
@@ -157,7 +165,7 @@ impl InFlight {
             session.set_protocol(protocol);
         }
         if let Some(request_state) = message.request_state_hash.filter(|_| message.input_required) {
-            self.backend.request_states.record(request_state, self.backend.number);
+            self.request_states.record(request_state, self.backend.number);
         }
         self.sync_parsed();
         self.track_server_request(message);
@@ -184,7 +192,7 @@ impl InFlight {
 
     /// Whether all of its requests are idempotent.
     pub(in crate::proxy) fn is_idempotent(&self) -> bool {
-        let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let parsed = lock_parsed(&self.parsed);
         let mut methods =
             parsed.messages.iter().filter_map(|it| it.method.as_deref().map(|m| (m, it)));
         methods.all(|(method, it)| {
@@ -262,7 +270,7 @@ impl InFlight {
 
     /// Takes over the requests that the body yielded since the last call.
     fn sync_parsed(&mut self) {
-        let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let parsed = lock_parsed(&self.parsed);
         // The release cannot respond before it has the whole request.
         let last_progress =
             if parsed.waiting_on_client { Some(Instant::now()) } else { parsed.last_piece_at };

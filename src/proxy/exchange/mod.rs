@@ -1,14 +1,21 @@
 //! One request and its response, from the client's first byte to the last byte of the response.
 
-pub(super) mod error_response;
-pub(super) mod handler;
-pub(super) mod header_check;
-pub(super) mod host_check;
-pub(super) mod id_rewrite;
-pub(super) mod in_flight;
-pub(super) mod pending;
-pub(super) mod request_body;
-pub(super) mod response;
-pub(super) mod response_body;
-pub(super) mod resumable_stream;
-pub(super) mod subscription;
+mod cancellation;
+mod client_body;
+mod client_messages;
+mod error_response;
+mod handler;
+mod header_check;
+mod host_check;
+mod id_rewrite;
+mod in_flight;
+mod other_requests;
+mod pending;
+mod replay;
+mod request_body;
+mod response;
+mod response_body;
+mod resumable_stream;
+mod spliced_response;
+pub(super) mod state;
+mod subscription;

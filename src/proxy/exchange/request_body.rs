@@ -75,6 +75,22 @@ struct BodyStream {
     detached: bool,
 }
 
+/// The requests of a body.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct RequestIds {
+    /// Their ids, as the client wrote them.
+    pub ids: Vec<Box<str>>,
+    /// Whether they came in an array.
+    pub batch: bool,
+}
+
+impl RequestIds {
+    /// The id of the first request.
+    pub(in crate::proxy) fn first(&self) -> Option<&str> {
+        self.ids.first().map(AsRef::as_ref)
+    }
+}
+
 /// Why a body cannot be forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) enum BodyError {
@@ -167,7 +183,7 @@ impl RequestBody {
 
     /// Whether it holds one request, and that is read-only.
     pub(in crate::proxy) fn is_single_read_only(&self, tools: &ReadOnlyTools) -> bool {
-        let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let parsed = lock_parsed(&self.parsed);
         let [message] = parsed.messages.as_slice() else { return false };
         let (Some(_), Some(method)) = (&message.id, &message.method) else { return false };
         // Only the release that issued a state can decode it.
@@ -207,6 +223,11 @@ impl RequestBody {
     }
 }
 
+/// Locks what a body holds so far.
+pub(in crate::proxy) fn lock_parsed(parsed: &Mutex<ParsedBody>) -> MutexGuard<'_, ParsedBody> {
+    parsed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn lock(stream: &Mutex<BodyStream>) -> MutexGuard<'_, BodyStream> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -215,7 +236,7 @@ impl BodyStream {
     fn consume(&mut self, data: &Bytes) -> Result<(), BodyError> {
         let size = u64::try_from(data.len()).unwrap_or(u64::MAX);
         self.remaining = self.remaining.checked_sub(size).ok_or(BodyError::TooLarge)?;
-        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parsed = lock_parsed(&self.parsed);
         let mut matches_headers = true;
         self.scanner.feed(data, |message| {
             matches_headers &=
@@ -231,14 +252,14 @@ impl BodyStream {
     /// Records why the rest cannot be forwarded.
     fn fail(&mut self, error: BodyError) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.error = Some(error);
-        self.parsed.lock().unwrap_or_else(PoisonError::into_inner).error = Some(error);
+        lock_parsed(&self.parsed).error = Some(error);
         Poll::Ready(Some(Err(error.into())))
     }
 
     /// Records whether the client must send the next piece.
     fn set_waiting_on_client(&mut self, waiting: bool) {
         if waiting != self.silence_timer.is_some() {
-            let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut parsed = lock_parsed(&self.parsed);
             parsed.waiting_on_client = waiting;
             parsed.last_piece_at =
                 if waiting { parsed.last_piece_at } else { Some(Instant::now()) };
@@ -310,10 +331,11 @@ impl SharedBody for Mutex<BodyStream> {
 }
 
 impl ParsedBody {
-    /// The ids of the requests, and whether they came in an array.
-    pub(in crate::proxy) fn request_ids(&self) -> (Vec<Box<str>>, bool) {
+    /// The ids of the requests.
+    pub(in crate::proxy) fn request_ids(&self) -> RequestIds {
         let requests = self.messages.iter().filter(|message| message.method.is_some());
-        (requests.filter_map(|message| message.id.clone()).collect(), self.batch)
+        let ids = requests.filter_map(|message| message.id.clone()).collect();
+        RequestIds { ids, batch: self.batch }
     }
 }
 

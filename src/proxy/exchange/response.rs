@@ -8,33 +8,50 @@ use http::{Method, Response, StatusCode, header, response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
+use crate::mcp::headers;
 use crate::mcp::message::Message;
 use crate::mcp::messages::FailureReason;
 use crate::mcp::scan::MessageScanner;
 use crate::mcp::sse::SseReader;
 use crate::mcp::{outcome, ttl_clamp};
 use crate::model::Outcome;
-use crate::proxy::backend::headers;
-use crate::proxy::exchange::error_response::ClientBody;
-use crate::proxy::exchange::handler::ProxyState;
+use crate::proxy::backend::request_head::ClientRequest;
+use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
+use crate::proxy::exchange::replay::{Replay, Reroute};
 use crate::proxy::exchange::request_body::BodyError;
-use crate::proxy::exchange::response_body::{BodyParser, ResponseBody};
-use crate::proxy::exchange::resumable_stream::Replay;
+use crate::proxy::exchange::response_body::{BodyParser, OnReleaseLeft, ResponseBody};
+use crate::proxy::exchange::state::ProxyState;
 use crate::proxy::exchange::subscription::Subscription;
 use crate::proxy::exchange::{error_response, id_rewrite};
+use crate::proxy::routing::router::Router;
 use crate::proxy::session::{ReplayDecision, replay_decision};
 
 /// The proxy reads a JSON response of up to this size before it sends the head. Then the client gets
 /// a response for its id even when the release fails or is cut in the middle.
 const RESPONSE_BUFFERED_MAX: usize = 64 * 1024;
 
-/// How a stream continues when its release is cut in the middle.
-pub(in crate::proxy) struct OnReleaseLeft {
-    /// The proxy sends the request again.
-    pub replay: Option<Replay>,
-    /// It listens at the next release.
-    pub subscription: Option<Box<Subscription>>,
+/// What the response to a POST needs to know of its request.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::proxy) struct RelayContext<'a> {
+    /// What all requests share.
+    pub state: &'a Arc<ProxyState>,
+    /// The request.
+    pub request: &'a Arc<ClientRequest>,
+}
+
+impl RelayContext<'_> {
+    /// How the stream of this exchange continues when its release drains or is cut.
+    fn on_release_left(self, in_flight: &InFlight) -> OnReleaseLeft {
+        let reroute = || -> Arc<dyn Reroute> { Arc::<ProxyState>::clone(self.state) };
+        if in_flight.kind() == ExchangeKind::Subscription {
+            let subscription = Subscription::new(reroute(), self.state, self.request, in_flight);
+            return subscription
+                .map_or(OnReleaseLeft::End, |it| OnReleaseLeft::Reopen(Box::new(it)));
+        }
+        Replay::new(reroute(), self.request, in_flight)
+            .map_or(OnReleaseLeft::End, |it| OnReleaseLeft::Replay(Box::new(it)))
+    }
 }
 
 /// A POST whose release was cut, or lost the session, before the client saw any of the response.
@@ -56,11 +73,10 @@ impl Interrupted {
 
 /// Relays the response to a POST. An error when the release is cut before the client saw any of it.
 pub(in crate::proxy) async fn relay(
-    state: &Arc<ProxyState>,
+    context: RelayContext<'_>,
     mut head: response::Parts,
     body: Incoming,
     mut in_flight: InFlight,
-    on_release_left: OnReleaseLeft,
 ) -> Result<Response<ClientBody>, Interrupted> {
     if headers::is_compressed(&head.headers) {
         return Ok(streamed(head, VecDeque::new(), body, BodyParser::Unparsed, in_flight));
@@ -68,12 +84,13 @@ pub(in crate::proxy) async fn relay(
     if headers::is_event_stream(&head.headers) {
         // The proxy may append events.
         head.headers.remove(header::CONTENT_LENGTH);
+        let on_release_left = context.on_release_left(&in_flight);
         in_flight.request_body = None;
         let reader = BodyParser::Events(SseReader::new());
         let response_body =
-            ResponseBody::new(VecDeque::new(), body, reader, head.status, in_flight);
-        let response_body =
-            response_body.with_session_events(state).with_on_release_left(on_release_left);
+            ResponseBody::new(VecDeque::new(), body, reader, head.status, in_flight)
+                .with_on_release_left(on_release_left)
+                .with_session_events(&context.state.router);
         return Ok(Response::from_parts(head, ClientBody::Streaming(Box::new(response_body))));
     }
     let (mut scanner, mut ready, mut size) = (MessageScanner::default(), VecDeque::new(), 0);
@@ -91,7 +108,7 @@ pub(in crate::proxy) async fn relay(
             Some(None) => {
                 let body = joined(ready);
                 in_flight.lost = in_flight.is_lost(&Method::POST, head.status, &body);
-                if in_flight.lost && state.forgot(&in_flight) {
+                if in_flight.lost && can_reopen(&context.state.router, &in_flight) {
                     // The release did not execute it.
                     return Err(Interrupted {
                         in_flight,
@@ -99,7 +116,8 @@ pub(in crate::proxy) async fn relay(
                         cause: FailureReason::BackendFailed,
                     });
                 }
-                return Ok(buffered(state, head, body, &responses, in_flight).await);
+                let router = &context.state.router;
+                return Ok(buffered(router, head, body, &responses, in_flight).await);
             }
             Some(Some(Err(_))) => {
                 return Ok(respond_with_error(in_flight, FailureReason::BackendFailed).await);
@@ -122,7 +140,7 @@ pub(in crate::proxy) async fn relay(
 
 /// The response when the proxy read all of it.
 async fn buffered(
-    state: &ProxyState,
+    router: &Router,
     head: response::Parts,
     body: Bytes,
     responses: &[Message],
@@ -139,9 +157,9 @@ async fn buffered(
     let mut head = head;
     head.headers.remove(header::CONTENT_LENGTH);
     let body = match in_flight.initialize_body.take().and_then(|initialize_body| {
-        let (body, result) = id_rewrite::rewrite_initialize_response(&body)
-            .filter(|_| in_flight.session.is_some())?;
-        state.session_opened(&in_flight, &initialize_body, &result);
+        let session = in_flight.session.as_ref()?;
+        let (body, result) = id_rewrite::rewrite_initialize_response(&body)?;
+        router.session_opened(session, &initialize_body, &result);
         Some(body)
     }) {
         Some(body) => body,
@@ -183,38 +201,44 @@ pub(in crate::proxy) async fn respond_with_error(
             BodyError::TooLarge | BodyError::HeaderMismatch => Outcome::ClientFault,
             BodyError::TimedOut | BodyError::Disconnected => Outcome::Neutral,
         };
-        let (ids, _) = in_flight.request_ids();
+        let requests = in_flight.request_ids();
         in_flight.finish(class);
-        if error == BodyError::HeaderMismatch {
-            return error_response::header_mismatch(ids.first().map(AsRef::as_ref));
-        }
-        return error_response::plain_text(error.status(), error.text());
+        let response = match error {
+            BodyError::HeaderMismatch => error_response::header_mismatch(requests.first()),
+            _ => error_response::plain_text(error.status(), error.text()),
+        };
+        return response.map(ClientBody::Full);
     }
     let complete = match in_flight.request_body.take() {
         Some(request_body) => request_body.read_to_end().await,
         None => true,
     };
-    let (ids, batch) = in_flight.request_ids();
+    let requests = in_flight.request_ids();
     // A body that was not read to its end may hold a request.
     let reported_cause =
-        if complete || !ids.is_empty() { cause } else { FailureReason::BackendFailed };
-    let refs: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
-    let response = error_response::rpc_errors(&refs, batch, reported_cause);
+        if complete || !requests.ids.is_empty() { cause } else { FailureReason::BackendFailed };
+    let response = error_response::rpc_errors(&requests, reported_cause);
     match cause {
         FailureReason::Rollback => {
-            ids.iter().for_each(|_| in_flight.backend.count_error_response());
+            requests.ids.iter().for_each(|_| in_flight.backend.count_error_response());
             in_flight.finish(Outcome::Neutral);
         }
         FailureReason::BackendFailed
         | FailureReason::NoRelease
         | FailureReason::SessionNotMoved => {
-            if ids.is_empty() {
+            if requests.ids.is_empty() {
                 in_flight.count_response(Outcome::ServerFault);
             }
             in_flight.finish(Outcome::ServerFault);
         }
     }
-    response
+    response.map(ClientBody::Full)
+}
+
+/// Whether the session that the release has lost can be reopened; if so, the next request does it.
+pub(in crate::proxy) fn can_reopen(router: &Router, in_flight: &InFlight) -> bool {
+    let session = in_flight.session.as_ref();
+    session.is_some_and(|session| router.mark_session_lost(session, in_flight.generation))
 }
 
 /// Reads the error response to the GET of a session: what was read of it, and whether the release has

@@ -16,19 +16,20 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::mcp::messages::FailureReason;
 use crate::mcp::scan::MessageScanner;
 use crate::mcp::sse::SseReader;
 use crate::mcp::{messages, outcome, sse};
 use crate::model::Outcome;
-use crate::proxy::exchange::handler::ProxyState;
+use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::id_rewrite::Rewriter;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
-use crate::proxy::exchange::response::OnReleaseLeft;
-use crate::proxy::exchange::resumable_stream::{Replay, ResumableStream, SplicedResponse};
+use crate::proxy::exchange::replay::Replay;
+use crate::proxy::exchange::resumable_stream::ResumableStream;
+use crate::proxy::exchange::spliced_response::SplicedResponse;
 use crate::proxy::exchange::subscription::Subscription;
+use crate::proxy::routing::router::Router;
 
 /// The bytes of a response without events that may still pass after the cut of its release.
 const AFTER_CUT_BYTES_MAX: usize = 1024 * 1024;
@@ -44,13 +45,33 @@ pub(in crate::proxy) struct ResponseBody {
     bytes_since_cut: usize,
     /// Whether the release broke a listening stream.
     stream_broken: bool,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    cut: Cancelled,
     rewriter: Option<Rewriter>,
-    state: Option<Arc<ProxyState>>,
-    resumable: Option<Box<ResumableStream>>,
-    replay: Option<Box<Replay>>,
-    subscription: Option<Box<Subscription>>,
-    spliced: Option<SplicedResponse>,
+    opening: Option<OpeningCapture>,
+    on_release_left: OnReleaseLeft,
+}
+
+/// How a stream continues when its release drains or is cut.
+#[derive(Debug, Default)]
+pub(in crate::proxy) enum OnReleaseLeft {
+    /// It ends as its kind demands.
+    #[default]
+    End,
+    /// The GET stream of a session: it waits until the session has moved, and continues there.
+    Resume(Box<ResumableStream>),
+    /// An idempotent POST: the proxy sends it to the next release.
+    Replay(Box<Replay>),
+    /// The proxy did so: the response of the next release follows.
+    Splice(SplicedResponse),
+    /// `subscriptions/listen`: the proxy opens it at the next release.
+    Reopen(Box<Subscription>),
+}
+
+/// The `initialize` request whose response this stream carries.
+#[derive(Debug)]
+struct OpeningCapture {
+    router: Arc<Router>,
+    request: Bytes,
 }
 
 /// How the proxy parses a body.
@@ -83,38 +104,31 @@ impl ResponseBody {
         status: StatusCode,
         in_flight: InFlight,
     ) -> Self {
-        let cut = Box::pin(in_flight.backend.cut.clone().cancelled_owned());
-        let rewriter = None;
-        let (state, resumable, replay, subscription, spliced) = (None, None, None, None, None);
-        let body = Some(body);
-        let bytes_since_cut = 0;
         Self {
             ready,
-            body,
+            body: Some(body),
             reader,
             status,
-            in_flight,
-            bytes_since_cut,
+            bytes_since_cut: 0,
             stream_broken: false,
-            cut,
-            rewriter,
-            state,
-            resumable,
-            replay,
-            subscription,
-            spliced,
+            cut: cancelled(&in_flight.backend.cut),
+            rewriter: None,
+            opening: None,
+            on_release_left: OnReleaseLeft::End,
+            in_flight,
         }
     }
 
     /// Adds the list changes of the session, and rewrites events as the session needs it.
-    pub(in crate::proxy) fn with_session_events(mut self, state: &Arc<ProxyState>) -> Self {
+    pub(in crate::proxy) fn with_session_events(mut self, router: &Arc<Router>) -> Self {
         if self.in_flight.clamp_ttl {
             self.rewriter = Some(Rewriter::clamping_ttl());
         }
         let Some(session) = &self.in_flight.session else { return self };
-        let opening = self.in_flight.initialize_body.is_some();
-        self.rewriter = Rewriter::new(self.in_flight.generation, opening);
-        self.state = opening.then(|| Arc::clone(state));
+        let request = self.in_flight.initialize_body.take();
+        self.rewriter = Rewriter::new(self.in_flight.generation, request.is_some());
+        self.opening =
+            request.map(|request| OpeningCapture { router: Arc::clone(router), request });
         // A client with a listening stream gets them there.
         if session.listen_stream().is_none() {
             let notifications = session.take_list_changes();
@@ -129,7 +143,7 @@ impl ResponseBody {
         mut self,
         resumable: Option<Box<ResumableStream>>,
     ) -> Self {
-        if let Some(resumable) = &resumable {
+        if let Some(resumable) = resumable {
             let generation = self.in_flight.generation;
             self.rewriter = Rewriter::new(generation, false);
             self.ready.extend(
@@ -148,15 +162,14 @@ impl ResponseBody {
                     )));
                 }
             }
+            self.on_release_left = OnReleaseLeft::Resume(resumable);
         }
-        self.resumable = resumable;
         self
     }
 
     /// Sets how the stream continues when its release is cut.
     pub(in crate::proxy) fn with_on_release_left(mut self, on_release_left: OnReleaseLeft) -> Self {
-        self.replay = on_release_left.replay.map(Box::new);
-        self.subscription = on_release_left.subscription;
+        self.on_release_left = on_release_left;
         self
     }
 
@@ -174,10 +187,11 @@ impl ResponseBody {
     fn rewrite(&mut self, data: Bytes) -> Bytes {
         let Some(rewriter) = &mut self.rewriter else { return data };
         let out = rewriter.feed(&data);
-        if let (Some(result), Some(state)) = (rewriter.initialize_result.take(), &self.state)
-            && let Some(initialize_body) = self.in_flight.initialize_body.take()
+        if let Some(result) = rewriter.initialize_result.take()
+            && let Some(OpeningCapture { router, request }) = self.opening.take()
+            && let Some(session) = &self.in_flight.session
         {
-            state.session_opened(&self.in_flight, &initialize_body, &result);
+            router.session_opened(session, &request, &result);
         }
         out
     }
@@ -192,17 +206,14 @@ impl ResponseBody {
         }
         // While its release drains, the stream waits for its session to move; else it ends.
         let is_draining = self.in_flight.backend.draining.is_cancelled();
-        if self.subscription.as_ref().is_some_and(|subscription| subscription.is_reopening()) {
-            return Ok(());
-        }
-        self.subscription = None;
-        match self.resumable.take() {
-            Some(resumable) if is_draining && !resumable.session.is_removed() => {
-                self.detach(&resumable);
-                self.resumable = Some(resumable);
+        match &self.on_release_left {
+            OnReleaseLeft::Reopen(subscription) if subscription.is_reopening() => return Ok(()),
+            OnReleaseLeft::Resume(stream) if is_draining && !stream.session.is_removed() => {
+                let session = Arc::clone(&stream.session);
+                self.detach(&session);
                 return Ok(());
             }
-            _ => (),
+            _ => self.on_release_left = OnReleaseLeft::End,
         }
         let unanswered = !self.in_flight.pending_ids().is_empty();
         self.stream_broken = match self.in_flight.kind() {
@@ -256,44 +267,61 @@ impl Drop for ResponseBody {
 impl ResponseBody {
     /// Whether the client got everything.
     pub(in crate::proxy) fn is_finished(&self) -> bool {
-        let reopening = self.subscription.as_ref().is_some_and(|it| it.is_reopening());
-        let has_more =
-            reopening || self.resumable.is_some() || self.spliced.is_some() || self.body.is_some();
+        let has_more = match &self.on_release_left {
+            OnReleaseLeft::End | OnReleaseLeft::Replay(_) => self.body.is_some(),
+            OnReleaseLeft::Reopen(subscription) => {
+                self.body.is_some() || subscription.is_reopening()
+            }
+            OnReleaseLeft::Resume(_) | OnReleaseLeft::Splice(_) => true,
+        };
         !has_more && self.ready.is_empty()
     }
 
     /// Polls the input from elsewhere. Pending: there is no body to read either.
     fn poll_side_input(&mut self, cx: &mut Context<'_>) -> Poll<SideInput> {
-        if let Some(spliced) = &mut self.spliced {
-            match std::task::ready!(spliced.poll(cx)) {
-                Some(Ok(data)) => return Poll::Ready(SideInput::Frame(Ok(Frame::data(data)))),
-                Some(Err(())) => self.fail_replay(),
-                None => (),
+        match &mut self.on_release_left {
+            OnReleaseLeft::End | OnReleaseLeft::Replay(_) => Poll::Ready(SideInput::Idle),
+            OnReleaseLeft::Splice(spliced) => {
+                match std::task::ready!(spliced.poll(cx)) {
+                    Some(Ok(data)) => return Poll::Ready(SideInput::Frame(Ok(Frame::data(data)))),
+                    Some(Err(())) => self.fail_replay(),
+                    None => (),
+                }
+                self.on_release_left = OnReleaseLeft::End;
+                Poll::Ready(SideInput::Changed)
             }
-            self.spliced = None;
-            return Poll::Ready(SideInput::Changed);
+            OnReleaseLeft::Reopen(subscription) => match subscription.poll(cx) {
+                Poll::Ready(event) => Poll::Ready(self.on_subscription_event(event)),
+                Poll::Pending if self.body.is_none() && subscription.is_reopening() => {
+                    Poll::Pending
+                }
+                Poll::Pending => Poll::Ready(SideInput::Idle),
+            },
+            OnReleaseLeft::Resume(stream) => match stream.poll(cx) {
+                Poll::Ready(event) => Poll::Ready(match self.on_session_event(event) {
+                    Ok(()) => SideInput::Changed,
+                    Err(error) => SideInput::Frame(Err(error)),
+                }),
+                Poll::Pending if self.body.is_none() => Poll::Pending,
+                Poll::Pending => Poll::Ready(SideInput::Idle),
+            },
         }
-        if let Some(mut subscription) = self.subscription.take() {
-            let (next, reopening) = (subscription.poll(cx), subscription.is_reopening());
-            self.subscription = Some(subscription);
-            match next {
-                Poll::Ready(next) => return Poll::Ready(self.on_subscription_event(next)),
-                Poll::Pending if self.body.is_none() && reopening => return Poll::Pending,
-                Poll::Pending => (),
+    }
+
+    /// Continues the stream elsewhere after the cut of its release, or ends it.
+    fn on_cut(&mut self) -> io::Result<()> {
+        match &self.on_release_left {
+            // The next release continues the subscription.
+            OnReleaseLeft::Reopen(subscription) if subscription.is_reopening() => {
+                self.body = None;
+                Ok(())
             }
-        }
-        let Some(mut resumable) = self.resumable.take() else {
-            return Poll::Ready(SideInput::Idle);
-        };
-        match resumable.poll(cx) {
-            Poll::Ready(event) => Poll::Ready(match self.on_session_event(resumable, event) {
-                Ok(()) => SideInput::Changed,
-                Err(error) => SideInput::Frame(Err(error)),
-            }),
-            Poll::Pending => {
-                self.resumable = Some(resumable);
-                if self.body.is_none() { Poll::Pending } else { Poll::Ready(SideInput::Idle) }
+            OnReleaseLeft::Resume(stream) if !stream.session.is_removed() => {
+                let session = Arc::clone(&stream.session);
+                self.detach(&session);
+                Ok(())
             }
+            _ => self.finish(),
         }
     }
 
@@ -340,19 +368,7 @@ impl ResponseBody {
                     if self.cut.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    match self.resumable.take() {
-                        // The next release continues the subscription.
-                        _ if self.subscription.as_ref().is_some_and(|it| it.is_reopening()) => {
-                            self.body = None;
-                            Ok(())
-                        }
-                        Some(resumable) if !resumable.session.is_removed() => {
-                            self.detach(&resumable);
-                            self.resumable = Some(resumable);
-                            Ok(())
-                        }
-                        _ => self.finish(),
-                    }
+                    self.on_cut()
                 }
             };
             if let Err(error) = result {

@@ -1,39 +1,32 @@
 //! A `subscriptions/listen` stream (2026-07-28). When its release drains, the proxy opens it at the
 //! next release, and notifies the client that the lists changed.
 
-use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, request};
 use hyper::body::Incoming;
 use serde_json::Value;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::mcp::messages;
-use crate::proxy::backend::headers;
-use crate::proxy::exchange::handler::ProxyState;
+use crate::proxy::backend::request_head::ClientRequest;
+use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
-use crate::proxy::exchange::request_body::RequestBody;
-use crate::proxy::session::ClientMessageKind;
+use crate::proxy::exchange::replay::{ReopenFuture, Reroute};
+use crate::proxy::exchange::state::ProxyState;
 
 /// The time limit for the next release to start the stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-type OpenFuture = Pin<Box<dyn Future<Output = Option<(Incoming, InFlight)>> + Send>>;
-
 /// A stream that can continue at another release.
 pub(in crate::proxy) struct Subscription {
-    state: Arc<ProxyState>,
-    peer: IpAddr,
-    head: request::Parts,
+    reroute: Arc<dyn Reroute>,
+    request: Arc<ClientRequest>,
     body: Bytes,
-    release_left: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    end_streams: Pin<Box<WaitForCancellationFutureOwned>>,
-    opening: Option<OpenFuture>,
+    release_left: Option<Cancelled>,
+    end_streams: Cancelled,
+    opening: Option<ReopenFuture>,
 }
 
 /// How a subscription continues.
@@ -49,20 +42,23 @@ pub(in crate::proxy) enum SubscriptionEvent {
 impl Subscription {
     /// `None` for other requests, and when the body was not read whole.
     pub(in crate::proxy) fn new(
-        state: &Arc<ProxyState>,
-        peer: IpAddr,
-        head: &request::Parts,
-        request_body: &RequestBody,
+        reroute: Arc<dyn Reroute>,
+        state: &ProxyState,
+        request: &Arc<ClientRequest>,
         in_flight: &InFlight,
-    ) -> Option<Box<Self>> {
-        let body = request_body
-            .buffered()
-            .filter(|_| in_flight.kind() == ExchangeKind::Subscription)?
-            .clone();
-        let release_left = Some(Box::pin(in_flight.backend.draining.clone().cancelled_owned()));
-        let end_streams = Box::pin(state.end_streams.clone().cancelled_owned());
-        let (state, head) = (Arc::clone(state), head.clone());
-        Some(Box::new(Self { state, peer, head, body, release_left, end_streams, opening: None }))
+    ) -> Option<Self> {
+        if in_flight.kind() != ExchangeKind::Subscription {
+            return None;
+        }
+        let body = in_flight.request_body.as_ref()?.buffered()?.clone();
+        Some(Self {
+            reroute,
+            request: Arc::clone(request),
+            body,
+            release_left: Some(cancelled(&in_flight.backend.draining)),
+            end_streams: cancelled(&state.end_streams),
+            opening: None,
+        })
     }
 
     /// The next event, once its release drains or the proxy closes.
@@ -77,8 +73,8 @@ impl Subscription {
             .is_some_and(|release_left| release_left.as_mut().poll(cx).is_ready())
         {
             self.release_left = None;
-            let (state, peer) = (Arc::clone(&self.state), self.peer);
-            let opening = reopen(state, peer, self.head.clone(), self.body.clone());
+            let (reroute, request) = (Arc::clone(&self.reroute), Arc::clone(&self.request));
+            let opening = reroute.reopen(request, self.body.clone());
             let opening = tokio::time::timeout(OPEN_TIMEOUT, opening);
             self.opening = Some(Box::pin(async move { opening.await.unwrap_or(None) }));
         }
@@ -97,7 +93,7 @@ impl Subscription {
 
     /// Watches the release to which it moved.
     pub(in crate::proxy) fn moved_to(&mut self, in_flight: &InFlight) {
-        self.release_left = Some(Box::pin(in_flight.backend.draining.clone().cancelled_owned()));
+        self.release_left = Some(cancelled(&in_flight.backend.draining));
     }
 
     /// Notifications that each list it listens for may have changed.
@@ -114,25 +110,6 @@ impl Subscription {
             .map(|name| messages::list_changed(name, Some(id)))
             .collect()
     }
-}
-
-async fn reopen(
-    state: Arc<ProxyState>,
-    peer: IpAddr,
-    mut head: request::Parts,
-    body: Bytes,
-) -> Option<(Incoming, InFlight)> {
-    let request_body = RequestBody::from_bytes(body);
-    let mut route = state.route(&head, ClientMessageKind::Listen, peer).await.ok()?;
-    if route.backend.draining.is_cancelled() {
-        return None;
-    }
-    let in_flight =
-        state.start_in_flight(&mut route, ExchangeKind::Subscription, request_body.parsed());
-    state.to_backend_head(&mut head, &route, peer);
-    let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
-    let response = sending.await.ok().filter(|it| it.status().is_success())?;
-    headers::is_event_stream(response.headers()).then(|| (response.into_body(), in_flight))
 }
 
 impl std::fmt::Debug for Subscription {

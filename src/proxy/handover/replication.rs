@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{Moment, ReleaseNumber};
 use crate::proxy::routing::request_states::RequestStates;
-use crate::proxy::routing::routing_table::RoutingTable;
+use crate::proxy::routing::view::CurrentView;
 use crate::proxy::session::{
     ChangeSink, InFlightGuard, SessionKey, SessionRecord, Sessions, decode_key, encode_key,
 };
@@ -94,7 +93,7 @@ pub(in crate::proxy) struct ReplicatedState {
     pub service: Arc<str>,
     pub sessions: Arc<Sessions>,
     pub request_states: Arc<RequestStates>,
-    pub routes: Arc<ArcSwap<RoutingTable>>,
+    pub view: Arc<CurrentView>,
 }
 
 /// Sends the changes to the successor.
@@ -304,11 +303,11 @@ impl Replicator {
 
     /// The open requests on each release, here and in the predecessor.
     fn in_flight(&self) -> BTreeMap<ReleaseNumber, u64> {
-        let routes = self.state.routes.load();
+        let view = self.state.view.load();
         let with_predecessor = |number: ReleaseNumber, here: u64| {
             (number, here.saturating_add(self.replication.predecessor_in_flight(number)))
         };
-        let releases = routes.backends().iter();
+        let releases = view.routes.backends().iter();
         let all = releases
             .map(|it| with_predecessor(it.number, it.in_flight_requests.load(Ordering::Relaxed)));
         all.filter(|(_, count)| 0 < *count).collect()

@@ -4,3 +4,4 @@ mod migrate;
 pub(super) mod request_states;
 pub(super) mod router;
 pub(super) mod routing_table;
+pub(super) mod view;

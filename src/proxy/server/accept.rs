@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX};
-use crate::proxy::exchange::handler::ProxyState;
+use crate::proxy::exchange::state::ProxyState;
 use crate::proxy::server::connections::{
     ClientConnection, ConnectionInFlight, CountedBody, Lifecycle,
 };
@@ -91,7 +91,7 @@ async fn serve_connection(
     // Both are optional: the connection works without them.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(STALL_TIMEOUT));
-    let header_timeout = state.service.load().limits.header_timeout;
+    let header_timeout = state.router.view.load().service.limits.header_timeout;
     let builder = connection_builder(header_timeout);
     let (got_request, is_http2) = (AtomicBool::new(false), AtomicBool::new(false));
     let in_flight = ConnectionInFlight::default();

@@ -1,4 +1,3 @@
 //! Failed requests that are safe to repeat, sent once more to the other release for comparison.
 
-pub(super) mod samples;
 pub(super) mod sender;

@@ -25,8 +25,8 @@ use crate::mcp::message::Message;
 use crate::mcp::{Answered, Said, jsonrpc, methods, outcome, session_lost, versions};
 use crate::model::Outcome;
 use crate::proxy::backend::body::BackendBody;
+use crate::proxy::backend::failed_samples::{SampledRequest, ShadowBatch};
 use crate::proxy::backend::{Backend, headers, request_head};
-use crate::proxy::shadow::samples::{SampledRequest, ShadowBatch};
 
 /// How long each request of a shadow call may take: each call, and each step of its session.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,7 +1,5 @@
 //! What an exchange tells its session, and what it learns about it.
 
-use std::sync::PoisonError;
-
 use http::{Method, StatusCode};
 
 use crate::mcp::message::Message;
@@ -9,12 +7,13 @@ use crate::mcp::{Answered, Said, session_lost};
 use crate::model::Outcome;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, SERVER_REQUESTS_MAX};
 use crate::proxy::exchange::pending::TaskEffect;
+use crate::proxy::exchange::request_body::lock_parsed;
 
 impl InFlight {
     /// Records in the session which requests the client cancels in this exchange.
     pub(in crate::proxy) fn record_cancellations(&self) {
         let Some(session) = &self.session else { return };
-        let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let parsed = lock_parsed(&self.parsed);
         let cancellations =
             parsed.messages.iter().filter(|it| it.id.is_none() && it.request_id.is_some());
         cancellations

@@ -8,11 +8,14 @@ use crate::mcp::messages::FailureReason;
 use crate::mcp::sse::SseReader;
 use crate::mcp::{messages, sse};
 use crate::model::Outcome;
+use crate::proxy::exchange::cancellation::cancelled;
 use crate::proxy::exchange::id_rewrite::Rewriter;
 use crate::proxy::exchange::in_flight::ExchangeKind;
-use crate::proxy::exchange::response_body::{BodyParser, ResponseBody, SideInput};
-use crate::proxy::exchange::resumable_stream::{ResumableStream, SplicedResponse, StreamEvent};
+use crate::proxy::exchange::response_body::{BodyParser, OnReleaseLeft, ResponseBody, SideInput};
+use crate::proxy::exchange::resumable_stream::StreamEvent;
+use crate::proxy::exchange::spliced_response::SplicedResponse;
 use crate::proxy::exchange::subscription::SubscriptionEvent;
+use crate::proxy::session::Session;
 
 /// How long the client should wait before it reconnects.
 const RECONNECT_MS: u32 = 1_000;
@@ -33,11 +36,11 @@ impl ResponseBody {
     }
 
     /// Keeps the stream open without a release, until its session has moved.
-    pub(super) fn detach(&mut self, resumable: &ResumableStream) {
+    pub(super) fn detach(&mut self, session: &Session) {
         self.body = None;
         self.close_event();
         self.reader = BodyParser::Events(SseReader::new());
-        for id in resumable.session.take_detached(self.in_flight.generation) {
+        for id in session.take_detached(self.in_flight.generation) {
             self.ready.push_back(sse::encode_event(&messages::error_response(
                 &id,
                 FailureReason::Rollback,
@@ -48,14 +51,13 @@ impl ResponseBody {
     }
 
     /// Handles an event of the session's stream.
-    pub(super) fn on_session_event(
-        &mut self,
-        mut resumable: Box<ResumableStream>,
-        event: StreamEvent,
-    ) -> io::Result<()> {
+    pub(super) fn on_session_event(&mut self, event: StreamEvent) -> io::Result<()> {
+        let OnReleaseLeft::Resume(mut resumable) = std::mem::take(&mut self.on_release_left) else {
+            return Ok(());
+        };
         match event {
             StreamEvent::Moved(resume_at) => {
-                self.detach(&resumable);
+                self.detach(&resumable.session);
                 self.ready.extend(
                     resumable
                         .session
@@ -65,7 +67,7 @@ impl ResponseBody {
                 );
                 let Some(in_flight) = resumable.resume(*resume_at) else { return self.finish() };
                 self.in_flight = in_flight;
-                self.cut = Box::pin(self.in_flight.backend.cut.clone().cancelled_owned());
+                self.cut = cancelled(&self.in_flight.backend.cut);
             }
             StreamEvent::Reopened(body) => {
                 self.body = Some(body);
@@ -91,7 +93,7 @@ impl ResponseBody {
                 return Ok(());
             }
         }
-        self.resumable = Some(resumable);
+        self.on_release_left = OnReleaseLeft::Resume(resumable);
         Ok(())
     }
 
@@ -101,18 +103,18 @@ impl ResponseBody {
             SubscriptionEvent::Reopened(body, exchange) => (body, *exchange),
             // It stays at its own release while that sends; else it ends gracefully.
             SubscriptionEvent::ReopenFailed if self.body.is_some() => {
-                self.subscription = None;
+                self.on_release_left = OnReleaseLeft::End;
                 return SideInput::Changed;
             }
             SubscriptionEvent::ReopenFailed | SubscriptionEvent::Ended => {
-                self.subscription = None;
+                self.on_release_left = OnReleaseLeft::End;
                 let finished = self.finish();
                 return finished
                     .map_or_else(|error| SideInput::Frame(Err(error)), |()| SideInput::Changed);
             }
         };
         self.close_event();
-        if let Some(subscription) = &mut self.subscription {
+        if let OnReleaseLeft::Reopen(subscription) = &mut self.on_release_left {
             subscription.moved_to(&exchange);
             self.ready.extend(
                 subscription
@@ -123,7 +125,7 @@ impl ResponseBody {
         }
         self.in_flight.backend.count_migrated_session();
         self.in_flight = exchange;
-        self.cut = Box::pin(self.in_flight.backend.cut.clone().cancelled_owned());
+        self.cut = cancelled(&self.in_flight.backend.cut);
         self.body = Some(body);
         self.reader = BodyParser::Events(SseReader::new());
         self.rewriter = Some(Rewriter::suppressing_ack());
@@ -139,9 +141,9 @@ impl ResponseBody {
             return Err(io::Error::other("the release was stopped in the middle of its response"));
         }
         self.close_event();
-        if let Some(replay) = self.replay.take() {
+        if let OnReleaseLeft::Replay(replay) = std::mem::take(&mut self.on_release_left) {
             self.in_flight.mark_replayed();
-            self.spliced = Some(SplicedResponse::Requested(replay.send()));
+            self.on_release_left = OnReleaseLeft::Splice(SplicedResponse::Requested(replay.send()));
             return Ok(());
         }
         match self.in_flight.kind() {
@@ -184,8 +186,7 @@ impl ResponseBody {
     /// Sends errors: the replay got no response either.
     pub(super) fn fail_replay(&mut self) {
         self.close_event();
-        let (ids, _) = self.in_flight.request_ids();
-        for id in ids {
+        for id in self.in_flight.request_ids().ids {
             self.ready.push_back(sse::encode_event(&messages::error_response(
                 &id,
                 FailureReason::Rollback,

@@ -1,0 +1,51 @@
+//! The body of a response to a client.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+
+use crate::proxy::exchange::response_body::ResponseBody;
+
+/// The body of a response to a client.
+#[derive(Debug)]
+pub(in crate::proxy) enum ClientBody {
+    /// All bytes are known.
+    Full(Full<Bytes>),
+    /// It streams from a release.
+    Streaming(Box<ResponseBody>),
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Full(full) => Pin::new(full)
+                .poll_frame(cx)
+                .map(|it| it.map(|it| it.map_err(|never| match never {}))),
+            Self::Streaming(body) => body.poll_next(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(full) => full.is_end_stream(),
+            Self::Streaming(body) => body.is_finished(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(full) => full.size_hint(),
+            Self::Streaming(_) => SizeHint::new(),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Handles everything but a POST to the endpoint: GET streams, the end of a session, and other paths.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use crate::mcp::headers::{MCP_SESSION_ID, is_compressed, is_event_stream};
+use crate::mcp::messages::FailureReason;
+use crate::mcp::outcome;
+use crate::mcp::sse::SseReader;
+use crate::model::Outcome;
+use crate::proxy::backend::request_head::ClientRequest;
+use crate::proxy::exchange::client_body::ClientBody;
+use crate::proxy::exchange::error_response::{not_routed, plain_text};
+use crate::proxy::exchange::in_flight::{ExchangeKind, unless_left};
+use crate::proxy::exchange::request_body::{RequestBody, RequestIds};
+use crate::proxy::exchange::response::{can_reopen, read_refusal, respond_with_error, streamed};
+use crate::proxy::exchange::response_body::{BodyParser, ResponseBody};
+use crate::proxy::exchange::resumable_stream::ResumableStream;
+use crate::proxy::exchange::state::{ProxyState, head_for_release};
+use crate::proxy::routing::view::RoutingView;
+use crate::proxy::session::ClientMessageKind;
+
+/// What a request is, by its method and path.
+#[derive(Debug, Clone, Copy)]
+struct RequestKind {
+    exchange: ExchangeKind,
+    message: ClientMessageKind,
+}
+
+impl RequestKind {
+    fn of(view: &RoutingView, request: &ClientRequest) -> Self {
+        let (method, path) = (&request.head.method, request.head.uri.path());
+        let is_endpoint = path == view.service.path;
+        if is_endpoint && *method == Method::GET {
+            return Self { exchange: ExchangeKind::GetStream, message: ClientMessageKind::Listen };
+        }
+        let is_delete = is_endpoint && *method == Method::DELETE;
+        let message =
+            if is_delete { ClientMessageKind::Delete } else { ClientMessageKind::Notification };
+        Self { exchange: ExchangeKind::Other, message }
+    }
+}
+
+impl ProxyState {
+    /// Handles a request that is not a POST to the endpoint.
+    pub(super) async fn handle_other(
+        self: &Arc<Self>,
+        view: Arc<RoutingView>,
+        request: &Arc<ClientRequest>,
+        body: Incoming,
+    ) -> Response<ClientBody> {
+        let request_body = match RequestBody::opaque(body, view.service.limits.body_max) {
+            Ok(request_body) => request_body,
+            Err(error) => return plain_text(error.status(), error.text()).map(ClientBody::Full),
+        };
+        let kind = RequestKind::of(&view, request);
+        let can_retry = kind.exchange == ExchangeKind::GetStream;
+        let mut response = self.forward_plain(view, request, request_body, kind, can_retry).await;
+        // A stream whose release was cut while it opened opens at the next release. A stream whose
+        // session the release has lost opens after the session was reopened.
+        if response.is_none() && can_retry {
+            let view = self.router.view.load();
+            let body = RequestBody::default();
+            response = self.forward_plain(view, request, body, kind, false).await;
+        }
+        response.unwrap_or_else(|| {
+            let text =
+                "the release did not respond: it was stopped, or lost the session; try again";
+            plain_text(StatusCode::BAD_GATEWAY, text).map(ClientBody::Full)
+        })
+    }
+
+    /// Forwards anything but a POST. `None` when the release is cut before it responds; with `reopen`,
+    /// also when it has lost the session and that can be reopened.
+    async fn forward_plain(
+        self: &Arc<Self>,
+        mut view: Arc<RoutingView>,
+        request: &Arc<ClientRequest>,
+        request_body: RequestBody,
+        kind: RequestKind,
+        reopen: bool,
+    ) -> Option<Response<ClientBody>> {
+        let mut route = match self.router.route(&mut view, request, kind.message).await {
+            Ok(route) => route,
+            Err(error) => {
+                self.end_session(request, kind);
+                return Some(not_routed(error, &RequestIds::default()).map(ClientBody::Full));
+            }
+        };
+        let mut in_flight =
+            self.start_in_flight(&view, &mut route, kind.exchange, request_body.parsed());
+        let head = head_for_release(&view, &route, request);
+        drop(view);
+        let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
+        let (head, mut body) = match unless_left(&mut in_flight, sending).await? {
+            Ok(response) if !response.status().is_informational() => response.into_parts(),
+            _ => return Some(respond_with_error(in_flight, FailureReason::BackendFailed).await),
+        };
+        let mut ready = VecDeque::new();
+        if reopen && in_flight.session.is_some() && head.status.is_client_error() {
+            let (text, lost) = read_refusal(&mut in_flight, head.status, &mut body).await?;
+            if lost && can_reopen(&self.router, &in_flight) {
+                return None;
+            }
+            ready = text;
+        }
+        // A server may refuse to end a session; then the session continues.
+        if head.status.is_success() {
+            self.end_session(request, kind);
+        }
+        // Servers without a GET stream respond with 405, and some, by their router, with 404. That is
+        // no fault.
+        let is_stream = kind.exchange == ExchangeKind::GetStream;
+        let no_stream =
+            matches!(head.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND);
+        let class = outcome::from_status(head.status);
+        in_flight.count_response(if is_stream && no_stream { Outcome::Neutral } else { class });
+        let mut head = self.client_head(head, &route, request, &mut in_flight);
+        if !is_stream || !is_event_stream(&head.headers) || is_compressed(&head.headers) {
+            return Some(streamed(head, ready, body, BodyParser::Unparsed, in_flight));
+        }
+        head.headers.remove(header::CONTENT_LENGTH);
+        let resumable = ResumableStream::new(self, &in_flight);
+        let reader = BodyParser::Events(SseReader::new());
+        let response_body =
+            ResponseBody::new(VecDeque::new(), body, reader, head.status, in_flight)
+                .with_resumable(resumable);
+        Some(Response::from_parts(head, ClientBody::Streaming(Box::new(response_body))))
+    }
+
+    /// Removes the session that the client ended.
+    fn end_session(&self, request: &ClientRequest, kind: RequestKind) {
+        let id = request.head.headers.get(MCP_SESSION_ID);
+        let id = id.filter(|_| kind.message == ClientMessageKind::Delete);
+        let id = id.and_then(|id| id.to_str().ok());
+        if let Some(session_id) = id.and_then(|id| self.router.sessions.decode(id)) {
+            self.router.sessions.remove(&session_id);
+        }
+    }
+}

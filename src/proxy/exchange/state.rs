@@ -1,0 +1,75 @@
+//! What all requests of a service share.
+
+use std::sync::Arc;
+
+use http::{request, response};
+use tokio_util::sync::CancellationToken;
+
+use crate::mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
+use crate::proxy::backend::request_head::{ClientRequest, to_backend_head};
+use crate::proxy::exchange::id_rewrite;
+use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
+use crate::proxy::exchange::request_body::SharedParse;
+use crate::proxy::routing::router::{Route, Router};
+use crate::proxy::routing::view::RoutingView;
+
+/// What all requests of a service share.
+#[derive(Debug)]
+pub(in crate::proxy) struct ProxyState {
+    /// Finds the release for a request.
+    pub router: Arc<Router>,
+    /// Fires when listening streams must end, because the proxy closes.
+    pub end_streams: CancellationToken,
+}
+
+impl ProxyState {
+    /// Starts to track an exchange.
+    pub(super) fn start_in_flight(
+        &self,
+        view: &RoutingView,
+        route: &mut Route,
+        kind: ExchangeKind,
+        parsed: SharedParse,
+    ) -> InFlight {
+        let request_states = Arc::clone(&self.router.request_states);
+        let backend = Arc::clone(&route.backend);
+        let mut in_flight =
+            InFlight::new(backend, kind, parsed, request_states, &view.service.limits);
+        in_flight.session = route.session.clone();
+        in_flight.generation = route.generation;
+        in_flight.session_guard = route.session_guard.take();
+        in_flight
+    }
+
+    /// The head of a response, for the client. The exchange learns which session it opens.
+    pub(super) fn client_head(
+        &self,
+        head: response::Parts,
+        route: &Route,
+        request: &ClientRequest,
+        in_flight: &mut InFlight,
+    ) -> response::Parts {
+        let client_session = request.head.headers.get(MCP_SESSION_ID).cloned();
+        let client_head = self.router.to_client_head(head, route, client_session);
+        if client_head.opened.is_some() {
+            in_flight.session = client_head.opened;
+            in_flight.generation = 0;
+        }
+        client_head.head
+    }
+}
+
+/// The head of a request, for the release of this route.
+pub(super) fn head_for_release(
+    view: &RoutingView,
+    route: &Route,
+    request: &ClientRequest,
+) -> request::Parts {
+    let mut head = to_backend_head(request, route.target(), &view.service.path);
+    if let Some(id) = head.headers.remove(LAST_EVENT_ID)
+        && let Some(id) = id_rewrite::restore_last_event_id(&id, route.generation)
+    {
+        head.headers.insert(LAST_EVENT_ID, id);
+    }
+    head
+}
