@@ -14,9 +14,9 @@ use judge::{cpu_cost, detection_delay, false_rollbacks};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let said = |word: &str| words.iter().any(|it| it == word);
-    let part = |word: &str| said(word) || !["delays", "nulls", "cost"].into_iter().any(said);
-    let scale = if said("quick") { 20 } else { 1 };
+    let content = |word: &str| words.iter().any(|it| it == word);
+    let part = |word: &str| content(word) || !["delays", "nulls", "cost"].into_iter().any(content);
+    let scale = if content("quick") { 20 } else { 1 };
     if part("delays") {
         println!("{}", detection_delay::report(400 / scale));
         println!("{}", detection_delay::attribution_report(400 / scale));

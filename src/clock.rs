@@ -31,6 +31,13 @@ impl Clock {
     }
 }
 
+/// The runtime's monotonic time, for time-outs and measured durations; a test can pause it.
+/// Decisions use [`Clock::now`], which is recorded.
+#[must_use]
+pub fn monotonic() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

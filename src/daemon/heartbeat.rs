@@ -60,12 +60,13 @@ impl HeartbeatMonitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::monotonic;
 
     #[test]
     fn one_stalled_loop_is_detected() {
         let (live, stalled) = (Heartbeat::default(), Heartbeat::default());
         let within = Duration::from_secs(10);
-        let started_at = Instant::now();
+        let started_at = monotonic();
         let mut monitor = HeartbeatMonitor::new(vec![live.clone(), stalled.clone()], started_at);
         assert!(!monitor.all_started());
         live.beat();
@@ -90,7 +91,7 @@ mod tests {
         let (first, second) = (Heartbeat::default(), Heartbeat::default());
         first.set_status("weather: watching v2".to_owned());
         second.set_status("maps: nothing on trial".to_owned());
-        let monitor = HeartbeatMonitor::new(vec![first, second], Instant::now());
+        let monitor = HeartbeatMonitor::new(vec![first, second], monotonic());
         assert_eq!(monitor.status(), "weather: watching v2; maps: nothing on trial");
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, monotonic};
 use crate::config::Settings;
 use crate::daemon::error::StartError;
 use crate::daemon::heartbeat::HeartbeatMonitor;
@@ -95,7 +95,7 @@ impl Instance {
             metrics: metrics.map(Arc::new),
             newly_bound,
             unclaimed,
-            monitor: HeartbeatMonitor::new(heartbeats, Instant::now()),
+            monitor: HeartbeatMonitor::new(heartbeats, monotonic()),
             tasks: Vec::new(),
             notifier: None,
         })
@@ -139,7 +139,7 @@ impl Instance {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.monitor.all_started() {
             ticks.tick().await;
-            self.monitor.poll(Instant::now());
+            self.monitor.poll(monotonic());
         }
     }
 

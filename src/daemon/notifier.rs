@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::Instant;
 
+use crate::clock::monotonic;
 use crate::daemon::heartbeat::HeartbeatMonitor;
 use crate::systemd::notify;
 
@@ -18,10 +18,10 @@ const POLL_INTERVAL_STARTING: Duration = Duration::from_millis(10);
 pub(super) async fn run(mut monitor: HeartbeatMonitor) {
     // Half of the period is a margin: a reset at the last moment may arrive too late.
     let watchdog_limit = sd_notify::watchdog_enabled().map(|period| period / 2);
-    let (mut ready, mut last_status, mut last_ping) = (false, String::new(), Instant::now());
+    let (mut ready, mut last_status, mut last_ping) = (false, String::new(), monotonic());
     loop {
         tokio::time::sleep(if ready { POLL_INTERVAL } else { POLL_INTERVAL_STARTING }).await;
-        let now = Instant::now();
+        let now = monotonic();
         monitor.poll(now);
         let (mut states, mut changed_status) = (Vec::new(), None);
         if !ready && monitor.all_started() {

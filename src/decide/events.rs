@@ -28,8 +28,8 @@ impl Watch {
                 self.on_artifact_changed(now, why)
             }
             Event::Routed(ticket) if *ticket == self.ticket => self.on_routed(now),
-            Event::NothingInFlight(ticket, toll) if *ticket == self.ticket => {
-                self.on_nothing_in_flight(now, toll.clone())
+            Event::NothingInFlight(ticket, cost) if *ticket == self.ticket => {
+                self.on_nothing_in_flight(now, cost.clone())
             }
             Event::Recovered(number, because) => match &self.phase {
                 Phase::Recovering { active, .. } if active.number == *number => {

@@ -20,7 +20,7 @@ use futures_util::StreamExt;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, monotonic};
 use crate::control::{ControlClient, Request, Response};
 pub use crate::demo::fault::Fault;
 use crate::demo::sandbox::{SERVICE, Sandbox};
@@ -66,7 +66,7 @@ async fn run_scenario(
     let clock = Clock::start(Moment(0));
     let mut client = sandbox.connect().await?;
     progress(&format!("service {SERVICE} on http://{}/mcp", sandbox.listen));
-    let deadline = Instant::now() + FIRST_RELEASE_TIMEOUT;
+    let deadline = monotonic() + FIRST_RELEASE_TIMEOUT;
     let (_, entries) =
         deploy_and_follow(&mut client, "v1", BTreeMap::new(), deadline, progress, |event| {
             matches!(
@@ -91,7 +91,7 @@ async fn run_scenario(
         ("DEMO_FAULT_AT".to_owned(), at.0.to_string()),
     ]);
     progress(&format!("v2 will have the fault {} in {} s", fault, FAULT_DELAY.as_secs()));
-    let deadline = Instant::now() + DEMO_TIMEOUT;
+    let deadline = monotonic() + DEMO_TIMEOUT;
     let (deploy, entries) =
         deploy_and_follow(&mut client, "v2", set, deadline, progress, |event| {
             if matches!(event, TimelineEvent::Switched { .. }) {

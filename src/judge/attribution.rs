@@ -273,7 +273,7 @@ impl Attribution {
 
     /// Whether a baseline is being measured, or about to be.
     fn baseline_expected(&self, now: Moment, about: Indicator, waited: Duration) -> bool {
-        let within = |heard: Option<Moment>, time| heard.is_some_and(|at| now.since(at) <= time);
+        let within = |seen: Option<Moment>, time| seen.is_some_and(|at| now.since(at) <= time);
         let shadow_due = self.shadow_calls_enabled
             && about.has_shadow_calls()
             && 0 < self.trial_block.2

@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use crate::judge::attribution::{Attribution, Blame};
-use crate::judge::beta;
 use crate::judge::client_faults::ClientFaults;
 use crate::judge::counter::Delta;
 use crate::judge::e_process::EProcess;
 use crate::judge::liveness::Liveness;
 use crate::judge::objective::ObjectiveEvidence;
 use crate::judge::scraped_evidence::ScrapedEvidence;
-use crate::judge::severity;
 use crate::judge::slo::{Indicator, Objective, SloSettings};
 use crate::judge::two_sample::PairedCounts;
+use crate::judge::{beta, severity};
 use crate::model::{
     Counts, Evidence, Finding, History, Moment, Observation, ReleaseNumber, ScrapeResult, Severity,
     Signal, Verdict,

@@ -21,4 +21,4 @@ pub(super) mod sse_splitter;
 pub(super) mod ttl_clamp;
 pub(super) mod versions;
 
-pub use session_lost::{Answered, Said, session_lost};
+pub use session_lost::{Answered, ResponseContent, session_lost};

@@ -45,7 +45,7 @@ const STATUS_WORDS: &[&str] = &["bad request: ", "not found: ", "unauthorized: "
 
 /// What the body of a response contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum ResponseContent {
     /// A JSON-RPC error.
     Error {
         /// Its code.
@@ -69,10 +69,10 @@ pub struct Answered<'a> {
     /// The HTTP status.
     pub status: u16,
     /// The body.
-    pub said: &'a Said,
+    pub content: &'a ResponseContent,
 }
 
-impl Said {
+impl ResponseContent {
     /// Reads a whole body.
     pub fn of(body: &[u8]) -> Self {
         let Ok(value) = serde_json::from_slice::<Value>(body) else {
@@ -99,26 +99,33 @@ pub fn session_lost(answer: &Answered<'_>) -> bool {
     if !answer.in_session || *answer.method == Method::DELETE {
         return false;
     }
-    match (answer.status, answer.said) {
-        (_, Said::Result) => false,
+    match (answer.status, answer.content) {
+        (_, ResponseContent::Result) => false,
         // A call with a wrong argument, an unknown method, or a body that is not JSON-RPC.
-        (_, Said::Error { code: PARSE_ERROR | METHOD_NOT_FOUND | INVALID_PARAMS, .. }) => false,
-        (404, Said::Text(_)) if *answer.method == Method::POST => true,
-        (404, Said::Error { code: SERVER_ERROR | SESSION_NOT_FOUND | INVALID_REQUEST, .. })
-            if *answer.method == Method::POST =>
-        {
-            true
-        }
+        (
+            _,
+            ResponseContent::Error {
+                code: PARSE_ERROR | METHOD_NOT_FOUND | INVALID_PARAMS, ..
+            },
+        ) => false,
+        (404, ResponseContent::Text(_)) if *answer.method == Method::POST => true,
+        (
+            404,
+            ResponseContent::Error {
+                code: SERVER_ERROR | SESSION_NOT_FOUND | INVALID_REQUEST, ..
+            },
+        ) if *answer.method == Method::POST => true,
         // A login has sessions, too; its errors use other words, or JSON.
-        (401, Said::Text(text)) => text.starts_with("Unauthorized: ") && says_so(text),
-        (400 | 404 | 410 | 422, Said::Error { message: text, .. } | Said::Text(text)) => {
-            says_so(text)
-        }
+        (401, ResponseContent::Text(text)) => text.starts_with("Unauthorized: ") && names_it(text),
+        (
+            400 | 404 | 410 | 422,
+            ResponseContent::Error { message: text, .. } | ResponseContent::Text(text),
+        ) => names_it(text),
         _ => false,
     }
 }
 
-fn says_so(text: &str) -> bool {
+fn names_it(text: &str) -> bool {
     let text = text.trim().to_ascii_lowercase();
     let bare = STATUS_WORDS.iter().find_map(|words| text.strip_prefix(words));
     let bare = bare.unwrap_or(&text);

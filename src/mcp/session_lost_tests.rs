@@ -14,8 +14,8 @@ const GO: &str = "github.com/modelcontextprotocol/go-sdk, mcp/streamable.go";
 const MARK3LABS: &str = "github.com/mark3labs/mcp-go, server/streamable_http.go";
 
 fn lost(method: Method, status: u16, body: &str) -> bool {
-    let said = Said::of(body.as_bytes());
-    session_lost(&Answered { method: &method, in_session: true, status, said: &said })
+    let content = ResponseContent::of(body.as_bytes());
+    session_lost(&Answered { method: &method, in_session: true, status, content: &content })
 }
 
 fn error(code: i64, message: &str) -> String {
@@ -117,9 +117,10 @@ fn real_answers_that_say_nothing_of_the_session() {
 fn a_request_that_ends_or_opens_a_session_loses_none() {
     let body = error(-32001, "Session not found");
     assert!(!lost(Method::DELETE, 404, &body) && !lost(Method::DELETE, 404, ""));
-    let said = Said::of(body.as_bytes());
+    let content = ResponseContent::of(body.as_bytes());
     for method in [Method::POST, Method::GET] {
-        let answer = Answered { method: &method, in_session: false, status: 404, said: &said };
+        let answer =
+            Answered { method: &method, in_session: false, status: 404, content: &content };
         assert!(!session_lost(&answer));
     }
 }

@@ -32,7 +32,7 @@ use session::Sessions;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, monotonic};
 use crate::config::{Address, Service, SessionState};
 use crate::model::{CallKey, Counts, DrainCost, Moment, ReleaseLoad, ReleaseNumber};
 use crate::proxy::backend::Backend;
@@ -178,7 +178,7 @@ impl Proxy {
     /// starting, as after a boot of the host. Only the first call for a release has an effect.
     pub fn allow_startup(&self, number: ReleaseNumber, grace: Duration) {
         if let Some(backend) = self.backend(number) {
-            backend.set_startup_deadline(tokio::time::Instant::now() + grace);
+            backend.set_startup_deadline(monotonic() + grace);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, monotonic};
 use crate::control::Counters;
 use crate::decide::Watch;
 use crate::machine::Proposal;
@@ -50,7 +50,7 @@ impl Recorder {
     ) -> Result<Arc<TimelineEntry>, String> {
         let (because, event) = (proposal.because().to_owned(), proposal.event().clone());
         let (wall, effects) = (clock.wall_time(), proposal.planned_effects());
-        let began = tokio::time::Instant::now();
+        let began = monotonic();
         let timeline = &mut self.timeline;
         let written =
             tokio::task::block_in_place(|| timeline.append(now, wall, because, event, effects));

@@ -8,7 +8,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response, Url};
 
 use crate::config::Address;
-use crate::mcp::Said;
+use crate::mcp::ResponseContent;
 use crate::model::ProbeResult;
 
 /// The most characters of a server's text that reach the timeline.
@@ -22,7 +22,7 @@ pub(super) enum ProbeError {
     /// No response within the timeout.
     TimedOut,
     /// An HTTP error status, with its body.
-    Status { status: u16, said: Said },
+    Status { status: u16, content: ResponseContent },
     /// A JSON-RPC error with a good status.
     RpcError { code: i64, message: String },
     /// Any other reason, as text.
@@ -49,7 +49,7 @@ impl ProbeError {
                 "status {status}: the server requires a token, which a probe does not have; \
                  use the probe kind \"http\" or \"tcp\""
             )),
-            Self::Status { status, said: Said::Error { code, message } } => {
+            Self::Status { status, content: ResponseContent::Error { code, message } } => {
                 ProbeResult::Unexpected(format!(
                     "status {status}, error {code}: {}",
                     shorten(message)

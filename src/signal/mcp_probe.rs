@@ -186,9 +186,9 @@ impl ProbeError {
 
     /// The server no longer knows the session of the request.
     fn is_session_lost(&self) -> bool {
-        let Self::Status { status, said } = self else { return false };
+        let Self::Status { status, content } = self else { return false };
         let (method, in_session) = (&Method::POST, true);
-        session_lost(&Answered { method, in_session, status: *status, said })
+        session_lost(&Answered { method, in_session, status: *status, content })
     }
 }
 

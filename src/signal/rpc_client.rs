@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::config::Address;
 use crate::mcp::client::{OutgoingMessage, ReadError, ResponseCollector};
-use crate::mcp::{Said, headers, jsonrpc};
+use crate::mcp::{ResponseContent, headers, jsonrpc};
 use crate::signal::http_client;
 use crate::signal::http_client::{ProbeError, shorten};
 
@@ -92,7 +92,7 @@ async fn error_from_response(response: &mut Response) -> ProbeError {
     } else {
         http_client::read_body(response, ERROR_BODY_MAX).await.unwrap_or_default()
     };
-    ProbeError::Status { status, said: Said::of(&body) }
+    ProbeError::Status { status, content: ResponseContent::of(&body) }
 }
 
 fn read_error(error: ReadError, id: &Value) -> ProbeError {

@@ -41,7 +41,7 @@ fn invalid_arguments_are_rejected_before_deploy() {
         (&["deploy", SERVICE, ""], "is not a valid version"),
         (&["deploy", SERVICE, "../../x"], "is not a valid version"),
         (&["deploy", SERVICE, &long], "is not a valid version"),
-        (&["deploy", SERVICE, "v2", "--artifact", "../../x"], "climbs out"),
+        (&["deploy", SERVICE, "v2", "--artifact", "../../x"], "contains `..`"),
         (&["deploy", SERVICE, "v2", "--set", "PORT=1"], "set by the daemon"),
         (&["deploy", SERVICE, "v2", "--set", "A=1", "--set", "A=2"], "A is set twice"),
         (&["hold", SERVICE, "--because", lines], "write one plain line"),

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
+use crate::clock::monotonic;
 use crate::config::Address;
 
 /// The time limit for one connection attempt.
@@ -102,7 +103,7 @@ impl StartupGrace {
     fn covers(&self, error: &io::Error) -> bool {
         let is_not_listening =
             matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
-        let in_grace = self.until.get().is_some_and(|until| Instant::now() < *until);
+        let in_grace = self.until.get().is_some_and(|until| monotonic() < *until);
         is_not_listening && in_grace && !self.was_connected.load(Ordering::Relaxed)
     }
 }

@@ -195,6 +195,7 @@ impl SampledRequest {
 
 #[cfg(test)]
 mod tests {
+    use crate::clock::monotonic;
     use std::collections::BTreeSet;
 
     use super::*;
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn the_newest_samples_are_used_in_turn_and_expire() {
         let samples = FailedSamples::default();
-        let start = Instant::now();
+        let start = monotonic();
         let after = |seconds| start + Duration::from_secs(seconds);
         let ping = |id: u32| sample(&format!(r#"{{"method":"ping","id":{id}}}"#));
         let next_batch = |count, now| {

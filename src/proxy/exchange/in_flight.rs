@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::{Instant, Sleep};
 
+use crate::clock::monotonic;
 use crate::config::ProxyLimits;
 use crate::mcp::message::{Message, same_id};
 use crate::mcp::methods::is_idempotent;
@@ -52,7 +53,7 @@ pub(in crate::proxy) struct InFlight {
     pub sample: Option<Box<SampledRequest>>,
     /// Whether the client may cache the response for a short time only.
     pub clamp_ttl: bool,
-    /// Whether the release said that it has lost the session.
+    /// Whether the release content that it has lost the session.
     pub lost: bool,
     kind: ExchangeKind,
     parsed: SharedParse,
@@ -108,7 +109,7 @@ impl InFlight {
         if kind == ExchangeKind::Subscription {
             backend.subscriptions.fetch_add(1, Ordering::Relaxed);
         }
-        let started = Instant::now();
+        let started = monotonic();
         let first_alarm = slow.unwrap_or(deadline).min(deadline);
         let timer = (kind == ExchangeKind::Call)
             .then(|| Box::pin(tokio::time::sleep_until(started + first_alarm)));
@@ -234,7 +235,7 @@ impl InFlight {
     fn keep_for_shadow(&mut self, class: Outcome) {
         let failed = matches!(class, Outcome::ServerFault | Outcome::ToolFault);
         if let Some(sample) = self.sample.take().filter(|_| failed) {
-            self.backend.samples.record(*sample, Instant::now());
+            self.backend.samples.record(*sample, monotonic());
         }
     }
 
@@ -273,7 +274,7 @@ impl InFlight {
         let parsed = lock_parsed(&self.parsed);
         // The release cannot respond before it has the whole request.
         let last_progress =
-            if parsed.waiting_on_client { Some(Instant::now()) } else { parsed.last_piece_at };
+            if parsed.waiting_on_client { Some(monotonic()) } else { parsed.last_piece_at };
         self.started =
             last_progress.map_or(self.started, |last_progress| self.started.max(last_progress));
         for message in parsed.messages.get(self.synced..).unwrap_or_default() {
@@ -313,7 +314,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.sync_parsed();
         // A client that disconnects is no fault of the release, unless it waited in vain.
-        let in_vain = self.kind == ExchangeKind::Call && self.waited_in_vain(Instant::now());
+        let in_vain = self.kind == ExchangeKind::Call && self.waited_in_vain(monotonic());
         self.finish(if in_vain { Outcome::ServerFault } else { Outcome::Neutral });
         if self.kind != ExchangeKind::Detached {
             self.decrement_gauges();

@@ -1,9 +1,8 @@
 //! A request that the proxy sends again, to another release, although its response already streams.
 
-use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use http::Response;

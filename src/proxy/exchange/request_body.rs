@@ -17,6 +17,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::clock::monotonic;
 use crate::mcp::message::Message;
 use crate::mcp::scan::MessageScanner;
 use crate::proxy::backend::body::{BackendBody, SharedBody};
@@ -261,8 +262,7 @@ impl BodyStream {
         if waiting != self.silence_timer.is_some() {
             let mut parsed = lock_parsed(&self.parsed);
             parsed.waiting_on_client = waiting;
-            parsed.last_piece_at =
-                if waiting { parsed.last_piece_at } else { Some(Instant::now()) };
+            parsed.last_piece_at = if waiting { parsed.last_piece_at } else { Some(monotonic()) };
             self.silence_timer = waiting.then(|| Box::pin(tokio::time::sleep(SILENCE_TIMEOUT)));
         }
     }

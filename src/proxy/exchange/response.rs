@@ -8,12 +8,11 @@ use http::{Method, Response, StatusCode, header, response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
-use crate::mcp::headers;
 use crate::mcp::message::Message;
 use crate::mcp::messages::FailureReason;
 use crate::mcp::scan::MessageScanner;
 use crate::mcp::sse::SseReader;
-use crate::mcp::{outcome, ttl_clamp};
+use crate::mcp::{headers, outcome, ttl_clamp};
 use crate::model::Outcome;
 use crate::proxy::backend::request_head::ClientRequest;
 use crate::proxy::exchange::client_body::ClientBody;

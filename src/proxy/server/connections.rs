@@ -11,6 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::monotonic;
+
 /// How often the waits below check the connections.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -146,7 +148,7 @@ impl Lifecycle {
         let mut late = lock(&self.late_connections);
         late.last_number += 1;
         let number = late.last_number;
-        late.accepted_at.insert(number, Instant::now());
+        late.accepted_at.insert(number, monotonic());
         ClientConnection::Late(number, Arc::clone(&self.late_connections))
     }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use crate::clock::monotonic;
 use crate::mcp::capabilities::Capabilities;
 use crate::mcp::message::Message;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
@@ -240,7 +241,7 @@ impl Session {
     pub(in crate::proxy) fn refuse_move(&self, reason: MigrationRefused, reachable: bool) {
         let mut state = self.inner();
         state.machine.refuse_move(reason, reachable);
-        state.move_refused_at = Some(Instant::now());
+        state.move_refused_at = Some(monotonic());
         self.move_finished.notify_one();
     }
 
@@ -313,7 +314,7 @@ impl Session {
 
     /// Records that the client cancelled a request.
     pub(in crate::proxy) fn record_cancellation(&self, id: &str) {
-        self.tracked_requests().record_cancellation(id, Instant::now());
+        self.tracked_requests().record_cancellation(id, monotonic());
     }
 
     /// When the client cancelled a request, if it did.

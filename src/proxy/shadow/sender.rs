@@ -15,14 +15,14 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 
+use crate::clock::monotonic;
 use crate::mcp::client::{Client, OutgoingMessage, ResponseScanner};
 use crate::mcp::headers::{
     MCP_PROTOCOL_VERSION, MCP_SESSION_ID, is_compressed, is_event_stream, is_modern,
 };
 use crate::mcp::message::Message;
-use crate::mcp::{Answered, Said, jsonrpc, methods, outcome, session_lost, versions};
+use crate::mcp::{Answered, ResponseContent, jsonrpc, methods, outcome, session_lost, versions};
 use crate::model::Outcome;
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::failed_samples::{SampledRequest, ShadowBatch};
@@ -40,7 +40,7 @@ pub(in crate::proxy) fn send_samples(from: &Backend, to: &Arc<Backend>, count: u
     from.samples.set_sampling(true);
     let permits = &to.samples.permits;
     let count = usize::try_from(count).unwrap_or(usize::MAX).min(permits.available_permits());
-    for batch in from.samples.next_batch(count, &to.read_only_tools, Instant::now()) {
+    for batch in from.samples.next_batch(count, &to.read_only_tools, monotonic()) {
         let acquired =
             u32::try_from(batch.calls).map(|it| Arc::clone(permits).try_acquire_many_owned(it));
         let Ok(Ok(permits)) = acquired else { return };
@@ -164,11 +164,11 @@ impl<'a> McpConnection<'a> {
 
     /// The class of a response, and the protocol version in it.
     fn classify(&self, response: ShadowResponse) -> (Outcome, Option<Box<str>>) {
-        let ShadowResponse { status, outcome, said } = response;
+        let ShadowResponse { status, outcome, content } = response;
         let (method, status_code) = (&Method::POST, status.as_u16());
         let in_session = self.headers.contains_key(MCP_SESSION_ID);
         let session_lost =
-            session_lost(&Answered { method, in_session, status: status_code, said: &said });
+            session_lost(&Answered { method, in_session, status: status_code, content: &content });
         match outcome {
             // A rejection of the credentials says nothing about the release.
             _ if matches!(status_code, 401 | 403) => (Outcome::ClientFault, None),
@@ -209,7 +209,7 @@ struct ShadowResponse {
     status: StatusCode,
     outcome: ShadowOutcome,
     /// The body of an error status.
-    said: Said,
+    content: ResponseContent,
 }
 
 /// How a response ended.
@@ -228,8 +228,8 @@ enum ShadowOutcome {
 async fn read_response(response: Response<Incoming>, id: &Value) -> Option<ShadowResponse> {
     let (head, mut body) = response.into_parts();
     let status = head.status;
-    let respond = |outcome, said| Some(ShadowResponse { status, outcome, said });
-    let nothing = Said::Text(String::new());
+    let respond = |outcome, content| Some(ShadowResponse { status, outcome, content });
+    let nothing = ResponseContent::Text(String::new());
     if is_compressed(&head.headers) {
         return respond(ShadowOutcome::Compressed, nothing);
     }
@@ -248,11 +248,11 @@ async fn read_response(response: Response<Incoming>, id: &Value) -> Option<Shado
             break;
         }
     }
-    let said = if is_error { Said::of(&error_body) } else { nothing };
+    let content = if is_error { ResponseContent::of(&error_body) } else { nothing };
     let outcome = match found {
         Some(message) => ShadowOutcome::Response(Box::new(message)),
         None if scanner.is_resumable() => ShadowOutcome::Resumable,
         None => ShadowOutcome::Missing,
     };
-    respond(outcome, said)
+    respond(outcome, content)
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clock::monotonic;
+
 /// The second restart in a row waits this long; each further one waits twice as long.
 const RESTART_DELAY_MIN: Duration = Duration::from_millis(250);
 const RESTART_DELAY_MAX: Duration = Duration::from_secs(10);
@@ -20,7 +22,7 @@ pub(super) struct Backoff {
 impl Backoff {
     /// The release runs from now on.
     pub(super) fn started(&mut self) {
-        self.running_since = Some(Instant::now());
+        self.running_since = Some(monotonic());
     }
 
     /// The release ended: the time to wait before the next start.

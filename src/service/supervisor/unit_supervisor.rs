@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::act::{RunIdentity, Unit};
 use crate::artifact::{Verifier, VerifyError};
+use crate::clock::monotonic;
 use crate::model::ReleaseNumber;
 use crate::service::supervisor::artifact_check::verify_before_start;
 use crate::service::supervisor::backoff::Backoff;
@@ -131,7 +132,7 @@ impl UnitSupervisor {
                 tracing::warn!(unit, "stopping what runs in the slot: it is not this release");
                 self.warn_on_error(self.unit.stop().await);
             }
-            progress.start_at = Some(Instant::now());
+            progress.start_at = Some(monotonic());
             return;
         }
         progress.backoff.started();
@@ -243,7 +244,7 @@ impl UnitSupervisor {
 
     async fn on_desired_changed(&mut self, progress: &mut UnitProgress) {
         if progress.stopped_externally && !self.is_held() && progress.start_at.is_none() {
-            progress.start_at = Some(Instant::now());
+            progress.start_at = Some(monotonic());
         }
         let throttled = self.desired.borrow().throttled;
         if let Some(weights) = &mut progress.weights
@@ -311,6 +312,6 @@ impl UnitSupervisor {
 impl UnitProgress {
     /// Plans the next start.
     fn schedule_restart(&mut self) {
-        self.start_at = Some(Instant::now() + self.backoff.schedule());
+        self.start_at = Some(monotonic() + self.backoff.schedule());
     }
 }

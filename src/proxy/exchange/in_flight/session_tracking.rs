@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 
 use crate::mcp::message::Message;
-use crate::mcp::{Answered, Said, session_lost};
+use crate::mcp::{Answered, ResponseContent, session_lost};
 use crate::model::Outcome;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, SERVER_REQUESTS_MAX};
 use crate::proxy::exchange::pending::TaskEffect;
@@ -79,7 +79,12 @@ impl InFlight {
         if status < 400 || self.session.is_none() || self.initialize_body.is_some() {
             return false;
         }
-        session_lost(&Answered { method, in_session: true, status, said: &Said::of(body) })
+        session_lost(&Answered {
+            method,
+            in_session: true,
+            status,
+            content: &ResponseContent::of(body),
+        })
     }
 
     /// Whether the release lost a session for which it had responded before.
