@@ -1,267 +1,194 @@
-//! The log, as the system's journal takes it: datagrams with fields.
+//! The layer that copies the daemon's log for systemd's journal.
 //!
-//! The threads of the proxy only put a message into a queue; one thread of its own sends it. When
-//! journald does not take them, the queue fills and messages are dropped, and counted.
+//! A thread that logs only puts a copy of the event into a bounded queue. The thread of
+//! [`journal_sender`](super::journal_sender) sends it. While journald accepts nothing, the queue
+//! fills, and further messages are dropped and counted.
 
+use std::fmt::Debug;
 use std::io;
-use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::field::{Field, Value, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
 
-use crate::record::message_ids;
+use crate::record::journal_sender::{self, Journal, SystemJournal};
 
-const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
-/// Messages that wait for journald.
+/// Messages in the queue.
 const QUEUE_MAX: usize = 1024;
-/// How long the end of the daemon waits for them.
-const FLUSH_MAX: Duration = Duration::from_millis(500);
+/// How long the end of the daemon waits for the queue.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+/// Fields that are journal fields only. The message has all other fields, too.
+const QUIET_FIELDS: [&str; 7] =
+    ["service", "deploy", "release", "severity", "seq", KIND_FIELD, PAGE_FIELD];
+pub(super) const KIND_FIELD: &str = "kind";
+pub(super) const PAGE_FIELD: &str = "page";
+const MESSAGE_FIELD: &str = "message";
 
-/// Messages that journald did not get, since the daemon started.
+/// Messages that the journal did not get since the daemon started.
 static LOST_MESSAGES: AtomicU64 = AtomicU64::new(0);
 
-/// Messages that the system's journal did not get, since the daemon started.
+/// Messages that the journal did not get since the daemon started.
 pub fn lost_messages() -> u64 {
     LOST_MESSAGES.load(Ordering::Relaxed)
 }
 
-/// Sends what is logged to the system's journal.
+pub(super) fn count_lost_message() {
+    LOST_MESSAGES.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Copies events to systemd's journal.
 #[derive(Debug, Clone)]
 pub struct JournalLayer(Arc<SyncSender<SenderCommand>>);
 
 #[derive(Debug)]
-enum SenderCommand {
-    Send(Vec<u8>),
+pub(super) enum SenderCommand {
+    Send(JournalEntry),
     Flush(SyncSender<()>),
 }
 
-/// What one event says.
-#[derive(Debug, Default)]
-struct JournalEntry {
-    message: String,
-    /// Further words for the message.
-    extra_text: String,
-    fields: Vec<(&'static str, String)>,
-    kind: Option<String>,
-    page: bool,
+/// An event with the spans around it, outermost first.
+#[derive(Debug)]
+pub(super) struct JournalEntry {
+    pub(super) event: Recorded,
+    pub(super) spans: Vec<Recorded>,
+}
+
+/// The values of an event or a span, in the order of its fields.
+#[derive(Debug, Clone)]
+pub(super) struct Recorded {
+    pub(super) metadata: &'static Metadata<'static>,
+    values: Vec<Option<String>>,
 }
 
 impl JournalLayer {
-    /// The system's journal, if the standard error of this process leads there.
+    /// A layer for the journal, if the standard error of this process leads there.
     pub fn connect() -> Option<Self> {
         let stream = std::env::var("JOURNAL_STREAM").ok()?;
         let stat = rustix::fs::fstat(io::stderr()).ok()?;
         if stream != format!("{}:{}", stat.st_dev, stat.st_ino) {
             return None;
         }
-        Self::connect_to(Path::new(JOURNAL_SOCKET)).ok()
+        Self::start(SystemJournal).ok()
     }
 
-    /// The journal that listens on this socket.
+    /// Starts the thread that sends.
     ///
     /// # Errors
-    /// When nothing listens there, or no thread can be started.
-    fn connect_to(path: &Path) -> io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        // Only to see that somebody listens; a journald that is started again is found by its path.
-        UnixDatagram::unbound()?.connect(path)?;
+    /// The journal cannot be reached, or the thread cannot start.
+    pub(super) fn start(journal: impl Journal) -> io::Result<Self> {
+        journal.probe()?;
         let (sender, receiver) = sync_channel(QUEUE_MAX);
-        let path = path.to_owned();
         std::thread::Builder::new()
             .name("journald".to_owned())
-            .spawn(move || run_sender(&socket, &path, &receiver))?;
+            .spawn(move || journal_sender::run(journal, &receiver))?;
         Ok(Self(Arc::new(sender)))
     }
 
-    /// Waits until all is sent that was logged so far, half a second at most.
+    /// Waits until the messages so far are sent, at most half a second.
     pub fn flush(&self) {
         let (done, wait) = sync_channel(1);
-        if self.0.try_send(SenderCommand::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(FLUSH_MAX);
+        let queue = Arc::clone(&self.0);
+        // A full queue blocks this thread instead of the caller.
+        let sending = std::thread::Builder::new()
+            .name("journald-flush".to_owned())
+            .spawn(move || queue.send(SenderCommand::Flush(done)));
+        if sending.is_ok() {
+            let _ = wait.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
 
-fn run_sender(socket: &UnixDatagram, path: &PathBuf, receiver: &Receiver<SenderCommand>) {
-    let mut reported = 0;
-    while let Ok(job) = receiver.recv() {
-        let datagram = match job {
-            SenderCommand::Send(datagram) => datagram,
-            SenderCommand::Flush(done) => {
-                let _ = done.try_send(());
-                continue;
-            }
-        };
-        if socket.send_to(&datagram, path).is_err() {
-            LOST_MESSAGES.fetch_add(1, Ordering::Relaxed);
-            continue;
-        }
-        let lost = lost_messages();
-        if lost != reported {
-            let text = format!("{} messages did not reach the journal", lost - reported);
-            let entry = JournalEntry { message: text, ..JournalEntry::default() };
-            if socket.send_to(&entry.datagram(Level::WARN), path).is_ok() {
-                reported = lost;
-            }
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut recorded = Recorded::new(attributes.metadata());
+            attributes.record(&mut recorded);
+            span.extensions_mut().insert(recorded);
         }
     }
-}
 
-impl<S: Subscriber> Layer<S> for JournalLayer {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let level = *event.metadata().level();
-        if level > Level::INFO {
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(recorded) = span.extensions_mut().get_mut::<Recorded>()
+        {
+            values.record(recorded);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        if *event.metadata().level() > Level::INFO {
             return;
         }
-        let mut entry = JournalEntry::default();
-        event.record(&mut entry);
-        if self.0.try_send(SenderCommand::Send(entry.datagram(level))).is_err() {
-            LOST_MESSAGES.fetch_add(1, Ordering::Relaxed);
+        let mut recorded = Recorded::new(event.metadata());
+        event.record(&mut recorded);
+        recorded.extend_message();
+        let scope = context.event_scope(event).into_iter().flat_map(|scope| scope.from_root());
+        let spans = scope.filter_map(|span| span.extensions().get::<Recorded>().cloned());
+        let entry = JournalEntry { event: recorded, spans: spans.collect() };
+        if self.0.try_send(SenderCommand::Send(entry)).is_err() {
+            count_lost_message();
         }
     }
 }
 
-impl JournalEntry {
-    fn datagram(&self, level: Level) -> Vec<u8> {
-        let kind = self.kind.as_deref().or(self.page.then_some(message_ids::PAGE_KIND));
-        let message_kind = kind.and_then(message_ids::lookup);
-        let by_level = match level {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            _ => 7,
-        };
-        let priority = match message_kind {
-            _ if self.page => message_ids::PAGE_PRIORITY,
-            Some((_, priority)) => priority,
-            None => by_level,
-        };
-        let mut bytes = Vec::new();
-        write_field(&mut bytes, "MESSAGE", &format!("{}{}", self.message, self.extra_text));
-        write_field(&mut bytes, "PRIORITY", &priority.to_string());
-        write_field(&mut bytes, "SYSLOG_IDENTIFIER", "rollbackd");
-        if let Some((id, _)) = message_kind {
-            write_field(&mut bytes, "MESSAGE_ID", id);
-        }
-        if let Some(kind) = kind {
-            write_field(&mut bytes, "ROLLBACKD_EVENT", kind);
-        }
-        for (name, value) in &self.fields {
-            write_field(&mut bytes, name, value);
-        }
-        bytes
+impl Recorded {
+    fn new(metadata: &'static Metadata<'static>) -> Self {
+        Self { metadata, values: vec![None; metadata.fields().len()] }
     }
 
-    fn add_field(&mut self, field: &Field, value: String) {
-        let name = match field.name() {
-            "message" => {
-                self.message = value;
-                return;
-            }
-            "kind" => {
-                self.kind = Some(value);
-                return;
-            }
-            "service" => "ROLLBACKD_SERVICE",
-            "deploy" => "ROLLBACKD_DEPLOY",
-            "release" => "ROLLBACKD_RELEASE",
-            "severity" => "ROLLBACKD_SEVERITY",
-            "seq" => "ROLLBACKD_SEQ",
-            other => {
-                self.extra_text.push_str(&format!(" {other}={value}"));
-                return;
-            }
-        };
-        self.fields.push((name, value));
-    }
-}
-
-impl Visit for JournalEntry {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.add_field(field, value.to_owned());
+    /// The value of a field; `None` if the event does not have it.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(self.metadata.fields().field(name)?.index())?.as_deref()
     }
 
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        match field.name() {
-            "page" => self.page = value,
-            _ => self.add_field(field, value.to_string()),
-        }
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.add_field(field, format!("{value:?}"));
-    }
-}
-
-/// A field as journald reads it. A value of several lines goes with its length.
-fn write_field(bytes: &mut Vec<u8>, name: &str, value: &str) {
-    bytes.extend_from_slice(name.as_bytes());
-    if value.contains('\n') {
-        bytes.push(b'\n');
-        bytes.extend_from_slice(&u64::try_from(value.len()).unwrap_or_default().to_le_bytes());
-    } else {
-        bytes.push(b'=');
-    }
-    bytes.extend_from_slice(value.as_bytes());
-    bytes.push(b'\n');
-}
-
-#[cfg(test)]
-mod tests {
-    use tracing_subscriber::layer::SubscriberExt as _;
-
-    use super::*;
-
-    fn next(socket: &UnixDatagram) -> String {
-        let mut buffer = [0; 4096];
-        let length = socket.recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
-    }
-
-    #[test]
-    fn a_message_has_its_fields_and_a_journal_that_does_not_read_keeps_nobody_waiting() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
-        let server = UnixDatagram::bind(&path).unwrap();
-        let journald = JournalLayer::connect_to(&path).unwrap();
-        let subscriber = tracing_subscriber::registry().with(journald.clone());
-        tracing::subscriber::with_default(subscriber, || {
-            let severity = Some("critical");
-            tracing::info!(service = "weather", deploy = 42, kind = "decided", severity, "goes");
-            let sent = next(&server);
-            let (id, _) = message_ids::lookup("decided").unwrap();
-            let expected = format!(
-                "MESSAGE=goes\nPRIORITY=4\nSYSLOG_IDENTIFIER=rollbackd\nMESSAGE_ID={id}\n\
-                 ROLLBACKD_EVENT=decided\nROLLBACKD_SERVICE=weather\nROLLBACKD_DEPLOY=42\n\
-                 ROLLBACKD_SEVERITY=critical\n"
-            );
-            assert_eq!(sent, expected);
-            tracing::error!(service = "weather", page = true, "wake\nup");
-            let sent = next(&server);
-            assert!(
-                sent.starts_with("MESSAGE\n\u{7}\0\0\0\0\0\0\0wake\nup\nPRIORITY=2\n"),
-                "{sent:?}"
-            );
-            assert!(sent.contains("ROLLBACKD_EVENT=page\n"), "{sent}");
-            tracing::warn!(error = %"x", "odd");
-            assert!(next(&server).starts_with("MESSAGE=odd error=x\nPRIORITY=4\n"));
-            // Nobody reads any more: the queue and the socket fill, and the rest is dropped.
-            for number in 0..5_000 {
-                tracing::info!(number, "flood");
-            }
+    /// The values to send, without those of fields for which `skip` returns true.
+    pub(super) fn values(&self, skip: impl Fn(&str) -> bool) -> Vec<Option<&dyn Value>> {
+        let fields = self.metadata.fields().iter().zip(&self.values);
+        let values = fields.map(|(field, value)| {
+            let value = value.as_ref().filter(|_| !skip(field.name()))?;
+            Some(value as &dyn Value)
         });
-        assert!(lost_messages() > 1_000, "{}", lost_messages());
-        let mut all = String::new();
-        server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        while !all.contains("messages did not reach the journal") {
-            all.push_str(&next(&server));
+        values.collect()
+    }
+
+    /// Adds to the message what `journalctl` would not show: it prints no other fields.
+    fn extend_message(&mut self) {
+        let Some(message) = self.metadata.fields().field(MESSAGE_FIELD) else { return };
+        let mut extra = String::new();
+        for (field, value) in self.metadata.fields().iter().zip(&self.values) {
+            let name = field.name();
+            if let Some(value) = value
+                && name != MESSAGE_FIELD
+                && !QUIET_FIELDS.contains(&name)
+            {
+                extra.push_str(&format!(" {name}={value}"));
+            }
         }
+        if let Some(Some(message)) = self.values.get_mut(message.index()) {
+            message.push_str(&extra);
+        }
+    }
+
+    fn set(&mut self, field: &Field, value: String) {
+        if let Some(slot) = self.values.get_mut(field.index()) {
+            *slot = Some(value);
+        }
+    }
+}
+
+impl Visit for Recorded {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.set(field, value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.set(field, format!("{value:?}"));
     }
 }

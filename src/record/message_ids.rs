@@ -3,49 +3,55 @@
 //! Operators filter and alert by these ids. An id that was released never changes its meaning.
 //! `systemd/rollbackd.catalog` explains each.
 
-/// An operator has to act now.
-const CRITICAL: u8 = 2;
-const ERROR: u8 = 3;
-const WARNING: u8 = 4;
-const NOTICE: u8 = 5;
-const INFO: u8 = 6;
+use tracing_journald::Priority;
 
-/// Kind, MESSAGE_ID, PRIORITY.
+/// What a kind of message has in the journal.
+#[derive(Debug)]
+pub(super) struct MessageKind {
+    pub(super) name: &'static str,
+    pub(super) id: &'static str,
+    pub(super) priority: Priority,
+}
+
+const fn kind(name: &'static str, id: &'static str, priority: Priority) -> MessageKind {
+    MessageKind { name, id, priority }
+}
+
 #[rustfmt::skip]
-const MESSAGE_KINDS: &[(&str, &str, u8)] = &[
-    ("deployed", "5cc69618c1364b789ec5ab85a56182c3", NOTICE),
-    ("replaced", "c2b0a1c6e2d94b0f8f6f4a1d7c3f5e90", CRITICAL),
-    ("ready", "671a3857aa174661b9cd63a11044aeab", INFO),
-    ("failed", "3f354f22343447b18c9bc20043c89975", ERROR),
-    ("switched", "a3f47c4c7ce3498e9f6a98ffd2ab5276", NOTICE),
-    ("accepted", "a4c27c9abfdd430c9b7298fbe232d9bd", NOTICE),
-    ("detected", "3cfa249cc4ce45cfa7bda14aa8043c82", WARNING),
-    ("reviving", "f35e1a2a84584ca1b10aaf5adc7bcf04", WARNING),
-    ("abandoned", "38beabfd678e4d7baab22aa119349953", CRITICAL),
-    ("decided", "55e03dd11f374c9cba710a557fd74ba4", WARNING),
-    ("escalated", "3f1aa6eed2684ebdaeee210034d8f1de", WARNING),
-    ("drained", "3c6023f93c574edea50a6668f5ac7f54", NOTICE),
-    ("cut", "783f12070aeb4ad08f7960a1d30b432c", WARNING),
-    ("recovered", "0b24f89a4d9d45f4ab10e6c0483dd2fd", NOTICE),
-    ("unrecovered", "d74027c36c824845a506bbdbcadf68e4", ERROR),
-    ("blocked", "ee8769e1da9f409e893324e36e4a92f6", WARNING),
-    ("cleared", "2ae4ece303b445d0a7987b6b0358bccd", NOTICE),
-    ("held", "3f52ba5cce3e45d085372b257575fe0e", NOTICE),
-    ("resumed", "7aa3ceaefa2346f5a06be54c6b57ba89", NOTICE),
-    ("retried", "5841983abca840039040c93922b9d5d8", WARNING),
-    ("restored", "6fe81e0832f24e5fb54a9ec571797194", NOTICE),
-    ("noted", "6375d86bf5104d48836c4c717693aa54", WARNING),
-    ("page", "944b3824532b4e56b5242f25a05f5c30", CRITICAL),
+static MESSAGE_KINDS: &[MessageKind] = &[
+    kind("deployed", "5cc69618c1364b789ec5ab85a56182c3", Priority::Notice),
+    kind("replaced", "c2b0a1c6e2d94b0f8f6f4a1d7c3f5e90", Priority::Critical),
+    kind("ready", "671a3857aa174661b9cd63a11044aeab", Priority::Informational),
+    kind("failed", "3f354f22343447b18c9bc20043c89975", Priority::Error),
+    kind("switched", "a3f47c4c7ce3498e9f6a98ffd2ab5276", Priority::Notice),
+    kind("accepted", "a4c27c9abfdd430c9b7298fbe232d9bd", Priority::Notice),
+    kind("detected", "3cfa249cc4ce45cfa7bda14aa8043c82", Priority::Warning),
+    kind("reviving", "f35e1a2a84584ca1b10aaf5adc7bcf04", Priority::Warning),
+    kind("abandoned", "38beabfd678e4d7baab22aa119349953", Priority::Critical),
+    kind("decided", "55e03dd11f374c9cba710a557fd74ba4", Priority::Warning),
+    kind("escalated", "3f1aa6eed2684ebdaeee210034d8f1de", Priority::Warning),
+    kind("drained", "3c6023f93c574edea50a6668f5ac7f54", Priority::Notice),
+    kind("cut", "783f12070aeb4ad08f7960a1d30b432c", Priority::Warning),
+    kind("recovered", "0b24f89a4d9d45f4ab10e6c0483dd2fd", Priority::Notice),
+    kind("unrecovered", "d74027c36c824845a506bbdbcadf68e4", Priority::Error),
+    kind("blocked", "ee8769e1da9f409e893324e36e4a92f6", Priority::Warning),
+    kind("cleared", "2ae4ece303b445d0a7987b6b0358bccd", Priority::Notice),
+    kind("held", "3f52ba5cce3e45d085372b257575fe0e", Priority::Notice),
+    kind("resumed", "7aa3ceaefa2346f5a06be54c6b57ba89", Priority::Notice),
+    kind("retried", "5841983abca840039040c93922b9d5d8", Priority::Warning),
+    kind("restored", "6fe81e0832f24e5fb54a9ec571797194", Priority::Notice),
+    kind("noted", "6375d86bf5104d48836c4c717693aa54", Priority::Warning),
+    kind("page", "944b3824532b4e56b5242f25a05f5c30", Priority::Critical),
 ];
 
 /// The kind of a message that pages the operator.
 pub(super) const PAGE_KIND: &str = "page";
 /// Its priority, also that of timeline entries that page the operator.
-pub(super) const PAGE_PRIORITY: u8 = CRITICAL;
+pub(super) const PAGE_PRIORITY: Priority = Priority::Critical;
 
-/// MESSAGE_ID and PRIORITY of a kind of entry, or of `page`.
-pub(super) fn lookup(kind: &str) -> Option<(&'static str, u8)> {
-    MESSAGE_KINDS.iter().find(|(name, ..)| *name == kind).map(|(_, id, priority)| (*id, *priority))
+/// The kind of a timeline event, or of `page`.
+pub(super) fn lookup(name: &str) -> Option<&'static MessageKind> {
+    MESSAGE_KINDS.iter().find(|kind| kind.name == name)
 }
 
 #[cfg(test)]
@@ -74,17 +80,16 @@ mod tests {
             assert!(expected.remove(old), "{old}");
         }
         expected.insert(PAGE_KIND.to_owned());
-        let names: BTreeSet<_> =
-            MESSAGE_KINDS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        let names: BTreeSet<_> = MESSAGE_KINDS.iter().map(|kind| kind.name.to_owned()).collect();
         assert_eq!(names, expected);
-        let ids: BTreeSet<_> = MESSAGE_KINDS.iter().map(|(_, id, _)| id).collect();
+        let ids: BTreeSet<_> = MESSAGE_KINDS.iter().map(|kind| kind.id).collect();
         assert_eq!(ids.len(), MESSAGE_KINDS.len());
         assert!(ids.iter().all(|id| id.len() == 32 && id.chars().all(|c| c.is_ascii_hexdigit())));
     }
 
     #[test]
     fn every_kind_has_an_entry_in_the_catalog() {
-        for (kind, id, _) in MESSAGE_KINDS {
+        for MessageKind { name: kind, id, .. } in MESSAGE_KINDS {
             let head = format!("\n-- {id}\n");
             let mut parts = CATALOG.split(&head).skip(1);
             let entry = parts.next().unwrap_or_else(|| panic!("{kind} is not in the catalog"));
@@ -126,7 +131,7 @@ mod tests {
             "replaced c2b0a1c6e2d94b0f8f6f4a1d7c3f5e90",
         ];
         let now: Vec<_> =
-            MESSAGE_KINDS.iter().map(|(kind, id, _)| format!("{kind} {id}")).collect();
+            MESSAGE_KINDS.iter().map(|kind| format!("{} {}", kind.name, kind.id)).collect();
         for line in shipped {
             assert!(now.iter().any(|it| it == line), "{line}");
         }

@@ -4,6 +4,7 @@
 mod error;
 mod files;
 mod journal_layer;
+mod journal_sender;
 mod message_ids;
 mod signal_log;
 mod state_dir;

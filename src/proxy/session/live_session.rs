@@ -1,5 +1,4 @@
-//! One live session, shared by everything that serves it: its state machine, its snapshot, its id at
-//! the backend, and what its client waits for.
+//! One live session: its state machine, snapshot, id at the backend, and what its client awaits.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
