@@ -322,7 +322,7 @@ mod tests {
             ": x 1 -> x 2; adds tool c; without tool b; changes tool a (now requires q, other \
              output), d (other arguments)"
         );
-        assert!(changes.breaking.is_empty(), "nobody used any");
+        assert!(changes.breaking.is_empty(), "no client used any");
         let json = serde_json::to_string(&changes).unwrap();
         assert_eq!(serde_json::from_str::<ContractDiff>(&json).unwrap(), changes);
     }

@@ -22,7 +22,7 @@ struct World {
     /// Requests that wait for the end of a move.
     waiting: VecDeque<usize>,
     /// The request that caused the current move.
-    mover: Option<usize>,
+    migrating_request: Option<usize>,
 }
 
 #[derive(Default)]
@@ -83,7 +83,7 @@ impl World {
             Action::Forward => self.forward(index),
             Action::Migrate(to) => {
                 assert!(to == NEW || self.machine().is_lost());
-                assert!(self.mover.replace(index).is_none(), "two moves at once");
+                assert!(self.migrating_request.replace(index).is_none(), "two moves at once");
                 let here = |it: &TrackedRequest| {
                     it.in_flight_at.is_some_and(|(release, _)| release == OLD)
                 };
@@ -118,7 +118,7 @@ impl World {
 
     /// The move has ended: its cause continues first, then the waiting requests in order.
     fn resume_waiting(&mut self) {
-        let migrating = self.mover.take();
+        let migrating = self.migrating_request.take();
         let resumed: Vec<_> =
             migrating.into_iter().chain(std::mem::take(&mut self.waiting)).collect();
         resumed.into_iter().for_each(|index| self.request_arrives(index));
@@ -127,7 +127,7 @@ impl World {
     fn refuse_move(&mut self, reason: MigrationRefused) {
         let reachable = self.environment().backend_reachable && !self.machine().is_lost();
         self.machine().refuse_move(reason, reachable);
-        let Some(index) = self.mover.take() else { return };
+        let Some(index) = self.migrating_request.take() else { return };
         // One attempt a request: it stays at its release, or gets an error.
         if reachable {
             self.forward(index)
@@ -212,7 +212,7 @@ impl World {
             SimulatedEvent::BackoffChanged(resting) => self.in_backoff = resting,
             SimulatedEvent::ReleaseDraining => self.draining = true,
             SimulatedEvent::ReleaseCut => self.cut(),
-            SimulatedEvent::MoveDone if self.mover.is_some() => {
+            SimulatedEvent::MoveDone if self.migrating_request.is_some() => {
                 self.machine().complete_move();
                 self.resume_waiting();
             }
@@ -223,7 +223,7 @@ impl World {
                     self.respond(index);
                 }
             }
-            SimulatedEvent::DaemonRestarted if self.mover.is_none() => {
+            SimulatedEvent::DaemonRestarted if self.migrating_request.is_none() => {
                 let (release, generation) = (self.machine().release(), self.machine().generation());
                 if self.requests.iter().all(|it| it.in_flight_at.is_none()) {
                     self.machine = Some(SessionMachine::new(release, generation));
@@ -245,7 +245,7 @@ impl World {
             assert_eq!(request.responses, 1, "request {index} was lost");
             assert!(request.idempotent || request.sent_to.len() <= 1, "{:?}", request.sent_to);
         }
-        assert!(self.waiting.is_empty() && self.mover.is_none());
+        assert!(self.waiting.is_empty() && self.migrating_request.is_none());
     }
 }
 
