@@ -1,4 +1,4 @@
-//! What the judge hears besides requests on trial, and whom it blames.
+//! Which release the judge blames, with signals of other releases and of shadow calls.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rollbackd::model::{
 
 const TRIAL: ReleaseNumber = ReleaseNumber(2);
 const WARM: ReleaseNumber = ReleaseNumber(1);
-/// Blocks in a second.
+/// Blocks per second.
 const SECOND: u64 = 4;
 
 fn limits() -> SloSettings {
@@ -49,7 +49,7 @@ fn counts(ok: u64, server_fault: u64) -> Counts {
     }
 }
 
-/// Plays blocks until the judge says something else than undecided or healthy, at most so many.
+/// Runs at most `blocks` blocks. Returns the first finding that is not in `quiet`.
 fn run_blocks(
     judge: &mut Judge,
     blocks: u64,
@@ -71,7 +71,7 @@ fn observation(release: ReleaseNumber, counts: Counts) -> (ReleaseNumber, Observ
     (release, Observation::Block(BLOCK_MS, counts))
 }
 
-/// 10 requests a second on trial, some bad; shadow calls while it is suspicious.
+/// 10 requests per second on trial, some bad; shadow calls while the judge is suspicious.
 fn shadow_observation(
     index: u64,
     suspicious: bool,
@@ -137,7 +137,7 @@ fn missing_baseline_follows_the_configured_choice() {
 fn failures_of_the_previous_release_are_no_breach() {
     let hour = counts(97_000, 3_000);
     let history = History { last_hour: hour, ..History::default() };
-    // 3 % here, 3 % there, of which the objective allows half a percent.
+    // Both releases fail 3 % of requests; the objective allows 0.5 %.
     let three_percent = |index: u64, _| {
         let bad = u64::from(index.is_multiple_of(4)) * 3;
         vec![observation(TRIAL, counts(25 - bad, bad))]
@@ -201,7 +201,7 @@ fn unresponsive_release_is_down_within_a_second_of_slow() {
     let mut with = limits();
     with.objectives.push(objective);
     let hang = |index: u64, _: bool| {
-        // 40 requests a second hang; each is overdue half a second later.
+        // 40 requests per second hang; each is overdue after half a second.
         let overdue = if Moment(index * 250) <= Moment(0) + slow { 0 } else { 10 };
         vec![observation(
             TRIAL,
@@ -248,7 +248,7 @@ fn no_traffic_is_reported_as_undecided() {
 #[test]
 fn unattributed_breach_pages_within_ninety_seconds() {
     let mut judge = new_judge(limits(), History::default());
-    // Two in a hundred fail; the warm release gets a request in three seconds, and its first fails.
+    // 2 % fail. The warm release receives one request every 3 seconds, and one of them fails.
     let block_at = |index: u64, _| {
         let bad = u64::from(index.is_multiple_of(2));
         let mut seen = vec![observation(

@@ -1,7 +1,7 @@
-//! `rollbackd backtest`, from the outside.
+//! Runs `rollbackd backtest` as a command.
 //!
-//! Each `tests/backtest/NAME.txt` begins with a command line and goes on with what it prints;
-//! `UPDATE=1` writes them anew.
+//! Each `tests/backtest/NAME.txt` starts with a command line, followed by its expected output.
+//! `UPDATE=1` rewrites the output.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::fmt::Write as _;
@@ -191,7 +191,7 @@ fn header() -> SignalLogHeader {
     }
 }
 
-/// Everything that can be heard, in no special order, and an idle stretch.
+/// Every kind of signal, and an idle period in the middle.
 fn recorded_signals() -> Vec<(Moment, Signal)> {
     let mut signals = Vec::new();
     for tick in 0..2_000_u64 {
@@ -229,7 +229,7 @@ fn recorded_signals() -> Vec<(Moment, Signal)> {
     signals
 }
 
-/// The one place where this test makes a judge.
+/// Creates every judge of this test.
 fn judge(opening: &SignalLogHeader) -> Judge {
     let objective =
         |about, budget| Objective { indicator: about, error_budget: budget, weight: 0.5 };

@@ -1,10 +1,10 @@
-//! The bench's nulls and delays, small: what may not be rolled back is not, and what must be is,
-//! in time. `cargo bench --bench judge` has the numbers.
+//! A small version of the benchmark: healthy releases are not rolled back, and bad releases are
+//! detected in time. `cargo bench --bench judge` measures the full numbers.
 //!
-//! Bakes of five minutes or one, mostly, not thirty, so that a debug build takes seconds. Of 300 bakes in a
-//! test two may trip: more than that has probability 0.0036 if each trips with the promised 0.1 %,
-//! and fewer has probability 0.006 if 3 % do. The seeds are fixed, so the test tells the same each
-//! time.
+//! Most bakes take five minutes or one, not thirty, so that a debug build takes seconds. Of the
+//! 300 bakes in a test, two may trip. More than two trip with probability 0.0036 if each trips with
+//! the guaranteed 0.1 %. At most two trip with probability 0.006 if 3 % do. The seeds are fixed, so
+//! the result is the same each time.
 
 #[expect(dead_code, unreachable_pub, reason = "the bench uses the rest")]
 #[path = "../benches/judge/mod.rs"]
@@ -23,7 +23,7 @@ const FALSE_ROLLBACKS_MAX: usize = 2;
 const RATES: [f64; 2] = [10.0, 100.0];
 const SEEDS: u64 = 41;
 
-/// Holds nulls against the judge, [`BAKES`] in all.
+/// Runs the judge on scenarios without a regression, [`BAKES`] in all.
 fn assert_no_rollback(scenes: &[Scenario], baseline: Baseline, bake: Duration) {
     let ours = RollbackdJudge::with(baseline, 5).with_bake(bake);
     let blocks = bake.as_secs() as usize * BLOCKS_PER_SECOND;
@@ -41,12 +41,12 @@ fn assert_no_rollback(scenes: &[Scenario], baseline: Baseline, bake: Duration) {
     assert!(tripped.len() <= FALSE_ROLLBACKS_MAX, "{} of {BAKES}, first: {first:?}", tripped.len());
 }
 
-/// Only the new release is in question: nothing excuses it.
+/// Judges the new release without a baseline that could excuse its failures.
 fn assert_no_rollback_alone(scene: Scenario) {
     assert_no_rollback(&[scene], Baseline::Absent, Duration::from_mins(5));
 }
 
-/// What both releases suffer. Much of it is judged as long as it lasts, so the bakes are shorter.
+/// Failures of both releases. They cost computing time while they last, so the bakes are shorter.
 fn assert_no_rollback_shared(baseline: Baseline) {
     let scenes = [Scenario::SharedEqual, Scenario::SharedUneven, Scenario::SharedWave];
     assert_no_rollback(&scenes, baseline, Duration::from_mins(1));
@@ -64,7 +64,7 @@ fn release_exactly_at_its_limit_is_not_rolled_back() {
 
 #[test]
 fn bursts_within_the_configured_length_are_not_rolled_back() {
-    // In a short bake three bursts meet too often, and make one that is longer.
+    // In a short bake, three bursts often merge into one that is longer.
     let bake = Duration::from_mins(30);
     assert_no_rollback(&[Scenario::ShortBursts(5.0)], Baseline::Absent, bake);
 }
@@ -94,7 +94,7 @@ fn shared_failures_with_shadow_baseline_are_not_rolled_back() {
     assert_no_rollback_shared(Baseline::Shadow);
 }
 
-/// Requests a second, share of bad ones, burst, and the seconds that the median delay may take.
+/// Requests per second, share of bad requests, burst, and the limit of the median delay in seconds.
 const TARGETS: [(f64, f64, u64, f64); 9] = [
     (100.0, 1.0, 5, 1.0),
     (100.0, 0.2, 5, 6.0),
@@ -107,7 +107,7 @@ const TARGETS: [(f64, f64, u64, f64); 9] = [
     (10.0, 0.05, 5, 25.0),
 ];
 
-/// Trouble that begins so many seconds after the switch is found within a multiple of the targets.
+/// A regression `onset` seconds after the switch is detected within a multiple of the targets.
 fn assert_detected_in_time(onset: usize, multiple: f64) {
     for (rate, share, burst, target) in TARGETS {
         let target = target * multiple;
@@ -169,7 +169,7 @@ fn bench_traffic_has_its_stated_distribution() {
             (0..DRAWS).map(|_| f64::from(poisson.sample(mean, &mut dice))).collect();
         let got = drawn.iter().sum::<f64>() / f64::from(DRAWS);
         let square = drawn.iter().map(|it| (it - mean).powi(2)).sum::<f64>() / f64::from(DRAWS);
-        // Five standard errors of a Poisson's mean and variance.
+        // Five standard errors of the mean and the variance of a Poisson distribution.
         let error = 5.0 * (mean / f64::from(DRAWS)).sqrt();
         assert!((got - mean).abs() <= error, "mean {got}, not {mean}");
         let error = error * (1.0 + 2.0 * mean).sqrt();

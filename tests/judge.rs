@@ -1,4 +1,4 @@
-//! What the evidence must do whatever the numbers, and what it promises about chance.
+//! Properties of the evidence for any input, and its statistical guarantees.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::time::Duration;
@@ -43,7 +43,7 @@ fn at(block: usize) -> Moment {
     Moment(block as u64 * 250)
 }
 
-/// Blocks of requests, and how many of them are bad.
+/// Pairs: the number of requests in a block, and how many of them are bad.
 fn blocks() -> impl Strategy<Value = Vec<(u64, u64)>> {
     let block = (0_u64..200, 0.0..=1.0_f64).prop_map(|(n, share)| (n, (n as f64 * share) as u64));
     prop::collection::vec(block, 1..120)
@@ -95,7 +95,7 @@ proptest! {
 
     #[test]
     fn single_burst_never_trips(before in 0_usize..400, n in 1_u64..5_000, bad in 1_u64..1_000) {
-        // From about half on, "nearly everything fails" speaks, which needs no patience.
+        // Above about half, the check for near-total failure trips without patience.
         let bad = bad.min(n * 2 / 5);
         let mut process = process_with(&vec![(REQUESTS_PER_BLOCK, 0); before]);
         for block in 0..19 {
@@ -137,7 +137,7 @@ proptest! {
     }
 }
 
-/// A verdict can be written down and read back: nothing in it is NaN or infinite.
+/// A verdict survives serialization: it contains no NaN and no infinite number.
 fn assert_consistent(judge: &Judge, now: Moment) -> Result<(), TestCaseError> {
     let verdict = judge.verdict(now);
     let line = serde_json::to_string(&verdict).unwrap();
@@ -159,11 +159,11 @@ fn assert_consistent(judge: &Judge, now: Moment) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// 2,000 releases that fail exactly as often as they may. Bakes of 15 minutes, not of 30, so that a
-/// debug build takes seconds: the bound holds for every length.
+/// 2,000 releases that fail exactly at the limit. The bakes take 15 minutes, not 30, so that a
+/// debug build takes seconds. The bound holds for every length.
 ///
-/// Were every bake to trip with the full 0.1 %, more than 7 of 2,000 would trip with probability
-/// 0.0011. The seeds are fixed, so the test tells the same each time.
+/// If every bake tripped with the full 0.1 %, more than 7 of 2,000 would trip with probability
+/// 0.0011. The seeds are fixed, so the result is the same each time.
 #[test]
 fn release_at_the_limit_is_not_rolled_back() {
     const BLOCKS: u32 = 3_600;
@@ -264,7 +264,7 @@ fn failed_warm_probe_suppresses_blame_for_five_seconds() {
     assert!(matches!(judge.verdict(Moment(5_001)).finding, Finding::Breach(_)));
 }
 
-/// Blocks until trouble of this share is found, from its onset, for 41 seeds.
+/// Blocks from the onset of failures with this share to detection, for 41 seeds.
 fn detection_delays(share: f64, onset: usize) -> Vec<usize> {
     let (well, ill) = (BinomialTable::new(BUDGET / 10.0), BinomialTable::new(share));
     let found = |seed| {
@@ -289,7 +289,7 @@ fn median(mut of: Vec<usize>) -> usize {
     of.get(of.len() / 2).copied().unwrap()
 }
 
-/// The bad ones among [`REQUESTS_PER_BLOCK`] requests: the binomial distribution, summed up.
+/// Cumulative binomial distribution of the bad requests among [`REQUESTS_PER_BLOCK`].
 struct BinomialTable(Vec<f64>);
 
 impl BinomialTable {
@@ -311,7 +311,7 @@ impl BinomialTable {
     }
 }
 
-/// SplitMix64, as a share.
+/// SplitMix64, scaled to [0, 1).
 struct Rng(u64);
 
 impl Rng {

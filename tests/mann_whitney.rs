@@ -1,4 +1,4 @@
-//! The bench's Mann-Whitney comparator beside scipy: a peer that is got wrong flatters us.
+//! Checks the benchmark's Mann-Whitney test against scipy. An error in it would favour our judge.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[expect(unreachable_pub, reason = "the bench uses it too")]
@@ -19,7 +19,7 @@ struct Case {
     name: String,
     x: Vec<f64>,
     y: Vec<f64>,
-    /// Null where all values are equal.
+    /// Null if all values are equal.
     shift: Option<Expected>,
 }
 
@@ -27,7 +27,7 @@ struct Case {
 struct Expected {
     u: f64,
     p: f64,
-    /// The middle of all differences: one value, or anything between two.
+    /// The median of all differences: one value, or an interval.
     middle: [f64; 2],
     lower: f64,
     upper: f64,
@@ -76,7 +76,7 @@ fn higher_requires_the_whole_interval() {
     assert!(!verdict("five each, side by side"));
     assert!(!verdict("all zero"));
     assert!(!verdict("below"));
-    // Kayenta's own weaknesses, kept: spinnaker/kayenta issue 780, and a single value is enough.
+    // Known weaknesses of Kayenta, reproduced: spinnaker/kayenta issue 780; one value is enough.
     assert!(!verdict("seven of ten"));
     assert!(is_higher(&[0.003], &[0.001], 0.98, 0.25));
 }

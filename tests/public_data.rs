@@ -1,5 +1,5 @@
-//! Data that others measured, through the judge. The results are in packaging/manual/backtest.md;
-//! `UPDATE=1` writes them there. `tests/data/README.md` says where the data is from.
+//! Runs the judge on public data. packaging/manual/backtest.md has the results; `UPDATE=1` writes
+//! them there. `tests/data/README.md` names the sources of the data.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::fmt::Write as _;
@@ -15,16 +15,16 @@ use serde_json::Value;
 #[path = "backtest/fake_prometheus.rs"]
 mod fake_prometheus;
 
-/// Where the results are.
+/// The page that contains the results.
 const PAGE: &str = "packaging/manual/backtest.md";
-/// Around them.
+/// The markers around the results.
 const BEGIN: &str = "<!-- results: tests/public_data.rs -->\n```text\n";
 const END: &str = "```\n<!-- end of results -->";
 const COUNTERS: &str = include_str!("data/nginx-org-counters.csv");
 const LATENCY: &str = include_str!("data/nab-ec2_request_latency_system_failure.csv");
 const WINDOWS: &str = include_str!("data/nab-windows.json");
 const SERIES: &str = "realKnownCause/ec2_request_latency_system_failure.csv";
-/// From one value to the next.
+/// The interval between two values.
 const STEP: Duration = Duration::from_mins(5);
 const DAY: usize = 288;
 
@@ -48,8 +48,8 @@ fn results_match_the_manual() {
     }
 }
 
-/// The requests of a zone are dealt at random to two releases, and their counters are read from
-/// Prometheus: nothing may be found. Then a share of those of the new release is made bad.
+/// Splits the requests of a zone at random between two releases and reads their counters from
+/// Prometheus: no breach is expected. Then makes a share of the new release's requests bad.
 fn zone_report(zone: &str, report: &mut String) {
     let mut nulls = 0;
     for seed in 0..20 {
@@ -75,8 +75,8 @@ fn zone_report(zone: &str, report: &mut String) {
     writeln!(report, "{zone}: dealt at random to two releases {nulls} times: no verdict").unwrap();
 }
 
-/// One value is one request in a block of five minutes, slow if it is above the threshold: the 99th
-/// percentile of the first three days, times some headroom. 99 % are to be faster.
+/// Each value is one request in a block of five minutes. It is slow above the threshold: the 99th
+/// percentile of the first three days, times a headroom. The objective is 99 % fast requests.
 fn latency_report(headroom: f64, report: &mut String) {
     let rows: Vec<(&str, f64)> = LATENCY
         .lines()
@@ -114,7 +114,7 @@ fn latency_report(headroom: f64, report: &mut String) {
                 Some(window) => format!("{} (window {})", time, window + 1),
                 None => format!("{time} (outside of every window)"),
             });
-            // After a rollback another release would be on trial.
+            // After a rollback, another release would be on trial.
             judge = trial_judge(end.0);
         }
     }
@@ -130,7 +130,7 @@ fn latency_report(headroom: f64, report: &mut String) {
     found.iter().for_each(|found| writeln!(report, "  {found}").unwrap());
 }
 
-/// The one place where this test makes a judge.
+/// Creates every judge of this test.
 fn trial_judge(opened: u64) -> Judge {
     let objectives =
         vec![Objective { indicator: Indicator::Latency, error_budget: 0.01, weight: 1.0 }];
@@ -148,11 +148,11 @@ fn trial_judge(opened: u64) -> Judge {
     Judge::new(ReleaseNumber(2), None, limits, History::default(), Moment(opened))
 }
 
-/// Two releases with the requests of a zone; returns the address of their Prometheus.
+/// Splits the requests of a zone between two releases; returns the address of their Prometheus.
 fn split_by_seed(zone: &str, seed: u64) -> String {
     let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
     let mut heads = move || {
-        // xorshift64: the same deal on every machine.
+        // xorshift64: the same split on every machine.
         chance ^= chance << 13;
         chance ^= chance >> 7;
         chance ^= chance << 17;

@@ -1,4 +1,4 @@
-//! Thousands of random days. A failure prints its seed; `SEED=n cargo sim` replays it.
+//! Simulates thousands of random days. A failure prints its seed; `SEED=n cargo sim` replays it.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 #[path = "support/rng.rs"]
@@ -26,8 +26,8 @@ use watch_state::state;
 
 const SCENARIOS: u64 = 3_000;
 const EVENTS_PER_SCENARIO: u64 = 300;
-/// Digest of every decision of all scenarios, texts aside. An intended change of behaviour is a
-/// commit of its own, which updates it and says why.
+/// Digest of every decision of all scenarios, without texts. An intended change of behaviour is a
+/// separate commit, which updates the digest and states the reason.
 const DIGEST: u64 = 0x9321_b751_563a_9876;
 
 #[test]
@@ -49,7 +49,7 @@ fn random_scenarios_keep_the_invariants() {
             Err(_) => panic!("failed: SEED={seed} cargo sim"),
         }
     }
-    // Days on which nothing happens would prove nothing.
+    // Scenarios without rollbacks would prove nothing.
     let days = seeds.end - seeds.start;
     assert!(days == 1 || days / 3 < rollbacks, "{rollbacks} rollbacks in {days} days");
     assert!(days == 1 || digest == DIGEST, "the timelines changed: their digest is {digest:#018x}");
@@ -58,14 +58,14 @@ fn random_scenarios_keep_the_invariants() {
 struct Scenario {
     rng: Rng,
     host: SimulatedHost,
-    /// Answers on their way to the daemon.
+    /// Answers that are not delivered to the daemon yet.
     answers: Vec<Event>,
-    /// Effects and answers come in order, in time, and once.
+    /// Effects and answers arrive in order, in time, and once.
     in_order: bool,
-    /// The daemon or its disk failed since the last finding.
+    /// The daemon or its disk failed since the last detection.
     disturbed: bool,
     rollbacks: u64,
-    /// The record missed a restart, so deadlines may differ by it.
+    /// A restart is missing in the timeline, so deadlines may differ.
     unrecorded: bool,
 }
 
@@ -140,7 +140,7 @@ impl Scenario {
         }
     }
 
-    /// Time passes; deadlines are met on the way, or late.
+    /// Advances the clock. Deadlines on the way are handled in time, or late.
     fn advance(&mut self, time: Duration) {
         let to = self.host.now + time;
         while let Some(due) = self.host.watch().deadline().filter(|due| *due <= to) {
@@ -161,7 +161,7 @@ impl Scenario {
         }
     }
 
-    /// An orderly proxy answers before anything else happens, but requests may take for ever.
+    /// With `in_order`, the proxy answers before the next event. A drain may still take for ever.
     fn deliver_all(&mut self, now: Moment) {
         self.host.now = self.host.now.max(now.min(self.host.now + secs(1)));
         for (ticket, effect) in std::mem::take(&mut self.host.pending_effects) {
@@ -177,7 +177,7 @@ impl Scenario {
         }
     }
 
-    /// The proxy or the crew takes one effect, lost, twice, or out of order.
+    /// Delivers one effect to the proxy or the executor: once, twice, never, or out of order.
     fn deliver(&mut self) {
         if self.host.pending_effects.is_empty() {
             return;
@@ -188,7 +188,7 @@ impl Scenario {
         } else {
             self.host.pending_effects.remove(index)
         };
-        // Where nobody waits for an answer, the effect is one that the daemon carries out itself.
+        // An effect without an awaited answer is one that the daemon carries out itself.
         let awaited = match self.host.watch().phase() {
             Phase::Promoting { .. } | Phase::Returning(_) => true,
             Phase::Emptying(_) => !matches!(effect, Effect::Route(_)),
@@ -219,7 +219,7 @@ impl Scenario {
         }
     }
 
-    /// The daemon hears one answer, maybe twice, maybe an old one.
+    /// Delivers one answer to the daemon. It may be stale, or arrive twice.
     fn deliver_answer(&mut self) {
         if self.answers.is_empty() {
             return;
@@ -259,7 +259,7 @@ impl Scenario {
         Some(entry)
     }
 
-    /// From the finding to the end of the drain there is a limit, while the proxy answers.
+    /// The time from detection to the end of the drain is limited while the proxy answers.
     fn after_entry(&mut self, entry: &TimelineEntry) {
         match &entry.event {
             TimelineEvent::Detected { .. } => self.disturbed = false,
@@ -279,9 +279,9 @@ impl Scenario {
         }
     }
 
-    /// The daemon dies at any moment, and reads its record when it is back.
+    /// The daemon crashes at any moment, restarts, and reads its timeline.
     fn crash(&mut self) {
-        // Also between writing a decision down and doing anything about it.
+        // Half of the crashes happen after a decision is recorded and before its effects.
         self.host.crash_after_write = self.rng.one_in(2);
         self.random_event();
         let longest = if self.rng.one_in(5) { 3_600_000 } else { 5_000 };
@@ -358,7 +358,7 @@ impl Scenario {
         }
     }
 
-    /// Once faults stop, the service comes to rest, and the traffic is where the daemon says.
+    /// After the faults end, the service becomes steady. The daemon reports where the traffic is.
     fn assert_converges(&mut self) {
         self.host.disk_full = false;
         for _ in 0..240 {
@@ -389,7 +389,7 @@ impl Scenario {
     }
 }
 
-/// Whether only a guard or a person keeps a trial from its end.
+/// Whether only a guard or a hold prevents the end of a bake.
 fn waits_for_operator(world: &SimulatedHost) -> bool {
     match world.watch().phase() {
         Phase::Baking { blocked, .. } => blocked.is_some() || world.watch().hold().is_some(),

@@ -1,8 +1,8 @@
-// MCP clients that a test drives: node client.mjs VERSION ERA URL
+// MCP clients that a test controls: node client.mjs VERSION ERA URL
 //
-// VERSION is 1 or 2, of the SDK. ERA is "legacy", or "modern" for the protocol without sessions.
-// A line in is {"who", "do", ...}: which client, and one of the verbs below. A line out, in the
-// same order, is {"ok": value} or {"error": message, "code", "data"}.
+// VERSION is the SDK version, 1 or 2. ERA is "legacy", or "modern": the protocol without sessions.
+// An input line is {"who", "do", ...}: the client, and one of the verbs below. Output lines have
+// the same order; each is {"ok": value} or {"error": message, "code", "data"}.
 import { createInterface } from "node:readline";
 import * as one from "@modelcontextprotocol/sdk/client/index.js";
 import { ToolListChangedNotificationSchema, ResourceUpdatedNotificationSchema } from "@modelcontextprotocol/sdk/types.js";
@@ -15,7 +15,7 @@ const info = { name: "rollbackd-test", version: "1.0.0" };
 const guests = new Map();
 
 class Guest {
-  // Status of the answer to the GET that listens; the SDK opens it unasked and says nothing of it.
+  // Status of the response to the GET stream. The SDK opens the stream and does not report it.
   stream = new Promise((tell) => (this.streamed = tell));
   changes = 0;
   updates = 0;
@@ -30,7 +30,7 @@ class Guest {
     else this.second(spy);
   }
 
-  // It does nothing by itself when the tools change.
+  // This SDK does not list the tools again when they change.
   first(fetch) {
     this.client = new one.Client(info);
     this.client.setNotificationHandler(ToolListChangedNotificationSchema, () => void this.changes++);
@@ -39,7 +39,7 @@ class Guest {
     this.start = (call, onprogress) => this.client.callTool(call, undefined, { onprogress });
   }
 
-  // It asks for the tools again by itself, in the same session.
+  // This SDK lists the tools again when they change, in the same session.
   second(fetch) {
     const onChanged = (error) => {
       this.changes++;
@@ -55,7 +55,7 @@ class Guest {
 
   async connect() {
     await this.client.connect(this.transport);
-    // Without sessions nobody listens with a GET.
+    // Without sessions the SDK opens no GET stream.
     return { session: await this.id(), stream: era === "modern" ? null : await this.stream };
   }
 
@@ -76,7 +76,7 @@ class Guest {
     return words(await this.client.callTool({ name: tool, arguments: input }));
   }
 
-  // Answers when the server is at work on the call; `finish` waits for its end.
+  // Returns when the server works on the call; `finish` waits for the result.
   async begin({ tool, input }) {
     await new Promise((begun, failed) => {
       this.pending = this.start({ name: tool, arguments: input }, begun);
@@ -104,7 +104,7 @@ class Guest {
   }
 }
 
-// How often it was heard; waits some seconds for the first time.
+// Returns the number of notifications; waits at most `seconds` for the first.
 async function soon(heard, seconds) {
   for (let n = 0; n < 10 * seconds && heard() === 0; n++) await new Promise((on) => setTimeout(on, 100));
   return heard();

@@ -1,6 +1,6 @@
-"""MCP clients that a test drives: python client.py VERSION ERA URL
+"""MCP clients that a test controls: python client.py VERSION ERA URL
 
-The lines that it reads and writes are those of client.mjs.
+The input and output lines are the same as those of client.mjs.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ else:
 
 
 class Guest:
-    """One client. It lives in a task of its own, since the SDK wants to be left where it was entered."""
+    """One client in its own task, since the SDK requires that one task enters and exits a client."""
 
     def __init__(self):
         self.changes = 0
@@ -42,7 +42,7 @@ class Guest:
         return {"session": self.session_id, "stream": stream}
 
     async def live(self, ready):
-        # Whoever listens reads for as long as it takes.
+        # The read timeout is long, since a stream can stay idle.
         timeout = httpx.Timeout(30, read=300)
         hooks = {"request": [self.sent], "response": [self.received]}
         async with httpx.AsyncClient(timeout=timeout, event_hooks=hooks) as http:
@@ -91,7 +91,7 @@ class Guest:
         return words(await self.client.call_tool(tool, input))
 
     async def begin(self, tool, input):
-        """Answers when the server is at work on the call; `finish` waits for its end."""
+        """Returns when the server works on the call; `finish` waits for the result."""
         begun = asyncio.Event()
 
         async def progress(*_):
@@ -136,7 +136,7 @@ async def connected(http, hear):
 
 
 async def soon(heard, seconds):
-    """How often it was heard; waits some seconds for the first time."""
+    """Returns the number of notifications; waits at most `seconds` for the first."""
     for _ in range(10 * seconds):
         if heard():
             break

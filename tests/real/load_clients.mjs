@@ -1,8 +1,8 @@
-// Clients that call all the time: node load_clients.mjs URL CLIENTS EVERY_MS
+// Clients that call continuously: node load_clients.mjs URL CLIENTS EVERY_MS
 //
-// Each has a session and listens on a stream. The first calls a tool that takes 600 ms, the
-// others one that answers at once. A line out when all are connected, and one at the
-// end of stdin: what they met.
+// Each client has a session and listens on a stream. The first calls a tool that takes 600 ms, the
+// others a tool that responds at once. The program prints one line when all clients are connected,
+// and one with the results at the end of stdin.
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 

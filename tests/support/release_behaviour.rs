@@ -1,9 +1,9 @@
-//! How a release in a story behaves.
+//! The behaviour of a release in a story.
 #![expect(unreachable_pub, reason = "shared by tests")]
 
 use rollbackd::model::{Contract, Counts, ProbeResult, ScrapeResult};
 
-/// How a release behaves.
+/// The faults, the contract and the counters of a simulated release.
 #[derive(Clone)]
 pub struct ReleaseBehaviour {
     pub error_rate: f64,
@@ -13,13 +13,13 @@ pub struct ReleaseBehaviour {
     pub starts: bool,
     pub protocols: Vec<String>,
     pub tool_names: Vec<String>,
-    /// Requests that were served, and the bad ones, in all.
+    /// All requests served, and the bad ones of each kind.
     pub requests_served: f64,
     pub bad: [f64; 3],
-    /// What it counts itself, the bad ones among them, and since when.
+    /// The release's own counters: all requests and the bad ones, and their start time.
     pub own_counters: (f64, f64),
     pub own_counters_since: f64,
-    /// What its scrape gives in place of that.
+    /// The scrape result that replaces the counters.
     pub scrape: Option<ScrapeResult>,
 }
 

@@ -1,5 +1,5 @@
 //! A host without I/O: it drives the same machine as the daemon, with a timeline in memory and
-//! simulated releases. It checks what must hold after every decision.
+//! simulated releases. It checks the invariants after every decision.
 #![expect(unreachable_pub, reason = "shared by tests")]
 
 use std::collections::BTreeSet;
@@ -18,30 +18,30 @@ pub struct SimulatedHost {
     pub now: Moment,
     pub policy: Policy,
     pub machine: ServiceMachine,
-    /// The newest file of the record: one line a fact.
+    /// The newest file of the timeline: one line per event.
     pub timeline_lines: Vec<String>,
     pub disk_full: bool,
-    /// The daemon dies as soon as a decision is written down.
+    /// The daemon crashes immediately after it records a decision.
     pub crash_after_write: bool,
     pub releases: SimulatedReleases,
-    /// Digest of every decision so far: time, kind, effects and resulting state, but no texts.
+    /// Digest of every decision so far: time, kind, effects and resulting state, without texts.
     pub digest: u64,
-    /// Effects on their way to the proxy and the crew, with their ticket.
+    /// Effects that are not delivered to the proxy or the executor yet, with their ticket.
     pub pending_effects: Vec<(Ticket, Effect)>,
-    /// When the rollback that is under way was detected, and whether a person ordered it.
+    /// When the current rollback was detected, and whether an operator ordered it.
     pub detected: Option<(Moment, bool)>,
-    /// Rollbacks that nobody ordered, of the newest deploy.
+    /// Number of automatic rollbacks in the newest deploy.
     automatic_rollbacks: u32,
-    /// The rollbacks that nobody ordered.
+    /// Times of all automatic rollbacks.
     automatic_rollback_times: Vec<Moment>,
     frozen: bool,
-    /// Since when the newest bake goes on, since when nothing is known in it, and for how long in all.
+    /// Start of the newest bake, start of its current time without data, and the sum of such times.
     bake_started: Moment,
     no_data_since: Option<Moment>,
     no_data_total: Duration,
 }
 
-/// What really runs and gets traffic, as opposed to what the daemon believes.
+/// Which releases run and receive traffic, as opposed to what the daemon believes.
 #[derive(Debug, Default)]
 pub struct SimulatedReleases {
     pub routed: Option<ReleaseNumber>,
@@ -115,7 +115,7 @@ impl SimulatedHost {
         Ok(self.record_and_apply(proposal))
     }
 
-    /// Records a proposal, then applies it and takes its effects.
+    /// Records a proposal, applies it, and queues its effects.
     pub fn record_and_apply(&mut self, proposal: Proposal) -> Option<TimelineEntry> {
         let Some(entry) = self.write(&proposal) else {
             self.machine.not_recorded(proposal);
@@ -146,7 +146,7 @@ impl SimulatedHost {
         Some(entry)
     }
 
-    /// FNV-1a over one decision and the state that it leads to.
+    /// Adds one decision and the resulting state to the digest (FNV-1a).
     fn add_to_digest(&mut self, event: &TimelineEvent, effects: &[Effect]) {
         let effects: Vec<_> = effects.iter().map(effect_key).collect();
         let watch = self.watch();
@@ -193,7 +193,7 @@ impl SimulatedHost {
         Some(entry)
     }
 
-    /// The proxy or the crew takes an effect; what it answers at once.
+    /// The proxy or the executor receives an effect. Returns its immediate answer.
     pub fn deliver(&mut self, ticket: Ticket, effect: &Effect) -> Option<Event> {
         if ticket < self.releases.newest_ticket {
             return None;
@@ -219,8 +219,8 @@ impl SimulatedHost {
             TimelineEvent::Deployed { frozen, .. } => {
                 (self.frozen, self.automatic_rollbacks) = (*frozen, 0)
             }
-            // The address is the same, whatever it is called: it has the traffic already, and what
-            // is still on its way to the proxy is about a release that is no more.
+            // The new release has the same address, so it already receives the traffic. Effects
+            // that are still pending concern the replaced release.
             TimelineEvent::Replaced { release, .. } => {
                 (self.frozen, self.automatic_rollbacks) = (false, 0);
                 self.releases.newest_ticket = self.watch().ticket();
@@ -258,13 +258,13 @@ impl SimulatedHost {
                 Effect::Page(_) => (),
             }
         }
-        // Said to have arrived only when it did.
+        // The daemon must report a switch only after the traffic moved.
         if let TimelineEvent::Switched { to } = &entry.event {
             assert_eq!(self.releases.routed, Some(*to), "switched, but the traffic is elsewhere");
         }
     }
 
-    /// A bake lasts as long as was promised, and time without data is no part of it.
+    /// A bake takes at least the configured time, without the time that had no data.
     fn check_bake(&mut self, fact: &TimelineEvent) {
         match fact {
             TimelineEvent::Switched { .. } | TimelineEvent::Replaced { .. } => {
@@ -290,7 +290,7 @@ impl SimulatedHost {
         }
     }
 
-    /// Whether the daemon may go back by itself.
+    /// Whether the daemon may roll back automatically.
     fn may_roll_back(&self, watch: &Watch) -> bool {
         let today = self
             .automatic_rollback_times
@@ -319,7 +319,7 @@ impl SimulatedHost {
     }
 }
 
-/// An effect without texts.
+/// An effect without its texts.
 fn effect_key(effect: &Effect) -> (u8, u32, Option<Moment>) {
     match effect {
         Effect::KeepRunning(it) => (0, it.number.0, None),
@@ -345,12 +345,12 @@ impl SimulatedReleases {
         self.retired.insert(number);
     }
 
-    /// The daemon died: what lived inside it is gone, processes are not.
+    /// The daemon crashed: its memory is lost, but the processes of the releases live on.
     pub fn crash(&mut self) {
         (self.routed, self.newest_ticket) = (None, Ticket(0));
     }
 
-    /// The daemon is back, and stops what nothing needs.
+    /// The daemon has restarted, and stops the releases that it does not need.
     pub fn stop_orphans(&mut self, needed: &[ReleaseNumber]) {
         let left: Vec<_> =
             self.running.iter().copied().filter(|number| !needed.contains(number)).collect();

@@ -1,4 +1,4 @@
-//! Gives one event to the machine, and checks that a stale one leads to nothing.
+//! Sends one event to the machine, and checks that a stale event causes no decision.
 #![expect(unreachable_pub, reason = "shared by tests")]
 
 use rollbackd::decide::Phase;
@@ -19,7 +19,7 @@ impl SimulatedHost {
         entry
     }
 
-    /// Whether an event answers an older question, or speaks of another release.
+    /// Whether an event answers an older request, or concerns another release.
     fn is_stale(&self, event: &Event) -> bool {
         let phase = self.watch().phase();
         match event {

@@ -1,4 +1,4 @@
-//! Plays a story: simulated releases, and the machine that the daemon drives.
+//! Runs a story: simulated releases, and the machine that the daemon drives.
 #![expect(unreachable_pub, reason = "shared by tests")]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use rollbackd::model::{
 use crate::release_behaviour::ReleaseBehaviour;
 use crate::simulated_host::{SimulatedHost, policy, secs, settings};
 
-/// A new release needs so long to start, and to finish its requests in a drain.
+/// Blocks that a release takes to start, and to finish its requests in a drain.
 const BLOCKS_START: u64 = 8;
 const BLOCKS_DRAIN: u64 = 8;
 const BLOCKS_PROBE: u64 = 4;
@@ -34,10 +34,10 @@ pub struct StoryRunner {
     requests_hang: bool,
     /// The release whose artifact changed.
     changed_artifact: Option<String>,
-    /// How counters are read, and whether the bake waits for them.
+    /// How the counters are scraped, and whether the bake waits for them.
     scrape_settings: Option<ScrapePolicy>,
     blocks: u64,
-    /// Effects that are carried out at a block to come.
+    /// Effects that a later block carries out.
     later: Vec<(u64, Ticket, Effect)>,
 }
 
@@ -78,7 +78,7 @@ impl StoryRunner {
         }
     }
 
-    /// One line of a story. False if it makes no sense.
+    /// Runs one line of a story. Returns false if the line is invalid.
     pub fn run_line(&mut self, words: &[&str]) -> bool {
         let share = |word: &str| word.trim_end_matches('%').parse::<f64>().unwrap() / 100.0;
         match *words {
@@ -170,7 +170,7 @@ impl StoryRunner {
         }
     }
 
-    /// The loop of the daemon: an input in, then each decision recorded and executed.
+    /// The loop of the daemon: handles an input, then records and executes each decision.
     fn handle(&mut self, input: Input) {
         let now = self.host.now;
         self.host.machine.handle(now, input);
@@ -218,7 +218,7 @@ impl StoryRunner {
         }
     }
 
-    /// The same steps as the daemon's, a quarter of a second later.
+    /// Advances by a quarter of a second and runs the same steps as the daemon.
     fn run_block(&mut self) {
         self.host.now = self.host.now + BLOCK;
         self.blocks += 1;
@@ -311,7 +311,7 @@ impl StoryRunner {
         self.handle(Input::Signal(Signal { release, observation }));
     }
 
-    /// Another release replaces one without a deploy.
+    /// Another release replaces this one without a deploy.
     fn release_replaced(&mut self, version: &str, other: &str) {
         let (number, named) = (self.number(version), format!("weather {other}"));
         let because = format!("it reports the name {named:?}, before \"weather {version}\"");
@@ -328,7 +328,7 @@ impl StoryRunner {
         self.observe(release, Observation::Exited("exit status 1".to_owned()));
     }
 
-    /// The daemon dies, and reads its record when it is back.
+    /// The daemon crashes, restarts, and reads its timeline.
     fn restart(&mut self, until: u64) {
         self.later.clear();
         let world = &mut self.host;
@@ -355,7 +355,7 @@ impl StoryRunner {
         }
     }
 
-    /// Takes the settings of the story into the machine.
+    /// Applies the settings of the story to the machine.
     fn configure(&mut self) {
         let mut settings = settings(&self.host.policy);
         settings.slo.scrape = self.scrape_settings;

@@ -1,6 +1,6 @@
 use rollbackd::decide::Watch;
 
-/// Everything a watch knows, but for what a restart may change: deadlines and the ticket.
+/// Everything a watch stores, except for what a restart may change: deadlines and the ticket.
 pub(crate) fn state(watch: &Watch) -> String {
     let mut text = format!("{watch:#?}");
     for field in ["until: Moment(", "no_data_since: Some(", "ticket: Ticket("] {

@@ -1,4 +1,4 @@
-//! What verbs and the daemon say to each other, and what `status --json` prints.
+//! The control protocol between the commands and the daemon, and the output of `status --json`.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::examples::{breach, counts};
 use crate::golden::hold;
 use crate::lines::{lines, still_read};
 
-/// `... least`: 0.1.0 also takes a request that leaves out what has a default.
+/// `... least`: 0.1.0 also accepts a request that omits fields with a default.
 fn requests() -> Vec<(&'static str, Request)> {
     let (service, because) = (|| "weather".to_owned(), || "why".to_owned());
     let set = BTreeMap::from([("LOG_LEVEL".to_owned(), "debug".to_owned())]);
@@ -166,7 +166,7 @@ fn status() -> Status {
     }
 }
 
-/// With nothing that may be left out.
+/// Without the optional fields.
 fn least() -> Status {
     Status {
         remaining_s: None,

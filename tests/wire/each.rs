@@ -1,4 +1,4 @@
-// Examples of a type, at least one of each variant. A new variant does not compile without one.
+// Examples of a type, at least one of each variant. A variant without an example does not compile.
 // Unit tests in src include this file.
 
 /// `Type; Pattern => "name" example, "name" example; ...`

@@ -1,5 +1,5 @@
-//! Values with every field set, and values with as few as possible. No `..Default`: a new field does
-//! not compile without an example.
+//! Values with every field set, and values with as few as possible. No `..Default`: a new field
+//! without an example does not compile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,7 +68,7 @@ pub(crate) fn bare_load() -> ReleaseLoad {
     ReleaseLoad { pinned: 0, ..load() }
 }
 
-/// Every reason for which a session stays.
+/// Every reason that prevents the migration of a session.
 pub(crate) fn refusals() -> Vec<(&'static str, MigrationRefused)> {
     one_of_each!(MigrationRefused;
         MigrationRefused::Protocol => "protocol" MigrationRefused::Protocol;
@@ -151,7 +151,7 @@ pub(crate) fn changes() -> ContractDiff {
     }
 }
 
-/// Each count with a number of its own.
+/// A different number for each count.
 pub(crate) fn counts() -> Counts {
     Counts {
         ok: 1,

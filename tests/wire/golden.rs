@@ -1,5 +1,5 @@
-// What goes over the wire or to the disk, held against text files in tests/wire. Unit tests in src
-// include this file, since the types that they pin are private.
+// Compares what is sent or stored with the text files in tests/wire. Unit tests in src include this
+// file, since the types that they check are private.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(crate) fn hold(golden: &str, text: &str) {
     );
 }
 
-/// The lines that only one side has, by the longest common subsequence.
+/// The lines that only one side contains, by the longest common subsequence.
 fn diff(held: &[&str], now: &[&str]) -> String {
     let mut common = vec![vec![0_usize; now.len() + 1]; held.len() + 1];
     for (i, old) in held.iter().enumerate().rev() {

@@ -1,5 +1,5 @@
-//! A handover from 0.1.0: the test plays the old daemon with the lines that 0.1.0 said, and the new
-//! one is this version. `tests/wire/handover-from` does the same with a real old binary.
+//! A handover from 0.1.0: the test sends the lines of the old daemon, as 0.1.0 sent them. The new
+//! daemon is this version. `tests/wire/handover-from` does the same with a real old binary.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, IoSlice, Write as _};
@@ -15,12 +15,12 @@ use serde_json::Value;
 
 use crate::support::{DaemonHarness, SERVICE, epoch_ms, free_port, serving_version, wait_until};
 
-/// In order: who said it, and the line.
+/// The messages in order: the sender, and the line.
 const CONVERSATION: &str = include_str!("0.1.0/handover-conversation.txt");
-/// How long the new daemon may take to say a line.
+/// Time limit for each line of the new daemon.
 const SAY_MAX: Duration = Duration::from_secs(30);
 
-/// The daemon that takes over. It does not outlive the test.
+/// The daemon that takes over. The test kills it at its end.
 struct Successor(Child);
 
 impl Drop for Successor {
@@ -55,7 +55,7 @@ fn what_an_old_daemon_says_is_understood() {
     for line in CONVERSATION.lines() {
         let (who, line) = line.split_once("  ").unwrap();
         let line = here(line, &host);
-        // Another release was deployed then.
+        // The recorded conversation concerns another release here.
         if who == "new" && !line.contains("\"number\":2") {
             let mut said = String::new();
             heard.read_line(&mut said).unwrap();
@@ -80,7 +80,7 @@ fn what_an_old_daemon_says_is_understood() {
     drop(new);
 }
 
-/// What 0.1.0 said, with the places and the time of this test.
+/// A line that 0.1.0 sent, with the paths, ports and time of this test.
 fn here(line: &str, host: &DaemonHarness) -> String {
     line.replace("/var/lib/rollbackd", &host.state().display().to_string())
         .replace("/run/rollbackd/control.sock", &host.socket().display().to_string())
@@ -88,7 +88,7 @@ fn here(line: &str, host: &DaemonHarness) -> String {
         .replace("NOW", &epoch_ms().to_string())
 }
 
-/// A line without what differs from run to run.
+/// A line without the values that differ between runs.
 fn meaning(line: &str) -> Value {
     let mut value: Value = serde_json::from_str(line).unwrap();
     if let Some(prepared) = value.get_mut("prepared") {
@@ -98,7 +98,7 @@ fn meaning(line: &str) -> Value {
     value
 }
 
-/// Starts the new daemon as the old one does.
+/// Starts the new daemon like the old daemon does.
 fn succeed(host: &DaemonHarness, channel: OwnedFd) -> Child {
     let log = OpenOptions::new().append(true).open(host.dir_path().join("daemon.log")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollbackd"));

@@ -1,4 +1,4 @@
-//! The recording of what a judge heard, as it lies on disk.
+//! The recording of the signals that a judge received, as stored on disk.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn opening() -> SignalLogHeader {
     SignalLogHeader { release: ReleaseNumber(7), warm: Some(ReleaseNumber(6)), opened, history }
 }
 
-/// One of each signal, and a stretch of empty blocks of two releases.
+/// One example of each signal.
 fn signals() -> Vec<Signal> {
     let replies = one_of_each!(ProbeResult;
         ProbeResult::Ok => "" ProbeResult::Ok;
@@ -54,7 +54,7 @@ fn signals() -> Vec<Signal> {
     others.chain(replies).chain(scrapes).map(of_7).collect()
 }
 
-/// The signals, each 250 ms after the one before, with an idle stretch behind them.
+/// The signals at intervals of 250 ms, followed by an idle period.
 fn heard() -> Vec<(Moment, Signal)> {
     let mut now = opening().opened;
     let mut after = |ms| {
@@ -96,7 +96,7 @@ fn old_lines_are_still_read() {
     }
 }
 
-/// Counts that 0.1.0 may leave out of a first line.
+/// 0.1.0 may omit some counts in the first line.
 #[test]
 fn an_old_first_line_with_fewer_counts_is_still_read() {
     let old = include_str!("0.1.0/signals-first-line-least.txt");

@@ -1,4 +1,4 @@
-//! A state folder that 0.1.0 left: `weather` at the end of a history, `maps` in a bake.
+//! A state folder that 0.1.0 wrote: `weather` at the end of a history, `maps` in a bake.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wire/state-0.1.0")
 }
 
-/// A host with a copy of the folder, and the port of `maps`. Nothing runs yet.
+/// A host with a copy of the folder, and the port of `maps`. No process runs yet.
 fn host() -> (DaemonHarness, u16) {
     let host = DaemonHarness::new("");
     let [listen, blue, green] = [(); 3].map(|()| free_port());
@@ -53,13 +53,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// When the daemon will read it: its clock never starts before what was recorded.
+/// The time at which the daemon reads the folder. Its clock never starts before the last entry.
 fn now() -> u64 {
     let entries = record::read_latest(&fixture().join(MAPS)).unwrap();
     epoch_ms().max(entries.last().unwrap().moment.0)
 }
 
-/// Whether a deploy has such a line.
+/// Whether a deploy has a matching entry.
 fn has(service: &str, deploy: u32, is: impl Fn(&TimelineEvent) -> bool) -> bool {
     let entries =
         record::read_deploy(&fixture().join(service), Some(ReleaseNumber(deploy))).unwrap();
@@ -176,7 +176,7 @@ fn a_new_folder_has_the_same_files() {
     hold("state-files.txt", &files.into_iter().map(|it| it + "\n").collect::<String>());
 }
 
-/// Ids that 0.1.0 gave to clients, each with the release that it belonged to.
+/// Checks the session ids that 0.1.0 issued, each with the release that owns it.
 fn sessions_go_on(status: &Value, port: u16) {
     let lines = include_str!("state-0.1.0.sessions").lines();
     let ids: Vec<_> = lines.map(|line| line.split_once("  ").unwrap()).collect();
@@ -206,7 +206,7 @@ fn call(port: u16, session: &str) -> String {
     answer
 }
 
-/// The variables that the daemon sets for the release that has an artifact.
+/// The variables that the daemon sets for the release with an artifact.
 fn environment(host: &DaemonHarness) -> String {
     let words = fs::read(format!("/proc/{}/environ", host.release_process(5).pid)).unwrap();
     let words = String::from_utf8(words).unwrap();

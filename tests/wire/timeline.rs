@@ -1,4 +1,4 @@
-//! The lines of a timeline, as they lie on disk.
+//! The lines of a timeline, as stored on disk.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ use crate::lines::still_read;
 
 const BEGUN: Moment = Moment(1_700_000_000_000);
 
-/// At least one of each kind. `... least`: with nothing that may be left out.
+/// At least one of each kind. `... least`: without the optional fields.
 fn facts() -> Vec<(&'static str, TimelineEvent)> {
     one_of_each!(TimelineEvent;
         TimelineEvent::Deployed { .. } => "deployed" deployed(), "deployed least" deployed_least();
@@ -87,7 +87,7 @@ fn deployed_least() -> TimelineEvent {
     }
 }
 
-/// Each fact written into a folder of its own: the name of the file, the line, what was written.
+/// Writes each event into a folder of its own. Returns the name, the stored line, and the entry.
 fn written() -> Vec<(&'static str, String, TimelineEntry)> {
     let write = |(name, fact): (&'static str, TimelineEvent)| {
         let dir = tempfile::tempdir().unwrap();

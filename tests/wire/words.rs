@@ -1,4 +1,4 @@
-//! The words that stand in timelines, in `status` and in labels of metrics.
+//! The words in timelines, in `status` and in metric labels.
 
 use std::fmt::{Debug, Write as _};
 
@@ -93,7 +93,7 @@ fn objectives() -> Vec<(&'static str, Indicator)> {
     )
 }
 
-/// What `then` says in a line of the timeline.
+/// The text of each effect in the `then` field of a timeline entry.
 fn effects() -> Vec<(&'static str, Effect)> {
     let v1 = || bare_release(1);
     one_of_each!(Effect;
@@ -143,7 +143,7 @@ fn phases() -> Vec<(&'static str, Phase)> {
     )
 }
 
-/// `name  what is written  what is shown`, a line for each.
+/// One line for each value: `name  stored form  displayed form`.
 fn table<T: Serialize>(all: &[(&str, T)], shown: impl Fn(&T) -> String) -> String {
     let written = |it: &T| serde_json::to_string(it).unwrap();
     all.iter().map(|(name, it)| format!("{name}  {}  {}\n", written(it), shown(it))).collect()
@@ -192,7 +192,7 @@ fn old_words_are_still_read() {
             "[part]" => read(lines, &parts()),
             "[reply]" => read(lines, &replies()),
             "[refusal]" => read(lines, &refusals()),
-            // These are written, and not read back.
+            // The daemon writes these words and never reads them.
             "[phase]" | "[effect]" | "[objective]" => (),
             _ => panic!("{topic} has no reader"),
         }
