@@ -147,7 +147,7 @@ fn prometheus_counters_replay_with_gaps_and_resets() {
     assert!(output_text(&refused).contains("longer --step"), "{}", output_text(&refused));
 }
 
-/// A state folder with three recordings of one service: one is fine, one goes down, one is idle.
+/// A state directory with three recordings of one service: one is fine, one goes down, one is idle.
 fn backtest_dir() -> tempfile::TempDir {
     let host = tempfile::tempdir().unwrap();
     let state = host.path().join("state");

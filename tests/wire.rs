@@ -5,7 +5,7 @@
 //!   writes these files; review the diff. Types that are private are held by unit tests in `src`.
 //! - `tests/wire/0.1.0/` holds what version 0.1.0 wrote. This version must read it, for ever.
 //!   Nothing writes these files again.
-//! - `tests/wire/state-0.1.0/` is a state folder that version 0.1.0 left. `tests/wire/record-state`
+//! - `tests/wire/state-0.1.0/` is a state directory that version 0.1.0 left. `tests/wire/record-state`
 //!   made it.
 //! - `tests/wire/handover-from OLD_BINARY` runs a handover from a real old binary to this version,
 //!   and back. It is a command and not a test, since the repository holds no old binary.

@@ -56,7 +56,7 @@ pub async fn resolve(
     match kind.detect(text) {
         ArtifactKind::Image => resolve_image(text, podman).await.map_err(|why| match kind {
             ArtifactKind::Auto => format!(
-                "{why} (it was taken for an image; artifact = \"path\" or artifact = \"word\" in the \
+                "{why} (it was taken for an image; artifact = \"path\" or artifact = \"opaque\" in the \
                  configuration says otherwise)"
             ),
             _ => why,

@@ -18,7 +18,7 @@ Exit codes:
   7  no such service or deploy
   8  no daemon answers
   9  the configuration has errors
- 10  the daemon cannot start: state folder, address or socket not available
+ 10  the daemon cannot start: state directory, address or socket not available
  11  a breach was not rolled back: hold, freeze, observe mode, limit, shared outage, or the
      previous release cannot take over
  12  not allowed: reading needs the group rollbackd; acting needs root or the group

@@ -31,7 +31,7 @@ impl StartError {
 
 impl From<StateError> for StartError {
     fn from(error: StateError) -> Self {
-        Self::new("cannot use the state folder".to_owned(), error)
+        Self::new("cannot use the state directory".to_owned(), error)
     }
 }
 

@@ -47,7 +47,7 @@ pub enum StartMode {
 /// requests. SIGHUP reloads the configuration at `path`.
 ///
 /// # Errors
-/// When the state folder, an address, or the control socket is not available; or when the daemon that
+/// When the state directory, an address, or the control socket is not available; or when the daemon that
 /// took over ended too early.
 pub async fn run(settings: Settings, path: &Path, mode: StartMode) -> Result<(), StartError> {
     raise_file_limit();

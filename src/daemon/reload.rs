@@ -33,7 +33,7 @@ pub(super) async fn reload(settings: Settings, handles: &ServiceHandles, path: &
 /// The first difference that a running daemon cannot apply.
 fn restart_only_change(old: &Settings, new: &Settings) -> Option<String> {
     if old.state_dir != new.state_dir {
-        return Some("the state folder differs".to_owned());
+        return Some("the state directory differs".to_owned());
     }
     if old.control_socket != new.control_socket {
         return Some("the control socket differs".to_owned());

@@ -34,7 +34,7 @@ async fn image_reference_requires_a_digest() {
     assert!(said.starts_with("localhost/weather:2 is not in podman's store;"), "{said}");
     let said =
         resolve(ArtifactKind::Auto, "localhost/weather:latest", Some(&podman)).await.unwrap_err();
-    assert!(said.contains("artifact = \"word\""), "{said}");
+    assert!(said.contains("artifact = \"opaque\""), "{said}");
 
     for text in [whole.clone(), format!("localhost/weather:latest@{digest}")] {
         let found = resolve_image(&podman, &text).await;

@@ -44,7 +44,7 @@ async fn multi_line_reference_is_rejected() {
 async fn error_for_image_like_text_names_the_kind_option() {
     for text in ["dist/index.js", "@scope/package", "a:b", "./a", "http://example.org/a"] {
         let said = resolve_error(ArtifactKind::Auto, text).await;
-        assert!(said.contains("artifact = \"path\" or artifact = \"word\""), "{said}");
+        assert!(said.contains("artifact = \"path\" or artifact = \"opaque\""), "{said}");
         let said = resolve_error(ArtifactKind::Image, text).await;
         assert!(!said.contains("artifact = \"path\""), "{said}");
     }

@@ -78,6 +78,6 @@ fn invalid_artifact_is_rejected_before_deploy() {
     deploy(&format!("{one}/nothing")).expect_code(5).expect_text(&["does not exist"]);
     deploy("localhost/weather:latest")
         .expect_code(5)
-        .expect_text(&["podman", "artifact = \"word\""]);
+        .expect_text(&["podman", "artifact = \"opaque\""]);
     assert_eq!(host.phase(), "empty");
 }

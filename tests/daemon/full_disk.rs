@@ -1,4 +1,4 @@
-//! A state folder on a full disk: the daemon decides nothing, and the traffic continues.
+//! A state directory on a full disk: the daemon decides nothing, and the traffic continues.
 
 use std::fs;
 use std::path::{Path, PathBuf};

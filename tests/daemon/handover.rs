@@ -104,7 +104,7 @@ fn successor_that_cannot_start_changes_nothing() {
         host.write_config(&format!("{good}\nnonsense = 1\n"));
         fails("`nonsense` is not a setting");
         host.write_config(&good.replace("/state\"", "/elsewhere\""));
-        fails("a new state folder needs a restart");
+        fails("a new state directory needs a restart");
         host.write_config(&good);
         let newest = host.state().join(SERVICE).join("000001.jsonl");
         let timeline = std::fs::read(&newest).unwrap();

@@ -1,4 +1,4 @@
-//! A state folder that 0.1.0 wrote: `weather` at the end of a history, `maps` in a bake.
+//! A state directory that 0.1.0 wrote: `weather` at the end of a history, `maps` in a bake.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -61,7 +61,7 @@ pub(super) struct Hello {
     pub pid: u32,
     /// Its version.
     pub version: String,
-    /// Its state folder.
+    /// Its state directory.
     pub state_dir: PathBuf,
     /// The path of its control socket.
     pub control: PathBuf,

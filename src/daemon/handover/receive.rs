@@ -155,7 +155,7 @@ fn check_and_listen(
 ) -> Result<Listeners, StartError> {
     if settings.state_dir != hello.state_dir {
         let (old, new) = (hello.state_dir.display(), settings.state_dir.display());
-        let what = format!("a new state folder needs a restart: it changes from {old} to {new}");
+        let what = format!("a new state directory needs a restart: it changes from {old} to {new}");
         return Err(StartError::new(what, "a daemon uses the old one"));
     }
     for service in settings.services.values() {

@@ -11,7 +11,7 @@ pub(crate) struct ReleaseProcess {
     pub(crate) pid: i32,
 }
 
-/// The processes of releases that a daemon with this state folder started.
+/// The processes of releases that a daemon with this state directory started.
 pub(crate) fn release_processes(state: &Path) -> Vec<ReleaseProcess> {
     let owner = format!("ROLLBACKD_OWNER={}", state.display());
     let mut all: Vec<_> = fs::read_dir("/proc")
