@@ -4,68 +4,28 @@
 //! [`journal_sender`](super::journal_sender) sends it. While journald accepts nothing, the queue
 //! fills, and further messages are dropped and counted.
 
-use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use tracing::field::{Field, Value, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::record::journal_entry::{JournalEntry, Recorded, SenderCommand, count_lost_message};
 use crate::record::journal_sender::{self, Journal, SystemJournal};
 
 /// Messages in the queue.
 const QUEUE_MAX: usize = 1024;
 /// How long the end of the daemon waits for the queue.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
-/// Fields that are journal fields only. The message has all other fields, too.
-const QUIET_FIELDS: [&str; 7] =
-    ["service", "deploy", "release", "severity", "seq", KIND_FIELD, PAGE_FIELD];
-pub(super) const KIND_FIELD: &str = "kind";
-pub(super) const PAGE_FIELD: &str = "page";
-const MESSAGE_FIELD: &str = "message";
-
-/// Messages that the journal did not get since the daemon started.
-static LOST_MESSAGES: AtomicU64 = AtomicU64::new(0);
-
-/// Messages that the journal did not get since the daemon started.
-pub fn lost_messages() -> u64 {
-    LOST_MESSAGES.load(Ordering::Relaxed)
-}
-
-pub(super) fn count_lost_message() {
-    LOST_MESSAGES.fetch_add(1, Ordering::Relaxed);
-}
 
 /// Copies events to systemd's journal.
 #[derive(Debug, Clone)]
 pub struct JournalLayer(Arc<SyncSender<SenderCommand>>);
-
-#[derive(Debug)]
-pub(super) enum SenderCommand {
-    Send(JournalEntry),
-    Flush(SyncSender<()>),
-}
-
-/// An event with the spans around it, outermost first.
-#[derive(Debug)]
-pub(super) struct JournalEntry {
-    pub(super) event: Recorded,
-    pub(super) spans: Vec<Recorded>,
-}
-
-/// The values of an event or a span, in the order of its fields.
-#[derive(Debug, Clone)]
-pub(super) struct Recorded {
-    pub(super) metadata: &'static Metadata<'static>,
-    values: Vec<Option<String>>,
-}
 
 impl JournalLayer {
     /// A layer for the journal, if the standard error of this process leads there.
@@ -135,60 +95,5 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
         if self.0.try_send(SenderCommand::Send(entry)).is_err() {
             count_lost_message();
         }
-    }
-}
-
-impl Recorded {
-    fn new(metadata: &'static Metadata<'static>) -> Self {
-        Self { metadata, values: vec![None; metadata.fields().len()] }
-    }
-
-    /// The value of a field; `None` if the event does not have it.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(self.metadata.fields().field(name)?.index())?.as_deref()
-    }
-
-    /// The values to send, without those of fields for which `skip` returns true.
-    pub(super) fn values(&self, skip: impl Fn(&str) -> bool) -> Vec<Option<&dyn Value>> {
-        let fields = self.metadata.fields().iter().zip(&self.values);
-        let values = fields.map(|(field, value)| {
-            let value = value.as_ref().filter(|_| !skip(field.name()))?;
-            Some(value as &dyn Value)
-        });
-        values.collect()
-    }
-
-    /// Adds to the message what `journalctl` would not show: it prints no other fields.
-    fn extend_message(&mut self) {
-        let Some(message) = self.metadata.fields().field(MESSAGE_FIELD) else { return };
-        let mut extra = String::new();
-        for (field, value) in self.metadata.fields().iter().zip(&self.values) {
-            let name = field.name();
-            if let Some(value) = value
-                && name != MESSAGE_FIELD
-                && !QUIET_FIELDS.contains(&name)
-            {
-                extra.push_str(&format!(" {name}={value}"));
-            }
-        }
-        if let Some(Some(message)) = self.values.get_mut(message.index()) {
-            message.push_str(&extra);
-        }
-    }
-
-    fn set(&mut self, field: &Field, value: String) {
-        if let Some(slot) = self.values.get_mut(field.index()) {
-            *slot = Some(value);
-        }
-    }
-}
-
-impl Visit for Recorded {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.set(field, value.to_owned());
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.set(field, format!("{value:?}"));
     }
 }

@@ -16,7 +16,7 @@ use tracing::{Dispatch, Event};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::record::journal_layer::{
+use crate::record::journal_entry::{
     JournalEntry, KIND_FIELD, PAGE_FIELD, SenderCommand, count_lost_message, lost_messages,
 };
 use crate::record::message_ids::{self, MessageKind};
@@ -120,7 +120,9 @@ struct Sender<J> {
 
 impl<J: Journal> Sender<J> {
     fn send(&mut self, entry: &JournalEntry) -> io::Result<()> {
-        emit(self.output(MessageClass::new(entry))?, entry);
+        let output = self.output(MessageClass::new(entry))?;
+        // A registry closes a span through the default subscriber of the thread, not through itself.
+        tracing::dispatcher::with_default(output, || emit(output, entry));
         Ok(())
     }
 

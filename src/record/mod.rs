@@ -3,6 +3,7 @@
 
 mod error;
 mod files;
+mod journal_entry;
 mod journal_layer;
 mod journal_sender;
 mod message_ids;
@@ -14,7 +15,8 @@ mod timeline_file;
 pub use timeline::{Timeline, Truncated};
 
 pub use crate::record::error::StateError;
-pub use crate::record::journal_layer::{JournalLayer, lost_messages};
+pub use crate::record::journal_entry::lost_messages;
+pub use crate::record::journal_layer::JournalLayer;
 pub use crate::record::signal_log::codec::{SIGNAL_LOG_BYTES_MAX, SignalLogHeader};
 pub use crate::record::signal_log::reader::{
     SignalLog, SignalLogError, parse_signal_log, read_signal_log,

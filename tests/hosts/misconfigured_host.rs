@@ -70,8 +70,8 @@ fn missing_polkit_blocks_starts_but_not_traffic_switches() {
     let rule = "/usr/share/polkit-1/rules.d/rollbackd.rules";
     host.machine.shell(&format!("mv {rule} /root/rule"));
     let refused = format!(
-        "failed to start {GREEN_UNIT}: Interactive authentication required; polkit lets the daemon act on the units of its configuration only: polkitd has to \
-         run, with the rule {rule}, and `rollbackd check --manages {GREEN_UNIT}` has to succeed"
+        "failed to start {GREEN_UNIT}: Interactive authentication required; polkit lets the daemon act only on the units of its configuration: polkitd must \
+         run with {rule}, and `rollbackd check --manages {GREEN_UNIT}` must succeed"
     );
     // polkitd notices a moment later that the rule is gone.
     sleep(Duration::from_secs(1));
@@ -120,7 +120,7 @@ fn missing_dbus_blocks_starts_but_not_traffic_switches() {
     host.run(&["systemctl", "stop", "rollbackd"]).expect_success();
     host.run(&["systemctl", "start", "rollbackd"]).expect_success();
     wait_until("v1 answers", || serving_version(host.listen) == Ok("v1".to_owned()));
-    host.wait_for_log("the unit is not followed");
+    host.wait_for_log("cannot follow the unit");
     host.machine.shell("systemctl start dbus.socket dbus.service");
     // The daemon watches it again, and did not restart it.
     assert_eq!(host.invocation(BLUE_UNIT), run);

@@ -192,7 +192,7 @@ fn replaced_program_in_the_active_slot_is_detected_and_rolled_back() {
     for what in ["replaced", "runs in place of v2", "DEMO_FAULT=total", "v1 can take over"] {
         assert!(told.contains(what), "{what}: {told}");
     }
-    assert!(!host.journal(&["ROLLBACKD_EVENT=found"]).is_empty());
+    assert!(!host.journal(&["ROLLBACKD_EVENT=replaced"]).is_empty());
     host.wait_for_timeline("recovered");
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
     println!("{:?}", load.stop().good);
