@@ -39,6 +39,9 @@ pub mod machine;
 /// The monotonic clock of the daemon, anchored to wall time.
 pub mod clock;
 
+/// Tasks and threads whose end ends the process.
+pub mod critical;
+
 /// What a release runs from, and whether it changed.
 pub mod artifact;
 

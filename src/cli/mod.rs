@@ -20,12 +20,16 @@ mod status;
 mod timeline;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
 use crate::daemon::{InheritedListeners, StartMode};
+
+/// How long the end of the process waits for reads and writes that have begun.
+const BLOCKING_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Rolls an MCP server back to the previous release when the new one misses its objectives.
 #[derive(Debug, Parser)]
@@ -84,7 +88,7 @@ pub fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    runtime.block_on(async {
+    let exit = runtime.block_on(async {
         match verb {
             Verb::Run(options) => run::run(options, daemon.config, start_mode).await.into(),
             Verb::Check(options) => check::run(&options, daemon.config).into(),
@@ -99,5 +103,8 @@ pub fn main() -> ExitCode {
             Verb::DemoServer => demo::run_server().await.into(),
             Verb::SpawnSuccessor(_) => Exit::Failed.into(),
         }
-    })
+    });
+    // Not a drop: that would wait for a read or write that does not end.
+    runtime.shutdown_timeout(BLOCKING_TASKS_TIMEOUT);
+    exit
 }

@@ -2,10 +2,11 @@
 
 use std::error::Error as _;
 use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -13,7 +14,7 @@ use crate::cli::daemon_options::config_path;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::daemon::{InheritedListeners, StartMode, Takeover};
-use crate::record::JournalLayer;
+use crate::record::{JournalLayer, StderrLog};
 use crate::{config, daemon};
 
 /// Run the daemon in the foreground.
@@ -55,35 +56,46 @@ pub(super) async fn run(
     config: Option<PathBuf>,
     start_mode: io::Result<StartMode>,
 ) -> Exit {
+    let stderr = match StderrLog::start() {
+        Ok(stderr) => stderr,
+        Err(error) => {
+            output::error_line(&format!("cannot start the thread that writes the log: {error}"));
+            return Exit::StartFailed;
+        }
+    };
     let path = config_path(options.file.as_deref(), config.as_deref());
-    let loaded = match config::load(&path) {
+    let exit = load_and_run(&options, &path, start_mode, &stderr).await;
+    // From here to the end of the process nothing may wait for a reader of the log.
+    stderr.flush();
+    exit
+}
+
+async fn load_and_run(
+    options: &Options,
+    path: &Path,
+    start_mode: io::Result<StartMode>,
+    stderr: &StderrLog,
+) -> Exit {
+    let loaded = match config::load(path) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            output::stderr_line(&problems.to_string());
-            output::error_line("the configuration has errors; the daemon did not start");
+            stderr.line(&problems.to_string());
+            stderr.line("rollbackd: the configuration has errors; the daemon did not start");
             if let Ok(StartMode::Takeover(takeover)) = start_mode {
                 takeover.report_failure(&format!("the configuration has errors:\n{problems}"));
             }
             return Exit::InvalidConfig;
         }
     };
-    let journald = JournalLayer::connect();
-    match &journald {
-        Some(journald) => tracing_subscriber::registry().with(journald.clone()).init(),
-        None => tracing_subscriber::fmt()
-            .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
-            .with_target(false)
-            .init(),
-    }
+    let journald = start_log(stderr);
     if !loaded.warnings.is_empty() {
         tracing::warn!("configuration warnings:\n{}", loaded.warnings);
     }
     let start_mode = match start_mode {
         Ok(start_mode) => start_mode,
         Err(error) if options.takeover => {
-            output::error_line(&format!(
-                "cannot take over: no handover on the standard input: {error}"
+            stderr.line(&format!(
+                "rollbackd: cannot take over: no handover on the standard input: {error}"
             ));
             return Exit::StartFailed;
         }
@@ -92,21 +104,38 @@ pub(super) async fn run(
             StartMode::Fresh(InheritedListeners::default())
         }
     };
-    let result = daemon::run(loaded.settings, &path, start_mode).await;
+    let result = daemon::run(loaded.settings, path, start_mode).await;
     if let Some(journald) = journald {
         journald.flush();
     }
     match result {
         Ok(()) => Exit::Done,
         Err(error) => {
-            let mut text = error.to_string();
+            let mut text = format!("rollbackd: {error}");
             let mut source = error.source();
             while let Some(cause) = source {
                 text.push_str(&format!("\n  caused by: {cause}"));
                 source = cause.source();
             }
-            output::error_line(&text);
-            Exit::StartFailed
+            stderr.line(&text);
+            if error.had_started() { Exit::Failed } else { Exit::StartFailed }
         }
     }
+}
+
+/// Sends the log to the journal, if the standard error leads there, or else to the standard error.
+/// A panic is logged, too: the default hook could wait for a reader of the standard error.
+fn start_log(stderr: &StderrLog) -> Option<JournalLayer> {
+    let journald = JournalLayer::connect();
+    match &journald {
+        Some(journald) => tracing_subscriber::registry().with(journald.clone()).init(),
+        None => {
+            let layer = stderr.layer(io::stderr().is_terminal());
+            tracing_subscriber::registry().with(LevelFilter::INFO).with(layer).init();
+        }
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!("a part of the daemon panicked, please report it: {panic}");
+    }));
+    journald
 }

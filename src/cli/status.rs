@@ -70,7 +70,7 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
         let lost = status.journal_lost;
         writeln!(
             text,
-            "  ERROR: {lost} messages did not reach the journal; the timeline has all of them"
+            "  ERROR: {lost} messages did not reach the log; the timeline has all of them"
         )?;
     }
     for release in &status.releases {

@@ -139,9 +139,12 @@ async fn timeline(
 ) -> io::Result<()> {
     // Before it reads the file, so that no entry is missed between.
     let mut new_entries = handle.subscribe();
-    let entries = match record::read_deploy(handle.dir(), deploy) {
-        Ok(entries) => entries,
-        Err(error) => {
+    let dir = handle.dir().to_owned();
+    let read = tokio::task::spawn_blocking(move || record::read_deploy(&dir, deploy));
+    let entries = match read.await {
+        Ok(Ok(entries)) => entries,
+        Err(error) => return replies.send(&refused(RefusalCode::Failed, error.to_string())).await,
+        Ok(Err(error)) => {
             return replies.send(&refused(RefusalCode::NotFound, error.with_cause())).await;
         }
     };

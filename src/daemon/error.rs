@@ -1,4 +1,4 @@
-//! Why the daemon cannot start.
+//! Why the daemon cannot start, or cannot go on.
 
 use std::error::Error;
 use std::fmt;
@@ -10,11 +10,23 @@ use crate::record::StateError;
 pub struct StartError {
     message: String,
     source: Box<dyn Error + Send + Sync>,
+    had_started: bool,
 }
 
 impl StartError {
     pub(super) fn new(message: String, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { message, source: source.into() }
+        Self { message, source: source.into(), had_started: false }
+    }
+
+    /// A part ended without which the daemon must not go on.
+    pub(super) fn part_failed(reason: String) -> Self {
+        let message = "the daemon cannot go on, and ends to be started again".to_owned();
+        Self { message, source: reason.into(), had_started: true }
+    }
+
+    /// Whether the daemon had started.
+    pub fn had_started(&self) -> bool {
+        self.had_started
     }
 
     /// The error and its causes, in one line.

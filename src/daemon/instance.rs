@@ -9,6 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::{Clock, monotonic};
 use crate::config::Settings;
+use crate::critical;
 use crate::daemon::error::StartError;
 use crate::daemon::heartbeat::HeartbeatMonitor;
 use crate::daemon::listeners::Listeners;
@@ -127,10 +128,10 @@ impl Instance {
         self.pending_services.drain(..).for_each(PendingService::spawn);
         if let Some(listener) = &self.metrics {
             let server = metrics::serve(Arc::clone(listener), Arc::clone(&self.handles));
-            self.tasks.push(tokio::spawn(server));
+            self.tasks.push(critical::spawn_endless("the metrics server".to_owned(), server));
         }
         let server = control_api::serve(Arc::clone(&self.control), Arc::clone(&self.handles));
-        self.tasks.push(tokio::spawn(server));
+        self.tasks.push(critical::spawn_endless("the control server".to_owned(), server));
     }
 
     /// Waits until every service has recovered.
@@ -150,7 +151,8 @@ impl Instance {
             notify::store_fd(name.clone(), listener.and_then(|it| it.ok().flatten())).await;
         }
         close_unclaimed(std::mem::take(&mut self.unclaimed), settings).await;
-        self.notifier = Some(tokio::spawn(notifier::run(self.monitor.clone())));
+        let notifier = notifier::run(self.monitor.clone());
+        self.notifier = Some(critical::spawn_endless("the notifier".to_owned(), notifier));
     }
 
     /// Stops to report to the service manager.

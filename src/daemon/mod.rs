@@ -24,6 +24,7 @@ use futures_util::StreamExt as _;
 use signal_hook::consts::{SIGHUP, SIGUSR2};
 
 use crate::config::Settings;
+use crate::critical;
 pub use crate::daemon::error::StartError;
 use crate::daemon::handover::{RunEnd, SuccessorStarting};
 pub use crate::daemon::handover::{Takeover, spawn_successor};
@@ -68,9 +69,24 @@ pub async fn run(settings: Settings, path: &Path, mode: StartMode) -> Result<(),
     let mut settings = settings;
     loop {
         instance.start_notifier(&settings).await;
-        match run_until_signal(instance, &mut settings, path, &mut signals).await? {
+        let run = run_until_signal(instance, &mut settings, path, &mut signals);
+        match unless_a_part_fails(run).await? {
             RunEnd::Stopped => return Ok(()),
             RunEnd::Aborted(resumed) => instance = *resumed,
+        }
+    }
+}
+
+/// Runs until the end, or until a part fails without which the daemon only looks alive. Releases go on;
+/// the next daemon adopts them.
+async fn unless_a_part_fails(
+    run: impl Future<Output = Result<RunEnd, StartError>>,
+) -> Result<RunEnd, StartError> {
+    tokio::select! {
+        end = run => end,
+        reason = critical::wait_failure() => {
+            tracing::error!(page = true, "{reason}: the daemon ends, to be started again");
+            Err(StartError::part_failed(reason))
         }
     }
 }
@@ -142,4 +158,34 @@ async fn run_until_signal(
     drop(successor);
     instance.shut_down(settings).await;
     Ok(RunEnd::Stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_service_loop_that_panics_ends_the_daemon() {
+        let text = include_str!("../../config.toml.example");
+        let mut settings = config::parse("config.toml.example", text).unwrap().settings;
+        let dir = tempfile::tempdir().unwrap();
+        settings.state_dir = dir.path().join("state");
+        settings.control_socket = dir.path().join("control.sock");
+        settings.metrics = None;
+        settings.services.values_mut().for_each(|it| it.listen = ([127, 0, 0, 1], 0).into());
+        let state = StateDir::open(&settings.state_dir).unwrap();
+        let listeners = Listeners::open(&settings, InheritedListeners::default()).unwrap();
+        let mut instance = Instance::new(&settings, state, listeners, "test").unwrap();
+        instance.start();
+        instance.wait_until_started().await;
+        let (name, handle) = instance.handles().iter().next().unwrap();
+        assert!(handle.status().await.is_some());
+        handle.inject_panic().await;
+        let end = unless_a_part_fails(std::future::pending()).await;
+        let error = end.err().unwrap();
+        let expected = format!("the loop of service {name} panicked: injected");
+        assert!(error.with_causes().contains(&expected), "{}", error.with_causes());
+        assert!(error.had_started());
+    }
 }

@@ -10,6 +10,7 @@ mod event;
 mod moment;
 mod observation;
 mod outcome;
+mod printable;
 mod release;
 mod timeline;
 mod verdict;
@@ -22,6 +23,7 @@ pub use event::{
 };
 pub use moment::Moment;
 pub use outcome::{CallKey, Counts, Outcome};
+pub use printable::{EscapingWriter, escape_json, escape_unsafe, is_unsafe_to_print};
 pub use release::{Release, ReleaseNumber, Slot, VERSION_MAX, is_valid_version};
 pub use verdict::{Evidence, Finding, Severity, Strategy, Verdict};
 

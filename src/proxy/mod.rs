@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, monotonic};
 use crate::config::{Address, Service, SessionState};
+use crate::critical;
 use crate::model::{CallKey, Counts, DrainCost, Moment, ReleaseLoad, ReleaseNumber};
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
@@ -133,7 +134,7 @@ impl Proxy {
             connections,
             Arc::clone(&lifecycle),
         );
-        tokio::spawn(accepting);
+        critical::spawn(format!("the listener of {}", service.name), accepting);
         let read_only_tools = Arc::new(ReadOnlyTools::default());
         read_only_tools.set_configured(service.limits.repeatable_tools.clone());
         Ok(Self {

@@ -7,6 +7,8 @@ use std::sync::mpsc::SyncSender;
 use tracing::Metadata;
 use tracing::field::{Field, Value, Visit};
 
+use crate::model::escape_unsafe;
+
 /// Fields that are journal fields only. The message has all other fields, too.
 const QUIET_FIELDS: [&str; 7] =
     ["service", "deploy", "release", "severity", "seq", KIND_FIELD, PAGE_FIELD];
@@ -14,10 +16,10 @@ pub(super) const KIND_FIELD: &str = "kind";
 pub(super) const PAGE_FIELD: &str = "page";
 const MESSAGE_FIELD: &str = "message";
 
-/// Messages that the journal did not get since the daemon started.
+/// Messages that the log, the journal or the standard error, did not get since the daemon started.
 static LOST_MESSAGES: AtomicU64 = AtomicU64::new(0);
 
-/// Messages that the journal did not get since the daemon started.
+/// Messages that the log, the journal or the standard error, did not get since the daemon started.
 pub fn lost_messages() -> u64 {
     LOST_MESSAGES.load(Ordering::Relaxed)
 }
@@ -86,7 +88,10 @@ impl Recorded {
 
     fn set(&mut self, field: &Field, value: String) {
         if let Some(slot) = self.values.get_mut(field.index()) {
-            *slot = Some(value);
+            // journald keeps line breaks apart from the next message; it shows other control
+            // characters as they are, or the whole message as binary data.
+            let lines: Vec<_> = value.split('\n').map(escape_unsafe).collect();
+            *slot = Some(lines.join("\n"));
         }
     }
 }

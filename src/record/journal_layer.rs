@@ -15,6 +15,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::critical;
 use crate::record::journal_entry::{JournalEntry, Recorded, SenderCommand, count_lost_message};
 use crate::record::journal_sender::{self, Journal, SystemJournal};
 
@@ -38,16 +39,14 @@ impl JournalLayer {
         Self::start(SystemJournal).ok()
     }
 
-    /// Starts the thread that sends.
+    /// Starts the thread that sends. A journal that does not run yet, or restarts, gets what is logged
+    /// after that.
     ///
     /// # Errors
-    /// The journal cannot be reached, or the thread cannot start.
+    /// The thread cannot start.
     pub(super) fn start(journal: impl Journal) -> io::Result<Self> {
-        journal.probe()?;
         let (sender, receiver) = sync_channel(QUEUE_MAX);
-        std::thread::Builder::new()
-            .name("journald".to_owned())
-            .spawn(move || journal_sender::run(journal, &receiver))?;
+        critical::spawn_thread("journald", move || journal_sender::run(journal, &receiver))?;
         Ok(Self(Arc::new(sender)))
     }
 

@@ -1,5 +1,5 @@
 //! What outlives the daemon: timelines, signal logs, the secret of the host; and the log, as it
-//! reaches systemd's journal.
+//! reaches systemd's journal or the standard error.
 
 mod error;
 mod files;
@@ -9,6 +9,7 @@ mod journal_sender;
 mod message_ids;
 mod signal_log;
 mod state_dir;
+mod stderr_log;
 mod timeline;
 mod timeline_file;
 
@@ -23,4 +24,5 @@ pub use crate::record::signal_log::reader::{
 };
 pub use crate::record::signal_log::writer::{SignalLogWriter, list_signal_logs};
 pub use crate::record::state_dir::StateDir;
+pub use crate::record::stderr_log::StderrLog;
 pub use crate::record::timeline_file::{read_deploy, read_latest};

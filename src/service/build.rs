@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 
 use crate::clock::Clock;
 use crate::config::{Service, Settings};
+use crate::critical;
 use crate::decide::Watch;
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 use crate::proxy::{Proxy, SessionIdSecret};
@@ -74,7 +75,8 @@ impl PendingService {
     /// Starts the loop.
     pub(crate) fn spawn(self) {
         let span = tracing::info_span!("service", service = self.name);
-        tokio::spawn(self.service_loop.run(self.messages, self.startup).instrument(span));
+        let service_loop = self.service_loop.run(self.messages, self.startup).instrument(span);
+        critical::spawn(format!("the loop of service {}", self.name), service_loop);
     }
 }
 

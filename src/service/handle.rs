@@ -66,6 +66,12 @@ impl ServiceHandle {
         self.request(|reply| ServiceMessage::Stop(shutdown, reply)).await
     }
 
+    /// Makes the loop panic.
+    #[cfg(test)]
+    pub(crate) async fn inject_panic(&self) {
+        let _ = self.inbox.send(ServiceMessage::Panic).await;
+    }
+
     async fn request<T>(
         &self,
         message: impl FnOnce(oneshot::Sender<T>) -> ServiceMessage,

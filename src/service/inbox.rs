@@ -44,6 +44,9 @@ pub(crate) enum ServiceMessage {
     Configure(Arc<Service>),
     /// Another daemon, with this name, takes the service over.
     HandOver(String, oneshot::Sender<()>),
+    /// A fault for a test: the loop panics.
+    #[cfg(test)]
+    Panic,
     /// The daemon stops.
     Stop(Shutdown, oneshot::Sender<()>),
 }

@@ -207,6 +207,8 @@ impl ServiceLoop {
                 self.service = service;
                 self.publish_phase();
             }
+            #[cfg(test)]
+            ServiceMessage::Panic => panic!("injected"),
             ServiceMessage::HandOver(..) | ServiceMessage::Stop(..) => (),
         }
     }

@@ -17,6 +17,7 @@ mod deploy;
 mod full_disk;
 mod guards;
 mod handover;
+mod log_output;
 mod metrics;
 mod process_lifecycle;
 mod resource_usage;

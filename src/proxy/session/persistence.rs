@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use crate::critical;
 use crate::proxy::session::id::SessionKey;
 use crate::proxy::session::live_session::SessionMap;
 use crate::proxy::session::record::{PersistedSession, SessionRecord, StoredChange};
@@ -90,9 +91,7 @@ impl SessionStore {
             rewrite_needed: Arc::clone(&rewrite_needed),
         };
         let (jobs, job_queue) = sync_channel(JOBS_MAX);
-        std::thread::Builder::new()
-            .name("sessions".to_owned())
-            .spawn(move || writer.run(&job_queue))?;
+        critical::spawn_thread("sessions", move || writer.run(&job_queue))?;
         Ok(Self { jobs, rewrite_needed })
     }
 

@@ -15,6 +15,7 @@ use crate::act::{ProcessSpec, Unit};
 use crate::artifact::{Verifier, VerifyError};
 use crate::clock::Clock;
 use crate::config::{Address, Runtime, Service};
+use crate::critical;
 use crate::model::{Event, ReadinessReport, Release, ReleaseNumber, Slot, Ticket};
 use crate::proxy::Proxy;
 use crate::service::supervisor::artifact_check::verify_artifact;
@@ -109,12 +110,12 @@ impl ReleaseSupervisor {
         let interval = service.probe.interval;
         let (number, fast_probing) = (release.number, self.fast_probing.subscribe());
         let prober = run_prober(prober, number, interval, fast_probing, self.reporter.clone());
-        let prober = tokio::spawn(prober.in_current_span());
+        let prober = critical::spawn(format!("the prober of {release}"), prober.in_current_span());
         let scraper = service.scrape.as_ref().map(|it| {
             let scraper = Scraper::new(it, address, release);
             let reporter = self.reporter.clone();
             let scraper = run_scraper(scraper, number, it.interval, self.clock, reporter);
-            tokio::spawn(scraper.in_current_span())
+            critical::spawn(format!("the scraper of {release}"), scraper.in_current_span())
         });
         let (runtime, unit) = self.spawn_runtime(service, placement, start, stop.clone());
         let tasks = ReleaseTasks { stop, runtime, unit, prober, scraper };
@@ -142,7 +143,8 @@ impl ReleaseSupervisor {
                 };
                 let predecessor = self.stopping.remove(&release.slot);
                 let process = supervise_process(spec, verifier, predecessor, stop, reporter);
-                (Some(tokio::spawn(process.in_current_span())), None)
+                let name = format!("the supervisor of {release}");
+                (Some(critical::spawn(name, process.in_current_span())), None)
             }
             Runtime::Systemd(template) => {
                 let owner = (service.name.as_str(), self.state_dir.as_path());
@@ -165,7 +167,9 @@ impl ReleaseSupervisor {
                 };
                 let predecessor = self.stopping.remove(&release.slot);
                 let supervisor = supervisor.run(predecessor).in_current_span();
-                (Some(tokio::spawn(supervisor)), Some(UnitControl { desired, has_full_weight }))
+                let supervisor =
+                    critical::spawn(format!("the supervisor of {release}"), supervisor);
+                (Some(supervisor), Some(UnitControl { desired, has_full_weight }))
             }
         }
     }

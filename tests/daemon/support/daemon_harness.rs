@@ -124,9 +124,14 @@ impl DaemonHarness {
     pub(crate) fn start(&mut self) {
         let mut log = OpenOptions::new();
         let log: File = log.create(true).append(true).open(self.log_path()).unwrap();
+        self.start_with_stderr(log.into());
+    }
+
+    /// The same with another standard error.
+    pub(crate) fn start_with_stderr(&mut self, stderr: Stdio) {
         let mut command = Command::new(&self.program);
         command.arg("run").arg(self.config()).stdin(Stdio::null());
-        command.stdout(log.try_clone().unwrap()).stderr(log);
+        command.stdout(Stdio::null()).stderr(stderr);
         let mut daemon = command.spawn().unwrap();
         wait_until("the daemon answers", || {
             let ended = daemon.try_wait().unwrap();
