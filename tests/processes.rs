@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fs, io};
@@ -35,10 +36,17 @@ fn spec(home: &TempDir, number: u32, script: &str) -> ProcessSpec {
                 ("PORT".into(), "1".into()),
             ]),
         },
-        address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 4001))),
+        address: Address::Tcp(own_address()),
         service: "files".into(),
         state_dir: home.path().to_owned(),
     }
+}
+
+/// An address of 127.0.0.0/8 for one test alone. A start binds the address for a moment to see that it
+/// is free: with one address for all, a test could meet the start of another.
+fn own_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    SocketAddr::from(([127, 40, 1, NEXT.fetch_add(1, Ordering::Relaxed)], 4001))
 }
 
 fn temp_dir() -> TempDir {
