@@ -6,7 +6,7 @@ use crate::cli::daemon_options::{ConnectError, DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::control::{ControlClient, Request, Response};
-use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
+use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Trigger};
 use crate::record;
 
 /// Show what happened in a deploy, and why.
@@ -97,7 +97,7 @@ fn print_event(entry: &TimelineEntry, json: bool) {
             entry.service, entry.deploy, entry.wall_time
         ));
     }
-    if let TimelineEvent::Detected { verdict: Some(verdict), .. } = &entry.event {
+    if let TimelineEvent::Detected { trigger: Trigger::Verdict(verdict), .. } = &entry.event {
         let started = entry.moment - std::time::Duration::from_millis(entry.since_deploy_ms);
         output::stdout_line(&format_row(
             verdict.onset.since(started).as_millis(),

@@ -6,7 +6,7 @@ use crate::decide::phase::Phase;
 use crate::decide::watch::Watch;
 use crate::model::{
     Actor, Command, CommandRequest, Decision, DeployRequest, Effect, Hold, Moment, Release,
-    ReleaseLoad, ReleaseNumber, Slot, Strategy, TimelineEvent,
+    ReleaseLoad, ReleaseNumber, Slot, Strategy, TimelineEvent, Trigger,
 };
 
 /// Why a command changed nothing. Lower-case, fit to follow "refused:".
@@ -157,10 +157,8 @@ impl Watch {
                 let because = format!("requested by {by}: {because}");
                 let strategy = if cut { Strategy::Cut } else { Strategy::Drain };
                 let fact = TimelineEvent::Detected {
-                    verdict: None,
+                    trigger: Trigger::Operator { by, strategy, forced },
                     load: ReleaseLoad::default(),
-                    order: Some((by, strategy)),
-                    forced,
                 };
                 Ok(self.decide(now, fact, because))
             }

@@ -1,11 +1,11 @@
 //! Events from the judge, the proxy and the supervisor in, decisions out.
 
 use crate::decide::phase::{PendingRollback, Phase, Rollback};
-use crate::decide::strategy;
+use crate::decide::strategy::{self, StrategyChoice};
 use crate::decide::watch::Watch;
 use crate::model::{
     Decision, DrainCost, Effect, Event, Finding, Guard, Moment, ProbeResult, ReleaseLoad,
-    ReleaseNumber, Strategy, TimelineEvent, Verdict,
+    ReleaseNumber, Strategy, StrategyReason, TimelineEvent, Trigger, Verdict,
 };
 
 const BREACH_ENDED: &str = "the breach is over";
@@ -105,8 +105,8 @@ impl Watch {
                 Some(decision)
             }
             None => {
-                let (verdict, load) = (Some(verdict.clone()), *load);
-                let fact = TimelineEvent::Detected { verdict, load, order: None, forced: false };
+                let trigger = Trigger::Verdict(Box::new(verdict.clone()));
+                let fact = TimelineEvent::Detected { trigger, load: *load };
                 Some(self.decide(now, fact, because))
             }
         }
@@ -159,8 +159,8 @@ impl Watch {
         let drain_left = back.drain_until.since(now);
         let choice = strategy::choose_strategy(verdict, load, drain_left, self.policy.session_cost);
         (choice.strategy == Strategy::Cut).then(|| {
-            let because = format!("{} is {} now: {}", back.bad, verdict.finding, choice.because);
-            self.decide(now, TimelineEvent::Escalated, because)
+            let because = format!("{} is {} now: {}", back.bad, verdict.finding, choice.reason);
+            self.decide(now, TimelineEvent::Escalated(Some(choice.reason)), because)
         })
     }
 
@@ -214,7 +214,7 @@ impl Watch {
     /// A changed artifact is no rollback target, unless an operator forces it.
     fn on_artifact_changed(&self, now: Moment, why: &str) -> Option<Decision> {
         match &self.phase {
-            Phase::Confirming(breach) | Phase::Reviving(breach) if breach.forced => {
+            Phase::Confirming(breach) | Phase::Reviving(breach) if breach.trigger.is_forced() => {
                 let because = format!(
                     "the artifact of {} changed: {why}; forced by the operator",
                     breach.warm
@@ -247,24 +247,19 @@ impl Watch {
         breach: &PendingRollback,
         target_state: &str,
     ) -> Decision {
-        let chosen = match (&breach.ordered_strategy, &breach.verdict) {
-            (Some(Strategy::Cut), _) => (Strategy::Cut, "as requested".to_owned()),
-            (Some(Strategy::Drain), _) | (None, None) => {
-                (Strategy::Drain, "as requested".to_owned())
+        let choice = match &breach.trigger {
+            Trigger::Operator { strategy, .. } => {
+                StrategyChoice { strategy: *strategy, reason: StrategyReason::Ordered }
             }
-            (None, Some(verdict)) => {
-                let choice = strategy::choose_strategy(
-                    verdict,
-                    &breach.load,
-                    self.policy.drain_timeout,
-                    self.policy.session_cost,
-                );
-                (choice.strategy, choice.because)
-            }
+            Trigger::Verdict(verdict) => strategy::choose_strategy(
+                verdict,
+                &breach.load,
+                self.policy.drain_timeout,
+                self.policy.session_cost,
+            ),
         };
-        let (strategy, why) = chosen;
-        let because = format!("{} {target_state}; {strategy}: {why}", breach.warm);
-        self.decide(now, breach.decided_event(strategy), because)
+        let because = format!("{} {target_state}; {choice}", breach.warm);
+        self.decide(now, breach.decided_event(choice), because)
     }
 
     fn on_routed(&self, now: Moment) -> Option<Decision> {
@@ -314,7 +309,7 @@ impl Watch {
             Phase::Returning(back) => Some(self.retry_effects(now, back.tries)),
             Phase::Emptying(back) if back.strategy == Strategy::Drain => {
                 let because = format!("the drain of {} did not end in time", back.bad);
-                Some(self.decide(now, TimelineEvent::Escalated, because))
+                Some(self.decide(now, TimelineEvent::Escalated(None), because))
             }
             Phase::Emptying(back) => Some(self.retry_effects(now, back.tries)),
             Phase::Recovering { active, .. } => {

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use crate::decide::strategy::StrategyChoice;
 use crate::model::{
-    Effect, Finding, Guard, JudgeTarget, Moment, Release, ReleaseLoad, ReleaseNumber, Severity,
-    Strategy, TimelineEvent, Verdict,
+    Effect, Guard, JudgeTarget, Moment, Release, ReleaseLoad, ReleaseNumber, Strategy,
+    TimelineEvent, Trigger,
 };
 
 /// The phase of a service.
@@ -78,14 +79,10 @@ pub struct PendingRollback {
     pub bad: Release,
     /// It takes over.
     pub warm: Release,
-    /// The verdict; `None` when an operator requested the rollback.
-    pub verdict: Option<Verdict>,
+    /// What started it.
+    pub trigger: Trigger,
     /// The load of the release at detection.
     pub load: ReleaseLoad,
-    /// The strategy that an operator requested.
-    pub ordered_strategy: Option<Strategy>,
-    /// Whether an operator forces it even if the artifact of `warm` changed.
-    pub forced: bool,
     /// When the rollback has to be complete.
     pub complete_by: Moment,
     /// When to stop waiting for the target.
@@ -282,18 +279,11 @@ impl Phase {
 }
 
 impl PendingRollback {
-    /// The severity. A rollback that an operator requested counts as degraded.
-    fn severity(&self) -> Severity {
-        match self.verdict.as_ref().map(|verdict| verdict.finding) {
-            Some(Finding::Breach(severity)) => severity,
-            _ => Severity::Degraded,
-        }
-    }
-
     /// The timeline event of the decision.
-    pub(super) fn decided_event(&self, strategy: Strategy) -> TimelineEvent {
-        let ordered = self.ordered_strategy.is_some();
-        TimelineEvent::Decided { strategy, severity: self.severity(), ordered }
+    pub(super) fn decided_event(&self, choice: StrategyChoice) -> TimelineEvent {
+        let StrategyChoice { strategy, reason } = choice;
+        let (severity, ordered) = (self.trigger.severity(), self.trigger.is_operator());
+        TimelineEvent::Decided { strategy, severity, ordered, reason: Some(reason) }
     }
 }
 

@@ -1,16 +1,25 @@
 //! Drain or cut: the one that fails fewer requests, with its arithmetic.
 
+use std::fmt;
 use std::time::Duration;
 
-use crate::model::{Finding, ReleaseLoad, Severity, Strategy, Verdict};
+use crate::model::{
+    ExpectedFailures, Finding, ReleaseLoad, Severity, Strategy, StrategyReason, Verdict,
+};
 
-/// A strategy, and the arithmetic behind it.
-#[derive(Debug, Clone, PartialEq)]
+/// A strategy, and why.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StrategyChoice {
     /// What to do.
     pub strategy: Strategy,
-    /// The arithmetic, as text.
-    pub because: String,
+    /// The rule that chose it, and its numbers.
+    pub reason: StrategyReason,
+}
+
+impl fmt::Display for StrategyChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.strategy, self.reason)
+    }
 }
 
 /// Chooses how traffic leaves a release.
@@ -28,36 +37,43 @@ pub fn choose_strategy(
     drain: Duration,
     session_cost: f64,
 ) -> StrategyChoice {
+    let cut = |reason| StrategyChoice { strategy: Strategy::Cut, reason };
     if verdict.finding == Finding::Breach(Severity::Down) {
-        return cut_choice("it does not answer".to_owned());
+        return cut(StrategyReason::Down);
     }
-    let p = verdict.failure_rate_lower;
-    if p >= 0.5 {
-        let percent = 100.0 * p;
-        return cut_choice(format!("at least {percent:.0} % of its requests fail (limit 50 %)"));
+    let failure_rate_lower = verdict.failure_rate_lower;
+    if failure_rate_lower >= 0.5 {
+        return cut(StrategyReason::MostRequestsFail { failure_rate_lower });
     }
-    let mean_session_s = load.mean_session_s.max(0.001);
-    let ending_share = 1.0 - (-drain.as_secs_f64() / mean_session_s).exp();
-    #[expect(clippy::cast_precision_loss, reason = "counts of sessions and requests are small")]
-    let (sessions, bound, in_flight) =
-        (load.sessions as f64, load.pinned as f64, load.in_flight as f64);
-    let exposed_requests =
-        load.request_rate * mean_session_s * ending_share * (bound / sessions.max(1.0)).min(1.0);
-    let drain_failures = p * (exposed_requests + in_flight);
-    let broken_sessions = bound * ending_share;
-    let cut_failures = session_cost * broken_sessions + in_flight;
-    let arithmetic = format!(
-        "a drain would fail ~{drain_failures:.0} requests; a cut would cost ~{cut_failures:.0}: \
-         {in_flight} open requests, and {session_cost} for each of ~{broken_sessions:.0} (of {bound}) \
-         sessions that would end in a drain"
-    );
-    if drain_failures > cut_failures {
-        cut_choice(arithmetic)
+    let expected = expected_failures(failure_rate_lower, load, drain, session_cost);
+    let reason = StrategyReason::FewerFailures(expected);
+    if expected.drain > expected.cut {
+        cut(reason)
     } else {
-        StrategyChoice { strategy: Strategy::Drain, because: arithmetic }
+        StrategyChoice { strategy: Strategy::Drain, reason }
     }
 }
 
-fn cut_choice(because: String) -> StrategyChoice {
-    StrategyChoice { strategy: Strategy::Cut, because }
+fn expected_failures(
+    failure_rate_lower: f64,
+    load: &ReleaseLoad,
+    drain: Duration,
+    session_cost: f64,
+) -> ExpectedFailures {
+    let mean_session_s = load.mean_session_s.max(0.001);
+    let ending_share = 1.0 - (-drain.as_secs_f64() / mean_session_s).exp();
+    #[expect(clippy::cast_precision_loss, reason = "counts of sessions and requests are small")]
+    let (sessions, pinned, in_flight) =
+        (load.sessions as f64, load.pinned as f64, load.in_flight as f64);
+    let exposed_requests =
+        load.request_rate * mean_session_s * ending_share * (pinned / sessions.max(1.0)).min(1.0);
+    let ending_sessions = pinned * ending_share;
+    ExpectedFailures {
+        drain: failure_rate_lower * (exposed_requests + in_flight),
+        cut: session_cost * ending_sessions + in_flight,
+        in_flight: load.in_flight,
+        pinned_sessions: load.pinned,
+        ending_sessions,
+        session_cost,
+    }
 }

@@ -7,7 +7,7 @@ use crate::decide::phase::{PendingRollback, Phase, Rollback};
 use crate::decide::watch::{Policy, Watch};
 use crate::model::{
     CarriedOver, Guard, Hold, Moment, Release, ReleaseLoad, ReleaseNumber, Strategy, Ticket,
-    TimelineEntry, TimelineEvent, Verdict,
+    TimelineEntry, TimelineEvent, Trigger,
 };
 
 /// The window of the rollback limit.
@@ -109,13 +109,12 @@ impl Watch {
                 let until = extend_by_no_data(until, blind, now).max(now);
                 Phase::Baking { active, warm, until, blocked: None, no_data_since: None }
             }
-            (TimelineEvent::Detected { verdict, load, order, forced }, _) => {
-                let ordered = order.as_ref().map(|(_, strategy)| *strategy);
-                self.confirming(now, verdict.clone(), *load, (ordered, *forced))?
+            (TimelineEvent::Detected { trigger, load }, _) => {
+                self.confirming(now, trigger.clone(), *load)?
             }
             // A hold takes effect at once: an operator's rollback goes on, the judge's ends.
             (TimelineEvent::Held { .. }, Phase::Confirming(breach) | Phase::Reviving(breach))
-                if breach.ordered_strategy.is_none() =>
+                if !breach.trigger.is_operator() =>
             {
                 let (active, warm) = (breach.bad, Some(breach.warm));
                 let until = now + self.policy.bake;
@@ -152,7 +151,7 @@ impl Watch {
                 tries: 1,
                 ..back
             }),
-            (TimelineEvent::Escalated, Phase::Emptying(back)) => Phase::Emptying(Rollback {
+            (TimelineEvent::Escalated(_), Phase::Emptying(back)) => Phase::Emptying(Rollback {
                 strategy: Strategy::Cut,
                 until: now + policy.retry_interval,
                 tries: 1,
@@ -173,13 +172,7 @@ impl Watch {
         })
     }
 
-    fn confirming(
-        &self,
-        now: Moment,
-        verdict: Option<Verdict>,
-        load: ReleaseLoad,
-        (ordered, forced): (Option<Strategy>, bool),
-    ) -> Option<Phase> {
+    fn confirming(&self, now: Moment, trigger: Trigger, load: ReleaseLoad) -> Option<Phase> {
         let (Phase::Baking { active: bad, warm: Some(warm), .. }
         | Phase::Steady { active: bad, warm: Some(warm) }) = &self.phase
         else {
@@ -188,10 +181,8 @@ impl Watch {
         Some(Phase::Confirming(PendingRollback {
             bad: bad.clone(),
             warm: warm.clone(),
-            verdict,
+            trigger,
             load,
-            ordered_strategy: ordered,
-            forced,
             complete_by: now + self.policy.rollback_timeout,
             until: now + self.policy.target_check_timeout,
         }))
@@ -303,7 +294,7 @@ fn needs_new_ticket(fact: &TimelineEvent) -> bool {
         | TimelineEvent::Reviving
         | TimelineEvent::Abandoned
         | TimelineEvent::Decided { .. }
-        | TimelineEvent::Escalated
+        | TimelineEvent::Escalated(_)
         | TimelineEvent::Retried { .. }
         | TimelineEvent::Unrecovered
         | TimelineEvent::Restored { .. } => true,

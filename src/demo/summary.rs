@@ -101,7 +101,7 @@ impl Summary {
             TimelineEvent::Drained { cost } | TimelineEvent::Cut { cost } => {
                 self.drain_cost = Some(cost.clone());
             }
-            TimelineEvent::Escalated => self.strategy = Some(Strategy::Cut),
+            TimelineEvent::Escalated(_) => self.strategy = Some(Strategy::Cut),
             // The switch before the decision gave the new release its traffic.
             TimelineEvent::Switched { .. } if self.decided_ms.is_some() => {
                 self.switched_ms.get_or_insert(entry.since_deploy_ms);
@@ -174,7 +174,7 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ReleaseLoad, ReleaseNumber};
+    use crate::model::{Actor, ReleaseLoad, ReleaseNumber, Trigger};
 
     fn entry(ms: u64, because: &str, event: TimelineEvent) -> TimelineEntry {
         TimelineEntry {
@@ -191,16 +191,14 @@ mod tests {
     }
 
     fn rolled_back() -> Vec<TimelineEntry> {
-        let detected = TimelineEvent::Detected {
-            verdict: None,
-            load: ReleaseLoad::default(),
-            order: None,
-            forced: false,
-        };
+        let order =
+            Trigger::Operator { by: Actor::default(), strategy: Strategy::Cut, forced: false };
+        let detected = TimelineEvent::Detected { trigger: order, load: ReleaseLoad::default() };
         let decided = TimelineEvent::Decided {
             strategy: Strategy::Cut,
             severity: Severity::Down,
             ordered: false,
+            reason: None,
         };
         vec![
             entry(900, "v2 is ready", TimelineEvent::Ready { contract: None, changes: None }),

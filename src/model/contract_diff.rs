@@ -3,8 +3,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::contract::{Contract, ContractPart};
 use crate::model::event::ReadinessReport;
-use crate::model::{CallKey, Contract, ContractPart};
+use crate::model::outcome::CallKey;
 
 /// Names of one kind that are printed; the rest is counted.
 const LISTED_MAX: usize = 10;

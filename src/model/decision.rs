@@ -2,7 +2,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Moment, Release, ReleaseNumber, TimelineEvent};
+use crate::model::moment::Moment;
+use crate::model::release::{Release, ReleaseNumber};
+use crate::model::timeline::TimelineEvent;
 
 /// Numbers the effects of one service. It tells a late answer to an old decision apart, and
 /// the proxy refuses any ticket older than the newest that it has seen.

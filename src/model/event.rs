@@ -1,6 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Actor, CallKey, Contract, ProbeResult, ReleaseNumber, Slot, Ticket, Verdict};
+use crate::model::actor::Actor;
+use crate::model::contract::Contract;
+use crate::model::decision::Ticket;
+use crate::model::observation::ProbeResult;
+use crate::model::outcome::CallKey;
+use crate::model::release::{ReleaseNumber, Slot};
+use crate::model::verdict::Verdict;
 
 /// Everything that can lead to a decision, except an operator's command.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,6 +3,7 @@
 //! Everything here can be written to the timeline and read back to the same value, so that a
 //! decision can be replayed from the record alone.
 
+mod actor;
 mod contract;
 mod contract_diff;
 mod decision;
@@ -12,9 +13,12 @@ mod observation;
 mod outcome;
 mod printable;
 mod release;
+mod strategy;
 mod timeline;
+mod trigger;
 mod verdict;
 
+pub use actor::Actor;
 pub use contract::{Contract, ContractPart, Era, ToolSchema};
 pub use decision::{Decision, Effect, JudgeTarget, Ticket};
 pub use event::{
@@ -25,8 +29,10 @@ pub use moment::Moment;
 pub use outcome::{CallKey, Counts, Outcome};
 pub use printable::{EscapingWriter, escape_json, escape_unsafe, is_unsafe_to_print};
 pub use release::{Release, ReleaseNumber, Slot, VERSION_MAX, is_valid_version};
-pub use verdict::{Evidence, Finding, Severity, Strategy, Verdict};
+pub use strategy::{ExpectedFailures, Strategy, StrategyReason};
+pub use trigger::Trigger;
+pub use verdict::{Evidence, Finding, Severity, Verdict};
 
 pub use crate::model::contract_diff::{BreakingChange, ContractDiff};
 pub use crate::model::observation::{History, Observation, ProbeResult, ScrapeResult, Signal};
-pub use crate::model::timeline::{Actor, CarriedOver, Guard, Hold, TimelineEntry, TimelineEvent};
+pub use crate::model::timeline::{CarriedOver, Guard, Hold, TimelineEntry, TimelineEvent};

@@ -2,7 +2,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CallKey, Counts, ReleaseNumber};
+use crate::model::outcome::{CallKey, Counts};
+use crate::model::release::ReleaseNumber;
 
 /// One observation of a release, exactly as it came in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,10 +2,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::actor::Actor;
+use crate::model::contract::Contract;
+use crate::model::contract_diff::ContractDiff;
 use crate::model::event::{DrainCost, ReleaseLoad};
-use crate::model::{
-    Contract, ContractDiff, Finding, Moment, Release, ReleaseNumber, Severity, Strategy, Verdict,
-};
+use crate::model::moment::Moment;
+use crate::model::release::{Release, ReleaseNumber};
+use crate::model::strategy::{Strategy, StrategyReason};
+use crate::model::trigger::Trigger;
+use crate::model::verdict::{Finding, Severity, Verdict};
 
 /// One line of the timeline: an event, its time, and its reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,15 +95,11 @@ pub enum TimelineEvent {
     },
     /// The judge or an operator starts a rollback. A probe asks the warm release first.
     Detected {
-        /// The verdict; `None` when an operator requested the rollback.
-        verdict: Option<Verdict>,
+        /// The verdict, or the operator's order.
+        #[serde(flatten)]
+        trigger: Trigger,
         /// What the release carried then.
         load: ReleaseLoad,
-        /// Who requested it, and the strategy.
-        order: Option<(Actor, Strategy)>,
-        /// Whether the operator accepts a target whose artifact changed.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        forced: bool,
     },
     /// The warm release did not answer and is started again.
     Reviving,
@@ -113,9 +114,12 @@ pub enum TimelineEvent {
         /// Whether an operator requested it.
         #[serde(default)]
         ordered: bool,
+        /// Why this way, with the numbers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<StrategyReason>,
     },
-    /// A drain became a cut.
-    Escalated,
+    /// A drain became a cut: why, with the numbers; `None` at the end of its time.
+    Escalated(#[serde(skip_serializing_if = "Option::is_none")] Option<StrategyReason>),
     /// Nothing was left in flight on the bad release at the end of the drain.
     Drained {
         /// What it cost.
@@ -189,16 +193,6 @@ pub enum Guard {
     NoWarm,
 }
 
-/// Who gave a command.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Actor {
-    /// User id, from the kernel.
-    pub uid: u32,
-    /// Process id; 0 where it is not known.
-    #[serde(default)]
-    pub pid: i32,
-}
-
 /// A service on which the daemon does not act by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
@@ -229,7 +223,7 @@ impl TimelineEvent {
     pub fn severity(&self) -> Option<Severity> {
         let verdict = match self {
             Self::Decided { severity, .. } => return Some(*severity),
-            Self::Detected { verdict, .. } => verdict.as_ref(),
+            Self::Detected { trigger, .. } => trigger.verdict(),
             Self::Blocked { verdict, .. } => Some(verdict),
             _ => None,
         };
@@ -252,7 +246,7 @@ impl TimelineEvent {
             Self::Reviving => "reviving",
             Self::Abandoned => "abandoned",
             Self::Decided { .. } => "decided",
-            Self::Escalated => "escalated",
+            Self::Escalated(_) => "escalated",
             Self::Drained { .. } => "drained",
             Self::Cut { .. } => "cut",
             Self::Recovered => "recovered",
@@ -265,12 +259,6 @@ impl TimelineEvent {
             Self::Restored { .. } => "restored",
             Self::Noted => "noted",
         }
-    }
-}
-
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "uid {} (pid {})", self.uid, self.pid)
     }
 }
 

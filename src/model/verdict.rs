@@ -2,7 +2,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Moment, ReleaseNumber};
+use crate::model::moment::Moment;
+use crate::model::release::ReleaseNumber;
 
 /// What the judge makes of the signals about one release, and the numbers behind it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,16 +56,6 @@ pub enum Severity {
     Down,
 }
 
-/// How the traffic leaves a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// New work goes elsewhere at once; work in flight may finish, for a limited time.
-    Drain,
-    /// Everything leaves at once; open requests are answered with an error for their id.
-    Cut,
-}
-
 /// How far the evidence against a release has come, for a status line.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
@@ -112,14 +103,5 @@ impl fmt::Display for Finding {
             Self::Unattributed => f.write_str("unattributed"),
             Self::NoData => f.write_str("without data"),
         }
-    }
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Drain => "drain",
-            Self::Cut => "cut",
-        })
     }
 }

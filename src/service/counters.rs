@@ -44,8 +44,9 @@ impl EventCounters {
             TimelineEvent::Deployed { .. } | TimelineEvent::Replaced { .. } => {
                 (self.decided, self.switched) = (None, None)
             }
-            TimelineEvent::Detected { verdict, .. } => {
-                self.observe_step("detected", verdict.as_ref().map(|verdict| verdict.onset), now);
+            TimelineEvent::Detected { trigger, .. } => {
+                let onset = trigger.verdict().map(|verdict| verdict.onset);
+                self.observe_step("detected", onset, now);
                 self.detected = Some(now);
             }
             TimelineEvent::Decided { strategy, ordered, .. } => {

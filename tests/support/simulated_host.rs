@@ -226,9 +226,9 @@ impl SimulatedHost {
                 self.releases.newest_ticket = self.watch().ticket();
                 self.releases.routed = self.releases.routed.map(|_| release.number);
             }
-            TimelineEvent::Detected { order, .. } => {
-                assert!(order.is_some() || self.may_roll_back(before), "{}", entry.because);
-                self.detected = Some((now, order.is_some()));
+            TimelineEvent::Detected { trigger, .. } => {
+                assert!(trigger.is_operator() || self.may_roll_back(before), "{}", entry.because);
+                self.detected = Some((now, trigger.is_operator()));
             }
             TimelineEvent::Decided { .. } => {
                 let (_, ordered) = self.detected.unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rollbackd::config;
 use rollbackd::decide::{Phase, Watch};
-use rollbackd::model::{ReleaseNumber, TimelineEvent};
+use rollbackd::model::{ReleaseNumber, TimelineEvent, Trigger};
 use rollbackd::record::{self, list_signal_logs, read_signal_log};
 use serde_json::Value;
 
@@ -74,7 +74,10 @@ fn every_deploy_of_it_is_read() {
             "{deploy}"
         );
     }
-    assert!(has(SERVICE, 3, |it| matches!(it, TimelineEvent::Detected { verdict: Some(_), .. })));
+    assert!(has(SERVICE, 3, |it| matches!(
+        it,
+        TimelineEvent::Detected { trigger: Trigger::Verdict(_), .. }
+    )));
     assert!(has(SERVICE, 3, |it| matches!(it, TimelineEvent::Decided { ordered: false, .. })));
     assert!(has(SERVICE, 3, |it| matches!(it, TimelineEvent::Recovered)));
     assert!(has(SERVICE, 4, |it| matches!(it, TimelineEvent::Failed)));

@@ -3,7 +3,8 @@
 use std::fs;
 
 use rollbackd::model::{
-    Actor, CarriedOver, Effect, Guard, Moment, Severity, Strategy, TimelineEntry, TimelineEvent,
+    Actor, CarriedOver, Effect, ExpectedFailures, Guard, Moment, Severity, Strategy,
+    StrategyReason, TimelineEntry, TimelineEvent, Trigger,
 };
 use rollbackd::record::{Timeline, read_deploy};
 
@@ -15,6 +16,26 @@ use crate::golden::hold as hold_golden;
 use crate::lines::still_read;
 
 const BEGUN: Moment = Moment(1_700_000_000_000);
+
+fn ordered() -> Trigger {
+    Trigger::Operator { by: actor(), strategy: Strategy::Drain, forced: true }
+}
+
+fn decided(reason: StrategyReason) -> TimelineEvent {
+    let (strategy, severity) = (Strategy::Cut, Severity::Critical);
+    TimelineEvent::Decided { strategy, severity, ordered: false, reason: Some(reason) }
+}
+
+fn expected_failures() -> ExpectedFailures {
+    ExpectedFailures {
+        drain: 3.5,
+        cut: 15.25,
+        in_flight: 4,
+        pinned_sessions: 9,
+        ending_sessions: 1.25,
+        session_cost: 9.0,
+    }
+}
 
 /// At least one of each kind. `... least`: without the optional fields.
 fn facts() -> Vec<(&'static str, TimelineEvent)> {
@@ -30,21 +51,27 @@ fn facts() -> Vec<(&'static str, TimelineEvent)> {
         TimelineEvent::Switched { .. } => "switched" TimelineEvent::Switched { to: release(7).number };
         TimelineEvent::Accepted { .. } => "accepted" TimelineEvent::Accepted { verified: true };
         TimelineEvent::Detected { .. } =>
-            "detected" TimelineEvent::Detected { verdict: Some(breach()), load: load(), order: None, forced: false },
-            "detected ordered" TimelineEvent::Detected {
-                verdict: None, load: load(), order: Some((actor(), Strategy::Drain)), forced: true,
-            },
+            "detected" TimelineEvent::Detected { trigger: Trigger::Verdict(Box::new(breach())), load: load() },
+            "detected ordered" TimelineEvent::Detected { trigger: ordered(), load: load() },
             "detected least" TimelineEvent::Detected {
-                verdict: None, load: bare_load(), order: None, forced: false,
+                trigger: Trigger::Operator { by: Actor::default(), strategy: Strategy::Drain, forced: false },
+                load: bare_load(),
             };
         TimelineEvent::Reviving => "reviving" TimelineEvent::Reviving;
         TimelineEvent::Abandoned => "abandoned" TimelineEvent::Abandoned;
         TimelineEvent::Decided { .. } =>
-            "decided" TimelineEvent::Decided { strategy: Strategy::Cut, severity: Severity::Down, ordered: true },
+            "decided" TimelineEvent::Decided {
+                strategy: Strategy::Cut, severity: Severity::Down, ordered: true, reason: None,
+            },
+            "decided down" decided(StrategyReason::Down),
+            "decided failing" decided(StrategyReason::MostRequestsFail { failure_rate_lower: 0.625 }),
+            "decided expected" decided(StrategyReason::FewerFailures(expected_failures())),
             "decided least" TimelineEvent::Decided {
-                strategy: Strategy::Drain, severity: Severity::Degraded, ordered: false,
+                strategy: Strategy::Drain, severity: Severity::Degraded, ordered: false, reason: None,
             };
-        TimelineEvent::Escalated => "escalated" TimelineEvent::Escalated;
+        TimelineEvent::Escalated(_) =>
+            "escalated" TimelineEvent::Escalated(None),
+            "escalated reason" TimelineEvent::Escalated(Some(StrategyReason::Down));
         TimelineEvent::Drained { .. } =>
             "drained" TimelineEvent::Drained { cost: toll() }, "drained least" TimelineEvent::Drained { cost: bare_toll() };
         TimelineEvent::Cut { .. } => "cut" TimelineEvent::Cut { cost: toll() };

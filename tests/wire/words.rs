@@ -5,7 +5,8 @@ use std::fmt::{Debug, Write as _};
 use rollbackd::decide::{PendingRollback, Phase, Rollback};
 use rollbackd::judge::Indicator;
 use rollbackd::model::{
-    Effect, Era, Finding, Guard, Moment, Outcome, ProbeResult, ReleaseLoad, Severity, Strategy,
+    Actor, Effect, Era, Finding, Guard, Moment, Outcome, ProbeResult, ReleaseLoad, Severity,
+    Strategy, Trigger,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -115,10 +116,12 @@ fn phases() -> Vec<(&'static str, Phase)> {
     let breach = || PendingRollback {
         bad: v2(),
         warm: v1(),
-        verdict: None,
+        trigger: Trigger::Operator {
+            by: Actor::default(),
+            strategy: Strategy::Drain,
+            forced: false,
+        },
         load,
-        ordered_strategy: None,
-        forced: false,
         complete_by: at,
         until: at,
     };
