@@ -76,7 +76,7 @@ fn lowercase_names(
     names.iter().map(|name| name.get_ref().to_ascii_lowercase()).collect()
 }
 
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let plain = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '.' || it == '_';
     let address = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     match address {
@@ -85,7 +85,7 @@ fn is_host(text: &str) -> bool {
     }
 }
 
-fn without_port(host: &str) -> &str {
+pub(super) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.parse::<u16>().is_ok() => name,
         _ => host,

@@ -11,6 +11,7 @@
 
 mod address;
 mod daemon;
+mod front;
 mod hosts;
 mod limits;
 mod placeholder;
@@ -35,6 +36,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use crate::config::address::Address;
+pub use crate::config::front::{TrustedProxies, UpstreamHost, slot_host};
 pub use crate::config::limits::ProxyLimits;
 pub use crate::config::probe::{ProbeKind, ProbeSettings};
 pub use crate::config::problem::{Problem, ProblemCode, ProblemLevel, Problems, Related};

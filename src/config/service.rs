@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use toml::Spanned;
 
 use crate::config::address::{Address, AddressRegistry};
+use crate::config::front;
 use crate::config::hosts;
 use crate::config::limits::{self, RawLimits};
 use crate::config::probe::{self, CheckedProbe, RawProbe};
@@ -38,6 +39,8 @@ pub(super) struct RawService {
     pub(super) path: Raw<String>,
     pub(super) hosts: Raw<Vec<Spanned<String>>>,
     pub(super) origins: Raw<Vec<Spanned<String>>>,
+    pub(super) trusted_proxies: Raw<Vec<Spanned<String>>>,
+    pub(super) upstream_host: Raw<String>,
     pub(super) mode: Raw<&'static str>,
     pub(super) session_state: Raw<&'static str>,
     pub(super) migrate_sessions: Raw<&'static str>,
@@ -61,6 +64,8 @@ pub(super) fn read(
         path: table.read("path", string, problems),
         hosts: table.read("hosts", string_list, problems),
         origins: table.read("origins", string_list, problems),
+        trusted_proxies: table.read("trusted_proxies", string_list, problems),
+        upstream_host: table.read("upstream_host", string, problems),
         mode: table.read("mode", one_of(["act", "observe"]), problems),
         session_state: table.read("session_state", one_of(["none", "soft", "hard"]), problems),
         migrate_sessions: table.read("move_sessions", one_of(["rollback", "both"]), problems),
@@ -113,6 +118,8 @@ pub(super) fn check(
         path: endpoint_path(&raw.path, problems),
         hosts: hosts::served_hosts(&raw.hosts, listen, problems),
         origins: hosts::served_origins(&raw.origins, problems),
+        trusted_proxies: front::trusted_proxies(&raw.trusted_proxies, problems),
+        upstream_host: front::upstream_host(&raw.upstream_host, problems),
         runtime,
         artifact: runtime::artifact_kind(&raw.runtime),
         keep_artifacts: runtime::keep_artifacts(&raw.runtime, problems),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::address::Address;
+use crate::config::front::{TrustedProxies, UpstreamHost, slot_host};
 use crate::config::limits::ProxyLimits;
 use crate::config::probe::ProbeSettings;
 use crate::config::runtime::Runtime;
@@ -40,6 +41,10 @@ pub struct Service {
     pub hosts: BTreeSet<String>,
     /// Accepted values of the `Origin` header; `*` accepts all. Requests without one are accepted.
     pub origins: BTreeSet<String>,
+    /// The proxies in front, whose forwarding headers are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// The `Host` of requests to its releases.
+    pub upstream_host: UpstreamHost,
     /// How its releases run.
     pub runtime: Runtime,
     /// The kind of its artifacts.
@@ -62,6 +67,23 @@ pub struct Service {
     pub migrate_on_accept: bool,
     /// The limits of the proxy.
     pub limits: ProxyLimits,
+}
+
+impl Service {
+    /// The `Host` of the requests to a slot that no client causes, such as probes.
+    pub fn probe_host(&self, address: &Address) -> String {
+        match &self.upstream_host {
+            UpstreamHost::Slot => slot_host(address, self.listen.port()),
+            UpstreamHost::Name(name) => name.clone(),
+            UpstreamHost::Client => {
+                let local = |host: &&String| {
+                    ["localhost", "127.0.0.1", "[::1]", "*"].contains(&host.as_str())
+                };
+                let named = self.hosts.iter().find(|host| !local(host));
+                named.cloned().unwrap_or_else(|| format!("localhost:{}", self.listen.port()))
+            }
+        }
+    }
 }
 
 /// The state of a session that the protocol does not show.

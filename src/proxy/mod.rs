@@ -33,7 +33,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, monotonic};
-use crate::config::{Address, Service, SessionState};
+use crate::config::{Address, Service, SessionState, slot_host};
 use crate::critical;
 use crate::model::{CallKey, Counts, DrainCost, Moment, ReleaseLoad, ReleaseNumber};
 use crate::proxy::backend::Backend;
@@ -170,7 +170,8 @@ impl Proxy {
         let reachable = self.view().routes.get_open(number).is_some();
         if !reachable {
             let read_only_tools = Arc::clone(&self.read_only_tools);
-            let backend = Arc::new(Backend::new(number, address.clone(), read_only_tools));
+            let host = slot_host(address, self.local_addr.port());
+            let backend = Arc::new(Backend::new(number, address.clone(), host, read_only_tools));
             self.update_routes(|routes| routes.with_backend(Arc::clone(&backend)));
         }
     }

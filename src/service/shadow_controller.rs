@@ -108,7 +108,7 @@ impl ServiceLoop {
         let Some((_, warm)) = self.compared_releases() else { return };
         let Some(address) = self.service.slots.get(&warm.slot) else { return };
         let service = &self.service;
-        let mut prober = Prober::new(&service.probe, &service.path, address, &warm);
+        let mut prober = Prober::new(service, address, &warm);
         let proxy = self.proxy.clone();
         self.shadow_controller.tools_query = Some(tokio::spawn(async move {
             if let Some(contract) = prober.discover_contract().await {

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response, Url};
 
@@ -81,14 +82,28 @@ impl From<reqwest::Error> for ProbeError {
     }
 }
 
+/// Where requests to a release go.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint<'a> {
+    /// The address of its slot.
+    pub address: &'a Address,
+    /// The `Host` of each request.
+    pub host: &'a str,
+    /// The path.
+    pub path: &'a str,
+}
+
 /// A client for one address. Each request gets its own connection: a listener that accepts no
 /// connection must be detected, and an idle connection that the server closes is not a failure.
-pub(super) fn client_for(address: &Address, timeout: Duration) -> Result<Client, String> {
-    let builder = match address {
+pub(super) fn client_for(endpoint: Endpoint<'_>, timeout: Duration) -> Result<Client, String> {
+    let builder = match endpoint.address {
         Address::Tcp(_) => client_builder(timeout),
         Address::Unix(path) => client_builder(timeout).unix_socket(path.as_path()),
     };
-    builder.build().map_err(|error| error.to_string())
+    let host = HeaderValue::from_str(endpoint.host)
+        .map_err(|error| format!("{}: {error}", endpoint.host))?;
+    let headers = HeaderMap::from_iter([(header::HOST, host)]);
+    builder.default_headers(headers).build().map_err(|error| error.to_string())
 }
 
 /// As [`client_for`], for any URL.
@@ -106,8 +121,9 @@ fn client_builder(timeout: Duration) -> ClientBuilder {
         .timeout(timeout)
 }
 
-/// The URL of a path at an address.
-pub(super) fn url_for(address: &Address, path: &str) -> Result<Url, String> {
+/// The URL of an endpoint.
+pub(super) fn url_for(endpoint: Endpoint<'_>) -> Result<Url, String> {
+    let Endpoint { address, path, .. } = endpoint;
     let slash = if path.starts_with('/') { "" } else { "/" };
     let text = match address {
         Address::Tcp(address) => format!("http://{address}{slash}{path}"),

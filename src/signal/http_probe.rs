@@ -3,10 +3,9 @@ use std::time::Duration;
 use reqwest::{Client, Url};
 use serde_json::Value;
 
-use crate::config::Address;
 use crate::model::ProbeResult;
 use crate::signal::http_client;
-use crate::signal::http_client::ProbeError;
+use crate::signal::http_client::{Endpoint, ProbeError};
 
 /// Bytes of a response that are read for its field.
 const BODY_MAX: usize = 64 * 1024;
@@ -22,14 +21,13 @@ pub(super) struct HttpProbe {
 
 impl HttpProbe {
     pub(super) fn new(
-        address: &Address,
-        path: &str,
+        endpoint: Endpoint<'_>,
         status: u16,
         field: Option<(String, String)>,
         timeout: Duration,
     ) -> Result<Self, String> {
-        let client = http_client::client_for(address, timeout)?;
-        Ok(Self { client, url: http_client::url_for(address, path)?, status, field })
+        let client = http_client::client_for(endpoint, timeout)?;
+        Ok(Self { client, url: http_client::url_for(endpoint)?, status, field })
     }
 
     pub(super) async fn probe(&self) -> ProbeResult {

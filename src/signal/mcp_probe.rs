@@ -5,7 +5,6 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::config::Address;
 use crate::mcp::client::{Client, ClientSession};
 use crate::mcp::jsonrpc::{
     HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, SERVER_ERROR,
@@ -13,7 +12,7 @@ use crate::mcp::jsonrpc::{
 };
 use crate::mcp::{Answered, capabilities, methods, session_lost, versions};
 use crate::model::{Era, ProbeResult};
-use crate::signal::http_client::ProbeError;
+use crate::signal::http_client::{Endpoint, ProbeError};
 use crate::signal::rpc_client::{RpcClient, RpcResult};
 
 const CLIENT: Client = Client { name: "rollbackd-probe", version: env!("CARGO_PKG_VERSION") };
@@ -39,8 +38,8 @@ pub(super) struct McpProbe {
 }
 
 impl McpProbe {
-    pub(super) fn new(address: &Address, path: &str, timeout: Duration) -> Result<Self, String> {
-        let rpc = RpcClient::new(address, path, timeout)?;
+    pub(super) fn new(endpoint: Endpoint<'_>, timeout: Duration) -> Result<Self, String> {
+        let rpc = RpcClient::new(endpoint, timeout)?;
         Ok(Self { rpc, era: None, first_era: Era::Modern, session: None, server_identity: None })
     }
 

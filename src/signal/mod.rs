@@ -13,6 +13,7 @@ mod scrape;
 mod tcp_probe;
 mod unit_monitor;
 
+pub use http_client::Endpoint;
 pub use probe::Prober;
 pub use scrape::Scraper;
 

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
-use crate::config::{Address, ProbeKind, ProbeSettings};
+use crate::config::{Address, ProbeKind, ProbeSettings, Service};
 use crate::model::{Contract, ProbeResult, Release};
+use crate::signal::http_client::Endpoint;
 use crate::signal::{command_probe, http_probe, mcp_probe, tcp_probe};
 
 /// Contract discovery takes several requests; together they may take this many timeouts.
@@ -25,9 +26,16 @@ enum ProbeDriver {
 }
 
 impl Prober {
-    /// A prober of `release` at `address`; `path` is that of the MCP endpoint. Sends nothing yet.
-    pub fn new(probe: &ProbeSettings, path: &str, address: &Address, release: &Release) -> Self {
-        Self { timeout: probe.timeout, driver: ProbeDriver::new(probe, path, address, release) }
+    /// A prober of a release of this service at `address`. Sends nothing yet.
+    pub fn new(service: &Service, address: &Address, release: &Release) -> Self {
+        let host = service.probe_host(address);
+        let endpoint = Endpoint { address, host: &host, path: &service.path };
+        Self::with_endpoint(&service.probe, endpoint, release)
+    }
+
+    /// A prober of `release`; `endpoint` is that of MCP. Sends nothing yet.
+    pub fn with_endpoint(probe: &ProbeSettings, endpoint: Endpoint<'_>, release: &Release) -> Self {
+        Self { timeout: probe.timeout, driver: ProbeDriver::new(probe, endpoint, release) }
     }
 
     /// Sends one probe. Takes no longer than the probe's timeout.
@@ -76,18 +84,22 @@ impl Prober {
 }
 
 impl ProbeDriver {
-    fn new(probe: &ProbeSettings, path: &str, address: &Address, release: &Release) -> Self {
+    fn new(probe: &ProbeSettings, endpoint: Endpoint<'_>, release: &Release) -> Self {
+        let address = endpoint.address;
         let built = match &probe.kind {
             ProbeKind::Tcp => return Self::Tcp(address.clone()),
             ProbeKind::Command(argv) => {
                 return Self::Command(command_probe::fill_placeholders(argv, address, release));
             }
-            ProbeKind::Mcp => mcp_probe::McpProbe::new(address, path, probe.timeout)
+            ProbeKind::Mcp => mcp_probe::McpProbe::new(endpoint, probe.timeout)
                 .map(|mcp| Self::Mcp(Box::new(mcp))),
-            ProbeKind::Http { path, status, field } => {
-                http_probe::HttpProbe::new(address, path, *status, field.clone(), probe.timeout)
-                    .map(Self::Http)
-            }
+            ProbeKind::Http { path, status, field } => http_probe::HttpProbe::new(
+                Endpoint { path, ..endpoint },
+                *status,
+                field.clone(),
+                probe.timeout,
+            )
+            .map(Self::Http),
         };
         built.unwrap_or_else(|why| {
             Self::Unavailable(format!("the probe of {address} cannot be built: {why}"))

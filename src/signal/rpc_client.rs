@@ -6,11 +6,10 @@ use http::HeaderMap;
 use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
 
-use crate::config::Address;
 use crate::mcp::client::{OutgoingMessage, ReadError, ResponseCollector};
 use crate::mcp::{ResponseContent, headers, jsonrpc};
 use crate::signal::http_client;
-use crate::signal::http_client::{ProbeError, shorten};
+use crate::signal::http_client::{Endpoint, ProbeError, shorten};
 
 /// The longest response, with all events of its stream.
 const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
@@ -34,9 +33,9 @@ pub(super) struct RpcResult {
 }
 
 impl RpcClient {
-    pub(super) fn new(address: &Address, path: &str, timeout: Duration) -> Result<Self, String> {
-        let http = http_client::client_for(address, timeout)?;
-        Ok(Self { http, url: http_client::url_for(address, path)?, last_id: 0 })
+    pub(super) fn new(endpoint: Endpoint<'_>, timeout: Duration) -> Result<Self, String> {
+        let http = http_client::client_for(endpoint, timeout)?;
+        Ok(Self { http, url: http_client::url_for(endpoint)?, last_id: 0 })
     }
 
     /// Builds a request with the next id, sends it, and reads until its response.

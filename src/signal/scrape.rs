@@ -7,7 +7,7 @@ use reqwest::{Client, Url};
 
 use crate::config::{self, Address, ScrapeTarget, Selector};
 use crate::model::{Moment, ProbeResult, Release, ScrapeResult};
-use crate::signal::http_client::ProbeError;
+use crate::signal::http_client::{Endpoint, ProbeError};
 use crate::signal::prometheus_text::{self, TextFormat};
 use crate::signal::{command_probe, http_client};
 
@@ -30,14 +30,19 @@ pub struct Scraper {
 }
 
 impl Scraper {
-    /// A scraper of `release`, which runs at `address`. Sends nothing yet.
-    pub fn new(scrape: &config::ScrapeSettings, address: &Address, release: &Release) -> Self {
+    /// A scraper of `release`, which runs at `address` and is called `host`. Sends nothing yet.
+    pub fn new(
+        scrape: &config::ScrapeSettings,
+        address: &Address,
+        host: &str,
+        release: &Release,
+    ) -> Self {
         Self {
             timeout: scrape.timeout,
             total: scrape.total.clone(),
             bad: scrape.bad.clone(),
             start_time: Selector::parse(START_TIME_METRIC).ok(),
-            target: scrape_target(scrape, address, release),
+            target: scrape_target(scrape, address, host, release),
         }
     }
 
@@ -118,12 +123,14 @@ impl Scraper {
 fn scrape_target(
     scrape: &config::ScrapeSettings,
     address: &Address,
+    host: &str,
     release: &Release,
 ) -> Result<(Client, Url), String> {
+    let endpoint = |path| Endpoint { address, host, path };
     match &scrape.target {
         ScrapeTarget::Path(path) => Ok((
-            http_client::client_for(address, scrape.timeout)?,
-            http_client::url_for(address, path)?,
+            http_client::client_for(endpoint(path), scrape.timeout)?,
+            http_client::url_for(endpoint(path))?,
         )),
         ScrapeTarget::Url(url) => {
             let text =
@@ -160,7 +167,7 @@ mod tests {
             digest: None,
             environment: BTreeMap::new(),
         };
-        Scraper::new(&scrape, &Address::Tcp(([127, 0, 0, 1], 9).into()), &release)
+        Scraper::new(&scrape, &Address::Tcp(([127, 0, 0, 1], 9).into()), "localhost", &release)
     }
 
     #[test]

@@ -16,7 +16,7 @@ use fake_server::{
 };
 use rollbackd::config::{Address, ProbeKind, ProbeSettings};
 use rollbackd::model::{ContractPart, ProbeResult, Release, ReleaseNumber, Slot};
-use rollbackd::signal::Prober;
+use rollbackd::signal::{Endpoint, Prober};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -37,7 +37,11 @@ fn prober(kind: ProbeKind, address: &Address) -> Prober {
         digest: None,
         environment: BTreeMap::new(),
     };
-    Prober::new(&probe, "/mcp", address, &release)
+    Prober::with_endpoint(
+        &probe,
+        Endpoint { address, host: "localhost:8080", path: "/mcp" },
+        &release,
+    )
 }
 
 fn http_probe(field: Option<(&str, &str)>) -> ProbeKind {

@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -60,7 +60,9 @@ async fn read_to_end(stream: &mut TcpStream) {
 }
 
 /// Reads one request: its head, and its body as it stands on the wire.
-pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+pub(crate) async fn read_request(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let at = loop {
         if let Some(at) = find(&bytes, b"\r\n\r\n") {

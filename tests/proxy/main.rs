@@ -2,6 +2,7 @@
 //! release is drained, cut off or broken.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+mod behind_proxies;
 mod drain;
 mod fake_backend;
 mod forwarding;

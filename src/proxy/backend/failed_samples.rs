@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -28,8 +28,8 @@ const SAMPLE_AGE_MAX: Duration = Duration::from_secs(10);
 const IN_FLIGHT_MAX: usize = 32;
 
 /// Headers for one session, one connection or one body, which a shadow call does not repeat.
-const NOT_REPLAYED_HEADERS: [HeaderName; 4] =
-    [MCP_SESSION_ID, header::HOST, header::CONTENT_LENGTH, LAST_EVENT_ID];
+const NOT_REPLAYED_HEADERS: [HeaderName; 3] =
+    [MCP_SESSION_ID, header::CONTENT_LENGTH, LAST_EVENT_ID];
 
 /// The samples of one release, and the results of the shadow calls that were sent to it.
 #[derive(Debug)]
@@ -164,6 +164,11 @@ impl SampledRequest {
         let mut headers = head.headers.clone();
         for name in &NOT_REPLAYED_HEADERS {
             headers.remove(name);
+        }
+        // The name of its own slot is not that of another release.
+        let slot = head.uri.authority().map(|it| it.as_str().as_bytes());
+        if headers.get(header::HOST).map(HeaderValue::as_bytes) == slot {
+            headers.remove(header::HOST);
         }
         let path = head.uri.path_and_query()?.clone();
         Some(Box::new(Self { headers, path, body: body.clone() }))

@@ -1,7 +1,5 @@
 //! HTTP headers that the proxy removes or adds between client and release.
 
-use std::net::IpAddr;
-
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Limits of the head of a request or response.
@@ -41,27 +39,6 @@ pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-}
-
-/// Sets the X-Forwarded headers: the client's address, and the name that it used.
-pub(in crate::proxy) fn set_forwarded(
-    headers: &mut HeaderMap,
-    peer: IpAddr,
-    host: Option<HeaderValue>,
-) {
-    // The proxy itself sends 100 Continue when it reads the body.
-    headers.remove(header::EXPECT);
-    // Only the proxy may set it: a release may treat shadow calls differently.
-    headers.remove(SHADOW);
-    if let Some(host) = host {
-        headers.insert(HeaderName::from_static("x-forwarded-host"), host);
-    }
-    headers.insert(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static("http"));
-    let previous = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
-    let chain = previous.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
-    if let Ok(chain) = HeaderValue::from_str(&chain) {
-        headers.insert(HeaderName::from_static("x-forwarded-for"), chain);
     }
 }
 

@@ -1,8 +1,10 @@
 //! One release as the proxy sees it: how to reach it, what it carries, and whether it drains.
 
 pub(super) mod body;
+pub(super) mod client_request;
 mod connector;
 pub(super) mod failed_samples;
+pub(super) mod forwarded;
 pub(super) mod headers;
 pub(super) mod outcome_counters;
 pub(super) mod read_only_tools;
@@ -44,7 +46,7 @@ pub(super) struct Backend {
     /// The address of its slot.
     pub address: Address,
     startup_grace: Arc<StartupGrace>,
-    /// The `Host` of requests to it.
+    /// The `Host` that names its slot.
     pub authority: String,
     /// Fires when the release starts to drain: sessions and streams that can move do so.
     pub draining: CancellationToken,
@@ -69,16 +71,13 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// A release at its slot's address. The first request opens the first connection.
+    /// A release at its slot's address, which this `Host` names. The first request opens the first connection.
     pub(super) fn new(
         number: ReleaseNumber,
         address: Address,
+        authority: String,
         read_only_tools: Arc<ReadOnlyTools>,
     ) -> Self {
-        let authority = match &address {
-            Address::Tcp(address) => address.to_string(),
-            Address::Unix(_) => "localhost".to_owned(),
-        };
         let startup_grace = Arc::<StartupGrace>::default();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())

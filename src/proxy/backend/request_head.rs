@@ -1,33 +1,17 @@
-//! The head of a request, as the client sent it and as a release gets it.
-
-use std::fmt;
-use std::net::IpAddr;
+//! The head of a request, as a release gets it.
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Uri, Version, header, request};
+use http::{HeaderMap, HeaderValue, Uri, Version, header, request};
 
+use crate::config::{Service, UpstreamHost};
 use crate::mcp::headers::MCP_SESSION_ID;
-use crate::proxy::backend::headers;
-
-/// A request as the client sent it, without its body.
-pub(in crate::proxy) struct ClientRequest {
-    /// The address of the client.
-    pub peer: IpAddr,
-    /// Its head.
-    pub head: request::Parts,
-}
-
-impl fmt::Debug for ClientRequest {
-    /// Without the headers: they may hold credentials.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientRequest").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
+use crate::proxy::backend::client_request::{ClientRequest, called_host};
+use crate::proxy::backend::{forwarded, headers};
 
 /// The release that a head is for.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::proxy) struct RequestTarget<'a> {
-    /// The `Host` of the release.
+    /// The `Host` that names its slot.
     pub authority: &'a str,
     /// The session's id at the release; empty where it has none.
     pub backend_id: &'a str,
@@ -37,23 +21,29 @@ pub(in crate::proxy) struct RequestTarget<'a> {
 pub(in crate::proxy) fn to_backend_head(
     request: &ClientRequest,
     target: RequestTarget<'_>,
-    endpoint_path: &str,
+    service: &Service,
 ) -> request::Parts {
     let mut head = request.head.clone();
-    let target_host = head.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
-    // The name that the host check saw: that of the request target where there is one.
-    let host = target_host.or_else(|| head.headers.get(header::HOST).cloned());
-    if head.uri.path() == endpoint_path {
-        // The proxy cannot parse or extend a compressed response.
+    let host = called_host(&head);
+    if head.uri.path() == service.path || is_metadata(head.uri.path()) {
+        // The proxy cannot parse, extend or rewrite a compressed response.
         head.headers.remove(header::ACCEPT_ENCODING);
     }
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
     headers::strip_hop_by_hop(&mut head.headers);
-    headers::set_forwarded(&mut head.headers, request.peer, host);
+    let upstream_host = match &service.upstream_host {
+        UpstreamHost::Slot => HeaderValue::from_str(target.authority).ok(),
+        UpstreamHost::Name(name) => HeaderValue::from_str(name).ok(),
+        UpstreamHost::Client => host.clone(),
+    };
+    forwarded::set(&mut head.headers, request.peer, host);
     let path = head.uri.path_and_query().cloned();
     let path = path.unwrap_or(PathAndQuery::from_static("/"));
     head.uri = backend_uri(target.authority, path).unwrap_or_default();
     head.version = Version::HTTP_11;
-    if let Ok(host) = HeaderValue::from_str(target.authority) {
+    if let Some(host) = upstream_host {
         head.headers.insert(header::HOST, host);
     }
     let id = Some(target.backend_id).filter(|id| !id.is_empty());
@@ -64,6 +54,22 @@ pub(in crate::proxy) fn to_backend_head(
     head
 }
 
+/// Whether a path is that of OAuth metadata (RFC 8414, RFC 9728), which contains URLs of the server.
+pub(in crate::proxy) fn is_metadata(path: &str) -> bool {
+    let (_, name) = path.split_once("/.well-known/").unwrap_or_default();
+    name.starts_with("oauth-") || name.starts_with("openid-")
+}
+
+/// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 must not (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else { return };
+    let all: Vec<_> = [first, second].into_iter().chain(cookies).map(|it| it.as_bytes()).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// The URI of a path at a release.
 pub(in crate::proxy) fn backend_uri(authority: &str, path: PathAndQuery) -> Option<Uri> {
     let mut uri = http::uri::Parts::default();
@@ -71,4 +77,28 @@ pub(in crate::proxy) fn backend_uri(authority: &str, path: PathAndQuery) -> Opti
     uri.authority = Authority::try_from(authority).ok();
     uri.path_and_query = Some(path);
     Uri::from_parts(uri).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::backend::client_request::Peer;
+
+    #[test]
+    fn cookies_of_http2_become_one_line() {
+        let example = include_str!("../../../config.toml.example");
+        let services = crate::config::parse("x", example).unwrap().settings.services;
+        let service = services.into_values().next().unwrap();
+        let mut head = http::Request::new(()).into_parts().0;
+        head.version = Version::HTTP_2;
+        for cookie in ["sid=1", "csrf=2", "x=3"] {
+            head.headers.append(header::COOKIE, HeaderValue::from_static(cookie));
+        }
+        let address = [127, 0, 0, 1].into();
+        let peer = Peer { address, is_trusted_proxy: true, local_port: 8080 };
+        let target = RequestTarget { authority: "127.0.0.1:9001", backend_id: "" };
+        let sent = to_backend_head(&ClientRequest { peer, head }, target, &service);
+        let cookies: Vec<_> = sent.headers.get_all(header::COOKIE).iter().collect();
+        assert_eq!(cookies, ["sid=1; csrf=2; x=3"]);
+    }
 }

@@ -11,6 +11,7 @@ use http_body_util::Full;
 use crate::mcp::headers::JSON;
 use crate::mcp::messages::FailureReason;
 use crate::mcp::{jsonrpc, messages};
+use crate::proxy::exchange::cors::OwnResponse;
 use crate::proxy::exchange::request_body::RequestIds;
 use crate::proxy::routing::router::RouteError;
 
@@ -93,6 +94,7 @@ fn json_response(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 
 fn full_response(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
+    response.extensions_mut().insert(OwnResponse);
     *response.status_mut() = status;
     response
 }

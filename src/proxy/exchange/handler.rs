@@ -1,6 +1,6 @@
 //! Handles one request, from the head of the request to the head of the response.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,18 +11,18 @@ use hyper::body::Incoming;
 use crate::mcp::headers::{is_event_stream, is_modern};
 use crate::mcp::messages::FailureReason;
 use crate::model::Outcome;
+use crate::proxy::backend::client_request::{ClientRequest, Peer};
 use crate::proxy::backend::failed_samples::SampledRequest;
-use crate::proxy::backend::request_head::ClientRequest;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::client_messages::{PostKind, observe_messages};
 use crate::proxy::exchange::error_response::{header_mismatch, not_routed, plain_text};
 use crate::proxy::exchange::header_check::ExpectedBody;
-use crate::proxy::exchange::host_check;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
 use crate::proxy::exchange::replay::{ReopenFuture, ReplayFuture, Reroute};
 use crate::proxy::exchange::request_body::{RequestBody, lock_parsed};
 use crate::proxy::exchange::response::{Interrupted, RelayContext, relay, respond_with_error};
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
+use crate::proxy::exchange::{cors, host_check};
 use crate::proxy::routing::router::Route;
 use crate::proxy::session::{ClientMessageKind, ReplayDecision};
 
@@ -30,7 +30,8 @@ impl ProxyState {
     /// Handles one request. Every path returns a response.
     pub(in crate::proxy) async fn handle(
         self: &Arc<Self>,
-        peer: IpAddr,
+        peer: SocketAddr,
+        local_port: u16,
         request: Request<Incoming>,
     ) -> Response<ClientBody> {
         let view = self.router.view.load();
@@ -46,12 +47,16 @@ impl ProxyState {
         }
         let is_post = request.uri().path() == service.path && request.method() == Method::POST;
         let (head, body) = request.into_parts();
+        let address = peer.ip().to_canonical();
+        let is_trusted_proxy = service.trusted_proxies.contains(address);
+        let peer = Peer { address, is_trusted_proxy, local_port };
         let request = Arc::new(ClientRequest { peer, head });
-        if is_post {
+        let response = if is_post {
             self.handle_post(&request, body, service.limits.body_max).await
         } else {
             self.handle_other(view, &request, body).await
-        }
+        };
+        cors::add_headers(response, &request.head)
     }
 
     /// Handles JSON-RPC: each request must get a response for its id.
@@ -171,7 +176,7 @@ impl ProxyState {
         match unless_left(&mut in_flight, sending).await {
             Some(Ok(response)) if !response.status().is_informational() => {
                 let (head, body) = response.into_parts();
-                let head = self.client_head(head, &route, request, &mut in_flight);
+                let head = self.client_head(head, &view, &route, request, &mut in_flight);
                 relay(RelayContext { state: self, request }, head, body, in_flight).await
             }
             Some(Err(error)) if error.is_connect() && in_flight.backend.draining.is_cancelled() => {

@@ -3,6 +3,7 @@
 mod cancellation;
 mod client_body;
 mod client_messages;
+mod cors;
 mod error_response;
 mod handler;
 mod header_check;
@@ -11,6 +12,7 @@ mod id_rewrite;
 mod in_flight;
 mod other_requests;
 mod pending;
+mod public_url;
 mod replay;
 mod request_body;
 mod response;

@@ -11,12 +11,16 @@ use crate::mcp::messages::FailureReason;
 use crate::mcp::outcome;
 use crate::mcp::sse::SseReader;
 use crate::model::Outcome;
-use crate::proxy::backend::request_head::ClientRequest;
+use crate::proxy::backend::client_request::ClientRequest;
+use crate::proxy::backend::request_head::is_metadata;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::error_response::{not_routed, plain_text};
 use crate::proxy::exchange::in_flight::{ExchangeKind, unless_left};
+use crate::proxy::exchange::public_url::restore_metadata;
 use crate::proxy::exchange::request_body::{RequestBody, RequestIds};
-use crate::proxy::exchange::response::{can_reopen, read_refusal, respond_with_error, streamed};
+use crate::proxy::exchange::response::{
+    can_reopen, read_refusal, read_start, respond_with_error, streamed,
+};
 use crate::proxy::exchange::response_body::{BodyParser, ResponseBody};
 use crate::proxy::exchange::resumable_stream::ResumableStream;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
@@ -93,9 +97,8 @@ impl ProxyState {
         let mut in_flight =
             self.start_in_flight(&view, &mut route, kind.exchange, request_body.parsed());
         let head = head_for_release(&view, &route, request);
-        drop(view);
         let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
-        let (head, mut body) = match unless_left(&mut in_flight, sending).await? {
+        let (mut head, mut body) = match unless_left(&mut in_flight, sending).await? {
             Ok(response) if !response.status().is_informational() => response.into_parts(),
             _ => return Some(respond_with_error(in_flight, FailureReason::BackendFailed).await),
         };
@@ -118,7 +121,14 @@ impl ProxyState {
             matches!(head.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND);
         let class = outcome::from_status(head.status);
         in_flight.count_response(if is_stream && no_stream { Outcome::Neutral } else { class });
-        let mut head = self.client_head(head, &route, request, &mut in_flight);
+        if is_metadata(request.head.uri.path()) && !is_compressed(&head.headers) {
+            let is_whole = read_start(&mut in_flight, &mut body, &mut ready).await?;
+            let backend = &route.backend;
+            if is_whole && restore_metadata(&mut ready, backend, &view.service, request) {
+                head.headers.remove(header::CONTENT_LENGTH);
+            }
+        }
+        let mut head = self.client_head(head, &view, &route, request, &mut in_flight);
         if !is_stream || !is_event_stream(&head.headers) || is_compressed(&head.headers) {
             return Some(streamed(head, ready, body, BodyParser::Unparsed, in_flight));
         }

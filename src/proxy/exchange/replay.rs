@@ -9,7 +9,7 @@ use http::Response;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
-use crate::proxy::backend::request_head::ClientRequest;
+use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::in_flight::InFlight;
 
 /// The body of a response inside another response.

@@ -14,7 +14,7 @@ use crate::mcp::scan::MessageScanner;
 use crate::mcp::sse::SseReader;
 use crate::mcp::{headers, outcome, ttl_clamp};
 use crate::model::Outcome;
-use crate::proxy::backend::request_head::ClientRequest;
+use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
 use crate::proxy::exchange::replay::{Replay, Reroute};
@@ -247,17 +247,29 @@ pub(in crate::proxy) async fn read_refusal(
     status: StatusCode,
     body: &mut Incoming,
 ) -> Option<(VecDeque<Bytes>, bool)> {
-    let (mut ready, mut size) = (VecDeque::new(), 0);
+    let mut ready = VecDeque::new();
+    if !read_start(in_flight, body, &mut ready).await? {
+        return Some((ready, false));
+    }
+    let body = joined(ready);
+    let lost = in_flight.is_lost(&Method::GET, status, &body);
+    Some((VecDeque::from([body]), lost))
+}
+
+/// Reads a body up to a limit into `ready`, and returns whether that is all of it. `None` when the
+/// release is cut meanwhile, or breaks the response.
+pub(in crate::proxy) async fn read_start(
+    in_flight: &mut InFlight,
+    body: &mut Incoming,
+    ready: &mut VecDeque<Bytes>,
+) -> Option<bool> {
+    let mut size = 0;
     while size < RESPONSE_BUFFERED_MAX {
-        let Some(frame) = unless_left(in_flight, body.frame()).await? else {
-            let body = joined(ready);
-            let lost = in_flight.is_lost(&Method::GET, status, &body);
-            return Some((VecDeque::from([body]), lost));
-        };
+        let Some(frame) = unless_left(in_flight, body.frame()).await? else { return Some(true) };
         if let Ok(data) = frame.ok()?.into_data() {
             size += data.len();
             ready.push_back(data);
         }
     }
-    Some((ready, false))
+    Some(false)
 }

@@ -6,10 +6,11 @@ use http::{request, response};
 use tokio_util::sync::CancellationToken;
 
 use crate::mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
-use crate::proxy::backend::request_head::{ClientRequest, to_backend_head};
-use crate::proxy::exchange::id_rewrite;
+use crate::proxy::backend::client_request::ClientRequest;
+use crate::proxy::backend::request_head::to_backend_head;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::request_body::SharedParse;
+use crate::proxy::exchange::{id_rewrite, public_url};
 use crate::proxy::routing::router::{Route, Router};
 use crate::proxy::routing::view::RoutingView;
 
@@ -44,11 +45,13 @@ impl ProxyState {
     /// The head of a response, for the client. The exchange learns which session it opens.
     pub(super) fn client_head(
         &self,
-        head: response::Parts,
+        mut head: response::Parts,
+        view: &RoutingView,
         route: &Route,
         request: &ClientRequest,
         in_flight: &mut InFlight,
     ) -> response::Parts {
+        public_url::restore_headers(&mut head.headers, &route.backend, &view.service, request);
         let client_session = request.head.headers.get(MCP_SESSION_ID).cloned();
         let client_head = self.router.to_client_head(head, route, client_session);
         if client_head.opened.is_some() {
@@ -65,7 +68,7 @@ pub(super) fn head_for_release(
     route: &Route,
     request: &ClientRequest,
 ) -> request::Parts {
-    let mut head = to_backend_head(request, route.target(), &view.service.path);
+    let mut head = to_backend_head(request, route.target(), &view.service);
     if let Some(id) = head.headers.remove(LAST_EVENT_ID)
         && let Some(id) = id_rewrite::restore_last_event_id(&id, route.generation)
     {

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::mcp::messages;
-use crate::proxy::backend::request_head::ClientRequest;
+use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::replay::{ReopenFuture, Reroute};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::model::{MigrationRefused, ReleaseNumber};
 use crate::proxy::backend::Backend;
-use crate::proxy::backend::request_head::{ClientRequest, RequestTarget, to_backend_head};
+use crate::proxy::backend::client_request::ClientRequest;
+use crate::proxy::backend::request_head::{RequestTarget, to_backend_head};
 use crate::proxy::routing::view::CurrentView;
 use crate::proxy::session::migration::{MigrationError, MigrationTarget, migrate};
 use crate::proxy::session::{Session, Sessions};
@@ -33,7 +34,7 @@ impl Migration {
         let (view, from) = (current.load(), session.release());
         let target = |backend: &Arc<Backend>| {
             let target = RequestTarget { authority: &backend.authority, backend_id: "" };
-            let head = to_backend_head(&request, target, &view.service.path);
+            let head = to_backend_head(&request, target, &view.service);
             MigrationTarget { backend: Arc::clone(backend), head }
         };
         // A release that lost the session has nothing to close.

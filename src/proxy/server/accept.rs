@@ -95,6 +95,7 @@ async fn serve_connection(
     let builder = connection_builder(header_timeout);
     let (got_request, is_http2) = (AtomicBool::new(false), AtomicBool::new(false));
     let in_flight = ConnectionInFlight::default();
+    let local_port = stream.local_addr().map(|address| address.port()).unwrap_or_default();
     let service = service_fn(|request| {
         got_request.store(true, Ordering::Relaxed);
         let http2 = request.version() == Version::HTTP_2;
@@ -102,7 +103,7 @@ async fn serve_connection(
         let (state, close_after_response, in_flight) =
             (Arc::clone(&state), lifecycle.close_after_response.clone(), in_flight.clone());
         async move {
-            let mut response = state.handle(peer.ip(), request).await;
+            let mut response = state.handle(peer, local_port, request).await;
             // Closing after a response is safe; an idle connection may receive a request meanwhile.
             if !http2 && close_after_response.is_cancelled() {
                 let close = HeaderValue::from_static("close");

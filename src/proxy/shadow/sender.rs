@@ -113,7 +113,7 @@ impl<'a> McpConnection<'a> {
         let mut headers = sample.headers.clone();
         headers.insert(headers::SHADOW, HeaderValue::from_static("1"));
         if let Ok(host) = HeaderValue::from_str(&backend.authority) {
-            headers.insert(http::header::HOST, host);
+            headers.entry(http::header::HOST).or_insert(host);
         }
         let mut connection = Self { backend, sample, headers };
         if is_modern(&connection.headers) {

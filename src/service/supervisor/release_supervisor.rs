@@ -106,13 +106,13 @@ impl ReleaseSupervisor {
         let span = tracing::info_span!("release", release = %release);
         let _entered = span.enter();
         let stop = CancellationToken::new();
-        let prober = Prober::new(&service.probe, &service.path, address, release);
+        let prober = Prober::new(service, address, release);
         let interval = service.probe.interval;
         let (number, fast_probing) = (release.number, self.fast_probing.subscribe());
         let prober = run_prober(prober, number, interval, fast_probing, self.reporter.clone());
         let prober = critical::spawn(format!("the prober of {release}"), prober.in_current_span());
         let scraper = service.scrape.as_ref().map(|it| {
-            let scraper = Scraper::new(it, address, release);
+            let scraper = Scraper::new(it, address, &service.probe_host(address), release);
             let reporter = self.reporter.clone();
             let scraper = run_scraper(scraper, number, it.interval, self.clock, reporter);
             critical::spawn(format!("the scraper of {release}"), scraper.in_current_span())
@@ -197,8 +197,7 @@ impl ReleaseSupervisor {
         active: Option<(&Release, &Address)>,
         proxy: Proxy,
     ) {
-        let prober =
-            |(release, address)| Prober::new(&service.probe, &service.path, address, release);
+        let prober = |(release, address)| Prober::new(service, address, release);
         let (new_prober, active_prober) = (prober(new), active.map(prober));
         let in_use = active.map(|(active, _)| active.number);
         let (service, reporter) = (Arc::clone(service), self.reporter.clone());
@@ -221,7 +220,7 @@ impl ReleaseSupervisor {
         service: &Service,
         Placement { release, address, verifier }: Placement<'_>,
     ) {
-        let mut prober = Prober::new(&service.probe, &service.path, address, release);
+        let mut prober = Prober::new(service, address, release);
         let (number, reporter) = (release.number, self.reporter.clone());
         let unit = self.releases.get(&number).and_then(|tasks| tasks.unit.as_ref());
         let full_weight = unit.map(|control| control.has_full_weight.clone());

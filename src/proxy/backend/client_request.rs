@@ -1,0 +1,39 @@
+//! A request as the client sent it, and where it comes from.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use http::{HeaderValue, header, request};
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::proxy) struct Peer {
+    /// Its address; that of an IPv4 peer on a listener for both is an IPv4 address.
+    pub address: IpAddr,
+    /// Whether it is a proxy in front, whose forwarding headers are believed.
+    pub is_trusted_proxy: bool,
+    /// The port that it connected to.
+    pub local_port: u16,
+}
+
+/// A request as the client sent it, without its body.
+pub(in crate::proxy) struct ClientRequest {
+    /// Where it comes from.
+    pub peer: Peer,
+    /// Its head.
+    pub head: request::Parts,
+}
+
+impl fmt::Debug for ClientRequest {
+    /// Without the headers: they may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientRequest").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// The name that the client called: that of the request target where there is one, which the host
+/// check saw.
+pub(in crate::proxy) fn called_host(head: &request::Parts) -> Option<HeaderValue> {
+    let target_host = head.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+    target_host.or_else(|| head.headers.get(header::HOST).cloned())
+}
