@@ -9,8 +9,10 @@ use super::{jsonrpc, versions};
 pub(crate) enum FailureReason {
     /// The service switched to another release while the request was open.
     Rollback,
-    /// The backend did not accept the connection, or did not finish its response.
+    /// The backend did not finish its response: it may have executed the request.
     BackendFailed,
+    /// The backend accepted no connection: nothing was sent.
+    BackendUnreachable,
     /// No release is active.
     NoRelease,
     /// The session could not be migrated to the active release.
@@ -21,14 +23,14 @@ impl FailureReason {
     fn as_str(self) -> &'static str {
         match self {
             Self::Rollback => "rollback",
-            Self::BackendFailed => "upstream",
+            Self::BackendFailed | Self::BackendUnreachable => "upstream",
             Self::NoRelease => "no_release",
             Self::SessionNotMoved => "session_not_moved",
         }
     }
 
     fn is_retryable(self) -> bool {
-        matches!(self, Self::NoRelease | Self::SessionNotMoved)
+        matches!(self, Self::BackendUnreachable | Self::NoRelease | Self::SessionNotMoved)
     }
 
     /// The error text that the client receives.
@@ -38,6 +40,9 @@ impl FailureReason {
                 "The request was interrupted: the service switched to another release"
             }
             Self::BackendFailed => "The backend did not respond",
+            Self::BackendUnreachable => {
+                "The backend accepts no connection: the request was not sent; retry"
+            }
             Self::NoRelease => "No release of this service is active",
             Self::SessionNotMoved => {
                 "The session could not be migrated to the active release yet; retry"

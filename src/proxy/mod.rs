@@ -176,11 +176,11 @@ impl Proxy {
         }
     }
 
-    /// Lets requests wait this long for the first connection to a release, which may still be
-    /// starting, as after a boot of the host. Only the first call for a release has an effect.
+    /// Lets requests wait this long for a release that starts, as after a boot of the host, unless it
+    /// answers one before.
     pub fn allow_startup(&self, number: ReleaseNumber, grace: Duration) {
         if let Some(backend) = self.backend(number) {
-            backend.set_startup_deadline(monotonic() + grace);
+            backend.begin_start_grace(monotonic() + grace);
         }
     }
 

@@ -29,6 +29,8 @@ use crate::service::traffic_window::TrafficWindow;
 
 /// How long requests wait, after a start of the daemon, for a release that starts with it.
 const STARTUP_GRACE: Duration = Duration::from_secs(5);
+/// How long requests wait for a release whose process ended: its supervisor restarts it.
+const RESTART_GRACE: Duration = Duration::from_secs(2);
 /// Blocks between two updates of unit weights.
 const UNIT_WEIGHTS_BLOCKS: u64 = 4;
 /// Blocks between two sweeps of expired sessions.
@@ -287,6 +289,7 @@ impl ServiceLoop {
                 self.traffic.entry(signal.release).or_default().mark_answered();
             }
             Observation::Exited(how) => {
+                self.proxy.allow_startup(signal.release, RESTART_GRACE);
                 if let Some(release) = self.watch().phase().release(signal.release) {
                     tracing::warn!(service = self.service.name, %release, "{how}");
                 }

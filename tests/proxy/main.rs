@@ -9,6 +9,7 @@ mod forwarding;
 mod handover;
 mod http_client;
 mod idle_connections;
+mod keep_alive;
 mod large_bodies;
 mod lost;
 mod malformed_input;

@@ -96,6 +96,7 @@ async fn startup_grace_lasts_until_the_first_connection() {
     assert!(!early.is_finished(), "refused while it starts");
     let listener = TcpListener::bind(address).await.unwrap();
     let (mut stream, _) = listener.accept().await.unwrap();
+    read_request(&mut stream).await.unwrap();
     let answer = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
     stream.write_all(json_answer(answer).as_bytes()).await.unwrap();
     assert_eq!(early.await.unwrap().text(), answer);

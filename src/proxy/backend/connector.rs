@@ -3,13 +3,11 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
@@ -21,25 +19,114 @@ use crate::config::Address;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two attempts to reach a release that is still starting.
 const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// A port forwarder closes a connection within this time when nothing listens behind it.
+const FORWARDER_CLOSE_MAX: Duration = Duration::from_millis(50);
+/// When the kernel probes a silent connection, how often, and how many probes may be lost: a peer that
+/// is gone is noticed after about a minute.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_PROBES: u32 = 3;
 
-/// Opens connections to one address and ignores the authority of the URI.
+/// Opens connections to one address.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     address: Address,
-    startup_grace: Arc<StartupGrace>,
+    grace: Arc<StartGrace>,
 }
 
-/// How long a release may refuse connections before it accepts its first one.
+/// How long a release may refuse connections, because it starts.
 #[derive(Debug, Default)]
-pub(super) struct StartupGrace {
-    until: OnceLock<Instant>,
-    was_connected: AtomicBool,
+pub(super) struct StartGrace {
+    until: Mutex<Option<Instant>>,
+    /// Whether it has answered a request since the grace began.
+    has_answered: AtomicBool,
 }
 
 impl Connector {
     /// Connects to this address.
-    pub(super) fn new(address: Address, startup_grace: Arc<StartupGrace>) -> Self {
-        Self { address, startup_grace }
+    pub(super) fn new(address: Address, grace: Arc<StartGrace>) -> Self {
+        Self { address, grace }
+    }
+
+    /// The release has answered a request: it has started.
+    pub(super) fn has_answered(&self) {
+        // A read is cheaper than a write, and this runs for each response.
+        if !self.grace.has_answered.load(Ordering::Relaxed) {
+            self.grace.has_answered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Opens a connection. Waits for a release that starts.
+    ///
+    /// # Errors
+    /// When the release does not accept it.
+    pub(super) async fn connect(&self) -> io::Result<BackendStream> {
+        loop {
+            let opening = tokio::time::timeout(CONNECT_TIMEOUT, self.open());
+            match opening.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Err(error) if is_not_listening(&error) && self.grace.is_active() => {
+                    tokio::time::sleep(CONNECT_RETRY_DELAY).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn open(&self) -> io::Result<BackendStream> {
+        let address = match &self.address {
+            Address::Tcp(address) => address,
+            Address::Unix(path) => {
+                return UnixStream::connect(path).await.map(BackendStream::Unix);
+            }
+        };
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        keep_alive(&stream)?;
+        // A port forwarder accepts before the release behind it listens, and closes at once. Nothing
+        // was sent yet, so the proxy can wait for any request.
+        if self.grace.is_active() && closes_at_once(&stream).await {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(BackendStream::Tcp(stream))
+    }
+}
+
+/// Lets the kernel notice a peer that is gone without a word.
+///
+/// # Errors
+/// When the kernel does not accept the settings.
+pub(in crate::proxy) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let settings = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE_AFTER)
+        .with_interval(KEEP_ALIVE_INTERVAL)
+        .with_retries(KEEP_ALIVE_PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&settings)
+}
+
+async fn closes_at_once(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    let first = tokio::time::timeout(FORWARDER_CLOSE_MAX, stream.peek(&mut byte)).await;
+    matches!(first, Ok(Ok(0) | Err(_)))
+}
+
+fn is_not_listening(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+impl StartGrace {
+    /// Lets requests wait until this instant, unless the release answers before.
+    pub(super) fn begin(&self, until: Instant) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        self.has_answered.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the release does not answer yet but may soon.
+    fn is_active(&self) -> bool {
+        if self.has_answered.load(Ordering::Relaxed) {
+            return false;
+        }
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| monotonic() < until)
     }
 }
 
@@ -50,68 +137,6 @@ pub(super) enum BackendStream {
     Tcp(TcpStream),
     /// To a unix socket.
     Unix(UnixStream),
-}
-
-impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<BackendStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<BackendStream>>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { address, startup_grace } = self.clone();
-        Box::pin(async move {
-            loop {
-                let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect(&address)).await;
-                match stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                    Err(error) if startup_grace.covers(&error) => {
-                        tokio::time::sleep(CONNECT_RETRY_DELAY).await
-                    }
-                    Err(error) => return Err(error),
-                    Ok(stream) => {
-                        startup_grace.was_connected.store(true, Ordering::Relaxed);
-                        return Ok(TokioIo::new(stream));
-                    }
-                }
-            }
-        })
-    }
-}
-
-async fn connect(address: &Address) -> io::Result<BackendStream> {
-    Ok(match address {
-        Address::Tcp(address) => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            BackendStream::Tcp(stream)
-        }
-        Address::Unix(path) => BackendStream::Unix(UnixStream::connect(path).await?),
-    })
-}
-
-impl StartupGrace {
-    /// Lets requests wait for the first connection until this instant.
-    pub(super) fn set_deadline(&self, until: Instant) {
-        // The daemon sets it once, when it starts; a second call has no effect.
-        let _ = self.until.set(until);
-    }
-
-    /// Whether the release does not listen yet but may soon. Nothing was sent, so a retry is safe.
-    fn covers(&self, error: &io::Error) -> bool {
-        let is_not_listening =
-            matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
-        let in_grace = self.until.get().is_some_and(|until| monotonic() < *until);
-        is_not_listening && in_grace && !self.was_connected.load(Ordering::Relaxed)
-    }
-}
-
-impl Connection for BackendStream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
 }
 
 impl AsyncRead for BackendStream {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, header, request};
+use http::{HeaderMap, HeaderName, header, request};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -157,7 +157,11 @@ impl fmt::Debug for SampledRequest {
 
 impl SampledRequest {
     /// A request as it goes to its release; `None` when it is too large.
-    pub(in crate::proxy) fn from_request(head: &request::Parts, body: &Bytes) -> Option<Box<Self>> {
+    pub(in crate::proxy) fn from_request(
+        head: &request::Parts,
+        body: &Bytes,
+        slot_host: &str,
+    ) -> Option<Box<Self>> {
         if body.len() > BODY_MAX {
             return None;
         }
@@ -166,8 +170,7 @@ impl SampledRequest {
             headers.remove(name);
         }
         // The name of its own slot is not that of another release.
-        let slot = head.uri.authority().map(|it| it.as_str().as_bytes());
-        if headers.get(header::HOST).map(HeaderValue::as_bytes) == slot {
+        if headers.get(header::HOST).is_some_and(|host| host == slot_host) {
             headers.remove(header::HOST);
         }
         let path = head.uri.path_and_query()?.clone();

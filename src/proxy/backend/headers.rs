@@ -9,13 +9,16 @@ pub(in crate::proxy) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Marks a shadow call: the proxy compares releases with it, and no client waits for it.
 pub(in crate::proxy) const SHADOW: HeaderName = HeaderName::from_static("rollbackd-shadow");
 
+/// The limits of a connection that stays open.
+pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// Headers for one connection only (RFC 9110, 7.6.1, and others seen in use).
 const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     header::PROXY_AUTHORIZATION,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
+    KEEP_ALIVE,
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("http2-settings"),
 ];

@@ -2,38 +2,31 @@
 
 pub(super) mod body;
 pub(super) mod client_request;
-mod connector;
+pub(super) mod connector;
 pub(super) mod failed_samples;
 pub(super) mod forwarded;
 pub(super) mod headers;
 pub(super) mod outcome_counters;
+pub(super) mod pool;
 pub(super) mod read_only_tools;
 pub(super) mod request_head;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use http::Request;
-use hyper_util::client::legacy::{Client, ResponseFuture};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::{Request, Response};
+use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Address;
 use crate::model::{DrainCost, ReleaseNumber};
 use crate::proxy::backend::body::BackendBody;
-use crate::proxy::backend::connector::{Connector, StartupGrace};
+use crate::proxy::backend::connector::{Connector, StartGrace};
 use crate::proxy::backend::failed_samples::FailedSamples;
-use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::proxy::backend::outcome_counters::OutcomeCounters;
+use crate::proxy::backend::pool::{Pool, SendError};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
-
-/// Below the keep-alive of common servers (Node and uvicorn close after 5 s), so that a request
-/// does not reuse a connection that the server is about to close.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-/// Idle connections that are kept.
-const POOL_IDLE_MAX: usize = 256;
 
 /// One release and the connections to it.
 #[derive(Debug)]
@@ -42,10 +35,10 @@ pub(super) struct Backend {
     pub number: ReleaseNumber,
     /// The outcomes of its requests.
     pub outcomes: OutcomeCounters,
-    client: Client<Connector, BackendBody>,
+    pool: Pool,
     /// The address of its slot.
     pub address: Address,
-    startup_grace: Arc<StartupGrace>,
+    start_grace: Arc<StartGrace>,
     /// The `Host` that names its slot.
     pub authority: String,
     /// Fires when the release starts to drain: sessions and streams that can move do so.
@@ -78,20 +71,14 @@ impl Backend {
         authority: String,
         read_only_tools: Arc<ReadOnlyTools>,
     ) -> Self {
-        let startup_grace = Arc::<StartupGrace>::default();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(POOL_IDLE_MAX)
-            .http1_max_headers(HEADERS_MAX)
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(Connector::new(address.clone(), Arc::clone(&startup_grace)));
+        let start_grace = Arc::<StartGrace>::default();
+        let pool = Pool::new(Connector::new(address.clone(), Arc::clone(&start_grace)));
         Self {
             number,
             address,
-            startup_grace,
+            start_grace,
             outcomes: OutcomeCounters::new(Arc::clone(&read_only_tools)),
-            client,
+            pool,
             authority,
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -109,14 +96,31 @@ impl Backend {
         }
     }
 
-    /// Sends a request to it.
-    pub(super) fn send(&self, request: Request<BackendBody>) -> ResponseFuture {
-        self.client.request(request)
+    /// Sends a request to it. The URI has no authority, and the head has its `Host`.
+    ///
+    /// # Errors
+    /// When there is no response.
+    pub(super) async fn send(
+        &self,
+        request: Request<BackendBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.pool.send(request).await
     }
 
-    /// Lets requests wait for its first connection until this instant: it may still be starting.
-    pub(super) fn set_startup_deadline(&self, until: Instant) {
-        self.startup_grace.set_deadline(until);
+    /// Sends a request to it on a new connection.
+    ///
+    /// # Errors
+    /// When there is no response.
+    pub(super) async fn send_on_new_connection(
+        &self,
+        request: Request<BackendBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.pool.send_on_new(request).await
+    }
+
+    /// Lets requests wait until this instant for the release, which starts, unless it answers before.
+    pub(super) fn begin_start_grace(&self, until: Instant) {
+        self.start_grace.begin(until);
     }
 
     /// Counts a request that the proxy answered with an error because the release was cut.

@@ -1,7 +1,7 @@
 //! The head of a request, as a release gets it.
 
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Uri, Version, header, request};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Version, header, request};
 
 use crate::config::{Service, UpstreamHost};
 use crate::mcp::headers::MCP_SESSION_ID;
@@ -40,8 +40,7 @@ pub(in crate::proxy) fn to_backend_head(
     };
     forwarded::set(&mut head.headers, request.peer, host);
     let path = head.uri.path_and_query().cloned();
-    let path = path.unwrap_or(PathAndQuery::from_static("/"));
-    head.uri = backend_uri(target.authority, path).unwrap_or_default();
+    head.uri = path.unwrap_or(PathAndQuery::from_static("/")).into();
     head.version = Version::HTTP_11;
     if let Some(host) = upstream_host {
         head.headers.insert(header::HOST, host);
@@ -68,15 +67,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
         headers.insert(header::COOKIE, joined);
     }
-}
-
-/// The URI of a path at a release.
-pub(in crate::proxy) fn backend_uri(authority: &str, path: PathAndQuery) -> Option<Uri> {
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTP);
-    uri.authority = Authority::try_from(authority).ok();
-    uri.path_and_query = Some(path);
-    Uri::from_parts(uri).ok()
 }
 
 #[cfg(test)]

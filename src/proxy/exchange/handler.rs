@@ -11,16 +11,19 @@ use hyper::body::Incoming;
 use crate::mcp::headers::{is_event_stream, is_modern};
 use crate::mcp::messages::FailureReason;
 use crate::model::Outcome;
+use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::client_request::{ClientRequest, Peer};
 use crate::proxy::backend::failed_samples::SampledRequest;
+use crate::proxy::backend::pool::SendError;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::client_messages::{PostKind, observe_messages};
 use crate::proxy::exchange::error_response::{header_mismatch, not_routed, plain_text};
 use crate::proxy::exchange::header_check::ExpectedBody;
-use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
+use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::replay::{ReopenFuture, ReplayFuture, Reroute};
 use crate::proxy::exchange::request_body::{RequestBody, lock_parsed};
 use crate::proxy::exchange::response::{Interrupted, RelayContext, relay, respond_with_error};
+use crate::proxy::exchange::send::send_with_repetition;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
 use crate::proxy::exchange::{cors, host_check};
 use crate::proxy::routing::router::Route;
@@ -172,18 +175,29 @@ impl ProxyState {
         }
         in_flight.sample = sampled(&route, &head, &request_body);
         in_flight.request_body = Some(request_body.clone());
-        let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
-        match unless_left(&mut in_flight, sending).await {
+        let sending = Request::from_parts(head, request_body.to_backend_body());
+        let repetition = |in_flight: &InFlight| {
+            let body = request_body.buffered().filter(|_| in_flight.is_idempotent())?;
+            let head = head_for_release(&view, &route, request);
+            Some(Request::from_parts(head, BackendBody::from(body.clone())))
+        };
+        match send_with_repetition(&mut in_flight, &route.backend, sending, repetition).await {
             Some(Ok(response)) if !response.status().is_informational() => {
                 let (head, body) = response.into_parts();
                 let head = self.client_head(head, &view, &route, request, &mut in_flight);
                 relay(RelayContext { state: self, request }, head, body, in_flight).await
             }
-            Some(Err(error)) if error.is_connect() && in_flight.backend.draining.is_cancelled() => {
+            Some(Err(SendError::Unreachable)) if in_flight.backend.draining.is_cancelled() => {
                 Err(Interrupted { in_flight, sent: false, cause: FailureReason::Rollback })
             }
+            Some(Err(SendError::Unreachable)) => {
+                Ok(respond_with_error(in_flight, FailureReason::BackendUnreachable).await)
+            }
             Some(_) => Ok(respond_with_error(in_flight, FailureReason::BackendFailed).await),
-            None => Err(Interrupted { in_flight, sent: true, cause: FailureReason::Rollback }),
+            None => {
+                let sent = request_body.was_read();
+                Err(Interrupted { in_flight, sent, cause: FailureReason::Rollback })
+            }
         }
     }
 
@@ -232,5 +246,5 @@ fn sampled(
     let is_sampled =
         backend.samples.is_sampling() && request_body.is_single_read_only(&backend.read_only_tools);
     let body = request_body.buffered().filter(|_| is_sampled)?;
-    SampledRequest::from_request(head, body)
+    SampledRequest::from_request(head, body, &backend.authority)
 }

@@ -18,6 +18,7 @@ mod request_body;
 mod response;
 mod response_body;
 mod resumable_stream;
+mod send;
 mod spliced_response;
 pub(super) mod state;
 mod subscription;

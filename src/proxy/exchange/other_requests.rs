@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode, header};
+use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::mcp::headers::{MCP_SESSION_ID, is_compressed, is_event_stream};
@@ -11,11 +12,13 @@ use crate::mcp::messages::FailureReason;
 use crate::mcp::outcome;
 use crate::mcp::sse::SseReader;
 use crate::model::Outcome;
+use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::client_request::ClientRequest;
+use crate::proxy::backend::pool::SendError;
 use crate::proxy::backend::request_head::is_metadata;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::error_response::{not_routed, plain_text};
-use crate::proxy::exchange::in_flight::{ExchangeKind, unless_left};
+use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::public_url::restore_metadata;
 use crate::proxy::exchange::request_body::{RequestBody, RequestIds};
 use crate::proxy::exchange::response::{
@@ -23,7 +26,9 @@ use crate::proxy::exchange::response::{
 };
 use crate::proxy::exchange::response_body::{BodyParser, ResponseBody};
 use crate::proxy::exchange::resumable_stream::ResumableStream;
+use crate::proxy::exchange::send::send_with_repetition;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
+use crate::proxy::routing::router::Route;
 use crate::proxy::routing::view::RoutingView;
 use crate::proxy::session::ClientMessageKind;
 
@@ -96,10 +101,14 @@ impl ProxyState {
         };
         let mut in_flight =
             self.start_in_flight(&view, &mut route, kind.exchange, request_body.parsed());
-        let head = head_for_release(&view, &route, request);
-        let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
-        let (mut head, mut body) = match unless_left(&mut in_flight, sending).await? {
+        let sent = send_plain(&view, &route, request, &request_body, &mut in_flight);
+        let (mut head, mut body) = match sent.await? {
             Ok(response) if !response.status().is_informational() => response.into_parts(),
+            Err(SendError::Unreachable) => {
+                return Some(
+                    respond_with_error(in_flight, FailureReason::BackendUnreachable).await,
+                );
+            }
             _ => return Some(respond_with_error(in_flight, FailureReason::BackendFailed).await),
         };
         let mut ready = VecDeque::new();
@@ -150,4 +159,22 @@ impl ProxyState {
             self.router.sessions.remove(&session_id);
         }
     }
+}
+
+/// Sends a request, again where its method allows that.
+async fn send_plain(
+    view: &RoutingView,
+    route: &Route,
+    request: &ClientRequest,
+    request_body: &RequestBody,
+    in_flight: &mut InFlight,
+) -> Option<Result<Response<Incoming>, SendError>> {
+    let body = request_body.to_backend_body();
+    let can_repeat = request.head.method.is_idempotent() && body.is_end_stream();
+    let sending = Request::from_parts(head_for_release(view, route, request), body);
+    let repetition = |_: &InFlight| {
+        let head = can_repeat.then(|| head_for_release(view, route, request))?;
+        Some(Request::from_parts(head, BackendBody::default()))
+    };
+    send_with_repetition(in_flight, &route.backend, sending, repetition).await
 }

@@ -74,6 +74,8 @@ struct BodyStream {
     expected: Option<ExpectedBody>,
     /// The release gets no more of it: the proxy reads the rest itself.
     detached: bool,
+    /// Whether a connection has read any of it.
+    was_read: bool,
 }
 
 /// The requests of a body.
@@ -197,6 +199,11 @@ impl RequestBody {
         Arc::clone(&self.parsed)
     }
 
+    /// Whether a connection to a release has read any of it.
+    pub(in crate::proxy) fn was_read(&self) -> bool {
+        self.lock().was_read
+    }
+
     /// Reads the rest of the body for the ids in it: many clients write the id last. Returns whether
     /// it reached the end.
     pub(in crate::proxy) async fn read_to_end(&self) -> bool {
@@ -301,6 +308,7 @@ impl BodyStream {
 impl SharedBody for Mutex<BodyStream> {
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let mut stream = lock(self);
+        stream.was_read = true;
         if stream.detached {
             return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         }

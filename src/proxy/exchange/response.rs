@@ -223,6 +223,7 @@ pub(in crate::proxy) async fn respond_with_error(
             in_flight.finish(Outcome::Neutral);
         }
         FailureReason::BackendFailed
+        | FailureReason::BackendUnreachable
         | FailureReason::NoRelease
         | FailureReason::SessionNotMoved => {
             if requests.ids.is_empty() {

@@ -26,7 +26,7 @@ use crate::mcp::{Answered, ResponseContent, jsonrpc, methods, outcome, session_l
 use crate::model::Outcome;
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::failed_samples::{SampledRequest, ShadowBatch};
-use crate::proxy::backend::{Backend, headers, request_head};
+use crate::proxy::backend::{Backend, headers};
 
 /// How long each request of a shadow call may take: each call, and each step of its session.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -195,10 +195,9 @@ impl<'a> McpConnection<'a> {
     }
 
     async fn send_request(&self, method: Method, body: BackendBody) -> Option<Response<Incoming>> {
-        let uri = request_head::backend_uri(&self.backend.authority, self.sample.path.clone())?;
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = uri;
+        *request.uri_mut() = self.sample.path.clone().into();
         *request.headers_mut() = self.headers.clone();
         self.backend.send(request).await.ok()
     }
