@@ -16,13 +16,20 @@ impl Clock {
     /// Starts the clock, never before `not_before`.
     #[expect(clippy::disallowed_methods, reason = "the clock is where time enters")]
     pub fn start(not_before: Moment) -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self { started_at: Instant::now(), origin: (Moment(0) + wall).max(not_before) }
+        Self { started_at: Instant::now(), origin: Self::wall_moment().max(not_before) }
     }
 
     /// The moment now.
     pub fn now(&self) -> Moment {
         self.origin + self.started_at.elapsed()
+    }
+
+    /// The wall's time, to compare it with the stamps of other programs. This clock may be ahead of it:
+    /// see [`Self::start`].
+    #[expect(clippy::disallowed_methods, reason = "the clock is where time enters")]
+    pub fn wall_moment() -> Moment {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Moment(0) + wall
     }
 
     /// The wall's time: RFC 3339, UTC, microseconds. For people; nothing is decided by it.

@@ -103,7 +103,7 @@ fn join_rows(new: &CounterPair<Samples>, old: &CounterPair<Samples>) -> Vec<Row>
     let (mut new_counter, mut old_counter) = (Counter::default(), Counter::default());
     let next_block = |counter: &mut Counter, samples: &CounterPair<Samples>, at| {
         let (total, bad) = (*samples.total.get(&at)?, *samples.bad.get(&at)?);
-        let sample = ScrapeResult::Sample { total, bad, started: None };
+        let sample = ScrapeResult::Sample { total, bad, started: None, bad_missing: false };
         match counter.add_scrape(Moment(at), &sample) {
             Ok(CounterChange::Increased(delta) | CounterChange::Restarted(delta)) => {
                 Some(Block::from(delta))

@@ -295,7 +295,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// The known name that is most similar, if it is similar enough.
-pub(super) fn closest_match<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn closest_match<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     // The distance takes time proportional to the product of the lengths; no setting is this long.
     if name.len() > 40 {
         return None;

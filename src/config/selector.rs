@@ -46,11 +46,15 @@ impl Selector {
             None => (text, ""),
         };
         let name = name.trim();
-        if !is_name(name, true) {
-            return Err("does not begin with the name of a metric".to_owned());
-        }
-        let matchers = if rest.is_empty() { Vec::new() } else { parse_matchers(rest)? };
-        Ok(Self { text: text.to_owned(), name: name.to_owned(), matchers })
+        let (quoted, matchers) =
+            if rest.is_empty() { (None, Vec::new()) } else { parse_matchers(rest)? };
+        let name = match quoted {
+            Some(quoted) if name.is_empty() => quoted,
+            Some(_) => return Err("has two names of a metric".to_owned()),
+            None if is_name(name, true) => name.to_owned(),
+            None => return Err("does not begin with the name of a metric".to_owned()),
+        };
+        Ok(Self { text: text.to_owned(), name, matchers })
     }
 
     /// The name of the metric.
@@ -58,11 +62,11 @@ impl Selector {
         &self.name
     }
 
-    /// Whether a series of the metric matches. A missing label counts as empty.
-    pub fn matches(&self, labels: &[(String, String)]) -> bool {
+    /// Whether a series of the metric matches. `value` returns the value of a label; a missing label
+    /// is empty.
+    pub fn matches<'v>(&self, value: impl Fn(&str) -> &'v str) -> bool {
         self.matchers.iter().all(|it| {
-            let value = labels.iter().find(|(label, _)| *label == it.label);
-            let value = value.map_or("", |(_, value)| value.as_str());
+            let value = value(&it.label);
             match &it.operation {
                 MatchOperation::Equal(text) => text == value,
                 MatchOperation::NotEqual(text) => text != value,
@@ -70,6 +74,19 @@ impl Selector {
                 MatchOperation::NotRegex(regex) => !regex.is_match(value),
             }
         })
+    }
+
+    /// Whether it picks one value of this label.
+    pub fn has_equal_matcher(&self, label: &str) -> bool {
+        let picks = |it: &Matcher| matches!(it.operation, MatchOperation::Equal(_));
+        self.matchers.iter().any(|it| it.label == label && picks(it))
+    }
+
+    /// Whether one of its names is none before Prometheus 3, so that the server has to be asked not
+    /// to escape it.
+    pub fn needs_utf8_names(&self) -> bool {
+        let labels = self.matchers.iter().any(|it| !is_name(&it.label, false));
+        labels || !is_name(&self.name, true)
     }
 }
 
@@ -86,25 +103,40 @@ impl fmt::Display for Selector {
     }
 }
 
-fn parse_matchers(text: &str) -> Result<Vec<Matcher>, String> {
+/// The matchers between two braces, and the name of the metric, if it stands there in quotes.
+fn parse_matchers(text: &str) -> Result<(Option<String>, Vec<Matcher>), String> {
     const UNCLOSED_BRACE: &str = "has a { without its }";
     let mut rest = text.strip_prefix('{').ok_or(UNCLOSED_BRACE)?.trim_start();
-    let mut matchers = Vec::new();
+    let (mut name, mut matchers) = (None, Vec::new());
     loop {
         if let Some(after) = rest.strip_prefix('}') {
             let end = after.trim().is_empty();
             return if end {
-                Ok(matchers)
+                Ok((name, matchers))
             } else {
                 Err(format!("has \"{}\" after its }}", after.trim()))
             };
         }
-        let end = rest.find(['=', '!']).ok_or(UNCLOSED_BRACE)?;
-        let (label, after) = rest.split_at(end);
-        let label = label.trim();
-        if !is_name(label, false) {
-            return Err(format!("has \"{label}\" in place of a label name"));
-        }
+        let (label, after) = if rest.starts_with(['"', '\'']) {
+            let (quoted, after) = parse_quoted(rest).ok_or(UNCLOSED_BRACE)?;
+            let after = after.trim_start();
+            if after.starts_with([',', '}']) {
+                if name.replace(quoted).is_some() {
+                    return Err("has two names of a metric".to_owned());
+                }
+                rest = after.strip_prefix(',').unwrap_or(after).trim_start();
+                continue;
+            }
+            (quoted, after)
+        } else {
+            let end = rest.find(['=', '!']).ok_or(UNCLOSED_BRACE)?;
+            let (label, after) = rest.split_at(end);
+            let label = label.trim();
+            if !is_name(label, false) {
+                return Err(format!("has \"{label}\" in place of a label name"));
+            }
+            (label.to_owned(), after)
+        };
         let operator = ["=~", "!~", "!=", "="].into_iter().find(|it| after.starts_with(it));
         let Some(operator) = operator else {
             return Err(format!("compares `{label}` with none of =, !=, =~ and !~"));
@@ -118,7 +150,7 @@ fn parse_matchers(text: &str) -> Result<Vec<Matcher>, String> {
             "!=" => MatchOperation::NotEqual(value),
             _ => MatchOperation::Equal(value),
         };
-        matchers.push(Matcher { label: label.to_owned(), operation });
+        matchers.push(Matcher { label, operation });
         rest = after.trim_start();
         match rest.strip_prefix(',') {
             Some(after) => rest = after.trim_start(),
@@ -163,8 +195,10 @@ fn is_name(text: &str, allow_colons: bool) -> bool {
 mod tests {
     use super::*;
 
-    fn labels(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned())).collect()
+    fn matches(selector: &Selector, pairs: &[(&'static str, &'static str)]) -> bool {
+        selector.matches(|name| {
+            pairs.iter().find(|(label, _)| *label == name).map_or("", |(_, value)| value)
+        })
     }
 
     #[test]
@@ -172,15 +206,27 @@ mod tests {
         let text = r#"http:requests_total{code=~"5..|429", method!='GET', path!~"/health.*",}"#;
         let selector = Selector::parse(text).unwrap();
         assert_eq!(selector.metric(), "http:requests_total");
-        let picks = |pairs: &[_]| selector.matches(&labels(pairs));
+        let picks = |pairs: &[_]| matches(&selector, pairs);
         assert!(picks(&[("code", "503"), ("method", "POST"), ("path", "/mcp")]));
         assert!(picks(&[("code", "429")]), "a missing label is empty");
         assert!(!picks(&[("code", "5030")]), "the whole value");
         assert!(!picks(&[("code", "503"), ("method", "GET")]));
         assert!(!picks(&[("code", "503"), ("path", "/healthz")]));
-        assert!(Selector::parse("up").unwrap().matches(&labels(&[("any", "thing")])));
+        assert!(matches(&Selector::parse("up").unwrap(), &[("any", "thing")]));
         let escaped = Selector::parse(r#"x{a="\"}\\"}"#).unwrap();
-        assert!(escaped.matches(&labels(&[("a", "\"}\\")])));
+        assert!(matches(&escaped, &[("a", "\"}\\")]));
+    }
+
+    #[test]
+    fn names_in_quotes_are_those_of_prometheus_3() {
+        let selector =
+            Selector::parse(r#"{"http.requests", "status.code"=~"5..", a='b'}"#).unwrap();
+        assert_eq!(selector.metric(), "http.requests");
+        assert!(selector.needs_utf8_names());
+        assert!(matches(&selector, &[("status.code", "500"), ("a", "b")]));
+        let plain = Selector::parse(r#"{"up"}"#).unwrap();
+        assert_eq!((plain.metric(), plain.needs_utf8_names()), ("up", false));
+        assert!(Selector::parse(r#"x{"y"}"#).is_err() && Selector::parse(r#"{"x","y"}"#).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::judge::counter::Delta;
 use crate::judge::e_process::EProcess;
 use crate::judge::liveness::Liveness;
 use crate::judge::objective::ObjectiveEvidence;
-use crate::judge::scraped_evidence::ScrapedEvidence;
+use crate::judge::scraped_evidence::{ScrapedChange, ScrapedEvidence};
 use crate::judge::slo::{Indicator, Objective, SloSettings};
 use crate::judge::two_sample::PairedCounts;
 use crate::judge::{beta, severity};
@@ -114,10 +114,7 @@ impl Judge {
         match &signal.observation {
             Observation::Block(ms, counts) => self.add_block(now, *ms, counts),
             Observation::Probe(reply) => self.liveness.add_probe(now, reply),
-            Observation::Exited(how) => {
-                self.liveness.add_exit(now, how);
-                self.scraped.iter_mut().for_each(|scraped| scraped.record_exit(now));
-            }
+            Observation::Exited(how) => self.liveness.add_exit(now, how),
             Observation::Calls(counts_by_call) => {
                 if let Some((calls, tripped)) = &mut self.client_faults {
                     calls.add_calls((now - SECOND).max(self.started_at), SECOND_MS, counts_by_call);
@@ -133,15 +130,19 @@ impl Judge {
     /// A shared outage is over: what happened during it is not held against the deploy, and
     /// whichever release answers first again, the other one gets a fresh look.
     fn reset_evidence(&mut self) {
-        for track in &mut self.objectives {
-            track.process.reset_evidence();
-            track.broken_since = None;
-        }
+        self.reset_objectives(|_| true);
         if let Some((calls, tripped)) = &mut self.client_faults {
             calls.reset_evidence();
             *tripped = None;
         }
         self.liveness.reset();
+    }
+
+    fn reset_objectives(&mut self, which: impl Fn(Indicator) -> bool) {
+        for track in self.objectives.iter_mut().filter(|track| which(track.indicator)) {
+            track.process.reset_evidence();
+            track.broken_since = None;
+        }
     }
 
     fn add_block(&mut self, now: Moment, ms: u32, counts: &Counts) {
@@ -353,12 +354,10 @@ impl Judge {
     fn add_scrape(&mut self, now: Moment, of: ReleaseNumber, scrape: &ScrapeResult) {
         let Some(scraped) = &mut self.scraped else { return };
         if of == self.release {
-            let (delta, died) = scraped.add_trial_scrape(now, scrape);
-            if let Some(how) = died {
-                self.liveness.add_exit(now, &how);
-            }
-            if let Some(delta) = delta {
-                self.add_scraped_block(now, delta);
+            match scraped.add_trial_scrape(now, scrape) {
+                ScrapedChange::Nothing => (),
+                ScrapedChange::Counted(delta) => self.add_scraped_block(now, delta),
+                ScrapedChange::Void => self.reset_objectives(|about| about == Indicator::Scraped),
             }
         } else if self.attribution.is_warm(of)
             && let Some(Delta { total, bad, .. }) = scraped.add_warm_scrape(now, scrape)

@@ -4,17 +4,12 @@
 //! counts twice in one. Missing data is neither good nor bad. The verdict names its cause,
 //! and the bake waits for it, if `on_missing = "hold"`.
 
-use std::time::Duration;
-
 use crate::judge::counter::{Counter, CounterChange, Delta, UnusableSample};
 use crate::judge::slo::ScrapePolicy;
 use crate::model::{Moment, ScrapeResult};
 
 /// Scrapes in a row without a usable sample that are no accident any more.
 const MISSED_SCRAPES_MAX: u32 = 3;
-/// An exit that the runtime reports may precede the last sample of the old process by this much: that
-/// sample was on its way.
-const SCRAPE_DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// The counters of both releases.
 #[derive(Debug, Clone)]
@@ -28,8 +23,19 @@ pub struct ScrapedEvidence {
     total: Delta,
     resets: u32,
     restarts: u32,
-    /// The last exit that the runtime reported.
-    last_exit_at: Option<Moment>,
+    /// Whether the bad counter was not there in the last sample.
+    bad_missing: bool,
+}
+
+/// What a scrape of the release on trial came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScrapedChange {
+    /// No new requests are known.
+    Nothing,
+    /// These ended.
+    Counted(Delta),
+    /// The samples came from several processes: nothing that was counted so far is evidence.
+    Void,
 }
 
 impl ScrapedEvidence {
@@ -44,7 +50,7 @@ impl ScrapedEvidence {
             total: Delta::default(),
             resets: 0,
             restarts: 0,
-            last_exit_at: None,
+            bad_missing: false,
         }
     }
 
@@ -53,44 +59,40 @@ impl ScrapedEvidence {
         (self.total.total, self.total.bad)
     }
 
-    /// The runtime reports an exit of the release on trial.
-    pub fn record_exit(&mut self, now: Moment) {
-        self.last_exit_at = Some(now);
-    }
-
-    /// Takes a scrape of the release on trial: what ended, and how it exited, if it did and no
-    /// exit is reported yet.
-    pub fn add_trial_scrape(
-        &mut self,
-        now: Moment,
-        scrape: &ScrapeResult,
-    ) -> (Option<Delta>, Option<String>) {
-        let before = self.last_sample_at;
-        let (delta, restarted) = match self.trial.add_scrape(now, scrape) {
-            Ok(CounterChange::First) => (None, false),
-            Ok(CounterChange::Increased(delta)) => (Some(delta), false),
-            Ok(CounterChange::Restarted(delta)) => (Some(delta), true),
+    /// Takes a scrape of the release on trial.
+    pub fn add_trial_scrape(&mut self, now: Moment, scrape: &ScrapeResult) -> ScrapedChange {
+        let delta = match self.trial.add_scrape(now, scrape) {
+            Ok(CounterChange::First) => None,
+            Ok(CounterChange::Increased(delta)) => Some(delta),
+            Ok(CounterChange::Restarted(delta)) => {
+                self.restarts = self.restarts.saturating_add(1);
+                Some(delta)
+            }
             Ok(CounterChange::Reset) => {
                 self.resets = self.resets.saturating_add(1);
-                (None, false)
+                None
             }
             Err(gap) => {
+                let void = gap == UnusableSample::SeveralProcesses;
                 self.gap = Some(gap);
-                return (None, None);
+                if void {
+                    self.total = Delta::default();
+                    return ScrapedChange::Void;
+                }
+                return ScrapedChange::Nothing;
             }
         };
+        self.bad_missing = matches!(scrape, ScrapeResult::Sample { bad_missing: true, .. });
         (self.last_sample_at, self.gap) = (now, None);
-        if let Some(delta) = delta {
-            self.total.total = self.total.total.saturating_add(delta.total);
-            self.total.bad = self.total.bad.saturating_add(delta.bad);
-        }
-        if !restarted {
-            return (delta, None);
-        }
-        self.restarts = self.restarts.saturating_add(1);
-        let already_reported = self.last_exit_at.is_some_and(|at| before <= at + SCRAPE_DELAY_MAX);
-        let how = "its counters show a restart".to_owned();
-        (delta, (!already_reported).then_some(how))
+        let Some(delta) = delta else { return ScrapedChange::Nothing };
+        self.total.total = self.total.total.saturating_add(delta.total);
+        self.total.bad = self.total.bad.saturating_add(delta.bad);
+        ScrapedChange::Counted(delta)
+    }
+
+    /// Forgets what was counted; the next sample is compared with the last one.
+    pub fn reset_evidence(&mut self) {
+        self.total = Delta::default();
     }
 
     /// Takes a scrape of the warm release. A missing sample is no evidence.
@@ -111,7 +113,11 @@ impl ScrapedEvidence {
 
     /// Remarks for a reason text, each after a semicolon.
     pub fn remarks(&self, now: Moment) -> String {
-        let mut words = String::new();
+        let Delta { total, bad, .. } = self.total;
+        let mut words = format!("; own counters: {total} requests, {bad} bad");
+        if self.bad_missing {
+            words += ", a bad counter does not exist yet: 0";
+        }
         if let Some(gap) = self.gap.as_ref().filter(|_| self.is_overdue(now)) {
             let since = now.since(self.last_sample_at).as_secs();
             words += &format!("; {gap}, for {since} s");
@@ -133,6 +139,8 @@ impl ScrapedEvidence {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::judge::{Baseline, Indicator, Judge, Objective, SloSettings};
     use crate::model::{
@@ -171,7 +179,7 @@ mod tests {
     }
 
     fn sample(total: f64, bad: f64) -> ScrapeResult {
-        ScrapeResult::Sample { total, bad, started: None }
+        ScrapeResult::Sample { total, bad, started: None, bad_missing: false }
     }
 
     #[test]
@@ -240,15 +248,54 @@ mod tests {
     }
 
     #[test]
-    fn two_restarts_are_a_crash_loop_and_a_death_counts_once() {
-        let steps = [100.0, 10.0, 5.0];
-        let mut alone = judge(true);
-        let found = [0, 1, 2].map(|step: usize| {
-            let total = steps.get(step).copied().unwrap_or_default();
-            hear(&mut alone, step as u64 * EVERY, 2, sample(total, 0.0))
-        });
-        let down = Finding::Breach(Severity::Down);
-        assert_eq!(found, [Finding::Undecided, Finding::Undecided, down]);
+    fn counters_that_fall_are_no_crash_loop() {
+        let mut judge = judge(true);
+        for step in 0..40_u32 {
+            let at = u64::from(step) * EVERY;
+            let started = Some(f64::from(step / 4) * 20.0 - 1.0);
+            let total = f64::from(step % 4) * 50.0;
+            let fallen = ScrapeResult::Sample { total, bad: 0.0, started, bad_missing: false };
+            let finding = hear(&mut judge, at, 2, fallen);
+            assert!(!matches!(finding, Finding::Breach(_)), "{step}: {finding:?}");
+        }
+    }
+
+    #[test]
+    fn one_worker_of_several_that_had_errors_once_is_no_breach() {
+        let mut judge = judge(true);
+        for step in 0..60_u32 {
+            let (at, asked) = (u64::from(step) * EVERY, step * 7 % 4);
+            let bad = if asked == 1 { 40.0 } else { 0.0 };
+            let started = Some(1e9 + f64::from(asked) * 0.3);
+            let total = f64::from(100 + step + asked);
+            let scrape = ScrapeResult::Sample { total, bad, started, bad_missing: false };
+            let finding = hear(&mut judge, at, 2, scrape);
+            assert!(!matches!(finding, Finding::Breach(_)), "{step}: {finding:?}");
+        }
+        let verdict = judge.verdict(Moment(60 * EVERY));
+        assert_eq!(verdict.finding, Finding::NoData);
+        assert!(verdict.because.contains("multiprocess mode"), "{}", verdict.because);
+    }
+
+    #[test]
+    fn a_bad_counter_that_appears_with_the_first_error_counts_from_zero() {
+        let mut judge = judge(true);
+        let missing =
+            |total| ScrapeResult::Sample { total, bad: 0.0, started: None, bad_missing: true };
+        hear(&mut judge, 0, 2, missing(100.0));
+        hear(&mut judge, EVERY, 2, missing(200.0));
+        let because = judge.verdict(Moment(EVERY)).because;
+        assert!(
+            because.contains("own counters: 100 requests, 0 bad, a bad counter does not exist"),
+            "{because}"
+        );
+        hear(&mut judge, 2 * EVERY, 2, sample(300.0, 25.0));
+        let because = judge.verdict(Moment(2 * EVERY)).because;
+        assert!(because.ends_with("own counters: 200 requests, 25 bad"), "{because}");
+    }
+
+    #[test]
+    fn an_exit_and_falling_counters_are_one_crash() {
         let mut told = judge(true);
         hear(&mut told, 0, 2, sample(100.0, 0.0));
         let seen = Observation::Exited("exit status 1".to_owned());
@@ -256,7 +303,7 @@ mod tests {
         assert_eq!(hear(&mut told, EVERY, 2, sample(10.0, 0.0)), Finding::Undecided);
         assert_eq!(hear(&mut told, 2 * EVERY, 2, sample(12.0, 0.0)), Finding::Undecided);
         let because = told.verdict(Moment(2 * EVERY)).because;
-        assert!(because.ends_with("its counters show restarts: 1"), "{because}");
+        assert!(because.ends_with("its counters were reset once"), "{because}");
     }
 
     #[test]

@@ -59,6 +59,10 @@ pub enum ScrapeResult {
         bad: f64,
         /// `process_start_time_seconds`.
         started: Option<f64>,
+        /// Whether the counter of the bad ones is not there yet: many servers create it with the
+        /// first error. Then `bad` is 0.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        bad_missing: bool,
     },
     /// No answer, or an unexpected one; what.
     Down(String),
@@ -68,6 +72,8 @@ pub enum ScrapeResult {
     Missing,
     /// The sample was older than a scrape may be, in seconds.
     Stale(u64),
+    /// A selector names no counter of requests: what it names, and which metric may be meant.
+    WrongMetric(String),
 }
 
 /// How a release answered a probe.

@@ -121,7 +121,6 @@ impl LoadedTimeline {
         let supervisor = ReleaseSupervisor::new(
             settings.state_dir.clone(),
             manager.clone(),
-            clock,
             Reporter::new(inbox.clone()),
         );
         let artifact_guard = ArtifactGuard::new(&settings.podman);

@@ -15,6 +15,9 @@ use crate::model::ProbeResult;
 /// The most characters of a server's text that reach the timeline.
 const SERVER_TEXT_MAX: usize = 160;
 
+/// Redirects of one scrape that are followed.
+const REDIRECTS_MAX: usize = 5;
+
 /// Why a probe or scrape got no good response.
 #[derive(Debug)]
 pub(super) enum ProbeError {
@@ -96,19 +99,40 @@ pub struct Endpoint<'a> {
 /// A client for one address. Each request gets its own connection: a listener that accepts no
 /// connection must be detected, and an idle connection that the server closes is not a failure.
 pub(super) fn client_for(endpoint: Endpoint<'_>, timeout: Duration) -> Result<Client, String> {
+    at_endpoint(client_builder(timeout), endpoint)?.build().map_err(|error| error.to_string())
+}
+
+/// Sets the address and the `Host` of every request.
+fn at_endpoint(builder: ClientBuilder, endpoint: Endpoint<'_>) -> Result<ClientBuilder, String> {
     let builder = match endpoint.address {
-        Address::Tcp(_) => client_builder(timeout),
-        Address::Unix(path) => client_builder(timeout).unix_socket(path.as_path()),
+        Address::Tcp(_) => builder,
+        Address::Unix(path) => builder.unix_socket(path.as_path()),
     };
     let host = HeaderValue::from_str(endpoint.host)
         .map_err(|error| format!("{}: {error}", endpoint.host))?;
     let headers = HeaderMap::from_iter([(header::HOST, host)]);
-    builder.default_headers(headers).build().map_err(|error| error.to_string())
+    Ok(builder.default_headers(headers))
 }
 
-/// As [`client_for`], for any URL.
-pub(super) fn client_for_any_url(timeout: Duration) -> Result<Client, String> {
-    client_builder(timeout).build().map_err(|error| error.to_string())
+/// As [`client_for`], for scrapes: of one address or of any URL, with redirects on the same host.
+pub(super) fn scrape_client(
+    endpoint: Option<Endpoint<'_>>,
+    timeout: Duration,
+) -> Result<Client, String> {
+    let builder = client_builder(timeout).redirect(Policy::custom(|attempt| {
+        let origin = |url: &Url| url.origin();
+        let is_same = attempt.previous().first().map(origin) == Some(origin(attempt.url()));
+        if is_same && attempt.previous().len() <= REDIRECTS_MAX {
+            attempt.follow()
+        } else {
+            attempt.stop()
+        }
+    }));
+    let builder = match endpoint {
+        Some(endpoint) => at_endpoint(builder, endpoint)?,
+        None => builder,
+    };
+    builder.build().map_err(|error| error.to_string())
 }
 
 fn client_builder(timeout: Duration) -> ClientBuilder {

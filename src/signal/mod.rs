@@ -3,11 +3,13 @@
 
 mod command_probe;
 mod contract_discovery;
+mod counter_sum;
 mod http_client;
 mod http_probe;
 mod mcp_probe;
+mod metrics_page;
+mod metrics_value;
 mod probe;
-mod prometheus_text;
 mod rpc_client;
 mod scrape;
 mod tcp_probe;

@@ -4,6 +4,7 @@
 mod fake_server;
 mod kinds;
 mod lost;
+mod scrapes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,19 +30,19 @@ impl FakeServer {
 fn prober(kind: ProbeKind, address: &Address) -> Prober {
     let timeout = Duration::from_millis(if cfg!(debug_assertions) { 1500 } else { 800 });
     let probe = ProbeSettings { kind, interval: Duration::from_secs(1), timeout, ready_after: 3 };
-    let release = Release {
+    let endpoint = Endpoint { address, host: "localhost:8080", path: "/mcp" };
+    Prober::with_endpoint(&probe, endpoint, &release())
+}
+
+fn release() -> Release {
+    Release {
         version: "v2".into(),
         number: ReleaseNumber(7),
         slot: Slot("green".into()),
         artifact: None,
         digest: None,
         environment: BTreeMap::new(),
-    };
-    Prober::with_endpoint(
-        &probe,
-        Endpoint { address, host: "localhost:8080", path: "/mcp" },
-        &release,
-    )
+    }
 }
 
 fn http_probe(field: Option<(&str, &str)>) -> ProbeKind {

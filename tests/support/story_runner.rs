@@ -254,7 +254,8 @@ impl StoryRunner {
                     ref scrape,
                     ..
                 } = *self.behaviour(version);
-                let sample = ScrapeResult::Sample { total, bad, started: Some(started) };
+                let sample =
+                    ScrapeResult::Sample { total, bad, started: Some(started), bad_missing: false };
                 let seen = Observation::Scraped(scrape.clone().unwrap_or(sample));
                 self.observe(*number, seen);
             }

@@ -217,11 +217,10 @@ pub(in crate::record) fn encode_signal(step: u64, signal: &Signal, text: &mut St
             writeln!(text, "pw {}", to_json_string(what))
         }
         Observation::Exited(how) => writeln!(text, "x {}", to_json_string(how)),
-        Observation::Scraped(ScrapeResult::Sample { total, bad, started: Some(started) }) => {
-            writeln!(text, "s {total:?} {bad:?} {started:?}")
-        }
-        Observation::Scraped(ScrapeResult::Sample { total, bad, started: None }) => {
-            writeln!(text, "s {total:?} {bad:?}")
+        Observation::Scraped(ScrapeResult::Sample { total, bad, started, bad_missing }) => {
+            let kind = if *bad_missing { "sb" } else { "s" };
+            let started = started.map(|it| format!(" {it:?}")).unwrap_or_default();
+            writeln!(text, "{kind} {total:?} {bad:?}{started}")
         }
         Observation::Scraped(ScrapeResult::Down(what)) => {
             writeln!(text, "sd {}", to_json_string(what))
@@ -229,6 +228,9 @@ pub(in crate::record) fn encode_signal(step: u64, signal: &Signal, text: &mut St
         Observation::Scraped(ScrapeResult::NotANumber) => writeln!(text, "sn"),
         Observation::Scraped(ScrapeResult::Missing) => writeln!(text, "sm"),
         Observation::Scraped(ScrapeResult::Stale(seconds)) => writeln!(text, "st {seconds}"),
+        Observation::Scraped(ScrapeResult::WrongMetric(what)) => {
+            writeln!(text, "sw {}", to_json_string(what))
+        }
     };
 }
 
@@ -262,23 +264,27 @@ fn decode_observation(kind: &str, rest: &str) -> Option<Observation> {
             Observation::Probe(ProbeResult::Unexpected(serde_json::from_str(what).ok()?))
         }
         ("x", how) => Observation::Exited(serde_json::from_str(how).ok()?),
-        ("s", sample) => Observation::Scraped(decode_sample(sample)?),
+        ("s", sample) => Observation::Scraped(decode_sample(sample, false)?),
+        ("sb", sample) => Observation::Scraped(decode_sample(sample, true)?),
         ("sd", what) => Observation::Scraped(ScrapeResult::Down(serde_json::from_str(what).ok()?)),
         ("sn", "") => Observation::Scraped(ScrapeResult::NotANumber),
         ("sm", "") => Observation::Scraped(ScrapeResult::Missing),
+        ("sw", what) => {
+            Observation::Scraped(ScrapeResult::WrongMetric(serde_json::from_str(what).ok()?))
+        }
         ("st", seconds) => Observation::Scraped(ScrapeResult::Stale(seconds.parse().ok()?)),
         _ => return None,
     })
 }
 
-fn decode_sample(text: &str) -> Option<ScrapeResult> {
+fn decode_sample(text: &str, bad_missing: bool) -> Option<ScrapeResult> {
     let mut numbers = text.split(' ').map(|it| it.parse::<f64>().ok());
     let (total, bad) = (numbers.next()??, numbers.next()??);
     let started = match numbers.next() {
         Some(started) => Some(started?),
         None => None,
     };
-    numbers.next().is_none().then_some(ScrapeResult::Sample { total, bad, started })
+    numbers.next().is_none().then_some(ScrapeResult::Sample { total, bad, started, bad_missing })
 }
 
 /// The counts that are not 0, each with a space before it.

@@ -304,14 +304,21 @@ mod tests {
             prop_oneof![Just(f64::INFINITY), Just(-0.0), any::<f64>()]
                 .prop_filter("a number", |it| !it.is_nan())
         };
-        let sample = (number(), number(), prop::option::of(number()))
-            .prop_map(|(total, bad, started)| ScrapeResult::Sample { total, bad, started });
+        let sample = (number(), number(), prop::option::of(number()), any::<bool>()).prop_map(
+            |(total, bad, started, bad_missing)| ScrapeResult::Sample {
+                total,
+                bad,
+                started,
+                bad_missing,
+            },
+        );
         let scrape = prop_oneof![
             sample,
             text.prop_map(ScrapeResult::Down),
             Just(ScrapeResult::NotANumber),
             Just(ScrapeResult::Missing),
             any::<u64>().prop_map(ScrapeResult::Stale),
+            text.prop_map(ScrapeResult::WrongMetric),
         ];
         let reply = prop_oneof![
             Just(ProbeResult::Ok),

@@ -77,14 +77,13 @@ pub(super) async fn run_scraper(
     scraper: Scraper,
     release: ReleaseNumber,
     every: Duration,
-    clock: Clock,
     reporter: Reporter,
 ) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let scraped = Observation::Scraped(scraper.scrape(clock.now()).await);
+        let scraped = Observation::Scraped(scraper.scrape(Clock::wall_moment()).await);
         if reporter.observation(release, scraped).await.is_err() {
             return;
         }

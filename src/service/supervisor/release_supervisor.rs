@@ -13,7 +13,6 @@ use tracing::Instrument as _;
 
 use crate::act::{ProcessSpec, Unit};
 use crate::artifact::{Verifier, VerifyError};
-use crate::clock::Clock;
 use crate::config::{Address, Runtime, Service};
 use crate::critical;
 use crate::model::{Event, ReadinessReport, Release, ReleaseNumber, Slot, Ticket};
@@ -43,7 +42,6 @@ pub(crate) struct Placement<'a> {
 pub(crate) struct ReleaseSupervisor {
     state_dir: PathBuf,
     manager: SystemdManager,
-    clock: Clock,
     reporter: Reporter,
     fast_probing: watch::Sender<bool>,
     releases: BTreeMap<ReleaseNumber, ReleaseTasks>,
@@ -71,25 +69,11 @@ struct ReleaseTasks {
 
 impl ReleaseSupervisor {
     /// Supervises no release yet.
-    pub(crate) fn new(
-        state_dir: PathBuf,
-        manager: SystemdManager,
-        clock: Clock,
-        reporter: Reporter,
-    ) -> Self {
+    pub(crate) fn new(state_dir: PathBuf, manager: SystemdManager, reporter: Reporter) -> Self {
         let (fast_probing, _) = watch::channel(false);
         let (releases, stopping) = (BTreeMap::new(), BTreeMap::new());
         let current_check = None;
-        Self {
-            state_dir,
-            manager,
-            clock,
-            reporter,
-            fast_probing,
-            releases,
-            stopping,
-            current_check,
-        }
+        Self { state_dir, manager, reporter, fast_probing, releases, stopping, current_check }
     }
 
     /// Keeps a release running and probed, from now on.
@@ -114,7 +98,7 @@ impl ReleaseSupervisor {
         let scraper = service.scrape.as_ref().map(|it| {
             let scraper = Scraper::new(it, address, &service.probe_host(address), release);
             let reporter = self.reporter.clone();
-            let scraper = run_scraper(scraper, number, it.interval, self.clock, reporter);
+            let scraper = run_scraper(scraper, number, it.interval, reporter);
             critical::spawn(format!("the scraper of {release}"), scraper.in_current_span())
         });
         let (runtime, unit) = self.spawn_runtime(service, placement, start, stop.clone());
