@@ -173,7 +173,7 @@ fn operator_rolls_back_by_drain_or_cut() {
         host.wait_for_phase("baking");
         assert_eq!(serving_version(host.listen), Ok(version.to_owned()));
         let mut verb = vec!["rollback", SERVICE, "--because", "told so"];
-        let (strategy, end) = if cut { ("; cut: ", "cut ") } else { ("; drain: ", "drained ") };
+        let (strategy, end) = if cut { ("; cut (", "cut ") } else { ("; drain (", "drained ") };
         verb.extend(cut.then_some("--cut"));
         host.run_cli(&verb).expect_code(0).expect_text(&[
             "requested by uid",
