@@ -69,6 +69,9 @@ pub mod control;
 /// The loop of one service and its supervisor.
 pub mod service;
 
+/// The read-only status page.
+pub mod web;
+
 /// The process: instance, listeners, reload, metrics, handover.
 pub mod daemon;
 

@@ -44,11 +44,12 @@ const ROOMS: &[Row] = &[
             "systemd", "record", "signal", "act", "proxy", "control",
         ],
     ),
+    ("web", &["model", "clock", "config", "record", "proxy", "control", "service"]),
     (
         "daemon",
         &[
             "model", "decide", "clock", "critical", "config", "systemd", "record", "proxy",
-            "control", "service",
+            "control", "service", "web",
         ],
     ),
     ("backtest", &["model", "judge", "decide", "config", "record"]),

@@ -45,7 +45,7 @@ pub use crate::config::problem::{
 pub use crate::config::runtime::{CommandRuntime, Runtime, UnitTemplate};
 pub use crate::config::scrape::{ScrapeSettings, ScrapeTarget};
 pub use crate::config::selector::Selector;
-pub use crate::config::settings::{Service, SessionState, Settings};
+pub use crate::config::settings::{PageSettings, Service, SessionState, Settings};
 
 /// Largest configuration, in bytes.
 pub const BYTES_MAX: u64 = 1 << 20;

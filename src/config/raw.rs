@@ -67,6 +67,7 @@ pub(super) fn build_settings(raw: &RawConfig, problems: &mut Problems) -> Settin
     let owner = "the control socket".to_owned();
     addresses.claim(Address::Unix(control_socket.clone()), owner, at, problems);
     let metrics = daemon::metrics(&daemon.metrics, &mut addresses, problems);
+    let page = daemon::page(daemon, &mut addresses, problems);
     runtime::check_units_distinct(services.iter().map(|it| &it.runtime), problems);
     let services = services
         .iter()
@@ -77,6 +78,7 @@ pub(super) fn build_settings(raw: &RawConfig, problems: &mut Problems) -> Settin
         state_dir: daemon.state_dir(),
         control_socket,
         metrics,
+        page,
         podman: daemon.podman(),
         services,
     }

@@ -22,10 +22,21 @@ pub struct Settings {
     pub control_socket: PathBuf,
     /// The loopback address of the daemon's own metrics, if it serves them.
     pub metrics: Option<SocketAddr>,
+    /// The status page, if the daemon serves it.
+    pub page: Option<PageSettings>,
     /// The API socket of the podman that has the images.
     pub podman: PathBuf,
     /// The services, by name.
     pub services: BTreeMap<String, Service>,
+}
+
+/// The status page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageSettings {
+    /// A port on loopback, or a unix socket.
+    pub address: Address,
+    /// Accepted values of the `Host` header, without port; `*` accepts all.
+    pub hosts: BTreeSet<String>,
 }
 
 /// One logical MCP server.

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::{Clock, monotonic};
-use crate::config::Settings;
+use crate::config::{Address, Settings};
 use crate::critical;
 use crate::daemon::error::StartError;
 use crate::daemon::heartbeat::HeartbeatMonitor;
@@ -23,9 +23,17 @@ use crate::service::build::{BuildContext, LoadedTimeline, PendingService, Servic
 use crate::service::inbox::Shutdown;
 use crate::systemd::inherited_listeners::InheritedListeners;
 use crate::systemd::{SystemdManager, notify};
+use crate::web::{self, PageListener};
 
 /// How often [`Instance::wait_until_started`] reads the heartbeats.
 const POLL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// The status page: where it listens, and the hosts that it accepts.
+#[derive(Debug)]
+struct StatusPage {
+    listener: Arc<PageListener>,
+    hosts: Arc<BTreeSet<String>>,
+}
 
 /// All parts of a daemon that owns the state.
 #[derive(Debug)]
@@ -39,6 +47,7 @@ pub(super) struct Instance {
     pending_services: Vec<PendingService>,
     control: Arc<UnixListener>,
     metrics: Option<Arc<TcpListener>>,
+    page: Option<StatusPage>,
     newly_bound: BTreeSet<String>,
     unclaimed: InheritedListeners,
     monitor: HeartbeatMonitor,
@@ -71,7 +80,7 @@ impl Instance {
         let clock = Clock::start(last_moment.unwrap_or(Moment(0)));
         let manager = SystemdManager::default();
         let context = BuildContext { settings, secret, clock, manager, cause };
-        let Listeners { mut services, newly_bound, control, metrics, unclaimed } = listeners;
+        let Listeners { mut services, newly_bound, control, metrics, page, unclaimed } = listeners;
         let (mut handles, mut proxies, mut pending_services) =
             (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for timeline in timelines {
@@ -94,6 +103,10 @@ impl Instance {
             pending_services,
             control: Arc::new(control),
             metrics: metrics.map(Arc::new),
+            page: page.zip(settings.page.as_ref()).map(|(listener, page)| StatusPage {
+                listener: Arc::new(listener),
+                hosts: Arc::new(page.hosts.clone()),
+            }),
             newly_bound,
             unclaimed,
             monitor: HeartbeatMonitor::new(heartbeats, monotonic()),
@@ -118,6 +131,10 @@ impl Instance {
         self.metrics.as_deref()
     }
 
+    pub(super) fn page_listener(&self) -> Option<&PageListener> {
+        self.page.as_ref().map(|page| &*page.listener)
+    }
+
     /// Sets the daemon that still drains its open requests.
     pub(super) fn set_predecessor(&mut self, predecessor: Predecessor) {
         self.predecessor = Some(predecessor);
@@ -129,6 +146,11 @@ impl Instance {
         if let Some(listener) = &self.metrics {
             let server = metrics::serve(Arc::clone(listener), Arc::clone(&self.handles));
             self.tasks.push(critical::spawn_endless("the metrics server".to_owned(), server));
+        }
+        if let Some(StatusPage { listener, hosts }) = &self.page {
+            let (listener, hosts) = (Arc::clone(listener), Arc::clone(hosts));
+            let server = web::serve(listener, hosts, Arc::clone(&self.handles));
+            self.tasks.push(critical::spawn_endless("the status page".to_owned(), server));
         }
         let server = control_api::serve(Arc::clone(&self.control), Arc::clone(&self.handles));
         self.tasks.push(critical::spawn_endless("the control server".to_owned(), server));
@@ -196,6 +218,9 @@ impl Instance {
         .await;
         self.stop_control_api();
         let _ = std::fs::remove_file(&settings.control_socket);
+        if let Some(Address::Unix(path)) = settings.page.as_ref().map(|page| &page.address) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::control::server;
 use crate::daemon::error::StartError;
 use crate::proxy;
 use crate::systemd::inherited_listeners::InheritedListeners;
+use crate::web::PageListener;
 
 /// All listeners of a daemon. It does not accept connections yet.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Listeners {
     pub control: UnixListener,
     /// The listener of the metrics.
     pub metrics: Option<TcpListener>,
+    /// The listener of the status page.
+    pub page: Option<PageListener>,
     /// Inherited listeners that no service uses.
     pub unclaimed: InheritedListeners,
 }
@@ -58,6 +61,13 @@ impl Listeners {
             listener.map_err(|source| StartError::new(what(), source))
         });
         let metrics = metrics.transpose()?;
+        let page = settings.page.as_ref().map(|page| {
+            PageListener::open(&page.address, inherited.claim_page()).map_err(|source| {
+                let what = format!("cannot listen on {} for the status page", page.address);
+                StartError::new(what, source)
+            })
+        });
+        let page = page.transpose()?;
         let (mut services, mut newly_bound) = (BTreeMap::new(), BTreeSet::new());
         for service in settings.services.values() {
             let bound = listen(service, &mut inherited).map_err(|source| {
@@ -74,7 +84,7 @@ impl Listeners {
             };
             services.insert(name, listener);
         }
-        Ok(Self { services, newly_bound, control, metrics, unclaimed: inherited })
+        Ok(Self { services, newly_bound, control, metrics, page, unclaimed: inherited })
     }
 }
 

@@ -41,6 +41,9 @@ fn restart_only_change(old: &Settings, new: &Settings) -> Option<String> {
     if old.metrics != new.metrics {
         return Some("the metrics address differs".to_owned());
     }
+    if old.page != new.page {
+        return Some("the status page differs".to_owned());
+    }
     let (old_services, new_services) = (identities(old), identities(new));
     let names = old_services.keys().chain(new_services.keys());
     for name in names {

@@ -38,6 +38,7 @@ use crate::critical;
 use crate::model::{CallKey, Counts, DrainCost, Moment, ReleaseLoad, ReleaseNumber};
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
+pub(crate) use crate::proxy::exchange::host_check::check as check_host;
 use crate::proxy::exchange::state::ProxyState;
 use crate::proxy::handover::replication::Replication;
 pub use crate::proxy::handover::replication::ReplicationMessage;

@@ -25,4 +25,4 @@ pub use crate::record::signal_log::reader::{
 pub use crate::record::signal_log::writer::{SignalLogWriter, list_signal_logs};
 pub use crate::record::state_dir::StateDir;
 pub use crate::record::stderr_log::StderrLog;
-pub use crate::record::timeline_file::{read_deploy, read_latest};
+pub use crate::record::timeline_file::{list_deploys, read_deploy, read_latest};

@@ -27,7 +27,10 @@ pub(super) fn deploy_path(dir: &Path, deploy: ReleaseNumber) -> PathBuf {
 }
 
 /// The files of all deploys, oldest first.
-pub(super) fn list_deploys(dir: &Path) -> Result<Vec<(ReleaseNumber, PathBuf)>, StateError> {
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn list_deploys(dir: &Path) -> Result<Vec<(ReleaseNumber, PathBuf)>, StateError> {
     list_numbered_files(dir, EXTENSION).map_err(|error| {
         StateError::new(format!("failed to read the directory {}", dir.display()), error)
     })

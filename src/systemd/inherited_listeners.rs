@@ -13,6 +13,7 @@ pub struct InheritedListeners {
     services: Vec<ServiceListener>,
     control: Option<UnixListener>,
     metrics: Option<TcpListener>,
+    page: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -74,6 +75,11 @@ impl InheritedListeners {
         Ok(())
     }
 
+    /// Adds the listener of the status page: TCP or a unix socket.
+    pub(crate) fn add_page(&mut self, listener: OwnedFd) {
+        self.page = Some(listener);
+    }
+
     /// Claims the service listener with this address.
     pub(crate) fn claim_service(&mut self, address: SocketAddr) -> Option<TcpListener> {
         let at = self.services.iter().position(|it| it.address == address)?;
@@ -88,6 +94,11 @@ impl InheritedListeners {
     /// Claims the listener of the metrics, if it has this address.
     pub(crate) fn claim_metrics(&mut self, address: SocketAddr) -> Option<TcpListener> {
         self.metrics.take().filter(|it| it.local_addr().is_ok_and(|local| local == address))
+    }
+
+    /// Claims the listener of the status page.
+    pub(crate) fn claim_page(&mut self) -> Option<OwnedFd> {
+        self.page.take()
     }
 
     /// Closes the service listeners that are not claimed: their names and addresses.

@@ -19,6 +19,7 @@ mod guards;
 mod handover;
 mod log_output;
 mod metrics;
+mod page;
 mod process_lifecycle;
 mod resource_usage;
 mod scrape;

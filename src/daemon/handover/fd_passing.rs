@@ -43,6 +43,11 @@ impl ListenerFds {
         self.0.push((ListenerKind::Metrics, listener));
     }
 
+    /// Adds the listener of the status page.
+    pub(super) fn add_page(&mut self, listener: OwnedFd) {
+        self.0.push((ListenerKind::Page, listener));
+    }
+
     /// Sends them after [`Hello`]. Blocks.
     ///
     /// # Errors
@@ -86,6 +91,7 @@ impl TryFrom<ListenerFds> for InheritedListeners {
                 }
                 ListenerKind::Control => inherited.add_control(listener)?,
                 ListenerKind::Metrics => inherited.add_metrics(listener)?,
+                ListenerKind::Page => inherited.add_page(listener),
             }
         }
         Ok(inherited)

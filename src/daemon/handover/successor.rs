@@ -86,6 +86,9 @@ fn duplicate_listeners(instance: &Instance) -> io::Result<ListenerFds> {
     if let Some(listener) = instance.metrics_listener() {
         listeners.add_metrics(listener.as_fd().try_clone_to_owned()?);
     }
+    if let Some(listener) = instance.page_listener() {
+        listeners.add_page(listener.as_fd().try_clone_to_owned()?);
+    }
     Ok(listeners)
 }
 

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, Uri, header};
 
 /// Why a request is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) struct Rejected {
+pub(crate) struct Rejected {
     /// The status of the response.
     pub status: StatusCode,
     /// Its text.
@@ -25,7 +25,7 @@ impl Rejected {
 }
 
 /// Checks a request against the names that the configuration allows.
-pub(in crate::proxy) fn check(
+pub(crate) fn check(
     hosts: &BTreeSet<String>,
     origins: &BTreeSet<String>,
     uri: &Uri,

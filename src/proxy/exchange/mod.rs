@@ -7,7 +7,7 @@ mod cors;
 mod error_response;
 mod handler;
 mod header_check;
-mod host_check;
+pub(in crate::proxy) mod host_check;
 mod id_rewrite;
 mod in_flight;
 mod other_requests;
