@@ -42,6 +42,9 @@ pub mod clock;
 /// Tasks and threads whose end ends the process.
 pub mod critical;
 
+/// Files where something else may lie in the way.
+pub mod files;
+
 /// What a release runs from, and whether it changed.
 pub mod artifact;
 

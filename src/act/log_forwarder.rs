@@ -1,13 +1,15 @@
 //! Forwards the output file of a release to the daemon's log, line by line and with limits.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+use crate::files::{create_private_dir, open_to_append};
 
 /// A longer file is truncated before a start.
 const TRUNCATE_AT_START_BYTES: u64 = 8 * 1024 * 1024;
@@ -33,9 +35,9 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Opens the output file of a slot for appending. A pipe would break with the daemon; a file does not.
 pub(super) fn open_output_file(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        create_private_dir(folder)?;
     }
-    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let file = open_to_append(path)?;
     if file.metadata()?.len() > TRUNCATE_AT_START_BYTES {
         file.set_len(0)?;
     }
@@ -95,7 +97,7 @@ struct OutputTail {
 impl OutputTail {
     fn new(path: &Path, service: &str, release: &str) -> Self {
         // Truncation needs write access.
-        let file = OpenOptions::new().read(true).append(true).open(path).ok();
+        let file = open_to_append(path).ok();
         let offset =
             file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
         Self {

@@ -1,6 +1,7 @@
 //! Checks whether a recorded artifact is still the same.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore};
 
@@ -14,6 +15,9 @@ use crate::artifact::stat_fingerprint::StatFingerprint;
 
 /// One check is hashed at a time. Deploys have their own permit: a rollback does not wait for them.
 static VERIFY_HASH_PERMIT: Semaphore = Semaphore::const_new(1);
+
+/// How long a check may take, with the checks before it.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
 /// Checks a recorded artifact. Clones share the result of the last check.
 ///
@@ -103,18 +107,24 @@ impl Verifier {
     }
 
     /// Checks that the artifact is still the same. The metadata and the content may take ten minutes
-    /// each, after the checks before this one. A drop of the future cancels the check.
+    /// each, after the checks before this one; forty minutes in all. A drop of the future cancels the check.
     ///
     /// # Errors
     /// The artifact changed, is missing, or cannot be read.
     pub async fn verify(&self) -> Result<(), VerifyError> {
         let Inner { artifact, digest, .. } = &*self.0;
         // A recorded path is absolute, and no image begins with a slash.
-        let mismatch = if artifact.starts_with('/') {
-            self.check_path().await
-        } else {
-            self.check_image().await
+        let check = async {
+            match artifact.starts_with('/') {
+                true => self.check_path().await,
+                false => self.check_image().await,
+            }
         };
+        // Each step has a limit of its own; the wait for other checks and for podman is in this one.
+        let mismatch = tokio::time::timeout(VERIFY_TIMEOUT, check).await.unwrap_or_else(|_| {
+            let minutes = VERIFY_TIMEOUT.as_secs() / 60;
+            Err(ArtifactError::Unreadable(format!("it was not verified within {minutes} minutes")))
+        });
         let artifact = artifact.clone();
         match mismatch {
             Ok(None) => Ok(()),

@@ -68,7 +68,10 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     let request =
         Request::Deploy { service, version, artifact, set, slot, freeze, force, strict, wait };
     match daemon.send_request(&request).await {
-        Ok(client) => follow(client, wait, json).await,
+        Ok(client) => {
+            let service = request.service().unwrap_or_default();
+            follow(client, (daemon, service), wait, json).await
+        }
         Err(exit) => exit,
     }
 }

@@ -32,7 +32,10 @@ pub(super) async fn resume(options: Options, daemon: &DaemonOptions) -> Exit {
 
 async fn send(request: &Request, json: bool, daemon: &DaemonOptions) -> Exit {
     match daemon.send_request(request).await {
-        Ok(client) => follow(client, false, json).await,
+        Ok(client) => {
+            let service = request.service().unwrap_or_default();
+            follow(client, (daemon, service), false, json).await
+        }
         Err(exit) => exit,
     }
 }

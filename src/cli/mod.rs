@@ -14,6 +14,7 @@ mod follow;
 mod hold;
 mod output;
 mod progress;
+mod reconnect;
 mod rollback;
 mod run;
 mod status;

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use crate::cli::output;
 use crate::cli::status::format_seconds;
 use crate::control::Status;
+use crate::model::escape_unsafe;
 
 /// Statuses for each line without a terminal; the daemon sends one a second.
 const STATUSES_PER_LINE: u32 = 60;
@@ -36,8 +37,8 @@ impl Progress {
         self.status_count += 1;
         if self.is_terminal {
             let mut stderr = io::stderr().lock();
-            let _: io::Result<()> =
-                write!(stderr, "{}", progress_line(status)).and_then(|()| stderr.flush());
+            let _: io::Result<()> = write!(stderr, "{}", escape_unsafe(&progress_line(status)))
+                .and_then(|()| stderr.flush());
             self.line_visible = true;
         } else if self.status_count.is_multiple_of(STATUSES_PER_LINE) {
             output::stderr_line(&progress_line(status));

@@ -33,7 +33,10 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     let Options { service, cut, force, because, no_wait, json } = options;
     let request = Request::Rollback { service, cut, force, because, wait: !no_wait };
     let exit = match daemon.send_request(&request).await {
-        Ok(client) => follow(client, !no_wait, json).await,
+        Ok(client) => {
+            let service = request.service().unwrap_or_default();
+            follow(client, (daemon, service), !no_wait, json).await
+        }
         Err(exit) => exit,
     };
     // Here the operator asked for a rollback, or for the end of a deploy.

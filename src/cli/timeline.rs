@@ -5,8 +5,9 @@ use clap::Args;
 use crate::cli::daemon_options::{ConnectError, DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::cli::reconnect::reconnect;
 use crate::control::{ControlClient, Request, Response};
-use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Trigger};
+use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Trigger, escape_unsafe};
 use crate::record;
 
 /// Show what happened in a deploy, and why.
@@ -30,23 +31,42 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     let Options { service, follow, json, .. } = options;
     let request = Request::Timeline { service: service.clone(), deploy, follow };
     match daemon.connect(&request).await {
-        Ok(client) => print_from_daemon(client, json).await,
+        Ok(client) => print_from_daemon(client, daemon, (&service, deploy), (json, follow)).await,
         // A post-mortem must not need a running daemon.
         Err(error) => print_from_disk(daemon, &error, &service, deploy, json),
     }
 }
 
-async fn print_from_daemon(mut client: ControlClient, json: bool) -> Exit {
+/// Prints what the daemon sends. With `follow` it goes on with the next daemon where this one ends.
+async fn print_from_daemon(
+    mut client: ControlClient,
+    daemon: &DaemonOptions,
+    (service, deploy): (&str, Option<ReleaseNumber>),
+    (json, follow): (bool, bool),
+) -> Exit {
+    let mut last = (ReleaseNumber(0), 0);
     loop {
-        match client.next_response().await {
-            Ok(None) => return Exit::Done,
-            Ok(Some(Response::Event(entry))) => print_event(&entry, json),
+        let end = match client.next_response().await {
+            Ok(Some(Response::Event(entry))) => {
+                if last < (entry.deploy, entry.seq) {
+                    last = (entry.deploy, entry.seq);
+                    print_event(&entry, json);
+                }
+                continue;
+            }
             Ok(Some(Response::Refused { code, because })) => {
                 output::error_line(&because);
                 return code.into();
             }
-            Ok(Some(Response::Accepted { .. } | Response::Status(_))) => (),
-            Err(error) => return connection_lost(&error),
+            Ok(Some(Response::Accepted { .. } | Response::Status(_))) => continue,
+            Ok(None) if !follow => return Exit::Done,
+            Ok(None) => Exit::Done,
+            Err(error) if !follow => return connection_lost(&error),
+            Err(_) => Exit::NoDaemon,
+        };
+        match reconnect(daemon, service, deploy).await {
+            Some(next) => client = next,
+            None => return end,
         }
     }
 }
@@ -97,28 +117,26 @@ fn print_event(entry: &TimelineEntry, json: bool) {
             entry.service, entry.deploy, entry.wall_time
         ));
     }
-    if let TimelineEvent::Detected { trigger: Trigger::Verdict(verdict), .. } = &entry.event {
-        let started = entry.moment - std::time::Duration::from_millis(entry.since_deploy_ms);
-        output::stdout_line(&format_row(
-            verdict.onset.since(started).as_millis(),
-            "first bad",
-            "estimated onset",
-        ));
-    }
     output::stdout_line(&event_line(entry));
 }
 
 /// Formats an event as a line.
 pub(super) fn event_line(entry: &TimelineEntry) -> String {
     let mut text = entry.because.clone();
+    if let TimelineEvent::Detected { trigger: Trigger::Verdict(verdict), .. } = &entry.event {
+        // An estimate of an earlier moment is no event of its own: the record never runs backwards.
+        let started = entry.moment - std::time::Duration::from_millis(entry.since_deploy_ms);
+        let onset = Moment(u64::try_from(verdict.onset.since(started).as_millis()).unwrap_or(0));
+        text.push_str(&format!(" (first bad at {onset}, estimated)"));
+    }
     if !entry.planned_effects.is_empty() {
         text.push_str(" -> ");
         text.push_str(&entry.planned_effects.join(", "));
     }
-    format_row(u128::from(entry.since_deploy_ms), entry.event.kind(), &text)
+    format_row(entry.since_deploy_ms, entry.event.kind(), &escape_unsafe(&text))
 }
 
-fn format_row(ms: u128, kind: &str, text: &str) -> String {
-    let at = Moment(u64::try_from(ms).unwrap_or(u64::MAX)).to_string();
+fn format_row(ms: u64, kind: &str, text: &str) -> String {
+    let at = Moment(ms).to_string();
     format!("{at:>12}  {kind:<11}  {text}")
 }

@@ -1,5 +1,8 @@
 //! Who may read and who may act over the control socket. The kernel identifies the client.
 
+use std::fs::File;
+use std::io::Read as _;
+
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use crate::control::protocol::Request;
@@ -47,6 +50,62 @@ pub fn authorize(actor: &Actor) -> Result<(), String> {
     ))
 }
 
+/// The variable in the environment of every process of a release.
+const RELEASE_VARIABLE: &str = "ROLLBACKD_OWNER=";
+/// Bytes of an environment that are read.
+const ENVIRON_MAX: u64 = 2 * 1024 * 1024;
+/// Ancestors of a client that are checked.
+const ANCESTORS_MAX: usize = 32;
+
+/// Checks that a client is no process of a release: a release must not command the daemon that judges it,
+/// although it may run as the same user. It counts as one where its environment, or that of an ancestor,
+/// of its group's or of its session's first process says so. Reads /proc, which can block.
+///
+/// # Errors
+/// It is one, or it has ended.
+pub fn ensure_not_a_release(actor: &Actor) -> Result<(), String> {
+    // A client in another PID namespace has no id here.
+    let Some(first) = u32::try_from(actor.pid).ok().filter(|pid| *pid > 0) else { return Ok(()) };
+    let mut next = vec![first];
+    let mut seen = Vec::new();
+    while let Some(pid) = next.pop().filter(|_| seen.len() < ANCESTORS_MAX) {
+        if pid <= 1 || seen.contains(&pid) || pid == std::process::id() {
+            continue;
+        }
+        seen.push(pid);
+        if has_release_variable(pid) {
+            return Err(format!(
+                "process {first} belongs to a release, and releases may read but not act"
+            ));
+        }
+        match process_relations(pid) {
+            Some(relations) => next.extend(relations),
+            None if pid == first => {
+                return Err(format!("process {first}, which sent the command, has ended"));
+            }
+            None => (),
+        }
+    }
+    Ok(())
+}
+
+fn has_release_variable(pid: u32) -> bool {
+    let mut environment = Vec::new();
+    let Ok(file) = File::open(format!("/proc/{pid}/environ")) else { return false };
+    if file.take(ENVIRON_MAX).read_to_end(&mut environment).is_err() {
+        return false;
+    }
+    environment.split(|byte| *byte == 0).any(|it| it.starts_with(RELEASE_VARIABLE.as_bytes()))
+}
+
+/// The parent, the process group and the session of a process; `None` if it has ended.
+fn process_relations(pid: u32) -> Option<Vec<u32>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which may contain spaces and parentheses: state, parent, group, session.
+    let (_, fields) = stat.rsplit_once(')')?;
+    Some(fields.split_whitespace().skip(1).take(3).filter_map(|it| it.parse().ok()).collect())
+}
+
 /// The id of [`READERS_GROUP`], if it exists.
 pub(super) fn readers_gid() -> Option<u32> {
     Group::from_name(READERS_GROUP).ok().flatten().map(|group| group.gid.as_raw())
@@ -55,6 +114,43 @@ pub(super) fn readers_gid() -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_of_a_release_is_recognised_and_others_are_not() {
+        use std::process::{Command, Stdio};
+        let spawn = |script: &str, marked: bool| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            if marked {
+                command.env("ROLLBACKD_OWNER", "/var/lib/rollbackd");
+            }
+            command.spawn().unwrap()
+        };
+        let first_line = |child: &mut std::process::Child| {
+            let mut byte = [0];
+            let mut line = String::new();
+            let out = child.stdout.as_mut().unwrap();
+            while out.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+                line.push(char::from(byte[0]));
+            }
+            line.parse::<i32>().unwrap()
+        };
+        // The process that says its pid cleared its own environment; its parent is marked.
+        for (script, marked, expected) in [
+            ("echo $$; read x", false, true),
+            ("echo $$; read x", true, false),
+            ("env -i sh -c 'echo $$; read x'; true", true, false),
+        ] {
+            let mut child = spawn(script, marked);
+            let pid = first_line(&mut child);
+            let checked = ensure_not_a_release(&Actor { uid: 0, pid });
+            assert_eq!(checked.is_ok(), expected, "{script} {marked}: {checked:?}");
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            let ended = ensure_not_a_release(&Actor { uid: 0, pid });
+            assert!(ended.unwrap_err().contains("has ended"));
+        }
+    }
 
     #[test]
     fn root_and_the_own_user_may_act_and_others_may_not() {

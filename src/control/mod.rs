@@ -16,7 +16,7 @@ pub mod server;
 mod status;
 mod validate;
 
-pub use crate::control::access::{ADMINS_GROUP, READERS_GROUP, authorize};
+pub use crate::control::access::{ADMINS_GROUP, READERS_GROUP, authorize, ensure_not_a_release};
 pub use crate::control::client::ControlClient;
 pub use crate::control::counters::{Counters, HISTOGRAM_BOUNDS, Histogram};
 pub use crate::control::protocol::{RefusalCode, Request, Response};

@@ -1,7 +1,7 @@
 //! Validates requests: their texts go to commands, environments, timelines and terminals.
 
 use crate::control::protocol::Request;
-use crate::model::{Release, VERSION_MAX, is_valid_version};
+use crate::model::{Release, VERSION_MAX, is_unsafe_to_print, is_valid_version};
 
 const ARTIFACT_MAX: usize = 4096;
 const REASON_MAX: usize = 4096;
@@ -45,7 +45,7 @@ fn validate_artifact(artifact: &str) -> Result<(), String> {
         "is empty".to_owned()
     } else if artifact.len() > ARTIFACT_MAX {
         format!("is longer than {ARTIFACT_MAX} bytes")
-    } else if artifact.contains(char::is_control) {
+    } else if artifact.contains(is_unsafe_to_print) {
         "contains a control character".to_owned()
     } else if artifact.starts_with('-') {
         "begins like an option".to_owned()
@@ -91,7 +91,7 @@ fn validate_reason(because: &str) -> Result<(), String> {
     if length > REASON_MAX {
         return Err(format!("the reason has {length} characters; write at most {REASON_MAX}"));
     }
-    if because.contains(char::is_control) {
+    if because.contains(is_unsafe_to_print) {
         return Err(format!(
             "the reason {} contains a line break or another control character; write one plain line",
             printable(because)

@@ -5,22 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
 
 use crate::control::server::{IncomingRequest, ReplyWriter};
 use crate::control::{RefusalCode, Request, Response, printable, server};
+use crate::daemon::client_places::{ClientPlace, ClientPlaces};
 use crate::daemon::services::ServiceHandles;
 use crate::decide::CommandRefused;
 use crate::model::{
-    Actor, Command, CommandRequest, DeployRequest, Guard, ReleaseNumber, Slot, TimelineEntry,
-    TimelineEvent,
+    Actor, Command, CommandRequest, DeployRequest, ReleaseNumber, Slot, TimelineEntry,
 };
 use crate::service::handle::ServiceHandle;
 use crate::service::inbox::CommandError;
 use crate::{control, record};
-
-/// Clients that the daemon serves at a time. As many more receive the reply "busy".
-const CLIENTS_MAX: usize = 64;
 
 /// How long the system may take to look up the groups of a user.
 const GROUP_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,39 +29,45 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Wait after a failure to accept, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Serves the control socket until the task is aborted.
+/// Serves the control socket until the task is aborted. Then all connections end: their clients find the
+/// next daemon.
 pub(super) async fn serve(listener: Arc<UnixListener>, handles: ServiceHandles) {
-    let client_permits = Arc::new(Semaphore::new(CLIENTS_MAX));
-    let connection_permits = Arc::new(Semaphore::new(2 * CLIENTS_MAX));
+    let places = Arc::new(ClientPlaces::default());
+    let mut clients = JoinSet::new();
     loop {
-        let permit = Arc::clone(&connection_permits).acquire_owned().await;
-        let Ok((stream, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = clients.join_next() => continue,
+        };
+        let Ok((stream, _)) = accepted else {
             tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
-        let (handles, client_permits) = (Arc::clone(&handles), Arc::clone(&client_permits));
-        tokio::spawn(async move {
+        // Whoever floods the socket keeps out nobody else: places are counted by user.
+        let Some(place) = stream.peer_cred().ok().and_then(|peer| places.enter(peer.uid())) else {
+            continue;
+        };
+        let handles = Arc::clone(&handles);
+        clients.spawn(async move {
             // An error means that the client disconnected.
             if let Ok(client) = server::accept_request(stream).await {
-                let _ = handle_client(client, &handles, &client_permits).await;
+                let _ = handle_client(client, &handles, &place).await;
             }
-            drop(permit);
         });
     }
 }
 
-/// Serves a client until it disconnects. Replies "busy" where too many are connected.
+/// Serves a client until it disconnects. Replies "busy" where its user has too many connections.
 async fn handle_client(
     client: IncomingRequest,
     handles: &ServiceHandles,
-    permits: &Semaphore,
+    place: &ClientPlace,
 ) -> io::Result<()> {
     let IncomingRequest { actor, request, reply_writer: mut replies, disconnect } = client;
-    let Ok(_permit) = permits.try_acquire() else {
-        let because =
-            format!("busy: {CLIENTS_MAX} clients are connected; end one that uses --follow");
+    if let Some(max) = place.refused_above() {
+        let because = format!("busy: {max} clients are connected; end one that uses --follow");
         return replies.send(&refused(RefusalCode::Busy, because)).await;
-    };
+    }
     tokio::select! {
         answered = handle_request(actor, request, &mut replies, handles) => answered,
         () = disconnect.wait() => Ok(()),
@@ -111,7 +115,9 @@ async fn authorize(actor: &Actor, request: &Request) -> Result<(), String> {
         return Ok(());
     }
     let actor = actor.clone();
-    let check = tokio::task::spawn_blocking(move || control::authorize(&actor));
+    let check = tokio::task::spawn_blocking(move || {
+        control::authorize(&actor).and_then(|()| control::ensure_not_a_release(&actor))
+    });
     match tokio::time::timeout(GROUP_LOOKUP_TIMEOUT, check).await {
         Ok(Ok(answer)) => answer,
         _ => Err("the system's user database does not answer within 5 s; try as root".to_owned()),
@@ -196,7 +202,7 @@ async fn command(
         return Ok(());
     }
     replies.send(&Response::Event(Box::new(TimelineEntry::clone(&first)))).await?;
-    if is_final(&first.event) {
+    if first.event.completes_command() {
         return Ok(());
     }
     let mut last = first.seq;
@@ -220,26 +226,10 @@ async fn command(
         }
         last = entry.seq;
         replies.send(&Response::Event(Box::new(TimelineEntry::clone(&entry)))).await?;
-        if is_final(&entry.event) {
+        if entry.event.completes_command() {
             return Ok(());
         }
     }
-}
-
-/// Whether a command is complete with this event.
-fn is_final(fact: &TimelineEvent) -> bool {
-    // The bake continues by itself once there is data again.
-    let waits_for_data = matches!(fact, TimelineEvent::Blocked { guard: Guard::NoData, .. });
-    !waits_for_data
-        && matches!(
-            fact,
-            TimelineEvent::Accepted { .. }
-                | TimelineEvent::Failed
-                | TimelineEvent::Recovered
-                | TimelineEvent::Unrecovered
-                | TimelineEvent::Abandoned
-                | TimelineEvent::Blocked { .. }
-        )
 }
 
 /// A command, and whether its client waits for the end.

@@ -66,7 +66,7 @@ impl Instance {
     /// Reads the state. It has no effect before [`Self::start`]. `cause` goes into the timelines.
     ///
     /// # Errors
-    /// When a timeline or the sessions cannot be read.
+    /// When the key of the host cannot be read.
     pub(super) fn new(
         settings: &Settings,
         state: StateDir,
@@ -75,7 +75,7 @@ impl Instance {
     ) -> Result<Self, StartError> {
         let secret = state.host_key()?;
         let timelines = settings.services.values().map(|it| LoadedTimeline::read(&state, it));
-        let timelines = timelines.collect::<Result<Vec<_>, _>>()?;
+        let timelines: Vec<_> = timelines.collect();
         let last_moment = timelines.iter().filter_map(LoadedTimeline::last_moment).max();
         let clock = Clock::start(last_moment.unwrap_or(Moment(0)));
         let manager = SystemdManager::default();
@@ -86,8 +86,8 @@ impl Instance {
         for timeline in timelines {
             let name = timeline.service_name().to_owned();
             let Some(listener) = services.remove(&name) else { continue };
-            let parts = timeline.build(&context, listener).map_err(|(path, error)| {
-                StartError::new(format!("cannot use {} for {name}", path.display()), error)
+            let parts = timeline.build(&context, listener).map_err(|error| {
+                StartError::new(format!("cannot use the listener of {name}"), error)
             })?;
             let ServiceParts { handle, proxy, pending } = parts;
             handles.insert(name.clone(), handle);

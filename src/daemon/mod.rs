@@ -5,6 +5,7 @@
 //! only transport: the proxy's connections, the [`control_api`], the [`metrics`], the [`notifier`].
 //! An instance ends with the daemon, or with a [`handover`] to the next daemon.
 
+mod client_places;
 mod control_api;
 mod error;
 mod handover;

@@ -1,8 +1,9 @@
 //! The signals that the daemon handles, and who sent them.
 
 use std::io;
+use std::sync::Arc;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Origin, Process};
 use signal_hook_tokio::SignalsInfo;
@@ -12,6 +13,8 @@ pub(super) type Signals = SignalsInfo<WithOrigin>;
 
 /// Handles the signals of the daemon from now on.
 pub(super) fn listen() -> io::Result<Signals> {
+    // A file at its size limit is an error of that write, not the end of the daemon.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     Signals::with_exfiltrator([SIGTERM, SIGINT, SIGHUP, SIGUSR2], WithOrigin::default())
 }
 

@@ -40,7 +40,22 @@ pub enum Input {
 /// A decision that is not in the timeline yet. Its effects stay inside until it is.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "record it, or report that it is not recorded"]
-pub struct Proposal(pub(super) Decision);
+pub struct Proposal {
+    pub(super) decision: Decision,
+    /// What it decides on, if that does not come again by itself.
+    pub(super) source: Option<Pending>,
+}
+
+/// What waits for a decision. A verdict is computed when its turn comes, in the phase of that moment.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Pending {
+    Event(Event),
+    Note(ReleaseNumber, String),
+    Replaced(ReleaseNumber, Option<String>, String),
+    Verdict,
+    Recovery,
+    Deadline,
+}
 
 /// The start of a bake, as the judge needs it and the signal log keeps it.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,24 +79,40 @@ pub struct RoutingHints {
     pub migrate_from: Option<ReleaseNumber>,
 }
 
+impl Pending {
+    /// Whether it happens once. The others return with each block.
+    pub(super) fn happens_once(&self) -> bool {
+        match self {
+            Self::Event(_) | Self::Note(..) | Self::Replaced(..) => true,
+            Self::Verdict | Self::Recovery | Self::Deadline => false,
+        }
+    }
+}
+
+impl From<Decision> for Proposal {
+    fn from(decision: Decision) -> Self {
+        Self { decision, source: None }
+    }
+}
+
 impl Proposal {
     /// The reason, for the timeline.
     pub fn because(&self) -> &str {
-        &self.0.because
+        &self.decision.because
     }
 
     /// The event, for the timeline.
     pub fn event(&self) -> &TimelineEvent {
-        &self.0.event
+        &self.decision.event
     }
 
     /// The names of its effects, for the timeline.
     pub fn planned_effects(&self) -> Vec<String> {
-        self.0.effects.iter().map(ToString::to_string).collect()
+        self.decision.effects.iter().map(ToString::to_string).collect()
     }
 
     /// Whether it pages the operator.
     pub fn pages(&self) -> bool {
-        self.0.effects.iter().any(|effect| matches!(effect, Effect::Page(_)))
+        self.decision.effects.iter().any(|effect| matches!(effect, Effect::Page(_)))
     }
 }

@@ -5,17 +5,20 @@
 //! 1. [`ServiceMachine::handle`] takes an [`Input`] and queues what it leads to.
 //! 2. [`ServiceMachine::poll`] returns the next [`Proposal`]. The driver writes it to the timeline.
 //! 3. [`ServiceMachine::recorded`] applies it and releases its effects, which the driver executes. A
-//!    proposal that cannot be written goes to [`ServiceMachine::not_recorded`] and changes nothing.
+//!    proposal that cannot be written goes to [`ServiceMachine::not_recorded`] and changes nothing,
+//!    unless it [acts unrecorded](ServiceMachine::acts_unrecorded).
 //! 4. [`ServiceMachine::bake_to_open`] asks for a judge, which [`ServiceMachine::open_bake`] creates.
 //!
-//! Only `recorded` hands out effects, so no driver can act before it writes.
+//! Only `recorded` hands out effects, so a driver writes first, or keeps the entry to write it late.
 
 mod bake;
 mod input;
+mod unrecorded;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bake::Bake;
+use input::Pending;
 pub use input::{BakeOpening, Input, MachineSettings, Proposal, RoutingHints};
 
 use crate::decide::{CommandRefused, Phase, Watch};
@@ -27,6 +30,8 @@ use crate::model::{
 
 /// Exits of one release that go into the timeline.
 const EXITS_RECORDED_MAX: u32 = 5;
+/// Events that are kept while the timeline cannot be written.
+const EVENTS_KEPT_MAX: usize = 256;
 
 /// The state of one service, its judge, and what waits for a decision.
 #[derive(Debug)]
@@ -40,17 +45,8 @@ pub struct ServiceMachine {
     /// The names that releases report.
     identities: BTreeMap<ReleaseNumber, String>,
     queue: VecDeque<Pending>,
-}
-
-/// What waits for a decision. A verdict is computed when its turn comes, in the phase of that moment.
-#[derive(Debug)]
-enum Pending {
-    Event(Event),
-    Note(ReleaseNumber, String),
-    Replaced(ReleaseNumber, Option<String>, String),
-    Verdict,
-    Recovery,
-    Deadline,
+    /// What could not be recorded, and happens once.
+    unrecorded: VecDeque<Pending>,
 }
 
 impl ServiceMachine {
@@ -65,6 +61,7 @@ impl ServiceMachine {
             exits: BTreeMap::new(),
             identities: BTreeMap::new(),
             queue: VecDeque::new(),
+            unrecorded: VecDeque::new(),
         }
     }
 
@@ -111,6 +108,7 @@ impl ServiceMachine {
             Input::Identity(release, name) => self.on_identity(release, name),
             Input::EndOfBlock => {
                 self.bake.end_block();
+                self.retry_unrecorded();
                 self.queue.extend([Pending::Verdict, Pending::Recovery, Pending::Deadline]);
             }
         }
@@ -161,8 +159,12 @@ impl ServiceMachine {
         load: impl Fn(ReleaseNumber) -> ReleaseLoad,
     ) -> Option<Proposal> {
         while let Some(pending) = self.queue.pop_front() {
+            if self.must_wait(&pending) {
+                continue;
+            }
+            let source = pending.happens_once().then(|| pending.clone());
             if let Some(decision) = self.decide(now, pending, &load) {
-                return Some(Proposal(decision));
+                return Some(Proposal { decision, source });
             }
         }
         None
@@ -233,25 +235,25 @@ impl ServiceMachine {
             let passed = |number| self.probe(number).map(ProbeResult::is_ok);
             self.watch.keeps_a_healthy_release(&decision, passed)?;
         }
-        Ok(Proposal(decision))
+        Ok(decision.into())
     }
 
     /// The first decision after a restart; `source` begins a sentence. None for a service without a
     /// deploy.
     pub fn restored(&self, source: &str, now: Moment, truncated_bytes: u64) -> Option<Proposal> {
         let is_new = *self.watch.phase() == Phase::Empty && truncated_bytes == 0;
-        (!is_new).then(|| Proposal(self.watch.restored_by(source, now, truncated_bytes)))
+        (!is_new).then(|| self.watch.restored_by(source, now, truncated_bytes).into())
     }
 
     /// A note about the service.
     pub fn note(&self, text: &str) -> Proposal {
         let (because, effects) = (text.to_owned(), Vec::new());
-        Proposal(Decision { because, event: TimelineEvent::Noted, effects })
+        Decision { because, event: TimelineEvent::Noted, effects }.into()
     }
 
     /// Applies a proposal that is in the timeline, and releases its effects.
     pub fn recorded(&mut self, now: Moment, proposal: Proposal) -> Vec<Effect> {
-        let Decision { event, effects, .. } = proposal.0;
+        let Decision { event, effects, .. } = proposal.decision;
         self.watch.apply(now, &event);
         for effect in &effects {
             if let Effect::Retire(release) | Effect::Detach(release) = effect {
@@ -262,11 +264,6 @@ impl ServiceMachine {
         }
         self.bake.set_target(self.watch.phase().judge_target(), now);
         effects
-    }
-
-    /// Drops a proposal that could not be written. Verdicts and deadlines return with the next block.
-    pub fn not_recorded(&self, proposal: Proposal) {
-        drop(proposal);
     }
 
     /// The effects after a restart whose entry cannot be written: the traffic stays where it was.

@@ -233,6 +233,20 @@ impl TimelineEvent {
         }
     }
 
+    /// Whether a command that waits is complete with this event.
+    pub fn completes_command(&self) -> bool {
+        match self {
+            // The bake continues by itself once there is data again.
+            Self::Blocked { guard, .. } => *guard != Guard::NoData,
+            Self::Accepted { .. }
+            | Self::Failed
+            | Self::Recovered
+            | Self::Unrecovered
+            | Self::Abandoned => true,
+            _ => false,
+        }
+    }
+
     /// Its name in the timeline.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::proxy::handover::replication::{ReplicatedState, ReplicationMessage};
 use crate::proxy::handover::routes::RoutesSnapshot;
-use crate::proxy::{LATE_CONNECTION_TIMEOUT, Proxy};
+use crate::proxy::{LATE_CONNECTION_TIMEOUT, OPEN_REQUESTS_MAX, POLL_INTERVAL, Proxy};
+
+/// How long connections may take to close once they are idle: longer than one waits for a request.
+const IDLE_CLOSE_WAIT: Duration = Duration::from_millis(450);
 
 impl Proxy {
     /// A duplicate of the listener, for the successor. `None` after the listener was closed.
@@ -45,21 +48,28 @@ impl Proxy {
     }
 
     /// Closes the connections after [`Self::hand_over`]. Each response is the last on its connection,
-    /// and GET streams and subscriptions end. Open requests may take `timeout`, or until `cut_short`;
-    /// then they get an error.
+    /// and GET streams and subscriptions end. Connections without a request may take `timeout`. Open
+    /// requests may finish: their releases stay in place. One that passes its deadline, and all after
+    /// `cut_short` or ten minutes, get an error.
     pub async fn drain_connections(&self, timeout: Duration, cut_short: &CancellationToken) {
         let closed = async {
             self.start_closing(true).await;
-            self.lifecycle.wait_early_closed().await;
+            let closed = tokio::time::timeout(timeout, self.lifecycle.wait_early_closed()).await;
+            while closed.is_err() && self.is_busy() {
+                tokio::time::sleep(POLL_INTERVAL).await;
+            }
         };
-        let closed = tokio::time::timeout(timeout, closed);
-        let closed = tokio::select! {
-            closed = closed => closed.is_ok(),
-            () = cut_short.cancelled() => false,
-        };
-        if !closed && self.is_busy() {
+        tokio::select! {
+            _ = tokio::time::timeout(timeout.max(OPEN_REQUESTS_MAX), closed) => (),
+            () = cut_short.cancelled() => (),
+        }
+        if self.is_busy() {
             self.warn_unfinished_requests();
         }
+        // Idle connections close before the releases are cut: until then a client may still send a
+        // request on one, and gets its response.
+        self.lifecycle.shutdown.cancel();
+        let _ = tokio::time::timeout(IDLE_CLOSE_WAIT, self.lifecycle.wait_all_closed()).await;
         self.shut_down().await;
         let _ =
             tokio::time::timeout(LATE_CONNECTION_TIMEOUT, self.lifecycle.wait_all_closed()).await;

@@ -62,6 +62,8 @@ const RECENT_WAIT_MAX: Duration = Duration::from_secs(1);
 const LATE_CONNECTION_TIMEOUT: Duration = Duration::from_millis(700);
 /// How often it checks whether the accept loop has ended.
 const LISTENER_POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// How long open requests may take to finish at a predecessor. The deadline of a call ends before.
+pub const OPEN_REQUESTS_MAX: Duration = Duration::from_secs(600);
 /// The session length in seconds that is assumed until longer ones were seen.
 const DEFAULT_SESSION_LIFE: f64 = 60.0;
 

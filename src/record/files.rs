@@ -1,32 +1,10 @@
-//! What all files of the state directory share: modes, replacement as a whole, numbered names.
+//! The numbered files of a service: one for each deploy.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::ReleaseNumber;
-
-/// Creates a directory, and those above it, that only the daemon's user may enter.
-pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// Opens a file that only the daemon's user may read, and creates it if it does not exist.
-pub(super) fn open_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-/// Replaces a file as a whole; it is on disk when this returns.
-pub(super) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = open_private(&new)?;
-    file.set_len(0)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(path.parent().unwrap_or(path))?.sync_all()
-}
 
 /// The name of the file of a deploy, such as `000042.jsonl`.
 pub(super) fn numbered_file(dir: &Path, number: ReleaseNumber, extension: &str) -> PathBuf {

@@ -13,7 +13,7 @@ mod stderr_log;
 mod timeline;
 mod timeline_file;
 
-pub use timeline::{Timeline, Truncated};
+pub use timeline::{NewEntry, OpenedTimeline, Room, Timeline, Truncated};
 
 pub use crate::record::error::StateError;
 pub use crate::record::journal_entry::lost_messages;

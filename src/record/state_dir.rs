@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::files::{create_private_dir, open_private, open_to_read, set_aside, write_atomically};
 use crate::record::error::StateError;
-use crate::record::files::{create_private_dir, open_private, write_atomically};
 
 /// The format of the directory. It increases when an older daemon would misread what a newer one
 /// wrote.
@@ -39,6 +40,7 @@ impl StateDir {
             move |source| StateError::new(action, source)
         };
         create_private_dir(dir).map_err(fail("create"))?;
+        check_owner(dir).map_err(fail("use"))?;
         let lock = open_private(&dir.join("lock")).map_err(fail("write into"))?;
         lock.try_lock().map_err(|error| {
             let source = match error {
@@ -51,16 +53,21 @@ impl StateDir {
         Ok(Self { dir: dir.to_owned(), lock })
     }
 
-    /// The directory of one service; creates it if it does not exist.
-    ///
-    /// # Errors
-    /// It cannot be created.
-    pub fn service_dir(&self, name: &str) -> Result<PathBuf, StateError> {
+    /// The directory of one service; creates it if it does not exist. What else has its name is set
+    /// aside. The second part says what was in the way, or why there is no directory.
+    pub fn service_dir(&self, name: &str) -> (PathBuf, Vec<String>) {
         let dir = self.dir.join(name);
-        create_private_dir(&dir).map_err(|source| {
-            StateError::new(format!("failed to create the directory {}", dir.display()), source)
-        })?;
-        Ok(dir)
+        let mut damage = Vec::new();
+        let is_other = fs::symlink_metadata(&dir).is_ok_and(|it| !it.is_dir());
+        if is_other {
+            let moved = set_aside(&dir)
+                .map_or_else(|error| error.to_string(), |to| format!("it is {} now", to.display()));
+            damage.push(format!("{} is not a directory: {moved}", dir.display()));
+        }
+        if let Err(error) = create_private_dir(&dir) {
+            damage.push(format!("failed to create the directory {}: {error}", dir.display()));
+        }
+        (dir, damage)
     }
 
     /// The secret key of this host, which the first start makes.
@@ -75,9 +82,31 @@ impl StateDir {
     }
 }
 
+/// Rejects a directory that another user owns or may write into: who can write the state, or the key of
+/// session ids, is in command. A link counts if root or the daemon's user made it, as systemd does.
+fn check_owner(dir: &Path) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    let (link, target) = (fs::symlink_metadata(dir)?, fs::metadata(dir)?);
+    let help = "use a directory that only the daemon's user can write";
+    if link.is_symlink() && link.uid() != own && link.uid() != 0 {
+        let what = format!("uid {} made this link; {help}", link.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    if target.uid() != own {
+        let what = format!("it belongs to uid {}, not to uid {own}; {help}", target.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    if target.mode() & 0o022 != 0 {
+        let mode = target.mode() & 0o7777;
+        let what = format!("others may write into it (mode {mode:o}); run `chmod go-w` on it");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    Ok(())
+}
+
 fn read_or_create_key(path: &Path) -> io::Result<[u8; 16]> {
     let mut key = [0; 16];
-    match File::open(path) {
+    match open_to_read(path) {
         Ok(mut file) => {
             file.read_exact(&mut key).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => io::Error::other(KEY_TOO_SHORT),
@@ -121,6 +150,23 @@ fn check_format(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_others_may_write_is_rejected() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        drop(StateDir::open(&state).unwrap());
+        for (mode, is_safe) in [(0o777, false), (0o770, false), (0o755, true), (0o700, true)] {
+            fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(StateDir::open(&state).is_ok(), is_safe, "{mode:o}");
+        }
+        symlink(&state, dir.path().join("link")).unwrap();
+        drop(StateDir::open(&dir.path().join("link")).unwrap());
+        fs::remove_file(state.join("key")).unwrap_or_default();
+        symlink("/dev/zero", state.join("key")).unwrap();
+        StateDir::open(&state).unwrap().host_key().unwrap_err();
+    }
 
     #[test]
     fn a_directory_of_a_newer_format_is_rejected() {

@@ -268,8 +268,13 @@ mod tests {
         log.flush();
         failing.store(0, Ordering::Relaxed);
         log.line("two");
-        assert_eq!(next(), "two\n");
-        assert!(next().contains("log messages were lost"));
+        // Other tests lose messages, too.
+        let (mut second, mut reported) = (false, false);
+        while !(second && reported) {
+            let line = next();
+            second |= line == "two\n";
+            reported |= line.contains("log messages were lost");
+        }
         assert!(lost_messages() > before);
 
         let stuck = lock.lock().unwrap();

@@ -14,7 +14,7 @@ use crate::critical;
 use crate::decide::Watch;
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 use crate::proxy::{Proxy, SessionIdSecret};
-use crate::record::{StateDir, StateError, Timeline, Truncated};
+use crate::record::{OpenedTimeline, StateDir, Timeline, Truncated};
 use crate::service::artifact_guard::ArtifactGuard;
 use crate::service::handle::ServiceHandle;
 use crate::service::heartbeat::Heartbeat;
@@ -36,6 +36,7 @@ pub(crate) struct LoadedTimeline {
     timeline: Timeline,
     entries: Vec<TimelineEntry>,
     truncated: Truncated,
+    damage: Vec<String>,
     dir: PathBuf,
 }
 
@@ -81,14 +82,13 @@ impl PendingService {
 }
 
 impl LoadedTimeline {
-    /// Reads the newest timeline of a service.
-    ///
-    /// # Errors
-    /// When the timeline cannot be read.
-    pub(crate) fn read(state: &StateDir, service: &Service) -> Result<Self, StateError> {
-        let dir = state.service_dir(&service.name)?;
-        let (timeline, entries, truncated) = Timeline::open(&dir, &service.name)?;
-        Ok(Self { service: Arc::new(service.clone()), timeline, entries, truncated, dir })
+    /// Reads the newest timeline of a service. What cannot be read keeps no service from starting.
+    pub(crate) fn read(state: &StateDir, service: &Service) -> Self {
+        let (dir, mut damage) = state.service_dir(&service.name);
+        let opened = Timeline::open(&dir, &service.name);
+        let OpenedTimeline { timeline, entries, truncated, damage: in_files } = opened;
+        damage.extend(in_files);
+        Self { service: Arc::new(service.clone()), timeline, entries, truncated, damage, dir }
     }
 
     pub(crate) fn service_name(&self) -> &str {
@@ -103,18 +103,17 @@ impl LoadedTimeline {
     /// Builds the service on this listener.
     ///
     /// # Errors
-    /// When the file of its sessions cannot be used; the path is in the error.
+    /// When the listener cannot be used.
     pub(crate) fn build(
         self,
         context: &BuildContext<'_>,
         listener: TcpListener,
-    ) -> Result<ServiceParts, (PathBuf, io::Error)> {
-        let Self { service, timeline, entries, truncated, dir } = self;
+    ) -> io::Result<ServiceParts> {
+        let Self { service, timeline, entries, truncated, damage, dir } = self;
         let BuildContext { settings, secret, clock, manager, cause } = context;
         let (name, clock) = (service.name.clone(), *clock);
         let sessions = dir.join("sessions.jsonl");
-        let proxy = Proxy::with_listener(listener, &service, *secret, clock, Some(&sessions))
-            .map_err(|error| (sessions, error))?;
+        let proxy = Proxy::with_listener(listener, &service, *secret, clock, Some(&sessions))?;
         let watch = Watch::restore(service.policy.clone(), &entries, clock.now());
         let (inbox, messages) = mpsc::channel(INBOX_CAPACITY);
         let (entries_sender, _) = broadcast::channel(ENTRIES_CAPACITY);
@@ -137,7 +136,7 @@ impl LoadedTimeline {
             dir,
         );
         service_loop.restore_identities(recorded_identities(&entries));
-        let startup = Startup { cause: (*cause).to_owned(), truncated };
+        let startup = Startup { cause: (*cause).to_owned(), truncated, damage };
         let pending = PendingService { name, service_loop, messages, startup };
         Ok(ServiceParts { handle, proxy, pending })
     }

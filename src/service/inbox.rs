@@ -58,6 +58,8 @@ pub(crate) struct Startup {
     pub cause: String,
     /// What was cut off the end of the timeline.
     pub truncated: Truncated,
+    /// What else of the state could not be read: whole sentences.
+    pub damage: Vec<String>,
 }
 
 /// How the daemon stops.

@@ -1,5 +1,7 @@
 //! Writes the decisions of one service: timeline, journal, counters, followers.
 
+use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
@@ -9,8 +11,11 @@ use crate::control::Counters;
 use crate::decide::Watch;
 use crate::machine::Proposal;
 use crate::model::{Moment, Release, TimelineEntry, TimelineEvent};
-use crate::record::Timeline;
+use crate::record::{NewEntry, Room, Timeline};
 use crate::service::counters::EventCounters;
+
+/// Entries that took effect and could not be written yet: some rollbacks.
+const UNWRITTEN_MAX: usize = 64;
 
 /// The timeline of one service, and who reads its new entries.
 #[derive(Debug)]
@@ -19,6 +24,8 @@ pub(crate) struct Recorder {
     followers: broadcast::Sender<Arc<TimelineEntry>>,
     counters: EventCounters,
     write_error: Option<String>,
+    /// Entries that took effect and are not on disk.
+    unwritten: VecDeque<Arc<TimelineEntry>>,
 }
 
 impl Recorder {
@@ -27,7 +34,8 @@ impl Recorder {
         timeline: Timeline,
         followers: broadcast::Sender<Arc<TimelineEntry>>,
     ) -> Self {
-        Self { timeline, followers, counters: EventCounters::new(), write_error: None }
+        let (counters, unwritten) = (EventCounters::new(), VecDeque::new());
+        Self { timeline, followers, counters, write_error: None, unwritten }
     }
 
     /// Why the timeline cannot be written, if so.
@@ -43,17 +51,19 @@ impl Recorder {
     /// Appends a proposal to the timeline and the journal. `watch` is the state before it.
     pub(crate) fn append(
         &mut self,
-        now: Moment,
-        clock: Clock,
+        (now, clock): (Moment, Clock),
         service: &str,
         (watch, proposal): (&Watch, &Proposal),
+        room: Room,
     ) -> Result<Arc<TimelineEntry>, String> {
-        let (because, event) = (proposal.because().to_owned(), proposal.event().clone());
-        let (wall, effects) = (clock.wall_time(), proposal.planned_effects());
+        let new = new_entry(now, clock, proposal);
         let began = monotonic();
         let timeline = &mut self.timeline;
-        let written =
-            tokio::task::block_in_place(|| timeline.append(now, wall, because, event, effects));
+        let unwritten = &mut self.unwritten;
+        let written = tokio::task::block_in_place(|| {
+            write_late_entries(timeline, unwritten)?;
+            timeline.append(new, room)
+        });
         let entry = match written {
             Ok(entry) => Arc::new(entry),
             Err(error) => {
@@ -67,11 +77,46 @@ impl Recorder {
             }
         };
         self.counters.record(&entry, began.elapsed());
+        self.mark_writable(service);
+        log_entry(service, watch, &entry, proposal.pages());
+        Ok(entry)
+    }
+
+    /// Keeps a proposal that could not be appended and takes effect all the same. Its entry is in the
+    /// journal now, and in the timeline when that can be written. `None`: too many wait already.
+    pub(crate) fn append_later(
+        &mut self,
+        (now, clock): (Moment, Clock),
+        service: &str,
+        (watch, proposal): (&Watch, &Proposal),
+    ) -> Option<Arc<TimelineEntry>> {
+        if self.unwritten.len() >= UNWRITTEN_MAX {
+            return None;
+        }
+        let waiting = u64::try_from(self.unwritten.len()).unwrap_or(u64::MAX);
+        let mut new = new_entry(now, clock, proposal);
+        new.because.push_str("; recorded late: the timeline could not be written");
+        let entry = Arc::new(self.timeline.next_entry(new, waiting));
+        self.unwritten.push_back(Arc::clone(&entry));
+        log_entry(service, watch, &entry, true);
+        Some(entry)
+    }
+
+    /// Writes the entries that wait, if it can.
+    pub(crate) fn write_late_entries(&mut self, service: &str) {
+        if self.unwritten.is_empty() {
+            return;
+        }
+        let (timeline, unwritten) = (&mut self.timeline, &mut self.unwritten);
+        if tokio::task::block_in_place(|| write_late_entries(timeline, unwritten)).is_ok() {
+            self.mark_writable(service);
+        }
+    }
+
+    fn mark_writable(&mut self, service: &str) {
         if self.write_error.take().is_some() {
             tracing::info!(service, "the timeline is writable again");
         }
-        log_entry(service, watch, &entry, proposal.pages());
-        Ok(entry)
     }
 
     /// Sends an entry to the clients that follow the timeline.
@@ -79,6 +124,28 @@ impl Recorder {
         // An error means that no client follows.
         let _ = self.followers.send(Arc::clone(entry));
     }
+}
+
+fn new_entry(now: Moment, clock: Clock, proposal: &Proposal) -> NewEntry {
+    NewEntry {
+        moment: now,
+        wall_time: clock.wall_time(),
+        because: proposal.because().to_owned(),
+        event: proposal.event().clone(),
+        planned_effects: proposal.planned_effects(),
+    }
+}
+
+/// Writes in order, up to the first failure.
+fn write_late_entries(
+    timeline: &mut Timeline,
+    unwritten: &mut VecDeque<Arc<TimelineEntry>>,
+) -> io::Result<()> {
+    while let Some(entry) = unwritten.front() {
+        timeline.write(entry, Room::Rollback)?;
+        unwritten.pop_front();
+    }
+    Ok(())
 }
 
 /// The system's journal gets the same entry.

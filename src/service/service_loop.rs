@@ -15,7 +15,7 @@ use crate::judge::{BLOCK, BLOCK_MS, Judge};
 use crate::machine::{Input, MachineSettings, Proposal, ServiceMachine};
 use crate::model::{Event, Moment, Observation, ReleaseLoad, ReleaseNumber, Signal, TimelineEntry};
 use crate::proxy::Proxy;
-use crate::record::Timeline;
+use crate::record::{Room, Timeline};
 use crate::service::artifact_guard::ArtifactGuard;
 use crate::service::bake::BakeLog;
 use crate::service::call_usage::{CallUsage, SNAPSHOT_BLOCKS};
@@ -158,10 +158,13 @@ impl ServiceLoop {
     }
 
     /// Continues where the timeline ends.
-    fn recover(&mut self, Startup { cause, truncated }: &Startup) {
+    fn recover(&mut self, Startup { cause, truncated, damage }: &Startup) {
         self.supervisor
             .stop_unneeded(&self.service, &self.machine.watch().phase().required_releases());
         self.query_read_only_tools();
+        for text in damage {
+            tracing::error!(service = self.service.name, page = true, "{text}");
+        }
         let Some(restored) = self.machine.restored(cause, self.clock.now(), truncated.0) else {
             return;
         };
@@ -169,6 +172,10 @@ impl ServiceLoop {
             // A full disk, say: the traffic stays, and there are no new decisions.
             let effects = self.machine.effects_when_unrecorded();
             effects.into_iter().for_each(|effect| self.execute(effect));
+        }
+        for text in damage {
+            // The recorder reports a failure.
+            let _ = self.record_and_apply(self.machine.note(text));
         }
         self.settle();
         // When the host boots, the releases start together with the daemon.
@@ -250,6 +257,7 @@ impl ServiceLoop {
     fn on_block(&mut self) {
         let now = self.clock.now();
         self.heartbeat.beat();
+        self.recorder.write_late_entries(&self.service.name);
         self.heartbeat.set_status(format!("{}: {}", self.service.name, self.watch().phase()));
         let numbers: Vec<_> =
             self.watch().phase().required_releases().iter().map(|it| it.number).collect();
@@ -334,12 +342,21 @@ impl ServiceLoop {
         proposal: Proposal,
     ) -> Result<Arc<TimelineEntry>, String> {
         let now = self.clock.now();
-        let before = (self.machine.watch(), &proposal);
-        let entry = match self.recorder.append(now, self.clock, &self.service.name, before) {
+        let (before, time) = ((self.machine.watch(), &proposal), (now, self.clock));
+        let (recorder, name) = (&mut self.recorder, &self.service.name);
+        let is_rollback = self.machine.is_rollback(&proposal);
+        let room = if is_rollback { Room::Rollback } else { Room::Ordinary };
+        let entry = match recorder.append(time, name, before, room) {
             Ok(entry) => entry,
             Err(error) => {
-                self.machine.not_recorded(proposal);
-                return Err(error);
+                let acts = self.machine.acts_unrecorded(&proposal);
+                match acts.then(|| recorder.append_later(time, name, before)).flatten() {
+                    Some(entry) => entry,
+                    None => {
+                        self.machine.not_recorded(proposal);
+                        return Err(error);
+                    }
+                }
             }
         };
         let effects = self.machine.recorded(now, proposal);

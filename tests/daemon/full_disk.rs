@@ -101,7 +101,7 @@ fn full_disk_stops_decisions_but_not_traffic() {
 }
 
 #[test]
-fn unrecorded_breach_is_acted_on_when_the_disk_has_space() {
+fn a_breach_on_a_full_disk_is_rolled_back_and_recorded_in_the_reserved_space() {
     let mut host = DaemonHarness::new("");
     let disk = TmpfsDisk::mount(&host.state());
     host.start();
@@ -111,16 +111,54 @@ fn unrecorded_breach_is_acted_on_when_the_disk_has_space() {
     host.wait_for_phase("baking");
     pad_to_page(&host, 2);
     disk.fill_up();
-    wait_until("the trouble", || host.status()["trouble"].is_string());
-    assert_eq!(host.phase(), "baking");
-    disk.free_space();
     deploy.wait().expect_code(3);
     drop(load);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
-    assert!(host.log().contains("the timeline is writable again"));
-    let seq: Vec<_> = host.entries(2).iter().map(|entry| entry.seq).collect();
-    let gapless: Vec<_> = (1..).take(seq.len()).collect();
-    assert_eq!(seq, gapless);
+    assert_gapless(&host, 2);
+    let kinds = host.kinds(2);
+    for kind in ["detected", "decided", "switched", "recovered"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    host.run_cli(&["hold", SERVICE]).expect_code(1).expect_text(&["No space left"]);
     host.stop();
     drop(disk);
+}
+
+fn assert_gapless(host: &DaemonHarness, deploy: u32) {
+    let seq: Vec<_> = host.entries(deploy).iter().map(|entry| entry.seq).collect();
+    let gapless: Vec<_> = (1..).take(seq.len()).collect();
+    assert_eq!(seq, gapless);
+}
+
+/// Makes every write of the daemon to a file fail, or lets them succeed again.
+fn limit_files(host: &DaemonHarness, bytes: Option<u64>) {
+    let pid = rustix::process::Pid::from_raw(host.pid());
+    let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+    rustix::process::prlimit(pid, rustix::process::Resource::Fsize, limit).unwrap();
+}
+
+#[test]
+fn going_back_wins_where_nothing_can_be_written_and_is_recorded_late() {
+    let host = DaemonHarness::with_v1("");
+    let load = VersionPoller::start(host.listen);
+    host.spawn_faulty_deploy("v2", "total", 4_000, &[]).wait().expect_code(0);
+    host.wait_for_phase("baking");
+    limit_files(&host, Some(0));
+    host.run_cli(&["hold", SERVICE]).expect_code(1).expect_text(&["cannot write the timeline"]);
+    wait_until("v1 has the traffic", || host.status()["active"] == "v1");
+    assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
+    assert!(host.status()["trouble"].is_string());
+    assert!(!host.kinds(2).contains(&"detected"), "{:?}", host.kinds(2));
+    drop(load);
+
+    limit_files(&host, None);
+    wait_until("the record", || host.status()["trouble"].is_null());
+    wait_until("recovery", || host.phase() == "steady");
+    assert_gapless(&host, 2);
+    let entries = host.entries(2);
+    for kind in ["detected", "decided", "switched"] {
+        let entry = entries.iter().rfind(|entry| entry.event.kind() == kind).unwrap();
+        assert!(entry.because.contains("recorded late"), "{}", entry.because);
+    }
+    assert!(entries.is_sorted_by_key(|entry| entry.moment));
 }

@@ -109,7 +109,7 @@ fn successor_that_cannot_start_changes_nothing() {
         let newest = host.state().join(SERVICE).join("000001.jsonl");
         let timeline = std::fs::read(&newest).unwrap();
         std::fs::write(&newest, [b"[\n", timeline.as_slice()].concat()).unwrap();
-        fails("000001.jsonl, line 1");
+        fails("000001.jsonl, line 1:");
         std::fs::write(&newest, timeline).unwrap();
         replace_program(&host, "#!/bin/sh\nexit 3\n");
         fails("did not start: exit status: 3");
@@ -269,4 +269,35 @@ fn services_and_sockets_may_change_during_handover() {
     host.run_cli(&["status"]).expect_code(0).expect_text(&["weather  127.0.0.1"]);
     assert_eq!(host.stop(), 0);
     assert!(!host.socket().exists());
+}
+
+#[test]
+fn verbs_that_wait_go_on_with_the_next_daemon_and_after_a_kill() {
+    let mut host = DaemonHarness::with_v1("bake = \"8s\"");
+    let follow = host.spawn_cli(&["timeline", SERVICE, "--follow"]);
+    let deploy = host.spawn_cli(&["deploy", SERVICE, "v2", "--wait"]);
+    host.wait_for_phase("baking");
+    host.wait_for_handover();
+    let shows = |words: &str| follow.output_so_far().contains(words);
+    wait_until("the successor's entry", || shows("took over from"));
+    host.kill();
+    host.start();
+    deploy.wait().expect_code(0).expect_text(&["took over from", "accepted"]);
+    wait_until("the end", || shows("v2 deployed") && shows("accepted (unverified)"));
+    let text = follow.output_so_far();
+    assert_eq!(text.matches("v2 deployed by").count(), 1, "{text}");
+    follow.kill();
+}
+
+/// A call that takes longer than `drain_timeout` finishes at the old daemon, and a client that keeps its
+/// connection meets no error.
+#[test]
+fn long_calls_outlive_the_drain_timeout_of_a_handover() {
+    let mut host = DaemonHarness::with_v1("drain_timeout = \"1s\"");
+    let (port, old) = (host.listen, host.pid());
+    let call = std::thread::spawn(move || slow_call(port, 4_000));
+    wait_until("it is open", || host.status()["releases"][0]["in_flight"] == 1);
+    host.wait_for_handover();
+    assert!(call.join().unwrap().contains("done after 4000 ms"));
+    wait_until("the old daemon is gone", || !host.daemons().contains(&old));
 }

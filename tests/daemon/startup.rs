@@ -253,3 +253,28 @@ fn external_releases_are_probed_and_routed_but_not_stopped() {
     assert_eq!(serving_version(host.blue), Ok("v1".to_owned()), "it is not ours to stop");
     drop(one);
 }
+
+#[test]
+fn what_is_damaged_or_in_the_way_in_the_state_keeps_nothing_from_starting() {
+    let mut host = DaemonHarness::with_v1("");
+    host.deploy("v2", &[]).expect_code(0);
+    host.wait_for_phase("baking");
+    host.kill();
+    let dir = host.state().join(SERVICE);
+    let newest = dir.join("000002.jsonl");
+    let text = fs::read_to_string(&newest).unwrap();
+    let damaged = text.replacen('\n', "\nnot a line\n", 3);
+    fs::write(&newest, &damaged).unwrap();
+    fs::create_dir(dir.join("000003.jsonl")).unwrap();
+    fs::remove_file(dir.join("sessions.jsonl")).unwrap();
+    fs::create_dir(dir.join("sessions.jsonl")).unwrap();
+    host.start();
+    wait_until("v1 answers", || serving_version(host.listen) == Ok("v1".to_owned()));
+    assert_eq!(fs::read_to_string(dir.join("000002.jsonl.damaged")).unwrap(), damaged);
+    let log = host.log();
+    for words in ["000002.jsonl: line 2", "000003.jsonl", "sessions.jsonl"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+    host.run_cli(&["timeline", SERVICE]).expect_code(0).expect_text(&["line 2", "continues after"]);
+    host.wait_for_phase("baking");
+}

@@ -6,7 +6,7 @@ use rollbackd::model::{
     Actor, CarriedOver, Effect, ExpectedFailures, Guard, Moment, Severity, Strategy,
     StrategyReason, TimelineEntry, TimelineEvent, Trigger,
 };
-use rollbackd::record::{Timeline, read_deploy};
+use rollbackd::record::{NewEntry, Room, Timeline, read_deploy};
 
 use crate::examples::{
     actor, bare_load, bare_release, bare_toll, base, breach, changes, contract, hold, load,
@@ -118,13 +118,19 @@ fn deployed_least() -> TimelineEvent {
 fn written() -> Vec<(&'static str, String, TimelineEntry)> {
     let write = |(name, fact): (&'static str, TimelineEvent)| {
         let dir = tempfile::tempdir().unwrap();
-        let (mut timeline, _, _) = Timeline::open(dir.path(), "weather").unwrap();
-        let (wall, because) = ("2023-11-14T22:13:20.000000Z".to_owned(), "why".to_owned());
-        let then = match &fact {
+        let mut timeline = Timeline::open(dir.path(), "weather").timeline;
+        let planned_effects = match &fact {
             TimelineEvent::Deployed { .. } => vec![Effect::Start(release(7)).to_string()],
             _ => Vec::new(),
         };
-        let entry = timeline.append(BEGUN, wall, because, fact, then).unwrap();
+        let new = NewEntry {
+            moment: BEGUN,
+            wall_time: "2023-11-14T22:13:20.000000Z".to_owned(),
+            because: "why".to_owned(),
+            event: fact,
+            planned_effects,
+        };
+        let entry = timeline.append(new, Room::Ordinary).unwrap();
         assert_eq!(read_deploy(dir.path(), None).unwrap(), std::slice::from_ref(&entry));
         let file = dir.path().join(format!("{:06}.jsonl", entry.deploy.0));
         (name, fs::read_to_string(file).unwrap(), entry)

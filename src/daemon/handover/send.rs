@@ -18,7 +18,7 @@ use crate::daemon::listeners::Listeners;
 use crate::daemon::predecessor::{Predecessor, ServiceChange};
 use crate::daemon::services::{Proxies, ServiceHandles, longest_drain};
 use crate::daemon::signals::{Signals, describe_sender};
-use crate::proxy::Proxy;
+use crate::proxy::{OPEN_REQUESTS_MAX, Proxy};
 use crate::record::StateDir;
 use crate::systemd::inherited_listeners::InheritedListeners;
 use crate::systemd::notify;
@@ -230,7 +230,7 @@ async fn finish_open_requests(
         )
         .1
     };
-    let drain = tokio::time::timeout(drain_timeout + DRAIN_MARGIN, drain);
+    let drain = tokio::time::timeout(drain_timeout.max(OPEN_REQUESTS_MAX) + DRAIN_MARGIN, drain);
     let mut drain = std::pin::pin!(drain);
     let mut routes = std::pin::pin!(apply_routes(reader, &proxies));
     let (mut successor_gone, mut signalled) = (false, false);

@@ -2,27 +2,34 @@
 //!
 //! The file has one JSON record a line; the last record of a session counts. Requests never wait for
 //! the disk: they put the key of the changed session into a bounded queue, and a thread appends its
-//! record. The thread rewrites the file when the queue overflowed, or when most lines are outdated.
+//! record. The thread rewrites the file when the queue overflowed, or when most lines are outdated. It
+//! leaves space on the disk for the timeline, and tries again what it could not write.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use crate::critical;
+use crate::files::{check_may_grow, open_to_read, recreate_private, set_aside};
 use crate::proxy::session::id::SessionKey;
 use crate::proxy::session::live_session::SessionMap;
 use crate::proxy::session::record::{PersistedSession, SessionRecord, StoredChange};
 
 /// The most changes that wait to be written.
 const JOBS_MAX: usize = 4096;
-/// The number of outdated lines, besides one for each live session, that causes a rewrite.
-const OUTDATED_LINES_MAX: usize = 4096;
+/// The bytes of outdated lines, besides twice the live sessions, that cause a rewrite.
+const OUTDATED_BYTES_MAX: u64 = 1024 * 1024;
+/// The largest file.
+const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Bytes that a rewrite writes at once.
+const WRITE_BYTES: usize = 64 * 1024;
+/// How often a failed write is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest line that is read.
 const LINE_MAX: usize = 64 * 1024;
 /// How long [`SessionStore::close`] waits for the last write.
@@ -47,22 +54,37 @@ enum WriterJob {
 /// The writer thread.
 struct Writer {
     path: PathBuf,
-    file: File,
+    /// `None` until it could be written once.
+    file: Option<File>,
     by_key: Arc<SessionMap>,
-    lines: usize,
+    /// Bytes in the file.
+    bytes: u64,
+    /// Bytes in the file after the last rewrite.
+    bytes_rewritten: u64,
     rewrite_needed: Arc<AtomicBool>,
 }
 
 /// Reads the live sessions in a file. Lines that cannot be read are skipped.
+///
+/// # Errors
+/// The file cannot be read, or is no regular file.
 pub(super) fn load(path: &Path) -> io::Result<Vec<(SessionKey, PersistedSession)>> {
-    let file = match File::open(path) {
+    let file = match open_to_read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         file => file?,
     };
     let mut sessions = BTreeMap::new();
-    for line in BufReader::new(file).split(b'\n') {
-        let line = line?;
-        if line.len() > LINE_MAX {
+    let mut reader = BufReader::new(file.take(FILE_BYTES_MAX));
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let limit = u64::try_from(LINE_MAX).unwrap_or(u64::MAX);
+        if reader.by_ref().take(limit).read_until(b'\n', &mut line)? == 0 {
+            return Ok(sessions.into_iter().collect());
+        }
+        if line.last() != Some(&b'\n') {
+            // A longer line is no record, and is never in memory as a whole.
+            reader.skip_until(b'\n')?;
             continue;
         }
         let record = serde_json::from_slice::<SessionRecord>(&line).ok();
@@ -72,26 +94,35 @@ pub(super) fn load(path: &Path) -> io::Result<Vec<(SessionKey, PersistedSession)
             None => (),
         }
     }
-    Ok(sessions.into_iter().collect())
+}
+
+/// Moves away what lies at the path and is no file with sessions. Returns what happened.
+pub(super) fn set_aside_unusable(path: &Path, error: &io::Error) -> String {
+    let moved = set_aside(path)
+        .map_or_else(|error| error.to_string(), |to| format!("it is {} now", to.display()));
+    format!("cannot read {}: {error}; {moved}; sessions of before end", path.display())
 }
 
 impl SessionStore {
-    /// Writes all live sessions into a new file, and starts the writer thread.
+    /// Writes all live sessions into a new file, and starts the writer thread. It tries again what
+    /// could not be written.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// The system cannot start a thread.
     pub(super) fn open(path: &Path, by_key: Arc<SessionMap>) -> io::Result<Self> {
-        let rewrite_needed = Arc::new(AtomicBool::new(false));
-        let (file, lines) = write_all(path, &by_key)?;
-        let writer = Writer {
+        let rewrite_needed = Arc::new(AtomicBool::new(true));
+        let mut writer = Writer {
             path: path.to_owned(),
-            file,
+            file: None,
             by_key,
-            lines,
+            bytes: 0,
+            bytes_rewritten: 0,
             rewrite_needed: Arc::clone(&rewrite_needed),
         };
+        let mut failing = false;
+        writer.report(&BTreeSet::new(), &mut failing);
         let (jobs, job_queue) = sync_channel(JOBS_MAX);
-        critical::spawn_thread("sessions", move || writer.run(&job_queue))?;
+        critical::spawn_thread("sessions", move || writer.run(&job_queue, failing))?;
         Ok(Self { jobs, rewrite_needed })
     }
 
@@ -112,13 +143,17 @@ impl SessionStore {
 }
 
 impl Writer {
-    fn run(mut self, job_queue: &Receiver<WriterJob>) {
-        let (mut failing, mut close_reply) = (false, None);
-        while close_reply.is_none()
-            && let Ok(first) = job_queue.recv()
-        {
+    fn run(mut self, job_queue: &Receiver<WriterJob>, mut failing: bool) {
+        let mut close_reply = None;
+        while close_reply.is_none() {
+            let first = match job_queue.recv_timeout(RETRY_INTERVAL) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) if failing => None,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             // A session that changed several times is written once.
-            let jobs = std::iter::once(first).chain(job_queue.try_iter().take(JOBS_MAX));
+            let jobs = first.into_iter().chain(job_queue.try_iter().take(JOBS_MAX));
             let mut keys = BTreeSet::new();
             for job in jobs {
                 match job {
@@ -126,14 +161,7 @@ impl Writer {
                     WriterJob::Close(done) => close_reply = Some(done),
                 }
             }
-            let written = self.write(&keys);
-            if let Err(error) = &written
-                && !failing
-            {
-                let path = self.path.display();
-                tracing::error!(%error, "cannot write {path}: sessions may be lost in a crash");
-            }
-            failing = written.is_err();
+            self.report(&keys, &mut failing);
         }
         drop(self.file);
         if let Some(done) = close_reply {
@@ -142,42 +170,96 @@ impl Writer {
         }
     }
 
+    /// Writes, and logs the first failure and the first success after it.
+    fn report(&mut self, keys: &BTreeSet<SessionKey>, failing: &mut bool) {
+        let path = self.path.display().to_string();
+        let written = self.write(keys);
+        match &written {
+            Err(error) if !*failing => {
+                tracing::error!(%error, "cannot write {path}: sessions may be lost in a crash");
+            }
+            Ok(()) if *failing => tracing::info!("{path} is writable again"),
+            _ => (),
+        }
+        *failing = written.is_err();
+    }
+
     fn write(&mut self, keys: &BTreeSet<SessionKey>) -> io::Result<()> {
-        let mostly_outdated = self.lines > OUTDATED_LINES_MAX + 2 * self.by_key.len();
-        if self.rewrite_needed.swap(false, Ordering::Relaxed) || mostly_outdated {
-            (self.file, self.lines) = write_all(&self.path, &self.by_key)?;
-            return Ok(());
+        let mostly_outdated = self.bytes > OUTDATED_BYTES_MAX + 2 * self.bytes_rewritten;
+        if self.rewrite_needed.swap(false, Ordering::Relaxed)
+            || mostly_outdated
+            || self.file.is_none()
+        {
+            return self.rewrite();
         }
         let mut text = Vec::new();
         for key in keys {
             let session = self.by_key.pin().get(key).and_then(|session| session.to_persisted());
             write_record(&mut text, key, session)?;
         }
-        self.lines += keys.len();
-        self.file.write_all(&text)
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let result =
+            check_growth(file, self.bytes, text.len()).and_then(|()| file.write_all(&text));
+        self.bytes += text.len() as u64;
+        if result.is_err() {
+            // A part of a line may be in the file, and what failed is in no file.
+            self.rewrite_needed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn rewrite(&mut self) -> io::Result<()> {
+        match write_all(&self.path, &self.by_key) {
+            Ok((file, bytes)) => {
+                (self.file, self.bytes, self.bytes_rewritten) = (Some(file), bytes, bytes);
+                Ok(())
+            }
+            Err(error) => {
+                self.rewrite_needed.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+        }
     }
 }
 
-/// Replaces the file by one with the live sessions; returns it with its number of lines.
-fn write_all(path: &Path, by_key: &SessionMap) -> io::Result<(File, usize)> {
+/// Checks the limit of the file, and the space that is kept for the timeline.
+fn check_growth(file: &File, bytes: u64, more: usize) -> io::Result<()> {
+    if bytes + more as u64 > FILE_BYTES_MAX {
+        let what = format!("it would have more than {FILE_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    check_may_grow(file, more as u64)
+}
+
+/// Replaces the file by one with the live sessions; returns it with its length.
+fn write_all(path: &Path, by_key: &SessionMap) -> io::Result<(File, u64)> {
     let temporary = path.with_extension("new");
-    // An unfinished file of an earlier run is overwritten.
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    let mut writer = BufWriter::new(file);
-    let mut lines = 0;
-    let mut text = Vec::new();
+    let written = write_new(&temporary, by_key);
+    let renamed = written.and_then(|written| fs::rename(&temporary, path).map(|()| written));
+    if renamed.is_err() {
+        // It takes the space that would be needed.
+        let _ = fs::remove_file(&temporary);
+    }
+    renamed
+}
+
+fn write_new(path: &Path, by_key: &SessionMap) -> io::Result<(File, u64)> {
+    let mut file = recreate_private(path)?;
+    let (mut text, mut bytes) = (Vec::new(), 0);
     for (key, session) in &by_key.pin() {
         let Some(persisted) = session.to_persisted() else { continue };
-        text.clear();
         write_record(&mut text, key, Some(persisted))?;
-        writer.write_all(&text)?;
-        lines += 1;
+        if text.len() >= WRITE_BYTES {
+            check_growth(&file, bytes, text.len())?;
+            file.write_all(&text)?;
+            bytes += text.len() as u64;
+            text.clear();
+        }
     }
-    let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+    check_growth(&file, bytes, text.len())?;
+    file.write_all(&text)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    Ok((file, lines))
+    Ok((file, bytes + text.len() as u64))
 }
 
 fn write_record(

@@ -54,9 +54,13 @@ impl Sessions {
     /// When the file cannot be read or written.
     pub(in crate::proxy) fn open_store(&self, path: &Path, now: Moment) -> io::Result<()> {
         let by_key = self.by_key.pin();
-        let unexpired = persistence::load(path)?
-            .into_iter()
-            .filter(|(_, it)| now.since(it.opened_at) < SESSION_AGE_MAX);
+        let loaded = persistence::load(path).unwrap_or_else(|error| {
+            let what = persistence::set_aside_unusable(path, &error);
+            tracing::error!(page = true, "{what}");
+            Vec::new()
+        });
+        let unexpired =
+            loaded.into_iter().filter(|(_, it)| now.since(it.opened_at) < SESSION_AGE_MAX);
         for (key, persisted) in unexpired.take(self.max) {
             by_key.insert(key, Arc::new(Session::new(key, now, persisted)));
         }

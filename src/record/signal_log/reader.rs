@@ -1,9 +1,9 @@
 //! Reads a signal log, whole or up to the point where a crash cut it.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use crate::files::open_to_read;
 use crate::model::{Moment, Signal};
 use crate::record::signal_log::codec;
 use crate::record::signal_log::codec::{
@@ -49,7 +49,7 @@ pub fn read_signal_log(path: &Path) -> Result<SignalLog, SignalLogError> {
         help: "name a file that exists and is readable",
     };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
+    let file = open_to_read(path).map_err(unreadable)?;
     file.take(SIGNAL_LOG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     parse_signal_log(path, &bytes)
 }

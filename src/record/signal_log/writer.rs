@@ -8,10 +8,9 @@ use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::files::{check_may_grow, create_private_dir, open_private};
 use crate::model::{Counts, Moment, Observation, ReleaseNumber, Signal};
-use crate::record::files::{
-    create_private_dir, keep_newest, list_numbered_files, numbered_file, open_private,
-};
+use crate::record::files::{keep_newest, list_numbered_files, numbered_file};
 use crate::record::signal_log::codec::{
     END_MARKER, IdleRun, MAGIC, SIGNAL_LOG_BYTES_MAX, SignalLogHeader,
 };
@@ -148,6 +147,7 @@ impl SignalLogWriter {
             self.buffer.push('\n');
             self.closed = true;
         }
+        check_may_grow(&self.file, self.buffer.len() as u64)?;
         self.file.write_all(self.buffer.as_bytes())?;
         self.length += self.buffer.len() as u64;
         self.buffer.clear();
