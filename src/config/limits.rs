@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use toml::Spanned;
+
 use crate::config::problem::Problems;
 use crate::config::range::in_range;
 use crate::config::slo::{OutcomeLimits, ShadowSettings};
@@ -11,6 +13,11 @@ use crate::config::value::{Raw, byte_size, duration, unsigned_integer};
 
 /// The proxy closes a connection of a client that takes longer for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than proxies in front keep an idle connection (nginx 60 s, Go 90 s, Caddy 120 s), so that
+/// their requests do not meet the close.
+const CLIENT_IDLE: Duration = Duration::from_mins(3);
+/// Proxies in front end a stream that is silent for longer, often after 30 or 60 s.
+const SSE_PING: Duration = Duration::from_secs(25);
 
 /// The limits of the proxy for one service.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +29,12 @@ pub struct ProxyLimits {
     pub slow_after: Duration,
     /// Connections at once.
     pub connections_max: usize,
-    /// Longest time for the head of a request, and of idleness between two requests.
+    /// Longest time for the head of a request.
     pub header_timeout: Duration,
+    /// Longest time between two requests of a connection.
+    pub client_idle: Duration,
+    /// A stream of events without one for this long gets a comment; `None` is never.
+    pub sse_ping: Option<Duration>,
     /// Bytes of a request's body.
     pub body_max: u64,
     /// Sessions at once.
@@ -41,6 +52,7 @@ pub struct ProxyLimits {
 
 /// `[service.NAME.limits]`.
 pub(super) struct RawLimits {
+    pub(super) client_idle: Raw<Duration>,
     pub(super) connections: Raw<u64>,
     pub(super) body: Raw<u64>,
     pub(super) sessions: Raw<u64>,
@@ -50,6 +62,7 @@ pub(super) struct RawLimits {
 
 pub(super) fn read(mut table: TomlTable<'_>, problems: &mut Problems) -> RawLimits {
     let limits = RawLimits {
+        client_idle: table.read("client_idle", duration, problems),
         connections: table.read("connections", unsigned_integer, problems),
         body: table.read("body", byte_size, problems),
         sessions: table.read("sessions", unsigned_integer, problems),
@@ -60,9 +73,20 @@ pub(super) fn read(mut table: TomlTable<'_>, problems: &mut Problems) -> RawLimi
     limits
 }
 
+fn sse_ping_interval(raw: &Raw<Option<Duration>>, problems: &mut Problems) -> Option<Duration> {
+    let range = Duration::from_secs(1)..=Duration::from_hours(1);
+    let given = match raw.as_ref().map(|given| (given.span(), *given.get_ref())) {
+        Some((_, None)) => return None,
+        Some((span, Some(every))) => Some(Spanned::new(span, every)),
+        None => None,
+    };
+    Some(in_range("sse_ping", &given, SSE_PING, range, problems))
+}
+
 /// Checks the limits, and adds those that follow from the objectives.
 pub(super) fn check(
     raw: &RawLimits,
+    sse_ping: &Raw<Option<Duration>>,
     probe_timeout: Duration,
     outcome_limits: OutcomeLimits,
     shadow_settings: ShadowSettings,
@@ -83,6 +107,14 @@ pub(super) fn check(
             problems,
         )),
         header_timeout: HEADER_TIMEOUT,
+        client_idle: in_range(
+            "client_idle",
+            &raw.client_idle,
+            CLIENT_IDLE,
+            Duration::from_secs(5)..=hour,
+            problems,
+        ),
+        sse_ping: sse_ping_interval(sse_ping, problems),
         body_max: in_range("body", &raw.body, 64 * MIB, 1_024..=4_096 * MIB, problems),
         sessions_max: saturating_usize(in_range(
             "sessions",

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use toml::Spanned;
 
@@ -22,7 +23,8 @@ use crate::config::slo::{self, RawSlo};
 use crate::config::thresholds::{self, RawObjectives};
 use crate::config::toml_table::TomlTable;
 use crate::config::value::{
-    Raw, RawMap, address, is_request_path, map_of, one_of, socket_address, string, string_list,
+    Raw, RawMap, address, duration_or_off, is_request_path, map_of, one_of, socket_address, string,
+    string_list,
 };
 use crate::model::Slot;
 
@@ -41,6 +43,7 @@ pub(super) struct RawService {
     pub(super) origins: Raw<Vec<Spanned<String>>>,
     pub(super) trusted_proxies: Raw<Vec<Spanned<String>>>,
     pub(super) upstream_host: Raw<String>,
+    pub(super) sse_ping: Raw<Option<Duration>>,
     pub(super) mode: Raw<&'static str>,
     pub(super) session_state: Raw<&'static str>,
     pub(super) migrate_sessions: Raw<&'static str>,
@@ -66,6 +69,7 @@ pub(super) fn read(
         origins: table.read("origins", string_list, problems),
         trusted_proxies: table.read("trusted_proxies", string_list, problems),
         upstream_host: table.read("upstream_host", string, problems),
+        sse_ping: table.read("sse_ping", duration_or_off, problems),
         mode: table.read("mode", one_of(["act", "observe"]), problems),
         session_state: table.read("session_state", one_of(["none", "soft", "hard"]), problems),
         migrate_sessions: table.read("move_sessions", one_of(["rollback", "both"]), problems),
@@ -110,8 +114,14 @@ pub(super) fn check(
     let objectives = RawObjectives { slo: &raw.slo, probe: &raw.probe, service_span };
     thresholds::check_detectable(&objectives, &slo, &probe, &policy, problems);
     thresholds::warn_weak_evidence(&objectives, &slo, outcome_limits.deadline, problems);
-    let limits =
-        limits::check(&raw.limits, probe.timeout, outcome_limits, shadow_settings, problems);
+    let limits = limits::check(
+        &raw.limits,
+        &raw.sse_ping,
+        probe.timeout,
+        outcome_limits,
+        shadow_settings,
+        problems,
+    );
     Service {
         name: raw.name.get_ref().clone(),
         listen,

@@ -120,6 +120,11 @@ pub(super) fn duration(value: &DeValue<'_>) -> ParseResult<Duration> {
     }
 }
 
+/// A time, or "off".
+pub(super) fn duration_or_off(value: &DeValue<'_>) -> ParseResult<Option<Duration>> {
+    if value.as_str() == Some("off") { Ok(None) } else { duration(value).map(Some) }
+}
+
 /// The error budget of an objective: "99.5%" is 0.005.
 pub(super) fn error_budget(value: &DeValue<'_>) -> ParseResult<f64> {
     const HELP: &str = "write the share that must be good, such as \"99.5%\"";

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod behind_proxies;
+mod client_connections;
 mod drain;
 mod fake_backend;
 mod forwarding;

@@ -156,9 +156,12 @@ async fn open_slow_and_overdue_requests_are_counted() {
 #[tokio::test]
 async fn client_disconnect_is_neutral() {
     let proxy = proxy_to(FakeMcpServer::start("a").await.address);
-    for (count, tool) in [(1, "wait"), (2, "stream")] {
-        let wire =
-            open_request(proxy.local_addr(), &tool_call("1", tool, r#"{"ms":60000}"#), "").await;
+    // In 2026-07-28 the end of the connection cancels the request. Before, the client may only have
+    // closed its half, and a stream shows that it did not.
+    let modern = "MCP-Protocol-Version: 2026-07-28\r\n";
+    for (count, tool, version) in [(1, "wait", modern), (2, "stream", modern), (3, "stream", "")] {
+        let call = tool_call("1", tool, r#"{"ms":60000}"#);
+        let wire = open_request(proxy.local_addr(), &call, version).await;
         crate::wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new)
             .await;
         drop(wire);

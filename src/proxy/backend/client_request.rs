@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{HeaderValue, header, request};
+
+use crate::proxy::backend::client_connection::ClientConnectionState;
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +23,20 @@ pub(in crate::proxy) struct Peer {
 pub(in crate::proxy) struct ClientRequest {
     /// Where it comes from.
     pub peer: Peer,
+    /// The connection that it came on.
+    pub connection: Arc<ClientConnectionState>,
     /// Its head.
     pub head: request::Parts,
+}
+
+#[cfg(test)]
+impl ClientRequest {
+    /// A request from this peer.
+    pub(in crate::proxy) fn of(peer: Peer, head: request::Parts) -> Self {
+        let address = (peer.address, 50_000).into();
+        let connection = Arc::new(ClientConnectionState::new(address, peer.local_port));
+        Self { peer, connection, head }
+    }
 }
 
 impl fmt::Debug for ClientRequest {

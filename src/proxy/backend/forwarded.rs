@@ -135,7 +135,7 @@ mod tests {
             head.headers.append(*name, HeaderValue::from_static(value));
         }
         let peer = Peer { address: CLIENT, is_trusted_proxy, local_port: 8080 };
-        ClientRequest { peer, head }
+        ClientRequest::of(peer, head)
     }
 
     fn sent(request: &ClientRequest) -> Vec<(String, String)> {

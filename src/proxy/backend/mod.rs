@@ -1,6 +1,7 @@
 //! One release as the proxy sees it: how to reach it, what it carries, and whether it drains.
 
 pub(super) mod body;
+pub(super) mod client_connection;
 pub(super) mod client_request;
 pub(super) mod connector;
 pub(super) mod failed_samples;

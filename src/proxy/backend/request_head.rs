@@ -87,7 +87,7 @@ mod tests {
         let address = [127, 0, 0, 1].into();
         let peer = Peer { address, is_trusted_proxy: true, local_port: 8080 };
         let target = RequestTarget { authority: "127.0.0.1:9001", backend_id: "" };
-        let sent = to_backend_head(&ClientRequest { peer, head }, target, &service);
+        let sent = to_backend_head(&ClientRequest::of(peer, head), target, &service);
         let cookies: Vec<_> = sent.headers.get_all(header::COOKIE).iter().collect();
         assert_eq!(cookies, ["sid=1; csrf=2; x=3"]);
     }

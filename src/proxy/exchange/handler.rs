@@ -1,6 +1,5 @@
 //! Handles one request, from the head of the request to the head of the response.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use crate::mcp::headers::{is_event_stream, is_modern};
 use crate::mcp::messages::FailureReason;
 use crate::model::Outcome;
 use crate::proxy::backend::body::BackendBody;
+use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::client_request::{ClientRequest, Peer};
 use crate::proxy::backend::failed_samples::SampledRequest;
 use crate::proxy::backend::pool::SendError;
@@ -33,8 +33,7 @@ impl ProxyState {
     /// Handles one request. Every path returns a response.
     pub(in crate::proxy) async fn handle(
         self: &Arc<Self>,
-        peer: SocketAddr,
-        local_port: u16,
+        client: Arc<ClientConnectionState>,
         request: Request<Incoming>,
     ) -> Response<ClientBody> {
         let view = self.router.view.load();
@@ -50,10 +49,10 @@ impl ProxyState {
         }
         let is_post = request.uri().path() == service.path && request.method() == Method::POST;
         let (head, body) = request.into_parts();
-        let address = peer.ip().to_canonical();
+        let (address, local_port) = (client.peer.ip().to_canonical(), client.local_port);
         let is_trusted_proxy = service.trusted_proxies.contains(address);
         let peer = Peer { address, is_trusted_proxy, local_port };
-        let request = Arc::new(ClientRequest { peer, head });
+        let request = Arc::new(ClientRequest { peer, connection: client, head });
         let response = if is_post {
             self.handle_post(&request, body, service.limits.body_max).await
         } else {
@@ -73,6 +72,9 @@ impl ProxyState {
             Ok(request_body) => request_body,
             Err(error) => return plain_text(error.status(), error.text()).map(ClientBody::Full),
         };
+        if request_body.buffered().is_some() {
+            request.connection.set_sent_all();
+        }
         if let Some(response) = self.check_headers_match(&request.head.headers, &request_body) {
             return response.map(ClientBody::Full);
         }
@@ -167,12 +169,11 @@ impl ProxyState {
             if post.is_subscription { ExchangeKind::Subscription } else { ExchangeKind::Call };
         let mut in_flight = self.start_in_flight(&view, &mut route, kind, parsed);
         in_flight.record_cancellations();
+        in_flight.client = Some(Arc::clone(&request.connection));
         in_flight.clamp_ttl = post.is_cacheable
             && is_modern(client_headers)
             && view.is_on_trial(route.backend.number);
-        if post.is_initialize {
-            in_flight.initialize_body = request_body.buffered().cloned();
-        }
+        in_flight.initialize_body = request_body.buffered().filter(|_| post.is_initialize).cloned();
         in_flight.sample = sampled(&route, &head, &request_body);
         in_flight.request_body = Some(request_body.clone());
         let sending = Request::from_parts(head, request_body.to_backend_body());

@@ -23,6 +23,7 @@ use crate::mcp::methods::is_idempotent;
 use crate::mcp::outcome;
 use crate::model::Outcome;
 use crate::proxy::backend::Backend;
+use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::failed_samples::SampledRequest;
 use crate::proxy::exchange::pending::{PendingRequest, TaskEffect};
 use crate::proxy::exchange::request_body::{
@@ -55,6 +56,10 @@ pub(in crate::proxy) struct InFlight {
     pub clamp_ttl: bool,
     /// Whether the release content that it has lost the session.
     pub lost: bool,
+    /// The connection of the client, while its requests wait.
+    pub client: Option<Arc<ClientConnectionState>>,
+    /// A stream of events without one for this long gets a comment.
+    pub sse_ping: Option<Duration>,
     kind: ExchangeKind,
     parsed: SharedParse,
     request_states: Arc<RequestStates>,
@@ -124,6 +129,8 @@ impl InFlight {
             sample: None,
             clamp_ttl: false,
             lost: false,
+            client: None,
+            sse_ping: limits.sse_ping,
             kind,
             parsed,
             request_states,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
@@ -18,7 +19,7 @@ use crate::proxy::backend::pool::SendError;
 use crate::proxy::backend::request_head::is_metadata;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::error_response::{not_routed, plain_text};
-use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
+use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
 use crate::proxy::exchange::public_url::restore_metadata;
 use crate::proxy::exchange::request_body::{RequestBody, RequestIds};
 use crate::proxy::exchange::response::{
@@ -31,6 +32,11 @@ use crate::proxy::exchange::state::{ProxyState, head_for_release};
 use crate::proxy::routing::router::Route;
 use crate::proxy::routing::view::RoutingView;
 use crate::proxy::session::ClientMessageKind;
+
+/// The first wait for a release to notice that a stale stream has ended, and the last one; each is
+/// twice as long as the one before.
+const STALE_STREAM_DELAY: Duration = Duration::from_millis(20);
+const STALE_STREAM_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// What a request is, by its method and path.
 #[derive(Debug, Clone, Copy)]
@@ -161,8 +167,34 @@ impl ProxyState {
     }
 }
 
-/// Sends a request, again where its method allows that.
+/// Sends a request. A GET stream that meets an earlier one of the same session ends that: its client
+/// came back, and a release may allow one stream for a session.
 async fn send_plain(
+    view: &RoutingView,
+    route: &Route,
+    request: &ClientRequest,
+    request_body: &RequestBody,
+    in_flight: &mut InFlight,
+) -> Option<Result<Response<Incoming>, SendError>> {
+    let mut delay = STALE_STREAM_DELAY;
+    loop {
+        let sent = send_repeatable(view, route, request, request_body, in_flight).await?;
+        let conflicts = sent.as_ref().is_ok_and(|it| it.status() == StatusCode::CONFLICT)
+            && in_flight.kind() == ExchangeKind::GetStream;
+        let session = in_flight.session.as_ref().filter(|_| conflicts);
+        // After the end of the earlier stream, the release may need a moment to notice it.
+        let is_ending = session.is_some_and(|it| it.end_listen_stream());
+        let is_waiting = conflicts && delay > STALE_STREAM_DELAY && delay <= STALE_STREAM_DELAY_MAX;
+        if !is_ending && !is_waiting {
+            return Some(sent);
+        }
+        unless_left(in_flight, tokio::time::sleep(delay)).await?;
+        delay *= 2;
+    }
+}
+
+/// Sends a request, again where its method allows that.
+async fn send_repeatable(
     view: &RoutingView,
     route: &Route,
     request: &ClientRequest,

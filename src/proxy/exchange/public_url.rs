@@ -150,7 +150,7 @@ mod tests {
         head.headers.insert("x-forwarded-host", HeaderValue::from_static("mcp.example.org"));
         let address = [127, 0, 0, 1].into();
         let peer = Peer { address, is_trusted_proxy: true, local_port: 8080 };
-        let request = ClientRequest { peer, head };
+        let request = ClientRequest::of(peer, head);
         SlotUrls { backend: &backend, service: &service, request: &request }.restore(text)
     }
 

@@ -4,6 +4,7 @@
 //! When the release is cut or fails in the middle, the proxy continues the stream elsewhere, or ends
 //! it in a way that clients understand.
 
+mod ping;
 mod release_left;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::id_rewrite::Rewriter;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::replay::Replay;
+use crate::proxy::exchange::response_body::ping::Ping;
 use crate::proxy::exchange::resumable_stream::ResumableStream;
 use crate::proxy::exchange::spliced_response::SplicedResponse;
 use crate::proxy::exchange::subscription::Subscription;
@@ -49,6 +51,7 @@ pub(in crate::proxy) struct ResponseBody {
     rewriter: Option<Rewriter>,
     opening: Option<OpeningCapture>,
     on_release_left: OnReleaseLeft,
+    ping: Ping,
 }
 
 /// How a stream continues when its release drains or is cut.
@@ -115,6 +118,7 @@ impl ResponseBody {
             rewriter: None,
             opening: None,
             on_release_left: OnReleaseLeft::End,
+            ping: Ping::new(in_flight.sse_ping),
             in_flight,
         }
     }
@@ -330,6 +334,21 @@ impl ResponseBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let next = self.poll_content(cx);
+        if next.is_ready() {
+            self.ping.on_data();
+            return next;
+        }
+        if self.in_flight.client.as_ref().is_some_and(|it| it.half_closed_at().is_some()) {
+            self.ping.probe();
+        }
+        if self.accepts_comment() && self.ping.poll(cx).is_ready() {
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(ping::COMMENT)))));
+        }
+        next
+    }
+
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         loop {
             if let Some(data) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));

@@ -16,7 +16,7 @@ use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::request_body::SharedParse;
 use crate::proxy::exchange::state::ProxyState;
-use crate::proxy::session::{ResumeAt, Session};
+use crate::proxy::session::{ResumeAt, Session, StreamCommand};
 
 /// Attempts to open the stream at another release, the time limit of each, and the first pause.
 const OPEN_ATTEMPTS: u32 = 6;
@@ -30,7 +30,7 @@ pub(in crate::proxy) struct ResumableStream {
     /// The session.
     pub session: Arc<Session>,
     state: Arc<ProxyState>,
-    moves: mpsc::Receiver<ResumeAt>,
+    commands: mpsc::Receiver<StreamCommand>,
     opening: Option<OpenFuture>,
     end_streams: Cancelled,
     release_left: Option<Cancelled>,
@@ -58,12 +58,12 @@ impl ResumableStream {
     ) -> Option<Box<Self>> {
         let session = Arc::clone(in_flight.session.as_ref()?);
         session.snapshot()?;
-        let (sender, moves) = mpsc::channel(2);
+        let (sender, commands) = mpsc::channel(2);
         session.set_listen_stream(sender);
         let end_streams = cancelled(&state.end_streams);
         let release_left = Some(cancelled(&in_flight.backend.draining));
         let state = Arc::clone(state);
-        Some(Box::new(Self { session, state, moves, opening: None, end_streams, release_left }))
+        Some(Box::new(Self { session, state, commands, opening: None, end_streams, release_left }))
     }
 
     /// The next event.
@@ -71,10 +71,11 @@ impl ResumableStream {
         if self.end_streams.as_mut().poll(cx).is_ready() {
             return Poll::Ready(StreamEvent::Ended);
         }
-        match self.moves.poll_recv(cx) {
-            Poll::Ready(Some(resume_at)) => {
-                return Poll::Ready(StreamEvent::Moved(Box::new(resume_at)));
+        match self.commands.poll_recv(cx) {
+            Poll::Ready(Some(StreamCommand::Resume(resume_at))) => {
+                return Poll::Ready(StreamEvent::Moved(resume_at));
             }
+            Poll::Ready(Some(StreamCommand::End)) => return Poll::Ready(StreamEvent::Ended),
             Poll::Ready(None) if self.session.is_removed() => {
                 return Poll::Ready(StreamEvent::Ended);
             }

@@ -4,10 +4,10 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{HeaderValue, Version, header};
+use http::{HeaderValue, Request, header};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -15,8 +15,12 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::config::ProxyLimits;
+use crate::proxy::backend::client_connection::ClientConnectionState;
+use crate::proxy::backend::connector::keep_alive;
 use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::proxy::exchange::state::ProxyState;
+use crate::proxy::server::client_stream::ClientStream;
 use crate::proxy::server::connections::{
     ClientConnection, ConnectionInFlight, CountedBody, Lifecycle,
 };
@@ -88,22 +92,21 @@ async fn serve_connection(
     lifecycle: &Lifecycle,
     tracked: ClientConnection,
 ) {
-    // Both are optional: the connection works without them.
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(STALL_TIMEOUT));
-    let header_timeout = state.router.view.load().service.limits.header_timeout;
-    let builder = connection_builder(header_timeout);
-    let (got_request, is_http2) = (AtomicBool::new(false), AtomicBool::new(false));
+    let view = state.router.view.load();
+    let limits = &view.service.limits;
+    let (header_timeout, builder) = (limits.header_timeout, connection_builder(limits));
+    drop(view);
     let in_flight = ConnectionInFlight::default();
-    let local_port = stream.local_addr().map(|address| address.port()).unwrap_or_default();
-    let service = service_fn(|request| {
-        got_request.store(true, Ordering::Relaxed);
-        let http2 = request.version() == Version::HTTP_2;
-        is_http2.fetch_or(http2, Ordering::Relaxed);
+    let client = Arc::new(ClientConnectionState::new(peer, local_port(&stream)));
+    let (shared, observer) = (Arc::clone(&client), in_flight.observer());
+    let stream = ClientStream::new(prepared(stream), shared, observer, header_timeout);
+    let service = service_fn(|request: Request<Incoming>| {
+        client.begin_request(&request);
+        let (client, http2) = (Arc::clone(&client), client.is_http2());
         let (state, close_after_response, in_flight) =
             (Arc::clone(&state), lifecycle.close_after_response.clone(), in_flight.clone());
         async move {
-            let mut response = state.handle(peer, local_port, request).await;
+            let mut response = state.handle(client, request).await;
             // Closing after a response is safe; an idle connection may receive a request meanwhile.
             if !http2 && close_after_response.is_cancelled() {
                 let close = HeaderValue::from_static("close");
@@ -117,7 +120,7 @@ async fn serve_connection(
     // hyper-util waits without limit for the bytes that distinguish HTTP/1.1 from HTTP/2.
     let no_request = async {
         tokio::time::sleep(header_timeout).await;
-        if got_request.load(Ordering::Relaxed) {
+        if client.requests() > 0 {
             std::future::pending::<()>().await;
         }
     };
@@ -136,7 +139,7 @@ async fn serve_connection(
     let end = async {
         // HTTP/2 has GOAWAY. In HTTP/1.1 a response that is already on its way did not carry
         // `Connection: close`: the client may reuse the connection, and the next response says it.
-        if lifecycle.close_after_response.is_cancelled() && !is_http2.load(Ordering::Relaxed) {
+        if lifecycle.close_after_response.is_cancelled() && !client.is_http2() {
             tokio::select! {
                 _ = connection.as_mut() => return,
                 () = lifecycle.wait_idle(&in_flight) => (),
@@ -152,12 +155,25 @@ async fn serve_connection(
     }
 }
 
-fn connection_builder(header_timeout: Duration) -> Builder<TokioExecutor> {
+/// The connection with its options, which it could do without.
+fn prepared(stream: TcpStream) -> TcpStream {
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(STALL_TIMEOUT));
+    let _ = keep_alive(&stream);
+    stream
+}
+
+fn local_port(stream: &TcpStream) -> u16 {
+    stream.local_addr().map(|address| address.port()).unwrap_or_default()
+}
+
+fn connection_builder(limits: &ProxyLimits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        // Of an idle connection as well; `ClientStream` has the limit of a head that has begun.
+        .header_read_timeout(limits.client_idle)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
     // Not `pipeline_flush`: with it, hyper buffers without limit for a client that does not read.
@@ -166,7 +182,7 @@ fn connection_builder(header_timeout: Duration) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(256)
         .max_header_list_size(64 * 1024)
-        .keep_alive_interval(Some(header_timeout))
+        .keep_alive_interval(Some(limits.header_timeout))
         .keep_alive_timeout(STALL_TIMEOUT);
     builder
 }

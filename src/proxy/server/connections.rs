@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -91,7 +91,23 @@ pub(in crate::proxy) struct CountedBody<B> {
     _in_flight: ConnectionInFlight,
 }
 
+/// Observes the open requests of one connection.
+#[derive(Debug, Clone)]
+pub(super) struct OpenRequests(Weak<()>);
+
+impl OpenRequests {
+    /// Whether a request is open.
+    pub(super) fn any(&self) -> bool {
+        self.0.strong_count() > 1
+    }
+}
+
 impl ConnectionInFlight {
+    /// An observer, which does not count.
+    pub(super) fn observer(&self) -> OpenRequests {
+        OpenRequests(Arc::downgrade(&self.0))
+    }
+
     /// Waits until the connection had no open request for this long.
     async fn idle_for(&self, duration: Duration) {
         let mut idle = Duration::ZERO;

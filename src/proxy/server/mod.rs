@@ -1,4 +1,5 @@
 //! Client connections: accepted, tracked, and closed in stages.
 
 pub(super) mod accept;
+mod client_stream;
 pub(super) mod connections;

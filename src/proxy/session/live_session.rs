@@ -14,7 +14,7 @@ use crate::mcp::message::Message;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
 use crate::proxy::session::id::SessionKey;
 use crate::proxy::session::record::PersistedSession;
-use crate::proxy::session::resume_at::ResumeAt;
+use crate::proxy::session::resume_at::StreamCommand;
 use crate::proxy::session::snapshot::OpeningSnapshot;
 use crate::proxy::session::state_machine::{
     Action, ClientMessageKind, Environment, SessionMachine, SessionPhase,
@@ -50,7 +50,7 @@ struct SessionInner {
     machine: SessionMachine,
     backend_id: Box<str>,
     snapshot: Option<Box<OpeningSnapshot>>,
-    listen_stream: Option<mpsc::Sender<ResumeAt>>,
+    listen_stream: Option<mpsc::Sender<StreamCommand>>,
     changed_lists: Capabilities,
     move_refused_at: Option<Instant>,
 }
@@ -280,7 +280,7 @@ impl Session {
     }
 
     /// Sets the GET stream of the client. It replaces an earlier one.
-    pub(in crate::proxy) fn set_listen_stream(&self, stream: mpsc::Sender<ResumeAt>) {
+    pub(in crate::proxy) fn set_listen_stream(&self, stream: mpsc::Sender<StreamCommand>) {
         self.inner().listen_stream = Some(stream);
     }
 
@@ -295,8 +295,14 @@ impl Session {
         self.removed.load(Ordering::Relaxed)
     }
 
+    /// Ends the GET stream of the client. Returns whether one was open.
+    pub(in crate::proxy) fn end_listen_stream(&self) -> bool {
+        // A full queue means that it ends or moves already.
+        self.listen_stream().is_some_and(|stream| stream.try_send(StreamCommand::End).is_ok())
+    }
+
     /// The GET stream of the client, if it is open.
-    pub(in crate::proxy) fn listen_stream(&self) -> Option<mpsc::Sender<ResumeAt>> {
+    pub(in crate::proxy) fn listen_stream(&self) -> Option<mpsc::Sender<StreamCommand>> {
         self.inner().listen_stream.clone().filter(|stream| !stream.is_closed())
     }
 

@@ -25,7 +25,7 @@ use crate::model::MigrationRefused;
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::{Backend, headers};
 use crate::proxy::session::live_session::Session;
-use crate::proxy::session::resume_at::ResumeAt;
+use crate::proxy::session::resume_at::{ResumeAt, StreamCommand};
 use crate::proxy::session::snapshot::OpeningSnapshot;
 
 /// The longest response of a release during a migration.
@@ -90,7 +90,8 @@ pub(in crate::proxy) async fn migrate(
         head.method = Method::GET;
         head.headers.insert(header::ACCEPT, EVENT_STREAM);
         // A full queue means that the client no longer reads its stream.
-        let _ = stream.try_send(ResumeAt { release, head, generation });
+        let resume_at = Box::new(ResumeAt { release, head, generation });
+        let _ = stream.try_send(StreamCommand::Resume(resume_at));
     }
     if let Some(from) = from.map(MigrationTarget::prepared) {
         from.backend.count_migrated_session();

@@ -24,7 +24,7 @@ pub use id::SessionIdSecret;
 pub(super) use id::{SessionId, SessionKey};
 pub(super) use live_session::{Admission, InFlightGuard, Session};
 pub(super) use record::{SessionRecord, decode_key, encode_key};
-pub(super) use resume_at::ResumeAt;
+pub(super) use resume_at::{ResumeAt, StreamCommand};
 pub(super) use state_machine::{
     Action, ClientMessageKind, Environment, ReplayDecision, replay_decision,
 };

@@ -10,3 +10,12 @@ pub(in crate::proxy) struct ResumeAt {
     /// The generation of the session there.
     pub generation: u32,
 }
+
+/// What the GET stream of a client must do.
+#[derive(Debug)]
+pub(in crate::proxy) enum StreamCommand {
+    /// Continue at another release.
+    Resume(Box<ResumeAt>),
+    /// End: the client came back, and its release allows one stream.
+    End,
+}

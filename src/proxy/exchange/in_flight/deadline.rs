@@ -57,10 +57,12 @@ impl InFlight {
         }
     }
 
-    /// Whether the client cancelled the request while a response could still arrive in time. Servers
-    /// then respond with various codes, or never.
+    /// Whether the client cancelled the request, or closed its half of the connection and may be gone,
+    /// while a response could still arrive in time. Servers respond to a cancelled request with various
+    /// codes, or never.
     pub(super) fn was_cancelled(&self, request: &PendingRequest) -> bool {
         let at = self.session.as_ref().and_then(|session| session.cancelled_at(&request.id));
+        let at = at.or_else(|| self.client.as_ref().and_then(|client| client.half_closed_at()));
         at.is_some_and(|at| !self.waited_in_vain(at))
     }
 

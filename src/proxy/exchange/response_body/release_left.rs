@@ -35,6 +35,13 @@ impl ResponseBody {
         boundary || self.rewriter.is_some()
     }
 
+    /// Whether a comment may be sent now: the stream is one of events, and at the end of one.
+    pub(super) fn accepts_comment(&self) -> bool {
+        // The proxy does not parse what a spliced response sends.
+        let is_spliced = matches!(self.on_release_left, OnReleaseLeft::Splice(_));
+        matches!(self.reader, BodyParser::Events(_)) && !is_spliced && self.at_event_boundary()
+    }
+
     /// Keeps the stream open without a release, until its session has moved.
     pub(super) fn detach(&mut self, session: &Session) {
         self.body = None;
