@@ -31,7 +31,7 @@ use crate::proxy::exchange::send::send_with_repetition;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
 use crate::proxy::routing::router::Route;
 use crate::proxy::routing::view::RoutingView;
-use crate::proxy::session::ClientMessageKind;
+use crate::proxy::session::{ClientMessageKind, StreamCommand};
 
 /// The first wait for a release to notice that a stale stream has ended, and the last one; each is
 /// twice as long as the one before.
@@ -183,7 +183,9 @@ async fn send_plain(
             && in_flight.kind() == ExchangeKind::GetStream;
         let session = in_flight.session.as_ref().filter(|_| conflicts);
         // After the end of the earlier stream, the release may need a moment to notice it.
-        let is_ending = session.is_some_and(|it| it.end_listen_stream());
+        // A full queue means that it ends or moves already.
+        let stale = session.and_then(|session| session.listen_stream());
+        let is_ending = stale.is_some_and(|stream| stream.try_send(StreamCommand::End).is_ok());
         let is_waiting = conflicts && delay > STALE_STREAM_DELAY && delay <= STALE_STREAM_DELAY_MAX;
         if !is_ending && !is_waiting {
             return Some(sent);

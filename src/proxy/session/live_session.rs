@@ -295,12 +295,6 @@ impl Session {
         self.removed.load(Ordering::Relaxed)
     }
 
-    /// Ends the GET stream of the client. Returns whether one was open.
-    pub(in crate::proxy) fn end_listen_stream(&self) -> bool {
-        // A full queue means that it ends or moves already.
-        self.listen_stream().is_some_and(|stream| stream.try_send(StreamCommand::End).is_ok())
-    }
-
     /// The GET stream of the client, if it is open.
     pub(in crate::proxy) fn listen_stream(&self) -> Option<mpsc::Sender<StreamCommand>> {
         self.inner().listen_stream.clone().filter(|stream| !stream.is_closed())
