@@ -84,5 +84,8 @@ pub mod backtest;
 /// A release that goes bad, on this machine.
 pub mod demo;
 
+/// The first configuration of a host.
+pub mod init;
+
 /// The verbs of the command line.
 pub mod cli;

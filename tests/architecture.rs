@@ -55,7 +55,8 @@ const ROOMS: &[Row] = &[
     ),
     ("backtest", &["model", "judge", "decide", "config", "record"]),
     ("demo", &["model", "mcp", "clock", "control"]),
-    ("cli", &["model", "config", "record", "control", "daemon", "backtest", "demo"]),
+    ("init", &["mcp", "config"]),
+    ("cli", &["model", "config", "record", "control", "daemon", "backtest", "demo", "init"]),
 ];
 
 /// The rooms of src/proxy. `mod` is the proxy itself.

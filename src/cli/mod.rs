@@ -12,6 +12,7 @@ mod deploy;
 mod exit;
 mod follow;
 mod hold;
+mod init;
 mod output;
 mod progress;
 mod reconnect;
@@ -46,6 +47,7 @@ pub struct Cli {
 enum Verb {
     /// Run the daemon in the foreground.
     Run(run::Options),
+    Init(init::Options),
     /// Check a configuration and report every problem in it.
     Check(check::Options),
     /// Start a new release, wait until it is ready, and give it the traffic.
@@ -92,6 +94,7 @@ pub fn main() -> ExitCode {
     let exit = runtime.block_on(async {
         match verb {
             Verb::Run(options) => run::run(options, daemon.config, start_mode).await.into(),
+            Verb::Init(options) => init::run(&options).into(),
             Verb::Check(options) => check::run(&options, daemon.config).into(),
             Verb::Deploy(options) => deploy::run(options, &daemon).await.into(),
             Verb::Status(options) => status::run(options, &daemon).await.into(),

@@ -6,6 +6,8 @@ use crate::model::{Moment, ReleaseNumber};
 /// Samples that are kept. Where there are more, each second one goes and the distance doubles: the
 /// chart always shows the whole time.
 const SAMPLES_MAX: usize = 240;
+/// Events make more snapshots; a rate over a shorter time is noise.
+const DISTANCE_MIN_MS: u64 = 900;
 /// Releases of one service that run at a time, at most.
 const RELEASES_MAX: usize = 4;
 
@@ -47,7 +49,7 @@ impl Samples {
             *self = Self { deploy: status.deploy, distance: 0, samples: Vec::new() };
         }
         let last = self.samples.last().map(|it| it.at);
-        if last.is_some_and(|last| now.0 < last.0 + self.distance) {
+        if last.is_some_and(|last| now.0 < last.0 + self.distance.max(DISTANCE_MIN_MS)) {
             return;
         }
         let releases = status.releases.iter().take(RELEASES_MAX).map(|release| {

@@ -17,6 +17,7 @@ mod deploy;
 mod full_disk;
 mod guards;
 mod handover;
+mod init;
 mod log_output;
 mod metrics;
 mod page;

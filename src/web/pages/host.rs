@@ -94,7 +94,10 @@ fn facts(status: &Status) -> Markup {
             dt { "Active" }
             dd { (plain(status.active.as_deref().unwrap_or("none"))) }
             dt { "Phase" }
-            dd { (plain(&status.phase)) " for " (seconds(status.since_s)) }
+            dd {
+                (plain(&status.phase))
+                @if status.phase != "empty" { " for " (seconds(status.since_s)) }
+            }
             @if let Some(active) = active {
                 dt { "Traffic" }
                 dd {
