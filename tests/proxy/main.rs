@@ -21,6 +21,7 @@ mod modern;
 mod outcomes;
 mod replay;
 mod restart;
+mod session_ids;
 mod sessions;
 mod shadow_calls;
 mod streams;

@@ -26,7 +26,8 @@ use crate::proxy::exchange::response::{Interrupted, RelayContext, relay, respond
 use crate::proxy::exchange::send::send_with_repetition;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
 use crate::proxy::exchange::{cors, host_check};
-use crate::proxy::routing::router::Route;
+use crate::proxy::routing::router::{Route, RouteError};
+use crate::proxy::routing::view::RoutingView;
 use crate::proxy::session::{ClientMessageKind, ReplayDecision};
 
 impl ProxyState {
@@ -147,10 +148,7 @@ impl ProxyState {
         let client_headers = &request.head.headers;
         let parsed = request_body.parsed();
         let post = PostKind::of(&lock_parsed(&parsed));
-        let route = match self.router.route_by_state(&view, client_headers, post.request_state) {
-            Some(route) => route,
-            None => self.router.route(&mut view, request, post.message_kind).await,
-        };
+        let route = self.find_route(&mut view, request, post).await;
         let mut route = match route {
             Ok(route) => route,
             Err(error) => {
@@ -199,6 +197,24 @@ impl ProxyState {
                 let sent = request_body.was_read();
                 Err(Interrupted { in_flight, sent, cause: FailureReason::Rollback })
             }
+        }
+    }
+
+    /// The release for a POST: the one that issued its `requestState`, the active one for an `initialize`
+    /// that names no session, or the one of its session.
+    async fn find_route(
+        &self,
+        view: &mut Arc<RoutingView>,
+        request: &Arc<ClientRequest>,
+        post: PostKind,
+    ) -> Result<Route, RouteError> {
+        let headers = &request.head.headers;
+        match self.router.route_by_state(view, headers, post.request_state) {
+            Some(route) => route,
+            None if post.is_initialize && self.router.names_no_session(headers) => {
+                self.router.route_to_active(view)
+            }
+            None => self.router.route(view, request, post.message_kind).await,
         }
     }
 

@@ -29,7 +29,7 @@ use crate::proxy::exchange::response_body::{BodyParser, ResponseBody};
 use crate::proxy::exchange::resumable_stream::ResumableStream;
 use crate::proxy::exchange::send::send_with_repetition;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
-use crate::proxy::routing::router::Route;
+use crate::proxy::routing::router::{Route, RouteError};
 use crate::proxy::routing::view::RoutingView;
 use crate::proxy::session::{ClientMessageKind, StreamCommand};
 
@@ -101,7 +101,9 @@ impl ProxyState {
         let mut route = match self.router.route(&mut view, request, kind.message).await {
             Ok(route) => route,
             Err(error) => {
-                self.end_session(request, kind);
+                if matches!(error, RouteError::AlreadyEnded) {
+                    self.end_session(request, kind);
+                }
                 return Some(not_routed(error, &RequestIds::default()).map(ClientBody::Full));
             }
         };

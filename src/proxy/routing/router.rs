@@ -18,7 +18,8 @@ use crate::proxy::routing::request_states::RequestStates;
 use crate::proxy::routing::view::{CurrentView, RoutingView};
 use crate::proxy::session::migration::MigrationError;
 use crate::proxy::session::{
-    Action, Admission, ClientMessageKind, InFlightGuard, Session, SessionId, Sessions,
+    Action, Admission, BACKEND_ID_MAX, ClientMessageKind, InFlightGuard, Session, SessionId,
+    Sessions,
 };
 
 /// What routing needs to know.
@@ -93,6 +94,21 @@ impl Router {
         Some(backend.map(|backend| Route::new(Arc::clone(backend), None)))
     }
 
+    /// Whether a request names a session that is over, or never was. An `initialize` then opens one.
+    pub(in crate::proxy) fn names_no_session(&self, headers: &HeaderMap) -> bool {
+        let id = headers.get(MCP_SESSION_ID).filter(|_| !is_modern(headers));
+        id.is_some_and(|id| id.to_str().map_or(true, |id| self.sessions.is_unknown(id)))
+    }
+
+    /// The active release, for a request without a session.
+    pub(in crate::proxy) fn route_to_active(
+        &self,
+        view: &RoutingView,
+    ) -> Result<Route, RouteError> {
+        let backend = view.routes.active().ok_or(RouteError::NoRelease)?;
+        Ok(Route::new(Arc::clone(backend), None))
+    }
+
     /// Finds the release: the one of the session, which may have to migrate first, or the active one.
     /// After a wait, `view` is the view of then.
     pub(in crate::proxy) async fn route(
@@ -104,8 +120,7 @@ impl Router {
         let client_headers = &request.head.headers;
         let id = client_headers.get(MCP_SESSION_ID).filter(|_| !is_modern(client_headers));
         let Some(id) = id else {
-            let backend = Arc::clone(view.routes.active().ok_or(RouteError::NoRelease)?);
-            return Ok(Route::new(backend, None));
+            return self.route_to_active(view);
         };
         let session_id = id.to_str().ok().and_then(|id| self.sessions.decode(id));
         let session_id = session_id.ok_or(RouteError::SessionEnded)?;
@@ -182,6 +197,10 @@ impl Router {
         let backend_id = head.headers.remove(MCP_SESSION_ID);
         if let Some(backend_id) = backend_id.as_ref().and_then(|id| id.to_str().ok()) {
             let is_current = route.session_id.is_some() && *route.backend_id == *backend_id;
+            if backend_id.len() > BACKEND_ID_MAX {
+                let (length, release) = (backend_id.len(), route.backend.number.0);
+                tracing::warn!(release, length, "session id over {BACKEND_ID_MAX} bytes dropped");
+            }
             let id = if is_current {
                 client_session
             } else {

@@ -25,7 +25,7 @@ pub(crate) type SessionKey = [u8; 16];
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 1 + 4 + 8;
 /// The longest backend id that a session id can carry.
-const BACKEND_ID_MAX: usize = 1024;
+pub(crate) const BACKEND_ID_MAX: usize = 8 * 1024;
 
 /// The content of a session id.
 #[derive(Debug, Clone, PartialEq, Eq)]

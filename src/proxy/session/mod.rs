@@ -21,7 +21,7 @@ mod tracked_requests;
 
 pub(super) use change_sink::ChangeSink;
 pub use id::SessionIdSecret;
-pub(super) use id::{SessionId, SessionKey};
+pub(super) use id::{BACKEND_ID_MAX, SessionId, SessionKey};
 pub(super) use live_session::{Admission, InFlightGuard, Session};
 pub(super) use record::{SessionRecord, decode_key, encode_key};
 pub(super) use resume_at::{ResumeAt, StreamCommand};

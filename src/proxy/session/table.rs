@@ -87,6 +87,11 @@ impl Sessions {
         self.ids.mint(release, backend_id)
     }
 
+    /// Whether no live session has this id.
+    pub(in crate::proxy) fn is_unknown(&self, id: &str) -> bool {
+        self.decode(id).is_none_or(|id| !self.by_key.pin().contains_key(&id.key))
+    }
+
     /// Decodes an id; `None` for one that is forged, truncated, or of another service.
     pub(in crate::proxy) fn decode(&self, id: &str) -> Option<SessionId> {
         self.ids.decode(id)
