@@ -1,6 +1,5 @@
 //! `rollbackd check`
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -9,6 +8,7 @@ use crate::backtest::recorded_traffic;
 use crate::cli::daemon_options::config_path;
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::cli::terminal::Terminal;
 use crate::config::{self, Problems, Runtime, Settings};
 
 /// Check a configuration and report every problem in it.
@@ -74,8 +74,7 @@ fn print_problems(problems: &Problems) {
     if problems.is_empty() {
         return;
     }
-    let is_terminal = std::io::stderr().is_terminal();
-    output::stderr_line(&if is_terminal {
+    output::stderr_line(&if Terminal::stderr().has_colour {
         problems.coloured().to_string()
     } else {
         problems.to_string()

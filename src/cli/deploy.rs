@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
-use crate::cli::follow::follow;
+use crate::cli::follow::{Followed, Goal, follow};
 use crate::cli::output;
 use crate::control::Request;
 
@@ -65,13 +65,11 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
         environment.insert(key, value);
     }
     let set = environment;
+    let followed = Followed { service: service.clone(), goal: Goal::Deploy, wait, json };
     let request =
         Request::Deploy { service, version, artifact, set, slot, freeze, force, strict, wait };
     match daemon.send_request(&request).await {
-        Ok(client) => {
-            let service = request.service().unwrap_or_default();
-            follow(client, (daemon, service), wait, json).await
-        }
+        Ok(client) => follow(client, daemon, &followed).await,
         Err(exit) => exit,
     }
 }

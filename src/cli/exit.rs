@@ -22,7 +22,9 @@ Exit codes:
  11  a breach was not rolled back: hold, freeze, observe mode, limit, shared outage, or the
      previous release cannot take over
  12  not allowed: reading needs the group rollbackd; acting needs root or the group
-     rollbackd-admin";
+     rollbackd-admin
+ 13  deploy --wait: the release was accepted (unverified): too little traffic to judge it
+130  interrupted while it waited; the daemon goes on";
 
 /// How a verb ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,25 +55,39 @@ pub(super) enum Exit {
     BreachNotRolledBack,
     /// The user is not in the required group.
     Forbidden,
+    /// The release was accepted without evidence for it.
+    Unverified,
+    /// A signal ended the wait.
+    Interrupted,
+}
+
+impl Exit {
+    /// The number.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::InvalidArguments => 2,
+            Self::RolledBack => 3,
+            Self::NotReady => 4,
+            Self::Refused => 5,
+            Self::Busy => 6,
+            Self::NotFound => 7,
+            Self::NoDaemon => 8,
+            Self::InvalidConfig => 9,
+            Self::StartFailed => 10,
+            Self::BreachNotRolledBack => 11,
+            Self::Forbidden => 12,
+            Self::Unverified => 13,
+            // As a shell reports a process that SIGINT ended.
+            Self::Interrupted => 130,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::InvalidArguments => 2,
-            Exit::RolledBack => 3,
-            Exit::NotReady => 4,
-            Exit::Refused => 5,
-            Exit::Busy => 6,
-            Exit::NotFound => 7,
-            Exit::NoDaemon => 8,
-            Exit::InvalidConfig => 9,
-            Exit::StartFailed => 10,
-            Exit::BreachNotRolledBack => 11,
-            Exit::Forbidden => 12,
-        })
+        Self::from(exit.code())
     }
 }
 
@@ -111,6 +127,8 @@ mod tests {
             Exit::StartFailed => "no start" Exit::StartFailed;
             Exit::BreachNotRolledBack => "held" Exit::BreachNotRolledBack;
             Exit::Forbidden => "forbidden" Exit::Forbidden;
+            Exit::Unverified => "unverified" Exit::Unverified;
+            Exit::Interrupted => "interrupted" Exit::Interrupted;
         );
         let codes = one_of_each!(RefusalCode;
             RefusalCode::Busy => "busy" RefusalCode::Busy;
@@ -120,16 +138,10 @@ mod tests {
             RefusalCode::Failed => "failed" RefusalCode::Failed;
             RefusalCode::Forbidden => "forbidden" RefusalCode::Forbidden;
         );
-        let exits = exits.iter().map(|(name, exit)| format!("{name}  {}\n", number(*exit)));
-        let replies =
-            codes.iter().map(|(name, code)| format!("reply {name}  {}\n", number((*code).into())));
+        let exits = exits.iter().map(|(name, exit)| format!("{name}  {}\n", exit.code()));
+        let replies = codes
+            .iter()
+            .map(|(name, code)| format!("reply {name}  {}\n", Exit::from(*code).code()));
         hold("exit-codes.txt", &exits.chain(replies).collect::<String>());
-    }
-
-    /// `ExitCode` has no accessor for its number.
-    fn number(exit: Exit) -> u8 {
-        let shown = |code: ExitCode| format!("{code:?}");
-        let same = |number: &u8| shown(ExitCode::from(*number)) == shown(exit.into());
-        (0..=u8::MAX).find(same).unwrap()
     }
 }

@@ -4,8 +4,11 @@ use clap::Args;
 
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
-use crate::cli::follow::follow;
+use crate::cli::follow::{Followed, Goal, follow};
 use crate::control::Request;
+
+/// The reason in the timeline where there is none.
+pub(super) const NO_REASON: &str = "no reason given";
 
 /// Stop automatic rollbacks of a service, or allow them again.
 #[derive(Debug, Args)]
@@ -13,7 +16,7 @@ pub(super) struct Options {
     /// The service.
     service: String,
     /// The reason; it goes into the timeline.
-    #[arg(long, value_name = "REASON", default_value = "no reason given")]
+    #[arg(long, value_name = "REASON", default_value = NO_REASON)]
     because: String,
     /// One JSON object a line, as the daemon sends it.
     #[arg(long)]
@@ -31,11 +34,10 @@ pub(super) async fn resume(options: Options, daemon: &DaemonOptions) -> Exit {
 }
 
 async fn send(request: &Request, json: bool, daemon: &DaemonOptions) -> Exit {
+    let service = request.service().unwrap_or_default().to_owned();
+    let followed = Followed { service, goal: Goal::Record, wait: false, json };
     match daemon.send_request(request).await {
-        Ok(client) => {
-            let service = request.service().unwrap_or_default();
-            follow(client, (daemon, service), false, json).await
-        }
+        Ok(client) => follow(client, daemon, &followed).await,
         Err(exit) => exit,
     }
 }

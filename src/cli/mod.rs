@@ -19,6 +19,7 @@ mod reconnect;
 mod rollback;
 mod run;
 mod status;
+mod terminal;
 mod timeline;
 
 use std::process::ExitCode;

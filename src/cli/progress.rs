@@ -1,10 +1,11 @@
 //! The progress of a verb that waits, on stderr: on a terminal one line that is overwritten,
 //! elsewhere a line a minute.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
 use crate::cli::output;
 use crate::cli::status::format_seconds;
+use crate::cli::terminal::{Terminal, fit};
 use crate::control::Status;
 use crate::model::escape_unsafe;
 
@@ -14,7 +15,7 @@ const STATUSES_PER_LINE: u32 = 60;
 /// The progress of a wait.
 #[derive(Debug)]
 pub(super) struct Progress {
-    is_terminal: bool,
+    terminal: Terminal,
     line_visible: bool,
     status_count: u32,
 }
@@ -22,7 +23,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Shows nothing yet.
     pub(super) fn new() -> Self {
-        Self { is_terminal: io::stderr().is_terminal(), line_visible: false, status_count: 0 }
+        Self { terminal: Terminal::stderr(), line_visible: false, status_count: 0 }
     }
 
     /// Clears the line before other output.
@@ -35,10 +36,12 @@ impl Progress {
     /// Shows a status.
     pub(super) fn show(&mut self, status: &Status) {
         self.status_count += 1;
-        if self.is_terminal {
+        if self.terminal.can_redraw {
+            // The width may change meanwhile. A line that wraps could not be cleared.
+            let width = Terminal::stderr().width.saturating_sub(1);
+            let line = fit(&escape_unsafe(&progress_line(status)), width);
             let mut stderr = io::stderr().lock();
-            let _: io::Result<()> = write!(stderr, "{}", escape_unsafe(&progress_line(status)))
-                .and_then(|()| stderr.flush());
+            let _: io::Result<()> = write!(stderr, "{line}").and_then(|()| stderr.flush());
             self.line_visible = true;
         } else if self.status_count.is_multiple_of(STATUSES_PER_LINE) {
             output::stderr_line(&progress_line(status));

@@ -1,7 +1,7 @@
 //! `rollbackd run`
 
 use std::error::Error as _;
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::cli::daemon_options::config_path;
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::cli::terminal::Terminal;
 use crate::daemon::{InheritedListeners, StartMode, Takeover};
 use crate::record::{JournalLayer, StderrLog};
 use crate::{config, daemon};
@@ -130,7 +131,7 @@ fn start_log(stderr: &StderrLog) -> Option<JournalLayer> {
     match &journald {
         Some(journald) => tracing_subscriber::registry().with(journald.clone()).init(),
         None => {
-            let layer = stderr.layer(io::stderr().is_terminal());
+            let layer = stderr.layer(Terminal::stderr().has_colour);
             tracing_subscriber::registry().with(LevelFilter::INFO).with(layer).init();
         }
     }

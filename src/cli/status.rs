@@ -1,15 +1,27 @@
 //! `rollbackd status`
 
-use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::control::{ReleaseStatus, Request, Response, Status};
+use crate::cli::terminal::{Terminal, fit, wrap};
+use crate::control::{LastOutcome, ReleaseStatus, Request, Response, Status};
+use crate::model::Evidence;
 
-/// Show the state of every service.
+/// The time between two pictures of `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Columns of the bar of evidence.
+const BAR_WIDTH: usize = 20;
+/// Where further lines of a wrapped text begin.
+const INDENT: usize = 4;
+const WARNING: &str = "\x1b[1;31m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Show the state of every service: what happened last, and whether an operator is needed.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// One service; all by default.
@@ -17,19 +29,29 @@ pub(super) struct Options {
     /// One JSON object per service, a line each.
     #[arg(long)]
     json: bool,
+    /// Show it again every second, in place, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
 }
 
 pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
-    let Options { service, json } = options;
-    let mut client = match daemon.send_request(&Request::Status { service }).await {
+    let Options { service, json, watch } = options;
+    let request = Request::Status { service };
+    if watch {
+        return watch_statuses(&request, json, daemon).await;
+    }
+    let mut client = match daemon.send_request(&request).await {
         Ok(client) => client,
         Err(exit) => return exit,
     };
+    let terminal = Terminal::stdout();
     loop {
         match client.next_response().await {
             Ok(None) => return Exit::Done,
             Ok(Some(Response::Status(status))) if json => output::json_line(&status),
-            Ok(Some(Response::Status(status))) => output::stdout_line(&render(&status)),
+            Ok(Some(Response::Status(status))) => {
+                output::stdout_line(&render(&status, terminal));
+            }
             Ok(Some(Response::Refused { code, because })) => {
                 output::error_line(&because);
                 return code.into();
@@ -40,84 +62,286 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     }
 }
 
-fn render(status: &Status) -> String {
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = write_status(&mut text, status);
-    text
+/// Shows the statuses again and again. A daemon that restarts meanwhile does not end it.
+async fn watch_statuses(request: &Request, json: bool, daemon: &DaemonOptions) -> Exit {
+    let mut interval = tokio::time::interval(WATCH_INTERVAL);
+    let mut was_answered = false;
+    loop {
+        interval.tick().await;
+        let mut picture = String::new();
+        match daemon.connect(request).await {
+            Ok(mut client) => loop {
+                match client.next_response().await {
+                    Ok(Some(Response::Status(status))) if json => output::json_line(&status),
+                    Ok(Some(Response::Status(status))) => {
+                        picture.push_str(&render(&status, Terminal::stdout()));
+                        picture.push('\n');
+                    }
+                    Ok(Some(Response::Refused { code, because })) => {
+                        output::error_line(&because);
+                        return code.into();
+                    }
+                    Ok(Some(_)) => (),
+                    Ok(None) | Err(_) => break was_answered = true,
+                }
+            },
+            Err(error) if !was_answered || error.is_forbidden() => return error.report(),
+            Err(_) => picture.push_str("no word from the daemon; asking again\n"),
+        }
+        if !json {
+            show(&picture, Terminal::stdout());
+        }
+    }
 }
 
-fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
+/// Draws a picture over the one before, or below it where the terminal cannot.
+fn show(picture: &str, terminal: Terminal) {
+    let mut stdout = io::stdout().lock();
+    let drawn = if terminal.can_redraw {
+        let rows = terminal.height.saturating_sub(1);
+        let lines: Vec<_> = picture.lines().take(rows).collect();
+        // Each line clears its rest, the end clears what is below: nothing flickers.
+        write!(stdout, "\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\r\n"))
+    } else {
+        writeln!(stdout, "{picture}")
+    };
+    let _: io::Result<()> = drawn.and_then(|()| stdout.flush());
+}
+
+fn render(status: &Status, terminal: Terminal) -> String {
     let Status { service, listen, mode, deploy, phase, waits_for, .. } = status;
     let name_or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
     let (active, warm) = (name_or_none(&status.active), name_or_none(&status.warm));
-    writeln!(
-        text,
-        "{service}  {listen}  active {active}  warm {warm}  deploy {deploy}  mode {mode}"
-    )?;
-    write!(text, "  {phase} for {}: {waits_for}", format_seconds(status.since_s))?;
+    let mut lines = Lines { terminal, text: String::new() };
+    let title =
+        format!("{service}  {listen}  active {active}  warm {warm}  deploy {deploy}  mode {mode}");
+    // Two blanks separate the parts; a narrow terminal has one.
+    let title = if title.len() <= terminal.width { title } else { title.replace("  ", " ") };
+    lines.push(&title);
+    let mut now = format!("  {phase} for {}: {waits_for}", format_seconds(status.since_s));
     if let Some(remaining) = status.remaining_s {
-        write!(text, ", {} left", format_seconds(remaining))?;
+        now.push_str(&format!(", {} left", format_seconds(remaining)));
     }
-    writeln!(text)?;
+    lines.push(&now);
+    if let Some(last) = &status.last {
+        lines.push(&last_line(last));
+    }
+    match &status.attention {
+        Some(attention) => lines.warn(&format!("  ACTION NEEDED: {attention}")),
+        None if *phase == "steady" => lines.push("  no action is needed"),
+        None => (),
+    }
     if let Some(hold) = &status.hold {
-        writeln!(text, "  HELD: {hold}")?;
+        lines.warn(&format!("  HELD: {hold}"));
     }
     if let Some(error) = &status.error {
-        writeln!(text, "  ERROR: {error}")?;
+        lines.warn(&format!("  ERROR: {error}"));
     }
     if status.journal_lost > 0 {
         let lost = status.journal_lost;
-        writeln!(
-            text,
+        lines.warn(&format!(
             "  ERROR: {lost} messages did not reach the log; the timeline has all of them"
-        )?;
+        ));
     }
-    for release in &status.releases {
-        write_release(text, release)?;
-    }
-    let allowed = 100.0 * (1.0 - status.objective);
-    let remaining = status.budget_remaining;
-    writeln!(
-        text,
-        "  objective: at most {allowed:.2} % bad; error budget of the last hour: {remaining:.1} bad requests left"
-    )?;
+    status.releases.iter().for_each(|release| lines.push(&release_line(release)));
+    lines.push(&objective_line(status));
     if let Some(evidence) = &status.evidence {
-        writeln!(
-            text,
-            "  evidence: {} {:.2} of {:.0} needed ({:.0} % of the way), {} of {} requests bad",
-            evidence.objective,
-            evidence.e_value,
-            evidence.threshold,
-            100.0 * evidence.progress(),
-            evidence.bad,
-            evidence.judged
-        )?;
+        lines.push(&evidence_line(evidence));
     }
     if let Some(verdict) = &status.verdict {
-        writeln!(text, "  verdict: {verdict}")?;
+        lines.push(&format!("  verdict: {verdict}"));
     }
     if !status.quarantine.is_empty() {
-        writeln!(text, "  quarantine: {}", status.quarantine.join(", "))?;
+        lines.push(&format!(
+            "  quarantine, a deploy needs --force: {}",
+            status.quarantine.join(", ")
+        ));
     }
-    Ok(())
+    lines.text
 }
 
-fn write_release(text: &mut String, release: &ReleaseStatus) -> std::fmt::Result {
-    let ReleaseStatus { version, slot, role, probe, sessions, in_flight, .. } = release;
-    writeln!(
-        text,
-        "  {role:<8} {version:<16} {slot:<8} {sessions:>6} sessions  {:>8.1} requests/s  \
-         {in_flight:>4} open  {:>6.2} % bad  probe: {probe}",
-        release.rate,
-        100.0 * release.error_rate,
+/// Lines of at most the width of the terminal.
+struct Lines {
+    terminal: Terminal,
+    text: String,
+}
+
+impl Lines {
+    fn push(&mut self, line: &str) {
+        for line in wrap(line, self.terminal.width, INDENT).lines() {
+            // A word that is longer than a line.
+            self.text.push_str(&fit(line, self.terminal.width));
+            self.text.push('\n');
+        }
+    }
+
+    fn warn(&mut self, line: &str) {
+        let before = self.text.len();
+        self.push(line);
+        if self.terminal.has_colour {
+            let coloured = self.text.split_off(before);
+            for line in coloured.lines() {
+                self.text.push_str(&format!("{WARNING}{line}{PLAIN}\n"));
+            }
+        }
+    }
+}
+
+/// Today's time is enough for what happened within a day.
+fn last_line(last: &LastOutcome) -> String {
+    const DAY_S: f64 = 86_400.0;
+    let (date, time) = last.at.split_once('T').unwrap_or(("", &last.at));
+    let minute = time.get(..5).unwrap_or(time);
+    let date = if last.since_s < DAY_S { String::new() } else { format!("{date} ") };
+    let ago = format_seconds(last.since_s);
+    format!("  {date}{minute} UTC, {ago} ago, deploy {}: {}", last.deploy, last.text)
+}
+
+fn release_line(release: &ReleaseStatus) -> String {
+    let ReleaseStatus { version, slot, role, probe, sessions, in_flight, rate, .. } = release;
+    // A share of no requests is not 0.
+    let bad = match release.recent_requests {
+        Some(0) => "no requests judged in the last minute".to_owned(),
+        _ => format!("{:.2} % bad", 100.0 * release.error_rate),
+    };
+    let sessions = counted(*sessions, "session");
+    format!(
+        "  {role:<8} {version:<10} {slot:<7} {rate:>6.1} requests/s, {bad}, {sessions}, \
+         {in_flight} open; probe: {probe}"
     )
+}
+
+fn objective_line(status: &Status) -> String {
+    let allowed = 100.0 * (1.0 - status.objective);
+    let remaining = status.budget_remaining;
+    let budget = match status.budget_requests {
+        Some(0) => "not known, no requests were judged".to_owned(),
+        _ if remaining < 0.0 => format!("overdrawn by {:.1} bad requests", -remaining),
+        _ => format!("{remaining:.1} bad requests left"),
+    };
+    format!("  objective: at most {allowed:.2} % bad; error budget of the last hour: {budget}")
+}
+
+fn evidence_line(evidence: &Evidence) -> String {
+    let progress = evidence.progress();
+    let filled = ((progress * BAR_WIDTH as f64).round() as usize).min(BAR_WIDTH);
+    let bar = "#".repeat(filled) + &"-".repeat(BAR_WIDTH - filled);
+    let Evidence { objective, e_value, threshold, judged, bad } = evidence;
+    if *judged == 0 {
+        return format!("  evidence: [{bar}] none, no requests were judged");
+    }
+    let chance = match one_in(*e_value) {
+        Some(chance) => format!("{chance} by chance"),
+        None => "none against it".to_owned(),
+    };
+    let limit = one_in(*threshold).map(|limit| format!(", verdict at {limit}")).unwrap_or_default();
+    format!(
+        "  evidence: [{bar}] {:.0} %, {chance}{limit}; {objective}: {bad} of {judged} requests bad",
+        100.0 * progress
+    )
+}
+
+/// How rarely evidence this strong comes by chance: an e-value of E at most once in E (Ville).
+pub(super) fn one_in(e_value: f64) -> Option<String> {
+    Some(match e_value {
+        e if e < 2.0 => return None,
+        e if e < 9_999.5 => format!("1 in {e:.0}"),
+        e if e < 999_500.0 => format!("1 in {:.0} thousand", e / 1e3),
+        e if e < 999.5e6 => format!("1 in {:.0} million", e / 1e6),
+        e if e < 999.5e9 => format!("1 in {:.0} billion", e / 1e9),
+        _ => "less than 1 in a trillion".to_owned(),
+    })
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 pub(super) fn format_seconds(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.1} s"),
         s if s < 5_400.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3_600.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3_600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
+
+    const REPLIES: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/control-replies.txt"));
+
+    fn status(name: &str) -> Status {
+        let line = REPLIES.lines().find_map(|line| line.strip_prefix(&format!("{name}  ")));
+        match serde_json::from_str(line.unwrap()).unwrap() {
+            Response::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn terminal(width: usize) -> Terminal {
+        Terminal { can_redraw: false, has_colour: false, width, height: 50 }
+    }
+
+    /// The whole status at three widths.
+    #[test]
+    fn a_status_fits_its_terminal() {
+        let mut shown = String::new();
+        for width in [40, 80, usize::MAX] {
+            let text = render(&status("status"), terminal(width));
+            let longest = text.lines().map(|line| line.chars().count()).max();
+            assert!(longest <= Some(width), "{longest:?} columns:\n{text}");
+            shown.push_str(&format!("{text}\n"));
+        }
+        hold("status-shown.txt", &shown);
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_shown_as_zero() {
+        let mut idle = status("status");
+        (idle.budget_remaining, idle.budget_requests) = (0.0, Some(0));
+        idle.releases
+            .iter_mut()
+            .for_each(|it| (it.error_rate, it.recent_requests) = (0.0, Some(0)));
+        idle.evidence = Some(Evidence { threshold: 2000.0, ..Evidence::default() });
+        let text = render(&idle, terminal(usize::MAX));
+        assert!(!text.contains("0.0 bad") && !text.contains("0.00 %"), "{text}");
+        assert!(text.contains("not known, no requests were judged"), "{text}");
+        idle.budget_requests = Some(10);
+        assert!(render(&idle, terminal(usize::MAX)).contains("0.0 bad requests left"));
+    }
+
+    #[test]
+    fn evidence_is_a_bar_and_a_chance() {
+        let line = |e_value| {
+            let evidence = Evidence {
+                objective: "availability".to_owned(),
+                e_value,
+                threshold: 2_500.0,
+                judged: 544,
+                bad: 12,
+            };
+            evidence_line(&evidence)
+        };
+        assert_eq!(
+            line(50.0),
+            "  evidence: [##########----------] 50 %, 1 in 50 by chance, verdict at 1 in 2500; \
+             availability: 12 of 544 requests bad"
+        );
+        assert!(line(12e6).contains("[####################] 100 %, 1 in 12 million by chance"));
+        assert!(line(0.3).contains("[--------------------] 0 %, none against it"));
+        assert!(line(f64::INFINITY).contains("less than 1 in a trillion"));
+    }
+
+    #[test]
+    fn only_warnings_have_a_colour() {
+        let coloured = Terminal { has_colour: true, ..terminal(40) };
+        let text = render(&status("status"), coloured);
+        assert_eq!(text.matches(WARNING).count(), text.matches(PLAIN).count());
+        assert!(text.contains("\x1b[1;31m  HELD: "), "{text}");
     }
 }

@@ -1,12 +1,14 @@
 //! `rollbackd timeline`
 
+use std::io;
+
 use clap::Args;
 
 use crate::cli::daemon_options::{ConnectError, DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::reconnect::reconnect;
-use crate::control::{ControlClient, Request, Response};
+use crate::control::{ControlClient, Request, Response, unknown_service};
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Trigger, escape_unsafe};
 use crate::record;
 
@@ -31,9 +33,45 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     let Options { service, follow, json, .. } = options;
     let request = Request::Timeline { service: service.clone(), deploy, follow };
     match daemon.connect(&request).await {
-        Ok(client) => print_from_daemon(client, daemon, (&service, deploy), (json, follow)).await,
+        Ok(client) => {
+            let printed =
+                print_from_daemon(client, daemon, (&service, deploy), (json, follow)).await;
+            match printed {
+                Exit::Done if follow => follow_ended(daemon, &service, deploy).await,
+                exit => exit,
+            }
+        }
         // A post-mortem must not need a running daemon.
         Err(error) => print_from_disk(daemon, &error, &service, deploy, json),
+    }
+}
+
+/// The daemon sends no more: the deploy is over because a newer one began, or the daemon stopped.
+async fn follow_ended(
+    daemon: &DaemonOptions,
+    service: &str,
+    deploy: Option<ReleaseNumber>,
+) -> Exit {
+    let request = Request::Status { service: Some(service.to_owned()) };
+    let newest = match daemon.connect(&request).await {
+        Ok(mut client) => match client.next_response().await {
+            Ok(Some(Response::Status(status))) => Some(status.deploy),
+            _ => None,
+        },
+        Err(_) => None,
+    };
+    match newest.zip(deploy).filter(|(newest, deploy)| deploy < newest) {
+        Some((newest, deploy)) => {
+            output::stderr_line(&format!(
+                "=> deploy {deploy} is over: deploy {newest} began (exit code 0)"
+            ));
+            Exit::Done
+        }
+        None => {
+            let code = Exit::NoDaemon.code();
+            output::stderr_line(&format!("=> the daemon stopped (exit code {code})"));
+            Exit::NoDaemon
+        }
     }
 }
 
@@ -79,30 +117,40 @@ fn print_from_disk(
     json: bool,
 ) -> Exit {
     let path = daemon.config_path();
+    let path = path.display();
     let Ok(loaded) = daemon.load_config() else {
-        output::error_line(&format!(
-            "no daemon answers, and {} does not name the timelines on disk; write --config FILE",
-            path.display()
+        let exit = error.report();
+        output::stderr_line(&format!(
+            "  {path} is not usable, so the timelines on disk are not known; name one with --config"
         ));
-        return Exit::NoDaemon;
+        return exit;
     };
-    output::stderr_line(if error.is_forbidden() {
-        "no permission to connect to the daemon; reading from disk"
-    } else {
-        "no daemon; reading from disk"
-    });
-    if !loaded.settings.services.contains_key(service) {
-        output::error_line(&format!("no service {service} in {}", path.display()));
+    let known: Vec<_> = loaded.settings.services.keys().map(String::as_str).collect();
+    if !known.contains(&service) {
+        output::error_line(&format!("{} in {path}", unknown_service(service, &known)));
         return Exit::NotFound;
     }
-    match record::read_deploy(&loaded.settings.state_dir.join(service), deploy) {
+    let dir = loaded.settings.state_dir.join(service);
+    match record::read_deploy(&dir, deploy) {
         Ok(entries) => {
+            let why =
+                if error.is_forbidden() { "no permission to ask the daemon" } else { "no daemon" };
+            output::stderr_line(&format!("{why}; reading from disk"));
             entries.iter().for_each(|entry| print_event(entry, json));
             Exit::Done
         }
+        Err(unreadable) if unreadable.kind() == io::ErrorKind::PermissionDenied => {
+            let exit = error.report();
+            output::stderr_line(&format!(
+                "  without the daemon, only its user and root read {}: try `sudo rollbackd timeline \
+                 {service}`",
+                dir.display()
+            ));
+            if error.is_forbidden() { exit } else { Exit::Forbidden }
+        }
         Err(error) => {
             output::error_line(&error.with_cause());
-            Exit::NotFound
+            if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failed }
         }
     }
 }

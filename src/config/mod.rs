@@ -39,9 +39,7 @@ pub use crate::config::address::Address;
 pub use crate::config::front::{TrustedProxies, UpstreamHost, slot_host};
 pub use crate::config::limits::ProxyLimits;
 pub use crate::config::probe::{ProbeKind, ProbeSettings};
-pub use crate::config::problem::{
-    Problem, ProblemCode, ProblemLevel, Problems, Related, closest_match,
-};
+pub use crate::config::problem::{Problem, ProblemCode, ProblemLevel, Problems, Related};
 pub use crate::config::runtime::{CommandRuntime, Runtime, UnitTemplate};
 pub use crate::config::scrape::{ScrapeSettings, ScrapeTarget};
 pub use crate::config::selector::Selector;

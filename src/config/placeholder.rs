@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use crate::config::problem::{Problem, ProblemCode, Problems, closest_match, shorten};
+use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
+use crate::model::closest_match;
 
 /// Replaced in the command of a release.
 pub(super) const START_PLACEHOLDERS: [&str; 4] = ["version", "artifact", "slot", "port"];

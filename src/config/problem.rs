@@ -294,20 +294,6 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// The known name that is most similar, if it is similar enough.
-pub fn closest_match<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    // The distance takes time proportional to the product of the lengths; no setting is this long.
-    if name.len() > 40 {
-        return None;
-    }
-    known
-        .iter()
-        .map(|&it| (strsim::damerau_levenshtein(name, it), it))
-        .filter(|&(distance, it)| distance <= 1 + it.len() / 4)
-        .min()
-        .map(|(_, it)| it)
-}
-
 /// Shortens a text for a message.
 pub(super) fn shorten(text: &str) -> String {
     const SHOWN_MAX: usize = 60;

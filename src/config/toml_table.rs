@@ -5,8 +5,9 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::problem::{Problem, ProblemCode, Problems, closest_match, shorten};
+use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
 use crate::config::value::{ValueError, type_name};
+use crate::model::closest_match;
 
 /// A table while it is read.
 pub(super) struct TomlTable<'a> {

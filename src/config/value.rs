@@ -11,7 +11,8 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::config::address::Address;
-use crate::config::problem::{ProblemCode, closest_match, shorten};
+use crate::config::problem::{ProblemCode, shorten};
+use crate::model::closest_match;
 
 /// Longest path of a unix socket that the kernel accepts, in bytes.
 const SOCKET_PATH_MAX: usize = 107;

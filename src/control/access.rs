@@ -106,6 +106,13 @@ fn process_relations(pid: u32) -> Option<Vec<u32>> {
     Some(fields.split_whitespace().skip(1).take(3).filter_map(|it| it.parse().ok()).collect())
 }
 
+/// Adds the name of the user. Queries the user database of the system, which can block.
+pub fn with_user_name(actor: Actor) -> Actor {
+    let user = User::from_uid(Uid::from_raw(actor.uid)).ok().flatten().map(|user| user.name);
+    // The name goes into the timeline and to terminals.
+    Actor { user: user.filter(|name| !name.contains(char::is_control)), ..actor }
+}
+
 /// The id of [`READERS_GROUP`], if it exists.
 pub(super) fn readers_gid() -> Option<u32> {
     Group::from_name(READERS_GROUP).ok().flatten().map(|group| group.gid.as_raw())
@@ -143,18 +150,18 @@ mod tests {
         ] {
             let mut child = spawn(script, marked);
             let pid = first_line(&mut child);
-            let checked = ensure_not_a_release(&Actor { uid: 0, pid });
+            let checked = ensure_not_a_release(&Actor { uid: 0, pid, user: None });
             assert_eq!(checked.is_ok(), expected, "{script} {marked}: {checked:?}");
             drop(child.stdin.take());
             child.wait().unwrap();
-            let ended = ensure_not_a_release(&Actor { uid: 0, pid });
+            let ended = ensure_not_a_release(&Actor { uid: 0, pid, user: None });
             assert!(ended.unwrap_err().contains("has ended"));
         }
     }
 
     #[test]
     fn root_and_the_own_user_may_act_and_others_may_not() {
-        let actor = |uid| Actor { uid, pid: 1 };
+        let actor = |uid| Actor { uid, pid: 1, user: None };
         assert_eq!(authorize(&actor(0)), Ok(()));
         assert_eq!(authorize(&actor(nix::unistd::geteuid().as_raw())), Ok(()));
         let why = authorize(&actor(3_999_999_999)).unwrap_err();

@@ -16,9 +16,11 @@ pub mod server;
 mod status;
 mod validate;
 
-pub use crate::control::access::{ADMINS_GROUP, READERS_GROUP, authorize, ensure_not_a_release};
+pub use crate::control::access::{
+    ADMINS_GROUP, READERS_GROUP, authorize, ensure_not_a_release, with_user_name,
+};
 pub use crate::control::client::ControlClient;
 pub use crate::control::counters::{Counters, HISTOGRAM_BOUNDS, Histogram};
 pub use crate::control::protocol::{RefusalCode, Request, Response};
-pub use crate::control::status::{CallStatus, ReleaseStatus, Status};
-pub use crate::control::validate::printable;
+pub use crate::control::status::{CallStatus, LastOutcome, ReleaseStatus, Status};
+pub use crate::control::validate::{printable, unknown_service};

@@ -71,7 +71,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 /// When the client disconnected, or took too long.
 pub async fn accept_request(stream: UnixStream) -> io::Result<IncomingRequest> {
     let peer = stream.peer_cred()?;
-    let actor = Actor { uid: peer.uid(), pid: peer.pid().unwrap_or(0) };
+    let actor = Actor { uid: peer.uid(), pid: peer.pid().unwrap_or(0), user: None };
     let (reader, writer) = stream.into_split();
     let mut reader = LineReader::new(reader, REQUEST_MAX);
     let request = match tokio::time::timeout(CLIENT_TIMEOUT, reader.next_line()).await? {

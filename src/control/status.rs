@@ -65,6 +65,30 @@ pub struct Status {
     /// Messages that the system's journal did not get, since the daemon started.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub journal_lost: u64,
+    /// The newest outcome of the deploys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastOutcome>,
+    /// What an operator has to do, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<String>,
+    /// Requests that were judged in the last hour. Without one, the error budget is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_requests: Option<u64>,
+}
+
+/// What happened last at a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastOutcome {
+    /// The kind of the timeline's event; `rolled_back` when the traffic went back.
+    pub kind: String,
+    /// The deploy.
+    pub deploy: ReleaseNumber,
+    /// When: RFC 3339, UTC.
+    pub at: String,
+    /// Seconds since then.
+    pub since_s: f64,
+    /// What happened, and why.
+    pub text: String,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -93,6 +117,9 @@ pub struct ReleaseStatus {
     pub rate: f64,
     /// Share of bad requests over the last minute, 0 to 1.
     pub error_rate: f64,
+    /// Requests that were judged in the last minute. Without one, the error rate is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recent_requests: Option<u64>,
     /// Every request since the daemon started.
     pub counts: Counts,
     /// The same by method and tool, those with most errors first; at most 50.

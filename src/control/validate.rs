@@ -1,12 +1,14 @@
 //! Validates requests: their texts go to commands, environments, timelines and terminals.
 
 use crate::control::protocol::Request;
-use crate::model::{Release, VERSION_MAX, is_unsafe_to_print, is_valid_version};
+use crate::model::{Release, VERSION_MAX, closest_match, is_unsafe_to_print, is_valid_version};
 
 const ARTIFACT_MAX: usize = 4096;
 const REASON_MAX: usize = 4096;
 const KEY_MAX: usize = 256;
 const PRINTED_MAX: usize = 60;
+/// Services that a message lists.
+const SERVICES_LISTED: usize = 20;
 
 impl Request {
     /// Checks every field.
@@ -100,6 +102,24 @@ fn validate_reason(because: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The message for a service that does not exist: the most similar name, and those that exist.
+pub fn unknown_service(name: &str, known: &[&str]) -> String {
+    let is_plain = !name.is_empty()
+        && name.len() <= PRINTED_MAX
+        && !name.contains(|it: char| it.is_control() || it.is_whitespace());
+    let shown = if is_plain { name.to_owned() } else { printable(name) };
+    if known.is_empty() {
+        return format!("no service {shown}; none is configured");
+    }
+    let meant = closest_match(name, known).map(|it| format!("did you mean {it}? "));
+    let listed = known.iter().take(SERVICES_LISTED).copied().collect::<Vec<_>>().join(", ");
+    let more = match known.len().saturating_sub(SERVICES_LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("no service {shown}; {}there are {listed}{more}", meant.unwrap_or_default())
+}
+
 /// Shortens a text and escapes what is not safe to print.
 pub fn printable(text: &str) -> String {
     let prefix: String = text.chars().take(PRINTED_MAX).collect();
@@ -154,6 +174,18 @@ mod tests {
             deploy("v2", None, &[(wrong, "x")]).unwrap_err();
         }
         deploy("v2", None, &[("A", "x\0y")]).unwrap_err();
+    }
+
+    #[test]
+    fn an_unknown_service_has_a_suggestion() {
+        let known = ["files", "weather"];
+        let typo = unknown_service("wether", &known);
+        assert_eq!(typo, "no service wether; did you mean weather? there are files, weather");
+        assert_eq!(unknown_service("x", &known), "no service x; there are files, weather");
+        assert_eq!(unknown_service("x", &[]), "no service x; none is configured");
+        assert!(!unknown_service("a\u{1b}b", &known).contains(char::is_control));
+        let many = ["s"; 30];
+        assert!(unknown_service("other", &many).ends_with(" and 10 more"));
     }
 
     #[test]

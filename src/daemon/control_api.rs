@@ -9,7 +9,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 use crate::control::server::{IncomingRequest, ReplyWriter};
-use crate::control::{RefusalCode, Request, Response, printable, server};
+use crate::control::{RefusalCode, Request, Response, server, unknown_service};
 use crate::daemon::client_places::{ClientPlace, ClientPlaces};
 use crate::daemon::services::ServiceHandles;
 use crate::decide::CommandRefused;
@@ -87,9 +87,10 @@ async fn handle_request(
             return replies.send(&refused(RefusalCode::Malformed, because)).await;
         }
     };
-    if let Err(because) = authorize(&actor, &request).await {
-        return replies.send(&refused(RefusalCode::Forbidden, because)).await;
-    }
+    let actor = match authorize(actor, &request).await {
+        Ok(actor) => actor,
+        Err(because) => return replies.send(&refused(RefusalCode::Forbidden, because)).await,
+    };
     if let Request::Status { service: None } = request {
         for handle in handles.values() {
             status(handle, replies).await?;
@@ -99,7 +100,7 @@ async fn handle_request(
     let name = request.service().unwrap_or_default();
     let Some(handle) = handles.get(name) else {
         let known: Vec<_> = handles.keys().map(String::as_str).collect();
-        let because = no_service(name, &known);
+        let because = unknown_service(name, &known);
         return replies.send(&refused(RefusalCode::NotFound, because)).await;
     };
     match request {
@@ -109,25 +110,19 @@ async fn handle_request(
     }
 }
 
-/// A client that can connect may read. Commands need more.
-async fn authorize(actor: &Actor, request: &Request) -> Result<(), String> {
+/// A client that can connect may read. Commands need more; who gives one is known by name.
+async fn authorize(actor: Actor, request: &Request) -> Result<Actor, String> {
     if request.is_read_only() {
-        return Ok(());
+        return Ok(actor);
     }
-    let actor = actor.clone();
     let check = tokio::task::spawn_blocking(move || {
-        control::authorize(&actor).and_then(|()| control::ensure_not_a_release(&actor))
+        control::authorize(&actor).and_then(|()| control::ensure_not_a_release(&actor))?;
+        Ok(control::with_user_name(actor))
     });
     match tokio::time::timeout(GROUP_LOOKUP_TIMEOUT, check).await {
         Ok(Ok(answer)) => answer,
         _ => Err("the system's user database does not answer within 5 s; try as root".to_owned()),
     }
-}
-
-fn no_service(name: &str, configured: &[&str]) -> String {
-    let is_plain = !name.is_empty() && name.len() <= 60 && !name.contains(char::is_control);
-    let name = if is_plain { name.to_owned() } else { printable(name) };
-    format!("no service {name}; there are {}", configured.join(", "))
 }
 
 async fn status(handle: &ServiceHandle, replies: &mut ReplyWriter) -> io::Result<()> {

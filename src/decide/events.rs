@@ -33,7 +33,7 @@ impl Watch {
             }
             Event::Recovered(number, because) => match &self.phase {
                 Phase::Recovering { active, .. } if active.number == *number => {
-                    let because = format!("{active} meets its objectives again: {because}");
+                    let because = format!("{active} {because}");
                     Some(self.decide(now, TimelineEvent::Recovered, because))
                 }
                 _ => None,

@@ -121,9 +121,12 @@ impl EProcess {
         lasted_long_enough && self.e_value() >= self.threshold()
     }
 
-    /// When the trouble began: where the leading alternative last started from its prior.
+    /// When the trouble began: the first bad request since the leading alternative last started from
+    /// its prior. The start itself can be seconds earlier, because good requests lower the evidence
+    /// slowly.
     pub fn onset(&self) -> Moment {
-        self.since_onset().onset
+        let SinceOnset { onset, first_bad, .. } = self.since_onset();
+        first_bad.unwrap_or(onset)
     }
 
     /// Lower 5 % bound of the failure rate since the onset.

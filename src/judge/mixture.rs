@@ -57,6 +57,8 @@ pub(super) struct SinceOnset {
     pub(super) blocks: u32,
     pub(super) n: f64,
     pub(super) bad: f64,
+    /// The start of the first block with a bad request; `None` before one.
+    pub(super) first_bad: Option<Moment>,
 }
 
 impl EvidenceCap {
@@ -127,6 +129,9 @@ impl Component {
         self.since_onset.blocks = self.since_onset.blocks.saturating_add(1);
         self.since_onset.n += n;
         self.since_onset.bad += bad;
+        if 0.0 < bad {
+            self.since_onset.first_bad.get_or_insert(start);
+        }
         let gain =
             bad * self.bad_gain.min(bad_max * self.nats_to_threshold) + (n - bad) * self.good_gain;
         let block_max = self.bad_gain.max(self.cap.per_block_max * self.nats_to_threshold);

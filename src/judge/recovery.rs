@@ -44,13 +44,22 @@ impl Recovery {
         }
     }
 
-    /// Why it counts as recovered, once it does.
+    /// Why it counts as recovered, once it does: the rest of a sentence about the release.
     pub fn recovery_reason(&self, now: Moment) -> Option<String> {
         let judged = self.counts.judged();
         let observed = judged > 0 || self.good_probes >= PROBES_MIN;
         (observed && now.since(self.fault_free_since) >= FAULT_FREE_MIN).then(|| {
             let (probes, quiet) = (self.good_probes, now.since(self.fault_free_since).as_millis());
-            format!("{judged} requests and {probes} probes in {quiet} ms, no fault")
+            // Probes show that it answers. Only requests show that it meets its objectives.
+            if judged == 0 {
+                return format!(
+                    "answers {probes} probes in {quiet} ms; no requests came to judge it by"
+                );
+            }
+            format!(
+                "meets its objectives again: {judged} requests and {probes} probes in {quiet} ms, \
+                 no fault"
+            )
         })
     }
 }

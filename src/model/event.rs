@@ -28,7 +28,8 @@ pub enum Event {
     Routed(Ticket),
     /// The release under drain or cut has nothing left in flight.
     NothingInFlight(Ticket, DrainCost),
-    /// The active release meets its objectives after a rollback; the numbers.
+    /// The active release meets its objectives after a rollback, or answers its probes where there
+    /// are no requests: the rest of a sentence about it.
     Recovered(ReleaseNumber, String),
     /// The deadline passed.
     DeadlinePassed,

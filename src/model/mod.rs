@@ -4,6 +4,7 @@
 //! decision can be replayed from the record alone.
 
 mod actor;
+mod closest_match;
 mod contract;
 mod contract_diff;
 mod decision;
@@ -19,6 +20,7 @@ mod trigger;
 mod verdict;
 
 pub use actor::Actor;
+pub use closest_match::closest_match;
 pub use contract::{Contract, ContractPart, Era, ToolSchema};
 pub use decision::{Decision, Effect, JudgeTarget, Ticket};
 pub use event::{

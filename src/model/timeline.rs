@@ -132,7 +132,7 @@ pub enum TimelineEvent {
         #[serde(alias = "toll")]
         cost: DrainCost,
     },
-    /// The previous release meets its objectives again.
+    /// The previous release meets its objectives again, or answers where there are no requests.
     Recovered,
     /// The previous release has the traffic, but does not meet its objectives.
     Unrecovered,

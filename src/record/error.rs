@@ -13,6 +13,11 @@ impl StateError {
         Self { action, source }
     }
 
+    /// The kind of the cause.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+
     /// The action and its cause, in one line.
     pub fn with_cause(&self) -> String {
         format!("{}: {}", self.action, self.source)

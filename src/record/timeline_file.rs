@@ -136,16 +136,22 @@ pub fn read_deploy(
     deploy: Option<ReleaseNumber>,
 ) -> Result<Vec<TimelineEntry>, StateError> {
     let mut files = list_deploys(dir)?;
+    let existing = files.first().zip(files.last()).map(|(first, last)| (first.0, last.0));
     let selected = match deploy {
         Some(deploy) => files.into_iter().find(|(number, _)| *number == deploy),
         None => files.pop(),
     };
     let Some((_, path)) = selected else {
         let what = match deploy {
-            Some(deploy) => format!("no timeline of deploy {deploy} in {}", dir.display()),
-            None => format!("no timeline in {}", dir.display()),
+            Some(deploy) => format!("no timeline of deploy {deploy}"),
+            None => "no timeline".to_owned(),
         };
-        return Err(StateError::new(what, io::ErrorKind::NotFound.into()));
+        let existing = match existing {
+            None => format!("nothing was deployed yet, by {}", dir.display()),
+            Some((first, last)) if first == last => format!("there is only deploy {first}"),
+            Some((first, last)) => format!("there are deploys {first} to {last}"),
+        };
+        return Err(StateError::new(what, io::Error::new(io::ErrorKind::NotFound, existing)));
     };
     Ok(load_file(&path, FILE_BYTES_MAX)?.entries)
 }

@@ -135,6 +135,7 @@ impl LoadedTimeline {
             entries_sender,
             dir,
         );
+        service_loop.restore_outcomes(&entries);
         service_loop.restore_identities(recorded_identities(&entries));
         let startup = Startup { cause: (*cause).to_owned(), truncated, damage };
         let pending = PendingService { name, service_loop, messages, startup };

@@ -14,6 +14,7 @@ pub(crate) mod executor;
 pub(crate) mod handle;
 pub(crate) mod heartbeat;
 pub(crate) mod inbox;
+pub(crate) mod last_outcome;
 pub(crate) mod recording;
 pub(crate) mod service_loop;
 pub(crate) mod shadow_controller;

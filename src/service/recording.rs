@@ -7,12 +7,13 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 
 use crate::clock::{Clock, monotonic};
-use crate::control::Counters;
+use crate::control::{Counters, LastOutcome};
 use crate::decide::Watch;
 use crate::machine::Proposal;
 use crate::model::{Moment, Release, TimelineEntry, TimelineEvent};
 use crate::record::{NewEntry, Room, Timeline};
 use crate::service::counters::EventCounters;
+use crate::service::last_outcome::OutcomeTracker;
 
 /// Entries that took effect and could not be written yet: some rollbacks.
 const UNWRITTEN_MAX: usize = 64;
@@ -23,6 +24,7 @@ pub(crate) struct Recorder {
     timeline: Timeline,
     followers: broadcast::Sender<Arc<TimelineEntry>>,
     counters: EventCounters,
+    outcomes: OutcomeTracker,
     write_error: Option<String>,
     /// Entries that took effect and are not on disk.
     unwritten: VecDeque<Arc<TimelineEntry>>,
@@ -34,8 +36,24 @@ impl Recorder {
         timeline: Timeline,
         followers: broadcast::Sender<Arc<TimelineEntry>>,
     ) -> Self {
-        let (counters, unwritten) = (EventCounters::new(), VecDeque::new());
-        Self { timeline, followers, counters, write_error: None, unwritten }
+        Self {
+            timeline,
+            followers,
+            counters: EventCounters::new(),
+            outcomes: OutcomeTracker::default(),
+            write_error: None,
+            unwritten: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what was recorded before this daemon started.
+    pub(crate) fn restore_outcomes(&mut self, entries: &[TimelineEntry]) {
+        entries.iter().for_each(|entry| self.outcomes.record(entry));
+    }
+
+    /// What happened last.
+    pub(crate) fn last_outcome(&self, now: Moment) -> Option<LastOutcome> {
+        self.outcomes.last(now)
     }
 
     /// Why the timeline cannot be written, if so.
@@ -77,6 +95,7 @@ impl Recorder {
             }
         };
         self.counters.record(&entry, began.elapsed());
+        self.outcomes.record(&entry);
         self.mark_writable(service);
         log_entry(service, watch, &entry, proposal.pages());
         Ok(entry)
@@ -98,6 +117,7 @@ impl Recorder {
         new.because.push_str("; recorded late: the timeline could not be written");
         let entry = Arc::new(self.timeline.next_entry(new, waiting));
         self.unwritten.push_back(Arc::clone(&entry));
+        self.outcomes.record(&entry);
         log_entry(service, watch, &entry, true);
         Some(entry)
     }

@@ -95,6 +95,11 @@ impl ServiceLoop {
         self.machine.restore_identities(names);
     }
 
+    /// Takes in the outcomes that the timeline holds from before a restart.
+    pub(crate) fn restore_outcomes(&mut self, entries: &[TimelineEntry]) {
+        self.recorder.restore_outcomes(entries);
+    }
+
     /// The state of the service.
     pub(super) fn watch(&self) -> &Watch {
         self.machine.watch()

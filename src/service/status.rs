@@ -3,7 +3,7 @@
 use crate::control::{CallStatus, ReleaseStatus, Status};
 use crate::decide::Phase;
 use crate::judge::{Indicator, Judge};
-use crate::model::{Counts, Release, ReleaseNumber};
+use crate::model::{Counts, Guard, Moment, Release, ReleaseNumber};
 use crate::record;
 use crate::service::service_loop::ServiceLoop;
 use crate::service::traffic_window::{TrafficWindow, to_f64};
@@ -50,6 +50,9 @@ impl ServiceLoop {
             error: self.recorder.write_error().cloned(),
             counters: self.recorder.totals(),
             journal_lost: record::lost_messages(),
+            last: self.recorder.last_outcome(now),
+            attention: self.attention(now),
+            budget_requests: Some(self.hour().judged()),
         }
     }
 
@@ -70,6 +73,7 @@ impl ServiceLoop {
             in_flight: load.in_flight,
             rate: window.map(TrafficWindow::rate).unwrap_or_default(),
             error_rate: window.map(TrafficWindow::error_rate).unwrap_or_default(),
+            recent_requests: window.map(TrafficWindow::recent_requests),
             counts: window.map(TrafficWindow::total).unwrap_or_default(),
             calls: self.calls(number),
         }
@@ -106,9 +110,63 @@ impl ServiceLoop {
         budgets.next().map_or(0.0, |objective| objective.error_budget)
     }
 
-    fn budget_left(&self) -> f64 {
+    /// The requests of the last hour, at all releases that run.
+    fn hour(&self) -> Counts {
         let hours = self.traffic.values().map(TrafficWindow::hour);
-        let hour = hours.fold(Counts::default(), |sum, hour| sum + hour);
+        hours.fold(Counts::default(), |sum, hour| sum + hour)
+    }
+
+    fn budget_left(&self) -> f64 {
+        let hour = self.hour();
         self.availability_budget() * to_f64(hour.judged()) - to_f64(hour.server_fault)
+    }
+
+    /// What an operator has to do, most urgent first.
+    fn attention(&self, now: Moment) -> Option<String> {
+        let name = &self.service.name;
+        if self.recorder.write_error().is_some() {
+            return Some(
+                "the daemon makes no decisions until the timeline can be written".to_owned(),
+            );
+        }
+        let phase = self.watch().phase();
+        match phase {
+            Phase::Baking { active, blocked: Some(guard), .. } => match guard {
+                Guard::Observe => (),
+                Guard::NoData => {
+                    return Some(format!(
+                        "repair the metrics of {active}: the bake waits for them"
+                    ));
+                }
+                Guard::SharedOutage | Guard::NoWarm => {
+                    return Some(format!("repair the service: {active} stays ({guard})"));
+                }
+                Guard::Hold | Guard::Freeze | Guard::Limit | Guard::NoBaseline => {
+                    return Some(format!(
+                        "{active} is in breach and stays ({guard}): `rollbackd rollback {name}` \
+                         moves the traffic back"
+                    ));
+                }
+            },
+            Phase::Returning(back) | Phase::Emptying(back) if 1 < back.tries => {
+                return Some(format!("the rollback from {} does not complete", back.bad));
+            }
+            _ => (),
+        }
+        if self.watch().hold().is_some() {
+            return Some(format!(
+                "automatic rollback is stopped: `rollbackd resume {name}` allows it again"
+            ));
+        }
+        let active = phase.active().map(ToString::to_string).unwrap_or_default();
+        match self.recorder.last_outcome(now)?.kind.as_str() {
+            "abandoned" => {
+                Some(format!("{active} is in breach, and the rollback was not possible"))
+            }
+            "unrecovered" => {
+                Some(format!("{active} has the traffic and does not meet its objectives"))
+            }
+            _ => None,
+        }
     }
 }

@@ -55,9 +55,18 @@ impl TrafficWindow {
         to_f64(sum) / (BLOCK.as_secs_f64() * to_f64(u64::try_from(blocks.max(1)).unwrap_or(1)))
     }
 
+    /// The requests that were judged over the last minute.
+    pub(crate) fn recent_requests(&self) -> u64 {
+        self.minute().judged()
+    }
+
+    fn minute(&self) -> Counts {
+        self.blocks.iter().fold(Counts::default(), |sum, block| sum + *block)
+    }
+
     /// The share of failed requests over the last minute.
     pub(crate) fn error_rate(&self) -> f64 {
-        let sum = self.blocks.iter().fold(Counts::default(), |sum, block| sum + *block);
+        let sum = self.minute();
         to_f64(sum.server_fault + sum.tool_fault) / to_f64(sum.judged().max(1))
     }
 

@@ -100,7 +100,7 @@ fn sum_series(
     let (exists, mut sum) = (exists || typed, CounterSum { no_counter, ..CounterSum::default() });
     if !exists {
         let all: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-        sum.similar = crate::config::closest_match(metric, &all).map(ToOwned::to_owned);
+        sum.similar = crate::model::closest_match(metric, &all).map(ToOwned::to_owned);
     }
     let numbers = parse_numbers(&matched)?;
     for (index, sample) in matched.iter().enumerate() {

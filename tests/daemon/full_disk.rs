@@ -90,7 +90,7 @@ fn full_disk_stops_decisions_but_not_traffic() {
     wait_until("the trouble", || host.status()["trouble"].is_string());
 
     disk.free_space();
-    host.deploy("v2", &["--wait"]).expect_code(0);
+    host.deploy("v2", &["--wait"]).expect_code(13);
     assert_eq!(serving_version(host.listen), Ok("v2".to_owned()));
     assert!(host.status()["trouble"].is_null());
     let entries = host.entries(2);

@@ -78,7 +78,8 @@ fn startup_error_names_the_missing_resource() {
 #[test]
 fn clean_stop_ends_the_releases_and_start_restores_them() {
     let mut host = DaemonHarness::with_v1("bake = \"5s\"");
-    host.deploy("v2", &["--wait"]).expect_code(0);
+    let done = host.deploy("v2", &["--wait"]).expect_code(13);
+    done.expect_text(&["accepted (unverified)", "=> accepted (unverified)", "(exit code 13)"]);
     assert_eq!(host.release_processes().len(), 2);
     assert_eq!(host.stop(), 0);
     assert!(host.release_processes().is_empty());
@@ -149,7 +150,7 @@ fn timeline_can_be_followed_and_read_without_a_daemon() {
     host.run_cli(&["timeline", "wether"]).expect_code(7).expect_text(&["no service wether"]);
     host.run_cli(&["timeline", SERVICE, "--deploy", "9"]).expect_code(7).expect_text(&["deploy 9"]);
     fs::remove_file(host.config()).unwrap();
-    host.run_cli(&["timeline", SERVICE]).expect_code(8).expect_text(&["write --config FILE"]);
+    host.run_cli(&["timeline", SERVICE]).expect_code(8).expect_text(&["is not usable"]);
 }
 
 #[test]
@@ -246,7 +247,7 @@ fn external_releases_are_probed_and_routed_but_not_stopped() {
         .expect_text(&["never became ready"]);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
     let _two = ExternalServer::start("v2", host.green);
-    host.deploy("v2", &["--wait", "--slot", "green"]).expect_code(0);
+    host.deploy("v2", &["--wait", "--slot", "green"]).expect_code(13);
     assert_eq!(serving_version(host.listen), Ok("v2".to_owned()));
     assert_eq!(host.stop(), 0);
     sleep(std::time::Duration::from_millis(200));

@@ -96,7 +96,7 @@ fn only_healthy_release_keeps_its_slot() {
     let _one = ExternalServer::start("v1", host.blue);
     host.deploy("v1", &["--wait"]).expect_code(0);
     let two = ExternalServer::start("v2", host.green);
-    host.deploy("v2", &["--slot", "green", "--wait"]).expect_code(0);
+    host.deploy("v2", &["--slot", "green", "--wait"]).expect_code(13);
     drop(two);
     wait_until("v2 is seen to be gone", || {
         host.status()["releases"][0]["probe"] == "connection refused"

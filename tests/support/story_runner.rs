@@ -163,7 +163,7 @@ impl StoryRunner {
     }
 
     fn command(&mut self, command: Command) {
-        let by = Actor { uid: 1000, pid: 42 };
+        let by = Actor { uid: 1000, pid: 42, user: None };
         match self.host.command(CommandRequest { by, command }) {
             Ok(entry) => self.after_entry(entry),
             Err(refusal) => writeln!(self.timeline, "{} {refusal}", self.host.now).unwrap(),

@@ -38,7 +38,7 @@ pub(crate) fn base() -> CarriedOver {
 }
 
 pub(crate) fn actor() -> Actor {
-    Actor { uid: 1000, pid: 4242 }
+    Actor { uid: 1000, pid: 4242, user: None }
 }
 
 pub(crate) fn hold(by: Option<Actor>) -> Hold {

@@ -101,7 +101,7 @@ fn deployed() -> TimelineEvent {
 }
 
 fn deployed_least() -> TimelineEvent {
-    let by = Actor { uid: 0, pid: 0 };
+    let by = Actor { uid: 0, pid: 0, user: None };
     let base = Box::<CarriedOver>::default();
     let (frozen, forced, strict) = (false, false, false);
     TimelineEvent::Deployed {

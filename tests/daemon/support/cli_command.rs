@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::wait_for;
@@ -47,6 +48,11 @@ impl CliCommand {
             wait_for(COMMAND_TIMEOUT, "the end of a verb", || self.child.try_wait().unwrap());
         let (out, err) = (self.out.text(), self.err.text());
         CliOutput { code: status.code().unwrap_or(-1), out, err }
+    }
+
+    /// What Ctrl-C does.
+    pub(crate) fn interrupt(&self) {
+        super::processes::signal(i32::try_from(self.child.id()).unwrap(), Signal::INT);
     }
 
     pub(crate) fn kill(mut self) {

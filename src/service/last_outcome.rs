@@ -1,0 +1,153 @@
+//! What happened last at one service, entry by entry of its timeline: for a status the morning after.
+
+use crate::control::LastOutcome;
+use crate::model::{Moment, TimelineEntry, TimelineEvent, Trigger};
+
+/// Longest text of a reason, in characters.
+const REASON_MAX: usize = 160;
+
+/// Follows the deploys of one service.
+#[derive(Debug, Default)]
+pub(crate) struct OutcomeTracker {
+    new: String,
+    old: Option<String>,
+    /// The breach or order of the present rollback.
+    detected: Option<(Moment, String)>,
+    rolling_back: bool,
+    last: Option<(Moment, LastOutcome)>,
+}
+
+impl OutcomeTracker {
+    /// The newest outcome at `now`.
+    pub(crate) fn last(&self, now: Moment) -> Option<LastOutcome> {
+        let (at, last) = self.last.as_ref()?;
+        Some(LastOutcome { since_s: now.since(*at).as_secs_f64(), ..last.clone() })
+    }
+
+    /// Takes in one entry.
+    pub(crate) fn record(&mut self, entry: &TimelineEntry) {
+        let because = shorten(&entry.because);
+        match &entry.event {
+            TimelineEvent::Deployed { release, carried_over, .. } => {
+                let old = carried_over.active.as_ref().map(|it| it.version.clone());
+                (self.new, self.old) = (release.version.clone(), old);
+                (self.detected, self.rolling_back) = (None, false);
+                self.set(entry, format!("deploy of {} began", self.new));
+            }
+            TimelineEvent::Replaced { release, warm, .. } => {
+                let old = warm.as_ref().map(|it| it.version.clone());
+                (self.new, self.old) = (release.version.clone(), old);
+                (self.detected, self.rolling_back) = (None, false);
+                self.set(entry, because);
+            }
+            TimelineEvent::Switched { .. } if self.rolling_back => {
+                self.set(entry, self.rolled_back(entry.moment));
+            }
+            TimelineEvent::Accepted { .. } => self.set(entry, format!("{} {because}", self.new)),
+            TimelineEvent::Detected { trigger, .. } => {
+                let reason = match trigger {
+                    Trigger::Verdict(verdict) => arithmetic(&verdict.because).to_owned(),
+                    Trigger::Operator { .. } => because.clone(),
+                };
+                self.detected = Some((entry.moment, shorten(&reason)));
+                self.set(entry, because);
+            }
+            TimelineEvent::Decided { .. } => self.rolling_back = true,
+            TimelineEvent::Switched { .. }
+            | TimelineEvent::Failed
+            | TimelineEvent::Unrecovered
+            | TimelineEvent::Abandoned
+            | TimelineEvent::Blocked { .. }
+            | TimelineEvent::Cleared => self.set(entry, because),
+            TimelineEvent::Held { .. } => self.set(entry, format!("held: {because}")),
+            TimelineEvent::Resumed { .. } => self.set(entry, format!("resumed: {because}")),
+            // Steps on the way, and what changes no state.
+            _ => (),
+        }
+    }
+
+    fn rolled_back(&self, now: Moment) -> String {
+        let to = self.old.as_ref().map(|old| format!(" to {old}")).unwrap_or_default();
+        let Some((detected, reason)) = &self.detected else {
+            return format!("rolled back from {}{to}", self.new);
+        };
+        let seconds = now.since(*detected).as_secs_f64();
+        format!("rolled back from {}{to} in {seconds:.1} s: {reason}", self.new)
+    }
+
+    fn set(&mut self, entry: &TimelineEntry, text: String) {
+        let kind = match entry.event {
+            TimelineEvent::Switched { .. } if self.rolling_back => "rolled_back",
+            _ => entry.event.kind(),
+        };
+        let outcome = LastOutcome {
+            kind: kind.to_owned(),
+            deploy: entry.deploy,
+            at: entry.wall_time.clone(),
+            since_s: 0.0,
+            text,
+        };
+        self.last = Some((entry.moment, outcome));
+    }
+}
+
+/// The first part of a verdict's reason, without its evidence.
+fn arithmetic(because: &str) -> &str {
+    let end = because.find(", evidence").or_else(|| because.find("; "));
+    end.and_then(|end| because.get(..end)).unwrap_or(because)
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(REASON_MAX) {
+        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned() + "...",
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/0.1.0/timeline.txt"));
+
+    fn entry(name: &str, ms: u64) -> TimelineEntry {
+        let line = LINES.lines().find_map(|line| line.strip_prefix(&format!("{name}  ")));
+        let entry: TimelineEntry = serde_json::from_str(line.unwrap()).unwrap();
+        TimelineEntry { moment: Moment(ms), ..entry }
+    }
+
+    #[test]
+    fn a_rollback_is_one_sentence_with_its_time_and_reason() {
+        let mut tracker = OutcomeTracker::default();
+        assert_eq!(tracker.last(Moment(0)), None);
+        for (name, ms) in
+            [("deployed", 0), ("switched", 900), ("detected", 5_000), ("decided", 5_100)]
+        {
+            tracker.record(&entry(name, ms));
+        }
+        tracker.record(&entry("switched", 5_400));
+        let last = tracker.last(Moment(65_400)).unwrap();
+        assert_eq!((last.kind.as_str(), last.since_s), ("rolled_back", 60.0));
+        assert!(last.text.starts_with("rolled back from v"), "{}", last.text);
+        assert!(last.text.contains(" in 0.4 s: "), "{}", last.text);
+        // The end of the drain and the recovery do not hide it.
+        tracker.record(&entry("drained", 6_000));
+        tracker.record(&entry("recovered", 7_000));
+        assert_eq!(tracker.last(Moment(65_400)).unwrap(), last);
+        tracker.record(&entry("accepted", 70_000));
+        assert_eq!(tracker.last(Moment(70_000)).unwrap().kind, "accepted");
+    }
+
+    #[test]
+    fn the_reason_of_a_verdict_is_its_arithmetic() {
+        let because = "availability: 62 of 318 requests bad (19.5 %, allowed 0.5 %), evidence 9 \
+                       (limit 8); v1 does better";
+        assert_eq!(
+            arithmetic(because),
+            "availability: 62 of 318 requests bad (19.5 %, allowed 0.5 %)"
+        );
+        assert_eq!(arithmetic("3 probes failed; v1 answers"), "3 probes failed");
+        assert_eq!(arithmetic("the process is gone"), "the process is gone");
+    }
+}
