@@ -8,6 +8,7 @@ use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::control::{ReleaseStatus, Request, Response, Status};
+use crate::model::Unjudged;
 
 /// Show the state of every service.
 #[derive(Debug, Args)]
@@ -76,6 +77,10 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
     for release in &status.releases {
         write_release(text, release)?;
     }
+    for path in &status.mcp_paths {
+        let judged = if path.judged { "judged" } else { "not answered as MCP, not judged" };
+        writeln!(text, "  JSON-RPC at {}: {} requests, {judged}", path.path, path.requests)?;
+    }
     let allowed = 100.0 * (1.0 - status.objective);
     let remaining = status.budget_remaining;
     writeln!(
@@ -111,7 +116,15 @@ fn write_release(text: &mut String, release: &ReleaseStatus) -> std::fmt::Result
          {in_flight:>4} open  {:>6.2} % bad  probe: {probe}",
         release.rate,
         100.0 * release.error_rate,
-    )
+    )?;
+    let Unjudged { not_mcp, not_mcp_4xx, not_mcp_5xx, .. } = release.unjudged;
+    if not_mcp > 0 {
+        writeln!(
+            text,
+            "           no MCP, not judged: {not_mcp} requests, {not_mcp_4xx} with 4xx, {not_mcp_5xx} with 5xx"
+        )?;
+    }
+    Ok(())
 }
 
 pub(super) fn format_seconds(seconds: f64) -> String {

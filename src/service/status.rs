@@ -48,6 +48,7 @@ impl ServiceLoop {
             budget_remaining: self.budget_left(),
             quarantine: self.watch().quarantine().to_vec(),
             error: self.recorder.write_error().cloned(),
+            mcp_paths: self.proxy.mcp_paths(),
             counters: self.recorder.totals(),
             journal_lost: record::lost_messages(),
         }
@@ -71,6 +72,7 @@ impl ServiceLoop {
             rate: window.map(TrafficWindow::rate).unwrap_or_default(),
             error_rate: window.map(TrafficWindow::error_rate).unwrap_or_default(),
             counts: window.map(TrafficWindow::total).unwrap_or_default(),
+            unjudged: self.proxy.unjudged(number),
             calls: self.calls(number),
         }
     }
