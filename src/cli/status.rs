@@ -7,7 +7,7 @@ use clap::Args;
 use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::control::{ReleaseStatus, Request, Response, Status};
+use crate::control::{IncidentStatus, ReleaseStatus, Request, Response, Status};
 
 /// Show the state of every service.
 #[derive(Debug, Args)]
@@ -73,6 +73,9 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
             "  ERROR: {lost} messages did not reach the log; the timeline has all of them"
         )?;
     }
+    if let Some(incidents) = &status.incidents {
+        write_incidents(text, service, incidents)?;
+    }
     for release in &status.releases {
         write_release(text, release)?;
     }
@@ -99,6 +102,27 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
     }
     if !status.quarantine.is_empty() {
         writeln!(text, "  quarantine: {}", status.quarantine.join(", "))?;
+    }
+    Ok(())
+}
+
+fn write_incidents(text: &mut String, service: &str, it: &IncidentStatus) -> std::fmt::Result {
+    if let Some(number) = it.unacknowledged {
+        writeln!(text, "  PAGE: incident {number} waits for a person: `rollbackd ack {service}`")?;
+    }
+    if let Some(error) = &it.error {
+        writeln!(text, "  ERROR: {error}")?;
+    }
+    if it.open > 0 {
+        let (number, age_s) = it.oldest;
+        let overdue = if it.overdue { ", OVERDUE" } else { "" };
+        let age = format_seconds(age_s as f64);
+        writeln!(
+            text,
+            "  open reviews: {} (oldest: incident {number}, {age}{overdue}): `rollbackd postmortem \
+             {service} {number}`",
+            it.open
+        )?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@
 mod access;
 mod client;
 mod counters;
+mod incident_protocol;
 mod lines;
 mod protocol;
 pub mod server;
@@ -19,6 +20,7 @@ mod validate;
 pub use crate::control::access::{ADMINS_GROUP, READERS_GROUP, authorize, ensure_not_a_release};
 pub use crate::control::client::ControlClient;
 pub use crate::control::counters::{Counters, HISTOGRAM_BOUNDS, Histogram};
+pub use crate::control::incident_protocol::{IncidentReply, IncidentRequest, IncidentRow};
 pub use crate::control::protocol::{RefusalCode, Request, Response};
-pub use crate::control::status::{CallStatus, ReleaseStatus, Status};
+pub use crate::control::status::{CallStatus, IncidentStatus, ReleaseStatus, Status};
 pub use crate::control::validate::printable;

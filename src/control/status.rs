@@ -65,6 +65,26 @@ pub struct Status {
     /// Messages that the system's journal did not get, since the daemon started.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub journal_lost: u64,
+    /// Incidents that need a review.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incidents: Option<IncidentStatus>,
+}
+
+/// The incidents of one service that need a review.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct IncidentStatus {
+    /// How many.
+    pub open: u64,
+    /// The number of the oldest one, and its age in seconds.
+    pub oldest: (ReleaseNumber, u64),
+    /// Whether the review of the oldest one is overdue.
+    pub overdue: bool,
+    /// The newest incident that waits for a person and was not acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unacknowledged: Option<ReleaseNumber>,
+    /// Why incidents cannot be recorded, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]

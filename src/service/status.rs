@@ -50,6 +50,8 @@ impl ServiceLoop {
             error: self.recorder.write_error().cloned(),
             counters: self.recorder.totals(),
             journal_lost: record::lost_messages(),
+            // The daemon adds them: they are no part of the loop.
+            incidents: None,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use rollbackd::control::{
-    CallStatus, Counters, HISTOGRAM_BOUNDS, Histogram, RefusalCode, ReleaseStatus, Request,
-    Response, Status,
+    CallStatus, Counters, HISTOGRAM_BOUNDS, Histogram, IncidentReply, IncidentRequest,
+    IncidentStatus, RefusalCode, ReleaseStatus, Request, Response, Status,
 };
 use rollbackd::model::{Evidence, Guard, Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 
@@ -52,6 +52,9 @@ fn requests() -> Vec<(&'static str, Request)> {
         Request::Timeline { .. } =>
             "timeline" Request::Timeline { service: service(), deploy: Some(ReleaseNumber(7)), follow: true },
             "timeline least" Request::Timeline { service: service(), deploy: None, follow: false };
+        Request::Incident { .. } => "incident" Request::Incident {
+            request: IncidentRequest::List { service: Some(service()), open: true },
+        };
     )
 }
 
@@ -87,8 +90,12 @@ fn responses() -> Vec<(&'static str, Response)> {
             "accepted" Response::Accepted { deploy: ReleaseNumber(7), because: "why".to_owned() };
         Response::Refused { .. } => "refused" refused();
         Response::Event(_) => "entry" Response::Event(Box::new(entry()));
+        Response::Incident { .. } => "incident" Response::Incident {
+            reply: IncidentReply::Done { because: "why".to_owned() },
+        };
         Response::Status(_) =>
             "status" Response::Status(Box::new(status())),
+            "status incidents" Response::Status(Box::new(with_incidents())),
             "status least" Response::Status(Box::new(least()));
     )
 }
@@ -163,6 +170,21 @@ fn status() -> Status {
         error: Some("the disk is full".to_owned()),
         counters: totals(),
         journal_lost: 8,
+        incidents: None,
+    }
+}
+
+/// With open reviews, which 0.1.0 did not have.
+fn with_incidents() -> Status {
+    Status {
+        incidents: Some(IncidentStatus {
+            open: 9,
+            oldest: (ReleaseNumber(3), 10),
+            overdue: true,
+            unacknowledged: Some(ReleaseNumber(7)),
+            error: Some("the disk is full".to_owned()),
+        }),
+        ..least()
     }
 }
 
@@ -181,6 +203,7 @@ fn least() -> Status {
         error: None,
         counters: Counters::default(),
         journal_lost: 0,
+        incidents: None,
         ..status()
     }
 }
