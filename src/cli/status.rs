@@ -9,7 +9,7 @@ use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::terminal::{Terminal, fit, wrap};
-use crate::control::{LastOutcome, ReleaseStatus, Request, Response, Status};
+use crate::control::{IncidentStatus, LastOutcome, ReleaseStatus, Request, Response, Status};
 use crate::model::{Evidence, Unjudged};
 
 /// The time between two pictures of `--watch`.
@@ -143,6 +143,9 @@ fn render(status: &Status, terminal: Terminal) -> String {
             "  ERROR: {lost} messages did not reach the log; the timeline has all of them"
         ));
     }
+    if let Some(incidents) = &status.incidents {
+        push_incidents(&mut lines, &status.service, incidents);
+    }
     for release in &status.releases {
         lines.push(&release_line(release));
         let Unjudged { not_mcp, not_mcp_4xx, not_mcp_5xx, .. } = release.unjudged;
@@ -233,6 +236,28 @@ fn objective_line(status: &Status) -> String {
         _ => format!("{remaining:.1} bad requests left"),
     };
     format!("  objective: at most {allowed:.2} % bad; error budget of the last hour: {budget}")
+}
+
+/// What the incidents of a service ask for.
+fn push_incidents(lines: &mut Lines, service: &str, it: &IncidentStatus) {
+    if let Some(number) = it.unacknowledged {
+        lines.warn(&format!(
+            "  PAGE: incident {number} waits for a person: `rollbackd ack {service}`"
+        ));
+    }
+    if let Some(error) = &it.error {
+        lines.warn(&format!("  ERROR: {error}"));
+    }
+    if it.open > 0 {
+        let (number, age_s) = it.oldest;
+        let overdue = if it.overdue { ", OVERDUE" } else { "" };
+        let age = format_seconds(age_s as f64);
+        lines.push(&format!(
+            "  open reviews: {} (oldest: incident {number}, {age}{overdue}): `rollbackd postmortem \
+             {service} {number}`",
+            it.open
+        ));
+    }
 }
 
 fn evidence_line(evidence: &Evidence) -> String {
