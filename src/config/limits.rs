@@ -6,13 +6,15 @@ use std::time::Duration;
 use toml::Spanned;
 
 use crate::config::problem::Problems;
-use crate::config::range::in_range;
+use crate::config::range::{in_range, saturating_u32};
 use crate::config::slo::{OutcomeLimits, ShadowSettings};
 use crate::config::toml_table::TomlTable;
 use crate::config::value::{Raw, byte_size, duration, unsigned_integer};
 
 /// The proxy closes a connection of a client that takes longer for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// A client that reads nothing of a response for this long is not there.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than proxies in front keep an idle connection (nginx 60 s, Go 90 s, Caddy 120 s), so that
 /// their requests do not meet the close.
 const CLIENT_IDLE: Duration = Duration::from_mins(3);
@@ -39,6 +41,10 @@ pub struct ProxyLimits {
     pub body_max: u64,
     /// Sessions at once.
     pub sessions_max: usize,
+    /// Streams at once on a connection of HTTP/2.
+    pub streams_max: u32,
+    /// A response that its client does not read for this long ends.
+    pub unread_timeout: Duration,
     /// A session without requests for this long is forgotten.
     pub session_idle: Duration,
     /// Longest time to migrate a session to another release. Its requests wait meanwhile.
@@ -56,6 +62,7 @@ pub(super) struct RawLimits {
     pub(super) connections: Raw<u64>,
     pub(super) body: Raw<u64>,
     pub(super) sessions: Raw<u64>,
+    pub(super) streams: Raw<u64>,
     pub(super) session_idle: Raw<Duration>,
     pub(super) migration_timeout: Raw<Duration>,
 }
@@ -66,6 +73,7 @@ pub(super) fn read(mut table: TomlTable<'_>, problems: &mut Problems) -> RawLimi
         connections: table.read("connections", unsigned_integer, problems),
         body: table.read("body", byte_size, problems),
         sessions: table.read("sessions", unsigned_integer, problems),
+        streams: table.read("streams", unsigned_integer, problems),
         session_idle: table.read("session_idle", duration, problems),
         migration_timeout: table.read("session_move", duration, problems),
     };
@@ -123,6 +131,8 @@ pub(super) fn check(
             1..=10_000_000,
             problems,
         )),
+        streams_max: saturating_u32(in_range("streams", &raw.streams, 100, 1..=1_000, problems)),
+        unread_timeout: UNREAD_TIMEOUT,
         session_idle: in_range("session_idle", &raw.session_idle, hour, idle, problems),
         migration_timeout: in_range(
             "session_move",

@@ -95,3 +95,40 @@ async fn no_task_panics_when_all_have_to_go() {
         drop(client);
     }
 }
+
+#[tokio::test]
+async fn a_response_that_its_client_does_not_read_ends() {
+    // On HTTP/1 the connection closes.
+    let (address, _) = large(true).await;
+    let proxy =
+        crate::proxy_with(address, |it| it.limits.unread_timeout = Duration::from_millis(400));
+    let _client = open_request(proxy.local_addr(), &tool_call("1", "echo", "{}"), "").await;
+    let in_flight = || proxy.load(RELEASE_A, Moment(0)).in_flight;
+    wait_until("open", || in_flight() == 1, || in_flight().to_string()).await;
+    wait_until("ended", || in_flight() == 0, || in_flight().to_string()).await;
+}
+
+#[tokio::test]
+async fn an_unread_http2_stream_ends_alone() {
+    let (address, _) = large(true).await;
+    let proxy =
+        crate::proxy_with(address, |it| it.limits.unread_timeout = Duration::from_millis(400));
+    let stream = tokio::net::TcpStream::connect(proxy.local_addr()).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    let uri = format!("http://{}/mcp", proxy.local_addr());
+    let mut call = || {
+        let request = http::Request::post(&uri).header("content-type", "application/json");
+        let body = http_body_util::Full::new(bytes::Bytes::from(tool_call("1", "echo", "{}")));
+        client.send_request(request.body(body).unwrap())
+    };
+    let unread = call().await.unwrap();
+    let in_flight = || proxy.load(RELEASE_A, Moment(0)).in_flight;
+    wait_until("open", || in_flight() == 1, || in_flight().to_string()).await;
+    wait_until("ended", || in_flight() == 0, || in_flight().to_string()).await;
+    assert_eq!(call().await.unwrap().status(), 200, "the connection is still good");
+    drop(unread);
+}

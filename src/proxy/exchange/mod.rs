@@ -2,17 +2,18 @@
 
 mod body_error;
 mod cancellation;
-mod client_body;
+pub(super) mod client_body;
 mod client_messages;
 mod cors;
 mod error_response;
 mod handler;
 mod header_check;
-pub(in crate::proxy) mod host_check;
+mod host_check;
 mod id_rewrite;
 mod in_flight;
 pub(super) mod mcp_paths;
 mod other_requests;
+mod pace;
 mod pending;
 mod public_url;
 mod replay;

@@ -21,15 +21,14 @@ use crate::mcp::message::Message;
 use crate::mcp::scan::MessageScanner;
 use crate::proxy::backend::body::{BackendBody, SharedBody};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
-use crate::proxy::exchange::body_error::BodyError;
+pub(in crate::proxy) use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::header_check::ExpectedBody;
+use crate::proxy::exchange::pace::Pace;
 
 /// The proxy reads this much of a body before it sends the request.
 const BUFFERED_MAX: usize = 64 * 1024;
 /// The byte order mark, which some clients and servers write first.
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
-/// The time limit for the next piece of a body.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time limit for the rest of a body that no release reads any more.
 const READ_TO_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// The messages of a batch that are tracked.
@@ -70,7 +69,8 @@ struct BodyStream {
     remaining: u64,
     scanner: MessageScanner,
     parsed: SharedParse,
-    silence_timer: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
+    wait: Option<(Instant, Pin<Box<Sleep>>)>,
     error: Option<BodyError>,
     /// What the headers promise about it.
     expected: Option<ExpectedBody>,
@@ -192,13 +192,15 @@ impl RequestBody {
         let mut buffer = BytesMut::new();
         while buffer.len() < BUFFERED_MAX {
             let Some(incoming) = stream.incoming.as_mut() else { break };
-            let frame = tokio::time::timeout(SILENCE_TIMEOUT, incoming.frame()).await;
+            let since = monotonic();
+            let frame = tokio::time::timeout(stream.pace.remaining(), incoming.frame()).await;
             match frame.map_err(|_| BodyError::TimedOut)? {
                 None => stream.incoming = None,
                 Some(frame) => {
                     let Ok(data) = frame.map_err(|_| BodyError::Disconnected)?.into_data() else {
                         continue;
                     };
+                    stream.pace.add(since.elapsed(), 0);
                     stream.consume(&data)?;
                     buffer.extend_from_slice(&data);
                     if is_enough(&buffer, &stream) {
@@ -273,6 +275,7 @@ fn lock(stream: &Mutex<BodyStream>) -> MutexGuard<'_, BodyStream> {
 
 impl BodyStream {
     fn consume(&mut self, data: &Bytes) -> Result<(), BodyError> {
+        self.pace.add(Duration::ZERO, data.len());
         let size = u64::try_from(data.len()).unwrap_or(u64::MAX);
         self.remaining = self.remaining.checked_sub(size).ok_or(BodyError::TooLarge)?;
         if self.opaque {
@@ -300,11 +303,21 @@ impl BodyStream {
 
     /// Records whether the client must send the next piece.
     fn set_waiting_on_client(&mut self, waiting: bool) {
-        if waiting != self.silence_timer.is_some() {
-            let mut parsed = lock_parsed(&self.parsed);
-            parsed.waiting_on_client = waiting;
-            parsed.last_piece_at = if waiting { parsed.last_piece_at } else { Some(monotonic()) };
-            self.silence_timer = waiting.then(|| Box::pin(tokio::time::sleep(SILENCE_TIMEOUT)));
+        if waiting == self.wait.is_some() {
+            return;
+        }
+        let now = monotonic();
+        let mut parsed = lock_parsed(&self.parsed);
+        parsed.waiting_on_client = waiting;
+        match self.wait.take() {
+            Some((since, _)) => {
+                parsed.last_piece_at = Some(now);
+                self.pace.add(now.saturating_duration_since(since), 0);
+            }
+            None => {
+                let timer = Box::pin(tokio::time::sleep(self.pace.remaining()));
+                self.wait = Some((now, timer));
+            }
         }
     }
 
@@ -320,7 +333,7 @@ impl BodyStream {
         self.set_waiting_on_client(next.is_pending());
         match next {
             Poll::Pending => {
-                let timer = self.silence_timer.as_mut().map(|it| it.as_mut().poll(cx));
+                let timer = self.wait.as_mut().map(|(_, timer)| timer.as_mut().poll(cx));
                 if timer.is_some_and(|it| it.is_ready()) {
                     return self.fail(BodyError::TimedOut);
                 }

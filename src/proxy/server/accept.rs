@@ -20,13 +20,17 @@ use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::connector::keep_alive;
 use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::proxy::exchange::state::ProxyState;
+use crate::proxy::server::answers::Answers;
 use crate::proxy::server::client_stream::ClientStream;
-use crate::proxy::server::connections::{
-    ClientConnection, ConnectionInFlight, CountedBody, Lifecycle,
-};
+use crate::proxy::server::connections::{ClientConnection, ConnectionInFlight, Lifecycle};
 
 /// The connection closes when the client acknowledges nothing for this long.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of bodies that an HTTP/2 client may send before the proxy has read them.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of a response that wait in the connection for an HTTP/2 client.
+const SEND_BUFFER_MAX: usize = 16 * 1024;
 const BACKLOG: i32 = 4096;
 /// The pause after a failed accept, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -95,16 +99,19 @@ async fn serve_connection(
     let view = state.router.view.load();
     let limits = &view.service.limits;
     let (header_timeout, builder) = (limits.header_timeout, connection_builder(limits));
-    drop(view);
     let in_flight = ConnectionInFlight::default();
+    let answers = Arc::new(Answers::new(limits.unread_timeout, in_flight.observer()));
+    drop(view);
     let client = Arc::new(ClientConnectionState::new(peer, local_port(&stream)));
     let (shared, observer) = (Arc::clone(&client), in_flight.observer());
     let stream = ClientStream::new(prepared(stream), shared, observer, header_timeout);
     let service = service_fn(|request: Request<Incoming>| {
         client.begin_request(&request);
+        answers.begin_request();
         let (client, http2) = (Arc::clone(&client), client.is_http2());
         let (state, close_after_response, in_flight) =
             (Arc::clone(&state), lifecycle.close_after_response.clone(), in_flight.clone());
+        let answers = Arc::clone(&answers);
         async move {
             let mut response = state.handle(client, request).await;
             // Closing after a response is safe; an idle connection may receive a request meanwhile.
@@ -112,7 +119,7 @@ async fn serve_connection(
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
-            Ok::<_, Infallible>(response.map(|body| CountedBody::new(body, in_flight)))
+            Ok::<_, Infallible>(response.map(|body| answers.track(body, http2, in_flight)))
         }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -128,6 +135,7 @@ async fn serve_connection(
         // The client caused an error here: it disconnected, or it sent something else than HTTP.
         _ = connection.as_mut() => return,
         () = no_request => return,
+        () = answers.wait_unread() => return,
         () = lifecycle.shutdown.cancelled() => (),
         () = lifecycle.close_idle.cancelled(), if !tracked.is_late() => (),
     }
@@ -180,7 +188,10 @@ fn connection_builder(limits: &ProxyLimits) -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(256)
+        .max_concurrent_streams(limits.streams_max)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER_MAX)
         .max_header_list_size(64 * 1024)
         .keep_alive_interval(Some(limits.header_timeout))
         .keep_alive_timeout(STALL_TIMEOUT);

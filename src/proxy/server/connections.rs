@@ -1,13 +1,10 @@
 //! Tracks client connections, and closes them in stages without losing a request.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -84,13 +81,6 @@ fn lock(late: &Mutex<LateConnections>) -> MutexGuard<'_, LateConnections> {
 #[derive(Debug, Clone, Default)]
 pub(in crate::proxy) struct ConnectionInFlight(Arc<()>);
 
-/// A response body; its request counts as open until it is dropped.
-#[derive(Debug)]
-pub(in crate::proxy) struct CountedBody<B> {
-    body: B,
-    _in_flight: ConnectionInFlight,
-}
-
 /// Observes the open requests of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct OpenRequests(Weak<()>);
@@ -116,33 +106,6 @@ impl ConnectionInFlight {
             idle =
                 if Arc::strong_count(&self.0) > 1 { Duration::ZERO } else { idle + POLL_INTERVAL };
         }
-    }
-}
-
-impl<B> CountedBody<B> {
-    /// Counts the request of this body as open.
-    pub(in crate::proxy) fn new(body: B, in_flight: ConnectionInFlight) -> Self {
-        Self { body, _in_flight: in_flight }
-    }
-}
-
-impl<B: Body + Unpin> Body for CountedBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
