@@ -70,6 +70,7 @@ fn judge() -> rollbackd::judge::e_process::EProcess {
         burst: std::time::Duration::from_secs(5),
         bake: std::time::Duration::from_secs(1800),
         failed_probes_max: 3,
+        probe_interval: std::time::Duration::from_secs(1),
         baseline: rollbackd::judge::Baseline::Probes,
         shadow_calls: true,
         scrape: None,

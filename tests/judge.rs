@@ -29,6 +29,7 @@ fn limits(bake_blocks: u32) -> SloSettings {
         burst: Duration::from_secs(5),
         bake: BLOCK * bake_blocks,
         failed_probes_max: 3,
+        probe_interval: Duration::from_secs(1),
         baseline: Baseline::Probes,
         shadow_calls: true,
         scrape: None,
@@ -251,9 +252,9 @@ fn failed_warm_probe_suppresses_blame_for_five_seconds() {
             observation: Observation::Probe(ProbeResult::TimedOut),
         },
     );
-    for _ in 0..3 {
+    for at in [0, 1_000, 2_000] {
         judge.observe(
-            Moment(0),
+            Moment(at),
             &Signal {
                 release: ReleaseNumber(2),
                 observation: Observation::Probe(ProbeResult::TimedOut),

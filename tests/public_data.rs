@@ -141,6 +141,7 @@ fn trial_judge(opened: u64) -> Judge {
         burst: Duration::from_secs(5),
         bake: STEP * 4_032,
         failed_probes_max: 3,
+        probe_interval: Duration::from_secs(1),
         baseline: Baseline::Probes,
         shadow_calls: true,
         scrape: None,

@@ -54,6 +54,7 @@ fn limits(burst: u64, bake: Duration) -> SloSettings {
         burst: Duration::from_secs(burst),
         bake,
         failed_probes_max: 3,
+        probe_interval: Duration::from_secs(1),
         baseline: rollbackd::judge::Baseline::Probes,
         shadow_calls: true,
         scrape: None,

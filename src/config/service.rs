@@ -105,7 +105,7 @@ pub(super) fn check(
     let runtime = runtime::check(&raw.runtime, service_span.clone(), &slots, problems);
     let CheckedProbe { settings: probe, failures_max } =
         probe::check(&raw.probe, service_span.clone(), problems);
-    let mut slo = slo::slo_settings(&raw.slo, failures_max, problems);
+    let mut slo = slo::slo_settings(&raw.slo, failures_max, probe.interval, problems);
     let bake_span = span_of(&raw.slo.bake);
     let scrape = scrape::check(raw.scrape.as_ref(), bake_span, &slots, &mut slo, problems);
     let observe = raw.mode.as_ref().is_some_and(|mode| *mode.get_ref() == "observe");

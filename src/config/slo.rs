@@ -104,6 +104,7 @@ fn read_latency(table: &mut TomlTable<'_>, problems: &mut Problems) -> Option<Ra
 pub(super) fn slo_settings(
     raw: &RawSlo,
     failed_probes_max: u32,
+    probe_interval: Duration,
     problems: &mut Problems,
 ) -> SloSettings {
     SloSettings {
@@ -119,6 +120,7 @@ pub(super) fn slo_settings(
         ),
         bake: in_range("bake", &raw.bake, HOUR / 2, SECOND..=7 * DAY, problems),
         failed_probes_max,
+        probe_interval,
         baseline: baseline(raw),
         shadow_calls: raw.shadow_calls.as_ref().is_none_or(|it| 0 < *it.get_ref()),
         scrape: None,

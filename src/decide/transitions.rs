@@ -12,6 +12,8 @@ use crate::model::{
 
 /// The window of the rollback limit.
 const ROLLBACK_LIMIT_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+/// A bake goes on for at least so long after a hold, if it is as long.
+const BAKE_AFTER_RESUME_MIN: Duration = Duration::from_secs(60);
 /// Releases that a quarantine remembers, newest last.
 const QUARANTINE_MAX: usize = 100;
 
@@ -19,22 +21,35 @@ impl Watch {
     /// Folds a timeline. `now` is when the daemon reads it. The daemon did not run in between, so
     /// deadlines move by that time, and by the downtime of each earlier restart.
     pub fn restore(policy: Policy, entries: &[TimelineEntry], now: Moment) -> Self {
+        Self::restore_observed(policy, entries, None, now)
+    }
+
+    /// The same; the daemon still ran at `observed_at`, as its log of signals shows.
+    pub fn restore_observed(
+        policy: Policy,
+        entries: &[TimelineEntry],
+        observed_at: Option<Moment>,
+        now: Moment,
+    ) -> Self {
         let mut watch = Self::new(policy);
         let mut last = entries.first().map_or(now, |first| first.moment);
         for entry in entries {
-            if let TimelineEvent::Restored { .. } = entry.event {
-                watch.phase.shift_deadlines(entry.moment.since(last));
+            if let TimelineEvent::Restored { unobserved_ms, .. } = entry.event {
+                let downtime = unobserved_ms.map(Duration::from_millis);
+                watch.phase.shift_deadlines(downtime.unwrap_or(entry.moment.since(last)));
             }
             watch.deploy = entry.deploy;
             watch.apply(entry.moment, &entry.event);
             last = entry.moment;
         }
-        watch.phase.shift_deadlines(now.since(last));
+        watch.downtime = now.since(observed_at.unwrap_or(last).max(last));
+        watch.phase.shift_deadlines(watch.downtime);
         watch
     }
 
     /// Applies a recorded event.
     pub fn apply(&mut self, now: Moment, fact: &TimelineEvent) {
+        self.record_ready(now, fact);
         if let Some(phase) = self.next_phase(now, fact) {
             let restarts_bake = matches!(fact, TimelineEvent::Replaced { .. });
             if restarts_bake || phase.name() != self.phase.name() {
@@ -45,6 +60,14 @@ impl Watch {
         self.update_carried_over(now, fact);
         if needs_new_ticket(fact) {
             self.ticket = Ticket(self.ticket.0 + 1);
+        }
+    }
+
+    /// Keeps how long a release took to become ready: it may take that again when it restarts.
+    fn record_ready(&mut self, now: Moment, fact: &TimelineEvent) {
+        if let (TimelineEvent::Ready { .. }, Phase::Starting { new, .. }) = (fact, &self.phase) {
+            let took = u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX);
+            self.carried_over.ready_ms.push((new.number, took));
         }
     }
 
@@ -78,6 +101,10 @@ impl Watch {
                 self.baking(now, active, warm)
             }
             (TimelineEvent::Retried { tries }, phase) => self.retry(now, phase, *tries)?,
+            (TimelineEvent::Paused { ms }, mut phase) => {
+                phase.shift_deadlines(Duration::from_millis(*ms));
+                phase
+            }
             _ => return None,
         })
     }
@@ -106,7 +133,11 @@ impl Watch {
                 TimelineEvent::Cleared | TimelineEvent::Resumed { .. },
                 Phase::Baking { active, warm, until, no_data_since: blind, .. },
             ) => {
-                let until = extend_by_no_data(until, blind, now).max(now);
+                let mut until = extend_by_no_data(until, blind, now).max(now);
+                // Its evidence starts anew, and needs time.
+                if matches!(fact, TimelineEvent::Resumed { .. }) && warm.is_some() {
+                    until = until.max(now + self.policy.bake.min(BAKE_AFTER_RESUME_MIN));
+                }
                 Phase::Baking { active, warm, until, blocked: None, no_data_since: None }
             }
             (TimelineEvent::Detected { trigger, load }, _) => {
@@ -223,6 +254,7 @@ impl Watch {
             } => {
                 self.deploy = release.number;
                 (self.frozen, self.forced, self.strict) = (*frozen, *forced, *strict);
+                self.evidence_since = None;
                 self.carried_over = CarriedOver::clone(base);
                 let identity = release.quarantine_key();
                 self.carried_over.quarantine.retain(|known| *known != identity);
@@ -230,6 +262,7 @@ impl Watch {
             TimelineEvent::Replaced { release, carried_over: base, .. } => {
                 self.deploy = release.number;
                 (self.frozen, self.forced, self.strict) = (false, false, false);
+                self.evidence_since = None;
                 self.carried_over = CarriedOver::clone(base);
             }
             TimelineEvent::Decided { ordered, .. } => {
@@ -255,7 +288,11 @@ impl Watch {
                 self.carried_over.hold.get_or_insert(Hold { by: None, because });
             }
             TimelineEvent::Held { hold } => self.carried_over.hold = Some(hold.clone()),
-            TimelineEvent::Resumed { .. } => self.carried_over.hold = None,
+            TimelineEvent::Resumed { .. } => {
+                self.carried_over.hold = None;
+                self.evidence_since = Some(now);
+            }
+            TimelineEvent::Restored { .. } => self.downtime = Duration::ZERO,
             _ => (),
         }
         self.carried_over.active = self.phase.active().cloned();
@@ -267,6 +304,7 @@ impl Watch {
         // A hold that the daemon set ends with the next deploy.
         base.hold = base.hold.filter(|hold| hold.by.is_some());
         base.rollbacks.retain(|then| now.since(*then) < ROLLBACK_LIMIT_WINDOW);
+        base.ready_ms.retain(|(number, _)| self.phase.release(*number).is_some());
         base
     }
 
@@ -307,6 +345,7 @@ fn needs_new_ticket(fact: &TimelineEvent) -> bool {
         | TimelineEvent::Cleared
         | TimelineEvent::Held { .. }
         | TimelineEvent::Resumed { .. }
+        | TimelineEvent::Paused { .. }
         | TimelineEvent::Noted => false,
     }
 }

@@ -48,6 +48,10 @@ pub struct Watch {
     pub(super) forced: bool,
     pub(super) strict: bool,
     pub(super) ticket: Ticket,
+    /// How long the daemon did not run before the timeline was read.
+    pub(super) downtime: Duration,
+    /// When the last hold ended: what was seen before is no evidence.
+    pub(super) evidence_since: Option<Moment>,
 }
 
 impl Watch {
@@ -63,6 +67,8 @@ impl Watch {
             forced: false,
             strict: false,
             ticket: Ticket(0),
+            downtime: Duration::ZERO,
+            evidence_since: None,
         }
     }
 
@@ -96,6 +102,32 @@ impl Watch {
         self.ticket
     }
 
+    /// When the last hold ended, if one did: evidence counts from then on.
+    pub fn evidence_since(&self) -> Option<Moment> {
+        self.evidence_since
+    }
+
+    /// How long this release took to become ready at its deploy, if that is known.
+    pub fn ready_after(&self, number: ReleaseNumber) -> Option<Duration> {
+        let mut known = self.carried_over.ready_ms.iter().rev();
+        known.find(|(known, _)| *known == number).map(|(_, ms)| Duration::from_millis(*ms))
+    }
+
+    /// The daemon did not run for `gap`, until now. Where a deadline runs, it moves by that: nobody
+    /// watched.
+    pub fn on_pause(&self, now: Moment, gap: Duration) -> Option<Decision> {
+        let has_deadline = self.phase.deadline().is_some();
+        if !has_deadline && !matches!(self.phase, Phase::Baking { .. }) {
+            return None;
+        }
+        let seconds = gap.as_secs_f64();
+        let because = format!(
+            "the daemon stood still for {seconds:.1} s (pause of the host, or overload); deadlines move"
+        );
+        let ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
+        Some(self.decide(now, TimelineEvent::Paused { ms }, because))
+    }
+
     /// When to send [`crate::model::Event::DeadlinePassed`].
     pub fn deadline(&self) -> Option<Moment> {
         self.phase
@@ -121,7 +153,8 @@ impl Watch {
             String::new()
         };
         let because = format!("{source} and read the timeline: {}{cut}", self.phase);
-        self.decide(now, TimelineEvent::Restored { truncated_bytes }, because)
+        let unobserved_ms = u64::try_from(self.downtime.as_millis()).ok();
+        self.decide(now, TimelineEvent::Restored { truncated_bytes, unobserved_ms }, because)
     }
 
     pub(super) fn is_held(&self) -> bool {

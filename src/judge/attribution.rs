@@ -46,6 +46,8 @@ pub struct Attribution {
     shadow_calls_enabled: bool,
     last_probe_failure: Option<(Moment, ProbeResult)>,
     process_exited: bool,
+    /// Until when the warm release may take to start.
+    starting_until: Moment,
     traffic_tests: Vec<(Indicator, TwoSampleTest)>,
     budgets: Vec<(Indicator, f64)>,
     /// Since when it gathers, and when the trial was last suspicious.
@@ -92,6 +94,7 @@ impl Attribution {
             shadow_calls_enabled: *shadow,
             last_probe_failure: None,
             process_exited: false,
+            starting_until: Moment(0),
             traffic_tests: traffic.collect(),
             budgets: objectives.iter().map(|it| (it.indicator, it.error_budget)).collect(),
             comparing_since: None,
@@ -156,8 +159,15 @@ impl Attribution {
         }
         match &signal.observation {
             Observation::Probe(ProbeResult::Ok) => {
-                (self.last_probe_failure, self.process_exited) = (None, false)
+                (self.last_probe_failure, self.process_exited) = (None, false);
+                self.starting_until = Moment(0);
             }
+            // A warm release that starts after a boot is no evidence of a shared outage.
+            Observation::Starting(_, allowed_ms) => {
+                let allowed = Duration::from_millis((*allowed_ms).into());
+                (self.starting_until, self.last_probe_failure) = (now + allowed, None);
+            }
+            Observation::Probe(_) if now < self.starting_until => (),
             Observation::Probe(reply) => self.last_probe_failure = Some((now, reply.clone())),
             // A warm process that crashed is no evidence about what both depend on.
             Observation::Exited(_) => self.process_exited = true,

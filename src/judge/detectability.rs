@@ -96,6 +96,7 @@ mod tests {
             burst: Duration::from_secs(5),
             bake: Duration::from_mins(30),
             failed_probes_max: 3,
+            probe_interval: Duration::from_secs(1),
             baseline: Baseline::Probes,
             shadow_calls: true,
             scrape: None,

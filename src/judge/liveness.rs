@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::model::{Counts, Moment, ProbeResult};
+use crate::model::{Counts, Moment, ProbeResult, StartCause};
 
 /// Two deaths within this time are a crash loop; one may be an accident.
 const CRASH_WINDOW: Duration = Duration::from_secs(60);
@@ -17,8 +17,13 @@ const HANG_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Liveness {
     failed_probes_max: u32,
+    /// Failed probes count once in this time; quick ones between confirm life alone.
+    probe_interval: Duration,
     failed_probes: u32,
     first_failure_at: Moment,
+    last_failure_at: Moment,
+    /// While it starts: why, and until when.
+    starting: Option<(StartCause, Moment)>,
     last_probe: Option<ProbeResult>,
     exits: VecDeque<(Moment, String)>,
     /// The last answer to a request, and the requests overdue since.
@@ -27,13 +32,16 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// `failed_probes_max` failed probes in a row mean down.
-    pub fn new(failed_probes_max: u32, now: Moment) -> Self {
-        let (first_failure_at, last_probe, exits) = (Moment(0), None, VecDeque::new());
+    /// `failed_probes_max` failed probes in a row, one in each `probe_interval`, mean down.
+    pub fn new(failed_probes_max: u32, probe_interval: Duration, now: Moment) -> Self {
+        let (last_probe, exits) = (None, VecDeque::new());
         Self {
             failed_probes_max,
+            probe_interval,
             failed_probes: 0,
-            first_failure_at,
+            first_failure_at: Moment(0),
+            last_failure_at: Moment(0),
+            starting: None,
             last_probe,
             exits,
             last_response_at: now,
@@ -66,16 +74,46 @@ impl Liveness {
         })
     }
 
+    /// It starts, and may take so long to answer: until then it is not down.
+    pub fn start(&mut self, now: Moment, cause: StartCause, allowed: Duration) {
+        self.starting = Some((cause, now + allowed));
+        self.failed_probes = 0;
+    }
+
+    /// Whether it starts, so that no answer is no failure.
+    pub fn is_starting(&self, now: Moment) -> bool {
+        self.starting.is_some_and(|(_, until)| now < until)
+    }
+
+    /// Whether it starts for a reason outside of it, so that requests that fail are not its own.
+    pub fn is_excused(&self, now: Moment) -> bool {
+        self.is_starting(now)
+            && self.starting.is_some_and(|(cause, _)| cause == StartCause::External)
+    }
+
+    /// The daemon did not run for this long: nothing was late in that time.
+    pub fn skip(&mut self, gap: Duration) {
+        self.last_response_at = self.last_response_at + gap;
+        self.starting = self.starting.map(|(cause, until)| (cause, until + gap));
+    }
+
     /// Takes the result of a probe.
     pub fn add_probe(&mut self, now: Moment, reply: &ProbeResult) {
         if reply.is_ok() {
-            self.failed_probes = 0;
-        } else {
+            (self.failed_probes, self.starting) = (0, None);
+        } else if !self.is_starting(now) && self.is_due(now) {
             self.first_failure_at =
                 if self.failed_probes == 0 { now } else { self.first_failure_at };
+            self.last_failure_at = now;
             self.failed_probes = self.failed_probes.saturating_add(1);
         }
         self.last_probe = Some(reply.clone());
+    }
+
+    /// Whether a failed probe counts: the first, and then one in each interval. A probe that is a
+    /// little early is one of the next interval.
+    fn is_due(&self, now: Moment) -> bool {
+        self.failed_probes == 0 || self.probe_interval * 9 / 10 <= now.since(self.last_failure_at)
     }
 
     /// The process exited.
@@ -88,7 +126,9 @@ impl Liveness {
 
     /// Drops the evidence; the next probe starts from zero.
     pub fn reset(&mut self) {
-        *self = Self::new(self.failed_probes_max, self.last_response_at);
+        let starting = self.starting;
+        *self = Self::new(self.failed_probes_max, self.probe_interval, self.last_response_at);
+        self.starting = starting;
     }
 
     /// Why the release counts as down, and since when.

@@ -34,6 +34,7 @@ pub mod scraped_evidence;
 pub mod service_judge;
 pub mod severity;
 mod slo;
+mod traffic_summary;
 pub mod two_sample;
 
 pub use block::{BLOCK, BLOCK_MS};

@@ -10,6 +10,7 @@ use crate::judge::liveness::Liveness;
 use crate::judge::objective::ObjectiveEvidence;
 use crate::judge::scraped_evidence::{ScrapedChange, ScrapedEvidence};
 use crate::judge::slo::{Indicator, Objective, SloSettings};
+use crate::judge::traffic_summary::traffic_summary;
 use crate::judge::two_sample::PairedCounts;
 use crate::judge::{beta, severity};
 use crate::model::{
@@ -21,8 +22,6 @@ const SECOND: Duration = Duration::from_secs(1);
 const SECOND_MS: u32 = 1_000;
 /// The part of the way to a verdict at which closer observation starts.
 const SUSPICION_PROGRESS: f64 = 0.1;
-/// An idle time above this is reported.
-const IDLE_REPORTED_AFTER: Duration = Duration::from_secs(10);
 
 /// The trial of one release.
 #[derive(Debug, Clone)]
@@ -70,7 +69,7 @@ impl Judge {
                 objectives.push(ObjectiveEvidence::new(objective, alpha, &limits, &history));
             }
         }
-        let liveness = Liveness::new(limits.failed_probes_max, now);
+        let liveness = Liveness::new(limits.failed_probes_max, limits.probe_interval, now);
         let attribution = Attribution::new(warm, &limits, &history);
         let scraped = limits.scrape.map(|scraping| ScrapedEvidence::new(scraping, now));
         let (counts, started_at) = (Counts::default(), now);
@@ -112,7 +111,12 @@ impl Judge {
             return;
         }
         match &signal.observation {
+            // Requests that meet a release which still starts after a boot are not its own failures.
+            Observation::Block(..) if self.liveness.is_excused(now) => (),
             Observation::Block(ms, counts) => self.add_block(now, *ms, counts),
+            Observation::Starting(cause, allowed_ms) => {
+                self.liveness.start(now, *cause, Duration::from_millis((*allowed_ms).into()));
+            }
             Observation::Probe(reply) => self.liveness.add_probe(now, reply),
             Observation::Exited(how) => self.liveness.add_exit(now, how),
             Observation::Calls(counts_by_call) => {
@@ -125,6 +129,12 @@ impl Judge {
             }
             Observation::Shadow(..) | Observation::Scraped(_) => (),
         }
+    }
+
+    /// The daemon did not run for this long before now: that time is no silence of the release.
+    pub fn skip(&mut self, gap: Duration) {
+        self.liveness.skip(gap);
+        self.scraped.iter_mut().for_each(|scraped| scraped.skip(gap));
     }
 
     /// A shared outage is over: what happened during it is not held against the deploy, and
@@ -196,7 +206,13 @@ impl Judge {
         }
         let finding = if self.verified { Finding::Healthy } else { Finding::Undecided };
         let remarks = self.scraped.as_ref().map(|it| it.remarks(now)).unwrap_or_default();
-        self.make_verdict(now, finding, self.traffic_summary(now) + &remarks, self.started_at, 0.0)
+        self.make_verdict(
+            now,
+            finding,
+            traffic_summary(&self.counts, self.last_request_at, now) + &remarks,
+            self.started_at,
+            0.0,
+        )
     }
 
     /// Why the release counts as down, and since when.
@@ -311,22 +327,6 @@ impl Judge {
         tracks.map(|track| track.process.failure_rate_lower()).fold(0.0, f64::max)
     }
 
-    fn traffic_summary(&self, now: Moment) -> String {
-        let Counts { server_fault, tool_fault, .. } = self.counts;
-        let judged = self.counts.judged();
-        match self.last_request_at {
-            None => "no traffic yet, only probes".to_owned(),
-            Some(at) if IDLE_REPORTED_AFTER <= now.since(at) => format!(
-                "{judged} requests judged, {server_fault} server faults, {tool_fault} tool faults; \
-                 no traffic for {} s",
-                now.since(at).as_secs()
-            ),
-            Some(_) => format!(
-                "{judged} requests judged, {server_fault} server faults, {tool_fault} tool faults"
-            ),
-        }
-    }
-
     fn make_verdict(
         &self,
         now: Moment,
@@ -354,6 +354,9 @@ impl Judge {
     fn add_scrape(&mut self, now: Moment, of: ReleaseNumber, scrape: &ScrapeResult) {
         let Some(scraped) = &mut self.scraped else { return };
         if of == self.release {
+            if self.liveness.is_starting(now) && matches!(scrape, ScrapeResult::Down(_)) {
+                return scraped.expect_sample(now);
+            }
             match scraped.add_trial_scrape(now, scrape) {
                 ScrapedChange::Nothing => (),
                 ScrapedChange::Counted(delta) => self.add_scraped_block(now, delta),

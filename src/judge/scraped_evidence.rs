@@ -4,6 +4,8 @@
 //! counts twice in one. Missing data is neither good nor bad. The verdict names its cause,
 //! and the bake waits for it, if `on_missing = "hold"`.
 
+use std::time::Duration;
+
 use crate::judge::counter::{Counter, CounterChange, Delta, UnusableSample};
 use crate::judge::slo::ScrapePolicy;
 use crate::model::{Moment, ScrapeResult};
@@ -90,9 +92,19 @@ impl ScrapedEvidence {
         ScrapedChange::Counted(delta)
     }
 
-    /// Forgets what was counted; the next sample is compared with the last one.
-    pub fn reset_evidence(&mut self) {
-        self.total = Delta::default();
+    /// The release cannot answer a scrape now, and nothing is overdue.
+    pub fn expect_sample(&mut self, now: Moment) {
+        self.last_sample_at = self.last_sample_at.max(now);
+    }
+
+    /// The daemon did not run for this long: no sample was overdue in that time.
+    pub fn skip(&mut self, gap: Duration) {
+        self.last_sample_at = self.last_sample_at + gap;
+    }
+
+    /// Whether the bake waits while no counter can be read; a reload may change it.
+    pub fn set_extend_bake(&mut self, extend_bake: bool) {
+        self.policy.extend_bake = extend_bake;
     }
 
     /// Takes a scrape of the warm release. A missing sample is no evidence.
@@ -139,8 +151,6 @@ impl ScrapedEvidence {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::judge::{Baseline, Indicator, Judge, Objective, SloSettings};
     use crate::model::{
@@ -161,6 +171,7 @@ mod tests {
             burst: Duration::from_secs(5),
             bake: Duration::from_mins(30),
             failed_probes_max: 3,
+            probe_interval: Duration::from_secs(1),
             baseline: Baseline::Probes,
             shadow_calls: true,
             scrape: Some(ScrapePolicy {
@@ -239,12 +250,12 @@ mod tests {
     #[test]
     fn down_by_its_probes_it_is_down_though_its_counters_are_silent() {
         let mut judge = judge(true);
-        for at in [20_000, 20_100, 20_200] {
+        for at in [20_000, 21_000, 22_000] {
             hear(&mut judge, at, 2, ScrapeResult::Down("connection refused".to_owned()));
             let seen = Observation::Probe(ProbeResult::Refused);
             judge.observe(Moment(at), &Signal { release: ReleaseNumber(2), observation: seen });
         }
-        assert_eq!(judge.verdict(Moment(20_200)).finding, Finding::Breach(Severity::Down));
+        assert_eq!(judge.verdict(Moment(22_000)).finding, Finding::Breach(Severity::Down));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is judged: the release on trial, and after a rollback the one that took over.
 
+use std::time::Duration;
+
 use crate::judge::recovery::Recovery;
 use crate::judge::release_judge::Judge;
 use crate::model::{JudgeTarget, Moment, ReleaseNumber, Signal};
@@ -43,6 +45,11 @@ impl ServiceJudge {
     /// Takes the judge of a bake.
     pub fn open(&mut self, judge: Judge) {
         self.judge = Some(judge);
+    }
+
+    /// The daemon did not run for this long.
+    pub fn skip(&mut self, gap: Duration) {
+        self.judge.iter_mut().for_each(|judge| judge.skip(gap));
     }
 
     /// Takes one signal in.

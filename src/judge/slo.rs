@@ -19,6 +19,8 @@ pub struct SloSettings {
     pub bake: Duration,
     /// Failed probes in a row that mean down.
     pub failed_probes_max: u32,
+    /// The time between two probes. Failed ones count once in it, however often the daemon probes.
+    pub probe_interval: Duration,
     /// What decides where the warm release has no requests to compare with.
     pub baseline: Baseline,
     /// Whether failed requests that are safe to repeat are repeated on the warm release.

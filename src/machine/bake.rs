@@ -1,10 +1,12 @@
 //! The judge of the current bake, and the calls that it has counted.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::judge::service_judge::ServiceJudge;
 use crate::judge::{Judge, SloSettings};
 use crate::machine::input::BakeOpening;
+use crate::machine::pause::PAUSE_MIN;
 use crate::model::{CallKey, Counts, JudgeTarget, Moment, Observation, ReleaseNumber, Signal};
 
 /// Blocks between two counts of the calls: one second.
@@ -15,8 +17,21 @@ pub(super) struct Bake {
     judges: ServiceJudge,
     /// The release on trial and its warm one, until the driver opens their bake.
     to_open: Option<(ReleaseNumber, Option<ReleaseNumber>)>,
+    /// How the judge was opened, to open it anew.
+    opening: Option<(BakeOpening, SloSettings)>,
     blocks: u64,
     last_calls: Option<CallBaseline>,
+}
+
+fn new_judge(opening: &BakeOpening, slo: &SloSettings, now: Moment) -> Judge {
+    let BakeOpening { release, warm, history, .. } = opening;
+    Judge::new(*release, *warm, slo.clone(), history.clone(), now)
+}
+
+fn skip_pause(judge: &mut Judge, gap: Duration) {
+    if PAUSE_MIN < gap {
+        judge.skip(gap);
+    }
 }
 
 /// The cumulative counts of the release on trial at the last count.
@@ -54,15 +69,44 @@ impl Bake {
 
     pub(super) fn open(
         &mut self,
+        now: Moment,
         opening: BakeOpening,
         slo: SloSettings,
+        evidence_since: Option<Moment>,
         replay: impl IntoIterator<Item = (Moment, Signal)>,
     ) {
-        let BakeOpening { release, warm, opened, history } = opening;
-        let mut judge = Judge::new(release, warm, slo, history, opened);
-        replay.into_iter().for_each(|(at, signal)| judge.observe(at, &signal));
+        let mut last = opening.opened;
+        let mut fresh_at = evidence_since.filter(|since| opening.opened < *since);
+        let mut judge = new_judge(&opening, &slo, last);
+        for (at, signal) in replay {
+            if let Some(since) = fresh_at.take_if(|since| *since <= at) {
+                judge = new_judge(&opening, &slo, since);
+            }
+            skip_pause(&mut judge, at.since(last));
+            judge.observe(at, &signal);
+            last = at;
+        }
+        if let Some(since) = fresh_at {
+            judge = new_judge(&opening, &slo, since);
+        }
+        skip_pause(&mut judge, now.since(last));
         self.judges.open(judge);
+        self.opening = Some((opening, slo));
         self.to_open = None;
+    }
+
+    /// A hold is over: what was seen before is no evidence.
+    pub(super) fn start_anew(&mut self, now: Moment) {
+        if let (Some(judge), Some((opening, slo))) = (self.judge(), &self.opening)
+            && judge.release() == opening.release
+        {
+            self.judges.open(new_judge(opening, slo, now));
+        }
+    }
+
+    /// The daemon did not run for this long.
+    pub(super) fn skip(&mut self, gap: Duration) {
+        self.judges.skip(gap);
     }
 
     pub(super) fn calls_due(&mut self) -> Option<ReleaseNumber> {

@@ -1,5 +1,7 @@
 //! What a driver gives to the machine, and what it receives.
 
+use std::time::Duration;
+
 use crate::decide::Policy;
 use crate::judge::SloSettings;
 use crate::model::{
@@ -16,6 +18,9 @@ pub struct MachineSettings {
     /// Whether the daemon starts the releases itself. It then restarts the deployed program, so a
     /// replaced one is no deploy.
     pub restarts_in_place: bool,
+    /// Whether the daemon starts the releases, so that the time to ready at a deploy is that of a
+    /// start.
+    pub starts_releases: bool,
     /// Whether sessions leave the warm release once the new one is accepted.
     pub migrate_on_accept: bool,
 }
@@ -55,6 +60,8 @@ pub(super) enum Pending {
     Verdict,
     Recovery,
     Deadline,
+    /// The daemon did not run for this long.
+    Pause(Duration),
 }
 
 /// The start of a bake, as the judge needs it and the signal log keeps it.
@@ -83,7 +90,7 @@ impl Pending {
     /// Whether it happens once. The others return with each block.
     pub(super) fn happens_once(&self) -> bool {
         match self {
-            Self::Event(_) | Self::Note(..) | Self::Replaced(..) => true,
+            Self::Event(_) | Self::Note(..) | Self::Replaced(..) | Self::Pause(_) => true,
             Self::Verdict | Self::Recovery | Self::Deadline => false,
         }
     }

@@ -13,21 +13,28 @@
 
 mod bake;
 mod input;
+mod pause;
 mod unrecorded;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bake::Bake;
 use input::Pending;
 pub use input::{BakeOpening, Input, MachineSettings, Proposal, RoutingHints};
 
+use pause::PauseDetector;
+
 use crate::decide::{CommandRefused, Phase, Watch};
 use crate::judge::Judge;
 use crate::model::{
     CallKey, Command, CommandRequest, Counts, Decision, Effect, Event, Moment, Observation,
-    ProbeResult, Release, ReleaseLoad, ReleaseNumber, Signal, TimelineEvent,
+    ProbeResult, Release, ReleaseLoad, ReleaseNumber, Signal, StartCause, TimelineEvent,
 };
 
+/// How long a release may take to start at least, after a boot and after an exit.
+const START_AFTER_BOOT_MIN: Duration = Duration::from_secs(10);
+const START_AFTER_EXIT_MIN: Duration = Duration::from_secs(1);
 /// Exits of one release that go into the timeline.
 const EXITS_RECORDED_MAX: u32 = 5;
 /// Events that are kept while the timeline cannot be written.
@@ -47,6 +54,7 @@ pub struct ServiceMachine {
     queue: VecDeque<Pending>,
     /// What could not be recorded, and happens once.
     unrecorded: VecDeque<Pending>,
+    pauses: PauseDetector,
 }
 
 impl ServiceMachine {
@@ -62,6 +70,7 @@ impl ServiceMachine {
             identities: BTreeMap::new(),
             queue: VecDeque::new(),
             unrecorded: VecDeque::new(),
+            pauses: PauseDetector::default(),
         }
     }
 
@@ -98,8 +107,10 @@ impl ServiceMachine {
 
     /// Takes one input. Poll for its decisions.
     pub fn handle(&mut self, now: Moment, input: Input) {
+        self.notice_pause(now);
         match input {
-            Input::Signal(signal) => self.on_signal(now, signal),
+            Input::Signal(signal) if self.is_evidence(now, &signal) => self.on_signal(now, signal),
+            Input::Signal(_) => (),
             Input::Event(event) => self.queue.push_back(Pending::Event(event)),
             Input::Note(release, text) => self.queue.push_back(Pending::Note(release, text)),
             Input::Replaced(release, because) => {
@@ -107,6 +118,7 @@ impl ServiceMachine {
             }
             Input::Identity(release, name) => self.on_identity(release, name),
             Input::EndOfBlock => {
+                self.pauses.end_block(now);
                 self.bake.end_block();
                 self.retry_unrecorded();
                 self.queue.extend([Pending::Verdict, Pending::Recovery, Pending::Deadline]);
@@ -114,12 +126,44 @@ impl ServiceMachine {
         }
     }
 
+    /// Detects a pause of the daemon. [`Self::handle`] does so, too.
+    pub fn notice_pause(&mut self, now: Moment) {
+        if let Some(gap) = self.pauses.notice(now) {
+            self.bake.skip(gap);
+            self.queue.push_front(Pending::Pause(gap));
+        }
+    }
+
+    /// Whether the judge takes a signal. Directly after a pause a failure may be its consequence.
+    pub fn is_evidence(&self, now: Moment, signal: &Signal) -> bool {
+        self.pauses.is_evidence(now, &signal.observation)
+    }
+
+    /// The signal that a release starts now, with the time that it may take: twice the time that it
+    /// took at its deploy, at most the start timeout.
+    pub fn starting(&self, number: ReleaseNumber, cause: StartCause) -> Option<Signal> {
+        let release = self.release(number)?.number;
+        let known = self.watch.ready_after(release).filter(|_| self.settings.starts_releases);
+        let min = match cause {
+            StartCause::External => START_AFTER_BOOT_MIN,
+            StartCause::Exit => START_AFTER_EXIT_MIN,
+        };
+        let max = self.settings.policy.start_timeout;
+        let allowed = match (known, cause) {
+            (Some(known), _) => (known * 2).max(min).min(max),
+            (None, StartCause::External) => max,
+            (None, StartCause::Exit) => START_AFTER_BOOT_MIN.min(max),
+        };
+        let allowed = u32::try_from(allowed.as_millis()).unwrap_or(u32::MAX);
+        Some(Signal { release, observation: Observation::Starting(cause, allowed) })
+    }
+
     fn on_signal(&mut self, now: Moment, signal: Signal) {
         self.bake.observe(now, &signal);
         match signal.observation {
             Observation::Probe(result) => _ = self.probes.insert(signal.release, result),
             Observation::Exited(how) => self.on_exit(signal.release, &how),
-            Observation::Scraped(_) => (),
+            Observation::Scraped(_) | Observation::Starting(..) => (),
             // The end of the block judges these.
             Observation::Block(..) | Observation::Calls(_) | Observation::Shadow(..) => return,
         }
@@ -194,6 +238,7 @@ impl ServiceMachine {
                 let (release, because) = self.bake.recovery(now)?;
                 Event::Recovered(release, because)
             }
+            Pending::Pause(gap) => return self.watch.on_pause(now, gap),
             Pending::Deadline => {
                 self.watch.deadline().filter(|due| *due <= now)?;
                 self.deadline_event(now)
@@ -255,6 +300,9 @@ impl ServiceMachine {
     pub fn recorded(&mut self, now: Moment, proposal: Proposal) -> Vec<Effect> {
         let Decision { event, effects, .. } = proposal.decision;
         self.watch.apply(now, &event);
+        if matches!(event, TimelineEvent::Resumed { .. }) {
+            self.bake.start_anew(now);
+        }
         for effect in &effects {
             if let Effect::Retire(release) | Effect::Detach(release) = effect {
                 self.probes.remove(&release.number);
@@ -281,10 +329,12 @@ impl ServiceMachine {
     /// Opens the bake, and replays what was recorded of it before a restart.
     pub fn open_bake(
         &mut self,
+        now: Moment,
         opening: BakeOpening,
         replay: impl IntoIterator<Item = (Moment, Signal)>,
     ) {
-        self.bake.open(opening, self.settings.slo.clone(), replay);
+        let since = self.watch.evidence_since();
+        self.bake.open(now, opening, self.settings.slo.clone(), since, replay);
     }
 
     /// The release whose calls are due to be counted, once a second while it bakes.

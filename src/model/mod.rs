@@ -36,5 +36,7 @@ pub use trigger::Trigger;
 pub use verdict::{Evidence, Finding, Severity, Verdict};
 
 pub use crate::model::contract_diff::{BreakingChange, ContractDiff};
-pub use crate::model::observation::{History, Observation, ProbeResult, ScrapeResult, Signal};
+pub use crate::model::observation::{
+    History, Observation, ProbeResult, ScrapeResult, Signal, StartCause,
+};
 pub use crate::model::timeline::{CarriedOver, Guard, Hold, TimelineEntry, TimelineEvent};

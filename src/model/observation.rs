@@ -31,6 +31,18 @@ pub enum Observation {
     Probe(ProbeResult),
     /// Its process exited; how.
     Exited(String),
+    /// It starts, and may take this many milliseconds to answer.
+    Starting(StartCause, u32),
+}
+
+/// Why a release starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartCause {
+    /// Not its own fault: the host booted, the daemon started, or a person started it again.
+    External,
+    /// It exited and is started again: requests that fail meanwhile are its own.
+    Exit,
 }
 
 /// What the release that was active before a deploy had done, when its trial opens.

@@ -166,6 +166,15 @@ pub enum TimelineEvent {
         /// Bytes of an incomplete last line that were cut off.
         #[serde(alias = "torn")]
         truncated_bytes: u64,
+        /// How long nothing was observed before: deadlines moved by that, in milliseconds. Before
+        /// 0.2.0 it was the time since the last entry.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unobserved_ms: Option<u64>,
+    },
+    /// The daemon stood still, because the host was suspended or overloaded: deadlines moved.
+    Paused {
+        /// For how long, in milliseconds.
+        ms: u64,
     },
     /// A note that changes no state, such as the exit and restart of a process.
     Noted,
@@ -216,6 +225,9 @@ pub struct CarriedOver {
     /// The times of the automatic rollbacks of the last day.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rollbacks: Vec<Moment>,
+    /// How long each release took to become ready at its deploy, in milliseconds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ready_ms: Vec<(ReleaseNumber, u64)>,
 }
 
 impl TimelineEvent {
@@ -271,6 +283,7 @@ impl TimelineEvent {
             Self::Resumed { .. } => "resumed",
             Self::Retried { .. } => "retried",
             Self::Restored { .. } => "restored",
+            Self::Paused { .. } => "paused",
             Self::Noted => "noted",
         }
     }

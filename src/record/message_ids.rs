@@ -40,6 +40,7 @@ static MESSAGE_KINDS: &[MessageKind] = &[
     kind("resumed", "7aa3ceaefa2346f5a06be54c6b57ba89", Priority::Notice),
     kind("retried", "5841983abca840039040c93922b9d5d8", Priority::Warning),
     kind("restored", "6fe81e0832f24e5fb54a9ec571797194", Priority::Notice),
+    kind("paused", "c6e6ba54be974f9caeb9c06f591a4ac2", Priority::Warning),
     kind("noted", "6375d86bf5104d48836c4c717693aa54", Priority::Warning),
     kind("page", "944b3824532b4e56b5242f25a05f5c30", Priority::Critical),
 ];

@@ -24,7 +24,9 @@ pub use crate::record::signal_log::codec::{SIGNAL_LOG_BYTES_MAX, SignalLogHeader
 pub use crate::record::signal_log::reader::{
     SignalLog, SignalLogError, parse_signal_log, read_signal_log,
 };
-pub use crate::record::signal_log::writer::{SignalLogWriter, list_signal_logs};
+pub use crate::record::signal_log::writer::{
+    SignalLogWriter, last_signal_moment, list_signal_logs,
+};
 pub use crate::record::state_dir::StateDir;
 pub use crate::record::stderr_log::StderrLog;
 pub use crate::record::timeline_file::{list_deploys, read_deploy, read_latest};

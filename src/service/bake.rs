@@ -60,7 +60,8 @@ impl ServiceLoop {
             let SignalLogHeader { opened, history, .. } =
                 resumed.as_ref().map_or(header, |log| log.header.clone());
             let opening = BakeOpening { release, warm, opened, history };
-            self.machine.open_bake(opening, resumed.iter().flat_map(SignalLog::signals));
+            let replay = resumed.iter().flat_map(SignalLog::signals);
+            self.machine.open_bake(now, opening, replay);
         }
         if self.machine.judge().is_none() {
             self.bake_log.writer = None;

@@ -14,6 +14,7 @@ use crate::critical;
 use crate::decide::Watch;
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 use crate::proxy::{Proxy, SessionIdSecret};
+use crate::record;
 use crate::record::{OpenedTimeline, StateDir, Timeline, Truncated};
 use crate::service::artifact_guard::ArtifactGuard;
 use crate::service::handle::ServiceHandle;
@@ -114,7 +115,11 @@ impl LoadedTimeline {
         let (name, clock) = (service.name.clone(), *clock);
         let sessions = dir.join("sessions.jsonl");
         let proxy = Proxy::with_listener(listener, &service, *secret, clock, Some(&sessions))?;
-        let watch = Watch::restore(service.policy.clone(), &entries, clock.now());
+        // The log of a bake shows for how long the last daemon still ran.
+        let deploy = entries.last().map(|last| last.deploy);
+        let observed_at = deploy.and_then(|deploy| record::last_signal_moment(&dir, deploy));
+        let policy = service.policy.clone();
+        let watch = Watch::restore_observed(policy, &entries, observed_at, clock.now());
         let (inbox, messages) = mpsc::channel(INBOX_CAPACITY);
         let (entries_sender, _) = broadcast::channel(ENTRIES_CAPACITY);
         let supervisor = ReleaseSupervisor::new(

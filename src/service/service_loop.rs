@@ -13,7 +13,9 @@ use crate::config::{Runtime, Service};
 use crate::decide::Watch;
 use crate::judge::{BLOCK, BLOCK_MS, Judge};
 use crate::machine::{Input, MachineSettings, Proposal, ServiceMachine};
-use crate::model::{Event, Moment, Observation, ReleaseLoad, ReleaseNumber, Signal, TimelineEntry};
+use crate::model::{
+    Event, Moment, Observation, ReleaseLoad, ReleaseNumber, Signal, StartCause, TimelineEntry,
+};
 use crate::proxy::Proxy;
 use crate::record::{Room, Timeline};
 use crate::service::artifact_guard::ArtifactGuard;
@@ -187,7 +189,17 @@ impl ServiceLoop {
         for release in self.watch().phase().required_releases() {
             self.proxy.allow_startup(release.number, STARTUP_GRACE);
         }
+        let required = self.watch().phase().required_releases();
+        let numbers: Vec<_> = required.iter().map(|release| release.number).collect();
+        numbers.into_iter().for_each(|number| self.observe_start(number, StartCause::External));
         self.verify_all_artifacts();
+    }
+
+    /// A release starts: it is not down for as long as it may take.
+    fn observe_start(&mut self, number: ReleaseNumber, cause: StartCause) {
+        if let Some(signal) = self.machine.starting(number, cause) {
+            self.observe(self.clock.now(), signal);
+        }
     }
 
     fn dispatch(&mut self, message: ServiceMessage) {
@@ -196,6 +208,9 @@ impl ServiceLoop {
             ServiceMessage::ReleaseNote(number, text) => self.input(Input::Note(number, text)),
             ServiceMessage::ReleaseReplaced(number, because) => {
                 self.input(Input::Replaced(number, because));
+            }
+            ServiceMessage::ReleaseStarted(number) => {
+                self.observe_start(number, StartCause::External);
             }
             ServiceMessage::IdentityChanged(number, name) => {
                 self.input(Input::Identity(number, name));
@@ -309,12 +324,15 @@ impl ServiceLoop {
             }
             _ => (),
         }
+        let exited = matches!(signal.observation, Observation::Exited(_)).then_some(signal.release);
         self.observe(self.clock.now(), signal);
+        exited.into_iter().for_each(|number| self.observe_start(number, StartCause::Exit));
     }
 
     /// Records a signal of the bake, and gives it to the machine.
     pub(super) fn observe(&mut self, now: Moment, signal: Signal) {
-        if self.machine.judge().is_some() {
+        self.machine.notice_pause(now);
+        if self.machine.judge().is_some() && self.machine.is_evidence(now, &signal) {
             self.bake_log.append(now, &signal);
         }
         self.machine.handle(now, Input::Signal(signal));
@@ -390,6 +408,7 @@ fn machine_settings(service: &Service) -> MachineSettings {
         policy: service.policy.clone(),
         slo: service.slo.clone(),
         restarts_in_place: matches!(service.runtime, Runtime::Command(_)),
+        starts_releases: !matches!(service.runtime, Runtime::External),
         migrate_on_accept: service.migrate_on_accept,
     }
 }

@@ -134,7 +134,10 @@ fn truncated_last_line_is_removed_and_recorded() {
     let after = host.entries(2);
     assert_eq!(after[..before.len()], before[..]);
     let restored = &after[before.len()];
-    assert_eq!(restored.event, TimelineEvent::Restored { truncated_bytes: torn.len() as u64 });
+    let TimelineEvent::Restored { truncated_bytes, .. } = restored.event else {
+        panic!("{restored:?}");
+    };
+    assert_eq!(truncated_bytes, torn.len() as u64);
     let said = format!("truncated an incomplete last line of {} bytes", torn.len());
     assert!(restored.because.contains(&said), "{}", restored.because);
     assert_eq!(restored.seq, before.last().unwrap().seq + 1);

@@ -77,6 +77,7 @@ pub fn settings(policy: &Policy) -> MachineSettings {
         policy: policy.clone(),
         slo: slo_settings(),
         restarts_in_place: false,
+        starts_releases: true,
         migrate_on_accept: false,
     }
 }

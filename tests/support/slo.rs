@@ -19,6 +19,7 @@ pub fn slo_settings() -> SloSettings {
         burst: secs(5),
         bake: policy().bake,
         failed_probes_max: 3,
+        probe_interval: secs(1),
         baseline: Baseline::Probes,
         shadow_calls: true,
         scrape: None,

@@ -352,7 +352,7 @@ impl StoryRunner {
         let opened = self.host.now;
         if let Some((release, warm)) = self.host.machine.bake_to_open() {
             let opening = BakeOpening { release, warm, opened, history: History::default() };
-            self.host.machine.open_bake(opening, []);
+            self.host.machine.open_bake(self.host.now, opening, []);
         }
     }
 

@@ -1,6 +1,7 @@
 use rollbackd::decide::Watch;
 
-/// Everything a watch stores, except for what a restart may change: deadlines and the ticket.
+/// Everything a watch stores, except for what a restart may change: deadlines, the ticket, and how
+/// long it took.
 pub(crate) fn state(watch: &Watch) -> String {
     let mut text = format!("{watch:#?}");
     for field in ["until: Moment(", "no_data_since: Some(", "ticket: Ticket("] {
@@ -8,5 +9,6 @@ pub(crate) fn state(watch: &Watch) -> String {
         let rest = parts.iter().skip(1).map(|it| it.split_once(')').unwrap().1);
         text = parts[0].clone() + &rest.collect::<String>();
     }
-    text
+    let is_kept = |line: &&str| !line.trim_start().starts_with("downtime: ");
+    text.lines().filter(is_kept).collect::<Vec<_>>().join("\n")
 }

@@ -34,6 +34,7 @@ pub(crate) fn base() -> CarriedOver {
         hold: Some(hold(Some(actor()))),
         quarantine: vec!["v5 (/opt/weather/v5)".to_owned()],
         rollbacks: vec![Moment(1_700_000_000_000)],
+        ready_ms: Vec::new(),
     }
 }
 

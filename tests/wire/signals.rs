@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rollbackd::model::{
     Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, ScrapeResult, Signal,
+    StartCause,
 };
 use rollbackd::record::{SignalLogHeader, SignalLogWriter, parse_signal_log};
 
@@ -49,6 +50,9 @@ fn signals() -> Vec<Signal> {
         Observation::Scraped(_) => "" Observation::Scraped(ScrapeResult::Missing);
         Observation::Probe(_) => "" Observation::Probe(ProbeResult::Ok);
         Observation::Exited(_) => "" Observation::Exited("signal 9".to_owned());
+        Observation::Starting(..) =>
+            "" Observation::Starting(StartCause::External, 12_000),
+            "" Observation::Starting(StartCause::Exit, 1_000);
     );
     let others = others.into_iter().map(|(_, seen)| seen);
     let replies = replies.into_iter().map(|(_, reply)| Observation::Probe(reply));
@@ -61,9 +65,10 @@ fn signals() -> Vec<Signal> {
 fn is_old(signal: &Signal) -> bool {
     !matches!(
         &signal.observation,
-        Observation::Scraped(
-            ScrapeResult::WrongMetric(_) | ScrapeResult::Sample { bad_missing: true, .. }
-        )
+        Observation::Starting(..)
+            | Observation::Scraped(
+                ScrapeResult::WrongMetric(_) | ScrapeResult::Sample { bad_missing: true, .. }
+            )
     )
 }
 

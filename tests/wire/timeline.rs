@@ -83,7 +83,10 @@ fn facts() -> Vec<(&'static str, TimelineEvent)> {
             "held" TimelineEvent::Held { hold: hold(Some(actor())) }, "held least" TimelineEvent::Held { hold: hold(None) };
         TimelineEvent::Resumed { .. } => "resumed" TimelineEvent::Resumed { by: actor() };
         TimelineEvent::Retried { .. } => "asked_again" TimelineEvent::Retried { tries: 2 };
-        TimelineEvent::Restored { .. } => "restored" TimelineEvent::Restored { truncated_bytes: 17 };
+        TimelineEvent::Restored { .. } =>
+            "restored" TimelineEvent::Restored { truncated_bytes: 17, unobserved_ms: None },
+            "restored observed" TimelineEvent::Restored { truncated_bytes: 0, unobserved_ms: Some(1_250) };
+        TimelineEvent::Paused { .. } => "paused" TimelineEvent::Paused { ms: 30_000 };
         TimelineEvent::Noted => "noted" TimelineEvent::Noted;
     )
 }

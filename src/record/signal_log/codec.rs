@@ -16,7 +16,8 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    CallKey, Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, ScrapeResult, Signal,
+    CallKey, Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, ScrapeResult,
+    Signal, StartCause,
 };
 
 /// The first line begins with this; the number is the version of the format.
@@ -217,6 +218,8 @@ pub(in crate::record) fn encode_signal(step: u64, signal: &Signal, text: &mut St
             writeln!(text, "pw {}", to_json_string(what))
         }
         Observation::Exited(how) => writeln!(text, "x {}", to_json_string(how)),
+        Observation::Starting(StartCause::External, allowed) => writeln!(text, "i {allowed}"),
+        Observation::Starting(StartCause::Exit, allowed) => writeln!(text, "ix {allowed}"),
         Observation::Scraped(ScrapeResult::Sample { total, bad, started, bad_missing }) => {
             let kind = if *bad_missing { "sb" } else { "s" };
             let started = started.map(|it| format!(" {it:?}")).unwrap_or_default();
@@ -264,6 +267,8 @@ fn decode_observation(kind: &str, rest: &str) -> Option<Observation> {
             Observation::Probe(ProbeResult::Unexpected(serde_json::from_str(what).ok()?))
         }
         ("x", how) => Observation::Exited(serde_json::from_str(how).ok()?),
+        ("i", allowed) => Observation::Starting(StartCause::External, allowed.parse().ok()?),
+        ("ix", allowed) => Observation::Starting(StartCause::Exit, allowed.parse().ok()?),
         ("s", sample) => Observation::Scraped(decode_sample(sample, false)?),
         ("sb", sample) => Observation::Scraped(decode_sample(sample, true)?),
         ("sd", what) => Observation::Scraped(ScrapeResult::Down(serde_json::from_str(what).ok()?)),

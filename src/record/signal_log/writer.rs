@@ -161,6 +161,12 @@ impl Drop for SignalLogWriter {
     }
 }
 
+/// When the newest signal of a deploy's log arrived, if there is a log.
+pub fn last_signal_moment(dir: &Path, deploy: ReleaseNumber) -> Option<Moment> {
+    let log = reader::read_signal_log(&numbered_file(dir, deploy, EXTENSION)).ok()?;
+    Some(log.last_moment())
+}
+
 /// The signal logs of a service, oldest first.
 ///
 /// # Errors

@@ -41,6 +41,11 @@ impl Reporter {
         let _ = self.send(ServiceMessage::ReleaseNote(release, text)).await;
     }
 
+    /// Another party started a release again, or stopped it so that the daemon starts it again.
+    pub(crate) async fn release_started(&self, release: ReleaseNumber) {
+        let _ = self.send(ServiceMessage::ReleaseStarted(release)).await;
+    }
+
     /// Reports that another program runs in place of a release.
     pub(crate) async fn release_replaced(&self, release: ReleaseNumber, because: String) {
         let _ = self.send(ServiceMessage::ReleaseReplaced(release, because)).await;

@@ -219,11 +219,13 @@ impl UnitSupervisor {
                     };
                     let name = self.unit.name();
                     self.report_note(format!("{name} was stopped by another party: {next}")).await;
+                    self.reporter.release_started(self.release).await;
                 }
                 UnitEvent::Started => {
                     progress.stopped_externally = false;
                     progress.backoff.started();
                     self.on_external_start(state, "was started by another party").await;
+                    self.reporter.release_started(self.release).await;
                 }
             }
         }
