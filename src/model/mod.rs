@@ -17,6 +17,7 @@ mod release;
 mod strategy;
 mod timeline;
 mod trigger;
+mod trial;
 mod verdict;
 
 pub use actor::Actor;
@@ -34,6 +35,8 @@ pub use release::{Release, ReleaseNumber, Slot, VERSION_MAX, is_valid_version};
 pub use strategy::{ExpectedFailures, Strategy, StrategyReason};
 pub use trigger::Trigger;
 pub use verdict::{Evidence, Finding, Severity, Verdict};
+pub use trial::{Arm, TrialCell};
+pub use verdict::{Evidence, Finding, Severity, Strategy, Verdict};
 
 pub use crate::model::contract_diff::{BreakingChange, ContractDiff};
 pub use crate::model::observation::{History, Observation, ProbeResult, ScrapeResult, Signal};
