@@ -128,7 +128,8 @@ impl Bake {
             subject.on_trial |= (subject.coin as f64 / 2_f64.powi(64)) < threshold;
             subject.on_trial = subject.fixed.unwrap_or(subject.on_trial);
         }
-        self.judge.begin_step(Moment(second * 1000), threshold);
+        let on_trial = self.subjects[..self.regular].iter().filter(|it| it.on_trial).count();
+        self.judge.begin_step(Moment(second * 1000), threshold, on_trial);
     }
 
     fn mark_known_failing(&mut self, world: &World, size: Size, rng: &mut Rng) {

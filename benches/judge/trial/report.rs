@@ -1,4 +1,5 @@
 //! Harm of broken releases, and false rollbacks of healthy ones, by the number of users and the rate.
+#![expect(clippy::print_stdout, reason = "a report prints")]
 
 use std::fmt::Write;
 

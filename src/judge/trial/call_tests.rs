@@ -24,6 +24,9 @@ pub(super) struct CallTests {
     /// The prior mass that the promise test has had, and its block.
     mass: f64,
     block: u64,
+    /// As in the judge: the promise at the end of the block that is compared next, and last.
+    reached: bool,
+    compared: bool,
 }
 
 impl CallTests {
@@ -49,6 +52,8 @@ impl CallTests {
             blocks: Blocks::new(from),
             mass,
             block: 0,
+            reached: false,
+            compared: false,
         }
     }
 
@@ -66,8 +71,19 @@ impl CallTests {
         }
     }
 
+    /// A block of time is over; the arms in it are compared a second later.
+    pub(super) fn freeze(&mut self) {
+        self.reached = self.promise.is_reached();
+    }
+
+    /// The arms were compared.
+    pub(super) fn end_block(&mut self) {
+        self.shares.end_block();
+        self.compared = std::mem::take(&mut self.reached);
+    }
+
     /// Whether both tests are over their thresholds.
     pub(super) fn is_broken(&self) -> bool {
-        self.promise.is_reached() && self.shares.is_reached()
+        self.compared && self.promise.is_reached() && self.shares.is_reached()
     }
 }

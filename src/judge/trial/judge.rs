@@ -27,11 +27,6 @@ const CALL_EPISODE_MIN: f64 = 1.0;
 const CALL_TRIAL_MIN: f64 = 0.1;
 /// Reports about a second come until this long after it, in milliseconds.
 const REPORT_LAG_MS: u64 = 250;
-/// Cells of closed seconds are kept for failures that are known late.
-const KEEP_S: u64 = 90;
-/// Cells that are kept, and entries of blocks.
-const CELLS_MAX: usize = 50_000;
-const BLOCK_ENTRIES_MAX: usize = 60_000;
 /// Reports of one second that are kept one by one.
 const REPORTS_MAX: usize = 10_000;
 /// A gap longer than this, say a paused host, is skipped.
@@ -41,6 +36,8 @@ const GAP_MAX_S: u64 = 60;
 pub struct TrialJudge {
     pub(super) settings: TrialSettings,
     pub(super) block_s: u64,
+    /// The remainder of the seconds in which blocks begin.
+    pub(super) block_phase: u64,
     pub(super) subjects: Subjects,
     /// Reports of seconds that have not ended.
     pub(super) reports: BTreeMap<u64, Vec<Cell>>,
@@ -51,6 +48,10 @@ pub struct TrialJudge {
     pub(super) shares: ShareTest,
     pub(super) episode: ShareTest,
     pub(super) promise: PromiseTest,
+    /// Whether it was over its threshold when the present block of time began, and at the end of the
+    /// last block that was compared: both tests judge the same requests.
+    pub(super) promise_reached: bool,
+    pub(super) promise_compared: bool,
     pub(super) blocks: Blocks,
     pub(super) calls: BTreeMap<u16, CallTests>,
     pub(super) subject_test: SubjectTest,
@@ -59,10 +60,12 @@ pub struct TrialJudge {
     pub(super) mass: f64,
     /// The mass that is due at the next second.
     pub(super) mass_due: f64,
+    pub(super) assigned: usize,
     pub(super) step_began: Moment,
     pub(super) step_cells: u64,
     pub(super) step_subjects: BTreeSet<u16>,
     pub(super) episode_since: Option<u64>,
+    pub(super) last_failure: u64,
     pub(super) counts: [(u64, u64); 2],
 }
 
@@ -75,6 +78,7 @@ impl TrialJudge {
         Self {
             settings,
             block_s: settings.burst.as_secs().max(1),
+            block_phase: 0,
             subjects: Subjects::default(),
             reports: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -82,31 +86,38 @@ impl TrialJudge {
             shares: ShareTest::new(alpha, clip::THREE),
             episode: ShareTest::new(EPISODE_ALPHA, clip::TWO),
             promise: PromiseTest::new(settings.error_budget, settings.min_effect, alpha),
+            promise_reached: false,
+            promise_compared: false,
             blocks: Blocks::new(second),
             calls: BTreeMap::new(),
             subject_test: SubjectTest::default(),
             total_failure: TotalFailure::new(total_failure.max(1)),
             mass: 0.0,
             mass_due: MASS_AT_START - MASS_AT_STEP,
+            assigned: 0,
             step_began: now,
             step_cells: 0,
             step_subjects: BTreeSet::new(),
             episode_since: None,
+            last_failure: 0,
             counts: [(0, 0); 2],
         }
     }
 
     /// A step of the ramp begins: subjects whose coin is below `share` are on trial from now on.
-    /// Give reports from before it first.
-    pub fn begin_step(&mut self, now: Moment, share: f64) {
+    /// So many subjects are known to be among them. Give reports from before it first.
+    pub fn begin_step(&mut self, now: Moment, share: f64, on_trial: usize) {
         self.advance(now + Duration::from_millis(REPORT_LAG_MS));
         let second = now.0 / 1000;
+        self.assigned = on_trial;
         let (left, movers) = self.subjects.begin_step(second, share);
         self.subject_test.begin_step(left, movers, share);
         self.mass_due += MASS_AT_STEP;
         self.step_began = now;
         self.step_cells = 0;
         self.step_subjects.clear();
+        // Blocks count from here: a cold start that is no longer than one lies in one.
+        self.block_phase = second % self.block_s;
         // The shares before do not describe a block that goes on.
         self.end_blocks(self.next_second);
         self.blocks.drop_open(self.next_second);
@@ -169,14 +180,16 @@ impl TrialJudge {
         }
     }
 
+    fn begins_block(&self, second: u64) -> bool {
+        second % self.block_s == self.block_phase
+    }
+
     fn end_second(&mut self) {
         let second = self.next_second;
         self.next_second += 1;
         // A block ends one second after its last start: most of its failures are known then.
-        if second % self.block_s == 1 % self.block_s {
-            self.end_blocks(second.saturating_sub(1));
-        }
-        if second.is_multiple_of(self.block_s) {
+        if self.begins_block(second) {
+            self.end_blocks(second);
             self.promise.begin_block();
         }
         let mut cells = Vec::new();
@@ -194,6 +207,11 @@ impl TrialJudge {
         self.update_promise(second, &cells);
         cells.retain(|it| it.arm == Arm::Trial);
         self.ended.insert(second, cells);
+        if self.begins_block(second + 1) {
+            // The arms are compared a second later; until then the promise stands as it is now.
+            self.promise_reached = self.promise.is_reached();
+            self.calls.values_mut().for_each(CallTests::freeze);
+        }
         self.bound_memory(second);
         self.end_episodes();
     }
@@ -215,11 +233,12 @@ impl TrialJudge {
         let judged = cell.started.saturating_sub(cell.excused);
         self.blocks.add(cell.arm, cell.subject, judged, cell.failed);
         let mass = self.mass;
-        let (settings, block_s) = (&self.settings, self.block_s);
+        let settings = &self.settings;
         let alpha = settings.max_false_rollback / PARTS;
-        let tests = self.calls.entry(cell.call).or_insert_with(|| {
-            CallTests::new(settings, alpha, cell.call, mass, second - second % block_s)
-        });
+        let tests = self
+            .calls
+            .entry(cell.call)
+            .or_insert_with(|| CallTests::new(settings, alpha, cell.call, mass, second));
         tests.blocks.add(cell.arm, cell.subject, judged, cell.failed);
     }
 
@@ -231,20 +250,24 @@ impl TrialJudge {
         let on_trial = || cells.iter().filter(|it| it.arm == Arm::Trial);
         on_trial().for_each(|it| self.promise.credit(it.subject));
         self.promise.start(super::to_f64(on_trial().count() as u64), mass);
-        let witnesses = self.subjects.on_trial();
+        let witnesses = self.witnesses();
         // Merged cells are in the order of their calls.
         for same_call in cells.chunk_by(|a, b| a.call == b.call) {
             let Some(tests) = same_call.first().and_then(|it| self.calls.get_mut(&it.call)) else {
                 continue;
             };
-            tests.start(same_call, self.mass, second / self.block_s);
+            tests.start(
+                same_call,
+                self.mass,
+                (second + self.block_s - self.block_phase) / self.block_s,
+            );
         }
         for cell in on_trial().filter(|it| 0 < it.failed) {
             self.promise.fail(cell.subject, 0.0, cell.share(), witnesses);
             if let Some(tests) = self.calls.get_mut(&cell.call) {
                 tests.promise.fail(cell.subject, 0.0, cell.share(), witnesses);
             }
-            self.episode_since.get_or_insert(second);
+            self.note_failure(second);
         }
     }
 
@@ -280,12 +303,12 @@ impl TrialJudge {
         if arm == Arm::Control {
             return;
         }
-        let witnesses = self.subjects.on_trial();
+        let witnesses = self.witnesses();
         self.promise.fail(subject, before, after, witnesses);
         if let Some(tests) = self.calls.get_mut(&call) {
             tests.promise.fail(subject, before, after, witnesses);
         }
-        self.episode_since.get_or_insert(second);
+        self.note_failure(second);
     }
 
     fn first_failure(&mut self, cell: &Cell) {
@@ -299,31 +322,38 @@ impl TrialJudge {
 
     /// Ends the blocks before this second, and compares the arms in them.
     fn end_blocks(&mut self, until: u64) {
-        let witnesses = self.subjects.on_trial();
-        self.shares.begin_block();
-        self.episode.begin_block();
+        let witnesses = self.witnesses();
         let mut faded = BTreeMap::new();
         for mark in self.blocks.end(until) {
-            let fade = self.subjects.fade(mark.subject, until);
+            let fade = self.subjects.fade(mark.subject, until, witnesses);
             faded.insert(mark.subject, fade);
             for test in [&mut self.shares, &mut self.episode] {
                 test.update(&mark, fade, witnesses);
             }
         }
+        self.shares.end_block();
+        self.episode.end_block();
+        self.promise_compared = std::mem::take(&mut self.promise_reached);
         for tests in self.calls.values_mut() {
-            tests.shares.begin_block();
             for mark in tests.blocks.end(until) {
                 let fade = faded.get(&mark.subject).copied().unwrap_or(1.0);
                 tests.shares.update(&mark, fade, witnesses);
             }
+            tests.end_block();
         }
+    }
+
+    fn note_failure(&mut self, second: u64) {
+        self.episode_since.get_or_insert(second);
+        self.last_failure = self.last_failure.max(second);
     }
 
     /// Where the promise is kept again, the comparison starts anew.
     fn end_episodes(&mut self) {
         if self.promise.e_value() < EPISODE_OVER {
             self.episode.reset();
-            if self.shares.e_value() < EPISODE_OVER {
+            let quiet = 2 * self.block_s <= self.next_second.saturating_sub(self.last_failure);
+            if quiet && self.shares.e_value() < EPISODE_OVER {
                 self.episode_since = None;
             }
         }
@@ -334,24 +364,9 @@ impl TrialJudge {
         }
     }
 
-    fn bound_memory(&mut self, second: u64) {
-        while let Some(first) = self.ended.first_entry().filter(|it| it.key() + KEEP_S < second) {
-            first.remove();
-        }
-        let mut cells: usize = self.ended.values().map(Vec::len).sum();
-        while CELLS_MAX < cells {
-            let Some((_, dropped)) = self.ended.pop_first() else { break };
-            cells -= dropped.len();
-        }
-        let entries =
-            self.blocks.len() + self.calls.values().map(|it| it.blocks.len()).sum::<usize>();
-        if BLOCK_ENTRIES_MAX < entries {
-            self.blocks.forget_closed();
-            for tests in self.calls.values_mut() {
-                tests.blocks.forget_closed();
-                tests.blocks.drop_open(second + 1);
-            }
-        }
+    /// Subjects on trial, whether or not they have sent anything.
+    pub(super) fn witnesses(&self) -> usize {
+        self.subjects.on_trial().max(self.assigned)
     }
 
     /// What finds the release in breach now.
@@ -360,10 +375,10 @@ impl TrialJudge {
         if self.shares.is_reached() {
             return Some(TrialTest::Shares);
         }
-        if self.promise.is_reached() && self.episode.is_reached() {
+        if self.promise_compared && self.promise.is_reached() && self.episode.is_reached() {
             return Some(TrialTest::Promise);
         }
-        if self.total_failure.is_reached(self.subjects.on_trial()) {
+        if self.total_failure.is_reached(self.witnesses()) {
             return Some(TrialTest::TotalFailure);
         }
         if !is_compared(self.episode.e_value()) || self.shares.e_value() < CALL_TRIAL_MIN {

@@ -26,6 +26,7 @@ mod call_tests;
 mod cell;
 mod clip;
 mod judge;
+mod memory;
 mod promise_test;
 mod settings;
 mod share_test;
@@ -33,6 +34,8 @@ mod subject_test;
 mod subjects;
 mod summary;
 mod total_failure;
+#[cfg(test)]
+mod validity_tests;
 
 pub use judge::TrialJudge;
 pub use settings::{ArmSummary, StepState, TrialSettings, TrialTest};

@@ -17,8 +17,8 @@
 //! that strikes both arms in the same block is no evidence, whatever its shape. An average over
 //! [`ODDS_RATIOS`] keeps it. Gains are clipped from above only ([`super::clip`]); losses never are.
 //!
-//! The floor is a restart with mass 1e-6 per block with failures: it adds at most that much to the
-//! expectation, and after a shared outage the test recovers within seconds.
+//! The floor is a restart with mass 1e-6 per block with failures, applied once to the whole block: it
+//! adds at most that much to the expectation, and after a shared outage the test recovers within seconds.
 
 use std::collections::BTreeMap;
 
@@ -42,8 +42,8 @@ pub(super) struct ShareTest {
     log_e: [f64; 3],
     /// What each subject added since the evidence began.
     gains: BTreeMap<u16, [f32; 3]>,
-    /// What the current block added, net.
-    block_gain: [f64; 3],
+    /// What the marks of the current block add, by subject.
+    block: Vec<(u16, [f64; 3])>,
     nats_to_threshold: f64,
     /// The part of the way that one block may cover.
     block_share: f64,
@@ -56,50 +56,70 @@ impl ShareTest {
         Self {
             log_e: [0.0; 3],
             gains: BTreeMap::new(),
-            block_gain: [0.0; 3],
+            block: Vec::new(),
             nats_to_threshold: clip::nats_to_threshold(alpha, WEIGHT),
             block_share,
             threshold: 1.0 / alpha,
         }
     }
 
-    /// Begins a block of time.
-    pub(super) fn begin_block(&mut self) {
-        self.block_gain = [0.0; 3];
-        if self.e_value() < FORGET_BELOW {
-            self.gains.clear();
-        }
-    }
-
-    /// Takes the mark of one active subject, weakened by `fade`, with so many subjects on trial.
+    /// Takes the mark of one active subject, weakened by `fade`, with so many subjects on trial. It
+    /// counts when the block ends.
     pub(super) fn update(&mut self, mark: &Mark, fade: f64, on_trial: usize) {
         let Mark { subject, arm, share, pi } = *mark;
         let mark = share * fade;
         if pi <= 0.0 || 1.0 <= pi || mark <= 0.0 {
             return;
         }
-        let key = if self.gains.len() < SUBJECTS_MAX { subject } else { u16::MAX };
-        let gains = self.gains.entry(key).or_default();
+        let gains = self.gains.get(&self.key(subject)).copied().unwrap_or_default();
         let subject_max = clip::subject_share(on_trial) * self.nats_to_threshold;
-        let block_max = self.block_share * self.nats_to_threshold;
-        let components = self.log_e.iter_mut().zip(&mut self.block_gain).zip(gains);
-        for (((log_e, block_gain), gain), rho) in components.zip(ODDS_RATIOS) {
+        let step = |(rho, gain): (f64, f32)| {
             let d = rho * pi + 1.0 - pi;
             let odds = match arm {
                 Arm::Trial => rho / d,
                 Arm::Control => 1.0 / d,
             };
-            let mut step = (mark * (odds - 1.0)).ln_1p();
-            if 0.0 < step {
-                step = step.min((subject_max - f64::from(*gain)).max(0.0));
-                step = step.min((block_max - *block_gain).max(0.0));
+            let step = (mark * (odds - 1.0)).ln_1p();
+            step.min((subject_max - f64::from(gain)).max(0.0))
+        };
+        let [a, b, c] = ODDS_RATIOS;
+        let [x, y, z] = gains;
+        self.block.push((subject, [step((a, x)), step((b, y)), step((c, z))]));
+    }
+
+    /// Ends a block: its marks count, together, whatever their order.
+    pub(super) fn end_block(&mut self) {
+        let block_max = self.block_share * self.nats_to_threshold;
+        let block = std::mem::take(&mut self.block);
+        let sum = |index: usize, of: fn(f64) -> bool| -> f64 {
+            let steps = block.iter().filter_map(|it| it.1.get(index).copied());
+            steps.filter(|step| of(*step)).sum()
+        };
+        let mut kept = [1.0; 3];
+        for (index, (log_e, kept)) in self.log_e.iter_mut().zip(&mut kept).enumerate() {
+            let (gain, loss) = (sum(index, |it| 0.0 < it), sum(index, |it| it < 0.0));
+            if block_max < gain + loss {
+                *kept = (block_max - loss) / gain;
+            }
+            *log_e = (*log_e + (gain + loss).min(block_max)).max(FLOOR);
+        }
+        for (subject, steps) in &block {
+            let key = self.key(*subject);
+            let gains = self.gains.entry(key).or_default();
+            for ((gain, step), kept) in gains.iter_mut().zip(steps).zip(kept) {
                 #[expect(clippy::cast_possible_truncation, reason = "a bound needs no precision")]
-                let rounded = step as f32;
+                let rounded = (step.max(0.0) * kept) as f32;
                 *gain += rounded;
             }
-            *block_gain += step;
-            *log_e = (*log_e + step).max(FLOOR);
         }
+        if self.e_value() < FORGET_BELOW {
+            self.gains.clear();
+        }
+    }
+
+    fn key(&self, subject: u16) -> u16 {
+        let is_kept = self.gains.len() < SUBJECTS_MAX || self.gains.contains_key(&subject);
+        if is_kept { subject } else { u16::MAX }
     }
 
     /// Drops all evidence: the next episode is tested on its own.

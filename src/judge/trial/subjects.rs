@@ -16,6 +16,8 @@ const CALLS_SHARED: u16 = 24;
 const FADE_S: u64 = 60;
 /// Failing blocks of a subject that count in full.
 const FULL_BLOCKS: u32 = 3;
+/// With fewer subjects on trial there is no other witness, and nothing fades.
+const FADE_SUBJECTS: usize = 3;
 /// Failures of a subject on the old release are remembered this long, in seconds.
 const MEMORY_S: u64 = 600;
 /// Pairs of subject and call that failed on the old release and are remembered.
@@ -182,14 +184,16 @@ impl Subjects {
 
     /// What a failing block of this subject counts for: 3/k for the k-th in a row. Else one client
     /// that fails all the time would speak for its arm, on either side.
-    pub(super) fn fade(&mut self, number: u16, second: u64) -> f64 {
+    pub(super) fn fade(&mut self, number: u16, second: u64, on_trial: usize) -> f64 {
         let Some(entry) = self.entries.get_mut(&number) else { return 1.0 };
         if FADE_S < second.saturating_sub(entry.last_failing) {
             entry.failing_blocks = 0;
         }
         entry.failing_blocks = entry.failing_blocks.saturating_add(1);
         entry.last_failing = second;
-        f64::from(FULL_BLOCKS) / f64::from(entry.failing_blocks.max(FULL_BLOCKS))
+        let fades = FADE_SUBJECTS <= on_trial;
+        let full = if fades { FULL_BLOCKS } else { entry.failing_blocks };
+        f64::from(full.max(1)) / f64::from(entry.failing_blocks.max(full).max(1))
     }
 }
 

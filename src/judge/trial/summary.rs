@@ -20,7 +20,7 @@ impl TrialJudge {
     /// Whether the step may end now.
     pub fn step_state(&self, now: Moment) -> StepState {
         let lasted = now.since(self.step_began);
-        let subjects = STEP_SUBJECTS.min(self.subjects.on_trial()).max(1);
+        let subjects = STEP_SUBJECTS.min(self.witnesses()).max(1);
         let is_enough = STEP_CELLS <= self.step_cells && subjects <= self.step_subjects.len();
         let strongest = [&self.shares, &self.episode]
             .map(ShareTest::e_value)
