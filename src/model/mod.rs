@@ -16,8 +16,8 @@ mod printable;
 mod release;
 mod strategy;
 mod timeline;
-mod trigger;
 mod trial;
+mod trigger;
 mod verdict;
 
 pub use actor::Actor;
@@ -33,10 +33,10 @@ pub use outcome::{CallKey, Counts, Outcome};
 pub use printable::{EscapingWriter, escape_json, escape_unsafe, is_unsafe_to_print};
 pub use release::{Release, ReleaseNumber, Slot, VERSION_MAX, is_valid_version};
 pub use strategy::{ExpectedFailures, Strategy, StrategyReason};
-pub use trigger::Trigger;
-pub use verdict::{Evidence, Finding, Severity, Verdict};
 pub use trial::{Arm, TrialCell};
+pub use trigger::Trigger;
 pub use verdict::{Evidence, Finding, Severity, Strategy, Verdict};
+pub use verdict::{Evidence, Finding, Severity, Verdict};
 
 pub use crate::model::contract_diff::{BreakingChange, ContractDiff};
 pub use crate::model::observation::{History, Observation, ProbeResult, ScrapeResult, Signal};
