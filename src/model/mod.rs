@@ -35,7 +35,6 @@ pub use release::{Release, ReleaseNumber, Slot, VERSION_MAX, is_valid_version};
 pub use strategy::{ExpectedFailures, Strategy, StrategyReason};
 pub use trial::{Arm, TrialCell};
 pub use trigger::Trigger;
-pub use verdict::{Evidence, Finding, Severity, Strategy, Verdict};
 pub use verdict::{Evidence, Finding, Severity, Verdict};
 
 pub use crate::model::contract_diff::{BreakingChange, ContractDiff};
