@@ -16,6 +16,9 @@ use judge::detection_delay::{Detector, Regression};
 use judge::rng::{Poisson, Rng};
 use judge::rollbackd_judge::{Baseline, RollbackdJudge};
 use judge::traffic::{BLOCKS_PER_SECOND, Scenario};
+use judge::trial::population::Size;
+use judge::trial::scene::Scene;
+use judge::trial::{bake, report, scenes};
 use judge::{confidence_bound, oracle, parallel};
 
 const BAKES: u64 = 300;
@@ -189,5 +192,52 @@ fn confidence_bounds_match_published_tables() {
     for (share, want) in [(0.01, 3_553.0), (0.05, 97.0), (0.2, 12.3), (1.0, 1.304)] {
         let got = oracle::expected_seconds(1.0, share);
         assert!((got / want - 1.0).abs() <= 0.01, "{share}: {got} requests, not {want}");
+    }
+}
+
+/// Bakes of one scene of the randomized trial, of thirty minutes each.
+const TRIAL_BAKES: u64 = 11;
+const TRIAL_SIZES: [Size; 2] =
+    [Size { subjects: 3_000, rate: 10.0 }, Size { subjects: 30, rate: 10.0 }];
+
+fn trial_bakes(scene: &Scene, size: Size) -> Vec<bake::Outcome> {
+    report::run(*scene, size, TRIAL_BAKES, SEEDS, report::TOTAL_FAILURE_DEFAULT)
+}
+
+/// The scenes of which less than one in a hundred ends in a rollback: none of 66 bakes may.
+#[test]
+fn trial_without_a_difference_is_not_rolled_back() {
+    let names = [
+        "at the promise",
+        "bursts in step",
+        "cold start 1 s of nothing",
+        "one client retries, 50/s",
+        "one failing client on the control",
+        "outage, trial leads 2 s",
+    ];
+    for name in names {
+        let scene = scenes::HEALTHY_SCENES.iter().find(|it| it.name == name).unwrap();
+        for size in &TRIAL_SIZES[1..] {
+            let false_ones =
+                trial_bakes(scene, *size).iter().filter(|it| it.verdict.is_some()).count();
+            assert_eq!(false_ones, 0, "{name}, {size:?}");
+        }
+    }
+}
+
+/// A broken release is found in every bake; the median harm is what is printed for 400 bakes, with room.
+#[test]
+fn broken_trial_is_found_at_little_harm() {
+    let harm_max = [("all", 20), ("20 %", 20), ("late: all", 120)];
+    for (name, harm_max) in harm_max {
+        let scene = scenes::BROKEN.iter().find(|it| it.name == name).unwrap();
+        for size in TRIAL_SIZES {
+            let outcomes = trial_bakes(scene, size);
+            assert!(outcomes.iter().all(|it| it.verdict.is_some()), "{name}, {size:?}: missed");
+            let mut harm: Vec<u64> = outcomes.iter().map(|it| it.harm).collect();
+            harm.sort_unstable();
+            let median = harm[harm.len() / 2];
+            assert!(median <= harm_max, "{name}, {size:?}: {median} failed requests");
+        }
     }
 }

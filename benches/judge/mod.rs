@@ -11,3 +11,4 @@ pub mod peers;
 pub mod rng;
 pub mod rollbackd_judge;
 pub mod traffic;
+pub mod trial;

@@ -11,6 +11,7 @@
 //! - [`attribution`] decides whether the deploy is to blame. It compares the warm release in the same
 //!   seconds ([`two_sample`]).
 //! - [`severity`] grades a breach.
+//! - [`trial`] compares the two arms of a randomized trial, subject by subject.
 //!
 //! A breach needs both: evidence against an objective, and evidence that the deploy is to blame.
 //! [`detectability`] tells before a deploy what given settings can detect.
@@ -35,6 +36,7 @@ pub mod service_judge;
 pub mod severity;
 mod slo;
 mod traffic_summary;
+pub mod trial;
 pub mod two_sample;
 
 pub use block::{BLOCK, BLOCK_MS};

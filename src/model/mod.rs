@@ -16,6 +16,7 @@ mod printable;
 mod release;
 mod strategy;
 mod timeline;
+mod trial;
 mod trigger;
 mod verdict;
 
@@ -32,6 +33,7 @@ pub use outcome::{CallKey, Counts, McpPath, Outcome, Unjudged};
 pub use printable::{EscapingWriter, escape_json, escape_unsafe, is_unsafe_to_print};
 pub use release::{Release, ReleaseNumber, Slot, VERSION_MAX, is_valid_version};
 pub use strategy::{ExpectedFailures, Strategy, StrategyReason};
+pub use trial::{Arm, TrialCell};
 pub use trigger::Trigger;
 pub use verdict::{Evidence, Finding, Severity, Verdict};
 

@@ -1,0 +1,174 @@
+//! One bake of a scene, request by request, as the judge of the daemon hears of it.
+#![expect(clippy::indexing_slicing, reason = "the indices are in range by construction")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rollbackd::judge::trial::{StepState, TrialJudge, TrialSettings, TrialTest};
+use rollbackd::model::{Arm, Moment, TrialCell};
+
+use super::super::rng::{Poisson, Rng};
+use super::population::{CALLS, Population, Size};
+use super::scene::{Scene, World};
+use super::scenes::PROMISE;
+
+/// The bake in seconds.
+pub const SECONDS: u64 = 1_800;
+/// The shares of the ramp.
+pub const RAMP: [f64; 3] = [0.05, 0.25, 0.5];
+/// Subjects that are on trial at least, where there are twice as many.
+const ON_TRIAL_MIN: usize = 3;
+/// The call of clients that always fail.
+const FAILING_CALL: usize = 3;
+/// A report about a second comes this long after it, in milliseconds.
+const REPORTED_MS: u64 = 250;
+/// The start of the bake on the daemon's clock, a multiple of a block.
+const START_S: u64 = 1_000;
+
+/// What came of one bake.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outcome {
+    /// The second of the verdict, and what found it.
+    pub verdict: Option<(u64, TrialTest)>,
+    /// Failed requests on the new release until then, or until the bake ended.
+    pub harm: u64,
+}
+
+/// The default settings, but for the seconds of total failure.
+pub fn settings(total_failure: u64) -> TrialSettings {
+    TrialSettings {
+        max_false_rollback: 1e-3,
+        error_budget: PROMISE,
+        call_budget: 0.02,
+        min_effect: 2.0,
+        burst: Duration::from_secs(5),
+        bake: Duration::from_secs(SECONDS),
+        total_failure: Duration::from_secs(total_failure),
+    }
+}
+
+struct Subject {
+    coin: u64,
+    on_trial: bool,
+    /// The arm that the scene gives it.
+    fixed: Option<bool>,
+}
+
+struct Bake {
+    judge: TrialJudge,
+    subjects: Vec<Subject>,
+    regular: usize,
+    cells: BTreeMap<(usize, usize), (u32, u32)>,
+    harm: u64,
+}
+
+/// Runs one bake of this seed.
+pub fn run(scene: Scene, size: Size, seed: u64, settings: TrialSettings) -> Outcome {
+    let mut rng = Rng::new(seed.wrapping_mul(7_919).wrapping_add(977));
+    let population = Population::new(size, scene.stay, SECONDS as f64, &mut rng);
+    let world = World::new(scene, size, SECONDS as f64, &mut rng);
+    let fixed = world.extra.iter().map(|it| it.3);
+    let subjects = std::iter::repeat_n(None, size.subjects).chain(fixed).map(|fixed| Subject {
+        coin: new_coin(&mut rng, fixed),
+        on_trial: false,
+        fixed,
+    });
+    let subjects: Vec<_> = subjects.collect();
+    let judge = TrialJudge::new(settings, Moment(START_S * 1000));
+    let mut bake =
+        Bake { judge, subjects, regular: size.subjects, cells: BTreeMap::new(), harm: 0 };
+    bake.mark_known_failing(&world, size, &mut rng);
+    let (mut step, mut arrivals) = (0, Poisson::default());
+    bake.begin_step(START_S, RAMP[0]);
+    for second in 0..SECONDS {
+        for _ in 0..arrivals.sample(size.rate, &mut rng) {
+            let at = second as f64 + rng.uniform();
+            if let Some((subject, call)) = population.draw(at, &mut rng) {
+                let rate = world.failure_rate(at, bake.subjects[subject].on_trial, subject, call);
+                bake.request(subject, call, rng.uniform() < rate);
+            }
+        }
+        for (index, client) in world.extra.iter().enumerate() {
+            if client.1 <= second as f64 && (second as f64) < client.2 {
+                let sent = Poisson::default().sample(client.0, &mut rng);
+                (0..sent).for_each(|_| bake.request(size.subjects + index, FAILING_CALL, true));
+            }
+        }
+        bake.report(START_S + second);
+        if let Some(test) = bake.judge.breach() {
+            return Outcome { verdict: Some((second + 1, test)), harm: bake.harm };
+        }
+        let now = Moment((START_S + second + 1) * 1000);
+        let may_grow = matches!(bake.judge.step_state(now), StepState::Done | StepState::TimedOut);
+        if may_grow && step + 1 < RAMP.len() {
+            step += 1;
+            bake.begin_step(START_S + second + 1, RAMP[step]);
+        }
+    }
+    Outcome { verdict: None, harm: bake.harm }
+}
+
+fn new_coin(rng: &mut Rng, fixed: Option<bool>) -> u64 {
+    let coin = (rng.uniform() * (1_u64 << 53) as f64) as u64;
+    match fixed {
+        Some(true) => coin & 0xFF,
+        Some(false) => u64::MAX - (coin & 0xFF),
+        None => coin << 11,
+    }
+}
+
+impl Bake {
+    /// The subjects with the lowest coins are on trial.
+    fn begin_step(&mut self, second: u64, share: f64) {
+        let mut coins: Vec<u64> = self.subjects[..self.regular].iter().map(|it| it.coin).collect();
+        coins.sort_unstable();
+        let least = ON_TRIAL_MIN.min(self.regular / 2).max(1);
+        let threshold = share.max((coins[least - 1] + (1 << 11)) as f64 / 2_f64.powi(64));
+        for subject in &mut self.subjects {
+            subject.on_trial |= (subject.coin as f64 / 2_f64.powi(64)) < threshold;
+            subject.on_trial = subject.fixed.unwrap_or(subject.on_trial);
+        }
+        let on_trial = self.subjects[..self.regular].iter().filter(|it| it.on_trial).count();
+        self.judge.begin_step(Moment(second * 1000), threshold, on_trial);
+    }
+
+    fn mark_known_failing(&mut self, world: &World, size: Size, rng: &mut Rng) {
+        let sum: f64 = (1..=size.subjects).map(|rank| 1.0 / rank as f64).sum();
+        for index in (0..size.subjects).filter(|index| world.fails_on_both(*index)) {
+            let sent = size.rate * 600.0 / sum / (index + 1) as f64;
+            for call in 0..CALLS {
+                let share = match call {
+                    0 => 0.5,
+                    1 => 0.05,
+                    _ => 0.025,
+                };
+                if rng.uniform() < 1.0 - (-sent * share).exp() {
+                    self.judge.mark_known_failing(self.subjects[index].coin, call as u64);
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, subject: usize, call: usize, failed: bool) {
+        let cell = self.cells.entry((subject, call)).or_default();
+        cell.0 += 1;
+        cell.1 += u32::from(failed);
+        self.harm += u64::from(failed && self.subjects[subject].on_trial);
+    }
+
+    fn report(&mut self, second: u64) {
+        for ((subject, call), (started, failed)) in std::mem::take(&mut self.cells) {
+            let Subject { coin, on_trial, .. } = self.subjects[subject];
+            self.judge.observe(&TrialCell {
+                arm: if on_trial { Arm::Trial } else { Arm::Control },
+                subject: coin,
+                call: call as u64,
+                second,
+                started,
+                failed,
+                excused: 0,
+            });
+        }
+        self.judge.advance(Moment((second + 1) * 1000 + REPORTED_MS));
+    }
+}

@@ -1,0 +1,157 @@
+//! Blocks of start times: which subjects were active in each arm, and which of them failed.
+//!
+//! A block ends at a multiple of its length at which both arms have an active subject, a rule that
+//! looks at no outcome. Failures that are known later are marks of the block of their start, heard
+//! when they are known: given the past and the common state of that time, they have one mean in both
+//! arms, too.
+
+use std::collections::VecDeque;
+
+use crate::model::Arm;
+
+/// A block without both arms is dropped after this many seconds.
+const SPAN_MAX_S: u64 = 120;
+/// Closed blocks are kept this long, for failures that are known late.
+const KEEP_S: u64 = 90;
+
+/// A subject that failed in a block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Mark {
+    pub(super) subject: u16,
+    pub(super) arm: Arm,
+    /// The failed part of its requests.
+    pub(super) share: f64,
+    /// The part of the active subjects that is on trial.
+    pub(super) pi: f64,
+}
+
+/// What one subject did in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Activity {
+    arm: Arm,
+    subject: u16,
+    judged: u32,
+    failed: u32,
+}
+
+#[derive(Debug, Clone)]
+struct ClosedBlock {
+    until: u64,
+    from: u64,
+    pi: f64,
+    active: Vec<Activity>,
+}
+
+/// The blocks of one stream of requests.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Blocks {
+    from: u64,
+    open: Vec<Activity>,
+    closed: VecDeque<ClosedBlock>,
+    /// Late failures by the beginning of their block.
+    late: Vec<(u64, Activity)>,
+}
+
+impl Blocks {
+    /// Blocks from this second on.
+    pub(super) fn new(from: u64) -> Self {
+        Self { from, ..Self::default() }
+    }
+
+    /// A cell that started in the open block.
+    pub(super) fn add(&mut self, arm: Arm, subject: u16, judged: u32, failed: u32) {
+        self.open.push(Activity { arm, subject, judged, failed });
+    }
+
+    /// Failures of requests that started in this second and were counted before.
+    pub(super) fn add_late(&mut self, second: u64, arm: Arm, subject: u16, failed: u32) {
+        let activity = Activity { arm, subject, judged: 0, failed };
+        if self.from <= second {
+            self.open.push(activity);
+        } else if let Some(block) =
+            self.closed.iter().find(|it| it.from <= second && second < it.until)
+        {
+            self.late.push((block.from, activity));
+        }
+    }
+
+    /// How many entries it holds.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+            + self.late.len()
+            + self.closed.iter().map(|it| it.active.len()).sum::<usize>()
+    }
+
+    /// Drops what only late failures need.
+    pub(super) fn forget_closed(&mut self) {
+        self.closed.clear();
+        self.late.clear();
+    }
+
+    /// Drops the open block.
+    pub(super) fn drop_open(&mut self, from: u64) {
+        self.open.clear();
+        self.from = from;
+    }
+
+    /// Ends the block before this second if both arms were active in it. Returns the failures.
+    pub(super) fn end(&mut self, until: u64) -> Vec<Mark> {
+        let mut marks = self.late_marks();
+        merge(&mut self.open);
+        let active = |arm| self.open.iter().filter(|it| it.arm == arm && 0 < it.judged).count();
+        let (control, trial) = (active(Arm::Control), active(Arm::Trial));
+        if control == 0 || trial == 0 {
+            if SPAN_MAX_S <= until.saturating_sub(self.from) {
+                self.drop_open(until);
+            }
+            return marks;
+        }
+        let pi = super::to_f64(trial as u64) / super::to_f64((trial + control) as u64);
+        let mut active = std::mem::take(&mut self.open);
+        active.retain(|it| 0 < it.judged);
+        marks.extend(active.iter().filter(|it| 0 < it.failed).map(|it| mark(it, it.judged, pi)));
+        active.shrink_to_fit();
+        self.closed.push_back(ClosedBlock { until, from: self.from, pi, active });
+        self.from = until;
+        while self.closed.front().is_some_and(|it| it.until + KEEP_S < until) {
+            self.closed.pop_front();
+        }
+        marks
+    }
+
+    fn late_marks(&mut self) -> Vec<Mark> {
+        let mut late = std::mem::take(&mut self.late);
+        late.sort_unstable();
+        late.dedup_by(|next, sum| {
+            let same =
+                next.0 == sum.0 && (next.1.arm, next.1.subject) == (sum.1.arm, sum.1.subject);
+            sum.1.failed += if same { next.1.failed } else { 0 };
+            same
+        });
+        let mark_of = |(from, it): &(u64, Activity)| {
+            let block = self.closed.iter().find(|block| block.from == *from)?;
+            let key = (it.arm, it.subject);
+            let index = block.active.binary_search_by_key(&key, |it| (it.arm, it.subject)).ok()?;
+            Some(mark(it, block.active.get(index)?.judged, block.pi))
+        };
+        late.iter().filter_map(mark_of).collect()
+    }
+}
+
+fn mark(activity: &Activity, judged: u32, pi: f64) -> Mark {
+    let share = (f64::from(activity.failed) / f64::from(judged.max(1))).min(1.0);
+    Mark { subject: activity.subject, arm: activity.arm, share, pi }
+}
+
+/// One entry for each subject, in order.
+fn merge(activities: &mut Vec<Activity>) {
+    activities.sort_unstable();
+    activities.dedup_by(|next, sum| {
+        let same = (next.arm, next.subject) == (sum.arm, sum.subject);
+        if same {
+            sum.judged = sum.judged.saturating_add(next.judged);
+            sum.failed = sum.failed.saturating_add(next.failed);
+        }
+        same
+    });
+}

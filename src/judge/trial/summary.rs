@@ -1,0 +1,69 @@
+//! What is known of a trial: its arms, its evidence, and whether its share may grow.
+
+use std::time::Duration;
+
+use crate::judge::trial::judge::TrialJudge;
+use crate::judge::trial::settings::{ArmSummary, StepState};
+use crate::judge::trial::share_test::ShareTest;
+use crate::model::{Arm, Moment};
+
+/// A step has shown enough: cells on trial, and subjects that sent them.
+const STEP_CELLS: u64 = 40;
+pub(super) const STEP_SUBJECTS: usize = 3;
+const STEP_MIN: Duration = Duration::from_secs(15);
+const STEP_MAX: Duration = Duration::from_secs(120);
+/// Evidence above this, and for a single call, keeps a step from ending.
+const STEP_HOLD: f64 = 3.0;
+const STEP_HOLD_CALL: f64 = 30.0;
+
+impl TrialJudge {
+    /// Whether the step may end now.
+    pub fn step_state(&self, now: Moment) -> StepState {
+        let lasted = now.since(self.step_began);
+        let subjects = STEP_SUBJECTS.min(self.witnesses()).max(1);
+        let is_enough = STEP_CELLS <= self.step_cells && subjects <= self.step_subjects.len();
+        let strongest = [&self.shares, &self.episode]
+            .map(ShareTest::e_value)
+            .into_iter()
+            .chain([self.promise.e_value(), self.subject_test.e_value()])
+            .fold(0.0, f64::max);
+        let call = self.calls.values().any(|it| STEP_HOLD_CALL < it.promise.e_value());
+        if lasted < STEP_MIN || (!is_enough && lasted < STEP_MAX) {
+            StepState::Measuring
+        } else if STEP_HOLD < strongest || call {
+            StepState::Held
+        } else if is_enough {
+            StepState::Done
+        } else {
+            StepState::TimedOut
+        }
+    }
+
+    /// What an arm did.
+    pub fn arm(&self, arm: Arm) -> ArmSummary {
+        let (control, trial) = self.subjects.by_arm();
+        let [of_control, of_trial] = self.counts;
+        let (subjects, (started, failed)) = match arm {
+            Arm::Control => (control, of_control),
+            Arm::Trial => (trial, of_trial),
+        };
+        ArmSummary { subjects, started, failed }
+    }
+
+    /// Users whose first failure counted, those among them on the new release, and how unlikely the
+    /// coin makes that: "1 in" this.
+    pub fn failed_subjects(&self) -> (u64, u64, f64) {
+        let (all, on_trial) = self.subject_test.failed();
+        (all, on_trial, self.subject_test.e_value())
+    }
+
+    /// The e-values of the shares, the episode and the promise.
+    pub fn e_values(&self) -> [f64; 3] {
+        [self.shares.e_value(), self.episode.e_value(), self.promise.e_value()]
+    }
+
+    /// When the present trouble began, if there is any.
+    pub fn onset(&self) -> Option<Moment> {
+        self.episode_since.map(|second| Moment(second * 1000))
+    }
+}

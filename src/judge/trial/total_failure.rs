@@ -1,0 +1,115 @@
+//! Total failure: nearly everything on trial fails for some seconds, while the control is fine.
+//!
+//! A rule, not a test. It is wrong where an outage reaches the trial arm that many seconds before
+//! the control; the share test, which it shortcuts, holds there.
+
+use std::collections::{BTreeSet, VecDeque};
+
+/// At least this part of the cells on trial fails.
+const FAILING_MIN: f64 = 0.9;
+/// At most this part of the cells of a control that is fine.
+const QUIET_MAX: f64 = 0.1;
+/// Failed cells, cells of the control, and subjects that the run needs.
+const FAILED_MIN: f64 = 8.0;
+const CONTROL_MIN: f64 = 5.0;
+const SUBJECTS_MIN: usize = 3;
+/// The control was fine for this long.
+const QUIET_S: u64 = 60;
+/// A subject fails a cell if more than this part of it fails.
+const SUBJECT_FAILS: f64 = 0.5;
+
+/// What the cells of one second came to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SecondSums {
+    pub(super) second: u64,
+    /// Cells on trial, and the sum of their failed parts.
+    pub(super) trial: (f64, f64),
+    /// The same of the control.
+    pub(super) control: (f64, f64),
+    /// Subjects on trial of which most failed, up to [`SUBJECTS_MIN`].
+    pub(super) failing: BTreeSet<u16>,
+}
+
+/// The run of seconds in which nearly everything fails.
+#[derive(Debug, Clone)]
+pub(super) struct TotalFailure {
+    /// Seconds that are not judged yet: what fails in them may not be known.
+    recent: VecDeque<SecondSums>,
+    seconds_min: u32,
+    seconds: u32,
+    failed: f64,
+    control_cells: f64,
+    subjects: BTreeSet<u16>,
+    control_failed_at: Option<u64>,
+    last_second: u64,
+}
+
+impl SecondSums {
+    /// Adds a cell, or a change of its failed part by `share` (then `cells` is 0).
+    pub(super) fn add(&mut self, on_trial: bool, subject: u16, cells: f64, share: f64) {
+        let sums = if on_trial { &mut self.trial } else { &mut self.control };
+        sums.0 += cells;
+        sums.1 += share;
+        if on_trial && SUBJECT_FAILS < share && self.failing.len() < SUBJECTS_MIN {
+            self.failing.insert(subject);
+        }
+    }
+}
+
+impl TotalFailure {
+    /// The rule for a run of so many seconds.
+    pub(super) fn new(seconds_min: u32) -> Self {
+        Self {
+            recent: VecDeque::new(),
+            seconds_min,
+            seconds: 0,
+            failed: 0.0,
+            control_cells: 0.0,
+            subjects: BTreeSet::new(),
+            control_failed_at: None,
+            last_second: 0,
+        }
+    }
+
+    /// Takes a second that has ended, and judges the one before.
+    pub(super) fn end_second(&mut self, sums: SecondSums) {
+        self.recent.push_back(sums);
+        while 1 < self.recent.len() {
+            self.recent.pop_front().iter().for_each(|sums| self.judge(sums));
+        }
+    }
+
+    /// A second that is not judged yet.
+    pub(super) fn recent(&mut self, second: u64) -> Option<&mut SecondSums> {
+        self.recent.iter_mut().find(|it| it.second == second)
+    }
+
+    fn judge(&mut self, sums: &SecondSums) {
+        self.last_second = sums.second;
+        let (cells, failed) = sums.trial;
+        let (control_cells, control_failed) = sums.control;
+        let control_fails = QUIET_MAX * control_cells < control_failed;
+        if control_fails && 1.0 <= control_failed {
+            self.control_failed_at = Some(sums.second);
+        }
+        if 0.0 < cells && FAILING_MIN * cells <= failed && !control_fails {
+            self.seconds += 1;
+            self.failed += failed;
+            self.control_cells += control_cells;
+            self.subjects.extend(&sums.failing);
+        } else if 0.0 < cells || control_fails {
+            (self.seconds, self.failed, self.control_cells) = (0, 0.0, 0.0);
+            self.subjects.clear();
+        }
+    }
+
+    /// Whether the run is long enough, with so many subjects on trial.
+    pub(super) fn is_reached(&self, on_trial: usize) -> bool {
+        let quiet = |at: u64| QUIET_S < self.last_second.saturating_sub(at);
+        self.seconds_min <= self.seconds
+            && FAILED_MIN <= self.failed
+            && CONTROL_MIN <= self.control_cells
+            && on_trial.clamp(1, SUBJECTS_MIN) <= self.subjects.len()
+            && self.control_failed_at.is_none_or(quiet)
+    }
+}
