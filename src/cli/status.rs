@@ -146,20 +146,7 @@ fn render(status: &Status, terminal: Terminal) -> String {
     if let Some(incidents) = &status.incidents {
         push_incidents(&mut lines, &status.service, incidents);
     }
-    for release in &status.releases {
-        lines.push(&release_line(release));
-        let Unjudged { not_mcp, not_mcp_4xx, not_mcp_5xx, .. } = release.unjudged;
-        if not_mcp > 0 {
-            lines.push(&format!(
-                "           no MCP, not judged: {not_mcp} requests, {not_mcp_4xx} with 4xx, \
-                 {not_mcp_5xx} with 5xx"
-            ));
-        }
-    }
-    for path in &status.mcp_paths {
-        let judged = if path.judged { "judged" } else { "not answered as MCP, not judged" };
-        lines.push(&format!("  JSON-RPC at {}: {} requests, {judged}", path.path, path.requests));
-    }
+    push_traffic(&mut lines, status);
     lines.push(&objective_line(status));
     if let Some(evidence) = &status.evidence {
         lines.push(&evidence_line(evidence));
@@ -174,6 +161,24 @@ fn render(status: &Status, terminal: Terminal) -> String {
         ));
     }
     lines.text
+}
+
+/// What each release carries, and what it carries beside the endpoint.
+fn push_traffic(lines: &mut Lines, status: &Status) {
+    for release in &status.releases {
+        lines.push(&release_line(release));
+        let Unjudged { not_mcp, not_mcp_4xx, not_mcp_5xx, .. } = release.unjudged;
+        if not_mcp > 0 {
+            lines.push(&format!(
+                "           no MCP, not judged: {not_mcp} requests, {not_mcp_4xx} with 4xx, \
+                 {not_mcp_5xx} with 5xx"
+            ));
+        }
+    }
+    for path in &status.mcp_paths {
+        let judged = if path.judged { "judged" } else { "not answered as MCP, not judged" };
+        lines.push(&format!("  JSON-RPC at {}: {} requests, {judged}", path.path, path.requests));
+    }
 }
 
 /// Lines of at most the width of the terminal.

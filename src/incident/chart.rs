@@ -68,7 +68,7 @@ impl Chart {
             "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"var(--mark)\" \
              stroke-dasharray=\"3 3\"/><text x=\"{:.1}\" y=\"{}\">{}</text>",
             (x - 4.0).clamp(LEFT, WIDTH - 70.0),
-            if row % 2 == 0 { 10 } else { 21 },
+            if row.is_multiple_of(2) { 10 } else { 21 },
             escape(label)
         );
     }

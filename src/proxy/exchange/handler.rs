@@ -173,7 +173,6 @@ impl ProxyState {
         mut request_body: RequestBody,
     ) -> Result<Response<ClientBody>, Interrupted> {
         let mut view = self.router.view.load();
-        let client_headers = &request.head.headers;
         let parsed = request_body.parsed();
         let post = PostKind::of(&lock_parsed(&parsed));
         let route = self.find_route(&mut view, request, post).await;

@@ -8,7 +8,7 @@ mod cors;
 mod error_response;
 mod handler;
 mod header_check;
-mod host_check;
+pub(in crate::proxy) mod host_check;
 mod id_rewrite;
 mod in_flight;
 pub(super) mod mcp_paths;

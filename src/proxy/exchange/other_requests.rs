@@ -145,17 +145,8 @@ impl ProxyState {
         if head.status.is_success() {
             self.end_session(request, kind);
         }
-        // Servers without a GET stream respond with 405, and some, by their router, with 404. That is
-        // no fault.
         let is_stream = kind.exchange == ExchangeKind::GetStream;
-        let no_stream =
-            matches!(head.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND);
-        let class = outcome::from_status(head.status);
-        if is_stream && request.path == EndpointPath::Other && !head.status.is_success() {
-            in_flight.backend.outcomes.count_not_mcp(class);
-        } else {
-            in_flight.count_response(if is_stream && no_stream { Outcome::Neutral } else { class });
-        }
+        count_plain(&mut in_flight, head.status, is_stream, request.path);
         if is_metadata(request.head.uri.path()) && !is_compressed(&head.headers) {
             let is_whole = read_start(&mut in_flight, &mut body, &mut ready).await?;
             let backend = &route.backend;
@@ -231,4 +222,17 @@ async fn send_repeatable(
         Some(Request::from_parts(head, BackendBody::default()))
     };
     send_with_repetition(in_flight, &route.backend, sending, repetition).await
+}
+
+/// Counts the response to anything but a POST.
+fn count_plain(in_flight: &mut InFlight, status: StatusCode, is_stream: bool, path: EndpointPath) {
+    // Servers without a GET stream respond with 405, and some, by their router, with 404. That is
+    // no fault.
+    let no_stream = matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND);
+    let class = outcome::from_status(status);
+    if is_stream && path == EndpointPath::Other && !status.is_success() {
+        in_flight.backend.outcomes.count_not_mcp(class);
+    } else {
+        in_flight.count_response(if is_stream && no_stream { Outcome::Neutral } else { class });
+    }
 }
