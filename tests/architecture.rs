@@ -70,6 +70,7 @@ const PROXY_ROOMS: &[Row] = &[
     ("server", &["exchange"]),
     ("mod", &["backend", "session", "shadow", "routing", "exchange", "handover", "server"]),
     ("handover_control", &["handover", "mod"]),
+    ("observations", &["mod"]),
     ("shadow_control", &["shadow", "mod"]),
 ];
 

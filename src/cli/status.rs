@@ -10,7 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::terminal::{Terminal, fit, wrap};
 use crate::control::{LastOutcome, ReleaseStatus, Request, Response, Status};
-use crate::model::Evidence;
+use crate::model::{Evidence, Unjudged};
 
 /// The time between two pictures of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -143,7 +143,20 @@ fn render(status: &Status, terminal: Terminal) -> String {
             "  ERROR: {lost} messages did not reach the log; the timeline has all of them"
         ));
     }
-    status.releases.iter().for_each(|release| lines.push(&release_line(release)));
+    for release in &status.releases {
+        lines.push(&release_line(release));
+        let Unjudged { not_mcp, not_mcp_4xx, not_mcp_5xx, .. } = release.unjudged;
+        if not_mcp > 0 {
+            lines.push(&format!(
+                "           no MCP, not judged: {not_mcp} requests, {not_mcp_4xx} with 4xx, \
+                 {not_mcp_5xx} with 5xx"
+            ));
+        }
+    }
+    for path in &status.mcp_paths {
+        let judged = if path.judged { "judged" } else { "not answered as MCP, not judged" };
+        lines.push(&format!("  JSON-RPC at {}: {} requests, {judged}", path.path, path.requests));
+    }
     lines.push(&objective_line(status));
     if let Some(evidence) = &status.evidence {
         lines.push(&evidence_line(evidence));

@@ -48,6 +48,8 @@ pub struct Service {
     pub listen: SocketAddr,
     /// The path of its MCP endpoint, such as `/mcp`.
     pub path: String,
+    /// Whether upper and lower case differ in that path.
+    pub path_case_exact: bool,
     /// Accepted values of the `Host` header, without port; `*` accepts all.
     pub hosts: BTreeSet<String>,
     /// Accepted values of the `Origin` header; `*` accepts all. Requests without one are accepted.

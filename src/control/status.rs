@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::control::counters::Counters;
-use crate::model::{Counts, Evidence, ReleaseNumber};
+use crate::model::{Counts, Evidence, McpPath, ReleaseNumber, Unjudged};
 
 /// The state of one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "trouble")]
     pub error: Option<String>,
+    /// The paths besides the endpoint at which clients send JSON-RPC.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mcp_paths: Vec<McpPath>,
     /// What happened since the daemon started.
     #[serde(default)]
     #[serde(alias = "totals")]
@@ -122,7 +125,10 @@ pub struct ReleaseStatus {
     pub recent_requests: Option<u64>,
     /// Every request since the daemon started.
     pub counts: Counts,
-    /// The same by method and tool, those with most errors first; at most 50.
+    /// What passed it since the daemon started, and is no evidence about it.
+    #[serde(default, skip_serializing_if = "Unjudged::is_empty")]
+    pub unjudged: Unjudged,
+    /// The counts by method and tool, those with most errors first; at most 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<CallStatus>,
 }

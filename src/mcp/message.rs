@@ -3,6 +3,8 @@
 /// The fields of one JSON-RPC message that the proxy uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Message {
+    /// Whether it says `"jsonrpc": "2.0"`.
+    pub json_rpc: bool,
     /// The id as written, quotes included: `7` or `"a"`. `None` for a notification.
     pub id: Option<Box<str>>,
     /// The method, of a request or notification.

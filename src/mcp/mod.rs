@@ -1,6 +1,6 @@
 //! The Model Context Protocol, without I/O: for the proxy, the probes and the demo.
 //!
-//! A message has [`headers`] of one of the [`versions`], a [`jsonrpc`] envelope and one of the
+//! A request goes to the [`endpoint`]. A message has [`headers`] of one of the [`versions`], a [`jsonrpc`] envelope and one of the
 //! [`methods`]. The proxy reads it as a [`message`] with [`scan`], or with [`sse`] in a stream, while it
 //! passes; [`sse_splitter`] serves where events are rewritten. [`outcome`] and [`session_lost`] classify
 //! the response. [`messages`] are those that the proxy sends itself, and [`client`] is for everything
@@ -8,6 +8,7 @@
 
 pub(super) mod capabilities;
 pub(super) mod client;
+pub(super) mod endpoint;
 pub(super) mod headers;
 pub(super) mod jsonrpc;
 pub(super) mod message;

@@ -12,8 +12,9 @@ use crate::model::Outcome;
 /// The class of a response without a JSON-RPC message.
 pub(crate) fn from_status(status: StatusCode) -> Outcome {
     match status.as_u16() {
-        200..=399 => Outcome::Ok,
-        429 => Outcome::Neutral,
+        200..=299 => Outcome::Ok,
+        // The client follows a redirect with a request of its own.
+        300..=399 | 429 => Outcome::Neutral,
         400..=499 => Outcome::ClientFault,
         _ => Outcome::ServerFault,
     }
@@ -77,6 +78,7 @@ mod tests {
         }
         for (http, want) in [
             (204, Outcome::Ok),
+            (307, Outcome::Neutral),
             (404, Outcome::ClientFault),
             (429, Outcome::Neutral),
             (503, Outcome::ServerFault),

@@ -18,6 +18,8 @@ const TEXT_MAX: usize = 512;
 pub(crate) struct MessageScanner {
     level: Level,
     batch: bool,
+    /// Bytes of the byte order mark that were read. The official clients skip it.
+    bom: u8,
     expect: Expect,
     /// Open brackets inside a skipped value.
     depth: u64,
@@ -74,6 +76,7 @@ enum Target {
     #[default]
     Nothing,
     Section(Section),
+    JsonRpc,
     Id,
     Method,
     Name,
@@ -102,6 +105,11 @@ impl MessageScanner {
                 }
             };
         }
+    }
+
+    /// Whether the message that has begun, or that was read last, is JSON-RPC.
+    pub(crate) fn is_json_rpc(&self) -> bool {
+        self.message.json_rpc
     }
 
     /// Whether the messages come in an array.
@@ -136,7 +144,26 @@ impl MessageScanner {
         1
     }
 
+    /// Skips a byte order mark at the start.
+    fn read_bom(&mut self, byte: u8) -> bool {
+        let next = match (self.bom, byte) {
+            (0, 0xEF) => 1,
+            (1, 0xBB) => 2,
+            (2, 0xBF) => 3,
+            (1 | 2, _) => {
+                self.expect = Expect::Broken;
+                return true;
+            }
+            _ => return false,
+        };
+        self.bom = next;
+        true
+    }
+
     fn open_value(&mut self, byte: u8, on_message: &mut impl FnMut(Message)) {
+        if self.level == Level::Top && self.read_bom(byte) {
+            return;
+        }
         match (byte, self.level, self.target) {
             (b'{', Level::Top | Level::Batch, _) => {
                 (self.level, self.expect) = (Level::Message, Expect::Key);
@@ -158,7 +185,8 @@ impl MessageScanner {
                 (self.expect, self.depth, self.quoted) = (Expect::SkippedValue, 0, true)
             }
             (b'"', ..) => self.begin_text(Expect::Text),
-            (b'-' | b'0'..=b'9' | b'a'..=b'z', ..) => {
+            // Python writes and reads NaN and Infinity.
+            (b'-' | b'0'..=b'9' | b'a'..=b'z' | b'N' | b'I', ..) => {
                 self.begin_text(Expect::BareValue);
                 self.push_byte(byte);
             }
@@ -230,6 +258,7 @@ impl MessageScanner {
     /// The target of the key that was just read.
     fn target_for_key(&self) -> Target {
         match (self.level, self.text.as_slice()) {
+            (Level::Message, b"jsonrpc") => Target::JsonRpc,
             (Level::Message, b"id") => Target::Id,
             (Level::Message, b"method") => Target::Method,
             (Level::Message, b"params") => Target::Section(Section::Params),
@@ -274,6 +303,7 @@ impl MessageScanner {
                     &mut message.request_id
                 } = id;
             }
+            (Target::JsonRpc, Some(text)) => message.json_rpc = quoted && text == "2.0",
             (Target::Method, Some(text)) => message.method = Some(text.into()),
             (Target::Name, Some(text)) => message.name = Some(text.into()),
             (Target::Protocol, Some(text)) => message.protocol_version = Some(text.into()),

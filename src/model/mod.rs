@@ -28,7 +28,7 @@ pub use event::{
     ReleaseLoad,
 };
 pub use moment::Moment;
-pub use outcome::{CallKey, Counts, Outcome};
+pub use outcome::{CallKey, Counts, McpPath, Outcome, Unjudged};
 pub use printable::{EscapingWriter, escape_json, escape_unsafe, is_unsafe_to_print};
 pub use release::{Release, ReleaseNumber, Slot, VERSION_MAX, is_valid_version};
 pub use strategy::{ExpectedFailures, Strategy, StrategyReason};

@@ -59,6 +59,36 @@ pub struct Counts {
     pub streams_broken: u64,
 }
 
+/// What passed a release and is no evidence about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unjudged {
+    /// Requests that are no MCP: other paths and methods.
+    pub not_mcp: u64,
+    /// Of those, the ones answered with 4xx.
+    pub not_mcp_4xx: u64,
+    /// Of those, the ones answered with 5xx, or not at all.
+    pub not_mcp_5xx: u64,
+}
+
+impl Unjudged {
+    /// Whether there was nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A path besides the endpoint at which clients send JSON-RPC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct McpPath {
+    /// The path, shortened.
+    pub path: String,
+    /// Requests since the daemon started.
+    pub requests: u64,
+    /// Whether a release serves MCP there, so that the requests are judged.
+    pub judged: bool,
+}
+
 /// A method, and the tool or prompt it names (empty where it names none).
 pub type CallKey = (Box<str>, Box<str>);
 

@@ -13,13 +13,13 @@ mod backend;
 mod exchange;
 mod handover;
 mod handover_control;
+mod observations;
 mod routing;
 mod server;
 mod session;
 mod shadow;
 mod shadow_control;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -35,10 +35,11 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, monotonic};
 use crate::config::{Address, Service, SessionState, slot_host};
 use crate::critical;
-use crate::model::{CallKey, Counts, DrainCost, Moment, ReleaseLoad, ReleaseNumber};
+use crate::model::{DrainCost, Moment, ReleaseLoad, ReleaseNumber};
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 pub(crate) use crate::proxy::exchange::host_check::check as check_host;
+use crate::proxy::exchange::mcp_paths::McpPaths;
 use crate::proxy::exchange::state::ProxyState;
 use crate::proxy::handover::replication::Replication;
 pub use crate::proxy::handover::replication::ReplicationMessage;
@@ -54,6 +55,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The time limit for open requests and streams to end after a cut. It is less than the state machine
 /// waits: else a client that never reads would make the proxy look unresponsive.
 const CUT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a drain waits for requests that are no MCP, after all others have ended. Some, such as
+/// long polls, never end.
+const OTHER_REQUESTS_WAIT: Duration = Duration::from_secs(1);
 /// How long connections may still send a request that gets a last response, before idle ones close.
 const LAST_RESPONSE_WAIT: Duration = Duration::from_millis(300);
 /// The time limit for a moment in which all late connections are recent.
@@ -126,6 +130,7 @@ impl Proxy {
                 clock,
             }),
             end_streams: CancellationToken::new(),
+            paths: Arc::new(McpPaths::new(&service.name)),
         });
         let lifecycle = Arc::new(Lifecycle::default());
         let (local_addr, listener) = (listener.local_addr()?, Arc::new(listener));
@@ -224,6 +229,12 @@ impl Proxy {
                 while is_busy() {
                     tokio::time::sleep(POLL_INTERVAL).await;
                 }
+                let others_ended = async {
+                    while backend.other_requests.load(Ordering::Relaxed) > 0 {
+                        tokio::time::sleep(POLL_INTERVAL).await;
+                    }
+                };
+                let _ = tokio::time::timeout(OTHER_REQUESTS_WAIT, others_ended).await;
             };
             tokio::select! {
                 () = done => (),
@@ -272,16 +283,6 @@ impl Proxy {
         self.update_routes(|routes| routes.without_backend(number));
     }
 
-    /// The outcomes of the requests of a release, since it was added.
-    pub fn counts(&self, number: ReleaseNumber) -> Counts {
-        self.backend(number).map(|backend| backend.outcomes.total()).unwrap_or_default()
-    }
-
-    /// The same, by method and tool.
-    pub fn counts_by_call(&self, number: ReleaseNumber) -> BTreeMap<CallKey, Counts> {
-        self.backend(number).map(|backend| backend.outcomes.by_call()).unwrap_or_default()
-    }
-
     /// The load of a release now. The request rate is 0: the proxy does not measure it.
     pub fn load(&self, number: ReleaseNumber, now: Moment) -> ReleaseLoad {
         let Some(backend) = self.backend(number) else { return ReleaseLoad::default() };
@@ -300,17 +301,6 @@ impl Proxy {
             request_rate: 0.0,
             mean_session_s: age.max(DEFAULT_SESSION_LIFE),
         }
-    }
-
-    /// Whether a release has a session, a stream or an open request.
-    pub fn has_traffic(&self, number: ReleaseNumber) -> bool {
-        self.backend(number).is_some_and(|it| !it.is_idle())
-            || self.state.router.sessions.has_sessions(number)
-    }
-
-    /// The protocol versions that live sessions of a release negotiated.
-    pub fn protocol_versions(&self, number: ReleaseNumber) -> BTreeSet<String> {
-        self.state.router.sessions.protocols(number)
     }
 
     /// Removes sessions that were idle for too long.

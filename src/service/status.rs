@@ -48,6 +48,7 @@ impl ServiceLoop {
             budget_remaining: self.budget_left(),
             quarantine: self.watch().quarantine().to_vec(),
             error: self.recorder.write_error().cloned(),
+            mcp_paths: self.proxy.mcp_paths(),
             counters: self.recorder.totals(),
             journal_lost: record::lost_messages(),
             last: self.recorder.last_outcome(now),
@@ -75,6 +76,7 @@ impl ServiceLoop {
             error_rate: window.map(TrafficWindow::error_rate).unwrap_or_default(),
             recent_requests: window.map(TrafficWindow::recent_requests),
             counts: window.map(TrafficWindow::total).unwrap_or_default(),
+            unjudged: self.proxy.unjudged(number),
             calls: self.calls(number),
         }
     }

@@ -5,6 +5,7 @@
 mod behind_proxies;
 mod client_connections;
 mod drain;
+mod endpoint;
 mod fake_backend;
 mod forwarding;
 mod handover;

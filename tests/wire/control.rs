@@ -6,7 +6,9 @@ use rollbackd::control::{
     CallStatus, Counters, HISTOGRAM_BOUNDS, Histogram, LastOutcome, RefusalCode, ReleaseStatus,
     Request, Response, Status,
 };
-use rollbackd::model::{Evidence, Guard, Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
+use rollbackd::model::{
+    Evidence, Guard, McpPath, Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Unjudged,
+};
 
 use crate::examples::{breach, counts};
 use crate::golden::hold;
@@ -89,7 +91,8 @@ fn responses() -> Vec<(&'static str, Response)> {
         Response::Event(_) => "entry" Response::Event(Box::new(entry()));
         Response::Status(_) =>
             "status" Response::Status(Box::new(status())),
-            "status least" Response::Status(Box::new(least()));
+            "status least" Response::Status(Box::new(least())),
+            "status unjudged" Response::Status(Box::new(with_unjudged()));
     )
 }
 
@@ -125,6 +128,7 @@ fn release(number: u32, role: &str, calls: Vec<CallStatus>) -> ReleaseStatus {
         error_rate: 0.25,
         recent_requests: Some(900),
         counts: counts(),
+        unjudged: Unjudged::default(),
         calls,
     }
 }
@@ -162,6 +166,7 @@ fn status() -> Status {
         budget_remaining: 7.5,
         quarantine: vec!["v5".to_owned()],
         error: Some("the disk is full".to_owned()),
+        mcp_paths: Vec::new(),
         counters: totals(),
         journal_lost: 8,
         last: Some(LastOutcome {
@@ -173,6 +178,16 @@ fn status() -> Status {
         }),
         attention: Some("repair it".to_owned()),
         budget_requests: Some(1_500),
+    }
+}
+
+/// With what 0.1.0 did not know.
+fn with_unjudged() -> Status {
+    let unjudged = Unjudged { not_mcp: 12, not_mcp_4xx: 13, not_mcp_5xx: 14 };
+    Status {
+        releases: vec![ReleaseStatus { unjudged, ..release(7, "active", Vec::new()) }],
+        mcp_paths: vec![McpPath { path: "/alias".to_owned(), requests: 15, judged: true }],
+        ..least()
     }
 }
 

@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderValue, header, request};
+use http::{HeaderValue, Method, header, request};
+
+use crate::mcp::endpoint::EndpointPath;
 
 use crate::proxy::backend::client_connection::ClientConnectionState;
 
@@ -27,6 +29,15 @@ pub(in crate::proxy) struct ClientRequest {
     pub connection: Arc<ClientConnectionState>,
     /// Its head.
     pub head: request::Parts,
+    /// Whether its path is that of the endpoint.
+    pub path: EndpointPath,
+}
+
+impl ClientRequest {
+    /// Whether it may be MCP, so that the proxy reads the response.
+    pub(in crate::proxy) fn is_mcp(&self) -> bool {
+        self.path != EndpointPath::Other || self.head.method == Method::POST
+    }
 }
 
 #[cfg(test)]

@@ -48,6 +48,8 @@ pub(super) struct Backend {
     pub cut: CancellationToken,
     /// Open requests, without listening streams.
     pub in_flight_requests: AtomicU64,
+    /// Open requests that are no MCP.
+    pub other_requests: AtomicU64,
     /// Open streams: GET, and `subscriptions/listen`.
     pub open_streams: AtomicU64,
     /// Open `subscriptions/listen` streams, which count as sessions.
@@ -84,6 +86,7 @@ impl Backend {
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
             in_flight_requests: AtomicU64::new(0),
+            other_requests: AtomicU64::new(0),
             open_streams: AtomicU64::new(0),
             subscriptions: AtomicU64::new(0),
             read_only_tools,
@@ -177,5 +180,6 @@ impl Backend {
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight_requests.load(Ordering::Relaxed) == 0
             && self.open_streams.load(Ordering::Relaxed) == 0
+            && self.other_requests.load(Ordering::Relaxed) == 0
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::model::{CallKey, Counts, Outcome};
+use crate::model::{CallKey, Counts, Outcome, Unjudged};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 
 /// Calls that have their own counters; all others share one set.
@@ -17,6 +17,9 @@ pub(in crate::proxy) struct OutcomeCounters {
     total: CounterCells,
     calls: papaya::HashMap<CallKey, Arc<CounterCells>>,
     read_only_tools: Arc<ReadOnlyTools>,
+    not_mcp: AtomicU64,
+    not_mcp_4xx: AtomicU64,
+    not_mcp_5xx: AtomicU64,
 }
 
 /// One set of counters that only grow.
@@ -98,6 +101,25 @@ impl OutcomeCounters {
     pub(in crate::proxy) fn count_stream(&self, broken: bool) {
         self.total.ended_streams.fetch_add(1, Ordering::Relaxed);
         self.total.broken_streams.fetch_add(u64::from(broken), Ordering::Relaxed);
+    }
+
+    /// Counts a request that is no MCP, by the class of its status.
+    pub(in crate::proxy) fn count_not_mcp(&self, class: Outcome) {
+        self.not_mcp.fetch_add(1, Ordering::Relaxed);
+        match class {
+            Outcome::ClientFault => drop(self.not_mcp_4xx.fetch_add(1, Ordering::Relaxed)),
+            Outcome::ServerFault => drop(self.not_mcp_5xx.fetch_add(1, Ordering::Relaxed)),
+            Outcome::Ok | Outcome::ToolFault | Outcome::Neutral => (),
+        }
+    }
+
+    /// What passed and is no evidence.
+    pub(in crate::proxy) fn unjudged(&self) -> Unjudged {
+        Unjudged {
+            not_mcp: self.not_mcp.load(Ordering::Relaxed),
+            not_mcp_4xx: self.not_mcp_4xx.load(Ordering::Relaxed),
+            not_mcp_5xx: self.not_mcp_5xx.load(Ordering::Relaxed),
+        }
     }
 
     /// All outcomes so far.

@@ -25,7 +25,7 @@ pub(in crate::proxy) fn to_backend_head(
 ) -> request::Parts {
     let mut head = request.head.clone();
     let host = called_host(&head);
-    if head.uri.path() == service.path || is_metadata(head.uri.path()) {
+    if request.is_mcp() || is_metadata(head.uri.path()) {
         // The proxy cannot parse, extend or rewrite a compressed response.
         head.headers.remove(header::ACCEPT_ENCODING);
     }

@@ -7,7 +7,8 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
-use crate::mcp::headers::{is_event_stream, is_modern};
+use crate::mcp::endpoint::EndpointPath;
+use crate::mcp::headers::{MCP_SESSION_ID, is_event_stream, is_modern};
 use crate::mcp::messages::FailureReason;
 use crate::model::Outcome;
 use crate::proxy::backend::body::BackendBody;
@@ -21,7 +22,7 @@ use crate::proxy::exchange::error_response::{header_mismatch, not_routed, plain_
 use crate::proxy::exchange::header_check::ExpectedBody;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::replay::{ReopenFuture, ReplayFuture, Reroute};
-use crate::proxy::exchange::request_body::{RequestBody, lock_parsed};
+use crate::proxy::exchange::request_body::{RequestBody, SharedParse, lock_parsed};
 use crate::proxy::exchange::response::{Interrupted, RelayContext, relay, respond_with_error};
 use crate::proxy::exchange::send::send_with_repetition;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
@@ -48,18 +49,38 @@ impl ProxyState {
             let response = plain_text(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not supported");
             return response.map(ClientBody::Full);
         }
-        let is_post = request.uri().path() == service.path && request.method() == Method::POST;
+        let path = EndpointPath::of(request.uri().path(), &service.path, service.path_case_exact);
         let (head, body) = request.into_parts();
         let (address, local_port) = (client.peer.ip().to_canonical(), client.local_port);
         let is_trusted_proxy = service.trusted_proxies.contains(address);
         let peer = Peer { address, is_trusted_proxy, local_port };
-        let request = Arc::new(ClientRequest { peer, connection: client, head });
-        let response = if is_post {
-            self.handle_post(&request, body, service.limits.body_max).await
-        } else {
+        let request = Arc::new(ClientRequest { peer, connection: client, head, path });
+        let response = if request.head.method != Method::POST {
             self.handle_other(view, &request, body).await
+        } else if path == EndpointPath::Other {
+            self.handle_post_elsewhere(view, &request, body).await
+        } else {
+            self.handle_post(&request, body, service.limits.body_max).await
         };
         cors::add_headers(response, &request.head)
+    }
+
+    /// Handles a POST to another path than the endpoint: it may be MCP all the same.
+    async fn handle_post_elsewhere(
+        self: &Arc<Self>,
+        view: Arc<RoutingView>,
+        request: &Arc<ClientRequest>,
+        body: Incoming,
+    ) -> Response<ClientBody> {
+        let body_max = view.service.limits.body_max;
+        if request.head.headers.contains_key(MCP_SESSION_ID) {
+            return self.handle_post(request, body, body_max).await;
+        }
+        match RequestBody::read_if_json_rpc(body, body_max).await {
+            Ok((body, true)) => self.forward_post(request, body).await,
+            Ok((body, false)) => self.forward_other(view, request, body).await,
+            Err(error) => plain_text(error.status(), error.text()).map(ClientBody::Full),
+        }
     }
 
     /// Handles JSON-RPC: each request must get a response for its id.
@@ -69,10 +90,17 @@ impl ProxyState {
         body: Incoming,
         body_max: u64,
     ) -> Response<ClientBody> {
-        let request_body = match RequestBody::read(body, body_max).await {
-            Ok(request_body) => request_body,
-            Err(error) => return plain_text(error.status(), error.text()).map(ClientBody::Full),
-        };
+        match RequestBody::read(body, body_max).await {
+            Ok(request_body) => self.forward_post(request, request_body).await,
+            Err(error) => plain_text(error.status(), error.text()).map(ClientBody::Full),
+        }
+    }
+
+    async fn forward_post(
+        self: &Arc<Self>,
+        request: &Arc<ClientRequest>,
+        request_body: RequestBody,
+    ) -> Response<ClientBody> {
         if request_body.buffered().is_some() {
             request.connection.set_sent_all();
         }
@@ -163,15 +191,8 @@ impl ProxyState {
             request_body = RequestBody::from_bytes(body);
             head.headers.remove(header::CONTENT_LENGTH);
         }
-        let kind =
-            if post.is_subscription { ExchangeKind::Subscription } else { ExchangeKind::Call };
-        let mut in_flight = self.start_in_flight(&view, &mut route, kind, parsed);
-        in_flight.record_cancellations();
-        in_flight.client = Some(Arc::clone(&request.connection));
-        in_flight.clamp_ttl = post.is_cacheable
-            && is_modern(client_headers)
-            && view.is_on_trial(route.backend.number);
-        in_flight.initialize_body = request_body.buffered().filter(|_| post.is_initialize).cloned();
+        let mut in_flight =
+            self.start_call(&view, &mut route, request, &request_body, (post, parsed));
         in_flight.sample = sampled(&route, &head, &request_body);
         in_flight.request_body = Some(request_body.clone());
         let sending = Request::from_parts(head, request_body.to_backend_body());
@@ -216,6 +237,35 @@ impl ProxyState {
             }
             None => self.router.route(view, request, post.message_kind).await,
         }
+    }
+
+    /// Starts to track a POST.
+    fn start_call(
+        &self,
+        view: &RoutingView,
+        route: &mut Route,
+        request: &ClientRequest,
+        request_body: &RequestBody,
+        (post, parsed): (PostKind, SharedParse),
+    ) -> InFlight {
+        let kind =
+            if post.is_subscription { ExchangeKind::Subscription } else { ExchangeKind::Call };
+        let mut in_flight = self.start_in_flight(view, route, kind, parsed);
+        // Nearly all requests name the path as it is configured.
+        if request.path != EndpointPath::Same
+            && let Some(path) = self.paths.count_request(request.head.uri.path())
+        {
+            in_flight.set_unconfirmed(path);
+        }
+        in_flight.record_cancellations();
+        in_flight.client = Some(Arc::clone(&request.connection));
+        in_flight.clamp_ttl = post.is_cacheable
+            && is_modern(&request.head.headers)
+            && view.is_on_trial(route.backend.number);
+        if post.is_initialize {
+            in_flight.initialize_body = request_body.buffered().cloned();
+        }
+        in_flight
     }
 
     /// Opens a subscription at the release that is active now.

@@ -25,10 +25,10 @@ use crate::model::Outcome;
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::failed_samples::SampledRequest;
+use crate::proxy::exchange::body_error::BodyError;
+use crate::proxy::exchange::mcp_paths::UnconfirmedPath;
 use crate::proxy::exchange::pending::{PendingRequest, TaskEffect};
-use crate::proxy::exchange::request_body::{
-    BodyError, RequestBody, RequestIds, SharedParse, lock_parsed,
-};
+use crate::proxy::exchange::request_body::{RequestBody, RequestIds, SharedParse, lock_parsed};
 use crate::proxy::routing::request_states::RequestStates;
 use crate::proxy::session::{InFlightGuard, Session};
 
@@ -60,6 +60,8 @@ pub(in crate::proxy) struct InFlight {
     pub client: Option<Arc<ClientConnectionState>>,
     /// A stream of events without one for this long gets a comment.
     pub sse_ping: Option<Duration>,
+    /// Where the path is not known to serve MCP: the requests count once one is answered.
+    unconfirmed: Option<Box<UnconfirmedPath>>,
     kind: ExchangeKind,
     parsed: SharedParse,
     request_states: Arc<RequestStates>,
@@ -86,8 +88,10 @@ pub(in crate::proxy) enum ExchangeKind {
     Subscription,
     /// A GET that opens a stream.
     GetStream,
-    /// Anything else; its status decides the outcome.
+    /// The end of a session; its status decides the outcome.
     Other,
+    /// No MCP: it is no evidence, and a drain does not wait for its end.
+    NotMcp,
     /// The client's stream, without a release.
     Detached,
 }
@@ -106,6 +110,7 @@ impl InFlight {
         let slow = has_threshold.then_some(limits.slow_after);
         let gauge = match kind {
             ExchangeKind::Call | ExchangeKind::Other => &backend.in_flight_requests,
+            ExchangeKind::NotMcp => &backend.other_requests,
             ExchangeKind::Subscription | ExchangeKind::GetStream | ExchangeKind::Detached => {
                 &backend.open_streams
             }
@@ -131,6 +136,7 @@ impl InFlight {
             lost: false,
             client: None,
             sse_ping: limits.sse_ping,
+            unconfirmed: None,
             kind,
             parsed,
             request_states,
@@ -149,6 +155,17 @@ impl InFlight {
     /// Its kind.
     pub(in crate::proxy) fn kind(&self) -> ExchangeKind {
         self.kind
+    }
+
+    /// Its path is not known to serve MCP: its requests count once a release answers one.
+    pub(in crate::proxy) fn set_unconfirmed(&mut self, path: UnconfirmedPath) {
+        self.slow = None;
+        self.unconfirmed = Some(Box::new(path));
+    }
+
+    /// Whether it is not known that its path serves MCP.
+    pub(in crate::proxy) fn is_unconfirmed(&self) -> bool {
+        self.unconfirmed.is_some()
     }
 
     /// Ids of the requests without a response, as the client wrote them.
@@ -187,6 +204,11 @@ impl InFlight {
             return;
         };
         let request = self.pending.swap_remove(index);
+        if let Some(path) = self.unconfirmed.take()
+            && message.has_result
+        {
+            path.confirm();
+        }
         let mut class = outcome::from_response(status, message);
         self.track_task(&request.task, message);
         if let Some(session) = &self.session {
@@ -228,14 +250,24 @@ impl InFlight {
     /// The response ended: each pending request gets this outcome.
     pub(in crate::proxy) fn finish(&mut self, class: Outcome) {
         self.sync_parsed();
-        for request in std::mem::take(&mut self.pending) {
+        let pending = std::mem::take(&mut self.pending);
+        if let Some(path) = self.unconfirmed.as_ref().filter(|_| !pending.is_empty()) {
+            path.log_unanswered();
+            self.backend.outcomes.count_not_mcp(class);
+            return;
+        }
+        for request in pending {
             self.record_outcome(&request, class);
         }
     }
 
     /// Counts an exchange without JSON-RPC requests.
     pub(in crate::proxy) fn count_response(&self, class: Outcome) {
-        self.backend.outcomes.count(None, class);
+        if self.kind == ExchangeKind::NotMcp || self.unconfirmed.is_some() {
+            self.backend.outcomes.count_not_mcp(class);
+        } else {
+            self.backend.outcomes.count(None, class);
+        }
     }
 
     /// Keeps a failed request for a shadow call.
@@ -268,6 +300,7 @@ impl InFlight {
             ExchangeKind::Call | ExchangeKind::Other if !self.abandoned => {
                 &self.backend.in_flight_requests
             }
+            ExchangeKind::NotMcp => &self.backend.other_requests,
             _ => &self.backend.open_streams,
         };
         gauge.fetch_sub(1, Ordering::Relaxed);

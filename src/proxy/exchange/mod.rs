@@ -1,5 +1,6 @@
 //! One request and its response, from the client's first byte to the last byte of the response.
 
+mod body_error;
 mod cancellation;
 mod client_body;
 mod client_messages;
@@ -10,6 +11,7 @@ mod header_check;
 pub(in crate::proxy) mod host_check;
 mod id_rewrite;
 mod in_flight;
+pub(super) mod mcp_paths;
 mod other_requests;
 mod pending;
 mod public_url;

@@ -8,6 +8,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 
+use crate::mcp::endpoint::EndpointPath;
 use crate::mcp::headers::{MCP_SESSION_ID, is_compressed, is_event_stream};
 use crate::mcp::messages::FailureReason;
 use crate::mcp::outcome;
@@ -46,16 +47,19 @@ struct RequestKind {
 }
 
 impl RequestKind {
-    fn of(view: &RoutingView, request: &ClientRequest) -> Self {
-        let (method, path) = (&request.head.method, request.head.uri.path());
-        let is_endpoint = path == view.service.path;
-        if is_endpoint && *method == Method::GET {
-            return Self { exchange: ExchangeKind::GetStream, message: ClientMessageKind::Listen };
+    fn of(request: &ClientRequest) -> Self {
+        // A release may serve MCP at other paths, too. There, the session makes it MCP.
+        let is_mcp = request.path != EndpointPath::Other
+            || request.head.headers.contains_key(MCP_SESSION_ID);
+        match request.head.method {
+            Method::GET if is_mcp => {
+                Self { exchange: ExchangeKind::GetStream, message: ClientMessageKind::Listen }
+            }
+            Method::DELETE if request.path != EndpointPath::Other => {
+                Self { exchange: ExchangeKind::Other, message: ClientMessageKind::Delete }
+            }
+            _ => Self { exchange: ExchangeKind::NotMcp, message: ClientMessageKind::Notification },
         }
-        let is_delete = is_endpoint && *method == Method::DELETE;
-        let message =
-            if is_delete { ClientMessageKind::Delete } else { ClientMessageKind::Notification };
-        Self { exchange: ExchangeKind::Other, message }
     }
 }
 
@@ -71,7 +75,17 @@ impl ProxyState {
             Ok(request_body) => request_body,
             Err(error) => return plain_text(error.status(), error.text()).map(ClientBody::Full),
         };
-        let kind = RequestKind::of(&view, request);
+        self.forward_other(view, request, request_body).await
+    }
+
+    /// Forwards a request that is not a POST to the endpoint.
+    pub(super) async fn forward_other(
+        self: &Arc<Self>,
+        view: Arc<RoutingView>,
+        request: &Arc<ClientRequest>,
+        request_body: RequestBody,
+    ) -> Response<ClientBody> {
+        let kind = RequestKind::of(request);
         let can_retry = kind.exchange == ExchangeKind::GetStream;
         let mut response = self.forward_plain(view, request, request_body, kind, can_retry).await;
         // A stream whose release was cut while it opened opens at the next release. A stream whose
@@ -137,7 +151,11 @@ impl ProxyState {
         let no_stream =
             matches!(head.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND);
         let class = outcome::from_status(head.status);
-        in_flight.count_response(if is_stream && no_stream { Outcome::Neutral } else { class });
+        if is_stream && request.path == EndpointPath::Other && !head.status.is_success() {
+            in_flight.backend.outcomes.count_not_mcp(class);
+        } else {
+            in_flight.count_response(if is_stream && no_stream { Outcome::Neutral } else { class });
+        }
         if is_metadata(request.head.uri.path()) && !is_compressed(&head.headers) {
             let is_whole = read_start(&mut in_flight, &mut body, &mut ready).await?;
             let backend = &route.backend;

@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -22,10 +21,13 @@ use crate::mcp::message::Message;
 use crate::mcp::scan::MessageScanner;
 use crate::proxy::backend::body::{BackendBody, SharedBody};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
+use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::header_check::ExpectedBody;
 
 /// The proxy reads this much of a body before it sends the request.
 const BUFFERED_MAX: usize = 64 * 1024;
+/// The byte order mark, which some clients and servers write first.
+const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 /// The time limit for the next piece of a body.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time limit for the rest of a body that no release reads any more.
@@ -76,6 +78,8 @@ struct BodyStream {
     detached: bool,
     /// Whether a connection has read any of it.
     was_read: bool,
+    /// It is no MCP: the proxy does not read it.
+    opaque: bool,
 }
 
 /// The requests of a body.
@@ -92,19 +96,6 @@ impl RequestIds {
     pub(in crate::proxy) fn first(&self) -> Option<&str> {
         self.ids.first().map(AsRef::as_ref)
     }
-}
-
-/// Why a body cannot be forwarded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) enum BodyError {
-    /// It is larger than `body_max`.
-    TooLarge,
-    /// The client sent no data for 30 s.
-    TimedOut,
-    /// The client closed the connection.
-    Disconnected,
-    /// It does not match the headers.
-    HeaderMismatch,
 }
 
 impl RequestBody {
@@ -145,6 +136,7 @@ impl RequestBody {
             _ => Ok(Self::new(BodyStream {
                 incoming: Some(body),
                 remaining: max,
+                opaque: true,
                 ..BodyStream::default()
             })),
         }
@@ -155,6 +147,42 @@ impl RequestBody {
     /// # Errors
     /// When the body cannot be forwarded, and nothing was sent yet.
     pub(in crate::proxy) async fn read(body: Incoming, max: u64) -> Result<Self, BodyError> {
+        Self::read_start(body, max, |_, _| false).await
+    }
+
+    /// Reads the start of a body that may be JSON-RPC, as [`Self::read`] does; `false` as soon as it
+    /// is not. Then the rest streams unread.
+    ///
+    /// # Errors
+    /// When the body cannot be forwarded, and nothing was sent yet.
+    pub(in crate::proxy) async fn read_if_json_rpc(
+        body: Incoming,
+        max: u64,
+    ) -> Result<(Self, bool), BodyError> {
+        let is_other = |buffer: &[u8], stream: &BodyStream| {
+            let text = buffer.strip_prefix(UTF8_BOM).unwrap_or(buffer).trim_ascii_start();
+            let starts_otherwise = text.first().is_some_and(|first| !matches!(first, b'{' | b'['));
+            let parsed = lock_parsed(&stream.parsed);
+            let is_rpc = parsed.messages.iter().any(|message| message.json_rpc);
+            starts_otherwise || (!parsed.messages.is_empty() && !is_rpc)
+        };
+        let body = Self::read_start(body, max, is_other).await?;
+        let mut stream = body.lock();
+        let is_rpc = stream.scanner.is_json_rpc()
+            || lock_parsed(&stream.parsed).messages.iter().any(|message| message.json_rpc);
+        if !is_rpc {
+            stream.opaque = true;
+            lock_parsed(&stream.parsed).messages.clear();
+        }
+        drop(stream);
+        Ok((body, is_rpc))
+    }
+
+    async fn read_start(
+        body: Incoming,
+        max: u64,
+        is_enough: impl Fn(&[u8], &BodyStream) -> bool,
+    ) -> Result<Self, BodyError> {
         if body.size_hint().lower() > max {
             return Err(BodyError::TooLarge);
         }
@@ -173,6 +201,9 @@ impl RequestBody {
                     };
                     stream.consume(&data)?;
                     buffer.extend_from_slice(&data);
+                    if is_enough(&buffer, &stream) {
+                        break;
+                    }
                 }
             }
         }
@@ -244,6 +275,9 @@ impl BodyStream {
     fn consume(&mut self, data: &Bytes) -> Result<(), BodyError> {
         let size = u64::try_from(data.len()).unwrap_or(u64::MAX);
         self.remaining = self.remaining.checked_sub(size).ok_or(BodyError::TooLarge)?;
+        if self.opaque {
+            return Ok(());
+        }
         let mut parsed = lock_parsed(&self.parsed);
         let mut matches_headers = true;
         self.scanner.feed(data, |message| {
@@ -344,32 +378,5 @@ impl ParsedBody {
         let requests = self.messages.iter().filter(|message| message.method.is_some());
         let ids = requests.filter_map(|message| message.id.clone()).collect();
         RequestIds { ids, batch: self.batch }
-    }
-}
-
-impl From<BodyError> for io::Error {
-    fn from(error: BodyError) -> Self {
-        Self::other(error.text())
-    }
-}
-
-impl BodyError {
-    /// The status of the response.
-    pub(in crate::proxy) fn status(self) -> StatusCode {
-        match self {
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TimedOut | Self::Disconnected => StatusCode::REQUEST_TIMEOUT,
-            Self::HeaderMismatch => StatusCode::BAD_REQUEST,
-        }
-    }
-
-    /// The text of the response.
-    pub(in crate::proxy) fn text(self) -> &'static str {
-        match self {
-            Self::TooLarge => "the request body is too large",
-            Self::TimedOut => "timed out reading the request body (30 s without data)",
-            Self::Disconnected => "the client closed the connection",
-            Self::HeaderMismatch => "Mcp-Method or Mcp-Name does not match the body",
-        }
     }
 }

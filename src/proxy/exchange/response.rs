@@ -15,10 +15,10 @@ use crate::mcp::sse::SseReader;
 use crate::mcp::{headers, outcome, ttl_clamp};
 use crate::model::Outcome;
 use crate::proxy::backend::client_request::ClientRequest;
+use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
 use crate::proxy::exchange::replay::{Replay, Reroute};
-use crate::proxy::exchange::request_body::BodyError;
 use crate::proxy::exchange::response_body::{BodyParser, OnReleaseLeft, ResponseBody};
 use crate::proxy::exchange::state::ProxyState;
 use crate::proxy::exchange::subscription::Subscription;
@@ -147,7 +147,7 @@ async fn buffered(
 ) -> Response<ClientBody> {
     responses.iter().for_each(|message| in_flight.on_message(head.status, message));
     let unanswered = !in_flight.pending_ids().is_empty();
-    if unanswered && head.status.is_success() {
+    if unanswered && head.status.is_success() && !in_flight.is_unconfirmed() {
         return respond_with_error(in_flight, FailureReason::BackendFailed).await;
     }
     // It does not carry the id, but the status is enough: an unknown session, a wrong method.

@@ -224,7 +224,10 @@ impl ResponseBody {
             // A subscription that ended well has its result.
             ExchangeKind::Subscription => unanswered,
             ExchangeKind::GetStream => error.is_some(),
-            ExchangeKind::Call | ExchangeKind::Other | ExchangeKind::Detached => false,
+            ExchangeKind::Call
+            | ExchangeKind::Other
+            | ExchangeKind::NotMcp
+            | ExchangeKind::Detached => false,
         };
         match &self.reader {
             // A stream of 2025-11-25 may end early: the client resumes it by its event id. After an
@@ -260,7 +263,10 @@ impl Drop for ResponseBody {
         let is_stream = match self.in_flight.kind() {
             ExchangeKind::Subscription => true,
             ExchangeKind::GetStream => matches!(self.reader, BodyParser::Events(_)),
-            ExchangeKind::Call | ExchangeKind::Other | ExchangeKind::Detached => false,
+            ExchangeKind::Call
+            | ExchangeKind::Other
+            | ExchangeKind::NotMcp
+            | ExchangeKind::Detached => false,
         };
         if is_stream && self.status.is_success() {
             self.in_flight.backend.outcomes.count_stream(self.stream_broken);

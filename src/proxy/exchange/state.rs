@@ -9,6 +9,7 @@ use crate::mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::request_head::to_backend_head;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
+use crate::proxy::exchange::mcp_paths::McpPaths;
 use crate::proxy::exchange::request_body::SharedParse;
 use crate::proxy::exchange::{id_rewrite, public_url};
 use crate::proxy::routing::router::{Route, Router};
@@ -21,6 +22,8 @@ pub(in crate::proxy) struct ProxyState {
     pub router: Arc<Router>,
     /// Fires when listening streams must end, because the proxy closes.
     pub end_streams: CancellationToken,
+    /// The paths besides the endpoint at which clients send JSON-RPC.
+    pub paths: Arc<McpPaths>,
 }
 
 impl ProxyState {

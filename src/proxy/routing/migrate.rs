@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::uri::PathAndQuery;
+
 use crate::model::{MigrationRefused, ReleaseNumber};
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::client_request::ClientRequest;
@@ -34,7 +36,12 @@ impl Migration {
         let (view, from) = (current.load(), session.release());
         let target = |backend: &Arc<Backend>| {
             let target = RequestTarget { authority: &backend.authority, backend_id: "" };
-            let head = to_backend_head(&request, target, &view.service);
+            let mut head = to_backend_head(&request, target, &view.service);
+            // A request for a page or an image is no message to the endpoint.
+            if !request.is_mcp() {
+                let path = PathAndQuery::try_from(view.service.path.as_str()).ok();
+                head.uri = path.map_or(head.uri, Into::into);
+            }
             MigrationTarget { backend: Arc::clone(backend), head }
         };
         // A release that lost the session has nothing to close.

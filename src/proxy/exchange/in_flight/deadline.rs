@@ -33,7 +33,8 @@ impl InFlight {
             if self.deadline <= elapsed {
                 self.deadline_passed = true;
                 let mut failed = false;
-                for request in &self.pending {
+                let counted = self.pending.iter().filter(|_| self.unconfirmed.is_none());
+                for request in counted {
                     let cancelled = self.was_cancelled(request);
                     failed |= !cancelled;
                     let class = if cancelled { Outcome::Neutral } else { Outcome::ServerFault };

@@ -162,7 +162,10 @@ impl ResponseBody {
                 self.in_flight.backend.count_ended_subscription();
                 self.in_flight.backend.count_closed_stream();
             }
-            ExchangeKind::GetStream | ExchangeKind::Other | ExchangeKind::Detached => {
+            ExchangeKind::GetStream
+            | ExchangeKind::Other
+            | ExchangeKind::NotMcp
+            | ExchangeKind::Detached => {
                 let session = self.in_flight.session.clone();
                 let parked = session.as_ref().map(|session| session.take_detached(u32::MAX));
                 for id in parked.unwrap_or_default() {
