@@ -224,10 +224,7 @@ impl ResponseBody {
             // A subscription that ended well has its result.
             ExchangeKind::Subscription => unanswered,
             ExchangeKind::GetStream => error.is_some(),
-            ExchangeKind::Call
-            | ExchangeKind::Other
-            | ExchangeKind::NotMcp
-            | ExchangeKind::Detached => false,
+            _ => false,
         };
         match &self.reader {
             // A stream of 2025-11-25 may end early: the client resumes it by its event id. After an
@@ -263,10 +260,7 @@ impl Drop for ResponseBody {
         let is_stream = match self.in_flight.kind() {
             ExchangeKind::Subscription => true,
             ExchangeKind::GetStream => matches!(self.reader, BodyParser::Events(_)),
-            ExchangeKind::Call
-            | ExchangeKind::Other
-            | ExchangeKind::NotMcp
-            | ExchangeKind::Detached => false,
+            _ => false,
         };
         if is_stream && self.status.is_success() {
             self.in_flight.backend.outcomes.count_stream(self.stream_broken);
