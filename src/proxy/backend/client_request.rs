@@ -46,7 +46,7 @@ impl ClientRequest {
     pub(in crate::proxy) fn of(peer: Peer, head: request::Parts) -> Self {
         let address = (peer.address, 50_000).into();
         let connection = Arc::new(ClientConnectionState::new(address, peer.local_port));
-        Self { peer, connection, head }
+        Self { peer, connection, head, path: EndpointPath::Same }
     }
 }
 
