@@ -34,6 +34,9 @@ pub mod decide;
 /// One service without I/O: the judge and the state machine, joined.
 pub mod machine;
 
+/// Timelines in, incidents and post-mortems out.
+pub mod incident;
+
 // ---- nothing above does I/O; nothing below decides ----
 
 /// The monotonic clock of the daemon, anchored to wall time.

@@ -27,17 +27,18 @@ const ROOMS: &[Row] = &[
     ("judge", &["model"]),
     ("decide", &["model"]),
     ("machine", &["model", "judge", "decide"]),
+    ("incident", &["model", "judge"]),
     ("clock", &["model"]),
     ("critical", &[]),
     ("files", &[]),
     ("artifact", &["model"]),
     ("config", &["model", "judge", "decide", "artifact"]),
     ("systemd", &[]),
-    ("record", &["model", "critical", "files"]),
+    ("record", &["model", "incident", "critical", "files"]),
     ("signal", &["model", "mcp", "config", "systemd"]),
     ("act", &["model", "config", "systemd", "files"]),
     ("proxy", &["model", "mcp", "config", "clock", "critical", "files"]),
-    ("control", &["model"]),
+    ("control", &["model", "incident"]),
     (
         "service",
         &[
@@ -49,14 +50,17 @@ const ROOMS: &[Row] = &[
     (
         "daemon",
         &[
-            "model", "decide", "clock", "critical", "config", "systemd", "record", "proxy",
-            "control", "service", "web",
+            "model", "decide", "incident", "clock", "critical", "config", "systemd", "record",
+            "proxy", "control", "service", "web",
         ],
     ),
     ("backtest", &["model", "judge", "decide", "config", "record"]),
     ("demo", &["model", "mcp", "clock", "control"]),
     ("init", &["mcp", "config"]),
-    ("cli", &["model", "config", "record", "control", "daemon", "backtest", "demo", "init"]),
+    (
+        "cli",
+        &["model", "incident", "config", "record", "control", "daemon", "backtest", "demo", "init"],
+    ),
 ];
 
 /// The rooms of src/proxy. `mod` is the proxy itself.
@@ -78,7 +82,7 @@ const SUPERVISOR_MAY_IMPORT: &[&str] =
     &["src/service/inbox.rs", "src/service/heartbeat.rs", "src/service/reports.rs"];
 
 /// The pure rooms: no clock, no runtime, no disk, no network, no chance.
-const PURE: &[&str] = &["model", "mcp", "judge", "decide", "machine"];
+const PURE: &[&str] = &["model", "mcp", "judge", "decide", "machine", "incident"];
 const IMPURE: &[&str] = &[
     "tokio",
     "tokio::time",

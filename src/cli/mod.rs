@@ -4,6 +4,7 @@
 //! [`progress`], [`output`]) and returns an [`exit`] code. It decides nothing itself, so it cannot
 //! disagree with the daemon.
 
+mod action;
 mod backtest;
 mod check;
 mod daemon_options;
@@ -12,8 +13,11 @@ mod deploy;
 mod exit;
 mod follow;
 mod hold;
+mod incidents;
 mod init;
 mod output;
+mod postmortem;
+mod postmortem_edit;
 mod progress;
 mod reconnect;
 mod rollback;
@@ -63,6 +67,16 @@ enum Verb {
     Resume(hold::Options),
     /// Show what happened in a deploy, and why.
     Timeline(timeline::Options),
+    /// List incidents, newest first.
+    Incidents(incidents::Options),
+    /// Show, edit or close the post-mortem of an incident.
+    Postmortem(postmortem::Options),
+    /// List, add or finish action items of incidents.
+    Action(action::Options),
+    /// Acknowledge the page of a service.
+    Ack(incidents::AckOptions),
+    /// List the deploys of a service and how they ended.
+    History(incidents::HistoryOptions),
     /// Replay recorded traffic with the current settings and with others.
     Backtest(Box<backtest::Options>),
     /// Show a rollback of a bad release on this machine.
@@ -103,6 +117,11 @@ pub fn main() -> ExitCode {
             Verb::Hold(options) => hold::hold(options, &daemon).await.into(),
             Verb::Resume(options) => hold::resume(options, &daemon).await.into(),
             Verb::Timeline(options) => timeline::run(options, &daemon).await.into(),
+            Verb::Incidents(options) => incidents::run(options, &daemon).await.into(),
+            Verb::Postmortem(options) => postmortem::run(options, &daemon).await.into(),
+            Verb::Action(options) => action::run(options, &daemon).await.into(),
+            Verb::Ack(options) => incidents::acknowledge(options, &daemon).await.into(),
+            Verb::History(options) => incidents::history(options, &daemon).await.into(),
             Verb::Backtest(options) => backtest::run(*options, &daemon).await.into(),
             Verb::Demo(options) => demo::run(options).await.into(),
             Verb::DemoServer => demo::run_server().await.into(),

@@ -9,7 +9,7 @@ use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::terminal::{Terminal, fit, wrap};
-use crate::control::{LastOutcome, ReleaseStatus, Request, Response, Status};
+use crate::control::{IncidentStatus, LastOutcome, ReleaseStatus, Request, Response, Status};
 use crate::model::Evidence;
 
 /// The time between two pictures of `--watch`.
@@ -143,6 +143,9 @@ fn render(status: &Status, terminal: Terminal) -> String {
             "  ERROR: {lost} messages did not reach the log; the timeline has all of them"
         ));
     }
+    if let Some(incidents) = &status.incidents {
+        write_incidents(&mut lines, &status.service, incidents);
+    }
     status.releases.iter().for_each(|release| lines.push(&release_line(release)));
     lines.push(&objective_line(status));
     if let Some(evidence) = &status.evidence {
@@ -158,6 +161,26 @@ fn render(status: &Status, terminal: Terminal) -> String {
         ));
     }
     lines.text
+}
+
+fn write_incidents(lines: &mut Lines, service: &str, it: &IncidentStatus) {
+    if let Some(number) = it.unacknowledged {
+        let verb = format!("`rollbackd ack {service}`");
+        lines.warn(&format!("  PAGE: incident {number} waits for a person: {verb}"));
+    }
+    if let Some(error) = &it.error {
+        lines.warn(&format!("  ERROR: {error}"));
+    }
+    if it.open > 0 {
+        let (number, age_s) = it.oldest;
+        let overdue = if it.overdue { ", OVERDUE" } else { "" };
+        let age = format_seconds(age_s as f64);
+        lines.push(&format!(
+            "  open reviews: {} (oldest: incident {number}, {age}{overdue}): `rollbackd postmortem \
+             {service} {number}`",
+            it.open
+        ));
+    }
 }
 
 /// Lines of at most the width of the terminal.

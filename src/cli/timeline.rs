@@ -96,7 +96,7 @@ async fn print_from_daemon(
                 output::error_line(&because);
                 return code.into();
             }
-            Ok(Some(Response::Accepted { .. } | Response::Status(_))) => continue,
+            Ok(Some(_)) => continue,
             Ok(None) if !follow => return Exit::Done,
             Ok(None) => Exit::Done,
             Err(error) if !follow => return connection_lost(&error),

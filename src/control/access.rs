@@ -17,7 +17,11 @@ pub const ADMINS_GROUP: &str = "rollbackd-admin";
 impl Request {
     /// Whether the request only reads.
     pub fn is_read_only(&self) -> bool {
-        matches!(self, Self::Status { .. } | Self::Timeline { .. })
+        match self {
+            Self::Status { .. } | Self::Timeline { .. } => true,
+            Self::Incident { request } => request.is_read_only(),
+            _ => false,
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 mod access;
 mod client;
 mod counters;
+mod incident_protocol;
 mod lines;
 mod protocol;
 pub mod server;
@@ -21,6 +22,7 @@ pub use crate::control::access::{
 };
 pub use crate::control::client::ControlClient;
 pub use crate::control::counters::{Counters, HISTOGRAM_BOUNDS, Histogram};
+pub use crate::control::incident_protocol::{IncidentReply, IncidentRequest, IncidentRow};
 pub use crate::control::protocol::{RefusalCode, Request, Response};
-pub use crate::control::status::{CallStatus, LastOutcome, ReleaseStatus, Status};
+pub use crate::control::status::{CallStatus, IncidentStatus, LastOutcome, ReleaseStatus, Status};
 pub use crate::control::validate::{printable, unknown_service};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::incident_protocol::{IncidentReply, IncidentRequest};
 use crate::control::status::Status;
 use crate::model::{ReleaseNumber, TimelineEntry};
 
@@ -85,6 +86,11 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// List, show or change incidents.
+    Incident {
+        /// What exactly.
+        request: IncidentRequest,
+    },
 }
 
 impl Request {
@@ -97,6 +103,7 @@ impl Request {
             | Self::Resume { service, .. }
             | Self::Timeline { service, .. } => Some(service),
             Self::Status { service } => service.as_deref(),
+            Self::Incident { request } => request.service(),
         }
     }
 }
@@ -124,6 +131,11 @@ pub enum Response {
     Event(Box<TimelineEntry>),
     /// The state of one service.
     Status(Box<Status>),
+    /// Something about an incident.
+    Incident {
+        /// What exactly.
+        reply: IncidentReply,
+    },
 }
 
 /// Why a command changed nothing.

@@ -74,6 +74,9 @@ pub struct Status {
     /// Requests that were judged in the last hour. Without one, the error budget is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_requests: Option<u64>,
+    /// Incidents that need a review.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incidents: Option<IncidentStatus>,
 }
 
 /// What happened last at a service.
@@ -89,6 +92,23 @@ pub struct LastOutcome {
     pub since_s: f64,
     /// What happened, and why.
     pub text: String,
+}
+
+/// The incidents of one service that need a review.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct IncidentStatus {
+    /// How many.
+    pub open: u64,
+    /// The number of the oldest one, and its age in seconds.
+    pub oldest: (ReleaseNumber, u64),
+    /// Whether the review of the oldest one is overdue.
+    pub overdue: bool,
+    /// The newest incident that waits for a person and was not acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unacknowledged: Option<ReleaseNumber>,
+    /// Why incidents cannot be recorded, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]

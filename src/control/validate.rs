@@ -25,6 +25,7 @@ impl Request {
             Self::Rollback { because, .. }
             | Self::Hold { because, .. }
             | Self::Resume { because, .. } => validate_reason(because),
+            Self::Incident { request } => request.validate(),
             Self::Status { .. } | Self::Timeline { .. } => Ok(()),
         }
     }

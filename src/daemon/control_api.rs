@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::control::server::{IncomingRequest, ReplyWriter};
 use crate::control::{RefusalCode, Request, Response, server, unknown_service};
 use crate::daemon::client_places::{ClientPlace, ClientPlaces};
-use crate::daemon::services::ServiceHandles;
+use crate::daemon::reporting::Services;
 use crate::decide::CommandRefused;
 use crate::model::{
     Actor, Command, CommandRequest, DeployRequest, ReleaseNumber, Slot, TimelineEntry,
@@ -31,7 +31,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Serves the control socket until the task is aborted. Then all connections end: their clients find the
 /// next daemon.
-pub(super) async fn serve(listener: Arc<UnixListener>, handles: ServiceHandles) {
+pub(super) async fn serve(listener: Arc<UnixListener>, services: Services) {
     let places = Arc::new(ClientPlaces::default());
     let mut clients = JoinSet::new();
     loop {
@@ -47,11 +47,11 @@ pub(super) async fn serve(listener: Arc<UnixListener>, handles: ServiceHandles) 
         let Some(place) = stream.peer_cred().ok().and_then(|peer| places.enter(peer.uid())) else {
             continue;
         };
-        let handles = Arc::clone(&handles);
+        let services = services.clone();
         clients.spawn(async move {
             // An error means that the client disconnected.
             if let Ok(client) = server::accept_request(stream).await {
-                let _ = handle_client(client, &handles, &place).await;
+                let _ = handle_client(client, &services, &place).await;
             }
         });
     }
@@ -60,7 +60,7 @@ pub(super) async fn serve(listener: Arc<UnixListener>, handles: ServiceHandles) 
 /// Serves a client until it disconnects. Replies "busy" where its user has too many connections.
 async fn handle_client(
     client: IncomingRequest,
-    handles: &ServiceHandles,
+    services: &Services,
     place: &ClientPlace,
 ) -> io::Result<()> {
     let IncomingRequest { actor, request, reply_writer: mut replies, disconnect } = client;
@@ -69,7 +69,7 @@ async fn handle_client(
         return replies.send(&refused(RefusalCode::Busy, because)).await;
     }
     tokio::select! {
-        answered = handle_request(actor, request, &mut replies, handles) => answered,
+        answered = handle_request(actor, request, &mut replies, services) => answered,
         () = disconnect.wait() => Ok(()),
     }
 }
@@ -78,7 +78,7 @@ async fn handle_request(
     actor: Actor,
     request: Result<Request, String>,
     replies: &mut ReplyWriter,
-    handles: &ServiceHandles,
+    services: &Services,
 ) -> io::Result<()> {
     let request = match request {
         Ok(request) => request,
@@ -91,9 +91,13 @@ async fn handle_request(
         Ok(actor) => actor,
         Err(because) => return replies.send(&refused(RefusalCode::Forbidden, because)).await,
     };
+    let handles = &services.handles;
+    if let Request::Incident { request } = request {
+        return services.incidents.answer(&actor, request, handles, replies).await;
+    }
     if let Request::Status { service: None } = request {
         for handle in handles.values() {
-            status(handle, replies).await?;
+            status(services, handle, replies).await?;
         }
         return Ok(());
     }
@@ -104,9 +108,9 @@ async fn handle_request(
         return replies.send(&refused(RefusalCode::NotFound, because)).await;
     };
     match request {
-        Request::Status { .. } => status(handle, replies).await,
+        Request::Status { .. } => status(services, handle, replies).await,
         Request::Timeline { deploy, follow, .. } => timeline(handle, deploy, follow, replies).await,
-        order => command(handle, order, actor, replies).await,
+        order => command(services, handle, order, actor, replies).await,
     }
 }
 
@@ -125,8 +129,12 @@ async fn authorize(actor: Actor, request: &Request) -> Result<Actor, String> {
     }
 }
 
-async fn status(handle: &ServiceHandle, replies: &mut ReplyWriter) -> io::Result<()> {
-    match handle.status().await {
+async fn status(
+    services: &Services,
+    handle: &ServiceHandle,
+    replies: &mut ReplyWriter,
+) -> io::Result<()> {
+    match services.status(handle).await {
         Some(status) => replies.send(&Response::Status(Box::new(status))).await,
         None => replies.send(&stopping()).await,
     }
@@ -177,6 +185,7 @@ async fn timeline(
 }
 
 async fn command(
+    services: &Services,
     handle: &ServiceHandle,
     request: Request,
     by: Actor,
@@ -209,7 +218,7 @@ async fn command(
                 Err(_) => return Ok(()),
             },
             _ = progress.tick() => {
-                status(handle, replies).await?;
+                status(services, handle, replies).await?;
                 continue;
             }
         };
@@ -254,7 +263,9 @@ fn into_command(request: Request) -> Option<AcceptedCommand> {
         }
         Request::Hold { because, .. } => (Command::Hold { because }, false),
         Request::Resume { because, .. } => (Command::Resume { because }, false),
-        Request::Status { .. } | Request::Timeline { .. } => return None,
+        Request::Status { .. } | Request::Timeline { .. } | Request::Incident { .. } => {
+            return None;
+        }
     };
     Some(AcceptedCommand { command, wait })
 }

@@ -12,8 +12,10 @@ use crate::config::{Address, Settings};
 use crate::critical;
 use crate::daemon::error::StartError;
 use crate::daemon::heartbeat::HeartbeatMonitor;
+use crate::daemon::incidents::Incidents;
 use crate::daemon::listeners::Listeners;
 use crate::daemon::predecessor::Predecessor;
+use crate::daemon::reporting::Services;
 use crate::daemon::services::{Proxies, ServiceHandles, longest_drain};
 use crate::daemon::{control_api, metrics, notifier};
 use crate::model::Moment;
@@ -42,6 +44,7 @@ pub(super) struct Instance {
     proxies: Proxies,
     /// The previous daemon, while it drains its open requests.
     predecessor: Option<Predecessor>,
+    incidents: Incidents,
     /// Locked while this lives.
     state: StateDir,
     pending_services: Vec<PendingService>,
@@ -95,8 +98,10 @@ impl Instance {
             pending_services.push(pending);
         }
         let heartbeats = pending_services.iter().map(PendingService::heartbeat).collect();
+        let handles = Arc::new(handles);
         Ok(Self {
-            handles: Arc::new(handles),
+            incidents: Incidents::new(settings, &handles, clock),
+            handles,
             proxies: Arc::new(proxies),
             predecessor: None,
             state,
@@ -117,6 +122,10 @@ impl Instance {
 
     pub(super) fn handles(&self) -> &ServiceHandles {
         &self.handles
+    }
+
+    pub(super) fn incidents(&self) -> &Incidents {
+        &self.incidents
     }
 
     pub(super) fn proxies(&self) -> &Proxies {
@@ -144,7 +153,7 @@ impl Instance {
     pub(super) fn start(&mut self) {
         self.pending_services.drain(..).for_each(PendingService::spawn);
         if let Some(listener) = &self.metrics {
-            let server = metrics::serve(Arc::clone(listener), Arc::clone(&self.handles));
+            let server = metrics::serve(Arc::clone(listener), self.services());
             self.tasks.push(critical::spawn_endless("the metrics server".to_owned(), server));
         }
         if let Some(StatusPage { listener, hosts }) = &self.page {
@@ -152,8 +161,15 @@ impl Instance {
             let server = web::serve(listener, hosts, Arc::clone(&self.handles));
             self.tasks.push(critical::spawn_endless("the status page".to_owned(), server));
         }
-        let server = control_api::serve(Arc::clone(&self.control), Arc::clone(&self.handles));
+        for (name, handle) in self.handles.iter() {
+            self.tasks.push(self.incidents.spawn_follower(name, handle));
+        }
+        let server = control_api::serve(Arc::clone(&self.control), self.services());
         self.tasks.push(critical::spawn_endless("the control server".to_owned(), server));
+    }
+
+    fn services(&self) -> Services {
+        Services { handles: Arc::clone(&self.handles), incidents: self.incidents.clone() }
     }
 
     /// Waits until every service has recovered.
@@ -173,7 +189,7 @@ impl Instance {
             notify::store_fd(name.clone(), listener.and_then(|it| it.ok().flatten())).await;
         }
         close_unclaimed(std::mem::take(&mut self.unclaimed), settings).await;
-        let notifier = notifier::run(self.monitor.clone());
+        let notifier = notifier::run(self.monitor.clone(), self.incidents.clone());
         self.notifier = Some(critical::spawn_endless("the notifier".to_owned(), notifier));
     }
 

@@ -10,12 +10,14 @@ mod control_api;
 mod error;
 mod handover;
 mod heartbeat;
+mod incidents;
 mod instance;
 mod listeners;
 mod metrics;
 mod notifier;
 mod predecessor;
 mod reload;
+mod reporting;
 mod services;
 mod signals;
 
@@ -138,6 +140,7 @@ async fn run_until_signal(
                 tracing::info!("reloading the configuration, requested by {sender}");
                 notify::reloading().await;
                 *settings = reload::reload(settings.clone(), instance.handles(), path).await;
+                instance.incidents().configure(settings);
                 notify::reload_done().await;
                 // The successor may have read the file before the change.
                 successor = successor

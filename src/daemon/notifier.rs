@@ -6,6 +6,7 @@ use sd_notify::NotifyState;
 
 use crate::clock::monotonic;
 use crate::daemon::heartbeat::HeartbeatMonitor;
+use crate::daemon::incidents::Incidents;
 use crate::systemd::notify;
 
 /// How often the notifier reads the heartbeats.
@@ -15,7 +16,7 @@ const POLL_INTERVAL_STARTING: Duration = Duration::from_millis(10);
 
 /// Reports readiness once every loop has started, then each change of the status text. It resets the
 /// watchdog while every loop is alive. Never returns.
-pub(super) async fn run(mut monitor: HeartbeatMonitor) {
+pub(super) async fn run(mut monitor: HeartbeatMonitor, incidents: Incidents) {
     // Half of the period is a margin: a reset at the last moment may arrive too late.
     let watchdog_limit = sd_notify::watchdog_enabled().map(|period| period / 2);
     let (mut ready, mut last_status, mut last_ping) = (false, String::new(), monotonic());
@@ -29,7 +30,11 @@ pub(super) async fn run(mut monitor: HeartbeatMonitor) {
             states.push(NotifyState::Ready);
             tracing::info!("ready");
         }
-        let status = monitor.status();
+        let mut status = monitor.status();
+        let reviews = incidents.status_line();
+        if !reviews.is_empty() {
+            status = format!("{status}; {reviews}");
+        }
         if ready && status != last_status {
             last_status.clone_from(&status);
             changed_status = Some(status);

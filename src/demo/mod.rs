@@ -148,7 +148,7 @@ async fn deploy_and_follow(
             Some(Response::Refused { because, .. }) => {
                 return Err(format!("the daemon refused {version}: {because}"));
             }
-            Some(Response::Status(_)) => {}
+            Some(Response::Status(_) | Response::Incident { .. }) => {}
             Some(Response::Event(entry)) => {
                 progress(&event_line(&entry));
                 let end = is_end(&entry.event);

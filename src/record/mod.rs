@@ -3,6 +3,7 @@
 
 mod error;
 mod files;
+mod incident_store;
 mod journal_entry;
 mod journal_layer;
 mod journal_sender;
@@ -16,6 +17,7 @@ mod timeline_file;
 pub use timeline::{NewEntry, OpenedTimeline, Room, Timeline, Truncated};
 
 pub use crate::record::error::StateError;
+pub use crate::record::incident_store::IncidentStore;
 pub use crate::record::journal_entry::lost_messages;
 pub use crate::record::journal_layer::JournalLayer;
 pub use crate::record::signal_log::codec::{SIGNAL_LOG_BYTES_MAX, SignalLogHeader};

@@ -53,6 +53,8 @@ impl ServiceLoop {
             last: self.recorder.last_outcome(now),
             attention: self.attention(now),
             budget_requests: Some(self.hour().judged()),
+            // The daemon adds them: they are no part of the loop.
+            incidents: None,
         }
     }
 

@@ -129,7 +129,8 @@ pub(crate) fn use_statements(code: &str) -> Vec<UsePath> {
     for (at, _) in code.match_indices("use ") {
         let line = code[..at].rfind('\n').map_or(0, |it| it + 1);
         let before = code[line..at].trim();
-        if !(before.is_empty() || before.starts_with("pub")) {
+        let is_end_of_a_word = code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        if is_end_of_a_word || !(before.is_empty() || before.starts_with("pub")) {
             continue;
         }
         let statement = code[at + 4..].split(';').next().unwrap_or_default();

@@ -17,6 +17,7 @@ mod deploy;
 mod full_disk;
 mod guards;
 mod handover;
+mod incidents;
 mod init;
 mod log_output;
 mod metrics;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use rollbackd::control::{
-    CallStatus, Counters, HISTOGRAM_BOUNDS, Histogram, LastOutcome, RefusalCode, ReleaseStatus,
-    Request, Response, Status,
+    CallStatus, Counters, HISTOGRAM_BOUNDS, Histogram, IncidentReply, IncidentRequest,
+    IncidentStatus, LastOutcome, RefusalCode, ReleaseStatus, Request, Response, Status,
 };
 use rollbackd::model::{Evidence, Guard, Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 
@@ -52,6 +52,9 @@ fn requests() -> Vec<(&'static str, Request)> {
         Request::Timeline { .. } =>
             "timeline" Request::Timeline { service: service(), deploy: Some(ReleaseNumber(7)), follow: true },
             "timeline least" Request::Timeline { service: service(), deploy: None, follow: false };
+        Request::Incident { .. } => "incident" Request::Incident {
+            request: IncidentRequest::List { service: Some(service()), open: true },
+        };
     )
 }
 
@@ -87,8 +90,12 @@ fn responses() -> Vec<(&'static str, Response)> {
             "accepted" Response::Accepted { deploy: ReleaseNumber(7), because: "why".to_owned() };
         Response::Refused { .. } => "refused" refused();
         Response::Event(_) => "entry" Response::Event(Box::new(entry()));
+        Response::Incident { .. } => "incident" Response::Incident {
+            reply: IncidentReply::Done { because: "why".to_owned() },
+        };
         Response::Status(_) =>
             "status" Response::Status(Box::new(status())),
+            "status incidents" Response::Status(Box::new(with_incidents())),
             "status least" Response::Status(Box::new(least()));
     )
 }
@@ -173,6 +180,21 @@ fn status() -> Status {
         }),
         attention: Some("repair it".to_owned()),
         budget_requests: Some(1_500),
+        incidents: None,
+    }
+}
+
+/// With open reviews, which 0.1.0 did not have.
+fn with_incidents() -> Status {
+    Status {
+        incidents: Some(IncidentStatus {
+            open: 9,
+            oldest: (ReleaseNumber(3), 10),
+            overdue: true,
+            unacknowledged: Some(ReleaseNumber(7)),
+            error: Some("the disk is full".to_owned()),
+        }),
+        ..least()
     }
 }
 
@@ -202,6 +224,7 @@ fn least() -> Status {
         last: None,
         attention: None,
         budget_requests: None,
+        incidents: None,
         ..status()
     }
 }

@@ -70,6 +70,15 @@ const SERVICE_METRICS: &[ServiceMetric] = &[
         "Progress of the evidence from none (0) to a verdict (1).",
         |it| it.evidence.as_ref().map(crate::model::Evidence::progress),
     ),
+    ("rollbackd_open_reviews", MetricKind::Gauge, "Incidents that need a review.", |it| {
+        Some(it.incidents.as_ref().map_or(0.0, |incidents| to_f64(incidents.open)))
+    }),
+    (
+        "rollbackd_oldest_review_seconds",
+        MetricKind::Gauge,
+        "Age of the oldest incident that needs a review.",
+        |it| it.incidents.as_ref().map(|incidents| to_f64(incidents.oldest.1)),
+    ),
     (
         "rollbackd_rollbacks_ordered_total",
         MetricKind::Counter,

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::control::Status;
 use crate::daemon::metrics::encoder::Format;
-use crate::daemon::services::ServiceHandles;
+use crate::daemon::reporting::Services;
 
 /// Collectors that the daemon serves at a time; more wait.
 const COLLECTORS_MAX: usize = 4;
@@ -31,7 +31,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves metrics until the task is aborted.
-pub(super) async fn serve(listener: Arc<TcpListener>, handles: ServiceHandles) {
+pub(super) async fn serve(listener: Arc<TcpListener>, services: Services) {
     let permits = Arc::new(Semaphore::new(COLLECTORS_MAX));
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await;
@@ -39,21 +39,21 @@ pub(super) async fn serve(listener: Arc<TcpListener>, handles: ServiceHandles) {
             tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
-        let handles = Arc::clone(&handles);
+        let services = services.clone();
         tokio::spawn(async move {
             // A collector that is too slow tries again at its next interval.
             let _ =
-                tokio::time::timeout(CONNECTION_TIMEOUT, serve_connection(stream, handles)).await;
+                tokio::time::timeout(CONNECTION_TIMEOUT, serve_connection(stream, services)).await;
             drop(permit);
         });
     }
 }
 
 /// One response a connection: an idle connection would occupy a permit.
-async fn serve_connection(stream: TcpStream, handles: ServiceHandles) {
+async fn serve_connection(stream: TcpStream, services: Services) {
     let service = service_fn(|request| {
-        let handles = Arc::clone(&handles);
-        async move { Ok::<_, Infallible>(respond(&request, &handles).await) }
+        let services = services.clone();
+        async move { Ok::<_, Infallible>(respond(&request, &services).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -64,7 +64,7 @@ async fn serve_connection(stream: TcpStream, handles: ServiceHandles) {
     let _ = connection.await;
 }
 
-async fn respond<B>(request: &Request<B>, handles: &ServiceHandles) -> Response<Full<Bytes>> {
+async fn respond<B>(request: &Request<B>, services: &Services) -> Response<Full<Bytes>> {
     let text_response = |status, text: &'static str| {
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
@@ -81,16 +81,16 @@ async fn respond<B>(request: &Request<B>, handles: &ServiceHandles) -> Response<
     let accept = request.headers().get_all(ACCEPT).iter();
     let format = Format::from_accept(accept.filter_map(|value| value.to_str().ok()));
     let mut response =
-        Response::new(Full::from(families::render(&query_all(handles).await, format)));
+        Response::new(Full::from(families::render(&query_all(services).await, format)));
     let kind = http::HeaderValue::from_static(format.content_type());
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 
 /// The status of every service; `None` for one that does not answer in time.
-async fn query_all(handles: &ServiceHandles) -> Vec<(String, Option<Status>)> {
-    let all = handles.iter().map(|(name, handle)| async {
-        let status = tokio::time::timeout(STATUS_TIMEOUT, handle.status()).await;
+async fn query_all(services: &Services) -> Vec<(String, Option<Status>)> {
+    let all = services.handles.iter().map(|(name, handle)| async {
+        let status = tokio::time::timeout(STATUS_TIMEOUT, services.status(handle)).await;
         (name.clone(), status.ok().flatten())
     });
     futures_util::future::join_all(all).await

@@ -1,0 +1,85 @@
+//! The incidents of all services: opened from their timelines, drafted, listed, reviewed.
+//!
+//! A [`follow`] task for each service reads the entries that its loop records. It opens an incident with
+//! the entry that causes it, and writes the draft when the service has settled. The loop never waits for
+//! it. After a crash the task reads the timeline again; an entry that the record knows changes nothing.
+
+mod follow;
+mod gather;
+mod requests;
+mod service_incidents;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::clock::Clock;
+use crate::config::{Service, Settings};
+use crate::control::Status;
+use crate::daemon::incidents::service_incidents::ServiceIncidents;
+use crate::daemon::services::ServiceHandles;
+
+/// The incidents of all services. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Incidents(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    services: BTreeMap<String, Mutex<ServiceIncidents>>,
+    settings: Mutex<Arc<Settings>>,
+}
+
+impl Incidents {
+    /// The incidents of these services, read from disk.
+    pub(super) fn new(settings: &Settings, handles: &ServiceHandles, clock: Clock) -> Self {
+        let services = handles.iter().map(|(name, handle)| {
+            let incidents = ServiceIncidents::read(name, handle.dir());
+            (name.clone(), Mutex::new(incidents))
+        });
+        let services = services.collect();
+        Self(Arc::new(Shared { clock, services, settings: Mutex::new(Arc::new(settings.clone())) }))
+    }
+
+    /// Applies new settings.
+    pub(super) fn configure(&self, settings: &Settings) {
+        *self.0.settings.lock().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(settings.clone());
+    }
+
+    /// Adds the open reviews to the status of a service.
+    pub(super) fn complete(&self, status: &mut Status) {
+        let now = self.0.clock.now();
+        let Some(incidents) = self.service(&status.service) else { return };
+        status.incidents = incidents.status(now);
+    }
+
+    /// The open reviews of all services, for the status line of the service manager.
+    pub(super) fn status_line(&self) -> String {
+        let mut open = Vec::new();
+        for (name, incidents) in &self.0.services {
+            let incidents = incidents.lock().unwrap_or_else(PoisonError::into_inner);
+            let numbers = incidents.open().map(|it| it.number.to_string());
+            let numbers: Vec<_> = numbers.take(3).collect();
+            if !numbers.is_empty() {
+                open.push(format!("{name} {}", numbers.join(", ")));
+            }
+        }
+        match open.is_empty() {
+            true => String::new(),
+            false => format!("open reviews: {}", open.join("; ")),
+        }
+    }
+
+    fn service(&self, name: &str) -> Option<MutexGuard<'_, ServiceIncidents>> {
+        let incidents = self.0.services.get(name)?;
+        Some(incidents.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn service_settings(&self, name: &str) -> Option<Service> {
+        self.settings().services.get(name).cloned()
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.0.settings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,323 @@
+//! Answers the requests about incidents.
+
+use std::io;
+
+use nix::unistd::{Uid, User};
+
+use crate::control::server::ReplyWriter;
+use crate::control::{IncidentReply, IncidentRequest, RefusalCode, Response};
+use crate::daemon::incidents::Incidents;
+use crate::daemon::services::ServiceHandles;
+use crate::incident::{
+    ACTIONS_MAX, Action, Author, HumanParts, IncidentEvent, ReviewVerdict, missing, summarise,
+};
+use crate::model::{Actor, ReleaseNumber};
+use crate::record;
+
+/// Rows that one list sends.
+const ROWS_MAX: usize = 1_000;
+
+/// Why a request changed nothing.
+type Refusal = (RefusalCode, String);
+
+impl Incidents {
+    /// Answers a request of a user who may make it.
+    pub(in crate::daemon) async fn answer(
+        &self,
+        actor: &Actor,
+        request: IncidentRequest,
+        handles: &ServiceHandles,
+        replies: &mut ReplyWriter,
+    ) -> io::Result<()> {
+        let answered = match self.check_service(request.service()) {
+            Ok(()) => self.handle(actor, request, handles).await,
+            Err(refusal) => Err(refusal),
+        };
+        match answered {
+            Ok(lines) => {
+                for reply in lines {
+                    replies.send(&Response::Incident { reply }).await?;
+                }
+                Ok(())
+            }
+            Err((code, because)) => replies.send(&Response::Refused { code, because }).await,
+        }
+    }
+
+    fn check_service(&self, name: Option<&str>) -> Result<(), Refusal> {
+        let Some(name) = name else { return Ok(()) };
+        if self.0.services.contains_key(name) {
+            return Ok(());
+        }
+        let known: Vec<_> = self.0.services.keys().map(String::as_str).collect();
+        let name = crate::control::printable(name);
+        let because = format!("no service {name}; there are {}", known.join(", "));
+        Err((RefusalCode::NotFound, because))
+    }
+
+    async fn handle(
+        &self,
+        actor: &Actor,
+        request: IncidentRequest,
+        handles: &ServiceHandles,
+    ) -> Result<Vec<IncidentReply>, Refusal> {
+        match request {
+            IncidentRequest::List { service, open } => Ok(self.list(service.as_deref(), open)),
+            IncidentRequest::Show { service, incident } => self.show(&service, incident),
+            IncidentRequest::History { service } => self.history(&service, handles).await,
+            IncidentRequest::Actions { service, open } => {
+                Ok(self.actions(service.as_deref(), open))
+            }
+            IncidentRequest::Edit { service, incident, digest, parts } => {
+                let by = author(actor).await;
+                self.edit(&service, incident, &digest, parts, by)
+            }
+            IncidentRequest::Close { service, incident, verdict, no_review } => {
+                let by = author(actor).await;
+                self.close(&service, incident, (verdict, no_review), by)
+            }
+            IncidentRequest::Acknowledge { service } => {
+                let by = author(actor).await;
+                self.acknowledge(&service, by)
+            }
+            IncidentRequest::AddAction { service, incident, action } => {
+                let by = author(actor).await;
+                self.add_action(&service, incident, action, by)
+            }
+            IncidentRequest::FinishAction { service, incident, item } => {
+                let by = author(actor).await;
+                self.finish_action(&service, incident, item, by)
+            }
+        }
+    }
+
+    fn list(&self, service: Option<&str>, open: bool) -> Vec<IncidentReply> {
+        let now = self.0.clock.now();
+        let mut rows = Vec::new();
+        for name in self.0.services.keys().filter(|name| service.is_none_or(|it| it == *name)) {
+            let Some(incidents) = self.service(name) else { continue };
+            let selected = incidents.all().filter(|it| !open || it.is_open());
+            rows.extend(selected.map(|it| incidents.row(it, now)));
+        }
+        rows.sort_by_key(|row| row.age_s);
+        rows.truncate(ROWS_MAX);
+        rows.into_iter().map(IncidentReply::Incident).collect()
+    }
+
+    fn show(
+        &self,
+        service: &str,
+        number: Option<ReleaseNumber>,
+    ) -> Result<Vec<IncidentReply>, Refusal> {
+        let incidents = self.service(service).ok_or_else(gone)?;
+        let newest = || incidents.all().next().map(|it| it.number);
+        let Some(number) = number.or_else(newest) else {
+            return Err((RefusalCode::NotFound, format!("{service} has no incident")));
+        };
+        if incidents.get(number).is_none() {
+            return Err((RefusalCode::NotFound, incidents.no_incident(number)));
+        }
+        let document =
+            tokio::task::block_in_place(|| incidents.document(number)).map_err(failed)?;
+        Ok(vec![IncidentReply::PostMortem(Box::new(document))])
+    }
+
+    async fn history(
+        &self,
+        service: &str,
+        handles: &ServiceHandles,
+    ) -> Result<Vec<IncidentReply>, Refusal> {
+        let Some(dir) = handles.get(service).map(|it| it.dir().to_owned()) else {
+            return Err(gone());
+        };
+        let bake = self.service_settings(service).map(|it| it.policy.bake).unwrap_or_default();
+        let bake_ms = u64::try_from(bake.as_millis()).unwrap_or(u64::MAX);
+        let rows = tokio::task::spawn_blocking(move || {
+            let deploys = record::list_deploys(&dir).unwrap_or_default();
+            let numbers = deploys.into_iter().map(|(number, _)| number).rev().take(ROWS_MAX);
+            let read = numbers.filter_map(|it| record::read_deploy(&dir, Some(it)).ok());
+            read.filter_map(|entries| summarise(&entries, bake_ms)).collect::<Vec<_>>()
+        });
+        let rows = rows.await.map_err(|error| failed(error.to_string()))?;
+        Ok(rows.into_iter().map(IncidentReply::Deploy).collect())
+    }
+
+    fn actions(&self, service: Option<&str>, open: bool) -> Vec<IncidentReply> {
+        let mut replies = Vec::new();
+        for name in self.0.services.keys().filter(|name| service.is_none_or(|it| it == *name)) {
+            let Some(incidents) = self.service(name) else { continue };
+            for incident in incidents.all() {
+                let selected = incident.actions.iter().filter(|it| !open || !it.done);
+                replies.extend(selected.map(|action| IncidentReply::Action {
+                    service: name.clone(),
+                    incident: incident.number,
+                    action: action.clone(),
+                }));
+            }
+        }
+        replies.truncate(ROWS_MAX);
+        replies
+    }
+
+    fn edit(
+        &self,
+        service: &str,
+        number: ReleaseNumber,
+        digest: &str,
+        parts: HumanParts,
+        by: Author,
+    ) -> Result<Vec<IncidentReply>, Refusal> {
+        let at = (self.0.clock.now(), self.0.clock.wall_time());
+        let mut incidents = self.service(service).ok_or_else(gone)?;
+        if incidents.get(number).is_none() {
+            return Err((RefusalCode::NotFound, incidents.no_incident(number)));
+        }
+        tokio::task::block_in_place(|| {
+            let present = incidents.human(number).map_err(failed)?;
+            let present_digest = present.digest();
+            if present_digest != digest {
+                let digest = present_digest;
+                return Ok(vec![IncidentReply::Conflict { digest, parts: present }]);
+            }
+            let changed = parts.changed(&present);
+            if changed.is_empty() {
+                return Ok(vec![done("nothing changed".to_owned())]);
+            }
+            let because = format!("saved {} of post-mortem {number}", changed.join(", "));
+            // The text first: a record of an edit that was lost would be worse than none.
+            incidents.write_document(number, parts.clone()).map_err(failed)?;
+            let event = IncidentEvent::Edited { by, digest: parts.digest(), parts: changed };
+            incidents.record(number, at, event).map_err(|error| failed(error.to_string()))?;
+            // The state in the document is the one after the edit.
+            incidents.write_document(number, parts).map_err(failed)?;
+            Ok(vec![done(because)])
+        })
+    }
+
+    fn close(
+        &self,
+        service: &str,
+        number: ReleaseNumber,
+        (verdict, no_review): (Option<ReviewVerdict>, Option<String>),
+        by: Author,
+    ) -> Result<Vec<IncidentReply>, Refusal> {
+        {
+            let incidents = self.service(service).ok_or_else(gone)?;
+            let Some(incident) = incidents.get(number) else {
+                return Err((RefusalCode::NotFound, incidents.no_incident(number)));
+            };
+            if !incident.is_open() {
+                return Err((RefusalCode::Refused, format!("incident {number} is closed")));
+            }
+            let human = tokio::task::block_in_place(|| incidents.human(number)).map_err(failed)?;
+            let missing = missing(incident, &human);
+            if no_review.is_none() && !missing.is_empty() {
+                let because = format!(
+                    "incident {number} is not complete: {} missing; write it with `rollbackd \
+                     postmortem {service} {number} --edit` and `rollbackd action add`, or close it \
+                     with --no-review WHY",
+                    missing.join(", ")
+                );
+                return Err((RefusalCode::Refused, because));
+            }
+        }
+        self.change(service, number, IncidentEvent::Closed { by, verdict, no_review })?;
+        Ok(vec![done(format!("incident {number} of {service} is closed"))])
+    }
+
+    fn acknowledge(&self, service: &str, by: Author) -> Result<Vec<IncidentReply>, Refusal> {
+        let waiting: Vec<_> = {
+            let incidents = self.service(service).ok_or_else(gone)?;
+            let open = incidents.open().filter(|it| it.acknowledged.is_none());
+            open.map(|it| it.number).collect()
+        };
+        if waiting.is_empty() {
+            let because = format!("{service} has no incident that waits for an acknowledgement");
+            return Err((RefusalCode::NotFound, because));
+        }
+        for number in &waiting {
+            self.change(service, *number, IncidentEvent::Acknowledged { by: by.clone() })?;
+        }
+        let numbers: Vec<_> = waiting.iter().map(ToString::to_string).collect();
+        Ok(vec![done(format!("acknowledged: incident {} of {service}", numbers.join(", ")))])
+    }
+
+    fn add_action(
+        &self,
+        service: &str,
+        number: ReleaseNumber,
+        action: Action,
+        by: Author,
+    ) -> Result<Vec<IncidentReply>, Refusal> {
+        let action = {
+            let incidents = self.service(service).ok_or_else(gone)?;
+            let Some(incident) = incidents.get(number) else {
+                return Err((RefusalCode::NotFound, incidents.no_incident(number)));
+            };
+            if incident.actions.len() >= ACTIONS_MAX {
+                let because = format!("incident {number} has {ACTIONS_MAX} action items already");
+                return Err((RefusalCode::Refused, because));
+            }
+            Action { item: incident.next_item(), done: false, ..action }
+        };
+        let because = format!("added action item {number}-{}", action.item);
+        self.change(service, number, IncidentEvent::ActionAdded { by, action })?;
+        Ok(vec![done(because)])
+    }
+
+    fn finish_action(
+        &self,
+        service: &str,
+        number: ReleaseNumber,
+        item: u32,
+        by: Author,
+    ) -> Result<Vec<IncidentReply>, Refusal> {
+        {
+            let incidents = self.service(service).ok_or_else(gone)?;
+            let known = incidents.get(number).is_some_and(|incident| {
+                incident.actions.iter().any(|it| it.item == item && !it.done)
+            });
+            if !known {
+                let because = format!("no open action item {number}-{item} of {service}");
+                return Err((RefusalCode::NotFound, because));
+            }
+        }
+        self.change(service, number, IncidentEvent::ActionDone { by, item })?;
+        Ok(vec![done(format!("action item {number}-{item} is done"))])
+    }
+
+    /// Records a change, and writes the document anew.
+    fn change(
+        &self,
+        service: &str,
+        number: ReleaseNumber,
+        event: IncidentEvent,
+    ) -> Result<(), Refusal> {
+        if !self.record(service, number, event) {
+            return Err(failed(format!("cannot write the record of incident {number}")));
+        }
+        self.rewrite(service, number);
+        Ok(())
+    }
+}
+
+/// The user's name; the system's user database can be slow.
+async fn author(actor: &Actor) -> Author {
+    let uid = actor.uid;
+    let name = tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid)));
+    let name = tokio::time::timeout(std::time::Duration::from_secs(2), name).await;
+    let user = name.ok().and_then(Result::ok).and_then(Result::ok).flatten();
+    Author { uid, name: user.map(|it| it.name).unwrap_or_default() }
+}
+
+fn done(because: String) -> IncidentReply {
+    IncidentReply::Done { because }
+}
+
+fn failed(because: String) -> Refusal {
+    (RefusalCode::Failed, because)
+}
+
+fn gone() -> Refusal {
+    failed("the daemon is stopping".to_owned())
+}

@@ -1,0 +1,214 @@
+//! The incidents of one service: their states in memory, their files.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::control::{IncidentRow, IncidentStatus};
+use crate::incident::utc::format_time;
+use crate::incident::{
+    Facts, HumanParts, Incident, IncidentEntry, IncidentEvent, PostMortem, REVIEW_DAYS, build,
+    html, markdown, parse_human,
+};
+use crate::model::{Moment, ReleaseNumber};
+use crate::record::IncidentStore;
+
+/// After this time an open review is overdue.
+pub(super) const REVIEW_TIME: Duration = Duration::from_hours(24 * REVIEW_DAYS);
+/// Earlier incidents that a draft is compared with, newest first.
+const COMPARED_MAX: usize = 1_000;
+/// Earlier incidents with the same signature that a draft names.
+const RECURRENCES_MAX: usize = 10;
+
+/// The incidents of one service.
+#[derive(Debug)]
+pub(super) struct ServiceIncidents {
+    pub(super) name: String,
+    pub(super) store: IncidentStore,
+    incidents: BTreeMap<ReleaseNumber, Incident>,
+    error: Option<String>,
+}
+
+impl ServiceIncidents {
+    /// Reads all records. One that cannot be read is reported and left out.
+    pub(super) fn read(name: &str, service_dir: &Path) -> Self {
+        let store = IncidentStore::new(service_dir);
+        let mut this =
+            Self { name: name.to_owned(), store, incidents: BTreeMap::new(), error: None };
+        match this.store.list() {
+            Ok(numbers) => {
+                for number in numbers {
+                    match this.store.restore(number) {
+                        Ok(incident) => this.incidents.extend(incident.map(|it| (number, it))),
+                        Err(error) => this.report(&error),
+                    }
+                }
+            }
+            Err(error) => this.report(&error),
+        }
+        this
+    }
+
+    /// An incident.
+    pub(super) fn get(&self, number: ReleaseNumber) -> Option<&Incident> {
+        self.incidents.get(&number)
+    }
+
+    /// All incidents, newest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Incident> {
+        self.incidents.values().rev()
+    }
+
+    /// Those that need a review, oldest first.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Incident> {
+        self.incidents.values().filter(|it| it.is_open())
+    }
+
+    /// Appends an entry to the record of an incident, and applies it.
+    ///
+    /// # Errors
+    /// It could not be written. Then the state is as before.
+    pub(super) fn record(
+        &mut self,
+        number: ReleaseNumber,
+        (now, wall_time): (Moment, String),
+        event: IncidentEvent,
+    ) -> io::Result<()> {
+        let entry = IncidentEntry { wall_time, moment: now, event };
+        if let Err(error) = self.store.append(number, &entry) {
+            self.report(&error);
+            return Err(error);
+        }
+        self.error = None;
+        match self.incidents.get_mut(&number) {
+            Some(incident) => incident.apply(&entry),
+            None => self
+                .incidents
+                .extend(Incident::restore(std::slice::from_ref(&entry)).map(|it| (number, it))),
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, error: &io::Error) {
+        let message = format!("cannot use the record of an incident: {error}");
+        if self.error.as_ref() != Some(&message) {
+            tracing::error!(service = self.name, "{message}");
+        }
+        self.error = Some(message);
+    }
+
+    /// Earlier incidents with the same signature, newest first.
+    pub(super) fn recurrences(
+        &self,
+        number: ReleaseNumber,
+        signature: &crate::incident::Signature,
+    ) -> Vec<ReleaseNumber> {
+        let earlier =
+            self.all().filter(|it| it.number < number && it.is_drafted).take(COMPARED_MAX);
+        let same = earlier.filter(|it| it.signature.matches(signature));
+        same.map(|it| it.number).take(RECURRENCES_MAX).collect()
+    }
+
+    /// What people wrote.
+    ///
+    /// # Errors
+    /// The document cannot be read, or its markers are broken: where.
+    pub(super) fn human(&self, number: ReleaseNumber) -> Result<HumanParts, String> {
+        let path = self.store.document_path(number, "md");
+        match self.store.read_document(number) {
+            Ok(Some(text)) => {
+                parse_human(&text).map_err(|error| format!("{}: {error}", path.display()))
+            }
+            Ok(None) => Ok(HumanParts::default()),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
+    }
+
+    /// The document; its facts are those of the draft.
+    ///
+    /// # Errors
+    /// There is no such incident, or its files cannot be read.
+    pub(super) fn document(&self, number: ReleaseNumber) -> Result<PostMortem, String> {
+        let incident = self.get(number).ok_or_else(|| self.no_incident(number))?;
+        let facts = self.store.read_facts(number).map_err(|error| {
+            format!("cannot read the facts of incident {number} of {}: {error}", self.name)
+        })?;
+        let facts = facts.unwrap_or_else(Facts::default);
+        Ok(build(incident, &facts, self.human(number)?, &self.open_actions(number)))
+    }
+
+    /// Writes the document with these texts, as Markdown and as HTML.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub(super) fn write_document(
+        &self,
+        number: ReleaseNumber,
+        human: HumanParts,
+    ) -> Result<PostMortem, String> {
+        let incident = self.get(number).ok_or_else(|| self.no_incident(number))?;
+        let failed = |error: io::Error| format!("cannot write the document: {error}");
+        let facts = self.store.read_facts(number).map_err(failed)?.unwrap_or_default();
+        let document = build(incident, &facts, human, &self.open_actions(number));
+        for (extension, text) in
+            [("md", markdown::render(&document)), ("html", html::render(&document))]
+        {
+            self.store.write_document(number, extension, &text).map_err(failed)?;
+        }
+        Ok(document)
+    }
+
+    /// Open action items of earlier incidents: name and text.
+    pub(super) fn open_actions(&self, before: ReleaseNumber) -> Vec<(String, String)> {
+        let earlier = self.all().filter(|it| it.number < before);
+        let open = earlier.flat_map(|it| {
+            let items = it.actions.iter().filter(|action| !action.done);
+            items.map(|action| (format!("{}-{}", it.number, action.item), action.text.clone()))
+        });
+        open.take(20).collect()
+    }
+
+    /// What a status shows; none where there is nothing to review.
+    pub(super) fn status(&self, now: Moment) -> Option<IncidentStatus> {
+        let oldest = self.open().next();
+        if oldest.is_none() && self.error.is_none() {
+            return None;
+        }
+        let age = oldest.map(|it| now.since(it.opened)).unwrap_or_default();
+        let waiting = self.all().find(|it| it.waits_for_person());
+        Some(IncidentStatus {
+            open: self.open().count() as u64,
+            oldest: (oldest.map(|it| it.number).unwrap_or_default(), age.as_secs()),
+            overdue: REVIEW_TIME < age,
+            unacknowledged: waiting.map(|it| it.number),
+            error: self.error.clone(),
+        })
+    }
+
+    /// An incident in a row.
+    pub(super) fn row(&self, incident: &Incident, now: Moment) -> IncidentRow {
+        IncidentRow {
+            service: self.name.clone(),
+            incident: incident.number,
+            version: incident.version.clone(),
+            state: incident.state.label().to_owned(),
+            title: format!("{}: {}", incident.version, incident.cause().label()),
+            opened: format_time(incident.opened),
+            age_s: now.since(incident.opened).as_secs(),
+            failed: incident.failed,
+            waits_for_person: incident.waits_for_person(),
+            recurrence_of: incident.recurrence_of.first().copied(),
+            open_actions: incident.actions.iter().filter(|it| !it.done).count() as u64,
+        }
+    }
+
+    /// Why there is no such incident.
+    pub(super) fn no_incident(&self, number: ReleaseNumber) -> String {
+        let last = self
+            .all()
+            .next()
+            .map_or("it has none".to_owned(), |it| format!("the newest is {}", it.number));
+        format!("no incident {number} of {}; {last}", self.name)
+    }
+}

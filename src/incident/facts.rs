@@ -1,0 +1,156 @@
+//! The facts of an incident, as the daemon gathered them when it wrote the draft.
+//!
+//! They are kept beside the record, because the timeline and the recording are removed after some
+//! time. Everything in them is bounded.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::incident::evidence::EvidenceTrack;
+use crate::incident::traffic::{ReleaseTraffic, Traffic};
+use crate::model::{Release, ReleaseNumber, TimelineEntry, TimelineEvent};
+
+/// The form of the file.
+pub const FACTS_SCHEMA: u32 = 1;
+/// Events of the timeline that are kept: the first ones and the last ones.
+pub const TIMELINE_MAX: usize = 400;
+
+/// Everything that the document is made of, except what people write.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The form of this object.
+    pub schema: u32,
+    /// The timeline of the deploy.
+    pub timeline: Vec<TimelineEntry>,
+    /// Events between the first and the last ones that are left out.
+    #[serde(default)]
+    pub timeline_omitted: u64,
+    /// The recorded signals of the bake, summed; none without a bake.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
+    /// The evidence over time; none without a bake.
+    #[serde(default)]
+    pub evidence: Option<EvidenceTrack>,
+    /// Settings of the service that the factors are about, as the configuration writes them.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+    /// What the previous deploy of the service had, where the daemon still knew it.
+    #[serde(default)]
+    pub previous: Option<PreviousDeploy>,
+    /// Failing calls, shortened and masked.
+    #[serde(default)]
+    pub samples: Vec<FailureSample>,
+    /// What the release printed around the onset.
+    #[serde(default)]
+    pub output: Vec<OutputGroup>,
+    /// Files, labels and settings that differ from the previous release.
+    #[serde(default)]
+    pub changes: Vec<Change>,
+    /// What else happened on the host within half an hour.
+    #[serde(default)]
+    pub nearby: Vec<String>,
+}
+
+/// The release before, and its settings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PreviousDeploy {
+    /// Its version.
+    pub version: String,
+    /// What it ran from.
+    #[serde(default)]
+    pub artifact: Option<String>,
+    /// The digest of that.
+    #[serde(default)]
+    pub digest: Option<String>,
+    /// Its environment.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+}
+
+/// One failing call, as the client saw the answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailureSample {
+    /// The release that answered.
+    pub release: ReleaseNumber,
+    /// The call.
+    pub call: String,
+    /// The JSON-RPC error code, or the HTTP status where there is none.
+    #[serde(default)]
+    pub code: Option<i64>,
+    /// The message, shortened and masked.
+    pub message: String,
+}
+
+/// Lines of output with one template.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutputGroup {
+    /// The template, `<*>` where the lines differ; masked.
+    pub template: String,
+    /// Lines around the onset.
+    pub count: u64,
+    /// Whether the previous release never printed such a line.
+    pub is_new: bool,
+    /// One of the lines, masked.
+    pub example: String,
+}
+
+/// Something that this deploy changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// `artifact`, `setting`, `contract`, `configuration`, `label`, `unit`.
+    pub kind: String,
+    /// What changed, on one line.
+    pub text: String,
+}
+
+impl Facts {
+    /// Takes the timeline over, bounded.
+    pub fn set_timeline(&mut self, mut entries: Vec<TimelineEntry>) {
+        let surplus = entries.len().saturating_sub(TIMELINE_MAX);
+        if surplus > 0 {
+            entries.drain(TIMELINE_MAX / 2..TIMELINE_MAX / 2 + surplus);
+        }
+        self.timeline_omitted = surplus as u64;
+        self.timeline = entries;
+    }
+
+    /// The release of the deploy.
+    pub fn release(&self) -> Option<&Release> {
+        self.timeline.iter().find_map(|entry| match &entry.event {
+            TimelineEvent::Deployed { release, .. } | TimelineEvent::Replaced { release, .. } => {
+                Some(release)
+            }
+            _ => None,
+        })
+    }
+
+    /// The release that had the traffic before.
+    pub fn previous_release(&self) -> Option<&Release> {
+        self.timeline.iter().find_map(|entry| match &entry.event {
+            TimelineEvent::Deployed { carried_over, .. }
+            | TimelineEvent::Replaced { carried_over, .. } => carried_over.active.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// The traffic of the release on trial.
+    pub fn trial(&self) -> Option<&ReleaseTraffic> {
+        self.traffic.as_ref()?.release(self.release()?.number)
+    }
+
+    /// The traffic of the previous release in the same time.
+    pub fn control(&self) -> Option<&ReleaseTraffic> {
+        self.traffic.as_ref()?.release(self.previous_release()?.number)
+    }
+
+    /// A setting, as the configuration writes it.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
+
+    /// The first event that fits.
+    pub fn find(&self, fits: impl Fn(&TimelineEvent) -> bool) -> Option<&TimelineEntry> {
+        self.timeline.iter().find(|entry| fits(&entry.event))
+    }
+}

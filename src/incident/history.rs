@@ -1,0 +1,158 @@
+//! One deploy in a row: what was deployed, when, by whom, how it ended.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Actor, Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
+
+/// How a deploy ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeployOutcome {
+    /// It is not over.
+    Running,
+    /// The release stayed, with evidence.
+    Accepted,
+    /// The release stayed, without enough evidence.
+    Unverified,
+    /// The daemon rolled back.
+    RolledBack,
+    /// An operator rolled back.
+    RolledBackByOperator,
+    /// The release never got traffic.
+    Failed,
+    /// A breach that was not rolled back.
+    Breach,
+    /// A rollback that did not finish.
+    Incomplete,
+}
+
+/// One deploy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryRow {
+    /// Its number.
+    pub deploy: ReleaseNumber,
+    /// The version.
+    pub version: String,
+    /// The wall's time: RFC 3339, UTC.
+    pub at: String,
+    /// When it began.
+    pub began: Moment,
+    /// Who; none for a release that was exchanged by hand.
+    pub by: Option<Actor>,
+    /// How it ended.
+    pub outcome: DeployOutcome,
+    /// Until its end, in milliseconds.
+    pub duration_ms: u64,
+    /// From the onset to the verdict, in milliseconds.
+    #[serde(default)]
+    pub detect_ms: Option<u64>,
+    /// From the onset to the recovery, in milliseconds.
+    #[serde(default)]
+    pub restore_ms: Option<u64>,
+    /// Requests a second, and the lower bound of their failing share, at the verdict.
+    #[serde(default)]
+    pub failing: Option<(f64, f64)>,
+    /// How long the bake would have gone on after the verdict, in milliseconds.
+    #[serde(default)]
+    pub bake_left_ms: Option<u64>,
+}
+
+/// Sums up the timeline of one deploy. None for a file without a deploy. `bake_ms` is the length of a
+/// bake.
+pub fn summarise(entries: &[TimelineEntry], bake_ms: u64) -> Option<HistoryRow> {
+    let first = entries.first()?;
+    let (version, by) = match &first.event {
+        TimelineEvent::Deployed { release, by, .. } => (release.version.clone(), Some(by.clone())),
+        TimelineEvent::Replaced { release, .. } => (release.version.clone(), None),
+        _ => return None,
+    };
+    let began = Moment(first.moment.0.saturating_sub(first.since_deploy_ms));
+    let mut row = HistoryRow {
+        deploy: first.deploy,
+        version,
+        at: first.wall_time.clone(),
+        began,
+        by,
+        outcome: DeployOutcome::Running,
+        duration_ms: 0,
+        detect_ms: None,
+        restore_ms: None,
+        failing: None,
+        bake_left_ms: None,
+    };
+    let (mut ordered, mut onset, mut switched) = (false, None, None);
+    for entry in entries {
+        let outcome = match &entry.event {
+            TimelineEvent::Switched { .. } => {
+                switched.get_or_insert(entry.moment);
+                continue;
+            }
+            TimelineEvent::Detected { trigger, .. } => {
+                ordered = trigger.is_operator();
+                if let Some(verdict) = trigger.verdict() {
+                    onset = Some(verdict.onset);
+                    row.detect_ms = Some(entry.moment.0.saturating_sub(verdict.onset.0));
+                    row.failing = Some((verdict.request_rate, verdict.failure_rate_lower));
+                    let ends = switched.map(|it| it.0 + bake_ms);
+                    row.bake_left_ms = ends.map(|it| it.saturating_sub(entry.moment.0));
+                }
+                continue;
+            }
+            TimelineEvent::Recovered => {
+                row.restore_ms = onset.map(|it| entry.moment.0.saturating_sub(it.0));
+                match ordered {
+                    true => DeployOutcome::RolledBackByOperator,
+                    false => DeployOutcome::RolledBack,
+                }
+            }
+            TimelineEvent::Accepted { verified: true } => DeployOutcome::Accepted,
+            TimelineEvent::Accepted { verified: false } => DeployOutcome::Unverified,
+            TimelineEvent::Failed => DeployOutcome::Failed,
+            TimelineEvent::Blocked { .. } => DeployOutcome::Breach,
+            TimelineEvent::Cleared => DeployOutcome::Running,
+            TimelineEvent::Abandoned | TimelineEvent::Unrecovered => DeployOutcome::Incomplete,
+            _ => continue,
+        };
+        row.outcome = outcome;
+        row.duration_ms = entry.moment.0.saturating_sub(began.0);
+    }
+    Some(row)
+}
+
+impl DeployOutcome {
+    /// In words.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Accepted => "accepted",
+            Self::Unverified => "accepted (unverified)",
+            Self::RolledBack => "rolled back",
+            Self::RolledBackByOperator => "rolled back by an operator",
+            Self::Failed => "never ready",
+            Self::Breach => "breach, not rolled back",
+            Self::Incomplete => "rollback incomplete",
+        }
+    }
+
+    /// Whether the change failed, in the sense of DORA: it needed a remedy.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::Running | Self::Accepted | Self::Unverified)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::example;
+
+    #[test]
+    fn a_rollback_has_its_times() {
+        let row = summarise(&example::timeline(), 600_000).unwrap();
+        assert_eq!(row.outcome, DeployOutcome::RolledBack);
+        assert_eq!((row.detect_ms, row.restore_ms), (Some(5_681), Some(6_931)));
+        assert_eq!((row.duration_ms, row.bake_left_ms), (9_931, Some(591_633)));
+        let failed = summarise(&example::failed_start("v2 never became ready"), 0).unwrap();
+        assert_eq!(failed.outcome, DeployOutcome::Failed);
+        assert_eq!(summarise(&example::timeline()[1..], 0), None);
+    }
+}

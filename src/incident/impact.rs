@@ -1,0 +1,120 @@
+//! What clients met, and what it would have been without the rollback.
+
+use crate::incident::document::Impact;
+use crate::incident::facts::Facts;
+use crate::incident::traffic::bad;
+use crate::incident::utc::format_ms;
+use crate::model::{DrainCost, TimelineEvent};
+
+/// Computes the impact from the facts.
+pub fn impact(facts: &Facts) -> Impact {
+    let trial = facts.trial();
+    let counts = trial.map(|it| it.counts).unwrap_or_default();
+    let control = facts.control().map(|it| it.counts.judged()).unwrap_or_default();
+    let cost = drain_cost(facts);
+    let times = trial.and_then(|it| it.first_bad.zip(it.last_bad));
+    Impact {
+        server_faults: counts.server_fault,
+        tool_faults: counts.tool_fault,
+        client_faults: counts.client_fault,
+        requests: counts.total() + control,
+        sessions_moved: cost.map_or(0, |it| it.sessions_migrated + it.sessions_to_migrate),
+        sessions_ended: cost.map_or(0, |it| it.sessions_ended),
+        requests_interrupted: cost.map_or(0, |it| it.error_responses + it.responses_lost),
+        duration_ms: times.map(|(first, last)| last.0.saturating_sub(first.0)),
+        budget_burned: budget_burned(facts),
+        counterfactual: counterfactual(facts),
+    }
+}
+
+/// What leaving the release cost.
+pub(super) fn drain_cost(facts: &Facts) -> Option<&DrainCost> {
+    facts.timeline.iter().find_map(|entry| match &entry.event {
+        TimelineEvent::Drained { cost } | TimelineEvent::Cut { cost } => Some(cost),
+        _ => None,
+    })
+}
+
+/// The faults as a multiple of what the objective allows in an hour at the rate of this bake.
+fn budget_burned(facts: &Facts) -> Option<f64> {
+    let traffic = facts.traffic.as_ref()?;
+    let seconds = traffic.last.since(traffic.opened).as_secs_f64();
+    let objective = facts.setting("objective")?.trim_end_matches('%').parse::<f64>().ok()?;
+    let judged: u64 = traffic.releases.iter().map(|it| it.counts.judged()).sum();
+    let allowed = (100.0 - objective) / 100.0 * judged as f64 / seconds.max(1.0) * 3_600.0;
+    let burned = bad(&facts.trial()?.counts) as f64;
+    (allowed > 0.0).then_some(burned / allowed)
+}
+
+fn counterfactual(facts: &Facts) -> Option<String> {
+    let verdict = facts.timeline.iter().find_map(|entry| match &entry.event {
+        TimelineEvent::Detected { trigger, .. } => trigger.verdict(),
+        TimelineEvent::Blocked { verdict, .. } => Some(verdict),
+        _ => None,
+    })?;
+    let trial = facts.trial()?;
+    let from = trial.first_bad?;
+    let judged_after = trial
+        .series
+        .iter()
+        .filter(|it| facts.traffic.as_ref().is_some_and(|t| t.opened.0 + it.ms + 1_000 > from.0))
+        .fold((0, 0), |(n, k), it| (n + it.judged, k + it.bad));
+    let (judged, failed) = judged_after;
+    if judged == 0 || verdict.request_rate <= 0.0 {
+        return None;
+    }
+    let share = failed as f64 / judged as f64;
+    let per_minute = (verdict.request_rate * 60.0 * share).round();
+    Some(format!(
+        "at the measured rate ({:.1} requests a second, {:.1} % of them failing) each further minute \
+         would have failed {per_minute:.0} requests; this assumes that traffic and fault stay the same",
+        verdict.request_rate,
+        100.0 * share
+    ))
+}
+
+/// The impact in a few words: `62 of 358 requests failed within 5.4 s`.
+pub(super) fn in_words(impact: &Impact) -> String {
+    let failed = impact.server_faults + impact.tool_faults;
+    let within =
+        impact.duration_ms.map_or(String::new(), |ms| format!(" within {}", format_ms(ms)));
+    let mut words = match (failed, impact.requests) {
+        (_, 0) => "no client request was served by the new release".to_owned(),
+        (0, all) => format!("none of {all} requests failed"),
+        (failed, all) => format!("{failed} of {all} requests failed{within}"),
+    };
+    if impact.client_faults > 0 {
+        words.push_str(&format!(", {} calls were rejected", impact.client_faults));
+    }
+    words
+}
+
+/// What became of the sessions.
+pub(super) fn sessions_in_words(impact: &Impact) -> String {
+    match (impact.sessions_moved, impact.sessions_ended) {
+        (0, 0) => "no session was lost".to_owned(),
+        (moved, 0) => format!("no session was lost ({moved} moved)"),
+        (0, ended) => format!("{ended} sessions ended"),
+        (moved, ended) => format!("{ended} sessions ended, {moved} moved"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::example;
+
+    #[test]
+    fn the_impact_is_that_of_the_signals() {
+        let facts = example::facts();
+        let impact = impact(&facts);
+        assert_eq!(in_words(&impact), "62 of 358 requests failed within 5.4 s");
+        assert_eq!(sessions_in_words(&impact), "no session was lost (9 moved)");
+        assert_eq!((impact.requests_interrupted, impact.duration_ms), (1, Some(5_400)));
+        let text = impact.counterfactual.unwrap();
+        assert!(text.contains("each further minute would have failed 853 requests"), "{text}");
+        let burned = impact.budget_burned.unwrap();
+        // 62 / (0.005 * 358 / 9.617 s * 3600 s)
+        assert!((burned - 0.0925).abs() < 0.001, "{burned}");
+    }
+}

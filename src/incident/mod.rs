@@ -1,0 +1,53 @@
+//! The incident: what has to be told, understood and closed. Pure: no clock, disk or network.
+//!
+//! 1. [`cause_of`] finds the event of a timeline that opens an [`Incident`], whose state is the fold of
+//!    its record ([`IncidentEntry`]).
+//! 2. The daemon gathers [`Facts`]: the timeline, the recorded signals summed ([`Traffic`]), the evidence
+//!    over time ([`evidence`]).
+//! 3. [`build`] makes a [`PostMortem`] of incident, facts and what people wrote ([`HumanParts`]). The rules
+//!    in [`hypothesis`] and [`factor`] offer causes, each with its observation.
+//! 4. [`markdown`] and [`html`] render it. The JSON is the object itself.
+
+mod action;
+mod build;
+mod cause;
+mod chart;
+mod document;
+pub mod evidence;
+#[cfg(test)]
+mod example;
+pub mod factor;
+mod facts;
+mod history;
+pub mod html;
+mod human;
+pub mod hypothesis;
+mod impact;
+mod life;
+pub mod markdown;
+mod phrases;
+mod record;
+mod rows;
+mod signature;
+pub mod text;
+mod traffic;
+pub mod utc;
+mod verdict;
+
+pub use crate::incident::action::{ACTIONS_MAX, Action, ActionId, ActionKind, FIELD_MAX};
+pub use crate::incident::build::{build, missing, signature};
+pub use crate::incident::cause::{Cause, cause_of, completes_draft};
+pub use crate::incident::document::{Offer, PostMortem, SCHEMA};
+pub use crate::incident::evidence::{EvidenceTrack, Opening};
+pub use crate::incident::facts::{
+    Change, FACTS_SCHEMA, Facts, FailureSample, OutputGroup, PreviousDeploy, TIMELINE_MAX,
+};
+pub use crate::incident::history::{DeployOutcome, HistoryRow, summarise};
+pub use crate::incident::human::{HumanParts, PARTS, TEXT_BYTES_MAX, parse as parse_human};
+pub use crate::incident::impact::impact;
+pub use crate::incident::life::{Incident, IncidentState};
+pub use crate::incident::phrases::{REVIEW_DAYS, what_to_do};
+pub use crate::incident::record::{Author, IncidentEntry, IncidentEvent};
+pub use crate::incident::signature::Signature;
+pub use crate::incident::traffic::Traffic;
+pub use crate::incident::verdict::{EXPECTED as VERDICTS, ReviewVerdict};

@@ -1,0 +1,98 @@
+//! Sentences about an incident: title, headline, summary.
+
+use crate::incident::cause::Cause;
+use crate::incident::document::Impact;
+use crate::incident::facts::Facts;
+use crate::incident::impact::{in_words, sessions_in_words};
+use crate::incident::life::Incident;
+use crate::incident::text::clean_text;
+use crate::incident::utc::{format_date, format_ms};
+use crate::model::{Moment, TimelineEvent};
+
+/// How long a review may take, when the headline names a day.
+pub const REVIEW_DAYS: u64 = 3;
+
+/// What happened, in a few words.
+pub(super) fn title(facts: &Facts, incident: &Incident) -> String {
+    let version = &incident.version;
+    let previous = facts.previous_release().map(|it| it.version.clone());
+    match (final_cause(incident), previous) {
+        (Cause::Rollback, Some(previous)) => format!("{version} rolled back to {previous}"),
+        (Cause::OrderedRollback, Some(previous)) => {
+            format!("{version} rolled back to {previous} by an operator")
+        }
+        (cause, _) => format!("{version}: {}", cause.label()),
+    }
+}
+
+/// The cause that tells how it stands: the last one that a person has to act on, else the first.
+pub(super) fn final_cause(incident: &Incident) -> Cause {
+    let open = incident.causes.iter().rev().find(|(cause, ..)| cause.needs_person());
+    open.or(incident.causes.first()).map_or(Cause::Rollback, |(cause, ..)| *cause)
+}
+
+/// Service, what happened, who is affected, what the daemon did, whether a person is needed.
+pub(super) fn headline(facts: &Facts, incident: &Incident, impact: &Impact) -> String {
+    let time = switch_ms(facts).map_or(String::new(), |ms| format!(" in {}", format_ms(ms)));
+    let what = format!("{}: {}{time}", incident.service, title(facts, incident));
+    let harm = format!("{}, {}", in_words(impact), sessions_in_words(impact));
+    format!("{what}, {harm}. {}", what_to_do(incident))
+}
+
+/// Whether a person is needed, and by when.
+pub fn what_to_do(incident: &Incident) -> String {
+    let due = Moment(incident.opened.0 + REVIEW_DAYS * 24 * 60 * 60 * 1000);
+    match final_cause(incident) {
+        Cause::Rollback | Cause::OrderedRollback => {
+            format!("Nothing to do tonight; review by {}.", format_date(due))
+        }
+        Cause::NeverReady => {
+            format!("The traffic did not move; review by {}.", format_date(due))
+        }
+        Cause::GuardHeld => "A person is needed now: the bad release keeps the traffic.".to_owned(),
+        Cause::SharedOutage => {
+            "A person is needed now: both releases fail, so a rollback would not help.".to_owned()
+        }
+        Cause::RollbackIncomplete | Cause::ArtifactChanged => {
+            "A person is needed now: the daemon cannot restore the service.".to_owned()
+        }
+    }
+}
+
+/// From the verdict to the switch.
+pub(super) fn switch_ms(facts: &Facts) -> Option<u64> {
+    let detected = facts.find(|event| matches!(event, TimelineEvent::Detected { .. }))?;
+    let switched = facts.timeline.iter().find(|entry| {
+        detected.seq < entry.seq && matches!(entry.event, TimelineEvent::Switched { .. })
+    })?;
+    Some(switched.since_deploy_ms.saturating_sub(detected.since_deploy_ms))
+}
+
+/// One paragraph for a reader outside of the team.
+pub(super) fn summary(facts: &Facts, incident: &Incident, impact: &Impact) -> String {
+    let (service, version) = (&incident.service, &incident.version);
+    let mut sentences = vec![format!(
+        "On {} release {version} of the service {service} was deployed.",
+        format_date(incident.opened)
+    )];
+    for (cause, at, because) in &incident.causes {
+        let after = at.0.saturating_sub(super::rows::started_at(facts).0);
+        let because = clean_text(because, 200);
+        sentences.push(format!("After {}: {} ({because}).", format_ms(after), cause.label()));
+    }
+    sentences.push(format!("{}; {}.", capital(&in_words(impact)), sessions_in_words(impact)));
+    let recovered = facts.find(|event| matches!(event, TimelineEvent::Recovered));
+    if let Some((recovered, previous)) = recovered.zip(facts.previous_release()) {
+        let after = format_ms(recovered.since_deploy_ms);
+        sentences.push(format!("{previous} met its objectives again {after} after the deploy."));
+    }
+    if let Some(earlier) = incident.recurrence_of.first() {
+        sentences.insert(0, format!("This happened before, in incident {earlier}."));
+    }
+    sentences.join(" ")
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}

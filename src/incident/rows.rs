@@ -1,0 +1,196 @@
+//! The timeline of a post-mortem: events, milestones that are no events, notifications; and the parts of
+//! the time to detect and to resolve.
+
+use crate::incident::document::{Duration, TimelineRow};
+use crate::incident::facts::Facts;
+use crate::incident::life::Incident;
+use crate::incident::text::clean_text;
+use crate::incident::utc::format_time;
+use crate::model::{Moment, TimelineEntry, TimelineEvent};
+
+/// A step of a rollback: its name, what would make it faster, and the event that ends it.
+type Step = (&'static str, &'static str, fn(&TimelineEvent) -> bool);
+
+/// Longest text of a row, in characters.
+const TEXT_MAX: usize = 300;
+
+/// All rows in the order of time.
+pub(super) fn rows(facts: &Facts, incident: &Incident) -> Vec<TimelineRow> {
+    let start = started_at(facts);
+    let row = |at: Moment, kind: &str, text: String, is_milestone| TimelineRow {
+        at: format_time(at),
+        ms: i64::try_from(at.0).unwrap_or(i64::MAX) - i64::try_from(start.0).unwrap_or(0),
+        kind: kind.to_owned(),
+        text,
+        is_milestone,
+    };
+    let mut rows: Vec<_> = facts
+        .timeline
+        .iter()
+        .map(|entry| {
+            let text = clean_text(&entry.because, TEXT_MAX);
+            row(entry.moment, entry.event.kind(), text, is_milestone(&entry.event))
+        })
+        .collect();
+    if let Some(verdict) = verdict_of(facts) {
+        let text = "estimated begin of the trouble, by the evidence".to_owned();
+        rows.push(row(verdict.0, "onset", text, true));
+    }
+    if let Some(trial) = facts.trial() {
+        let bad = [("first bad", trial.first_bad), ("last bad", trial.last_bad)];
+        for (kind, at) in bad.into_iter().filter_map(|(kind, at)| Some((kind, at?))) {
+            rows.push(row(at, kind, format!("{kind} answer to a client"), true));
+        }
+    }
+    for (at, channel, _) in &incident.notified {
+        rows.push(row(*at, "notified", format!("channel {channel} accepted a notification"), true));
+    }
+    if let Some((at, _)) = &incident.acknowledged {
+        // Who did is in the record; the document is about the system.
+        rows.push(row(*at, "acknowledged", "the page was acknowledged".to_owned(), true));
+    }
+    rows.sort_by_key(|row| row.ms);
+    rows
+}
+
+/// When the deploy began.
+pub(super) fn started_at(facts: &Facts) -> Moment {
+    facts
+        .timeline
+        .first()
+        .map_or(Moment(0), |first| Moment(first.moment.0.saturating_sub(first.since_deploy_ms)))
+}
+
+fn is_milestone(event: &TimelineEvent) -> bool {
+    matches!(
+        event,
+        TimelineEvent::Deployed { .. }
+            | TimelineEvent::Switched { .. }
+            | TimelineEvent::Detected { .. }
+            | TimelineEvent::Decided { .. }
+            | TimelineEvent::Blocked { .. }
+            | TimelineEvent::Abandoned
+            | TimelineEvent::Drained { .. }
+            | TimelineEvent::Cut { .. }
+            | TimelineEvent::Recovered
+            | TimelineEvent::Unrecovered
+            | TimelineEvent::Failed
+            | TimelineEvent::Accepted { .. }
+    )
+}
+
+/// The onset of the first verdict against the release, and its reason.
+pub(super) fn verdict_of(facts: &Facts) -> Option<(Moment, &str)> {
+    facts.timeline.iter().find_map(|entry| {
+        let verdict = match &entry.event {
+            TimelineEvent::Detected { trigger, .. } => trigger.verdict()?,
+            TimelineEvent::Blocked { verdict, .. } => verdict,
+            _ => return None,
+        };
+        Some((verdict.onset, verdict.because.as_str()))
+    })
+}
+
+/// The parts of the time to detect and to resolve.
+pub(super) fn durations(facts: &Facts) -> Vec<Duration> {
+    let first_after = |from: u64, fits: &dyn Fn(&TimelineEvent) -> bool| {
+        facts.timeline.iter().find(|it| from <= it.seq && fits(&it.event))
+    };
+    let decided_on = |event: &TimelineEvent| {
+        matches!(event, TimelineEvent::Detected { .. } | TimelineEvent::Blocked { .. })
+    };
+    let Some(detected) = first_after(0, &decided_on) else { return Vec::new() };
+    let mut parts = Vec::new();
+    if let Some((onset, _)) = verdict_of(facts) {
+        parts.extend(detection_parts(facts, onset, detected));
+    }
+    let mut last = detected;
+    let steps: [Step; 4] = [
+        ("check of the previous release", "a warm release that answers its probe", |it| {
+            matches!(it, TimelineEvent::Decided { .. })
+        }),
+        ("switch", "nothing: it is one write of the routing table", |it| {
+            matches!(it, TimelineEvent::Switched { .. })
+        }),
+        ("drain or cut", "a shorter drain_timeout, or a lower session_cost", |it| {
+            matches!(it, TimelineEvent::Drained { .. } | TimelineEvent::Cut { .. })
+        }),
+        ("proof of recovery", "more traffic, or more frequent probes", |it| {
+            matches!(it, TimelineEvent::Recovered | TimelineEvent::Unrecovered)
+        }),
+    ];
+    for (part, faster, fits) in steps {
+        let Some(next) = first_after(last.seq + 1, &fits) else { break };
+        parts.push(duration(&format!("resolve: {part}"), last.moment, next.moment, faster));
+        last = next;
+    }
+    parts
+}
+
+/// From the onset to the verdict: until the first bad answer, the burst that may be healthy, the evidence.
+fn detection_parts(facts: &Facts, onset: Moment, detected: &TimelineEntry) -> Vec<Duration> {
+    let Some(first_bad) = facts.trial().and_then(|it| it.first_bad) else {
+        let faster = "more frequent probes, or fewer failures in a row";
+        return vec![duration("detect: probes", onset, detected.moment, faster)];
+    };
+    let first_bad = first_bad.min(detected.moment);
+    let burst_ms = facts.setting("burst").and_then(parse_seconds).unwrap_or(5_000);
+    let burst_end = Moment(first_bad.0.saturating_add(burst_ms)).min(detected.moment);
+    let faster = ["a shorter burst", "more traffic, or shadow calls on the previous release"];
+    let mut parts = Vec::new();
+    if onset < first_bad {
+        parts.push(duration(
+            "detect: until the first bad answer",
+            onset,
+            first_bad,
+            "more traffic",
+        ));
+    }
+    let [burst, evidence] = faster;
+    parts.push(duration("detect: burst that could still be healthy", first_bad, burst_end, burst));
+    parts.push(duration("detect: evidence and blame", burst_end, detected.moment, evidence));
+    parts
+}
+
+fn duration(part: &str, from: Moment, to: Moment, faster: &str) -> Duration {
+    Duration { part: part.to_owned(), ms: to.0.saturating_sub(from.0), faster: faster.to_owned() }
+}
+
+/// `5s`, `250ms` or `1m`, as the configuration prints a setting of one unit.
+fn parse_seconds(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text.get(digits.len()..)? {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::example;
+
+    #[test]
+    fn rows_are_in_order_and_name_what_is_no_event() {
+        let rows = rows(&example::facts(), &Incident::default());
+        let kinds: Vec<_> = rows.iter().map(|it| (it.ms, it.kind.as_str())).collect();
+        assert_eq!(kinds.len(), 11);
+        assert_eq!(
+            kinds.get(3..6),
+            Some(&[(3_000, "onset"), (3_250, "first bad"), (8_650, "last bad")][..])
+        );
+        assert_eq!(rows[0].at, "2023-11-14 22:13:20Z");
+    }
+
+    #[test]
+    fn parts_add_up_to_the_whole() {
+        let facts = example::facts();
+        let parts = durations(&facts);
+        let sum: u64 = parts.iter().map(|it| it.ms).sum();
+        assert_eq!(sum, 9_931 - 3_000, "from the onset to the recovery: {parts:?}");
+        assert_eq!(parts.len(), 7);
+    }
+}

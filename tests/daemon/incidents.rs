@@ -1,0 +1,119 @@
+//! Incidents: opened by the daemon, drafted, reviewed and closed over the control socket.
+
+use serde_json::Value;
+
+use crate::support::{DaemonHarness, SERVICE, VersionPoller, wait_until};
+
+/// A daemon whose v2 failed under traffic and was rolled back.
+fn after_a_rollback() -> DaemonHarness {
+    let host = DaemonHarness::with_v1("");
+    let traffic = VersionPoller::start(host.listen);
+    host.deploy_faulty("v2", "errors=60%", 1_000, &[]).expect_code(3);
+    traffic.stop();
+    wait_until("the draft", || row(&host)["state"] == "draft");
+    host
+}
+
+/// The newest incident in a row.
+fn row(host: &DaemonHarness) -> Value {
+    let rows = host.run_cli(&["incidents", SERVICE, "--json"]).expect_code(0).json_lines();
+    rows.first().cloned().unwrap_or_default()
+}
+
+fn document(host: &DaemonHarness) -> Value {
+    host.run_cli(&["postmortem", SERVICE, "--json"]).expect_code(0).json_lines().remove(0)
+}
+
+#[test]
+fn a_rollback_opens_an_incident_that_is_reviewed_and_closed() {
+    let mut host = after_a_rollback();
+    let document = document(&host);
+    assert_eq!(document["schema"], "rollbackd.postmortem/1");
+    assert_eq!(document["title"], "v2 rolled back to v1");
+    let failed = document["impact"]["server_faults"].as_u64().unwrap();
+    let requests = document["impact"]["requests"].as_u64().unwrap();
+    assert!(failed > 0 && failed <= requests, "{failed} of {requests}");
+    assert!(document["hypotheses"].as_array().is_some_and(|it| !it.is_empty()));
+    assert!(document["evidence"]["points"].as_array().is_some_and(|it| !it.is_empty()));
+    host.run_cli(&["postmortem", SERVICE]).expect_code(0).expect_text(&[
+        "# Post-mortem 2 of weather: v2 rolled back to v1",
+        "## Root cause",
+        "| **detected** |",
+    ]);
+    assert_eq!(host.status()["incidents"]["open"], 1);
+    host.run_cli(&["status"]).expect_code(0).expect_text(&["open reviews: 1"]);
+    host.run_cli(&["ack", SERVICE]).expect_code(0).expect_text(&["acknowledged: incident 2"]);
+    host.run_cli(&["ack", SERVICE]).expect_code(7);
+    host.run_cli(&["postmortem", "close", SERVICE, "2"])
+        .expect_code(5)
+        .expect_text(&["the root cause", "one action item"]);
+    let add =
+        ["action", "add", SERVICE, "2", "cover forecast", "--owner", "team", "--due", "2026-12-01"];
+    host.run_cli(&add).expect_code(0).expect_text(&["action item 2-1"]);
+    host.run_cli(&["action", "list"]).expect_code(0).expect_text(&["2-1", "cover forecast"]);
+    // A restart forgets nothing, and opens nothing twice.
+    host.stop();
+    host.start();
+    host.run_cli(&["action", "done", SERVICE, "2-1"]).expect_code(0);
+    host.run_cli(&["action", "done", SERVICE, "2-1"]).expect_code(7);
+    let close =
+        ["postmortem", "close", SERVICE, "2", "--no-review", "a drill", "--verdict", "right"];
+    host.run_cli(&close).expect_code(0);
+    assert_eq!(host.status()["incidents"], Value::Null);
+    let rows = host.run_cli(&["incidents", "--json"]).expect_code(0).json_lines();
+    assert_eq!((rows.len(), rows[0]["state"].as_str()), (1, Some("closed")));
+    host.run_cli(&["history", SERVICE]).expect_code(0).expect_text(&["rolled back", "v2"]);
+}
+
+#[test]
+fn a_daemon_that_is_killed_opens_the_incident_at_its_next_start() {
+    let mut host = after_a_rollback();
+    host.kill();
+    std::fs::remove_dir_all(host.state().join(SERVICE).join("incidents")).unwrap();
+    host.start();
+    wait_until("the draft", || row(&host)["state"] == "draft");
+    assert_eq!(row(&host)["incident"], 2);
+}
+
+#[test]
+fn a_release_that_never_becomes_ready_is_an_incident() {
+    let host = DaemonHarness::with_v1("start_timeout = \"2s\"");
+    host.deploy_faulty("v2", "total", 0, &[]).expect_code(4);
+    wait_until("the draft", || row(&host)["state"] == "draft");
+    let document = document(&host);
+    assert_eq!(document["title"], "v2: the release never became ready");
+    assert_eq!(document["hypotheses"][0]["rule"], "does-not-start");
+}
+
+#[test]
+fn an_edit_is_saved_and_a_failed_editor_loses_nothing() {
+    let host = after_a_rollback();
+    let editor = |script: &str| {
+        let path = host.dir_path().join("editor.sh");
+        std::fs::write(&path, script).unwrap();
+        let command = format!("VISUAL='sh {}' exec \"$0\" \"$@\"", path.display());
+        let program = env!("CARGO_BIN_EXE_rollbackd");
+        let config = host.config();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &command, program, "postmortem", SERVICE, "--edit", "--config"]);
+        shell.arg(config).env_remove("ROLLBACKD_CONFIG").env_remove("ROLLBACKD_SOCKET");
+        shell.env("TMPDIR", host.dir_path());
+        shell.output().unwrap()
+    };
+    let saved =
+        editor("sed -i 's/^<!-- rollbackd:write root_cause -->$/&\\nthe schema changed/' \"$1\"");
+    assert!(saved.status.success(), "{saved:?}");
+    let path = host.state().join(SERVICE).join("incidents/000002.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("root_cause -->\nthe schema changed\n<!-- rollbackd:end -->"), "{text}");
+    assert_eq!(row(&host)["state"], "in review");
+    for broken in ["exit 3", "sed -i '/rollbackd:end/d' \"$1\"", "truncate -s 0 \"$1\""] {
+        let failed = editor(broken);
+        assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+        assert!(String::from_utf8_lossy(&failed.stderr).contains("your text is in"), "{failed:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    let page = host.dir_path().join("page.html");
+    host.run_cli(&["postmortem", SERVICE, "--html", page.to_str().unwrap()]).expect_code(0);
+    assert!(std::fs::read_to_string(page).unwrap().contains("<svg"));
+}
