@@ -27,12 +27,12 @@ fn removed_tools_are_reported_and_refused_with_strict() {
     };
     // No client called it yet.
     deploy(&["--strict"]).expect_code(13).expect_text(&["ready", "; without tool echo -> "]);
-    host.deploy("v3", &["--wait"]).expect_code(0).expect_text(&["; adds tool echo"]);
+    host.deploy("v3", &["--wait"]).expect_code(13).expect_text(&["; adds tool echo"]);
     assert_eq!(serving_version(host.listen), Ok("v3".to_owned()));
     let why = "drops tool echo (1 call in the last hour)";
     deploy(&["--strict"]).expect_code(4).expect_text(&["failed", why, "; --strict refuses it"]);
     assert_eq!(host.status()["active"], "v3");
-    deploy(&[]).expect_code(0).expect_text(&[
+    deploy(&[]).expect_code(13).expect_text(&[
         "ready",
         &format!("WARNING, it {why}"),
         "switched",

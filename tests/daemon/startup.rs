@@ -124,7 +124,7 @@ fn status_and_timeline_have_text_and_json_output() {
     assert_eq!(status["releases"].as_array().unwrap().len(), 2);
     host.run_cli(&["timeline", SERVICE]).expect_code(0).expect_text(&[
         "weather deploy 2, ",
-        "deployed     v2 deployed by uid",
+        "deployed     v2 deployed by ",
         "switched     v2 has the traffic, v1 stays warm",
     ]);
     let lines =
