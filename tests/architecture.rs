@@ -56,7 +56,7 @@ const ROOMS: &[Row] = &[
     ),
     ("backtest", &["model", "judge", "decide", "config", "record"]),
     ("demo", &["model", "mcp", "clock", "control"]),
-    ("init", &["mcp", "config"]),
+    ("init", &["mcp"]),
     (
         "cli",
         &["model", "incident", "config", "record", "control", "daemon", "backtest", "demo", "init"],

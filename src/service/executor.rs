@@ -1,16 +1,50 @@
 //! Executes the effects of a decision on the proxy and the supervisor.
 
+use std::sync::Arc;
+
 use tracing::Instrument as _;
 
 use crate::config::Address;
-use crate::machine::Input;
-use crate::model::{DrainCost, Effect, Event, Release, Slot, Ticket};
+use crate::machine::{Input, Proposal};
+use crate::model::{DrainCost, Effect, Event, Release, Slot, Ticket, TimelineEntry};
+use crate::record::Room;
 use crate::service::service_loop::ServiceLoop;
 use crate::service::supervisor::release_supervisor::Placement;
 use crate::service::supervisor::reporter::Reporter;
 use crate::service::supervisor::unit_supervisor::StartPolicy;
 
 impl ServiceLoop {
+    /// Records a proposal, then applies and executes it.
+    pub(super) fn record_and_apply(
+        &mut self,
+        proposal: Proposal,
+    ) -> Result<Arc<TimelineEntry>, String> {
+        let now = self.clock.now();
+        let (before, time) = ((self.machine.watch(), &proposal), (now, self.clock));
+        let (recorder, name) = (&mut self.recorder, &self.service.name);
+        let is_rollback = self.machine.is_rollback(&proposal);
+        let room = if is_rollback { Room::Rollback } else { Room::Ordinary };
+        let entry = match recorder.append(time, name, before, room) {
+            Ok(entry) => entry,
+            Err(error) => {
+                let acts = self.machine.acts_unrecorded(&proposal);
+                match acts.then(|| recorder.append_later(time, name, before)).flatten() {
+                    Some(entry) => entry,
+                    None => {
+                        self.machine.not_recorded(proposal);
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let effects = self.machine.recorded(now, proposal);
+        self.publish_phase();
+        effects.into_iter().for_each(|effect| self.execute(effect));
+        self.sync_bake(now);
+        self.recorder.publish(&entry);
+        Ok(entry)
+    }
+
     /// Starts one effect. Its result arrives as an event.
     pub(crate) fn execute(&mut self, effect: Effect) {
         let ticket = self.watch().ticket();

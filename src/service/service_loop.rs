@@ -12,12 +12,12 @@ use crate::clock::Clock;
 use crate::config::{Runtime, Service};
 use crate::decide::Watch;
 use crate::judge::{BLOCK, BLOCK_MS, Judge};
-use crate::machine::{Input, MachineSettings, Proposal, ServiceMachine};
+use crate::machine::{Input, MachineSettings, ServiceMachine};
 use crate::model::{
     Event, Moment, Observation, ReleaseLoad, ReleaseNumber, Signal, StartCause, TimelineEntry,
 };
 use crate::proxy::Proxy;
-use crate::record::{Room, Timeline};
+use crate::record::Timeline;
 use crate::service::artifact_guard::ArtifactGuard;
 use crate::service::bake::BakeLog;
 use crate::service::call_usage::{CallUsage, SNAPSHOT_BLOCKS};
@@ -243,7 +243,7 @@ impl ServiceLoop {
     }
 
     /// Tells the proxy what it needs to know of the phase, besides the route.
-    fn publish_phase(&self) {
+    pub(super) fn publish_phase(&self) {
         let hints = self.machine.routing_hints();
         self.proxy.set_trial(hints.on_trial);
         self.proxy.migrate_sessions_from(hints.migrate_from);
@@ -357,37 +357,6 @@ impl ServiceLoop {
             let _ = self.record_and_apply(proposal);
         }
         self.supervisor.set_fast_probing(self.machine.probes_fast(self.clock.now()));
-    }
-
-    /// Records a proposal, then applies and executes it.
-    pub(super) fn record_and_apply(
-        &mut self,
-        proposal: Proposal,
-    ) -> Result<Arc<TimelineEntry>, String> {
-        let now = self.clock.now();
-        let (before, time) = ((self.machine.watch(), &proposal), (now, self.clock));
-        let (recorder, name) = (&mut self.recorder, &self.service.name);
-        let is_rollback = self.machine.is_rollback(&proposal);
-        let room = if is_rollback { Room::Rollback } else { Room::Ordinary };
-        let entry = match recorder.append(time, name, before, room) {
-            Ok(entry) => entry,
-            Err(error) => {
-                let acts = self.machine.acts_unrecorded(&proposal);
-                match acts.then(|| recorder.append_later(time, name, before)).flatten() {
-                    Some(entry) => entry,
-                    None => {
-                        self.machine.not_recorded(proposal);
-                        return Err(error);
-                    }
-                }
-            }
-        };
-        let effects = self.machine.recorded(now, proposal);
-        self.publish_phase();
-        effects.into_iter().for_each(|effect| self.execute(effect));
-        self.sync_bake(now);
-        self.recorder.publish(&entry);
-        Ok(entry)
     }
 
     /// Detaches from the releases, which go on: another daemon takes them over.

@@ -213,17 +213,6 @@ fn with_incidents() -> Status {
     }
 }
 
-/// With what 0.1.0 did not know.
-fn with_unjudged() -> Status {
-    let unjudged = Unjudged { not_mcp: 12, not_mcp_4xx: 13, not_mcp_5xx: 14 };
-    Status {
-        releases: vec![ReleaseStatus { unjudged, ..release(7, "active", Vec::new()) }],
-        mcp_paths: vec![McpPath { path: "/alias".to_owned(), requests: 15, judged: true }],
-        ..least()
-    }
-}
-
-/// Without the optional fields.
 /// A response as 0.1.0 could give it.
 fn without_what_is_new(response: Response) -> Response {
     let Response::Status(mut status) = response else { return response };

@@ -8,11 +8,10 @@ use crate::judge::trial::call_tests::CallTests;
 use crate::judge::trial::cell::{Cell, merge};
 use crate::judge::trial::clip;
 use crate::judge::trial::promise_test::{MASS_AT_START, MASS_AT_STEP, MASS_SPREAD, PromiseTest};
-use crate::judge::trial::settings::{TrialSettings, TrialTest};
+use crate::judge::trial::settings::{STEP_SUBJECTS, TrialSettings, TrialTest};
 use crate::judge::trial::share_test::ShareTest;
 use crate::judge::trial::subject_test::SubjectTest;
 use crate::judge::trial::subjects::{FirstFailure, Subjects};
-use crate::judge::trial::summary::STEP_SUBJECTS;
 use crate::judge::trial::total_failure::{SecondSums, TotalFailure};
 use crate::model::{Arm, Moment, TrialCell};
 

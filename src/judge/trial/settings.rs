@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The subjects whose requests a step needs before it can end.
+pub(super) const STEP_SUBJECTS: usize = 3;
+
 /// How certain a breach has to be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrialSettings {

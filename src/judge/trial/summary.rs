@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use crate::judge::trial::judge::TrialJudge;
-use crate::judge::trial::settings::{ArmSummary, StepState};
+use crate::judge::trial::settings::{ArmSummary, STEP_SUBJECTS, StepState};
 use crate::judge::trial::share_test::ShareTest;
 use crate::model::{Arm, Moment};
 
-/// A step has shown enough: cells on trial, and subjects that sent them.
+/// A step has shown enough: cells on trial. [`STEP_SUBJECTS`] sent them.
 const STEP_CELLS: u64 = 40;
-pub(super) const STEP_SUBJECTS: usize = 3;
 const STEP_MIN: Duration = Duration::from_secs(15);
 const STEP_MAX: Duration = Duration::from_secs(120);
 /// Evidence above this, and for a single call, keeps a step from ending.
