@@ -282,7 +282,7 @@ fn verbs_that_wait_go_on_with_the_next_daemon_and_after_a_kill() {
     wait_until("the successor's entry", || shows("took over from"));
     host.kill();
     host.start();
-    deploy.wait().expect_code(0).expect_text(&["took over from", "accepted"]);
+    deploy.wait().expect_code(13).expect_text(&["took over from", "accepted (unverified)"]);
     wait_until("the end", || shows("v2 deployed") && shows("accepted (unverified)"));
     let text = follow.output_so_far();
     assert_eq!(text.matches("v2 deployed by").count(), 1, "{text}");

@@ -84,3 +84,36 @@ fn a_release_that_never_becomes_ready_is_an_incident() {
     assert_eq!(document["title"], "v2: the release never became ready");
     assert_eq!(document["hypotheses"][0]["rule"], "does-not-start");
 }
+
+#[test]
+fn an_edit_is_saved_and_a_failed_editor_loses_nothing() {
+    let host = after_a_rollback();
+    let editor = |script: &str| {
+        let path = host.dir_path().join("editor.sh");
+        std::fs::write(&path, script).unwrap();
+        let command = format!("VISUAL='sh {}' exec \"$0\" \"$@\"", path.display());
+        let program = env!("CARGO_BIN_EXE_rollbackd");
+        let config = host.config();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &command, program, "postmortem", SERVICE, "--edit", "--config"]);
+        shell.arg(config).env_remove("ROLLBACKD_CONFIG").env_remove("ROLLBACKD_SOCKET");
+        shell.env("TMPDIR", host.dir_path());
+        shell.output().unwrap()
+    };
+    let saved =
+        editor("sed -i 's/^<!-- rollbackd:write root_cause -->$/&\\nthe schema changed/' \"$1\"");
+    assert!(saved.status.success(), "{saved:?}");
+    let path = host.state().join(SERVICE).join("incidents/000002.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("root_cause -->\nthe schema changed\n<!-- rollbackd:end -->"), "{text}");
+    assert_eq!(row(&host)["state"], "in review");
+    for broken in ["exit 3", "sed -i '/rollbackd:end/d' \"$1\"", "truncate -s 0 \"$1\""] {
+        let failed = editor(broken);
+        assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+        assert!(String::from_utf8_lossy(&failed.stderr).contains("your text is in"), "{failed:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    let page = host.dir_path().join("page.html");
+    host.run_cli(&["postmortem", SERVICE, "--html", page.to_str().unwrap()]).expect_code(0);
+    assert!(std::fs::read_to_string(page).unwrap().contains("<svg"));
+}
