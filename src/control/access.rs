@@ -66,7 +66,7 @@ const ANCESTORS_MAX: usize = 32;
 /// of its group's or of its session's first process says so. Reads /proc, which can block.
 ///
 /// # Errors
-/// It is one, or it has ended.
+/// It is one, or it ran as the daemon's user and has ended.
 pub fn ensure_not_a_release(actor: &Actor) -> Result<(), String> {
     // A client in another PID namespace has no id here.
     let Some(first) = u32::try_from(actor.pid).ok().filter(|pid| *pid > 0) else { return Ok(()) };
@@ -84,7 +84,9 @@ pub fn ensure_not_a_release(actor: &Actor) -> Result<(), String> {
         }
         match process_relations(pid) {
             Some(relations) => next.extend(relations),
-            None if pid == first => {
+            // Releases run as the daemon's user. Under ProtectProc=invisible the processes of other users
+            // cannot be seen, and those are no releases.
+            None if pid == first && actor.uid == nix::unistd::geteuid().as_raw() => {
                 return Err(format!("process {first}, which sent the command, has ended"));
             }
             None => (),
@@ -125,6 +127,14 @@ pub(super) fn readers_gid() -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_cannot_be_seen_is_refused_only_as_the_user_of_releases() {
+        let own = nix::unistd::geteuid().as_raw();
+        let invisible = |uid| Actor { uid, pid: i32::MAX, ..Actor::default() };
+        assert!(ensure_not_a_release(&invisible(own)).is_err());
+        assert_eq!(ensure_not_a_release(&invisible(own + 1)), Ok(()));
+    }
 
     #[test]
     fn a_process_of_a_release_is_recognised_and_others_are_not() {
