@@ -46,7 +46,7 @@ const ROOMS: &[Row] = &[
             "systemd", "record", "signal", "act", "proxy", "control",
         ],
     ),
-    ("web", &["model", "clock", "config", "record", "proxy", "control", "service"]),
+    ("web", &["model", "incident", "clock", "config", "record", "proxy", "control", "service"]),
     (
         "daemon",
         &[

@@ -126,7 +126,7 @@ fn merge(base: &HumanParts, mine: &HumanParts, theirs: &HumanParts) -> Result<Hu
         }
         if other != was {
             return Err(format!(
-                "`{part}` was changed by somebody else meanwhile; open the document again and merge \
+                "`{part}` was changed by another user meanwhile; open the document again and merge \
                  your text"
             ));
         }

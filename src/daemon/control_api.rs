@@ -43,7 +43,7 @@ pub(super) async fn serve(listener: Arc<UnixListener>, services: Services) {
             tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
-        // Whoever floods the socket keeps out nobody else: places are counted by user.
+        // Places are counted by user: a flood by one user does not keep the others out.
         let Some(place) = stream.peer_cred().ok().and_then(|peer| places.enter(peer.uid())) else {
             continue;
         };

@@ -113,8 +113,8 @@ impl Watch {
         known.find(|(known, _)| *known == number).map(|(_, ms)| Duration::from_millis(*ms))
     }
 
-    /// The daemon did not run for `gap`, until now. Where a deadline runs, it moves by that: nobody
-    /// watched.
+    /// The daemon did not run for `gap`, until now. A deadline that runs moves by that: the
+    /// release was not watched.
     pub fn on_pause(&self, now: Moment, gap: Duration) -> Option<Decision> {
         let has_deadline = self.phase.deadline().is_some();
         if !has_deadline && !matches!(self.phase, Phase::Baking { .. }) {

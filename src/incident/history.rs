@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Actor, Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
+use crate::model::{Actor, Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Trigger};
 
 /// How a deploy ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub struct HistoryRow {
     pub by: Option<Actor>,
     /// How it ended.
     pub outcome: DeployOutcome,
+    /// The event that ended it, or the cause of a rollback, in words.
+    #[serde(default)]
+    pub because: String,
     /// Until its end, in milliseconds.
     pub duration_ms: u64,
     /// From the onset to the verdict, in milliseconds.
@@ -57,50 +60,55 @@ pub struct HistoryRow {
     pub bake_left_ms: Option<u64>,
 }
 
-/// Sums up the timeline of one deploy. None for a file without a deploy. `bake_ms` is the length of a
-/// bake.
-pub fn summarise(entries: &[TimelineEntry], bake_ms: u64) -> Option<HistoryRow> {
-    let first = entries.first()?;
-    let (version, by) = match &first.event {
-        TimelineEvent::Deployed { release, by, .. } => (release.version.clone(), Some(by.clone())),
-        TimelineEvent::Replaced { release, .. } => (release.version.clone(), None),
-        _ => return None,
-    };
-    let began = Moment(first.moment.0.saturating_sub(first.since_deploy_ms));
-    let mut row = HistoryRow {
-        deploy: first.deploy,
-        version,
-        at: first.wall_time.clone(),
-        began,
-        by,
-        outcome: DeployOutcome::Running,
-        duration_ms: 0,
-        detect_ms: None,
-        restore_ms: None,
-        failing: None,
-        bake_left_ms: None,
-    };
-    let (mut ordered, mut onset, mut switched) = (false, None, None);
-    for entry in entries {
+/// Sums up the timeline of one deploy, line by line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeployHistory {
+    row: HistoryRow,
+    bake_ms: u64,
+    is_ordered: bool,
+    onset: Option<Moment>,
+    switched: Option<Moment>,
+}
+
+impl DeployHistory {
+    /// Begins with the first line. `None` for a timeline without a deploy. `bake_ms` is the length of a
+    /// bake.
+    pub fn begin(first: &TimelineEntry, bake_ms: u64) -> Option<Self> {
+        let (version, by) = match &first.event {
+            TimelineEvent::Deployed { release, by, .. } => {
+                (release.version.clone(), Some(by.clone()))
+            }
+            TimelineEvent::Replaced { release, .. } => (release.version.clone(), None),
+            _ => return None,
+        };
+        let row = HistoryRow {
+            deploy: first.deploy,
+            version,
+            at: first.wall_time.clone(),
+            began: Moment(first.moment.0.saturating_sub(first.since_deploy_ms)),
+            by,
+            outcome: DeployOutcome::Running,
+            because: first.because.clone(),
+            duration_ms: 0,
+            detect_ms: None,
+            restore_ms: None,
+            failing: None,
+            bake_left_ms: None,
+        };
+        Some(Self { row, bake_ms, is_ordered: false, onset: None, switched: None })
+    }
+
+    /// Adds the next line.
+    pub fn add(&mut self, entry: &TimelineEntry) {
         let outcome = match &entry.event {
             TimelineEvent::Switched { .. } => {
-                switched.get_or_insert(entry.moment);
-                continue;
+                self.switched.get_or_insert(entry.moment);
+                return;
             }
-            TimelineEvent::Detected { trigger, .. } => {
-                ordered = trigger.is_operator();
-                if let Some(verdict) = trigger.verdict() {
-                    onset = Some(verdict.onset);
-                    row.detect_ms = Some(entry.moment.0.saturating_sub(verdict.onset.0));
-                    row.failing = Some((verdict.request_rate, verdict.failure_rate_lower));
-                    let ends = switched.map(|it| it.0 + bake_ms);
-                    row.bake_left_ms = ends.map(|it| it.saturating_sub(entry.moment.0));
-                }
-                continue;
-            }
+            TimelineEvent::Detected { trigger, .. } => return self.on_detected(entry, trigger),
             TimelineEvent::Recovered => {
-                row.restore_ms = onset.map(|it| entry.moment.0.saturating_sub(it.0));
-                match ordered {
+                self.row.restore_ms = self.onset.map(|it| entry.moment.0.saturating_sub(it.0));
+                match self.is_ordered {
                     true => DeployOutcome::RolledBackByOperator,
                     false => DeployOutcome::RolledBack,
                 }
@@ -111,12 +119,40 @@ pub fn summarise(entries: &[TimelineEntry], bake_ms: u64) -> Option<HistoryRow> 
             TimelineEvent::Blocked { .. } => DeployOutcome::Breach,
             TimelineEvent::Cleared => DeployOutcome::Running,
             TimelineEvent::Abandoned | TimelineEvent::Unrecovered => DeployOutcome::Incomplete,
-            _ => continue,
+            _ => return,
         };
-        row.outcome = outcome;
-        row.duration_ms = entry.moment.0.saturating_sub(began.0);
+        // Of a rollback, the cause says more than the end.
+        if !matches!(entry.event, TimelineEvent::Recovered) {
+            self.row.because.clone_from(&entry.because);
+        }
+        self.row.outcome = outcome;
+        self.row.duration_ms = entry.moment.0.saturating_sub(self.row.began.0);
     }
-    Some(row)
+
+    fn on_detected(&mut self, entry: &TimelineEntry, trigger: &Trigger) {
+        self.is_ordered = trigger.is_operator();
+        self.row.because.clone_from(&entry.because);
+        let Some(verdict) = trigger.verdict() else { return };
+        self.onset = Some(verdict.onset);
+        self.row.detect_ms = Some(entry.moment.0.saturating_sub(verdict.onset.0));
+        self.row.failing = Some((verdict.request_rate, verdict.failure_rate_lower));
+        let ends = self.switched.map(|it| it.0 + self.bake_ms);
+        self.row.bake_left_ms = ends.map(|it| it.saturating_sub(entry.moment.0));
+    }
+
+    /// The sum so far.
+    pub fn row(&self) -> &HistoryRow {
+        &self.row
+    }
+}
+
+/// Sums up the timeline of one deploy. `None` for a timeline without a deploy. `bake_ms` is the length of
+/// a bake.
+pub fn summarise(entries: &[TimelineEntry], bake_ms: u64) -> Option<DeployHistory> {
+    let (first, rest) = entries.split_first()?;
+    let mut history = DeployHistory::begin(first, bake_ms)?;
+    rest.iter().for_each(|entry| history.add(entry));
+    Some(history)
 }
 
 impl DeployOutcome {
@@ -147,12 +183,13 @@ mod tests {
 
     #[test]
     fn a_rollback_has_its_times() {
-        let row = summarise(&example::timeline(), 600_000).unwrap();
+        let history = summarise(&example::timeline(), 600_000).unwrap();
+        let row = history.row();
         assert_eq!(row.outcome, DeployOutcome::RolledBack);
         assert_eq!((row.detect_ms, row.restore_ms), (Some(5_681), Some(6_931)));
         assert_eq!((row.duration_ms, row.bake_left_ms), (9_931, Some(591_633)));
         let failed = summarise(&example::failed_start("v2 never became ready"), 0).unwrap();
-        assert_eq!(failed.outcome, DeployOutcome::Failed);
+        assert_eq!(failed.row().outcome, DeployOutcome::Failed);
         assert_eq!(summarise(&example::timeline()[1..], 0), None);
     }
 }

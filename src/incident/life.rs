@@ -165,7 +165,7 @@ impl Incident {
         self.causes.first().map_or(Cause::Rollback, |(cause, ..)| *cause)
     }
 
-    /// Whether a person has to act now: no rollback settled it, and nobody acknowledged it.
+    /// Whether a person has to act now: no rollback settled it, and it is not acknowledged.
     pub fn waits_for_person(&self) -> bool {
         let last = self.causes.last().map_or(Cause::Rollback, |(cause, ..)| *cause);
         self.is_open() && last.needs_person() && self.acknowledged.is_none()

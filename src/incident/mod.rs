@@ -42,7 +42,7 @@ pub use crate::incident::evidence::{EvidenceTrack, Opening};
 pub use crate::incident::facts::{
     Change, FACTS_SCHEMA, Facts, FailureSample, OutputGroup, PreviousDeploy, TIMELINE_MAX,
 };
-pub use crate::incident::history::{DeployOutcome, HistoryRow, summarise};
+pub use crate::incident::history::{DeployHistory, DeployOutcome, HistoryRow, summarise};
 pub use crate::incident::human::{HumanParts, PARTS, TEXT_BYTES_MAX, parse as parse_human};
 pub use crate::incident::impact::impact;
 pub use crate::incident::life::{Incident, IncidentState};

@@ -1,5 +1,5 @@
 //! Pauses of the daemon: a suspended or frozen host, or overload. Such a time is not bake, because
-//! nobody watched, and what is late directly after it is late because the daemon was.
+//! the daemon did not watch. What is late directly after it is late because of the pause.
 
 use std::time::Duration;
 

@@ -29,6 +29,6 @@ pub struct TrialCell {
     pub started: u32,
     /// Requests that are now known to be a fault of the release.
     pub failed: u32,
-    /// Requests that are now known to be no evidence: the client's fault, or nobody's.
+    /// Requests that are now known to be no evidence: the client's fault, or neither side's.
     pub excused: u32,
 }

@@ -1,17 +1,17 @@
 //! Which service needs a person, and why.
 
 use crate::control::Status;
+use crate::incident::{DeployHistory, DeployOutcome};
 use crate::model::{Guard, TimelineEvent};
-use crate::web::deploys::Ending;
 use crate::web::format::plain;
 use crate::web::snapshot::ServiceSnapshot;
 
 /// How much a service needs a person, most first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
-    /// Somebody has to act now.
+    /// An operator has to act now.
     Now,
-    /// Somebody has to look at it.
+    /// An operator has to look at it.
     Soon,
     /// The daemon is at work.
     Moving,
@@ -108,18 +108,20 @@ fn add_deploy(service: &ServiceSnapshot, status: &Status, add: &mut impl FnMut(L
         add(Level::Moving, format!("{}.", capitalized(&plain(&status.waits_for))));
         return;
     }
-    let Some(deploy) = service.deploys.first() else { return };
-    let version = plain(deploy.version.as_deref().unwrap_or("the release")).into_owned();
+    let Some(deploy) = service.deploys.first().map(DeployHistory::row) else { return };
+    let version = plain(&deploy.version).into_owned();
     let because = plain(&deploy.because);
-    match deploy.ending {
-        Ending::RolledBack => add(Level::Soon, format!("{version} was rolled back: {because}.")),
-        Ending::Failed => add(Level::Soon, format!("{version} got no traffic: {because}.")),
-        Ending::Running
-        | Ending::Accepted
-        | Ending::Unverified
-        | Ending::RolledBackByOperator
-        | Ending::Breach
-        | Ending::Incomplete => (),
+    match deploy.outcome {
+        DeployOutcome::RolledBack => {
+            add(Level::Soon, format!("{version} was rolled back: {because}."))
+        }
+        DeployOutcome::Failed => add(Level::Soon, format!("{version} got no traffic: {because}.")),
+        DeployOutcome::Running
+        | DeployOutcome::Accepted
+        | DeployOutcome::Unverified
+        | DeployOutcome::RolledBackByOperator
+        | DeployOutcome::Breach
+        | DeployOutcome::Incomplete => (),
     }
 }
 

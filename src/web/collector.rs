@@ -13,10 +13,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::{Clock, monotonic};
 use crate::control::Status;
+use crate::incident::{DeployHistory, summarise};
 use crate::model::{Moment, TimelineEntry};
 use crate::record;
 use crate::service::handle::ServiceHandle;
-use crate::web::deploys::DeploySummary;
 use crate::web::samples::Samples;
 use crate::web::snapshot::{ServiceSnapshot, Snapshot};
 
@@ -34,6 +34,9 @@ const DEPLOYS_MAX: usize = 10;
 /// The services of the daemon.
 pub(super) type Handles = Arc<BTreeMap<String, ServiceHandle>>;
 
+/// The page does not show how much of a bake a rollback saved.
+const BAKE_UNKNOWN_MS: u64 = 0;
+
 /// Something new in a timeline.
 enum Change {
     /// A line.
@@ -48,7 +51,7 @@ struct Service {
     status: Option<Arc<Status>>,
     answered_at: Instant,
     entries: Vec<Arc<TimelineEntry>>,
-    deploys: Vec<DeploySummary>,
+    deploys: Vec<DeployHistory>,
     samples: Samples,
 }
 
@@ -159,10 +162,12 @@ impl Service {
             self.entries.clear();
         }
         match self.deploys.first_mut() {
-            Some(newest) if newest.number == entry.deploy => newest.add(&entry),
+            Some(newest) if newest.row().deploy == entry.deploy => newest.add(&entry),
             _ => {
-                self.deploys.insert(0, DeploySummary::begin(&entry));
-                self.deploys.truncate(DEPLOYS_MAX);
+                if let Some(history) = DeployHistory::begin(&entry, BAKE_UNKNOWN_MS) {
+                    self.deploys.insert(0, history);
+                    self.deploys.truncate(DEPLOYS_MAX);
+                }
             }
         }
         self.entries.push(entry);
@@ -189,16 +194,13 @@ fn cut_to_limit(entries: &mut Vec<Arc<TimelineEntry>>) {
 
 /// The lines of the newest deploy, and the summaries of the newest deploys, newest first. What
 /// cannot be read is left out: the status says why.
-fn read_newest(dir: &Path) -> (Vec<Arc<TimelineEntry>>, Vec<DeploySummary>) {
+fn read_newest(dir: &Path) -> (Vec<Arc<TimelineEntry>>, Vec<DeployHistory>) {
     let numbers = record::list_deploys(dir).unwrap_or_default();
     let (mut newest, mut deploys) = (Vec::new(), Vec::new());
     for (number, _) in numbers.into_iter().rev().take(DEPLOYS_MAX) {
         let entries = record::read_deploy(dir, Some(number)).unwrap_or_default();
-        let Some((first, rest)) = entries.split_first() else { continue };
-        let mut summary = DeploySummary::begin(first);
-        rest.iter().for_each(|entry| summary.add(entry));
-        deploys.push(summary);
-        if newest.is_empty() {
+        deploys.extend(summarise(&entries, BAKE_UNKNOWN_MS));
+        if newest.is_empty() && !entries.is_empty() {
             newest = entries.into_iter().map(Arc::new).collect();
             cut_to_limit(&mut newest);
         }

@@ -13,7 +13,6 @@
 
 mod attention;
 mod collector;
-mod deploys;
 mod follower;
 mod format;
 mod listener;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::control::Status;
+use crate::incident::DeployHistory;
 use crate::model::{Guard, TimelineEntry, TimelineEvent};
-use crate::web::deploys::DeploySummary;
 use crate::web::samples::Samples;
 
 /// The sections of a page: the id of the element, and its content.
@@ -47,7 +47,7 @@ pub(super) struct ServiceSnapshot {
     /// The newest deploy; of a long one, the beginning and the end.
     pub entries: Vec<Arc<TimelineEntry>>,
     /// The newest deploys, newest first.
-    pub deploys: Vec<DeploySummary>,
+    pub deploys: Vec<DeployHistory>,
     /// For the charts.
     pub samples: Samples,
 }

@@ -136,7 +136,9 @@ impl Incidents {
             let deploys = record::list_deploys(&dir).unwrap_or_default();
             let numbers = deploys.into_iter().map(|(number, _)| number).rev().take(ROWS_MAX);
             let read = numbers.filter_map(|it| record::read_deploy(&dir, Some(it)).ok());
-            read.filter_map(|entries| summarise(&entries, bake_ms)).collect::<Vec<_>>()
+            read.filter_map(|entries| summarise(&entries, bake_ms))
+                .map(|it| it.row().clone())
+                .collect::<Vec<_>>()
         });
         let rows = rows.await.map_err(|error| failed(error.to_string()))?;
         Ok(rows.into_iter().map(IncidentReply::Deploy).collect())

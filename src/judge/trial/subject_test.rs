@@ -7,7 +7,7 @@
 //!
 //! **Why E <= 1.** For rho in [`ODDS_RATIOS`] the factor rho/d or 1/d, d = rho pi + 1 - pi, has
 //! expectation 1 given all labels before it. The sets of labels that this test and the others look at
-//! differ, so it is never averaged with them: it is printed and convicts nobody.
+//! differ, so it is never averaged with them: it is printed and gives no verdict.
 
 const ODDS_RATIOS: [f64; 3] = [3.0, 10.0, 100.0];
 

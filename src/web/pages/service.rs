@@ -5,6 +5,7 @@ use std::sync::Arc;
 use maud::{Markup, html};
 
 use crate::control::{ReleaseStatus, Status};
+use crate::incident::DeployHistory;
 use crate::web::attention::{Level, attention, guard_words, reasons};
 use crate::web::format::{count, date_time, milliseconds, number, percent, plain, seconds};
 use crate::web::pages::charts::{evidence_chart, traffic_chart};
@@ -247,17 +248,17 @@ fn deploys(service: &ServiceSnapshot) -> Markup {
                         }
                     }
                     tbody {
-                        @for deploy in &service.deploys {
+                        @for deploy in service.deploys.iter().map(DeployHistory::row) {
                             tr {
                                 th scope="row" {
-                                    a href={ (service.name) "/deploy/" (deploy.number) } {
-                                        (deploy.number) " "
-                                        (plain(deploy.version.as_deref().unwrap_or("no release")))
+                                    a href={ (service.name) "/deploy/" (deploy.deploy) } {
+                                        (deploy.deploy) " "
+                                        (plain(&deploy.version))
                                     }
                                 }
-                                td { time datetime=(plain(&deploy.began)) { (date_time(&deploy.began)) } }
-                                td { (deploy.ending.label()) }
-                                td { @if deploy.took_ms > 0 { (milliseconds(deploy.took_ms)) } }
+                                td { time datetime=(plain(&deploy.at)) { (date_time(&deploy.at)) } }
+                                td { (deploy.outcome.label()) }
+                                td { @if deploy.duration_ms > 0 { (milliseconds(deploy.duration_ms)) } }
                                 td { (plain(&deploy.because)) }
                             }
                         }

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::clock::monotonic;
 use crate::control::Status;
+use crate::incident::summarise;
 use crate::model::TimelineEntry;
-use crate::web::deploys::DeploySummary;
 use crate::web::pages::{self, PageHead};
 use crate::web::samples::Samples;
 use crate::web::snapshot::{ServiceSnapshot, Snapshot};
@@ -60,11 +60,7 @@ fn service(status: Option<Status>, entries: Vec<TimelineEntry>) -> ServiceSnapsh
             samples.add(crate::model::Moment(1_000 * second), &status);
         }
     }
-    let deploys = entries.split_first().map(|(first, rest)| {
-        let mut summary = DeploySummary::begin(first);
-        rest.iter().for_each(|entry| summary.add(entry));
-        summary
-    });
+    let deploys = summarise(&entries, 0);
     ServiceSnapshot {
         name: "weather".to_owned(),
         status: status.map(Arc::new),
