@@ -76,7 +76,8 @@ impl ServiceLoop {
             in_flight: load.in_flight,
             rate: window.map(TrafficWindow::rate).unwrap_or_default(),
             error_rate: window.map(TrafficWindow::error_rate).unwrap_or_default(),
-            recent_requests: window.map(TrafficWindow::recent_requests),
+            // Without a window there were no requests, and no share of them failed.
+            recent_requests: Some(window.map_or(0, TrafficWindow::recent_requests)),
             counts: window.map(TrafficWindow::total).unwrap_or_default(),
             unjudged: self.proxy.unjudged(number),
             calls: self.calls(number),
