@@ -17,7 +17,7 @@ pub(super) const PAGE_FIELD: &str = "page";
 const MESSAGE_FIELD: &str = "message";
 
 /// Messages that the log, the journal or the standard error, did not get since the daemon started.
-static LOST_MESSAGES: AtomicU64 = AtomicU64::new(0);
+pub(super) static LOST_MESSAGES: AtomicU64 = AtomicU64::new(0);
 
 /// Messages that the log, the journal or the standard error, did not get since the daemon started.
 pub fn lost_messages() -> u64 {
