@@ -9,8 +9,12 @@ pub(crate) struct Message {
     pub id: Option<Box<str>>,
     /// The method, of a request or notification.
     pub method: Option<Box<str>>,
-    /// `params.name` or `params.uri`: the tool, prompt or resource.
+    /// The tool, prompt or resource: `params.uri` of a `resources/*` method, else `params.name`, or
+    /// `params.uri` where there is no name.
     pub name: Option<Box<str>>,
+    /// Whether another reader may take another method or name from it: a key is escaped, repeated or
+    /// spelled in another case, or a value is too long or no text.
+    pub is_ambiguous: bool,
     /// `params.requestId`, written as an id: the request that a cancellation names.
     pub request_id: Option<Box<str>>,
     /// `params.protocolVersion`, or `result.protocolVersion`.

@@ -16,6 +16,7 @@ pub(super) mod messages;
 pub(super) mod methods;
 pub(super) mod outcome;
 pub(super) mod scan;
+mod scan_keys;
 mod session_lost;
 pub(super) mod sse;
 pub(super) mod sse_splitter;

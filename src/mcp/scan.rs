@@ -9,6 +9,7 @@ use std::hash::Hasher as _;
 use siphasher::sip::SipHasher13;
 
 use super::message::{Message, is_valid_id};
+use super::scan_keys::{Level, Section, Target, is_like_a_key};
 
 /// The longest text that is extracted; a longer one counts as absent.
 const TEXT_MAX: usize = 512;
@@ -32,17 +33,10 @@ pub(crate) struct MessageScanner {
     hash: SipHasher13,
     section: Section,
     target: Target,
+    /// The keys of [`Message::is_ambiguous`] that the message has had, a bit each.
+    seen: u8,
+    uri: Option<Box<str>>,
     message: Message,
-}
-
-/// The object that the scanner is inside of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Level {
-    #[default]
-    Top,
-    Batch,
-    Message,
-    Section,
 }
 
 /// What the scanner expects next.
@@ -59,36 +53,6 @@ enum Expect {
     Comma,
     Done,
     Broken,
-}
-
-/// The object of the message that [`Level::Section`] is inside of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Section {
-    #[default]
-    Params,
-    Result,
-    Error,
-}
-
-/// The field that receives the next value.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Target {
-    #[default]
-    Nothing,
-    Section(Section),
-    JsonRpc,
-    Id,
-    Method,
-    Name,
-    RequestId,
-    Protocol,
-    ErrorCode,
-    IsError,
-    ResultType,
-    Status,
-    TaskId,
-    RequestState,
-    TaskParam,
 }
 
 impl MessageScanner {
@@ -110,6 +74,16 @@ impl MessageScanner {
     /// Whether the message that has begun, or that was read last, is JSON-RPC.
     pub(crate) fn is_json_rpc(&self) -> bool {
         self.message.json_rpc
+    }
+
+    /// Whether the bytes so far are one whole message, or several.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.expect == Expect::Done
+    }
+
+    /// Whether the bytes so far are not JSON, or not messages.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.expect == Expect::Broken
     }
 
     /// Whether the messages come in an array.
@@ -167,7 +141,7 @@ impl MessageScanner {
         match (byte, self.level, self.target) {
             (b'{', Level::Top | Level::Batch, _) => {
                 (self.level, self.expect) = (Level::Message, Expect::Key);
-                self.message = Message::default();
+                (self.message, self.seen, self.uri) = (Message::default(), 0, None);
             }
             (b'[', Level::Top, _) => {
                 (self.level, self.expect, self.batch) = (Level::Batch, Expect::Value, true);
@@ -203,6 +177,7 @@ impl MessageScanner {
                 if !self.batch {
                     self.expect = Expect::Done;
                 }
+                self.choose_name();
                 on_message(std::mem::take(&mut self.message));
             }
             Level::Batch | Level::Top => (self.level, self.expect) = (Level::Top, Expect::Done),
@@ -234,7 +209,8 @@ impl MessageScanner {
                 self.escaped = !self.escaped;
             }
             b'"' if self.expect == Expect::KeyText => {
-                self.target = self.target_for_key();
+                self.target = Target::of(self.level, self.section, &self.text);
+                self.note_key();
                 self.expect = Expect::Colon;
             }
             b'"' => {
@@ -255,29 +231,35 @@ impl MessageScanner {
         1
     }
 
-    /// The target of the key that was just read.
-    fn target_for_key(&self) -> Target {
-        match (self.level, self.text.as_slice()) {
-            (Level::Message, b"jsonrpc") => Target::JsonRpc,
-            (Level::Message, b"id") => Target::Id,
-            (Level::Message, b"method") => Target::Method,
-            (Level::Message, b"params") => Target::Section(Section::Params),
-            (Level::Message, b"result") => Target::Section(Section::Result),
-            (Level::Message, b"error") => Target::Section(Section::Error),
-            (Level::Section, key) => match (self.section, key) {
-                (Section::Params, b"name" | b"uri") => Target::Name,
-                (Section::Params, b"requestId") => Target::RequestId,
-                (Section::Params | Section::Result, b"protocolVersion") => Target::Protocol,
-                (Section::Params | Section::Result, b"requestState") => Target::RequestState,
-                (Section::Params, b"taskId") => Target::TaskId,
-                (Section::Params, b"task") => Target::TaskParam,
-                (Section::Result, b"status") => Target::Status,
-                (Section::Result, b"isError") => Target::IsError,
-                (Section::Result, b"resultType") => Target::ResultType,
-                (Section::Error, b"code") => Target::ErrorCode,
-                _ => Target::Nothing,
-            },
-            _ => Target::Nothing,
+    /// Finds keys that another reader may take for one of those that matter, or that it has already read.
+    fn note_key(&mut self) {
+        let is_request_part = match self.level {
+            Level::Message => true,
+            Level::Section => self.section == Section::Params,
+            Level::Top | Level::Batch => false,
+        };
+        if !is_request_part {
+            return;
+        }
+        let bit = match self.target {
+            Target::Method => 1,
+            Target::Section(Section::Params) => 2,
+            Target::Name => 4,
+            Target::Uri => 8,
+            _ => 0,
+        };
+        let is_misread = bit == 0 && is_like_a_key(&self.text);
+        self.message.is_ambiguous |= is_misread || self.seen & bit != 0;
+        self.seen |= bit;
+    }
+
+    /// Only now the method is known: it may come after the parameters.
+    fn choose_name(&mut self) {
+        let (message, uri) = (&mut self.message, self.uri.take());
+        let names_by_uri =
+            message.method.as_deref().is_some_and(|method| method.starts_with("resources/"));
+        if names_by_uri || message.name.is_none() {
+            message.name = uri;
         }
     }
 
@@ -304,8 +286,10 @@ impl MessageScanner {
                 } = id;
             }
             (Target::JsonRpc, Some(text)) => message.json_rpc = quoted && text == "2.0",
-            (Target::Method, Some(text)) => message.method = Some(text.into()),
+            (Target::Method, Some(text)) => message.method = Some(plain_method(text)),
             (Target::Name, Some(text)) => message.name = Some(text.into()),
+            (Target::Uri, Some(text)) => self.uri = Some(text.into()),
+            (Target::Method | Target::Name | Target::Uri, None) => message.is_ambiguous = true,
             (Target::Protocol, Some(text)) => message.protocol_version = Some(text.into()),
             (Target::TaskId, Some(text)) => message.task_id = Some(text.into()),
             (Target::RequestState, _) => {
@@ -364,6 +348,11 @@ impl MessageScanner {
         }
         bytes.len() - if starts_message { rest.len() } else { 0 }
     }
+}
+
+/// A method as the protocol writes it. PHP escapes each slash.
+fn plain_method(text: &str) -> Box<str> {
+    if text.contains('\\') { text.replace("\\/", "/").into() } else { text.into() }
 }
 
 // By its path: the fuzz targets and the benchmark include this file from another directory.

@@ -79,10 +79,50 @@ async fn request_with_matching_headers_is_forwarded() {
             assert_eq!(send_modern(to, &body, headers).await.status, 200, "{headers}");
         }
     }
-    // In the handshake era these are headers like any other.
-    let reply = post(to, &tool_call("\"x\"", "pay", "{}"), "Mcp-Method: tools/list\r\n").await;
-    assert_eq!(reply.status, 200);
-    assert_eq!(got.load(Ordering::Relaxed), 7);
+    assert_eq!(got.load(Ordering::Relaxed), 6);
+}
+
+/// A gateway may authorize by these headers whatever the version, and readers of JSON differ.
+#[tokio::test]
+async fn body_that_readers_take_differently_is_rejected() {
+    let (address, got) = counting_server().await;
+    let to = proxy_to(address).local_addr();
+    let call = |params: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":"x","method":"tools/call","params":{params}}}"#)
+    };
+    let padding = format!(r#""arguments":{{"x":"{}"}}"#, "x".repeat(300_000));
+    let safe = call(r#"{"name":"safe"}"#);
+    let bodies = [
+        call(r#"{"name":"wipe","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#),
+        call(r#"{"name":"wipe","uri":"safe"}"#),
+        call(r#"{"name":"safe","name":"wipe"}"#),
+        call(r#"{"name":"safe","n\u0061me":"wipe"}"#),
+        call(r#"{"name":"safe","NAME":"wipe"}"#),
+        call(&format!(r#"{{"name":"safe",{padding},"name":"wipe"}}"#)),
+        call(&format!(r#"{{{padding}}}"#)),
+        format!("{safe}{}", call(r#"{"name":"wipe"}"#)),
+        format!("[{safe}]"),
+        format!("{safe}\0"),
+        safe.replace("\"id\"", "\"a\":+1,\"id\""),
+        String::new(),
+    ];
+    let headers = "Mcp-Method: tools/call\r\nMcp-Name: safe\r\n";
+    for body in &bodies {
+        let start: String = body.chars().take(120).collect();
+        for version in ["", "MCP-Protocol-Version: 2026-07-28\r\n"] {
+            let reply = post(to, body, &format!("{version}{headers}")).await;
+            assert_eq!(reply.status, 400, "{start}: {reply:?}");
+            let text = reply.text();
+            // Without an id there is no JSON-RPC error to send.
+            assert!(
+                text.contains("-32020") || text.starts_with("Header mismatch"),
+                "{start}: {text}"
+            );
+        }
+    }
+    assert_eq!(got.load(Ordering::Relaxed), 0);
+    assert_eq!(post(to, &safe, headers).await.status, 200);
+    assert_eq!(got.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

@@ -173,8 +173,9 @@ async fn only_read_only_tools_are_repeated() {
     let proxy = proxy_with_trial(&warm).await;
     proxy.set_read_only_tools(BTreeSet::from(["look".to_owned()]));
     let smuggled = r#"{"id":1,"method":"tools/call","params":{"name":"wipe","uri":"look"}}"#;
+    let twice = r#"{"id":1,"method":"tools/call","params":{"n\u0061me":"wipe","name":"look"}}"#;
     let batch = format!("[{TOOLS_LIST}]");
-    for body in [&tool_call("1", "wipe", "{}"), smuggled, &batch] {
+    for body in [&tool_call("1", "wipe", "{}"), smuggled, twice, &batch] {
         post(proxy.local_addr(), body, "").await;
         proxy.send_shadow_calls(RELEASE_A, RELEASE_B, 5);
     }
@@ -197,7 +198,7 @@ async fn only_read_only_tools_are_repeated() {
     let looked = log.iter().filter(|(_, body)| body["params"]["name"] == "look");
     assert_eq!(looked.count(), 1);
     let safe = proxy.counts_by_call(RELEASE_A)[&("tools/call".into(), "look".into())];
-    // The line of its name also holds the one that only seemed to be of that name.
+    // The line of its name also holds the one that only seems to be of that name.
     assert_eq!((safe.server_fault, safe.repeatable, safe.repeatable_failed), (3, 2, 2));
 }
 

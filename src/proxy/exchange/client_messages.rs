@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use crate::mcp::methods;
 use crate::proxy::exchange::id_rewrite;
-use crate::proxy::exchange::request_body::{ParsedBody, RequestBody, lock_parsed};
+use crate::proxy::exchange::parsed_body::{ParsedBody, lock_parsed};
+use crate::proxy::exchange::request_body::RequestBody;
 use crate::proxy::routing::router::{Route, Router};
 use crate::proxy::session::ClientMessageKind;
 

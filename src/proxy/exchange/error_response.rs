@@ -12,7 +12,7 @@ use crate::mcp::headers::JSON;
 use crate::mcp::messages::FailureReason;
 use crate::mcp::{jsonrpc, messages};
 use crate::proxy::exchange::cors::OwnResponse;
-use crate::proxy::exchange::request_body::RequestIds;
+use crate::proxy::exchange::parsed_body::RequestIds;
 use crate::proxy::routing::router::RouteError;
 
 /// A JSON-RPC error for each of these requests; an array where the client sent a batch.

@@ -21,8 +21,9 @@ use crate::proxy::exchange::client_messages::{PostKind, observe_messages};
 use crate::proxy::exchange::error_response::{header_mismatch, not_routed, plain_text};
 use crate::proxy::exchange::header_check::ExpectedBody;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
+use crate::proxy::exchange::parsed_body::{SharedParse, lock_parsed};
 use crate::proxy::exchange::replay::{ReopenFuture, ReplayFuture, Reroute};
-use crate::proxy::exchange::request_body::{RequestBody, SharedParse, lock_parsed};
+use crate::proxy::exchange::request_body::RequestBody;
 use crate::proxy::exchange::response::{Interrupted, RelayContext, relay, respond_with_error};
 use crate::proxy::exchange::send::send_with_repetition;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
@@ -118,9 +119,10 @@ impl ProxyState {
         request_body: &RequestBody,
     ) -> Option<Response<Full<Bytes>>> {
         let expected = ExpectedBody::from_headers(headers)?;
+        let is_one_message = request_body.is_one_message();
         let parsed = request_body.parsed();
         let parsed = lock_parsed(&parsed);
-        if parsed.messages.iter().all(|message| expected.matches(message)) {
+        if is_one_message && parsed.messages.iter().all(|message| expected.matches(message)) {
             drop(parsed);
             request_body.set_expected(expected);
             return None;

@@ -27,8 +27,9 @@ use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::failed_samples::SampledRequest;
 use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::mcp_paths::UnconfirmedPath;
+use crate::proxy::exchange::parsed_body::{RequestIds, SharedParse, lock_parsed};
 use crate::proxy::exchange::pending::{PendingRequest, TaskEffect};
-use crate::proxy::exchange::request_body::{RequestBody, RequestIds, SharedParse, lock_parsed};
+use crate::proxy::exchange::request_body::RequestBody;
 use crate::proxy::routing::request_states::RequestStates;
 use crate::proxy::session::{InFlightGuard, Session};
 

@@ -14,6 +14,7 @@ mod in_flight;
 pub(super) mod mcp_paths;
 mod other_requests;
 mod pace;
+mod parsed_body;
 mod pending;
 mod public_url;
 mod replay;

@@ -21,8 +21,9 @@ use crate::proxy::backend::request_head::is_metadata;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::error_response::{not_routed, plain_text};
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
+use crate::proxy::exchange::parsed_body::RequestIds;
 use crate::proxy::exchange::public_url::restore_metadata;
-use crate::proxy::exchange::request_body::{RequestBody, RequestIds};
+use crate::proxy::exchange::request_body::RequestBody;
 use crate::proxy::exchange::response::{
     can_reopen, read_refusal, read_start, respond_with_error, streamed,
 };

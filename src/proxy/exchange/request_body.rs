@@ -17,13 +17,13 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::clock::monotonic;
-use crate::mcp::message::Message;
 use crate::mcp::scan::MessageScanner;
 use crate::proxy::backend::body::{BackendBody, SharedBody};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 pub(in crate::proxy) use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::header_check::ExpectedBody;
 use crate::proxy::exchange::pace::Pace;
+use crate::proxy::exchange::parsed_body::{SharedParse, lock_parsed};
 
 /// The proxy reads this much of a body before it sends the request.
 const BUFFERED_MAX: usize = 64 * 1024;
@@ -33,24 +33,6 @@ const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 const READ_TO_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// The messages of a batch that are tracked.
 const BATCH_MAX: usize = 128;
-
-/// What the body holds so far, shared with the exchange that waits for the responses.
-pub(in crate::proxy) type SharedParse = Arc<Mutex<ParsedBody>>;
-
-/// What the body holds so far, and how its transfer proceeds.
-#[derive(Debug, Default)]
-pub(in crate::proxy) struct ParsedBody {
-    /// The messages.
-    pub messages: Vec<Message>,
-    /// Whether they come in an array.
-    pub batch: bool,
-    /// Whether the client must send the next piece: the release cannot respond yet.
-    pub waiting_on_client: bool,
-    /// When the client last sent a piece that the proxy waited for.
-    pub last_piece_at: Option<Instant>,
-    /// Why the rest cannot be forwarded. The client caused it.
-    pub error: Option<BodyError>,
-}
 
 /// The body of a request to a release. A clone can read the rest when the release does not.
 #[derive(Debug, Clone, Default)]
@@ -82,22 +64,6 @@ struct BodyStream {
     opaque: bool,
 }
 
-/// The requests of a body.
-#[derive(Debug, Default)]
-pub(in crate::proxy) struct RequestIds {
-    /// Their ids, as the client wrote them.
-    pub ids: Vec<Box<str>>,
-    /// Whether they came in an array.
-    pub batch: bool,
-}
-
-impl RequestIds {
-    /// The id of the first request.
-    pub(in crate::proxy) fn first(&self) -> Option<&str> {
-        self.ids.first().map(AsRef::as_ref)
-    }
-}
-
 impl RequestBody {
     fn new(stream: BodyStream) -> Self {
         let parsed = Arc::clone(&stream.parsed);
@@ -113,6 +79,20 @@ impl RequestBody {
             stream.ready.push_back(body.clone());
         }
         Self { buffered: Some(body), ..Self::new(stream) }
+    }
+
+    /// Whether what was read is one message, whole if all of the body was read. Readers differ in what
+    /// they take from anything else.
+    pub(in crate::proxy) fn is_one_message(&self) -> bool {
+        let stream = self.lock();
+        let parsed = lock_parsed(&self.parsed);
+        let count = usize::from(self.buffered.is_some());
+        let is_readable = if self.buffered.is_some() {
+            stream.scanner.is_whole()
+        } else {
+            !stream.scanner.is_broken()
+        };
+        is_readable && !parsed.batch && (count..=1).contains(&parsed.messages.len())
     }
 
     /// Compares the rest of the body with the headers.
@@ -224,7 +204,9 @@ impl RequestBody {
         let (Some(_), Some(method)) = (&message.id, &message.method) else { return false };
         // Only the release that issued a state can decode it.
         let has_no_state = !parsed.batch && message.request_state_hash.is_none();
-        has_no_state && tools.is_read_only(method, message.name.as_deref().unwrap_or_default())
+        !message.is_ambiguous
+            && has_no_state
+            && tools.is_read_only(method, message.name.as_deref().unwrap_or_default())
     }
 
     /// What the body holds so far; it grows while a large body passes.
@@ -264,11 +246,6 @@ impl RequestBody {
     }
 }
 
-/// Locks what a body holds so far.
-pub(in crate::proxy) fn lock_parsed(parsed: &Mutex<ParsedBody>) -> MutexGuard<'_, ParsedBody> {
-    parsed.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn lock(stream: &Mutex<BodyStream>) -> MutexGuard<'_, BodyStream> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -291,6 +268,10 @@ impl BodyStream {
             }
         });
         parsed.batch = self.scanner.is_batch();
+        if self.expected.is_some() {
+            let is_one = parsed.messages.len() <= 1 && !parsed.batch;
+            matches_headers &= is_one && !self.scanner.is_broken();
+        }
         if matches_headers { Ok(()) } else { Err(BodyError::HeaderMismatch) }
     }
 
@@ -382,14 +363,5 @@ impl SharedBody for Mutex<BodyStream> {
                 sum
             }
         }
-    }
-}
-
-impl ParsedBody {
-    /// The ids of the requests.
-    pub(in crate::proxy) fn request_ids(&self) -> RequestIds {
-        let requests = self.messages.iter().filter(|message| message.method.is_some());
-        let ids = requests.filter_map(|message| message.id.clone()).collect();
-        RequestIds { ids, batch: self.batch }
     }
 }

@@ -14,7 +14,7 @@ use crate::proxy::backend::Backend;
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
-use crate::proxy::exchange::request_body::SharedParse;
+use crate::proxy::exchange::parsed_body::SharedParse;
 use crate::proxy::exchange::state::ProxyState;
 use crate::proxy::session::{ResumeAt, Session, StreamCommand};
 

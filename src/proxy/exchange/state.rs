@@ -10,7 +10,7 @@ use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::request_head::to_backend_head;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::mcp_paths::McpPaths;
-use crate::proxy::exchange::request_body::SharedParse;
+use crate::proxy::exchange::parsed_body::SharedParse;
 use crate::proxy::exchange::{id_rewrite, public_url};
 use crate::proxy::routing::router::{Route, Router};
 use crate::proxy::routing::view::RoutingView;

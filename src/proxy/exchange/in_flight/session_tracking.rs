@@ -6,8 +6,8 @@ use crate::mcp::message::Message;
 use crate::mcp::{Answered, ResponseContent, session_lost};
 use crate::model::Outcome;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, SERVER_REQUESTS_MAX};
+use crate::proxy::exchange::parsed_body::lock_parsed;
 use crate::proxy::exchange::pending::TaskEffect;
-use crate::proxy::exchange::request_body::lock_parsed;
 
 impl InFlight {
     /// Records in the session which requests the client cancels in this exchange.
