@@ -167,11 +167,19 @@ fn render(status: &Status, terminal: Terminal) -> String {
 fn push_traffic(lines: &mut Lines, status: &Status) {
     for release in &status.releases {
         lines.push(&release_line(release));
-        let Unjudged { not_mcp, not_mcp_4xx, not_mcp_5xx, .. } = release.unjudged;
+        let Unjudged { not_mcp, not_mcp_4xx, not_mcp_5xx, unread, own_shortage } = release.unjudged;
         if not_mcp > 0 {
             lines.push(&format!(
                 "           no MCP, not judged: {not_mcp} requests, {not_mcp_4xx} with 4xx, \
                  {not_mcp_5xx} with 5xx"
+            ));
+        }
+        if unread > 0 {
+            lines.push(&format!("           compressed, outcome unknown: {unread} responses"));
+        }
+        if own_shortage > 0 {
+            lines.warn(&format!(
+                "           not judged: {own_shortage} requests, this host lacked files, ports or memory"
             ));
         }
     }

@@ -13,6 +13,8 @@ pub(crate) enum FailureReason {
     BackendFailed,
     /// The backend accepted no connection: nothing was sent.
     BackendUnreachable,
+    /// This host is short of files, ports or memory: nothing was sent.
+    OwnShortage,
     /// No release is active.
     NoRelease,
     /// The session could not be migrated to the active release.
@@ -24,13 +26,17 @@ impl FailureReason {
         match self {
             Self::Rollback => "rollback",
             Self::BackendFailed | Self::BackendUnreachable => "upstream",
+            Self::OwnShortage => "overloaded",
             Self::NoRelease => "no_release",
             Self::SessionNotMoved => "session_not_moved",
         }
     }
 
     fn is_retryable(self) -> bool {
-        matches!(self, Self::BackendUnreachable | Self::NoRelease | Self::SessionNotMoved)
+        matches!(
+            self,
+            Self::BackendUnreachable | Self::OwnShortage | Self::NoRelease | Self::SessionNotMoved
+        )
     }
 
     /// The error text that the client receives.
@@ -42,6 +48,9 @@ impl FailureReason {
             Self::BackendFailed => "The backend did not respond",
             Self::BackendUnreachable => {
                 "The backend accepts no connection: the request was not sent; retry"
+            }
+            Self::OwnShortage => {
+                "The proxy is short of files or memory: the request was not sent; retry later"
             }
             Self::NoRelease => "No release of this service is active",
             Self::SessionNotMoved => {

@@ -100,6 +100,11 @@ const METHODS: [Method; 22] = {
     ]
 };
 
+/// Whether a request of the server waits for the user or the model of the client.
+pub(crate) fn asks_the_client(name: &str) -> bool {
+    matches!(name, "elicitation/create" | "sampling/createMessage" | "roots/list")
+}
+
 /// The entry of a method.
 pub(crate) fn lookup(name: &str) -> Option<&'static Method> {
     METHODS.iter().find(|method| method.name == name)

@@ -22,10 +22,12 @@ pub(crate) fn from_status(status: StatusCode) -> Outcome {
 
 /// The class of a JSON-RPC response.
 pub(crate) fn from_response(status: StatusCode, message: &Message) -> Outcome {
-    if status.is_server_error() {
-        return Outcome::ServerFault;
-    }
+    let by_code = message.error_code.filter(|_| message.has_error).map(from_error_code);
     match message.error_code {
+        // Some servers send them with status 500 or 501.
+        _ if by_code == Some(Outcome::ClientFault) => Outcome::ClientFault,
+        _ if status.is_server_error() => Outcome::ServerFault,
+        _ if status == StatusCode::TOO_MANY_REQUESTS => Outcome::Neutral,
         _ if message.has_error => message.error_code.map_or(Outcome::ServerFault, from_error_code),
         _ if message.input_required => Outcome::Neutral,
         _ if message.is_tool_error => Outcome::ToolFault,
@@ -72,6 +74,8 @@ mod tests {
             (ok, Message { has_error: true, ..Message::default() }, Outcome::ServerFault),
             (StatusCode::BAD_REQUEST, with_error(-32020), Outcome::ClientFault),
             (StatusCode::BAD_GATEWAY, result, Outcome::ServerFault),
+            (StatusCode::INTERNAL_SERVER_ERROR, with_error(-32601), Outcome::ClientFault),
+            (StatusCode::TOO_MANY_REQUESTS, with_error(-32000), Outcome::Neutral),
         ];
         for (http, message, want) in cases {
             assert_eq!(from_response(http, &message), want, "{http} {message:?}");

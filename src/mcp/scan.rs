@@ -14,6 +14,9 @@ use super::scan_keys::{Level, Section, Target, is_like_a_key};
 /// The longest text that is extracted; a longer one counts as absent.
 const TEXT_MAX: usize = 512;
 
+/// Nesting that `serde_json` reads, and most servers; C# reads 64.
+const DEPTH_MAX: u64 = 120;
+
 /// The state of the scanner inside a body.
 #[derive(Debug, Default)]
 pub(crate) struct MessageScanner {
@@ -24,6 +27,8 @@ pub(crate) struct MessageScanner {
     expect: Expect,
     /// Open brackets inside a skipped value.
     depth: u64,
+    /// The most that were open.
+    deepest: u64,
     quoted: bool,
     escaped: bool,
     text: Vec<u8>,
@@ -84,6 +89,11 @@ impl MessageScanner {
     /// Whether the bytes so far are not JSON, or not messages.
     pub(crate) fn is_broken(&self) -> bool {
         self.expect == Expect::Broken
+    }
+
+    /// Whether values are nested deeper than common servers read.
+    pub(crate) fn is_too_deep(&self) -> bool {
+        self.deepest > DEPTH_MAX
     }
 
     /// Whether the messages come in an array.
@@ -323,7 +333,10 @@ impl MessageScanner {
             match rest.get(hit) {
                 Some(b'\\') => self.escaped = true,
                 Some(b'"') => self.quoted = !self.quoted,
-                Some(b'{' | b'[') => self.depth += 1,
+                Some(b'{' | b'[') => {
+                    self.depth += 1;
+                    self.deepest = self.deepest.max(self.depth);
+                }
                 _ => self.depth = self.depth.saturating_sub(1),
             }
             if !self.quoted && self.depth == 0 {

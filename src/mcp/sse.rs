@@ -17,6 +17,8 @@ pub(crate) struct SseReader {
     scanner: MessageScanner,
     in_event: bool,
     after_cr: bool,
+    /// Whether nothing but a byte order mark was read.
+    at_start: bool,
     /// Whether a client can resume the stream: an event had an id (2025-11-25).
     resumable: bool,
 }
@@ -43,6 +45,7 @@ impl SseReader {
             scanner: MessageScanner::default(),
             in_event: false,
             after_cr: false,
+            at_start: true,
             resumable: false,
         }
     }
@@ -93,7 +96,10 @@ impl SseReader {
                 self.end_field_name();
                 self.state = SseState::Value { data: self.field == b"data" };
             }
+            // A byte order mark at the start (EventSource, section 9.2.5).
+            (0xEF | 0xBB | 0xBF, SseState::LineStart) if self.at_start => (),
             (_, SseState::LineStart | SseState::FieldName) => {
+                self.at_start = false;
                 self.state = SseState::FieldName;
                 if self.field.len() < FIELD_MAX {
                     self.field.push(byte);

@@ -63,6 +63,7 @@ impl SseSplitter {
 /// The fields of an event, as name and value. Comments have an empty name.
 pub(crate) fn fields(event: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     let text = std::str::from_utf8(event).unwrap_or_default();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = text.split("\r\n").flat_map(|line| line.split(['\n', '\r']));
     lines.filter(|line| !line.is_empty()).map(|line| {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));

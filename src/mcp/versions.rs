@@ -6,6 +6,9 @@ pub(crate) const MODERN: &str = "2026-07-28";
 pub(crate) const LATEST_LEGACY: &str = "2025-11-25";
 /// Older legacy versions that rollbackd asks for.
 pub(crate) const OLDER_LEGACY: [&str; 2] = ["2025-06-18", "2025-03-26"];
+/// Every version that was ever published.
+pub(crate) const PUBLISHED: [&str; 6] =
+    ["2024-10-07", "2024-11-05", "2025-03-26", "2025-06-18", LATEST_LEGACY, MODERN];
 /// The version of a request that names none.
 pub(crate) const DEFAULT: &str = "2025-03-26";
 

@@ -69,6 +69,10 @@ pub struct Unjudged {
     pub not_mcp_4xx: u64,
     /// Of those, the ones answered with 5xx, or not at all.
     pub not_mcp_5xx: u64,
+    /// MCP requests whose response could not be read: it was compressed.
+    pub unread: u64,
+    /// Requests that failed because rollbackd had no open file, port or memory for them.
+    pub own_shortage: u64,
 }
 
 impl Unjudged {

@@ -37,6 +37,11 @@ impl Proxy {
         self.refresh_read_only_tools();
     }
 
+    /// Sets the tools that a release lists: a call of another one is a fault of the client.
+    pub fn set_listed_tools(&self, release: ReleaseNumber, tools: &BTreeSet<String>) {
+        self.read_only_tools.set_listed(release, tools);
+    }
+
     /// Updates in every release which calls count as repeatable.
     pub(super) fn refresh_read_only_tools(&self) {
         let view = self.view();

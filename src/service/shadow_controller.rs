@@ -111,7 +111,7 @@ impl ServiceLoop {
         let mut prober = Prober::new(service, address, &warm);
         let proxy = self.proxy.clone();
         self.shadow_controller.tools_query = Some(tokio::spawn(async move {
-            if let Some(contract) = prober.discover_contract().await {
+            if let Some(contract) = prober.discover_contract(&BTreeSet::new()).await {
                 proxy.set_read_only_tools(contract.read_only_tools);
             }
             prober.close().await;

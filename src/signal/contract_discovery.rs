@@ -40,11 +40,14 @@ enum RequestMode<'a> {
 }
 
 impl McpProbe {
-    /// Reads the whole contract. `None` if the server offers nothing, or a response is missing.
-    pub(super) async fn discover_contract(&mut self) -> Option<Contract> {
+    /// Reads the whole contract. `in_use`: versions that sessions negotiated. `None` if the server offers nothing, or a response is missing.
+    pub(super) async fn discover_contract(
+        &mut self,
+        in_use: &BTreeSet<String>,
+    ) -> Option<Contract> {
         let mut contract = Contract::default();
         self.discover_modern(&mut contract).await?;
-        self.discover_legacy(&mut contract).await?;
+        self.discover_legacy(&mut contract, in_use).await?;
         contract.drop_long_lists();
         Some(contract).filter(|contract| !contract.protocols.is_empty())
     }
@@ -66,7 +69,12 @@ impl McpProbe {
         Some(())
     }
 
-    async fn discover_legacy(&mut self, contract: &mut Contract) -> Option<()> {
+    /// Asks for the older versions that are common, and for those that sessions negotiated.
+    async fn discover_legacy(
+        &mut self,
+        contract: &mut Contract,
+        in_use: &BTreeSet<String>,
+    ) -> Option<()> {
         let session = match self.open_session(versions::LATEST_LEGACY).await {
             Ok(session) => session,
             Err(fault) => return is_rejection(&fault).then_some(()),
@@ -84,7 +92,8 @@ impl McpProbe {
         }
         self.close_session(&session).await;
         listed?;
-        for version in versions::OLDER_LEGACY {
+        let in_use = in_use.iter().map(String::as_str).filter(|it| Era::of(it) == Era::Legacy);
+        for version in versions::OLDER_LEGACY.into_iter().chain(in_use.take(VERSIONS_MAX)) {
             if contract.protocols.contains(version) {
                 continue;
             }

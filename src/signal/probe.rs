@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::config::{Address, ProbeKind, ProbeSettings, Service};
@@ -65,10 +66,10 @@ impl Prober {
 
     /// Reads the contract of the release: all that it offers to clients. `None` unless the probe
     /// speaks MCP, or if a response is missing: half a contract would look like a broken one. Takes
-    /// no longer than ten timeouts.
-    pub async fn discover_contract(&mut self) -> Option<Contract> {
+    /// no longer than ten timeouts. `in_use`: versions that sessions negotiated, to be asked for as well.
+    pub async fn discover_contract(&mut self, in_use: &BTreeSet<String>) -> Option<Contract> {
         let ProbeDriver::Mcp(mcp) = &mut self.driver else { return None };
-        tokio::time::timeout(self.timeout * CONTRACT_TIMEOUTS, mcp.discover_contract())
+        tokio::time::timeout(self.timeout * CONTRACT_TIMEOUTS, mcp.discover_contract(in_use))
             .await
             .ok()
             .flatten()

@@ -1,5 +1,6 @@
 //! The other kinds of probe: HTTP, a Unix socket, a command.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,7 +47,7 @@ async fn unix_socket_probe() {
     let address = Address::Unix(path);
     assert_eq!(prober(ProbeKind::Mcp, &address).probe().await, ProbeResult::Ok);
     assert_eq!(prober(ProbeKind::Tcp, &address).probe().await, ProbeResult::Ok);
-    assert!(prober(ProbeKind::Mcp, &address).discover_contract().await.is_some());
+    assert!(prober(ProbeKind::Mcp, &address).discover_contract(&BTreeSet::new()).await.is_some());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ mod kinds;
 mod lost;
 mod scrapes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -115,7 +115,7 @@ async fn modern_server_gets_modern_requests() {
     assert_eq!(prober.probe().await, ProbeResult::Ok);
     assert_eq!(prober.probe().await, ProbeResult::Ok);
     assert_eq!(fake.methods(), ["server/discover", "server/discover"]);
-    let contract = prober.discover_contract().await.unwrap();
+    let contract = prober.discover_contract(&BTreeSet::new()).await.unwrap();
     assert_eq!(contract.server, "new 3");
     assert_eq!(Vec::from_iter(contract.protocols), ["2026-07-28"]);
     assert_eq!(Vec::from_iter(contract.capabilities), ["tools"]);
@@ -212,7 +212,7 @@ async fn contract_of_a_legacy_server() {
         legacy_response(asked, &opened, |_| true, 404)
     })
     .await;
-    let contract = fake.prober(ProbeKind::Mcp).discover_contract().await.unwrap();
+    let contract = fake.prober(ProbeKind::Mcp).discover_contract(&BTreeSet::new()).await.unwrap();
     assert_eq!(contract.server, "fake 1.2");
     assert_eq!(Vec::from_iter(contract.protocols), ["2025-03-26", "2025-06-18"]);
     let capabilities = Vec::from_iter(contract.capabilities);
@@ -248,7 +248,7 @@ async fn contract_includes_schemas_prompts_and_resources() {
         _ => FakeResponse::error(404, asked, -32601, "Method not found"),
     })
     .await;
-    let contract = fake.prober(ProbeKind::Mcp).discover_contract().await.unwrap();
+    let contract = fake.prober(ProbeKind::Mcp).discover_contract(&BTreeSet::new()).await.unwrap();
     let shape = &contract.tool_schemas["a"];
     assert_eq!(Vec::from_iter(&shape.required), ["city", "day"]);
     assert!(shape.input_hash.len() == 16 && shape.output_hash.is_empty());
@@ -267,9 +267,9 @@ async fn partial_contract_is_discarded() {
     })
     .await;
     let mut prober = fake.prober(ProbeKind::Mcp);
-    assert_eq!(prober.discover_contract().await, None);
+    assert_eq!(prober.discover_contract(&BTreeSet::new()).await, None);
     assert_wrong(&prober.probe().await, "error -32603: database is down");
-    assert_eq!(fake.prober(ProbeKind::Tcp).discover_contract().await, None);
+    assert_eq!(fake.prober(ProbeKind::Tcp).discover_contract(&BTreeSet::new()).await, None);
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ mod shadow_calls;
 mod streams;
 mod switching;
 mod unread;
+mod whose_fault;
 
 use std::net::SocketAddr;
 use std::time::Duration;

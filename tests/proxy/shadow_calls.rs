@@ -172,8 +172,9 @@ async fn only_read_only_tools_are_repeated() {
     let warm = healthy_release().await;
     let proxy = proxy_with_trial(&warm).await;
     proxy.set_read_only_tools(BTreeSet::from(["look".to_owned()]));
-    let smuggled = r#"{"id":1,"method":"tools/call","params":{"name":"wipe","uri":"look"}}"#;
-    let twice = r#"{"id":1,"method":"tools/call","params":{"n\u0061me":"wipe","name":"look"}}"#;
+    let smuggled =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"wipe","uri":"look"}}"#;
+    let twice = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"n\u0061me":"wipe","name":"look"}}"#;
     let batch = format!("[{TOOLS_LIST}]");
     for body in [&tool_call("1", "wipe", "{}"), smuggled, twice, &batch] {
         post(proxy.local_addr(), body, "").await;

@@ -1,24 +1,24 @@
 //! Connections to one release, over TCP or a unix socket.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::config::Address;
+use crate::proxy::backend::stream::BackendStream;
 
 /// The time limit for one connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two attempts to reach a release that is still starting.
 const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// Between two alarms about a shortage on this host.
+const ALARM_INTERVAL: Duration = Duration::from_mins(1);
 /// A port forwarder closes a connection within this time when nothing listens behind it.
 const FORWARDER_CLOSE_MAX: Duration = Duration::from_millis(50);
 /// When the kernel probes a silent connection, how often, and how many probes may be lost: a peer that
@@ -32,6 +32,7 @@ const KEEP_ALIVE_PROBES: u32 = 3;
 pub(super) struct Connector {
     address: Address,
     grace: Arc<StartGrace>,
+    last_alarm: Arc<Mutex<Option<Instant>>>,
 }
 
 /// How long a release may refuse connections, because it starts.
@@ -45,7 +46,7 @@ pub(super) struct StartGrace {
 impl Connector {
     /// Connects to this address.
     pub(super) fn new(address: Address, grace: Arc<StartGrace>) -> Self {
-        Self { address, grace }
+        Self { address, grace, last_alarm: Arc::default() }
     }
 
     /// The release has answered a request: it has started.
@@ -67,8 +68,27 @@ impl Connector {
                 Err(error) if is_not_listening(&error) && self.grace.is_active() => {
                     tokio::time::sleep(CONNECT_RETRY_DELAY).await;
                 }
+                Err(error) if is_own_shortage(&error) => {
+                    self.log_shortage(&error);
+                    return Err(error);
+                }
                 result => return result,
             }
+        }
+    }
+
+    /// Logs at most once a minute.
+    fn log_shortage(&self, error: &io::Error) {
+        let mut last = self.last_alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = monotonic();
+        if last.is_none_or(|last| last + ALARM_INTERVAL <= now) {
+            *last = Some(now);
+            tracing::error!(
+                page = true,
+                %error,
+                "rollbackd cannot connect to a release: this host lacks files, ports or memory; \
+                 raise LimitNOFILE, or lower limits.connections"
+            );
         }
     }
 
@@ -76,7 +96,7 @@ impl Connector {
         let address = match &self.address {
             Address::Tcp(address) => address,
             Address::Unix(path) => {
-                return UnixStream::connect(path).await.map(BackendStream::Unix);
+                return UnixStream::connect(path).await.map(BackendStream::unix);
             }
         };
         let stream = TcpStream::connect(address).await?;
@@ -87,7 +107,7 @@ impl Connector {
         if self.grace.is_active() && closes_at_once(&stream).await {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        Ok(BackendStream::Tcp(stream))
+        Ok(BackendStream::tcp(stream))
     }
 }
 
@@ -109,6 +129,21 @@ async fn closes_at_once(stream: &TcpStream) -> bool {
     matches!(first, Ok(Ok(0) | Err(_)))
 }
 
+/// Whether an error is a shortage of this host, not of the release: files, ports, memory, permissions.
+pub(super) fn is_own_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const OWN: [Errno; 7] = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::ADDRNOTAVAIL,
+        Errno::ACCESS,
+        Errno::PERM,
+    ];
+    error.raw_os_error().is_some_and(|code| OWN.iter().any(|own| own.raw_os_error() == code))
+}
+
 fn is_not_listening(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }
@@ -127,69 +162,5 @@ impl StartGrace {
         }
         let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| monotonic() < until)
-    }
-}
-
-/// A connection to a release.
-#[derive(Debug)]
-pub(super) enum BackendStream {
-    /// To a TCP port.
-    Tcp(TcpStream),
-    /// To a unix socket.
-    Unix(UnixStream),
-}
-
-impl AsyncRead for BackendStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for BackendStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
     }
 }

@@ -11,6 +11,7 @@ pub(super) mod outcome_counters;
 pub(super) mod pool;
 pub(super) mod read_only_tools;
 pub(super) mod request_head;
+mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -20,6 +20,8 @@ pub(in crate::proxy) struct OutcomeCounters {
     not_mcp: AtomicU64,
     not_mcp_4xx: AtomicU64,
     not_mcp_5xx: AtomicU64,
+    unread: AtomicU64,
+    own_shortage: AtomicU64,
 }
 
 /// One set of counters that only grow.
@@ -113,12 +115,24 @@ impl OutcomeCounters {
         }
     }
 
+    /// Counts a response that the proxy could not read; whether it is the first.
+    pub(in crate::proxy) fn count_unread(&self) -> bool {
+        self.unread.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// Counts a request that failed because this host is short of files, ports or memory.
+    pub(in crate::proxy) fn count_own_shortage(&self) {
+        self.own_shortage.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What passed and is no evidence.
     pub(in crate::proxy) fn unjudged(&self) -> Unjudged {
         Unjudged {
             not_mcp: self.not_mcp.load(Ordering::Relaxed),
             not_mcp_4xx: self.not_mcp_4xx.load(Ordering::Relaxed),
             not_mcp_5xx: self.not_mcp_5xx.load(Ordering::Relaxed),
+            unread: self.unread.load(Ordering::Relaxed),
+            own_shortage: self.own_shortage.load(Ordering::Relaxed),
         }
     }
 
@@ -135,6 +149,11 @@ impl OutcomeCounters {
 }
 
 impl CounterCells {
+    /// Whether a request of this call was ever answered well.
+    pub(in crate::proxy) fn has_ok(&self) -> bool {
+        self.ok.load(Ordering::Relaxed) > 0
+    }
+
     fn cell(&self, class: Outcome) -> &AtomicU64 {
         match class {
             Outcome::Ok => &self.ok,

@@ -19,9 +19,11 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use crate::clock::monotonic;
+use crate::mcp::messages::FailureReason;
 use crate::proxy::backend::body::BackendBody;
-use crate::proxy::backend::connector::{BackendStream, Connector};
+use crate::proxy::backend::connector::{Connector, is_own_shortage};
 use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX, KEEP_ALIVE};
+use crate::proxy::backend::stream::BackendStream;
 
 /// How long a connection waits where the release does not announce its own limit. Below that of common
 /// servers (Node and uvicorn close after 5 s), so that a request does not meet the close.
@@ -45,12 +47,25 @@ pub(super) struct Pool {
 pub(in crate::proxy) enum SendError {
     /// The release accepts no connection: nothing was sent.
     Unreachable,
+    /// This host is short of files, ports or memory: nothing was sent, and it is no fault of the release.
+    OwnShortage,
     /// The connection ended before the response. `was_reused`: it had served a request before, so that
     /// the release may have closed it before it saw this one.
     Unanswered {
         /// Whether the connection had served a request before.
         was_reused: bool,
     },
+}
+
+impl SendError {
+    /// What the client gets as the reason.
+    pub(in crate::proxy) fn reason(&self) -> FailureReason {
+        match self {
+            Self::Unreachable => FailureReason::BackendUnreachable,
+            Self::OwnShortage => FailureReason::OwnShortage,
+            Self::Unanswered { .. } => FailureReason::BackendFailed,
+        }
+    }
 }
 
 /// Marks a 408 on a connection that had served a request before: the release was about to close it.
@@ -115,17 +130,24 @@ impl Pool {
         &self,
         request: Request<BackendBody>,
     ) -> Result<Response<Incoming>, SendError> {
-        let connection = self.connect().await.map_err(|_| SendError::Unreachable)?;
+        let connection = self.connect().await.map_err(|error| match error {
+            ConnectError::OwnShortage => SendError::OwnShortage,
+            ConnectError::Refused => SendError::Unreachable,
+        })?;
         self.send_on(connection, request, false).await.map_err(|(error, _)| error)
     }
 
     async fn connect(&self) -> Result<PooledConnection, ConnectError> {
-        let stream = self.connector.connect().await.map_err(|_| ConnectError)?;
+        let stream =
+            self.connector.connect().await.map_err(|error| match is_own_shortage(&error) {
+                true => ConnectError::OwnShortage,
+                false => ConnectError::Refused,
+            })?;
         let handshake = http1::Builder::new()
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream));
-        let (sender, connection) = handshake.await.map_err(|_| ConnectError)?;
+        let (sender, connection) = handshake.await.map_err(|_| ConnectError::Refused)?;
         let return_slot = Arc::<ReturnSlot>::default();
         tokio::spawn(drive(connection, Arc::clone(&return_slot), Arc::downgrade(&self.waiting)));
         Ok(PooledConnection { sender, return_slot })
@@ -158,7 +180,10 @@ impl Pool {
 }
 
 #[derive(Debug)]
-struct ConnectError;
+enum ConnectError {
+    Refused,
+    OwnShortage,
+}
 
 /// Whether a repetition of a request that changes nothing may succeed: its connection was about to
 /// close.

@@ -1,17 +1,24 @@
-//! Which calls are read-only, as far as the method, the release or the operator declares it.
+//! Which tools releases list, and which calls are read-only, as far as the method, the release or the
+//! operator declares it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use crate::mcp::methods;
+use crate::model::ReleaseNumber;
+
+/// Releases whose tools are remembered.
+const LISTED_MAX: usize = 8;
 
 /// The tools that are declared read-only.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct ReadOnlyTools {
     annotated: ArcSwap<BTreeSet<String>>,
     configured: ArcSwap<BTreeSet<String>>,
+    /// The tools that each release lists, where all of them are known.
+    listed: ArcSwap<BTreeMap<ReleaseNumber, Arc<BTreeSet<String>>>>,
 }
 
 impl ReadOnlyTools {
@@ -23,6 +30,24 @@ impl ReadOnlyTools {
     /// Replaces the tools that the operator lists as read-only.
     pub(in crate::proxy) fn set_configured(&self, tools: BTreeSet<String>) {
         self.configured.store(Arc::new(tools));
+    }
+
+    /// Sets the tools that a release lists.
+    pub(in crate::proxy) fn set_listed(&self, release: ReleaseNumber, tools: &BTreeSet<String>) {
+        let tools = Arc::new(tools.clone());
+        self.listed.rcu(|listed| {
+            let mut listed = BTreeMap::clone(listed);
+            listed.insert(release, Arc::clone(&tools));
+            while listed.len() > LISTED_MAX {
+                listed.pop_first();
+            }
+            listed
+        });
+    }
+
+    /// Whether a release is known not to list a tool.
+    pub(in crate::proxy) fn is_unlisted(&self, release: ReleaseNumber, tool: &str) -> bool {
+        self.listed.load().get(&release).is_some_and(|tools| !tools.contains(tool))
     }
 
     /// Whether a call is read-only. A name that contains escapes never is: it was not decoded.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::clock::monotonic;
 use crate::mcp::methods;
 use crate::proxy::exchange::id_rewrite;
 use crate::proxy::exchange::parsed_body::{ParsedBody, lock_parsed};
@@ -75,6 +76,7 @@ pub(super) fn observe_messages(
     let responses = parsed.messages.iter().filter(|it| it.is_response());
     for id in responses.filter_map(|it| it.id.as_deref()) {
         let id = id_rewrite::restore_request_id(id);
+        session.with_requests(|it| it.replied_at = Some(monotonic()));
         session.with_machine(|machine| machine.server_request_closed(route.generation, &id));
     }
     let has_rewritten_ids = matches!(message_kind, ClientMessageKind::Response(1..));

@@ -211,9 +211,7 @@ impl ProxyState {
             Some(Err(SendError::Unreachable)) if in_flight.backend.draining.is_cancelled() => {
                 Err(Interrupted { in_flight, sent: false, cause: FailureReason::Rollback })
             }
-            Some(Err(SendError::Unreachable)) => {
-                Ok(respond_with_error(in_flight, FailureReason::BackendUnreachable).await)
-            }
+            Some(Err(error)) => Ok(respond_with_error(in_flight, error.reason()).await),
             Some(_) => Ok(respond_with_error(in_flight, FailureReason::BackendFailed).await),
             None => {
                 let sent = request_body.was_read();
@@ -265,6 +263,9 @@ impl ProxyState {
             && view.is_on_trial(route.backend.number);
         if post.is_initialize {
             in_flight.initialize_body = request_body.buffered().cloned();
+        }
+        if kind == ExchangeKind::Call {
+            in_flight.client_body = request_body.buffered().cloned();
         }
         in_flight
     }

@@ -3,6 +3,7 @@
 //! Every JSON-RPC request yields exactly one outcome: at its response, at its deadline, or at the end
 //! of the exchange when the client disconnects first.
 
+mod client_duty;
 mod deadline;
 mod session_tracking;
 
@@ -19,7 +20,7 @@ use tokio::time::{Instant, Sleep};
 use crate::clock::monotonic;
 use crate::config::ProxyLimits;
 use crate::mcp::message::{Message, same_id};
-use crate::mcp::methods::is_idempotent;
+use crate::mcp::methods::{INITIALIZE, is_idempotent};
 use crate::mcp::outcome;
 use crate::model::Outcome;
 use crate::proxy::backend::Backend;
@@ -61,6 +62,14 @@ pub(in crate::proxy) struct InFlight {
     pub client: Option<Arc<ClientConnectionState>>,
     /// A stream of events without one for this long gets a comment.
     pub sse_ping: Option<Duration>,
+    /// The client's body, where it was small enough, to explain a failure.
+    pub client_body: Option<Bytes>,
+    /// Whether the release accepted no connection, so that no request can be at fault.
+    pub unreachable: bool,
+    /// The server asked the client something in this exchange.
+    asked_client: bool,
+    /// The client left while the release waited for it.
+    left_owing: bool,
     /// Where the path is not known to serve MCP: the requests count once one is answered.
     unconfirmed: Option<Box<UnconfirmedPath>>,
     kind: ExchangeKind,
@@ -137,6 +146,10 @@ impl InFlight {
             lost: false,
             client: None,
             sse_ping: limits.sse_ping,
+            client_body: None,
+            unreachable: false,
+            asked_client: false,
+            left_owing: false,
             unconfirmed: None,
             kind,
             parsed,
@@ -187,13 +200,11 @@ impl InFlight {
 
     /// Handles a message of the release; a response completes the request with its id.
     pub(in crate::proxy) fn on_message(&mut self, status: StatusCode, message: &Message) {
-        if let (Some(session), Some(protocol)) = (&self.session, &message.protocol_version) {
-            session.set_protocol(protocol);
-        }
         if let Some(request_state) = message.request_state_hash.filter(|_| message.input_required) {
             self.request_states.record(request_state, self.backend.number);
         }
         self.sync_parsed();
+        self.note_question(message);
         self.track_server_request(message);
         let Some(id) = message.id.as_ref().filter(|_| message.is_response()) else { return };
         if let Some(session) =
@@ -209,6 +220,11 @@ impl InFlight {
             && message.has_result
         {
             path.confirm();
+        }
+        if let (Some(session), Some(protocol)) = (&self.session, &message.protocol_version)
+            && request.is_initialize
+        {
+            session.set_protocol(protocol);
         }
         let mut class = outcome::from_response(status, message);
         self.track_task(&request.task, message);
@@ -282,6 +298,7 @@ impl InFlight {
     fn record_outcome(&mut self, request: &PendingRequest, class: Outcome) {
         let failed = class == Outcome::ServerFault;
         let class = if failed && self.was_cancelled(request) { Outcome::Neutral } else { class };
+        let class = self.charge(request, class);
         if !self.deadline_passed {
             self.backend.outcomes.count(Some(&request.counters), class);
             self.keep_for_shadow(class);
@@ -316,8 +333,10 @@ impl InFlight {
         // The release cannot respond before it has the whole request.
         let last_progress =
             if parsed.waiting_on_client { Some(monotonic()) } else { parsed.last_piece_at };
+        let reply = self.session.as_ref().filter(|_| self.asked_client);
+        let reply = reply.and_then(|session| session.with_requests(|it| it.replied_at));
         self.started =
-            last_progress.map_or(self.started, |last_progress| self.started.max(last_progress));
+            [last_progress, reply].into_iter().flatten().fold(self.started, Instant::max);
         for message in parsed.messages.get(self.synced..).unwrap_or_default() {
             if let (Some(id), Some(method)) = (&message.id, &message.method) {
                 let name = message.name.as_deref().unwrap_or_default();
@@ -326,6 +345,7 @@ impl InFlight {
                     id: id.clone(),
                     counters,
                     task: TaskEffect::from_request(method, message),
+                    is_initialize: **method == *INITIALIZE,
                 });
             }
         }
@@ -355,7 +375,10 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.sync_parsed();
         // A client that disconnects is no fault of the release, unless it waited in vain.
-        let in_vain = self.kind == ExchangeKind::Call && self.waited_in_vain(monotonic());
+        let in_vain = self.kind == ExchangeKind::Call
+            && !self.left_owing
+            && !self.client_owes_reply()
+            && self.waited_in_vain(monotonic());
         self.finish(if in_vain { Outcome::ServerFault } else { Outcome::Neutral });
         if self.kind != ExchangeKind::Detached {
             self.decrement_gauges();

@@ -59,6 +59,11 @@ impl McpPaths {
         Some(UnconfirmedPath { all: Arc::clone(self), path: path.into() })
     }
 
+    /// The service.
+    pub(in crate::proxy) fn service(&self) -> &str {
+        &self.service
+    }
+
     /// The paths, with how often clients used them.
     pub(in crate::proxy) fn report(&self) -> Vec<McpPath> {
         let paths = self.lock();

@@ -127,12 +127,10 @@ impl ProxyState {
         let sent = send_plain(&view, &route, request, &request_body, &mut in_flight);
         let (mut head, mut body) = match sent.await? {
             Ok(response) if !response.status().is_informational() => response.into_parts(),
-            Err(SendError::Unreachable) => {
-                return Some(
-                    respond_with_error(in_flight, FailureReason::BackendUnreachable).await,
-                );
+            Err(error) => return Some(respond_with_error(in_flight, error.reason()).await),
+            Ok(_) => {
+                return Some(respond_with_error(in_flight, FailureReason::BackendFailed).await);
             }
-            _ => return Some(respond_with_error(in_flight, FailureReason::BackendFailed).await),
         };
         let mut ready = VecDeque::new();
         if reopen && in_flight.session.is_some() && head.status.is_client_error() {

@@ -23,6 +23,8 @@ pub(in crate::proxy) struct ParsedBody {
     pub last_piece_at: Option<Instant>,
     /// Why the rest cannot be forwarded. The client caused it.
     pub error: Option<BodyError>,
+    /// Whether common servers cannot read it: too deep, too long a number, not UTF-8.
+    pub is_unreadable: bool,
 }
 
 /// The requests of a body.

@@ -14,6 +14,8 @@ pub(in crate::proxy) struct PendingRequest {
     pub counters: Arc<CounterCells>,
     /// What its response will say about a task.
     pub task: TaskEffect,
+    /// Whether its response says which version was negotiated.
+    pub is_initialize: bool,
 }
 
 /// What a response says about a task.

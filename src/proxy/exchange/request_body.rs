@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::clock::monotonic;
+use crate::mcp::large_body::LargeBodyCheck;
 use crate::mcp::scan::MessageScanner;
 use crate::proxy::backend::body::{BackendBody, SharedBody};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
@@ -50,6 +51,9 @@ struct BodyStream {
     incoming: Option<Incoming>,
     remaining: u64,
     scanner: MessageScanner,
+    /// For a body that is not kept.
+    large: LargeBodyCheck,
+    is_large: bool,
     parsed: SharedParse,
     pace: Pace,
     wait: Option<(Instant, Pin<Box<Sleep>>)>,
@@ -190,6 +194,11 @@ impl RequestBody {
             }
         }
         let buffer = buffer.freeze();
+        if stream.incoming.is_some() && !stream.opaque {
+            stream.is_large = true;
+            stream.large.feed(&buffer);
+            lock_parsed(&stream.parsed).is_unreadable |= stream.large.is_invalid();
+        }
         let buffered = stream.incoming.is_none().then(|| buffer.clone());
         if !buffer.is_empty() {
             stream.ready.push_back(buffer);
@@ -236,6 +245,15 @@ impl RequestBody {
         tokio::time::timeout(READ_TO_END_TIMEOUT, reading).await.unwrap_or(false)
     }
 
+    /// Reads the rest in the background: a client that still sends may lose a response to a closed
+    /// connection.
+    pub(in crate::proxy) fn discard_rest(self) {
+        let is_read = self.lock().incoming.as_ref().is_none_or(Body::is_end_stream);
+        if !is_read {
+            tokio::spawn(async move { self.read_to_end().await });
+        }
+    }
+
     /// The body for the request to a release.
     pub(in crate::proxy) fn to_backend_body(&self) -> BackendBody {
         BackendBody::Shared(Arc::<Mutex<BodyStream>>::clone(&self.stream))
@@ -258,6 +276,9 @@ impl BodyStream {
         if self.opaque {
             return Ok(());
         }
+        if self.is_large {
+            self.large.feed(data);
+        }
         let mut parsed = lock_parsed(&self.parsed);
         let mut matches_headers = true;
         self.scanner.feed(data, |message| {
@@ -272,6 +293,7 @@ impl BodyStream {
             let is_one = parsed.messages.len() <= 1 && !parsed.batch;
             matches_headers &= is_one && !self.scanner.is_broken();
         }
+        parsed.is_unreadable |= self.scanner.is_too_deep() || self.large.is_invalid();
         if matches_headers { Ok(()) } else { Err(BodyError::HeaderMismatch) }
     }
 

@@ -78,6 +78,7 @@ pub(in crate::proxy) async fn relay(
     mut in_flight: InFlight,
 ) -> Result<Response<ClientBody>, Interrupted> {
     if headers::is_compressed(&head.headers) {
+        count_unread(context, &head, &in_flight);
         return Ok(streamed(head, VecDeque::new(), body, BodyParser::Unparsed, in_flight));
     }
     if headers::is_event_stream(&head.headers) {
@@ -137,6 +138,19 @@ pub(in crate::proxy) async fn relay(
     Ok(streamed(head, ready, body, BodyParser::Json(scanner), in_flight))
 }
 
+/// Counts a response that the proxy cannot read, and logs the first.
+fn count_unread(context: RelayContext<'_>, head: &response::Parts, in_flight: &InFlight) {
+    if in_flight.backend.outcomes.count_unread() {
+        let coding = head.headers.get(header::CONTENT_ENCODING);
+        tracing::warn!(
+            service = context.state.paths.service(),
+            ?coding,
+            "the release compresses responses although the request did not ask for it: their outcome \
+             is unknown, and its sessions cannot move; switch compression off at the endpoint"
+        );
+    }
+}
+
 /// The response when the proxy read all of it.
 async fn buffered(
     router: &Router,
@@ -147,12 +161,20 @@ async fn buffered(
 ) -> Response<ClientBody> {
     responses.iter().for_each(|message| in_flight.on_message(head.status, message));
     let unanswered = !in_flight.pending_ids().is_empty();
-    if unanswered && head.status.is_success() && !in_flight.is_unconfirmed() {
+    let is_mistake = unanswered && in_flight.has_invalid_body();
+    if unanswered && head.status.is_success() && !in_flight.is_unconfirmed() && !is_mistake {
         return respond_with_error(in_flight, FailureReason::BackendFailed).await;
     }
     // It does not carry the id, but the status is enough: an unknown session, a wrong method.
     let lost = in_flight.lost_a_live_one();
-    in_flight.finish(if lost { Outcome::ServerFault } else { outcome::from_status(head.status) });
+    in_flight.finish(match outcome::from_status(head.status) {
+        _ if lost => Outcome::ServerFault,
+        Outcome::Ok if is_mistake => Outcome::ClientFault,
+        class => class,
+    });
+    if let Some(request_body) = in_flight.request_body.take() {
+        request_body.discard_rest();
+    }
     let mut head = head;
     head.headers.remove(header::CONTENT_LENGTH);
     let body = match in_flight.initialize_body.take().and_then(|initialize_body| {
@@ -222,12 +244,21 @@ pub(in crate::proxy) async fn respond_with_error(
             requests.ids.iter().for_each(|_| in_flight.backend.count_error_response());
             in_flight.finish(Outcome::Neutral);
         }
+        FailureReason::OwnShortage => {
+            in_flight.backend.outcomes.count_own_shortage();
+            in_flight.finish(Outcome::Neutral);
+        }
         FailureReason::BackendFailed
         | FailureReason::BackendUnreachable
         | FailureReason::NoRelease
         | FailureReason::SessionNotMoved => {
+            in_flight.unreachable = cause == FailureReason::BackendUnreachable;
             if requests.ids.is_empty() {
-                in_flight.count_response(Outcome::ServerFault);
+                let is_mistake = !in_flight.unreachable && in_flight.has_invalid_body();
+                in_flight.count_response(match is_mistake {
+                    true => Outcome::ClientFault,
+                    false => Outcome::ServerFault,
+                });
             }
             in_flight.finish(Outcome::ServerFault);
         }

@@ -17,7 +17,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
+use crate::clock::monotonic;
 use crate::mcp::messages::FailureReason;
 use crate::mcp::scan::MessageScanner;
 use crate::mcp::sse::SseReader;
@@ -45,6 +47,8 @@ pub(in crate::proxy) struct ResponseBody {
     status: StatusCode,
     in_flight: InFlight,
     bytes_since_cut: usize,
+    /// When the client took the last piece.
+    handed_at: Option<Instant>,
     /// Whether the release broke a listening stream.
     stream_broken: bool,
     cut: Cancelled,
@@ -113,6 +117,7 @@ impl ResponseBody {
             reader,
             status,
             bytes_since_cut: 0,
+            handed_at: None,
             stream_broken: false,
             cut: cancelled(&in_flight.backend.cut),
             rewriter: None,
@@ -244,26 +249,18 @@ impl ResponseBody {
             BodyParser::Events(_) => self.in_flight.finish(Outcome::Ok),
             BodyParser::Json(_) => self.in_flight.finish(Outcome::ServerFault),
             BodyParser::Unparsed if error.is_some() => self.in_flight.finish(Outcome::ServerFault),
-            BodyParser::Unparsed => self.in_flight.finish(outcome::from_status(self.status)),
+            BodyParser::Unparsed => {
+                let class = outcome::from_status(self.status);
+                // A response that could not be read is never a good one.
+                let class = if class == Outcome::Ok { Outcome::Neutral } else { class };
+                self.in_flight.finish(class);
+            }
         }
         match (error, &self.reader) {
             (Some(error), BodyParser::Json(_) | BodyParser::Unparsed) => {
                 Err(io::Error::other(error))
             }
             _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for ResponseBody {
-    fn drop(&mut self) {
-        let is_stream = match self.in_flight.kind() {
-            ExchangeKind::Subscription => true,
-            ExchangeKind::GetStream => matches!(self.reader, BodyParser::Events(_)),
-            _ => false,
-        };
-        if is_stream && self.status.is_success() {
-            self.in_flight.backend.outcomes.count_stream(self.stream_broken);
         }
     }
 }
@@ -334,9 +331,13 @@ impl ResponseBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(handed_at) = self.handed_at.take() {
+            self.in_flight.client_came_back(handed_at);
+        }
         let next = self.poll_content(cx);
         if next.is_ready() {
             self.ping.on_data();
+            self.handed_at = matches!(next, Poll::Ready(Some(Ok(_)))).then(monotonic);
             return next;
         }
         if self.in_flight.client.as_ref().is_some_and(|it| it.half_closed_at().is_some()) {

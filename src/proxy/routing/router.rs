@@ -8,7 +8,7 @@ use http_body_util::Full;
 use serde_json::Value;
 
 use crate::clock::Clock;
-use crate::mcp::headers::{MCP_PROTOCOL_VERSION, MCP_SESSION_ID, is_modern};
+use crate::mcp::headers::{MCP_SESSION_ID, is_modern};
 use crate::model::ReleaseNumber;
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::request_head::RequestTarget;
@@ -130,9 +130,6 @@ impl Router {
             let backend_id = session_id.backend_id.as_str().into();
             return Ok(Route { backend_id, ..Route::new(backend, Some(session_id)) });
         };
-        if let Some(protocol) = client_headers.get(MCP_PROTOCOL_VERSION) {
-            session.set_protocol(protocol.to_str().unwrap_or_default());
-        }
         let timeout = view.service.limits.migration_timeout;
         let routing = self.route_session(view, &session, request, message_kind);
         let result =

@@ -311,14 +311,12 @@ impl Session {
         lists.unwrap_or_default().list_changed_notifications()
     }
 
-    /// Records that the client cancelled a request.
-    pub(in crate::proxy) fn record_cancellation(&self, id: &str) {
-        self.tracked_requests().record_cancellation(id, monotonic());
-    }
-
-    /// When the client cancelled a request, if it did.
-    pub(in crate::proxy) fn cancelled_at(&self, id: &str) -> Option<Instant> {
-        self.tracked_requests().cancelled_at(id)
+    /// Reads or changes the requests that it remembers.
+    pub(in crate::proxy) fn with_requests<T>(
+        &self,
+        apply: impl FnOnce(&mut TrackedRequests) -> T,
+    ) -> T {
+        apply(&mut self.tracked_requests())
     }
 
     /// Records that the response to a request comes on a stream that the client has yet to open.

@@ -251,6 +251,11 @@ impl SessionMachine {
         }
     }
 
+    /// Whether the server waits for a reply of the client.
+    pub(in crate::proxy) fn awaits_client(&self) -> bool {
+        !self.server_requests.is_empty()
+    }
+
     /// Whether a move now would interrupt nothing.
     pub(in crate::proxy) fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.server_requests.is_empty() && self.live_tasks == 0

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::mcp::versions;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
 use crate::proxy::session::change_sink::ChangeSink;
 use crate::proxy::session::id::{SessionId, SessionIdCodec, SessionIdSecret, SessionKey};
@@ -210,7 +211,9 @@ impl Sessions {
     pub(in crate::proxy) fn protocols(&self, release: ReleaseNumber) -> BTreeSet<String> {
         let by_key = self.by_key.pin();
         let of_release = by_key.values().filter(|session| session.release() == release);
-        of_release.filter_map(|session| session.protocol()).collect()
+        let versions = of_release.filter_map(|session| session.protocol());
+        // Some servers grant whatever the client names.
+        versions.filter(|it| versions::PUBLISHED.contains(&it.as_str())).collect()
     }
 
     fn count_where(&self, release: ReleaseNumber, matches: impl Fn(&Session) -> bool) -> u64 {

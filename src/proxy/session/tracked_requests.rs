@@ -12,9 +12,11 @@ const TRACKED_REQUESTS_MAX: usize = 64;
 
 /// The remembered requests of one session.
 #[derive(Debug, Default)]
-pub(super) struct TrackedRequests {
+pub(in crate::proxy) struct TrackedRequests {
     cancelled: VecDeque<Cancellation>,
     detached: Vec<DetachedRequest>,
+    /// When the client last replied to a request of the server.
+    pub(in crate::proxy) replied_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -32,7 +34,7 @@ struct DetachedRequest {
 
 impl TrackedRequests {
     /// Records that the client cancelled a request. It uses each id once in a session.
-    pub(super) fn record_cancellation(&mut self, id: &str, at: Instant) {
+    pub(in crate::proxy) fn record_cancellation(&mut self, id: &str, at: Instant) {
         if self.cancelled.len() == TRACKED_REQUESTS_MAX {
             self.cancelled.pop_front();
         }
@@ -40,7 +42,7 @@ impl TrackedRequests {
     }
 
     /// When the client cancelled a request, if it did.
-    pub(super) fn cancelled_at(&self, id: &str) -> Option<Instant> {
+    pub(in crate::proxy) fn cancelled_at(&self, id: &str) -> Option<Instant> {
         self.cancelled.iter().find(|it| same_id(&it.id, id)).map(|it| it.at)
     }
 

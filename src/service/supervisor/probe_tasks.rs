@@ -1,5 +1,6 @@
 //! The tasks that query a release: probes, scrapes, and the readiness check of a new release.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -96,6 +97,7 @@ pub(super) async fn wait_ready(
     mut new: Prober,
     active: Option<Prober>,
     service: &Service,
+    versions_in_use: impl Fn() -> BTreeSet<String>,
 ) -> ReadinessReport {
     let mut successes = 0;
     while successes < service.probe.ready_after {
@@ -104,15 +106,22 @@ pub(super) async fn wait_ready(
             tokio::time::sleep(PROBE_INTERVAL_FAST).await;
         }
     }
-    let mut contract = new.discover_contract().await;
+    // A session that opens later may miss its version; the next deploy asks for it.
+    let in_use = versions_in_use();
+    let mut contract = new.discover_contract(&in_use).await;
     while contract.is_none() && service.probe.kind == ProbeKind::Mcp {
         tokio::time::sleep(PROBE_INTERVAL_FAST).await;
-        contract = new.discover_contract().await;
+        contract = new.discover_contract(&in_use).await;
     }
     new.close().await;
     let active = match active {
-        Some(mut active) => active.discover_contract().await,
+        Some(mut active) => active.discover_contract(&in_use).await,
         None => None,
     };
-    ReadinessReport { new: contract, active, ..ReadinessReport::default() }
+    ReadinessReport {
+        new: contract,
+        active,
+        protocols_in_use: in_use,
+        ..ReadinessReport::default()
+    }
 }

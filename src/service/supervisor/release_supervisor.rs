@@ -15,7 +15,7 @@ use crate::act::{ProcessSpec, Unit};
 use crate::artifact::{Verifier, VerifyError};
 use crate::config::{Address, Runtime, Service};
 use crate::critical;
-use crate::model::{Event, ReadinessReport, Release, ReleaseNumber, Slot, Ticket};
+use crate::model::{ContractPart, Event, Release, ReleaseNumber, Slot, Ticket};
 use crate::proxy::Proxy;
 use crate::service::supervisor::artifact_check::verify_artifact;
 use crate::service::supervisor::orphan_cleanup::SlotRuntime;
@@ -183,16 +183,23 @@ impl ReleaseSupervisor {
     ) {
         let prober = |(release, address)| Prober::new(service, address, release);
         let (new_prober, active_prober) = (prober(new), active.map(prober));
-        let in_use = active.map(|(active, _)| active.number);
+        let (new_number, in_use) = (new.0.number, active.map(|(active, _)| active.number));
         let (service, reporter) = (Arc::clone(service), self.reporter.clone());
         self.start_check(async move {
             let timeout = service.policy.start_timeout;
-            let readiness = wait_ready(new_prober, active_prober, &service);
+            let versions = || in_use.map(|it| proxy.protocol_versions(it)).unwrap_or_default();
+            let readiness = wait_ready(new_prober, active_prober, &service, versions);
             // The deadline of the phase has passed by then, so there is nothing to report.
             let Ok(readiness) = tokio::time::timeout(timeout, readiness).await else { return };
-            let in_use = in_use.map(|number| proxy.protocol_versions(number)).unwrap_or_default();
-            let readiness = Box::new(ReadinessReport { protocols_in_use: in_use, ..readiness });
-            reporter.event(Event::Ready(ticket, readiness)).await;
+            let contracts = [(Some(new_number), &readiness.new), (in_use, &readiness.active)];
+            for (number, contract) in contracts {
+                if let (Some(number), Some(contract)) = (number, contract)
+                    && !contract.incomplete.contains(&ContractPart::Tool)
+                {
+                    proxy.set_listed_tools(number, &contract.tools);
+                }
+            }
+            reporter.event(Event::Ready(ticket, Box::new(readiness))).await;
         });
     }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep};
 
+use crate::clock::monotonic;
 use crate::model::Outcome;
 use crate::proxy::exchange::in_flight::InFlight;
 use crate::proxy::exchange::pending::PendingRequest;
@@ -21,6 +22,9 @@ impl InFlight {
                 return;
             }
             self.sync_parsed();
+            if self.client_owes_reply() {
+                self.started = monotonic();
+            }
             let elapsed = self.started.elapsed();
             if self.slow.is_some_and(|slow| slow <= elapsed) && !self.counted_slow {
                 self.counted_slow = true;
@@ -38,6 +42,7 @@ impl InFlight {
                     let cancelled = self.was_cancelled(request);
                     failed |= !cancelled;
                     let class = if cancelled { Outcome::Neutral } else { Outcome::ServerFault };
+                    let class = self.charge(request, class);
                     self.backend.outcomes.count(Some(&request.counters), class);
                 }
                 self.timer = None;
@@ -62,7 +67,9 @@ impl InFlight {
     /// while a response could still arrive in time. Servers respond to a cancelled request with various
     /// codes, or never.
     pub(super) fn was_cancelled(&self, request: &PendingRequest) -> bool {
-        let at = self.session.as_ref().and_then(|session| session.cancelled_at(&request.id));
+        let session = self.session.as_ref();
+        let at =
+            session.and_then(|session| session.with_requests(|it| it.cancelled_at(&request.id)));
         let at = at.or_else(|| self.client.as_ref().and_then(|client| client.half_closed_at()));
         at.is_some_and(|at| !self.waited_in_vain(at))
     }

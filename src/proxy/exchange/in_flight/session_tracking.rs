@@ -2,6 +2,7 @@
 
 use http::{Method, StatusCode};
 
+use crate::clock::monotonic;
 use crate::mcp::message::Message;
 use crate::mcp::{Answered, ResponseContent, session_lost};
 use crate::model::Outcome;
@@ -18,7 +19,7 @@ impl InFlight {
             parsed.messages.iter().filter(|it| it.id.is_none() && it.request_id.is_some());
         cancellations
             .filter_map(|it| it.request_id.as_deref())
-            .for_each(|id| session.record_cancellation(id));
+            .for_each(|id| session.with_requests(|it| it.record_cancellation(id, monotonic())));
     }
 
     /// Tracks requests of the server: an open one keeps the session at its release.

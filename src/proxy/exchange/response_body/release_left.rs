@@ -219,3 +219,19 @@ impl ResponseBody {
         }
     }
 }
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(handed_at) = self.handed_at {
+            self.in_flight.client_left(handed_at);
+        }
+        let is_stream = match self.in_flight.kind() {
+            ExchangeKind::Subscription => true,
+            ExchangeKind::GetStream => matches!(self.reader, BodyParser::Events(_)),
+            _ => false,
+        };
+        if is_stream && self.status.is_success() {
+            self.in_flight.backend.outcomes.count_stream(self.stream_broken);
+        }
+    }
+}
