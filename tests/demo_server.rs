@@ -32,8 +32,7 @@ struct Server {
 impl Server {
     async fn start(fault: Option<&str>) -> Self {
         let fault = fault.map(|it| ScheduledFault { fault: it.parse().unwrap(), at: Moment(0) });
-        Self::start_with(ServerSettings { version: "v7".to_owned(), fault, hidden_tool: None })
-            .await
+        Self::start_with(ServerSettings { fault, ..settings() }).await
     }
 
     async fn start_with(settings: ServerSettings) -> Self {
@@ -83,6 +82,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+fn settings() -> ServerSettings {
+    ServerSettings { version: "v7".to_owned(), fault: None, hidden_tool: None, outage_file: None }
 }
 
 fn initialize(version: &str) -> Value {
@@ -291,15 +294,43 @@ async fn other_faults_have_their_documented_effect() {
 }
 
 #[tokio::test]
+async fn one_tool_fails_and_the_others_work() {
+    let server = Server::start(Some("one-tool")).await;
+    for (tool, arguments, fails) in
+        [("weather", json!({ "city": "Oslo" }), true), ("echo", json!({ "message": "hi" }), false)]
+    {
+        let params = json!({ "name": tool, "arguments": arguments });
+        let text = server.modern("tools/call", params).await.text().await.unwrap();
+        assert_eq!(text.contains(r#""isError":true"#), fails, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn calls_fail_while_the_file_of_an_outage_exists() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outage");
+    let server =
+        Server::start_with(ServerSettings { outage_file: Some(file.clone()), ..settings() }).await;
+    let is_error = async || {
+        let echo = json!({ "name": "echo", "arguments": { "message": "hi" } });
+        let answer: Value = server.modern("tools/call", echo).await.json().await.unwrap();
+        answer["result"]["isError"].clone()
+    };
+    assert_eq!(is_error().await, false);
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(is_error().await, true);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(is_error().await, false);
+}
+
+#[tokio::test]
 async fn crash_loop_fault_ends_the_server_at_its_time_and_after_each_start() {
     let mut again = Server::start(Some("crash-loop")).await;
     timeout(Duration::from_secs(2), &mut again.task).await.expect("it ends").unwrap();
 
     let at = Clock::start(Moment(0)).now() + Duration::from_millis(400);
     let fault = Some(ScheduledFault { fault: Fault::CrashLoop, at });
-    let mut first =
-        Server::start_with(ServerSettings { version: "v7".to_owned(), fault, hidden_tool: None })
-            .await;
+    let mut first = Server::start_with(ServerSettings { fault, ..settings() }).await;
     let session = first.open_session().await;
     sleep(Duration::from_millis(100)).await;
     let pong = first.legacy(Some(&session), request("ping")).await;

@@ -2,36 +2,57 @@
 
 use clap::Args;
 
+use crate::cli::demo_screen::DemoScreen;
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::demo::{self, Fault};
+use crate::cli::terminal::{Terminal, wrap};
+use crate::demo::{self, Fault, Scenario};
+
+/// Where further lines of a wrapped text of the summary begin.
+const INDENT: usize = 11;
 
 /// Show a rollback from end to end on this machine, with real processes and clients.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// What the new release does wrong three seconds after its deploy: total, errors=20%, slow,
-    /// hang, tool-errors or crash-loop.
+    /// What goes wrong three seconds after the deploy of the new release: total, errors=20%, slow,
+    /// hang, tool-errors, one-tool, crash-loop, shared-outage or none.
     #[arg(long, default_value = "total")]
     fault: Fault,
     /// Requests a second that the clients send.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2000))]
     rate: u32,
+    /// Sessions hold a state that no other release can take over.
+    #[arg(long)]
+    sticky: bool,
+    /// Serve the status page meanwhile, and print its address.
+    #[arg(long)]
+    page: bool,
+    /// Keep the folder with the configuration, the log and the timelines. Otherwise it stays only if
+    /// the demo does not end as it should.
+    #[arg(long)]
+    keep: bool,
     /// One JSON object on stdout at the end, and the progress on stderr.
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the demo. It is done only after a rollback that clients saw succeed.
-pub(super) async fn run(Options { fault, rate, json }: Options) -> Exit {
-    let print_progress = if json { output::stderr_line } else { output::stdout_line };
-    match demo::run(fault, rate, print_progress).await {
+/// Runs the demo. It succeeds if the daemon did what it should: it rolled a bad release back so that
+/// clients saw it, or accepted one that was not to blame.
+pub(super) async fn run(options: Options) -> Exit {
+    let Options { fault, rate, sticky, page, keep, json } = options;
+    let screen = DemoScreen::new(json);
+    match demo::run(&Scenario { fault, rate, sticky, page }, keep, &screen).await {
         Ok(summary) => {
+            let as_expected = summary.is_as_expected();
             if json {
                 output::json_line(&summary);
             } else {
-                output::stdout_line(&format!("\n{summary}"));
+                let width = Terminal::stdout().width;
+                let summary = summary.to_string();
+                let lines = Vec::from_iter(summary.lines().map(|it| wrap(it, width, INDENT)));
+                output::stdout_line(&format!("\n{}", lines.join("\n")));
             }
-            if summary.is_clean_rollback() { Exit::Done } else { Exit::Failed }
+            if as_expected { Exit::Done } else { Exit::Failed }
         }
         Err(why) => {
             output::error_line(&why);

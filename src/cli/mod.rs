@@ -9,6 +9,7 @@ mod backtest;
 mod check;
 mod daemon_options;
 mod demo;
+mod demo_screen;
 mod deploy;
 mod exit;
 mod follow;

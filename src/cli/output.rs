@@ -30,7 +30,7 @@ pub(super) fn json_line(value: &impl Serialize) {
 }
 
 /// Escapes what is not safe to print, line by line: it may come from a release.
-fn escape_lines(text: &str) -> String {
+pub(super) fn escape_lines(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(escape_unsafe).collect();
     lines.join("\n")
 }

@@ -226,7 +226,7 @@ fn last_line(last: &LastOutcome) -> String {
     format!("  {date}{minute} UTC, {ago} ago, deploy {}: {}", last.deploy, last.text)
 }
 
-fn release_line(release: &ReleaseStatus) -> String {
+pub(super) fn release_line(release: &ReleaseStatus) -> String {
     let ReleaseStatus { version, slot, role, probe, sessions, in_flight, rate, .. } = release;
     // A share of no requests is not 0.
     let bad = match release.recent_requests {
@@ -273,7 +273,7 @@ fn push_incidents(lines: &mut Lines, service: &str, it: &IncidentStatus) {
     }
 }
 
-fn evidence_line(evidence: &Evidence) -> String {
+pub(super) fn evidence_line(evidence: &Evidence) -> String {
     let progress = evidence.progress();
     let filled = ((progress * BAR_WIDTH as f64).round() as usize).min(BAR_WIDTH);
     let bar = "#".repeat(filled) + &"-".repeat(BAR_WIDTH - filled);

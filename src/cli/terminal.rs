@@ -91,18 +91,15 @@ pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
         return text.to_owned();
     }
     let mut lines = vec![String::new()];
-    let leading = text.len() - text.trim_start_matches(' ').len();
-    if let Some(first) = lines.last_mut() {
-        first.push_str(&" ".repeat(leading));
-    }
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
+    for (number, word) in text.split(' ').enumerate() {
         let Some(line) = lines.last_mut() else { break };
-        let is_empty = line.trim().is_empty();
-        let space = usize::from(!is_empty);
-        if is_empty || columns(line) + space + columns(word) <= width {
-            line.push_str(&" ".repeat(space));
+        let is_first = number == 0 || line.trim().is_empty();
+        if is_first || columns(line) + 1 + columns(word) <= width {
+            // A run of blanks, such as a column's, stays as it is.
+            line.push_str(if number == 0 { "" } else { " " });
             line.push_str(word);
-        } else {
+        } else if !word.is_empty() {
+            line.truncate(line.trim_end().len());
             lines.push(" ".repeat(indent) + word);
         }
     }
@@ -164,5 +161,9 @@ mod tests {
         assert_eq!(wrap(text, 40, 2), text);
         assert_eq!(wrap(text, 14, 4), "  rolled back\n    from v2 to\n    v1");
         assert_eq!(wrap("a 0123456789 b", 5, 0), "a\n0123456789\nb");
+        assert_eq!(
+            wrap("  1 s  drained   v2 has nothing", 20, 4),
+            "  1 s  drained   v2\n    has nothing"
+        );
     }
 }

@@ -1,9 +1,9 @@
-//! The faults that the demo server can have.
+//! The faults that the demo can show.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What the demo server does wrong.
+/// What goes wrong in the demo.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
     /// Every request gets HTTP 500, also probes.
@@ -16,11 +16,26 @@ pub enum Fault {
     Hang,
     /// Every call returns a result with `isError`.
     ToolErrors,
+    /// Every call of the tool `weather` returns a result with `isError`; the other tools work.
+    OneTool,
+    /// Every call of both releases returns a result with `isError` for five seconds, as if a service
+    /// behind them were down.
+    SharedOutage,
+    /// Nothing.
+    None,
     /// The process exits, and exits again after each start.
     CrashLoop,
 }
 
-const EXPECTED: &str = "write total, errors=20%, slow, hang, tool-errors or crash-loop";
+const EXPECTED: &str = "write total, errors=20%, slow, hang, tool-errors, one-tool, crash-loop, \
+                        shared-outage or none";
+
+impl Fault {
+    /// Whether the release on trial is to blame, so that the daemon has to roll back.
+    pub fn is_of_the_release(self) -> bool {
+        !matches!(self, Self::SharedOutage | Self::None)
+    }
+}
 
 impl FromStr for Fault {
     type Err = String;
@@ -32,6 +47,9 @@ impl FromStr for Fault {
             "hang" => Ok(Self::Hang),
             "tool-errors" => Ok(Self::ToolErrors),
             "crash-loop" => Ok(Self::CrashLoop),
+            "one-tool" => Ok(Self::OneTool),
+            "shared-outage" => Ok(Self::SharedOutage),
+            "none" => Ok(Self::None),
             _ => {
                 let Some(share) = text.strip_prefix("errors=") else {
                     return Err(format!("unknown fault {text:?}; {EXPECTED}"));
@@ -60,6 +78,9 @@ impl fmt::Display for Fault {
             Self::Hang => f.write_str("hang"),
             Self::ToolErrors => f.write_str("tool-errors"),
             Self::CrashLoop => f.write_str("crash-loop"),
+            Self::OneTool => f.write_str("one-tool"),
+            Self::SharedOutage => f.write_str("shared-outage"),
+            Self::None => f.write_str("none"),
         }
     }
 }
@@ -70,9 +91,8 @@ mod tests {
 
     #[test]
     fn every_fault_reads_back_what_it_prints() {
-        for text in
-            ["total", "errors=20%", "errors=0.5%", "slow", "hang", "tool-errors", "crash-loop"]
-        {
+        let words = ["total", "errors=20%", "errors=0.5%", "slow", "hang", "tool-errors"];
+        for text in words.into_iter().chain(["one-tool", "crash-loop", "shared-outage", "none"]) {
             assert_eq!(text.parse::<Fault>().map(|fault| fault.to_string()), Ok(text.to_owned()));
         }
     }

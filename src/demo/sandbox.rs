@@ -12,15 +12,26 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use crate::control::ControlClient;
+use crate::demo::scenario::Scenario;
 use crate::model::ReleaseNumber;
 
 /// The service that the demo runs.
 pub(crate) const SERVICE: &str = "weather";
+/// The control socket in the folder.
+const SOCKET: &str = "control.sock";
 /// Longest time until the daemon listens, and until it exits.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Lines of the daemon's log in the error, if it does not start.
 const LOG_LINES: usize = 10;
+
+/// A setting of the demo that differs from its default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ChangedSetting {
+    /// The line of the configuration.
+    line: &'static str,
+    default: &'static str,
+}
 
 /// A daemon in a temporary folder, on free loopback ports.
 #[derive(Debug)]
@@ -29,7 +40,11 @@ pub(crate) struct Sandbox {
     pub(crate) folder: PathBuf,
     /// The public address of the service.
     pub(crate) listen: SocketAddr,
-    socket: PathBuf,
+    /// The address of the status page, if the daemon serves it.
+    pub(crate) page: Option<SocketAddr>,
+    /// The daemon's control socket.
+    pub(crate) socket: PathBuf,
+    settings: Vec<ChangedSetting>,
     daemon: Child,
 }
 
@@ -38,7 +53,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// When a folder, port or process is not available.
-    pub(crate) fn start() -> Result<Self, String> {
+    pub(crate) fn start(scenario: &Scenario) -> Result<Self, String> {
         let program = std::env::current_exe()
             .map_err(with_context("cannot find the path of this program"))?;
         let folder = tempfile::Builder::new()
@@ -46,11 +61,13 @@ impl Sandbox {
             .tempdir()
             .map_err(with_context("cannot make a folder for the demo"))?
             .keep();
-        let [listen, blue, green] =
+        let [listen, blue, green, page] =
             reserve_addresses().map_err(with_context("no free loopback ports"))?;
-        let socket = folder.join("control.sock");
+        let socket = folder.join(SOCKET);
         let config = folder.join("config.toml");
-        let text = render_config(&program, &folder, &socket, [listen, blue, green])?;
+        let settings = changed_settings(scenario);
+        let page = scenario.page.then_some(page);
+        let text = render_config(&program, &folder, [listen, blue, green], page, &settings)?;
         std::fs::write(&config, text)
             .map_err(with_context("cannot write the demo's config.toml"))?;
         let log = File::create(folder.join("daemon.log"))
@@ -68,7 +85,7 @@ impl Sandbox {
             .kill_on_drop(true)
             .spawn()
             .map_err(with_context("cannot start the daemon"))?;
-        Ok(Self { folder, listen, socket, daemon })
+        Ok(Self { folder, listen, page, socket, settings, daemon })
     }
 
     /// Connects to the daemon. While it starts, waits up to [`START_TIMEOUT`].
@@ -101,8 +118,20 @@ impl Sandbox {
         self.folder.join("state").join(SERVICE).join(format!("{:06}.jsonl", deploy.0))
     }
 
-    /// Stops the daemon and the servers that it started.
-    pub(crate) async fn shut_down(mut self) {
+    /// While this file exists, a service behind the releases is down.
+    pub(crate) fn outage_file(&self) -> PathBuf {
+        self.folder.join("outage")
+    }
+
+    /// The settings that differ from the defaults.
+    pub(crate) fn changed_settings(&self) -> String {
+        let settings = self.settings.iter();
+        let texts = settings.map(|it| format!("{} (default {})", it.line, it.default));
+        texts.collect::<Vec<_>>().join("; ")
+    }
+
+    /// Stops the daemon and the servers that it started. Returns the folder.
+    pub(crate) async fn shut_down(mut self) -> PathBuf {
         let pid = self.daemon.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(pid) = pid {
             // It may have exited by itself.
@@ -111,6 +140,7 @@ impl Sandbox {
                 let _: io::Result<()> = self.daemon.kill().await;
             }
         }
+        self.folder
     }
 
     fn with_log_tail(&self, what: &str) -> String {
@@ -122,20 +152,44 @@ impl Sandbox {
     }
 }
 
-/// Binds three at once, so that they differ. Another process can take one before the daemon does;
+/// A real deploy bakes longer, and a real service has slower clients.
+fn changed_settings(scenario: &Scenario) -> Vec<ChangedSetting> {
+    let setting = |line, default| ChangedSetting { line, default };
+    let mut settings = vec![
+        setting(r#"latency = { under = "500ms", objective = "99%" }"#, "none"),
+        setting(r#"deadline = "2s""#, "60s"),
+        setting(r#"drain_timeout = "5s""#, "30s"),
+        setting(
+            r#"probe = { every = "500ms", timeout = "1s" }"#,
+            r#"{ every = "1s", timeout = "2s" }"#,
+        ),
+    ];
+    settings.push(if scenario.fault.is_of_the_release() {
+        setting(r#"bake = "10m""#, "30m")
+    } else {
+        setting(r#"bake = "15s""#, "30m")
+    });
+    if scenario.sticky {
+        settings.push(setting(r#"session_state = "hard""#, "soft"));
+    }
+    settings
+}
+
+/// Binds all at once, so that they differ. Another process can take one before the daemon does;
 /// then the daemon reports it and a second try helps.
-fn reserve_addresses() -> io::Result<[SocketAddr; 3]> {
+fn reserve_addresses() -> io::Result<[SocketAddr; 4]> {
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let listeners = [bind()?, bind()?, bind()?];
-    let [a, b, c] = listeners.each_ref().map(TcpListener::local_addr);
-    Ok([a?, b?, c?])
+    let listeners = [bind()?, bind()?, bind()?, bind()?];
+    let [a, b, c, d] = listeners.each_ref().map(TcpListener::local_addr);
+    Ok([a?, b?, c?, d?])
 }
 
 fn render_config(
     program: &Path,
     folder: &Path,
-    socket: &Path,
     addresses: [SocketAddr; 3],
+    page: Option<SocketAddr>,
+    settings: &[ChangedSetting],
 ) -> Result<String, String> {
     let [listen, blue, green] = addresses;
     let quoted = |path: &Path| {
@@ -143,26 +197,21 @@ fn render_config(
             format!("{} is not UTF-8; move the program to a path that is", path.display())
         })
     };
-    let (program, state, socket) =
-        (quoted(program)?, quoted(&folder.join("state"))?, quoted(socket)?);
+    let (program, state) = (quoted(program)?, quoted(&folder.join("state"))?);
+    let socket = quoted(&folder.join(SOCKET))?;
+    let page = page.map(|page| format!("page = \"{page}\"\n")).unwrap_or_default();
+    let settings = Vec::from_iter(settings.iter().map(|it| it.line)).join("\n");
     Ok(format!(
         r#"[daemon]
 state_dir = {state}
 control_socket = {socket}
-
+{page}
 [service.{SERVICE}]
 listen = "{listen}"
 runtime = "command"
 command = [{program}, "demo-server"]
 slots = {{ blue = "{blue}", green = "{green}" }}
-latency = {{ under = "500ms", objective = "99%" }}
-deadline = "2s"
-bake = "10m"
-drain_timeout = "5s"
-
-[service.{SERVICE}.probe]
-every = "500ms"
-timeout = "1s"
+{settings}
 "#
     ))
 }
@@ -174,17 +223,47 @@ fn with_context(what: &'static str) -> impl Fn(io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::fault::Fault;
+
+    fn scenario(sticky: bool) -> Scenario {
+        Scenario { fault: Fault::None, rate: 1, sticky, page: false }
+    }
 
     #[test]
     fn the_configuration_is_toml_for_any_path() {
-        let addresses = reserve_addresses().unwrap();
+        let [listen, blue, green, page] = reserve_addresses().unwrap();
         let program = Path::new("/opt/a \"b\"\\c/rollbackd");
+        let settings = changed_settings(&scenario(true));
+        let addresses = [listen, blue, green];
         let text =
-            render_config(program, Path::new("/tmp/d"), Path::new("/tmp/d/s"), addresses).unwrap();
+            render_config(program, Path::new("/tmp/d"), addresses, Some(page), &settings).unwrap();
         let read: toml::Table = text.parse().unwrap();
         let weather = &read["service"][SERVICE];
         assert_eq!(weather["command"][0].as_str(), program.to_str());
-        assert_eq!(weather["slots"]["blue"].as_str(), Some(addresses[1].to_string().as_str()));
+        assert_eq!(weather["slots"]["blue"].as_str(), Some(blue.to_string().as_str()));
+        assert_eq!(weather["session_state"].as_str(), Some("hard"));
         assert_eq!(read["daemon"]["state_dir"].as_str(), Some("/tmp/d/state"));
+        assert_eq!(read["daemon"]["page"].as_str(), Some(page.to_string().as_str()));
+    }
+
+    /// The demo says what it changed, with the defaults of config.toml.example.
+    #[test]
+    fn the_stated_defaults_are_those_of_the_example() {
+        let example = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml.example"));
+        for ChangedSetting { line, default } in changed_settings(&scenario(true)) {
+            let key = line.split(" = ").next().unwrap();
+            if default == "none" {
+                assert!(example.contains(&format!("# For example: {key} = ")), "{key}");
+            } else if key == "probe" {
+                // A table of its own there.
+                let probe = example.split("[service.weather.probe]").nth(1).unwrap();
+                let all: toml::Table = format!("{key} = {default}").parse().unwrap();
+                for (key, value) in all[key].as_table().unwrap() {
+                    assert!(probe.contains(&format!("\n#{key} = {value}\n")), "{key}");
+                }
+            } else {
+                assert!(example.contains(&format!("\n#{key} = \"{default}\"\n")), "{key}");
+            }
+        }
     }
 }

@@ -218,6 +218,9 @@ impl McpEndpoint {
     }
 
     async fn call_tool(&self, message: &RpcMessage) -> Result<Value, RpcError> {
+        if self.settings.outage_file.as_ref().is_some_and(|file| file.exists()) {
+            return Ok(tools::failed_call(&self.settings.version));
+        }
         match self.active_fault() {
             Some(Fault::Errors(percent)) if self.is_faulty(percent) => {
                 return Err(RpcError::new(200, -32603, "the demo fault: errors".to_owned()));
@@ -225,6 +228,9 @@ impl McpEndpoint {
             Some(Fault::Slow) => sleep(SLOW_DELAY).await,
             Some(Fault::Hang) => sleep(HANG_DELAY).await,
             Some(Fault::ToolErrors) => return Ok(tools::failed_call(&self.settings.version)),
+            Some(Fault::OneTool) if message.string_param("name") == Some(tools::WEATHER) => {
+                return Ok(tools::failed_call(&self.settings.version));
+            }
             _ => {}
         }
         tools::call_tool(message, &self.settings.version).await

@@ -1,5 +1,7 @@
 //! What one demo server is, and what it does wrong.
 
+use std::path::PathBuf;
+
 use crate::demo::fault::Fault;
 use crate::model::Moment;
 
@@ -21,11 +23,14 @@ pub struct ServerSettings {
     pub fault: Option<ScheduledFault>,
     /// A tool that it does not list.
     pub hidden_tool: Option<String>,
+    /// While this file exists, each call fails as if a service behind the server were down.
+    pub outage_file: Option<PathBuf>,
 }
 
 impl ServerSettings {
     /// Reads `ROLLBACKD_VERSION`, `DEMO_FAULT`, `DEMO_FAULT_AT` (Unix time in milliseconds; by default
-    /// at once) and `DEMO_WITHOUT` (a tool that the server does not list).
+    /// at once), `DEMO_WITHOUT` (a tool that the server does not list) and `DEMO_OUTAGE` (the file of
+    /// an outage).
     ///
     /// # Errors
     /// When a variable is wrong.
@@ -34,6 +39,7 @@ impl ServerSettings {
             version: env_var("ROLLBACKD_VERSION").unwrap_or_else(|| "dev".to_owned()),
             fault: ScheduledFault::from_env()?,
             hidden_tool: env_var("DEMO_WITHOUT"),
+            outage_file: env_var("DEMO_OUTAGE").map(PathBuf::from),
         })
     }
 }

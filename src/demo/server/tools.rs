@@ -10,6 +10,9 @@ use crate::demo::server::message::{RpcError, RpcMessage};
 /// The key in `_meta` of a result for the version of the server.
 pub const VERSION_KEY: &str = "rollbackd.demo/version";
 
+/// The tool that the fault of one tool is about.
+pub(super) const WEATHER: &str = "weather";
+
 /// Longest time that the tool `slow` takes.
 const SLOW_MAX: Duration = Duration::from_secs(10);
 
@@ -29,7 +32,7 @@ pub(crate) fn list_tools(without: Option<&str>) -> Value {
     };
     let all = [
         tool("echo", "Says the message again.", "message", "string"),
-        tool("weather", "Tells the weather of a city.", "city", "string"),
+        tool(WEATHER, "Tells the weather of a city.", "city", "string"),
         tool("slow", "Answers after so many milliseconds.", "ms", "integer"),
     ];
     all.into_iter().filter(|tool| without.is_none_or(|name| tool["name"] != name)).collect()
@@ -37,7 +40,7 @@ pub(crate) fn list_tools(without: Option<&str>) -> Value {
 
 /// Whether the response to a call of this tool is a stream, if the client accepts one.
 pub(crate) fn is_streamed(tool: &str) -> bool {
-    matches!(tool, "weather" | "slow")
+    matches!(tool, WEATHER | "slow")
 }
 
 /// The result of a call.
@@ -49,7 +52,7 @@ pub(crate) async fn call_tool(message: &RpcMessage, version: &str) -> Result<Val
     let text = |name: &str| argument(name).and_then(Value::as_str);
     let output = match message.string_param("name") {
         Some("echo") => text("message").map(str::to_owned),
-        Some("weather") => text("city").map(|city| weather(city, version)),
+        Some(WEATHER) => text("city").map(|city| weather(city, version)),
         Some("slow") => match argument("ms").and_then(Value::as_u64) {
             Some(ms) => {
                 let wait = Duration::from_millis(ms).min(SLOW_MAX);

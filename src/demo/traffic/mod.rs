@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::demo::traffic::mcp_client::{McpClient, McpRequest};
 use crate::demo::traffic::sessions::LongSession;
 use crate::demo::traffic::statistics::Statistics;
-pub use crate::demo::traffic::statistics::{SessionCounts, TrafficReport};
+pub use crate::demo::traffic::statistics::{LiveCounts, SessionCounts, TrafficReport};
 use crate::model::Moment;
 
 /// Most requests in flight. Above it, a request is not sent but counted.
@@ -56,6 +56,12 @@ impl TrafficGenerator {
     /// Starts the sessions that wait for the second release.
     pub fn start_second_wave(&self) {
         self.second_wave.send_replace(true);
+    }
+
+    /// Counts what the clients saw until it is called.
+    pub fn counter(&self) -> impl Fn() -> LiveCounts + use<> {
+        let statistics = Arc::clone(&self.statistics);
+        move || statistics.counts()
     }
 
     /// Stops sending, waits for the responses, and pings each session; at most 12 s. `deployed` is

@@ -25,9 +25,10 @@ pub struct TrafficReport {
     pub failed: u64,
     /// Requests that were not sent because too many were in flight.
     pub not_sent: u64,
-    /// When the first bad response, wrong or late, arrived after the deploy.
+    /// When the first request with a bad response, wrong or late, was sent; not before the deploy.
+    /// The response of a slow or silent release arrives much later than its fault began.
     pub first_bad: Option<Moment>,
-    /// When the last one arrived.
+    /// When the last bad response arrived, or its client stopped waiting.
     pub last_bad: Option<Moment>,
     /// The longest time of a good response after the deploy.
     pub slowest: Duration,
@@ -45,6 +46,19 @@ pub struct SessionCounts {
     /// Kept sessions that were served by more than one release.
     pub migrated: u64,
     /// The server lost their id.
+    pub broken: u64,
+}
+
+/// What the clients saw until now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LiveCounts {
+    /// Requests with a response, or without one within their time.
+    pub requests: u64,
+    /// Requests among them with a wrong response or none.
+    pub failed: u64,
+    /// Sessions that were opened.
+    pub sessions: u64,
+    /// Sessions among them that the server lost.
     pub broken: u64,
 }
 
@@ -148,8 +162,8 @@ impl Statistics {
             }
             let bad = request.bad.is_some() || request.end.since(request.start) >= LATE_AFTER;
             if bad && request.end >= deployed {
-                let first = report.first_bad.unwrap_or(request.end);
-                report.first_bad = Some(first.min(request.end));
+                let sent = request.start.max(deployed);
+                report.first_bad = Some(report.first_bad.map_or(sent, |first| first.min(sent)));
                 report.last_bad = report.last_bad.max(Some(request.end));
             }
         }
@@ -166,6 +180,17 @@ impl Statistics {
             }
         }
         report
+    }
+
+    /// What the live picture shows.
+    pub(crate) fn counts(&self) -> LiveCounts {
+        let records = self.lock_records();
+        LiveCounts {
+            requests: records.requests.len() as u64,
+            failed: records.requests.iter().filter(|it| it.bad.is_some()).count() as u64,
+            sessions: records.sessions.len() as u64,
+            broken: records.sessions.iter().filter(|it| it.broken.is_some()).count() as u64,
+        }
     }
 
     fn lock_records(&self) -> MutexGuard<'_, Records> {
@@ -207,12 +232,12 @@ mod tests {
         statistics.lock_records().requests = vec![
             seen(1, 2, Some("HTTP 500")),
             seen(5, 30, Some("HTTP 500")),
-            seen(6, 20, Some("no response")),
+            seen(12, 20, Some("no response")),
             seen(7, 11, None),
         ];
         let report = statistics.report(Moment(10));
         assert_eq!((report.requests, report.failed), (4, 3));
-        assert_eq!((report.first_bad, report.last_bad), (Some(Moment(20)), Some(Moment(30))));
+        assert_eq!((report.first_bad, report.last_bad), (Some(Moment(10)), Some(Moment(30))));
         assert_eq!(report.slowest, Duration::from_millis(4));
         assert_eq!(report.reasons.get("HTTP 500"), Some(&2));
     }
@@ -224,6 +249,6 @@ mod tests {
         statistics.lock_records().requests = vec![seen(0, 999), seen(0, 1_000), seen(500, 2_000)];
         let report = statistics.report(Moment(0));
         assert_eq!((report.requests, report.failed), (3, 0));
-        assert_eq!((report.first_bad, report.last_bad), (Some(Moment(1_000)), Some(Moment(2_000))));
+        assert_eq!((report.first_bad, report.last_bad), (Some(Moment(0)), Some(Moment(2_000))));
     }
 }

@@ -1,0 +1,91 @@
+//! `rollbackd demo` as a person starts it: what it prints, and that it ends as it should.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// Longer than any demo takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs the demo with its folder in `temporary`.
+async fn demo(temporary: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rollbackd"));
+    command.arg("demo").args(arguments).env("TMPDIR", temporary).kill_on_drop(true);
+    timeout(PATIENCE, command.output()).await.unwrap().unwrap()
+}
+
+fn folders(temporary: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(temporary).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+async fn summary(arguments: &[&str]) -> (Value, String) {
+    let temporary = tempfile::tempdir().unwrap();
+    let output = demo(temporary.path(), &[&["--json"], arguments].concat()).await;
+    let progress = String::from_utf8(output.stderr).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}\n{progress}");
+    assert_eq!(folders(temporary.path()), Vec::<String>::new(), "the folder is removed");
+    (serde_json::from_str(&text).unwrap(), progress)
+}
+
+#[tokio::test]
+async fn a_release_that_fails_is_rolled_back_and_the_demo_says_so_in_one_sentence() {
+    let temporary = tempfile::tempdir().unwrap();
+    let output = demo(temporary.path(), &["--keep", "--page"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("other than by default: latency = "), "{text}");
+    assert!(text.contains("\nstatus page on http://127.0.0.1:"), "{text}");
+    let sentence = text.lines().last().unwrap();
+    assert!(sentence.starts_with("=> v2 was rolled back; clients saw failures for "), "{text}");
+    assert!(sentence.ends_with(" requests failed; no session was lost"), "{text}");
+    assert!(!text.contains('\x1b'), "no terminal, no picture: {text}");
+    let [folder] = folders(temporary.path()).try_into().unwrap();
+    let timeline = temporary.path().join(folder).join("state/weather/000002.jsonl");
+    assert!(text.contains(&timeline.display().to_string()), "{text}");
+    assert!(timeline.is_file());
+}
+
+#[tokio::test]
+async fn one_tool_of_three_is_enough_and_sessions_that_cannot_move_are_told() {
+    let (summary, _) = summary(&["--fault", "one-tool", "--rate", "100", "--sticky"]).await;
+    assert!(summary["recovered_ms"].is_u64(), "{summary}");
+    assert_eq!(summary["sessions"]["migrated"], 0, "{summary}");
+}
+
+#[tokio::test]
+async fn a_release_without_a_fault_is_accepted() {
+    let (summary, _) = summary(&["--fault", "none"]).await;
+    assert_eq!((&summary["failed"], &summary["decided_ms"]), (&0.into(), &Value::Null));
+    assert!(summary["accepted_ms"].is_u64(), "{summary}");
+    assert_eq!(summary["timeline"], Value::Null);
+}
+
+#[tokio::test]
+async fn an_outage_of_both_releases_is_not_the_fault_of_the_new_one() {
+    let (summary, progress) = summary(&["--fault", "shared-outage"]).await;
+    assert!(progress.contains("the service behind v1 and v2 is down"), "{progress}");
+    assert!(summary["failed"].as_u64() > Some(50), "{summary}");
+    assert_eq!(summary["decided_ms"], Value::Null, "{summary}");
+}
+
+/// A silent release answers late or never: its fault begins when the request is sent.
+#[tokio::test]
+async fn a_silent_release_is_not_detected_before_its_first_bad_request() {
+    let (summary, _) = summary(&["--fault", "hang"]).await;
+    assert!(summary["first_bad_ms"].as_u64() <= summary["detected_ms"].as_u64(), "{summary}");
+}
+
+#[tokio::test]
+async fn a_wrong_fault_is_refused_with_the_list() {
+    let temporary = tempfile::tempdir().unwrap();
+    let output = demo(temporary.path(), &["--fault", "one-tol"]).await;
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && text.contains("one-tool, crash-loop"), "{text}");
+}
