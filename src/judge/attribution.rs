@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::judge::beta;
+use crate::judge::num::format_evidence;
 use crate::judge::slo::{Baseline, Indicator, Objective, SloSettings};
 use crate::judge::two_sample::{PairedCounts, TwoSampleTest};
 use crate::model::{Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, Signal};
@@ -300,7 +301,8 @@ impl Attribution {
 
     fn describe(&self, about: Indicator, e: f64) -> String {
         let traffic = self.traffic_test(about).map(TwoSampleTest::counts).unwrap_or_default();
-        let mut words = format!("deploy to blame: evidence {e:.1} (limit {BLAME_THRESHOLD})");
+        let mut words =
+            format!("deploy to blame: evidence {} (limit {BLAME_THRESHOLD})", format_evidence(e));
         let (n, bad) = traffic.warm;
         if 0 < n {
             words += &format!("; warm release: {bad} of {n} requests bad");

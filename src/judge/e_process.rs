@@ -21,8 +21,8 @@
 
 use crate::judge::beta;
 use crate::judge::block::{BLOCK, BLOCK_MS};
-use crate::judge::mixture::{Component, EVIDENCE_MAX, EvidenceCap, SinceOnset};
-use crate::judge::num::to_f64;
+use crate::judge::mixture::{Component, EvidenceCap, SinceOnset};
+use crate::judge::num::{format_evidence, to_f64};
 use crate::judge::slo::SloSettings;
 use crate::model::Moment;
 
@@ -145,10 +145,10 @@ impl EProcess {
     pub fn describe(&self, objective: &str) -> String {
         let SinceOnset { n, bad, .. } = self.since_onset();
         format!(
-            "{objective}: {bad:.0} of {n:.0} requests bad ({:.1} %, allowed {} %), evidence {:.0} (limit {:.0})",
+            "{objective}: {bad:.0} of {n:.0} requests bad ({:.1} %, allowed {} %), evidence {} (limit {:.0})",
             100.0 * bad / n.max(1.0),
             format_percent(100.0 * self.p0),
-            self.e_value().min(EVIDENCE_MAX),
+            format_evidence(self.e_value()),
             self.threshold(),
         )
     }

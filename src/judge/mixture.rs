@@ -6,7 +6,7 @@ use crate::judge::block::BLOCK;
 use crate::model::Moment;
 
 /// Evidence above this adds nothing, and would take long to forget.
-pub(super) const EVIDENCE_MAX: f64 = 1e12;
+const EVIDENCE_MAX: f64 = 1e12;
 /// The blocks and the bad requests that "nearly everything fails" needs.
 const TOTAL_FAILURE_BLOCKS: u32 = 3;
 const TOTAL_FAILURE_BAD_MIN: f64 = 12.0;

@@ -227,16 +227,23 @@ impl std::fmt::Display for DrainCost {
             server_state_at_risk: soft,
             sessions_not_migrated: kept,
         } = self;
-        write!(f, "{answered} open requests answered with an error, ")?;
-        if replayed + lost > 0 {
-            write!(f, "{replayed} replayed, {lost} lost, ")?;
+        let counts = [
+            (*answered, "open requests answered with an error"),
+            (*replayed, "requests replayed"),
+            (*lost, "responses lost"),
+            (*streams, "streams closed"),
+            (*ended, "sessions ended"),
+            (*moved, "sessions migrated"),
+            (*waiting, "sessions migrate at their next request"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| 0 < *count);
+        let mut parts = Vec::from_iter(counts.map(|(count, what)| format!("{count} {what}")));
+        if parts.is_empty() {
+            parts.push("nothing was lost".to_owned());
         }
-        write!(f, "{streams} streams closed, {ended} sessions ended")?;
-        if moved + waiting > 0 {
-            write!(f, ", {moved} migrated, {waiting} to migrate at their next request")?;
-            if *soft {
-                f.write_str(" (server state of theirs may be lost)")?;
-            }
+        f.write_str(&parts.join(", "))?;
+        if *soft && 0 < moved + waiting {
+            f.write_str(" (state in the server may be lost)")?;
         }
         let mut before = "; not migrated: ";
         for (refusal, count) in kept {
