@@ -51,6 +51,9 @@ pub mod files;
 /// What a release runs from, and whether it changed.
 pub mod artifact;
 
+/// Compressed bodies of responses, decoded.
+pub mod content_coding;
+
 /// The configuration file: keys, checks, settings.
 pub mod config;
 

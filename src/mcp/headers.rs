@@ -36,9 +36,15 @@ pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("text/event-stream")
 }
 
+/// Whether a body consists of server-sent events that can be read.
+pub(crate) fn is_readable_stream(headers: &HeaderMap) -> bool {
+    is_event_stream(headers) && !is_compressed(headers)
+}
+
 /// Whether a body is compressed, so that nothing can be read from it.
 pub(crate) fn is_compressed(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_ENCODING).is_some_and(|it| it.as_bytes() != b"identity")
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    codings.into_iter().any(|it| !it.is_empty() && !it.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 #[cfg(test)]

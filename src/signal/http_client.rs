@@ -45,6 +45,14 @@ impl ProbeError {
         }
     }
 
+    /// The reason in an error of a body.
+    pub(super) fn from_body(error: io::Error) -> Self {
+        match error.downcast::<reqwest::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => Self::Other(format!("the response cannot be decoded: {error}")),
+        }
+    }
+
     pub(super) fn to_reply(&self) -> ProbeResult {
         match self {
             Self::Refused => ProbeResult::Refused,

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
-use reqwest::{Client, Response, StatusCode, Url};
+use http_body_util::{BodyExt as _, Collected, Limited};
+use reqwest::{Body, Client, StatusCode, Url};
 use serde_json::Value;
 
+use crate::content_coding;
 use crate::mcp::client::{OutgoingMessage, ReadError, ResponseCollector};
 use crate::mcp::{ResponseContent, headers, jsonrpc};
 use crate::signal::http_client;
@@ -16,6 +19,9 @@ const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest body of an error status that is read for its JSON-RPC error.
 const ERROR_BODY_MAX: usize = 64 * 1024;
+
+/// The body of a response.
+type ReadBody = content_coding::PlainBody<Body>;
 
 /// Sends messages to one endpoint.
 #[derive(Debug)]
@@ -45,17 +51,18 @@ impl RpcClient {
     ) -> Result<RpcResult, ProbeError> {
         self.last_id += 1;
         let id = Value::from(self.last_id);
-        let mut response = self.send(build(&id)).await?;
-        if response.status() == StatusCode::ACCEPTED {
+        let (head, mut response) = self.send(build(&id)).await?.into_parts();
+        if head.status == StatusCode::ACCEPTED {
             return Err(ProbeError::Other("status 202 without a response to a request".into()));
         }
-        let headers = std::mem::take(response.headers_mut());
+        let headers = head.headers;
         let mut collector = ResponseCollector::new(&headers, id.clone(), RESPONSE_BYTES_MAX);
         let message = loop {
-            let Some(chunk) = response.chunk().await? else {
+            let Some(frame) = response.frame().await else {
                 break collector.finish().map_err(|error| read_error(error, &id))?;
             };
-            let found = collector.feed(&chunk).map_err(|error| read_error(error, &id))?;
+            let Ok(data) = frame.map_err(ProbeError::from_body)?.into_data() else { continue };
+            let found = collector.feed(&data).map_err(|error| read_error(error, &id))?;
             if let Some(message) = found {
                 break message;
             }
@@ -71,25 +78,29 @@ impl RpcClient {
         self.send(message).await.map(drop)
     }
 
-    async fn send(&self, message: OutgoingMessage) -> Result<Response, ProbeError> {
+    /// The response, decoded where the server compressed it unasked.
+    async fn send(&self, message: OutgoingMessage) -> Result<http::Response<ReadBody>, ProbeError> {
         let OutgoingMessage { method, headers, body } = message;
         let request = self.http.request(method, self.url.clone()).headers(headers).body(body);
-        let mut response = request.send().await?;
+        let (mut head, body) = http::Response::<Body>::from(request.send().await?).into_parts();
+        let body = content_coding::decode(head.status, &mut head.headers, body);
+        let response = http::Response::from_parts(head, body);
         if response.status().is_success() {
             Ok(response)
         } else {
-            Err(error_from_response(&mut response).await)
+            Err(error_from_response(response).await)
         }
     }
 }
 
-async fn error_from_response(response: &mut Response) -> ProbeError {
+async fn error_from_response(response: http::Response<ReadBody>) -> ProbeError {
     let status = response.status().as_u16();
     // An error page may be long, truncated or not JSON: then the status alone is reported.
     let body = if headers::is_event_stream(response.headers()) {
-        Vec::new()
+        Bytes::new()
     } else {
-        http_client::read_body(response, ERROR_BODY_MAX).await.unwrap_or_default()
+        let body = Limited::new(response.into_body(), ERROR_BODY_MAX).collect().await;
+        body.map(Collected::to_bytes).unwrap_or_default()
     };
     ProbeError::Status { status, content: ResponseContent::of(&body) }
 }

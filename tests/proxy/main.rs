@@ -4,6 +4,7 @@
 
 mod behind_proxies;
 mod client_connections;
+mod compressed;
 mod drain;
 mod endpoint;
 mod fake_backend;

@@ -213,9 +213,9 @@ async fn a_client_that_leaves_while_it_owes_an_answer_is_neutral() {
 }
 
 #[tokio::test]
-async fn a_compressed_response_is_never_counted_as_good() {
+async fn a_response_that_cannot_be_read_is_never_counted_as_good() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
-                  Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd";
+                  Content-Encoding: exi\r\nContent-Length: 4\r\n\r\nabcd";
     let proxy = proxy_to(fixed_response(answer).await);
     let reply = post(proxy.local_addr(), &tool_call("1", "a", "{}"), "").await;
     assert_eq!((reply.status, reply.text().as_str()), (200, "abcd"));

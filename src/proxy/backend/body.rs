@@ -1,4 +1,4 @@
-//! The body of a request to a release.
+//! The body of a request to a release, and that of its response.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,8 +6,23 @@ use std::task::{Context, Poll};
 use std::{fmt, io};
 
 use bytes::Bytes;
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::content_coding;
+
+/// The body of a response of a release, as the proxy reads it.
+pub(in crate::proxy) type ReleaseBody = content_coding::PlainBody<Incoming>;
+
+/// A response whose body the proxy reads: decoded, where the release compressed it although the request
+/// did not ask for it.
+pub(in crate::proxy) fn decoded(response: Response<Incoming>) -> Response<ReleaseBody> {
+    let (mut head, body) = response.into_parts();
+    let body = content_coding::decode(head.status, &mut head.headers, body);
+    Response::from_parts(head, body)
+}
 
 /// A body that the connection reads while the proxy keeps its own handle to it.
 pub(in crate::proxy) trait SharedBody: fmt::Debug + Send + Sync {

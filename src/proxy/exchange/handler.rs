@@ -8,10 +8,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use crate::mcp::endpoint::EndpointPath;
-use crate::mcp::headers::{MCP_SESSION_ID, is_event_stream, is_modern};
+use crate::mcp::headers::{MCP_SESSION_ID, is_modern, is_readable_stream};
 use crate::mcp::messages::FailureReason;
 use crate::model::Outcome;
-use crate::proxy::backend::body::BackendBody;
+use crate::proxy::backend::body::{BackendBody, ReleaseBody, decoded};
 use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::client_request::{ClientRequest, Peer};
 use crate::proxy::backend::failed_samples::SampledRequest;
@@ -204,7 +204,7 @@ impl ProxyState {
         };
         match send_with_repetition(&mut in_flight, &route.backend, sending, repetition).await {
             Some(Ok(response)) if !response.status().is_informational() => {
-                let (head, body) = response.into_parts();
+                let (head, body) = decoded(response).into_parts();
                 let head = self.client_head(head, &view, &route, request, &mut in_flight);
                 relay(RelayContext { state: self, request }, head, body, in_flight).await
             }
@@ -275,7 +275,7 @@ impl ProxyState {
         &self,
         request: &Arc<ClientRequest>,
         body: Bytes,
-    ) -> Option<(Incoming, InFlight)> {
+    ) -> Option<(ReleaseBody, InFlight)> {
         let mut view = self.router.view.load();
         let request_body = RequestBody::from_bytes(body);
         let mut route =
@@ -287,8 +287,8 @@ impl ProxyState {
         let in_flight = self.start_in_flight(&view, &mut route, kind, request_body.parsed());
         let head = head_for_release(&view, &route, request);
         let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
-        let response = sending.await.ok().filter(|it| it.status().is_success())?;
-        is_event_stream(response.headers()).then(|| (response.into_body(), in_flight))
+        let response = decoded(sending.await.ok().filter(|it| it.status().is_success())?);
+        is_readable_stream(response.headers()).then(|| (response.into_body(), in_flight))
     }
 }
 

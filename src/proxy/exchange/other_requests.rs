@@ -9,12 +9,12 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::mcp::endpoint::EndpointPath;
-use crate::mcp::headers::{MCP_SESSION_ID, is_compressed, is_event_stream};
+use crate::mcp::headers::{MCP_SESSION_ID, is_compressed, is_readable_stream};
 use crate::mcp::messages::FailureReason;
 use crate::mcp::outcome;
 use crate::mcp::sse::SseReader;
 use crate::model::Outcome;
-use crate::proxy::backend::body::BackendBody;
+use crate::proxy::backend::body::{BackendBody, ReleaseBody, decoded};
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::pool::SendError;
 use crate::proxy::backend::request_head::is_metadata;
@@ -126,7 +126,9 @@ impl ProxyState {
             self.start_in_flight(&view, &mut route, kind.exchange, request_body.parsed());
         let sent = send_plain(&view, &route, request, &request_body, &mut in_flight);
         let (mut head, mut body) = match sent.await? {
-            Ok(response) if !response.status().is_informational() => response.into_parts(),
+            Ok(response) if !response.status().is_informational() => {
+                as_kind(response, kind, request).into_parts()
+            }
             Err(error) => return Some(respond_with_error(in_flight, error.reason()).await),
             Ok(_) => {
                 return Some(respond_with_error(in_flight, FailureReason::BackendFailed).await);
@@ -154,7 +156,7 @@ impl ProxyState {
             }
         }
         let mut head = self.client_head(head, &view, &route, request, &mut in_flight);
-        if !is_stream || !is_event_stream(&head.headers) || is_compressed(&head.headers) {
+        if !is_stream || !is_readable_stream(&head.headers) {
             return Some(streamed(head, ready, body, BodyParser::Unparsed, in_flight));
         }
         head.headers.remove(header::CONTENT_LENGTH);
@@ -175,6 +177,17 @@ impl ProxyState {
             self.router.sessions.remove(&session_id);
         }
     }
+}
+
+/// The response with a body that the proxy can read, where it has to.
+fn as_kind(
+    response: Response<Incoming>,
+    kind: RequestKind,
+    request: &ClientRequest,
+) -> Response<ReleaseBody> {
+    let is_read = kind.exchange == ExchangeKind::GetStream
+        || (request.head.method == Method::GET && is_metadata(request.head.uri.path()));
+    if is_read { decoded(response) } else { response.map(ReleaseBody::AsSent) }
 }
 
 /// Sends a request. A GET stream that meets an earlier one of the same session ends that: its client

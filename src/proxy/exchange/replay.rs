@@ -7,8 +7,8 @@ use std::{fmt, io};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
 
+use crate::proxy::backend::body::ReleaseBody;
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::in_flight::InFlight;
 
@@ -18,7 +18,7 @@ pub(in crate::proxy) type BoxedBody = UnsyncBoxBody<Bytes, io::Error>;
 pub(in crate::proxy) type ReplayFuture = Pin<Box<dyn Future<Output = Response<BoxedBody>> + Send>>;
 /// A stream that another release opens; `None` when it does not.
 pub(in crate::proxy) type ReopenFuture =
-    Pin<Box<dyn Future<Output = Option<(Incoming, InFlight)>> + Send>>;
+    Pin<Box<dyn Future<Output = Option<(ReleaseBody, InFlight)>> + Send>>;
 
 /// Routes a request again. The handler implements it: a response body outlives the call of the handler
 /// that made it, and must not depend on the handler.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header, response};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 
 use crate::mcp::message::Message;
 use crate::mcp::messages::FailureReason;
@@ -14,6 +13,7 @@ use crate::mcp::scan::MessageScanner;
 use crate::mcp::sse::SseReader;
 use crate::mcp::{headers, outcome, ttl_clamp};
 use crate::model::Outcome;
+use crate::proxy::backend::body::ReleaseBody;
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::client_body::ClientBody;
@@ -74,7 +74,7 @@ impl Interrupted {
 pub(in crate::proxy) async fn relay(
     context: RelayContext<'_>,
     mut head: response::Parts,
-    body: Incoming,
+    body: ReleaseBody,
     mut in_flight: InFlight,
 ) -> Result<Response<ClientBody>, Interrupted> {
     if headers::is_compressed(&head.headers) {
@@ -145,8 +145,9 @@ fn count_unread(context: RelayContext<'_>, head: &response::Parts, in_flight: &I
         tracing::warn!(
             service = context.state.paths.service(),
             ?coding,
-            "the release compresses responses although the request did not ask for it: their outcome \
-             is unknown, and its sessions cannot move; switch compression off at the endpoint"
+            "the release codes responses in a way that rollbackd cannot read, although the request did \
+             not ask for it: their outcome is unknown, and its sessions cannot move; switch that off at \
+             the endpoint"
         );
     }
 }
@@ -202,7 +203,7 @@ fn joined(pieces: VecDeque<Bytes>) -> Bytes {
 pub(in crate::proxy) fn streamed(
     head: response::Parts,
     ready: VecDeque<Bytes>,
-    body: Incoming,
+    body: ReleaseBody,
     reader: BodyParser,
     mut in_flight: InFlight,
 ) -> Response<ClientBody> {
@@ -277,7 +278,7 @@ pub(in crate::proxy) fn can_reopen(router: &Router, in_flight: &InFlight) -> boo
 pub(in crate::proxy) async fn read_refusal(
     in_flight: &mut InFlight,
     status: StatusCode,
-    body: &mut Incoming,
+    body: &mut ReleaseBody,
 ) -> Option<(VecDeque<Bytes>, bool)> {
     let mut ready = VecDeque::new();
     if !read_start(in_flight, body, &mut ready).await? {
@@ -292,7 +293,7 @@ pub(in crate::proxy) async fn read_refusal(
 /// release is cut meanwhile, or breaks the response.
 pub(in crate::proxy) async fn read_start(
     in_flight: &mut InFlight,
-    body: &mut Incoming,
+    body: &mut ReleaseBody,
     ready: &mut VecDeque<Bytes>,
 ) -> Option<bool> {
     let mut size = 0;

@@ -4,6 +4,7 @@
 //! When the release is cut or fails in the middle, the proxy continues the stream elsewhere, or ends
 //! it in a way that clients understand.
 
+mod ending;
 mod ping;
 mod release_left;
 
@@ -16,18 +17,17 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::mcp::messages::FailureReason;
 use crate::mcp::scan::MessageScanner;
 use crate::mcp::sse::SseReader;
-use crate::mcp::{messages, outcome, sse};
-use crate::model::Outcome;
+use crate::mcp::{messages, sse};
+use crate::proxy::backend::body::ReleaseBody;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::id_rewrite::Rewriter;
-use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
+use crate::proxy::exchange::in_flight::InFlight;
 use crate::proxy::exchange::replay::Replay;
 use crate::proxy::exchange::response_body::ping::Ping;
 use crate::proxy::exchange::resumable_stream::ResumableStream;
@@ -42,7 +42,7 @@ const AFTER_CUT_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(in crate::proxy) struct ResponseBody {
     ready: VecDeque<Bytes>,
-    body: Option<Incoming>,
+    body: Option<ReleaseBody>,
     reader: BodyParser,
     status: StatusCode,
     in_flight: InFlight,
@@ -106,7 +106,7 @@ impl ResponseBody {
     /// Sends `ready`, and then `body`.
     pub(in crate::proxy) fn new(
         ready: VecDeque<Bytes>,
-        body: Incoming,
+        body: ReleaseBody,
         reader: BodyParser,
         status: StatusCode,
         in_flight: InFlight,
@@ -203,65 +203,6 @@ impl ResponseBody {
             router.session_opened(session, &request, &result);
         }
         out
-    }
-
-    /// Handles the end of the body, with or without an error.
-    fn on_end(&mut self, error: Option<hyper::Error>) -> io::Result<()> {
-        self.body = None;
-        if let Some(rest) =
-            self.rewriter.as_mut().map(Rewriter::take_rest).filter(|it| !it.is_empty())
-        {
-            self.ready.push_back(rest);
-        }
-        // While its release drains, the stream waits for its session to move; else it ends.
-        let is_draining = self.in_flight.backend.draining.is_cancelled();
-        match &self.on_release_left {
-            OnReleaseLeft::Reopen(subscription) if subscription.is_reopening() => return Ok(()),
-            OnReleaseLeft::Resume(stream) if is_draining && !stream.session.is_removed() => {
-                let session = Arc::clone(&stream.session);
-                self.detach(&session);
-                return Ok(());
-            }
-            _ => self.on_release_left = OnReleaseLeft::End,
-        }
-        let unanswered = !self.in_flight.pending_ids().is_empty();
-        self.stream_broken = match self.in_flight.kind() {
-            // A subscription that ended well has its result.
-            ExchangeKind::Subscription => unanswered,
-            ExchangeKind::GetStream => error.is_some(),
-            _ => false,
-        };
-        match &self.reader {
-            // A stream of 2025-11-25 may end early: the client resumes it by its event id. After an
-            // error the release cannot resume it.
-            BodyParser::Events(events) if events.is_resumable() && error.is_none() => {
-                self.in_flight.suspend_for_resume();
-            }
-            BodyParser::Events(events)
-                if unanswered && self.in_flight.kind() == ExchangeKind::Call =>
-            {
-                if !events.at_event_boundary() {
-                    self.ready.push_back(Bytes::from_static(b"\n\n"));
-                }
-                self.send_errors(FailureReason::BackendFailed);
-                self.in_flight.finish(Outcome::ServerFault);
-            }
-            BodyParser::Events(_) => self.in_flight.finish(Outcome::Ok),
-            BodyParser::Json(_) => self.in_flight.finish(Outcome::ServerFault),
-            BodyParser::Unparsed if error.is_some() => self.in_flight.finish(Outcome::ServerFault),
-            BodyParser::Unparsed => {
-                let class = outcome::from_status(self.status);
-                // A response that could not be read is never a good one.
-                let class = if class == Outcome::Ok { Outcome::Neutral } else { class };
-                self.in_flight.finish(class);
-            }
-        }
-        match (error, &self.reader) {
-            (Some(error), BodyParser::Json(_) | BodyParser::Unparsed) => {
-                Err(io::Error::other(error))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

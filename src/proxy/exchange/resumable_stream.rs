@@ -6,12 +6,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, request};
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use crate::mcp::headers::is_event_stream;
+use crate::mcp::headers::is_readable_stream;
 use crate::proxy::backend::Backend;
-use crate::proxy::backend::body::BackendBody;
+use crate::proxy::backend::body::{BackendBody, ReleaseBody, decoded};
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::parsed_body::SharedParse;
@@ -23,7 +22,7 @@ const OPEN_ATTEMPTS: u32 = 6;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 const OPEN_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-type OpenFuture = Pin<Box<dyn Future<Output = Option<Incoming>> + Send>>;
+type OpenFuture = Pin<Box<dyn Future<Output = Option<ReleaseBody>> + Send>>;
 
 /// The GET stream of a session.
 pub(in crate::proxy) struct ResumableStream {
@@ -41,7 +40,7 @@ pub(in crate::proxy) enum StreamEvent {
     /// Its session moved.
     Moved(Box<ResumeAt>),
     /// The next release opened it.
-    Reopened(Incoming),
+    Reopened(ReleaseBody),
     /// Its release drains: list changes make the client send requests, and so move its session.
     ReleaseLeft,
     /// Its session was removed, or the proxy closes.
@@ -125,7 +124,7 @@ impl ResumableStream {
 }
 
 /// Opens a stream, with retries while the release does not respond or fails.
-async fn open_with_retry(backend: Arc<Backend>, head: request::Parts) -> Option<Incoming> {
+async fn open_with_retry(backend: Arc<Backend>, head: request::Parts) -> Option<ReleaseBody> {
     let mut delay = OPEN_RETRY_DELAY;
     for _ in 0..OPEN_ATTEMPTS {
         let request = Request::from_parts(head.clone(), BackendBody::default());
@@ -133,7 +132,9 @@ async fn open_with_retry(backend: Arc<Backend>, head: request::Parts) -> Option<
         if let Ok(Ok(response)) = sending.await
             && !response.status().is_server_error()
         {
-            let is_events = response.status().is_success() && is_event_stream(response.headers());
+            let response = decoded(response);
+            let is_events =
+                response.status().is_success() && is_readable_stream(response.headers());
             // A server need not have a GET stream: the client's stream stays open.
             return is_events.then(|| response.into_body());
         }

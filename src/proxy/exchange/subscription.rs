@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::mcp::messages;
+use crate::proxy::backend::body::ReleaseBody;
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
@@ -32,7 +32,7 @@ pub(in crate::proxy) struct Subscription {
 /// How a subscription continues.
 pub(in crate::proxy) enum SubscriptionEvent {
     /// At another release.
-    Reopened(Incoming, Box<InFlight>),
+    Reopened(ReleaseBody, Box<InFlight>),
     /// No other release accepts it.
     ReopenFailed,
     /// It ends: the proxy closes.

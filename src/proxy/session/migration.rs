@@ -13,7 +13,6 @@ use http::{
     response,
 };
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::mcp::client::ResponseCollector;
@@ -22,7 +21,7 @@ use crate::mcp::headers::{
     MCP_PROTOCOL_VERSION, MCP_SESSION_ID,
 };
 use crate::model::MigrationRefused;
-use crate::proxy::backend::body::BackendBody;
+use crate::proxy::backend::body::{BackendBody, ReleaseBody, decoded};
 use crate::proxy::backend::{Backend, headers};
 use crate::proxy::session::live_session::Session;
 use crate::proxy::session::resume_at::{ResumeAt, StreamCommand};
@@ -162,7 +161,7 @@ async fn post(
 ) -> Result<(HeaderMap, Option<Value>), MigrationError> {
     let request = Request::from_parts(template.clone(), BackendBody::from(Bytes::from(body)));
     let response = backend.send(request).await.map_err(|_| MigrationRefused::OpenFailed)?;
-    let (head, body) = response.into_parts();
+    let (head, body) = decoded(response).into_parts();
     match head.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let auth_response = Some(Box::new(auth_response(head, body).await));
@@ -177,7 +176,7 @@ async fn post(
 }
 
 /// Reads until the response to `id`.
-async fn read_response(headers: &HeaderMap, mut body: Incoming, id: Value) -> Option<Value> {
+async fn read_response(headers: &HeaderMap, mut body: ReleaseBody, id: Value) -> Option<Value> {
     let mut collector = ResponseCollector::new(headers, id, RESPONSE_MAX);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.ok()?.into_data() else { continue };
@@ -189,7 +188,7 @@ async fn read_response(headers: &HeaderMap, mut body: Incoming, id: Value) -> Op
 }
 
 /// The response of a release that rejected the credentials, as the client gets it.
-async fn auth_response(mut head: response::Parts, body: Incoming) -> Response<Full<Bytes>> {
+async fn auth_response(mut head: response::Parts, body: ReleaseBody) -> Response<Full<Bytes>> {
     let body = http_body_util::Limited::new(body, RESPONSE_MAX).collect().await;
     let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     headers::strip_hop_by_hop(&mut head.headers);

@@ -24,7 +24,7 @@ use crate::mcp::headers::{
 use crate::mcp::message::Message;
 use crate::mcp::{Answered, ResponseContent, jsonrpc, methods, outcome, session_lost, versions};
 use crate::model::Outcome;
-use crate::proxy::backend::body::BackendBody;
+use crate::proxy::backend::body::{BackendBody, decoded};
 use crate::proxy::backend::failed_samples::{SampledRequest, ShadowBatch};
 use crate::proxy::backend::{Backend, headers};
 
@@ -179,6 +179,8 @@ impl<'a> McpConnection<'a> {
             }
             ShadowOutcome::Resumable => (Outcome::Neutral, None),
             ShadowOutcome::Missing if status.is_success() => (Outcome::ServerFault, None),
+            // What was not read is never good.
+            ShadowOutcome::Compressed if status.is_success() => (Outcome::Neutral, None),
             ShadowOutcome::Missing | ShadowOutcome::Compressed => {
                 (outcome::from_status(status), None)
             }
@@ -225,7 +227,7 @@ enum ShadowOutcome {
 
 /// Reads until the response to an id. `None` when the connection broke.
 async fn read_response(response: Response<Incoming>, id: &Value) -> Option<ShadowResponse> {
-    let (head, mut body) = response.into_parts();
+    let (head, mut body) = decoded(response).into_parts();
     let status = head.status;
     let respond = |outcome, content| Some(ShadowResponse { status, outcome, content });
     let nothing = ResponseContent::Text(String::new());

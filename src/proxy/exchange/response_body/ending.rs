@@ -1,0 +1,84 @@
+//! What the end of a response body means for its requests.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::content_coding;
+use crate::mcp::messages::FailureReason;
+use crate::mcp::outcome;
+use crate::model::Outcome;
+use crate::proxy::exchange::id_rewrite::Rewriter;
+use crate::proxy::exchange::in_flight::ExchangeKind;
+use crate::proxy::exchange::response_body::{BodyParser, OnReleaseLeft, ResponseBody};
+
+impl ResponseBody {
+    /// Handles the end of the body, with or without an error.
+    pub(super) fn on_end(&mut self, error: Option<io::Error>) -> io::Result<()> {
+        self.body = None;
+        if let Some(rest) =
+            self.rewriter.as_mut().map(Rewriter::take_rest).filter(|it| !it.is_empty())
+        {
+            self.ready.push_back(rest);
+        }
+        // While its release drains, the stream waits for its session to move; else it ends.
+        let is_draining = self.in_flight.backend.draining.is_cancelled();
+        match &self.on_release_left {
+            OnReleaseLeft::Reopen(subscription) if subscription.is_reopening() => return Ok(()),
+            OnReleaseLeft::Resume(stream) if is_draining && !stream.session.is_removed() => {
+                let session = Arc::clone(&stream.session);
+                self.detach(&session);
+                return Ok(());
+            }
+            _ => self.on_release_left = OnReleaseLeft::End,
+        }
+        let unanswered = !self.in_flight.pending_ids().is_empty();
+        self.stream_broken = match self.in_flight.kind() {
+            // A subscription that ended well has its result.
+            ExchangeKind::Subscription => unanswered,
+            ExchangeKind::GetStream => error.is_some(),
+            _ => false,
+        };
+        let failed = self.failure(error.as_ref());
+        match &self.reader {
+            // A stream of 2025-11-25 may end early: the client resumes it by its event id. After an
+            // error the release cannot resume it.
+            BodyParser::Events(events) if events.is_resumable() && error.is_none() => {
+                self.in_flight.suspend_for_resume();
+            }
+            BodyParser::Events(events)
+                if unanswered && self.in_flight.kind() == ExchangeKind::Call =>
+            {
+                if !events.at_event_boundary() {
+                    self.ready.push_back(Bytes::from_static(b"\n\n"));
+                }
+                self.send_errors(FailureReason::BackendFailed);
+                self.in_flight.finish(failed);
+            }
+            BodyParser::Events(_) => self.in_flight.finish(Outcome::Ok),
+            BodyParser::Json(_) => self.in_flight.finish(failed),
+            BodyParser::Unparsed if error.is_some() => self.in_flight.finish(failed),
+            BodyParser::Unparsed => {
+                let class = outcome::from_status(self.status);
+                // A response that could not be read is never a good one.
+                let class = if class == Outcome::Ok { Outcome::Neutral } else { class };
+                self.in_flight.finish(class);
+            }
+        }
+        match (error, &self.reader) {
+            (Some(error), BodyParser::Json(_) | BodyParser::Unparsed) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a response that is not complete means. One that rollbackd does not decode to its end is no
+    /// evidence.
+    fn failure(&self, error: Option<&io::Error>) -> Outcome {
+        if error.is_some_and(content_coding::is_over_limit) {
+            self.in_flight.backend.outcomes.count_unread();
+            return Outcome::Neutral;
+        }
+        Outcome::ServerFault
+    }
+}
