@@ -4,7 +4,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::model::contract::{Contract, ContractPart};
-use crate::model::event::ReadinessReport;
 use crate::model::outcome::CallKey;
 
 /// Names of one kind that are printed; the rest is counted.
@@ -48,14 +47,6 @@ pub struct BreakingChange {
     pub change: String,
     /// How often clients asked for it in the last hour.
     pub calls: u64,
-}
-
-impl ReadinessReport {
-    /// What the new release changes; `None` where one of the two contracts is unknown.
-    pub fn contract_diff(&self) -> Option<ContractDiff> {
-        let (new, active) = (self.new.as_ref()?, self.active.as_ref()?);
-        Some(ContractDiff::compare(active, new, &self.call_usage))
-    }
 }
 
 impl Contract {

@@ -1,16 +1,8 @@
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 use crate::model::moment::Moment;
 use crate::model::release::{Release, ReleaseNumber};
 use crate::model::timeline::TimelineEvent;
-
-/// Numbers the effects of one service. It tells a late answer to an old decision apart, and
-/// the proxy refuses any ticket older than the newest that it has seen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Ticket(pub u64);
 
 /// A timeline event, its reason, and the effects that follow it.
 #[derive(Debug, Clone, PartialEq)]

@@ -179,6 +179,10 @@ fn inline_paths(code: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::").filter(|(at, _)| !code[..*at].ends_with("(in ")) {
         let path = code[at..].split(|c| !is_name(c)).next().unwrap_or_default();
+        // `use crate::room::{...}` names what is in the braces.
+        if path.ends_with("::") {
+            continue;
+        }
         let names = path.split("::").filter(|name| !name.is_empty());
         found.push(names.map(str::to_owned).collect());
     }
