@@ -48,6 +48,9 @@ pub mod critical;
 /// Files where something else may lie in the way.
 pub mod files;
 
+/// TLS of outgoing connections.
+pub mod tls;
+
 /// What a release runs from, and whether it changed.
 pub mod artifact;
 
@@ -77,6 +80,9 @@ pub mod control;
 
 /// The loop of one service and its supervisor.
 pub mod service;
+
+/// Tells people: the outbox, and the channels that deliver it.
+pub mod notify;
 
 /// The read-only status page.
 pub mod web;

@@ -32,11 +32,12 @@ const ROOMS: &[Row] = &[
     ("critical", &[]),
     ("content_coding", &["mcp"]),
     ("files", &[]),
-    ("artifact", &["model"]),
-    ("config", &["model", "judge", "decide", "artifact"]),
+    ("tls", &[]),
+    ("artifact", &["model", "tls"]),
+    ("config", &["model", "judge", "decide", "incident", "artifact"]),
     ("systemd", &[]),
     ("record", &["model", "incident", "critical", "files"]),
-    ("signal", &["model", "mcp", "content_coding", "config", "systemd"]),
+    ("signal", &["model", "mcp", "content_coding", "tls", "config", "systemd"]),
     ("act", &["model", "config", "systemd", "files"]),
     ("proxy", &["model", "mcp", "content_coding", "config", "clock", "critical", "files"]),
     ("control", &["model", "incident"]),
@@ -47,20 +48,24 @@ const ROOMS: &[Row] = &[
             "systemd", "record", "signal", "act", "proxy", "control",
         ],
     ),
+    ("notify", &["model", "incident", "clock", "tls", "config", "record"]),
     ("web", &["model", "incident", "clock", "config", "record", "proxy", "control", "service"]),
     (
         "daemon",
         &[
             "model", "decide", "incident", "clock", "critical", "config", "systemd", "record",
-            "proxy", "control", "service", "web",
+            "proxy", "control", "service", "notify", "web",
         ],
     ),
-    ("backtest", &["model", "judge", "decide", "config", "record"]),
+    ("backtest", &["model", "judge", "decide", "tls", "config", "record"]),
     ("demo", &["model", "mcp", "clock", "control"]),
     ("init", &["mcp"]),
     (
         "cli",
-        &["model", "incident", "config", "record", "control", "daemon", "backtest", "demo", "init"],
+        &[
+            "model", "incident", "config", "record", "control", "notify", "daemon", "backtest",
+            "demo", "init",
+        ],
     ),
 ];
 

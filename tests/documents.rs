@@ -45,7 +45,7 @@ fn every_key_of_the_configuration_has_its_entry() {
         let line = line.trim_start_matches('#').trim_start();
         let line = line.strip_prefix("For example: ").unwrap_or(line);
         if line.starts_with('[') && line.ends_with(']') {
-            section = line.replace("weather", "NAME");
+            section = line.replace("weather", "NAME").replace("pager", "NAME");
         } else if let Some((key, _)) = line.split_once(" = ")
             && is_word(key)
         {

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use super::digest::Digest;
 use super::reference::Reference;
 use crate::artifact::error::shorten;
+use crate::tls;
 
 /// The oldest version of the API with all requests below; newer podmans accept it, too.
 const API: &str = "http://podman/v4.0.0/libpod/images";
@@ -57,6 +58,7 @@ impl Podman {
     /// The client cannot be built.
     pub fn new(socket: &Path) -> Result<Self, String> {
         let client = Client::builder()
+            .tls_backend_preconfigured(tls::no_roots()?)
             .user_agent("rollbackd")
             .no_proxy()
             .redirect(Policy::none())

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::backtest::source::{Block, Row, Source};
 use crate::judge::counter::{Counter, CounterChange};
 use crate::model::{Moment, ScrapeResult};
+use crate::tls;
 
 /// Prometheus returns at most this many points of a series.
 const POINTS_MAX: u64 = 11_000;
@@ -76,7 +77,8 @@ pub(crate) async fn load(query: &RangeQuery) -> Result<Source, String> {
              shorter range"
         ));
     }
-    let client = Client::builder().no_proxy().timeout(TIMEOUT).build();
+    let client = Client::builder().tls_backend_preconfigured(tls::no_roots()?);
+    let client = client.no_proxy().timeout(TIMEOUT).build();
     let client = client.map_err(|error| format!("cannot prepare the query: {error}"))?;
     let read = async |expressions: &CounterPair<String>| {
         let total = query_range(&client, query, &expressions.total).await?;

@@ -10,6 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::terminal::Terminal;
 use crate::config::{self, Problems, Runtime, Settings};
+use crate::notify;
 
 /// Check a configuration and report every problem in it.
 #[derive(Debug, Args)]
@@ -32,6 +33,7 @@ pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
             print_problems(&loaded.warnings);
             recorded_traffic::undetectable_objectives(&loaded.settings)
                 .iter()
+                .chain(&notify::secret_problems(&loaded.settings))
                 .for_each(|warning| output::stderr_line(warning));
             let services = loaded.settings.services.len();
             let noun = if services == 1 { "service" } else { "services" };

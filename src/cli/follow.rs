@@ -137,7 +137,7 @@ fn show(response: Response, (wait, json): (bool, bool), progress: &mut Progress)
             Shown::Refused(code.into())
         }
         Response::Event(entry) => Shown::Event(entry),
-        Response::Incident { .. } => Shown::Other,
+        Response::Incident { .. } | Response::Notified { .. } => Shown::Other,
         Response::Status(status) => {
             progress.show(&status);
             Shown::Other

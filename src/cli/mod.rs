@@ -16,6 +16,7 @@ mod follow;
 mod hold;
 mod incidents;
 mod init;
+mod notify;
 mod output;
 mod postmortem;
 mod postmortem_edit;
@@ -24,6 +25,7 @@ mod reconnect;
 mod rollback;
 mod run;
 mod status;
+mod status_lines;
 mod terminal;
 mod timeline;
 
@@ -76,6 +78,8 @@ enum Verb {
     Action(action::Options),
     /// Acknowledge the page of a service.
     Ack(incidents::AckOptions),
+    /// Test the channels that tell people.
+    Notify(notify::Options),
     /// List the deploys of a service and how they ended.
     History(incidents::HistoryOptions),
     /// Replay recorded traffic with the current settings and with others.
@@ -123,6 +127,7 @@ pub fn main() -> ExitCode {
             Verb::Action(options) => action::run(options, &daemon).await.into(),
             Verb::Ack(options) => incidents::acknowledge(options, &daemon).await.into(),
             Verb::History(options) => incidents::history(options, &daemon).await.into(),
+            Verb::Notify(options) => notify::run(options, &daemon).await.into(),
             Verb::Backtest(options) => backtest::run(*options, &daemon).await.into(),
             Verb::Demo(options) => demo::run(options).await.into(),
             Verb::DemoServer => demo::run_server().await.into(),

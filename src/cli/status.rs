@@ -8,7 +8,8 @@ use clap::Args;
 use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::cli::terminal::{Terminal, fit, wrap};
+use crate::cli::status_lines::Lines;
+use crate::cli::terminal::Terminal;
 use crate::control::{IncidentStatus, LastOutcome, ReleaseStatus, Request, Response, Status};
 use crate::model::{Evidence, Unjudged};
 
@@ -16,10 +17,6 @@ use crate::model::{Evidence, Unjudged};
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Columns of the bar of evidence.
 const BAR_WIDTH: usize = 20;
-/// Where further lines of a wrapped text begin.
-const INDENT: usize = 4;
-const WARNING: &str = "\x1b[1;31m";
-const PLAIN: &str = "\x1b[0m";
 
 /// Show the state of every service: what happened last, and whether an operator is needed.
 #[derive(Debug, Args)]
@@ -112,7 +109,7 @@ fn render(status: &Status, terminal: Terminal) -> String {
     let Status { service, listen, mode, deploy, phase, waits_for, .. } = status;
     let name_or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
     let (active, warm) = (name_or_none(&status.active), name_or_none(&status.warm));
-    let mut lines = Lines { terminal, text: String::new() };
+    let mut lines = Lines::new(terminal);
     let title =
         format!("{service}  {listen}  active {active}  warm {warm}  deploy {deploy}  mode {mode}");
     // Two blanks separate the parts; a narrow terminal has one.
@@ -146,6 +143,7 @@ fn render(status: &Status, terminal: Terminal) -> String {
     if let Some(incidents) = &status.incidents {
         push_incidents(&mut lines, &status.service, incidents);
     }
+    push_channels(&mut lines, status);
     push_traffic(&mut lines, status);
     lines.push(&objective_line(status));
     if let Some(evidence) = &status.evidence {
@@ -161,6 +159,22 @@ fn render(status: &Status, terminal: Terminal) -> String {
         ));
     }
     lines.text
+}
+
+/// The channels that fail, and what else keeps people from being told.
+fn push_channels(lines: &mut Lines, status: &Status) {
+    for channel in &status.channels {
+        let Some(failing_s) = channel.failing_s else { continue };
+        let (name, kind, waiting) = (&channel.name, &channel.channel_type, channel.waiting);
+        let since = format_seconds(failing_s as f64);
+        let error = channel.error.as_deref().unwrap_or("no answer yet");
+        lines.warn(&format!(
+            "  ERROR: channel {name} ({kind}) fails for {since}, {waiting} notices wait: {error}"
+        ));
+    }
+    if let Some(error) = &status.notify_error {
+        lines.warn(&format!("  ERROR: {error}"));
+    }
 }
 
 /// What each release carries, and what it carries beside the endpoint.
@@ -186,33 +200,6 @@ fn push_traffic(lines: &mut Lines, status: &Status) {
     for path in &status.mcp_paths {
         let judged = if path.judged { "judged" } else { "not answered as MCP, not judged" };
         lines.push(&format!("  JSON-RPC at {}: {} requests, {judged}", path.path, path.requests));
-    }
-}
-
-/// Lines of at most the width of the terminal.
-struct Lines {
-    terminal: Terminal,
-    text: String,
-}
-
-impl Lines {
-    fn push(&mut self, line: &str) {
-        for line in wrap(line, self.terminal.width, INDENT).lines() {
-            // A word that is longer than a line.
-            self.text.push_str(&fit(line, self.terminal.width));
-            self.text.push('\n');
-        }
-    }
-
-    fn warn(&mut self, line: &str) {
-        let before = self.text.len();
-        self.push(line);
-        if self.terminal.has_colour {
-            let coloured = self.text.split_off(before);
-            for line in coloured.lines() {
-                self.text.push_str(&format!("{WARNING}{line}{PLAIN}\n"));
-            }
-        }
     }
 }
 
@@ -320,6 +307,7 @@ pub(super) fn format_seconds(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::status_lines::{PLAIN, WARNING};
 
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
 

@@ -10,7 +10,9 @@ use crate::config::hosts::served_hosts;
 use crate::config::problem::{Problem, ProblemCode, Problems};
 use crate::config::settings::PageSettings;
 use crate::config::toml_table::TomlTable;
-use crate::config::value::{Raw, absolute_path, address, socket_address, socket_path, string_list};
+use crate::config::value::{
+    Raw, absolute_path, address, socket_address, socket_path, string, string_list,
+};
 
 /// `[daemon]`.
 pub(super) struct RawDaemon {
@@ -19,6 +21,7 @@ pub(super) struct RawDaemon {
     pub(super) metrics: Raw<SocketAddr>,
     pub(super) page: Raw<Address>,
     pub(super) page_hosts: Raw<Vec<Spanned<String>>>,
+    pub(super) page_url: Raw<String>,
     pub(super) podman: Raw<PathBuf>,
 }
 
@@ -30,6 +33,7 @@ pub(super) fn read(mut table: TomlTable<'_>, problems: &mut Problems) -> RawDaem
         metrics: table.read("metrics", socket_address, problems),
         page: table.read("page", address, problems),
         page_hosts: table.read("page_hosts", string_list, problems),
+        page_url: table.read("page_url", string, problems),
         podman: table.read("podman", socket_path, problems),
     };
     table.reject_unknown_keys(problems);
@@ -105,4 +109,16 @@ pub(super) fn page(
     };
     addresses.claim(address.clone(), "the status page".to_owned(), given.span(), problems);
     Some(PageSettings { address, hosts })
+}
+
+/// The address of the status page for people: notices link to it.
+pub(super) fn page_url(raw: &RawDaemon, problems: &mut Problems) -> Option<String> {
+    let given = raw.page_url.as_ref()?;
+    let uri = given.get_ref().parse::<http::Uri>().ok().filter(|it| it.host().is_some());
+    if !uri.is_some_and(|it| matches!(it.scheme_str(), Some("http" | "https"))) {
+        let what = "`page_url` is not an http or https URL";
+        let help = "write such as \"https://status.example.org\"";
+        problems.push(Problem::error(ProblemCode::BadValue, given.span(), what).help(help));
+    }
+    Some(given.get_ref().trim_end_matches('/').to_owned())
 }

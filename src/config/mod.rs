@@ -10,10 +10,13 @@
 //! contradicts it, and with what to write instead.
 
 mod address;
+mod channel;
 mod daemon;
 mod front;
 mod hosts;
 mod limits;
+mod name;
+mod notify;
 mod placeholder;
 mod probe;
 mod problem;
@@ -21,6 +24,7 @@ mod range;
 mod raw;
 mod runtime;
 mod scrape;
+mod secret;
 mod selector;
 mod service;
 mod settings;
@@ -36,12 +40,14 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use crate::config::address::Address;
+pub use crate::config::channel::{ChannelSettings, ChannelTarget};
 pub use crate::config::front::{TrustedProxies, UpstreamHost, slot_host};
 pub use crate::config::limits::ProxyLimits;
 pub use crate::config::probe::{ProbeKind, ProbeSettings};
 pub use crate::config::problem::{Problem, ProblemCode, ProblemLevel, Problems, Related};
 pub use crate::config::runtime::{CommandRuntime, Runtime, UnitTemplate};
 pub use crate::config::scrape::{ScrapeSettings, ScrapeTarget};
+pub use crate::config::secret::{Secret, SecretSource};
 pub use crate::config::selector::Selector;
 pub use crate::config::settings::{PageSettings, Service, SessionState, Settings};
 

@@ -5,6 +5,7 @@ use toml::de::DeTable;
 
 use crate::config::address::{Address, AddressRegistry};
 use crate::config::daemon::{self, RawDaemon};
+use crate::config::notify::{self, RawChannel};
 use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
 use crate::config::range::span_of;
 use crate::config::runtime;
@@ -18,6 +19,7 @@ const SERVICES_MAX: usize = 256;
 /// The whole file.
 pub(super) struct RawConfig {
     pub(super) daemon: RawDaemon,
+    pub(super) channels: Vec<RawChannel>,
     pub(super) services: Vec<RawService>,
 }
 
@@ -26,12 +28,14 @@ pub(super) fn read(root: &DeTable<'_>, problems: &mut Problems) -> RawConfig {
     let mut root = TomlTable::new("the configuration", 0..0, root);
     let daemon = root.subtable("daemon", "the daemon", "[daemon]", problems);
     let daemon = daemon::read(daemon, problems);
+    let channels = root.subtable("notify", "the channels", "[notify.NAME]", problems);
+    let channels = notify::read(channels, problems);
     let services = read_services(
         root.subtable("service", "the services", "[service.NAME]", problems),
         problems,
     );
     root.reject_unknown_keys(problems);
-    RawConfig { daemon, services }
+    RawConfig { daemon, channels, services }
 }
 
 fn read_services(table: TomlTable<'_>, problems: &mut Problems) -> Vec<RawService> {
@@ -59,7 +63,7 @@ fn read_services(table: TomlTable<'_>, problems: &mut Problems) -> Vec<RawServic
 
 /// Checks every value, and fills in the defaults.
 pub(super) fn build_settings(raw: &RawConfig, problems: &mut Problems) -> Settings {
-    let RawConfig { daemon, services } = raw;
+    let RawConfig { daemon, channels, services } = raw;
     let control_socket = daemon.control_socket();
     check_service_count(raw, problems);
     let mut addresses = AddressRegistry::default();
@@ -68,6 +72,8 @@ pub(super) fn build_settings(raw: &RawConfig, problems: &mut Problems) -> Settin
     addresses.claim(Address::Unix(control_socket.clone()), owner, at, problems);
     let metrics = daemon::metrics(&daemon.metrics, &mut addresses, problems);
     let page = daemon::page(daemon, &mut addresses, problems);
+    let names = services.iter().map(|it| it.name.get_ref().clone()).collect();
+    let channels = notify::check(channels, &names, problems);
     runtime::check_units_distinct(services.iter().map(|it| &it.runtime), problems);
     let services = services
         .iter()
@@ -79,6 +85,8 @@ pub(super) fn build_settings(raw: &RawConfig, problems: &mut Problems) -> Settin
         control_socket,
         metrics,
         page,
+        page_url: daemon::page_url(daemon, problems),
+        channels,
         podman: daemon.podman(),
         services,
     }

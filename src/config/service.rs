@@ -13,6 +13,7 @@ use crate::config::address::{Address, AddressRegistry};
 use crate::config::front;
 use crate::config::hosts;
 use crate::config::limits::{self, RawLimits};
+use crate::config::name::check_name;
 use crate::config::probe::{self, CheckedProbe, RawProbe};
 use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
 use crate::config::range::span_of;
@@ -29,8 +30,6 @@ use crate::config::value::{
 use crate::model::Slot;
 
 const SLOTS_EXAMPLE: &str = "{ blue = \"127.0.0.1:9001\", green = \"127.0.0.1:9002\" }";
-
-const NAME_MAX: usize = 32;
 
 const SLOTS_MAX: usize = 16;
 
@@ -156,18 +155,6 @@ fn session_state(raw: &Raw<&'static str>) -> SessionState {
         Some("hard") => SessionState::Hard,
         _ => SessionState::Soft,
     }
-}
-
-fn check_name(owner: &str, name: &Spanned<String>, problems: &mut Problems) {
-    let text = name.get_ref();
-    let plain = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '-';
-    if (1..=NAME_MAX).contains(&text.len()) && text.chars().all(plain) {
-        return;
-    }
-    let shown = shorten(text).escape_debug().to_string();
-    let what = format!("\"{shown}\" is not a valid name of {owner}");
-    let help = format!("write 1 to {NAME_MAX} lower-case letters, digits and hyphens");
-    problems.push(Problem::error(ProblemCode::BadName, name.span(), what).help(help));
 }
 
 fn listen_address(

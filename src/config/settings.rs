@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::address::Address;
+use crate::config::channel::ChannelSettings;
 use crate::config::front::{TrustedProxies, UpstreamHost, slot_host};
 use crate::config::limits::ProxyLimits;
 use crate::config::probe::ProbeSettings;
@@ -24,6 +25,10 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// The status page, if the daemon serves it.
     pub page: Option<PageSettings>,
+    /// The address under which people reach the status page, without a slash at its end.
+    pub page_url: Option<String>,
+    /// The channels that tell people, by name.
+    pub channels: BTreeMap<String, ChannelSettings>,
     /// The API socket of the podman that has the images.
     pub podman: PathBuf,
     /// The services, by name.

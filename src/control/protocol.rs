@@ -86,6 +86,12 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// Send an example over a channel, or over all.
+    NotifyTest {
+        /// One channel; all by default.
+        #[serde(default)]
+        channel: Option<String>,
+    },
     /// List, show or change incidents.
     Incident {
         /// What exactly.
@@ -103,6 +109,7 @@ impl Request {
             | Self::Resume { service, .. }
             | Self::Timeline { service, .. } => Some(service),
             Self::Status { service } => service.as_deref(),
+            Self::NotifyTest { .. } => None,
             Self::Incident { request } => request.service(),
         }
     }
@@ -131,6 +138,15 @@ pub enum Response {
     Event(Box<TimelineEntry>),
     /// The state of one service.
     Status(Box<Status>),
+    /// What came back from a channel.
+    Notified {
+        /// The channel.
+        channel: String,
+        /// Whether its receiver accepted the notice.
+        ok: bool,
+        /// What it answered, or why it failed.
+        because: String,
+    },
     /// Something about an incident.
     Incident {
         /// What exactly.

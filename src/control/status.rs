@@ -80,6 +80,34 @@ pub struct Status {
     /// Incidents that need a review.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incidents: Option<IncidentStatus>,
+    /// The channels that take the notices of this service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<ChannelStatus>,
+    /// Why notices can be lost, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify_error: Option<String>,
+}
+
+/// How a channel is doing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// Its name.
+    pub name: String,
+    /// Its type, such as `webhook`.
+    #[serde(rename = "type")]
+    pub channel_type: String,
+    /// Notices that wait for it.
+    pub waiting: u64,
+    /// Notices that it delivered since the daemon started.
+    pub delivered: u64,
+    /// Deliveries that failed since the daemon started.
+    pub failed: u64,
+    /// For how many seconds it has been failing, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_s: Option<u64>,
+    /// Why the last delivery failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What happened last at a service.

@@ -26,7 +26,7 @@ impl Request {
             | Self::Hold { because, .. }
             | Self::Resume { because, .. } => validate_reason(because),
             Self::Incident { request } => request.validate(),
-            Self::Status { .. } | Self::Timeline { .. } => Ok(()),
+            Self::Status { .. } | Self::Timeline { .. } | Self::NotifyTest { .. } => Ok(()),
         }
     }
 }

@@ -95,6 +95,9 @@ async fn handle_request(
     if let Request::Incident { request } = request {
         return services.incidents.answer(&actor, request, handles, replies).await;
     }
+    if let Request::NotifyTest { channel } = request {
+        return test_channels(services, channel.as_deref(), replies).await;
+    }
     if let Request::Status { service: None } = request {
         for handle in handles.values() {
             status(services, handle, replies).await?;
@@ -138,6 +141,33 @@ async fn status(
         Some(status) => replies.send(&Response::Status(Box::new(status))).await,
         None => replies.send(&stopping()).await,
     }
+}
+
+/// Sends an example over the channels, and tells what came back from each.
+async fn test_channels(
+    services: &Services,
+    channel: Option<&str>,
+    replies: &mut ReplyWriter,
+) -> io::Result<()> {
+    let notifier = services.incidents.notifier();
+    let results = notifier.test(channel).await.unwrap_or_default();
+    if results.is_empty() {
+        let because = match channel {
+            Some(name) => format!("no channel {}; write [notify.NAME]", control::printable(name)),
+            None => {
+                "no channel is configured; write [notify.NAME], see rollbackd.toml(5)".to_owned()
+            }
+        };
+        return replies.send(&refused(RefusalCode::NotFound, because)).await;
+    }
+    for (channel, result) in results {
+        let (ok, because) = match result {
+            Ok(answer) => (true, answer),
+            Err(because) => (false, because),
+        };
+        replies.send(&Response::Notified { channel, ok, because }).await?;
+    }
+    Ok(())
 }
 
 async fn timeline(
@@ -263,9 +293,10 @@ fn into_command(request: Request) -> Option<AcceptedCommand> {
         }
         Request::Hold { because, .. } => (Command::Hold { because }, false),
         Request::Resume { because, .. } => (Command::Resume { because }, false),
-        Request::Status { .. } | Request::Timeline { .. } | Request::Incident { .. } => {
-            return None;
-        }
+        Request::Status { .. }
+        | Request::Timeline { .. }
+        | Request::NotifyTest { .. }
+        | Request::Incident { .. } => return None,
     };
     Some(AcceptedCommand { command, wait })
 }

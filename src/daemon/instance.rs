@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -19,6 +20,7 @@ use crate::daemon::reporting::Services;
 use crate::daemon::services::{Proxies, ServiceHandles, longest_drain};
 use crate::daemon::{control_api, metrics, notifier};
 use crate::model::Moment;
+use crate::notify::Delivered;
 use crate::proxy::Proxy;
 use crate::record::StateDir;
 use crate::service::build::{BuildContext, LoadedTimeline, PendingService, ServiceParts};
@@ -45,6 +47,8 @@ pub(super) struct Instance {
     /// The previous daemon, while it drains its open requests.
     predecessor: Option<Predecessor>,
     incidents: Incidents,
+    /// What the channels delivered, until its recording starts.
+    delivered: Option<mpsc::Receiver<Delivered>>,
     /// Locked while this lives.
     state: StateDir,
     pending_services: Vec<PendingService>,
@@ -99,8 +103,10 @@ impl Instance {
         }
         let heartbeats = pending_services.iter().map(PendingService::heartbeat).collect();
         let handles = Arc::new(handles);
+        let (incidents, delivered) = Incidents::new(settings, &handles, clock);
         Ok(Self {
-            incidents: Incidents::new(settings, &handles, clock),
+            incidents,
+            delivered: Some(delivered),
             handles,
             proxies: Arc::new(proxies),
             predecessor: None,
@@ -161,6 +167,13 @@ impl Instance {
             let server = web::serve(listener, hosts, Arc::clone(&self.handles));
             self.tasks.push(critical::spawn_endless("the status page".to_owned(), server));
         }
+        self.incidents.start_channels();
+        if let Some(delivered) = self.delivered.take() {
+            let handles = Arc::clone(&self.handles);
+            let recording = self.incidents.clone().record_deliveries(delivered, handles);
+            let name = "the recording of notifications".to_owned();
+            self.tasks.push(critical::spawn_endless(name, recording));
+        }
         for (name, handle) in self.handles.iter() {
             self.tasks.push(self.incidents.spawn_follower(name, handle));
         }
@@ -198,8 +211,10 @@ impl Instance {
         self.notifier.take().iter().for_each(JoinHandle::abort);
     }
 
-    /// From now on, clients of the control API and of the metrics wait in the backlog.
+    /// From now on, clients of the control API and of the metrics wait in the backlog, and notices in the
+    /// outbox.
     pub(super) fn stop_control_api(&mut self) {
+        self.incidents.notifier().stop();
         self.tasks.drain(..).for_each(|task| task.abort());
     }
 

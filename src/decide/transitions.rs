@@ -346,6 +346,8 @@ fn needs_new_ticket(fact: &TimelineEvent) -> bool {
         | TimelineEvent::Held { .. }
         | TimelineEvent::Resumed { .. }
         | TimelineEvent::Paused { .. }
+        | TimelineEvent::Notified { .. }
+        | TimelineEvent::Acknowledged { .. }
         | TimelineEvent::Noted => false,
     }
 }

@@ -213,7 +213,7 @@ async fn deploy_and_follow(
             Some(Response::Refused { because, .. }) => {
                 return Err(format!("the daemon refused {version}: {because}"));
             }
-            Some(Response::Status(_) | Response::Incident { .. }) => {}
+            Some(Response::Status(_) | Response::Incident { .. } | Response::Notified { .. }) => {}
             Some(Response::Event(entry)) => {
                 view.show_line(&event_line(&entry));
                 let end = is_end(&entry.event);

@@ -7,6 +7,7 @@
 //! 3. [`build`] makes a [`PostMortem`] of incident, facts and what people wrote ([`HumanParts`]). The rules
 //!    in [`hypothesis`] and [`factor`] offer causes, each with its observation.
 //! 4. [`markdown`] and [`html`] render it. The JSON is the object itself.
+//! 5. A [`Notice`] tells people of an event, of the draft, and of what is due.
 
 mod action;
 mod build;
@@ -25,6 +26,7 @@ pub mod hypothesis;
 mod impact;
 mod life;
 pub mod markdown;
+mod notice;
 mod phrases;
 mod record;
 mod rows;
@@ -46,6 +48,10 @@ pub use crate::incident::history::{DeployHistory, DeployOutcome, HistoryRow, sum
 pub use crate::incident::human::{HumanParts, PARTS, TEXT_BYTES_MAX, parse as parse_human};
 pub use crate::incident::impact::impact;
 pub use crate::incident::life::{Incident, IncidentState};
+pub use crate::incident::notice::{
+    NOTICE_SCHEMA, Notice, NoticeKind, notice_of, notice_of_acknowledgement, notice_of_close,
+    notice_of_draft,
+};
 pub use crate::incident::phrases::{REVIEW_DAYS, what_to_do};
 pub use crate::incident::record::{Author, IncidentEntry, IncidentEvent};
 pub use crate::incident::signature::Signature;

@@ -27,6 +27,11 @@ pub(super) fn rows(facts: &Facts, incident: &Incident) -> Vec<TimelineRow> {
     let mut rows: Vec<_> = facts
         .timeline
         .iter()
+        // The record of the incident has these, also after the draft.
+        .filter(|entry| {
+            let kind = &entry.event;
+            !matches!(kind, TimelineEvent::Notified { .. } | TimelineEvent::Acknowledged { .. })
+        })
         .map(|entry| {
             let text = clean_text(&entry.because, TEXT_MAX);
             row(entry.moment, entry.event.kind(), text, is_milestone(&entry.event))

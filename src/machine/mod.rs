@@ -296,6 +296,11 @@ impl ServiceMachine {
         Decision { because, event: TimelineEvent::Noted, effects }.into()
     }
 
+    /// An event that changes no state, such as a notification.
+    pub fn fact(&self, event: TimelineEvent, because: String) -> Proposal {
+        Decision { because, event, effects: Vec::new() }.into()
+    }
+
     /// Applies a proposal that is in the timeline, and releases its effects.
     pub fn recorded(&mut self, now: Moment, proposal: Proposal) -> Vec<Effect> {
         let Decision { event, effects, .. } = proposal.decision;

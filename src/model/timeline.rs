@@ -177,6 +177,18 @@ pub enum TimelineEvent {
         /// For how long, in milliseconds.
         ms: u64,
     },
+    /// A channel accepted a notice about this deploy. It changes no state.
+    Notified {
+        /// The channel, as in `[notify.NAME]`.
+        channel: String,
+        /// Identifies the notice.
+        notice: String,
+    },
+    /// A person acknowledged the page. It changes no state.
+    Acknowledged {
+        /// Who.
+        by: Actor,
+    },
     /// A note that changes no state, such as the exit and restart of a process.
     Noted,
 }
@@ -285,6 +297,8 @@ impl TimelineEvent {
             Self::Retried { .. } => "retried",
             Self::Restored { .. } => "restored",
             Self::Paused { .. } => "paused",
+            Self::Notified { .. } => "notified",
+            Self::Acknowledged { .. } => "acknowledged",
             Self::Noted => "noted",
         }
     }

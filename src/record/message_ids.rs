@@ -41,6 +41,8 @@ static MESSAGE_KINDS: &[MessageKind] = &[
     kind("retried", "5841983abca840039040c93922b9d5d8", Priority::Warning),
     kind("restored", "6fe81e0832f24e5fb54a9ec571797194", Priority::Notice),
     kind("paused", "c6e6ba54be974f9caeb9c06f591a4ac2", Priority::Warning),
+    kind("notified", "5d0f2b7c9a4e4c63b8f11f6a2e7d9043", Priority::Informational),
+    kind("acknowledged", "9c3e6a1d7b2f4e58a0d4c6b8e2f71a35", Priority::Notice),
     kind("noted", "6375d86bf5104d48836c4c717693aa54", Priority::Warning),
     kind("page", "944b3824532b4e56b5242f25a05f5c30", Priority::Critical),
 ];

@@ -1,4 +1,5 @@
-//! What outlives the daemon: timelines, signal logs, the secret of the host; and the log, as it
+//! What outlives the daemon: timelines, signal logs, incidents, the outbox, the secret of the host; and
+//! the log, as it
 //! reaches systemd's journal or the standard error.
 
 mod error;
@@ -8,6 +9,8 @@ mod journal_entry;
 mod journal_layer;
 mod journal_sender;
 mod message_ids;
+mod outbox;
+mod outbox_state;
 mod signal_log;
 mod state_dir;
 mod stderr_log;
@@ -20,6 +23,8 @@ pub use crate::record::error::StateError;
 pub use crate::record::incident_store::IncidentStore;
 pub use crate::record::journal_entry::lost_messages;
 pub use crate::record::journal_layer::JournalLayer;
+pub use crate::record::outbox::{Outbox, Queued};
+pub use crate::record::outbox_state::OutboxState;
 pub use crate::record::signal_log::codec::{SIGNAL_LOG_BYTES_MAX, SignalLogHeader};
 pub use crate::record::signal_log::reader::{
     SignalLog, SignalLogError, parse_signal_log, read_signal_log,

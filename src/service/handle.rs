@@ -7,7 +7,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::config::Service;
 use crate::control::Status;
-use crate::model::{CommandRequest, TimelineEntry};
+use crate::model::{CommandRequest, ReleaseNumber, TimelineEntry, TimelineEvent};
 use crate::service::inbox::{CommandError, ServiceMessage, Shutdown};
 
 /// Sends messages to one service loop and reads its timeline.
@@ -48,6 +48,16 @@ impl ServiceHandle {
         request: CommandRequest,
     ) -> Option<Result<Arc<TimelineEntry>, CommandError>> {
         self.request(|reply| ServiceMessage::Command(request, reply)).await?.await.ok()
+    }
+
+    /// Records something about the incident of a deploy, if it is the newest.
+    pub(crate) async fn record_fact(
+        &self,
+        deploy: ReleaseNumber,
+        event: TimelineEvent,
+        because: String,
+    ) {
+        let _ = self.inbox.send(ServiceMessage::Fact(deploy, event, because)).await;
     }
 
     /// Applies new settings.

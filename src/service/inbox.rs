@@ -9,7 +9,7 @@ use crate::artifact::{Verifier, VerifyError};
 use crate::config::{Runtime, Service};
 use crate::control::Status;
 use crate::decide::CommandRefused;
-use crate::model::{CommandRequest, Event, ReleaseNumber, Signal, TimelineEntry};
+use crate::model::{CommandRequest, Event, ReleaseNumber, Signal, TimelineEntry, TimelineEvent};
 use crate::record::Truncated;
 
 /// Added to each time limit of a stop: the loop has other work to do.
@@ -42,6 +42,8 @@ pub(crate) enum ServiceMessage {
     VerifyFailed(ReleaseNumber, VerifyError),
     /// A query of the status.
     Status(oneshot::Sender<Status>),
+    /// Something about the incident of a deploy for the timeline. It changes no state.
+    Fact(ReleaseNumber, TimelineEvent, String),
     /// New settings.
     Configure(Arc<Service>),
     /// Another daemon, with this name, takes the service over.

@@ -230,6 +230,12 @@ impl ServiceLoop {
             ServiceMessage::Status(reply) => {
                 let _ = reply.send(self.status());
             }
+            ServiceMessage::Fact(deploy, event, because) => {
+                // The timeline of an earlier deploy is closed; the record of its incident is not.
+                if self.watch().deploy() == deploy {
+                    let _ = self.record_and_apply(self.machine.fact(event, because));
+                }
+            }
             ServiceMessage::Configure(service) => {
                 self.machine.configure(machine_settings(&service));
                 self.proxy.configure(&service);

@@ -56,6 +56,8 @@ impl ServiceLoop {
             budget_requests: Some(self.hour().judged()),
             // The daemon adds them: they are no part of the loop.
             incidents: None,
+            channels: Vec::new(),
+            notify_error: None,
         }
     }
 

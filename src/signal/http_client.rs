@@ -11,6 +11,7 @@ use reqwest::{Client, ClientBuilder, Response, Url};
 use crate::config::Address;
 use crate::mcp::ResponseContent;
 use crate::model::ProbeResult;
+use crate::tls;
 
 /// The most characters of a server's text that reach the timeline.
 const SERVER_TEXT_MAX: usize = 160;
@@ -107,7 +108,7 @@ pub struct Endpoint<'a> {
 /// A client for one address. Each request gets its own connection: a listener that accepts no
 /// connection must be detected, and an idle connection that the server closes is not a failure.
 pub(super) fn client_for(endpoint: Endpoint<'_>, timeout: Duration) -> Result<Client, String> {
-    at_endpoint(client_builder(timeout), endpoint)?.build().map_err(|error| error.to_string())
+    at_endpoint(client_builder(timeout)?, endpoint)?.build().map_err(|error| error.to_string())
 }
 
 /// Sets the address and the `Host` of every request.
@@ -127,7 +128,7 @@ pub(super) fn scrape_client(
     endpoint: Option<Endpoint<'_>>,
     timeout: Duration,
 ) -> Result<Client, String> {
-    let builder = client_builder(timeout).redirect(Policy::custom(|attempt| {
+    let builder = client_builder(timeout)?.redirect(Policy::custom(|attempt| {
         let origin = |url: &Url| url.origin();
         let is_same = attempt.previous().first().map(origin) == Some(origin(attempt.url()));
         if is_same && attempt.previous().len() <= REDIRECTS_MAX {
@@ -143,14 +144,16 @@ pub(super) fn scrape_client(
     builder.build().map_err(|error| error.to_string())
 }
 
-fn client_builder(timeout: Duration) -> ClientBuilder {
-    Client::builder()
+fn client_builder(timeout: Duration) -> Result<ClientBuilder, String> {
+    let builder = Client::builder()
+        .tls_backend_preconfigured(tls::no_roots()?)
         .user_agent("rollbackd-probe")
         .no_proxy()
         .redirect(Policy::none())
         .pool_max_idle_per_host(0)
         .connect_timeout(timeout)
-        .timeout(timeout)
+        .timeout(timeout);
+    Ok(builder)
 }
 
 /// The URL of an endpoint.

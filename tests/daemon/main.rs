@@ -21,6 +21,7 @@ mod incidents;
 mod init;
 mod log_output;
 mod metrics;
+mod notify;
 mod page;
 mod process_lifecycle;
 mod resource_usage;

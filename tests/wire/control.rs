@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use rollbackd::control::{
-    CallStatus, Counters, HISTOGRAM_BOUNDS, Histogram, IncidentReply, IncidentRequest,
-    IncidentStatus, LastOutcome, RefusalCode, ReleaseStatus, Request, Response, Status,
+    CallStatus, ChannelStatus, Counters, HISTOGRAM_BOUNDS, Histogram, IncidentReply,
+    IncidentRequest, IncidentStatus, LastOutcome, RefusalCode, ReleaseStatus, Request, Response,
+    Status,
 };
 use rollbackd::model::{
     Evidence, Guard, McpPath, Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Unjudged,
@@ -54,6 +55,9 @@ fn requests() -> Vec<(&'static str, Request)> {
         Request::Timeline { .. } =>
             "timeline" Request::Timeline { service: service(), deploy: Some(ReleaseNumber(7)), follow: true },
             "timeline least" Request::Timeline { service: service(), deploy: None, follow: false };
+        Request::NotifyTest { .. } =>
+            "notify test" Request::NotifyTest { channel: Some("pager".to_owned()) },
+            "notify test least" Request::NotifyTest { channel: None };
         Request::Incident { .. } => "incident" Request::Incident {
             request: IncidentRequest::List { service: Some(service()), open: true },
         };
@@ -92,12 +96,16 @@ fn responses() -> Vec<(&'static str, Response)> {
             "accepted" Response::Accepted { deploy: ReleaseNumber(7), because: "why".to_owned() };
         Response::Refused { .. } => "refused" refused();
         Response::Event(_) => "entry" Response::Event(Box::new(entry()));
+        Response::Notified { .. } => "notified" Response::Notified {
+            channel: "pager".to_owned(), ok: true, because: "202 Accepted".to_owned(),
+        };
         Response::Incident { .. } => "incident" Response::Incident {
             reply: IncidentReply::Done { because: "why".to_owned() },
         };
         Response::Status(_) =>
             "status" Response::Status(Box::new(status())),
             "status incidents" Response::Status(Box::new(with_incidents())),
+            "status channels" Response::Status(Box::new(with_channels())),
             "status least" Response::Status(Box::new(least())),
             "status unjudged" Response::Status(Box::new(with_unjudged()));
     )
@@ -186,6 +194,8 @@ fn status() -> Status {
         attention: Some("repair it".to_owned()),
         budget_requests: Some(1_500),
         incidents: None,
+        channels: Vec::new(),
+        notify_error: None,
     }
 }
 
@@ -212,6 +222,20 @@ fn with_incidents() -> Status {
         }),
         ..least()
     }
+}
+
+/// With notification channels, which 0.1.0 did not have.
+fn with_channels() -> Status {
+    let channel = ChannelStatus {
+        name: "pager".to_owned(),
+        channel_type: "pagerduty".to_owned(),
+        waiting: 2,
+        delivered: 11,
+        failed: 4,
+        failing_s: Some(180),
+        error: Some("401 Unauthorized".to_owned()),
+    };
+    Status { channels: vec![channel], notify_error: Some("the disk is full".to_owned()), ..least() }
 }
 
 /// A response as 0.1.0 could give it.

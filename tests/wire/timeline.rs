@@ -87,6 +87,10 @@ fn facts() -> Vec<(&'static str, TimelineEvent)> {
             "restored" TimelineEvent::Restored { truncated_bytes: 17, unobserved_ms: None },
             "restored observed" TimelineEvent::Restored { truncated_bytes: 0, unobserved_ms: Some(1_250) };
         TimelineEvent::Paused { .. } => "paused" TimelineEvent::Paused { ms: 30_000 };
+        TimelineEvent::Notified { .. } => "notified" TimelineEvent::Notified {
+            channel: "pager".to_owned(), notice: "host1/weather/7/4".to_owned(),
+        };
+        TimelineEvent::Acknowledged { .. } => "acknowledged" TimelineEvent::Acknowledged { by: actor() };
         TimelineEvent::Noted => "noted" TimelineEvent::Noted;
     )
 }

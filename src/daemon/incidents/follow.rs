@@ -66,8 +66,10 @@ impl Incidents {
         if let Some(cause) = cause_of(entry) {
             self.open_or_join(name, handle, entry, cause).await;
         }
+        self.notify(handle, entry).await;
         if completes_draft(&entry.event) {
             self.draft(name, handle, entry).await;
+            self.notify_draft(name, entry);
         }
     }
 
@@ -176,7 +178,7 @@ impl Incidents {
 }
 
 /// The version of a deploy, from the first line of its timeline.
-async fn version_of(handle: &ServiceHandle, deploy: ReleaseNumber) -> String {
+pub(super) async fn version_of(handle: &ServiceHandle, deploy: ReleaseNumber) -> String {
     let dir = handle.dir().to_owned();
     let read = tokio::task::spawn_blocking(move || record::read_deploy(&dir, Some(deploy))).await;
     let entries = read.ok().and_then(Result::ok).unwrap_or_default();

@@ -6,17 +6,21 @@
 
 mod follow;
 mod gather;
+mod notify;
 mod requests;
 mod service_incidents;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::mpsc;
+
 use crate::clock::Clock;
 use crate::config::{Service, Settings};
 use crate::control::Status;
 use crate::daemon::incidents::service_incidents::ServiceIncidents;
 use crate::daemon::services::ServiceHandles;
+use crate::notify::{Delivered, Notifier};
 
 /// The incidents of all services. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,28 +31,50 @@ struct Shared {
     clock: Clock,
     services: BTreeMap<String, Mutex<ServiceIncidents>>,
     settings: Mutex<Arc<Settings>>,
+    notifier: Notifier,
 }
 
 impl Incidents {
-    /// The incidents of these services, read from disk.
-    pub(super) fn new(settings: &Settings, handles: &ServiceHandles, clock: Clock) -> Self {
+    /// The incidents of these services, read from disk. The receiver gets what the channels delivered.
+    pub(super) fn new(
+        settings: &Settings,
+        handles: &ServiceHandles,
+        clock: Clock,
+    ) -> (Self, mpsc::Receiver<Delivered>) {
         let services = handles.iter().map(|(name, handle)| {
             let incidents = ServiceIncidents::read(name, handle.dir());
             (name.clone(), Mutex::new(incidents))
         });
         let services = services.collect();
-        Self(Arc::new(Shared { clock, services, settings: Mutex::new(Arc::new(settings.clone())) }))
+        let (notifier, delivered) = Notifier::new(&settings.state_dir, clock);
+        let settings = Mutex::new(Arc::new(settings.clone()));
+        (Self(Arc::new(Shared { clock, services, settings, notifier })), delivered)
     }
 
     /// Applies new settings.
     pub(super) fn configure(&self, settings: &Settings) {
         *self.0.settings.lock().unwrap_or_else(PoisonError::into_inner) =
             Arc::new(settings.clone());
+        self.start_channels();
     }
 
-    /// Adds the open reviews to the status of a service.
+    /// Starts the channels, in place of those that ran before.
+    pub(super) fn start_channels(&self) {
+        let settings = self.settings();
+        tokio::task::block_in_place(|| self.0.notifier.configure(&settings));
+    }
+
+    /// Tells people.
+    pub(super) fn notifier(&self) -> &Notifier {
+        &self.0.notifier
+    }
+
+    /// Adds the open reviews and the channels to the status of a service.
     pub(super) fn complete(&self, status: &mut Status) {
         let now = self.0.clock.now();
+        let reports = self.0.notifier.reports(&status.service);
+        status.channels = reports.into_iter().map(|it| notify::channel_status(it, now)).collect();
+        status.notify_error = self.0.notifier.error();
         let Some(incidents) = self.service(&status.service) else { return };
         status.incidents = incidents.status(now);
     }

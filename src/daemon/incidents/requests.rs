@@ -9,9 +9,10 @@ use crate::control::{IncidentReply, IncidentRequest, RefusalCode, Response};
 use crate::daemon::incidents::Incidents;
 use crate::daemon::services::ServiceHandles;
 use crate::incident::{
-    ACTIONS_MAX, Action, Author, HumanParts, IncidentEvent, ReviewVerdict, missing, summarise,
+    ACTIONS_MAX, Action, Author, HumanParts, IncidentEvent, ReviewVerdict, missing,
+    notice_of_acknowledgement, notice_of_close, summarise,
 };
-use crate::model::{Actor, ReleaseNumber};
+use crate::model::{Actor, ReleaseNumber, TimelineEvent};
 use crate::record;
 
 /// Rows that one list sends.
@@ -78,7 +79,18 @@ impl Incidents {
             }
             IncidentRequest::Acknowledge { service } => {
                 let by = author(actor).await;
-                self.acknowledge(&service, by)
+                let (numbers, reply) = self.acknowledge(&service, by)?;
+                for number in numbers {
+                    self.notify_of(&service, number, |incident, at| {
+                        Some(notice_of_acknowledgement(incident, at))
+                    });
+                    if let Some(handle) = handles.get(&service) {
+                        let because = format!("acknowledged by {actor}");
+                        let event = TimelineEvent::Acknowledged { by: actor.clone() };
+                        handle.record_fact(number, event, because).await;
+                    }
+                }
+                Ok(vec![reply])
             }
             IncidentRequest::AddAction { service, incident, action } => {
                 let by = author(actor).await;
@@ -224,10 +236,16 @@ impl Incidents {
             }
         }
         self.change(service, number, IncidentEvent::Closed { by, verdict, no_review })?;
+        self.notify_of(service, number, notice_of_close);
         Ok(vec![done(format!("incident {number} of {service} is closed"))])
     }
 
-    fn acknowledge(&self, service: &str, by: Author) -> Result<Vec<IncidentReply>, Refusal> {
+    /// Acknowledges the open incidents: their numbers, and the reply.
+    fn acknowledge(
+        &self,
+        service: &str,
+        by: Author,
+    ) -> Result<(Vec<ReleaseNumber>, IncidentReply), Refusal> {
         let waiting: Vec<_> = {
             let incidents = self.service(service).ok_or_else(gone)?;
             let open = incidents.open().filter(|it| it.acknowledged.is_none());
@@ -241,7 +259,8 @@ impl Incidents {
             self.change(service, *number, IncidentEvent::Acknowledged { by: by.clone() })?;
         }
         let numbers: Vec<_> = waiting.iter().map(ToString::to_string).collect();
-        Ok(vec![done(format!("acknowledged: incident {} of {service}", numbers.join(", ")))])
+        let because = format!("acknowledged: incident {} of {service}", numbers.join(", "));
+        Ok((waiting, done(because)))
     }
 
     fn add_action(

@@ -3,6 +3,7 @@
 //! clients choose, are only in `rollbackd status --json`.
 
 use crate::control::{HISTOGRAM_BOUNDS, Histogram, ReleaseStatus, Status};
+use crate::daemon::metrics::channels;
 use crate::daemon::metrics::encoder::{Encoder, Format, MetricKind};
 use crate::service::traffic_window::to_f64;
 
@@ -176,6 +177,7 @@ pub(super) fn render(services: &[(String, Option<Status>)], format: Format) -> S
         );
         encoder.sample(name, &[], to_f64(lost));
     }
+    channels::write(&mut encoder, &statuses);
     write_service_metrics(&mut encoder, &statuses);
     write_release_metrics(&mut encoder, &statuses);
     write_histograms(&mut encoder, &statuses);

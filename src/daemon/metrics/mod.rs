@@ -1,5 +1,6 @@
 //! The daemon's own metrics over HTTP, for a collector such as Prometheus.
 
+mod channels;
 mod encoder;
 mod families;
 

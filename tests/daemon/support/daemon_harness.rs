@@ -30,6 +30,7 @@ pub(crate) struct DaemonHarness {
     /// The daemon that took over from it, which is no child of this process.
     successor: Option<i32>,
     program: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl DaemonHarness {
@@ -39,7 +40,17 @@ impl DaemonHarness {
         let folder = tempfile::Builder::new().prefix("rollbackd-test-").tempdir().unwrap();
         let (listen, blue, green) = (free_port(), free_port(), free_port());
         let (daemon, heir, program) = (None, None, PROGRAM.into());
-        let host = Self { dir: folder, listen, blue, green, daemon, successor: heir, program };
+        let environment = Vec::new();
+        let host = Self {
+            dir: folder,
+            listen,
+            blue,
+            green,
+            daemon,
+            successor: heir,
+            program,
+            environment,
+        };
         host.configure(settings);
         host
     }
@@ -131,6 +142,7 @@ impl DaemonHarness {
     pub(crate) fn start_with_stderr(&mut self, stderr: Stdio) {
         let mut command = Command::new(&self.program);
         command.arg("run").arg(self.config()).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::null()).stderr(stderr);
         let mut daemon = command.spawn().unwrap();
         wait_until("the daemon answers", || {
@@ -145,6 +157,11 @@ impl DaemonHarness {
     pub(crate) fn pid(&self) -> i32 {
         let first = || i32::try_from(self.daemon.as_ref().unwrap().id()).unwrap();
         self.successor.unwrap_or_else(first)
+    }
+
+    /// Later starts have this variable.
+    pub(crate) fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Later starts run the program from a path where a test can replace it.
