@@ -45,6 +45,9 @@ pub mod clock;
 /// Tasks and threads whose end ends the process.
 pub mod critical;
 
+/// The limit of open files, and what a lack of them means.
+pub mod open_files;
+
 /// Files where something else may lie in the way.
 pub mod files;
 

@@ -31,15 +31,19 @@ const ROOMS: &[Row] = &[
     ("clock", &["model"]),
     ("critical", &[]),
     ("content_coding", &["mcp"]),
+    ("open_files", &["clock"]),
     ("files", &[]),
     ("tls", &[]),
     ("artifact", &["model", "tls"]),
     ("config", &["model", "judge", "decide", "incident", "artifact"]),
     ("systemd", &[]),
     ("record", &["model", "incident", "critical", "files"]),
-    ("signal", &["model", "mcp", "content_coding", "tls", "config", "systemd"]),
+    ("signal", &["model", "mcp", "content_coding", "open_files", "tls", "config", "systemd"]),
     ("act", &["model", "config", "systemd", "files"]),
-    ("proxy", &["model", "mcp", "content_coding", "config", "clock", "critical", "files"]),
+    (
+        "proxy",
+        &["model", "mcp", "content_coding", "open_files", "config", "clock", "critical", "files"],
+    ),
     ("control", &["model", "incident"]),
     (
         "service",
@@ -53,8 +57,8 @@ const ROOMS: &[Row] = &[
     (
         "daemon",
         &[
-            "model", "decide", "incident", "clock", "critical", "config", "systemd", "record",
-            "proxy", "control", "service", "notify", "web",
+            "model", "decide", "incident", "clock", "critical", "open_files", "config", "systemd",
+            "record", "proxy", "control", "service", "notify", "web",
         ],
     ),
     ("backtest", &["model", "judge", "decide", "tls", "config", "record"]),

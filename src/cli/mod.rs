@@ -28,6 +28,7 @@ mod status;
 mod status_lines;
 mod terminal;
 mod timeline;
+mod unjudged;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -10,8 +10,9 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::status_lines::Lines;
 use crate::cli::terminal::Terminal;
+use crate::cli::unjudged;
 use crate::control::{IncidentStatus, LastOutcome, ReleaseStatus, Request, Response, Status};
-use crate::model::{Evidence, Unjudged};
+use crate::model::Evidence;
 
 /// The time between two pictures of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -181,20 +182,8 @@ fn push_channels(lines: &mut Lines, status: &Status) {
 fn push_traffic(lines: &mut Lines, status: &Status) {
     for release in &status.releases {
         lines.push(&release_line(release));
-        let Unjudged { not_mcp, not_mcp_4xx, not_mcp_5xx, unread, own_shortage } = release.unjudged;
-        if not_mcp > 0 {
-            lines.push(&format!(
-                "           no MCP, not judged: {not_mcp} requests, {not_mcp_4xx} with 4xx, \
-                 {not_mcp_5xx} with 5xx"
-            ));
-        }
-        if unread > 0 {
-            lines.push(&format!("           compressed, outcome unknown: {unread} responses"));
-        }
-        if own_shortage > 0 {
-            lines.warn(&format!(
-                "           not judged: {own_shortage} requests, this host lacked files, ports or memory"
-            ));
+        for line in unjudged::lines(release.unjudged) {
+            lines.push(&format!("           {line}"));
         }
     }
     for path in &status.mcp_paths {

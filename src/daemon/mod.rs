@@ -34,6 +34,7 @@ pub use crate::daemon::handover::{Takeover, spawn_successor};
 use crate::daemon::instance::Instance;
 use crate::daemon::listeners::Listeners;
 use crate::daemon::signals::{Signals, describe_sender};
+use crate::open_files::FileBudget;
 use crate::record::StateDir;
 pub use crate::systemd::inherited_listeners::InheritedListeners;
 use crate::systemd::notify;
@@ -54,7 +55,7 @@ pub enum StartMode {
 /// When the state directory, an address, or the control socket is not available; or when the daemon that
 /// took over ended too early.
 pub async fn run(settings: Settings, path: &Path, mode: StartMode) -> Result<(), StartError> {
-    raise_file_limit();
+    limit_connections(&settings, raise_file_limit());
     handover::resolve_program_path();
     let mut signals = signals::listen()
         .map_err(|source| StartError::new("cannot handle signals".into(), source))?;
@@ -96,12 +97,32 @@ async fn unless_a_part_fails(
 
 /// Each connection takes an open file. The usual soft limit of 1,024 is for programs that use
 /// `select`. Where the limit cannot be raised, fewer connections fit.
-fn raise_file_limit() {
+fn raise_file_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut files = getrlimit(Resource::Nofile);
     files.current = files.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, files) {
         tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    getrlimit(Resource::Nofile).current
+}
+
+/// Shares the limit of open files out; without one there is nothing to share.
+fn limit_connections(settings: &Settings, limit: Option<u64>) {
+    let Some(limit) = limit else { return };
+    let budget = FileBudget::of(limit);
+    budget.apply();
+    let FileBudget { reserve, connections } = budget;
+    let wanted = settings.services.values().map(|it| it.limits.connections_max);
+    let wanted = wanted.fold(0, usize::saturating_add);
+    let text = format!(
+        "the limit of open files is {limit}: at most {connections} client connections, as many \
+         connections to releases, and a reserve of {reserve}"
+    );
+    if u64::try_from(wanted).is_ok_and(|wanted| wanted <= connections) {
+        tracing::info!("{text}");
+    } else {
+        tracing::warn!("{text}. limits.connections allows {wanted}: raise LimitNOFILE");
     }
 }
 

@@ -73,6 +73,8 @@ pub struct Unjudged {
     pub unread: u64,
     /// Requests that failed because rollbackd had no open file, port or memory for them.
     pub own_shortage: u64,
+    /// MCP requests that the release refused with status 429.
+    pub rate_limited: u64,
 }
 
 impl Unjudged {

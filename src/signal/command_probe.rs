@@ -5,7 +5,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Command;
 
 use crate::config::Address;
-use crate::model::{ProbeResult, Release};
+use crate::model::Release;
+use crate::open_files;
+use crate::signal::http_client::ProbeError;
 
 /// Replaces `{port}`, `{slot}` and `{version}`. For a Unix socket, its path replaces `{port}`.
 pub(super) fn fill_placeholders(
@@ -27,9 +29,9 @@ pub(super) fn fill_placeholders(
 }
 
 /// Runs the command to its end. A drop before the end kills the command and its children.
-pub(super) async fn probe(argv: &[String]) -> ProbeResult {
+pub(super) async fn probe(argv: &[String]) -> Result<(), ProbeError> {
     let Some((program, arguments)) = argv.split_first() else {
-        return ProbeResult::Unexpected("the probe command is empty".into());
+        return Err(ProbeError::Other("the probe command is empty".into()));
     };
     let mut command = Command::new(program);
     command.args(arguments).env_clear().process_group(0).kill_on_drop(true);
@@ -39,10 +41,13 @@ pub(super) async fn probe(argv: &[String]) -> ProbeResult {
     }
     let mut child = match command.spawn() {
         Ok(child) => child,
+        Err(error) if open_files::is_shortage(&error) => {
+            return Err(ProbeError::OwnShortage(error));
+        }
         Err(error) => {
-            return ProbeResult::Unexpected(format!(
+            return Err(ProbeError::Other(format!(
                 "the probe command {program:?} did not start: {error}"
-            ));
+            )));
         }
     };
     let mut group = ProcessGroupGuard(child.id());
@@ -50,11 +55,11 @@ pub(super) async fn probe(argv: &[String]) -> ProbeResult {
     // From here on the kernel may reuse its pid.
     group.0 = None;
     match ended {
-        Ok(status) if status.success() => ProbeResult::Ok,
+        Ok(status) if status.success() => Ok(()),
         Ok(status) => {
-            ProbeResult::Unexpected(format!("the probe command ended: {}", describe_exit(status)))
+            Err(ProbeError::Other(format!("the probe command ended: {}", describe_exit(status))))
         }
-        Err(error) => ProbeResult::Unexpected(format!("the probe command was lost: {error}")),
+        Err(error) => Err(ProbeError::Other(format!("the probe command was lost: {error}"))),
     }
 }
 

@@ -40,7 +40,8 @@ enum RequestMode<'a> {
 }
 
 impl McpProbe {
-    /// Reads the whole contract. `in_use`: versions that sessions negotiated. `None` if the server offers nothing, or a response is missing.
+    /// Reads the whole contract. `in_use`: versions that sessions negotiated. `None` if the server
+    /// offers nothing, or a response is missing.
     pub(super) async fn discover_contract(
         &mut self,
         in_use: &BTreeSet<String>,
@@ -69,46 +70,43 @@ impl McpProbe {
         Some(())
     }
 
-    /// Asks for the older versions that are common, and for those that sessions negotiated.
+    /// Asks for the versions that are common, and for each one that sessions negotiated.
     async fn discover_legacy(
         &mut self,
         contract: &mut Contract,
         in_use: &BTreeSet<String>,
     ) -> Option<()> {
-        let session = match self.open_session(versions::LATEST_LEGACY).await {
-            Ok(session) => session,
-            Err(fault) => return is_rejection(&fault).then_some(()),
-        };
-        contract.protocols.insert(session.protocol.clone());
-        contract.add_server_info(&session.initialize_result);
-        let mode = RequestMode::Legacy(&session);
-        let listed = if has_capability(&session.initialize_result, "tools") {
-            self.list_tools(&mode, contract).await
-        } else {
-            Some(())
-        };
-        if listed.is_some() {
-            self.list_optional(&mode, &session.initialize_result, contract).await;
-        }
-        self.close_session(&session).await;
-        listed?;
+        let common = std::iter::once(versions::LATEST_LEGACY).chain(versions::OLDER_LEGACY);
         let in_use = in_use.iter().map(String::as_str).filter(|it| Era::of(it) == Era::Legacy);
-        for version in versions::OLDER_LEGACY.into_iter().chain(in_use.take(VERSIONS_MAX)) {
+        let mut has_lists = false;
+        for version in common.chain(in_use.take(VERSIONS_MAX)) {
             if contract.protocols.contains(version) {
                 continue;
             }
-            match self.open_session(version).await {
-                Ok(session) => {
-                    // A server that does not support the version answers with another one.
-                    if session.protocol == version {
-                        contract.protocols.insert(session.protocol.clone());
-                    }
-                    self.close_session(&session).await;
-                }
-                Err(fault) if is_rejection(&fault) => {}
+            let session = match self.open_session(version).await {
+                Ok(session) => session,
+                Err(fault) if is_rejection(&fault) => continue,
                 Err(_) => return None,
-            }
+            };
+            // A server that does not support the version answers with one that it does.
+            contract.protocols.insert(session.protocol.clone());
+            let listed = match std::mem::replace(&mut has_lists, true) {
+                true => Some(()),
+                false => self.list_all(&session, contract).await,
+            };
+            self.close_session(&session).await;
+            listed?;
         }
+        Some(())
+    }
+
+    async fn list_all(&mut self, session: &ClientSession, contract: &mut Contract) -> Option<()> {
+        contract.add_server_info(&session.initialize_result);
+        let mode = RequestMode::Legacy(session);
+        if has_capability(&session.initialize_result, "tools") {
+            self.list_tools(&mode, contract).await?;
+        }
+        self.list_optional(&mode, &session.initialize_result, contract).await;
         Some(())
     }
 
@@ -265,7 +263,7 @@ fn is_rejection(fault: &ProbeError) -> bool {
     match fault {
         ProbeError::Status { status, .. } => *status < 500 && *status != 429,
         ProbeError::RpcError { .. } | ProbeError::Other(_) => true,
-        ProbeError::Refused | ProbeError::TimedOut => false,
+        ProbeError::Refused | ProbeError::TimedOut | ProbeError::OwnShortage(_) => false,
     }
 }
 

@@ -11,6 +11,7 @@ use reqwest::{Client, ClientBuilder, Response, Url};
 use crate::config::Address;
 use crate::mcp::ResponseContent;
 use crate::model::ProbeResult;
+use crate::open_files;
 use crate::tls;
 
 /// The most characters of a server's text that reach the timeline.
@@ -30,6 +31,8 @@ pub(super) enum ProbeError {
     Status { status: u16, content: ResponseContent },
     /// A JSON-RPC error with a good status.
     RpcError { code: i64, message: String },
+    /// This host lacks files, ports or memory: nothing was sent.
+    OwnShortage(io::Error),
     /// Any other reason, as text.
     Other(String),
 }
@@ -37,6 +40,9 @@ pub(super) enum ProbeError {
 impl ProbeError {
     /// The reason in an I/O error of a socket.
     pub(super) fn from_io(error: &io::Error) -> Self {
+        if let Some(code) = error.raw_os_error().filter(|_| open_files::is_shortage(error)) {
+            return Self::OwnShortage(io::Error::from_raw_os_error(code));
+        }
         match error.kind() {
             // A missing unix socket is like a closed port.
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Self::Refused,
@@ -72,6 +78,7 @@ impl ProbeError {
             Self::RpcError { code, message } => {
                 ProbeResult::Unexpected(format!("error {code}: {}", shorten(message)))
             }
+            Self::OwnShortage(error) => ProbeResult::Unexpected(error.to_string()),
             Self::Other(reason) => ProbeResult::Unexpected(reason.clone()),
         }
     }

@@ -3,7 +3,6 @@ use std::time::Duration;
 use reqwest::{Client, Url};
 use serde_json::Value;
 
-use crate::model::ProbeResult;
 use crate::signal::http_client;
 use crate::signal::http_client::{Endpoint, ProbeError};
 
@@ -30,11 +29,7 @@ impl HttpProbe {
         Ok(Self { client, url: http_client::url_for(endpoint)?, status, field })
     }
 
-    pub(super) async fn probe(&self) -> ProbeResult {
-        self.check_response().await.map_or_else(|fault| fault.to_reply(), |()| ProbeResult::Ok)
-    }
-
-    async fn check_response(&self) -> Result<(), ProbeError> {
+    pub(super) async fn probe(&self) -> Result<(), ProbeError> {
         let mut response = self.client.get(self.url.clone()).send().await?;
         let status = response.status().as_u16();
         if status != self.status {

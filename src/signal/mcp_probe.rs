@@ -11,7 +11,7 @@ use crate::mcp::jsonrpc::{
     UNSUPPORTED_VERSION,
 };
 use crate::mcp::{Answered, capabilities, methods, session_lost, versions};
-use crate::model::{Era, ProbeResult};
+use crate::model::Era;
 use crate::signal::http_client::{Endpoint, ProbeError};
 use crate::signal::rpc_client::{RpcClient, RpcResult};
 
@@ -43,7 +43,7 @@ impl McpProbe {
         Ok(Self { rpc, era: None, first_era: Era::Modern, session: None, server_identity: None })
     }
 
-    pub(super) async fn probe(&mut self) -> ProbeResult {
+    pub(super) async fn probe(&mut self) -> Result<(), ProbeError> {
         let known = self.era;
         let first = known.unwrap_or(self.first_era);
         self.first_era = other_era(first);
@@ -64,13 +64,13 @@ impl McpProbe {
         match outcome {
             Ok(era) => {
                 self.era = Some(era);
-                ProbeResult::Ok
+                Ok(())
             }
             Err(fault) => {
                 if !matches!(fault, ProbeError::TimedOut) {
                     self.first_era = first;
                 }
-                fault.to_reply()
+                Err(fault)
             }
         }
     }
@@ -163,7 +163,7 @@ impl McpProbe {
 impl ProbeError {
     /// The server did not respond at all: another request would not help.
     pub(super) fn is_no_response(&self) -> bool {
-        matches!(self, Self::Refused | Self::TimedOut)
+        matches!(self, Self::Refused | Self::TimedOut | Self::OwnShortage(_))
     }
 
     /// A server may respond like this to a request of the other era.
@@ -179,7 +179,7 @@ impl ProbeError {
                     | HEADER_MISMATCH
                     | UNSUPPORTED_VERSION
             ),
-            Self::Refused | Self::TimedOut | Self::Other(_) => false,
+            Self::Refused | Self::TimedOut | Self::OwnShortage(_) | Self::Other(_) => false,
         }
     }
 

@@ -3,11 +3,14 @@ use std::time::Duration;
 
 use crate::config::{Address, ProbeKind, ProbeSettings, Service};
 use crate::model::{Contract, ProbeResult, Release};
-use crate::signal::http_client::Endpoint;
+use crate::open_files;
+use crate::signal::http_client::{Endpoint, ProbeError};
 use crate::signal::{command_probe, http_probe, mcp_probe, tcp_probe};
 
 /// Contract discovery takes several requests; together they may take this many timeouts.
 const CONTRACT_TIMEOUTS: u32 = 10;
+/// Between two attempts to send a probe while this host is short of files.
+const SHORTAGE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Probes one release at one address.
 #[derive(Debug)]
@@ -39,18 +42,20 @@ impl Prober {
         Self { timeout: probe.timeout, driver: ProbeDriver::new(probe, endpoint, release) }
     }
 
-    /// Sends one probe. Takes no longer than the probe's timeout.
+    /// Sends one probe. Takes no longer than the probe's timeout, unless this host is short of files,
+    /// ports or memory: then it waits until the probe can be sent.
     pub async fn probe(&mut self) -> ProbeResult {
-        let probing = async {
-            match &mut self.driver {
-                ProbeDriver::Mcp(mcp) => mcp.probe().await,
-                ProbeDriver::Http(http) => http.probe().await,
-                ProbeDriver::Tcp(address) => tcp_probe::probe(address).await,
-                ProbeDriver::Command(argv) => command_probe::probe(argv).await,
-                ProbeDriver::Unavailable(why) => ProbeResult::Unexpected(why.clone()),
+        loop {
+            match tokio::time::timeout(self.timeout, self.driver.probe()).await {
+                Err(_) => return ProbeResult::TimedOut,
+                Ok(Ok(())) => return ProbeResult::Ok,
+                Ok(Err(ProbeError::OwnShortage(error))) => {
+                    open_files::report_shortage("rollbackd cannot probe a release", &error);
+                    tokio::time::sleep(SHORTAGE_RETRY_DELAY).await;
+                }
+                Ok(Err(error)) => return error.to_reply(),
             }
-        };
-        tokio::time::timeout(self.timeout, probing).await.unwrap_or(ProbeResult::TimedOut)
+        }
     }
 
     /// The server's name and version in its last response; `None` unless the probe speaks MCP.
@@ -85,6 +90,16 @@ impl Prober {
 }
 
 impl ProbeDriver {
+    async fn probe(&mut self) -> Result<(), ProbeError> {
+        match self {
+            Self::Mcp(mcp) => mcp.probe().await,
+            Self::Http(http) => http.probe().await,
+            Self::Tcp(address) => tcp_probe::probe(address).await,
+            Self::Command(argv) => command_probe::probe(argv).await,
+            Self::Unavailable(why) => Err(ProbeError::Other(why.clone())),
+        }
+    }
+
     fn new(probe: &ProbeSettings, endpoint: Endpoint<'_>, release: &Release) -> Self {
         let address = endpoint.address;
         let built = match &probe.kind {

@@ -1,9 +1,13 @@
 //! What the daemon costs while nothing happens, and how fast it acts; the numbers are printed.
 
 use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use crate::support::{DaemonHarness, SERVICE, VersionPoller, free_port, sleep};
+use crate::support::{
+    DaemonHarness, SERVICE, VersionPoller, free_port, serving_version, sleep, wait_until,
+};
 
 /// The length of the measurement.
 const MEASURE_TIME: Duration = Duration::from_secs(10);
@@ -73,4 +77,32 @@ fn rollback_switches_soon_after_the_decision() {
         "decided -> switched over {} rollbacks: median {median} ms, max {max} ms",
         waits.len()
     );
+}
+
+/// Clients that hold more connections than this process may open: others are served, an operator gets
+/// through, and no release is charged.
+#[test]
+fn a_low_limit_of_open_files_is_shared_out() {
+    let mut host = DaemonHarness::new("");
+    let path = host.move_program();
+    let target = fs::read_link(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let script = format!("#!/bin/sh\nulimit -n 100\nexec '{}' \"$@\"\n", target.display());
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    host.start();
+    host.deploy("v1", &["--wait"]).expect_code(0);
+    assert!(
+        host.log().contains("the limit of open files is 100: at most 34 client"),
+        "{}",
+        host.log()
+    );
+    let idle: Vec<_> =
+        (0..90).map(|_| TcpStream::connect(("127.0.0.1", host.listen)).unwrap()).collect();
+    for _ in 0..20 {
+        wait_until("a client is served", || serving_version(host.listen).is_ok());
+        host.run_cli(&["status"]).expect_code(0);
+    }
+    assert_eq!(host.status()["releases"][0]["counts"]["server_fault"], 0);
+    drop(idle);
 }

@@ -222,6 +222,26 @@ async fn contract_of_a_legacy_server() {
     assert_eq!(fake.deleted_sessions(), 2);
 }
 
+/// A server that refuses versions that it does not know is asked for each one that sessions negotiated.
+#[tokio::test]
+async fn each_version_in_use_is_asked_for() {
+    let opened = Mutex::new(0);
+    let fake = FakeServer::start(move |asked| {
+        let version = asked.body["params"]["protocolVersion"].as_str().unwrap_or_default();
+        if asked.method() == "initialize" && !["2024-11-05", "2024-10-07"].contains(&version) {
+            return FakeResponse::error(200, asked, -32602, "Unsupported protocol version");
+        }
+        legacy_response(asked, &opened, |_| true, 404)
+    })
+    .await;
+    let mut prober = fake.prober(ProbeKind::Mcp);
+    assert_eq!(prober.discover_contract(&BTreeSet::new()).await, None);
+    let in_use = ["2024-11-05", "2026-07-28"].map(str::to_owned);
+    let contract = prober.discover_contract(&BTreeSet::from(in_use)).await.unwrap();
+    assert_eq!(Vec::from_iter(contract.protocols), ["2024-11-05"]);
+    assert_eq!(Vec::from_iter(contract.tools), ["tool1", "tool2", "tool3"]);
+}
+
 #[tokio::test]
 async fn contract_includes_schemas_prompts_and_resources() {
     let fake = FakeServer::start(|asked| match asked.method() {

@@ -8,7 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::fake_backend::{FakeMcpServer, SSE_HEAD, json_answer, read_request, scripted};
-use crate::http_client::{RawConnection, header, open_session, request, tool_call};
+use crate::http_client::{
+    RawConnection, header, open_request, open_session, post, request, tool_call,
+};
 use crate::{proxy_to, proxy_with, wait_until};
 
 const GET: &str = "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n";
@@ -132,4 +134,21 @@ async fn a_client_that_comes_back_replaces_its_stale_stream() {
     stale.read_to_end().await;
     let streams = || proxy.load(crate::RELEASE_A, rollbackd::model::Moment(0)).in_flight;
     wait_until("no request is open", || streams() == 0, || streams().to_string()).await;
+}
+
+/// A client that holds a connection without need does not keep others out; one with a request does.
+#[tokio::test]
+async fn where_all_places_are_taken_the_longest_idle_connection_closes() {
+    let proxy = proxy_with(FakeMcpServer::start("a").await.address, |service| {
+        service.limits.connections_max = 2;
+    });
+    let to = proxy.local_addr();
+    let mut busy = open_request(to, &tool_call("1", "wait", r#"{"ms":3000}"#), "").await;
+    let mut idle = RawConnection::connect(to).await;
+    idle.send(request(&tool_call("2", "echo", "{}"), "")).await;
+    assert_eq!(idle.read_response().await.status, 200);
+    let reply = post(to, &tool_call("3", "echo", "{}"), "").await;
+    assert_eq!(reply.json()["result"]["release"], "a");
+    assert!(idle.is_closed().await);
+    assert_eq!(busy.read_response().await.json()["id"], 1);
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rollbackd::config::Address;
 use rollbackd::model::{Counts, Moment};
 use tokio::io::AsyncWriteExt as _;
 
@@ -13,7 +14,7 @@ use crate::fake_backend::{
 use crate::http_client::{
     INITIALIZE, RawConnection, open_request, open_session, post, request, tool_call,
 };
-use crate::{RELEASE_A, proxy_to, proxy_with, wait_for_counts, wait_until};
+use crate::{RELEASE_A, RELEASE_B, proxy_to, proxy_with, wait_for_counts, wait_until};
 
 const NONE: Counts = Counts {
     ok: 0,
@@ -122,6 +123,38 @@ async fn a_tool_that_the_release_does_not_list_is_a_fault_of_the_client() {
     }
     let want = Counts { client_fault: 1, server_fault: 1, ..NONE };
     wait_for_counts(&proxy, RELEASE_A, want).await;
+}
+
+/// A list of tools may depend on credentials, which the probe that read it did not have.
+#[tokio::test]
+async fn a_tool_that_one_release_served_is_known_to_the_other() {
+    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
+    let to = proxy.local_addr();
+    for release in [RELEASE_A, RELEASE_B] {
+        proxy.set_listed_tools(release, &BTreeSet::from(["other".to_owned()]));
+    }
+    post(to, &tool_call("1", "secret", "{}"), "").await;
+    wait_for_counts(&proxy, RELEASE_A, Counts { ok: 1, ..NONE }).await;
+    let broken = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"x"}}"#;
+    proxy.add_release(RELEASE_B, &Address::Tcp(fixed_response(json_answer(broken)).await));
+    proxy.set_active(RELEASE_B);
+    for tool in ["secret", "guessed"] {
+        post(to, &tool_call("1", tool, "{}"), "").await;
+    }
+    let want = Counts { client_fault: 1, server_fault: 1, ..NONE };
+    wait_for_counts(&proxy, RELEASE_B, want).await;
+}
+
+#[tokio::test]
+async fn a_rate_limit_counts_by_itself() {
+    let answer = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+    let proxy = proxy_to(fixed_response(answer).await);
+    for _ in 0..3 {
+        let reply = post(proxy.local_addr(), &tool_call("1", "a", "{}"), "").await;
+        assert_eq!((reply.status, reply.header("retry-after")), (429, Some("1")));
+    }
+    wait_for_counts(&proxy, RELEASE_A, Counts { neutral: 3, ..NONE }).await;
+    assert_eq!(proxy.unjudged(RELEASE_A).rate_limited, 3);
 }
 
 /// A login begins so: the release refuses a large request before it has read it, and closes.

@@ -201,8 +201,14 @@ fn status() -> Status {
 
 /// With what 0.1.0 did not know.
 fn with_unjudged() -> Status {
-    let unjudged =
-        Unjudged { not_mcp: 12, not_mcp_4xx: 13, not_mcp_5xx: 14, unread: 16, own_shortage: 17 };
+    let unjudged = Unjudged {
+        not_mcp: 12,
+        not_mcp_4xx: 13,
+        not_mcp_5xx: 14,
+        unread: 16,
+        own_shortage: 17,
+        rate_limited: 18,
+    };
     Status {
         releases: vec![ReleaseStatus { unjudged, ..release(7, "active", Vec::new()) }],
         mcp_paths: vec![McpPath { path: "/alias".to_owned(), requests: 15, judged: true }],

@@ -11,14 +11,13 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::config::Address;
+use crate::open_files;
 use crate::proxy::backend::stream::BackendStream;
 
 /// The time limit for one connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two attempts to reach a release that is still starting.
 const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// Between two alarms about a shortage on this host.
-const ALARM_INTERVAL: Duration = Duration::from_mins(1);
 /// A port forwarder closes a connection within this time when nothing listens behind it.
 const FORWARDER_CLOSE_MAX: Duration = Duration::from_millis(50);
 /// When the kernel probes a silent connection, how often, and how many probes may be lost: a peer that
@@ -32,7 +31,6 @@ const KEEP_ALIVE_PROBES: u32 = 3;
 pub(super) struct Connector {
     address: Address,
     grace: Arc<StartGrace>,
-    last_alarm: Arc<Mutex<Option<Instant>>>,
 }
 
 /// How long a release may refuse connections, because it starts.
@@ -46,7 +44,7 @@ pub(super) struct StartGrace {
 impl Connector {
     /// Connects to this address.
     pub(super) fn new(address: Address, grace: Arc<StartGrace>) -> Self {
-        Self { address, grace, last_alarm: Arc::default() }
+        Self { address, grace }
     }
 
     /// The release has answered a request: it has started.
@@ -68,8 +66,8 @@ impl Connector {
                 Err(error) if is_not_listening(&error) && self.grace.is_active() => {
                     tokio::time::sleep(CONNECT_RETRY_DELAY).await;
                 }
-                Err(error) if is_own_shortage(&error) => {
-                    self.log_shortage(&error);
+                Err(error) if is_own_error(&error) => {
+                    open_files::report_shortage("rollbackd cannot connect to a release", &error);
                     return Err(error);
                 }
                 result => return result,
@@ -77,26 +75,13 @@ impl Connector {
         }
     }
 
-    /// Logs at most once a minute.
-    fn log_shortage(&self, error: &io::Error) {
-        let mut last = self.last_alarm.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = monotonic();
-        if last.is_none_or(|last| last + ALARM_INTERVAL <= now) {
-            *last = Some(now);
-            tracing::error!(
-                page = true,
-                %error,
-                "rollbackd cannot connect to a release: this host lacks files, ports or memory; \
-                 raise LimitNOFILE, or lower limits.connections"
-            );
-        }
-    }
-
     async fn open(&self) -> io::Result<BackendStream> {
+        let place = open_files::release_place().await?;
         let address = match &self.address {
             Address::Tcp(address) => address,
             Address::Unix(path) => {
-                return UnixStream::connect(path).await.map(BackendStream::unix);
+                let stream = UnixStream::connect(path).await?;
+                return Ok(BackendStream::unix(stream, place));
             }
         };
         let stream = TcpStream::connect(address).await?;
@@ -107,7 +92,7 @@ impl Connector {
         if self.grace.is_active() && closes_at_once(&stream).await {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        Ok(BackendStream::tcp(stream))
+        Ok(BackendStream::tcp(stream, place))
     }
 }
 
@@ -129,19 +114,9 @@ async fn closes_at_once(stream: &TcpStream) -> bool {
     matches!(first, Ok(Ok(0) | Err(_)))
 }
 
-/// Whether an error is a shortage of this host, not of the release: files, ports, memory, permissions.
-pub(super) fn is_own_shortage(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    const OWN: [Errno; 7] = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOMEM,
-        Errno::NOBUFS,
-        Errno::ADDRNOTAVAIL,
-        Errno::ACCESS,
-        Errno::PERM,
-    ];
-    error.raw_os_error().is_some_and(|code| OWN.iter().any(|own| own.raw_os_error() == code))
+/// Whether an error is one of this host, not of the release: a shortage, or a lack of permission.
+pub(super) fn is_own_error(error: &io::Error) -> bool {
+    open_files::is_shortage(error) || error.kind() == io::ErrorKind::PermissionDenied
 }
 
 fn is_not_listening(error: &io::Error) -> bool {

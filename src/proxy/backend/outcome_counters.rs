@@ -22,6 +22,7 @@ pub(in crate::proxy) struct OutcomeCounters {
     not_mcp_5xx: AtomicU64,
     unread: AtomicU64,
     own_shortage: AtomicU64,
+    rate_limited: AtomicU64,
 }
 
 /// One set of counters that only grow.
@@ -40,6 +41,8 @@ pub(in crate::proxy) struct CounterCells {
     broken_streams: AtomicU64,
     /// Whether requests of this call are read-only, as declared now.
     is_repeatable: AtomicBool,
+    /// The call; `None` for the sum of several.
+    call: Option<CallKey>,
 }
 
 impl OutcomeCounters {
@@ -59,7 +62,9 @@ impl OutcomeCounters {
         if calls.len() >= CALLS_MAX {
             return Arc::clone(calls.get_or_insert_with((OTHER.into(), "".into()), Arc::default));
         }
-        let cells = calls.get_or_insert_with(key, Arc::default);
+        let call = Some(key.clone());
+        let cells = calls
+            .get_or_insert_with(key, || Arc::new(CounterCells { call, ..CounterCells::default() }));
         // Insert first, then ask: `refresh_repeatable` may run at this moment.
         cells
             .is_repeatable
@@ -81,7 +86,10 @@ impl OutcomeCounters {
         let is_repeatable = call.is_some_and(|call| call.is_repeatable.load(Ordering::Relaxed))
             && matches!(class, Outcome::Ok | Outcome::ServerFault | Outcome::ToolFault);
         for cells in [Some(&self.total), call].into_iter().flatten() {
-            cells.cell(class).fetch_add(1, Ordering::Relaxed);
+            let before = cells.cell(class).fetch_add(1, Ordering::Relaxed);
+            if let (Outcome::Ok, 0, Some(call)) = (class, before, &cells.call) {
+                self.read_only_tools.set_answered(call);
+            }
             if is_repeatable {
                 cells.repeatable_total.fetch_add(1, Ordering::Relaxed);
             }
@@ -125,6 +133,11 @@ impl OutcomeCounters {
         self.own_shortage.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a response with status 429.
+    pub(in crate::proxy) fn count_rate_limited(&self) {
+        self.rate_limited.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What passed and is no evidence.
     pub(in crate::proxy) fn unjudged(&self) -> Unjudged {
         Unjudged {
@@ -133,6 +146,7 @@ impl OutcomeCounters {
             not_mcp_5xx: self.not_mcp_5xx.load(Ordering::Relaxed),
             unread: self.unread.load(Ordering::Relaxed),
             own_shortage: self.own_shortage.load(Ordering::Relaxed),
+            rate_limited: self.rate_limited.load(Ordering::Relaxed),
         }
     }
 
@@ -149,9 +163,9 @@ impl OutcomeCounters {
 }
 
 impl CounterCells {
-    /// Whether a request of this call was ever answered well.
-    pub(in crate::proxy) fn has_ok(&self) -> bool {
-        self.ok.load(Ordering::Relaxed) > 0
+    /// The call; `None` for the sum of several.
+    pub(in crate::proxy) fn call(&self) -> Option<&CallKey> {
+        self.call.as_ref()
     }
 
     fn cell(&self, class: Outcome) -> &AtomicU64 {

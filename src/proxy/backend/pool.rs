@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::clock::monotonic;
 use crate::mcp::messages::FailureReason;
 use crate::proxy::backend::body::BackendBody;
-use crate::proxy::backend::connector::{Connector, is_own_shortage};
+use crate::proxy::backend::connector::{Connector, is_own_error};
 use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX, KEEP_ALIVE};
 use crate::proxy::backend::stream::BackendStream;
 
@@ -139,7 +139,7 @@ impl Pool {
 
     async fn connect(&self) -> Result<PooledConnection, ConnectError> {
         let stream =
-            self.connector.connect().await.map_err(|error| match is_own_shortage(&error) {
+            self.connector.connect().await.map_err(|error| match is_own_error(&error) {
                 true => ConnectError::OwnShortage,
                 false => ConnectError::Refused,
             })?;

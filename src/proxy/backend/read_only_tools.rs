@@ -7,10 +7,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::mcp::methods;
-use crate::model::ReleaseNumber;
+use crate::model::{CallKey, ReleaseNumber};
 
 /// Releases whose tools are remembered.
 const LISTED_MAX: usize = 8;
+/// Calls that are remembered as answered.
+const ANSWERED_MAX: usize = 512;
 
 /// The tools that are declared read-only.
 #[derive(Debug, Default)]
@@ -19,6 +21,8 @@ pub(in crate::proxy) struct ReadOnlyTools {
     configured: ArcSwap<BTreeSet<String>>,
     /// The tools that each release lists, where all of them are known.
     listed: ArcSwap<BTreeMap<ReleaseNumber, Arc<BTreeSet<String>>>>,
+    /// The calls that any release has answered well.
+    answered: ArcSwap<BTreeSet<CallKey>>,
 }
 
 impl ReadOnlyTools {
@@ -48,6 +52,23 @@ impl ReadOnlyTools {
     /// Whether a release is known not to list a tool.
     pub(in crate::proxy) fn is_unlisted(&self, release: ReleaseNumber, tool: &str) -> bool {
         self.listed.load().get(&release).is_some_and(|tools| !tools.contains(tool))
+    }
+
+    /// Records that a release answered a call well. It runs once for each call of each release.
+    pub(in crate::proxy) fn set_answered(&self, call: &CallKey) {
+        self.answered.rcu(|answered| {
+            let mut answered = BTreeSet::clone(answered);
+            if answered.len() < ANSWERED_MAX {
+                answered.insert(call.clone());
+            }
+            answered
+        });
+    }
+
+    /// Whether any release has answered a call well: then it is known, although the protocol or the
+    /// list of tools does not name it. A list may depend on credentials, which a probe does not have.
+    pub(in crate::proxy) fn was_answered(&self, call: &CallKey) -> bool {
+        self.answered.load().contains(call)
     }
 
     /// Whether a call is read-only. A name that contains escapes never is: it was not decoded.

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::open_files::Place;
+
 /// A connection to a release.
 ///
 /// A release may answer a request before it has read it, and close: with 401, 413 or 431. The kernel
@@ -16,6 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 pub(super) struct BackendStream {
     socket: Socket,
     write_failed: bool,
+    _place: Place,
 }
 
 #[derive(Debug)]
@@ -26,13 +29,13 @@ enum Socket {
 
 impl BackendStream {
     /// A connection to a TCP port.
-    pub(super) fn tcp(stream: TcpStream) -> Self {
-        Self { socket: Socket::Tcp(stream), write_failed: false }
+    pub(super) fn tcp(stream: TcpStream, place: Place) -> Self {
+        Self { socket: Socket::Tcp(stream), write_failed: false, _place: place }
     }
 
     /// A connection to a unix socket.
-    pub(super) fn unix(stream: UnixStream) -> Self {
-        Self { socket: Socket::Unix(stream), write_failed: false }
+    pub(super) fn unix(stream: UnixStream, place: Place) -> Self {
+        Self { socket: Socket::Unix(stream), write_failed: false, _place: place }
     }
 
     fn after_write(

@@ -77,6 +77,9 @@ pub(in crate::proxy) async fn relay(
     body: ReleaseBody,
     mut in_flight: InFlight,
 ) -> Result<Response<ClientBody>, Interrupted> {
+    if head.status == StatusCode::TOO_MANY_REQUESTS {
+        in_flight.backend.outcomes.count_rate_limited();
+    }
     if headers::is_compressed(&head.headers) {
         count_unread(context, &head, &in_flight);
         return Ok(streamed(head, VecDeque::new(), body, BodyParser::Unparsed, in_flight));

@@ -13,9 +13,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use crate::config::ProxyLimits;
+use crate::open_files;
 use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::connector::keep_alive;
 use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX};
@@ -23,6 +23,7 @@ use crate::proxy::exchange::state::ProxyState;
 use crate::proxy::server::answers::Answers;
 use crate::proxy::server::client_stream::ClientStream;
 use crate::proxy::server::connections::{ClientConnection, ConnectionInFlight, Lifecycle};
+use crate::proxy::server::places::{OpenConnections, Places};
 
 /// The connection closes when the client acknowledges nothing for this long.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -48,7 +49,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts connections until the lifecycle stops it. More than `max` at a time wait in the backlog.
+/// Accepts connections until the lifecycle stops it. More than `max` at a time wait in the backlog, until
+/// an idle one has closed.
 /// It holds the only strong reference to the listener.
 pub(in crate::proxy) async fn accept_loop(
     listener: Arc<TcpListener>,
@@ -61,13 +63,14 @@ pub(in crate::proxy) async fn accept_loop(
         () = lifecycle.stop_accepting.cancelled() => return,
         () = lifecycle.shutdown.cancelled() => return,
     }
-    let permits = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+    let mut places = Places::new(max);
+    let open = places.open_connections();
     loop {
         let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (listener.accept().await, permit)
+            let place = places.take(&listener).await;
+            (listener.accept().await, place)
         };
-        let (accepted, permit) = tokio::select! {
+        let (accepted, place) = tokio::select! {
             next = next => next,
             () = lifecycle.stop_accepting.cancelled() => return,
             () = lifecycle.shutdown.cancelled() => return,
@@ -75,11 +78,15 @@ pub(in crate::proxy) async fn accept_loop(
         match accepted {
             Ok((stream, peer)) => {
                 let (state, lifecycle) = (Arc::clone(&state), Arc::clone(&lifecycle));
-                let tracked = lifecycle.register();
+                let tracked = (lifecycle.register(), Arc::clone(&open));
                 tokio::spawn(async move {
                     serve_connection(stream, peer, state, &lifecycle, tracked).await;
-                    drop(permit);
+                    drop(place);
                 });
+            }
+            Err(error) if open_files::is_shortage(&error) => {
+                open_files::report_shortage("rollbackd cannot accept a connection", &error);
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; retrying in 50 ms");
@@ -94,13 +101,14 @@ async fn serve_connection(
     peer: SocketAddr,
     state: Arc<ProxyState>,
     lifecycle: &Lifecycle,
-    tracked: ClientConnection,
+    (tracked, open): (ClientConnection, Arc<OpenConnections>),
 ) {
     let view = state.router.view.load();
     let limits = &view.service.limits;
     let (header_timeout, builder) = (limits.header_timeout, connection_builder(limits));
     let in_flight = ConnectionInFlight::default();
     let answers = Arc::new(Answers::new(limits.unread_timeout, in_flight.observer()));
+    open.add(&answers);
     drop(view);
     let client = Arc::new(ClientConnectionState::new(peer, local_port(&stream)));
     let (shared, observer) = (Arc::clone(&client), in_flight.observer());
@@ -124,18 +132,12 @@ async fn serve_connection(
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    // hyper-util waits without limit for the bytes that distinguish HTTP/1.1 from HTTP/2.
-    let no_request = async {
-        tokio::time::sleep(header_timeout).await;
-        if client.requests() > 0 {
-            std::future::pending::<()>().await;
-        }
-    };
     tokio::select! {
         // The client caused an error here: it disconnected, or it sent something else than HTTP.
         _ = connection.as_mut() => return,
-        () = no_request => return,
+        () = wait_no_request(&client, header_timeout) => return,
         () = answers.wait_unread() => return,
+        () = answers.wait_closing() => (),
         () = lifecycle.shutdown.cancelled() => (),
         () = lifecycle.close_idle.cancelled(), if !tracked.is_late() => (),
     }
@@ -160,6 +162,15 @@ async fn serve_connection(
     tokio::select! {
         () = end => (),
         () = shutdown_timeout => (),
+    }
+}
+
+/// Waits until a connection has brought no request in time: hyper-util waits without limit for the
+/// bytes that distinguish HTTP/1.1 from HTTP/2.
+async fn wait_no_request(client: &ClientConnectionState, timeout: Duration) {
+    tokio::time::sleep(timeout).await;
+    if client.requests() > 0 {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::monotonic;
@@ -30,6 +31,8 @@ pub(super) struct Answers {
     progress: Arc<Progress>,
     /// The streams of an HTTP/2 connection.
     streams: Mutex<Vec<Weak<Stream>>>,
+    /// Its place is needed.
+    closing: Notify,
 }
 
 /// Whether a client reads a response.
@@ -66,12 +69,34 @@ enum Content {
 impl Answers {
     /// A connection whose responses may be unread for `timeout`.
     pub(super) fn new(timeout: Duration, open: OpenRequests) -> Self {
-        Self { timeout, open, progress: Arc::default(), streams: Mutex::default() }
+        Self {
+            timeout,
+            open,
+            progress: Arc::default(),
+            streams: Mutex::default(),
+            closing: Notify::new(),
+        }
     }
 
     /// A request begins: until its response there is nothing to read.
     pub(super) fn begin_request(&self) {
         self.progress.asked(true);
+    }
+
+    /// How long the connection has had no open request; `None` while it has one.
+    pub(super) fn idle_for(&self) -> Option<Duration> {
+        let idle = !self.open.any();
+        idle.then(|| self.progress.since.elapsed().saturating_sub(self.progress.asked_at()))
+    }
+
+    /// Closes the connection as soon as it is idle: its place is needed.
+    pub(super) fn close(&self) {
+        self.closing.notify_one();
+    }
+
+    /// Waits until the connection has to close.
+    pub(super) async fn wait_closing(&self) {
+        self.closing.notified().await;
     }
 
     /// Tracks a response.
@@ -133,9 +158,12 @@ impl Progress {
 
     /// Whether the client owes a read for this long.
     fn is_unread(&self, timeout: Duration) -> bool {
-        let asked_at = Duration::from_millis(self.asked_at.load(Ordering::Relaxed));
         !self.waits_on_release.load(Ordering::Relaxed)
-            && self.since.elapsed().saturating_sub(asked_at) >= timeout
+            && self.since.elapsed().saturating_sub(self.asked_at()) >= timeout
+    }
+
+    fn asked_at(&self) -> Duration {
+        Duration::from_millis(self.asked_at.load(Ordering::Relaxed))
     }
 }
 

@@ -4,3 +4,4 @@ pub(super) mod accept;
 mod answers;
 mod client_stream;
 pub(super) mod connections;
+mod places;

@@ -52,7 +52,7 @@ impl InFlight {
         let tools = &self.backend.read_only_tools;
         let is_unknown = methods::lookup(method).is_none()
             || tool.is_some_and(|tool| tools.is_unlisted(self.backend.number, tool));
-        is_unknown && !request.counters.has_ok()
+        is_unknown && request.counters.call().is_none_or(|call| !tools.was_answered(call))
     }
 
     /// Notes that the server asks the client something, and waits for the reply.

@@ -1,0 +1,129 @@
+//! The places for client connections: those of one service, and those that the limit of open files
+//! leaves to all. When all are taken and a client waits, the connection that is idle longest closes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::clock::monotonic;
+use crate::open_files;
+use crate::proxy::server::answers::Answers;
+
+/// How often a listener without a place looks for one.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// A connection that is idle for less may just carry a request.
+const IDLE_MIN: Duration = Duration::from_secs(1);
+/// Connections that are tracked before those that ended are removed.
+const SLACK: usize = 256;
+/// Between two lines of the log.
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
+
+/// The open connections of each service of this process.
+static SERVICES: Mutex<Vec<Weak<OpenConnections>>> = Mutex::new(Vec::new());
+
+/// The places of one service.
+#[derive(Debug)]
+pub(super) struct Places {
+    permits: Arc<Semaphore>,
+    open: Arc<OpenConnections>,
+    last_log: Option<Instant>,
+}
+
+/// The connections of one service.
+#[derive(Debug, Default)]
+pub(super) struct OpenConnections(Mutex<Vec<Weak<Answers>>>);
+
+/// A place for one connection.
+#[derive(Debug)]
+pub(super) struct Place {
+    _of_service: OwnedSemaphorePermit,
+    _of_process: open_files::Place,
+}
+
+impl Places {
+    /// Places for `max` connections.
+    pub(super) fn new(max: usize) -> Self {
+        let open = Arc::<OpenConnections>::default();
+        let mut services = lock(&SERVICES);
+        services.retain(|service| service.strong_count() > 0);
+        services.push(Arc::downgrade(&open));
+        let permits = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        Self { permits, open, last_log: None }
+    }
+
+    /// Where the connections are tracked.
+    pub(super) fn open_connections(&self) -> Arc<OpenConnections> {
+        Arc::clone(&self.open)
+    }
+
+    /// Waits for a place.
+    pub(super) async fn take(&mut self, listener: &TcpListener) -> Place {
+        let mut of_service = None;
+        loop {
+            of_service = of_service.or_else(|| Arc::clone(&self.permits).try_acquire_owned().ok());
+            if let Some(permit) = of_service {
+                if let Some(place) = open_files::try_client_place() {
+                    return Place { _of_service: permit, _of_process: place };
+                }
+                of_service = Some(permit);
+            }
+            if has_waiting_client(listener) {
+                self.close_longest_idle(of_service.is_none());
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    /// Closes the idle connection of this service, or of any.
+    fn close_longest_idle(&mut self, of_this: bool) {
+        let services = match of_this {
+            true => vec![Arc::clone(&self.open)],
+            false => lock(&SERVICES).iter().filter_map(Weak::upgrade).collect(),
+        };
+        let longest = services.iter().filter_map(|service| service.longest_idle());
+        let longest = longest.max_by_key(|(idle, _)| *idle).filter(|(idle, _)| *idle >= IDLE_MIN);
+        if let Some((_, connection)) = &longest {
+            connection.close();
+        }
+        let now = monotonic();
+        if self.last_log.is_none_or(|last| last + LOG_INTERVAL <= now) {
+            self.last_log = Some(now);
+            let limit = if of_this { "limits.connections" } else { "the limit of open files" };
+            tracing::warn!(
+                "all places for client connections are taken ({limit}): new clients wait, and the \
+                 connection that is idle longest closes"
+            );
+        }
+    }
+}
+
+impl OpenConnections {
+    /// Tracks a connection.
+    pub(super) fn add(&self, connection: &Arc<Answers>) {
+        let mut open = lock(&self.0);
+        if open.len() >= SLACK && open.len() == open.capacity() {
+            open.retain(|connection| connection.strong_count() > 0);
+        }
+        open.push(Arc::downgrade(connection));
+    }
+
+    fn longest_idle(&self) -> Option<(Duration, Arc<Answers>)> {
+        let open: Vec<_> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
+        let idle = open.into_iter().filter_map(|it| Some((it.idle_for()?, it)));
+        idle.max_by_key(|(idle, _)| *idle)
+    }
+}
+
+/// Whether a client waits to be accepted.
+fn has_waiting_client(listener: &TcpListener) -> bool {
+    let mut listener = [PollFd::new(listener, PollFlags::IN)];
+    poll(&mut listener, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
