@@ -1,6 +1,9 @@
 //! Splitting a stream into events: no byte is lost, added or moved, however the stream is cut.
 #![no_main]
 
+#[path = "../../src/mcp/lenient_json.rs"]
+#[expect(dead_code, reason = "the proxy uses more of it")]
+mod lenient_json;
 #[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../../src/mcp/sse_splitter.rs"]
 mod sse_splitter;

@@ -13,7 +13,7 @@ use super::message::{Message, same_id};
 use super::scan::MessageScanner;
 use super::sse::SseReader;
 use super::sse_splitter::{SseEvent, SseSplitter};
-use super::{headers, jsonrpc, methods, sse_splitter, versions};
+use super::{headers, jsonrpc, lenient_json, methods, sse_splitter, versions};
 
 /// The name and version with which rollbackd introduces itself as a client.
 #[derive(Debug, Clone, Copy)]
@@ -208,7 +208,7 @@ impl ResponseCollector {
             return Err(self.not_json.map_or(ReadError::NoResponse, ReadError::NotJson));
         };
         let message: Value =
-            serde_json::from_slice(&text).map_err(|error| ReadError::NotJson(error.to_string()))?;
+            lenient_json::parse(&text).map_err(|error| ReadError::NotJson(error.to_string()))?;
         if jsonrpc::answers(&message, &self.id) {
             return Ok(message);
         }

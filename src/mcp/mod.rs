@@ -2,7 +2,8 @@
 //!
 //! A request goes to the [`endpoint`]. A message has [`headers`] of one of the [`versions`], a
 //! [`jsonrpc`] envelope and one of the [`methods`]. The proxy reads it as a [`message`] with [`scan`],
-//! or with [`sse`] in a stream, while it passes; [`sse_splitter`] serves where events are rewritten.
+//! or with [`sse`] in a stream, while it passes; [`sse_splitter`] serves where events are rewritten, and [`lenient_json`] where whole
+//! messages are read.
 //! [`outcome`] and [`session_lost`] classify the response; [`request_check`] and [`large_body`] find
 //! requests that no server has to answer well. [`messages`] are those that the proxy sends itself, and
 //! [`client`] is for everything that rollbackd asks a server on its own: probes, migrations and shadow
@@ -14,6 +15,7 @@ pub(super) mod endpoint;
 pub(super) mod headers;
 pub(super) mod jsonrpc;
 pub(super) mod large_body;
+pub(super) mod lenient_json;
 pub(super) mod message;
 pub(super) mod messages;
 pub(super) mod methods;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::jsonrpc::{
     INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, SERVER_ERROR, SESSION_NOT_FOUND,
 };
+use super::lenient_json;
 
 /// The longest text that is compared when the body is not JSON-RPC; a longer one is an HTML page.
 const TEXT_MAX: usize = 200;
@@ -75,7 +76,7 @@ pub struct Answered<'a> {
 impl ResponseContent {
     /// Reads a whole body.
     pub fn of(body: &[u8]) -> Self {
-        let Ok(value) = serde_json::from_slice::<Value>(body) else {
+        let Ok(value) = lenient_json::parse(body) else {
             return Self::text(&String::from_utf8_lossy(body));
         };
         let error = value.get("error");

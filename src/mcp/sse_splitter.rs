@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use super::lenient_json;
+
 /// The longest event that is buffered; a longer one passes in fragments, unchanged.
 const EVENT_MAX: usize = 1024 * 1024;
 
@@ -80,7 +82,7 @@ pub(crate) fn parse_message(event: &[u8]) -> Option<Value> {
 pub(crate) fn message(event: &[u8]) -> Option<serde_json::Result<Value>> {
     let data: Vec<_> = fields(event).filter(|(name, _)| *name == "data").map(|it| it.1).collect();
     let data = data.join("\n");
-    (!data.trim().is_empty()).then(|| serde_json::from_str(&data))
+    (!data.trim().is_empty()).then(|| lenient_json::parse(data.as_bytes()))
 }
 
 #[cfg(test)]

@@ -35,7 +35,8 @@ fn find_long_ttl(message: &[u8]) -> Option<Range<usize>> {
         ttl: &'a RawValue,
     }
     memchr::memmem::find(message, b"\"ttlMs\"")?;
-    let ttl = serde_json::from_slice::<ListResponse<'_>>(message).ok()?.result.ttl.get();
+    let text = message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message);
+    let ttl = serde_json::from_slice::<ListResponse<'_>>(text).ok()?.result.ttl.get();
     if ttl.parse::<f64>().ok()? <= f64::from(TTL_MAX) {
         return None;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::ReleaseNumber;
+use crate::model::{Contract, ContractPart, ReleaseNumber};
 use crate::proxy::Proxy;
 use crate::proxy::shadow::sender;
 
@@ -37,9 +37,12 @@ impl Proxy {
         self.refresh_read_only_tools();
     }
 
-    /// Sets the tools that a release lists: a call of another one is a fault of the client.
-    pub fn set_listed_tools(&self, release: ReleaseNumber, tools: &BTreeSet<String>) {
-        self.read_only_tools.set_listed(release, tools);
+    /// Records the tools that a release lists, if the list is complete: a call of another one is a
+    /// fault of the client.
+    pub fn set_listed_tools(&self, release: ReleaseNumber, contract: &Contract) {
+        if !contract.incomplete.contains(&ContractPart::Tool) {
+            self.read_only_tools.set_listed(release, &contract.tools);
+        }
     }
 
     /// Updates in every release which calls count as repeatable.

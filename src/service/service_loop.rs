@@ -168,7 +168,7 @@ impl ServiceLoop {
     fn recover(&mut self, Startup { cause, truncated, damage }: &Startup) {
         self.supervisor
             .stop_unneeded(&self.service, &self.machine.watch().phase().required_releases());
-        self.query_read_only_tools();
+        self.query_tools();
         for text in damage {
             tracing::error!(service = self.service.name, page = true, "{text}");
         }

@@ -103,18 +103,27 @@ impl ServiceLoop {
         }
     }
 
-    /// Queries the same from the warm release after a restart of the daemon.
-    pub(crate) fn query_read_only_tools(&mut self) {
-        let Some((_, warm)) = self.compared_releases() else { return };
-        let Some(address) = self.service.slots.get(&warm.slot) else { return };
-        let service = &self.service;
-        let mut prober = Prober::new(service, address, &warm);
+    /// Queries the same from the warm release after a restart of the daemon, and the tools that both
+    /// releases list.
+    pub(crate) fn query_tools(&mut self) {
+        let Phase::Baking { active, warm: Some(warm), .. } = self.watch().phase() else { return };
+        let prober = |release: &Release| {
+            let address = self.service.slots.get(&release.slot)?;
+            Some((release.number, Prober::new(&self.service, address, release)))
+        };
+        let warm_number = warm.number;
+        let probers: Vec<_> = [warm, active].into_iter().filter_map(prober).collect();
         let proxy = self.proxy.clone();
         self.shadow_controller.tools_query = Some(tokio::spawn(async move {
-            if let Some(contract) = prober.discover_contract(&BTreeSet::new()).await {
-                proxy.set_read_only_tools(contract.read_only_tools);
+            for (number, mut prober) in probers {
+                if let Some(contract) = prober.discover_contract(&BTreeSet::new()).await {
+                    proxy.set_listed_tools(number, &contract);
+                    if number == warm_number {
+                        proxy.set_read_only_tools(contract.read_only_tools);
+                    }
+                }
+                prober.close().await;
             }
-            prober.close().await;
         }));
     }
 

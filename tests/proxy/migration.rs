@@ -69,7 +69,7 @@ async fn migration_replays_initialize_with_current_credentials() {
         toll,
         DrainCost { sessions_to_migrate: 1, server_state_at_risk: true, ..DrainCost::default() }
     );
-    assert!(toll.to_string().contains("server state"), "{toll}");
+    assert!(toll.to_string().contains("state in the server"), "{toll}");
     assert_eq!(b.request_count(), 0, "nothing before its next request");
     let headers = format!("{mine}Authorization: Bearer 1\r\nMCP-Protocol-Version: 2025-06-18\r\n");
     let reply = post(to, &tool_call("3", "echo", "{}"), &headers).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rollbackd::config::Address;
-use rollbackd::model::{Counts, Moment};
+use rollbackd::model::{Contract, Counts, Moment};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::fake_backend::{
@@ -32,6 +32,10 @@ const NONE: Counts = Counts {
 
 fn client_fault() -> Counts {
     Counts { client_fault: 1, ..NONE }
+}
+
+fn contract_with(tool: &str) -> Contract {
+    Contract { tools: BTreeSet::from([tool.to_owned()]), ..Contract::default() }
 }
 
 fn call(method: &str, params: &str) -> String {
@@ -117,7 +121,7 @@ async fn codes_of_a_client_fault_count_with_every_status() {
 async fn a_tool_that_the_release_does_not_list_is_a_fault_of_the_client() {
     let proxy = proxy_to(FakeMcpServer::start("a").await.address);
     let to = proxy.local_addr();
-    proxy.set_listed_tools(RELEASE_A, &BTreeSet::from(["fail".to_owned()]));
+    proxy.set_listed_tools(RELEASE_A, &contract_with("fail"));
     for tool in ["wrong", "fail"] {
         post(to, &tool_call("1", tool, "{}"), "").await;
     }
@@ -131,7 +135,7 @@ async fn a_tool_that_one_release_served_is_known_to_the_other() {
     let proxy = proxy_to(FakeMcpServer::start("a").await.address);
     let to = proxy.local_addr();
     for release in [RELEASE_A, RELEASE_B] {
-        proxy.set_listed_tools(release, &BTreeSet::from(["other".to_owned()]));
+        proxy.set_listed_tools(release, &contract_with("other"));
     }
     post(to, &tool_call("1", "secret", "{}"), "").await;
     wait_for_counts(&proxy, RELEASE_A, Counts { ok: 1, ..NONE }).await;
@@ -267,6 +271,30 @@ async fn a_byte_order_mark_and_nan_are_read() {
         assert!(reply.text().contains("Infinity") && !reply.text().contains("error"), "{reply:?}");
         wait_for_counts(&proxy, RELEASE_A, Counts { ok: 1, ..NONE }).await;
     }
+}
+
+/// The proxy reads the response to `initialize` itself, to open the session elsewhere.
+#[tokio::test]
+async fn a_session_whose_opening_has_a_byte_order_mark_moves() {
+    let result = r#"{"protocolVersion":"2025-06-18","capabilities":{},"x":NaN}"#;
+    let opening = format!("\u{feff}{{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{result}}}");
+    let old = scripted(move |mut stream| {
+        let answer = json_answer(&opening).replacen("\r\n", "\r\nMcp-Session-Id: s\r\n", 1);
+        async move {
+            read_request(&mut stream).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await;
+    let proxy = proxy_to(old);
+    let to = proxy.local_addr();
+    let mine = open_session(to).await;
+    let new = FakeMcpServer::start("b").await;
+    proxy.add_release(RELEASE_B, &Address::Tcp(new.address));
+    proxy.set_active(RELEASE_B);
+    proxy.cut(RELEASE_A).await;
+    let reply = post(to, &tool_call("1", "echo", "{}"), &mine).await;
+    assert_eq!(reply.json()["result"]["release"], "b");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::mcp::capabilities::advertise_list_changed;
 use crate::mcp::sse_splitter::{SseEvent, SseSplitter};
-use crate::mcp::{sse_splitter, ttl_clamp};
+use crate::mcp::{lenient_json, sse_splitter, ttl_clamp};
 
 /// The prefix of an id with a generation.
 const GENERATION_PREFIX: &str = "rollbackd~";
@@ -215,7 +215,7 @@ pub(crate) fn restore_last_event_id(id: &HeaderValue, generation: u32) -> Option
 
 /// Rewrites a JSON response to `initialize`: the body for the client, and the result in it.
 pub(crate) fn rewrite_initialize_response(body: &[u8]) -> Option<(Bytes, Value)> {
-    let mut message: Value = serde_json::from_slice(body).ok()?;
+    let mut message = lenient_json::parse(body).ok()?;
     let result = message.get_mut("result")?;
     result.get("protocolVersion")?;
     let changed = advertise_list_changed(result);

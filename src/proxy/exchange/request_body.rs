@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::clock::monotonic;
 use crate::mcp::large_body::LargeBodyCheck;
+use crate::mcp::lenient_json::without_bom;
 use crate::mcp::scan::MessageScanner;
 use crate::proxy::backend::body::{BackendBody, SharedBody};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
@@ -28,8 +29,6 @@ use crate::proxy::exchange::parsed_body::{SharedParse, lock_parsed};
 
 /// The proxy reads this much of a body before it sends the request.
 const BUFFERED_MAX: usize = 64 * 1024;
-/// The byte order mark, which some clients and servers write first.
-const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 /// The time limit for the rest of a body that no release reads any more.
 const READ_TO_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// The messages of a batch that are tracked.
@@ -144,7 +143,7 @@ impl RequestBody {
         max: u64,
     ) -> Result<(Self, bool), BodyError> {
         let is_other = |buffer: &[u8], stream: &BodyStream| {
-            let text = buffer.strip_prefix(UTF8_BOM).unwrap_or(buffer).trim_ascii_start();
+            let text = without_bom(buffer).trim_ascii_start();
             let starts_otherwise = text.first().is_some_and(|first| !matches!(first, b'{' | b'['));
             let parsed = lock_parsed(&stream.parsed);
             let is_rpc = parsed.messages.iter().any(|message| message.json_rpc);

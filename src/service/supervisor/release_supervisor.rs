@@ -15,7 +15,7 @@ use crate::act::{ProcessSpec, Unit};
 use crate::artifact::{Verifier, VerifyError};
 use crate::config::{Address, Runtime, Service};
 use crate::critical;
-use crate::model::{ContractPart, Event, Release, ReleaseNumber, Slot, Ticket};
+use crate::model::{Event, Release, ReleaseNumber, Slot, Ticket};
 use crate::proxy::Proxy;
 use crate::service::supervisor::artifact_check::verify_artifact;
 use crate::service::supervisor::orphan_cleanup::SlotRuntime;
@@ -193,10 +193,8 @@ impl ReleaseSupervisor {
             let Ok(readiness) = tokio::time::timeout(timeout, readiness).await else { return };
             let contracts = [(Some(new_number), &readiness.new), (in_use, &readiness.active)];
             for (number, contract) in contracts {
-                if let (Some(number), Some(contract)) = (number, contract)
-                    && !contract.incomplete.contains(&ContractPart::Tool)
-                {
-                    proxy.set_listed_tools(number, &contract.tools);
+                if let (Some(number), Some(contract)) = (number, contract) {
+                    proxy.set_listed_tools(number, contract);
                 }
             }
             reporter.event(Event::Ready(ticket, Box::new(readiness))).await;
