@@ -115,6 +115,24 @@ const RELEASE_METRICS: &[ReleaseMetric] = &[
         "Listening streams that the release broke.",
         |it| to_f64(it.counts.streams_broken),
     ),
+    (
+        "rollbackd_rate_limited_total",
+        MetricKind::Counter,
+        "Requests that the release refused with status 429.",
+        |it| to_f64(it.unjudged.rate_limited),
+    ),
+    (
+        "rollbackd_unread_responses_total",
+        MetricKind::Counter,
+        "Responses in a coding that rollbackd cannot read.",
+        |it| to_f64(it.unjudged.unread),
+    ),
+    (
+        "rollbackd_own_shortage_total",
+        MetricKind::Counter,
+        "Requests that failed because this host lacked files, ports or memory.",
+        |it| to_f64(it.unjudged.own_shortage),
+    ),
 ];
 
 const LABELLED_METRICS: &[LabelledMetric] = &[
