@@ -35,6 +35,7 @@ fn spec(home: &TempDir, number: u32, script: &str) -> ProcessSpec {
                 ("B".into(), "deploy".into()),
                 ("PORT".into(), "1".into()),
             ]),
+            same_version: false,
         },
         address: Address::Tcp(own_address()),
         service: "files".into(),

@@ -116,7 +116,10 @@ async fn rollback_manually(stage: &RealServerHarness, clients: &mut SdkClients) 
 async fn stop_process_and_expect_rollback(stage: &RealServerHarness, clients: &mut SdkClients) {
     let said = stage.deploy_new("v2", &[]).await;
     assert_eq!(said.code, 5, "{said:?}");
-    assert!(said.err.contains("quarantine") && said.err.contains("--force"), "{said:?}");
+    assert!(
+        said.err.contains("quarantine") && said.err.contains("--allow-quarantined"),
+        "{said:?}"
+    );
     let trouble = async {
         stage.wait_for_status("phase", "baking").await;
         clients.connect("D").await;

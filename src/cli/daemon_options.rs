@@ -28,11 +28,16 @@ pub(super) struct DaemonOptions {
 
 /// Why the daemon cannot be reached.
 #[derive(Debug)]
-pub(super) struct ConnectError {
-    socket: PathBuf,
-    /// Why this is the default socket, if it is.
-    note: String,
-    error: io::Error,
+pub(super) enum ConnectError {
+    /// The configuration that the operator named cannot be used.
+    InvalidConfig(Problems),
+    /// No daemon answers, or it does not answer this user.
+    NoAnswer {
+        socket: PathBuf,
+        /// Why this is the default socket, if it is.
+        note: String,
+        error: io::Error,
+    },
 }
 
 impl DaemonOptions {
@@ -48,13 +53,13 @@ impl DaemonOptions {
 
     /// Connects to the daemon and sends the request.
     pub(super) async fn connect(&self, request: &Request) -> Result<ControlClient, ConnectError> {
-        let (socket, note) = self.socket();
+        let (socket, note) = self.socket()?;
         let connection = async {
             let mut client = ControlClient::connect(&socket).await?;
             client.send(request).await?;
             Ok(client)
         };
-        connection.await.map_err(|error| ConnectError { socket, note, error })
+        connection.await.map_err(|error| ConnectError::NoAnswer { socket, note, error })
     }
 
     /// Validates and sends the request; reports an error. The client returns the responses.
@@ -66,19 +71,21 @@ impl DaemonOptions {
         self.connect(request).await.map_err(|error| error.report())
     }
 
-    /// The daemon's socket; if it is the default one, also why.
-    fn socket(&self) -> (PathBuf, String) {
+    /// The daemon's socket; if it is the default one, also why. A configuration that the operator
+    /// named leads to its own daemon or to none.
+    fn socket(&self) -> Result<(PathBuf, String), ConnectError> {
         if let Some(socket) = &self.socket {
-            return (socket.clone(), String::new());
+            return Ok((socket.clone(), String::new()));
         }
         match self.load_config() {
-            Ok(loaded) => (loaded.settings.control_socket, String::new()),
+            Ok(loaded) => Ok((loaded.settings.control_socket, String::new())),
+            Err(problems) if self.config.is_some() => Err(ConnectError::InvalidConfig(problems)),
             Err(_) => {
                 let path = self.config_path();
                 let path = path.display();
                 let note =
                     format!(" (the default: {path} is not usable, see `rollbackd check {path}`)");
-                (PathBuf::from(DEFAULT_SOCKET_PATH), note)
+                Ok((PathBuf::from(DEFAULT_SOCKET_PATH), note))
             }
         }
     }
@@ -87,8 +94,13 @@ impl DaemonOptions {
 impl ConnectError {
     /// Prints what happened and what to do.
     pub(super) fn report(&self) -> Exit {
-        let Self { socket, note, error } = self;
-        let socket = socket.display();
+        let (socket, note, error) = match self {
+            Self::InvalidConfig(problems) => {
+                output::error_line(&format!("the configuration cannot be used:\n{problems}"));
+                return Exit::InvalidConfig;
+            }
+            Self::NoAnswer { socket, note, error } => (socket.display(), note, error),
+        };
         if self.is_forbidden() {
             output::error_line(&format!(
                 "no permission to connect to {socket}: reading needs the group {READERS_GROUP}, \
@@ -106,7 +118,7 @@ impl ConnectError {
 
     /// Whether this user has no permission.
     pub(super) fn is_forbidden(&self) -> bool {
-        self.error.kind() == io::ErrorKind::PermissionDenied
+        matches!(self, Self::NoAnswer { error, .. } if error.kind() == io::ErrorKind::PermissionDenied)
     }
 }
 

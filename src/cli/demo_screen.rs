@@ -3,8 +3,9 @@
 use std::io::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 
+use crate::cli::evidence::evidence_line;
 use crate::cli::output;
-use crate::cli::status::{evidence_line, release_line};
+use crate::cli::status::release_line;
 use crate::cli::terminal::{Terminal, fit, wrap};
 use crate::demo::{Picture, View};
 

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
+use crate::cli::ask::{ask, can_ask};
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
-use crate::cli::follow::{Followed, Goal, follow};
+use crate::cli::follow::{Ended, Followed, Goal, follow};
 use crate::cli::output;
 use crate::control::Request;
+use crate::model::{DeployRequest, Slot, Waiver};
 
 /// Start a new release, wait until it is ready, and give it the traffic.
 #[derive(Debug, Args)]
@@ -29,9 +31,27 @@ pub(super) struct Options {
     /// After a breach, page and hold, but never roll back: for changes that cannot be undone.
     #[arg(long)]
     freeze: bool,
-    /// Deploy despite a quarantine, a dropped protocol version, or a bake that is held.
+    /// All of --allow-quarantined, --allow-version-drop, --over-breach and --without-net. The
+    /// timeline says which one was needed.
     #[arg(long)]
     force: bool,
+    /// Deploy a release that was rolled back before.
+    #[arg(long)]
+    allow_quarantined: bool,
+    /// Deploy a release without a protocol version that live sessions use.
+    #[arg(long)]
+    allow_version_drop: bool,
+    /// Deploy over a release on trial that is in breach or held. The traffic goes back to the last
+    /// accepted release at once, unless the trial is frozen; open requests of the trial end with an
+    /// error.
+    #[arg(long)]
+    over_breach: bool,
+    /// Deploy though no automatic rollback is left today. A terminal is asked instead.
+    #[arg(long)]
+    without_net: bool,
+    /// Start the release again, in another slot, if it is active already.
+    #[arg(long)]
+    restart: bool,
     /// Fail before the release gets traffic if it drops a tool, a prompt or a capability that
     /// clients used in the last hour, or requires more arguments.
     #[arg(long, conflicts_with = "force")]
@@ -54,22 +74,49 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
-    let Options { service, version, artifact, set, slot, freeze, force, strict, wait, json } =
-        options;
+    let Options { wait, json, .. } = options;
     let mut environment = BTreeMap::new();
-    for (key, value) in set {
+    for (key, value) in options.set {
         if environment.contains_key(&key) {
             output::error_line(&format!("{key} is set twice; write it once"));
             return Exit::InvalidArguments;
         }
         environment.insert(key, value);
     }
-    let set = environment;
-    let followed = Followed { service: service.clone(), goal: Goal::Deploy, wait, json };
-    let request =
-        Request::Deploy { service, version, artifact, set, slot, freeze, force, strict, wait };
-    match daemon.send_request(&request).await {
-        Ok(client) => follow(client, daemon, &followed).await,
-        Err(exit) => exit,
+    let service = options.service.clone();
+    let followed = Followed { service, goal: Goal::Deploy, wait, json };
+    let deploy = DeployRequest {
+        service: options.service,
+        version: options.version,
+        artifact: options.artifact,
+        digest: None,
+        environment,
+        slot: options.slot.map(Slot),
+        freeze: options.freeze,
+        force: options.force,
+        strict: options.strict,
+        wait,
+        allow_quarantined: options.allow_quarantined,
+        allow_version_drop: options.allow_version_drop,
+        over_breach: options.over_breach,
+        without_net: options.without_net,
+        restart: options.restart,
+    };
+    let refused = match send(deploy.clone(), daemon, &followed).await {
+        Ended { waiver: Some(Waiver::WithoutNet), exit } if !json && can_ask() => exit,
+        ended => return ended.exit,
+    };
+    match ask("Deploy it without an automatic rollback? [y/N] ") {
+        Some(answer) if ["y", "yes"].contains(&answer.to_ascii_lowercase().as_str()) => {
+            send(DeployRequest { without_net: true, ..deploy }, daemon, &followed).await.exit
+        }
+        _ => refused,
+    }
+}
+
+async fn send(deploy: DeployRequest, daemon: &DaemonOptions, followed: &Followed) -> Ended {
+    match daemon.send_request(&Request::Deploy(deploy)).await {
+        Ok(client) => follow(client, daemon, followed).await,
+        Err(exit) => exit.into(),
     }
 }

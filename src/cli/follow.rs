@@ -9,7 +9,7 @@ use crate::cli::progress::Progress;
 use crate::cli::reconnect::reconnect;
 use crate::cli::{output, timeline};
 use crate::control::{ControlClient, RefusalCode, Response};
-use crate::model::{Guard, ReleaseNumber, TimelineEntry, TimelineEvent};
+use crate::model::{Guard, ReleaseNumber, TimelineEntry, TimelineEvent, Waiver};
 
 /// The command whose responses are printed.
 #[derive(Debug)]
@@ -45,6 +45,19 @@ struct Outcome {
     is_first: bool,
 }
 
+/// How a command ended, and the option that lets it pass where a guard refused it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    pub(super) exit: Exit,
+    pub(super) waiver: Option<Waiver>,
+}
+
+impl From<Exit> for Ended {
+    fn from(exit: Exit) -> Self {
+        Self { exit, waiver: None }
+    }
+}
+
 /// Prints the responses to a command. Returns how the deploy ended, or without `wait` whether the
 /// daemon accepted the command. Where the daemon hands over, or ends and starts again, the wait goes
 /// on with the next one.
@@ -52,7 +65,7 @@ pub(super) async fn follow(
     mut client: ControlClient,
     daemon: &DaemonOptions,
     followed: &Followed,
-) -> Exit {
+) -> Ended {
     let Followed { wait, json, .. } = *followed;
     let mut outcome = Outcome::new(wait);
     let mut progress = Progress::new();
@@ -65,7 +78,7 @@ pub(super) async fn follow(
             response = client.next_response() => response,
             () = next_signal(&mut signals) => {
                 progress.clear();
-                return interrupted(followed, &outcome);
+                return interrupted(followed, &outcome).into();
             }
         };
         let lost = match response {
@@ -83,11 +96,12 @@ pub(super) async fn follow(
                         print_event(&entry, json);
                         outcome.observe(&entry);
                         if entry.event.completes_command() {
-                            return outcome.finish(followed);
+                            return outcome.finish(followed).into();
                         }
                     }
                     Shown::Event(_) | Shown::Other => (),
-                    Shown::Refused(exit) => return exit,
+                    Shown::Unchanged => return Exit::Done.into(),
+                    Shown::Refused(exit, waiver) => return Ended { exit, waiver },
                 }
                 continue;
             }
@@ -96,17 +110,17 @@ pub(super) async fn follow(
         };
         progress.clear();
         let next = match (outcome.exit, outcome.deploy, lost) {
-            (Some(_), ..) => return outcome.finish(followed),
+            (Some(_), ..) => return outcome.finish(followed).into(),
             (None, Some(deploy), _) => tokio::select! {
                 next = reconnect(daemon, &followed.service, Some(deploy)) => next,
-                () = next_signal(&mut signals) => return interrupted(followed, &outcome),
+                () = next_signal(&mut signals) => return interrupted(followed, &outcome).into(),
             },
-            (None, None, Some(error)) => return connection_lost(&error),
+            (None, None, Some(error)) => return connection_lost(&error).into(),
             (None, None, None) => None,
         };
         match next {
             Some(next) => client = next,
-            None => return end_unknown(&followed.service),
+            None => return end_unknown(&followed.service).into(),
         }
     }
 }
@@ -115,7 +129,8 @@ pub(super) async fn follow(
 enum Shown {
     Deploy(ReleaseNumber),
     Event(Box<TimelineEntry>),
-    Refused(Exit),
+    Refused(Exit, Option<Waiver>),
+    Unchanged,
     Other,
 }
 
@@ -129,12 +144,21 @@ fn show(response: Response, (wait, json): (bool, bool), progress: &mut Progress)
             }
             Shown::Deploy(deploy)
         }
-        Response::Refused { code, because } => {
+        Response::Unchanged { deploy, because } => {
             if json {
-                output::json_line(&Response::Refused { code, because: because.clone() });
+                output::json_line(&Response::Unchanged { deploy, because });
+            } else {
+                output::stdout_line(&because);
+            }
+            Shown::Unchanged
+        }
+        Response::Refused { code, because, waiver } => {
+            if json {
+                let because = because.clone();
+                output::json_line(&Response::Refused { code, because, waiver });
             }
             output::error_line(&because);
-            Shown::Refused(code.into())
+            Shown::Refused(code.into(), waiver)
         }
         Response::Event(entry) => Shown::Event(entry),
         Response::Incident { .. } | Response::Notified { .. } => Shown::Other,

@@ -37,7 +37,7 @@ async fn send(request: &Request, json: bool, daemon: &DaemonOptions) -> Exit {
     let service = request.service().unwrap_or_default().to_owned();
     let followed = Followed { service, goal: Goal::Record, wait: false, json };
     match daemon.send_request(request).await {
-        Ok(client) => follow(client, daemon, &followed).await,
+        Ok(client) => follow(client, daemon, &followed).await.exit,
         Err(exit) => exit,
     }
 }

@@ -85,7 +85,7 @@ pub(super) async fn query(
         match client.next_response().await {
             Ok(None) => return Ok(replies),
             Ok(Some(Response::Incident { reply })) => replies.push(reply),
-            Ok(Some(Response::Refused { code, because })) => {
+            Ok(Some(Response::Refused { code, because, .. })) => {
                 output::error_line(&because);
                 return Err(code.into());
             }

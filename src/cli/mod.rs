@@ -5,12 +5,14 @@
 //! disagree with the daemon.
 
 mod action;
+mod ask;
 mod backtest;
 mod check;
 mod daemon_options;
 mod demo;
 mod demo_screen;
 mod deploy;
+mod evidence;
 mod exit;
 mod follow;
 mod hold;

@@ -40,7 +40,7 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
                     exit = Exit::Failed;
                 }
             }
-            Ok(Some(Response::Refused { code, because })) => {
+            Ok(Some(Response::Refused { code, because, .. })) => {
                 output::error_line(&because);
                 return code.into();
             }

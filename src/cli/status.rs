@@ -6,18 +6,18 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::daemon_options::{DaemonOptions, connection_lost};
+use crate::cli::evidence::evidence_line;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::status_lines::Lines;
 use crate::cli::terminal::Terminal;
 use crate::cli::unjudged;
-use crate::control::{IncidentStatus, LastOutcome, ReleaseStatus, Request, Response, Status};
-use crate::model::Evidence;
+use crate::control::{
+    IncidentStatus, LastOutcome, ReleaseStatus, Request, Response, RollbackCount, Status,
+};
 
 /// The time between two pictures of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// Columns of the bar of evidence.
-const BAR_WIDTH: usize = 20;
 
 /// Show the state of every service: what happened last, and whether an operator is needed.
 #[derive(Debug, Args)]
@@ -50,7 +50,7 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
             Ok(Some(Response::Status(status))) => {
                 output::stdout_line(&render(&status, terminal));
             }
-            Ok(Some(Response::Refused { code, because })) => {
+            Ok(Some(Response::Refused { code, because, .. })) => {
                 output::error_line(&because);
                 return code.into();
             }
@@ -75,7 +75,7 @@ async fn watch_statuses(request: &Request, json: bool, daemon: &DaemonOptions) -
                         picture.push_str(&render(&status, Terminal::stdout()));
                         picture.push('\n');
                     }
-                    Ok(Some(Response::Refused { code, because })) => {
+                    Ok(Some(Response::Refused { code, because, .. })) => {
                         output::error_line(&because);
                         return code.into();
                     }
@@ -108,8 +108,8 @@ fn show(picture: &str, terminal: Terminal) {
 
 fn render(status: &Status, terminal: Terminal) -> String {
     let Status { service, listen, mode, deploy, phase, waits_for, .. } = status;
-    let name_or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
-    let (active, warm) = (name_or_none(&status.active), name_or_none(&status.warm));
+    let active = name(status, "active", status.active.as_ref());
+    let warm = name(status, "warm", status.warm.as_ref());
     let mut lines = Lines::new(terminal);
     let title =
         format!("{service}  {listen}  active {active}  warm {warm}  deploy {deploy}  mode {mode}");
@@ -153,9 +153,12 @@ fn render(status: &Status, terminal: Terminal) -> String {
     if let Some(verdict) = &status.verdict {
         lines.push(&format!("  verdict: {verdict}"));
     }
+    if let Some(count) = status.rollbacks.as_ref().filter(|it| 0 < it.today) {
+        lines.push(&rollbacks_line(service, count));
+    }
     if !status.quarantine.is_empty() {
         lines.push(&format!(
-            "  quarantine, a deploy needs --force: {}",
+            "  quarantine, a deploy needs --allow-quarantined: {}",
             status.quarantine.join(", ")
         ));
     }
@@ -249,35 +252,28 @@ fn push_incidents(lines: &mut Lines, service: &str, it: &IncidentStatus) {
     }
 }
 
-pub(super) fn evidence_line(evidence: &Evidence) -> String {
-    let progress = evidence.progress();
-    let filled = ((progress * BAR_WIDTH as f64).round() as usize).min(BAR_WIDTH);
-    let bar = "#".repeat(filled) + &"-".repeat(BAR_WIDTH - filled);
-    let Evidence { objective, e_value, threshold, judged, bad } = evidence;
-    if *judged == 0 {
-        return format!("  evidence: [{bar}] none, no requests were judged");
-    }
-    let chance = match one_in(*e_value) {
-        Some(chance) => format!("{chance} by chance"),
-        None => "none against it".to_owned(),
-    };
-    let limit = one_in(*threshold).map(|limit| format!(", verdict at {limit}")).unwrap_or_default();
-    format!(
-        "  evidence: [{bar}] {:.0} %, {chance}{limit}; {objective}: {bad} of {judged} requests bad",
-        100.0 * progress
-    )
+/// How many automatic rollbacks are left today, once there was one.
+fn rollbacks_line(service: &str, count: &RollbackCount) -> String {
+    let RollbackCount { today, limit, none_left_s } = count;
+    let left = none_left_s.map(|seconds| {
+        format!(
+            ": none is left for {}; a deploy needs --without-net, `rollbackd resume {service}` \
+             counts anew",
+            format_seconds(seconds)
+        )
+    });
+    format!("  automatic rollbacks in 24 h: {today} of {limit}{}", left.unwrap_or_default())
 }
 
-/// How rarely evidence this strong comes by chance: an e-value of E at most once in E (Ville).
-pub(super) fn one_in(e_value: f64) -> Option<String> {
-    Some(match e_value {
-        e if e < 2.0 => return None,
-        e if e < 9_999.5 => format!("1 in {e:.0}"),
-        e if e < 999_500.0 => format!("1 in {:.0} thousand", e / 1e3),
-        e if e < 999.5e6 => format!("1 in {:.0} million", e / 1e6),
-        e if e < 999.5e9 => format!("1 in {:.0} billion", e / 1e9),
-        _ => "less than 1 in a trillion".to_owned(),
-    })
+/// A version; with its deploy where two releases have the same.
+fn name(status: &Status, role: &str, version: Option<&String>) -> String {
+    let Some(version) = version else { return "none".to_owned() };
+    let mut same = status.releases.iter().filter(|it| it.version == *version);
+    let number = status.releases.iter().find(|it| it.role == role).map(|it| it.number);
+    match (same.nth(1), number) {
+        (Some(_), Some(number)) => format!("{version} (deploy {number})"),
+        _ => version.clone(),
+    }
 }
 
 fn counted(count: u64, noun: &str) -> String {
@@ -297,6 +293,7 @@ pub(super) fn format_seconds(seconds: f64) -> String {
 mod tests {
     use super::*;
     use crate::cli::status_lines::{PLAIN, WARNING};
+    use crate::model::Evidence;
 
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
 
@@ -341,28 +338,6 @@ mod tests {
         assert!(text.contains("not known, no requests were judged"), "{text}");
         idle.budget_requests = Some(10);
         assert!(render(&idle, terminal(usize::MAX)).contains("0.0 bad requests left"));
-    }
-
-    #[test]
-    fn evidence_is_a_bar_and_a_chance() {
-        let line = |e_value| {
-            let evidence = Evidence {
-                objective: "availability".to_owned(),
-                e_value,
-                threshold: 2_500.0,
-                judged: 544,
-                bad: 12,
-            };
-            evidence_line(&evidence)
-        };
-        assert_eq!(
-            line(50.0),
-            "  evidence: [##########----------] 50 %, 1 in 50 by chance, verdict at 1 in 2500; \
-             availability: 12 of 544 requests bad"
-        );
-        assert!(line(12e6).contains("[####################] 100 %, 1 in 12 million by chance"));
-        assert!(line(0.3).contains("[--------------------] 0 %, none against it"));
-        assert!(line(f64::INFINITY).contains("less than 1 in a trillion"));
     }
 
     #[test]

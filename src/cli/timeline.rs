@@ -92,7 +92,7 @@ async fn print_from_daemon(
                 }
                 continue;
             }
-            Ok(Some(Response::Refused { code, because })) => {
+            Ok(Some(Response::Refused { code, because, .. })) => {
                 output::error_line(&because);
                 return code.into();
             }

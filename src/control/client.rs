@@ -77,7 +77,8 @@ mod tests {
     #[tokio::test]
     async fn a_cancelled_wait_loses_no_byte() {
         let (mut client, mut daemon) = pair().await;
-        let refused = Response::Refused { code: RefusalCode::Busy, because: "no".to_owned() };
+        let refused =
+            Response::Refused { code: RefusalCode::Busy, because: "no".to_owned(), waiver: None };
         let line = serde_json::to_string(&refused).unwrap() + "\n";
         let (head, tail) = line.split_at(9);
         daemon.write_all(head.as_bytes()).await.unwrap();

@@ -1,45 +1,17 @@
 //! The messages: a client sends one [`Request`] and reads [`Response`]s.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::control::incident_protocol::{IncidentReply, IncidentRequest};
 use crate::control::status::Status;
-use crate::model::{ReleaseNumber, TimelineEntry};
+use crate::model::{DeployRequest, ReleaseNumber, TimelineEntry, Waiver};
 
 /// What a client asks the daemon to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Deploy a release. With `wait`, events follow until it is accepted, failed or rolled back.
-    Deploy {
-        /// The service.
-        service: String,
-        /// The version of the release.
-        version: String,
-        /// What it runs from.
-        #[serde(default)]
-        artifact: Option<String>,
-        /// Variables for its environment.
-        #[serde(default)]
-        set: BTreeMap<String, String>,
-        /// The slot where it runs.
-        #[serde(default)]
-        slot: Option<String>,
-        /// After a breach, page and hold; never roll back.
-        #[serde(default)]
-        freeze: bool,
-        /// Override the guards that allow it.
-        #[serde(default)]
-        force: bool,
-        /// Fail if the release drops or breaks what clients used in the last hour.
-        #[serde(default)]
-        strict: bool,
-        /// Follow to the end.
-        #[serde(default)]
-        wait: bool,
-    },
+    Deploy(DeployRequest),
     /// Roll back to the previous release. With `wait`, events follow until its end.
     Rollback {
         /// The service.
@@ -103,7 +75,7 @@ impl Request {
     /// The service that the request names.
     pub fn service(&self) -> Option<&str> {
         match self {
-            Self::Deploy { service, .. }
+            Self::Deploy(DeployRequest { service, .. })
             | Self::Rollback { service, .. }
             | Self::Hold { service, .. }
             | Self::Resume { service, .. }
@@ -126,12 +98,22 @@ pub enum Response {
         /// The reason in the timeline.
         because: String,
     },
+    /// Nothing was to do: the release is active already.
+    Unchanged {
+        /// The deploy that brought it.
+        deploy: ReleaseNumber,
+        /// What is there.
+        because: String,
+    },
     /// The command changed nothing.
     Refused {
         /// The kind, for the exit code.
         code: RefusalCode,
         /// The reason.
         because: String,
+        /// The option of a deploy that waives the guard.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        waiver: Option<Waiver>,
     },
     /// An event of the timeline.
     #[serde(rename = "entry")]
@@ -152,6 +134,13 @@ pub enum Response {
         /// What exactly.
         reply: IncidentReply,
     },
+}
+
+impl Response {
+    /// A refusal that no option waives.
+    pub fn refused(code: RefusalCode, because: String) -> Self {
+        Self::Refused { code, because, waiver: None }
+    }
 }
 
 /// Why a command changed nothing.

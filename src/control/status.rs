@@ -51,9 +51,12 @@ pub struct Status {
     /// Bad requests that remain of the error budget of the last hour.
     #[serde(alias = "budget_left")]
     pub budget_remaining: f64,
-    /// Releases that were rolled back and need `--force`.
+    /// Releases that were rolled back and need `--allow-quarantined`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantine: Vec<String>,
+    /// The automatic rollbacks of the last 24 hours. None from a daemon before 0.2.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollbacks: Option<RollbackCount>,
     /// What prevents decisions, such as a full disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "trouble")]
@@ -190,4 +193,16 @@ pub struct CallStatus {
     pub name: String,
     /// Every request since the daemon started.
     pub counts: Counts,
+}
+
+/// The automatic rollbacks of the last 24 hours, and their limit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RollbackCount {
+    /// How many there were.
+    pub today: usize,
+    /// How many there may be; beyond them the operator is paged instead.
+    pub limit: usize,
+    /// Where none is left: the seconds until one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub none_left_s: Option<f64>,
 }

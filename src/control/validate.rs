@@ -1,7 +1,9 @@
 //! Validates requests: their texts go to commands, environments, timelines and terminals.
 
 use crate::control::protocol::Request;
-use crate::model::{Release, VERSION_MAX, closest_match, is_unsafe_to_print, is_valid_version};
+use crate::model::{
+    DeployRequest, Release, VERSION_MAX, closest_match, is_unsafe_to_print, is_valid_version,
+};
 
 const ARTIFACT_MAX: usize = 4096;
 const REASON_MAX: usize = 4096;
@@ -17,7 +19,7 @@ impl Request {
     /// What is wrong, and what to write instead.
     pub fn validate(&self) -> Result<(), String> {
         match self {
-            Self::Deploy { version, artifact, set, .. } => {
+            Self::Deploy(DeployRequest { version, artifact, environment: set, .. }) => {
                 validate_version(version)?;
                 artifact.as_deref().map_or(Ok(()), validate_artifact)?;
                 set.iter().try_for_each(|(key, value)| validate_setting(key, value))
@@ -138,9 +140,9 @@ mod tests {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let set: BTreeMap<_, _> = set.iter().map(own).collect();
         let (service, version) = ("weather".to_owned(), version.to_owned());
-        let (artifact, slot) = (artifact.map(ToOwned::to_owned), None);
-        let (freeze, force, strict, wait) = (false, false, false, false);
-        Request::Deploy { service, version, artifact, set, slot, freeze, force, strict, wait }
+        let artifact = artifact.map(ToOwned::to_owned);
+        let (environment, rest) = (set, DeployRequest::default());
+        Request::Deploy(DeployRequest { service, version, artifact, environment, ..rest })
             .validate()
     }
 

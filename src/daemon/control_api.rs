@@ -13,9 +13,7 @@ use crate::control::{RefusalCode, Request, Response, server, unknown_service};
 use crate::daemon::client_places::{ClientPlace, ClientPlaces};
 use crate::daemon::reporting::Services;
 use crate::decide::CommandRefused;
-use crate::model::{
-    Actor, Command, CommandRequest, DeployRequest, ReleaseNumber, Slot, TimelineEntry,
-};
+use crate::model::{Actor, Command, CommandRequest, ReleaseNumber, TimelineEntry};
 use crate::service::handle::ServiceHandle;
 use crate::service::inbox::CommandError;
 use crate::{control, record};
@@ -66,7 +64,7 @@ async fn handle_client(
     let IncomingRequest { actor, request, reply_writer: mut replies, disconnect } = client;
     if let Some(max) = place.refused_above() {
         let because = format!("busy: {max} clients are connected; end one that uses --follow");
-        return replies.send(&refused(RefusalCode::Busy, because)).await;
+        return replies.send(&Response::refused(RefusalCode::Busy, because)).await;
     }
     tokio::select! {
         answered = handle_request(actor, request, &mut replies, services) => answered,
@@ -84,12 +82,14 @@ async fn handle_request(
         Ok(request) => request,
         Err(error) => {
             let because = format!("invalid request: {error}");
-            return replies.send(&refused(RefusalCode::Malformed, because)).await;
+            return replies.send(&Response::refused(RefusalCode::Malformed, because)).await;
         }
     };
     let actor = match authorize(actor, &request).await {
         Ok(actor) => actor,
-        Err(because) => return replies.send(&refused(RefusalCode::Forbidden, because)).await,
+        Err(because) => {
+            return replies.send(&Response::refused(RefusalCode::Forbidden, because)).await;
+        }
     };
     let handles = &services.handles;
     if let Request::Incident { request } = request {
@@ -108,7 +108,7 @@ async fn handle_request(
     let Some(handle) = handles.get(name) else {
         let known: Vec<_> = handles.keys().map(String::as_str).collect();
         let because = unknown_service(name, &known);
-        return replies.send(&refused(RefusalCode::NotFound, because)).await;
+        return replies.send(&Response::refused(RefusalCode::NotFound, because)).await;
     };
     match request {
         Request::Status { .. } => status(services, handle, replies).await,
@@ -158,7 +158,7 @@ async fn test_channels(
                 "no channel is configured; write [notify.NAME], see rollbackd.toml(5)".to_owned()
             }
         };
-        return replies.send(&refused(RefusalCode::NotFound, because)).await;
+        return replies.send(&Response::refused(RefusalCode::NotFound, because)).await;
     }
     for (channel, result) in results {
         let (ok, because) = match result {
@@ -182,9 +182,13 @@ async fn timeline(
     let read = tokio::task::spawn_blocking(move || record::read_deploy(&dir, deploy));
     let entries = match read.await {
         Ok(Ok(entries)) => entries,
-        Err(error) => return replies.send(&refused(RefusalCode::Failed, error.to_string())).await,
+        Err(error) => {
+            return replies.send(&Response::refused(RefusalCode::Failed, error.to_string())).await;
+        }
         Ok(Err(error)) => {
-            return replies.send(&refused(RefusalCode::NotFound, error.with_cause())).await;
+            return replies
+                .send(&Response::refused(RefusalCode::NotFound, error.with_cause()))
+                .await;
         }
     };
     let mut last = (ReleaseNumber(0), 0);
@@ -207,7 +211,7 @@ async fn timeline(
             Ok(_) => (),
             Err(broadcast::error::RecvError::Lagged(_)) => {
                 let because = "the client is too slow and missed entries; follow again".to_owned();
-                return replies.send(&refused(RefusalCode::Failed, because)).await;
+                return replies.send(&Response::refused(RefusalCode::Failed, because)).await;
             }
             Err(broadcast::error::RecvError::Closed) => return Ok(()),
         }
@@ -223,7 +227,9 @@ async fn command(
 ) -> io::Result<()> {
     let mut new_entries = handle.subscribe();
     let Some(AcceptedCommand { command, wait }) = into_command(request) else {
-        return replies.send(&refused(RefusalCode::Malformed, "not a command".to_owned())).await;
+        return replies
+            .send(&Response::refused(RefusalCode::Malformed, "not a command".to_owned()))
+            .await;
     };
     let first = match handle.command(CommandRequest { by, command }).await {
         Some(Ok(entry)) => entry,
@@ -274,18 +280,8 @@ struct AcceptedCommand {
 
 fn into_command(request: Request) -> Option<AcceptedCommand> {
     let (command, wait) = match request {
-        Request::Deploy { version, artifact, set, slot, freeze, force, strict, wait, .. } => {
-            let (slot, digest) = (slot.map(Slot), None);
-            let deploy = DeployRequest {
-                version,
-                artifact,
-                digest,
-                environment: set,
-                slot,
-                freeze,
-                force,
-                strict,
-            };
+        Request::Deploy(deploy) => {
+            let wait = deploy.wait;
             (Command::Deploy(deploy), wait)
         }
         Request::Rollback { cut, force, because, wait, .. } => {
@@ -305,26 +301,26 @@ impl From<CommandError> for Response {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::Refused(refusal @ CommandRefused::Busy(_)) => {
-                Self::Refused { code: RefusalCode::Busy, because: refusal.to_string() }
+                Self::refused(RefusalCode::Busy, refusal.to_string())
             }
             CommandError::Refused(refusal @ CommandRefused::Refused(_)) => {
-                Self::Refused { code: RefusalCode::Refused, because: refusal.to_string() }
+                Self::refused(RefusalCode::Refused, refusal.to_string())
+            }
+            CommandError::Refused(refusal @ CommandRefused::Waivable(waiver, _)) => {
+                let (code, because) = (RefusalCode::Refused, refusal.to_string());
+                Self::Refused { code, because, waiver: Some(waiver) }
+            }
+            CommandError::Refused(CommandRefused::Unchanged(deploy, because)) => {
+                Self::Unchanged { deploy, because }
             }
             CommandError::ArtifactUnusable(because) => {
-                let because = format!("refused: {because}");
-                Self::Refused { code: RefusalCode::Refused, because }
+                Self::refused(RefusalCode::Refused, format!("refused: {because}"))
             }
-            CommandError::NotRecorded(because) => {
-                Self::Refused { code: RefusalCode::Failed, because }
-            }
+            CommandError::NotRecorded(because) => Self::refused(RefusalCode::Failed, because),
         }
     }
 }
 
-fn refused(code: RefusalCode, because: String) -> Response {
-    Response::Refused { code, because }
-}
-
 fn stopping() -> Response {
-    refused(RefusalCode::Failed, "the daemon is stopping".to_owned())
+    Response::refused(RefusalCode::Failed, "the daemon is stopping".to_owned())
 }

@@ -1,12 +1,12 @@
-//! An operator's command in, a decision or a refusal out.
+//! An operator's command in, a decision or a refusal out. A deploy is decided in `deploy`.
 
 use std::fmt;
 
 use crate::decide::phase::Phase;
 use crate::decide::watch::Watch;
 use crate::model::{
-    Actor, Command, CommandRequest, Decision, DeployRequest, Effect, Hold, Moment, Release,
-    ReleaseLoad, ReleaseNumber, Slot, Strategy, TimelineEvent, Trigger,
+    Actor, Command, CommandRequest, Decision, Effect, Hold, Moment, ReleaseLoad, ReleaseNumber,
+    Strategy, TimelineEvent, Trigger, Waiver,
 };
 
 /// Why a command changed nothing. Lower-case, fit to follow "refused:".
@@ -16,10 +16,15 @@ pub enum CommandRefused {
     Busy(String),
     /// It would make things worse, or makes no sense now.
     Refused(String),
+    /// A guard blocks a deploy that this option lets pass.
+    Waivable(Waiver, String),
+    /// The release of this deploy is what was asked for.
+    Unchanged(ReleaseNumber, String),
 }
 
 impl Watch {
-    /// The decision on a command.
+    /// The decision on a command. `probe_passed` returns the result of a release's last probe, if
+    /// there is one.
     ///
     /// # Errors
     /// A [`CommandRefused`] when the command does not fit the phase, or a guard blocks it.
@@ -27,10 +32,11 @@ impl Watch {
         &self,
         now: Moment,
         request: CommandRequest,
+        probe_passed: impl Fn(ReleaseNumber) -> Option<bool>,
     ) -> Result<Decision, CommandRefused> {
         let CommandRequest { by, command } = request;
         match command {
-            Command::Deploy(deploy) => self.on_deploy(now, by, deploy),
+            Command::Deploy(deploy) => self.on_deploy(now, by, deploy, probe_passed),
             Command::Rollback { cut, force, because } => {
                 self.on_rollback(now, by, (cut, force), because)
             }
@@ -39,6 +45,7 @@ impl Watch {
                 Ok(self.decide(now, TimelineEvent::Held { hold }, because))
             }
             Command::Resume { because } if self.is_held() => {
+                let because = format!("{because}; {}", self.after_resume(now));
                 Ok(self.decide(now, TimelineEvent::Resumed { by }, because))
             }
             Command::Resume { .. } => Err(refused("no hold is set")),
@@ -62,87 +69,30 @@ impl Watch {
             _ => None,
         });
         match (stopped_healthy, self.phase.active()) {
-            (Some(last), Some(active)) if active_fails => Err(CommandRefused::Refused(format!(
-                "{active} does not answer, and {last}, which does, would be stopped to free its slot; \
-                 `rollbackd rollback` returns to it, --force stops it"
-            ))),
+            (Some(last), Some(active)) if active_fails => Err(CommandRefused::Waivable(
+                Waiver::OverBreach,
+                format!(
+                    "{active} does not answer, and {last}, which does, would be stopped to free its \
+                     slot; `rollbackd rollback` returns to it, --over-breach stops it"
+                ),
+            )),
             _ => Ok(()),
         }
     }
 
-    fn on_deploy(
-        &self,
-        now: Moment,
-        by: Actor,
-        deploy: DeployRequest,
-    ) -> Result<Decision, CommandRefused> {
-        // A blocked bake does not end by itself, so a fix may replace it.
-        let blocked_bake = match &self.phase {
-            Phase::Baking { blocked, .. } => blocked.is_some() || self.is_held(),
-            _ => false,
-        };
-        let idle = matches!(self.phase, Phase::Empty | Phase::Steady { .. });
-        if !(idle || blocked_bake && deploy.force) {
-            let (phase, number) = (&self.phase, self.deploy);
-            let hint = if blocked_bake { "; --force deploys over it" } else { "" };
-            return Err(CommandRefused::Busy(format!(
-                "deploy {number} is not over: {phase}{hint}"
-            )));
-        }
-        let slot = self.free_slot(deploy.slot)?;
-        let DeployRequest {
-            version,
-            artifact,
-            digest,
-            environment: set,
-            freeze,
-            force,
-            strict,
-            ..
-        } = deploy;
-        let number = self.next_number();
-        let release = Release { version, number, slot, artifact, digest, environment: set };
-        let identity = release.quarantine_key();
-        if !force && self.quarantine().contains(&identity) {
-            return Err(CommandRefused::Refused(format!(
-                "{identity} was rolled back before and is in quarantine; --force deploys it again"
-            )));
-        }
-        let because = match self.phase.active() {
-            Some(active) => format!("{release} deployed by {by}; {active} keeps the traffic"),
-            None => format!("{release} deployed by {by}; it is the first release"),
-        };
-        let base = Box::new(self.carried_over(now));
-        let (frozen, forced) = (freeze, force);
-        let fact =
-            TimelineEvent::Deployed { release, frozen, forced, strict, by, carried_over: base };
-        Ok(self.decide(now, fact, because))
-    }
-
-    /// A slot that the active release does not use. The warm release loses its slot if no other is free.
-    fn free_slot(&self, wanted: Option<Slot>) -> Result<Slot, CommandRefused> {
-        let used = self.phase.active().map(|active| &active.slot);
-        let warm = self.phase.warm().map(|warm| &warm.slot);
-        let slots = &self.policy.slots;
-        match wanted {
-            Some(slot) if Some(&slot) == used => Err(CommandRefused::Refused(format!(
-                "slot {slot} has the traffic; name another one"
-            ))),
-            Some(slot) if slots.contains(&slot) => Ok(slot),
-            Some(slot) => {
-                let known: Vec<_> = slots.iter().map(ToString::to_string).collect();
-                Err(CommandRefused::Refused(format!(
-                    "no slot {slot}; there are {}",
-                    known.join(", ")
-                )))
+    /// What a resume leads to.
+    fn after_resume(&self, now: Moment) -> String {
+        let limit = self.policy.rollbacks_per_day_max;
+        let mut words = match &self.phase {
+            Phase::Baking { active, warm: Some(_), .. } => {
+                format!("the evidence about {active} starts anew")
             }
-            None => slots
-                .iter()
-                .find(|slot| Some(*slot) != used && Some(*slot) != warm)
-                .or_else(|| slots.iter().find(|slot| Some(*slot) != used))
-                .cloned()
-                .ok_or_else(|| refused("no free slot")),
+            _ => "automatic rollbacks are on".to_owned(),
+        };
+        if self.rollback_limit_ends_in(now).is_some() {
+            words += &format!("; the count of rollbacks ({limit} of {limit}) starts anew");
         }
+        words
     }
 
     fn on_rollback(
@@ -185,7 +135,7 @@ impl Watch {
     }
 }
 
-fn refused(why: &str) -> CommandRefused {
+pub(super) fn refused(why: &str) -> CommandRefused {
     CommandRefused::Refused(why.to_owned())
 }
 
@@ -193,7 +143,8 @@ impl fmt::Display for CommandRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy(why) => write!(f, "busy: {why}"),
-            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Refused(why) | Self::Waivable(_, why) => write!(f, "refused: {why}"),
+            Self::Unchanged(_, what) => f.write_str(what),
         }
     }
 }

@@ -223,7 +223,7 @@ impl Watch {
             }
             Phase::Confirming(breach) | Phase::Reviving(breach) => {
                 let why = format!(
-                    "the artifact of {} changed: {why} (`rollbackd rollback --force` overrides)",
+                    "the artifact of {} changed: {why} (`rollbackd rollback --changed-artifact` overrides)",
                     breach.warm
                 );
                 Some(self.abandon(now, breach, &why))

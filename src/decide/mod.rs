@@ -14,7 +14,8 @@
 //! ```
 //!
 //! Edges that the picture leaves out:
-//! - The first deploy leaves Empty. A forced deploy also leaves a blocked or held Baking.
+//! - The first deploy leaves Empty. A deploy with `--over-breach` also leaves a blocked or held
+//!   Baking; the last accepted release gets the traffic back first.
 //! - An operator's rollback also leaves Steady, if a warm release runs.
 //! - A release that replaces the active one without a deploy leads from Steady or Baking to Baking.
 //! - A hold leads from Confirming and Reviving back to Baking, unless an operator requested the rollback.
@@ -25,6 +26,7 @@
 //! restores a service, and a decision that cannot be recorded does not happen.
 
 mod commands;
+mod deploy;
 mod events;
 mod phase;
 mod readiness;

@@ -24,6 +24,9 @@ pub enum Phase {
     Starting {
         /// It has the traffic.
         active: Option<Release>,
+        /// The release before the active one, where the new release has a slot of its own. If the new
+        /// one fails to start, it is still there.
+        warm: Option<Release>,
         /// It starts.
         new: Release,
         /// When the start times out.
@@ -115,11 +118,12 @@ impl Phase {
                 let kept = std::iter::once(active.clone()).chain(warm).map(Effect::KeepRunning);
                 kept.chain([Effect::Route(active)]).collect()
             }
-            Self::Starting { active, new, .. } => {
+            Self::Starting { active, warm, new, .. } => {
                 let kept = active
                     .into_iter()
                     .flat_map(|it| [Effect::KeepRunning(it.clone()), Effect::Route(it)]);
-                kept.chain([Effect::Start(new)]).collect()
+                let warm = warm.map(Effect::KeepRunning);
+                kept.chain(warm).chain([Effect::Start(new)]).collect()
             }
             Self::Promoting { from, to, .. } => {
                 let kept = from.into_iter().map(Effect::KeepRunning);
@@ -198,13 +202,13 @@ impl Phase {
     /// The release that is kept running beside the active one and could take over.
     pub fn warm(&self) -> Option<&Release> {
         match self {
-            Self::Steady { warm, .. } | Self::Baking { warm, .. } => warm.as_ref(),
+            Self::Steady { warm, .. } | Self::Starting { warm, .. } | Self::Baking { warm, .. } => {
+                warm.as_ref()
+            }
             Self::Confirming(breach) | Self::Reviving(breach) => Some(&breach.warm),
             Self::Promoting { from, .. } => from.as_ref(),
             Self::Returning(back) => Some(&back.to),
-            Self::Empty | Self::Starting { .. } | Self::Emptying(_) | Self::Recovering { .. } => {
-                None
-            }
+            Self::Empty | Self::Emptying(_) | Self::Recovering { .. } => None,
         }
     }
 

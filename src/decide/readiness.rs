@@ -14,20 +14,26 @@ impl Watch {
                     }
                     _ => Vec::new(),
                 };
+                let dropped = dropped.join(", ");
                 if !dropped.is_empty() && !self.forced {
-                    let dropped = dropped.join(", ");
                     let because = format!(
-                        "{new} does not support {dropped}, which live sessions use; --force deploys it"
+                        "{new} does not support {dropped}, which live sessions use; \
+                         --allow-version-drop deploys it"
                     );
                     return Some(self.decide(now, TimelineEvent::Failed, because));
                 }
+                let waived = if dropped.is_empty() {
+                    String::new()
+                } else {
+                    format!("; needed --allow-version-drop: live sessions use {dropped}")
+                };
                 let changes = report.contract_diff();
                 if let Some(why) = self.strict_rejection(active.is_some(), changes.as_ref()) {
                     let because = format!("{new} {why}; --strict refuses it");
                     return Some(self.decide(now, TimelineEvent::Failed, because));
                 }
                 let words = changes.as_ref().map(ToString::to_string).unwrap_or_default();
-                let because = format!("{new} is ready{words}");
+                let because = format!("{new} is ready{words}{waived}");
                 let contract = report.new.as_ref().map(|it| Box::new(it.for_timeline()));
                 let changes = changes.map(Box::new);
                 Some(self.decide(now, TimelineEvent::Ready { contract, changes }, because))

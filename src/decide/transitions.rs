@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::decide::deploy::quarantine;
 use crate::decide::phase::{PendingRollback, Phase, Rollback};
 use crate::decide::watch::{Policy, Watch};
 use crate::model::{
@@ -14,8 +15,6 @@ use crate::model::{
 const ROLLBACK_LIMIT_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 /// A bake goes on for at least so long after a hold, if it is as long.
 const BAKE_AFTER_RESUME_MIN: Duration = Duration::from_secs(60);
-/// Releases that a quarantine remembers, newest last.
-const QUARANTINE_MAX: usize = 100;
 
 impl Watch {
     /// Folds a timeline. `now` is when the daemon reads it. The daemon did not run in between, so
@@ -84,8 +83,9 @@ impl Watch {
         let policy = &self.policy;
         Some(match (fact, self.phase.clone()) {
             (TimelineEvent::Deployed { release, carried_over: base, .. }, _) => {
-                let (active, new) = (base.active.clone(), release.clone());
-                Phase::Starting { active, new, until: now + policy.start_timeout }
+                let (active, warm) = (base.active.clone(), base.warm.clone());
+                let (new, until) = (release.clone(), now + policy.start_timeout);
+                Phase::Starting { active, warm, new, until }
             }
             (TimelineEvent::Replaced { release, warm, .. }, _) => {
                 self.baking(now, release.clone(), warm.clone())
@@ -94,8 +94,8 @@ impl Watch {
                 let until = now + policy.retry_interval;
                 Phase::Promoting { from: active, to: new, until, tries: 1 }
             }
-            (TimelineEvent::Failed, Phase::Starting { active, .. }) => {
-                steady_or_empty(active, None)
+            (TimelineEvent::Failed, Phase::Starting { active, warm, .. }) => {
+                steady_or_empty(active, warm)
             }
             (TimelineEvent::Switched { .. }, Phase::Promoting { from: warm, to: active, .. }) => {
                 self.baking(now, active, warm)
@@ -264,14 +264,13 @@ impl Watch {
                 (self.frozen, self.forced, self.strict) = (false, false, false);
                 self.evidence_since = None;
                 self.carried_over = CarriedOver::clone(base);
+                // What has the traffic is never in quarantine.
+                let identity = release.quarantine_key();
+                self.carried_over.quarantine.retain(|known| *known != identity);
             }
             TimelineEvent::Decided { ordered, .. } => {
                 if let Phase::Returning(back) = &self.phase {
-                    let identity = back.bad.quarantine_key();
-                    self.carried_over.quarantine.retain(|known| *known != identity);
-                    self.carried_over.quarantine.push(identity);
-                    let over = self.carried_over.quarantine.len().saturating_sub(QUARANTINE_MAX);
-                    self.carried_over.quarantine.drain(..over);
+                    quarantine(&mut self.carried_over.quarantine, &back.bad, &back.to);
                 }
                 self.carried_over.rollbacks.retain(|then| now.since(*then) < ROLLBACK_LIMIT_WINDOW);
                 // The limit binds the daemon, not an operator.
@@ -283,14 +282,25 @@ impl Watch {
                 let because = format!("{guard}: `rollbackd resume` allows rollbacks again");
                 self.carried_over.hold.get_or_insert(Hold { by: None, because });
             }
+            // A hold of the daemon ends with its cause.
+            TimelineEvent::Cleared => {
+                self.carried_over.hold.take_if(|hold| hold.by.is_none());
+            }
             TimelineEvent::Abandoned => {
-                let because = "the previous release cannot take over".to_owned();
+                let because =
+                    "the previous release could not take over: `rollbackd rollback` tries \
+                               again, `rollbackd resume` allows automatic rollbacks again"
+                        .to_owned();
                 self.carried_over.hold.get_or_insert(Hold { by: None, because });
             }
             TimelineEvent::Held { hold } => self.carried_over.hold = Some(hold.clone()),
             TimelineEvent::Resumed { .. } => {
                 self.carried_over.hold = None;
                 self.evidence_since = Some(now);
+                // Otherwise the limit would hold the service again at the next verdict.
+                if self.rollback_limit_ends_in(now).is_some() {
+                    self.carried_over.rollbacks.clear();
+                }
             }
             TimelineEvent::Restored { .. } => self.downtime = Duration::ZERO,
             _ => (),
@@ -305,15 +315,28 @@ impl Watch {
         base.hold = base.hold.filter(|hold| hold.by.is_some());
         base.rollbacks.retain(|then| now.since(*then) < ROLLBACK_LIMIT_WINDOW);
         base.ready_ms.retain(|(number, _)| self.phase.release(*number).is_some());
+        base.warm = None;
         base
     }
 
-    pub(super) fn rollbacks_today(&self, now: Moment) -> usize {
+    /// Automatic rollbacks of the last 24 hours.
+    pub fn rollbacks_today(&self, now: Moment) -> usize {
         self.carried_over
             .rollbacks
             .iter()
             .filter(|then| now.since(**then) < ROLLBACK_LIMIT_WINDOW)
             .count()
+    }
+
+    /// Where no automatic rollback is left: the time until one is.
+    pub fn rollback_limit_ends_in(&self, now: Moment) -> Option<Duration> {
+        let limit = self.policy.rollbacks_per_day_max;
+        let ages = self.carried_over.rollbacks.iter().map(|then| now.since(*then));
+        let mut ages: Vec<_> = ages.filter(|age| *age < ROLLBACK_LIMIT_WINDOW).collect();
+        ages.sort();
+        // So many of the newest ones fill the limit.
+        let filled_at = ages.get(limit.checked_sub(1)?)?;
+        Some(ROLLBACK_LIMIT_WINDOW - *filled_at)
     }
 
     pub(super) fn next_number(&self) -> ReleaseNumber {

@@ -87,7 +87,7 @@ impl Watch {
         self.carried_over.hold.as_ref()
     }
 
-    /// Identities of releases that were rolled back and need `--force`.
+    /// Identities of releases that were rolled back and need `--allow-quarantined`.
     pub fn quarantine(&self) -> &[String] {
         &self.carried_over.quarantine
     }
@@ -173,9 +173,19 @@ impl Watch {
             .filter(|old| !still_required.iter().any(|new| new.number == old.number))
             .map(if replaced_in_place { Effect::Detach } else { Effect::Retire })
             .collect();
+        // A release that has the traffic stops once another one has it.
+        let had_traffic = self.phase.active().filter(|_| !replaced_in_place);
+        let last = effects.extract_if(
+            ..,
+            |effect| matches!(effect, Effect::Retire(release) if Some(&*release) == had_traffic),
+        );
+        let last: Vec<_> = last.collect();
         if after.ticket != self.ticket {
             effects.extend(after.phase.effects());
         }
+        let start = effects.iter().position(|effect| matches!(effect, Effect::Start(_)));
+        let at = start.unwrap_or(effects.len());
+        effects.splice(at..at, last);
         Decision { because, event: fact, effects }
     }
 }

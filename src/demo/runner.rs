@@ -15,7 +15,7 @@ use crate::demo::scenario::{FAULT_DELAY, OUTAGE_DURATION, Scenario};
 use crate::demo::summary::{self, Summary};
 use crate::demo::traffic::{LiveCounts, TrafficGenerator};
 use crate::demo::view::{Picture, View};
-use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
+use crate::model::{DeployRequest, Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 
 /// Longest time until the first release has the traffic.
 const FIRST_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -193,17 +193,13 @@ async fn deploy_and_follow(
 ) -> Result<FollowedDeploy, String> {
     let deadline: Instant = monotonic() + limit;
     set.insert("DEMO_OWNER".to_owned(), std::process::id().to_string());
-    let request = Request::Deploy {
+    let request = Request::Deploy(DeployRequest {
         service: SERVICE.to_owned(),
         version: version.to_owned(),
-        artifact: None,
-        set,
-        slot: None,
-        freeze: false,
-        force: false,
-        strict: false,
+        environment: set,
         wait: true,
-    };
+        ..DeployRequest::default()
+    });
     client.send(&request).await.map_err(|error| format!("cannot deploy {version}: {error}"))?;
     let (mut number, mut entries) = (None, Vec::new());
     while let Ok(next) = timeout_at(deadline, client.next_response()).await {
@@ -213,7 +209,12 @@ async fn deploy_and_follow(
             Some(Response::Refused { because, .. }) => {
                 return Err(format!("the daemon refused {version}: {because}"));
             }
-            Some(Response::Status(_) | Response::Incident { .. } | Response::Notified { .. }) => {}
+            Some(
+                Response::Status(_)
+                | Response::Incident { .. }
+                | Response::Notified { .. }
+                | Response::Unchanged { .. },
+            ) => {}
             Some(Response::Event(entry)) => {
                 view.show_line(&event_line(&entry));
                 let end = is_end(&entry.event);

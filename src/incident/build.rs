@@ -221,7 +221,7 @@ fn remediation(facts: &Facts, incident: &Incident) -> Vec<String> {
     if matches!(incident.cause(), Cause::Rollback | Cause::OrderedRollback) {
         let version = &incident.version;
         done.push(format!(
-            "left: {version} is quarantined; `rollbackd deploy --force` overrides it"
+            "left: {version} is quarantined; `rollbackd deploy --allow-quarantined` overrides it"
         ));
     }
     done

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::incident::facts::{FACTS_SCHEMA, Facts};
 use crate::incident::traffic::{CallTraffic, Point, ReleaseTraffic, Traffic};
-use crate::model::{Counts, Guard, Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
+use crate::model::{Counts, Guard, Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Waiver};
 
 /// When the deploy began.
 pub(super) const BEGAN: u64 = 1_700_000_000_000;
@@ -176,6 +176,13 @@ pub(super) fn block(facts: &mut Facts, guard: Guard) {
 pub(super) fn set_forced(facts: &mut Facts) {
     if let TimelineEvent::Deployed { forced, .. } = &mut facts.timeline[0].event {
         *forced = true;
+    }
+}
+
+/// Sets the guards that the deploy waived.
+pub(super) fn set_waived(facts: &mut Facts, needed: &[Waiver]) {
+    if let TimelineEvent::Deployed { waived, .. } = &mut facts.timeline[0].event {
+        *waived = needed.to_vec();
     }
 }
 

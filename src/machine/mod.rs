@@ -29,7 +29,7 @@ use crate::decide::{CommandRefused, Phase, Watch};
 use crate::judge::Judge;
 use crate::model::{
     CallKey, Command, CommandRequest, Counts, Decision, Effect, Event, Moment, Observation,
-    ProbeResult, Release, ReleaseLoad, ReleaseNumber, Signal, StartCause, TimelineEvent,
+    ProbeResult, Release, ReleaseLoad, ReleaseNumber, Signal, StartCause, TimelineEvent, Waiver,
 };
 
 /// How long a release may take to start at least, after a boot and after an exit.
@@ -274,11 +274,17 @@ impl ServiceMachine {
         now: Moment,
         request: CommandRequest,
     ) -> Result<Proposal, CommandRefused> {
-        let forced = matches!(&request.command, Command::Deploy(deploy) if deploy.force);
-        let decision = self.watch.on_command(now, request)?;
-        if !forced {
-            let passed = |number| self.probe(number).map(ProbeResult::is_ok);
-            self.watch.keeps_a_healthy_release(&decision, passed)?;
+        let over_breach = match &request.command {
+            Command::Deploy(deploy) => deploy.waives(Waiver::OverBreach),
+            Command::Rollback { .. } | Command::Hold { .. } | Command::Resume { .. } => false,
+        };
+        let passed = |number| self.probe(number).map(ProbeResult::is_ok);
+        let mut decision = self.watch.on_command(now, request, passed)?;
+        if let Err(refusal) = self.watch.keeps_a_healthy_release(&decision, passed) {
+            if !over_breach {
+                return Err(refusal);
+            }
+            decision.waive(Waiver::OverBreach);
         }
         Ok(decision.into())
     }

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use crate::model::deploy_request::Waiver;
 use crate::model::moment::Moment;
 use crate::model::release::{Release, ReleaseNumber};
 use crate::model::timeline::TimelineEvent;
@@ -14,6 +15,18 @@ pub struct Decision {
     pub event: TimelineEvent,
     /// The effects, in order.
     pub effects: Vec<Effect>,
+}
+
+impl Decision {
+    /// Notes that a deploy needed this option.
+    pub fn waive(&mut self, waiver: Waiver) {
+        if let TimelineEvent::Deployed { waived, .. } = &mut self.event
+            && !waived.contains(&waiver)
+        {
+            waived.push(waiver);
+            self.because += &format!("; needed {}", waiver.option());
+        }
+    }
 }
 
 /// One action of the proxy or the supervisor. All are idempotent.

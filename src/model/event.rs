@@ -1,10 +1,9 @@
-use std::collections::BTreeMap;
-
 use crate::model::actor::Actor;
+use crate::model::deploy_request::DeployRequest;
 use crate::model::drain_cost::DrainCost;
 use crate::model::observation::ProbeResult;
 use crate::model::readiness_report::ReadinessReport;
-use crate::model::release::{ReleaseNumber, Slot};
+use crate::model::release::ReleaseNumber;
 use crate::model::release_load::ReleaseLoad;
 use crate::model::ticket::Ticket;
 use crate::model::verdict::Verdict;
@@ -60,27 +59,6 @@ pub enum Command {
         /// Why.
         because: String,
     },
-}
-
-/// The particulars of a deploy.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct DeployRequest {
-    /// What the operator calls the release.
-    pub version: String,
-    /// What it runs from.
-    pub artifact: Option<String>,
-    /// Its digest when it was resolved.
-    pub digest: Option<String>,
-    /// Settings for its environment.
-    pub environment: BTreeMap<String, String>,
-    /// Where to run it; a free slot by default.
-    pub slot: Option<Slot>,
-    /// On a breach page and hold; never go back.
-    pub freeze: bool,
-    /// Despite a quarantine, a dropped protocol version, or a trial that is held.
-    pub force: bool,
-    /// Not if the new release drops or breaks what clients used in the last hour.
-    pub strict: bool,
 }
 
 /// A command, and who gave it.

@@ -36,6 +36,9 @@ pub struct Release {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[serde(rename = "set")]
     pub environment: BTreeMap<String, String>,
+    /// Another release of this version ran when it was deployed: texts name its deploy, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_version: bool,
 }
 
 impl Release {
@@ -54,7 +57,7 @@ impl Release {
         let version =
             reported_version.map_or_else(|| format!("{}~{number}", self.version), str::to_owned);
         // The recorded digest belongs to the replaced artifact.
-        Self { version, number, digest: None, ..self.clone() }
+        Self { version, number, digest: None, same_version: false, ..self.clone() }
     }
 
     /// What a quarantine remembers: the same version from the same artifact.
@@ -90,7 +93,12 @@ impl fmt::Display for Slot {
 }
 
 impl fmt::Display for Release {
+    /// Its version, and its deploy where the version is ambiguous.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.version)
+        f.write_str(&self.version)?;
+        if self.same_version {
+            write!(f, " (deploy {})", self.number)?;
+        }
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::actor::Actor;
 use crate::model::contract::Contract;
 use crate::model::contract_diff::ContractDiff;
+use crate::model::deploy_request::Waiver;
 use crate::model::drain_cost::DrainCost;
 use crate::model::moment::Moment;
 use crate::model::release::{Release, ReleaseNumber};
@@ -51,8 +52,11 @@ pub enum TimelineEvent {
         release: Release,
         /// On a breach page and hold; never go back.
         frozen: bool,
-        /// Past the quarantine and the comparison of protocols.
+        /// Past the comparison of protocols, and before 0.2.0 also past the quarantine.
         forced: bool,
+        /// The guards that would have refused it, and that its operator waived.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        waived: Vec<Waiver>,
         /// Not with a release that drops what clients use.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         strict: bool,
@@ -229,6 +233,9 @@ pub struct Hold {
 pub struct CarriedOver {
     /// It has the traffic.
     pub active: Option<Release>,
+    /// The release before it, where it keeps running while the new one starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<Release>,
     /// The hold, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,

@@ -12,12 +12,14 @@ fn deployed(number: u32) -> TimelineEvent {
         artifact: None,
         digest: None,
         environment: std::collections::BTreeMap::new(),
+        same_version: false,
     };
     let base = Box::new(CarriedOver::default());
     TimelineEvent::Deployed {
         release,
         frozen: false,
         forced: false,
+        waived: Vec::new(),
         strict: false,
         by: Actor::default(),
         carried_over: base,

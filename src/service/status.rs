@@ -1,6 +1,6 @@
 //! The status of one service.
 
-use crate::control::{CallStatus, ReleaseStatus, Status};
+use crate::control::{CallStatus, ReleaseStatus, RollbackCount, Status};
 use crate::decide::Phase;
 use crate::judge::{Indicator, Judge};
 use crate::model::{Counts, Guard, Moment, Release, ReleaseNumber};
@@ -34,8 +34,8 @@ impl ServiceLoop {
             since_s: now.since(since).as_secs_f64(),
             remaining_s: left,
             hold,
-            active: phase.active().map(ToString::to_string),
-            warm: warm.map(ToString::to_string),
+            active: phase.active().map(|it| it.version.clone()),
+            warm: warm.map(|it| it.version.clone()),
             releases: phase
                 .required_releases()
                 .into_iter()
@@ -46,6 +46,7 @@ impl ServiceLoop {
             finding: verdict.as_ref().map(|it| it.finding.to_string()),
             verdict: verdict.map(|it| format!("{}: {}", it.finding, it.because)),
             budget_remaining: self.budget_left(),
+            rollbacks: Some(self.rollback_count(now)),
             quarantine: self.watch().quarantine().to_vec(),
             error: self.recorder.write_error().cloned(),
             mcp_paths: self.proxy.mcp_paths(),
@@ -58,6 +59,15 @@ impl ServiceLoop {
             incidents: None,
             channels: Vec::new(),
             notify_error: None,
+        }
+    }
+
+    fn rollback_count(&self, now: Moment) -> RollbackCount {
+        let none_left = self.watch().rollback_limit_ends_in(now);
+        RollbackCount {
+            today: self.watch().rollbacks_today(now),
+            limit: self.service.policy.rollbacks_per_day_max,
+            none_left_s: none_left.map(|wait| wait.as_secs_f64()),
         }
     }
 

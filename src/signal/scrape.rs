@@ -216,6 +216,7 @@ mod tests {
             artifact: None,
             digest: None,
             environment: BTreeMap::new(),
+            same_version: false,
         };
         Scraper::new(&scrape, &Address::Tcp(([127, 0, 0, 1], 9).into()), "localhost", &release)
     }

@@ -46,7 +46,7 @@ fn changed_artifact_blocks_rollback_unless_forced() {
         let last = host.entries(2).pop().unwrap();
         last.because.contains(&was) && last.event.kind() == "noted"
     });
-    host.run_cli(&[&rollback[..], &["--force"]].concat()).expect_code(0);
+    host.run_cli(&[&rollback[..], &["--changed-artifact"]].concat()).expect_code(0);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
 }
 

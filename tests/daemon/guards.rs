@@ -94,7 +94,7 @@ fn malformed_control_request_gets_an_error_reply() {
 }
 
 #[test]
-fn rolled_back_release_is_quarantined_until_forced() {
+fn rolled_back_release_is_quarantined_until_an_option_allows_it() {
     let host = DaemonHarness::with_v1("");
     // With the same settings it is the same release.
     let set = ["--set", "DEMO_FAULT=total", "--set", "DEMO_FAULT_AT=99999999999999"];
@@ -104,11 +104,72 @@ fn rolled_back_release_is_quarantined_until_forced() {
     host.deploy("v2", &[&["--wait"], &set[..]].concat()).expect_code(5).expect_text(&[
         "refused: v2",
         "quarantine",
-        "--force",
+        "--allow-quarantined",
     ]);
     assert!(!host.status()["quarantine"].as_array().unwrap().is_empty());
-    host.deploy("v2", &[&["--force"], &set[..]].concat()).expect_code(0);
+    let other = host.deploy("v2", &[&["--over-breach", "--json"], &set[..]].concat());
+    assert_eq!(other.expect_code(5).json_lines()[0]["waiver"], "quarantined");
+    host.deploy("v2", &[&["--force"], &set[..]].concat())
+        .expect_code(0)
+        .expect_text(&["needed --allow-quarantined"]);
     host.wait_for_phase("baking");
+    assert_eq!(host.status()["quarantine"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_fix_over_a_breach_goes_back_to_the_accepted_release() {
+    let host = DaemonHarness::with_v1("");
+    host.deploy("v2", &[]).expect_code(0);
+    host.wait_for_phase("baking");
+    host.run_cli(&["hold", SERVICE, "--because", "looking"]).expect_code(0);
+    host.deploy("v3", &[]).expect_code(6).expect_text(&["busy: ", "--over-breach"]);
+    let load = VersionPoller::start(host.listen);
+    host.spawn_faulty_deploy("v3", "total", 2_500, &["--over-breach"])
+        .wait()
+        .expect_code(0)
+        .expect_text(&["the traffic goes back to v1 first; needed --over-breach; held"]);
+    host.wait_for_phase("baking");
+    let status = host.status();
+    assert_eq!((&status["active"], &status["warm"]), (&"v3".into(), &"v1".into()));
+    host.run_cli(&["resume", SERVICE])
+        .expect_code(0)
+        .expect_text(&["the evidence about v3 starts anew"]);
+    wait_until("the rollback", || host.status()["active"] == "v1" && host.phase() == "steady");
+    drop(load);
+}
+
+#[test]
+fn a_deploy_of_the_active_release_changes_nothing() {
+    let host = DaemonHarness::with_v1("");
+    let unchanged = host.deploy("v1", &["--wait"]).expect_code(0);
+    unchanged.expect_text(&["v1 (deploy 1) is active already", "--restart"]);
+    let json = host.deploy("v1", &["--json"]).expect_code(0).json_lines();
+    assert_eq!((&json[0]["answer"], &json[0]["deploy"]), (&"unchanged".into(), &1.into()));
+    assert_eq!(host.status()["deploy"], 1);
+    host.deploy("v1", &["--restart"]).expect_code(0).expect_text(&["v1 (deploy 2) deployed"]);
+    host.wait_for_phase("baking");
+    host.run_cli(&["status", SERVICE])
+        .expect_code(0)
+        .expect_text(&["active v1 (deploy 2)", "warm v1 (deploy 1)"]);
+}
+
+#[test]
+fn a_deploy_without_a_net_needs_the_operators_word() {
+    let host = DaemonHarness::with_v1("rollbacks_per_day = 1");
+    let load = VersionPoller::start(host.listen);
+    host.deploy_faulty("v2", "total", 500, &[]).expect_code(3);
+    host.run_cli(&["status", SERVICE]).expect_code(0).expect_text(&[
+        "automatic rollbacks in 24 h: 1 of 1: none is left for 24.0 h",
+        "--without-net",
+    ]);
+    host.deploy("v3", &["--over-breach", "--allow-quarantined"])
+        .expect_code(5)
+        .expect_text(&["refused: rollback limit: 1 of 1 in 24 h", "--without-net"]);
+    assert_eq!(host.status()["active"], "v1");
+    host.deploy("v3", &["--without-net"])
+        .expect_code(0)
+        .expect_text(&["needed --without-net; rollbacks in 24 h: 1 of 1"]);
+    drop(load);
 }
 
 #[test]
@@ -172,7 +233,7 @@ fn rollback_limit_pages_the_operator_instead() {
     // The limit is for the daemon: a rollback by an operator does not count.
     host.run_cli(&["rollback", SERVICE, "--cut", "--because", "told so"]).expect_code(0);
     host.deploy_faulty("v3", "total", 1_500, &[]).expect_code(3);
-    host.deploy_faulty("v4", "total", 1_500, &[])
+    host.deploy_faulty("v4", "total", 1_500, &["--without-net"])
         .expect_code(11)
         .expect_text(&["no rollback: rollback limit"]);
     drop(load);

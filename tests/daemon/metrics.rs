@@ -106,7 +106,7 @@ fn series_are_unique_and_clients_add_none() {
     let (host, port) = host_with_metrics();
     host.deploy("v1", &["--wait"]).expect_code(0);
     // The same version in both slots.
-    host.deploy("v1", &[]).expect_code(0);
+    host.deploy("v1", &["--restart"]).expect_code(0);
     host.wait_for_phase("baking");
     let series = || {
         let scrape = scrape(port);

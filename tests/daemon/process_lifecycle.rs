@@ -92,7 +92,7 @@ fn held_trial_can_be_replaced_by_a_fix() {
     let load = VersionPoller::start(host.listen);
     host.deploy_faulty("v2", "total", 1_500, &["--freeze"]).expect_code(11);
     host.deploy("v3", &[]).expect_code(6);
-    let fix = host.spawn_cli(&["deploy", SERVICE, "v3", "--force", "--wait"]);
+    let fix = host.spawn_cli(&["deploy", SERVICE, "v3", "--over-breach", "--wait"]);
     wait_until("v3 has the traffic", || serving_version(host.listen) == Ok("v3".to_owned()));
     // The fix ends the hold that the daemon set.
     fix.wait().expect_code(0);

@@ -33,7 +33,7 @@ fn invalid_config_starts_nothing_and_reports_every_problem() {
     for verb in ["run", "check"] {
         host.run_cli(&[verb]).expect_code(9).expect_text(&["bakee", "objective", "errors"]);
     }
-    host.run_cli(&["status"]).expect_code(8).expect_text(&["the default", "rollbackd check"]);
+    host.run_cli(&["status"]).expect_code(9).expect_text(&["cannot be used", "bakee", "objective"]);
     host.configure("");
     host.run_cli(&["check"]).expect_code(0).expect_text(&["good, 1 service\n"]);
     fs::remove_file(host.config()).unwrap();
@@ -150,7 +150,7 @@ fn timeline_can_be_followed_and_read_without_a_daemon() {
     host.run_cli(&["timeline", "wether"]).expect_code(7).expect_text(&["no service wether"]);
     host.run_cli(&["timeline", SERVICE, "--deploy", "9"]).expect_code(7).expect_text(&["deploy 9"]);
     fs::remove_file(host.config()).unwrap();
-    host.run_cli(&["timeline", SERVICE]).expect_code(8).expect_text(&["is not usable"]);
+    host.run_cli(&["timeline", SERVICE]).expect_code(9).expect_text(&["config.toml"]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn ten_switches_under_load_fail_no_request_or_session() {
         let load = TrafficGenerator::start(([127, 0, 0, 1], host.listen).into(), RATE, clock);
         let begun = clock.now();
         for switch in 0..5 {
-            let force: &[&str] = if switch == 0 { &[] } else { &["--force"] };
+            let force: &[&str] = if switch == 0 { &[] } else { &["--allow-quarantined"] };
             tokio::task::block_in_place(|| {
                 host.deploy("v2", force).expect_code(0);
                 host.wait_for_phase("baking");

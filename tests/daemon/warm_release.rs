@@ -46,7 +46,7 @@ fn rollback_is_abandoned_when_the_warm_release_cannot_start() {
     assert!(seen.bad.is_empty(), "{:?}", seen.bad);
     let status = host.status();
     assert_eq!(status["active"], "v2");
-    assert!(status["hold"].as_str().unwrap().contains("cannot take over"), "{status}");
+    assert!(status["hold"].as_str().unwrap().contains("could not take over"), "{status}");
     assert!(host.log().contains("page=true"), "the operator was not paged");
     assert!(!host.kinds(2).contains(&"decided"));
 }

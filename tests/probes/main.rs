@@ -42,6 +42,7 @@ fn release() -> Release {
         artifact: None,
         digest: None,
         environment: BTreeMap::new(),
+        same_version: false,
     }
 }
 

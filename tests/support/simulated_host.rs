@@ -127,10 +127,12 @@ impl SimulatedHost {
         self.add_to_digest(&entry.event, &effects);
         self.check_decision(&before, &entry, &effects);
         let ticket = self.watch().ticket();
-        for effect in effects.into_iter().filter(|_| !self.crash_after_write) {
+        let executed = if self.crash_after_write { Vec::new() } else { effects };
+        for effect in executed {
             match effect {
                 Effect::KeepRunning(release) => self.releases.mark_running(release.number),
                 Effect::Retire(release) | Effect::Detach(release) => {
+                    self.route_elsewhere(ticket, release.number);
                     self.releases.retire(release.number);
                 }
                 Effect::Page(_) => (),
@@ -145,6 +147,21 @@ impl SimulatedHost {
         }
         self.check_releases();
         Some(entry)
+    }
+
+    /// Effects start in their order: a release that has the traffic is stopped after the route to
+    /// another one is set.
+    fn route_elsewhere(&mut self, ticket: Ticket, retired: ReleaseNumber) {
+        let is_route = |(at, effect): &(Ticket, Effect)| {
+            *at == ticket && matches!(effect, Effect::Route(to) if to.number != retired)
+        };
+        if self.releases.routed == Some(retired)
+            && let Some(index) = self.pending_effects.iter().position(is_route)
+            && let (_, Effect::Route(to)) = self.pending_effects.remove(index)
+        {
+            self.releases.newest_ticket = ticket;
+            self.releases.routed = Some(to.number);
+        }
     }
 
     /// Adds one decision and the resulting state to the digest (FNV-1a).
@@ -226,6 +243,10 @@ impl SimulatedHost {
                 (self.frozen, self.automatic_rollbacks) = (false, 0);
                 self.releases.newest_ticket = self.watch().ticket();
                 self.releases.routed = self.releases.routed.map(|_| release.number);
+            }
+            // At the limit a resume counts anew.
+            TimelineEvent::Resumed { .. } if before.rollback_limit_ends_in(now).is_some() => {
+                self.automatic_rollback_times.clear();
             }
             TimelineEvent::Detected { trigger, .. } => {
                 assert!(trigger.is_operator() || self.may_roll_back(before), "{}", entry.because);

@@ -10,7 +10,7 @@ use rollbackd::machine::{BakeOpening, Input, ServiceMachine};
 use rollbackd::model::{
     Actor, CallKey, Command, CommandRequest, DeployRequest, DrainCost, Effect, Event, History,
     Moment, Observation, ProbeResult, ReadinessReport, Release, ReleaseLoad, ReleaseNumber,
-    ScrapeResult, Signal, Ticket, TimelineEntry,
+    ScrapeResult, Signal, Slot, Ticket, TimelineEntry,
 };
 
 use crate::release_behaviour::ReleaseBehaviour;
@@ -83,13 +83,9 @@ impl StoryRunner {
         let share = |word: &str| word.trim_end_matches('%').parse::<f64>().unwrap() / 100.0;
         match *words {
             ["end"] => (),
-            ["deploy", version, ref flags @ ..] => self.command(Command::Deploy(DeployRequest {
-                version: version.to_owned(),
-                freeze: flags.contains(&"--freeze"),
-                force: flags.contains(&"--force"),
-                strict: flags.contains(&"--strict"),
-                ..DeployRequest::default()
-            })),
+            ["deploy", version, ref flags @ ..] => {
+                self.command(Command::Deploy(deploy_request(version, flags)));
+            }
             ["rollback", ref flags @ ..] => {
                 let because = "users complain".to_owned();
                 let (cut, force) = (flags.contains(&"--cut"), flags.contains(&"--force"));
@@ -100,6 +96,9 @@ impl StoryRunner {
             ["observe"] => self.host.policy.observe = true,
             ["start", n] => self.host.policy.start_timeout = secs(n.parse().unwrap()),
             ["drain", n] => self.host.policy.drain_timeout = secs(n.parse().unwrap()),
+            ["slots", ref names @ ..] => {
+                self.host.policy.slots = names.iter().map(|it| Slot((*it).to_owned())).collect();
+            }
             ["limit", n] => self.host.policy.rollbacks_per_day_max = n.parse().unwrap(),
             ["traffic", n] => self.requests_per_second = n.parse().unwrap(),
             ["sessions", n] => self.sessions = n.parse().unwrap(),
@@ -365,5 +364,23 @@ impl StoryRunner {
             settings.slo.objectives.push(Objective { indicator, error_budget, weight });
         }
         self.host.machine.configure(settings);
+    }
+}
+
+fn deploy_request(version: &str, flags: &[&str]) -> DeployRequest {
+    let has = |flag| flags.contains(&flag);
+    let slot = flags.iter().find_map(|flag| flag.strip_prefix("--slot="));
+    DeployRequest {
+        version: version.to_owned(),
+        slot: slot.map(|slot| Slot(slot.to_owned())),
+        freeze: has("--freeze"),
+        force: has("--force"),
+        strict: has("--strict"),
+        allow_quarantined: has("--allow-quarantined"),
+        allow_version_drop: has("--allow-version-drop"),
+        over_breach: has("--over-breach"),
+        without_net: has("--without-net"),
+        restart: has("--restart"),
+        ..DeployRequest::default()
     }
 }

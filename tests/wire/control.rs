@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use rollbackd::control::{
     CallStatus, ChannelStatus, Counters, HISTOGRAM_BOUNDS, Histogram, IncidentReply,
     IncidentRequest, IncidentStatus, LastOutcome, RefusalCode, ReleaseStatus, Request, Response,
-    Status,
+    RollbackCount, Status,
 };
 use rollbackd::model::{
-    Evidence, Guard, McpPath, Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Unjudged,
+    DeployRequest, Evidence, Guard, McpPath, Moment, ReleaseNumber, Slot, TimelineEntry,
+    TimelineEvent, Unjudged, Waiver,
 };
 
 use crate::examples::{breach, counts};
@@ -20,26 +21,33 @@ fn requests() -> Vec<(&'static str, Request)> {
     let (service, because) = (|| "weather".to_owned(), || "why".to_owned());
     let set = BTreeMap::from([("LOG_LEVEL".to_owned(), "debug".to_owned())]);
     let artifact = Some("/opt/weather/v2".to_owned());
-    let (version, slot) = (|| "v2".to_owned(), Some("green".to_owned()));
-    let (freeze, force, strict, wait) = (true, true, true, true);
-    let deploy = Request::Deploy {
+    let deploy = DeployRequest {
         service: service(),
-        version: version(),
+        version: "v2".to_owned(),
         artifact,
-        set,
-        slot,
-        freeze,
-        force,
-        strict,
-        wait,
+        environment: set,
+        slot: Some(Slot("green".to_owned())),
+        freeze: true,
+        force: true,
+        strict: true,
+        wait: true,
+        ..DeployRequest::default()
+    };
+    let least =
+        DeployRequest { service: service(), version: "v2".to_owned(), ..DeployRequest::default() };
+    let waivers = DeployRequest {
+        allow_quarantined: true,
+        allow_version_drop: true,
+        over_breach: true,
+        without_net: true,
+        restart: true,
+        ..least.clone()
     };
     one_of_each!(Request;
-        Request::Deploy { .. } =>
-            "deploy" deploy,
-            "deploy least" Request::Deploy {
-                service: service(), version: version(), artifact: None, set: BTreeMap::new(),
-                slot: None, freeze: false, force: false, strict: false, wait: false,
-            };
+        Request::Deploy(_) =>
+            "deploy" Request::Deploy(deploy),
+            "deploy least" Request::Deploy(least),
+            "deploy waivers" Request::Deploy(waivers);
         Request::Rollback { .. } =>
             "rollback" Request::Rollback {
                 service: service(), cut: true, force: true, because: because(), wait: true,
@@ -90,11 +98,19 @@ fn entry() -> TimelineEntry {
 }
 
 fn responses() -> Vec<(&'static str, Response)> {
-    let refused = || Response::Refused { code: RefusalCode::Busy, because: "why".to_owned() };
+    let refused =
+        || Response::Refused { code: RefusalCode::Busy, because: "why".to_owned(), waiver: None };
+    let waivable = || Response::Refused {
+        code: RefusalCode::Refused,
+        because: "why".to_owned(),
+        waiver: Some(Waiver::WithoutNet),
+    };
     one_of_each!(Response;
         Response::Accepted { .. } =>
             "accepted" Response::Accepted { deploy: ReleaseNumber(7), because: "why".to_owned() };
-        Response::Refused { .. } => "refused" refused();
+        Response::Unchanged { .. } =>
+            "unchanged" Response::Unchanged { deploy: ReleaseNumber(7), because: "why".to_owned() };
+        Response::Refused { .. } => "refused" refused(), "refused waivable" waivable();
         Response::Event(_) => "entry" Response::Event(Box::new(entry()));
         Response::Notified { .. } => "notified" Response::Notified {
             channel: "pager".to_owned(), ok: true, because: "202 Accepted".to_owned(),
@@ -179,6 +195,7 @@ fn status() -> Status {
         verdict: Some("healthy: why".to_owned()),
         finding: Some("healthy".to_owned()),
         budget_remaining: 7.5,
+        rollbacks: Some(RollbackCount { today: 3, limit: 3, none_left_s: Some(7_200.0) }),
         quarantine: vec!["v5".to_owned()],
         error: Some("the disk is full".to_owned()),
         mcp_paths: Vec::new(),
@@ -248,6 +265,7 @@ fn with_channels() -> Status {
 fn without_what_is_new(response: Response) -> Response {
     let Response::Status(mut status) = response else { return response };
     (status.last, status.attention, status.budget_requests) = (None, None, None);
+    status.rollbacks = None;
     status.releases.iter_mut().for_each(|release| release.recent_requests = None);
     Response::Status(status)
 }
@@ -262,6 +280,7 @@ fn least() -> Status {
         evidence: None,
         verdict: None,
         finding: None,
+        rollbacks: None,
         quarantine: Vec::new(),
         error: None,
         counters: Counters::default(),

@@ -21,6 +21,7 @@ pub(crate) fn release(number: u32) -> Release {
         artifact: Some(format!("/opt/weather/v{number}")),
         digest: Some("sha256:0a1b".to_owned()),
         environment: BTreeMap::from([("LOG_LEVEL".to_owned(), "debug".to_owned())]),
+        same_version: false,
     }
 }
 
@@ -31,6 +32,7 @@ pub(crate) fn bare_release(number: u32) -> Release {
 pub(crate) fn base() -> CarriedOver {
     CarriedOver {
         active: Some(release(6)),
+        warm: None,
         hold: Some(hold(Some(actor()))),
         quarantine: vec!["v5 (/opt/weather/v5)".to_owned()],
         rollbacks: vec![Moment(1_700_000_000_000)],

@@ -3,8 +3,8 @@
 use std::fs;
 
 use rollbackd::model::{
-    Actor, CarriedOver, Effect, ExpectedFailures, Guard, Moment, Severity, Strategy,
-    StrategyReason, TimelineEntry, TimelineEvent, Trigger,
+    Actor, CarriedOver, Effect, ExpectedFailures, Guard, Moment, Release, Severity, Strategy,
+    StrategyReason, TimelineEntry, TimelineEvent, Trigger, Waiver,
 };
 use rollbackd::record::{NewEntry, Room, Timeline, read_deploy};
 
@@ -40,7 +40,8 @@ fn expected_failures() -> ExpectedFailures {
 /// At least one of each kind. `... least`: without the optional fields.
 fn facts() -> Vec<(&'static str, TimelineEvent)> {
     one_of_each!(TimelineEvent;
-        TimelineEvent::Deployed { .. } => "deployed" deployed(), "deployed least" deployed_least();
+        TimelineEvent::Deployed { .. } => "deployed" deployed(), "deployed least" deployed_least(),
+            "deployed waived" deployed_waived();
         TimelineEvent::Replaced { .. } =>
             "found" TimelineEvent::Replaced { release: release(8), warm: Some(release(6)), carried_over: Box::new(base()) },
             "found least" TimelineEvent::Replaced { release: bare_release(8), warm: None, carried_over: Box::default() };
@@ -101,6 +102,7 @@ fn deployed() -> TimelineEvent {
         release,
         frozen: true,
         forced: true,
+        waived: Vec::new(),
         strict: true,
         by,
         carried_over: base,
@@ -115,9 +117,26 @@ fn deployed_least() -> TimelineEvent {
         release: bare_release(7),
         frozen,
         forced,
+        waived: Vec::new(),
         strict,
         by,
         carried_over: base,
+    }
+}
+
+/// With what 0.1.0 did not know.
+fn deployed_waived() -> TimelineEvent {
+    let all =
+        vec![Waiver::Quarantined, Waiver::VersionDrop, Waiver::OverBreach, Waiver::WithoutNet];
+    let base = CarriedOver { warm: Some(release(5)), ..base() };
+    TimelineEvent::Deployed {
+        release: Release { same_version: true, ..release(7) },
+        frozen: false,
+        forced: false,
+        waived: all,
+        strict: false,
+        by: actor(),
+        carried_over: Box::new(base),
     }
 }
 

@@ -131,7 +131,7 @@ fn phases() -> Vec<(&'static str, Phase)> {
         Phase::Empty => "empty" Phase::Empty;
         Phase::Steady { .. } => "steady" Phase::Steady { active: v1(), warm: None };
         Phase::Starting { .. } =>
-            "starting" Phase::Starting { active: None, new: v1(), until: at };
+            "starting" Phase::Starting { active: None, warm: None, new: v1(), until: at };
         Phase::Promoting { .. } =>
             "promoting" Phase::Promoting { from: None, to: v1(), until: at, tries: 0 };
         Phase::Baking { .. } => "baking" Phase::Baking {

@@ -41,7 +41,7 @@ impl Incidents {
                 }
                 Ok(())
             }
-            Err((code, because)) => replies.send(&Response::Refused { code, because }).await,
+            Err((code, because)) => replies.send(&Response::refused(code, because)).await,
         }
     }
 

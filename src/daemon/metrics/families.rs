@@ -38,7 +38,7 @@ const SERVICE_METRICS: &[ServiceMetric] = &[
     (
         "rollbackd_quarantined",
         MetricKind::Gauge,
-        "Releases that were rolled back and need --force.",
+        "Releases that were rolled back and need --allow-quarantined.",
         |it| u32::try_from(it.quarantine.len()).ok().map(f64::from),
     ),
     (

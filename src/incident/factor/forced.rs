@@ -5,14 +5,19 @@ use crate::incident::factor::Context;
 use crate::model::TimelineEvent;
 
 pub(super) fn rule(context: &Context<'_>) -> Option<Offer> {
-    let (forced, frozen) = context.facts.timeline.iter().find_map(|entry| match entry.event {
-        TimelineEvent::Deployed { forced, frozen, .. } => Some((forced, frozen)),
+    let deployed = context.facts.timeline.iter().find_map(|entry| match &entry.event {
+        TimelineEvent::Deployed { forced, frozen, waived, .. } => Some((*forced, *frozen, waived)),
         _ => None,
     })?;
-    let (option, effect) = match (forced, frozen) {
-        (true, _) => ("--force", "the guards that would have stopped it did not apply"),
-        (false, true) => ("--freeze", "the daemon was not allowed to roll back"),
-        (false, false) => return None,
+    let waived = "the guards that would have stopped it did not apply";
+    let (option, effect) = match deployed {
+        (_, _, needed) if !needed.is_empty() => {
+            let options: Vec<_> = needed.iter().map(|waiver| waiver.option()).collect();
+            (options.join(", "), waived)
+        }
+        (true, ..) => ("--force or --allow-version-drop".to_owned(), waived),
+        (false, true, _) => ("--freeze".to_owned(), "the daemon was not allowed to roll back"),
+        (false, false, _) => return None,
     };
     let title = format!("the deploy used {option}");
     let observation = format!("deploy {option}: {effect}");
@@ -27,12 +32,17 @@ pub(super) fn rule(context: &Context<'_>) -> Option<Offer> {
 mod tests {
     use super::*;
     use crate::incident::example;
+    use crate::model::Waiver;
 
     #[test]
     fn the_option_is_the_factor() {
         let mut facts = example::facts();
         assert_eq!(super::super::check(rule, &facts), None);
         example::set_forced(&mut facts);
-        assert_eq!(super::super::check(rule, &facts).unwrap().title, "the deploy used --force");
+        let title = super::super::check(rule, &facts).unwrap().title;
+        assert_eq!(title, "the deploy used --force or --allow-version-drop");
+        example::set_waived(&mut facts, &[Waiver::OverBreach, Waiver::WithoutNet]);
+        let title = super::super::check(rule, &facts).unwrap().title;
+        assert_eq!(title, "the deploy used --over-breach, --without-net");
     }
 }

@@ -224,7 +224,7 @@ fn guards(service: &ServiceSnapshot, status: &Status) -> Markup {
             }
             @if !status.quarantine.is_empty() {
                 li {
-                    "In quarantine after a rollback, a deploy needs --force: "
+                    "In quarantine after a rollback, a deploy needs --allow-quarantined: "
                     @for (index, release) in quarantine.enumerate() {
                         @if index > 0 { ", " } (plain(release))
                     }
