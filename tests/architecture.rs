@@ -79,8 +79,8 @@ const ROOMS: &[Row] = &[
     (
         "cli",
         &[
-            "model", "incident", "config", "record", "control", "notify", "daemon", "backtest",
-            "demo", "init",
+            "model", "incident", "config", "record", "signal", "control", "notify", "daemon",
+            "backtest", "demo", "init",
         ],
     ),
 ];

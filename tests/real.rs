@@ -17,6 +17,8 @@ mod harness;
 mod journey;
 #[path = "real/servers.rs"]
 mod servers;
+#[path = "real/walk.rs"]
+mod walk;
 
 use std::time::Duration;
 

@@ -22,6 +22,7 @@ mod notify;
 mod output;
 mod postmortem;
 mod postmortem_edit;
+mod probe;
 mod progress;
 mod reconnect;
 mod rollback;
@@ -87,6 +88,8 @@ enum Verb {
     History(incidents::HistoryOptions),
     /// Replay recorded traffic with the current settings and with others.
     Backtest(Box<backtest::Options>),
+    /// Speak to an MCP server as a client does, once or again and again.
+    Probe(probe::Options),
     /// Show a rollback of a bad release on this machine.
     Demo(demo::Options),
     /// Run the MCP server of the demo.
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
             Verb::History(options) => incidents::history(options, &daemon).await.into(),
             Verb::Notify(options) => notify::run(options, &daemon).await.into(),
             Verb::Backtest(options) => backtest::run(*options, &daemon).await.into(),
+            Verb::Probe(options) => probe::run(options).await.into(),
             Verb::Demo(options) => demo::run(options).await.into(),
             Verb::DemoServer => demo::run_server().await.into(),
             Verb::SpawnSuccessor(_) => Exit::Failed.into(),

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::{Value, json};
 
 use super::headers::{
-    JSON, JSON_OR_EVENT_STREAM, MCP_METHOD, MCP_PROTOCOL_VERSION, MCP_SESSION_ID,
+    JSON, JSON_OR_EVENT_STREAM, MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION, MCP_SESSION_ID,
 };
 use super::message::{Message, same_id};
 use super::scan::MessageScanner;
@@ -51,6 +51,8 @@ impl Client {
 
     /// A modern request. `params` is an object.
     pub(crate) fn modern(&self, id: &Value, method: &str, mut params: Value) -> OutgoingMessage {
+        let name = params.get("name").and_then(Value::as_str);
+        let name = name.and_then(|name| HeaderValue::from_str(name).ok());
         if let Some(fields) = params.as_object_mut() {
             let meta = json!({
                 versions::META_PROTOCOL_VERSION: versions::MODERN,
@@ -63,6 +65,9 @@ impl Client {
         message.insert(MCP_PROTOCOL_VERSION, HeaderValue::from_static(versions::MODERN));
         if let Ok(method) = HeaderValue::from_str(method) {
             message.insert(MCP_METHOD, method);
+        }
+        if let Some(name) = name {
+            message.insert(MCP_NAME, name);
         }
         message
     }

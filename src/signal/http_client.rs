@@ -151,7 +151,8 @@ pub(super) fn scrape_client(
     builder.build().map_err(|error| error.to_string())
 }
 
-fn client_builder(timeout: Duration) -> Result<ClientBuilder, String> {
+/// What the clients have in common.
+pub(super) fn client_builder(timeout: Duration) -> Result<ClientBuilder, String> {
     let builder = Client::builder()
         .tls_backend_preconfigured(tls::no_roots()?)
         .user_agent("rollbackd-probe")

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderValue, Method};
+use reqwest::Url;
 use serde_json::{Value, json};
 
 use crate::mcp::client::{Client, ClientSession};
@@ -39,8 +40,39 @@ pub(super) struct McpProbe {
 
 impl McpProbe {
     pub(super) fn new(endpoint: Endpoint<'_>, timeout: Duration) -> Result<Self, String> {
-        let rpc = RpcClient::new(endpoint, timeout)?;
-        Ok(Self { rpc, era: None, first_era: Era::Modern, session: None, server_identity: None })
+        Ok(Self::with_client(RpcClient::new(endpoint, timeout)?))
+    }
+
+    /// A probe of any URL.
+    pub(super) fn with_url(url: Url, timeout: Duration) -> Result<Self, String> {
+        Ok(Self::with_client(RpcClient::with_url(url, timeout)?))
+    }
+
+    fn with_client(rpc: RpcClient) -> Self {
+        Self { rpc, era: None, first_era: Era::Modern, session: None, server_identity: None }
+    }
+
+    /// The era of the last good response.
+    pub(super) fn era(&self) -> Option<Era> {
+        self.era
+    }
+
+    /// Calls a tool, in the open session if there is one. A session that the server lost is
+    /// forgotten, and the next probe opens another.
+    pub(super) async fn call_tool(&mut self, params: &Value) -> Result<Value, ProbeError> {
+        let Some(session) = &self.session else {
+            return self.call_modern(methods::TOOLS_CALL, params.clone()).await;
+        };
+        let called = self.rpc.call(|id| session.request(id, methods::TOOLS_CALL, params)).await;
+        if called.as_ref().is_err_and(ProbeError::is_session_lost) {
+            self.session = None;
+        }
+        called.map(|it| it.result)
+    }
+
+    /// The id of the open session.
+    pub(super) fn session_id(&self) -> Option<&HeaderValue> {
+        self.session.as_ref()?.id.as_ref()
     }
 
     pub(super) async fn probe(&mut self) -> Result<(), ProbeError> {

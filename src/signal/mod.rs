@@ -4,6 +4,7 @@
 mod command_probe;
 mod contract_discovery;
 mod counter_sum;
+mod endpoint_client;
 mod http_client;
 mod http_probe;
 mod mcp_probe;
@@ -15,6 +16,7 @@ mod scrape;
 mod tcp_probe;
 mod unit_monitor;
 
+pub use endpoint_client::{EndpointClient, EndpointRequest};
 pub use http_client::Endpoint;
 pub use probe::Prober;
 pub use scrape::Scraper;

@@ -44,6 +44,12 @@ impl RpcClient {
         Ok(Self { http, url: http_client::url_for(endpoint)?, last_id: 0 })
     }
 
+    /// A client of any URL.
+    pub(super) fn with_url(url: Url, timeout: Duration) -> Result<Self, String> {
+        let http = http_client::client_builder(timeout)?.build();
+        Ok(Self { http: http.map_err(|error| error.to_string())?, url, last_id: 0 })
+    }
+
     /// Builds a request with the next id, sends it, and reads until its response.
     pub(super) async fn call(
         &mut self,
