@@ -41,6 +41,8 @@ pub struct ProxyLimits {
     pub body_max: u64,
     /// Sessions at once.
     pub sessions_max: usize,
+    /// Bytes of all sessions together, in memory and about as much in their file.
+    pub session_bytes_max: usize,
     /// Streams at once on a connection of HTTP/2.
     pub streams_max: u32,
     /// A response that its client does not read for this long ends.
@@ -62,6 +64,7 @@ pub(super) struct RawLimits {
     pub(super) connections: Raw<u64>,
     pub(super) body: Raw<u64>,
     pub(super) sessions: Raw<u64>,
+    pub(super) session_memory: Raw<u64>,
     pub(super) streams: Raw<u64>,
     pub(super) session_idle: Raw<Duration>,
     pub(super) migration_timeout: Raw<Duration>,
@@ -73,6 +76,7 @@ pub(super) fn read(mut table: TomlTable<'_>, problems: &mut Problems) -> RawLimi
         connections: table.read("connections", unsigned_integer, problems),
         body: table.read("body", byte_size, problems),
         sessions: table.read("sessions", unsigned_integer, problems),
+        session_memory: table.read("session_memory", byte_size, problems),
         streams: table.read("streams", unsigned_integer, problems),
         session_idle: table.read("session_idle", duration, problems),
         migration_timeout: table.read("session_move", duration, problems),
@@ -129,6 +133,13 @@ pub(super) fn check(
             &raw.sessions,
             100_000,
             1..=10_000_000,
+            problems,
+        )),
+        session_bytes_max: saturating_usize(in_range(
+            "session_memory",
+            &raw.session_memory,
+            128 * MIB,
+            MIB..=65_536 * MIB,
             problems,
         )),
         streams_max: saturating_u32(in_range("streams", &raw.streams, 100, 1..=1_000, problems)),

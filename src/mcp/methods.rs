@@ -121,6 +121,11 @@ pub(crate) fn is_read_only(name: &str) -> bool {
     lookup(name).is_some_and(|it| it.effect == Effect::ReadOnly)
 }
 
+/// Whether a request reads a list that `list_changed` can concern.
+pub(crate) fn is_list(name: &str) -> bool {
+    [TOOLS_LIST, PROMPTS_LIST, RESOURCES_LIST, TEMPLATES_LIST].contains(&name)
+}
+
 /// Whether a result of this method may carry `ttlMs`; also that of an unknown `*/list`.
 pub(crate) fn is_cacheable(name: &str) -> bool {
     lookup(name).map_or_else(|| name.ends_with("/list"), |it| it.is_cacheable)

@@ -81,6 +81,11 @@ impl MessageScanner {
         self.message.json_rpc
     }
 
+    /// Whether the message that has begun is known to be a request or notification.
+    pub(crate) fn has_method(&self) -> bool {
+        self.message.method.is_some() && !self.batch
+    }
+
     /// Whether the bytes so far are one whole message, or several.
     pub(crate) fn is_whole(&self) -> bool {
         self.expect == Expect::Done

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::lenient_json;
 
 /// The longest event that is buffered; a longer one passes in fragments, unchanged.
-const EVENT_MAX: usize = 1024 * 1024;
+const EVENT_MAX: usize = 16 * 1024 * 1024;
 
 /// The state of the splitter inside a stream.
 #[derive(Debug, Default)]

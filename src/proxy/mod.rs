@@ -28,8 +28,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 pub use session::SessionIdSecret;
-use session::Sessions;
+use session::{SessionLimits, Sessions};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, monotonic};
@@ -40,7 +41,7 @@ use crate::proxy::backend::Backend;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 pub(crate) use crate::proxy::exchange::host_check::check as check_host;
 use crate::proxy::exchange::mcp_paths::McpPaths;
-use crate::proxy::exchange::state::ProxyState;
+use crate::proxy::exchange::state::{MOVED_BODIES_MAX, ProxyState};
 use crate::proxy::handover::replication::Replication;
 pub use crate::proxy::handover::replication::ReplicationMessage;
 pub use crate::proxy::handover::routes::RoutesSnapshot;
@@ -118,7 +119,8 @@ impl Proxy {
         clock: Clock,
         file: Option<&Path>,
     ) -> io::Result<Self> {
-        let sessions = Arc::new(Sessions::new(&service.name, key, service.limits.sessions_max));
+        let limits = SessionLimits::of(&service.limits);
+        let sessions = Arc::new(Sessions::new(&service.name, key, limits));
         if let Some(file) = file {
             sessions.open_store(file, clock.now())?;
         }
@@ -131,6 +133,7 @@ impl Proxy {
             }),
             end_streams: CancellationToken::new(),
             paths: Arc::new(McpPaths::new(&service.name)),
+            moved_bodies: Semaphore::new(MOVED_BODIES_MAX),
         });
         let lifecycle = Arc::new(Lifecycle::default());
         let (local_addr, listener) = (listener.local_addr()?, Arc::new(listener));

@@ -36,7 +36,7 @@ pub(in crate::proxy) fn not_routed(
     requests: &RequestIds,
 ) -> Response<Full<Bytes>> {
     match error {
-        RouteError::SessionEnded => session_not_found(requests.first()),
+        RouteError::SessionEnded | RouteError::NotOwner => session_not_found(requests.first()),
         RouteError::NoRelease => rpc_errors(requests, FailureReason::NoRelease),
         RouteError::NotMigrated => rpc_errors(requests, FailureReason::SessionNotMoved),
         RouteError::Discarded => plain_text(StatusCode::ACCEPTED, ""),

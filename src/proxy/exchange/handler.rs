@@ -1,11 +1,13 @@
 //! Handles one request, from the head of the request to the head of the response.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use tokio::sync::SemaphorePermit;
 
 use crate::mcp::endpoint::EndpointPath;
 use crate::mcp::headers::{MCP_SESSION_ID, is_modern, is_readable_stream};
@@ -16,6 +18,7 @@ use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::client_request::{ClientRequest, Peer};
 use crate::proxy::backend::failed_samples::SampledRequest;
 use crate::proxy::backend::pool::SendError;
+use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::client_messages::{PostKind, observe_messages};
 use crate::proxy::exchange::error_response::{header_mismatch, not_routed, plain_text};
@@ -31,6 +34,10 @@ use crate::proxy::exchange::{cors, host_check};
 use crate::proxy::routing::router::{Route, RouteError};
 use crate::proxy::routing::view::RoutingView;
 use crate::proxy::session::{ClientMessageKind, ReplayDecision};
+
+/// The largest body of a moved session that is read whole, and the time limit for it.
+const MOVED_BODY_MAX: usize = 16 * 1024 * 1024;
+const MOVED_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ProxyState {
     /// Handles one request. Every path returns a response.
@@ -102,6 +109,10 @@ impl ProxyState {
         request: &Arc<ClientRequest>,
         request_body: RequestBody,
     ) -> Response<ClientBody> {
+        let (request_body, _permit) = match self.read_moved(request, request_body).await {
+            Ok(read) => read,
+            Err(error) => return plain_text(error.status(), error.text()).map(ClientBody::Full),
+        };
         if request_body.buffered().is_some() {
             request.connection.set_sent_all();
         }
@@ -109,6 +120,26 @@ impl ProxyState {
             return response.map(ClientBody::Full);
         }
         self.forward_with_retry(request, request_body).await
+    }
+
+    /// Reads a large body whole where its session has moved: it may be the response to a request of the
+    /// server, whose id the proxy has to restore, and many clients write the id last.
+    /// It is in memory until the permit is dropped.
+    async fn read_moved(
+        &self,
+        request: &ClientRequest,
+        request_body: RequestBody,
+    ) -> Result<(RequestBody, Option<SemaphorePermit<'_>>), BodyError> {
+        if request_body.is_small_or_request() || !self.router.has_moved(&request.head.headers) {
+            return Ok((request_body, None));
+        }
+        let reading = async {
+            // The semaphore is never closed.
+            let permit = self.moved_bodies.acquire().await.ok();
+            Ok((request_body.read_whole(MOVED_BODY_MAX).await?, permit))
+        };
+        let read = tokio::time::timeout(MOVED_BODY_TIMEOUT, reading).await;
+        read.unwrap_or(Err(BodyError::TimedOut))
     }
 
     /// An error when the headers do not match the body so far; it counts as a client fault of the

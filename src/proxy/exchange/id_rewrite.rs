@@ -4,7 +4,7 @@
 //! moves. After a move, event ids, request ids of the server and the ids in cancellations get the
 //! generation of the session as a prefix: servers count both from zero, and a late response could
 //! match a request of the next release. A reopened subscription does not acknowledge again. On trial,
-//! [`ttl_clamp`] shortens the time for which clients may cache a response. An event over 1 MiB passes
+//! [`ttl_clamp`] shortens the time for which clients may cache a response. An event over 16 MiB passes
 //! unchanged.
 
 use bytes::Bytes;

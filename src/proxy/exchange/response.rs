@@ -29,6 +29,8 @@ use crate::proxy::session::{ReplayDecision, replay_decision};
 /// The proxy reads a JSON response of up to this size before it sends the head. Then the client gets
 /// a response for its id even when the release fails or is cut in the middle.
 const RESPONSE_BUFFERED_MAX: usize = 64 * 1024;
+/// The same for the response to `initialize`.
+const INITIALIZE_RESPONSE_MAX: usize = 4 * 1024 * 1024;
 
 /// What the response to a POST needs to know of its request.
 #[derive(Debug, Clone, Copy)]
@@ -101,8 +103,12 @@ pub(in crate::proxy) async fn relay(
     let mut responses = Vec::new();
     let mut body = body;
     // A listening stream has no limit in time: servers were seen to send it without events.
-    let limit =
-        if in_flight.kind() == ExchangeKind::Subscription { 0 } else { RESPONSE_BUFFERED_MAX };
+    let limit = match in_flight.kind() {
+        ExchangeKind::Subscription => 0,
+        // It must be read whole, so that the session can move.
+        _ if in_flight.initialize_body.is_some() => INITIALIZE_RESPONSE_MAX,
+        _ => RESPONSE_BUFFERED_MAX,
+    };
     while size < limit {
         match unless_left(&mut in_flight, body.frame()).await {
             None => {

@@ -34,6 +34,7 @@ use crate::proxy::exchange::resumable_stream::ResumableStream;
 use crate::proxy::exchange::spliced_response::SplicedResponse;
 use crate::proxy::exchange::subscription::Subscription;
 use crate::proxy::routing::router::Router;
+use crate::proxy::session::{OpenStream, Session};
 
 /// The bytes of a response without events that may still pass after the cut of its release.
 const AFTER_CUT_BYTES_MAX: usize = 1024 * 1024;
@@ -56,6 +57,8 @@ pub(in crate::proxy) struct ResponseBody {
     opening: Option<OpeningCapture>,
     on_release_left: OnReleaseLeft,
     ping: Ping,
+    /// Keeps the session of a GET stream, also while that has no release.
+    _open_stream: Option<OpenStream>,
 }
 
 /// How a stream continues when its release drains or is cut.
@@ -111,7 +114,11 @@ impl ResponseBody {
         status: StatusCode,
         in_flight: InFlight,
     ) -> Self {
+        let is_stream =
+            in_flight.kind() == ExchangeKind::GetStream && matches!(reader, BodyParser::Events(_));
+        let session = in_flight.session.as_ref().filter(|_| is_stream);
         Self {
+            _open_stream: session.map(Session::stream_opened),
             ready,
             body: Some(body),
             reader,

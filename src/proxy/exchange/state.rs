@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{request, response};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
@@ -24,7 +25,12 @@ pub(in crate::proxy) struct ProxyState {
     pub end_streams: CancellationToken,
     /// The paths besides the endpoint at which clients send JSON-RPC.
     pub paths: Arc<McpPaths>,
+    /// The large bodies of moved sessions that may be in memory.
+    pub moved_bodies: Semaphore,
 }
+
+/// Large bodies of moved sessions that are in memory at once.
+pub(in crate::proxy) const MOVED_BODIES_MAX: usize = 8;
 
 impl ProxyState {
     /// Starts to track an exchange.
@@ -57,8 +63,9 @@ impl ProxyState {
         public_url::restore_headers(&mut head.headers, &route.backend, &view.service, request);
         let client_session = request.head.headers.get(MCP_SESSION_ID).cloned();
         let client_head = self.router.to_client_head(head, route, client_session);
-        if client_head.opened.is_some() {
-            in_flight.session = client_head.opened;
+        if let Some(session) = client_head.opened {
+            self.router.sessions.set_owner(&session, &request.head.headers);
+            in_flight.session = Some(session);
             in_flight.generation = 0;
         }
         client_head.head

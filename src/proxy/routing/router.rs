@@ -57,6 +57,8 @@ pub(in crate::proxy) struct Route {
 pub(in crate::proxy) enum RouteError {
     /// Its session ended.
     SessionEnded,
+    /// Its session would have to be opened again, and belongs to other credentials.
+    NotOwner,
     /// No release is active.
     NoRelease,
     /// Its session cannot stay, and could not be migrated in time.
@@ -98,6 +100,12 @@ impl Router {
     pub(in crate::proxy) fn names_no_session(&self, headers: &HeaderMap) -> bool {
         let id = headers.get(MCP_SESSION_ID).filter(|_| !is_modern(headers));
         id.is_some_and(|id| id.to_str().map_or(true, |id| self.sessions.is_unknown(id)))
+    }
+
+    /// Whether the session of a request has moved, so that ids in its messages may have to be restored.
+    pub(in crate::proxy) fn has_moved(&self, headers: &HeaderMap) -> bool {
+        let id = headers.get(MCP_SESSION_ID).filter(|_| !is_modern(headers));
+        id.and_then(|id| id.to_str().ok()).is_some_and(|id| self.sessions.generation(id) > 0)
     }
 
     /// The active release, for a request without a session.
@@ -149,6 +157,16 @@ impl Router {
     ) -> Result<Route, RouteError> {
         loop {
             let environment = view.environment(session.release());
+            // Another client that knows the id must not have the session opened anew, or ended.
+            if (environment.draining || session.with_machine(|machine| machine.is_lost()))
+                && !self.sessions.is_owner(session, &request.head.headers)
+            {
+                if !view.can_stay(session) {
+                    return Err(RouteError::NotOwner);
+                }
+                let admission = session.admit_here(message_kind);
+                return self.route_admitted(view, session, admission);
+            }
             let action = match session.admit(message_kind, environment) {
                 Ok(admission) => return self.route_admitted(view, session, admission),
                 Err(action) => action,

@@ -1,6 +1,6 @@
 //! One live session: its state machine, snapshot, id at the backend, and what its client awaits.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use crate::clock::monotonic;
 use crate::mcp::capabilities::Capabilities;
 use crate::mcp::message::Message;
+use crate::mcp::methods;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
+use crate::proxy::session::credentials::Owner;
 use crate::proxy::session::id::SessionKey;
 use crate::proxy::session::record::PersistedSession;
 use crate::proxy::session::resume_at::StreamCommand;
@@ -21,8 +23,17 @@ use crate::proxy::session::state_machine::{
 };
 use crate::proxy::session::tracked_requests::TrackedRequests;
 
+mod requests;
+mod streams;
+
+use streams::ListNotice;
+pub(in crate::proxy) use streams::OpenStream;
+
 /// The sessions of one service.
 pub(super) type SessionMap = papaya::HashMap<SessionKey, Arc<Session>>;
+
+/// What a session takes besides what its client sent, in bytes (measured).
+const FIXED_SIZE: usize = 768;
 
 /// The delay between a refused migration and the next attempt.
 const MOVE_BACKOFF: Duration = Duration::from_secs(1);
@@ -40,6 +51,12 @@ pub(in crate::proxy) struct Session {
     known_to_backend: AtomicBool,
     /// Whether it has left the table.
     removed: AtomicBool,
+    /// Open streams of the client.
+    open_streams: AtomicU32,
+    /// Whether a request came after the one that opened it.
+    pub(super) used: AtomicBool,
+    /// Its size when it was last accounted, in bytes.
+    pub(super) accounted: AtomicUsize,
     tracked_requests: Mutex<TrackedRequests>,
     inner: Mutex<SessionInner>,
     move_finished: Notify,
@@ -52,6 +69,8 @@ struct SessionInner {
     snapshot: Option<Box<OpeningSnapshot>>,
     listen_stream: Option<mpsc::Sender<StreamCommand>>,
     changed_lists: Capabilities,
+    lists: ListNotice,
+    owner: Owner,
     move_refused_at: Option<Instant>,
 }
 
@@ -83,13 +102,16 @@ pub(in crate::proxy) struct Admission {
 
 impl Session {
     pub(super) fn new(key: SessionKey, now: Moment, persisted: PersistedSession) -> Self {
-        let PersistedSession { release, generation, backend_id, snapshot, opened_at } = persisted;
+        let PersistedSession { release, generation, backend_id, snapshot, opened_at, owner } =
+            persisted;
         let inner = SessionInner {
             machine: SessionMachine::new(release, generation),
             backend_id,
             snapshot: snapshot.map(Box::new),
             listen_stream: None,
             changed_lists: Capabilities::default(),
+            lists: ListNotice::default(),
+            owner,
             move_refused_at: None,
         };
         Self {
@@ -100,6 +122,9 @@ impl Session {
             protocol: OnceLock::new(),
             known_to_backend: AtomicBool::new(false),
             removed: AtomicBool::new(false),
+            open_streams: AtomicU32::new(0),
+            used: AtomicBool::new(false),
+            accounted: AtomicUsize::new(0),
             tracked_requests: Mutex::default(),
             inner: Mutex::new(inner),
             move_finished: Notify::new(),
@@ -132,6 +157,7 @@ impl Session {
             backend_id: state.backend_id.clone(),
             snapshot: Some(snapshot.clone()),
             opened_at: self.opened_at,
+            owner: state.owner.clone(),
         })
     }
 
@@ -145,6 +171,9 @@ impl Session {
             state.backend_id = persisted.backend_id;
             self.release.store(persisted.release.0, Ordering::Relaxed);
         }
+        if state.owner.is_empty() {
+            state.owner = persisted.owner;
+        }
         let Some(predecessor) = persisted.snapshot else { return };
         match &mut state.snapshot {
             Some(snapshot) => snapshot.merge(predecessor),
@@ -153,6 +182,13 @@ impl Session {
                 *ours = Some(Box::new(OpeningSnapshot { initialized: true, ..predecessor }))
             }
         }
+    }
+
+    /// About how much memory it takes, and its line in the file, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let state = self.inner();
+        let snapshot = state.snapshot.as_ref().map(|snapshot| snapshot.size());
+        FIXED_SIZE + state.backend_id.len() + snapshot.unwrap_or_default()
     }
 
     /// Whether it has open requests or tasks, or moves.
@@ -212,8 +248,11 @@ impl Session {
     /// Updates the snapshot from a message of the client; returns whether it changed.
     pub(in crate::proxy) fn observe(&self, message: &Message, level: Option<&str>) -> bool {
         let mut state = self.inner();
-        let Some(snapshot) = state.snapshot.as_mut() else { return false };
         let method = message.method.as_deref().unwrap_or_default();
+        if state.lists == ListNotice::Sent && methods::is_list(method) {
+            state.lists = ListNotice::ReadSince;
+        }
+        let Some(snapshot) = state.snapshot.as_mut() else { return false };
         let level_changed = level.is_some_and(|level| snapshot.set_level(level));
         snapshot.observe(method, message.name.as_deref()) || level_changed
     }
@@ -228,8 +267,10 @@ impl Session {
         let mut state = self.inner();
         state.machine.complete_move();
         state.backend_id = backend_id.into();
-        state.changed_lists =
-            state.snapshot.as_ref().map(|it| it.list_capabilities()).unwrap_or_default();
+        // The client reads a list again at its next request, which goes to the target.
+        let knows = std::mem::take(&mut state.lists) == ListNotice::Sent;
+        let lists = state.snapshot.as_ref().filter(|_| !knows).map(|it| it.list_capabilities());
+        state.changed_lists = lists.unwrap_or_default();
         state.move_refused_at = None;
         self.release.store(state.machine.release().0, Ordering::Relaxed);
         self.known_to_backend.store(true, Ordering::Relaxed);
@@ -279,73 +320,6 @@ impl Session {
         apply(&mut self.inner().machine)
     }
 
-    /// Sets the GET stream of the client. It replaces an earlier one.
-    pub(in crate::proxy) fn set_listen_stream(&self, stream: mpsc::Sender<StreamCommand>) {
-        self.inner().listen_stream = Some(stream);
-    }
-
-    /// It has left the table: the GET stream of the client must end.
-    pub(super) fn mark_removed(&self) {
-        self.removed.store(true, Ordering::Relaxed);
-        self.inner().listen_stream = None;
-    }
-
-    /// Whether it has left the table.
-    pub(in crate::proxy) fn is_removed(&self) -> bool {
-        self.removed.load(Ordering::Relaxed)
-    }
-
-    /// The GET stream of the client, if it is open.
-    pub(in crate::proxy) fn listen_stream(&self) -> Option<mpsc::Sender<StreamCommand>> {
-        self.inner().listen_stream.clone().filter(|stream| !stream.is_closed())
-    }
-
-    /// The notifications for the next stream to the client; returns each once.
-    pub(in crate::proxy) fn take_list_changes(&self) -> Vec<String> {
-        std::mem::take(&mut self.inner().changed_lists).list_changed_notifications()
-    }
-
-    /// The notifications for every list that may differ at another release.
-    pub(in crate::proxy) fn list_changes(&self) -> Vec<String> {
-        let lists = self.inner().snapshot.as_ref().map(|it| it.list_capabilities());
-        lists.unwrap_or_default().list_changed_notifications()
-    }
-
-    /// Reads or changes the requests that it remembers.
-    pub(in crate::proxy) fn with_requests<T>(
-        &self,
-        apply: impl FnOnce(&mut TrackedRequests) -> T,
-    ) -> T {
-        apply(&mut self.tracked_requests())
-    }
-
-    /// Records that the response to a request comes on a stream that the client has yet to open.
-    pub(in crate::proxy) fn add_detached(&self, generation: u32, id: &str) {
-        let mut tracked = self.tracked_requests();
-        if tracked.add_detached(generation, id) {
-            self.with_machine(|machine| {
-                (machine.generation() == generation).then(|| machine.request_started())
-            });
-        }
-    }
-
-    /// Records that a detached request was answered.
-    pub(in crate::proxy) fn remove_detached(&self, id: &str) {
-        let mut tracked = self.tracked_requests();
-        if let Some(generation) = tracked.remove_detached(id) {
-            self.with_machine(|machine| machine.request_ended(generation));
-        }
-    }
-
-    /// Removes the requests that were detached up to a generation: the caller answers them.
-    pub(in crate::proxy) fn take_detached(&self, generation: u32) -> Vec<Box<str>> {
-        let taken = self.tracked_requests().take_detached(generation);
-        for (generation, _) in &taken {
-            self.with_machine(|machine| machine.request_ended(*generation));
-        }
-        taken.into_iter().map(|(_, id)| id).collect()
-    }
-
     /// Records that the release knows it.
     pub(in crate::proxy) fn mark_known(&self) {
         self.known_to_backend.store(true, Ordering::Relaxed);
@@ -392,7 +366,10 @@ impl SessionInner {
         &self,
         service_forbids: Option<MigrationRefused>,
     ) -> Option<MigrationRefused> {
-        let unknown = self.snapshot.is_none().then_some(MigrationRefused::OpeningUnknown);
-        service_forbids.or(unknown)
+        let refused = match &self.snapshot {
+            None => Some(MigrationRefused::OpeningUnknown),
+            Some(snapshot) => snapshot.incomplete.then_some(MigrationRefused::StateNotRestorable),
+        };
+        service_forbids.or(refused)
     }
 }

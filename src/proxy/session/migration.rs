@@ -28,7 +28,7 @@ use crate::proxy::session::resume_at::{ResumeAt, StreamCommand};
 use crate::proxy::session::snapshot::OpeningSnapshot;
 
 /// The longest response of a release during a migration.
-const RESPONSE_MAX: usize = 256 * 1024;
+const RESPONSE_MAX: usize = 4 * 1024 * 1024;
 /// How long a release may take to close a session.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 

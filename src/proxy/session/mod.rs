@@ -7,9 +7,11 @@
 //! sends it to the successor of this daemon.
 
 mod change_sink;
+mod credentials;
 mod id;
 mod live_session;
 pub(super) mod migration;
+mod occupancy;
 mod persistence;
 mod record;
 mod replication;
@@ -22,7 +24,8 @@ mod tracked_requests;
 pub(super) use change_sink::ChangeSink;
 pub use id::SessionIdSecret;
 pub(super) use id::{BACKEND_ID_MAX, SessionId, SessionKey};
-pub(super) use live_session::{Admission, InFlightGuard, Session};
+pub(super) use live_session::{Admission, InFlightGuard, OpenStream, Session};
+pub(super) use occupancy::SessionLimits;
 pub(super) use record::{SessionRecord, decode_key, encode_key};
 pub(super) use resume_at::{ResumeAt, StreamCommand};
 pub(super) use state_machine::{

@@ -24,14 +24,14 @@ use crate::proxy::session::record::{PersistedSession, SessionRecord, StoredChang
 const JOBS_MAX: usize = 4096;
 /// The bytes of outdated lines, besides twice the live sessions, that cause a rewrite.
 const OUTDATED_BYTES_MAX: u64 = 1024 * 1024;
-/// The largest file.
-const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// What is read of a file at least, which an earlier daemon may have written under a higher limit.
+const FILE_READ_MIN: u64 = 256 * 1024 * 1024;
 /// Bytes that a rewrite writes at once.
 const WRITE_BYTES: usize = 64 * 1024;
 /// How often a failed write is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest line that is read.
-const LINE_MAX: usize = 64 * 1024;
+const LINE_MAX: usize = 256 * 1024;
 /// How long [`SessionStore::close`] waits for the last write.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -61,6 +61,8 @@ struct Writer {
     bytes: u64,
     /// Bytes in the file after the last rewrite.
     bytes_rewritten: u64,
+    /// The most bytes in the file.
+    bytes_max: u64,
     rewrite_needed: Arc<AtomicBool>,
 }
 
@@ -68,13 +70,13 @@ struct Writer {
 ///
 /// # Errors
 /// The file cannot be read, or is no regular file.
-pub(super) fn load(path: &Path) -> io::Result<Vec<(SessionKey, PersistedSession)>> {
+pub(super) fn load(path: &Path, bytes_max: u64) -> io::Result<Vec<(SessionKey, PersistedSession)>> {
     let file = match open_to_read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         file => file?,
     };
     let mut sessions = BTreeMap::new();
-    let mut reader = BufReader::new(file.take(FILE_BYTES_MAX));
+    let mut reader = BufReader::new(file.take(bytes_max.max(FILE_READ_MIN)));
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -104,12 +106,12 @@ pub(super) fn set_aside_unusable(path: &Path, error: &io::Error) -> String {
 }
 
 impl SessionStore {
-    /// Writes all live sessions into a new file, and starts the writer thread. It tries again what
-    /// could not be written.
+    /// Writes all live sessions into a new file of at most `bytes_max`, and starts the writer thread.
+    /// It tries again what could not be written.
     ///
     /// # Errors
     /// The system cannot start a thread.
-    pub(super) fn open(path: &Path, by_key: Arc<SessionMap>) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, by_key: Arc<SessionMap>, bytes_max: u64) -> io::Result<Self> {
         let rewrite_needed = Arc::new(AtomicBool::new(true));
         let mut writer = Writer {
             path: path.to_owned(),
@@ -117,6 +119,7 @@ impl SessionStore {
             by_key,
             bytes: 0,
             bytes_rewritten: 0,
+            bytes_max,
             rewrite_needed: Arc::clone(&rewrite_needed),
         };
         let mut failing = false;
@@ -197,9 +200,11 @@ impl Writer {
             let session = self.by_key.pin().get(key).and_then(|session| session.to_persisted());
             write_record(&mut text, key, session)?;
         }
+        if self.bytes + text.len() as u64 > self.bytes_max {
+            return self.rewrite();
+        }
         let Some(file) = &mut self.file else { return Ok(()) };
-        let result =
-            check_growth(file, self.bytes, text.len()).and_then(|()| file.write_all(&text));
+        let result = check_may_grow(file, text.len() as u64).and_then(|()| file.write_all(&text));
         self.bytes += text.len() as u64;
         if result.is_err() {
             // A part of a line may be in the file, and what failed is in no file.
@@ -209,7 +214,7 @@ impl Writer {
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
-        match write_all(&self.path, &self.by_key) {
+        match write_all(&self.path, &self.by_key, self.bytes_max) {
             Ok((file, bytes)) => {
                 (self.file, self.bytes, self.bytes_rewritten) = (Some(file), bytes, bytes);
                 Ok(())
@@ -223,18 +228,18 @@ impl Writer {
 }
 
 /// Checks the limit of the file, and the space that is kept for the timeline.
-fn check_growth(file: &File, bytes: u64, more: usize) -> io::Result<()> {
-    if bytes + more as u64 > FILE_BYTES_MAX {
-        let what = format!("it would have more than {FILE_BYTES_MAX} bytes");
+fn check_growth(file: &File, bytes: u64, more: usize, max: u64) -> io::Result<()> {
+    if bytes + more as u64 > max {
+        let what = format!("it would have more than {max} bytes: raise `session_memory`");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
     }
     check_may_grow(file, more as u64)
 }
 
 /// Replaces the file by one with the live sessions; returns it with its length.
-fn write_all(path: &Path, by_key: &SessionMap) -> io::Result<(File, u64)> {
+fn write_all(path: &Path, by_key: &SessionMap, bytes_max: u64) -> io::Result<(File, u64)> {
     let temporary = path.with_extension("new");
-    let written = write_new(&temporary, by_key);
+    let written = write_new(&temporary, by_key, bytes_max);
     let renamed = written.and_then(|written| fs::rename(&temporary, path).map(|()| written));
     if renamed.is_err() {
         // It takes the space that would be needed.
@@ -243,20 +248,20 @@ fn write_all(path: &Path, by_key: &SessionMap) -> io::Result<(File, u64)> {
     renamed
 }
 
-fn write_new(path: &Path, by_key: &SessionMap) -> io::Result<(File, u64)> {
+fn write_new(path: &Path, by_key: &SessionMap, bytes_max: u64) -> io::Result<(File, u64)> {
     let mut file = recreate_private(path)?;
     let (mut text, mut bytes) = (Vec::new(), 0);
     for (key, session) in &by_key.pin() {
         let Some(persisted) = session.to_persisted() else { continue };
         write_record(&mut text, key, Some(persisted))?;
         if text.len() >= WRITE_BYTES {
-            check_growth(&file, bytes, text.len())?;
+            check_growth(&file, bytes, text.len(), bytes_max)?;
             file.write_all(&text)?;
             bytes += text.len() as u64;
             text.clear();
         }
     }
-    check_growth(&file, bytes, text.len())?;
+    check_growth(&file, bytes, text.len(), bytes_max)?;
     file.write_all(&text)?;
     file.sync_all()?;
     Ok((file, bytes + text.len() as u64))

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Moment, ReleaseNumber};
+use crate::proxy::session::credentials::Owner;
 use crate::proxy::session::id::SessionKey;
 use crate::proxy::session::snapshot::OpeningSnapshot;
 
@@ -16,6 +17,7 @@ pub(super) struct PersistedSession {
     pub(super) backend_id: Box<str>,
     pub(super) snapshot: Option<OpeningSnapshot>,
     pub(super) opened_at: Moment,
+    pub(super) owner: Owner,
 }
 
 /// One session, or the end of one, in its serialized form.
@@ -40,6 +42,9 @@ struct RecordBody {
     opened_at: u64,
     #[serde(rename = "c")]
     snapshot: OpeningSnapshot,
+    /// Keyed hashes of the credentials that opened it.
+    #[serde(rename = "a", default, skip_serializing_if = "Owner::is_empty")]
+    owner: Owner,
 }
 
 /// A record, read.
@@ -64,6 +69,7 @@ impl SessionRecord {
                 backend_id,
                 opened_at: it.opened_at.0,
                 snapshot,
+                owner: it.owner,
             })
         });
         Self { key: encode_key(key), session: body }
@@ -79,6 +85,7 @@ impl SessionRecord {
             backend_id: body.backend_id,
             snapshot: Some(body.snapshot),
             opened_at: Moment(body.opened_at),
+            owner: body.owner,
         };
         Some(StoredChange::Live(key, session))
     }
@@ -119,6 +126,7 @@ mod tests {
             initialized: true,
             level: Some("warning".into()),
             subscriptions: BTreeSet::from(["weather://oslo".into()]),
+            incomplete: false,
             offered: Capabilities::from_json(&offers),
             used: Capabilities::required_by("tools/call"),
         };
@@ -137,10 +145,18 @@ mod tests {
             backend_id,
             snapshot: Some(captured),
             opened_at: born,
+            owner: Owner::default(),
         };
         let least = PersistedSession { snapshot: Some(least), ..kept.clone() };
+        let incomplete = kept.snapshot.clone().map(|it| OpeningSnapshot { incomplete: true, ..it });
+        let owned = PersistedSession {
+            snapshot: incomplete,
+            owner: Owner(vec![7, u64::MAX]),
+            ..kept.clone()
+        };
         vec![
             ("live", SessionRecord::new(&KEY, Some(kept))),
+            ("live owned", SessionRecord::new(&KEY, Some(owned))),
             ("live least", SessionRecord::new(&KEY, Some(least))),
             ("ended", SessionRecord::new(&KEY, None)),
         ]

@@ -56,7 +56,7 @@ impl Sessions {
                 session.merge_from_predecessor(persisted);
                 Arc::clone(session)
             }
-            None if by_key.len() >= self.max => return,
+            None if by_key.len() >= self.limits.count => return,
             None => {
                 let session = Arc::new(Session::new(key, now, persisted));
                 Arc::clone(by_key.get_or_insert(key, session))

@@ -9,8 +9,10 @@ use crate::mcp::capabilities::Capabilities;
 use crate::mcp::{jsonrpc, methods};
 use crate::model::MigrationRefused;
 
-/// The most bytes that are recorded of `initialize`, and of subscriptions; more is not recorded.
-const SNAPSHOT_BYTES_MAX: usize = 8 * 1024;
+/// The most bytes of `initialize` that are recorded. A session with more stays at its release.
+const PARAMS_BYTES_MAX: usize = 8 * 1024;
+/// The same for subscriptions.
+const SUBSCRIPTIONS_BYTES_MAX: usize = 64 * 1024;
 
 /// How the client opened a session, and what it has set up since.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub(in crate::proxy) struct OpeningSnapshot {
     /// The resources that the client subscribed to.
     #[serde(rename = "s", default, skip_serializing_if = "BTreeSet::is_empty")]
     pub subscriptions: BTreeSet<Box<str>>,
+    /// Whether there were more subscriptions than are recorded.
+    #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
     /// The capabilities that the server offered.
     #[serde(rename = "o")]
     pub offered: Capabilities,
@@ -53,7 +58,7 @@ impl OpeningSnapshot {
         let request: InitializeRequest<'_> = serde_json::from_slice(request).ok()?;
         let params = request.params.get();
         let protocol = result.get("protocolVersion")?.as_str()?;
-        let within_limit = params.len() <= SNAPSHOT_BYTES_MAX && protocol.len() <= 32;
+        let within_limit = params.len() <= PARAMS_BYTES_MAX && protocol.len() <= 32;
         within_limit.then(|| Self {
             params: params.into(),
             protocol: protocol.into(),
@@ -71,17 +76,29 @@ impl OpeningSnapshot {
             (methods::INITIALIZED, _) => !std::mem::replace(&mut self.initialized, true),
             (methods::RESOURCES_SUBSCRIBE, Some(uri)) => {
                 let size: usize = self.subscriptions.iter().map(|uri| uri.len()).sum();
-                size + uri.len() <= SNAPSHOT_BYTES_MAX && self.subscriptions.insert(uri.into())
+                let has_room = size + uri.len() <= SUBSCRIPTIONS_BYTES_MAX;
+                let overflows = !has_room && !self.subscriptions.contains(uri);
+                let first = overflows && !std::mem::replace(&mut self.incomplete, true);
+                first || has_room && self.subscriptions.insert(uri.into())
             }
+            // The address is too long for the scanner.
+            (methods::RESOURCES_SUBSCRIBE, None) => !std::mem::replace(&mut self.incomplete, true),
             (methods::RESOURCES_UNSUBSCRIBE, Some(uri)) => self.subscriptions.remove(uri),
             _ => false,
         };
         changed || previous != used
     }
 
+    /// The bytes that the client chose.
+    pub(in crate::proxy) fn size(&self) -> usize {
+        // A set needs some 40 bytes for each entry.
+        self.params.len() + self.subscriptions.iter().map(|uri| uri.len() + 40).sum::<usize>()
+    }
+
     /// Adds the snapshot of the same session in the predecessor.
     pub(in crate::proxy) fn merge(&mut self, other: Self) {
         self.initialized |= other.initialized;
+        self.incomplete |= other.incomplete;
         self.used = self.used.union(other.used);
         self.level = other.level.or(self.level.take());
         self.subscriptions.extend(other.subscriptions);
@@ -206,10 +223,10 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_not_recorded() {
-        let long = format!(r#"{{"params":{{"a":"{}"}}}}"#, "x".repeat(SNAPSHOT_BYTES_MAX));
+        let long = format!(r#"{{"params":{{"a":"{}"}}}}"#, "x".repeat(PARAMS_BYTES_MAX));
         assert_eq!(OpeningSnapshot::new(long.as_bytes(), &result()), None);
         let mut snapshot = OpeningSnapshot::new(INITIALIZE_REQUEST, &result()).unwrap();
-        snapshot.observe("resources/subscribe", Some(&"x".repeat(SNAPSHOT_BYTES_MAX + 1)));
+        snapshot.observe("resources/subscribe", Some(&"x".repeat(SUBSCRIPTIONS_BYTES_MAX + 1)));
         assert!(snapshot.subscriptions.is_empty());
     }
 }

@@ -7,11 +7,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use http::HeaderMap;
+
 use crate::mcp::versions;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
 use crate::proxy::session::change_sink::ChangeSink;
+use crate::proxy::session::credentials::Owner;
 use crate::proxy::session::id::{SessionId, SessionIdCodec, SessionIdSecret, SessionKey};
 use crate::proxy::session::live_session::{Session, SessionMap};
+use crate::proxy::session::occupancy::{Occupancy, SessionLimits};
 use crate::proxy::session::persistence;
 use crate::proxy::session::persistence::SessionStore;
 use crate::proxy::session::record::PersistedSession;
@@ -23,7 +27,11 @@ const SESSION_AGE_MAX: Duration = Duration::from_hours(30 * 24);
 #[derive(Debug)]
 pub(in crate::proxy) struct Sessions {
     ids: SessionIdCodec,
-    pub(super) max: usize,
+    /// The key of the hashes of credentials.
+    secret: SessionIdSecret,
+    pub(super) limits: SessionLimits,
+    pub(super) occupancy: Occupancy,
+    service: String,
     pub(super) by_key: Arc<SessionMap>,
     pub(super) store: OnceLock<SessionStore>,
     /// The replication to the successor, once there is one.
@@ -42,11 +50,24 @@ pub(in crate::proxy) struct EvictionReport {
 }
 
 impl Sessions {
-    /// An empty table for at most `max` sessions.
-    pub(in crate::proxy) fn new(service: &str, key: SessionIdSecret, max: usize) -> Self {
+    /// An empty table.
+    pub(in crate::proxy) fn new(
+        service: &str,
+        key: SessionIdSecret,
+        limits: SessionLimits,
+    ) -> Self {
         let by_key = Arc::new(papaya::HashMap::new());
         let (store, change_sink) = (OnceLock::new(), OnceLock::new());
-        Self { ids: SessionIdCodec::new(service, key), max, by_key, store, change_sink }
+        Self {
+            ids: SessionIdCodec::new(service, key),
+            secret: key,
+            limits,
+            occupancy: Occupancy::default(),
+            service: service.to_owned(),
+            by_key,
+            store,
+            change_sink,
+        }
     }
 
     /// Restores the sessions in a file, and writes every later change to it.
@@ -55,17 +76,21 @@ impl Sessions {
     /// When the file cannot be read or written.
     pub(in crate::proxy) fn open_store(&self, path: &Path, now: Moment) -> io::Result<()> {
         let by_key = self.by_key.pin();
-        let loaded = persistence::load(path).unwrap_or_else(|error| {
+        let loaded = persistence::load(path, self.limits.file_bytes()).unwrap_or_else(|error| {
             let what = persistence::set_aside_unusable(path, &error);
             tracing::error!(page = true, "{what}");
             Vec::new()
         });
         let unexpired =
             loaded.into_iter().filter(|(_, it)| now.since(it.opened_at) < SESSION_AGE_MAX);
-        for (key, persisted) in unexpired.take(self.max) {
-            by_key.insert(key, Arc::new(Session::new(key, now, persisted)));
+        for (key, persisted) in unexpired.take(self.limits.count) {
+            let session = Arc::new(Session::new(key, now, persisted));
+            session.used.store(true, Ordering::Relaxed);
+            self.account(&session);
+            by_key.insert(key, session);
         }
-        let store = SessionStore::open(path, Arc::clone(&self.by_key))?;
+        self.make_room(0);
+        let store = SessionStore::open(path, Arc::clone(&self.by_key), self.limits.file_bytes())?;
         let _ = self.store.set(store);
         Ok(())
     }
@@ -76,6 +101,8 @@ impl Sessions {
             store.mark_changed(session.key);
         }
         self.notify_sink(session.key);
+        self.account(session);
+        self.make_room(0);
     }
 
     /// Mints an id for a session that a backend has just opened. `None` when the id of the backend
@@ -88,9 +115,25 @@ impl Sessions {
         self.ids.mint(release, backend_id)
     }
 
+    /// Records that a request with these headers opened a session.
+    pub(in crate::proxy) fn set_owner(&self, session: &Session, headers: &HeaderMap) {
+        session.set_owner(Owner::of(headers, &self.secret));
+    }
+
+    /// Whether a request with these headers may have a session opened again, or end it.
+    pub(in crate::proxy) fn is_owner(&self, session: &Session, headers: &HeaderMap) -> bool {
+        session.is_owned_by(&Owner::of(headers, &self.secret))
+    }
+
     /// Whether no live session has this id.
     pub(in crate::proxy) fn is_unknown(&self, id: &str) -> bool {
         self.decode(id).is_none_or(|id| !self.by_key.pin().contains_key(&id.key))
+    }
+
+    /// How often the session with this id has moved; 0 for an unknown one.
+    pub(in crate::proxy) fn generation(&self, id: &str) -> u32 {
+        let found = self.decode(id).and_then(|id| self.by_key.pin().get(&id.key).cloned());
+        found.map(|session| session.generation()).unwrap_or_default()
     }
 
     /// Decodes an id; `None` for one that is forged, truncated, or of another service.
@@ -99,7 +142,7 @@ impl Sessions {
     }
 
     /// The live session of an id. An id that is not in the table gets a new entry: this daemon
-    /// started after the session was opened. `None` when the table is full.
+    /// started after the session was opened. `None` when the table is full of sessions in use.
     pub(in crate::proxy) fn get_or_restore(
         &self,
         id: &SessionId,
@@ -108,9 +151,13 @@ impl Sessions {
         let by_key = self.by_key.pin();
         if let Some(session) = by_key.get(&id.key) {
             session.last_seen.store(now.0, Ordering::Relaxed);
+            if !session.used.load(Ordering::Relaxed) {
+                session.used.store(true, Ordering::Relaxed);
+            }
             return Some(Arc::clone(session));
         }
-        if by_key.len() >= self.max {
+        self.make_room(1);
+        if by_key.len() >= self.limits.count {
             return None;
         }
         let persisted = PersistedSession {
@@ -119,8 +166,11 @@ impl Sessions {
             backend_id: id.backend_id.as_str().into(),
             snapshot: None,
             opened_at: now,
+            owner: Owner::default(),
         };
         let session = Arc::new(Session::new(id.key, now, persisted));
+        self.account(&session);
+        self.occupancy.opened(id.key);
         Some(Arc::clone(by_key.get_or_insert(id.key, session)))
     }
 
@@ -177,9 +227,13 @@ impl Sessions {
         })
     }
 
-    /// Removes the sessions without a request for `idle`, and those above the maximum age.
+    /// Removes the sessions without a request or stream for `idle`, and those above the maximum age.
     pub(in crate::proxy) fn sweep(&self, now: Moment, idle: Duration) {
         for (key, session) in &self.by_key.pin() {
+            if session.is_in_use() {
+                session.last_seen.store(now.0, Ordering::Relaxed);
+                continue;
+            }
             let idle_for = now.since(Moment(session.last_seen.load(Ordering::Relaxed)));
             if idle_for >= idle || now.since(session.opened_at) >= SESSION_AGE_MAX {
                 self.remove_key(key);
@@ -216,6 +270,11 @@ impl Sessions {
         versions.filter(|it| versions::PUBLISHED.contains(&it.as_str())).collect()
     }
 
+    /// The name of the service.
+    pub(super) fn service(&self) -> &str {
+        &self.service
+    }
+
     fn count_where(&self, release: ReleaseNumber, matches: impl Fn(&Session) -> bool) -> u64 {
         let by_key = self.by_key.pin();
         let found = by_key.values().filter(|it| it.release() == release && matches(it));
@@ -232,6 +291,7 @@ impl Sessions {
         let by_key = self.by_key.pin();
         let Some(session) = by_key.remove(key) else { return };
         session.mark_removed();
+        self.occupancy.release(session);
         if let Some(store) = self.store.get() {
             store.mark_changed(*key);
         }
@@ -244,7 +304,7 @@ mod tests {
     use super::*;
 
     fn sessions(service: &str) -> Sessions {
-        Sessions::new(service, [7; 16], 3)
+        Sessions::new(service, [7; 16], SessionLimits { count: 3, bytes: 1 << 20 })
     }
 
     #[test]
@@ -255,8 +315,10 @@ mod tests {
         for id in &ids[..3] {
             assert!(table.get_or_restore(id, Moment(0)).is_some());
         }
-        assert!(table.get_or_restore(&ids[3], Moment(0)).is_none());
         assert!(table.get_or_restore(&ids[0], Moment(50_000)).is_some());
+        // A fourth one takes the place of the oldest that was opened and not used.
+        assert!(table.get_or_restore(&ids[3], Moment(0)).is_some());
+        assert_eq!((table.count(ReleaseNumber(0)), table.count(ReleaseNumber(1))), (1, 0));
         table.sweep(Moment(60_000), minute);
         assert_eq!((table.count(ReleaseNumber(0)), table.count(ReleaseNumber(1))), (1, 0));
         // The proxy did not see the opening of this session.

@@ -248,7 +248,20 @@ impl ReleaseSupervisor {
         let runtime = SlotRuntime { manager: &self.manager, state_dir: &self.state_dir, service };
         // Without a supervisor it may still run, since before a crash.
         let orphans = tasks.is_none().then(|| runtime.stop_release(release));
+        // Its sessions move to the active release, and open requests may finish. A new release may wait
+        // for the slot, and needs most of its own time to start.
+        let policy = &service.policy;
+        let timeout = policy.drain_timeout.min(policy.start_timeout / 2);
+        let name = service.name.clone();
         let stop = async move {
+            if proxy.has_traffic(number) {
+                let cost = proxy.drain(number, timeout).await;
+                tracing::info!(
+                    service = name,
+                    release = number.0,
+                    "drained before it stops: {cost}"
+                );
+            }
             proxy.remove_release(number).await;
             if let Some(tasks) = tasks {
                 tasks.stop().await;

@@ -87,7 +87,7 @@ impl ResponseBody {
                 self.ready.extend(
                     resumable
                         .session
-                        .list_changes()
+                        .announce_list_changes()
                         .iter()
                         .map(|notification| sse::encode_event(notification)),
                 );
