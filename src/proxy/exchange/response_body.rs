@@ -27,7 +27,7 @@ use crate::mcp::{messages, sse};
 use crate::proxy::backend::body::ReleaseBody;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::id_rewrite::Rewriter;
-use crate::proxy::exchange::in_flight::InFlight;
+use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::replay::Replay;
 use crate::proxy::exchange::response_body::ping::Ping;
 use crate::proxy::exchange::resumable_stream::ResumableStream;
