@@ -15,6 +15,7 @@ use crate::mcp::methods;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
 use crate::proxy::session::credentials::Owner;
 use crate::proxy::session::id::SessionKey;
+use crate::proxy::session::list_notice::ListNotice;
 use crate::proxy::session::record::PersistedSession;
 use crate::proxy::session::resume_at::StreamCommand;
 use crate::proxy::session::snapshot::OpeningSnapshot;
@@ -24,10 +25,7 @@ use crate::proxy::session::state_machine::{
 use crate::proxy::session::tracked_requests::TrackedRequests;
 
 mod requests;
-mod streams;
-
-use streams::ListNotice;
-pub(in crate::proxy) use streams::OpenStream;
+pub(super) mod streams;
 
 /// The sessions of one service.
 pub(super) type SessionMap = papaya::HashMap<SessionKey, Arc<Session>>;

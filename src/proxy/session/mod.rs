@@ -8,7 +8,9 @@
 
 mod change_sink;
 mod credentials;
+mod eviction;
 mod id;
+mod list_notice;
 mod live_session;
 pub(super) mod migration;
 mod occupancy;
@@ -24,7 +26,8 @@ mod tracked_requests;
 pub(super) use change_sink::ChangeSink;
 pub use id::SessionIdSecret;
 pub(super) use id::{BACKEND_ID_MAX, SessionId, SessionKey};
-pub(super) use live_session::{Admission, InFlightGuard, OpenStream, Session};
+pub(super) use live_session::streams::OpenStream;
+pub(super) use live_session::{Admission, InFlightGuard, Session};
 pub(super) use occupancy::SessionLimits;
 pub(super) use record::{SessionRecord, decode_key, encode_key};
 pub(super) use resume_at::{ResumeAt, StreamCommand};

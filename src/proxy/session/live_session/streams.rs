@@ -5,20 +5,9 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 
+use crate::proxy::session::list_notice::ListNotice;
 use crate::proxy::session::live_session::Session;
 use crate::proxy::session::resume_at::StreamCommand;
-
-/// What the client knows of a move that is to come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum ListNotice {
-    /// Nothing.
-    #[default]
-    NotSent,
-    /// That lists change; it has not read one since.
-    Sent,
-    /// That lists change; it has read one since, at the old release.
-    ReadSince,
-}
 
 /// A stream of the client that is open, until this is dropped.
 #[derive(Debug)]

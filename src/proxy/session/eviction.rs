@@ -1,0 +1,112 @@
+//! Keeps the sessions within their limits. A session that was opened and never used goes first, then
+//! the one that was idle for longest; one with an open stream or request stays.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::clock::monotonic;
+use crate::proxy::session::live_session::Session;
+use crate::proxy::session::table::Sessions;
+
+/// A warning is written when this share of a limit is used, in percent, and again after it was less
+/// than the second share.
+const WARN_PERCENT: usize = 90;
+const WARN_AGAIN_PERCENT: usize = 80;
+/// The share of the idle sessions that goes at once, so that a full table is not searched each time.
+const IDLE_SHARE: usize = 64;
+/// Unused sessions in the queue, besides one for each session, before it is cleaned.
+const QUEUE_SLACK: usize = 1024;
+/// How long the sessions are not searched again after all of them were in use.
+const SEARCH_PAUSE: Duration = Duration::from_secs(1);
+
+impl Sessions {
+    /// Updates what a session takes.
+    pub(super) fn account(&self, session: &Session) {
+        let size = session.size();
+        let before = session.accounted.swap(size, Ordering::Relaxed);
+        // The sum wraps around like the difference.
+        self.occupancy.bytes.fetch_add(size.wrapping_sub(before), Ordering::Relaxed);
+        if session.is_removed() {
+            self.occupancy.release(session);
+        }
+    }
+
+    /// Removes sessions until `more` fit.
+    pub(super) fn make_room(&self, more: usize) {
+        self.warn_when_nearly_full();
+        if more > 0 {
+            self.clean_queue();
+        }
+        if self.has_room(more) {
+            return;
+        }
+        while let Some(key) = self.occupancy.next_unused() {
+            let session = self.by_key.pin().get(&key).cloned();
+            if session.is_some_and(|it| !it.used.load(Ordering::Relaxed) && !it.is_in_use()) {
+                self.remove_key(&key);
+                if self.has_room(more) {
+                    return;
+                }
+            }
+        }
+        self.remove_longest_idle();
+    }
+
+    fn has_room(&self, more: usize) -> bool {
+        let bytes = self.occupancy.bytes.load(Ordering::Relaxed);
+        self.by_key.len() + more <= self.limits.count && bytes <= self.limits.bytes
+    }
+
+    fn remove_longest_idle(&self) {
+        let mut all_in_use_at =
+            self.occupancy.all_in_use_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if all_in_use_at.is_some_and(|at| at.elapsed() < SEARCH_PAUSE) {
+            return;
+        }
+        let by_key = self.by_key.pin();
+        let idle = by_key.iter().filter(|(_, session)| !session.is_in_use());
+        let mut idle: Vec<_> =
+            idle.map(|(key, it)| (it.last_seen.load(Ordering::Relaxed), *key)).collect();
+        *all_in_use_at = idle.is_empty().then(monotonic);
+        drop(all_in_use_at);
+        idle.sort_unstable();
+        for (_, key) in idle.iter().take((idle.len() / IDLE_SHARE).max(1)) {
+            self.remove_key(key);
+        }
+    }
+
+    fn warn_when_nearly_full(&self) {
+        let bytes = self.occupancy.bytes.load(Ordering::Relaxed);
+        let (count, limits) = (self.by_key.len(), self.limits);
+        let reaches = |percent: usize| {
+            count >= limits.count.saturating_mul(percent) / 100
+                || bytes >= limits.bytes.saturating_mul(percent) / 100
+        };
+        let warned = &self.occupancy.warned;
+        if !reaches(WARN_AGAIN_PERCENT) {
+            if warned.load(Ordering::Relaxed) {
+                warned.store(false, Ordering::Relaxed);
+            }
+            return;
+        }
+        if reaches(WARN_PERCENT) && !warned.swap(true, Ordering::Relaxed) {
+            let (service, most, kib) = (self.service(), limits.count, limits.bytes / 1024);
+            let used = bytes / 1024;
+            tracing::warn!(
+                service,
+                "{count} of {most} sessions, {used} of {kib} KiB: the unused ones go first; raise \
+                 `sessions` and `session_memory`"
+            );
+        }
+    }
+
+    /// Removes the keys of sessions that were used or are gone.
+    fn clean_queue(&self) {
+        let mut unused = self.occupancy.unused.lock().unwrap_or_else(PoisonError::into_inner);
+        if unused.len() > self.by_key.len() + QUEUE_SLACK {
+            let by_key = self.by_key.pin();
+            unused.retain(|key| by_key.get(key).is_some_and(|it| !it.used.load(Ordering::Relaxed)));
+        }
+    }
+}
