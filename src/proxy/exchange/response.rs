@@ -102,13 +102,7 @@ pub(in crate::proxy) async fn relay(
     // They count when they are sent: until then an error response may replace them.
     let mut responses = Vec::new();
     let mut body = body;
-    // A listening stream has no limit in time: servers were seen to send it without events.
-    let limit = match in_flight.kind() {
-        ExchangeKind::Subscription => 0,
-        // It must be read whole, so that the session can move.
-        _ if in_flight.initialize_body.is_some() => INITIALIZE_RESPONSE_MAX,
-        _ => RESPONSE_BUFFERED_MAX,
-    };
+    let limit = buffered_max(&in_flight);
     while size < limit {
         match unless_left(&mut in_flight, body.frame()).await {
             None => {
@@ -145,6 +139,17 @@ pub(in crate::proxy) async fn relay(
     }
     responses.iter().for_each(|message| in_flight.on_message(head.status, message));
     Ok(streamed(head, ready, body, BodyParser::Json(scanner), in_flight))
+}
+
+/// The bytes of a JSON response that are read before the head is sent.
+fn buffered_max(in_flight: &InFlight) -> usize {
+    match in_flight.kind() {
+        // A listening stream has no limit in time: servers were seen to send it without events.
+        ExchangeKind::Subscription => 0,
+        // It must be read whole, so that the session can move.
+        _ if in_flight.initialize_body.is_some() => INITIALIZE_RESPONSE_MAX,
+        _ => RESPONSE_BUFFERED_MAX,
+    }
 }
 
 /// Counts a response that the proxy cannot read, and logs the first.
