@@ -2,7 +2,6 @@
 #![no_main]
 
 #[path = "../../src/mcp/lenient_json.rs"]
-#[expect(dead_code, reason = "the proxy uses more of it")]
 mod lenient_json;
 #[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../../src/mcp/sse_splitter.rs"]
