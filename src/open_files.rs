@@ -87,17 +87,19 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
     code.is_some_and(|code| SHORTAGE.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// Pages the operator, at most once a minute. `what` failed.
-pub(crate) fn report_shortage(what: &str, error: &io::Error) {
+/// Pages the operator about an error of this host, at most once a minute. `what` failed.
+pub(crate) fn report(what: &str, error: &io::Error) {
     let now = monotonic();
     let mut last = LAST_ALARM.lock().unwrap_or_else(PoisonError::into_inner);
     if last.is_none_or(|last| last + ALARM_INTERVAL <= now) {
         *last = Some(now);
+        let advice = match is_shortage(error) {
+            true => "raise LimitNOFILE, or lower limits.connections",
+            false => "let the user of rollbackd use the socket",
+        };
         tracing::error!(
             page = true,
-            %error,
-            "{what}: this host lacks files, ports or memory. It counts against no release; raise \
-             LimitNOFILE, or lower limits.connections"
+            "{what}: {error}. It is an error of this host and counts against no release; {advice}"
         );
     }
 }

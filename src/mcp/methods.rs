@@ -12,6 +12,7 @@ pub(crate) const SERVER_DISCOVER: &str = "server/discover";
 pub(crate) const TOOLS_LIST: &str = "tools/list";
 /// Calls a tool.
 pub(crate) const TOOLS_CALL: &str = "tools/call";
+pub(crate) const PROMPTS_GET: &str = "prompts/get";
 /// Lists the prompts.
 pub(crate) const PROMPTS_LIST: &str = "prompts/list";
 /// Lists the resources.
@@ -81,7 +82,7 @@ const METHODS: [Method; 22] = {
         cacheable(method(TOOLS_LIST, ReadOnly, TOOLS)),
         named(method(TOOLS_CALL, Unsafe, TOOLS)),
         cacheable(method(PROMPTS_LIST, ReadOnly, PROMPTS)),
-        named(method("prompts/get", ReadOnly, PROMPTS)),
+        named(method(PROMPTS_GET, ReadOnly, PROMPTS)),
         cacheable(method(RESOURCES_LIST, ReadOnly, RESOURCES)),
         cacheable(method(TEMPLATES_LIST, ReadOnly, RESOURCES)),
         named(cacheable(method("resources/read", ReadOnly, RESOURCES))),
@@ -147,7 +148,7 @@ mod tests {
         {
             assert!(is_idempotent(name) && !is_read_only(name), "{name}");
         }
-        for name in [PING, TOOLS_LIST, "prompts/get", "resources/read", "completion/complete"] {
+        for name in [PING, TOOLS_LIST, PROMPTS_GET, "resources/read", "completion/complete"] {
             assert!(is_idempotent(name) && is_read_only(name), "{name}");
         }
         for name in [TOOLS_CALL, "tasks/cancel", SUBSCRIPTIONS_LISTEN, "x/y", ""] {
@@ -160,7 +161,7 @@ mod tests {
         for name in [SERVER_DISCOVER, TOOLS_LIST, TEMPLATES_LIST, "resources/read", "x/list"] {
             assert!(is_cacheable(name), "{name}");
         }
-        assert!(!is_cacheable(TOOLS_CALL) && !is_cacheable("prompts/get"));
+        assert!(!is_cacheable(TOOLS_CALL) && !is_cacheable(PROMPTS_GET));
         assert!(METHODS.iter().all(|it| it.is_cacheable == is_cacheable(it.name)));
     }
 }

@@ -65,7 +65,7 @@ fn fits(method: &str, params: &Map<String, Value>) -> bool {
                 && has_names("clientInfo", &["name", "version"])
         }
         methods::TOOLS_CALL => text("name") && optional("arguments", Value::is_object),
-        "prompts/get" => {
+        methods::PROMPTS_GET => {
             let values = params.get("arguments").and_then(Value::as_object);
             text("name")
                 && optional("arguments", Value::is_object)

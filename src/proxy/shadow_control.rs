@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::mcp::methods;
 use crate::model::{Contract, ContractPart, ReleaseNumber};
 use crate::proxy::Proxy;
 use crate::proxy::shadow::sender;
@@ -37,11 +38,16 @@ impl Proxy {
         self.refresh_read_only_tools();
     }
 
-    /// Records the tools that a release lists, if the list is complete: a call of another one is a
-    /// fault of the client.
-    pub fn set_listed_tools(&self, release: ReleaseNumber, contract: &Contract) {
-        if !contract.incomplete.contains(&ContractPart::Tool) {
-            self.read_only_tools.set_listed(release, &contract.tools);
+    /// Records the tools and prompts that a release lists, where the list is complete: a call of
+    /// another one is a fault of the client.
+    pub fn set_listed(&self, release: ReleaseNumber, contract: &Contract) {
+        let Contract { tools, prompts, incomplete, .. } = contract;
+        if !incomplete.contains(&ContractPart::Tool) {
+            self.read_only_tools.set_listed(release, methods::TOOLS_CALL, tools.clone());
+        }
+        if !incomplete.contains(&ContractPart::Prompt) {
+            let names = prompts.keys().cloned().collect();
+            self.read_only_tools.set_listed(release, methods::PROMPTS_GET, names);
         }
     }
 

@@ -117,7 +117,7 @@ impl ServiceLoop {
         self.shadow_controller.tools_query = Some(tokio::spawn(async move {
             for (number, mut prober) in probers {
                 if let Some(contract) = prober.discover_contract(&BTreeSet::new()).await {
-                    proxy.set_listed_tools(number, &contract);
+                    proxy.set_listed(number, &contract);
                     if number == warm_number {
                         proxy.set_read_only_tools(contract.read_only_tools);
                     }

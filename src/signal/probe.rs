@@ -50,7 +50,7 @@ impl Prober {
                 Err(_) => return ProbeResult::TimedOut,
                 Ok(Ok(())) => return ProbeResult::Ok,
                 Ok(Err(ProbeError::OwnShortage(error))) => {
-                    open_files::report_shortage("rollbackd cannot probe a release", &error);
+                    open_files::report("rollbackd cannot probe a release", &error);
                     tokio::time::sleep(SHORTAGE_RETRY_DELAY).await;
                 }
                 Ok(Err(error)) => return error.to_reply(),

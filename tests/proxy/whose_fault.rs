@@ -121,12 +121,40 @@ async fn codes_of_a_client_fault_count_with_every_status() {
 async fn a_tool_that_the_release_does_not_list_is_a_fault_of_the_client() {
     let proxy = proxy_to(FakeMcpServer::start("a").await.address);
     let to = proxy.local_addr();
-    proxy.set_listed_tools(RELEASE_A, &contract_with("fail"));
+    proxy.set_listed(RELEASE_A, &contract_with("fail"));
     for tool in ["wrong", "fail"] {
         post(to, &tool_call("1", tool, "{}"), "").await;
     }
     let want = Counts { client_fault: 1, server_fault: 1, ..NONE };
     wait_for_counts(&proxy, RELEASE_A, want).await;
+}
+
+/// The official Python SDK answers it with the code 0.
+#[tokio::test]
+async fn a_prompt_that_the_release_does_not_list_is_a_fault_of_the_client() {
+    let answer = r#"{"jsonrpc":"2.0","id":1,"error":{"code":0,"message":"Unknown prompt: x"}}"#;
+    let proxy = proxy_to(fixed_response(json_answer(answer)).await);
+    let prompts = [("known".to_owned(), BTreeSet::new())];
+    proxy.set_listed(RELEASE_A, &Contract { prompts: prompts.into(), ..Contract::default() });
+    for name in ["x", "known"] {
+        post(proxy.local_addr(), &call("prompts/get", &format!(r#"{{"name":"{name}"}}"#)), "")
+            .await;
+    }
+    // It may be repeated, so that the one that counts is counted there, too.
+    let want =
+        Counts { client_fault: 1, server_fault: 1, repeatable: 1, repeatable_failed: 1, ..NONE };
+    wait_for_counts(&proxy, RELEASE_A, want).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_read_is_shown() {
+    let answer = SSE_HEAD.replacen("\r\n", "\r\nContent-Encoding: exi\r\n", 1);
+    let proxy = proxy_to(fixed_response(answer).await);
+    let get = "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
+    let mut wire = RawConnection::connect(proxy.local_addr()).await;
+    wire.send(get).await;
+    assert_eq!(wire.read_head().await.0, 200);
+    assert_eq!(proxy.unjudged(RELEASE_A).unread, 1);
 }
 
 /// A list of tools may depend on credentials, which the probe that read it did not have.
@@ -135,7 +163,7 @@ async fn a_tool_that_one_release_served_is_known_to_the_other() {
     let proxy = proxy_to(FakeMcpServer::start("a").await.address);
     let to = proxy.local_addr();
     for release in [RELEASE_A, RELEASE_B] {
-        proxy.set_listed_tools(release, &contract_with("other"));
+        proxy.set_listed(release, &contract_with("other"));
     }
     post(to, &tool_call("1", "secret", "{}"), "").await;
     wait_for_counts(&proxy, RELEASE_A, Counts { ok: 1, ..NONE }).await;

@@ -67,7 +67,7 @@ impl Connector {
                     tokio::time::sleep(CONNECT_RETRY_DELAY).await;
                 }
                 Err(error) if is_own_error(&error) => {
-                    open_files::report_shortage("rollbackd cannot connect to a release", &error);
+                    open_files::report("rollbackd cannot connect to a release", &error);
                     return Err(error);
                 }
                 result => return result,

@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use crate::mcp::methods;
 use crate::model::{CallKey, ReleaseNumber};
 
-/// Releases whose tools are remembered.
-const LISTED_MAX: usize = 8;
+/// Lists that are remembered, of tools and of prompts: those of the newest releases.
+const LISTED_MAX: usize = 16;
 /// Calls that are remembered as answered.
 const ANSWERED_MAX: usize = 512;
 
@@ -19,8 +19,9 @@ const ANSWERED_MAX: usize = 512;
 pub(in crate::proxy) struct ReadOnlyTools {
     annotated: ArcSwap<BTreeSet<String>>,
     configured: ArcSwap<BTreeSet<String>>,
-    /// The tools that each release lists, where all of them are known.
-    listed: ArcSwap<BTreeMap<ReleaseNumber, Arc<BTreeSet<String>>>>,
+    /// The tools and prompts that each release lists, by the method that calls them, where all of them
+    /// are known.
+    listed: ArcSwap<BTreeMap<(ReleaseNumber, &'static str), Arc<BTreeSet<String>>>>,
     /// The calls that any release has answered well.
     answered: ArcSwap<BTreeSet<CallKey>>,
 }
@@ -36,12 +37,17 @@ impl ReadOnlyTools {
         self.configured.store(Arc::new(tools));
     }
 
-    /// Sets the tools that a release lists.
-    pub(in crate::proxy) fn set_listed(&self, release: ReleaseNumber, tools: &BTreeSet<String>) {
-        let tools = Arc::new(tools.clone());
+    /// Sets what a release lists for calls of this method.
+    pub(in crate::proxy) fn set_listed(
+        &self,
+        release: ReleaseNumber,
+        method: &'static str,
+        names: BTreeSet<String>,
+    ) {
+        let names = Arc::new(names);
         self.listed.rcu(|listed| {
             let mut listed = BTreeMap::clone(listed);
-            listed.insert(release, Arc::clone(&tools));
+            listed.insert((release, method), Arc::clone(&names));
             while listed.len() > LISTED_MAX {
                 listed.pop_first();
             }
@@ -49,9 +55,16 @@ impl ReadOnlyTools {
         });
     }
 
-    /// Whether a release is known not to list a tool.
-    pub(in crate::proxy) fn is_unlisted(&self, release: ReleaseNumber, tool: &str) -> bool {
-        self.listed.load().get(&release).is_some_and(|tools| !tools.contains(tool))
+    /// Whether a release is known not to list what a call names.
+    pub(in crate::proxy) fn is_unlisted(
+        &self,
+        release: ReleaseNumber,
+        method: &str,
+        name: &str,
+    ) -> bool {
+        let listed = self.listed.load();
+        let names = methods::lookup(method).and_then(|it| listed.get(&(release, it.name)));
+        names.is_some_and(|names| !names.contains(name))
     }
 
     /// Records that a release answered a call well. It runs once for each call of each release.

@@ -9,7 +9,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::mcp::endpoint::EndpointPath;
-use crate::mcp::headers::{MCP_SESSION_ID, is_compressed, is_readable_stream};
+use crate::mcp::headers::{MCP_SESSION_ID, is_compressed, is_event_stream, is_readable_stream};
 use crate::mcp::messages::FailureReason;
 use crate::mcp::outcome;
 use crate::mcp::sse::SseReader;
@@ -157,6 +157,9 @@ impl ProxyState {
         }
         let mut head = self.client_head(head, &view, &route, request, &mut in_flight);
         if !is_stream || !is_readable_stream(&head.headers) {
+            if is_stream && is_event_stream(&head.headers) {
+                in_flight.backend.outcomes.count_unread();
+            }
             return Some(streamed(head, ready, body, BodyParser::Unparsed, in_flight));
         }
         head.headers.remove(header::CONTENT_LENGTH);

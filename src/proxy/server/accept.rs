@@ -85,7 +85,7 @@ pub(in crate::proxy) async fn accept_loop(
                 });
             }
             Err(error) if open_files::is_shortage(&error) => {
-                open_files::report_shortage("rollbackd cannot accept a connection", &error);
+                open_files::report("rollbackd cannot accept a connection", &error);
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
             Err(error) => {

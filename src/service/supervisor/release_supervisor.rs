@@ -194,7 +194,7 @@ impl ReleaseSupervisor {
             let contracts = [(Some(new_number), &readiness.new), (in_use, &readiness.active)];
             for (number, contract) in contracts {
                 if let (Some(number), Some(contract)) = (number, contract) {
-                    proxy.set_listed_tools(number, contract);
+                    proxy.set_listed(number, contract);
                 }
             }
             reporter.event(Event::Ready(ticket, Box::new(readiness))).await;

@@ -48,10 +48,9 @@ impl InFlight {
         else {
             return false;
         };
-        let tool = message.name.as_deref().filter(|_| method == methods::TOOLS_CALL);
-        let tools = &self.backend.read_only_tools;
+        let (name, tools) = (message.name.as_deref(), &self.backend.read_only_tools);
         let is_unknown = methods::lookup(method).is_none()
-            || tool.is_some_and(|tool| tools.is_unlisted(self.backend.number, tool));
+            || name.is_some_and(|name| tools.is_unlisted(self.backend.number, method, name));
         is_unknown && request.counters.call().is_none_or(|call| !tools.was_answered(call))
     }
 
