@@ -14,6 +14,9 @@ const LISTED_MAX: usize = 16;
 /// Calls that are remembered as answered.
 const ANSWERED_MAX: usize = 512;
 
+/// The names that a release lists for a method.
+type Lists = BTreeMap<(ReleaseNumber, &'static str), Arc<BTreeSet<String>>>;
+
 /// The tools that are declared read-only.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct ReadOnlyTools {
@@ -21,7 +24,7 @@ pub(in crate::proxy) struct ReadOnlyTools {
     configured: ArcSwap<BTreeSet<String>>,
     /// The tools and prompts that each release lists, by the method that calls them, where all of them
     /// are known.
-    listed: ArcSwap<BTreeMap<(ReleaseNumber, &'static str), Arc<BTreeSet<String>>>>,
+    listed: ArcSwap<Lists>,
     /// The calls that any release has answered well.
     answered: ArcSwap<BTreeSet<CallKey>>,
 }
