@@ -156,6 +156,10 @@ fn render(status: &Status, terminal: Terminal) -> String {
     if let Some(count) = status.rollbacks.as_ref().filter(|it| 0 < it.today) {
         lines.push(&rollbacks_line(service, count));
     }
+    if !status.awaits_deploy.is_empty() {
+        let names = status.awaits_deploy.join(", ");
+        lines.push(&format!("  changed settings that wait for the next deploy: {names}"));
+    }
     if !status.quarantine.is_empty() {
         lines.push(&format!(
             "  quarantine, a deploy needs --allow-quarantined: {}",

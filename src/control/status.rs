@@ -57,6 +57,9 @@ pub struct Status {
     /// The automatic rollbacks of the last 24 hours. None from a daemon before 0.2.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollbacks: Option<RollbackCount>,
+    /// Settings that a reload changed and that wait for the next deploy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub awaits_deploy: Vec<String>,
     /// What prevents decisions, such as a full disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "trouble")]

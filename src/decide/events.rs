@@ -62,7 +62,7 @@ impl Watch {
                     }
                     (Finding::Healthy | Finding::Undecided | Finding::NoData, Some(guard)) => {
                         let over =
-                            if *guard == Guard::NoData { "data again" } else { BREACH_ENDED };
+                            if *guard == Guard::NoData { "the bake goes on" } else { BREACH_ENDED };
                         let because = format!("{guard}: {over}: {}", verdict.because);
                         Some(self.decide(now, TimelineEvent::Cleared, because))
                     }

@@ -124,8 +124,7 @@ impl Watch {
         let because = format!(
             "the daemon stood still for {seconds:.1} s (pause of the host, or overload); deadlines move"
         );
-        let ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
-        Some(self.decide(now, TimelineEvent::Paused { ms }, because))
+        Some(self.decide(now, TimelineEvent::Paused { ms: millis(gap) }, because))
     }
 
     /// When to send [`crate::model::Event::DeadlinePassed`].
@@ -135,8 +134,12 @@ impl Watch {
             .filter(|_| !(self.is_held() && matches!(self.phase, Phase::Baking { .. })))
     }
 
-    /// Takes new settings; deadlines that run already stay.
+    /// Takes new settings. A running bake takes the new length; other deadlines that run stay.
     pub fn set_policy(&mut self, policy: Policy) {
+        if let Phase::Baking { warm: Some(_), until, .. } = &mut self.phase {
+            let begun = until.0.saturating_sub(millis(self.policy.bake));
+            *until = Moment(begun.saturating_add(millis(policy.bake)));
+        }
         self.policy = policy;
     }
 
@@ -188,4 +191,8 @@ impl Watch {
         effects.splice(at..at, last);
         Decision { because, event: fact, effects }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -137,6 +137,11 @@ impl Judge {
         self.scraped.iter_mut().for_each(|scraped| scraped.skip(gap));
     }
 
+    /// Whether the bake waits while no counter can be read; a reload may change it.
+    pub fn set_extend_bake(&mut self, extend_bake: bool) {
+        self.scraped.iter_mut().for_each(|scraped| scraped.set_extend_bake(extend_bake));
+    }
+
     /// A shared outage is over: what happened during it is not held against the deploy, and
     /// whichever release answers first again, the other one gets a fresh look.
     fn reset_evidence(&mut self) {

@@ -52,6 +52,11 @@ impl ServiceJudge {
         self.judge.iter_mut().for_each(|judge| judge.skip(gap));
     }
 
+    /// Whether the bake waits while no counter can be read.
+    pub fn set_extend_bake(&mut self, extend_bake: bool) {
+        self.judge.iter_mut().for_each(|judge| judge.set_extend_bake(extend_bake));
+    }
+
     /// Takes one signal in.
     pub fn observe(&mut self, now: Moment, signal: &Signal) {
         self.judge.iter_mut().for_each(|judge| judge.observe(now, signal));

@@ -109,6 +109,14 @@ impl Bake {
         self.judges.skip(gap);
     }
 
+    /// Whether the bake waits while no counter can be read: the open bake follows a reload.
+    pub(super) fn set_extend_bake(&mut self, extend_bake: bool) {
+        self.judges.set_extend_bake(extend_bake);
+        if let Some(scrape) = self.opening.as_mut().and_then(|(_, slo)| slo.scrape.as_mut()) {
+            scrape.extend_bake = extend_bake;
+        }
+    }
+
     pub(super) fn calls_due(&mut self) -> Option<ReleaseNumber> {
         let release = self.judge().map(Judge::release);
         if release.is_none() {

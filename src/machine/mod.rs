@@ -74,9 +74,13 @@ impl ServiceMachine {
         }
     }
 
-    /// Takes new settings. Running deadlines and an open bake keep theirs.
+    /// Takes new settings. An open bake takes its length and whether it waits for counters; its
+    /// objectives stay, for its evidence was weighed against them.
     pub fn configure(&mut self, settings: MachineSettings) {
         self.watch.set_policy(settings.policy.clone());
+        if let Some(scrape) = settings.slo.scrape {
+            self.bake.set_extend_bake(scrape.extend_bake);
+        }
         self.settings = settings;
     }
 

@@ -6,7 +6,7 @@ use tracing::Instrument as _;
 
 use crate::config::Address;
 use crate::machine::{Input, Proposal};
-use crate::model::{DrainCost, Effect, Event, Release, Slot, Ticket, TimelineEntry};
+use crate::model::{DrainCost, Effect, Event, Release, Slot, Ticket, TimelineEntry, TimelineEvent};
 use crate::record::Room;
 use crate::service::service_loop::ServiceLoop;
 use crate::service::supervisor::release_supervisor::Placement;
@@ -37,6 +37,9 @@ impl ServiceLoop {
                 }
             }
         };
+        if matches!(proposal.event(), TimelineEvent::Deployed { .. }) {
+            self.awaits_deploy.clear();
+        }
         let effects = self.machine.recorded(now, proposal);
         self.publish_phase();
         effects.into_iter().for_each(|effect| self.execute(effect));

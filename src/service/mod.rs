@@ -16,6 +16,7 @@ pub(crate) mod heartbeat;
 pub(crate) mod inbox;
 pub(crate) mod last_outcome;
 pub(crate) mod recording;
+mod reload;
 pub(crate) mod service_loop;
 pub(crate) mod shadow_controller;
 pub(crate) mod status;

@@ -1,6 +1,6 @@
 //! The loop of one service: messages and blocks in, through the machine, to the timeline and effects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub(crate) struct ServiceLoop {
     pub(super) shadow_controller: ShadowController,
     pub(super) traffic: BTreeMap<ReleaseNumber, TrafficWindow>,
     pub(super) inbox: mpsc::Sender<ServiceMessage>,
+    /// Settings that a reload changed and that wait for the next deploy.
+    pub(super) awaits_deploy: BTreeSet<&'static str>,
     call_usage: CallUsage,
     ticks: u64,
     heartbeat: Heartbeat,
@@ -83,6 +85,7 @@ impl ServiceLoop {
             shadow_controller: ShadowController::default(),
             traffic: BTreeMap::new(),
             inbox,
+            awaits_deploy: BTreeSet::new(),
             call_usage: CallUsage::default(),
             ticks: 0,
             heartbeat: Heartbeat::default(),
@@ -236,12 +239,7 @@ impl ServiceLoop {
                     let _ = self.record_and_apply(self.machine.fact(event, because));
                 }
             }
-            ServiceMessage::Configure(service) => {
-                self.machine.configure(machine_settings(&service));
-                self.proxy.configure(&service);
-                self.service = service;
-                self.publish_phase();
-            }
+            ServiceMessage::Configure(service) => self.reload(service),
             #[cfg(test)]
             ServiceMessage::Panic => panic!("injected"),
             ServiceMessage::HandOver(..) | ServiceMessage::Stop(..) => (),
@@ -378,7 +376,7 @@ impl ServiceLoop {
 }
 
 /// The settings that the machine needs.
-fn machine_settings(service: &Service) -> MachineSettings {
+pub(super) fn machine_settings(service: &Service) -> MachineSettings {
     MachineSettings {
         policy: service.policy.clone(),
         slo: service.slo.clone(),

@@ -161,6 +161,18 @@ fn reload_applies_a_valid_config_and_ignores_an_invalid_one() {
     host.reload();
     wait_until("the new mode", || host.status()["mode"] == "observe");
 
+    // What the evidence of a running bake was weighed against waits for the next deploy.
+    host.configure("mode = \"observe\"\nburst = \"7s\"\ndrain_timeout = \"3s\"");
+    host.reload();
+    wait_until("the later setting", || {
+        host.status()["awaits_deploy"] == serde_json::json!(["burst"])
+    });
+    host.run_cli(&["status"]).expect_code(0).expect_text(&["wait for the next deploy: burst"]);
+    let log = host.log();
+    assert!(log.contains("new configuration, in effect now: mode"), "{log}");
+    assert!(log.contains("new configuration, in effect now: drain_timeout"), "{log}");
+    assert!(log.contains("in effect with the next deploy; what runs keeps the old ones: burst"));
+
     let refused = "the new configuration ";
     let times = |host: &DaemonHarness| {
         host.log()

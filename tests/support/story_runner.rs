@@ -99,6 +99,7 @@ impl StoryRunner {
             ["slots", ref names @ ..] => {
                 self.host.policy.slots = names.iter().map(|it| Slot((*it).to_owned())).collect();
             }
+            ["bake", n] => self.host.policy.bake = secs(n.parse().unwrap()),
             ["limit", n] => self.host.policy.rollbacks_per_day_max = n.parse().unwrap(),
             ["traffic", n] => self.requests_per_second = n.parse().unwrap(),
             ["sessions", n] => self.sessions = n.parse().unwrap(),

@@ -196,6 +196,7 @@ fn status() -> Status {
         finding: Some("healthy".to_owned()),
         budget_remaining: 7.5,
         rollbacks: Some(RollbackCount { today: 3, limit: 3, none_left_s: Some(7_200.0) }),
+        awaits_deploy: vec!["probe".to_owned()],
         quarantine: vec!["v5".to_owned()],
         error: Some("the disk is full".to_owned()),
         mcp_paths: Vec::new(),
@@ -266,6 +267,7 @@ fn without_what_is_new(response: Response) -> Response {
     let Response::Status(mut status) = response else { return response };
     (status.last, status.attention, status.budget_requests) = (None, None, None);
     status.rollbacks = None;
+    status.awaits_deploy.clear();
     status.releases.iter_mut().for_each(|release| release.recent_requests = None);
     Response::Status(status)
 }
@@ -281,6 +283,7 @@ fn least() -> Status {
         verdict: None,
         finding: None,
         rollbacks: None,
+        awaits_deploy: Vec::new(),
         quarantine: Vec::new(),
         error: None,
         counters: Counters::default(),
