@@ -19,9 +19,11 @@ async fn demo(temporary: &Path, arguments: &[&str]) -> Output {
     timeout(PATIENCE, command.output()).await.unwrap().unwrap()
 }
 
+/// What the demo left, except the post-mortem.
 fn folders(temporary: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(temporary).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|it| !it.starts_with("rollbackd-post-mortem-")).collect()
 }
 
 async fn summary(arguments: &[&str]) -> (Value, String) {
@@ -31,7 +33,11 @@ async fn summary(arguments: &[&str]) -> (Value, String) {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}\n{progress}");
     assert_eq!(folders(temporary.path()), Vec::<String>::new(), "the folder is removed");
-    (serde_json::from_str(&text).unwrap(), progress)
+    let summary: Value = serde_json::from_str(&text).unwrap();
+    if let Some(html) = summary.pointer("/draft/html").and_then(Value::as_str) {
+        assert!(std::fs::read_to_string(html).unwrap().contains("<h2>Impact</h2>"));
+    }
+    (summary, progress)
 }
 
 #[tokio::test]
@@ -50,6 +56,10 @@ async fn a_release_that_fails_is_rolled_back_and_the_demo_says_so_in_one_sentenc
     let timeline = temporary.path().join(folder).join("state/weather/000002.jsonl");
     assert!(text.contains(&timeline.display().to_string()), "{text}");
     assert!(timeline.is_file());
+    // What a person would get, and where the draft of the post-mortem is.
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+    assert!(field("message ").starts_with("weather: v2 rolled back to v1 in "), "{text}");
+    assert!(Path::new(field("draft ")).is_file(), "{text}");
 }
 
 #[tokio::test]
@@ -65,6 +75,7 @@ async fn a_release_without_a_fault_is_accepted() {
     assert_eq!((&summary["failed"], &summary["decided_ms"]), (&0.into(), &Value::Null));
     assert!(summary["accepted_ms"].is_u64(), "{summary}");
     assert_eq!(summary["timeline"], Value::Null);
+    assert_eq!(summary["draft"], Value::Null, "no incident, no post-mortem");
 }
 
 #[tokio::test]

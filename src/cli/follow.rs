@@ -161,6 +161,10 @@ fn show(response: Response, (wait, json): (bool, bool), progress: &mut Progress)
             Shown::Refused(code.into(), waiver)
         }
         Response::Event(entry) => Shown::Event(entry),
+        Response::Warning { because } => {
+            output::stderr_line(&format!("warning: {because}"));
+            Shown::Other
+        }
         Response::Incident { .. } | Response::Notified { .. } => Shown::Other,
         Response::Status(status) => {
             progress.show(&status);

@@ -60,8 +60,40 @@ pub enum ChannelTarget {
         /// An access token.
         token: Option<SecretSource>,
     },
+    /// Mail over SMTP.
+    Email(EmailSettings),
     /// A program, with JSON on its standard input.
     Command(Vec<String>),
+}
+
+/// A mail channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmailSettings {
+    /// The host of the SMTP server.
+    pub server: String,
+    /// Its port.
+    pub port: u16,
+    /// How the connection is encrypted.
+    pub tls: SmtpTls,
+    /// The user of the login, if the server wants one.
+    pub user: Option<String>,
+    /// The password of the login.
+    pub password: Option<SecretSource>,
+    /// The sender: `Name <user@host>` or `user@host`.
+    pub from: String,
+    /// The receivers.
+    pub to: Vec<String>,
+}
+
+/// How a connection to an SMTP server is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmtpTls {
+    /// STARTTLS, which the server must offer.
+    StartTls,
+    /// From the first byte.
+    Tls,
+    /// Not at all; only on this host.
+    Off,
 }
 
 impl ChannelSettings {
@@ -79,6 +111,7 @@ impl ChannelTarget {
             Self::Webhook { key: secret, .. }
             | Self::Alertmanager { token: secret, .. }
             | Self::Ntfy { token: secret, .. } => secret.as_ref(),
+            Self::Email(email) => email.password.as_ref(),
             Self::Command(_) => None,
         }
     }
@@ -92,6 +125,7 @@ impl fmt::Display for ChannelTarget {
             Self::PagerDuty { .. } => "pagerduty",
             Self::Alertmanager { .. } => "alertmanager",
             Self::Ntfy { .. } => "ntfy",
+            Self::Email(_) => "email",
             Self::Command(_) => "command",
         })
     }

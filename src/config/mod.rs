@@ -12,8 +12,10 @@
 mod address;
 mod channel;
 mod daemon;
+mod email;
 mod front;
 mod hosts;
+mod incidents;
 mod limits;
 mod name;
 mod notify;
@@ -40,8 +42,9 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use crate::config::address::Address;
-pub use crate::config::channel::{ChannelSettings, ChannelTarget};
+pub use crate::config::channel::{ChannelSettings, ChannelTarget, EmailSettings, SmtpTls};
 pub use crate::config::front::{TrustedProxies, UpstreamHost, slot_host};
+pub use crate::config::incidents::IncidentSettings;
 pub use crate::config::limits::ProxyLimits;
 pub use crate::config::probe::{ProbeKind, ProbeSettings};
 pub use crate::config::problem::{Problem, ProblemCode, ProblemLevel, Problems, Related};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use crate::config::channel::{ChannelSettings, ChannelTarget};
+use crate::config::email::{self, RawEmail};
 use crate::config::name::check_name;
 use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
 use crate::config::range::in_range;
@@ -23,7 +24,8 @@ const DEFAULT_KINDS: [NoticeKind; 4] =
     [NoticeKind::Page, NoticeKind::Warn, NoticeKind::Resolved, NoticeKind::Reminder];
 const PAGER_KINDS: [NoticeKind; 2] = [NoticeKind::Page, NoticeKind::Resolved];
 const PAGERDUTY_URL: &str = "https://events.pagerduty.com/v2/enqueue";
-const TYPES: [&str; 6] = ["webhook", "slack", "pagerduty", "alertmanager", "ntfy", "command"];
+const TYPES: [&str; 7] =
+    ["webhook", "slack", "pagerduty", "alertmanager", "ntfy", "email", "command"];
 
 /// `[notify.NAME]`.
 pub(super) struct RawChannel {
@@ -32,6 +34,7 @@ pub(super) struct RawChannel {
     url: Raw<String>,
     format: Raw<&'static str>,
     command: Raw<Vec<Spanned<String>>>,
+    email: RawEmail,
     secret_file: Raw<PathBuf>,
     secret_credential: Raw<String>,
     kinds: Raw<Vec<Spanned<String>>>,
@@ -70,6 +73,7 @@ fn read_channel(
         url: table.read("url", string, problems),
         format: table.read("format", one_of(["structured", "binary"]), problems),
         command: table.read("command", string_list, problems),
+        email: email::read(&mut table, problems),
         secret_file: table.read("secret_file", absolute_path, problems),
         secret_credential: table.read("secret_credential", string, problems),
         kinds: table.read("kinds", string_list, problems),
@@ -120,7 +124,7 @@ fn check_channel(
 
 /// Where the notices go. None after a problem.
 fn target(raw: &RawChannel, kind: &str, problems: &mut Problems) -> Option<ChannelTarget> {
-    let is_optional = ["webhook", "alertmanager", "ntfy"].contains(&kind);
+    let is_optional = ["webhook", "alertmanager", "ntfy", "email"].contains(&kind);
     let secret = match kind {
         "command" => None,
         _ => secret(raw, (!is_optional).then_some(kind), problems),
@@ -143,6 +147,9 @@ fn target(raw: &RawChannel, kind: &str, problems: &mut Problems) -> Option<Chann
             Some(ChannelTarget::Alertmanager { url: url(raw, kind, problems)?, token: secret })
         }
         "ntfy" => Some(ChannelTarget::Ntfy { url: url(raw, kind, problems)?, token: secret }),
+        "email" => {
+            email::check(&raw.email, raw.name.span(), secret, problems).map(ChannelTarget::Email)
+        }
         _ => command(raw, problems),
     }
 }
@@ -243,13 +250,18 @@ fn secret(
 fn reject_other_keys(raw: &RawChannel, kind: &str, problems: &mut Problems) {
     let has_secret = kind != "command";
     let given = [
-        ("url", raw.url.as_ref().map(Spanned::span), !["slack", "command"].contains(&kind)),
+        (
+            "url",
+            raw.url.as_ref().map(Spanned::span),
+            !["slack", "email", "command"].contains(&kind),
+        ),
         ("format", raw.format.as_ref().map(Spanned::span), kind == "webhook"),
         ("command", raw.command.as_ref().map(Spanned::span), kind == "command"),
         ("secret_file", raw.secret_file.as_ref().map(Spanned::span), has_secret),
         ("secret_credential", raw.secret_credential.as_ref().map(Spanned::span), has_secret),
     ];
-    for (key, at, is_used) in given {
+    let email = raw.email.given().into_iter().map(|(key, at)| (key, at, kind == "email"));
+    for (key, at, is_used) in given.into_iter().chain(email) {
         let Some(at) = at.filter(|_| !is_used) else { continue };
         let what = format!("`{key}` has no effect in a channel of type \"{kind}\"");
         let help = match (kind, key) {

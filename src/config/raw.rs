@@ -5,6 +5,7 @@ use toml::de::DeTable;
 
 use crate::config::address::{Address, AddressRegistry};
 use crate::config::daemon::{self, RawDaemon};
+use crate::config::incidents::{self, RawIncidents};
 use crate::config::notify::{self, RawChannel};
 use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
 use crate::config::range::span_of;
@@ -19,6 +20,7 @@ const SERVICES_MAX: usize = 256;
 /// The whole file.
 pub(super) struct RawConfig {
     pub(super) daemon: RawDaemon,
+    pub(super) incidents: RawIncidents,
     pub(super) channels: Vec<RawChannel>,
     pub(super) services: Vec<RawService>,
 }
@@ -28,6 +30,8 @@ pub(super) fn read(root: &DeTable<'_>, problems: &mut Problems) -> RawConfig {
     let mut root = TomlTable::new("the configuration", 0..0, root);
     let daemon = root.subtable("daemon", "the daemon", "[daemon]", problems);
     let daemon = daemon::read(daemon, problems);
+    let incidents = root.subtable("incidents", "the incidents", "[incidents]", problems);
+    let incidents = incidents::read(incidents, problems);
     let channels = root.subtable("notify", "the channels", "[notify.NAME]", problems);
     let channels = notify::read(channels, problems);
     let services = read_services(
@@ -35,7 +39,7 @@ pub(super) fn read(root: &DeTable<'_>, problems: &mut Problems) -> RawConfig {
         problems,
     );
     root.reject_unknown_keys(problems);
-    RawConfig { daemon, channels, services }
+    RawConfig { daemon, incidents, channels, services }
 }
 
 fn read_services(table: TomlTable<'_>, problems: &mut Problems) -> Vec<RawService> {
@@ -63,7 +67,7 @@ fn read_services(table: TomlTable<'_>, problems: &mut Problems) -> Vec<RawServic
 
 /// Checks every value, and fills in the defaults.
 pub(super) fn build_settings(raw: &RawConfig, problems: &mut Problems) -> Settings {
-    let RawConfig { daemon, channels, services } = raw;
+    let RawConfig { daemon, incidents, channels, services } = raw;
     let control_socket = daemon.control_socket();
     check_service_count(raw, problems);
     let mut addresses = AddressRegistry::default();
@@ -86,6 +90,7 @@ pub(super) fn build_settings(raw: &RawConfig, problems: &mut Problems) -> Settin
         metrics,
         page,
         page_url: daemon::page_url(daemon, problems),
+        incidents: incidents::check(incidents, problems),
         channels,
         podman: daemon.podman(),
         services,

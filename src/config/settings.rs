@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::config::address::Address;
 use crate::config::channel::ChannelSettings;
 use crate::config::front::{TrustedProxies, UpstreamHost, slot_host};
+use crate::config::incidents::IncidentSettings;
 use crate::config::limits::ProxyLimits;
 use crate::config::probe::ProbeSettings;
 use crate::config::runtime::Runtime;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub page: Option<PageSettings>,
     /// The address under which people reach the status page, without a slash at its end.
     pub page_url: Option<String>,
+    /// How incidents are kept and reviewed.
+    pub incidents: IncidentSettings,
     /// The channels that tell people, by name.
     pub channels: BTreeMap<String, ChannelSettings>,
     /// The API socket of the podman that has the images.

@@ -81,6 +81,11 @@ pub(super) fn string(value: &DeValue<'_>) -> ParseResult<String> {
     Ok(text.to_owned())
 }
 
+/// True or false.
+pub(super) fn boolean(value: &DeValue<'_>) -> ParseResult<bool> {
+    value.as_bool().ok_or_else(|| wrong_type(value, "true or false", "write true or false"))
+}
+
 /// One of the known words.
 pub(super) fn one_of<const N: usize>(
     known: [&'static str; N],

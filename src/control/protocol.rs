@@ -120,6 +120,11 @@ pub enum Response {
     Event(Box<TimelineEntry>),
     /// The state of one service.
     Status(Box<Status>),
+    /// Something that the operator should know; the command goes on.
+    Warning {
+        /// What.
+        because: String,
+    },
     /// What came back from a channel.
     Notified {
         /// The channel.

@@ -226,6 +226,18 @@ async fn command(
     replies: &mut ReplyWriter,
 ) -> io::Result<()> {
     let mut new_entries = handle.subscribe();
+    if let Request::Deploy(deploy) = &request {
+        match services.incidents.review_before_deploy(&deploy.service, deploy.force) {
+            Ok(warnings) => {
+                for because in warnings {
+                    replies.send(&Response::Warning { because }).await?;
+                }
+            }
+            Err(because) => {
+                return replies.send(&Response::refused(RefusalCode::Refused, because)).await;
+            }
+        }
+    }
     let Some(AcceptedCommand { command, wait }) = into_command(request) else {
         return replies
             .send(&Response::refused(RefusalCode::Malformed, "not a command".to_owned()))

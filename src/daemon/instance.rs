@@ -174,6 +174,8 @@ impl Instance {
             let name = "the recording of notifications".to_owned();
             self.tasks.push(critical::spawn_endless(name, recording));
         }
+        let reminders = self.incidents.clone().remind();
+        self.tasks.push(critical::spawn_endless("the reminders".to_owned(), reminders));
         for (name, handle) in self.handles.iter() {
             self.tasks.push(self.incidents.spawn_follower(name, handle));
         }

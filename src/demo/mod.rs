@@ -7,6 +7,7 @@
 //! The server and the clients implement MCP independently of the proxy, so that a mistake in one
 //! is not hidden by the same mistake in the other.
 
+mod draft;
 mod fault;
 mod runner;
 mod sandbox;
@@ -19,6 +20,7 @@ mod view;
 use futures_util::StreamExt;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+pub use crate::demo::draft::Draft;
 pub use crate::demo::fault::Fault;
 use crate::demo::sandbox::Sandbox;
 pub use crate::demo::scenario::Scenario;

@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use crate::clock::{Clock, monotonic};
 use crate::control::{ControlClient, Request, Response, Status};
+use crate::demo::draft;
 use crate::demo::fault::Fault;
 use crate::demo::sandbox::{SERVICE, Sandbox};
 use crate::demo::scenario::{FAULT_DELAY, OUTAGE_DURATION, Scenario};
@@ -62,7 +63,11 @@ pub(super) async fn run(
         .ok_or("the daemon accepted the deploy but sent no event of it")?;
     let report = traffic.stop(started).await;
     let timeline = sandbox.timeline_path(deploy.number);
-    Ok(Summary::new(scenario, &deploy.entries, &report, timeline))
+    let mut summary = Summary::new(scenario, &deploy.entries, &report, timeline);
+    if draft::is_due(&deploy.entries) {
+        summary.draft = Some(draft::fetch(sandbox, deploy.number).await?);
+    }
+    Ok(summary)
 }
 
 /// Deploys the release with the fault into the traffic, and follows it to its end.
@@ -212,6 +217,7 @@ async fn deploy_and_follow(
             Some(
                 Response::Status(_)
                 | Response::Incident { .. }
+                | Response::Warning { .. }
                 | Response::Notified { .. }
                 | Response::Unchanged { .. },
             ) => {}

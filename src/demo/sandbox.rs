@@ -118,6 +118,12 @@ impl Sandbox {
         self.folder.join("state").join(SERVICE).join(format!("{:06}.jsonl", deploy.0))
     }
 
+    /// The post-mortem of a deploy.
+    pub(crate) fn post_mortem_path(&self, deploy: ReleaseNumber) -> PathBuf {
+        let dir = self.folder.join("state").join(SERVICE).join("incidents");
+        dir.join(format!("{:06}.html", deploy.0))
+    }
+
     /// While this file exists, a service behind the releases is down.
     pub(crate) fn outage_file(&self) -> PathBuf {
         self.folder.join("outage")

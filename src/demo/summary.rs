@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::demo::draft::Draft;
 use crate::demo::scenario::Scenario;
 use crate::demo::traffic::{SessionCounts, TrafficReport};
 use crate::model::{DrainCost, Moment, Severity, Strategy, TimelineEntry, TimelineEvent};
@@ -43,6 +44,8 @@ pub struct Summary {
     pub because: String,
     /// The file of the timeline, if the demo kept its folder.
     pub timeline: Option<PathBuf>,
+    /// The post-mortem and the message about it, if the deploy has an incident.
+    pub draft: Option<Draft>,
     #[serde(skip)]
     notes: Vec<String>,
     #[serde(skip)]
@@ -83,6 +86,7 @@ impl Summary {
                       distinguished from chance: try a higher --rate"
                     .to_owned(),
             timeline: Some(timeline),
+            draft: None,
             notes: client_notes(report),
             scenario: *scenario,
         };
@@ -218,6 +222,10 @@ impl fmt::Display for Summary {
         writeln!(f, "because    {}", self.because)?;
         if let Some(timeline) = &self.timeline {
             writeln!(f, "timeline   {}", timeline.display())?;
+        }
+        if let Some(Draft { message, html }) = &self.draft {
+            writeln!(f, "message    {message}")?;
+            writeln!(f, "draft      {}", html.display())?;
         }
         let verdict = if self.is_as_expected() { "" } else { "not as it should be: " };
         write!(f, "=> {verdict}{}", self.sentence())

@@ -29,6 +29,7 @@ pub mod markdown;
 mod notice;
 mod phrases;
 mod record;
+mod reminder;
 mod rows;
 mod signature;
 pub mod text;
@@ -54,6 +55,9 @@ pub use crate::incident::notice::{
 };
 pub use crate::incident::phrases::{REVIEW_DAYS, what_to_do};
 pub use crate::incident::record::{Author, IncidentEntry, IncidentEvent};
+pub use crate::incident::reminder::{
+    FollowUp, follow_up, is_overdue, is_reminder_due, notice_of_reminder,
+};
 pub use crate::incident::signature::Signature;
 pub use crate::incident::traffic::Traffic;
 pub use crate::incident::verdict::{EXPECTED as VERDICTS, ReviewVerdict};

@@ -63,7 +63,7 @@ pub fn clean_text(text: &str, max: usize) -> String {
 }
 
 /// Escapes a text for HTML content and quoted attributes.
-pub(super) fn escape_html(text: &str) -> String {
+pub fn escape_html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -9,7 +9,7 @@ use crate::config::{ChannelSettings, ChannelTarget, Secret, SecretSource};
 use crate::incident::Notice;
 use crate::notify::http_client::{self, Post};
 use crate::notify::retry::Delivery;
-use crate::notify::{alertmanager, command, ntfy, pagerduty, slack, webhook};
+use crate::notify::{alertmanager, command, email, ntfy, pagerduty, slack, webhook};
 
 /// A channel with its client.
 #[derive(Debug)]
@@ -36,6 +36,9 @@ impl Channel {
             // An operator can put it right.
             Err(because) => return Delivery::failed(because),
         };
+        if let ChannelTarget::Email(settings) = &self.settings.target {
+            return email::send(settings, secret.as_ref(), notice, self.settings.timeout).await;
+        }
         let request = match render(&self.settings.target, notice, secret.as_ref()) {
             Ok(Some(request)) => request,
             Ok(None) => return Delivery::Accepted("nothing to send".to_owned()),
@@ -106,7 +109,7 @@ fn render(
             let (server, topic) = ntfy::split_topic(url).ok_or("the URL has no topic")?;
             (server.to_owned(), json(&ntfy::message(notice, topic)))
         }
-        ChannelTarget::Command(_) => return Ok(None),
+        ChannelTarget::Email(_) | ChannelTarget::Command(_) => return Ok(None),
     };
     Ok(Some((url, headers, body)))
 }

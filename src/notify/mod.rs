@@ -17,6 +17,7 @@ mod channel;
 mod channel_state;
 mod channel_task;
 mod command;
+mod email;
 #[cfg(test)]
 mod example;
 mod http_client;

@@ -165,19 +165,16 @@ impl IncidentStore {
         numbered_file(&self.dir, number, extension)
     }
 
-    /// Removes all but the newest `count` incidents. A file that cannot be removed stays.
-    pub fn keep_newest(&self, count: usize) {
-        let numbers = self.list().unwrap_or_default();
-        let surplus = numbers.len().saturating_sub(count);
-        for number in numbers.into_iter().take(surplus) {
-            for path in [
-                self.facts_path(number),
-                self.document_path(number, "md"),
-                self.document_path(number, "html"),
-                self.record_path(number),
-            ] {
-                let _ = fs::remove_file(path);
-            }
+    /// Removes an incident. A file that cannot be removed stays.
+    pub fn remove(&self, number: ReleaseNumber) {
+        // The record last: without it, the rest would be no incident.
+        for path in [
+            self.facts_path(number),
+            self.document_path(number, "md"),
+            self.document_path(number, "html"),
+            self.record_path(number),
+        ] {
+            let _ = fs::remove_file(path);
         }
     }
 
@@ -272,14 +269,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_newest_are_kept() {
+    fn a_removed_incident_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let store = IncidentStore::new(dir.path());
         for number in 1..=4 {
             store.append(ReleaseNumber(number), &opened()).unwrap();
             store.write_document(ReleaseNumber(number), "md", "text").unwrap();
         }
-        store.keep_newest(2);
+        store.remove(ReleaseNumber(1));
+        store.remove(ReleaseNumber(2));
         assert_eq!(store.list().unwrap(), [ReleaseNumber(3), ReleaseNumber(4)]);
         assert_eq!(store.read_document(ReleaseNumber(1)).unwrap(), None);
     }

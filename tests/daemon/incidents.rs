@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{DaemonHarness, SERVICE, VersionPoller, wait_until};
+use crate::support::{ACCEPT, DaemonHarness, Receiver, SERVICE, VersionPoller, wait_until};
 
 /// A daemon whose v2 failed under traffic and was rolled back.
 fn after_a_rollback() -> DaemonHarness {
@@ -116,4 +116,87 @@ fn an_edit_is_saved_and_a_failed_editor_loses_nothing() {
     let page = host.dir_path().join("page.html");
     host.run_cli(&["postmortem", SERVICE, "--html", page.to_str().unwrap()]).expect_code(0);
     assert!(std::fs::read_to_string(page).unwrap().contains("<svg"));
+}
+
+/// An action item of incident 2.
+fn add_action(host: &DaemonHarness, text: &str, check: &str, due: &str) {
+    let add = ["action", "add", SERVICE, "2", text, "--owner", "team", "--due", due];
+    host.run_cli(&[add.as_slice(), &["--check", check]].concat()).expect_code(0);
+}
+
+#[test]
+fn an_overdue_review_is_reminded_of_warns_and_refuses_deploys() {
+    let receiver = Receiver::start(ACCEPT);
+    let mut host = DaemonHarness::new("");
+    let config = |host: &DaemonHarness, incidents: &str| {
+        let url = receiver.url();
+        let text = host.daemon_section()
+            + incidents
+            + &host.service_section(SERVICE, "")
+            + &format!(
+                "\n[notify.hook]\ntype = \"webhook\"\nurl = \"{url}\"\nkinds = [\"reminder\"]\n"
+            );
+        host.write_config(&text);
+    };
+    config(&host, "[incidents]\nremind = \"1s\"\n");
+    host.start();
+    host.deploy("v1", &["--wait"]).expect_code(0);
+    let traffic = VersionPoller::start(host.listen);
+    host.deploy_faulty("v2", "errors=60%", 1_000, &[]).expect_code(3);
+    traffic.stop();
+    wait_until("the reminder", || receiver.received().len() == 1);
+    let notice = receiver.received()[0].notice();
+    assert_eq!(notice["kind"], "reminder");
+    let text = notice["text"].as_str().unwrap();
+    assert!(text.contains("the review of incident 2 (v2: rolled back by the daemon)"), "{text}");
+    host.run_cli(&["status"]).expect_code(0).expect_text(&["OVERDUE"]);
+    add_action(&host, "drain faster", "drain_timeout = 9s", "2099-12-01");
+    add_action(&host, "bake longer", "bake = 600s", "2099-12-01");
+    add_action(&host, "ask the team", "", "2026-01-01");
+    host.run_cli(&["action", "done", SERVICE, "2-1"]).expect_code(0);
+    let deployed = host.deploy("v3", &[]).expect_code(0);
+    for warning in [
+        "warning: the review of incident 2 is overdue",
+        "action 2-1 (drain faster) is marked as done, but drain_timeout is 2s, not 9s",
+        "action 2-3 (ask the team) is overdue since 2026-01-01, for team",
+    ] {
+        assert!(deployed.err.contains(warning), "{warning} in {}", deployed.err);
+    }
+    assert!(!deployed.err.contains("2-2"), "{}", deployed.err);
+    host.run_cli(&["action", "done", SERVICE, "2-1"]).expect_code(0);
+    config(&host, "[incidents]\nremind = \"1s\"\nrequire_review = true\n");
+    host.reload();
+    wait_until("the reload", || host.log().contains("applied the new configuration"));
+    host.deploy("v4", &[]).expect_code(5).expect_text(&["require_review is set"]);
+    // Past that guard, the trial of v3 may be in the way.
+    assert_ne!(host.deploy("v4", &["--force"]).code, 5);
+    let close = ["postmortem", "close", SERVICE, "2", "--no-review", "a drill"];
+    host.run_cli(&close).expect_code(0);
+    let deployed = host.deploy("v5", &[]);
+    assert!(!deployed.err.contains("review"), "{}", deployed.err);
+}
+
+#[test]
+fn only_so_many_closed_incidents_are_kept() {
+    let host = DaemonHarness::new("");
+    let text = host.daemon_section()
+        + "[incidents]\nkeep = 1\n"
+        + &host.service_section(SERVICE, "start_timeout = \"1s\"");
+    host.write_config(&text);
+    let mut host = host;
+    host.start();
+    host.deploy("v1", &["--wait"]).expect_code(0);
+    for version in ["v2", "v3", "v4"] {
+        host.deploy_faulty(version, "total", 0, &[]).expect_code(4);
+    }
+    let rows = || host.run_cli(&["incidents", "--json"]).expect_code(0).json_lines();
+    wait_until("three drafts", || rows().iter().filter(|it| it["state"] == "draft").count() == 3);
+    for number in ["2", "3"] {
+        let close = ["postmortem", "close", SERVICE, number, "--no-review", "a drill"];
+        host.run_cli(&close).expect_code(0);
+    }
+    wait_until("one closed and one open are left", || {
+        rows().iter().map(|it| it["incident"].as_u64()).eq([Some(4), Some(3)])
+    });
+    assert!(!host.state().join(SERVICE).join("incidents/000002.md").exists());
 }

@@ -22,6 +22,7 @@ mod init;
 mod log_output;
 mod metrics;
 mod notify;
+mod notify_email;
 mod page;
 mod process_lifecycle;
 mod resource_usage;

@@ -112,6 +112,7 @@ fn responses() -> Vec<(&'static str, Response)> {
             "unchanged" Response::Unchanged { deploy: ReleaseNumber(7), because: "why".to_owned() };
         Response::Refused { .. } => "refused" refused(), "refused waivable" waivable();
         Response::Event(_) => "entry" Response::Event(Box::new(entry()));
+        Response::Warning { .. } => "warning" Response::Warning { because: "why".to_owned() };
         Response::Notified { .. } => "notified" Response::Notified {
             channel: "pager".to_owned(), ok: true, because: "202 Accepted".to_owned(),
         };

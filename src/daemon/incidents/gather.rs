@@ -54,7 +54,7 @@ fn track(facts: &Facts, log: &SignalLog, service: &Service) -> evidence::Evidenc
 }
 
 /// The settings that the rules of the document are about, as the configuration writes them.
-fn settings(service: &Service) -> BTreeMap<String, String> {
+pub(super) fn settings(service: &Service) -> BTreeMap<String, String> {
     let kind = match service.probe.kind {
         ProbeKind::Mcp => "mcp",
         ProbeKind::Http { .. } => "http",

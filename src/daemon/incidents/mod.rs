@@ -7,6 +7,7 @@
 mod follow;
 mod gather;
 mod notify;
+mod remind;
 mod requests;
 mod service_incidents;
 
@@ -75,8 +76,9 @@ impl Incidents {
         let reports = self.0.notifier.reports(&status.service);
         status.channels = reports.into_iter().map(|it| notify::channel_status(it, now)).collect();
         status.notify_error = self.0.notifier.error();
+        let within = self.settings().incidents.review_within();
         let Some(incidents) = self.service(&status.service) else { return };
-        status.incidents = incidents.status(now);
+        status.incidents = incidents.status(now, within);
     }
 
     /// The open reviews of all services, for the status line of the service manager.

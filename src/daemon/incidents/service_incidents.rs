@@ -8,14 +8,12 @@ use std::time::Duration;
 use crate::control::{IncidentRow, IncidentStatus};
 use crate::incident::utc::format_time;
 use crate::incident::{
-    Facts, HumanParts, Incident, IncidentEntry, IncidentEvent, PostMortem, REVIEW_DAYS, build,
-    html, markdown, parse_human,
+    Facts, HumanParts, Incident, IncidentEntry, IncidentEvent, PostMortem, build, html, markdown,
+    parse_human,
 };
 use crate::model::{Moment, ReleaseNumber};
 use crate::record::IncidentStore;
 
-/// After this time an open review is overdue.
-pub(super) const REVIEW_TIME: Duration = Duration::from_hours(24 * REVIEW_DAYS);
 /// Earlier incidents that a draft is compared with, newest first.
 const COMPARED_MAX: usize = 1_000;
 /// Earlier incidents with the same signature that a draft names.
@@ -169,8 +167,18 @@ impl ServiceIncidents {
         open.take(20).collect()
     }
 
-    /// What a status shows; none where there is nothing to review.
-    pub(super) fn status(&self, now: Moment) -> Option<IncidentStatus> {
+    /// Removes all but the newest closed incidents. Open ones stay.
+    pub(super) fn keep_newest_closed(&mut self, keep: u64) {
+        let closed = self.all().filter(|it| !it.is_open()).map(|it| it.number);
+        let surplus: Vec<_> = closed.skip(usize::try_from(keep).unwrap_or(usize::MAX)).collect();
+        for number in surplus {
+            self.store.remove(number);
+            self.incidents.remove(&number);
+        }
+    }
+
+    /// What a status shows; none where there is nothing to review. A review may take `within`.
+    pub(super) fn status(&self, now: Moment, within: Duration) -> Option<IncidentStatus> {
         let oldest = self.open().next();
         if oldest.is_none() && self.error.is_none() {
             return None;
@@ -180,7 +188,7 @@ impl ServiceIncidents {
         Some(IncidentStatus {
             open: self.open().count() as u64,
             oldest: (oldest.map(|it| it.number).unwrap_or_default(), age.as_secs()),
-            overdue: REVIEW_TIME < age,
+            overdue: within < age,
             unacknowledged: waiting.map(|it| it.number),
             error: self.error.clone(),
         })
