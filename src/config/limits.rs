@@ -142,7 +142,7 @@ pub(super) fn check(
             MIB..=65_536 * MIB,
             problems,
         )),
-        streams_max: saturating_u32(in_range("streams", &raw.streams, 100, 1..=1_000, problems)),
+        streams_max: saturating_u32(in_range("streams", &raw.streams, 64, 1..=1_000, problems)),
         unread_timeout: UNREAD_TIMEOUT,
         session_idle: in_range("session_idle", &raw.session_idle, hour, idle, problems),
         migration_timeout: in_range(

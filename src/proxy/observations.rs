@@ -32,6 +32,11 @@ impl Proxy {
             || self.state.router.sessions.has_sessions(number)
     }
 
+    /// Whether a release has traffic, and was not cut.
+    pub fn is_serving(&self, number: ReleaseNumber) -> bool {
+        self.backend(number).is_some_and(|it| it.is_open()) && self.has_traffic(number)
+    }
+
     /// The protocol versions that live sessions of a release negotiated.
     pub fn protocol_versions(&self, number: ReleaseNumber) -> BTreeSet<String> {
         self.state.router.sessions.protocols(number)

@@ -79,7 +79,8 @@ impl ServiceLoop {
                 self.spawn_drain(ticket, async move { proxy.cut(release.number).await });
             }
             Effect::Retire(release) => {
-                self.supervisor.retire(&self.service, &release, self.proxy.clone());
+                let deploy = self.watch().deploy();
+                self.supervisor.retire(&self.service, &release, deploy, self.proxy.clone());
                 self.artifact_guard.remove(release.number);
             }
             Effect::Detach(release) => {

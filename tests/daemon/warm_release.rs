@@ -110,3 +110,26 @@ fn only_healthy_release_keeps_its_slot() {
     host.run_cli(&["rollback", SERVICE, "--because", "v2 is gone"]).expect_code(0);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
 }
+
+#[test]
+fn a_deploy_that_needs_the_warm_slot_drains_it() {
+    let host = DaemonHarness::with_v1("bake = \"5s\"");
+    let body = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+    let mut client = std::net::TcpStream::connect(("127.0.0.1", host.listen)).unwrap();
+    let request = format!(
+        "POST /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    std::io::Write::write_all(&mut client, request.as_bytes()).unwrap();
+    let answer = std::io::read_to_string(client).unwrap().to_lowercase();
+    assert!(answer.contains("mcp-session-id"), "{answer}");
+    host.deploy("v2", &["--wait"]).expect_code(13);
+    host.deploy("v3", &[]).expect_code(0);
+    host.wait_for_phase("baking");
+    wait_until("the drain of v1 is in the timeline", || {
+        let entries = host.entries(3);
+        let mut notes = entries.iter().filter(|it| it.because.contains("drained before it stops"));
+        notes.any(|it| it.because.contains("1 sessions migrate"))
+    });
+}

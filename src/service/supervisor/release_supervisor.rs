@@ -241,8 +241,15 @@ impl ReleaseSupervisor {
         }
     }
 
-    /// Removes a release from the proxy, then stops it. A later release in its slot waits for that.
-    pub(crate) fn retire(&mut self, service: &Arc<Service>, release: &Release, proxy: Proxy) {
+    /// Removes a release from the proxy, then stops it. A later release in its slot waits for that. What
+    /// a drain cost goes into the timeline of `deploy`.
+    pub(crate) fn retire(
+        &mut self,
+        service: &Arc<Service>,
+        release: &Release,
+        deploy: ReleaseNumber,
+        proxy: Proxy,
+    ) {
         let tasks = self.releases.remove(&release.number);
         let number = release.number;
         let runtime = SlotRuntime { manager: &self.manager, state_dir: &self.state_dir, service };
@@ -252,15 +259,13 @@ impl ReleaseSupervisor {
         // for the slot, and needs most of its own time to start.
         let policy = &service.policy;
         let timeout = policy.drain_timeout.min(policy.start_timeout / 2);
-        let name = service.name.clone();
+        let (reporter, name) = (self.reporter.clone(), release.to_string());
         let stop = async move {
-            if proxy.has_traffic(number) {
+            if proxy.is_serving(number) {
                 let cost = proxy.drain(number, timeout).await;
-                tracing::info!(
-                    service = name,
-                    release = number.0,
-                    "drained before it stops: {cost}"
-                );
+                reporter
+                    .deploy_note(deploy, format!("{name} drained before it stops: {cost}"))
+                    .await;
             }
             proxy.remove_release(number).await;
             if let Some(tasks) = tasks {

@@ -3,7 +3,7 @@
 use tokio::sync::mpsc;
 
 use crate::artifact::VerifyError;
-use crate::model::{Event, Observation, ReleaseNumber, Signal};
+use crate::model::{Event, Observation, ReleaseNumber, Signal, TimelineEvent};
 use crate::service::inbox::ServiceMessage;
 
 /// The sender that tasks get. It takes reports only: a task cannot stop the loop or give it a command.
@@ -39,6 +39,11 @@ impl Reporter {
     /// Reports something that belongs into the timeline and changes no state.
     pub(crate) async fn release_note(&self, release: ReleaseNumber, text: String) {
         let _ = self.send(ServiceMessage::ReleaseNote(release, text)).await;
+    }
+
+    /// Reports something that belongs into the timeline of a deploy and changes no state.
+    pub(crate) async fn deploy_note(&self, deploy: ReleaseNumber, text: String) {
+        let _ = self.send(ServiceMessage::Fact(deploy, TimelineEvent::Noted, text)).await;
     }
 
     /// Another party started a release again, or stopped it so that the daemon starts it again.
