@@ -39,7 +39,8 @@ fn main() {
     );
     let event = format!("event: message\ndata: {answer}\n\n");
     let sessions = session::SessionIdCodec::new("weather", [7; 16]);
-    let minted = sessions.mint(model::ReleaseNumber(3), "0b5a2c1e-6d3f-4c39-9d1b-5e1d2a3b4c5d");
+    let minted =
+        sessions.mint(model::ReleaseNumber(3), "0b5a2c1e-6d3f-4c39-9d1b-5e1d2a3b4c5d", |_| true);
     let (id, _) = minted.unwrap_or_else(|| panic!("no random numbers"));
     let judged = std::cell::RefCell::new(judge());
 

@@ -98,6 +98,7 @@ const PROXY_ROOMS: &[Row] = &[
     ("handover_control", &["handover", "mod"]),
     ("observations", &["mod"]),
     ("shadow_control", &["shadow", "mod"]),
+    ("trial_control", &["backend", "routing", "mod"]),
 ];
 
 /// What the supervisor knows of the service that it works for: where it reports to.

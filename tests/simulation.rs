@@ -1,6 +1,10 @@
 //! Simulates thousands of random days. A failure prints its seed; `SEED=n cargo sim` replays it.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+#[path = "support/ramp_scenarios.rs"]
+mod ramp_scenarios;
+#[path = "support/random_values.rs"]
+mod random_values;
 #[path = "support/rng.rs"]
 mod rng;
 #[path = "support/simulated_host.rs"]
@@ -19,7 +23,7 @@ use rollbackd::decide::{Phase, Watch};
 use rollbackd::machine::ServiceMachine;
 use rollbackd::model::{
     Actor, Command, CommandRequest, DeployRequest, Effect, Event, Finding, Moment, ProbeResult,
-    ReleaseLoad, ReleaseNumber, Severity, Slot, Ticket, TimelineEntry, TimelineEvent, Verdict,
+    ReleaseLoad, Slot, Ticket, TimelineEntry, TimelineEvent, Verdict,
 };
 use simulated_host::{SimulatedHost, policy, secs, settings};
 use watch_state::state;
@@ -67,6 +71,9 @@ struct Scenario {
     rollbacks: u64,
     /// A restart is missing in the timeline, so deadlines may differ.
     unrecorded: bool,
+    /// Deploys have a ramp, and these many steps were taken.
+    ramps: bool,
+    steps: u64,
 }
 
 impl Scenario {
@@ -90,11 +97,24 @@ impl Scenario {
             disturbed: false,
             rollbacks: 0,
             unrecorded: false,
+            ramps: false,
+            steps: 0,
         }
     }
 
     /// Returns the number of rollbacks and the digest of all decisions.
     fn run(mut self) -> (u64, u64) {
+        self.run_all();
+        (self.rollbacks, self.host.digest)
+    }
+
+    /// Returns the number of rollbacks and of steps.
+    fn run_counted(mut self) -> (u64, u64) {
+        self.run_all();
+        (self.rollbacks, self.steps)
+    }
+
+    fn run_all(&mut self) {
         let crashes = if self.rng.one_in(4) { 0 } else { 10 + self.rng.next_below(50) };
         for _ in 0..EVENTS_PER_SCENARIO {
             let longest = if self.rng.one_in(120) { 1_200_000 } else { 3_000 };
@@ -108,10 +128,12 @@ impl Scenario {
             }
         }
         self.assert_converges();
-        (self.rollbacks, self.host.digest)
     }
 
     fn random_event(&mut self) {
+        if self.ramps && self.rng.one_in(8) {
+            return self.random_step();
+        }
         match self.rng.next_below(12) {
             0..=3 => self.deliver(),
             4..=6 => self.deliver_answer(),
@@ -192,7 +214,7 @@ impl Scenario {
         let awaited = match self.host.watch().phase() {
             Phase::Promoting { .. } | Phase::Returning(_) => true,
             Phase::Emptying(_) => !matches!(effect, Effect::Route(_)),
-            _ => false,
+            _ => matches!(effect, Effect::Assign(..)),
         };
         if awaited && self.rng.one_in(6) {
             return;
@@ -267,6 +289,7 @@ impl Scenario {
         match &entry.event {
             TimelineEvent::Detected { .. } => self.disturbed = false,
             TimelineEvent::Decided { .. } => self.rollbacks += 1,
+            TimelineEvent::Stepped { .. } => self.steps += 1,
             TimelineEvent::Drained { .. } | TimelineEvent::Cut { .. } => {
                 let (since, _) = self.host.detected.unwrap();
                 let took = entry.moment.since(since);
@@ -316,50 +339,6 @@ impl Scenario {
         }
     }
 
-    fn slot(&mut self) -> Option<Slot> {
-        let named = self.rng.one_in(3).then(|| ["blue", "green", "pink"][self.rng.next_index(3)]);
-        named.map(|name| Slot(name.to_owned()))
-    }
-
-    fn number(&mut self) -> ReleaseNumber {
-        let newest = self.host.watch().deploy().0;
-        let back = if self.rng.one_in(3) { self.rng.next_below(3) as u32 } else { 0 };
-        ReleaseNumber(newest.saturating_sub(back))
-    }
-
-    fn verdict(&mut self) -> Verdict {
-        let finding = match self.rng.next_below(10) {
-            0..=2 => Finding::Healthy,
-            3 => Finding::Undecided,
-            8 => Finding::NoData,
-            9 => Finding::Measuring,
-            4 => Finding::SharedOutage,
-            5 => Finding::Breach(Severity::Degraded),
-            6 => Finding::Breach(Severity::Critical),
-            _ => Finding::Breach(Severity::Down),
-        };
-        let share = self.rng.next_below(101) as f64 / 100.0;
-        Verdict {
-            release: self.number(),
-            finding,
-            because: "the dice say so".to_owned(),
-            onset: self.host.now - secs(self.rng.next_below(30)),
-            failure_rate_lower: share,
-            request_rate: 100.0 * share,
-        }
-    }
-
-    fn load(&mut self) -> ReleaseLoad {
-        let sessions = self.rng.next_below(200);
-        ReleaseLoad {
-            sessions,
-            pinned: sessions,
-            in_flight: self.rng.next_below(50),
-            request_rate: self.rng.next_below(1_000) as f64 / 7.0,
-            mean_session_s: self.rng.next_below(600) as f64,
-        }
-    }
-
     /// After the faults end, the service becomes steady. The daemon reports where the traffic is.
     fn assert_converges(&mut self) {
         self.host.disk_full = false;
@@ -374,7 +353,14 @@ impl Scenario {
             }
             self.host.now = self.host.now + secs(5);
             self.handle_event(&Event::DeadlinePassed);
-            if let Some(active) = self.host.watch().phase().active().map(|active| active.number) {
+            let judged = match self.host.watch().phase() {
+                Phase::Baking { active, .. } => Some(active.number),
+                phase => phase.active().map(|active| active.number),
+            };
+            if self.ramps {
+                self.random_step();
+            }
+            if let Some(active) = judged {
                 let finding = Finding::Healthy;
                 let verdict = Verdict { release: active, finding, ..self.verdict() };
                 self.handle_event(&Event::Judged(verdict, ReleaseLoad::default()));
@@ -386,6 +372,7 @@ impl Scenario {
         let rests = matches!(phase, Phase::Empty | Phase::Steady { .. });
         assert!(rests || waits_for_operator(world), "never came to rest: {phase:?}");
         assert_eq!(world.releases.routed, phase.active().map(|active| active.number));
+        assert_eq!(world.releases.assigned.map(|it| it.1), phase.ramp().map(|it| it.step));
         let needed = phase.required_releases().iter().map(|it| it.number).collect();
         assert_eq!(world.releases.running, needed, "what runs, and what is needed");
     }

@@ -1,5 +1,7 @@
 //! Feeds signals to the judge, as the daemon does during a bake.
 
+use std::time::Duration;
+
 use crate::backtest::injection::Injection;
 use crate::backtest::plot::EvidenceCurve;
 use crate::backtest::result::{Detection, ReplayResult};
@@ -7,7 +9,11 @@ use crate::backtest::source::Source;
 use crate::backtest::variants::Variant;
 use crate::decide;
 use crate::judge::Judge;
-use crate::model::{Finding, Moment, ReleaseLoad, Verdict};
+use crate::judge::trial::ReleaseTrial;
+use crate::model::{Finding, Moment, Observation, ReleaseLoad, Signal, Verdict};
+
+/// The longest step of a ramp; a replay takes its steps from the recording.
+const STEP_MAX: Duration = Duration::from_mins(2);
 
 /// Replays the signals with the settings of one configuration, and records the evidence. It ends at
 /// the first breach, or at the end of the bake.
@@ -20,6 +26,7 @@ pub(crate) fn replay(
     let bake = variant.slo.bake;
     let mut injection = injection.cloned();
     let mut judge = new_judge(source, variant);
+    let mut trial = None;
     let mut curve = EvidenceCurve::new(source.duration());
     let (mut detection, mut max_e_value, mut last) = (None, 0.0_f64, opened);
     let mut signals = source.signals().peekable();
@@ -34,13 +41,18 @@ pub(crate) fn replay(
             None => signal,
         };
         judge.observe(now, &signal);
+        // What an injection would change in the cells of a trial is not known.
+        if injection.is_none() {
+            observe_trial(&mut trial, source, variant, (now, &signal));
+        }
         if signals.peek().is_some_and(|(next, _)| *next == now) {
             continue;
         }
         let evidence = judge.evidence();
         curve.record(after, &evidence);
         max_e_value = max_e_value.max(evidence.e_value);
-        let found = detect(&judge, opened, now, evidence.e_value);
+        let verdict = verdict_of(&judge, trial.as_ref(), now);
+        let found = detect(&judge, verdict, opened, now, evidence.e_value);
         let is_breach = found.as_ref().is_some_and(|it| is_breach(&it.verdict));
         if is_breach || detection.is_none() {
             detection = found;
@@ -51,7 +63,7 @@ pub(crate) fn replay(
     }
     let detection = detection.unwrap_or_else(|| Detection {
         after: None,
-        verdict: judge.verdict(last),
+        verdict: verdict_of(&judge, trial.as_ref(), last),
         e_slo: max_e_value,
         e_attr: judge.attribution_e_value(),
     });
@@ -65,14 +77,39 @@ pub(crate) fn replay(
 }
 
 /// What the judge finds now, if it finds anything.
-fn detect(judge: &Judge, opened: Moment, now: Moment, e_slo: f64) -> Option<Detection> {
-    let verdict = judge.verdict(now);
+fn detect(
+    judge: &Judge,
+    verdict: Verdict,
+    opened: Moment,
+    now: Moment,
+    e_slo: f64,
+) -> Option<Detection> {
     let no_finding = matches!(
         verdict.finding,
         Finding::Healthy | Finding::Undecided | Finding::NoData | Finding::Measuring
     );
     let e_attr = judge.attribution_e_value();
     (!no_finding).then(|| Detection { after: Some(now.since(opened)), verdict, e_slo, e_attr })
+}
+
+/// A recording of a ramp is judged as the daemon did, from its first step on.
+fn observe_trial(
+    trial: &mut Option<ReleaseTrial>,
+    source: &Source,
+    variant: &Variant,
+    (now, signal): (Moment, &Signal),
+) {
+    if let Observation::Step(_) = signal.observation {
+        let (opening, slo) = (&source.opening, &variant.slo);
+        trial.get_or_insert_with(|| {
+            ReleaseTrial::new(opening.release, slo, STEP_MAX, &opening.history, opening.opened)
+        });
+    }
+    trial.iter_mut().for_each(|trial| trial.observe(now, signal));
+}
+
+fn verdict_of(judge: &Judge, trial: Option<&ReleaseTrial>, now: Moment) -> Verdict {
+    trial.map_or_else(|| judge.verdict(now), |trial| trial.verdict(now, judge))
 }
 
 fn is_breach(verdict: &Verdict) -> bool {

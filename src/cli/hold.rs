@@ -1,4 +1,4 @@
-//! `rollbackd hold` and `rollbackd resume`
+//! `rollbackd promote`, `rollbackd hold` and `rollbackd resume`
 
 use clap::Args;
 
@@ -10,7 +10,7 @@ use crate::control::Request;
 /// The reason in the timeline where there is none.
 pub(super) const NO_REASON: &str = "no reason given";
 
-/// Stop automatic rollbacks of a service, or allow them again.
+/// A service, and the reason for what is recorded.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The service.
@@ -21,6 +21,11 @@ pub(super) struct Options {
     /// One JSON object a line, as the daemon sends it.
     #[arg(long)]
     json: bool,
+}
+
+pub(super) async fn promote(options: Options, daemon: &DaemonOptions) -> Exit {
+    let Options { service, because, json } = options;
+    send(&Request::Promote { service, because }, json, daemon).await
 }
 
 pub(super) async fn hold(options: Options, daemon: &DaemonOptions) -> Exit {

@@ -31,6 +31,7 @@ mod status;
 mod status_lines;
 mod terminal;
 mod timeline;
+mod trial_lines;
 mod unjudged;
 
 use std::process::ExitCode;
@@ -66,8 +67,11 @@ enum Verb {
     Deploy(deploy::Options),
     /// Show the state of every service.
     Status(status::Options),
-    /// Roll back to the previous release.
+    /// Roll back to the previous release. During a ramp or a bake this aborts the deploy.
+    #[command(visible_alias = "abort")]
     Rollback(rollback::Options),
+    /// Accept the release on trial now: end its ramp or its bake.
+    Promote(hold::Options),
     /// Stop automatic rollbacks of a service until `resume`.
     Hold(hold::Options),
     /// End a hold.
@@ -125,6 +129,7 @@ pub fn main() -> ExitCode {
             Verb::Deploy(options) => deploy::run(options, &daemon).await.into(),
             Verb::Status(options) => status::run(options, &daemon).await.into(),
             Verb::Rollback(options) => rollback::run(options, &daemon).await.into(),
+            Verb::Promote(options) => hold::promote(options, &daemon).await.into(),
             Verb::Hold(options) => hold::hold(options, &daemon).await.into(),
             Verb::Resume(options) => hold::resume(options, &daemon).await.into(),
             Verb::Timeline(options) => timeline::run(options, &daemon).await.into(),

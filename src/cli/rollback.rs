@@ -10,7 +10,7 @@ use crate::cli::hold::NO_REASON;
 use crate::cli::output;
 use crate::control::Request;
 
-/// Roll back to the previous release.
+/// Roll back to the previous release. During a ramp or a bake this aborts the deploy.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The service.

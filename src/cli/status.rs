@@ -11,6 +11,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::status_lines::Lines;
 use crate::cli::terminal::Terminal;
+use crate::cli::trial_lines::trial_lines;
 use crate::cli::unjudged;
 use crate::control::{
     IncidentStatus, LastOutcome, ReleaseStatus, Request, Response, RollbackCount, Status,
@@ -146,6 +147,7 @@ fn render(status: &Status, terminal: Terminal) -> String {
     }
     push_channels(&mut lines, status);
     push_traffic(&mut lines, status);
+    trial_lines(status.trial.as_ref()).iter().for_each(|line| lines.push(line));
     lines.push(&objective_line(status));
     if let Some(evidence) = &status.evidence {
         lines.push(&evidence_line(evidence));

@@ -22,6 +22,7 @@ mod notify;
 mod placeholder;
 mod probe;
 mod problem;
+mod ramp;
 mod range;
 mod raw;
 mod runtime;

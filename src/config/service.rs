@@ -16,6 +16,7 @@ use crate::config::limits::{self, RawLimits};
 use crate::config::name::check_name;
 use crate::config::probe::{self, CheckedProbe, RawProbe};
 use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
+use crate::config::ramp::{self, RawRamp};
 use crate::config::range::span_of;
 use crate::config::runtime::{self, RawRuntime};
 use crate::config::scrape::{self, RawScrape};
@@ -47,6 +48,7 @@ pub(super) struct RawService {
     pub(super) mode: Raw<&'static str>,
     pub(super) session_state: Raw<&'static str>,
     pub(super) migrate_sessions: Raw<&'static str>,
+    pub(super) ramp: RawRamp,
     pub(super) slots: Raw<RawMap<Address>>,
     pub(super) runtime: RawRuntime,
     pub(super) slo: RawSlo,
@@ -74,6 +76,7 @@ pub(super) fn read(
         mode: table.read("mode", one_of(["act", "observe"]), problems),
         session_state: table.read("session_state", one_of(["none", "soft", "hard"]), problems),
         migrate_sessions: table.read("move_sessions", one_of(["rollback", "both"]), problems),
+        ramp: ramp::read(&mut table, problems),
         slots: table.required("slots", SLOTS_EXAMPLE, map_of(address), problems),
         runtime: runtime::read(&mut table, problems),
         slo: slo::read(&mut table, problems),
@@ -109,7 +112,20 @@ pub(super) fn check(
     let scrape = scrape::check(raw.scrape.as_ref(), bake_span, &slots, &mut slo, problems);
     let observe = raw.mode.as_ref().is_some_and(|mode| *mode.get_ref() == "observe");
     let slot_names = slots.keys().cloned().collect();
-    let policy = slo::policy(&raw.slo, observe, &probe, slo.bake, slot_names, problems);
+    let mut policy = slo::policy(&raw.slo, observe, &probe, slo.bake, slot_names, problems);
+    let bake = (slo.bake, span_of(&raw.slo.bake));
+    policy.ramp = ramp::check(&raw.ramp, bake, problems);
+    let has_ramp = policy.ramp.first().is_some();
+    let session_state = session_state(&raw.session_state);
+    let both = raw.migrate_sessions.as_ref().map(|given| *given.get_ref() == "both");
+    if has_ramp {
+        ramp::warn_stuck_sessions(
+            (&raw.session_state, &raw.migrate_sessions),
+            session_state,
+            both,
+            problems,
+        );
+    }
     let outcome_limits = slo::outcome_limits(&raw.slo, problems);
     let shadow_settings = slo::shadow_settings(&raw.slo, problems);
     let objectives = RawObjectives { slo: &raw.slo, probe: &raw.probe, service_span };
@@ -140,11 +156,8 @@ pub(super) fn check(
         scrape,
         slo,
         policy,
-        session_state: session_state(&raw.session_state),
-        migrate_on_accept: raw
-            .migrate_sessions
-            .as_ref()
-            .is_some_and(|given| *given.get_ref() == "both"),
+        session_state,
+        migrate_on_accept: both.unwrap_or(has_ramp && session_state != SessionState::Hard),
         limits,
     }
 }

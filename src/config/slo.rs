@@ -14,7 +14,7 @@ use crate::config::value::{
     Raw, duration, error_budget, error_budget_or_off, expect_table, float, format_duration, one_of,
     string_list, unsigned_integer,
 };
-use crate::decide::Policy;
+use crate::decide::{Policy, RampSettings};
 use crate::judge::{Baseline, Indicator, Objective, SloSettings};
 use crate::model::Slot;
 
@@ -151,6 +151,7 @@ pub(super) fn policy(
         recovery_timeout: Duration::from_mins(1),
         rollbacks_per_day_max: usize::try_from(per_day).unwrap_or(usize::MAX),
         session_cost: in_range("session_cost", &raw.session_cost, 3.0, 0.0..=1e6, problems),
+        ramp: RampSettings::default(),
         slots,
     }
 }

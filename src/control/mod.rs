@@ -25,6 +25,7 @@ pub use crate::control::counters::{Counters, HISTOGRAM_BOUNDS, Histogram};
 pub use crate::control::incident_protocol::{IncidentReply, IncidentRequest, IncidentRow};
 pub use crate::control::protocol::{RefusalCode, Request, Response};
 pub use crate::control::status::{
-    CallStatus, ChannelStatus, IncidentStatus, LastOutcome, ReleaseStatus, RollbackCount, Status,
+    ArmStatus, CallStatus, ChannelStatus, IncidentStatus, LastOutcome, ReleaseStatus,
+    RollbackCount, Status, TrialStatus,
 };
 pub use crate::control::validate::{printable, unknown_service};

@@ -27,6 +27,13 @@ pub enum Request {
         #[serde(default)]
         wait: bool,
     },
+    /// Accept the release on trial now.
+    Promote {
+        /// The service.
+        service: String,
+        /// The reason.
+        because: String,
+    },
     /// Stop automatic rollbacks.
     Hold {
         /// The service.
@@ -77,6 +84,7 @@ impl Request {
         match self {
             Self::Deploy(DeployRequest { service, .. })
             | Self::Rollback { service, .. }
+            | Self::Promote { service, .. }
             | Self::Hold { service, .. }
             | Self::Resume { service, .. }
             | Self::Timeline { service, .. } => Some(service),

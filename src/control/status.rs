@@ -83,6 +83,9 @@ pub struct Status {
     /// Requests that were judged in the last hour. Without one, the error budget is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_requests: Option<u64>,
+    /// The trial, while a ramp gives the new release a part of the users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialStatus>,
     /// Incidents that need a review.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incidents: Option<IncidentStatus>,
@@ -114,6 +117,42 @@ pub struct ChannelStatus {
     /// Why the last delivery failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// A trial that is under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrialStatus {
+    /// The step of the ramp, from 1.
+    pub step: u32,
+    /// How many steps the ramp has.
+    pub of: u32,
+    /// The share of the users that is on trial, 0 to 1.
+    pub share: f64,
+    /// The control, then the trial.
+    pub arms: Vec<ArmStatus>,
+    /// What the tests say, in a sentence.
+    pub summary: String,
+    /// What the step or the verdict still needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    /// Live sessions of the control that cannot move, and so do not take part.
+    #[serde(default)]
+    pub sessions_pinned: u64,
+}
+
+/// One arm of a trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmStatus {
+    /// `control` or `trial`.
+    pub arm: String,
+    /// The version of its release.
+    pub version: String,
+    /// Users whose requests count.
+    pub subjects: u64,
+    /// Their requests.
+    pub requests: u64,
+    /// The failed ones among them. The counts of the release have them by kind.
+    pub failed: u64,
 }
 
 /// What happened last at a service.

@@ -25,6 +25,7 @@ impl Request {
                 set.iter().try_for_each(|(key, value)| validate_setting(key, value))
             }
             Self::Rollback { because, .. }
+            | Self::Promote { because, .. }
             | Self::Hold { because, .. }
             | Self::Resume { because, .. } => validate_reason(because),
             Self::Incident { request } => request.validate(),

@@ -299,6 +299,7 @@ fn into_command(request: Request) -> Option<AcceptedCommand> {
         Request::Rollback { cut, force, because, wait, .. } => {
             (Command::Rollback { cut, force, because }, wait)
         }
+        Request::Promote { because, .. } => (Command::Promote { because }, false),
         Request::Hold { because, .. } => (Command::Hold { because }, false),
         Request::Resume { because, .. } => (Command::Resume { because }, false),
         Request::Status { .. }

@@ -40,6 +40,7 @@ impl Watch {
             Command::Rollback { cut, force, because } => {
                 self.on_rollback(now, by, (cut, force), because)
             }
+            Command::Promote { because } => self.on_promote(now, &by, &because),
             Command::Hold { because } => {
                 let hold = Hold { by: Some(by), because: because.clone() };
                 Ok(self.decide(now, TimelineEvent::Held { hold }, because))
@@ -93,6 +94,23 @@ impl Watch {
             words += &format!("; the count of rollbacks ({limit} of {limit}) starts anew");
         }
         words
+    }
+
+    /// A person's word ends the ramp, or the bake.
+    fn on_promote(
+        &self,
+        now: Moment,
+        by: &Actor,
+        because: &str,
+    ) -> Result<Decision, CommandRefused> {
+        match &self.phase {
+            Phase::Baking { active, .. } => {
+                let because = format!("{active} promoted by {by}: {because}");
+                Ok(self.decide(now, TimelineEvent::Accepted { verified: false }, because))
+            }
+            Phase::Empty | Phase::Steady { .. } => Err(refused("no release is on trial")),
+            phase => Err(CommandRefused::Busy(format!("{phase}; promote when it bakes"))),
+        }
     }
 
     fn on_rollback(

@@ -38,6 +38,7 @@ impl Watch {
                 }
                 _ => None,
             },
+            Event::StepDue(step, because) => self.on_step_due(now, *step, because),
             Event::DeadlinePassed if self.deadline().is_some_and(|due| due <= now) => {
                 self.on_deadline(now)
             }
@@ -60,11 +61,16 @@ impl Watch {
                     (Finding::NoData, blocked) if warm.is_some() => {
                         self.on_no_data(now, verdict, *blocked)
                     }
+                    // A person decides: the bake is over, and most users have not met the release.
+                    (_, Some(Guard::Ramp)) => None,
                     (Finding::Healthy | Finding::Undecided | Finding::NoData, Some(guard)) => {
                         let over =
                             if *guard == Guard::NoData { "the bake goes on" } else { BREACH_ENDED };
                         let because = format!("{guard}: {over}: {}", verdict.because);
                         Some(self.decide(now, TimelineEvent::Cleared, because))
+                    }
+                    (_, None) if *until <= now && !self.is_held() && self.ramps_still() => {
+                        self.on_ramp_incomplete(now, verdict)
                     }
                     (finding, None) if *until <= now && !self.is_held() => {
                         Some(self.accept(now, finding == Finding::Healthy, &verdict.because))
@@ -178,7 +184,7 @@ impl Watch {
         else {
             return None;
         };
-        if active.number != number {
+        if active.number != number || self.phase.ramp().is_some() {
             return None;
         }
         let release = active.as_replacement(self.next_number(), self_reported_name);
@@ -234,7 +240,13 @@ impl Watch {
 
     /// The traffic stays, and the operator is paged.
     pub(super) fn abandon(&self, now: Moment, breach: &PendingRollback, why: &str) -> Decision {
-        let because = format!("{why}; the traffic stays on {}", breach.bad);
+        let because = match breach.ramp {
+            Some(_) => format!(
+                "{why}; {} keeps the traffic, and {} the sessions that it has",
+                breach.warm, breach.bad
+            ),
+            None => format!("{why}; the traffic stays on {}", breach.bad),
+        };
         let page = Effect::Page(because.clone());
         let mut decision = self.decide(now, TimelineEvent::Abandoned, because);
         decision.effects.push(page);
@@ -265,8 +277,13 @@ impl Watch {
     fn on_routed(&self, now: Moment) -> Option<Decision> {
         match &self.phase {
             Phase::Promoting { from, to, .. } => {
-                let warm = from.as_ref().map(|from| format!(", {from} stays warm"));
-                let because = format!("{to} has the traffic{}", warm.unwrap_or_default());
+                let because = match (from, self.phase.ramp()) {
+                    (Some(from), Some(ramp)) => {
+                        format!("{to} has {}, {from} keeps the others", ramp.step)
+                    }
+                    (Some(from), None) => format!("{to} has the traffic, {from} stays warm"),
+                    (None, _) => format!("{to} has the traffic"),
+                };
                 Some(self.decide(now, TimelineEvent::Switched { to: to.number }, because))
             }
             Phase::Returning(back) => {
@@ -288,7 +305,7 @@ impl Watch {
     }
 
     fn accept(&self, now: Moment, verified: bool, traffic_summary: &str) -> Decision {
-        if self.phase.warm().is_none() {
+        if matches!(self.phase, Phase::Baking { warm: None, .. }) {
             let because = "accepted: the first release, without a rollback target".to_owned();
             return self.decide(now, TimelineEvent::Accepted { verified }, because);
         }

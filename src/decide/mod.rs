@@ -13,6 +13,9 @@
 //!    +--recovered-- Recovering <-- Emptying <--routed-- Returning
 //! ```
 //!
+//! With a ramp, Promoting and Baking leave most users on the previous release, the control. Each step
+//! is in the timeline before the proxy assigns more of them; the control follows when it is accepted.
+//!
 //! Edges that the picture leaves out:
 //! - The first deploy leaves Empty. A deploy with `--over-breach` also leaves a blocked or held
 //!   Baking; the last accepted release gets the traffic back first.
@@ -29,6 +32,8 @@ mod commands;
 mod deploy;
 mod events;
 mod phase;
+mod ramp;
+mod ramp_steps;
 mod readiness;
 mod strategy;
 mod transitions;
@@ -36,5 +41,6 @@ mod watch;
 
 pub use commands::CommandRefused;
 pub use phase::{PendingRollback, Phase, Rollback};
+pub use ramp::{Ramp, RampSettings};
 pub use strategy::{StrategyChoice, choose_strategy};
 pub use watch::{Policy, Watch};

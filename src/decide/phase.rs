@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::decide::ramp::Ramp;
 use crate::decide::strategy::StrategyChoice;
 use crate::model::{
     Effect, Guard, JudgeTarget, Moment, Release, ReleaseLoad, ReleaseNumber, Strategy,
@@ -42,12 +43,14 @@ pub enum Phase {
         until: Moment,
         /// How many times the proxy got the order.
         tries: u32,
+        /// The part of the traffic that it gets. None: all.
+        ramp: Option<Ramp>,
     },
-    /// A new release has the traffic and is on trial.
+    /// A new release has the traffic, or a part of it, and is on trial.
     Baking {
-        /// It has the traffic.
+        /// It is on trial.
         active: Release,
-        /// It can take the traffic back at any moment.
+        /// It can take the traffic back at any moment. During a ramp it is the control, and has the rest.
         warm: Option<Release>,
         /// When the bake ends.
         until: Moment,
@@ -55,6 +58,8 @@ pub enum Phase {
         blocked: Option<Guard>,
         /// Since when its data is missing; that time is added to the bake.
         no_data_since: Option<Moment>,
+        /// The part of the traffic that it has. None: all.
+        ramp: Option<Ramp>,
     },
     /// A rollback is due, and a probe asks the previous release whether it can take over.
     Confirming(PendingRollback),
@@ -90,6 +95,8 @@ pub struct PendingRollback {
     pub complete_by: Moment,
     /// When to stop waiting for the target.
     pub until: Moment,
+    /// The part of the traffic that the bad release has meanwhile. None: all.
+    pub ramp: Option<Ramp>,
 }
 
 /// Traffic on its way back.
@@ -114,6 +121,9 @@ impl Phase {
     pub fn effects(&self) -> Vec<Effect> {
         match self.clone() {
             Self::Empty => Vec::new(),
+            Self::Baking { active, warm: Some(control), ramp: Some(ramp), .. } => {
+                assigned(active, control, ramp)
+            }
             Self::Steady { active, warm } | Self::Baking { active, warm, .. } => {
                 let kept = std::iter::once(active.clone()).chain(warm).map(Effect::KeepRunning);
                 kept.chain([Effect::Route(active)]).collect()
@@ -125,9 +135,22 @@ impl Phase {
                 let warm = warm.map(Effect::KeepRunning);
                 kept.chain(warm).chain([Effect::Start(new)]).collect()
             }
+            Self::Promoting { from: Some(control), to, ramp: Some(ramp), .. } => {
+                assigned(to, control, ramp)
+            }
             Self::Promoting { from, to, .. } => {
                 let kept = from.into_iter().map(Effect::KeepRunning);
                 kept.chain([Effect::KeepRunning(to.clone()), Effect::Route(to)]).collect()
+            }
+            Self::Confirming(PendingRollback { bad, warm, ramp: Some(ramp), .. }) => {
+                let mut effects = assigned(bad, warm.clone(), ramp);
+                effects.push(Effect::Probe(warm));
+                effects
+            }
+            Self::Reviving(PendingRollback { bad, warm, ramp: Some(ramp), .. }) => {
+                let mut effects = assigned(bad, warm.clone(), ramp);
+                effects.push(Effect::Start(warm));
+                effects
             }
             Self::Confirming(PendingRollback { bad, warm, .. }) => {
                 let kept = [
@@ -185,8 +208,33 @@ impl Phase {
         }
     }
 
-    /// The release that has the traffic, as far as is confirmed.
+    /// The part of the subjects that is on trial, while both releases have traffic.
+    pub fn ramp(&self) -> Option<&Ramp> {
+        match self {
+            Self::Promoting { ramp, .. } | Self::Baking { ramp, .. } => ramp.as_ref(),
+            Self::Confirming(breach) | Self::Reviving(breach) => breach.ramp.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The release on trial, and the control, while both have traffic.
+    fn arms(&self) -> Option<(&Release, &Release)> {
+        match self {
+            Self::Baking { active, warm: Some(control), ramp: Some(_), .. } => {
+                Some((active, control))
+            }
+            Self::Confirming(breach) | Self::Reviving(breach) if breach.ramp.is_some() => {
+                Some((&breach.bad, &breach.warm))
+            }
+            _ => None,
+        }
+    }
+
+    /// The release that has the traffic, as far as is confirmed. During a ramp it is the control.
     pub fn active(&self) -> Option<&Release> {
+        if let Some((_, control)) = self.arms() {
+            return Some(control);
+        }
         match self {
             Self::Empty => None,
             Self::Steady { active, .. }
@@ -201,6 +249,9 @@ impl Phase {
 
     /// The release that is kept running beside the active one and could take over.
     pub fn warm(&self) -> Option<&Release> {
+        if self.arms().is_some() {
+            return None;
+        }
         match self {
             Self::Steady { warm, .. } | Self::Starting { warm, .. } | Self::Baking { warm, .. } => {
                 warm.as_ref()
@@ -219,6 +270,7 @@ impl Phase {
             Self::Promoting { to, .. } => Some(to),
             Self::Emptying(back) => Some(&back.bad),
             Self::Recovering { bad, .. } => Some(bad),
+            _ if self.arms().is_some() => self.arms().map(|(on_trial, _)| on_trial),
             Self::Empty
             | Self::Steady { .. }
             | Self::Baking { .. }
@@ -282,6 +334,15 @@ impl Phase {
     }
 }
 
+/// Both releases run, and each has its part of the traffic.
+fn assigned(on_trial: Release, control: Release, ramp: Ramp) -> Vec<Effect> {
+    vec![
+        Effect::KeepRunning(on_trial.clone()),
+        Effect::KeepRunning(control.clone()),
+        Effect::Assign(on_trial, control, ramp.step),
+    ]
+}
+
 impl PendingRollback {
     /// The timeline event of the decision.
     pub(super) fn decided_event(&self, choice: StrategyChoice) -> TimelineEvent {
@@ -299,6 +360,9 @@ impl fmt::Display for Phase {
             Self::Steady { .. } => f.write_str("nothing on trial"),
             Self::Starting { new, .. } => write!(f, "waits for {new} to become ready"),
             Self::Promoting { to, .. } => write!(f, "waits for the proxy to route to {to}"),
+            Self::Baking { active, blocked: None, ramp: Some(ramp), .. } => {
+                write!(f, "watches {active} with {}", ramp.step)
+            }
             Self::Baking { active, blocked: None, .. } => write!(f, "watches {active}"),
             Self::Baking { active, blocked: Some(Guard::NoData), .. } => {
                 write!(f, "waits for data about {active}")

@@ -33,10 +33,13 @@ impl Watch {
                     return Some(self.decide(now, TimelineEvent::Failed, because));
                 }
                 let words = changes.as_ref().map(ToString::to_string).unwrap_or_default();
-                let because = format!("{new} is ready{words}{waived}");
+                let ramp = self.policy.ramp.first().filter(|_| active.is_some());
+                let part = ramp.map(|step| format!("; it gets {step}{}", stuck(report)));
+                let part = part.unwrap_or_default();
+                let because = format!("{new} is ready{words}{waived}{part}");
                 let contract = report.new.as_ref().map(|it| Box::new(it.for_timeline()));
                 let changes = changes.map(Box::new);
-                Some(self.decide(now, TimelineEvent::Ready { contract, changes }, because))
+                Some(self.decide(now, TimelineEvent::Ready { contract, changes, ramp }, because))
             }
             Phase::Reviving(breach) => {
                 Some(self.start_rollback(now, breach, "runs again and answers"))
@@ -73,5 +76,13 @@ impl Watch {
             }
             _ => None,
         }
+    }
+}
+
+/// The sessions that a ramp leaves out.
+fn stuck(report: &ReadinessReport) -> String {
+    match (report.sessions_pinned, report.sessions) {
+        (0, _) => String::new(),
+        (pinned, all) => format!("; {pinned} of {all} sessions cannot move and stay"),
     }
 }

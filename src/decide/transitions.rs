@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::decide::deploy::quarantine;
 use crate::decide::phase::{PendingRollback, Phase, Rollback};
+use crate::decide::ramp::Ramp;
 use crate::decide::watch::{Policy, Watch};
 use crate::model::{
     CarriedOver, Guard, Hold, Moment, Release, ReleaseLoad, ReleaseNumber, Strategy, Ticket,
@@ -49,6 +50,9 @@ impl Watch {
     /// Applies a recorded event.
     pub fn apply(&mut self, now: Moment, fact: &TimelineEvent) {
         self.record_ready(now, fact);
+        // The rest of the traffic follows.
+        let ends_ramp =
+            matches!(fact, TimelineEvent::Accepted { .. }) && self.phase.ramp().is_some();
         if let Some(phase) = self.next_phase(now, fact) {
             let restarts_bake = matches!(fact, TimelineEvent::Replaced { .. });
             if restarts_bake || phase.name() != self.phase.name() {
@@ -57,7 +61,7 @@ impl Watch {
             self.phase = phase;
         }
         self.update_carried_over(now, fact);
-        if needs_new_ticket(fact) {
+        if ends_ramp || needs_new_ticket(fact) {
             self.ticket = Ticket(self.ticket.0 + 1);
         }
     }
@@ -88,18 +92,20 @@ impl Watch {
                 Phase::Starting { active, warm, new, until }
             }
             (TimelineEvent::Replaced { release, warm, .. }, _) => {
-                self.baking(now, release.clone(), warm.clone())
+                self.baking(now, release.clone(), warm.clone(), None)
             }
-            (TimelineEvent::Ready { .. }, Phase::Starting { active, new, .. }) => {
+            (TimelineEvent::Ready { ramp, .. }, Phase::Starting { active, new, .. }) => {
                 let until = now + policy.retry_interval;
-                Phase::Promoting { from: active, to: new, until, tries: 1 }
+                let ramp = ramp.filter(|_| active.is_some()).map(|step| Ramp::new(step, now));
+                Phase::Promoting { from: active, to: new, until, tries: 1, ramp }
             }
             (TimelineEvent::Failed, Phase::Starting { active, warm, .. }) => {
                 steady_or_empty(active, warm)
             }
-            (TimelineEvent::Switched { .. }, Phase::Promoting { from: warm, to: active, .. }) => {
-                self.baking(now, active, warm)
-            }
+            (
+                TimelineEvent::Switched { .. },
+                Phase::Promoting { from: warm, to: active, ramp, .. },
+            ) => self.baking(now, active, warm, ramp),
             (TimelineEvent::Retried { tries }, phase) => self.retry(now, phase, *tries)?,
             (TimelineEvent::Paused { ms }, mut phase) => {
                 phase.shift_deadlines(Duration::from_millis(*ms));
@@ -109,12 +115,6 @@ impl Watch {
         })
     }
 
-    fn baking(&self, now: Moment, active: Release, warm: Option<Release>) -> Phase {
-        // Without a release to go back to there is nothing to watch for.
-        let bake = if warm.is_some() { self.policy.bake } else { Duration::ZERO };
-        Phase::Baking { active, warm, until: now + bake, blocked: None, no_data_since: None }
-    }
-
     /// A release is on trial.
     fn bake_transition(&self, now: Moment, fact: &TimelineEvent) -> Option<Phase> {
         Some(match (fact, self.phase.clone()) {
@@ -122,23 +122,32 @@ impl Watch {
                 Phase::Steady { active, warm }
             }
             (
+                TimelineEvent::Stepped { ramp: step },
+                Phase::Baking { active, warm, until, blocked, no_data_since, ramp: Some(ramp) },
+            ) => {
+                let ramp = Some(ramp.next(*step, now));
+                Phase::Baking { active, warm, until, blocked, no_data_since, ramp }
+            }
+            (
                 TimelineEvent::Blocked { guard, .. },
-                Phase::Baking { active, warm, until, no_data_since: blind, .. },
+                Phase::Baking { active, warm, until, no_data_since: blind, ramp, .. },
             ) => {
                 let until = extend_by_no_data(until, blind, now);
-                let blind = (*guard == Guard::NoData).then_some(now);
-                Phase::Baking { active, warm, until, blocked: Some(*guard), no_data_since: blind }
+                let no_data_since = (*guard == Guard::NoData).then_some(now);
+                let blocked = Some(*guard);
+                Phase::Baking { active, warm, until, blocked, no_data_since, ramp }
             }
             (
                 TimelineEvent::Cleared | TimelineEvent::Resumed { .. },
-                Phase::Baking { active, warm, until, no_data_since: blind, .. },
+                Phase::Baking { active, warm, until, no_data_since: blind, ramp, .. },
             ) => {
                 let mut until = extend_by_no_data(until, blind, now).max(now);
                 // Its evidence starts anew, and needs time.
                 if matches!(fact, TimelineEvent::Resumed { .. }) && warm.is_some() {
                     until = until.max(now + self.policy.bake.min(BAKE_AFTER_RESUME_MIN));
                 }
-                Phase::Baking { active, warm, until, blocked: None, no_data_since: None }
+                let (blocked, no_data_since) = (None, None);
+                Phase::Baking { active, warm, until, blocked, no_data_since, ramp }
             }
             (TimelineEvent::Detected { trigger, load }, _) => {
                 self.confirming(now, trigger.clone(), *load)?
@@ -147,15 +156,10 @@ impl Watch {
             (TimelineEvent::Held { .. }, Phase::Confirming(breach) | Phase::Reviving(breach))
                 if !breach.trigger.is_operator() =>
             {
-                let (active, warm) = (breach.bad, Some(breach.warm));
-                let until = now + self.policy.bake;
-                Phase::Baking {
-                    active,
-                    warm,
-                    until,
-                    blocked: Some(Guard::Hold),
-                    no_data_since: None,
-                }
+                let PendingRollback { bad: active, warm, ramp, .. } = breach;
+                let (until, blocked) = (now + self.policy.bake, Some(Guard::Hold));
+                let (warm, no_data_since) = (Some(warm), None);
+                Phase::Baking { active, warm, until, blocked, no_data_since, ramp }
             }
             _ => return None,
         })
@@ -170,8 +174,14 @@ impl Watch {
                 let until = (now + policy.start_timeout).min(breach.complete_by);
                 Phase::Reviving(PendingRollback { until, ..breach })
             }
-            (TimelineEvent::Abandoned, Phase::Confirming(breach) | Phase::Reviving(breach)) => {
-                Phase::Steady { active: breach.bad, warm: Some(breach.warm) }
+            // Most users are on the control: they stay.
+            (TimelineEvent::Abandoned, Phase::Confirming(it) | Phase::Reviving(it))
+                if it.ramp.is_some() =>
+            {
+                Phase::Steady { active: it.warm, warm: Some(it.bad) }
+            }
+            (TimelineEvent::Abandoned, Phase::Confirming(it) | Phase::Reviving(it)) => {
+                Phase::Steady { active: it.bad, warm: Some(it.warm) }
             }
             (
                 TimelineEvent::Decided { strategy, .. },
@@ -216,6 +226,7 @@ impl Watch {
             load,
             complete_by: now + self.policy.rollback_timeout,
             until: now + self.policy.target_check_timeout,
+            ramp: self.phase.ramp().copied(),
         }))
     }
 
@@ -239,7 +250,9 @@ impl Watch {
         let wait = self.policy.retry_interval * 2_u32.pow(tries.min(self.policy.page_after_tries));
         let (tries, until) = (tries + 1, now + wait);
         Some(match phase {
-            Phase::Promoting { from, to, .. } => Phase::Promoting { from, to, until, tries },
+            Phase::Promoting { from, to, ramp, .. } => {
+                Phase::Promoting { from, to, until, tries, ramp }
+            }
             Phase::Returning(back) => Phase::Returning(Rollback { until, tries, ..back }),
             Phase::Emptying(back) => Phase::Emptying(Rollback { until, tries, ..back }),
             _ => return None,
@@ -350,6 +363,7 @@ fn needs_new_ticket(fact: &TimelineEvent) -> bool {
         TimelineEvent::Deployed { .. }
         | TimelineEvent::Replaced { .. }
         | TimelineEvent::Ready { .. }
+        | TimelineEvent::Stepped { .. }
         | TimelineEvent::Failed
         | TimelineEvent::Detected { .. }
         | TimelineEvent::Reviving

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::decide::phase::Phase;
+use crate::decide::ramp::RampSettings;
 use crate::model::{
     CarriedOver, Decision, Effect, Hold, Moment, ReleaseNumber, Slot, Ticket, TimelineEvent,
 };
@@ -32,6 +33,8 @@ pub struct Policy {
     pub rollbacks_per_day_max: usize,
     /// What breaking a session costs, in failed requests.
     pub session_cost: f64,
+    /// The shares of the users that a new release gets, one after the other.
+    pub ramp: RampSettings,
     /// The slots, in the order in which they are filled.
     pub slots: Vec<Slot>,
 }

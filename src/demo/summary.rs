@@ -263,7 +263,11 @@ mod tests {
             reason: None,
         };
         vec![
-            entry(900, "v2 is ready", TimelineEvent::Ready { contract: None, changes: None }),
+            entry(
+                900,
+                "v2 is ready",
+                TimelineEvent::Ready { contract: None, changes: None, ramp: None },
+            ),
             entry(1000, "v2 has the traffic", TimelineEvent::Switched { to: ReleaseNumber(2) }),
             entry(3400, "v2 is down", detected),
             entry(3410, "v1 answers", decided),

@@ -150,7 +150,10 @@ impl Sums {
                 self.traffic.probes.1 += 1;
                 push_bounded(&mut self.traffic.probes.2, result.to_string());
             }
-            Observation::Scraped(_) | Observation::Starting(..) => (),
+            Observation::Scraped(_)
+            | Observation::Starting(..)
+            | Observation::Cells(_)
+            | Observation::Step(_) => (),
         }
     }
 

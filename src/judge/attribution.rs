@@ -186,7 +186,10 @@ impl Attribution {
                     .update(ms, PairedCounts { trial: (safe, safe_bad), warm: (*n, *bad) });
                 self.last_shadow_at = Some(now);
             }
-            Observation::Calls(_) | Observation::Scraped(_) => (),
+            Observation::Calls(_)
+            | Observation::Scraped(_)
+            | Observation::Cells(_)
+            | Observation::Step(_) => (),
         }
     }
 

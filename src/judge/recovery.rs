@@ -40,6 +40,8 @@ impl Recovery {
             Observation::Calls(_)
             | Observation::Shadow(..)
             | Observation::Scraped(_)
+            | Observation::Cells(_)
+            | Observation::Step(_)
             | Observation::Starting(..) => (),
             Observation::Block(..) | Observation::Probe(_) | Observation::Exited(_) => {
                 *self = Self::new(self.release, now);

@@ -72,7 +72,6 @@ impl Judge {
         let liveness = Liveness::new(limits.failed_probes_max, limits.probe_interval, now);
         let attribution = Attribution::new(warm, &limits, &history);
         let scraped = limits.scrape.map(|scraping| ScrapedEvidence::new(scraping, now));
-        let (counts, started_at) = (Counts::default(), now);
         Self {
             release,
             limits,
@@ -82,8 +81,8 @@ impl Judge {
             attribution,
             scraped,
             shared_outage: false,
-            counts,
-            started_at,
+            counts: Counts::default(),
+            started_at: now,
             last_request_at: None,
             verified: false,
             last_verified_counts: (0, 0),
@@ -128,6 +127,7 @@ impl Judge {
                 }
             }
             Observation::Shadow(..) | Observation::Scraped(_) => (),
+            Observation::Cells(_) | Observation::Step(_) => (),
         }
     }
 
@@ -135,11 +135,6 @@ impl Judge {
     pub fn skip(&mut self, gap: Duration) {
         self.liveness.skip(gap);
         self.scraped.iter_mut().for_each(|scraped| scraped.skip(gap));
-    }
-
-    /// Whether the bake waits while no counter can be read; a reload may change it.
-    pub fn set_extend_bake(&mut self, extend_bake: bool) {
-        self.scraped.iter_mut().for_each(|scraped| scraped.set_extend_bake(extend_bake));
     }
 
     /// A shared outage is over: what happened during it is not held against the deploy, and
@@ -179,6 +174,11 @@ impl Judge {
 
     /// The verdict on the signals so far.
     pub fn verdict(&self, now: Moment) -> Verdict {
+        self.verdict_of(now, |_| true)
+    }
+
+    /// The same about these objectives only.
+    pub(super) fn verdict_of(&self, now: Moment, judged: impl Fn(Indicator) -> bool) -> Verdict {
         if let Some((because, onset)) = self.down_reason(now) {
             let failing = 1.0;
             return match self.attribution.shared_outage_reason(now) {
@@ -191,7 +191,7 @@ impl Judge {
                 }
             };
         }
-        if let Some((about, because, tripped)) = self.first_broken_objective() {
+        if let Some((about, because, tripped)) = self.first_broken_objective(judged) {
             let BrokenObjective { proven_at: since, onset } = tripped;
             let blame = self.attribution.blame(now, about, since);
             let (finding, why, failing) = match blame {
@@ -230,7 +230,10 @@ impl Judge {
     }
 
     /// The objective that was broken first, the arithmetic, and when.
-    fn first_broken_objective(&self) -> Option<(Indicator, String, BrokenObjective)> {
+    fn first_broken_objective(
+        &self,
+        judged: impl Fn(Indicator) -> bool,
+    ) -> Option<(Indicator, String, BrokenObjective)> {
         let of = |process: &EProcess, since| BrokenObjective {
             proven_at: since,
             onset: process.onset(),
@@ -249,7 +252,8 @@ impl Judge {
                 of(process, since),
             ))
         });
-        tracks.chain(calls).min_by_key(|(.., tripped)| tripped.proven_at)
+        let all = tracks.chain(calls).filter(|it| judged(it.0));
+        all.min_by_key(|(.., tripped)| tripped.proven_at)
     }
 
     /// The evidence for the objective that is nearest to a verdict.

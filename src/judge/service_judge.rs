@@ -54,7 +54,8 @@ impl ServiceJudge {
 
     /// Whether the bake waits while no counter can be read.
     pub fn set_extend_bake(&mut self, extend_bake: bool) {
-        self.judge.iter_mut().for_each(|judge| judge.set_extend_bake(extend_bake));
+        let scraped = self.judge.iter_mut().filter_map(|judge| judge.scraped.as_mut());
+        scraped.for_each(|scraped| scraped.set_extend_bake(extend_bake));
     }
 
     /// Takes one signal in.

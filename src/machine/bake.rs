@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::judge::service_judge::ServiceJudge;
+use crate::judge::trial::ReleaseTrial;
 use crate::judge::{Judge, SloSettings};
 use crate::machine::input::BakeOpening;
 use crate::machine::pause::PAUSE_MIN;
-use crate::model::{CallKey, Counts, JudgeTarget, Moment, Observation, ReleaseNumber, Signal};
+use crate::model::{
+    CallKey, Counts, JudgeTarget, Moment, Observation, RampStep, ReleaseNumber, Signal, Verdict,
+};
 
 /// Blocks between two counts of the calls: one second.
 const CALL_COUNT_BLOCKS: u64 = 4;
@@ -15,12 +18,33 @@ const CALL_COUNT_BLOCKS: u64 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Bake {
     judges: ServiceJudge,
+    /// The trial of the release, where it has a ramp.
+    trial: Option<ReleaseTrial>,
     /// The release on trial and its warm one, until the driver opens their bake.
     to_open: Option<(ReleaseNumber, Option<ReleaseNumber>)>,
     /// How the judge was opened, to open it anew.
-    opening: Option<(BakeOpening, SloSettings)>,
+    opening: Option<(BakeOpening, SloSettings, Option<BakeRamp>)>,
     blocks: u64,
     last_calls: Option<CallBaseline>,
+}
+
+/// The ramp of a bake.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BakeRamp {
+    /// Its step.
+    pub(super) step: RampStep,
+    /// How long a step lasts at most.
+    pub(super) step_max: Duration,
+}
+
+fn new_trial(
+    opening: &BakeOpening,
+    slo: &SloSettings,
+    ramp: Option<BakeRamp>,
+    now: Moment,
+) -> Option<ReleaseTrial> {
+    let BakeOpening { release, history, .. } = opening;
+    ramp.map(|ramp| ReleaseTrial::new(*release, slo, ramp.step_max, history, now))
 }
 
 fn new_judge(opening: &BakeOpening, slo: &SloSettings, now: Moment) -> Judge {
@@ -32,6 +56,21 @@ fn skip_pause(judge: &mut Judge, gap: Duration) {
     if PAUSE_MIN < gap {
         judge.skip(gap);
     }
+}
+
+/// A trial that starts anew with the step of the one before it.
+fn resumed_trial(
+    before: Option<ReleaseTrial>,
+    mut trial: Option<ReleaseTrial>,
+    now: Moment,
+) -> Option<ReleaseTrial> {
+    if let (Some(before), Some(trial)) = (before, &mut trial)
+        && let Some(step) = before.step()
+    {
+        let signal = Signal { release: before.release(), observation: Observation::Step(step) };
+        trial.observe(now, &signal);
+    }
+    trial
 }
 
 /// The cumulative counts of the release on trial at the last count.
@@ -48,6 +87,21 @@ impl Bake {
 
     pub(super) fn observe(&mut self, now: Moment, signal: &Signal) {
         self.judges.observe(now, signal);
+        self.trial.iter_mut().for_each(|trial| trial.observe(now, signal));
+    }
+
+    /// The trial of the release, where it has a ramp.
+    pub(super) fn trial(&self) -> Option<&ReleaseTrial> {
+        self.trial.as_ref()
+    }
+
+    /// The verdict on the release on trial.
+    pub(super) fn verdict(&self, now: Moment) -> Option<Verdict> {
+        let judge = self.judge()?;
+        Some(match &self.trial {
+            Some(trial) => trial.verdict(now, judge),
+            None => judge.verdict(now),
+        })
     }
 
     pub(super) fn recovery(&self, now: Moment) -> Option<(ReleaseNumber, String)> {
@@ -61,6 +115,9 @@ impl Bake {
     /// Closes what the phase no longer needs.
     pub(super) fn set_target(&mut self, target: JudgeTarget, now: Moment) {
         self.to_open = self.judges.set_target(target, now);
+        if self.judge().is_none() {
+            self.trial = None;
+        }
     }
 
     pub(super) fn to_open(&self) -> Option<(ReleaseNumber, Option<ReleaseNumber>)> {
@@ -72,47 +129,63 @@ impl Bake {
         now: Moment,
         opening: BakeOpening,
         slo: SloSettings,
+        ramp: Option<BakeRamp>,
         evidence_since: Option<Moment>,
         replay: impl IntoIterator<Item = (Moment, Signal)>,
     ) {
         let mut last = opening.opened;
         let mut fresh_at = evidence_since.filter(|since| opening.opened < *since);
         let mut judge = new_judge(&opening, &slo, last);
+        let mut trial = new_trial(&opening, &slo, ramp, last);
         for (at, signal) in replay {
             if let Some(since) = fresh_at.take_if(|since| *since <= at) {
                 judge = new_judge(&opening, &slo, since);
+                trial = resumed_trial(trial, new_trial(&opening, &slo, ramp, since), since);
             }
             skip_pause(&mut judge, at.since(last));
             judge.observe(at, &signal);
+            trial.iter_mut().for_each(|trial| trial.observe(at, &signal));
             last = at;
         }
         if let Some(since) = fresh_at {
             judge = new_judge(&opening, &slo, since);
+            trial = resumed_trial(trial, new_trial(&opening, &slo, ramp, since), since);
         }
         skip_pause(&mut judge, now.since(last));
+        // What began before a restart and is not in the record says nothing.
+        trial.iter_mut().filter(|_| last < now).for_each(|trial| trial.skip(last));
+        if let (Some(trial), Some(ramp)) = (&mut trial, ramp) {
+            let signal =
+                Signal { release: opening.release, observation: Observation::Step(ramp.step) };
+            trial.observe(now, &signal);
+        }
         self.judges.open(judge);
-        self.opening = Some((opening, slo));
+        self.trial = trial;
+        self.opening = Some((opening, slo, ramp));
         self.to_open = None;
     }
 
     /// A hold is over: what was seen before is no evidence.
     pub(super) fn start_anew(&mut self, now: Moment) {
-        if let (Some(judge), Some((opening, slo))) = (self.judge(), &self.opening)
+        if let (Some(judge), Some((opening, slo, ramp))) = (self.judge(), &self.opening)
             && judge.release() == opening.release
         {
+            let trial = new_trial(opening, slo, *ramp, now);
+            self.trial = resumed_trial(self.trial.take(), trial, now);
             self.judges.open(new_judge(opening, slo, now));
         }
     }
 
     /// The daemon did not run for this long.
-    pub(super) fn skip(&mut self, gap: Duration) {
+    pub(super) fn skip(&mut self, now: Moment, gap: Duration) {
         self.judges.skip(gap);
+        self.trial.iter_mut().for_each(|trial| trial.skip(now));
     }
 
     /// Whether the bake waits while no counter can be read: the open bake follows a reload.
     pub(super) fn set_extend_bake(&mut self, extend_bake: bool) {
         self.judges.set_extend_bake(extend_bake);
-        if let Some(scrape) = self.opening.as_mut().and_then(|(_, slo)| slo.scrape.as_mut()) {
+        if let Some(scrape) = self.opening.as_mut().and_then(|(_, slo, _)| slo.scrape.as_mut()) {
             scrape.extend_bake = extend_bake;
         }
     }

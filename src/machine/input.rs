@@ -59,6 +59,7 @@ pub(super) enum Pending {
     Replaced(ReleaseNumber, Option<String>, String),
     Verdict,
     Recovery,
+    Step,
     Deadline,
     /// The daemon did not run for this long.
     Pause(Duration),
@@ -91,7 +92,7 @@ impl Pending {
     pub(super) fn happens_once(&self) -> bool {
         match self {
             Self::Event(_) | Self::Note(..) | Self::Replaced(..) | Self::Pause(_) => true,
-            Self::Verdict | Self::Recovery | Self::Deadline => false,
+            Self::Verdict | Self::Recovery | Self::Step | Self::Deadline => false,
         }
     }
 }

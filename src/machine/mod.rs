@@ -14,12 +14,13 @@
 mod bake;
 mod input;
 mod pause;
+mod ramp;
+mod signals;
 mod unrecorded;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
-use bake::Bake;
+use bake::{Bake, BakeRamp};
 use input::Pending;
 pub use input::{BakeOpening, Input, MachineSettings, Proposal, RoutingHints};
 
@@ -27,16 +28,12 @@ use pause::PauseDetector;
 
 use crate::decide::{CommandRefused, Phase, Watch};
 use crate::judge::Judge;
+use crate::judge::trial::ReleaseTrial;
 use crate::model::{
-    CallKey, Command, CommandRequest, Counts, Decision, Effect, Event, Moment, Observation,
-    ProbeResult, Release, ReleaseLoad, ReleaseNumber, Signal, StartCause, TimelineEvent, Waiver,
+    CallKey, Command, CommandRequest, Counts, Decision, Effect, Event, Finding, Moment,
+    ProbeResult, Release, ReleaseLoad, ReleaseNumber, Signal, TimelineEvent, Verdict, Waiver,
 };
 
-/// How long a release may take to start at least, after a boot and after an exit.
-const START_AFTER_BOOT_MIN: Duration = Duration::from_secs(10);
-const START_AFTER_EXIT_MIN: Duration = Duration::from_secs(1);
-/// Exits of one release that go into the timeline.
-const EXITS_RECORDED_MAX: u32 = 5;
 /// Events that are kept while the timeline cannot be written.
 const EVENTS_KEPT_MAX: usize = 256;
 
@@ -99,6 +96,16 @@ impl ServiceMachine {
         self.bake.judge()
     }
 
+    /// The verdict on the release on trial.
+    pub fn verdict(&self, now: Moment) -> Option<Verdict> {
+        self.bake.verdict(now)
+    }
+
+    /// The trial of the release, where it has a ramp.
+    pub fn trial(&self) -> Option<&ReleaseTrial> {
+        self.bake.trial()
+    }
+
     /// The last probe of a release.
     pub fn probe(&self, release: ReleaseNumber) -> Option<&ProbeResult> {
         self.probes.get(&release)
@@ -125,7 +132,12 @@ impl ServiceMachine {
                 self.pauses.end_block(now);
                 self.bake.end_block();
                 self.retry_unrecorded();
-                self.queue.extend([Pending::Verdict, Pending::Recovery, Pending::Deadline]);
+                self.queue.extend([
+                    Pending::Verdict,
+                    Pending::Recovery,
+                    Pending::Step,
+                    Pending::Deadline,
+                ]);
             }
         }
     }
@@ -133,7 +145,7 @@ impl ServiceMachine {
     /// Detects a pause of the daemon. [`Self::handle`] does so, too.
     pub fn notice_pause(&mut self, now: Moment) {
         if let Some(gap) = self.pauses.notice(now) {
-            self.bake.skip(gap);
+            self.bake.skip(now, gap);
             self.queue.push_front(Pending::Pause(gap));
         }
     }
@@ -141,63 +153,6 @@ impl ServiceMachine {
     /// Whether the judge takes a signal. Directly after a pause a failure may be its consequence.
     pub fn is_evidence(&self, now: Moment, signal: &Signal) -> bool {
         self.pauses.is_evidence(now, &signal.observation)
-    }
-
-    /// The signal that a release starts now, with the time that it may take: twice the time that it
-    /// took at its deploy, at most the start timeout.
-    pub fn starting(&self, number: ReleaseNumber, cause: StartCause) -> Option<Signal> {
-        let release = self.release(number)?.number;
-        let known = self.watch.ready_after(release).filter(|_| self.settings.starts_releases);
-        let min = match cause {
-            StartCause::External => START_AFTER_BOOT_MIN,
-            StartCause::Exit => START_AFTER_EXIT_MIN,
-        };
-        let max = self.settings.policy.start_timeout;
-        let allowed = match (known, cause) {
-            (Some(known), _) => (known * 2).max(min).min(max),
-            (None, StartCause::External) => max,
-            (None, StartCause::Exit) => START_AFTER_BOOT_MIN.min(max),
-        };
-        let allowed = u32::try_from(allowed.as_millis()).unwrap_or(u32::MAX);
-        Some(Signal { release, observation: Observation::Starting(cause, allowed) })
-    }
-
-    fn on_signal(&mut self, now: Moment, signal: Signal) {
-        self.bake.observe(now, &signal);
-        match signal.observation {
-            Observation::Probe(result) => _ = self.probes.insert(signal.release, result),
-            Observation::Exited(how) => self.on_exit(signal.release, &how),
-            Observation::Scraped(_) | Observation::Starting(..) => (),
-            // The end of the block judges these.
-            Observation::Block(..) | Observation::Calls(_) | Observation::Shadow(..) => return,
-        }
-        self.queue.push_back(Pending::Verdict);
-    }
-
-    /// A release that exits while it starts is not ready. Later exits are noted, and judged.
-    fn on_exit(&mut self, number: ReleaseNumber, how: &str) {
-        let phase = self.watch.phase();
-        if phase.release(number).is_none() {
-            return;
-        }
-        if matches!(phase, Phase::Starting { new, .. } if new.number == number) {
-            let event = Event::NotReady(self.watch.ticket(), how.to_owned());
-            return self.queue.push_back(Pending::Event(event));
-        }
-        let count = self.exits.entry(number).or_default();
-        *count += 1;
-        if *count <= EXITS_RECORDED_MAX {
-            self.queue.push_back(Pending::Note(number, format!("{how}; restarting it")));
-        }
-    }
-
-    /// A release that reports another name than before is another release.
-    fn on_identity(&mut self, release: ReleaseNumber, name: String) {
-        let previous = self.identities.insert(release, name.clone());
-        if let Some(previous) = previous.filter(|previous| *previous != name) {
-            let because = format!("it reports the name {name:?}, before {previous:?}");
-            self.queue.push_back(Pending::Replaced(release, Some(name), because));
-        }
     }
 
     /// The next decision. `load` returns what a release carries at the moment.
@@ -228,20 +183,30 @@ impl ServiceMachine {
             Pending::Event(event) => event,
             Pending::Note(number, text) => return Some(note(self.release(number)?, &text)),
             Pending::Replaced(number, name, because) => {
-                let is_active = self.watch.phase().active().is_some_and(|it| it.number == number);
-                if !is_active || self.settings.restarts_in_place {
+                let phase = self.watch.phase();
+                let is_active = phase.active().is_some_and(|it| it.number == number);
+                // In a ramp, users are assigned to the releases that were deployed.
+                if !is_active || phase.ramp().is_some() || self.settings.restarts_in_place {
                     return Some(replaced_note(self.release(number)?, &because));
                 }
                 Event::Replaced(number, name, because)
             }
             Pending::Verdict => {
-                let judge = self.judge()?;
-                Event::Judged(judge.verdict(now), load(judge.release()))
+                let mut verdict = self.bake.verdict(now)?;
+                let control = self.watch.phase().ramp().and(self.watch.phase().active());
+                let is_fine = matches!(verdict.finding, Finding::Healthy | Finding::Undecided);
+                if let Some(control) = control.filter(|_| is_fine) {
+                    let pinned = load(control.number).pinned;
+                    verdict.because.push_str(&stuck_sessions(control, pinned));
+                }
+                let load = load(verdict.release);
+                Event::Judged(verdict, load)
             }
             Pending::Recovery => {
                 let (release, because) = self.bake.recovery(now)?;
                 Event::Recovered(release, because)
             }
+            Pending::Step => self.step_due(now)?,
             Pending::Pause(gap) => return self.watch.on_pause(now, gap),
             Pending::Deadline => {
                 self.watch.deadline().filter(|due| *due <= now)?;
@@ -280,7 +245,10 @@ impl ServiceMachine {
     ) -> Result<Proposal, CommandRefused> {
         let over_breach = match &request.command {
             Command::Deploy(deploy) => deploy.waives(Waiver::OverBreach),
-            Command::Rollback { .. } | Command::Hold { .. } | Command::Resume { .. } => false,
+            Command::Rollback { .. }
+            | Command::Promote { .. }
+            | Command::Hold { .. }
+            | Command::Resume { .. } => false,
         };
         let passed = |number| self.probe(number).map(ProbeResult::is_ok);
         let mut decision = self.watch.on_command(now, request, passed)?;
@@ -331,8 +299,9 @@ impl ServiceMachine {
 
     /// The effects after a restart whose entry cannot be written: the traffic stays where it was.
     pub fn effects_when_unrecorded(&self) -> Vec<Effect> {
-        let keeps_traffic =
-            |effect: &Effect| matches!(effect, Effect::KeepRunning(_) | Effect::Route(_));
+        let keeps_traffic = |effect: &Effect| {
+            matches!(effect, Effect::KeepRunning(_) | Effect::Route(_) | Effect::Assign(..))
+        };
         self.watch.phase().effects().into_iter().filter(keeps_traffic).collect()
     }
 
@@ -349,7 +318,9 @@ impl ServiceMachine {
         replay: impl IntoIterator<Item = (Moment, Signal)>,
     ) {
         let since = self.watch.evidence_since();
-        self.bake.open(now, opening, self.settings.slo.clone(), since, replay);
+        let step_max = self.settings.policy.ramp.step_max;
+        let ramp = self.watch.phase().ramp().map(|it| BakeRamp { step: it.step, step_max });
+        self.bake.open(now, opening, self.settings.slo.clone(), ramp, since, replay);
     }
 
     /// The release whose calls are due to be counted, once a second while it bakes.
@@ -389,6 +360,14 @@ impl ServiceMachine {
 fn note(release: &Release, text: &str) -> Decision {
     let because = format!("{release}: {text}");
     Decision { because, event: TimelineEvent::Noted, effects: Vec::new() }
+}
+
+/// Sessions that a ramp leaves on the control: they stay there also when the release is accepted.
+fn stuck_sessions(control: &Release, pinned: u64) -> String {
+    match pinned {
+        0 => String::new(),
+        _ => format!("; {pinned} sessions cannot move and stay on {control}"),
+    }
 }
 
 /// The daemon cannot treat this replacement as a deploy, so it pages the operator.

@@ -41,12 +41,14 @@ impl PauseDetector {
             || match observation {
                 Observation::Block(..)
                 | Observation::Calls(_)
+                | Observation::Cells(_)
                 | Observation::Shadow(..)
                 | Observation::Scraped(ScrapeResult::Down(_)) => false,
                 Observation::Probe(result) => result.is_ok(),
-                Observation::Scraped(_) | Observation::Exited(_) | Observation::Starting(..) => {
-                    true
-                }
+                Observation::Scraped(_)
+                | Observation::Exited(_)
+                | Observation::Step(_)
+                | Observation::Starting(..) => true,
             }
     }
 }

@@ -4,6 +4,7 @@ use crate::model::deploy_request::Waiver;
 use crate::model::moment::Moment;
 use crate::model::release::{Release, ReleaseNumber};
 use crate::model::timeline::TimelineEvent;
+use crate::model::trial::RampStep;
 
 /// A timeline event, its reason, and the effects that follow it.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +41,9 @@ pub enum Effect {
     Probe(Release),
     /// Send new sessions and stateless requests to this release.
     Route(Release),
+    /// Send the subjects of this step to the first release, which is on trial, and all others to the
+    /// second one. Sessions that can move do so, each at its next request.
+    Assign(Release, Release, RampStep),
     /// Let this release finish what it has in flight, until then.
     Drain(Release, Moment),
     /// Answer everything that this release has in flight with an error, and end its sessions.
@@ -60,6 +64,7 @@ impl fmt::Display for Effect {
             Self::Start(release) => write!(f, "start {release}"),
             Self::Probe(release) => write!(f, "probe {release}"),
             Self::Route(release) => write!(f, "route {release}"),
+            Self::Assign(release, _, step) => write!(f, "assign {step} to {release}"),
             Self::Drain(release, _) => write!(f, "drain {release}"),
             Self::Cut(release) => write!(f, "cut {release}"),
             Self::Retire(release) => write!(f, "retire {release}"),

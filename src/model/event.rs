@@ -6,6 +6,7 @@ use crate::model::readiness_report::ReadinessReport;
 use crate::model::release::ReleaseNumber;
 use crate::model::release_load::ReleaseLoad;
 use crate::model::ticket::Ticket;
+use crate::model::trial::RampStep;
 use crate::model::verdict::Verdict;
 
 /// Everything that can lead to a decision, except an operator's command.
@@ -31,6 +32,8 @@ pub enum Event {
     /// The active release meets its objectives after a rollback, or answers its probes where there
     /// are no requests: the rest of a sentence about it.
     Recovered(ReleaseNumber, String),
+    /// The ramp can go on with this step; why.
+    StepDue(RampStep, String),
     /// The deadline passed.
     DeadlinePassed,
 }
@@ -46,6 +49,11 @@ pub enum Command {
         cut: bool,
         /// Also to a release whose artifact is not what was deployed.
         force: bool,
+        /// Why.
+        because: String,
+    },
+    /// End the ramp or the bake: the release on trial is accepted.
+    Promote {
         /// Why.
         because: String,
     },

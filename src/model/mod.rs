@@ -42,7 +42,7 @@ pub use release::{Release, ReleaseNumber, Slot, VERSION_MAX, is_valid_version};
 pub use release_load::ReleaseLoad;
 pub use strategy::{ExpectedFailures, Strategy, StrategyReason};
 pub use ticket::Ticket;
-pub use trial::{Arm, TrialCell};
+pub use trial::{Arm, RampStep, TrialCell, WHOLE_PPM, call_number, coin, coin_ppm};
 pub use trigger::Trigger;
 pub use verdict::{Evidence, Finding, Severity, Verdict};
 

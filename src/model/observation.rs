@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::outcome::{CallKey, Counts};
 use crate::model::release::ReleaseNumber;
+use crate::model::trial::{RampStep, TrialCell};
 
 /// One observation of a release, exactly as it came in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,10 @@ pub enum Observation {
     Probe(ProbeResult),
     /// Its process exited; how.
     Exited(String),
+    /// Requests by subject, call and second of their start, of both arms of the trial.
+    Cells(Vec<TrialCell>),
+    /// A step of the ramp begins.
+    Step(RampStep),
     /// It starts, and may take this many milliseconds to answer.
     Starting(StartCause, u32),
 }

@@ -15,6 +15,10 @@ pub struct ReadinessReport {
     pub protocols_in_use: BTreeSet<String>,
     /// What clients asked for in the last hour, and how often.
     pub call_usage: BTreeMap<CallKey, u64>,
+    /// Live sessions of the active one, and those of them that cannot move.
+    pub sessions: u64,
+    /// See above.
+    pub sessions_pinned: u64,
 }
 
 impl ReadinessReport {

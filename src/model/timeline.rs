@@ -11,6 +11,7 @@ use crate::model::moment::Moment;
 use crate::model::release::{Release, ReleaseNumber};
 use crate::model::release_load::ReleaseLoad;
 use crate::model::strategy::{Strategy, StrategyReason};
+use crate::model::trial::RampStep;
 use crate::model::trigger::Trigger;
 use crate::model::verdict::{Finding, Severity, Verdict};
 
@@ -85,6 +86,9 @@ pub enum TimelineEvent {
         /// What that is more, less or other than what the active one offers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         changes: Option<Box<ContractDiff>>,
+        /// The first step of its ramp. None: it gets all traffic at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ramp: Option<RampStep>,
     },
     /// The deploy ended before it got traffic.
     Failed,
@@ -92,6 +96,11 @@ pub enum TimelineEvent {
     Switched {
         /// The release.
         to: ReleaseNumber,
+    },
+    /// More subjects are on trial from now on.
+    Stepped {
+        /// The step of the ramp.
+        ramp: RampStep,
     },
     /// The bake is over and the new release stays.
     Accepted {
@@ -217,6 +226,8 @@ pub enum Guard {
     NoData,
     /// There is no previous release.
     NoWarm,
+    /// The ramp has not reached its last step at the end of the bake.
+    Ramp,
 }
 
 /// A service on which the daemon does not act by itself.
@@ -287,6 +298,7 @@ impl TimelineEvent {
             Self::Ready { .. } => "ready",
             Self::Failed => "failed",
             Self::Switched { .. } => "switched",
+            Self::Stepped { .. } => "stepped",
             Self::Accepted { .. } => "accepted",
             Self::Detected { .. } => "detected",
             Self::Reviving => "reviving",
@@ -322,6 +334,7 @@ impl fmt::Display for Guard {
             Self::NoBaseline => "no baseline",
             Self::NoData => "no data",
             Self::NoWarm => "no previous release",
+            Self::Ramp => "ramp not complete",
         })
     }
 }

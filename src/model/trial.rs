@@ -1,3 +1,5 @@
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// The release that a subject is assigned to while two are compared.
@@ -8,6 +10,69 @@ pub enum Arm {
     Control,
     /// The release on trial.
     Trial,
+}
+
+/// A step of a ramp: the part of the subjects that is on trial, in parts per million.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RampStep {
+    /// Its number, from 1.
+    pub step: u32,
+    /// How many steps the ramp has.
+    pub of: u32,
+    /// The share of subjects, as configured.
+    pub share_ppm: u32,
+    /// Subjects whose coin is below this are on trial: the share, or what it takes to have a few
+    /// subjects on each side.
+    pub below_ppm: u32,
+}
+
+/// All subjects, in parts per million.
+pub const WHOLE_PPM: u32 = 1_000_000;
+
+impl RampStep {
+    /// The bound of the coins on trial, 0 to 1.
+    pub fn below(self) -> f64 {
+        f64::from(self.below_ppm) / f64::from(WHOLE_PPM)
+    }
+
+    /// Whether a subject is on trial.
+    pub fn includes(self, subject: u64) -> bool {
+        coin_ppm(subject) < self.below_ppm
+    }
+
+    /// Whether it is the last one.
+    pub fn is_last(self) -> bool {
+        self.of <= self.step
+    }
+}
+
+impl fmt::Display for RampStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = f64::from(self.share_ppm) / 10_000.0;
+        write!(f, "{percent} % of the users (step {} of {})", self.step, self.of)
+    }
+}
+
+/// The coin of a subject, from 0 to below 1.
+#[expect(clippy::cast_precision_loss, reason = "53 bits are exact in a float")]
+pub fn coin(subject: u64) -> f64 {
+    (subject >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// The coin of a subject in parts per million, rounded down.
+pub fn coin_ppm(subject: u64) -> u32 {
+    let part = (u128::from(subject) * u128::from(WHOLE_PPM)) >> 64;
+    u32::try_from(part).unwrap_or(WHOLE_PPM)
+}
+
+/// The number of a call in [`TrialCell`]: FNV-1a of its method, and of the tool or prompt, in 32 bits.
+/// Resources share one: their names are unbounded.
+pub fn call_number(method: &str, name: &str) -> u64 {
+    let name = if method.starts_with("resources/") { "" } else { name };
+    let bytes = method.bytes().chain([0]).chain(name.bytes());
+    let hash = bytes
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    u64::from(hash)
 }
 
 /// Requests of one subject for one call that started in the same second, or news about them.

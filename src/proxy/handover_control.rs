@@ -95,7 +95,7 @@ impl Proxy {
     /// The current routes, for the predecessor. `None` after the shutdown, when all releases are cut.
     pub fn routes_snapshot(&self) -> Option<RoutesSnapshot> {
         let is_shut_down = self.lifecycle.shutdown.is_cancelled();
-        (!is_shut_down).then(|| RoutesSnapshot::of(&self.view().routes))
+        (!is_shut_down).then(|| RoutesSnapshot::of(&self.view()))
     }
 
     /// Applies the routes of the successor. Releases that are not in the snapshot are cut.
@@ -108,7 +108,8 @@ impl Proxy {
                 backend.draining.cancel();
             }
         }
-        if let Some(active) = snapshot.active() {
+        let is_assigned = snapshot.assignment().is_some_and(|plan| self.assign(plan));
+        if let Some(active) = snapshot.active().filter(|_| !is_assigned) {
             self.set_active(active);
         }
         let in_snapshot: BTreeSet<_> = snapshot.releases().iter().map(|it| it.number).collect();

@@ -19,6 +19,7 @@ mod server;
 mod session;
 mod shadow;
 mod shadow_control;
+mod trial_control;
 
 use std::io;
 use std::path::Path;
@@ -45,6 +46,7 @@ use crate::proxy::exchange::state::{MOVED_BODIES_MAX, ProxyState};
 use crate::proxy::handover::replication::Replication;
 pub use crate::proxy::handover::replication::ReplicationMessage;
 pub use crate::proxy::handover::routes::RoutesSnapshot;
+pub use crate::proxy::routing::assignment::AssignmentPlan;
 use crate::proxy::routing::router::Router;
 use crate::proxy::routing::routing_table::RoutingTable;
 use crate::proxy::routing::view::{CurrentView, RoutingView};
@@ -198,7 +200,11 @@ impl Proxy {
     /// Routes new sessions and stateless requests to a release, from the next request on. Returns
     /// false, and changes nothing, when the release is not reachable.
     pub fn set_active(&self, number: ReleaseNumber) -> bool {
-        self.update_routes(|routes| routes.with_active(number));
+        self.state.router.view.update(|view| {
+            if view.routes.get(number).is_some() {
+                (view.routes, view.assignment) = (view.routes.with_active(number), None);
+            }
+        });
         self.view().routes.active().is_some_and(|active| active.number == number)
     }
 

@@ -24,6 +24,7 @@ static MESSAGE_KINDS: &[MessageKind] = &[
     kind("ready", "671a3857aa174661b9cd63a11044aeab", Priority::Informational),
     kind("failed", "3f354f22343447b18c9bc20043c89975", Priority::Error),
     kind("switched", "a3f47c4c7ce3498e9f6a98ffd2ab5276", Priority::Notice),
+    kind("stepped", "8f0c3bd0b8a64f5c9d1e2a7746c05b13", Priority::Notice),
     kind("accepted", "a4c27c9abfdd430c9b7298fbe232d9bd", Priority::Notice),
     kind("detected", "3cfa249cc4ce45cfa7bda14aa8043c82", Priority::Warning),
     kind("reviving", "f35e1a2a84584ca1b10aaf5adc7bcf04", Priority::Warning),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::machine::BakeOpening;
-use crate::model::{History, Moment, ReleaseNumber, Signal};
+use crate::model::{History, Moment, Observation, ReleaseNumber, Signal};
 use crate::record::{SignalLog, SignalLogHeader, SignalLogWriter};
 use crate::service::service_loop::ServiceLoop;
 use crate::service::traffic_window::TrafficWindow;
@@ -62,6 +62,11 @@ impl ServiceLoop {
             let opening = BakeOpening { release, warm, opened, history };
             let replay = resumed.iter().flat_map(SignalLog::signals);
             self.machine.open_bake(now, opening, replay);
+            if let Some(ramp) = self.watch().phase().ramp() {
+                // The judge knows it; a restart finds it in the log.
+                let observation = Observation::Step(ramp.step);
+                self.bake_log.append(now, &Signal { release, observation });
+            }
         }
         if self.machine.judge().is_none() {
             self.bake_log.writer = None;

@@ -76,7 +76,10 @@ impl ServiceLoop {
 fn requested_artifact(order: &CommandRequest) -> Option<String> {
     match &order.command {
         Command::Deploy(deploy) => deploy.artifact.clone(),
-        Command::Rollback { .. } | Command::Hold { .. } | Command::Resume { .. } => None,
+        Command::Rollback { .. }
+        | Command::Promote { .. }
+        | Command::Hold { .. }
+        | Command::Resume { .. } => None,
     }
 }
 

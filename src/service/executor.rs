@@ -69,6 +69,9 @@ impl ServiceLoop {
                     self.input(Input::Event(Event::Routed(ticket)));
                 }
             }
+            Effect::Assign(on_trial, control, step) => {
+                self.assign(ticket, (&on_trial, &control), step)
+            }
             Effect::Drain(release, until) => {
                 let timeout = until.since(self.clock.now());
                 let proxy = self.proxy.clone();

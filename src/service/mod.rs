@@ -15,6 +15,7 @@ pub(crate) mod handle;
 pub(crate) mod heartbeat;
 pub(crate) mod inbox;
 pub(crate) mod last_outcome;
+pub(crate) mod ramp;
 pub(crate) mod recording;
 mod reload;
 pub(crate) mod service_loop;

@@ -274,6 +274,9 @@ impl ServiceLoop {
                 let calls = self.proxy.counts_by_call(release.number);
                 self.call_usage.add_last_hour(release.number, calls, &mut readiness.call_usage);
             }
+            let active = self.watch().phase().active().map(|it| it.number);
+            let load = active.map(|it| self.proxy.load(it, self.clock.now())).unwrap_or_default();
+            (readiness.sessions, readiness.sessions_pinned) = (load.sessions, load.pinned);
         }
     }
 
@@ -285,6 +288,7 @@ impl ServiceLoop {
         self.heartbeat.set_status(format!("{}: {}", self.service.name, self.watch().phase()));
         let numbers: Vec<_> =
             self.watch().phase().required_releases().iter().map(|it| it.number).collect();
+        self.observe_cells(now);
         self.traffic.retain(|number, _| numbers.contains(number));
         self.call_usage.retain(&numbers);
         for release in numbers {

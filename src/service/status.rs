@@ -23,7 +23,7 @@ impl ServiceLoop {
         let since = if *phase == Phase::Empty { now } else { self.watch().since() };
         let left = self.watch().deadline().map(|until| until.since(now).as_secs_f64());
         let warm = phase.warm().filter(|warm| phase.active() != Some(warm));
-        let verdict = self.judge().map(|judge| judge.verdict(now));
+        let verdict = self.machine.verdict(now);
         Status {
             service: self.service.name.clone(),
             listen: self.service.listen.to_string(),
@@ -56,6 +56,7 @@ impl ServiceLoop {
             last: self.recorder.last_outcome(now),
             attention: self.attention(now),
             budget_requests: Some(self.hour().judged()),
+            trial: self.trial_status(now),
             // The daemon adds them: they are no part of the loop.
             incidents: None,
             channels: Vec::new(),
@@ -114,6 +115,7 @@ impl ServiceLoop {
         let has_number =
             |other: Option<&Release>| other.is_some_and(|it| it.number == release.number);
         match phase {
+            _ if phase.ramp().is_some() && phase.on_trial() == Some(release.number) => "trial",
             _ if has_number(phase.active()) => "active",
             _ if has_number(phase.warm()) => "warm",
             Phase::Starting { .. } | Phase::Promoting { .. } => "starting",
@@ -154,6 +156,12 @@ impl ServiceLoop {
                 Guard::NoData => {
                     return Some(format!(
                         "repair the metrics of {active}: the bake waits for them"
+                    ));
+                }
+                Guard::Ramp => {
+                    return Some(format!(
+                        "the bake is over before the ramp: `rollbackd promote {name}` accepts {active}, \
+                         `rollbackd rollback {name}` goes back"
                     ));
                 }
                 Guard::SharedOutage | Guard::NoWarm => {

@@ -141,6 +141,9 @@ pub(super) fn guard_words(guard: Guard) -> &'static str {
         }
         Guard::NoBaseline => "There is nothing to compare the release with; decide by its errors.",
         Guard::NoData => "A required source reports no data about the release.",
+        Guard::Ramp => {
+            "The bake is over before the ramp; `rollbackd promote` accepts, `rollback` goes back."
+        }
         Guard::NoWarm => "There is no previous release to go back to; deploy a good one.",
     }
 }

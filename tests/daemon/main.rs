@@ -25,6 +25,7 @@ mod notify;
 mod notify_email;
 mod page;
 mod process_lifecycle;
+mod ramp;
 mod resource_usage;
 mod scrape;
 mod shadow_calls;

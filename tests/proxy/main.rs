@@ -22,6 +22,7 @@ mod migration;
 mod migration_refused;
 mod modern;
 mod outcomes;
+mod ramp;
 mod replay;
 mod restart;
 mod session_ids;

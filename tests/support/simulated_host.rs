@@ -2,17 +2,20 @@
 //! simulated releases. It checks the invariants after every decision.
 #![expect(unreachable_pub, reason = "shared by tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rollbackd::decide::{CommandRefused, Policy, Watch};
+use rollbackd::decide::{CommandRefused, Policy, RampSettings, Watch};
 use rollbackd::machine::{MachineSettings, Proposal, ServiceMachine};
 use rollbackd::model::{
-    CommandRequest, DrainCost, Effect, Event, Guard, Moment, ReleaseNumber, Slot, Ticket,
+    CommandRequest, DrainCost, Effect, Event, Guard, Moment, RampStep, ReleaseNumber, Slot, Ticket,
     TimelineEntry, TimelineEvent,
 };
 
 use crate::slo::slo_settings;
+
+#[path = "simulated_releases.rs"]
+mod simulated_releases;
 
 pub struct SimulatedHost {
     pub now: Moment,
@@ -47,6 +50,10 @@ pub struct SimulatedReleases {
     pub routed: Option<ReleaseNumber>,
     pub running: BTreeSet<ReleaseNumber>,
     pub retired: BTreeSet<ReleaseNumber>,
+    /// The release on trial, and the subjects that it has.
+    pub assigned: Option<(ReleaseNumber, RampStep)>,
+    /// The most subjects that a release ever had in its ramp.
+    widest: BTreeMap<ReleaseNumber, u32>,
     newest_ticket: Ticket,
 }
 
@@ -67,6 +74,7 @@ pub fn policy() -> Policy {
         recovery_timeout: secs(60),
         rollbacks_per_day_max: 3,
         session_cost: 3.0,
+        ramp: RampSettings::default(),
         slots: vec![Slot("blue".to_owned()), Slot("green".to_owned())],
     }
 }
@@ -136,11 +144,19 @@ impl SimulatedHost {
                     self.releases.retire(release.number);
                 }
                 Effect::Page(_) => (),
+                // At the end of a ramp the daemon routes at once: nothing waits for it.
+                Effect::Route(_) if matches!(entry.event, TimelineEvent::Accepted { .. }) => {
+                    self.deliver(ticket, &effect);
+                }
                 Effect::Start(ref release) => {
                     self.releases.mark_running(release.number);
                     self.pending_effects.push((ticket, effect));
                 }
-                Effect::Probe(_) | Effect::Route(_) | Effect::Drain(..) | Effect::Cut(_) => {
+                Effect::Probe(_)
+                | Effect::Route(_)
+                | Effect::Assign(..)
+                | Effect::Drain(..)
+                | Effect::Cut(_) => {
                     self.pending_effects.push((ticket, effect));
                 }
             }
@@ -218,7 +234,12 @@ impl SimulatedHost {
         }
         self.releases.newest_ticket = ticket;
         let answer = match effect {
+            Effect::Assign(on_trial, control, step) => {
+                self.releases.assign(on_trial.number, control.number, *step);
+                Some(Event::Routed(ticket))
+            }
             Effect::Route(release) => {
+                self.releases.assigned = None;
                 self.releases.routed = Some(release.number);
                 Some(Event::Routed(ticket))
             }
@@ -263,7 +284,7 @@ impl SimulatedHost {
             }
             _ => (),
         }
-        self.check_bake(&entry.event);
+        self.check_bake(&entry.event, &entry.because);
         for effect in effects {
             let needed = |number| self.watch().phase().release(number).is_some();
             match effect {
@@ -276,18 +297,26 @@ impl SimulatedHost {
                 | Effect::Cut(it) => {
                     assert!(needed(it.number), "{effect}: nothing needs it");
                 }
+                Effect::Assign(it, control, _) => {
+                    assert!(needed(it.number) && needed(control.number), "{effect}");
+                }
                 Effect::Drain(it, _) | Effect::Probe(it) => assert!(needed(it.number), "{effect}"),
                 Effect::Page(_) => (),
             }
         }
         // The daemon must report a switch only after the traffic moved.
         if let TimelineEvent::Switched { to } = &entry.event {
-            assert_eq!(self.releases.routed, Some(*to), "switched, but the traffic is elsewhere");
+            let on_trial = self.releases.assigned.map(|(on_trial, _)| on_trial);
+            assert!(
+                [self.releases.routed, on_trial].contains(&Some(*to)),
+                "switched, but the traffic is elsewhere"
+            );
         }
     }
 
-    /// A bake takes at least the configured time, without the time that had no data.
-    fn check_bake(&mut self, fact: &TimelineEvent) {
+    /// A bake takes at least the configured time, without the time that had no data, unless an operator
+    /// ends it.
+    fn check_bake(&mut self, fact: &TimelineEvent, because: &str) {
         match fact {
             TimelineEvent::Switched { .. } | TimelineEvent::Replaced { .. } => {
                 (self.bake_started, self.no_data_since, self.no_data_total) =
@@ -303,7 +332,9 @@ impl SimulatedHost {
                     self.no_data_since = Some(self.now);
                 }
             }
-            TimelineEvent::Accepted { .. } if self.watch().phase().warm().is_some() => {
+            TimelineEvent::Accepted { .. }
+                if self.watch().phase().warm().is_some() && !because.contains("promoted by") =>
+            {
                 assert_eq!(self.no_data_since, None, "accepted without data");
                 let seen = self.now.since(self.bake_started).saturating_sub(self.no_data_total);
                 assert!(self.policy.bake <= seen, "accepted after {seen:?} that were seen");
@@ -353,29 +384,6 @@ fn effect_key(effect: &Effect) -> (u8, u32, Option<Moment>) {
         Effect::Retire(it) => (6, it.number.0, None),
         Effect::Detach(it) => (7, it.number.0, None),
         Effect::Page(_) => (8, 0, None),
-    }
-}
-
-impl SimulatedReleases {
-    fn mark_running(&mut self, number: ReleaseNumber) {
-        assert!(!self.retired.contains(&number), "{number} was retired and is kept again");
-        self.running.insert(number);
-    }
-
-    fn retire(&mut self, number: ReleaseNumber) {
-        self.running.remove(&number);
-        self.retired.insert(number);
-    }
-
-    /// The daemon crashed: its memory is lost, but the processes of the releases live on.
-    pub fn crash(&mut self) {
-        (self.routed, self.newest_ticket) = (None, Ticket(0));
-    }
-
-    /// The daemon has restarted, and stops the releases that it does not need.
-    pub fn stop_orphans(&mut self, needed: &[ReleaseNumber]) {
-        let left: Vec<_> =
-            self.running.iter().copied().filter(|number| !needed.contains(number)).collect();
-        left.into_iter().for_each(|number| self.retire(number));
+        Effect::Assign(it, _, step) => (9, it.number.0, Some(Moment(step.below_ppm.into()))),
     }
 }

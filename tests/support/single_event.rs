@@ -3,7 +3,7 @@
 
 use rollbackd::decide::Phase;
 use rollbackd::machine::Input;
-use rollbackd::model::{Event, ReleaseLoad, TimelineEntry};
+use rollbackd::model::{Event, Release, ReleaseLoad, TimelineEntry};
 
 use crate::simulated_host::SimulatedHost;
 
@@ -32,14 +32,22 @@ impl SimulatedHost {
             Event::Judged(verdict, _) => {
                 let tried = match phase {
                     Phase::Emptying(back) => Some(&back.bad),
-                    _ => phase.active(),
+                    _ => judged(phase),
                 };
                 tried.is_none_or(|tried| tried.number != verdict.release)
             }
             Event::Replaced(number, ..) | Event::Recovered(number, _) => {
-                phase.active().is_none_or(|it| it.number != *number)
+                judged(phase).is_none_or(|it| it.number != *number)
             }
-            Event::DeadlinePassed => false,
+            Event::StepDue(..) | Event::DeadlinePassed => false,
         }
+    }
+}
+
+/// The release that verdicts are about.
+fn judged(phase: &Phase) -> Option<&Release> {
+    match phase {
+        Phase::Baking { active, .. } => Some(active),
+        _ => phase.active(),
     }
 }

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use rollbackd::decide::{Phase, Watch};
+use rollbackd::decide::Phase;
 use rollbackd::judge::{BLOCK, BLOCK_MS, Indicator, Objective, ScrapePolicy};
-use rollbackd::machine::{BakeOpening, Input, ServiceMachine};
+use rollbackd::machine::{BakeOpening, Input};
 use rollbackd::model::{
     Actor, CallKey, Command, CommandRequest, DeployRequest, DrainCost, Effect, Event, History,
     Moment, Observation, ProbeResult, ReadinessReport, Release, ReleaseLoad, ReleaseNumber,
@@ -15,6 +15,11 @@ use rollbackd::model::{
 
 use crate::release_behaviour::ReleaseBehaviour;
 use crate::simulated_host::{SimulatedHost, policy, secs, settings};
+
+#[path = "story_arms.rs"]
+mod story_arms;
+#[path = "story_faults.rs"]
+mod story_faults;
 
 /// Blocks that a release takes to start, and to finish its requests in a drain.
 const BLOCKS_START: u64 = 8;
@@ -28,6 +33,10 @@ pub struct StoryRunner {
     behaviours: BTreeMap<String, ReleaseBehaviour>,
     requests_per_second: u64,
     sessions: u64,
+    /// Users of a ramp.
+    users: u64,
+    /// Requests of users so far.
+    requests: u64,
     protocols_in_use: Vec<String>,
     call_usage: BTreeMap<CallKey, u64>,
     proxy_silent: bool,
@@ -49,6 +58,8 @@ impl StoryRunner {
             behaviours: BTreeMap::new(),
             requests_per_second: 100,
             sessions: 20,
+            users: 50,
+            requests: 0,
             protocols_in_use: vec!["2025-11-25".to_owned()],
             call_usage: BTreeMap::new(),
             proxy_silent: false,
@@ -135,6 +146,7 @@ impl StoryRunner {
             [version, "dies"] => self.process_exits(version),
             [version, "spoiled"] => self.changed_artifact = Some(version.to_owned()),
             [version, "is", other] => self.release_replaced(version, other),
+            _ if self.run_ramp_line(words) => (),
             _ => return false,
         }
         self.configure();
@@ -212,6 +224,9 @@ impl StoryRunner {
                 _ if self.proxy_silent => (),
                 _ => {
                     let answer = self.host.deliver(ticket, &effect);
+                    if let Effect::Assign(on_trial, _, step) = &effect {
+                        self.observe(on_trial.number, Observation::Step(*step));
+                    }
                     answer.into_iter().for_each(|answer| self.handle_event(answer));
                 }
             }
@@ -239,7 +254,11 @@ impl StoryRunner {
                 self.observe(*number, Observation::Probe(reply));
             }
         }
-        for Release { version, number, .. } in &releases {
+        if let Some((on_trial, step)) = self.host.releases.assigned {
+            self.serve_arms(&releases, on_trial, step);
+        }
+        let is_split = self.host.releases.assigned.is_some();
+        for Release { version, number, .. } in releases.iter().filter(|_| !is_split) {
             let routed = self.host.releases.routed == Some(*number);
             let n =
                 if routed { self.requests_per_second as f64 * BLOCK.as_secs_f64() } else { 0.0 };
@@ -285,6 +304,7 @@ impl StoryRunner {
                         active,
                         protocols_in_use: in_use,
                         call_usage: used,
+                        ..ReadinessReport::default()
                     }),
                 ))
             }
@@ -310,42 +330,6 @@ impl StoryRunner {
 
     fn observe(&mut self, release: ReleaseNumber, observation: Observation) {
         self.handle(Input::Signal(Signal { release, observation }));
-    }
-
-    /// Another release replaces this one without a deploy.
-    fn release_replaced(&mut self, version: &str, other: &str) {
-        let (number, named) = (self.number(version), format!("weather {other}"));
-        let because = format!("it reports the name {named:?}, before \"weather {version}\"");
-        self.handle_event(Event::Replaced(number, Some(named), because));
-    }
-
-    fn number(&self, version: &str) -> ReleaseNumber {
-        let needed = self.host.watch().phase().required_releases();
-        needed.into_iter().find(|it| it.version == version).unwrap().number
-    }
-
-    fn process_exits(&mut self, version: &str) {
-        let release = self.number(version);
-        self.observe(release, Observation::Exited("exit status 1".to_owned()));
-    }
-
-    /// The daemon crashes, restarts, and reads its timeline.
-    fn restart(&mut self, until: u64) {
-        self.later.clear();
-        let world = &mut self.host;
-        world.releases.crash();
-        world.now = Moment(0) + secs(until);
-        let entries: Vec<TimelineEntry> =
-            world.timeline_lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let watch = Watch::restore(world.policy.clone(), &entries, world.now);
-        world.machine = ServiceMachine::new(watch, settings(&world.policy));
-        let needed: Vec<ReleaseNumber> =
-            world.watch().phase().required_releases().iter().map(|it| it.number).collect();
-        world.releases.stop_orphans(&needed);
-        let proposal = world.machine.restored("rollbackd started", world.now, 0);
-        self.configure();
-        let entry = proposal.and_then(|proposal| self.host.record_and_apply(proposal));
-        self.after_entry(entry);
     }
 
     fn open_bake(&mut self) {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use rollbackd::control::{
-    CallStatus, ChannelStatus, Counters, HISTOGRAM_BOUNDS, Histogram, IncidentReply,
+    ArmStatus, CallStatus, ChannelStatus, Counters, HISTOGRAM_BOUNDS, Histogram, IncidentReply,
     IncidentRequest, IncidentStatus, LastOutcome, RefusalCode, ReleaseStatus, Request, Response,
-    RollbackCount, Status,
+    RollbackCount, Status, TrialStatus,
 };
 use rollbackd::model::{
     DeployRequest, Evidence, Guard, McpPath, Moment, ReleaseNumber, Slot, TimelineEntry,
@@ -55,6 +55,7 @@ fn requests() -> Vec<(&'static str, Request)> {
             "rollback least" Request::Rollback {
                 service: service(), cut: false, force: false, because: because(), wait: false,
             };
+        Request::Promote { .. } => "promote" Request::Promote { service: service(), because: because() };
         Request::Hold { .. } => "hold" Request::Hold { service: service(), because: because() };
         Request::Resume { .. } => "resume" Request::Resume { service: service(), because: because() };
         Request::Status { .. } =>
@@ -212,6 +213,7 @@ fn status() -> Status {
         }),
         attention: Some("repair it".to_owned()),
         budget_requests: Some(1_500),
+        trial: None,
         incidents: None,
         channels: Vec::new(),
         notify_error: None,
@@ -238,6 +240,15 @@ fn with_unjudged() -> Status {
 /// With open reviews, which 0.1.0 did not have.
 fn with_incidents() -> Status {
     Status {
+        trial: Some(TrialStatus {
+            step: 2,
+            of: 3,
+            share: 0.25,
+            arms: vec![arm("control", "v1"), arm("trial", "v2")],
+            summary: "2 of 2 users failed first on trial, 1 in 9 by the coin".to_owned(),
+            missing: Some("the step needs more requests of more users, or time".to_owned()),
+            sessions_pinned: 4,
+        }),
         incidents: Some(IncidentStatus {
             open: 9,
             oldest: (ReleaseNumber(3), 10),
@@ -292,6 +303,7 @@ fn least() -> Status {
         last: None,
         attention: None,
         budget_requests: None,
+        trial: None,
         incidents: None,
         ..status()
     }
@@ -311,4 +323,9 @@ fn old_messages_are_still_read() {
         responses().into_iter().map(|(name, it)| (name, without_what_is_new(it))).collect();
     still_read(include_str!("0.1.0/control-replies.txt"), &responses);
     still_read(include_str!("0.1.0/control-codes.txt"), &codes());
+}
+
+fn arm(arm: &str, version: &str) -> ArmStatus {
+    let (arm, version) = (arm.to_owned(), version.to_owned());
+    ArmStatus { arm, version, subjects: 30, requests: 400, failed: 2 }
 }

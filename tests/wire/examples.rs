@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rollbackd::model::{
-    Actor, BreakingChange, CarriedOver, Contract, ContractDiff, ContractPart, Counts, DrainCost,
-    Finding, Hold, MigrationRefused, Moment, Release, ReleaseLoad, ReleaseNumber, Severity, Slot,
-    ToolSchema, Verdict,
+    Actor, Arm, BreakingChange, CarriedOver, Contract, ContractDiff, ContractPart, Counts,
+    DrainCost, Finding, Hold, MigrationRefused, Moment, RampStep, Release, ReleaseLoad,
+    ReleaseNumber, Severity, Slot, ToolSchema, TrialCell, Verdict,
 };
 
 pub(crate) fn words(names: &[&str]) -> BTreeSet<String> {
@@ -169,4 +169,27 @@ pub(crate) fn counts() -> Counts {
         streams_ended: 10,
         streams_broken: 11,
     }
+}
+
+pub(crate) fn step() -> RampStep {
+    RampStep { step: 2, of: 3, share_ppm: 250_000, below_ppm: 312_500 }
+}
+
+pub(crate) fn cells() -> Vec<TrialCell> {
+    let trial = TrialCell {
+        arm: Arm::Trial,
+        subject: 0x03f5_0000_0000_0000,
+        call: 0x1c2d,
+        second: 1_700,
+        started: 1,
+        failed: 0,
+        excused: 0,
+    };
+    let control = TrialCell { arm: Arm::Control, subject: u64::MAX, ..trial };
+    vec![
+        trial,
+        control,
+        TrialCell { failed: 2, started: 3, ..trial },
+        TrialCell { subject: 0, excused: 1, ..trial },
+    ]
 }

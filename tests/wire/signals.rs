@@ -10,7 +10,7 @@ use rollbackd::model::{
 };
 use rollbackd::record::{SignalLogHeader, SignalLogWriter, parse_signal_log};
 
-use crate::examples::counts;
+use crate::examples::{cells, counts, step};
 use crate::golden::hold;
 
 fn opening() -> SignalLogHeader {
@@ -47,6 +47,8 @@ fn signals() -> Vec<Signal> {
         Observation::Block(..) => "" Observation::Block(250, counts());
         Observation::Calls(_) => "" Observation::Calls(calls);
         Observation::Shadow(..) => "" Observation::Shadow(40, 3);
+        Observation::Cells(_) => "" Observation::Cells(cells()), "" Observation::Cells(Vec::new());
+        Observation::Step(_) => "" Observation::Step(step());
         Observation::Scraped(_) => "" Observation::Scraped(ScrapeResult::Missing);
         Observation::Probe(_) => "" Observation::Probe(ProbeResult::Ok);
         Observation::Exited(_) => "" Observation::Exited("signal 9".to_owned());
@@ -66,6 +68,8 @@ fn is_old(signal: &Signal) -> bool {
     !matches!(
         &signal.observation,
         Observation::Starting(..)
+            | Observation::Cells(_)
+            | Observation::Step(_)
             | Observation::Scraped(
                 ScrapeResult::WrongMetric(_) | ScrapeResult::Sample { bad_missing: true, .. }
             )

@@ -83,7 +83,7 @@ fn every_deploy_of_it_is_read() {
     assert!(has(SERVICE, 4, |it| matches!(it, TimelineEvent::Failed)));
     assert!(has(SERVICE, 5, |it| matches!(it, TimelineEvent::Held { .. })));
     let ready = |it: &TimelineEvent| {
-        matches!(it, TimelineEvent::Ready { contract: Some(_), changes: Some(_) })
+        matches!(it, TimelineEvent::Ready { contract: Some(_), changes: Some(_), .. })
     };
     assert!(has(MAPS, 2, ready));
     assert!(has(MAPS, 2, |it| *it == TimelineEvent::Switched { to: ReleaseNumber(2) }));

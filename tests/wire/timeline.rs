@@ -10,7 +10,7 @@ use rollbackd::record::{NewEntry, Room, Timeline, read_deploy};
 
 use crate::examples::{
     actor, bare_load, bare_release, bare_toll, base, breach, changes, contract, hold, load,
-    release, toll,
+    release, step, toll,
 };
 use crate::golden::hold as hold_golden;
 use crate::lines::still_read;
@@ -46,10 +46,12 @@ fn facts() -> Vec<(&'static str, TimelineEvent)> {
             "found" TimelineEvent::Replaced { release: release(8), warm: Some(release(6)), carried_over: Box::new(base()) },
             "found least" TimelineEvent::Replaced { release: bare_release(8), warm: None, carried_over: Box::default() };
         TimelineEvent::Ready { .. } =>
-            "ready" TimelineEvent::Ready { contract: Some(Box::new(contract())), changes: Some(Box::new(changes())) },
-            "ready least" TimelineEvent::Ready { contract: None, changes: None };
+            "ready" TimelineEvent::Ready { contract: Some(Box::new(contract())), changes: Some(Box::new(changes())), ramp: None },
+            "ready ramp" TimelineEvent::Ready { contract: None, changes: None, ramp: Some(step()) },
+            "ready least" TimelineEvent::Ready { contract: None, changes: None, ramp: None };
         TimelineEvent::Failed => "failed" TimelineEvent::Failed;
         TimelineEvent::Switched { .. } => "switched" TimelineEvent::Switched { to: release(7).number };
+        TimelineEvent::Stepped { .. } => "stepped" TimelineEvent::Stepped { ramp: step() };
         TimelineEvent::Accepted { .. } => "accepted" TimelineEvent::Accepted { verified: true };
         TimelineEvent::Detected { .. } =>
             "detected" TimelineEvent::Detected { trigger: Trigger::Verdict(Box::new(breach())), load: load() },

@@ -11,7 +11,7 @@ use rollbackd::model::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::examples::{bare_load, bare_release, parts, refusals};
+use crate::examples::{bare_load, bare_release, parts, refusals, step};
 use crate::golden::hold;
 
 fn strategies() -> Vec<(&'static str, Strategy)> {
@@ -54,6 +54,7 @@ fn guards() -> Vec<(&'static str, Guard)> {
         Guard::NoBaseline => "no baseline" Guard::NoBaseline;
         Guard::NoData => "no data" Guard::NoData;
         Guard::NoWarm => "no previous release" Guard::NoWarm;
+        Guard::Ramp => "ramp not complete" Guard::Ramp;
     )
 }
 
@@ -102,6 +103,7 @@ fn effects() -> Vec<(&'static str, Effect)> {
         Effect::Start(_) => "start" Effect::Start(v1());
         Effect::Probe(_) => "probe" Effect::Probe(v1());
         Effect::Route(_) => "route" Effect::Route(v1());
+        Effect::Assign(..) => "assign" Effect::Assign(v1(), bare_release(2), step());
         Effect::Drain(..) => "drain" Effect::Drain(v1(), Moment(1));
         Effect::Cut(_) => "cut" Effect::Cut(v1());
         Effect::Retire(_) => "retire" Effect::Retire(v1());
@@ -124,6 +126,7 @@ fn phases() -> Vec<(&'static str, Phase)> {
         load,
         complete_by: at,
         until: at,
+        ramp: None,
     };
     let strategy = Strategy::Drain;
     let back = || Rollback { bad: v2(), to: v1(), strategy, drain_until: at, until: at, tries: 0 };
@@ -133,9 +136,9 @@ fn phases() -> Vec<(&'static str, Phase)> {
         Phase::Starting { .. } =>
             "starting" Phase::Starting { active: None, warm: None, new: v1(), until: at };
         Phase::Promoting { .. } =>
-            "promoting" Phase::Promoting { from: None, to: v1(), until: at, tries: 0 };
+            "promoting" Phase::Promoting { from: None, to: v1(), until: at, tries: 0, ramp: None };
         Phase::Baking { .. } => "baking" Phase::Baking {
-            active: v2(), warm: None, until: at, blocked: None, no_data_since: None,
+            active: v2(), warm: None, until: at, blocked: None, no_data_since: None, ramp: None,
         };
         Phase::Confirming(_) => "confirming" Phase::Confirming(breach());
         Phase::Reviving(_) => "reviving" Phase::Reviving(breach());

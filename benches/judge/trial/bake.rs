@@ -37,6 +37,7 @@ pub struct Outcome {
 /// The default settings, but for the seconds of total failure.
 pub fn settings(total_failure: u64) -> TrialSettings {
     TrialSettings {
+        step_max: Duration::from_secs(120),
         max_false_rollback: 1e-3,
         error_budget: PROMISE,
         call_budget: 0.02,

@@ -16,6 +16,7 @@ pub(super) fn rule(context: &Context<'_>) -> Option<Offer> {
         Guard::Freeze => "deploy --freeze",
         Guard::Limit => "rollbacks_per_day",
         Guard::NoBaseline => "baseline",
+        Guard::Ramp => "ramp_wait",
         // These are no choice of an operator.
         Guard::SharedOutage | Guard::NoData | Guard::NoWarm => return None,
     };

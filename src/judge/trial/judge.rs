@@ -11,7 +11,7 @@ use crate::judge::trial::promise_test::{MASS_AT_START, MASS_AT_STEP, MASS_SPREAD
 use crate::judge::trial::settings::{STEP_SUBJECTS, TrialSettings, TrialTest};
 use crate::judge::trial::share_test::ShareTest;
 use crate::judge::trial::subject_test::SubjectTest;
-use crate::judge::trial::subjects::{FirstFailure, Subjects};
+use crate::judge::trial::subjects::{CALLS_MAX, FirstFailure, Subjects};
 use crate::judge::trial::total_failure::{SecondSums, TotalFailure};
 use crate::model::{Arm, Moment, TrialCell};
 
@@ -53,6 +53,8 @@ pub struct TrialJudge {
     pub(super) promise_compared: bool,
     pub(super) blocks: Blocks,
     pub(super) calls: BTreeMap<u16, CallTests>,
+    /// The part of a call's requests that may fail, where its history says more than the default.
+    call_budgets: BTreeMap<u64, f64>,
     pub(super) subject_test: SubjectTest,
     pub(super) total_failure: TotalFailure,
     /// The prior mass that the promise test has had.
@@ -89,6 +91,7 @@ impl TrialJudge {
             promise_compared: false,
             blocks: Blocks::new(second),
             calls: BTreeMap::new(),
+            call_budgets: BTreeMap::new(),
             subject_test: SubjectTest::default(),
             total_failure: TotalFailure::new(total_failure.max(1)),
             mass: 0.0,
@@ -130,26 +133,26 @@ impl TrialJudge {
         self.subjects.mark_known_failing(pair);
     }
 
+    /// This part of a call's requests failed before the trial: its promise.
+    pub fn set_call_budget(&mut self, call: u64, budget: f64) {
+        if self.call_budgets.len() < usize::from(CALLS_MAX) {
+            self.call_budgets.insert(call, budget.max(self.settings.call_budget));
+        }
+    }
+
     /// Takes one report.
     pub fn observe(&mut self, report: &TrialCell) {
         let subject = self.subjects.number(report.subject, report.arm);
         let call = self.subjects.call(report.call);
-        let (started, failed) = (u64::from(report.started), u64::from(report.failed));
         let counts = match report.arm {
             Arm::Control => self.counts.first_mut(),
             Arm::Trial => self.counts.last_mut(),
         };
         if let Some(counts) = counts {
-            *counts = (counts.0 + started, counts.1 + failed);
+            *counts = (counts.0 + u64::from(report.started), counts.1 + u64::from(report.failed));
         }
-        let mut cell = Cell {
-            call,
-            subject,
-            arm: report.arm,
-            started: report.started,
-            excused: report.excused,
-            failed: report.failed,
-        };
+        let TrialCell { arm, started, excused, failed, .. } = *report;
+        let mut cell = Cell { call, subject, arm, started, excused, failed };
         if report.second < self.next_second && report.started == 0 {
             if 0 < report.failed && !self.subjects.is_known_failing((subject, call)) {
                 self.fail_late(report.second, &cell);
@@ -162,7 +165,7 @@ impl TrialJudge {
             merge(reports);
         }
         if REPORTS_MAX <= reports.len() {
-            // Beyond the bound, cells share the place of an earlier one.
+            // Beyond the bound, cells share an earlier one.
             let index = usize::from(subject) % reports.len();
             let Some(other) = reports.get(index).filter(|it| it.arm == cell.arm) else { return };
             (cell.subject, cell.call) = (other.subject, other.call);
@@ -232,12 +235,14 @@ impl TrialJudge {
         let judged = cell.started.saturating_sub(cell.excused);
         self.blocks.add(cell.arm, cell.subject, judged, cell.failed);
         let mass = self.mass;
-        let settings = &self.settings;
+        let (settings, subjects, budgets) = (&self.settings, &self.subjects, &self.call_budgets);
         let alpha = settings.max_false_rollback / PARTS;
-        let tests = self
-            .calls
-            .entry(cell.call)
-            .or_insert_with(|| CallTests::new(settings, alpha, cell.call, mass, second));
+        let tests = self.calls.entry(cell.call).or_insert_with(|| {
+            let budget = subjects.call_hash(cell.call).and_then(|hash| budgets.get(&hash));
+            let call_budget = budget.copied().unwrap_or(settings.call_budget);
+            let settings = TrialSettings { call_budget, ..*settings };
+            CallTests::new(&settings, alpha, cell.call, mass, second)
+        });
         tests.blocks.add(cell.arm, cell.subject, judged, cell.failed);
     }
 

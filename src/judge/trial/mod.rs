@@ -12,6 +12,8 @@
 //! 5. Each call has a promise test and a share test of its own: a broken tool of twenty is found.
 //! 6. `clip` bounds what one subject and one block may contribute.
 //!
+//! [`ReleaseTrial`] drives it by the signals of a bake, and puts its findings into a verdict.
+//!
 //! The release is in breach if the share test of the trial reaches its threshold, or the promise test
 //! together with the share test of the episode, or both tests of a call, or by total failure. The
 //! error probability is split in thirds and united; e-values of different filtrations are never
@@ -28,16 +30,19 @@ mod clip;
 mod judge;
 mod memory;
 mod promise_test;
+mod release_trial;
 mod settings;
 mod share_test;
 mod subject_test;
 mod subjects;
 mod summary;
+mod texts;
 mod total_failure;
 #[cfg(test)]
 mod validity_tests;
 
 pub use judge::TrialJudge;
+pub use release_trial::ReleaseTrial;
 pub use settings::{ArmSummary, StepState, TrialSettings, TrialTest};
 
 use crate::judge::num::to_f64;

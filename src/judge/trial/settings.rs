@@ -20,6 +20,8 @@ pub struct TrialSettings {
     pub burst: Duration,
     /// How long the trial lasts.
     pub bake: Duration,
+    /// How long a step lasts at most.
+    pub step_max: Duration,
     /// How long nearly everything has to fail for a breach without a test.
     pub total_failure: Duration,
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::Arm;
+use crate::model::{Arm, coin};
 
 /// Subjects with an entry of their own.
 pub(super) const SUBJECTS_MAX: u16 = 10_000;
@@ -195,12 +195,6 @@ impl Subjects {
         let full = if fades { FULL_BLOCKS } else { entry.failing_blocks };
         f64::from(full.max(1)) / f64::from(entry.failing_blocks.max(full).max(1))
     }
-}
-
-/// The coin of a subject, from 0 to below 1.
-pub(super) fn coin(hash: u64) -> f64 {
-    // 53 bits are exact in a float.
-    super::to_f64(hash >> 11) / super::to_f64(1 << 53)
 }
 
 fn remainder(hash: u64, by: u16) -> u16 {

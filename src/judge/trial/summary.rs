@@ -10,7 +10,6 @@ use crate::model::{Arm, Moment};
 /// A step has shown enough: cells on trial. [`STEP_SUBJECTS`] sent them.
 const STEP_CELLS: u64 = 40;
 const STEP_MIN: Duration = Duration::from_secs(15);
-const STEP_MAX: Duration = Duration::from_secs(120);
 /// Evidence above this, and for a single call, keeps a step from ending.
 const STEP_HOLD: f64 = 3.0;
 const STEP_HOLD_CALL: f64 = 30.0;
@@ -27,7 +26,7 @@ impl TrialJudge {
             .chain([self.promise.e_value(), self.subject_test.e_value()])
             .fold(0.0, f64::max);
         let call = self.calls.values().any(|it| STEP_HOLD_CALL < it.promise.e_value());
-        if lasted < STEP_MIN || (!is_enough && lasted < STEP_MAX) {
+        if lasted < STEP_MIN || (!is_enough && lasted < self.settings.step_max) {
             StepState::Measuring
         } else if STEP_HOLD < strongest || call {
             StepState::Held

@@ -25,7 +25,7 @@ impl Rng {
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        super::subjects::coin(z ^ (z >> 31))
+        crate::model::coin(z ^ (z >> 31))
     }
 }
 
@@ -216,6 +216,7 @@ fn settings() -> TrialSettings {
         min_effect: 2.0,
         burst: Duration::from_secs(5),
         bake: Duration::from_secs(1_800),
+        step_max: Duration::from_secs(120),
         total_failure: Duration::from_secs(7),
     }
 }

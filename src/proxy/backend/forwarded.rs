@@ -51,6 +51,16 @@ pub(super) fn set(headers: &mut HeaderMap, peer: Peer, host: Option<HeaderValue>
     set_list(headers, X_FORWARDED_FOR, previous, &peer.address.to_string());
 }
 
+/// The address of the client: what the trusted proxy in front saw, else that of the peer.
+pub(in crate::proxy) fn client_address(request: &ClientRequest) -> IpAddr {
+    let peer = request.peer;
+    let list = request.head.headers.get_all(X_FORWARDED_FOR).iter().next_back();
+    // The proxy in front appends the address that it sees.
+    let last = list.filter(|_| peer.is_trusted_proxy).and_then(|list| list.to_str().ok());
+    let last = last.and_then(|list| list.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
+    last.map_or(peer.address, |address| address.to_canonical())
+}
+
 /// The origin under which the client reached the service, such as `https://mcp.example.org`.
 pub(in crate::proxy) fn public_origin(request: &ClientRequest) -> Option<String> {
     let headers = &request.head.headers;

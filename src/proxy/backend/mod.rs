@@ -12,6 +12,7 @@ pub(super) mod pool;
 pub(super) mod read_only_tools;
 pub(super) mod request_head;
 mod stream;
+pub(super) mod trial_cells;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -263,7 +263,7 @@ impl ProxyState {
         match self.router.route_by_state(view, headers, post.request_state) {
             Some(route) => route,
             None if post.is_initialize && self.router.names_no_session(headers) => {
-                self.router.route_to_active(view)
+                self.router.route_without_session(view, request, true)
             }
             None => self.router.route(view, request, post.message_kind).await,
         }

@@ -4,6 +4,7 @@
 //! of the exchange when the client disconnects first.
 
 mod client_duty;
+mod counting;
 mod deadline;
 mod session_tracking;
 
@@ -26,6 +27,7 @@ use crate::model::Outcome;
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::failed_samples::SampledRequest;
+use crate::proxy::backend::trial_cells::CountedSubject;
 use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::mcp_paths::UnconfirmedPath;
 use crate::proxy::exchange::parsed_body::{RequestIds, SharedParse, lock_parsed};
@@ -60,6 +62,8 @@ pub(in crate::proxy) struct InFlight {
     pub lost: bool,
     /// The connection of the client, while its requests wait.
     pub client: Option<Arc<ClientConnectionState>>,
+    /// The subject of its requests, if they are counted for a trial.
+    pub counted: Option<CountedSubject>,
     /// A stream of events without one for this long gets a comment.
     pub sse_ping: Option<Duration>,
     /// The client's body, where it was small enough, to explain a failure.
@@ -145,6 +149,7 @@ impl InFlight {
             clamp_ttl: false,
             lost: false,
             client: None,
+            counted: None,
             sse_ping: limits.sse_ping,
             client_body: None,
             unreachable: false,
@@ -271,6 +276,7 @@ impl InFlight {
         if let Some(path) = self.unconfirmed.as_ref().filter(|_| !pending.is_empty()) {
             path.log_unanswered();
             self.backend.outcomes.count_not_mcp(class);
+            pending.iter().for_each(|request| self.count_on_trial(request, Outcome::Neutral));
             return;
         }
         for request in pending {
@@ -284,32 +290,6 @@ impl InFlight {
             self.backend.outcomes.count_not_mcp(class);
         } else {
             self.backend.outcomes.count(None, class);
-        }
-    }
-
-    /// Keeps a failed request for a shadow call.
-    fn keep_for_shadow(&mut self, class: Outcome) {
-        let failed = matches!(class, Outcome::ServerFault | Outcome::ToolFault);
-        if let Some(sample) = self.sample.take().filter(|_| failed) {
-            self.backend.samples.record(*sample, monotonic());
-        }
-    }
-
-    fn record_outcome(&mut self, request: &PendingRequest, class: Outcome) {
-        let failed = class == Outcome::ServerFault;
-        let class = if failed && self.was_cancelled(request) { Outcome::Neutral } else { class };
-        let class = self.charge(request, class);
-        if !self.deadline_passed {
-            self.backend.outcomes.count(Some(&request.counters), class);
-            self.keep_for_shadow(class);
-        }
-        let timed = matches!(class, Outcome::Ok | Outcome::ToolFault | Outcome::ServerFault);
-        if let Some(slow) =
-            self.slow.filter(|_| timed && !self.counted_slow && self.kind == ExchangeKind::Call)
-        {
-            self.backend
-                .outcomes
-                .record_latency(Some(&request.counters), slow <= self.started.elapsed());
         }
     }
 
@@ -344,6 +324,7 @@ impl InFlight {
                 self.pending.push(PendingRequest {
                     id: id.clone(),
                     counters,
+                    cell: self.counted.as_ref().map(|it| it.start(method, name)),
                     task: TaskEffect::from_request(method, message),
                     is_initialize: **method == *INITIALIZE,
                 });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::mcp::message::Message;
 use crate::proxy::backend::outcome_counters::CounterCells;
+use crate::proxy::backend::trial_cells::Cell;
 
 /// A request without a response.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub(in crate::proxy) struct PendingRequest {
     pub id: Box<str>,
     /// The counters of its call.
     pub counters: Arc<CounterCells>,
+    /// Where it is counted for a trial, if it is.
+    pub cell: Option<Cell>,
     /// What its response will say about a task.
     pub task: TaskEffect,
     /// Whether its response says which version was negotiated.

@@ -48,6 +48,7 @@ impl ProxyState {
         in_flight.session = route.session.clone();
         in_flight.generation = route.generation;
         in_flight.session_guard = route.session_guard.take();
+        in_flight.counted = route.counted.take();
         in_flight
     }
 

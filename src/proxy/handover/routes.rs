@@ -8,13 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Address;
 use crate::model::ReleaseNumber;
-use crate::proxy::routing::routing_table::RoutingTable;
+use crate::proxy::routing::assignment::AssignmentPlan;
+use crate::proxy::routing::view::RoutingView;
 
 /// The active release, and the releases that are not cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoutesSnapshot {
     active: Option<ReleaseNumber>,
     releases: Vec<ReleaseRoute>,
+    /// How subjects are assigned, during a ramp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    assignment: Option<AssignmentPlan>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +40,8 @@ enum RouteAddress {
 
 impl RoutesSnapshot {
     /// The snapshot of a routing table.
-    pub(in crate::proxy) fn of(routes: &RoutingTable) -> Self {
+    pub(in crate::proxy) fn of(view: &RoutingView) -> Self {
+        let routes = &view.routes;
         let open = routes.backends().iter().filter(|backend| backend.is_open());
         let releases = open.map(|backend| ReleaseRoute {
             number: backend.number,
@@ -47,12 +52,18 @@ impl RoutesSnapshot {
             draining: backend.draining.is_cancelled(),
         });
         let active = routes.active().map(|active| active.number);
-        Self { active, releases: releases.collect() }
+        let assignment = view.assignment.as_ref().map(|it| it.plan.clone());
+        Self { active, releases: releases.collect(), assignment }
     }
 
     /// The active release.
     pub(in crate::proxy) fn active(&self) -> Option<ReleaseNumber> {
         self.active
+    }
+
+    /// How subjects are assigned, during a ramp.
+    pub(in crate::proxy) fn assignment(&self) -> Option<&AssignmentPlan> {
+        self.assignment.as_ref()
     }
 
     /// The releases that are not cut.
@@ -91,8 +102,11 @@ mod tests {
         };
         let releases = addresses.into_iter().zip(6..).map(route).collect();
         vec![
-            ("routes", RoutesSnapshot { active: Some(ReleaseNumber(7)), releases }),
-            ("none", RoutesSnapshot { active: None, releases: Vec::new() }),
+            (
+                "routes",
+                RoutesSnapshot { active: Some(ReleaseNumber(7)), releases, assignment: None },
+            ),
+            ("none", RoutesSnapshot { active: None, releases: Vec::new(), assignment: None }),
         ]
     }
 

@@ -1,5 +1,6 @@
 //! Decides which release gets a request.
 
+pub(super) mod assignment;
 mod migrate;
 pub(super) mod request_states;
 pub(super) mod router;

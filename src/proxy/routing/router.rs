@@ -1,4 +1,5 @@
-//! Finds the release for a request: by its session, by its `requestState`, or the active one.
+//! Finds the release for a request: by its session, by its `requestState`, by the coin of its subject
+//! during a ramp, or the active one.
 
 use std::sync::Arc;
 
@@ -9,17 +10,19 @@ use serde_json::Value;
 
 use crate::clock::Clock;
 use crate::mcp::headers::{MCP_SESSION_ID, is_modern};
-use crate::model::ReleaseNumber;
+use crate::model::{Arm, ReleaseNumber};
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::request_head::RequestTarget;
+use crate::proxy::backend::trial_cells::CountedSubject;
 use crate::proxy::backend::{Backend, headers};
+use crate::proxy::routing::assignment::Assignment;
 use crate::proxy::routing::migrate::Migration;
 use crate::proxy::routing::request_states::RequestStates;
 use crate::proxy::routing::view::{CurrentView, RoutingView};
 use crate::proxy::session::migration::MigrationError;
 use crate::proxy::session::{
     Action, Admission, BACKEND_ID_MAX, ClientMessageKind, InFlightGuard, Session, SessionId,
-    Sessions,
+    SessionKey, Sessions,
 };
 
 /// What routing needs to know.
@@ -50,6 +53,10 @@ pub(in crate::proxy) struct Route {
     pub backend_id: Box<str>,
     /// Keeps the session from moving meanwhile.
     pub session_guard: Option<InFlightGuard>,
+    /// The subject of the request, if it is counted for a trial.
+    pub counted: Option<CountedSubject>,
+    /// The assignment that chose the release of a new session.
+    pub assignment: Option<Arc<Assignment>>,
 }
 
 /// Why no release gets a request.
@@ -96,10 +103,11 @@ impl Router {
         Some(backend.map(|backend| Route::new(Arc::clone(backend), None)))
     }
 
-    /// Whether a request names a session that is over, or never was. An `initialize` then opens one.
+    /// Whether a request names no session, or one that is over or never was. An `initialize` then opens
+    /// one.
     pub(in crate::proxy) fn names_no_session(&self, headers: &HeaderMap) -> bool {
         let id = headers.get(MCP_SESSION_ID).filter(|_| !is_modern(headers));
-        id.is_some_and(|id| id.to_str().map_or(true, |id| self.sessions.is_unknown(id)))
+        id.is_none_or(|id| id.to_str().map_or(true, |id| self.sessions.is_unknown(id)))
     }
 
     /// Whether the session of a request has moved, so that ids in its messages may have to be restored.
@@ -108,13 +116,31 @@ impl Router {
         id.and_then(|id| id.to_str().ok()).is_some_and(|id| self.sessions.generation(id) > 0)
     }
 
-    /// The active release, for a request without a session.
-    pub(in crate::proxy) fn route_to_active(
+    /// The active release, for a request without a session. During a ramp, the one that the coin of its
+    /// subject says; a request that opens a session is a subject of its own.
+    pub(in crate::proxy) fn route_without_session(
         &self,
         view: &RoutingView,
+        request: &ClientRequest,
+        opens_session: bool,
     ) -> Result<Route, RouteError> {
-        let backend = view.routes.active().ok_or(RouteError::NoRelease)?;
-        Ok(Route::new(Arc::clone(backend), None))
+        let active = view.routes.active().ok_or(RouteError::NoRelease)?;
+        let Some(assignment) = &view.assignment else {
+            return Ok(Route::new(Arc::clone(active), None));
+        };
+        let subject = if opens_session {
+            assignment.of_new_session(request, self.clock.now())
+        } else {
+            assignment.of_client(request)
+        };
+        let on_trial = view.routes.get_open(assignment.plan.trial);
+        let on_trial = on_trial.filter(|it| !it.draining.is_cancelled());
+        let backend = on_trial.filter(|_| assignment.arm(subject) == Arm::Trial).unwrap_or(active);
+        Ok(Route {
+            counted: assignment.counted(subject, backend.number),
+            assignment: Some(Arc::clone(assignment)),
+            ..Route::new(Arc::clone(backend), None)
+        })
     }
 
     /// Finds the release: the one of the session, which may have to migrate first, or the active one.
@@ -128,7 +154,7 @@ impl Router {
         let client_headers = &request.head.headers;
         let id = client_headers.get(MCP_SESSION_ID).filter(|_| !is_modern(client_headers));
         let Some(id) = id else {
-            return self.route_to_active(view);
+            return self.route_without_session(view, request, false);
         };
         let session_id = id.to_str().ok().and_then(|id| self.sessions.decode(id));
         let session_id = session_id.ok_or(RouteError::SessionEnded)?;
@@ -156,7 +182,7 @@ impl Router {
         message_kind: ClientMessageKind,
     ) -> Result<Route, RouteError> {
         loop {
-            let environment = view.environment(session.release());
+            let environment = view.environment(session);
             // Another client that knows the id must not have the session opened anew, or ended.
             if (environment.draining || session.with_machine(|machine| machine.is_lost()))
                 && !self.sessions.is_owner(session, &request.head.headers)
@@ -219,7 +245,9 @@ impl Router {
             let id = if is_current {
                 client_session
             } else {
-                self.sessions.mint(route.backend.number, backend_id).and_then(|minted| {
+                let (release, assignment) = (route.backend.number, route.assignment.as_deref());
+                let fits = |key: &SessionKey| assignment.is_none_or(|it| it.fits(key, release));
+                self.sessions.mint(release, backend_id, fits).and_then(|minted| {
                     opened = self.sessions.get_or_restore(&minted.1, self.clock.now());
                     HeaderValue::from_str(&minted.0).ok()
                 })
@@ -267,6 +295,8 @@ impl Router {
         Ok(Route {
             backend: Arc::clone(backend),
             session_id: None,
+            counted: view.counted(session, admission.release),
+            assignment: None,
             session: Some(Arc::clone(session)),
             generation: admission.generation,
             backend_id: admission.backend_id,
@@ -301,6 +331,8 @@ impl Route {
             generation: 0,
             backend_id: Box::default(),
             session_guard: None,
+            counted: None,
+            assignment: None,
         }
     }
 

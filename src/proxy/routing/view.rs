@@ -11,6 +11,9 @@ use arc_swap::ArcSwap;
 
 use crate::config::{Service, SessionState};
 use crate::model::{MigrationRefused, ReleaseNumber};
+use crate::proxy::backend::Backend;
+use crate::proxy::backend::trial_cells::CountedSubject;
+use crate::proxy::routing::assignment::Assignment;
 use crate::proxy::routing::routing_table::RoutingTable;
 use crate::proxy::session::{Environment, Session};
 
@@ -25,6 +28,8 @@ pub(in crate::proxy) struct RoutingView {
     pub trial: Option<ReleaseNumber>,
     /// The release whose sessions migrate although it does not drain.
     pub migrating_from: Option<ReleaseNumber>,
+    /// How subjects are assigned, while two releases have traffic.
+    pub assignment: Option<Arc<Assignment>>,
 }
 
 /// The view that is valid now.
@@ -44,6 +49,7 @@ impl CurrentView {
                 routes: RoutingTable::default(),
                 trial: None,
                 migrating_from: None,
+                assignment: None,
             }),
             #[cfg(test)]
             loads: AtomicU64::new(0),
@@ -92,13 +98,43 @@ impl RoutingView {
         !is_lost && self.routes.get_open(session.release()).is_some()
     }
 
-    /// What the state machine of a session at this release must know.
-    pub(in crate::proxy) fn environment(&self, release: ReleaseNumber) -> Environment {
+    /// The release on trial, where the coin of this session puts it, or it is there already.
+    fn assigned(&self, session: &Session) -> Option<&Arc<Backend>> {
+        let assignment = self.assignment.as_deref()?;
+        let plan = &assignment.plan;
+        let goes =
+            || plan.moves_sessions && plan.step.includes(assignment.of_session(session.key()));
+        let is_on_trial = session.release() == plan.trial;
+        if is_on_trial || goes() { self.routes.get_open(plan.trial) } else { None }
+    }
+
+    /// The subject of a session at this release, if its requests count.
+    pub(in crate::proxy) fn counted(
+        &self,
+        session: &Session,
+        release: ReleaseNumber,
+    ) -> Option<CountedSubject> {
+        let assignment = self.assignment.as_deref()?;
+        let is_final = |reason: Option<MigrationRefused>| reason.is_some_and(|it| it.is_final());
+        // It stays whatever its coin says; so would one that moved.
+        if is_final(session.pin_reason(None)) {
+            return None;
+        }
+        let takes_part = assignment.takes_part(session, is_final(self.pinned_reason()));
+        let subject = assignment.of_session(session.key());
+        assignment.counted(subject, release).filter(|_| takes_part)
+    }
+
+    /// What the state machine of a session must know.
+    pub(in crate::proxy) fn environment(&self, session: &Session) -> Environment {
+        let release = session.release();
         let own = self.routes.get_open(release);
-        let active = self.routes.active();
-        let active = active.filter(|it| !it.draining.is_cancelled() && !it.cut.is_cancelled());
+        let takes_new = |it: &&Arc<Backend>| !it.draining.is_cancelled() && !it.cut.is_cancelled();
+        let assigned = self.assigned(session).filter(takes_new);
+        let active = assigned.or_else(|| self.routes.active().filter(takes_new));
         let active_is_other = active.is_some_and(|active| active.number != release);
-        let is_migrating = active_is_other && self.migrating_from == Some(release);
+        let moves = assigned.is_some() || self.migrating_from == Some(release);
+        let is_migrating = active_is_other && moves;
         Environment {
             backend_reachable: own.is_some(),
             draining: own.is_none_or(|own| own.draining.is_cancelled()) || is_migrating,

@@ -23,6 +23,8 @@ pub type SessionIdSecret = [u8; 16];
 pub(crate) type SessionKey = [u8; 16];
 
 const VERSION: u8 = 1;
+/// Keys that are drawn for one session, until one fits: for a share of 1 %, all miss once in 10^8.
+const DRAWS_MAX: u64 = 2_000;
 const HEADER_LEN: usize = 1 + 4 + 8;
 /// The longest backend id that a session id can carry.
 pub(crate) const BACKEND_ID_MAX: usize = 8 * 1024;
@@ -52,22 +54,31 @@ impl SessionIdCodec {
     }
 
     /// Mints an id for a session that a backend has just opened. `None` when the id of the backend
-    /// is empty or too long, or the system has no random numbers.
+    /// is empty or too long, or the system has no random numbers. Its key fits, if one that does is
+    /// found in [`DRAWS_MAX`] draws.
     pub(crate) fn mint(
         &self,
         release: ReleaseNumber,
         backend_id: &str,
+        fits: impl Fn(&SessionKey) -> bool,
     ) -> Option<(String, SessionId)> {
         if backend_id.is_empty() || backend_id.len() > BACKEND_ID_MAX {
             return None;
         }
         let mut nonce = [0; 8];
         getrandom::fill(&mut nonce).ok()?;
-        let mut bytes = Vec::with_capacity(HEADER_LEN + 16 + backend_id.len());
-        bytes.push(VERSION);
-        bytes.extend_from_slice(&release.0.to_be_bytes());
-        bytes.extend_from_slice(&nonce);
-        let mac = self.mac(&bytes, backend_id.as_bytes());
+        let (mut bytes, mut mac) = (Vec::new(), [0; 16]);
+        let first = u64::from_le_bytes(nonce);
+        for draw in 0..DRAWS_MAX {
+            bytes.clear();
+            bytes.push(VERSION);
+            bytes.extend_from_slice(&release.0.to_be_bytes());
+            bytes.extend_from_slice(&first.wrapping_add(draw).to_le_bytes());
+            mac = self.mac(&bytes, backend_id.as_bytes());
+            if fits(&mac) {
+                break;
+            }
+        }
         bytes.extend_from_slice(&mac);
         bytes.extend_from_slice(backend_id.as_bytes());
         let session_id = SessionId { release, backend_id: backend_id.to_owned(), key: mac };
@@ -87,6 +98,14 @@ impl SessionIdCodec {
         let release = ReleaseNumber(u32::from_be_bytes(*numbers.first_chunk()?));
         let backend_id = String::from_utf8(backend_id.to_vec()).ok()?;
         (valid && !backend_id.is_empty()).then_some(SessionId { release, backend_id, key: *mac })
+    }
+
+    /// A key for another purpose, from the secret of this host.
+    pub(crate) fn derive_key(&self, purpose: &str, number: u32) -> [u8; 16] {
+        // Ids begin with their version, so no header is like this one.
+        let mut header = vec![0];
+        header.extend_from_slice(&number.to_be_bytes());
+        self.mac(&header, purpose.as_bytes())
     }
 
     fn mac(&self, header: &[u8], backend_id: &[u8]) -> SessionKey {
@@ -116,7 +135,8 @@ mod tests {
 
     #[test]
     fn an_id_decodes_to_its_release_after_a_restart() {
-        let (id, session_id) = codec("weather").mint(ReleaseNumber(42), "backend-1").unwrap();
+        let (id, session_id) =
+            codec("weather").mint(ReleaseNumber(42), "backend-1", |_| true).unwrap();
         assert_eq!(codec("weather").decode(&id), Some(session_id.clone()));
         assert_eq!(
             (session_id.release, session_id.backend_id.as_str()),
@@ -126,7 +146,7 @@ mod tests {
 
     #[test]
     fn every_forged_truncated_or_foreign_id_is_rejected() {
-        let (id, _) = codec("weather").mint(ReleaseNumber(42), "backend-1").unwrap();
+        let (id, _) = codec("weather").mint(ReleaseNumber(42), "backend-1", |_| true).unwrap();
         assert_eq!(codec("mail").decode(&id), None);
         assert_eq!(SessionIdCodec::new("weather", [8; 16]).decode(&id), None);
         for end in 0..id.len() {
@@ -146,8 +166,8 @@ mod tests {
     fn the_same_backend_id_gets_different_ids() {
         let codec = codec("weather");
         assert_ne!(
-            codec.mint(ReleaseNumber(1), "1").unwrap().0,
-            codec.mint(ReleaseNumber(1), "1").unwrap().0
+            codec.mint(ReleaseNumber(1), "1", |_| true).unwrap().0,
+            codec.mint(ReleaseNumber(1), "1", |_| true).unwrap().0
         );
     }
 }

@@ -20,6 +20,7 @@ mod replication;
 mod resume_at;
 mod snapshot;
 mod state_machine;
+mod subject;
 mod table;
 mod tracked_requests;
 

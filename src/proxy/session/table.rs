@@ -105,14 +105,20 @@ impl Sessions {
         self.make_room(0);
     }
 
-    /// Mints an id for a session that a backend has just opened. `None` when the id of the backend
-    /// is empty or too long, or the system has no random numbers.
+    /// Mints an id for a session that a backend has just opened, with a key that fits. `None` when the id
+    /// of the backend is empty or too long, or the system has no random numbers.
     pub(in crate::proxy) fn mint(
         &self,
         release: ReleaseNumber,
         backend_id: &str,
+        fits: impl Fn(&SessionKey) -> bool,
     ) -> Option<(String, SessionId)> {
-        self.ids.mint(release, backend_id)
+        self.ids.mint(release, backend_id, fits)
+    }
+
+    /// The key of the coins of one deploy.
+    pub(in crate::proxy) fn trial_key(&self, release: ReleaseNumber) -> [u8; 16] {
+        self.ids.derive_key("trial", release.0)
     }
 
     /// Records that a request with these headers opened a session.
@@ -310,7 +316,8 @@ mod tests {
     #[test]
     fn the_table_is_bounded_and_removes_idle_sessions() {
         let table = sessions("weather");
-        let ids: Vec<_> = (0..4).map(|n| table.mint(ReleaseNumber(n), "b").unwrap().1).collect();
+        let ids: Vec<_> =
+            (0..4).map(|n| table.mint(ReleaseNumber(n), "b", |_| true).unwrap().1).collect();
         let minute = Duration::from_secs(60);
         for id in &ids[..3] {
             assert!(table.get_or_restore(id, Moment(0)).is_some());

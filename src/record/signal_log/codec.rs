@@ -6,6 +6,8 @@
 //! 250 2 b 250 o25 d25      after 250 ms release 2: a block of 250 ms, 25 ok, 25 with a latency
 //! 3 1 p                    3 ms later release 1 passed its probe
 //! e 250 2,1 250*11,251     12 rounds of empty blocks of release 2 and then 1, with the steps between
+//! 0 2 g 1 3 50000 50000    a step of the ramp: its number, of how many, the share and the bound of coins
+//! 250 2 t T03f5,1c2d,1700  a request on trial: subject and call by hash, and the second of its start
 //! full                     the log has reached its maximum size
 //! ```
 //!
@@ -18,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     CallKey, Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, ScrapeResult,
     Signal, StartCause,
+};
+use crate::record::signal_log::trial_codec::{
+    decode_cells, decode_step, encode_cells, encode_step,
 };
 
 /// The first line begins with this; the number is the version of the format.
@@ -211,6 +216,8 @@ pub(in crate::record) fn encode_signal(step: u64, signal: &Signal, text: &mut St
         Observation::Block(span, counts) => writeln!(text, "b {span}{}", encode_counts(counts)),
         Observation::Calls(calls) => writeln!(text, "c {}", encode_calls(calls)),
         Observation::Shadow(n, bad) => writeln!(text, "h {n} {bad}"),
+        Observation::Cells(cells) => writeln!(text, "t{}", encode_cells(cells)),
+        Observation::Step(step) => writeln!(text, "g {}", encode_step(*step)),
         Observation::Probe(ProbeResult::Ok) => writeln!(text, "p"),
         Observation::Probe(ProbeResult::TimedOut) => writeln!(text, "pl"),
         Observation::Probe(ProbeResult::Refused) => writeln!(text, "pr"),
@@ -260,6 +267,8 @@ fn decode_observation(kind: &str, rest: &str) -> Option<Observation> {
             let (n, bad) = rest.split_once(' ')?;
             Observation::Shadow(n.parse().ok()?, bad.parse().ok()?)
         }
+        ("t", cells) => Observation::Cells(decode_cells(cells)?),
+        ("g", step) => Observation::Step(decode_step(step)?),
         ("p", "") => Observation::Probe(ProbeResult::Ok),
         ("pl", "") => Observation::Probe(ProbeResult::TimedOut),
         ("pr", "") => Observation::Probe(ProbeResult::Refused),

@@ -5,4 +5,5 @@
 
 pub(super) mod codec;
 pub(super) mod reader;
+mod trial_codec;
 pub(super) mod writer;

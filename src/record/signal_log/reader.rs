@@ -150,7 +150,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Counts, Observation, ProbeResult, ReleaseNumber, ScrapeResult};
+    use crate::model::{
+        Arm, Counts, Observation, ProbeResult, RampStep, ReleaseNumber, ScrapeResult, TrialCell,
+    };
     use crate::record::signal_log::writer::{SignalLogWriter, list_signal_logs};
 
     const DEPLOY: ReleaseNumber = ReleaseNumber(7);
@@ -331,6 +333,10 @@ mod tests {
             1 => (any::<u32>(), counts).prop_map(|(span, counts)| Observation::Block(span, counts)),
             1 => prop::collection::vec(call, 0..3).prop_map(Observation::Calls),
             1 => (any::<u64>(), any::<u64>()).prop_map(|(n, bad)| Observation::Shadow(n, bad)),
+            1 => prop::collection::vec(cell(), 0..4).prop_map(Observation::Cells),
+            1 => any::<[u32; 4]>().prop_map(|[step, of, share_ppm, below_ppm]| {
+                Observation::Step(RampStep { step, of, share_ppm, below_ppm })
+            }),
             1 => scrape.prop_map(Observation::Scraped),
             1 => reply.prop_map(Observation::Probe),
             1 => text.prop_map(Observation::Exited),
@@ -338,6 +344,15 @@ mod tests {
         (6_u32..8, observation).prop_map(|(release, observation)| Signal {
             release: ReleaseNumber(release),
             observation,
+        })
+    }
+
+    fn cell() -> impl Strategy<Value = TrialCell> {
+        let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<[u32; 3]>());
+        (any::<bool>(), numbers).prop_map(|(is_trial, (subject, call, second, counts))| {
+            let arm = if is_trial { Arm::Trial } else { Arm::Control };
+            let [started, failed, excused] = counts;
+            TrialCell { arm, subject, call, second, started, failed, excused }
         })
     }
 

@@ -44,6 +44,7 @@ impl InFlight {
                     let class = if cancelled { Outcome::Neutral } else { Outcome::ServerFault };
                     let class = self.charge(request, class);
                     self.backend.outcomes.count(Some(&request.counters), class);
+                    self.count_on_trial(request, class);
                 }
                 self.timer = None;
                 if failed {

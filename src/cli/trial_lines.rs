@@ -1,0 +1,29 @@
+//! The trial in `rollbackd status`.
+
+use crate::control::{ArmStatus, TrialStatus};
+
+/// The step, each arm, what the tests say, and what is missing.
+pub(super) fn trial_lines(trial: Option<&TrialStatus>) -> Vec<String> {
+    let Some(trial) = trial else { return Vec::new() };
+    let TrialStatus { step, of, share, arms, summary, missing, sessions_pinned } = trial;
+    let percent = (1e6 * share).round() / 1e4;
+    let mut lines =
+        vec![format!("  ramp: {percent} % of the users, step {step} of {of}; {summary}")];
+    for ArmStatus { arm, version, subjects, requests, failed } in arms {
+        let share = if *requests == 0 {
+            String::new()
+        } else {
+            format!(" ({:.2} %)", 100.0 * (*failed as f64) / (*requests as f64))
+        };
+        lines.push(format!(
+            "    {arm:<8} {version:<10} {subjects} users, {failed} of {requests} requests failed{share}"
+        ));
+    }
+    if let Some(missing) = missing {
+        lines.push(format!("    for a verdict: {missing}"));
+    }
+    if 0 < *sessions_pinned {
+        lines.push(format!("    {sessions_pinned} sessions cannot move and take no part"));
+    }
+    lines
+}

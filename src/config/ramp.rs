@@ -1,0 +1,178 @@
+//! The ramp of a deploy: the shares of the users that meet a new release, one after the other.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
+use crate::config::range::in_range;
+use crate::config::settings::SessionState;
+use crate::config::toml_table::TomlTable;
+use crate::config::value::{Raw, duration, format_duration, one_of, string_list, unsigned_integer};
+use crate::decide::RampSettings;
+use crate::model::WHOLE_PPM;
+
+/// Longest ramp.
+const STEPS_MAX: usize = 10;
+/// How long a step lasts at most.
+const STEP_MAX: Duration = Duration::from_mins(2);
+/// How long a step lasts at least.
+const STEP_MIN: Duration = Duration::from_secs(15);
+const HOUR: Duration = Duration::from_hours(1);
+const EXAMPLE: &str = "write shares that grow, such as [\"5%\", \"25%\", \"50%\"]";
+
+/// The keys of a ramp.
+pub(super) struct RawRamp {
+    shares: Raw<Vec<Spanned<String>>>,
+    step: Raw<Duration>,
+    wait: Raw<&'static str>,
+    control: Raw<u64>,
+}
+
+pub(super) fn read(table: &mut TomlTable<'_>, problems: &mut Problems) -> RawRamp {
+    RawRamp {
+        shares: table.read("ramp", string_list, problems),
+        step: table.read("ramp_step", duration, problems),
+        wait: table.read("ramp_wait", one_of(["continue", "hold"]), problems),
+        control: table.read("control", unsigned_integer, problems),
+    }
+}
+
+/// Checks the ramp. `bake` is its length and its place in the file.
+pub(super) fn check(
+    raw: &RawRamp,
+    bake: (Duration, Option<Range<usize>>),
+    problems: &mut Problems,
+) -> RampSettings {
+    let shares_ppm = shares(raw, problems);
+    if shares_ppm.is_empty() {
+        warn_no_effect(raw, problems);
+    }
+    let step_max = in_range("ramp_step", &raw.step, STEP_MAX, STEP_MIN..=HOUR, problems);
+    let steps = u32::try_from(shares_ppm.len()).unwrap_or(u32::MAX);
+    let longest = step_max.saturating_mul(steps);
+    if let Some(given) = raw.shares.as_ref().filter(|_| bake.0 < longest) {
+        let (longest, bake_text) = (format_duration(longest), format_duration(bake.0));
+        let what = format!(
+            "the ramp takes up to {longest}, longer than the bake of {bake_text}: {steps} steps of \
+             at most {}",
+            format_duration(step_max)
+        );
+        let help = "write fewer steps, a shorter `ramp_step`, or a longer `bake`";
+        let problem = Problem::error(ProblemCode::TooSlow, given.span(), what).help(help);
+        problems.push(match bake.1 {
+            Some(at) => problem.related(at, "the bake"),
+            None => problem,
+        });
+    }
+    let waits = raw.wait.as_ref().is_some_and(|given| *given.get_ref() == "hold");
+    RampSettings { shares_ppm, step_max, waits, control_min: control_min(raw, problems) }
+}
+
+/// The shares in parts per million. Empty: all users at once.
+fn shares(raw: &RawRamp, problems: &mut Problems) -> Vec<u32> {
+    let Some(given) = &raw.shares else { return Vec::new() };
+    let list = given.get_ref();
+    if !(1..=STEPS_MAX).contains(&list.len()) {
+        let what = format!("`ramp` has {} steps; it has 1 to {STEPS_MAX}", list.len());
+        problems.push(Problem::error(ProblemCode::OutOfRange, given.span(), what).help(EXAMPLE));
+        return Vec::new();
+    }
+    let mut shares: Vec<u32> = Vec::new();
+    for item in list {
+        let Some(share) = share(item, problems) else { return Vec::new() };
+        if let Some(before) = shares.last().filter(|before| share <= **before) {
+            let before = f64::from(*before) / 10_000.0;
+            let what = format!(
+                "`ramp` goes from {before}% to \"{}\": a user never goes back in a ramp",
+                shorten(item.get_ref())
+            );
+            problems.push(Problem::error(ProblemCode::BadValue, item.span(), what).help(EXAMPLE));
+            return Vec::new();
+        }
+        shares.push(share);
+    }
+    match shares.as_slice() {
+        [WHOLE_PPM] => Vec::new(),
+        [.., WHOLE_PPM] => {
+            let what = "the last step of `ramp` leaves no control to compare with";
+            let help = "leave \"100%\" out: the control follows when the release is accepted";
+            problems
+                .push(Problem::error(ProblemCode::Contradiction, given.span(), what).help(help));
+            Vec::new()
+        }
+        _ => shares,
+    }
+}
+
+fn share(item: &Spanned<String>, problems: &mut Problems) -> Option<u32> {
+    let text = item.get_ref();
+    let percent = text.strip_suffix('%').and_then(|it| it.trim_end().parse::<f64>().ok());
+    match percent {
+        Some(percent) if (0.1..=100.0).contains(&percent) => {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
+            let ppm = (percent * 10_000.0).round() as u32;
+            Some(ppm)
+        }
+        _ => {
+            let what =
+                format!("`ramp` has \"{}\", which is not a share from 0.1% to 100%", shorten(text));
+            problems.push(Problem::error(ProblemCode::BadValue, item.span(), what).help(EXAMPLE));
+            None
+        }
+    }
+}
+
+/// How many users stay on the control at least.
+fn control_min(raw: &RawRamp, problems: &mut Problems) -> usize {
+    let Some(given) = &raw.control else { return 1 };
+    let control = *given.get_ref();
+    if control < 2 {
+        let what =
+            format!("`control` is {control}: a control of one user says nothing about the others");
+        let help = "write 2 or more, or leave `control` out";
+        problems.push(Problem::error(ProblemCode::OutOfRange, given.span(), what).help(help));
+    }
+    in_range("control", &raw.control, 1, 0..=10_000, problems).try_into().unwrap_or(usize::MAX)
+}
+
+fn warn_no_effect(raw: &RawRamp, problems: &mut Problems) {
+    let step = raw.step.as_ref().filter(|it| *it.get_ref() != STEP_MAX);
+    let wait = raw.wait.as_ref().filter(|it| *it.get_ref() != "continue");
+    let spans = [
+        ("ramp_step", step.map(Spanned::span)),
+        ("ramp_wait", wait.map(Spanned::span)),
+        ("control", raw.control.as_ref().map(Spanned::span)),
+    ];
+    for (name, span) in spans {
+        if let Some(span) = span {
+            let what = format!("`{name}` has no effect: a deploy gets all users at once");
+            let help = "write ramp = [\"5%\", \"25%\", \"50%\"], or leave it out";
+            problems.push(Problem::warning(ProblemCode::Contradiction, span, what).help(help));
+        }
+    }
+}
+
+/// A ramp in which no live session takes part tries the release on new sessions only.
+pub(super) fn warn_stuck_sessions(
+    (session_state, move_sessions): (&Raw<&'static str>, &Raw<&'static str>),
+    state: SessionState,
+    moves: Option<bool>,
+    problems: &mut Problems,
+) {
+    let state_span = session_state.as_ref().map(Spanned::span);
+    let move_span = move_sessions.as_ref().map(Spanned::span);
+    let found = match (state, moves) {
+        (SessionState::Hard, _) => state_span.map(|span| (span, "session_state = \"hard\"")),
+        (_, Some(false)) => move_span.map(|span| (span, "move_sessions = \"rollback\"")),
+        _ => None,
+    };
+    if let Some((span, why)) = found {
+        let what = format!(
+            "with {why} no live session takes part in the ramp: only new sessions try a release"
+        );
+        let help = "a service whose sessions last longer than its bake needs sessions that move";
+        problems.push(Problem::warning(ProblemCode::WeakEvidence, span, what).help(help));
+    }
+}

@@ -1,0 +1,41 @@
+//! When the next step of a ramp is due.
+
+use std::time::Duration;
+
+use crate::decide::Phase;
+use crate::judge::trial::StepState;
+use crate::machine::ServiceMachine;
+use crate::model::{Event, Moment};
+
+/// So long after the beginning of a step, a few more users join where none or too few are on trial.
+const WIDEN_AFTER: Duration = Duration::from_secs(5);
+
+impl ServiceMachine {
+    /// The next step of the ramp, or the same one with more users, if that is due.
+    pub(super) fn step_due(&self, now: Moment) -> Option<Event> {
+        let Phase::Baking { blocked: None, ramp: Some(ramp), .. } = self.watch.phase() else {
+            return None;
+        };
+        let (trial, settings) = (self.bake.trial()?, &self.settings.policy.ramp);
+        let waited = now.since(ramp.step_began);
+        let (is_over, remark) = match trial.step_state(now) {
+            StepState::Done => (true, ""),
+            StepState::TimedOut => (!settings.waits, ", with too few requests"),
+            StepState::Measuring | StepState::Held => (false, ""),
+        };
+        let mut active: Vec<u64> = trial.active(now).collect();
+        let next = settings.next(ramp.step, &mut active).filter(|_| is_over);
+        if let Some(next) = next {
+            let waited = waited.as_secs();
+            let because = format!("after {waited} s{remark}: {}", trial.progress_text());
+            return Some(Event::StepDue(next, because));
+        }
+        // A step begins anew after a hold.
+        let waited = now.since(trial.step_began()).min(waited);
+        let alone = active.len() == 1 && waited < settings.step_max / 8;
+        let wider = settings.widened(ramp.step, &mut active);
+        let wider = wider.filter(|_| WIDEN_AFTER <= waited && !alone)?;
+        let because = format!("few of {} active users were among them", active.len());
+        Some(Event::StepDue(wider, because))
+    }
+}

@@ -1,0 +1,42 @@
+//! Counts the outcome of each request: for its release and call, for a shadow call, and for a trial.
+
+use crate::clock::monotonic;
+use crate::model::Outcome;
+use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
+use crate::proxy::exchange::pending::PendingRequest;
+
+impl InFlight {
+    /// Keeps a failed request for a shadow call.
+    pub(super) fn keep_for_shadow(&mut self, class: Outcome) {
+        let failed = matches!(class, Outcome::ServerFault | Outcome::ToolFault);
+        if let Some(sample) = self.sample.take().filter(|_| failed) {
+            self.backend.samples.record(*sample, monotonic());
+        }
+    }
+
+    /// Counts the outcome of a request for the trial, in the second in which it started.
+    pub(super) fn count_on_trial(&self, request: &PendingRequest, class: Outcome) {
+        if let (Some(counted), Some(cell)) = (&self.counted, request.cell) {
+            counted.end(cell, class);
+        }
+    }
+
+    pub(super) fn record_outcome(&mut self, request: &PendingRequest, class: Outcome) {
+        let failed = class == Outcome::ServerFault;
+        let class = if failed && self.was_cancelled(request) { Outcome::Neutral } else { class };
+        let class = self.charge(request, class);
+        if !self.deadline_passed {
+            self.backend.outcomes.count(Some(&request.counters), class);
+            self.count_on_trial(request, class);
+            self.keep_for_shadow(class);
+        }
+        let timed = matches!(class, Outcome::Ok | Outcome::ToolFault | Outcome::ServerFault);
+        if let Some(slow) =
+            self.slow.filter(|_| timed && !self.counted_slow && self.kind == ExchangeKind::Call)
+        {
+            self.backend
+                .outcomes
+                .record_latency(Some(&request.counters), slow <= self.started.elapsed());
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The ramp of a deploy at the proxy: which subjects go where, and what their requests came to.
+
+use crate::config::{Service, SessionState};
+use crate::control::{ArmStatus, TrialStatus};
+use crate::judge::Indicator;
+use crate::machine::Input;
+use crate::model::{Event, Moment, Observation, RampStep, Release, Signal, Ticket, WHOLE_PPM};
+use crate::proxy::AssignmentPlan;
+use crate::service::service_loop::ServiceLoop;
+
+impl ServiceLoop {
+    /// Sends the subjects of this step to the release on trial.
+    pub(super) fn assign(
+        &mut self,
+        ticket: Ticket,
+        (on_trial, control): (&Release, &Release),
+        step: RampStep,
+    ) {
+        let now = self.clock.now();
+        let since = self.watch().phase().ramp().map_or(now, |ramp| ramp.assigned_at);
+        let plan = AssignmentPlan {
+            trial: on_trial.number,
+            control: control.number,
+            step,
+            since,
+            moves_sessions: moves_sessions(&self.service),
+            counts_tools: has_objective(&self.service, Indicator::Tools),
+        };
+        // What started before belongs to the step before.
+        self.observe_cells(now);
+        if self.proxy.assign(&plan) {
+            self.observe_step(now, on_trial, step);
+            self.input(Input::Event(Event::Routed(ticket)));
+        }
+    }
+
+    /// The judge and the log of the bake learn of a step. Before the bake opens there is neither.
+    pub(super) fn observe_step(&mut self, now: Moment, on_trial: &Release, step: RampStep) {
+        if self.machine.trial().is_some_and(|trial| trial.step() != Some(step)) {
+            let observation = Observation::Step(step);
+            self.observe(now, Signal { release: on_trial.number, observation });
+        }
+    }
+
+    /// The requests of both arms since the last call.
+    pub(super) fn observe_cells(&mut self, now: Moment) {
+        let Some(trial) = self.machine.trial() else { return };
+        let release = trial.release();
+        let cells = self.proxy.take_trial_cells();
+        if !cells.is_empty() {
+            self.observe(now, Signal { release, observation: Observation::Cells(cells) });
+        }
+    }
+}
+
+impl ServiceLoop {
+    /// The trial, while there is a ramp.
+    pub(super) fn trial_status(&self, now: Moment) -> Option<TrialStatus> {
+        let (phase, trial) = (self.watch().phase(), self.machine.trial()?);
+        let RampStep { step, of, share_ppm, .. } = phase.ramp()?.step;
+        let releases = [phase.active()?, phase.release(trial.release())?];
+        let arms = trial.arms().into_iter().zip(releases).zip(["control", "trial"]);
+        let arms = arms.map(|((counts, release), arm)| ArmStatus {
+            arm: arm.to_owned(),
+            version: release.version.clone(),
+            subjects: u64::try_from(counts.subjects).unwrap_or(u64::MAX),
+            requests: counts.started,
+            failed: counts.failed,
+        });
+        let missing = match trial.has_control() {
+            true => trial.missing_text(now),
+            false => Some("one side has no requests: nothing to compare with"),
+        };
+        Some(TrialStatus {
+            step,
+            of,
+            share: f64::from(share_ppm) / f64::from(WHOLE_PPM),
+            arms: arms.collect(),
+            summary: trial.tests_text(),
+            missing: missing.map(str::to_owned),
+            sessions_pinned: self.proxy.load(phase.active()?.number, now).pinned,
+        })
+    }
+}
+
+/// Whether live sessions take part in a ramp.
+fn moves_sessions(service: &Service) -> bool {
+    service.session_state != SessionState::Hard && service.migrate_on_accept
+}
+
+fn has_objective(service: &Service, indicator: Indicator) -> bool {
+    service.slo.objectives.iter().any(|it| it.indicator == indicator)
+}

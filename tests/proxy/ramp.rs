@@ -1,0 +1,145 @@
+//! A ramp: subjects meet the release on trial by their coin, live sessions move, and all go back.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rollbackd::clock::Clock;
+use rollbackd::config::Address;
+use rollbackd::model::{Arm, Moment, RampStep};
+use rollbackd::proxy::{AssignmentPlan, Proxy};
+
+use crate::fake_backend::FakeMcpServer;
+use crate::http_client::{header, open_session, post, tool_call};
+use crate::migration::open_session as open_initialized;
+use crate::{KEY, RELEASE_A, RELEASE_B, test_service};
+
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Release b is on trial, with this part of the subjects.
+fn plan(below_ppm: u32) -> AssignmentPlan {
+    AssignmentPlan {
+        trial: RELEASE_B,
+        control: RELEASE_A,
+        step: RampStep { step: 1, of: 3, share_ppm: below_ppm, below_ppm },
+        since: Moment(0),
+        moves_sessions: true,
+        counts_tools: true,
+    }
+}
+
+fn start(file: &Path, [a, b]: [&FakeMcpServer; 2]) -> Proxy {
+    let clock = Clock::start(Moment(0));
+    let proxy = Proxy::restore(&test_service("test"), KEY, clock, Some(file)).unwrap();
+    proxy.add_release(RELEASE_A, &Address::Tcp(a.address));
+    proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
+    proxy.set_active(RELEASE_A);
+    proxy
+}
+
+/// The release that answers in each of these sessions; the client sees its own id only.
+async fn served_by(proxy: &Proxy, sessions: &[String]) -> Vec<String> {
+    let mut releases = Vec::new();
+    for mine in sessions {
+        let reply = post(proxy.local_addr(), &tool_call("1", "echo", "{}"), mine).await;
+        let answer = reply.json();
+        let release = answer["result"]["release"].as_str();
+        releases.push(release.unwrap_or_else(|| panic!("{answer}")).to_owned());
+        let id = header(mine, "mcp-session-id").unwrap();
+        assert_eq!(reply.header("mcp-session-id").unwrap_or(id), id);
+    }
+    releases
+}
+
+async fn open_many(proxy: &Proxy, n: usize) -> Vec<String> {
+    let mut sessions = Vec::new();
+    for _ in 0..n {
+        sessions.push(open_initialized(proxy).await);
+    }
+    sessions
+}
+
+fn on(release: &str, releases: &[String]) -> usize {
+    releases.iter().filter(|it| *it == release).count()
+}
+
+#[tokio::test]
+async fn live_sessions_go_forward_by_their_coin_and_all_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sessions.jsonl");
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let proxy = start(&file, [&a, &b]);
+    let sessions = open_many(&proxy, 40).await;
+    assert_eq!(on("a", &served_by(&proxy, &sessions).await), 40);
+
+    assert!(proxy.assign(&plan(400_000)));
+    let first = served_by(&proxy, &sessions).await;
+    assert!((5..=30).contains(&on("b", &first)), "{first:?}");
+    assert_eq!(served_by(&proxy, &sessions).await, first, "the arm is the same every time");
+
+    assert!(proxy.assign(&plan(800_000)));
+    let second = served_by(&proxy, &sessions).await;
+    let back = first.iter().zip(&second).filter(|(was, is)| *was == "b" && *is == "a").count();
+    assert_eq!((back, on("b", &first) < on("b", &second)), (0, true), "forward only: {second:?}");
+
+    proxy.set_active(RELEASE_A);
+    let cost = proxy.drain(RELEASE_B, DRAIN_TIMEOUT).await;
+    assert_eq!((cost.sessions_ended, cost.error_responses), (0, 0), "{cost}");
+    assert_eq!(on("a", &served_by(&proxy, &sessions).await), 40, "all are back");
+}
+
+#[tokio::test]
+async fn new_sessions_and_their_arms_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sessions.jsonl");
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let proxy = start(&file, [&a, &b]);
+    assert!(proxy.assign(&plan(500_000)));
+    let sessions = open_many(&proxy, 30).await;
+    let arms = served_by(&proxy, &sessions).await;
+    assert!((4..=26).contains(&on("b", &arms)), "{arms:?}");
+    let moves = |server: &FakeMcpServer| {
+        server.methods().iter().filter(|method| *method == "initialize").count()
+    };
+    assert_eq!(moves(&a) + moves(&b), 30, "each was opened where it belongs");
+
+    // Nothing is told to the first daemon: this is what is left of it after kill -9.
+    let again = start(&file, [&a, &b]);
+    assert!(again.assign(&plan(500_000)));
+    assert_eq!(served_by(&again, &sessions).await, arms);
+    assert_eq!(moves(&a) + moves(&b), 30, "none had to move");
+}
+
+#[tokio::test]
+async fn sessions_that_may_not_move_stay_and_do_not_count() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = start(&dir.path().join("sessions.jsonl"), [&a, &b]);
+    let sessions = open_many(&proxy, 3).await;
+    let clock = Clock::start(Moment(0)).now();
+    // Assigned later than they were opened.
+    let since = clock + Duration::from_secs(3_600);
+    assert!(proxy.assign(&AssignmentPlan { moves_sessions: false, since, ..plan(1_000_000) }));
+    assert_eq!(on("a", &served_by(&proxy, &sessions).await), 3);
+    assert!(proxy.take_trial_cells().is_empty());
+    let new = open_session(proxy.local_addr()).await;
+    assert_eq!(served_by(&proxy, &[new]).await, ["b"], "a new one has a coin");
+}
+
+#[tokio::test]
+async fn requests_count_for_their_arm_call_and_outcome() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = start(&dir.path().join("sessions.jsonl"), [&a, &b]);
+    assert!(proxy.take_trial_cells().is_empty());
+    assert!(proxy.assign(&plan(500_000)));
+    let sessions = open_many(&proxy, 12).await;
+    proxy.take_trial_cells();
+    let arms = served_by(&proxy, &sessions).await;
+    let cells = proxy.take_trial_cells();
+    let of = |arm| cells.iter().filter(|it| it.arm == arm).map(|it| it.started).sum::<u32>();
+    assert_eq!(of(Arm::Trial) as usize, on("b", &arms));
+    assert_eq!(of(Arm::Control) as usize, on("a", &arms));
+    assert!(cells.iter().all(|it| it.failed == 0 && it.excused == 0), "{cells:?}");
+    let calls: std::collections::BTreeSet<_> = cells.iter().map(|it| it.call).collect();
+    assert_eq!(calls.len(), 1, "one tool");
+}

@@ -1,0 +1,65 @@
+//! Random days in which each deploy has a ramp.
+
+use rollbackd::decide::RampSettings;
+use rollbackd::model::{Actor, Command, CommandRequest, Event};
+
+use crate::simulated_host::{secs, settings};
+use crate::{SCENARIOS, Scenario};
+
+/// The same with a ramp: subjects go forward only, and all go back.
+#[test]
+fn random_scenarios_with_a_ramp_keep_the_invariants() {
+    let seeds = match std::env::var("SEED") {
+        Ok(seed) => {
+            let seed: u64 = seed.parse().unwrap();
+            seed..seed + 1
+        }
+        Err(_) => 0..SCENARIOS / 2,
+    };
+    let (days, mut rollbacks, mut steps) = (seeds.end - seeds.start, 0, 0);
+    for seed in seeds {
+        let scenario = || {
+            let mut scenario = Scenario::new(seed);
+            scenario.host.policy.ramp = RampSettings {
+                shares_ppm: vec![50_000, 250_000, 500_000],
+                step_max: secs(120),
+                waits: seed % 2 == 0,
+                control_min: 1,
+            };
+            scenario.host.machine.configure(settings(&scenario.host.policy));
+            scenario.ramps = true;
+            scenario.run_counted()
+        };
+        match std::panic::catch_unwind(scenario) {
+            Ok((seen, stepped)) => (rollbacks, steps) = (rollbacks + seen, steps + stepped),
+            Err(_) => panic!("failed: SEED={seed} cargo sim"),
+        }
+    }
+    assert!(days == 1 || days / 3 < rollbacks, "{rollbacks} rollbacks in {days} days");
+    assert!(days == 1 || days < steps, "{steps} steps in {days} days");
+}
+
+impl Scenario {
+    /// The next step, a wider one, an old one, or a person's word.
+    pub(crate) fn random_step(&mut self) {
+        let policy = self.host.policy.ramp.clone();
+        let mut active: Vec<u64> =
+            (0..self.rng.next_below(6)).map(|_| self.rng.next_below(u64::MAX)).collect();
+        let number = 1 + self.rng.next_below(3) as u32;
+        let step = match self.host.watch().phase().ramp().map(|ramp| ramp.step) {
+            Some(now) if self.rng.one_in(2) => policy.next(now, &mut active),
+            Some(now) if self.rng.one_in(2) => policy.widened(now, &mut active),
+            _ => policy.step(number),
+        };
+        if let Some(step) = step {
+            self.handle_event(&Event::StepDue(step, "the dice say so".to_owned()));
+        }
+        if self.rng.one_in(20) {
+            let command = Command::Promote { because: "so it shall be".to_owned() };
+            let by = Actor::default();
+            if let Ok(Some(entry)) = self.host.command(CommandRequest { by, command }) {
+                self.after_entry(&entry);
+            }
+        }
+    }
+}
