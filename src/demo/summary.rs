@@ -304,7 +304,7 @@ mod tests {
             r#"{"first_bad_ms":3000,"detected_ms":3400,"decided_ms":3410,"switched_ms":3420,"#,
             r#""last_bad_ms":3421,"recovered_ms":5000,"accepted_ms":null,"requests":300,"failed":12,"#,
             r#""sessions":{"kept":9,"migrated":8,"broken":0},"drain_cost":null,"severity":"down","strategy":"cut","#,
-            r#""because":"v2 is down; v1 answers","timeline":"t.jsonl"}"#
+            r#""because":"v2 is down; v1 answers","timeline":"t.jsonl","draft":null}"#
         );
         assert_eq!(json, expected);
         assert!(summary.is_as_expected());
