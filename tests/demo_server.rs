@@ -39,7 +39,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(server::serve(listener, settings));
-        let http = Client::builder().no_proxy().build().unwrap();
+        let tls = rollbackd::tls::no_roots().unwrap();
+        let http = Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap();
         Self { url: format!("http://{address}/mcp"), address, http, task }
     }
 
