@@ -1,4 +1,4 @@
-//! Shows the demo in the terminal: lines that stay, and below them a picture that is drawn anew.
+//! Shows the demo in the terminal: lines that stay, and below them a picture that is drawn again.
 
 use std::io::{self, Write as _};
 use std::sync::{Mutex, PoisonError};

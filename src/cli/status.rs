@@ -264,7 +264,7 @@ fn rollbacks_line(service: &str, count: &RollbackCount) -> String {
     let left = none_left_s.map(|seconds| {
         format!(
             ": none is left for {}; a deploy needs --without-net, `rollbackd resume {service}` \
-             counts anew",
+             resets the count",
             format_seconds(seconds)
         )
     });

@@ -86,12 +86,12 @@ impl Watch {
         let limit = self.policy.rollbacks_per_day_max;
         let mut words = match &self.phase {
             Phase::Baking { active, warm: Some(_), .. } => {
-                format!("the evidence about {active} starts anew")
+                format!("the evidence about {active} starts again")
             }
             _ => "automatic rollbacks are on".to_owned(),
         };
         if self.rollback_limit_ends_in(now).is_some() {
-            words += &format!("; the count of rollbacks ({limit} of {limit}) starts anew");
+            words += &format!("; the count of rollbacks ({limit} of {limit}) starts again");
         }
         words
     }

@@ -97,7 +97,7 @@ impl Watch {
         guards.waive(Waiver::WithoutNet, || {
             format!(
                 "rollback limit: {limit} of {limit} in 24 h, for {left:.1} h more; the new release \
-                 would not be rolled back; --without-net deploys it, `rollbackd resume` counts anew"
+                 would not be rolled back; --without-net deploys it, `rollbackd resume` resets the count"
             )
         })
     }

@@ -66,7 +66,7 @@ impl RampSettings {
         active.sort_unstable();
         let on_trial = active.iter().filter(|subject| now.includes(**subject)).count();
         let wanted = if active.len() == 1 { 1 } else { ON_TRIAL_MIN.min(active.len() / 2) };
-        // Beyond its last share the ramp goes only where nobody would try the release.
+        // Beyond its last share the ramp goes only where no user would try the release.
         let last = self.shares_ppm.last().copied().unwrap_or(WHOLE_PPM);
         let wanted = if on_trial == 0 { wanted.min(1) } else { wanted };
         let last_to_go = active.get(wanted.checked_sub(1)?)?;
@@ -131,7 +131,7 @@ mod tests {
         for (control_min, on_trial) in [(1, 5), (2, 4), (3, 3), (100, 3)] {
             let settings = settings(control_min);
             let step = settings.next(settings.first().unwrap(), &mut active).unwrap();
-            // The first step had four of them already, and nobody goes back.
+            // The first step had four of them already, and none of them goes back.
             let had = active.iter().filter(|it| **it < subject(5)).count();
             let is = active.iter().filter(|it| step.includes(**it)).count();
             assert_eq!(is, on_trial.max(had), "control = {control_min}");
@@ -149,7 +149,7 @@ mod tests {
             (vec![20, 60, 90], 1),
             (vec![10, 20, 60, 90], 2),
             (vec![10, 20, 30, 60, 70, 90, 95], 3),
-            // Beyond the last share only where nobody would be on trial.
+            // Beyond the last share only where no user would be on trial.
             (vec![10, 60, 70, 90], 1),
         ] {
             let mut active: Vec<u64> = coins.iter().map(|it| subject(*it)).collect();

@@ -142,7 +142,7 @@ impl Watch {
                 Phase::Baking { active, warm, until, no_data_since: blind, ramp, .. },
             ) => {
                 let mut until = extend_by_no_data(until, blind, now).max(now);
-                // Its evidence starts anew, and needs time.
+                // Its evidence starts again, and needs time.
                 if matches!(fact, TimelineEvent::Resumed { .. }) && warm.is_some() {
                     until = until.max(now + self.policy.bake.min(BAKE_AFTER_RESUME_MIN));
                 }

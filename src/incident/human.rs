@@ -6,7 +6,7 @@
 //! <!-- rollbackd:end -->
 //! ```
 //!
-//! Everything outside of the markers is generated anew. The text between them is never touched.
+//! Everything outside of the markers is generated again. The text between them is never touched.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -22,7 +22,7 @@ pub(super) struct Bake {
     trial: Option<ReleaseTrial>,
     /// The release on trial and its warm one, until the driver opens their bake.
     to_open: Option<(ReleaseNumber, Option<ReleaseNumber>)>,
-    /// How the judge was opened, to open it anew.
+    /// How the judge was opened, to open it again.
     opening: Option<(BakeOpening, SloSettings, Option<BakeRamp>)>,
     blocks: u64,
     last_calls: Option<CallBaseline>,
@@ -58,7 +58,7 @@ fn skip_pause(judge: &mut Judge, gap: Duration) {
     }
 }
 
-/// A trial that starts anew with the step of the one before it.
+/// A trial that starts again with the step of the one before it.
 fn resumed_trial(
     before: Option<ReleaseTrial>,
     mut trial: Option<ReleaseTrial>,

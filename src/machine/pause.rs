@@ -7,7 +7,7 @@ use crate::model::{Moment, Observation, ScrapeResult};
 
 /// A longer time between two blocks is a pause.
 pub(super) const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// So long after a pause, failures may be its consequence.
+/// How long after a pause failures may be its consequence.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// Finds pauses by the time between two blocks.

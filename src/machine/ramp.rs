@@ -7,7 +7,7 @@ use crate::judge::trial::StepState;
 use crate::machine::ServiceMachine;
 use crate::model::{Event, Moment};
 
-/// So long after the beginning of a step, a few more users join where none or too few are on trial.
+/// How long after the beginning of a step a few more users join where too few are on trial.
 const WIDEN_AFTER: Duration = Duration::from_secs(5);
 
 impl ServiceMachine {
@@ -30,7 +30,7 @@ impl ServiceMachine {
             let because = format!("after {waited} s{remark}: {}", trial.progress_text());
             return Some(Event::StepDue(next, because));
         }
-        // A step begins anew after a hold.
+        // A step begins again after a hold.
         let waited = now.since(trial.step_began()).min(waited);
         let alone = active.len() == 1 && waited < settings.step_max / 8;
         let wider = settings.widened(ramp.step, &mut active);

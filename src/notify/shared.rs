@@ -86,7 +86,7 @@ impl Shared {
         apply(lock(&self.channels).states.entry(channel.to_owned()).or_default(), now)
     }
 
-    /// Whoever records deliveries can be slow, and never stops.
+    /// The task that records deliveries can be slow, and never stops.
     pub(super) async fn report_delivered(&self, delivered: Delivered) {
         let _ = self.delivered.send(delivered).await;
     }

@@ -19,7 +19,7 @@ use crate::record::outbox_state::{OutboxLine, OutboxState, WAITING_MAX, push_lin
 const RESERVED_FOR_PAGES: usize = 1_000;
 /// Largest file. The whole of it is read at a start.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// The file is written anew when it has this size and at least half of it is done.
+/// The file is written again when it has this size and at least half of it is done.
 const COMPACT_BYTES: u64 = 1024 * 1024;
 const FILE: &str = "outbox.jsonl";
 
@@ -158,7 +158,7 @@ impl Outbox {
         }
         let written = file.write_all(&bytes);
         if let Err(error) = written.and_then(|()| if sync { file.sync_data() } else { Ok(()) }) {
-            // The next append writes the file anew, without a part of a line.
+            // The next append writes the file again, without a part of a line.
             self.file = None;
             return Err(error);
         }
@@ -171,7 +171,7 @@ impl Outbox {
         self.bytes > COMPACT_BYTES && self.bytes > 2 * live
     }
 
-    /// Writes the file anew, without what is done.
+    /// Writes the file again, without what is done.
     fn compact(&mut self) -> io::Result<()> {
         let lines = self.state.lines()?;
         write_atomically(&self.path, &lines)?;

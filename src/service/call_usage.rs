@@ -75,6 +75,6 @@ mod tests {
         usage.snapshot(ReleaseNumber(1), calls(9));
         assert_eq!(usage_last_hour(&usage, 9), 2);
         usage.retain(&[ReleaseNumber(2)]);
-        assert_eq!(usage_last_hour(&usage, 9), 9, "a release that returns starts anew");
+        assert_eq!(usage_last_hour(&usage, 9), 9, "a release that returns starts again");
     }
 }

@@ -133,7 +133,7 @@ fn a_fix_over_a_breach_goes_back_to_the_accepted_release() {
     assert_eq!((&status["active"], &status["warm"]), (&"v3".into(), &"v1".into()));
     host.run_cli(&["resume", SERVICE])
         .expect_code(0)
-        .expect_text(&["the evidence about v3 starts anew"]);
+        .expect_text(&["the evidence about v3 starts again"]);
     wait_until("the rollback", || host.status()["active"] == "v1" && host.phase() == "steady");
     drop(load);
 }

@@ -1,4 +1,4 @@
-//! Whose a session is, how it ends, and when it begins anew.
+//! Whose a session is, how it ends, and when it begins again.
 
 use rollbackd::config::Address;
 use rollbackd::model::Moment;

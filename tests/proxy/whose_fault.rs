@@ -255,7 +255,7 @@ async fn a_question_to_the_client_stops_the_clock() {
     wait_for_counts(&proxy, RELEASE_A, Counts { ok: 2, ..NONE }).await;
 }
 
-/// Also where the server has no sessions, so that nobody can see the reply.
+/// Also where the server has no sessions, so that the reply cannot be seen.
 #[tokio::test]
 async fn a_client_that_leaves_while_it_owes_an_answer_is_neutral() {
     let asking = scripted(|mut stream| async move {

@@ -265,7 +265,7 @@ impl SimulatedHost {
                 self.releases.newest_ticket = self.watch().ticket();
                 self.releases.routed = self.releases.routed.map(|_| release.number);
             }
-            // At the limit a resume counts anew.
+            // At the limit a resume resets the count.
             TimelineEvent::Resumed { .. } if before.rollback_limit_ends_in(now).is_some() => {
                 self.automatic_rollback_times.clear();
             }

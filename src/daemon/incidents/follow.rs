@@ -164,7 +164,7 @@ impl Incidents {
         tokio::task::block_in_place(|| incidents.record(number, at, event)).is_ok()
     }
 
-    /// Writes the document anew, with what people wrote.
+    /// Writes the document again, with what people wrote.
     pub(super) fn rewrite(&self, name: &str, number: ReleaseNumber) {
         let Some(incidents) = self.service(name) else { return };
         let written = tokio::task::block_in_place(|| {

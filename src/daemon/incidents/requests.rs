@@ -307,7 +307,7 @@ impl Incidents {
         Ok(vec![done(format!("action item {number}-{item} is done"))])
     }
 
-    /// Records a change, and writes the document anew.
+    /// Records a change, and writes the document again.
     fn change(
         &self,
         service: &str,

@@ -298,7 +298,7 @@ impl TrialJudge {
                 cell.failed = cell.failed.saturating_add(failed).min(cell.started);
                 (before, cell.share())
             }
-            // A cell that is forgotten starts anew: its successes were paid twice.
+            // A cell that is forgotten starts again: its successes were paid twice.
             None => (0.0, 1.0),
         };
         if let Some(sums) = self.total_failure.recent(second) {
@@ -352,7 +352,7 @@ impl TrialJudge {
         self.last_failure = self.last_failure.max(second);
     }
 
-    /// Where the promise is kept again, the comparison starts anew.
+    /// Where the promise is kept again, the comparison starts again.
     fn end_episodes(&mut self) {
         if self.promise.e_value() < EPISODE_OVER {
             self.episode.reset();

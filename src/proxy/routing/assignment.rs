@@ -2,7 +2,7 @@
 //!
 //! A subject is a session, or where there is none the client's credentials, or its address. Its coin is a
 //! keyed hash: on trial iff it is below the share of the step. The key comes from the secret of this
-//! host and the number of the deploy, so each deploy draws anew, and a restart draws the same.
+//! host and the number of the deploy, so each deploy draws again, and a restart draws the same.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
@@ -240,9 +240,9 @@ mod tests {
         }
         assert_ne!(assignment.of_new_session(&client, Moment(3_000_000)), first);
         // Without credentials, many clients may share an address.
-        let nobody = request([10, 0, 0, 1], None);
+        let anonymous = request([10, 0, 0, 1], None);
         let fresh: std::collections::BTreeSet<_> =
-            (0..20).map(|_| assignment.of_new_session(&nobody, Moment(0))).collect();
+            (0..20).map(|_| assignment.of_new_session(&anonymous, Moment(0))).collect();
         assert_eq!(fresh.len(), 20);
     }
 

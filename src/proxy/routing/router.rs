@@ -183,7 +183,7 @@ impl Router {
     ) -> Result<Route, RouteError> {
         loop {
             let environment = view.environment(session);
-            // Another client that knows the id must not have the session opened anew, or ended.
+            // Another client that knows the id must not have the session opened again, or ended.
             if (environment.draining || session.with_machine(|machine| machine.is_lost()))
                 && !self.sessions.is_owner(session, &request.head.headers)
             {

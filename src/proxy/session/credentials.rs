@@ -46,7 +46,7 @@ impl Owner {
         Self(credentials.into_iter().chain(subject_hash(headers, secret)).collect())
     }
 
-    /// Whether nobody is named.
+    /// Whether the request has no credentials.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

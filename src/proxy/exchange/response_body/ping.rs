@@ -31,7 +31,7 @@ impl Ping {
         Self { interval, timer: None, data_at: None, is_probing: false }
     }
 
-    /// The stream sent data. The timer runs on: to set it anew would cost more than to compare when it
+    /// The stream sent data. The timer runs on: to set it again would cost more than to compare when it
     /// ends.
     pub(super) fn on_data(&mut self) {
         if self.timer.is_some() {
