@@ -46,9 +46,10 @@ pub(super) fn check(
     problems: &mut Problems,
 ) -> RampSettings {
     let shares_ppm = shares(raw, problems);
-    if shares_ppm.is_empty() {
+    if shares_ppm.as_ref().is_some_and(Vec::is_empty) {
         warn_no_effect(raw, problems);
     }
+    let shares_ppm = shares_ppm.unwrap_or_default();
     let step_max = in_range("ramp_step", &raw.step, STEP_MAX, STEP_MIN..=HOUR, problems);
     let steps = u32::try_from(shares_ppm.len()).unwrap_or(u32::MAX);
     let longest = step_max.saturating_mul(steps);
@@ -70,18 +71,22 @@ pub(super) fn check(
     RampSettings { shares_ppm, step_max, waits, control_min: control_min(raw, problems) }
 }
 
-/// The shares in parts per million. Empty: all users at once.
-fn shares(raw: &RawRamp, problems: &mut Problems) -> Vec<u32> {
-    let Some(given) = &raw.shares else { return Vec::new() };
+/// The shares in parts per million. Empty: all users at once. `None` if the list is wrong.
+fn shares(raw: &RawRamp, problems: &mut Problems) -> Option<Vec<u32>> {
+    let Some(given) = &raw.shares else { return Some(Vec::new()) };
     let list = given.get_ref();
     if !(1..=STEPS_MAX).contains(&list.len()) {
         let what = format!("`ramp` has {} steps; it has 1 to {STEPS_MAX}", list.len());
         problems.push(Problem::error(ProblemCode::OutOfRange, given.span(), what).help(EXAMPLE));
-        return Vec::new();
+        return None;
     }
     let mut shares: Vec<u32> = Vec::new();
+    let mut is_wrong = false;
     for item in list {
-        let Some(share) = share(item, problems) else { return Vec::new() };
+        let Some(share) = share(item, problems) else {
+            is_wrong = true;
+            continue;
+        };
         if let Some(before) = shares.last().filter(|before| share <= **before) {
             let before = f64::from(*before) / 10_000.0;
             let what = format!(
@@ -89,20 +94,21 @@ fn shares(raw: &RawRamp, problems: &mut Problems) -> Vec<u32> {
                 shorten(item.get_ref())
             );
             problems.push(Problem::error(ProblemCode::BadValue, item.span(), what).help(EXAMPLE));
-            return Vec::new();
+            is_wrong = true;
         }
         shares.push(share);
     }
     match shares.as_slice() {
-        [WHOLE_PPM] => Vec::new(),
+        _ if is_wrong => None,
+        [WHOLE_PPM] => Some(Vec::new()),
         [.., WHOLE_PPM] => {
             let what = "the last step of `ramp` leaves no control to compare with";
             let help = "leave \"100%\" out: the control follows when the release is accepted";
             problems
                 .push(Problem::error(ProblemCode::Contradiction, given.span(), what).help(help));
-            Vec::new()
+            None
         }
-        _ => shares,
+        _ => Some(shares),
     }
 }
 
