@@ -63,7 +63,11 @@ impl Channel {
         Ok(self.client.get_or_init(|| built))
     }
 
-    async fn secret(&self) -> Result<Option<Secret>, String> {
+    /// The secret, if it has one.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub(super) async fn secret(&self) -> Result<Option<Secret>, String> {
         let Some(source) = self.settings.target.secret().cloned() else { return Ok(None) };
         let read = tokio::task::spawn_blocking(move || SecretSource::read(&source)).await;
         read.map_err(|error| error.to_string())?.map(Some)

@@ -13,6 +13,8 @@ pub(super) struct ChannelState {
     in_a_row: u32,
     /// Since when it fails, and why.
     failing: Option<(Moment, String)>,
+    /// Whether it fails because its secret cannot be used.
+    is_unusable: bool,
     last_error: Option<String>,
 }
 
@@ -46,7 +48,28 @@ pub(super) enum Change {
 impl ChannelState {
     pub(super) fn on_accepted(&mut self) -> Change {
         self.delivered += 1;
-        (self.in_a_row, self.last_error) = (0, None);
+        self.in_a_row = 0;
+        self.end_failure()
+    }
+
+    /// Its secret cannot be used: the first page would be the first to show it.
+    pub(super) fn on_unusable(&mut self, now: Moment, because: &str) -> Change {
+        self.is_unusable = true;
+        self.last_error = Some(because.to_owned());
+        if self.failing.is_some() {
+            return Change::None;
+        }
+        self.failing = Some((now, because.to_owned()));
+        Change::BeganToFail
+    }
+
+    /// Its secret can be used. Deliveries that failed for another reason are not forgotten.
+    pub(super) fn on_usable(&mut self) -> Change {
+        if self.is_unusable { self.end_failure() } else { Change::None }
+    }
+
+    fn end_failure(&mut self) -> Change {
+        (self.is_unusable, self.last_error) = (false, None);
         if self.failing.take().is_some() { Change::WorksAgain } else { Change::None }
     }
 
@@ -78,6 +101,19 @@ impl ChannelState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unusable_secret_is_an_alarm_before_the_first_delivery() {
+        let mut state = ChannelState::default();
+        assert_eq!(state.on_usable(), Change::None);
+        assert_eq!(state.on_unusable(Moment(3), "no such file"), Change::BeganToFail);
+        assert_eq!(state.on_unusable(Moment(4), "no such file"), Change::None);
+        let report = state.report("chat", "slack", 0);
+        assert_eq!((report.failed, report.failing_since), (0, Some(Moment(3))));
+        assert_eq!(state.on_usable(), Change::WorksAgain);
+        assert_eq!(state.on_failed(Moment(5), "404", true), Change::BeganToFail);
+        assert_eq!(state.on_usable(), Change::None, "it still answers 404");
+    }
 
     #[test]
     fn three_failures_in_a_row_or_one_rejection_are_an_alarm_once() {

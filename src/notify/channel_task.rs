@@ -14,6 +14,7 @@ use crate::notify::shared::{Delivered, Shared};
 /// Runs until the task is aborted. `wakeup` is notified when a notice was queued.
 pub(super) async fn run(shared: Arc<Shared>, channel: Arc<Channel>, wakeup: Arc<Notify>) {
     let name = &channel.settings.name;
+    check_secret(&shared, &channel).await;
     loop {
         let queued = wakeup.notified();
         let Some((number, notice)) = shared.outbox().next(name) else {
@@ -23,6 +24,17 @@ pub(super) async fn run(shared: Arc<Shared>, channel: Arc<Channel>, wakeup: Arc<
         deliver(&shared, &channel, &notice, &wakeup).await;
         tokio::task::block_in_place(|| shared.outbox().done(number, name));
     }
+}
+
+/// Reports a secret that cannot be used, or that can be used again.
+pub(super) async fn check_secret(shared: &Shared, channel: &Channel) {
+    let name = &channel.settings.name;
+    let error = channel.secret().await.err();
+    let change = shared.with_state(name, |state, now| match &error {
+        Some(because) => state.on_unusable(now, because),
+        None => state.on_usable(),
+    });
+    shared.on_change(name, change, error.as_deref().unwrap_or_default());
 }
 
 /// Delivers a notice: returns when it is delivered, rejected or given up.

@@ -142,7 +142,9 @@ impl Notifier {
         notice.test = true;
         self.0.complete(&mut notice, page_url.as_deref());
         let notice = &notice;
+        let shared = &self.0;
         let tests = selected.into_iter().map(|channel| async move {
+            channel_task::check_secret(shared, &channel).await;
             let result = match channel.deliver(notice).await {
                 Delivery::Accepted(answer) => Ok(answer),
                 Delivery::Failed { because, .. } | Delivery::Rejected(because) => Err(because),

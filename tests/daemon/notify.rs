@@ -248,6 +248,11 @@ fn a_channel_that_fails_is_seen_and_told_by_the_others() {
     assert!(checked.err.contains("[notify.works] cannot use its secret"), "{}", checked.err);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     assert!(test_answer(&host, "works", 0).contains("accepted"));
+    // The first page must not be the first to show that a secret is missing.
+    configure(&host, &webhook("keyless", &works.url(), "secret_file = \"/nonexistent/key\""));
+    host.reload();
+    wait_until("the reload", || !channel(&host, "keyless")["failing_s"].is_null());
+    host.run_cli(&["status"]).expect_text(&["channel keyless (webhook) fails", "No such file"]);
     // A reload replaces the channels.
     configure(&host, &webhook("other", &works.url(), ""));
     host.reload();
