@@ -57,16 +57,23 @@ impl fmt::Display for DrainCost {
             sessions_not_migrated: kept,
         } = self;
         let counts = [
-            (*answered, "open requests answered with an error"),
-            (*replayed, "requests replayed"),
-            (*lost, "responses lost"),
-            (*streams, "streams closed"),
-            (*ended, "sessions ended"),
-            (*moved, "sessions migrated"),
-            (*waiting, "sessions migrate at their next request"),
+            (*answered, "open request", "answered with an error"),
+            (*replayed, "request", "replayed"),
+            (*lost, "response", "lost"),
+            (*streams, "stream", "closed"),
+            (*ended, "session", "ended"),
+            (*moved, "session", "migrated"),
         ];
-        let counts = counts.iter().filter(|(count, _)| 0 < *count);
-        let mut parts = Vec::from_iter(counts.map(|(count, what)| format!("{count} {what}")));
+        let counts = counts.iter().filter(|(count, ..)| 0 < *count);
+        let mut parts = Vec::from_iter(counts.map(|(count, what, how)| {
+            let plural = if *count == 1 { "" } else { "s" };
+            format!("{count} {what}{plural} {how}")
+        }));
+        match waiting {
+            0 => {}
+            1 => parts.push("1 session migrates at its next request".to_owned()),
+            _ => parts.push(format!("{waiting} sessions migrate at their next request")),
+        }
         if parts.is_empty() {
             parts.push("nothing was lost".to_owned());
         }
@@ -80,5 +87,23 @@ impl fmt::Display for DrainCost {
             before = ", ";
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_lost_is_named_and_one_is_one() {
+        assert_eq!(DrainCost::default().to_string(), "nothing was lost");
+        let one = DrainCost { error_responses: 1, sessions_to_migrate: 1, ..DrainCost::default() };
+        let text = "1 open request answered with an error, 1 session migrates at its next request";
+        assert_eq!(one.to_string(), text);
+        let many = DrainCost { sessions_migrated: 2, sessions_to_migrate: 3, ..one };
+        assert!(
+            many.to_string()
+                .ends_with("2 sessions migrated, 3 sessions migrate at their next request")
+        );
     }
 }

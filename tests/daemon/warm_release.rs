@@ -130,6 +130,6 @@ fn a_deploy_that_needs_the_warm_slot_drains_it() {
     wait_until("the drain of v1 is in the timeline", || {
         let entries = host.entries(3);
         let mut notes = entries.iter().filter(|it| it.because.contains("drained before it stops"));
-        notes.any(|it| it.because.contains("1 sessions migrate"))
+        notes.any(|it| it.because.contains("1 session migrates"))
     });
 }
