@@ -61,7 +61,8 @@ async fn an_endpoint_is_asked_and_a_tool_is_called() {
 
 #[tokio::test]
 async fn a_failed_tool_and_a_dead_server_are_failures() {
-    let mut server = DemoServer::start("127.0.0.1:0", Some("tool-errors")).await;
+    // An address of its own: on 127.0.0.1 a test beside it may be given the port that this frees.
+    let mut server = DemoServer::start("127.41.7.1:0", Some("tool-errors")).await;
     let mut client = EndpointClient::new(&server.url, TIMEOUT).unwrap();
     let error = client.request(&weather()).await.unwrap_err();
     assert!(error.starts_with("the result has isError: the weather service"), "{error}");

@@ -296,7 +296,8 @@ async fn partial_contract_is_discarded() {
 
 #[tokio::test]
 async fn connection_refused() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // No other test listens at this address, so none is given the port that this frees.
+    let listener = TcpListener::bind("127.41.7.2:0").await.unwrap();
     let address = Address::Tcp(listener.local_addr().unwrap());
     drop(listener);
     let missing = Address::Unix(PathBuf::from("/nonexistent/socket"));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, warn};
 
 use crate::act::{ProcessSpec, Unit};
 use crate::artifact::{Verifier, VerifyError};
@@ -352,10 +352,13 @@ impl ReleaseTasks {
 
 /// Waits until a throttled unit has its full weights again.
 async fn wait_for_full_weight(full_weight: Option<watch::Receiver<bool>>) {
-    if let Some(mut full_weight) = full_weight {
+    let Some(mut full_weight) = full_weight else { return };
+    let restored = full_weight.wait_for(|is_full| *is_full);
+    if tokio::time::timeout(WEIGHT_RESTORE_TIMEOUT, restored).await.is_err() {
         // A throttled release still answers, which is better than the failing one.
-        let _ =
-            tokio::time::timeout(WEIGHT_RESTORE_TIMEOUT, full_weight.wait_for(|is_full| *is_full))
-                .await;
+        warn!(
+            "systemd did not restore the weights of the unit within {} ms: not waiting longer",
+            WEIGHT_RESTORE_TIMEOUT.as_millis()
+        );
     }
 }
