@@ -7,7 +7,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::status::format_seconds;
 use crate::control::{IncidentReply, IncidentRequest, IncidentRow, Request, Response};
-use crate::incident::{HistoryRow, utc};
+use crate::incident::{HistoryRow, render_report_text, utc};
 
 /// List incidents, newest first.
 #[derive(Debug, Args)]
@@ -110,6 +110,7 @@ fn format_reply(reply: &IncidentReply) -> String {
         }
         IncidentReply::Done { because } => because.clone(),
         IncidentReply::PostMortem(document) => document.headline.clone(),
+        IncidentReply::Report(report) => render_report_text(report),
         IncidentReply::Conflict { .. } => "the text was changed meanwhile".to_owned(),
     }
 }

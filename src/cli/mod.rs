@@ -25,6 +25,7 @@ mod postmortem_edit;
 mod probe;
 mod progress;
 mod reconnect;
+mod report;
 mod rollback;
 mod run;
 mod status;
@@ -90,6 +91,8 @@ enum Verb {
     Notify(notify::Options),
     /// List the deploys of a service and how they ended.
     History(incidents::HistoryOptions),
+    /// Show statistics over deploys and incidents.
+    Report(report::Options),
     /// Replay recorded traffic with the current settings and with others.
     Backtest(Box<backtest::Options>),
     /// Speak to an MCP server as a client does, once or again and again.
@@ -139,6 +142,7 @@ pub fn main() -> ExitCode {
             Verb::Ack(options) => incidents::acknowledge(options, &daemon).await.into(),
             Verb::History(options) => incidents::history(options, &daemon).await.into(),
             Verb::Notify(options) => notify::run(options, &daemon).await.into(),
+            Verb::Report(options) => report::run(options, &daemon).await.into(),
             Verb::Backtest(options) => backtest::run(*options, &daemon).await.into(),
             Verb::Probe(options) => probe::run(options).await.into(),
             Verb::Demo(options) => demo::run(options).await.into(),

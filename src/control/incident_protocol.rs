@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::incident::text::clean_text;
 use crate::incident::utc::parse_date;
 use crate::incident::{
-    Action, ActionKind, FIELD_MAX, HistoryRow, HumanParts, PostMortem, ReviewVerdict,
+    Action, ActionKind, FIELD_MAX, HistoryRow, HumanParts, PostMortem, Report, ReviewVerdict,
 };
 use crate::model::ReleaseNumber;
 
@@ -64,6 +64,14 @@ pub enum IncidentRequest {
         /// The service.
         service: String,
     },
+    /// Statistics over deploys and incidents.
+    Report {
+        /// One service; all by default.
+        #[serde(default)]
+        service: Option<String>,
+        /// How far back, in seconds.
+        since_s: u64,
+    },
     /// List action items.
     Actions {
         /// One service; all by default.
@@ -103,6 +111,8 @@ pub enum IncidentReply {
     PostMortem(Box<PostMortem>),
     /// A deploy in a row.
     Deploy(HistoryRow),
+    /// Statistics over deploys and incidents.
+    Report(Box<Report>),
     /// An action item.
     Action {
         /// The service.
@@ -159,7 +169,9 @@ impl IncidentRequest {
     /// The service that the request names.
     pub fn service(&self) -> Option<&str> {
         match self {
-            Self::List { service, .. } | Self::Actions { service, .. } => service.as_deref(),
+            Self::List { service, .. }
+            | Self::Report { service, .. }
+            | Self::Actions { service, .. } => service.as_deref(),
             Self::Show { service, .. }
             | Self::Edit { service, .. }
             | Self::Close { service, .. }
@@ -174,7 +186,11 @@ impl IncidentRequest {
     pub fn is_read_only(&self) -> bool {
         matches!(
             self,
-            Self::List { .. } | Self::Show { .. } | Self::History { .. } | Self::Actions { .. }
+            Self::List { .. }
+                | Self::Show { .. }
+                | Self::History { .. }
+                | Self::Report { .. }
+                | Self::Actions { .. }
         )
     }
 

@@ -169,11 +169,6 @@ impl DeployOutcome {
             Self::Incomplete => "rollback incomplete",
         }
     }
-
-    /// Whether the change failed, in the sense of DORA: it needed a remedy.
-    pub fn is_failure(self) -> bool {
-        !matches!(self, Self::Running | Self::Accepted | Self::Unverified)
-    }
 }
 
 #[cfg(test)]

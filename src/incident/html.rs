@@ -10,7 +10,7 @@ use crate::incident::human::PARTS;
 use crate::incident::text::escape_html as escape;
 use crate::incident::utc::format_ms;
 
-const STYLE: &str = "\
+pub(super) const STYLE: &str = "\
 :root{color-scheme:light dark;--fg:#1b1f24;--bg:#fff;--soft:#59636e;--line:#d1d9e0;--bad:#c62828;--ok:#1a7f37;--mark:#9a6700}\
 @media(prefers-color-scheme:dark){:root{--fg:#e6edf3;--bg:#0d1117;--soft:#9198a1;--line:#3d444d;--bad:#ff7b72;--ok:#56d364;--mark:#e3b341}}\
 body{font:16px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:56rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}\

@@ -8,6 +8,7 @@
 //!    in [`hypothesis`] and [`factor`] offer causes, each with its observation.
 //! 4. [`markdown`] and [`html`] render it. The JSON is the object itself.
 //! 5. A [`Notice`] tells people of an event, of the draft, and of what is due.
+//! 6. A [`ReportBuilder`] counts deploys and incidents: the [`Report`].
 
 mod action;
 mod build;
@@ -30,6 +31,9 @@ mod notice;
 mod phrases;
 mod record;
 mod reminder;
+mod report;
+mod report_builder;
+mod report_text;
 mod rows;
 mod signature;
 pub mod text;
@@ -57,6 +61,13 @@ pub use crate::incident::phrases::{REVIEW_DAYS, what_to_do};
 pub use crate::incident::record::{Author, IncidentEntry, IncidentEvent};
 pub use crate::incident::reminder::{
     FollowUp, follow_up, is_overdue, is_reminder_due, notice_of_reminder,
+};
+pub use crate::incident::report::{
+    FalseAlarms, REPORT_SCHEMA, Report, SignatureCount, Times, Week,
+};
+pub use crate::incident::report_builder::ReportBuilder;
+pub use crate::incident::report_text::{
+    render_html as render_report_html, render_text as render_report_text,
 };
 pub use crate::incident::signature::Signature;
 pub use crate::incident::traffic::Traffic;

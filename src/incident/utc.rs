@@ -2,7 +2,8 @@
 
 use crate::model::Moment;
 
-const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
+/// Milliseconds of a day.
+pub(super) const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 
 /// `2026-11-27 10:25:24Z`. The daemon's clock starts at the wall's time and then runs monotonically.
 pub fn format_time(moment: Moment) -> String {

@@ -22,6 +22,18 @@ pub(super) fn upper_bound(bad: u64, n: u64, tail: f64) -> f64 {
     quantile(1.0 - tail, to_f64(bad) + 1.0, to_f64(n - bad))
 }
 
+/// The 95 % interval of a rate by Clopper and Pearson (1934), from counts. The whole unit interval
+/// without counts.
+pub fn false_alarm_interval(count: u64, n: u64) -> (f64, f64) {
+    const TAIL: f64 = 0.025;
+    let count = count.min(n);
+    let low = match count {
+        0 => 0.0,
+        _ => quantile(TAIL, to_f64(count), to_f64(n - count) + 1.0),
+    };
+    (low, upper_bound(count, n, TAIL))
+}
+
 /// Bisection: 60 halvings of the unit interval.
 fn quantile(p: f64, a: f64, b: f64) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);

@@ -39,6 +39,7 @@ mod traffic_summary;
 pub mod trial;
 pub mod two_sample;
 
+pub use beta::false_alarm_interval;
 pub use block::{BLOCK, BLOCK_MS};
 pub use release_judge::Judge;
 pub use slo::{Baseline, Indicator, Objective, ScrapePolicy, SloSettings};

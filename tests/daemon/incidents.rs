@@ -200,3 +200,34 @@ fn only_so_many_closed_incidents_are_kept() {
     });
     assert!(!host.state().join(SERVICE).join("incidents/000002.md").exists());
 }
+
+#[test]
+fn a_report_counts_what_happened() {
+    let host = after_a_rollback();
+    let report = |options: &[&str]| {
+        let words = [&["report", "--json"], options].concat();
+        host.run_cli(&words).expect_code(0).json_lines().remove(0)
+    };
+    let before = report(&[]);
+    assert_eq!((&before["schema"], &before["about"]), (&"rollbackd.report/1".into(), &Value::Null));
+    assert_eq!((&before["deploys"], &before["failed_deploys"]), (&2.into(), &1.into()));
+    assert_eq!(before["unreviewed_rollbacks"], 1);
+    assert!(before["failed_requests"].as_u64() > Some(0), "{before}");
+    assert!(before["detect"]["median_ms"].as_u64() > Some(0), "{before}");
+    host.run_cli(&["report", "--service", SERVICE, "--since", "7d"]).expect_code(0).expect_text(&[
+        "change failure rate   50.0 % (1 of 2 deploys)",
+        "false alarms          0 of 1 good releases",
+        "server fault of",
+    ]);
+    let close =
+        ["postmortem", "close", SERVICE, "2", "--no-review", "a drill", "--verdict", "false-alarm"];
+    host.run_cli(&close).expect_code(0);
+    let after = report(&["--service", SERVICE]);
+    assert_eq!((&after["failed_deploys"], &after["false_alarms"]["count"]), (&0.into(), &1.into()));
+    assert_eq!(after["verdicts"]["false-alarm"], 1);
+    let file = host.dir_path().join("report.html");
+    host.run_cli(&["report", "--html", file.to_str().unwrap()]).expect_code(0);
+    assert!(std::fs::read_to_string(file).unwrap().contains("<svg"));
+    host.run_cli(&["report", "--since", "soon"]).expect_code(2);
+    host.run_cli(&["report", "--service", "nosuch"]).expect_code(7);
+}

@@ -8,6 +8,7 @@ mod follow;
 mod gather;
 mod notify;
 mod remind;
+mod report;
 mod requests;
 mod service_incidents;
 

@@ -10,16 +10,15 @@ use crate::daemon::incidents::Incidents;
 use crate::daemon::services::ServiceHandles;
 use crate::incident::{
     ACTIONS_MAX, Action, Author, HumanParts, IncidentEvent, ReviewVerdict, missing,
-    notice_of_acknowledgement, notice_of_close, summarise,
+    notice_of_acknowledgement, notice_of_close,
 };
 use crate::model::{Actor, ReleaseNumber, TimelineEvent};
-use crate::record;
 
 /// Rows that one list sends.
-const ROWS_MAX: usize = 1_000;
+pub(super) const ROWS_MAX: usize = 1_000;
 
 /// Why a request changed nothing.
-type Refusal = (RefusalCode, String);
+pub(super) type Refusal = (RefusalCode, String);
 
 impl Incidents {
     /// Answers a request of a user who may make it.
@@ -66,6 +65,9 @@ impl Incidents {
             IncidentRequest::List { service, open } => Ok(self.list(service.as_deref(), open)),
             IncidentRequest::Show { service, incident } => self.show(&service, incident),
             IncidentRequest::History { service } => self.history(&service, handles).await,
+            IncidentRequest::Report { service, since_s } => {
+                self.report(service.as_deref(), since_s, handles).await
+            }
             IncidentRequest::Actions { service, open } => {
                 Ok(self.actions(service.as_deref(), open))
             }
@@ -132,28 +134,6 @@ impl Incidents {
         let document =
             tokio::task::block_in_place(|| incidents.document(number)).map_err(failed)?;
         Ok(vec![IncidentReply::PostMortem(Box::new(document))])
-    }
-
-    async fn history(
-        &self,
-        service: &str,
-        handles: &ServiceHandles,
-    ) -> Result<Vec<IncidentReply>, Refusal> {
-        let Some(dir) = handles.get(service).map(|it| it.dir().to_owned()) else {
-            return Err(gone());
-        };
-        let bake = self.service_settings(service).map(|it| it.policy.bake).unwrap_or_default();
-        let bake_ms = u64::try_from(bake.as_millis()).unwrap_or(u64::MAX);
-        let rows = tokio::task::spawn_blocking(move || {
-            let deploys = record::list_deploys(&dir).unwrap_or_default();
-            let numbers = deploys.into_iter().map(|(number, _)| number).rev().take(ROWS_MAX);
-            let read = numbers.filter_map(|it| record::read_deploy(&dir, Some(it)).ok());
-            read.filter_map(|entries| summarise(&entries, bake_ms))
-                .map(|it| it.row().clone())
-                .collect::<Vec<_>>()
-        });
-        let rows = rows.await.map_err(|error| failed(error.to_string()))?;
-        Ok(rows.into_iter().map(IncidentReply::Deploy).collect())
     }
 
     fn actions(&self, service: Option<&str>, open: bool) -> Vec<IncidentReply> {
@@ -335,10 +315,10 @@ fn done(because: String) -> IncidentReply {
     IncidentReply::Done { because }
 }
 
-fn failed(because: String) -> Refusal {
+pub(super) fn failed(because: String) -> Refusal {
     (RefusalCode::Failed, because)
 }
 
-fn gone() -> Refusal {
+pub(super) fn gone() -> Refusal {
     failed("the daemon is stopping".to_owned())
 }
