@@ -3,12 +3,18 @@
 //! Each `tests/config/NAME.toml` has the problems it shows in `NAME.txt`; `UPDATE=1` writes them.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+#[path = "support/json_schema.rs"]
+mod json_schema;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use json_schema::fits;
 use proptest::prelude::*;
-use rollbackd::config::{self, LoadedConfig, ProbeKind, ProblemCode, ProblemLevel, Problems};
+use rollbackd::config::{
+    self, Key, LoadedConfig, ProbeKind, ProblemCode, ProblemLevel, Problems, Shape,
+};
 use rollbackd::judge::Indicator;
 
 const EXAMPLE: &str = include_str!("../config.toml.example");
@@ -171,6 +177,101 @@ fn colors_are_only_used_on_a_terminal() {
     assert!(problems.coloured().contains('\x1b'));
 }
 
+/// Whoever writes by the schema writes what the checks take, and the other way round.
+#[test]
+fn the_schema_has_the_ranges_and_words_of_the_checks() {
+    let is_refused = |key: &Key, value: &str| {
+        let Key { table, name, .. } = key;
+        let text = example_with_key(table, &format!("{name} = {value}"));
+        let problems = match config::parse("x", &text) {
+            Ok(checked) => checked.warnings,
+            Err(problems) => problems,
+        };
+        let setting = format!("`{name}`");
+        let codes = [ProblemCode::OutOfRange, ProblemCode::BadValue];
+        problems.iter().any(|it| {
+            let starts = it.message.starts_with(&setting) || it.message.contains("kind of notice");
+            let is_error = it.level == ProblemLevel::Error;
+            starts && is_error && codes.contains(&it.code)
+        })
+    };
+    let mut count = 0;
+    for key in config::keys() {
+        let (fine, wrong): (Vec<String>, Vec<String>) = match key.shape {
+            Shape::Word(words) => (
+                words.iter().map(|word| format!("{word:?}")).collect(),
+                vec!["\"nonsense\"".to_owned()],
+            ),
+            Shape::Words(words) => (vec![format!("{words:?}")], vec!["[\"nonsense\"]".to_owned()]),
+            Shape::Integer(low, high) => (
+                vec![low.to_string(), high.to_string()],
+                [low.checked_sub(1), high.checked_add(1).filter(|it| i64::try_from(*it).is_ok())]
+                    .iter()
+                    .flatten()
+                    .map(u64::to_string)
+                    .collect(),
+            ),
+            _ => continue,
+        };
+        count += 1;
+        for value in fine {
+            assert!(!is_refused(key, &value), "{} {} = {value}", key.table, key.name);
+        }
+        for value in wrong {
+            assert!(is_refused(key, &value), "{} {} = {value}", key.table, key.name);
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
+/// What the checks take fits the schema.
+#[test]
+fn valid_configurations_fit_the_schema() {
+    let schema = config::schema();
+    let mut texts = vec![EXAMPLE.to_owned(), uncommented_example()];
+    texts.extend(config_files().iter().filter_map(|path| {
+        let text = fs::read_to_string(path).unwrap();
+        config::parse("x", &text).is_ok().then_some(text)
+    }));
+    assert!(texts.len() > 5, "{}", texts.len());
+    for text in texts {
+        let value: serde_json::Value = toml::from_str(&text).unwrap();
+        fits(&value, &schema, "").unwrap_or_else(|why| panic!("{why}\n{text}"));
+    }
+    for (text, wanted) in [
+        ("[service.x]\nlisten = 1", "/service/x/listen"),
+        ("[service.x]\nlisten = \"a:1\"\nruntime = \"command\"\nslots = {}", "/service/x/slots"),
+        ("[service.x]\nnonsense = 1", "nonsense"),
+        ("[daemon]", "service"),
+        ("service = {}\n[incidents]\nkeep = 0", "/incidents/keep"),
+    ] {
+        let value: serde_json::Value = toml::from_str(text).unwrap();
+        let why = fits(&value, &schema, "").expect_err("it does not fit");
+        assert!(why.contains(wanted), "{text}: {why}");
+    }
+}
+
+#[test]
+fn problems_are_also_data() {
+    let text = "[daemon]\nstate_dir = 1\n[service.größe]\n";
+    let problems = config::parse("x.toml", text).expect_err("problems");
+    let reports: Vec<_> =
+        problems.reports().iter().map(|it| serde_json::to_value(it).unwrap()).collect();
+    assert_eq!(
+        reports.first(),
+        Some(&serde_json::json!({
+            "file": "x.toml", "level": "error", "code": "wrong-type",
+            "message": "`state_dir` is a whole number, not a string",
+            "help": "write it between quotes",
+            "line": 2, "column": 13, "end_line": 2, "end_column": 14,
+        }))
+    );
+    assert_eq!(reports.len(), problems.iter().count());
+    let absent = config::load(Path::new("/nonexistent.toml")).expect_err("a problem");
+    let report = serde_json::to_value(absent.reports().first().unwrap()).unwrap();
+    assert!(report.get("line").is_none() && report["code"] == "unreadable", "{report}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
 
@@ -243,4 +344,26 @@ fn example_with(setting: &str) -> String {
         "[service.weather]\nlisten = \"127.0.0.1:8080\"\nruntime = \"external\"\n\
          slots = {{ blue = \"127.0.0.1:9001\", green = \"127.0.0.1:9002\" }}\n{setting}\n"
     )
+}
+
+/// A configuration with one more setting in a table.
+fn example_with_key(table: &str, setting: &str) -> String {
+    let name = setting.split(' ').next().unwrap_or_default();
+    let header = table.replace("service.NAME", "service.weather").replace("NAME", "pager");
+    let required = [
+        ("listen", "listen = \"127.0.0.1:8080\""),
+        ("runtime", "runtime = \"systemd\"\nunit = \"mcp@.service\""),
+        ("slots", "slots = { blue = \"127.0.0.1:9001\", green = \"127.0.0.1:9002\" }"),
+    ];
+    let mut text = "[service.weather]\n".to_owned();
+    for (key, line) in required {
+        if table != "[service.NAME]" || key != name {
+            text.push_str(&format!("{line}\n"));
+        }
+    }
+    match table {
+        "[service.NAME]" => text + setting + "\n",
+        _ if name == "status" => format!("{text}{header}\nkind = \"http\"\n{setting}\n"),
+        _ => format!("{text}{header}\n{setting}\n"),
+    }
 }

@@ -61,6 +61,19 @@ fn every_key_of_the_configuration_has_its_entry() {
     assert_eq!(entries, keys, "the entries of config.md, and the keys of config.toml.example");
 }
 
+/// Editors learn the settings from the schema.
+#[test]
+fn the_schema_has_every_key() {
+    let page = page("config.md");
+    let sections = page.sections.iter().filter(|it| it.title.starts_with('['));
+    let entries: BTreeSet<_> = sections
+        .flat_map(|it| it.entries.iter().map(|entry| format!("{} {entry}", it.title)))
+        .collect();
+    let keys: BTreeSet<_> =
+        rollbackd::config::keys().iter().map(|it| format!("{} {}", it.table, it.name)).collect();
+    assert_eq!(entries, keys, "the entries of config.md, and the keys of src/config/schema.rs");
+}
+
 #[test]
 fn every_event_kind_has_its_entry() {
     let mut kinds = variants::<TimelineEvent>(&serde_json::json!({"kind": "no such kind"}));
@@ -83,7 +96,7 @@ fn every_phase_has_its_entry() {
 
 #[test]
 fn every_problem_code_has_its_entry() {
-    compare("timeline.md", "Problem codes", &words_beside("unreadable"), 19);
+    compare("timeline.md", "Problem codes", &words_beside("unreadable"), 20);
 }
 
 #[test]

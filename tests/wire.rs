@@ -64,6 +64,7 @@ fn problem_codes_are_as_they_were() {
         ProblemCode::RefusesClients => "" ProblemCode::RefusesClients;
         ProblemCode::WeakEvidence => "" ProblemCode::WeakEvidence;
         ProblemCode::FalseAlarms => "" ProblemCode::FalseAlarms;
+        ProblemCode::SameCommand => "" ProblemCode::SameCommand;
     );
     let names = codes.iter().map(|(_, code)| format!("{}\n", code.as_str()));
     golden::hold("problem-codes.txt", &names.collect::<String>());

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::json;
 
 use crate::backtest::recorded_traffic;
 use crate::cli::daemon_options::config_path;
@@ -18,6 +19,9 @@ pub(super) struct Options {
     /// The configuration.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// One JSON object per problem, a line each, on stdout.
+    #[arg(long, conflicts_with = "manages")]
+    json: bool,
     /// Only check whether the daemon manages this systemd unit; for polkit rules.
     #[arg(long, value_name = "UNIT")]
     manages: Option<String>,
@@ -30,20 +34,44 @@ pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
             if let Some(unit) = &options.manages {
                 return check_managed_unit(&path, &loaded.settings, unit);
             }
-            print_problems(&loaded.warnings);
-            recorded_traffic::undetectable_objectives(&loaded.settings)
-                .iter()
-                .chain(&notify::secret_problems(&loaded.settings))
-                .for_each(|warning| output::stderr_line(warning));
-            let services = loaded.settings.services.len();
-            let noun = if services == 1 { "service" } else { "services" };
-            output::stdout_line(&format!("{}: good, {services} {noun}", path.display()));
+            let recorded = recorded_traffic::undetectable_objectives(&loaded.settings);
+            let secrets = notify::secret_problems(&loaded.settings);
+            if options.json {
+                print_json(&loaded.warnings);
+                print_warnings_json("recorded-traffic", &recorded);
+                print_warnings_json("secret", &secrets);
+            } else {
+                print_problems(&loaded.warnings);
+                recorded.iter().chain(&secrets).for_each(|warning| output::stderr_line(warning));
+                let services = loaded.settings.services.len();
+                let noun = if services == 1 { "service" } else { "services" };
+                output::stdout_line(&format!("{}: good, {services} {noun}", path.display()));
+            }
             Exit::Done
         }
         Err(problems) => {
-            report_problems(&path, &problems);
+            if options.json {
+                print_json(&problems);
+            } else {
+                report_problems(&path, &problems);
+            }
             Exit::InvalidConfig
         }
+    }
+}
+
+fn print_json(problems: &Problems) {
+    problems.reports().iter().for_each(output::json_line);
+    if problems.omitted() > 0 {
+        output::error_line(&format!("{} more problems are not listed", problems.omitted()));
+    }
+}
+
+/// Warnings that no line of the file causes.
+fn print_warnings_json(code: &str, warnings: &[String]) {
+    for warning in warnings {
+        let message = warning.strip_prefix("warning: ").unwrap_or(warning);
+        output::json_line(&json!({ "level": "warning", "code": code, "message": message }));
     }
 }
 

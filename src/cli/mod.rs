@@ -28,6 +28,7 @@ mod reconnect;
 mod report;
 mod rollback;
 mod run;
+mod schema;
 mod status;
 mod status_lines;
 mod terminal;
@@ -64,6 +65,8 @@ enum Verb {
     Init(init::Options),
     /// Check a configuration and report every problem in it.
     Check(check::Options),
+    /// Print a JSON schema of the configuration, for editors.
+    Schema,
     /// Start a new release, wait until it is ready, and give it the traffic.
     Deploy(deploy::Options),
     /// Show the state of every service.
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
             Verb::Check(options) => check::run(&options, daemon.config).into(),
             Verb::Deploy(options) => deploy::run(options, &daemon).await.into(),
             Verb::Status(options) => status::run(options, &daemon).await.into(),
+            Verb::Schema => schema::run().into(),
             Verb::Rollback(options) => rollback::run(options, &daemon).await.into(),
             Verb::Promote(options) => hold::promote(options, &daemon).await.into(),
             Verb::Hold(options) => hold::hold(options, &daemon).await.into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use crate::config::problem::Problems;
-use crate::config::range::{in_range, saturating_u32};
+use crate::config::range::{in_range, saturating_u32, size_in_range};
 use crate::config::slo::{OutcomeLimits, ShadowSettings};
 use crate::config::toml_table::TomlTable;
 use crate::config::value::{Raw, byte_size, duration, unsigned_integer};
@@ -127,7 +127,7 @@ pub(super) fn check(
             problems,
         ),
         sse_ping: sse_ping_interval(sse_ping, problems),
-        body_max: in_range("body", &raw.body, 64 * MIB, 1_024..=4_096 * MIB, problems),
+        body_max: size_in_range("body", &raw.body, 64 * MIB, 1_024..=4_096 * MIB, problems),
         sessions_max: saturating_usize(in_range(
             "sessions",
             &raw.sessions,
@@ -135,7 +135,7 @@ pub(super) fn check(
             1..=10_000_000,
             problems,
         )),
-        session_bytes_max: saturating_usize(in_range(
+        session_bytes_max: saturating_usize(size_in_range(
             "session_memory",
             &raw.session_memory,
             128 * MIB,

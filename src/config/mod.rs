@@ -26,12 +26,14 @@ mod ramp;
 mod range;
 mod raw;
 mod runtime;
+mod schema;
 mod scrape;
 mod secret;
 mod selector;
 mod service;
 mod settings;
 mod slo;
+mod syntax;
 mod thresholds;
 mod toml_table;
 mod value;
@@ -48,12 +50,16 @@ pub use crate::config::front::{TrustedProxies, UpstreamHost, slot_host};
 pub use crate::config::incidents::IncidentSettings;
 pub use crate::config::limits::ProxyLimits;
 pub use crate::config::probe::{ProbeKind, ProbeSettings};
-pub use crate::config::problem::{Problem, ProblemCode, ProblemLevel, Problems, Related};
+pub use crate::config::problem::{
+    Problem, ProblemCode, ProblemLevel, ProblemReport, Problems, Related,
+};
 pub use crate::config::runtime::{CommandRuntime, Runtime, UnitTemplate};
+pub use crate::config::schema::{Key, Shape, keys, schema};
 pub use crate::config::scrape::{ScrapeSettings, ScrapeTarget};
 pub use crate::config::secret::{Secret, SecretSource};
 pub use crate::config::selector::Selector;
 pub use crate::config::settings::{PageSettings, Service, SessionState, Settings};
+pub use crate::config::value::{format_duration, format_percent};
 
 /// Largest configuration, in bytes.
 pub const BYTES_MAX: u64 = 1 << 20;
@@ -109,18 +115,9 @@ pub fn parse(file_name: &str, text: &str) -> Result<LoadedConfig, Problems> {
     }
     let mut problems = Problems::new(file_name, text);
     let (root, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        let at = error.span().unwrap_or(0..0);
-        let what = format!("this is not TOML: {}", error.message());
-        let help = if error.message().starts_with("duplicate") {
-            "write it once"
-        } else {
-            "write `name = value`, with text in quotes, below a [section]"
-        };
-        problems.push(Problem::error(ProblemCode::Syntax, at, what).help(help));
-    }
-    // A recovered table can lack settings of the text, so it is not checked.
     if !errors.is_empty() {
+        syntax::report(text, root.get_ref(), &errors, &mut problems);
+        syntax::check_rest(file_name, text, root.get_ref(), &errors, &mut problems);
         problems.sort();
         return Err(problems);
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use serde::Serialize;
 
 /// Problems of each level that are kept; further ones are counted.
 const PROBLEMS_MAX: usize = 50;
@@ -86,6 +87,8 @@ pub enum ProblemCode {
     WeakEvidence,
     /// Healthy releases would be rolled back.
     FalseAlarms,
+    /// Every release would run the same command.
+    SameCommand,
 }
 
 /// Every problem of one file, and how to show them.
@@ -95,6 +98,50 @@ pub struct Problems {
     text: String,
     problems: Vec<Problem>,
     omitted: usize,
+}
+
+/// A problem as data, for `check --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProblemReport {
+    /// The file.
+    pub file: String,
+    /// `error` or `warning`.
+    pub level: &'static str,
+    /// The kind of problem.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub help: String,
+    /// Where; none if the file itself is the problem.
+    #[serde(flatten)]
+    pub at: Option<ProblemLocation>,
+    /// Another part of the text that causes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub related: Option<RelatedReport>,
+}
+
+/// A part of a text. Lines and columns count from 1; the end is behind the last character.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProblemLocation {
+    /// The first line.
+    pub line: usize,
+    /// The first character in it.
+    pub column: usize,
+    /// The last line.
+    pub end_line: usize,
+    /// Behind the last character in it.
+    pub end_column: usize,
+}
+
+/// A part of the text that causes a problem elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RelatedReport {
+    /// What it is.
+    pub message: String,
+    /// Where.
+    #[serde(flatten)]
+    pub at: ProblemLocation,
 }
 
 impl Problem {
@@ -151,6 +198,7 @@ impl ProblemCode {
             Self::RefusesClients => "refuses-clients",
             Self::WeakEvidence => "weak-evidence",
             Self::FalseAlarms => "false-alarms",
+            Self::SameCommand => "same-command",
         }
     }
 }
@@ -191,6 +239,11 @@ impl Problems {
         self.problems.sort_by_key(|problem| problem.span.as_ref().map_or(0, |at| at.start));
     }
 
+    /// Problems that were counted and not kept.
+    pub fn omitted(&self) -> usize {
+        self.omitted
+    }
+
     /// The problems, in the order of the text.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter()
@@ -204,6 +257,38 @@ impl Problems {
     /// Whether the daemon refuses to run.
     pub fn has_errors(&self) -> bool {
         self.problems.iter().any(|problem| problem.level == ProblemLevel::Error)
+    }
+
+    /// The problems as data, in the order of the text.
+    pub fn reports(&self) -> Vec<ProblemReport> {
+        let location = |span: &Range<usize>| {
+            let ((line, column), (end_line, end_column)) =
+                (self.position(span.start), self.position(span.end));
+            ProblemLocation { line, column, end_line, end_column }
+        };
+        let report = |problem: &Problem| ProblemReport {
+            file: self.file.clone(),
+            level: match problem.level {
+                ProblemLevel::Error => "error",
+                ProblemLevel::Warning => "warning",
+            },
+            code: problem.code.as_str(),
+            message: problem.message.clone(),
+            help: problem.help.clone(),
+            at: problem.span.as_ref().map(location),
+            related: problem.related.as_ref().map(|related| RelatedReport {
+                message: related.label.clone(),
+                at: location(&related.span),
+            }),
+        };
+        self.problems.iter().map(report).collect()
+    }
+
+    /// The line and the column of a byte, both from 1; columns count characters.
+    fn position(&self, at: usize) -> (usize, usize) {
+        let before = self.text.get(..self.text.floor_char_boundary(at)).unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        (before.matches('\n').count() + 1, line.chars().count() + 1)
     }
 
     /// As [`fmt::Display`], with colours for a terminal.

@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
+use toml::Spanned;
+
 use crate::config::problem::{Problem, ProblemCode, Problems};
 use crate::config::value::{Raw, format_duration, format_percent};
 
@@ -31,6 +33,20 @@ pub(super) fn in_range<T: PartialOrd + Copy + ValueFormat>(
         format!("write a value from {low} to {high}; the default is {}", default.format_value());
     problems.push(Problem::error(ProblemCode::OutOfRange, given.span(), what).help(help));
     default
+}
+
+/// As [`in_range`], for bytes.
+pub(super) fn size_in_range(
+    name: &str,
+    raw: &Raw<u64>,
+    default: u64,
+    range: RangeInclusive<u64>,
+    problems: &mut Problems,
+) -> u64 {
+    let raw = raw.as_ref().map(|it| Spanned::new(it.span(), Size(*it.get_ref())));
+    let range = Size(*range.start())..=Size(*range.end());
+    let Size(bytes) = in_range(name, &raw, Size(default), range, problems);
+    bytes
 }
 
 /// The error budget of an objective; its default if it is missing or too strict.
@@ -68,7 +84,7 @@ pub(super) fn first_span(
 
 /// The span of a setting.
 pub(super) fn span_of<T>(raw: &Raw<T>) -> Option<Range<usize>> {
-    raw.as_ref().map(toml::Spanned::span)
+    raw.as_ref().map(Spanned::span)
 }
 
 /// How a message shows a value.
@@ -85,6 +101,20 @@ impl ValueFormat for Duration {
 impl ValueFormat for u64 {
     fn format_value(&self) -> String {
         group_thousands(self)
+    }
+}
+
+/// A size, which a message shows in the largest unit that divides it.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+struct Size(u64);
+
+impl ValueFormat for Size {
+    fn format_value(&self) -> String {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let unit =
+            units.into_iter().find(|(size, _)| self.0 >= *size && self.0.is_multiple_of(*size));
+        let (size, name) = unit.unwrap_or((1, "B"));
+        format!("{}{name}", self.0 / size)
     }
 }
 

@@ -144,6 +144,7 @@ pub(super) fn check(
     };
     if let Some(command) = &raw.command {
         check_port_placeholder(command, slots, problems);
+        check_release_placeholder(command, problems);
     }
     let env = environment(raw, problems);
     let dir = raw.dir.as_ref().map(|dir| dir.get_ref().clone());
@@ -165,6 +166,25 @@ fn check_port_placeholder(
         let help = "give every slot an IP address and a port, or leave {port} out";
         problems.push(Problem::error(ProblemCode::Contradiction, word.span(), what).help(help));
     }
+}
+
+/// A command has to differ between releases. A script can use the variables of the release itself.
+fn check_release_placeholder(command: &Spanned<Vec<Spanned<String>>>, problems: &mut Problems) {
+    let words = || command.get_ref().iter().map(|word| word.get_ref().as_str());
+    // What is not known is a problem of its own.
+    let differs = |name: &str| name != "port";
+    let uses_variable = |word: &str| word.contains("ROLLBACKD_");
+    if words().next().is_none()
+        || words().flat_map(placeholders).any(differs)
+        || words().any(uses_variable)
+    {
+        return;
+    }
+    let what =
+        "`command` has no {version}, {artifact} or {slot}: every release runs the same program";
+    let help = "write what differs, such as \"/opt/x/{version}/server\", unless the program reads \
+                ROLLBACKD_VERSION itself";
+    problems.push(Problem::warning(ProblemCode::SameCommand, command.span(), what).help(help));
 }
 
 fn environment(raw: &RawRuntime, problems: &mut Problems) -> BTreeMap<String, String> {

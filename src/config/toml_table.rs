@@ -6,6 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
+use crate::config::schema;
 use crate::config::value::{ValueError, type_name};
 use crate::model::closest_match;
 
@@ -113,14 +114,22 @@ impl<'a> TomlTable<'a> {
                 continue;
             }
             let what = format!("`{}` is not a setting of {}", shorten(name), self.label);
-            // When no more problems are kept, a suggestion is wasted time.
-            let suggestion =
-                if problems.is_full() { None } else { closest_match(name, &self.known_keys) };
-            let help = match suggestion {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("known settings: {}", self.known_keys.join(", ")),
-            };
+            let help = self.help_for_unknown(name, problems);
             problems.push(Problem::error(ProblemCode::UnknownKey, key.span(), what).help(help));
+        }
+    }
+
+    /// The table that has such a setting, or a similar setting of this table.
+    fn help_for_unknown(&self, name: &str, problems: &Problems) -> String {
+        let tables = schema::tables_of(name);
+        if !tables.is_empty() {
+            return format!("it belongs to {}; move it there", tables.join(" or "));
+        }
+        // When no more problems are kept, a suggestion is wasted time.
+        let meant = if problems.is_full() { None } else { closest_match(name, &self.known_keys) };
+        match meant {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("known settings: {}", self.known_keys.join(", ")),
         }
     }
 }

@@ -276,7 +276,7 @@ pub(super) fn map_of<T>(
 }
 
 /// Formats a duration as the configuration writes it.
-pub(super) fn format_duration(time: Duration) -> String {
+pub fn format_duration(time: Duration) -> String {
     SpanPrinter::new()
         .designator(Designator::Compact)
         .spacing(Spacing::None)
@@ -284,7 +284,7 @@ pub(super) fn format_duration(time: Duration) -> String {
 }
 
 /// Formats a share as a percentage.
-pub(super) fn format_percent(share: f64) -> String {
+pub fn format_percent(share: f64) -> String {
     let text = format!("{:.6}", 100.0 * share);
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
