@@ -23,6 +23,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use story_runner::StoryRunner;
 
 const TIMELINE_LINES_MAX: usize = 25;
+/// Characters of the text of an entry.
+const TEXT_MAX: usize = 140;
 
 fn main() -> ExitCode {
     let stories = story_files().into_iter().map(|path| {
@@ -39,6 +41,7 @@ fn check_story(path: &Path) -> Result<(), Failed> {
     assert!(story.starts_with("# "), "the first line states what the story proves");
     let got = play_story(story);
     assert!(got.lines().count() <= TIMELINE_LINES_MAX, "the timeline is too long:\n{got}");
+    got.lines().for_each(check_length);
     if std::env::var_os("UPDATE").is_some() {
         fs::write(path, format!("{story}----\n{got}"))?;
     } else if got != want {
@@ -48,6 +51,14 @@ fn check_story(path: &Path) -> Result<(), Failed> {
 }
 
 /// Plays a story and returns its timeline.
+/// A person reads the text of an entry on a terminal; a refusal is the answer to a command.
+fn check_length(line: &str) {
+    let text = line.split(" -> ").next().unwrap_or_default();
+    let text = text.split_once(": ").map_or(text, |(_, text)| text);
+    let is_entry = !line.starts_with('#') && !line.contains(" refused: ");
+    assert!(!is_entry || text.len() <= TEXT_MAX, "{} characters: {text}", text.len());
+}
+
 fn play_story(story: &str) -> String {
     let mut runner = StoryRunner::new();
     for line in story.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {

@@ -9,7 +9,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::reconnect::reconnect;
 use crate::control::{ControlClient, Request, Response, unknown_service};
-use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Trigger, escape_unsafe};
+use crate::model::{Moment, ReleaseNumber, TimelineEntry, escape_unsafe};
 use crate::record;
 
 /// Show what happened in a deploy, and why.
@@ -171,17 +171,28 @@ fn print_event(entry: &TimelineEntry, json: bool) {
 /// Formats an event as a line.
 pub(super) fn event_line(entry: &TimelineEntry) -> String {
     let mut text = entry.because.clone();
-    if let TimelineEvent::Detected { trigger: Trigger::Verdict(verdict), .. } = &entry.event {
-        // An estimate of an earlier moment is no event of its own: the record never runs backwards.
-        let started = entry.moment - std::time::Duration::from_millis(entry.since_deploy_ms);
-        let onset = Moment(u64::try_from(verdict.onset.since(started).as_millis()).unwrap_or(0));
-        text.push_str(&format!(" (first bad at {onset}, estimated)"));
-    }
     if !entry.planned_effects.is_empty() {
         text.push_str(" -> ");
         text.push_str(&entry.planned_effects.join(", "));
     }
-    format_row(entry.since_deploy_ms, entry.event.kind(), &escape_unsafe(&text))
+    let line = format_row(entry.since_deploy_ms, entry.event.kind(), &escape_unsafe(&text));
+    match verdict_line(entry) {
+        Some(verdict) => format!("{line}\n{:>27}{}", "", escape_unsafe(&verdict)),
+        None => line,
+    }
+}
+
+/// The rule of a verdict, its evidence, and when the trouble began: an estimate of an earlier moment
+/// is no event of its own, for the record never runs backwards.
+fn verdict_line(entry: &TimelineEntry) -> Option<String> {
+    let verdict = entry.event.verdict()?;
+    let started = entry.moment - std::time::Duration::from_millis(entry.since_deploy_ms);
+    let onset = Moment(u64::try_from(verdict.onset.since(started).as_millis()).unwrap_or(0));
+    let first_bad = format!("first bad at {onset}, estimated");
+    Some(match &verdict.basis {
+        Some(basis) => format!("{basis}; {first_bad}"),
+        None => first_bad,
+    })
 }
 
 fn format_row(ms: u64, kind: &str, text: &str) -> String {

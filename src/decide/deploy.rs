@@ -42,7 +42,7 @@ impl Watch {
             })?;
         }
         let traffic = match &base.active {
-            Some(active) if replaces_trial => format!("the traffic goes back to {active} first"),
+            Some(active) if replaces_trial => format!("traffic first back to {active}"),
             Some(active) => format!("{active} keeps the traffic"),
             None => "it is the first release".to_owned(),
         };
@@ -110,7 +110,7 @@ impl Watch {
             today => format!("; rollbacks in 24 h: {today} of {limit}"),
         };
         if base.hold.is_some() {
-            words.push_str("; held: no automatic rollback before `rollbackd resume`");
+            words.push_str("; held: no rollback before `rollbackd resume`");
         }
         words
     }

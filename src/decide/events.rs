@@ -96,11 +96,19 @@ impl Watch {
         blocked: Option<Guard>,
     ) -> Option<Decision> {
         let Phase::Baking { active, warm, .. } = &self.phase else { return None };
-        let because = format!("{active} is {}: {}", verdict.finding, verdict.because);
+        let found = &verdict.because;
+        let because = match verdict.finding {
+            Finding::SharedOutage => format!("shared outage: {found}"),
+            Finding::Unattributed => format!("{active} fails, the cause is not known: {found}"),
+            finding => format!("{active} is {finding}: {found}"),
+        };
         match self.blocking_guard(now, verdict, warm.is_some()) {
             Some(guard) if blocked == Some(guard) => None,
             Some(guard) => {
-                let because = format!("{because}; no rollback: {guard}");
+                let because = match guard {
+                    Guard::SharedOutage => format!("{because}; no rollback"),
+                    _ => format!("{because}; no rollback: {guard}"),
+                };
                 let verdict = verdict.clone();
                 let page = Effect::Page(because.clone());
                 let mut decision =
@@ -229,7 +237,7 @@ impl Watch {
             }
             Phase::Confirming(breach) | Phase::Reviving(breach) => {
                 let why = format!(
-                    "the artifact of {} changed: {why} (`rollbackd rollback --changed-artifact` overrides)",
+                    "the artifact of {} changed: {why} (--changed-artifact overrides)",
                     breach.warm
                 );
                 Some(self.abandon(now, breach, &why))

@@ -14,7 +14,7 @@ use crate::incident::signature::Signature;
 use crate::incident::text::{clean_name, clean_text};
 use crate::incident::traffic::bad;
 use crate::incident::utc::format_ms;
-use crate::model::TimelineEvent;
+use crate::model::{TimelineEvent, Verdict};
 
 /// Calls that a document lists.
 const FAILURES_MAX: usize = 10;
@@ -48,8 +48,7 @@ pub fn build(
         samples: facts.samples.clone(),
         changes: changes(facts),
         output: facts.output.clone(),
-        evidence_text: rows::verdict_of(facts)
-            .map_or(String::new(), |(_, because)| clean_text(because, 500)),
+        evidence_text: rows::verdict_of(facts).map(evidence_text).unwrap_or_default(),
         evidence: facts.evidence.clone(),
         error_rate: error_rate(facts),
         hypotheses,
@@ -194,10 +193,18 @@ fn error_rate(facts: &Facts) -> ErrorRate {
             Some((name.to_owned(), at))
         })
         .collect();
-    if let Some((onset, _)) = rows::verdict_of(facts) {
-        marks.extend(onset.0.checked_sub(traffic.opened.0).map(|at| ("onset".to_owned(), at)));
+    if let Some(verdict) = rows::verdict_of(facts) {
+        marks.extend(
+            verdict.onset.0.checked_sub(traffic.opened.0).map(|at| ("onset".to_owned(), at)),
+        );
     }
     ErrorRate { trial: series(facts.trial()), control: series(facts.control()), marks }
+}
+
+/// What was found, and the rule that decided.
+fn evidence_text(verdict: &Verdict) -> String {
+    let basis = verdict.basis.as_ref().map(|basis| format!(" ({basis})")).unwrap_or_default();
+    clean_text(&format!("{}{basis}", verdict.because), 500)
 }
 
 fn remediation(facts: &Facts, incident: &Incident) -> Vec<String> {

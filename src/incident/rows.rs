@@ -6,7 +6,7 @@ use crate::incident::facts::Facts;
 use crate::incident::life::Incident;
 use crate::incident::text::clean_text;
 use crate::incident::utc::format_time;
-use crate::model::{Moment, TimelineEntry, TimelineEvent};
+use crate::model::{Moment, TimelineEntry, TimelineEvent, Verdict};
 
 /// A step of a rollback: its name, what would make it faster, and the event that ends it.
 type Step = (&'static str, &'static str, fn(&TimelineEvent) -> bool);
@@ -39,7 +39,7 @@ pub(super) fn rows(facts: &Facts, incident: &Incident) -> Vec<TimelineRow> {
         .collect();
     if let Some(verdict) = verdict_of(facts) {
         let text = "estimated begin of the trouble, by the evidence".to_owned();
-        rows.push(row(verdict.0, "onset", text, true));
+        rows.push(row(verdict.onset, "onset", text, true));
     }
     if let Some(trial) = facts.trial() {
         let bad = [("first bad", trial.first_bad), ("last bad", trial.last_bad)];
@@ -84,16 +84,9 @@ fn is_milestone(event: &TimelineEvent) -> bool {
     )
 }
 
-/// The onset of the first verdict against the release, and its reason.
-pub(super) fn verdict_of(facts: &Facts) -> Option<(Moment, &str)> {
-    facts.timeline.iter().find_map(|entry| {
-        let verdict = match &entry.event {
-            TimelineEvent::Detected { trigger, .. } => trigger.verdict()?,
-            TimelineEvent::Blocked { verdict, .. } => verdict,
-            _ => return None,
-        };
-        Some((verdict.onset, verdict.because.as_str()))
-    })
+/// The first verdict against the release.
+pub(super) fn verdict_of(facts: &Facts) -> Option<&Verdict> {
+    facts.timeline.iter().find_map(|entry| entry.event.verdict())
 }
 
 /// The parts of the time to detect and to resolve.
@@ -106,8 +99,8 @@ pub(super) fn durations(facts: &Facts) -> Vec<Duration> {
     };
     let Some(detected) = first_after(0, &decided_on) else { return Vec::new() };
     let mut parts = Vec::new();
-    if let Some((onset, _)) = verdict_of(facts) {
-        parts.extend(detection_parts(facts, onset, detected));
+    if let Some(verdict) = verdict_of(facts) {
+        parts.extend(detection_parts(facts, verdict.onset, detected));
     }
     let mut last = detected;
     let steps: [Step; 4] = [

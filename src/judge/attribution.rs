@@ -6,10 +6,12 @@
 use std::time::Duration;
 
 use crate::judge::beta;
-use crate::judge::num::format_evidence;
 use crate::judge::slo::{Baseline, Indicator, Objective, SloSettings};
 use crate::judge::two_sample::{PairedCounts, TwoSampleTest};
-use crate::model::{Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, Signal};
+use crate::model::{
+    Comparison, ComparisonRule, Counts, History, Moment, Observation, ProbeResult, ReleaseNumber,
+    Signal,
+};
 
 /// The e-value at which the deploy is to blame. It only guards against a shared outage that
 /// happens to fall into a bake: rare, so a chance of one in ten to miss it is enough.
@@ -66,14 +68,14 @@ pub struct Attribution {
 /// Who is to blame for a breach.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Blame {
-    /// The deploy; the numbers.
-    Deploy(String),
+    /// The deploy.
+    Deploy(Comparison),
     /// Not the deploy: the warm release fails too.
-    Shared(String),
+    Shared(Comparison),
     /// The measurement is under way.
-    Measuring(String),
+    Measuring(Comparison),
     /// Undetermined: the operator is paged.
-    Undetermined(String),
+    Undetermined(Comparison),
 }
 
 impl Attribution {
@@ -194,10 +196,13 @@ impl Attribution {
     }
 
     /// Why a failure now is not the deploy's fault, if the warm release fails its probes.
-    pub fn shared_outage_reason(&self, now: Moment) -> Option<String> {
+    pub fn shared_outage(&self, now: Moment) -> Option<Comparison> {
         let (at, reply) = self.last_probe_failure.as_ref()?;
         let is_recent = !self.process_exited && now.since(*at) <= PROBE_FAILURE_VALID;
-        is_recent.then(|| format!("the warm release fails too: {reply}"))
+        is_recent.then(|| Comparison {
+            failed_probe: Some(reply.to_string()),
+            ..Comparison::of(ComparisonRule::WarmProbesFail)
+        })
     }
 
     /// The evidence that the deploy is to blame for a breach of this objective: enough at
@@ -214,19 +219,23 @@ impl Attribution {
     /// Who is to blame for a breach of this objective that was found at `since`.
     pub fn blame(&self, now: Moment, about: Indicator, since: Moment) -> Blame {
         if self.warm.is_none() {
-            return Blame::Deploy("there is no warm release to compare".to_owned());
+            return Blame::Deploy(Comparison::of(ComparisonRule::NoWarmRelease));
         }
         let e = self.e_value(about);
         let measured = self.baseline_counts(about);
-        let words = self.describe(about, e);
+        let by = |rule| self.compare(about, e, rule);
         if BLAME_THRESHOLD <= e {
-            return Blame::Deploy(words);
+            return Blame::Deploy(by(ComparisonRule::Evidence));
         }
         let (n, bad) = measured;
         let waited = now.since(since);
         if n < BASELINE_REQUESTS_MIN && bad == 0 {
             let keep_waiting = self.baseline_expected(now, about, waited) && waited < BASELINE_WAIT;
-            return if keep_waiting { Blame::Measuring(words) } else { self.blame_by_probes(now) };
+            return if keep_waiting {
+                Blame::Measuring(by(ComparisonRule::Measuring))
+            } else {
+                self.blame_by_probes(now)
+            };
         }
         if !exceeds_share(bad, n, self.budget(about)) {
             let compared_long_enough =
@@ -234,22 +243,26 @@ impl Attribution {
             if compared_long_enough
                 && FALLBACK_E_MIN <= e
                 && let Some(rate_upper_bound) = self.plainly_lower_rate(about)
-                && self.shared_outage_reason(now).is_none()
+                && self.shared_outage(now).is_none()
             {
-                let better = format!(
-                    "{words}, so it fails less (at most {:.2} %)",
-                    100.0 * rate_upper_bound
-                );
-                return Blame::Deploy(better);
+                let warm_rate_upper = Some(rate_upper_bound);
+                return Blame::Deploy(Comparison {
+                    warm_rate_upper,
+                    ..by(ComparisonRule::FailsLess)
+                });
             }
             // An unexplained breach must neither wait for the end of the bake nor pass it.
             return match (bad, waited < ATTRIBUTION_TIMEOUT) {
-                (_, true) => Blame::Measuring(words),
+                (_, true) => Blame::Measuring(by(ComparisonRule::Measuring)),
                 (0, false) => self.blame_by_probes(now),
-                (_, false) => Blame::Undetermined(words),
+                (_, false) => Blame::Undetermined(by(ComparisonRule::Undetermined)),
             };
         }
-        if BASELINE_WAIT <= waited { Blame::Shared(words) } else { Blame::Measuring(words) }
+        if BASELINE_WAIT <= waited {
+            Blame::Shared(by(ComparisonRule::WarmReleaseFails))
+        } else {
+            Blame::Measuring(by(ComparisonRule::Measuring))
+        }
     }
 
     /// The comparisons of what the proxy counts.
@@ -274,14 +287,12 @@ impl Attribution {
     }
 
     fn blame_by_probes(&self, now: Moment) -> Blame {
-        match (self.shared_outage_reason(now), self.baseline) {
+        match (self.shared_outage(now), self.baseline) {
             (Some(shared), _) => Blame::Shared(shared),
-            (None, Baseline::Probes) => {
-                Blame::Deploy("warm release: only probes, which pass".to_owned())
+            (None, Baseline::Probes) => Blame::Deploy(Comparison::of(ComparisonRule::ProbesPass)),
+            (None, Baseline::Required) => {
+                Blame::Undetermined(Comparison::of(ComparisonRule::NothingToCompare))
             }
-            (None, Baseline::Required) => Blame::Undetermined(
-                "the warm release has no requests to compare (baseline = \"required\")".to_owned(),
-            ),
         }
     }
 
@@ -302,19 +313,16 @@ impl Attribution {
         (traffic.0.saturating_add(shadow.0), traffic.1.saturating_add(shadow.1))
     }
 
-    fn describe(&self, about: Indicator, e: f64) -> String {
+    fn compare(&self, about: Indicator, e_value: f64, rule: ComparisonRule) -> Comparison {
         let traffic = self.traffic_test(about).map(TwoSampleTest::counts).unwrap_or_default();
-        let mut words =
-            format!("deploy to blame: evidence {} (limit {BLAME_THRESHOLD})", format_evidence(e));
-        let (n, bad) = traffic.warm;
-        if 0 < n {
-            words += &format!("; warm release: {bad} of {n} requests bad");
+        let has_shadow = about.has_shadow_calls();
+        Comparison {
+            e_value: Some(e_value),
+            threshold: Some(BLAME_THRESHOLD),
+            warm: traffic.warm,
+            shadow: if has_shadow { self.shadow_test.counts().warm } else { (0, 0) },
+            ..Comparison::of(rule)
         }
-        let (n, bad) = self.shadow_test.counts().warm;
-        if about.has_shadow_calls() && 0 < n {
-            words += &format!("; shadow calls: {bad} of {n} failed");
-        }
-        words
     }
 
     fn budget(&self, about: Indicator) -> f64 {

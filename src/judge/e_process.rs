@@ -22,9 +22,9 @@
 use crate::judge::beta;
 use crate::judge::block::{BLOCK, BLOCK_MS};
 use crate::judge::mixture::{Component, EvidenceCap, SinceOnset};
-use crate::judge::num::{format_evidence, to_f64};
+use crate::judge::num::to_f64;
 use crate::judge::slo::SloSettings;
-use crate::model::Moment;
+use crate::model::{Moment, ObjectiveNumbers};
 
 /// Half of the prior: the trouble was there from the first block.
 const FIRST_BLOCK_PRIOR: f64 = 0.5;
@@ -141,16 +141,18 @@ impl EProcess {
         n / now.since(onset).max(BLOCK).as_secs_f64()
     }
 
-    /// The numbers, for a reason text.
-    pub fn describe(&self, objective: &str) -> String {
+    /// The numbers since the onset, under this name.
+    pub fn numbers(&self, name: &str) -> ObjectiveNumbers {
         let SinceOnset { n, bad, .. } = self.since_onset();
-        format!(
-            "{objective}: {bad:.0} of {n:.0} requests bad ({:.1} %, allowed {} %), evidence {} (limit {:.0})",
-            100.0 * bad / n.max(1.0),
-            format_percent(100.0 * self.p0),
-            format_evidence(self.e_value()),
-            self.threshold(),
-        )
+        ObjectiveNumbers {
+            name: name.to_owned(),
+            requests: to_u64(n),
+            bad: to_u64(bad),
+            allowed: self.p0,
+            allowed_as_before: false,
+            e_value: self.e_value(),
+            threshold: self.threshold(),
+        }
     }
 
     fn onset_prior(&self) -> f64 {
@@ -193,11 +195,6 @@ fn prior_weights(count: usize) -> Vec<f64> {
     weights.push(0.05);
     let sum: f64 = weights.iter().sum();
     weights.into_iter().map(|weight| weight / sum).collect()
-}
-
-fn format_percent(percent: f64) -> String {
-    let text = format!("{percent:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn to_u64(count: f64) -> u64 {

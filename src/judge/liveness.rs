@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::model::{Counts, Moment, ProbeResult, StartCause};
+use crate::model::{Counts, Moment, ProbeResult, Rule, StartCause};
 
 /// Two deaths within this time are a crash loop; one may be an accident.
 const CRASH_WINDOW: Duration = Duration::from_secs(60);
@@ -12,6 +12,17 @@ const CRASH_LOOP_EXITS: usize = 2;
 /// answer, and the answer is this old.
 const HANG_REQUESTS: u64 = 3;
 const HANG_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a release counts as down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownReason {
+    /// The rule.
+    pub rule: Rule,
+    /// What was seen, with its numbers.
+    pub text: String,
+    /// Since when.
+    pub since: Moment,
+}
 
 /// Probes, exits and overdue requests of one release.
 #[derive(Debug, Clone)]
@@ -62,15 +73,15 @@ impl Liveness {
     /// Why the release counts as hanging, and since when: it takes requests and answers none.
     /// Overdue requests alone are slow tools; a second witness is needed, the latency objective
     /// (`slow`) or a probe.
-    pub fn hang_reason(&self, now: Moment, slow: bool) -> Option<(String, Moment)> {
+    pub fn hang_reason(&self, now: Moment, slow: bool) -> Option<DownReason> {
         let since = now.since(self.last_response_at);
         let hanging = HANG_REQUESTS <= self.overdue && HANG_AFTER <= since;
         (hanging && (slow || 0 < self.failed_probes)).then(|| {
             let (overdue, since) = (self.overdue, since.as_secs_f64());
-            let because = format!(
+            let text = format!(
                 "it accepts requests but answers none: {overdue} overdue, no answer for {since:.1} s"
             );
-            (because, self.last_response_at)
+            DownReason { rule: Rule::Hang, text, since: self.last_response_at }
         })
     }
 
@@ -132,21 +143,21 @@ impl Liveness {
     }
 
     /// Why the release counts as down, and since when.
-    pub fn down_reason(&self, now: Moment) -> Option<(String, Moment)> {
+    pub fn down_reason(&self, now: Moment) -> Option<DownReason> {
         let recent: Vec<_> =
             self.exits.iter().filter(|(at, _)| now.since(*at) <= CRASH_WINDOW).collect();
         if let [(first, _), .., (_, how)] = recent.as_slice() {
             let times = recent.len();
             let window = CRASH_WINDOW.as_secs();
-            return Some((format!("crash loop: {times} exits in {window} s, last: {how}"), *first));
+            let text = format!("crash loop: {times} exits in {window} s, last: {how}");
+            return Some(DownReason { rule: Rule::CrashLoop, text, since: *first });
         }
         if self.failed_probes >= self.failed_probes_max {
             let why = self.last_probe.as_ref().map(ToString::to_string).unwrap_or_default();
             let (failed, limit) = (self.failed_probes, self.failed_probes_max);
-            return Some((
-                format!("{failed} probes failed in a row (limit {limit}): {why}"),
-                self.first_failure_at,
-            ));
+            let text = format!("{failed} probes failed in a row (limit {limit}): {why}");
+            let since = self.first_failure_at;
+            return Some(DownReason { rule: Rule::FailedProbes, text, since });
         }
         None
     }

@@ -38,6 +38,7 @@ mod slo;
 mod traffic_summary;
 pub mod trial;
 pub mod two_sample;
+mod verification;
 
 pub use beta::false_alarm_interval;
 pub use block::{BLOCK, BLOCK_MS};

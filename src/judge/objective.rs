@@ -3,7 +3,7 @@
 use crate::judge::beta;
 use crate::judge::e_process::EProcess;
 use crate::judge::slo::{Indicator, Objective, SloSettings};
-use crate::model::{History, Moment};
+use crate::model::{History, Moment, ObjectiveNumbers};
 
 /// A release before that failed more than this excuses nothing further.
 const RELAXED_MAX: f64 = 0.4;
@@ -15,8 +15,8 @@ pub(super) struct ObjectiveEvidence {
     pub(super) process: EProcess,
     /// Since when the evidence is enough.
     pub(super) broken_since: Option<Moment>,
-    /// Why the objective is not held against the release as written, if so.
-    pub(super) relaxed: Option<String>,
+    /// Whether more is allowed than configured, because the release before failed as much.
+    relaxed: bool,
 }
 
 impl ObjectiveEvidence {
@@ -33,8 +33,13 @@ impl ObjectiveEvidence {
         let baseline_rate = limits.min_effect * beta::upper_bound(bad, n, 0.05);
         let baseline_broken = budget < beta::lower_bound(bad, n, 0.05) && budget < baseline_rate;
         let p0 = if baseline_broken { baseline_rate.min(RELAXED_MAX).max(budget) } else { budget };
-        let relaxed = baseline_broken
-            .then(|| format!(" (the release before failed {bad} of {n} in its last hour, too)"));
-        Self { indicator, process: EProcess::new(p0, alpha, limits), broken_since: None, relaxed }
+        let process = EProcess::new(p0, alpha, limits);
+        Self { indicator, process, broken_since: None, relaxed: baseline_broken }
+    }
+
+    /// Its numbers since the onset.
+    pub(super) fn numbers(&self) -> ObjectiveNumbers {
+        let numbers = self.process.numbers(self.indicator.name());
+        ObjectiveNumbers { allowed_as_before: self.relaxed, ..numbers }
     }
 }

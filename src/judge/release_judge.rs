@@ -6,16 +6,17 @@ use crate::judge::attribution::{Attribution, Blame};
 use crate::judge::client_faults::ClientFaults;
 use crate::judge::counter::Delta;
 use crate::judge::e_process::EProcess;
-use crate::judge::liveness::Liveness;
+use crate::judge::liveness::{DownReason, Liveness};
 use crate::judge::objective::ObjectiveEvidence;
 use crate::judge::scraped_evidence::{ScrapedChange, ScrapedEvidence};
-use crate::judge::slo::{Indicator, Objective, SloSettings};
+use crate::judge::severity;
+use crate::judge::slo::{Indicator, SloSettings};
 use crate::judge::traffic_summary::traffic_summary;
 use crate::judge::two_sample::PairedCounts;
-use crate::judge::{beta, severity};
+use crate::judge::verification::Verification;
 use crate::model::{
-    Counts, Evidence, Finding, History, Moment, Observation, ReleaseNumber, ScrapeResult, Severity,
-    Signal, Verdict,
+    Basis, Counts, Evidence, Finding, History, Moment, ObjectiveNumbers, Observation,
+    ReleaseNumber, Rule, ScrapeResult, Severity, Signal, Verdict,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,7 +28,6 @@ const SUSPICION_PROGRESS: f64 = 0.1;
 #[derive(Debug, Clone)]
 pub struct Judge {
     release: ReleaseNumber,
-    limits: SloSettings,
     objectives: Vec<ObjectiveEvidence>,
     client_faults: Option<(ClientFaults, Option<Moment>)>,
     liveness: Liveness,
@@ -37,17 +37,26 @@ pub struct Judge {
     counts: Counts,
     started_at: Moment,
     last_request_at: Option<Moment>,
-    verified: bool,
-    /// Requests, and bad ones, at the last computation of `verified`.
-    last_verified_counts: (u64, u64),
+    verification: Option<Verification>,
 }
 
 /// An objective that was broken.
 struct BrokenObjective {
+    indicator: Indicator,
+    numbers: ObjectiveNumbers,
     /// Since when that is proven.
     proven_at: Moment,
     /// When it began.
     onset: Moment,
+}
+
+/// What a verdict says.
+struct Found {
+    finding: Finding,
+    because: String,
+    basis: Option<Basis>,
+    onset: Moment,
+    failure_rate_lower: f64,
 }
 
 impl Judge {
@@ -71,10 +80,10 @@ impl Judge {
         }
         let liveness = Liveness::new(limits.failed_probes_max, limits.probe_interval, now);
         let attribution = Attribution::new(warm, &limits, &history);
+        let verification = Verification::new(&limits);
         let scraped = limits.scrape.map(|scraping| ScrapedEvidence::new(scraping, now));
         Self {
             release,
-            limits,
             objectives,
             client_faults,
             liveness,
@@ -84,8 +93,7 @@ impl Judge {
             counts: Counts::default(),
             started_at: now,
             last_request_at: None,
-            verified: false,
-            last_verified_counts: (0, 0),
+            verification,
         }
     }
 
@@ -99,7 +107,7 @@ impl Judge {
         // Before the signal, since what is compared next must not depend on its content.
         self.attribution.set_comparing(now, self.is_suspicious(now));
         self.attribution.observe(now, signal);
-        let shared = self.attribution.shared_outage_reason(now).is_some();
+        let shared = self.attribution.shared_outage(now).is_some();
         if std::mem::replace(&mut self.shared_outage, shared) && !shared {
             self.reset_evidence();
         }
@@ -159,7 +167,7 @@ impl Judge {
         self.counts += *counts;
         self.attribution.add_trial_block(ms, counts);
         self.liveness.add_block(now, counts);
-        self.update_verified();
+        self.verification.iter_mut().for_each(|it| it.update(&self.counts));
         if 0 < counts.total() {
             self.last_request_at = Some(now);
         }
@@ -179,49 +187,62 @@ impl Judge {
 
     /// The same about these objectives only.
     pub(super) fn verdict_of(&self, now: Moment, judged: impl Fn(Indicator) -> bool) -> Verdict {
-        if let Some((because, onset)) = self.down_reason(now) {
-            let failing = 1.0;
-            return match self.attribution.shared_outage_reason(now) {
-                Some(shared) => {
-                    let because = format!("{because}; {shared}");
-                    self.make_verdict(now, Finding::SharedOutage, because, onset, failing)
-                }
-                None => {
-                    self.make_verdict(now, Finding::Breach(Severity::Down), because, onset, failing)
-                }
-            };
+        if let Some(reason) = self.down_reason(now) {
+            return self.make_verdict(now, self.found_down(now, reason));
         }
-        if let Some((about, because, tripped)) = self.first_broken_objective(judged) {
-            let BrokenObjective { proven_at: since, onset } = tripped;
-            let blame = self.attribution.blame(now, about, since);
-            let (finding, why, failing) = match blame {
-                Blame::Deploy(why) => {
-                    let failing = self.failure_rate_lower();
-                    (Finding::Breach(severity::from_failure_rate(failing)), why, failing)
-                }
-                Blame::Shared(why) => (Finding::SharedOutage, why, 0.0),
-                Blame::Measuring(why) => (Finding::Measuring, why, 0.0),
-                Blame::Undetermined(why) => (Finding::Unattributed, why, 0.0),
-            };
-            return self.make_verdict(now, finding, format!("{because}; {why}"), onset, failing);
+        if let Some(broken) = self.first_broken_objective(judged) {
+            return self.make_verdict(now, self.found_broken(now, broken));
         }
+        let unproven = |finding, because, onset| {
+            let (basis, failure_rate_lower) = (None, 0.0);
+            self.make_verdict(now, Found { finding, because, basis, onset, failure_rate_lower })
+        };
         if let Some((because, since)) = self.scraped.as_ref().and_then(|it| it.no_data_reason(now))
         {
-            return self.make_verdict(now, Finding::NoData, because, since, 0.0);
+            return unproven(Finding::NoData, because, since);
         }
-        let finding = if self.verified { Finding::Healthy } else { Finding::Undecided };
-        let remarks = self.scraped.as_ref().map(|it| it.remarks(now)).unwrap_or_default();
-        self.make_verdict(
-            now,
-            finding,
-            traffic_summary(&self.counts, self.last_request_at, now) + &remarks,
-            self.started_at,
-            0.0,
-        )
+        let finding = if self.verified() { Finding::Healthy } else { Finding::Undecided };
+        let traffic = traffic_summary(&self.counts, self.last_request_at, now);
+        unproven(finding, traffic + &self.scrape_remarks(now), self.started_at)
+    }
+
+    /// What the own counters of the release say beside the proxy, as an addition to a sentence.
+    pub(super) fn scrape_remarks(&self, now: Moment) -> String {
+        self.scraped.as_ref().map(|it| it.remarks(now)).unwrap_or_default()
+    }
+
+    fn found_down(&self, now: Moment, DownReason { rule, text, since }: DownReason) -> Found {
+        let comparison = self.attribution.shared_outage(now);
+        let (finding, because) = match &comparison {
+            Some(shared) => (Finding::SharedOutage, format!("{text}; {shared}")),
+            None => (Finding::Breach(Severity::Down), text),
+        };
+        let basis = Some(Basis { comparison, ..Basis::of(rule) });
+        Found { finding, because, basis, onset: since, failure_rate_lower: 1.0 }
+    }
+
+    fn found_broken(&self, now: Moment, broken: BrokenObjective) -> Found {
+        let BrokenObjective { indicator, numbers, proven_at, onset } = broken;
+        let lower = self.failure_rate_lower();
+        let (finding, comparison) = match self.attribution.blame(now, indicator, proven_at) {
+            Blame::Deploy(why) => (Finding::Breach(severity::from_failure_rate(lower)), why),
+            Blame::Shared(why) => (Finding::SharedOutage, why),
+            Blame::Measuring(why) => (Finding::Measuring, why),
+            Blame::Undetermined(why) => (Finding::Unattributed, why),
+        };
+        let is_breach = matches!(finding, Finding::Breach(_));
+        let because = format!("{numbers}; {comparison}");
+        let basis = Basis {
+            objective: Some(numbers),
+            comparison: Some(comparison),
+            ..Basis::of(Rule::BrokenObjective)
+        };
+        let failure_rate_lower = if is_breach { lower } else { 0.0 };
+        Found { finding, because, basis: Some(basis), onset, failure_rate_lower }
     }
 
     /// Why the release counts as down, and since when.
-    fn down_reason(&self, now: Moment) -> Option<(String, Moment)> {
+    fn down_reason(&self, now: Moment) -> Option<DownReason> {
         let slow = self
             .objectives
             .iter()
@@ -229,31 +250,23 @@ impl Judge {
         self.liveness.down_reason(now).or_else(|| self.liveness.hang_reason(now, slow))
     }
 
-    /// The objective that was broken first, the arithmetic, and when.
+    /// The objective that was broken first.
     fn first_broken_objective(
         &self,
         judged: impl Fn(Indicator) -> bool,
-    ) -> Option<(Indicator, String, BrokenObjective)> {
-        let of = |process: &EProcess, since| BrokenObjective {
-            proven_at: since,
-            onset: process.onset(),
-        };
+    ) -> Option<BrokenObjective> {
         let tracks = self.objectives.iter().filter_map(|track| {
-            let process = &track.process;
-            let relaxed = track.relaxed.as_deref().unwrap_or_default();
-            let because = format!("{}{relaxed}", process.describe(track.indicator.name()));
-            Some((track.indicator, because, of(process, track.broken_since?)))
+            let (proven_at, onset) = (track.broken_since?, track.process.onset());
+            let (indicator, numbers) = (track.indicator, track.numbers());
+            Some(BrokenObjective { indicator, numbers, proven_at, onset })
         });
         let calls = self.client_faults.as_ref().and_then(|(calls, tripped)| {
-            let (since, (call, process)) = ((*tripped)?, calls.strongest()?);
-            Some((
-                Indicator::ClientFaults,
-                process.describe(&ClientFaults::describe(call)),
-                of(process, since),
-            ))
+            let (proven_at, (call, process)) = ((*tripped)?, calls.strongest()?);
+            let (indicator, onset) = (Indicator::ClientFaults, process.onset());
+            let numbers = process.numbers(&ClientFaults::describe(call));
+            Some(BrokenObjective { indicator, numbers, proven_at, onset })
         });
-        let all = tracks.chain(calls).filter(|it| judged(it.0));
-        all.min_by_key(|(.., tripped)| tripped.proven_at)
+        tracks.chain(calls).filter(|it| judged(it.indicator)).min_by_key(|it| it.proven_at)
     }
 
     /// The evidence for the objective that is nearest to a verdict.
@@ -305,25 +318,9 @@ impl Judge {
         &self.counts
     }
 
-    /// Whether there is evidence that the release meets its objectives, not merely none against it:
-    /// the upper 95 % bound of the failure rate lies below the smallest rate worth a rollback.
+    /// Whether there is evidence that the release meets its objectives, not merely none against it.
     pub fn verified(&self) -> bool {
-        self.verified
-    }
-
-    /// The bound is expensive: it is computed after a bad request, or one request in a hundred.
-    fn update_verified(&mut self) {
-        let availability = |it: &&Objective| it.indicator == Indicator::Availability;
-        let Some(objective) = self.limits.objectives.iter().find(availability) else { return };
-        let (n, bad) = objective.indicator.count(&self.counts);
-        let rate_worth_rollback = objective.error_budget * self.limits.min_effect;
-        let (n_before, bad_before) = self.last_verified_counts;
-        if bad == bad_before && n < n_before.saturating_add(n_before / 100).saturating_add(1) {
-            return;
-        }
-        self.last_verified_counts = (n, bad);
-        let possible = (bad as f64) < rate_worth_rollback * n as f64;
-        self.verified = possible && beta::upper_bound(bad, n, 0.05) <= rate_worth_rollback;
+        self.verification.as_ref().is_some_and(Verification::is_verified)
     }
 
     /// A slow answer is still an answer: a cut would turn it into a failure. A request
@@ -336,26 +333,18 @@ impl Judge {
         tracks.map(|track| track.process.failure_rate_lower()).fold(0.0, f64::max)
     }
 
-    fn make_verdict(
-        &self,
-        now: Moment,
-        finding: Finding,
-        because: String,
-        onset: Moment,
-        failing: f64,
-    ) -> Verdict {
-        let strongest = self
-            .objectives
-            .iter()
-            .max_by(|a, b| a.process.e_value().total_cmp(&b.process.e_value()));
-        let rate = strongest.map_or(0.0, |track| track.process.request_rate(now));
+    fn make_verdict(&self, now: Moment, found: Found) -> Verdict {
+        let Found { finding, because, basis, onset, failure_rate_lower } = found;
+        let e_value = |track: &ObjectiveEvidence| track.process.e_value();
+        let strongest = self.objectives.iter().max_by(|a, b| e_value(a).total_cmp(&e_value(b)));
         Verdict {
             release: self.release,
             finding,
             because,
+            basis: basis.map(Box::new),
             onset,
-            failure_rate_lower: failing,
-            request_rate: rate,
+            failure_rate_lower,
+            request_rate: strongest.map_or(0.0, |track| track.process.request_rate(now)),
         }
     }
 

@@ -18,8 +18,10 @@ pub(super) fn traffic_summary(
     let Some(last_request_at) = last_request_at else {
         return "no traffic yet, only probes".to_owned();
     };
-    let requests =
-        format!("{judged} requests judged, {server_fault} server faults, {tool_fault} tool faults");
+    let requests = match (server_fault, tool_fault) {
+        (0, 0) => format!("{judged} requests, no fault"),
+        _ => format!("{judged} requests, {server_fault} server faults, {tool_fault} tool faults"),
+    };
     let idle = now.since(last_request_at);
     match IDLE_REPORTED_AFTER <= idle {
         true => format!("{requests}; no traffic for {} s", idle.as_secs()),

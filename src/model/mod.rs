@@ -4,6 +4,7 @@
 //! decision can be replayed from the record alone.
 
 mod actor;
+mod basis;
 mod closest_match;
 mod contract;
 mod contract_diff;
@@ -27,6 +28,7 @@ mod trigger;
 mod verdict;
 
 pub use actor::Actor;
+pub use basis::{ArmNumbers, Basis, Comparison, ComparisonRule, ObjectiveNumbers, Rule};
 pub use closest_match::closest_match;
 pub use contract::{Contract, ContractPart, Era, ToolSchema};
 pub use decision::{Decision, Effect, JudgeTarget};

@@ -264,14 +264,20 @@ pub struct CarriedOver {
 impl TimelineEvent {
     /// How bad it is, where it is about that.
     pub fn severity(&self) -> Option<Severity> {
-        let verdict = match self {
-            Self::Decided { severity, .. } => return Some(*severity),
+        if let Self::Decided { severity, .. } = self {
+            return Some(*severity);
+        }
+        match self.verdict()?.finding {
+            Finding::Breach(severity) => Some(severity),
+            _ => None,
+        }
+    }
+
+    /// The verdict that it is about.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        match self {
             Self::Detected { trigger, .. } => trigger.verdict(),
             Self::Blocked { verdict, .. } => Some(verdict),
-            _ => None,
-        };
-        match verdict?.finding {
-            Finding::Breach(severity) => Some(severity),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::basis::Basis;
 use crate::model::moment::Moment;
 use crate::model::release::ReleaseNumber;
 
@@ -12,8 +13,11 @@ pub struct Verdict {
     pub release: ReleaseNumber,
     /// What was found.
     pub finding: Finding,
-    /// The arithmetic, for an operator to check.
+    /// What was found, in a sentence with its numbers.
     pub because: String,
+    /// The rule that decided, and its numbers; None without a breach, and before 0.2.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Box<Basis>>,
     /// When the trouble began, by the evidence.
     pub onset: Moment,
     /// Lower 5 % bound of the failure rate since then, 0 to 1.

@@ -1,7 +1,7 @@
 //! What happened last at one service, entry by entry of its timeline: for a status the morning after.
 
 use crate::control::LastOutcome;
-use crate::model::{Moment, TimelineEntry, TimelineEvent, Trigger};
+use crate::model::{Moment, TimelineEntry, TimelineEvent, Trigger, Verdict};
 
 /// Longest text of a reason, in characters.
 const REASON_MAX: usize = 160;
@@ -46,7 +46,7 @@ impl OutcomeTracker {
             TimelineEvent::Accepted { .. } => self.set(entry, format!("{} {because}", self.new)),
             TimelineEvent::Detected { trigger, .. } => {
                 let reason = match trigger {
-                    Trigger::Verdict(verdict) => arithmetic(&verdict.because).to_owned(),
+                    Trigger::Verdict(verdict) => found(verdict),
                     Trigger::Operator { .. } => because.clone(),
                 };
                 self.detected = Some((entry.moment, shorten(&reason)));
@@ -91,10 +91,10 @@ impl OutcomeTracker {
     }
 }
 
-/// The first part of a verdict's reason, without its evidence.
-fn arithmetic(because: &str) -> &str {
-    let end = because.find(", evidence").or_else(|| because.find("; "));
-    end.and_then(|end| because.get(..end)).unwrap_or(because)
+/// What a verdict found, without what the warm release did.
+fn found(verdict: &Verdict) -> String {
+    let objective = verdict.basis.as_ref().and_then(|it| it.objective.as_ref());
+    objective.map_or_else(|| verdict.because.clone(), ToString::to_string)
 }
 
 fn shorten(text: &str) -> String {
@@ -107,6 +107,7 @@ fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Basis, ObjectiveNumbers, Rule};
 
     const LINES: &str =
         include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/0.1.0/timeline.txt"));
@@ -140,14 +141,29 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_of_a_verdict_is_its_arithmetic() {
-        let because = "availability: 62 of 318 requests bad (19.5 %, allowed 0.5 %), evidence 9 \
-                       (limit 8); v1 does better";
-        assert_eq!(
-            arithmetic(because),
-            "availability: 62 of 318 requests bad (19.5 %, allowed 0.5 %)"
-        );
-        assert_eq!(arithmetic("3 probes failed; v1 answers"), "3 probes failed");
-        assert_eq!(arithmetic("the process is gone"), "the process is gone");
+    fn the_reason_of_a_rollback_is_the_objective_that_was_broken() {
+        let mut tracker = OutcomeTracker::default();
+        let mut detected = entry("detected", 5_000);
+        let numbers = ObjectiveNumbers {
+            name: "availability".to_owned(),
+            requests: 318,
+            bad: 62,
+            allowed: 0.005,
+            allowed_as_before: false,
+            e_value: 9.0,
+            threshold: 8.0,
+        };
+        if let TimelineEvent::Detected { trigger: Trigger::Verdict(verdict), .. } =
+            &mut detected.event
+        {
+            let basis = Basis { objective: Some(numbers), ..Basis::of(Rule::BrokenObjective) };
+            verdict.basis = Some(Box::new(basis));
+        }
+        for entry in [detected, entry("decided", 5_100), entry("switched", 5_400)] {
+            tracker.record(&entry);
+        }
+        let text = tracker.last(Moment(5_400)).unwrap().text;
+        let found = "availability: 62 of 318 requests bad (19.5 %, allowed 0.5 %)";
+        assert!(text.ends_with(&format!(" in 0.4 s: {found}")), "{text}");
     }
 }

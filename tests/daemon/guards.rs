@@ -124,7 +124,7 @@ fn a_fix_over_a_breach_goes_back_to_the_accepted_release() {
     host.run_cli(&["hold", SERVICE, "--because", "looking"]).expect_code(0);
     host.deploy("v3", &[]).expect_code(6).expect_text(&["busy: ", "--over-breach"]);
     let load = VersionPoller::start(host.listen);
-    host.spawn_faulty_deploy("v3", "total", 2_500, &["--over-breach"])
+    host.spawn_faulty_deploy("v3", "total", 3_000, &["--over-breach"])
         .wait()
         .expect_code(0)
         .expect_text(&["the traffic goes back to v1 first; needed --over-breach; held"]);
@@ -157,7 +157,7 @@ fn a_deploy_of_the_active_release_changes_nothing() {
 fn a_deploy_without_a_net_needs_the_operators_word() {
     let host = DaemonHarness::with_v1("rollbacks_per_day = 1");
     let load = VersionPoller::start(host.listen);
-    host.deploy_faulty("v2", "total", 500, &[]).expect_code(3);
+    host.deploy_faulty("v2", "total", 3_000, &[]).expect_code(3);
     host.run_cli(&["status", SERVICE]).expect_code(0).expect_text(&[
         "automatic rollbacks in 24 h: 1 of 1: none is left for 24.0 h",
         "--without-net",
@@ -189,7 +189,7 @@ fn breach_during_hold_is_acted_on_after_resume() {
     host.run_cli(&["hold", SERVICE, "--because", "I am debugging"]).expect_code(0);
     host.run_cli(&["status"]).expect_code(0).expect_text(&["HELD: I am debugging ("]);
     let load = VersionPoller::start(host.listen);
-    host.deploy_faulty("v2", "total", 1_500, &[])
+    host.deploy_faulty("v2", "total", 3_000, &[])
         .expect_code(11)
         .expect_text(&["no rollback: hold"]);
     assert_eq!(host.status()["active"], "v2");
@@ -203,7 +203,7 @@ fn breach_during_hold_is_acted_on_after_resume() {
 fn frozen_deploy_is_never_rolled_back_automatically() {
     let host = DaemonHarness::with_v1("");
     let load = VersionPoller::start(host.listen);
-    host.deploy_faulty("v2", "total", 1_500, &["--freeze"])
+    host.deploy_faulty("v2", "total", 3_000, &["--freeze"])
         .expect_code(11)
         .expect_text(&["no rollback: freeze"]);
     drop(load);
@@ -216,7 +216,7 @@ fn frozen_deploy_is_never_rolled_back_automatically() {
 fn observe_mode_records_and_does_not_act() {
     let host = DaemonHarness::with_v1(OBSERVE_MODE);
     let load = VersionPoller::start(host.listen);
-    host.deploy_faulty("v2", "total", 1_500, &[])
+    host.deploy_faulty("v2", "total", 3_000, &[])
         .expect_code(11)
         .expect_text(&["no rollback: observe mode"]);
     drop(load);
@@ -232,8 +232,8 @@ fn rollback_limit_pages_the_operator_instead() {
     host.wait_for_phase("baking");
     // The limit is for the daemon: a rollback by an operator does not count.
     host.run_cli(&["rollback", SERVICE, "--cut", "--because", "told so"]).expect_code(0);
-    host.deploy_faulty("v3", "total", 1_500, &[]).expect_code(3);
-    host.deploy_faulty("v4", "total", 1_500, &["--without-net"])
+    host.deploy_faulty("v3", "total", 3_000, &[]).expect_code(3);
+    host.deploy_faulty("v4", "total", 3_000, &["--without-net"])
         .expect_code(11)
         .expect_text(&["no rollback: rollback limit"]);
     drop(load);

@@ -8,7 +8,7 @@ use crate::support::{ACCEPT, DaemonHarness, Receiver, SERVICE, VersionPoller, wa
 fn after_a_rollback() -> DaemonHarness {
     let host = DaemonHarness::with_v1("");
     let traffic = VersionPoller::start(host.listen);
-    host.deploy_faulty("v2", "errors=60%", 1_000, &[]).expect_code(3);
+    host.deploy_faulty("v2", "errors=60%", 3_000, &[]).expect_code(3);
     traffic.stop();
     wait_until("the draft", || row(&host)["state"] == "draft");
     host
@@ -142,7 +142,7 @@ fn an_overdue_review_is_reminded_of_warns_and_refuses_deploys() {
     host.start();
     host.deploy("v1", &["--wait"]).expect_code(0);
     let traffic = VersionPoller::start(host.listen);
-    host.deploy_faulty("v2", "errors=60%", 1_000, &[]).expect_code(3);
+    host.deploy_faulty("v2", "errors=60%", 3_000, &[]).expect_code(3);
     traffic.stop();
     wait_until("the reminder", || receiver.received().len() == 1);
     let notice = receiver.received()[0].notice();

@@ -53,7 +53,7 @@ fn webhook(name: &str, url: &str, more: &str) -> String {
 /// v2 fails under traffic and is rolled back.
 fn roll_back(host: &DaemonHarness) {
     let traffic = VersionPoller::start(host.listen);
-    host.deploy_faulty("v2", "errors=60%", 1_000, &[]).expect_code(3);
+    host.deploy_faulty("v2", "errors=60%", 3_000, &[]).expect_code(3);
     traffic.stop();
 }
 

@@ -90,7 +90,7 @@ fn stop_during_a_deploy_ends_all_processes_and_start_resumes_it() {
 fn held_trial_can_be_replaced_by_a_fix() {
     let host = DaemonHarness::with_v1("bake = \"5s\"");
     let load = VersionPoller::start(host.listen);
-    host.deploy_faulty("v2", "total", 1_500, &["--freeze"]).expect_code(11);
+    host.deploy_faulty("v2", "total", 3_000, &["--freeze"]).expect_code(11);
     host.deploy("v3", &[]).expect_code(6);
     let fix = host.spawn_cli(&["deploy", SERVICE, "v3", "--over-breach", "--wait"]);
     wait_until("v3 has the traffic", || serving_version(host.listen) == Ok("v3".to_owned()));
@@ -118,7 +118,7 @@ fn bad_release_does_not_affect_other_services() {
     }
     let maps = VersionPoller::start(listen);
     let load = VersionPoller::start(host.listen);
-    host.deploy_faulty("v2", "total", 1_500, &[]).expect_code(3);
+    host.deploy_faulty("v2", "total", 3_000, &[]).expect_code(3);
     drop(load);
     let seen = maps.stop();
     assert!(seen.bad.is_empty(), "{:?}", seen.bad);

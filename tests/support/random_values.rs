@@ -30,6 +30,7 @@ impl Scenario {
         };
         let share = self.rng.next_below(101) as f64 / 100.0;
         Verdict {
+            basis: None,
             release: self.number(),
             finding,
             because: "the dice say so".to_owned(),

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rollbackd::model::{
-    Actor, Arm, BreakingChange, CarriedOver, Contract, ContractDiff, ContractPart, Counts,
-    DrainCost, Finding, Hold, MigrationRefused, Moment, RampStep, Release, ReleaseLoad,
-    ReleaseNumber, Severity, Slot, ToolSchema, TrialCell, Verdict,
+    Actor, Arm, ArmNumbers, Basis, BreakingChange, CarriedOver, Comparison, ComparisonRule,
+    Contract, ContractDiff, ContractPart, Counts, DrainCost, Finding, Hold, MigrationRefused,
+    Moment, ObjectiveNumbers, RampStep, Release, ReleaseLoad, ReleaseNumber, Rule, Severity, Slot,
+    ToolSchema, TrialCell, Verdict,
 };
 
 pub(crate) fn words(names: &[&str]) -> BTreeSet<String> {
@@ -53,6 +54,7 @@ pub(crate) fn verdict(finding: Finding) -> Verdict {
         release: ReleaseNumber(7),
         finding,
         because: "availability: 62 of 318 requests bad".to_owned(),
+        basis: None,
         onset: Moment(1_700_000_100_000),
         failure_rate_lower: 0.165,
         request_rate: 12.5,
@@ -61,6 +63,34 @@ pub(crate) fn verdict(finding: Finding) -> Verdict {
 
 pub(crate) fn breach() -> Verdict {
     verdict(Finding::Breach(Severity::Critical))
+}
+
+/// All that a basis can hold.
+pub(crate) fn breach_with_basis() -> Verdict {
+    let arm = |failed| ArmNumbers { users: 11, requests: 804, failed };
+    let basis = Basis {
+        rule: Rule::BrokenObjective,
+        objective: Some(ObjectiveNumbers {
+            name: "availability".to_owned(),
+            requests: 318,
+            bad: 62,
+            allowed: 0.005,
+            allowed_as_before: true,
+            e_value: 2230.5,
+            threshold: 1667.0,
+        }),
+        comparison: Some(Comparison {
+            rule: ComparisonRule::FailsLess,
+            e_value: Some(1.5),
+            threshold: Some(10.0),
+            warm: (1200, 3),
+            shadow: (40, 0),
+            warm_rate_upper: Some(0.0125),
+            failed_probe: Some("connection refused".to_owned()),
+        }),
+        arms: Some([arm(0), arm(46)]),
+    };
+    Verdict { basis: Some(Box::new(basis)), ..breach() }
 }
 
 pub(crate) fn load() -> ReleaseLoad {

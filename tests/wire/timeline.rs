@@ -9,8 +9,8 @@ use rollbackd::model::{
 use rollbackd::record::{NewEntry, Room, Timeline, read_deploy};
 
 use crate::examples::{
-    actor, bare_load, bare_release, bare_toll, base, breach, changes, contract, hold, load,
-    release, step, toll,
+    actor, bare_load, bare_release, bare_toll, base, breach, breach_with_basis, changes, contract,
+    hold, load, release, step, toll,
 };
 use crate::golden::hold as hold_golden;
 use crate::lines::still_read;
@@ -55,6 +55,7 @@ fn facts() -> Vec<(&'static str, TimelineEvent)> {
         TimelineEvent::Accepted { .. } => "accepted" TimelineEvent::Accepted { verified: true };
         TimelineEvent::Detected { .. } =>
             "detected" TimelineEvent::Detected { trigger: Trigger::Verdict(Box::new(breach())), load: load() },
+            "detected basis" TimelineEvent::Detected { trigger: Trigger::Verdict(Box::new(breach_with_basis())), load: load() },
             "detected ordered" TimelineEvent::Detected { trigger: ordered(), load: load() },
             "detected least" TimelineEvent::Detected {
                 trigger: Trigger::Operator { by: Actor::default(), strategy: Strategy::Drain, forced: false },

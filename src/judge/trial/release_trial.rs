@@ -204,6 +204,7 @@ impl ReleaseTrial {
                 release: self.release,
                 finding: Finding::Breach(severity::from_failure_rate(failure_rate_lower)),
                 because: self.breach_text(test),
+                basis: Some(Box::new(self.basis(test))),
                 onset,
                 failure_rate_lower,
                 request_rate: to_f64(judged) / lasted,
@@ -216,7 +217,7 @@ impl ReleaseTrial {
         let rest = judge.verdict_of(now, |it| !judged_here(it));
         match rest.finding {
             Finding::Healthy | Finding::Undecided => {
-                let because = format!("{}; {}", self.progress_text(), rest.because);
+                let because = self.progress_text() + &judge.scrape_remarks(now);
                 Verdict { because, ..rest }
             }
             _ => rest,

@@ -2,38 +2,61 @@
 
 use crate::judge::trial::release_trial::ReleaseTrial;
 use crate::judge::trial::{ArmSummary, StepState, TrialTest};
-use crate::model::{Arm, Moment};
+use crate::model::{Arm, ArmNumbers, Basis, Moment, Rule};
+
+/// Names of calls are cut to this many characters.
+const CALL_MAX: usize = 40;
 
 impl ReleaseTrial {
     /// Why the release is in breach.
     pub(super) fn breach_text(&self, test: TrialTest) -> String {
         let found = match test {
-            TrialTest::Shares => "its users fail more than those of the control".to_owned(),
-            TrialTest::Promise => {
-                "it fails more than allowed, and more than the control".to_owned()
-            }
+            TrialTest::Shares => "its users fail more".to_owned(),
+            TrialTest::Promise => "it fails more than allowed".to_owned(),
             TrialTest::Call(call) => {
                 let name = call.and_then(|call| self.names.get(&call));
                 let name = name.map_or("a call", String::as_str);
-                format!("{name} fails more than allowed, and more than on the control")
+                let name: String = name.chars().take(CALL_MAX).collect();
+                format!("{name} fails more than allowed")
             }
-            TrialTest::TotalFailure => "nearly all its requests fail, on the trial only".to_owned(),
+            TrialTest::TotalFailure => "nearly everything fails".to_owned(),
         };
         format!("{found}: {}", self.arms_text())
     }
 
-    /// Both arms in numbers.
+    /// The rule of a breach, and both arms.
+    pub(super) fn basis(&self, test: TrialTest) -> Basis {
+        let rule = match test {
+            TrialTest::Shares => Rule::TrialUsers,
+            TrialTest::Promise => Rule::TrialFailures,
+            TrialTest::Call(_) => Rule::TrialCall,
+            TrialTest::TotalFailure => Rule::TrialTotalFailure,
+        };
+        let arms = self.arms().map(|ArmSummary { subjects, started, failed }| ArmNumbers {
+            users: u64::try_from(subjects).unwrap_or(u64::MAX),
+            requests: started,
+            failed,
+        });
+        Basis { arms: Some(arms), ..Basis::of(rule) }
+    }
+
+    /// Both arms in numbers: failed requests, all requests, users.
     pub(super) fn arms_text(&self) -> String {
         let of = |name: &str, arm| {
             let ArmSummary { subjects, started, failed } = self.judge.arm(arm);
-            format!("{name} {failed} of {started} requests failed, {subjects} users")
+            let users = if subjects == 1 { "user" } else { "users" };
+            format!("{name} {failed} of {started}, {subjects} {users}")
         };
         format!("{}; {}", of("trial", Arm::Trial), of("control", Arm::Control))
     }
 
     /// What the users say, and both arms in numbers.
     pub fn progress_text(&self) -> String {
-        format!("{}; {}", self.tests_text(), self.arms_text())
+        let arms = self.arms_text();
+        match self.judge.failed_subjects() {
+            (0, ..) => arms,
+            _ => format!("{}; {arms}", self.tests_text()),
+        }
     }
 
     /// What the tests say.

@@ -69,6 +69,9 @@ fn list<'a>(entries: impl Iterator<Item = &'a TimelineEntry>) -> Markup {
                     " " span.offset { "+" (milliseconds(entry.since_deploy_ms)) }
                     " " strong.kind { (entry.event.kind()) }
                     " " span.because { (plain(&entry.because)) }
+                    @if let Some(basis) = entry.event.verdict().and_then(|it| it.basis.as_ref()) {
+                        " " span.effects { (plain(&basis.to_string())) }
+                    }
                     @if !entry.planned_effects.is_empty() {
                         " " span.effects { "then: " (plain(&entry.planned_effects.join(", "))) }
                     }
