@@ -28,6 +28,8 @@ static LAST_ALARM: Mutex<Option<Instant>> = Mutex::new(None);
 
 #[derive(Debug)]
 struct Places {
+    /// Of each side.
+    max: usize,
     clients: Semaphore,
     releases: Semaphore,
 }
@@ -54,9 +56,18 @@ impl FileBudget {
     /// Limits the connections of this process from now on. Only the first call has an effect.
     pub fn apply(self) {
         let max = usize::try_from(self.connections).unwrap_or(usize::MAX);
-        let places = || Semaphore::new(max.min(Semaphore::MAX_PERMITS));
-        let _ = PLACES.set(Places { clients: places(), releases: places() });
+        let max = max.min(Semaphore::MAX_PERMITS);
+        let places = || Semaphore::new(max);
+        let _ = PLACES.set(Places { max, clients: places(), releases: places() });
     }
+}
+
+/// How many places of client connections and of connections to releases are in use, each with how
+/// many there are. `None` without a limit.
+pub(crate) fn usage() -> Option<[(usize, usize); 2]> {
+    let places = PLACES.get()?;
+    let used = |side: &Semaphore| (places.max - side.available_permits(), places.max);
+    Some([used(&places.clients), used(&places.releases)])
 }
 
 /// A place for a client connection; `None` while there is none. Without a limit it is an empty one.

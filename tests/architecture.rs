@@ -93,10 +93,11 @@ const PROXY_ROOMS: &[Row] = &[
     ("routing", &["session", "backend"]),
     ("exchange", &["routing", "session", "shadow", "backend"]),
     ("handover", &["session", "routing", "backend"]),
-    ("server", &["exchange"]),
+    ("server", &["exchange", "routing", "backend"]),
     ("mod", &["backend", "session", "shadow", "routing", "exchange", "handover", "server"]),
     ("handover_control", &["handover", "mod"]),
     ("observations", &["mod"]),
+    ("bounds", &["mod"]),
     ("shadow_control", &["shadow", "mod"]),
     ("trial_control", &["backend", "routing", "mod"]),
 ];

@@ -187,7 +187,7 @@ fn push_channels(lines: &mut Lines, status: &Status) {
     }
 }
 
-/// What each release carries, and what it carries beside the endpoint.
+/// What each release carries, what it carries beside the endpoint, and what is nearly too much.
 fn push_traffic(lines: &mut Lines, status: &Status) {
     for release in &status.releases {
         lines.push(&release_line(release));
@@ -198,6 +198,9 @@ fn push_traffic(lines: &mut Lines, status: &Status) {
     for path in &status.mcp_paths {
         let judged = if path.judged { "judged" } else { "not answered as MCP, not judged" };
         lines.push(&format!("  JSON-RPC at {}: {} requests, {judged}", path.path, path.requests));
+    }
+    for near in &status.near_limits {
+        lines.warn(&format!("  NEAR A LIMIT: {near}"));
     }
 }
 

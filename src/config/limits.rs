@@ -1,6 +1,7 @@
 //! The limits of the proxy.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -31,6 +32,12 @@ pub struct ProxyLimits {
     pub slow_after: Duration,
     /// Connections at once.
     pub connections_max: usize,
+    /// Connections of one client address at once, or its open requests behind a trusted proxy.
+    pub address_connections_max: usize,
+    /// Sessions that one client address may open in a minute.
+    pub address_sessions_max: u32,
+    /// Bytes a second that a client must send of a body, and take of a response.
+    pub min_rate: u64,
     /// Longest time for the head of a request.
     pub header_timeout: Duration,
     /// Longest time between two requests of a connection.
@@ -62,6 +69,9 @@ pub struct ProxyLimits {
 pub(super) struct RawLimits {
     pub(super) client_idle: Raw<Duration>,
     pub(super) connections: Raw<u64>,
+    pub(super) connections_per_address: Raw<u64>,
+    pub(super) new_sessions_per_address: Raw<u64>,
+    pub(super) min_rate: Raw<u64>,
     pub(super) body: Raw<u64>,
     pub(super) sessions: Raw<u64>,
     pub(super) session_memory: Raw<u64>,
@@ -74,6 +84,13 @@ pub(super) fn read(mut table: TomlTable<'_>, problems: &mut Problems) -> RawLimi
     let limits = RawLimits {
         client_idle: table.read("client_idle", duration, problems),
         connections: table.read("connections", unsigned_integer, problems),
+        connections_per_address: table.read("connections_per_address", unsigned_integer, problems),
+        new_sessions_per_address: table.read(
+            "new_sessions_per_address",
+            unsigned_integer,
+            problems,
+        ),
+        min_rate: table.read("min_rate", byte_size, problems),
         body: table.read("body", byte_size, problems),
         sessions: table.read("sessions", unsigned_integer, problems),
         session_memory: table.read("session_memory", byte_size, problems),
@@ -95,6 +112,20 @@ fn sse_ping_interval(raw: &Raw<Option<Duration>>, problems: &mut Problems) -> Op
     Some(in_range("sse_ping", &given, SSE_PING, range, problems))
 }
 
+fn count(
+    name: &str,
+    raw: &Raw<u64>,
+    default: u64,
+    range: RangeInclusive<u64>,
+    problems: &mut Problems,
+) -> usize {
+    saturating_usize(in_range(name, raw, default, range, problems))
+}
+
+fn saturating_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
 /// Checks the limits, and adds those that follow from the objectives.
 pub(super) fn check(
     raw: &RawLimits,
@@ -105,19 +136,27 @@ pub(super) fn check(
     problems: &mut Problems,
 ) -> ProxyLimits {
     const MIB: u64 = 1 << 20;
-    let saturating_usize = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let idle = Duration::from_mins(1)..=Duration::from_hours(7 * 24);
     let hour = Duration::from_hours(1);
     ProxyLimits {
         deadline: outcome_limits.deadline,
         slow_after: outcome_limits.slow_after.unwrap_or(probe_timeout.min(outcome_limits.deadline)),
-        connections_max: saturating_usize(in_range(
-            "connections",
-            &raw.connections,
+        connections_max: count("connections", &raw.connections, 10_000, 1..=1_000_000, problems),
+        address_connections_max: count(
+            "connections_per_address",
+            &raw.connections_per_address,
+            5_000,
+            1..=1_000_000,
+            problems,
+        ),
+        address_sessions_max: saturating_u32(in_range(
+            "new_sessions_per_address",
+            &raw.new_sessions_per_address,
             10_000,
             1..=1_000_000,
             problems,
         )),
+        min_rate: size_in_range("min_rate", &raw.min_rate, 64, 1..=MIB, problems),
         header_timeout: HEADER_TIMEOUT,
         client_idle: in_range(
             "client_idle",
@@ -128,13 +167,7 @@ pub(super) fn check(
         ),
         sse_ping: sse_ping_interval(sse_ping, problems),
         body_max: size_in_range("body", &raw.body, 64 * MIB, 1_024..=4_096 * MIB, problems),
-        sessions_max: saturating_usize(in_range(
-            "sessions",
-            &raw.sessions,
-            100_000,
-            1..=10_000_000,
-            problems,
-        )),
+        sessions_max: count("sessions", &raw.sessions, 100_000, 1..=10_000_000, problems),
         session_bytes_max: saturating_usize(size_in_range(
             "session_memory",
             &raw.session_memory,

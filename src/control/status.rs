@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::control::counters::Counters;
-use crate::model::{Counts, Evidence, McpPath, ReleaseNumber, Unjudged};
+use crate::model::{BoundUse, Counts, Evidence, McpPath, ReleaseNumber, Unjudged};
 
 /// The state of one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,6 +67,9 @@ pub struct Status {
     /// The paths besides the endpoint at which clients send JSON-RPC.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mcp_paths: Vec<McpPath>,
+    /// The bounds of which at least 90 % are in use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub near_limits: Vec<BoundUse>,
     /// What happened since the daemon started.
     #[serde(default)]
     #[serde(alias = "totals")]

@@ -56,6 +56,8 @@ pub struct Proposal {
 pub(super) enum Pending {
     Event(Event),
     Note(ReleaseNumber, String),
+    /// Sessions leave the warm release; why.
+    WarmFails(ReleaseNumber, String),
     Replaced(ReleaseNumber, Option<String>, String),
     Verdict,
     Recovery,
@@ -91,7 +93,11 @@ impl Pending {
     /// Whether it happens once. The others return with each block.
     pub(super) fn happens_once(&self) -> bool {
         match self {
-            Self::Event(_) | Self::Note(..) | Self::Replaced(..) | Self::Pause(_) => true,
+            Self::Event(_)
+            | Self::Note(..)
+            | Self::WarmFails(..)
+            | Self::Replaced(..)
+            | Self::Pause(_) => true,
             Self::Verdict | Self::Recovery | Self::Step | Self::Deadline => false,
         }
     }

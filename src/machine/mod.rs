@@ -15,6 +15,7 @@ mod bake;
 mod input;
 mod pause;
 mod ramp;
+mod release_health;
 mod signals;
 mod unrecorded;
 
@@ -25,6 +26,7 @@ use input::Pending;
 pub use input::{BakeOpening, Input, MachineSettings, Proposal, RoutingHints};
 
 use pause::PauseDetector;
+use release_health::ReleaseHealth;
 
 use crate::decide::{CommandRefused, Phase, Watch};
 use crate::judge::Judge;
@@ -52,6 +54,7 @@ pub struct ServiceMachine {
     /// What could not be recorded, and happens once.
     unrecorded: VecDeque<Pending>,
     pauses: PauseDetector,
+    health: ReleaseHealth,
 }
 
 impl ServiceMachine {
@@ -68,6 +71,7 @@ impl ServiceMachine {
             queue: VecDeque::new(),
             unrecorded: VecDeque::new(),
             pauses: PauseDetector::default(),
+            health: ReleaseHealth::default(),
         }
     }
 
@@ -131,6 +135,7 @@ impl ServiceMachine {
             Input::EndOfBlock => {
                 self.pauses.end_block(now);
                 self.bake.end_block();
+                self.check_warm_release();
                 self.retry_unrecorded();
                 self.queue.extend([
                     Pending::Verdict,
@@ -182,6 +187,12 @@ impl ServiceMachine {
         let event = match pending {
             Pending::Event(event) => event,
             Pending::Note(number, text) => return Some(note(self.release(number)?, &text)),
+            Pending::WarmFails(number, because) => {
+                let (sessions, release) = (load(number).sessions, self.release(number)?);
+                let active = self.watch.phase().active().filter(|_| 0 < sessions)?;
+                let text = format!("{because}; its {sessions} sessions move to {active}");
+                return Some(note(release, &text));
+            }
             Pending::Replaced(number, name, because) => {
                 let phase = self.watch.phase();
                 let is_active = phase.active().is_some_and(|it| it.number == number);
@@ -342,6 +353,7 @@ impl ServiceMachine {
         let phase = self.watch.phase();
         let accepted = matches!(phase, Phase::Steady { .. }) && self.settings.migrate_on_accept;
         let migrate_from = phase.warm().filter(|_| accepted).map(|warm| warm.number);
+        let migrate_from = migrate_from.or(self.health.left());
         RoutingHints { on_trial: phase.on_trial(), migrate_from }
     }
 

@@ -34,6 +34,7 @@ impl ServiceMachine {
 
     pub(super) fn on_signal(&mut self, now: Moment, signal: Signal) {
         self.bake.observe(now, &signal);
+        self.health.observe(&signal);
         match signal.observation {
             Observation::Probe(result) => _ = self.probes.insert(signal.release, result),
             Observation::Exited(how) => self.on_exit(signal.release, &how),
@@ -46,6 +47,20 @@ impl ServiceMachine {
             | Observation::Shadow(..) => return,
         }
         self.queue.push_back(Pending::Verdict);
+    }
+
+    /// At the end of a block: whether the sessions of the warm release leave it.
+    pub(super) fn check_warm_release(&mut self) {
+        let phase = self.watch.phase();
+        let is_settled =
+            matches!(phase, Phase::Steady { .. } | Phase::Starting { .. } | Phase::Baking { .. });
+        let warm = phase.warm().filter(|_| is_settled).map(|it| it.number);
+        let active = phase.active().map(|it| it.number);
+        let failed_probes_max = self.settings.slo.failed_probes_max;
+        let failure = self.health.end_block(warm, active, failed_probes_max);
+        if let (Some(warm), Some(because)) = (warm, failure) {
+            self.queue.push_back(Pending::WarmFails(warm, because));
+        }
     }
 
     /// A release that exits while it starts is not ready. Later exits are noted, and judged.

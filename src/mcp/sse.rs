@@ -7,6 +7,8 @@ use super::scan::MessageScanner;
 
 /// The longest field name that is compared; `data` and `id` matter.
 const FIELD_MAX: usize = 8;
+/// The longest event id that is kept, in bytes.
+const EVENT_ID_MAX: usize = 1024;
 
 /// The state of the reader inside a stream. It scans the data of each event as JSON-RPC at once
 /// and buffers no event.
@@ -21,6 +23,8 @@ pub(crate) struct SseReader {
     at_start: bool,
     /// Whether a client can resume the stream: an event had an id (2025-11-25).
     resumable: bool,
+    /// The value of the last `id` field, as far as it is kept.
+    event_id: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,7 @@ impl SseReader {
             after_cr: false,
             at_start: true,
             resumable: false,
+            event_id: Vec::new(),
         }
     }
 
@@ -58,6 +63,9 @@ impl SseReader {
                 let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
                 if data {
                     self.scanner.feed(rest.get(..end).unwrap_or_default(), &mut on_message);
+                } else if self.field == b"id" {
+                    let room = (EVENT_ID_MAX + 1).saturating_sub(self.event_id.len()).min(end);
+                    self.event_id.extend(rest.get(..room).unwrap_or_default());
                 }
                 if end > 0 {
                     (at, self.after_cr) = (at + end, false);
@@ -79,6 +87,13 @@ impl SseReader {
     /// Whether a client can resume the stream after it ends.
     pub(crate) fn is_resumable(&self) -> bool {
         self.resumable
+    }
+
+    /// The id of the last event, with which the stream continues. `None` where it has none, or a long
+    /// one.
+    pub(crate) fn last_event_id(&self) -> Option<&[u8]> {
+        let id = self.event_id.strip_prefix(b" ").unwrap_or(&self.event_id);
+        (!id.is_empty() && self.event_id.len() <= EVENT_ID_MAX).then_some(id)
     }
 
     fn read_byte(&mut self, byte: u8) {
@@ -110,7 +125,10 @@ impl SseReader {
     }
 
     fn end_field_name(&mut self) {
-        self.resumable |= self.field == b"id";
+        if self.field == b"id" && !matches!(self.state, SseState::Value { .. }) {
+            self.resumable = true;
+            self.event_id.clear();
+        }
     }
 
     fn end_event(&mut self) {
@@ -139,6 +157,19 @@ mod tests {
             reader.feed(chunk.as_bytes(), |message| found.push(message));
         }
         (found, reader)
+    }
+
+    #[test]
+    fn the_last_event_id_is_kept() {
+        let id = |chunks: &[&str]| {
+            let id = read_chunks(chunks).1.last_event_id().map(<[u8]>::to_vec);
+            id.map(|id| String::from_utf8(id).unwrap())
+        };
+        assert_eq!(id(&["id: 1\ndata: {}\n\nid:s", "_2\ndata: {}\n\n"]).as_deref(), Some("s_2"));
+        assert_eq!(id(&["id: 1\n\ndata: {}\n\n"]).as_deref(), Some("1"));
+        assert_eq!(id(&["id: 1\n\nid\ndata: {}\n\n"]), None);
+        assert_eq!(id(&["data: {\"id\": 1}\n\n"]), None);
+        assert_eq!(id(&[&format!("id: {}\n\n", "x".repeat(2000))]), None);
     }
 
     #[test]

@@ -56,6 +56,11 @@ impl SseSplitter {
         }
     }
 
+    /// The number of buffered bytes.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// The buffered beginning of an event that never ended.
     pub(crate) fn take_rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)

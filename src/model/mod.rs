@@ -5,6 +5,7 @@
 
 mod actor;
 mod basis;
+mod bound;
 mod closest_match;
 mod contract;
 mod contract_diff;
@@ -29,6 +30,7 @@ mod verdict;
 
 pub use actor::Actor;
 pub use basis::{ArmNumbers, Basis, Comparison, ComparisonRule, ObjectiveNumbers, Rule};
+pub use bound::{Bound, BoundUse};
 pub use closest_match::closest_match;
 pub use contract::{Contract, ContractPart, Era, ToolSchema};
 pub use decision::{Decision, Effect, JudgeTarget};

@@ -10,6 +10,7 @@
 //! daemon that takes over.
 
 mod backend;
+mod bounds;
 mod exchange;
 mod handover;
 mod handover_control;
@@ -37,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, monotonic};
 use crate::config::{Address, Service, SessionState, slot_host};
 use crate::critical;
-use crate::model::{DrainCost, Moment, ReleaseLoad, ReleaseNumber};
+use crate::model::{DrainCost, Moment, ReleaseNumber};
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 pub(crate) use crate::proxy::exchange::host_check::check as check_host;
@@ -51,7 +52,9 @@ use crate::proxy::routing::router::Router;
 use crate::proxy::routing::routing_table::RoutingTable;
 use crate::proxy::routing::view::{CurrentView, RoutingView};
 pub use crate::proxy::server::accept::bind;
+use crate::proxy::server::bound_watch::BoundWatch;
 use crate::proxy::server::connections::Lifecycle;
+use crate::proxy::server::places::{OpenConnections, Places};
 
 /// How often `drain` and `cut` check whether the release is idle.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -71,8 +74,6 @@ const LATE_CONNECTION_TIMEOUT: Duration = Duration::from_millis(700);
 const LISTENER_POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// How long open requests may take to finish at a predecessor. The deadline of a call ends before.
 pub const OPEN_REQUESTS_MAX: Duration = Duration::from_secs(600);
-/// The session length in seconds that is assumed until longer ones were seen.
-const DEFAULT_SESSION_LIFE: f64 = 60.0;
 
 /// The proxy of one service.
 #[derive(Debug, Clone)]
@@ -81,6 +82,9 @@ pub struct Proxy {
     lifecycle: Arc<Lifecycle>,
     read_only_tools: Arc<ReadOnlyTools>,
     replication: Arc<Replication>,
+    open_connections: Arc<OpenConnections>,
+    connections_max: usize,
+    bound_watch: Arc<BoundWatch>,
     listener: Weak<TcpListener>,
     local_addr: std::net::SocketAddr,
 }
@@ -135,18 +139,18 @@ impl Proxy {
             }),
             end_streams: CancellationToken::new(),
             paths: Arc::new(McpPaths::new(&service.name)),
+            addresses: Arc::default(),
+            held_events: Arc::default(),
             moved_bodies: Semaphore::new(MOVED_BODIES_MAX),
         });
         let lifecycle = Arc::new(Lifecycle::default());
         let (local_addr, listener) = (listener.local_addr()?, Arc::new(listener));
-        let (connections, weak_listener) =
-            (service.limits.connections_max, Arc::downgrade(&listener));
-        let accepting = server::accept::accept_loop(
-            listener,
-            Arc::clone(&state),
-            connections,
-            Arc::clone(&lifecycle),
-        );
+        let weak_listener = Arc::downgrade(&listener);
+        let connections_max = service.limits.connections_max;
+        let places = Places::new(connections_max);
+        let open_connections = places.open_connections();
+        let (its_state, its_lifecycle) = (Arc::clone(&state), Arc::clone(&lifecycle));
+        let accepting = server::accept::accept_loop(listener, its_state, places, its_lifecycle);
         critical::spawn(format!("the listener of {}", service.name), accepting);
         let read_only_tools = Arc::new(ReadOnlyTools::default());
         read_only_tools.set_configured(service.limits.repeatable_tools.clone());
@@ -155,6 +159,9 @@ impl Proxy {
             lifecycle,
             read_only_tools,
             replication: Arc::default(),
+            open_connections,
+            connections_max,
+            bound_watch: Arc::default(),
             listener: weak_listener,
             local_addr,
         })
@@ -216,7 +223,9 @@ impl Proxy {
     /// Sets the release whose sessions move to the active one, each at its next request, although it
     /// does not drain. A session that cannot move stays.
     pub fn migrate_sessions_from(&self, number: Option<ReleaseNumber>) {
-        self.state.router.view.update(|view| view.migrating_from = number);
+        if self.view().migrating_from != number {
+            self.state.router.view.update(|view| view.migrating_from = number);
+        }
     }
 
     /// Waits until a release has no open request, subscription or pinned session, at most `timeout`;
@@ -290,26 +299,6 @@ impl Proxy {
     pub async fn remove_release(&self, number: ReleaseNumber) {
         self.cut(number).await;
         self.update_routes(|routes| routes.without_backend(number));
-    }
-
-    /// The load of a release now. The request rate is 0: the proxy does not measure it.
-    pub fn load(&self, number: ReleaseNumber, now: Moment) -> ReleaseLoad {
-        let Some(backend) = self.backend(number) else { return ReleaseLoad::default() };
-        let subscriptions = backend.subscriptions.load(Ordering::Relaxed);
-        let age = self.state.router.sessions.mean_age(number, now).as_secs_f64();
-        // After a cut, sessions that wait for their next request are at no release.
-        let here = if backend.is_open() { self.state.router.sessions.count(number) } else { 0 };
-        let pinned =
-            self.state.router.sessions.count_pinned(number, self.view().pinned_reason()).min(here);
-        let in_flight = backend.in_flight_requests.load(Ordering::Relaxed);
-        let in_flight = in_flight.saturating_add(self.replication.predecessor_in_flight(number));
-        ReleaseLoad {
-            sessions: here + subscriptions,
-            pinned,
-            in_flight,
-            request_rate: 0.0,
-            mean_session_s: age.max(DEFAULT_SESSION_LIFE),
-        }
     }
 
     /// Removes sessions that were idle for too long.

@@ -1,11 +1,35 @@
 //! What the proxy saw of its releases and of their sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
-use crate::model::{CallKey, Counts, McpPath, ReleaseNumber, Unjudged};
+use crate::model::{CallKey, Counts, McpPath, Moment, ReleaseLoad, ReleaseNumber, Unjudged};
 use crate::proxy::Proxy;
 
+/// The session length in seconds that is assumed until longer ones were seen.
+const DEFAULT_SESSION_LIFE: f64 = 60.0;
+
 impl Proxy {
+    /// The load of a release now. The request rate is 0: the proxy does not measure it.
+    pub fn load(&self, number: ReleaseNumber, now: Moment) -> ReleaseLoad {
+        let Some(backend) = self.backend(number) else { return ReleaseLoad::default() };
+        let subscriptions = backend.subscriptions.load(Ordering::Relaxed);
+        let age = self.state.router.sessions.mean_age(number, now).as_secs_f64();
+        // After a cut, sessions that wait for their next request are at no release.
+        let here = if backend.is_open() { self.state.router.sessions.count(number) } else { 0 };
+        let pinned =
+            self.state.router.sessions.count_pinned(number, self.view().pinned_reason()).min(here);
+        let in_flight = backend.in_flight_requests.load(Ordering::Relaxed);
+        let in_flight = in_flight.saturating_add(self.replication.predecessor_in_flight(number));
+        ReleaseLoad {
+            sessions: here + subscriptions,
+            pinned,
+            in_flight,
+            request_rate: 0.0,
+            mean_session_s: age.max(DEFAULT_SESSION_LIFE),
+        }
+    }
+
     /// The outcomes of the requests of a release, since it was added.
     pub fn counts(&self, number: ReleaseNumber) -> Counts {
         self.backend(number).map(|backend| backend.outcomes.total()).unwrap_or_default()

@@ -310,9 +310,11 @@ impl ServiceLoop {
         }
         self.input(Input::EndOfBlock);
         self.settle();
+        self.proxy.migrate_sessions_from(self.machine.routing_hints().migrate_from);
         self.ticks += 1;
         if self.ticks.is_multiple_of(UNIT_WEIGHTS_BLOCKS) {
             self.update_unit_weights();
+            self.proxy.log_near_bounds();
         }
         if self.ticks.is_multiple_of(SESSION_SWEEP_BLOCKS) {
             self.proxy.expire_sessions(now);

@@ -51,6 +51,7 @@ impl ServiceLoop {
             quarantine: self.watch().quarantine().to_vec(),
             error: self.recorder.write_error().cloned(),
             mcp_paths: self.proxy.mcp_paths(),
+            near_limits: self.proxy.near_bounds(),
             counters: self.recorder.totals(),
             journal_lost: record::lost_messages(),
             last: self.recorder.last_outcome(now),

@@ -3,15 +3,11 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -19,6 +15,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::fake_responses::{ChannelBody, open_stream, refuse, refused, response_with, sse_event};
 
 /// A release of which each connection follows a script.
 pub(crate) async fn scripted<F, Fut>(script: F) -> SocketAddr
@@ -117,6 +116,7 @@ pub(crate) struct FakeMcpServer {
     pub streams: Arc<Mutex<Streams>>,
     /// Responses of clients to requests of the server.
     pub client_replies: Arc<Mutex<Vec<Value>>>,
+    crashed: Arc<Mutex<CancellationToken>>,
 }
 
 type Streams = Vec<(String, mpsc::Sender<String>)>;
@@ -154,20 +154,6 @@ impl Default for ServerBehaviour {
     }
 }
 
-struct ChannelBody(mpsc::Receiver<String>);
-
-impl Body for ChannelBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|text| text.map(|text| Ok(Frame::data(Bytes::from(text)))))
-    }
-}
-
 impl FakeMcpServer {
     pub(crate) async fn start(name: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -180,12 +166,18 @@ impl FakeMcpServer {
             behaviour: Arc::default(),
             streams: Arc::default(),
             client_replies: Arc::default(),
+            crashed: Arc::default(),
         };
-        let server = mcp.clone();
-        tokio::spawn(async move {
+        mcp.serve(listener);
+        mcp
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        let (server, crashed) = (self.clone(), self.crashed.lock().unwrap().clone());
+        let accepting = crashed.clone().run_until_cancelled_owned(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let server = server.clone();
-                tokio::spawn(async move {
+                let connection = async move {
                     let service = hyper::service::service_fn(move |request| {
                         let server = server.clone();
                         async move { Ok::<_, Infallible>(server.respond(request).await) }
@@ -194,10 +186,27 @@ impl FakeMcpServer {
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(io, service)
                         .await;
-                });
+                };
+                tokio::spawn(crashed.clone().run_until_cancelled_owned(connection));
             }
         });
-        mcp
+        tokio::spawn(accepting);
+    }
+
+    /// Its process ends: all connections break, and nothing listens.
+    pub(crate) async fn crash(&self) {
+        self.crashed.lock().unwrap().cancel();
+        while TcpStream::connect(self.address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.streams.lock().unwrap().clear();
+    }
+
+    /// It starts again, without its sessions.
+    pub(crate) async fn restart(&self) {
+        *self.crashed.lock().unwrap() = CancellationToken::new();
+        self.drop_sessions();
+        self.serve(TcpListener::bind(self.address).await.unwrap());
     }
 
     pub(crate) fn request_count(&self) -> usize {
@@ -355,41 +364,4 @@ impl FakeMcpServer {
             }
         }
     }
-}
-
-/// A JSON-RPC error with the status, code and message that the arguments name.
-fn refuse(id: &Value, arguments: &Value) -> Response<ChannelBody> {
-    let status = u16::try_from(arguments["status"].as_u64().unwrap()).unwrap();
-    let error = json!({"code": arguments["code"], "message": arguments["message"]});
-    let body = json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
-    response_with(StatusCode::from_u16(status).unwrap(), "application/json", vec![body]).0
-}
-
-fn refused((status, body): (u16, &str)) -> Response<ChannelBody> {
-    let texts = if body.is_empty() { Vec::new() } else { vec![body.to_owned()] };
-    response_with(StatusCode::from_u16(status).unwrap(), "application/json", texts).0
-}
-
-fn sse_event(message: &Value) -> String {
-    format!("event: message\ndata: {message}\n\n")
-}
-
-fn response_with(
-    status: StatusCode,
-    kind: &str,
-    texts: Vec<String>,
-) -> (Response<ChannelBody>, mpsc::Sender<String>) {
-    let (tell, told) = mpsc::channel(16);
-    for text in texts {
-        tell.try_send(text).unwrap();
-    }
-    let response = Response::builder().status(status).header("content-type", kind);
-    (response.body(ChannelBody(told)).unwrap(), tell)
-}
-
-/// A stream that stays open.
-fn open_stream(texts: Vec<String>) -> Response<ChannelBody> {
-    let (response, tell) = response_with(StatusCode::OK, "text/event-stream", texts);
-    tokio::spawn(async move { tell.closed().await });
-    response
 }

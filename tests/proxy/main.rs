@@ -2,12 +2,15 @@
 //! release is drained, cut off or broken.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+mod address_bounds;
 mod behind_proxies;
 mod client_connections;
 mod compressed;
+mod crash;
 mod drain;
 mod endpoint;
 mod fake_backend;
+mod fake_responses;
 mod forwarding;
 mod handover;
 mod http_client;

@@ -8,8 +8,8 @@ use rollbackd::control::{
     RollbackCount, Status, TrialStatus,
 };
 use rollbackd::model::{
-    DeployRequest, Evidence, Guard, McpPath, Moment, ReleaseNumber, Slot, TimelineEntry,
-    TimelineEvent, Unjudged, Waiver,
+    Bound, BoundUse, DeployRequest, Evidence, Guard, McpPath, Moment, ReleaseNumber, Slot,
+    TimelineEntry, TimelineEvent, Unjudged, Waiver,
 };
 
 use crate::examples::{breach, counts};
@@ -202,6 +202,7 @@ fn status() -> Status {
         quarantine: vec!["v5".to_owned()],
         error: Some("the disk is full".to_owned()),
         mcp_paths: Vec::new(),
+        near_limits: Vec::new(),
         counters: totals(),
         journal_lost: 8,
         last: Some(LastOutcome {
@@ -233,6 +234,13 @@ fn with_unjudged() -> Status {
     Status {
         releases: vec![ReleaseStatus { unjudged, ..release(7, "active", Vec::new()) }],
         mcp_paths: vec![McpPath { path: "/alias".to_owned(), requests: 15, judged: true }],
+        near_limits: vec![
+            BoundUse::new(Bound::SessionMemory, 130_000, 131_072),
+            BoundUse {
+                address: Some("192.0.2.1".to_owned()),
+                ..BoundUse::new(Bound::ConnectionsPerAddress, 4_900, 5_000)
+            },
+        ],
         ..least()
     }
 }

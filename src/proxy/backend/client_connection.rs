@@ -17,6 +17,8 @@ pub(in crate::proxy) struct ClientConnectionState {
     pub peer: SocketAddr,
     /// The port that it connected to.
     pub local_port: u16,
+    /// Whether its address has too many connections, so that its requests are refused.
+    pub is_refused: bool,
     is_http2: AtomicBool,
     requests: AtomicU32,
     waits_for_response: AtomicBool,
@@ -26,10 +28,11 @@ pub(in crate::proxy) struct ClientConnectionState {
 
 impl ClientConnectionState {
     /// The state of a new connection.
-    pub(in crate::proxy) fn new(peer: SocketAddr, local_port: u16) -> Self {
+    pub(in crate::proxy) fn new(peer: SocketAddr, local_port: u16, is_refused: bool) -> Self {
         Self {
             peer,
             local_port,
+            is_refused,
             is_http2: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             waits_for_response: AtomicBool::new(false),

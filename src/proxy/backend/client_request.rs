@@ -25,6 +25,8 @@ pub(in crate::proxy) struct Peer {
 pub(in crate::proxy) struct ClientRequest {
     /// Where it comes from.
     pub peer: Peer,
+    /// The address of the client; `None` where a trusted proxy does not tell it.
+    pub client: Option<IpAddr>,
     /// The connection that it came on.
     pub connection: Arc<ClientConnectionState>,
     /// Its head.
@@ -45,8 +47,9 @@ impl ClientRequest {
     /// A request from this peer.
     pub(in crate::proxy) fn of(peer: Peer, head: request::Parts) -> Self {
         let address = (peer.address, 50_000).into();
-        let connection = Arc::new(ClientConnectionState::new(address, peer.local_port));
-        Self { peer, connection, head, path: EndpointPath::Same }
+        let connection = Arc::new(ClientConnectionState::new(address, peer.local_port, false));
+        let client = (!peer.is_trusted_proxy).then_some(peer.address);
+        Self { peer, client, connection, head, path: EndpointPath::Same }
     }
 }
 

@@ -18,6 +18,9 @@ use crate::proxy::backend::stream::BackendStream;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two attempts to reach a release that is still starting.
 const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// How long a request waits for a release that does not listen, and of which nothing is known: its
+/// supervisor may just restart it.
+const REFUSED_WAIT: Duration = Duration::from_millis(500);
 /// A port forwarder closes a connection within this time when nothing listens behind it.
 const FORWARDER_CLOSE_MAX: Duration = Duration::from_millis(50);
 /// When the kernel probes a silent connection, how often, and how many probes may be lost: a peer that
@@ -55,15 +58,19 @@ impl Connector {
         }
     }
 
-    /// Opens a connection. Waits for a release that starts.
+    /// Opens a connection. Waits for a release that starts, and briefly for one that does not listen.
     ///
     /// # Errors
     /// When the release does not accept it.
     pub(super) async fn connect(&self) -> io::Result<BackendStream> {
+        let refused_until = monotonic() + REFUSED_WAIT;
         loop {
             let opening = tokio::time::timeout(CONNECT_TIMEOUT, self.open());
             match opening.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                Err(error) if is_not_listening(&error) && self.grace.is_active() => {
+                Err(error)
+                    if is_not_listening(&error)
+                        && (self.grace.is_active() || monotonic() < refused_until) =>
+                {
                     tokio::time::sleep(CONNECT_RETRY_DELAY).await;
                 }
                 Err(error) if is_own_error(&error) => {

@@ -4,7 +4,7 @@
 //! A trusted proxy in front knows the client, so its headers are kept and extended. From others they
 //! are replaced: a client could write anything.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -51,14 +51,34 @@ pub(super) fn set(headers: &mut HeaderMap, peer: Peer, host: Option<HeaderValue>
     set_list(headers, X_FORWARDED_FOR, previous, &peer.address.to_string());
 }
 
-/// The address of the client: what the trusted proxy in front saw, else that of the peer.
-pub(in crate::proxy) fn client_address(request: &ClientRequest) -> IpAddr {
-    let peer = request.peer;
-    let list = request.head.headers.get_all(X_FORWARDED_FOR).iter().next_back();
-    // The proxy in front appends the address that it sees.
-    let last = list.filter(|_| peer.is_trusted_proxy).and_then(|list| list.to_str().ok());
-    let last = last.and_then(|list| list.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
-    last.map_or(peer.address, |address| address.to_canonical())
+/// The address of the client: that of the peer, or behind a trusted proxy the last one in
+/// `X-Forwarded-For` that is none itself. `None` where a trusted proxy does not tell it.
+pub(in crate::proxy) fn client_address(
+    peer: Peer,
+    headers: &HeaderMap,
+    is_trusted: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    if !peer.is_trusted_proxy {
+        return Some(peer.address);
+    }
+    // Each proxy appends the address that it sees.
+    for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+        for hop in line.to_str().ok()?.rsplit(',') {
+            // What stands before an entry that is no address cannot be checked.
+            let address = parse_hop(hop.trim())?;
+            if !is_trusted(address) {
+                return Some(address);
+            }
+        }
+    }
+    None
+}
+
+/// One entry of `X-Forwarded-For`; some proxies add the port.
+fn parse_hop(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse::<SocketAddr>().ok().map(|it| it.ip());
+    let bare = text.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(text);
+    bare.parse::<IpAddr>().ok().or_else(with_port).map(|address| address.to_canonical())
 }
 
 /// The origin under which the client reached the service, such as `https://mcp.example.org`.
@@ -199,6 +219,25 @@ mod tests {
         ]);
         assert_eq!(sent(&request), want);
         assert_eq!(public_origin(&request), None);
+    }
+
+    #[test]
+    fn the_client_is_the_last_address_that_no_trusted_proxy_has() {
+        let of = |lines| {
+            let request = request(true, lines);
+            client_address(request.peer, &request.head.headers, |it| it.is_loopback())
+        };
+        let last = Some("198.51.100.7".parse::<IpAddr>().unwrap());
+        assert_eq!(of(FRONT), last);
+        assert_eq!(of(&[("x-forwarded-for", "1.1.1.1, 198.51.100.7:99, 127.0.0.1")]), last);
+        assert_eq!(of(&[("x-forwarded-for", "::ffff:198.51.100.7")]), last);
+        let v6 = Some("2001:db8::7".parse::<IpAddr>().unwrap());
+        assert_eq!(of(&[("x-forwarded-for", "[2001:db8::7]")]), v6);
+        assert_eq!(of(&[("x-forwarded-for", "[2001:db8::7]:443")]), v6);
+        assert_eq!(of(&[("x-forwarded-for", "198.51.100.7, unknown")]), None);
+        assert_eq!(of(&[]), None);
+        let direct = request(false, FRONT);
+        assert_eq!(client_address(direct.peer, &direct.head.headers, |_| true), Some(CLIENT));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use http::StatusCode;
 pub(in crate::proxy) enum BodyError {
     /// It is larger than `body_max`.
     TooLarge,
-    /// The client sent too little for 30 s.
+    /// The client sent less than `min_rate` for 30 s.
     TimedOut,
     /// The client closed the connection.
     Disconnected,
@@ -37,7 +37,7 @@ impl BodyError {
     pub(in crate::proxy) fn text(self) -> &'static str {
         match self {
             Self::TooLarge => "the request body is too large",
-            Self::TimedOut => "timed out reading the request body (under 2 KiB in 30 s)",
+            Self::TimedOut => "timed out reading the request body: slower than limits.min_rate",
             Self::Disconnected => "the client closed the connection",
             Self::HeaderMismatch => "Mcp-Method or Mcp-Name does not match the body",
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
+use crate::proxy::backend::address_limits::AddressPlace;
 use crate::proxy::exchange::response_body::ResponseBody;
 
 /// The body of a response to a client.
@@ -17,6 +18,17 @@ pub(in crate::proxy) enum ClientBody {
     Full(Full<Bytes>),
     /// It streams from a release.
     Streaming(Box<ResponseBody>),
+}
+
+impl ClientBody {
+    /// The body, which keeps the place of its client's address until it ends.
+    pub(in crate::proxy) fn with_place(mut self, place: Option<AddressPlace>) -> Self {
+        // The proxy has all of a full one.
+        if let Self::Streaming(body) = &mut self {
+            body.set_place(place);
+        }
+        self
+    }
 }
 
 impl Body for ClientBody {

@@ -2,11 +2,13 @@
 //!
 //! A client that waits for a response to its id hangs or fails on anything else. So an error is HTTP
 //! 200 with a JSON-RPC error where the id is known. Exceptions: an ended session (404), headers that
-//! do not match the body (400), and a body that the client did not send properly (408, 413).
+//! do not match the body (400), a body that the client did not send properly (408, 413), and a client
+//! address over its bounds (429).
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
+use serde_json::json;
 
 use crate::mcp::headers::JSON;
 use crate::mcp::messages::FailureReason;
@@ -62,6 +64,18 @@ pub(in crate::proxy) fn header_mismatch(id: Option<&str>) -> Response<Full<Bytes
             json_response(StatusCode::BAD_REQUEST, body)
         }
         None => plain_text(StatusCode::BAD_REQUEST, text),
+    }
+}
+
+/// A client address is over a bound. Nothing was sent to a release.
+pub(in crate::proxy) fn too_many(text: &str, id: Option<&str>) -> Response<Full<Bytes>> {
+    match id {
+        Some(id) => {
+            let data = json!({"reason": "too_many", "retryable": true});
+            let body = jsonrpc::error(id, jsonrpc::INTERNAL_ERROR, text, Some(data));
+            json_response(StatusCode::TOO_MANY_REQUESTS, body)
+        }
+        None => plain_text(StatusCode::TOO_MANY_REQUESTS, text),
     }
 }
 

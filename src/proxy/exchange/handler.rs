@@ -17,6 +17,7 @@ use crate::proxy::backend::body::{BackendBody, ReleaseBody, decoded};
 use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::client_request::{ClientRequest, Peer};
 use crate::proxy::backend::failed_samples::SampledRequest;
+use crate::proxy::backend::forwarded::client_address;
 use crate::proxy::backend::pool::SendError;
 use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::client_body::ClientBody;
@@ -24,6 +25,7 @@ use crate::proxy::exchange::client_messages::{PostKind, observe_messages};
 use crate::proxy::exchange::error_response::{header_mismatch, not_routed, plain_text};
 use crate::proxy::exchange::header_check::ExpectedBody;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
+use crate::proxy::exchange::pace::BodyLimits;
 use crate::proxy::exchange::parsed_body::{SharedParse, lock_parsed};
 use crate::proxy::exchange::replay::{ReopenFuture, ReplayFuture, Reroute};
 use crate::proxy::exchange::request_body::RequestBody;
@@ -62,15 +64,33 @@ impl ProxyState {
         let (address, local_port) = (client.peer.ip().to_canonical(), client.local_port);
         let is_trusted_proxy = service.trusted_proxies.contains(address);
         let peer = Peer { address, is_trusted_proxy, local_port };
-        let request = Arc::new(ClientRequest { peer, connection: client, head, path });
-        let response = if request.head.method != Method::POST {
-            self.handle_other(view, &request, body).await
-        } else if path == EndpointPath::Other {
-            self.handle_post_elsewhere(view, &request, body).await
-        } else {
-            self.handle_post(&request, body, service.limits.body_max).await
+        let is_trusted = |address| service.trusted_proxies.contains(address);
+        let of_client = client_address(peer, &head.headers, is_trusted);
+        let request = ClientRequest { peer, client: of_client, connection: client, head, path };
+        let request = Arc::new(request);
+        let response = match self.enter(&service.limits, &request) {
+            Ok(place) => {
+                let response = self.handle_entered(view, &request, body).await;
+                response.map(|body| body.with_place(place))
+            }
+            Err(refusal) => refusal.map(ClientBody::Full),
         };
         cors::add_headers(response, &request.head)
+    }
+
+    async fn handle_entered(
+        self: &Arc<Self>,
+        view: Arc<RoutingView>,
+        request: &Arc<ClientRequest>,
+        body: Incoming,
+    ) -> Response<ClientBody> {
+        if request.head.method != Method::POST {
+            self.handle_other(view, request, body).await
+        } else if request.path == EndpointPath::Other {
+            self.handle_post_elsewhere(view, request, body).await
+        } else {
+            self.handle_post(request, body, BodyLimits::of(&view.service.limits)).await
+        }
     }
 
     /// Handles a POST to another path than the endpoint: it may be MCP all the same.
@@ -80,11 +100,11 @@ impl ProxyState {
         request: &Arc<ClientRequest>,
         body: Incoming,
     ) -> Response<ClientBody> {
-        let body_max = view.service.limits.body_max;
+        let limits = BodyLimits::of(&view.service.limits);
         if request.head.headers.contains_key(MCP_SESSION_ID) {
-            return self.handle_post(request, body, body_max).await;
+            return self.handle_post(request, body, limits).await;
         }
-        match RequestBody::read_if_json_rpc(body, body_max).await {
+        match RequestBody::read_if_json_rpc(body, limits).await {
             Ok((body, true)) => self.forward_post(request, body).await,
             Ok((body, false)) => self.forward_other(view, request, body).await,
             Err(error) => plain_text(error.status(), error.text()).map(ClientBody::Full),
@@ -96,9 +116,9 @@ impl ProxyState {
         self: &Arc<Self>,
         request: &Arc<ClientRequest>,
         body: Incoming,
-        body_max: u64,
+        limits: BodyLimits,
     ) -> Response<ClientBody> {
-        match RequestBody::read(body, body_max).await {
+        match RequestBody::read(body, limits).await {
             Ok(request_body) => self.forward_post(request, request_body).await,
             Err(error) => plain_text(error.status(), error.text()).map(ClientBody::Full),
         }
@@ -115,6 +135,9 @@ impl ProxyState {
         };
         if request_body.buffered().is_some() {
             request.connection.set_sent_all();
+        }
+        if let Some(refusal) = self.check_new_session(request, &request_body) {
+            return refusal.map(ClientBody::Full);
         }
         if let Some(response) = self.check_headers_match(&request.head.headers, &request_body) {
             return response.map(ClientBody::Full);

@@ -84,6 +84,11 @@ impl Rewriter {
         out.into()
     }
 
+    /// The number of bytes that wait for the end of their event.
+    pub(crate) fn incomplete_bytes(&self) -> usize {
+        self.splitter.buffered()
+    }
+
     /// The bytes of an incomplete event when the stream ends.
     pub(crate) fn take_rest(&mut self) -> Bytes {
         self.splitter.take_rest().into()

@@ -1,5 +1,6 @@
 //! One request and its response, from the client's first byte to the last byte of the response.
 
+mod address_check;
 mod body_error;
 mod cancellation;
 pub(super) mod client_body;
@@ -8,7 +9,8 @@ mod cors;
 mod error_response;
 mod handler;
 mod header_check;
-pub(in crate::proxy) mod host_check;
+pub(in crate::proxy) mod held_events;
+pub(super) mod host_check;
 mod id_rewrite;
 mod in_flight;
 pub(super) mod mcp_paths;
@@ -26,3 +28,4 @@ mod send;
 mod spliced_response;
 pub(super) mod state;
 mod subscription;
+mod take_up;

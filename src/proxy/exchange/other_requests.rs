@@ -21,6 +21,7 @@ use crate::proxy::backend::request_head::is_metadata;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::error_response::{not_routed, plain_text};
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
+use crate::proxy::exchange::pace::BodyLimits;
 use crate::proxy::exchange::parsed_body::RequestIds;
 use crate::proxy::exchange::public_url::restore_metadata;
 use crate::proxy::exchange::request_body::RequestBody;
@@ -72,7 +73,7 @@ impl ProxyState {
         request: &Arc<ClientRequest>,
         body: Incoming,
     ) -> Response<ClientBody> {
-        let request_body = match RequestBody::opaque(body, view.service.limits.body_max) {
+        let request_body = match RequestBody::opaque(body, BodyLimits::of(&view.service.limits)) {
             Ok(request_body) => request_body,
             Err(error) => return plain_text(error.status(), error.text()).map(ClientBody::Full),
         };
@@ -163,10 +164,11 @@ impl ProxyState {
             return Some(streamed(head, ready, body, BodyParser::Unparsed, in_flight));
         }
         head.headers.remove(header::CONTENT_LENGTH);
-        let resumable = ResumableStream::new(self, &in_flight);
+        let resumable = ResumableStream::new(self, request, &in_flight);
         let reader = BodyParser::Events(SseReader::new());
         let response_body =
             ResponseBody::new(VecDeque::new(), body, reader, head.status, in_flight)
+                .with_held(self.held_events.stream())
                 .with_resumable(resumable);
         Some(Response::from_parts(head, ClientBody::Streaming(Box::new(response_body))))
     }

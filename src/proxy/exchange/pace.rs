@@ -1,20 +1,43 @@
-//! How fast a client must send a body.
+//! How much a client may send as a body, and how fast it must.
 
 use std::time::Duration;
 
-/// A body must bring at least [`PACE_BYTES`] in each of these spans, in which the proxy waits for it.
+use crate::config::ProxyLimits;
+
+/// A client that is too slow in one of these spans, in which the proxy waits for it, is given up.
 const PACE_SPAN: Duration = Duration::from_secs(30);
-/// About 64 bytes a second: less holds a place without need.
-const PACE_BYTES: usize = 2 * 1024;
+
+/// What a client may send, and how slowly.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::proxy) struct BodyLimits {
+    /// Bytes of a body.
+    pub max: u64,
+    /// Bytes a second.
+    pub min_rate: u64,
+}
+
+impl BodyLimits {
+    /// Those of a service.
+    pub(in crate::proxy) fn of(limits: &ProxyLimits) -> Self {
+        Self { max: limits.body_max, min_rate: limits.min_rate }
+    }
+}
 
 /// How much of a span has passed, and how much it brought.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
+    span_bytes: u64,
     waited: Duration,
-    bytes: usize,
+    bytes: u64,
 }
 
 impl Pace {
+    /// At least `min_rate` bytes a second.
+    pub(super) fn new(min_rate: u64) -> Self {
+        let span_bytes = min_rate.saturating_mul(PACE_SPAN.as_secs());
+        Self { span_bytes, ..Self::default() }
+    }
+
     /// How long the client may take for the next piece.
     pub(super) fn remaining(&self) -> Duration {
         PACE_SPAN.saturating_sub(self.waited)
@@ -23,9 +46,9 @@ impl Pace {
     /// A piece arrived after this wait.
     pub(super) fn add(&mut self, waited: Duration, bytes: usize) {
         self.waited = self.waited.saturating_add(waited);
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes >= PACE_BYTES {
-            *self = Self::default();
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if self.bytes >= self.span_bytes {
+            (self.waited, self.bytes) = (Duration::ZERO, 0);
         }
     }
 }
@@ -36,7 +59,7 @@ mod tests {
 
     #[test]
     fn single_bytes_do_not_extend_the_time() {
-        let (mut pace, second) = (Pace::default(), Duration::from_secs(1));
+        let (mut pace, second) = (Pace::new(64), Duration::from_secs(1));
         for _ in 0..30 {
             assert!(!pace.remaining().is_zero());
             pace.add(second, 1);
@@ -46,8 +69,8 @@ mod tests {
 
     #[test]
     fn enough_bytes_start_a_new_span() {
-        let mut pace = Pace::default();
-        pace.add(Duration::from_secs(29), PACE_BYTES - 1);
+        let mut pace = Pace::new(64);
+        pace.add(Duration::from_secs(29), 64 * 30 - 1);
         assert_eq!(pace.remaining(), Duration::from_secs(1));
         pace.add(Duration::ZERO, 1);
         assert_eq!(pace.remaining(), PACE_SPAN);

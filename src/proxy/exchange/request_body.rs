@@ -26,7 +26,7 @@ use crate::proxy::backend::body::{BackendBody, SharedBody};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 pub(in crate::proxy) use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::header_check::ExpectedBody;
-use crate::proxy::exchange::pace::Pace;
+use crate::proxy::exchange::pace::{BodyLimits, Pace};
 use crate::proxy::exchange::parsed_body::{SharedParse, lock_parsed};
 
 /// The proxy reads this much of a body before it sends the request.
@@ -110,29 +110,27 @@ impl RequestBody {
         self.buffered.as_ref()
     }
 
-    /// A body of at most `max` bytes, which streams from the first byte.
+    /// A body within these limits, which streams from the first byte.
     ///
     /// # Errors
     /// When the body cannot be forwarded, and nothing was sent yet.
-    pub(in crate::proxy) fn opaque(body: Incoming, max: u64) -> Result<Self, BodyError> {
+    pub(in crate::proxy) fn opaque(body: Incoming, limits: BodyLimits) -> Result<Self, BodyError> {
         match body.size_hint().lower() {
             _ if body.is_end_stream() => Ok(Self::default()),
-            size if size > max => Err(BodyError::TooLarge),
-            _ => Ok(Self::new(BodyStream {
-                incoming: Some(body),
-                remaining: max,
-                opaque: true,
-                ..BodyStream::default()
-            })),
+            size if size > limits.max => Err(BodyError::TooLarge),
+            _ => Ok(Self::new(BodyStream { opaque: true, ..BodyStream::new(body, limits) })),
         }
     }
 
-    /// Reads the first 64 KiB of a body of at most `max` bytes.
+    /// Reads the first 64 KiB of a body within these limits.
     ///
     /// # Errors
     /// When the body cannot be forwarded, and nothing was sent yet.
-    pub(in crate::proxy) async fn read(body: Incoming, max: u64) -> Result<Self, BodyError> {
-        Self::read_start(body, max, |_, _| false).await
+    pub(in crate::proxy) async fn read(
+        body: Incoming,
+        limits: BodyLimits,
+    ) -> Result<Self, BodyError> {
+        Self::read_start(body, limits, |_, _| false).await
     }
 
     /// Reads the start of a body that may be JSON-RPC, as [`Self::read`] does; `false` as soon as it
@@ -142,7 +140,7 @@ impl RequestBody {
     /// When the body cannot be forwarded, and nothing was sent yet.
     pub(in crate::proxy) async fn read_if_json_rpc(
         body: Incoming,
-        max: u64,
+        limits: BodyLimits,
     ) -> Result<(Self, bool), BodyError> {
         let is_other = |buffer: &[u8], stream: &BodyStream| {
             let text = without_bom(buffer).trim_ascii_start();
@@ -151,7 +149,7 @@ impl RequestBody {
             let is_rpc = parsed.messages.iter().any(|message| message.json_rpc);
             starts_otherwise || (!parsed.messages.is_empty() && !is_rpc)
         };
-        let body = Self::read_start(body, max, is_other).await?;
+        let body = Self::read_start(body, limits, is_other).await?;
         let mut stream = body.lock();
         let is_rpc = stream.scanner.is_json_rpc()
             || lock_parsed(&stream.parsed).messages.iter().any(|message| message.json_rpc);
@@ -165,14 +163,13 @@ impl RequestBody {
 
     async fn read_start(
         body: Incoming,
-        max: u64,
+        limits: BodyLimits,
         is_enough: impl Fn(&[u8], &BodyStream) -> bool,
     ) -> Result<Self, BodyError> {
-        if body.size_hint().lower() > max {
+        if body.size_hint().lower() > limits.max {
             return Err(BodyError::TooLarge);
         }
-        let mut stream =
-            BodyStream { incoming: Some(body), remaining: max, ..BodyStream::default() };
+        let mut stream = BodyStream::new(body, limits);
         // Copied into one buffer: a client that sends single bytes would cost a piece for each.
         let mut buffer = BytesMut::new();
         while buffer.len() < BUFFERED_MAX {
@@ -270,6 +267,11 @@ fn lock(stream: &Mutex<BodyStream>) -> MutexGuard<'_, BodyStream> {
 }
 
 impl BodyStream {
+    fn new(body: Incoming, limits: BodyLimits) -> Self {
+        let pace = Pace::new(limits.min_rate);
+        Self { incoming: Some(body), remaining: limits.max, pace, ..Self::default() }
+    }
+
     fn consume(&mut self, data: &Bytes) -> Result<(), BodyError> {
         self.pace.add(Duration::ZERO, data.len());
         let size = u64::try_from(data.len()).unwrap_or(u64::MAX);

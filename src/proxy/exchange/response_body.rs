@@ -24,8 +24,10 @@ use crate::mcp::messages::FailureReason;
 use crate::mcp::scan::MessageScanner;
 use crate::mcp::sse::SseReader;
 use crate::mcp::{messages, sse};
+use crate::proxy::backend::address_limits::AddressPlace;
 use crate::proxy::backend::body::ReleaseBody;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
+use crate::proxy::exchange::held_events::HeldByStream;
 use crate::proxy::exchange::id_rewrite::Rewriter;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::replay::Replay;
@@ -59,6 +61,10 @@ pub(in crate::proxy) struct ResponseBody {
     ping: Ping,
     /// Keeps the session of a GET stream, also while that has no release.
     _open_stream: Option<OpenStream>,
+    /// The place of the client's address.
+    _place: Option<AddressPlace>,
+    /// What the rewriter keeps of events.
+    held: Option<HeldByStream>,
 }
 
 /// How a stream continues when its release drains or is cut.
@@ -131,6 +137,8 @@ impl ResponseBody {
             opening: None,
             on_release_left: OnReleaseLeft::End,
             ping: Ping::new(in_flight.sse_ping),
+            _place: None,
+            held: None,
             in_flight,
         }
     }
@@ -189,6 +197,17 @@ impl ResponseBody {
         self
     }
 
+    /// Bounds what the stream keeps of events.
+    pub(in crate::proxy) fn with_held(mut self, held: HeldByStream) -> Self {
+        self.held = Some(held);
+        self
+    }
+
+    /// Keeps the place of the client's address until the end.
+    pub(in crate::proxy) fn set_place(&mut self, place: Option<AddressPlace>) {
+        self._place = place;
+    }
+
     fn parse(&mut self, data: &Bytes) {
         let (status, in_flight) = (self.status, &mut self.in_flight);
         let on_message = |message| in_flight.on_message(status, &message);
@@ -203,13 +222,19 @@ impl ResponseBody {
     fn rewrite(&mut self, data: Bytes) -> Bytes {
         let Some(rewriter) = &mut self.rewriter else { return data };
         let out = rewriter.feed(&data);
+        if let Some(held) = &mut self.held {
+            held.set_incomplete(rewriter.incomplete_bytes());
+        }
         if let Some(result) = rewriter.initialize_result.take()
             && let Some(OpeningCapture { router, request }) = self.opening.take()
             && let Some(session) = &self.in_flight.session
         {
             router.session_opened(session, &request, &result);
         }
-        out
+        match &mut self.held {
+            Some(held) => held.put(out),
+            None => out,
+        }
     }
 }
 
@@ -223,7 +248,7 @@ impl ResponseBody {
             }
             OnReleaseLeft::Resume(_) | OnReleaseLeft::Splice(_) => true,
         };
-        !has_more && self.ready.is_empty()
+        !has_more && self.ready.is_empty() && self.held.as_ref().is_none_or(HeldByStream::is_empty)
     }
 
     /// Polls the input from elsewhere. Pending: there is no body to read either.
@@ -267,7 +292,7 @@ impl ResponseBody {
             }
             OnReleaseLeft::Resume(stream) if !stream.session.is_removed() => {
                 let session = Arc::clone(&stream.session);
-                self.detach(&session);
+                self.detach(&session, FailureReason::Rollback);
                 Ok(())
             }
             _ => self.finish(),
@@ -299,7 +324,11 @@ impl ResponseBody {
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         loop {
-            if let Some(data) = self.ready.pop_front() {
+            if self.held.as_ref().is_some_and(|held| held.has_ended(cx.waker())) {
+                self.end_over_limit();
+            }
+            let held = self.held.as_mut().and_then(HeldByStream::next_piece);
+            if let Some(data) = held.or_else(|| self.ready.pop_front()) {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
             match std::task::ready!(self.poll_side_input(cx)) {

@@ -1,27 +1,35 @@
-//! The GET stream of a session: it stays open while the session moves between releases.
+//! The GET stream of a session: it stays open while the session moves between releases, and while its
+//! release restarts.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, request};
+use http::{HeaderValue, Request, request};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use crate::clock::monotonic;
 use crate::mcp::headers::is_readable_stream;
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::body::{BackendBody, ReleaseBody, decoded};
+use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::parsed_body::SharedParse;
 use crate::proxy::exchange::state::ProxyState;
+use crate::proxy::exchange::take_up::BrokenStream;
 use crate::proxy::session::{ResumeAt, Session, StreamCommand};
 
 /// Attempts to open the stream at another release, the time limit of each, and the first pause.
 const OPEN_ATTEMPTS: u32 = 6;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 const OPEN_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// A stream that breaks again so soon after it was taken up waits longer.
+const REPEATED_WITHIN: Duration = Duration::from_secs(10);
 
+type TakeUpFuture = Pin<Box<dyn Future<Output = Option<(ReleaseBody, Arc<Backend>)>> + Send>>;
 type OpenFuture = Pin<Box<dyn Future<Output = Option<ReleaseBody>> + Send>>;
 
 /// The GET stream of a session.
@@ -29,8 +37,12 @@ pub(in crate::proxy) struct ResumableStream {
     /// The session.
     pub session: Arc<Session>,
     state: Arc<ProxyState>,
+    request: Arc<ClientRequest>,
     commands: mpsc::Receiver<StreamCommand>,
     opening: Option<OpenFuture>,
+    /// Its release broke it: the attempts to open it again.
+    taking_up: Option<TakeUpFuture>,
+    taken_up_at: Option<Instant>,
     end_streams: Cancelled,
     release_left: Option<Cancelled>,
 }
@@ -41,6 +53,10 @@ pub(in crate::proxy) enum StreamEvent {
     Moved(Box<ResumeAt>),
     /// The next release opened it.
     Reopened(ReleaseBody),
+    /// It continues after its release broke it.
+    TakenUp(ReleaseBody, Box<InFlight>),
+    /// It could not be taken up again.
+    NotTakenUp,
     /// Its release drains: list changes make the client send requests, and so move its session.
     ReleaseLeft,
     /// Its session was removed, or the proxy closes.
@@ -53,6 +69,7 @@ impl ResumableStream {
     /// The stream of an exchange; `None` without a session that can move.
     pub(in crate::proxy) fn new(
         state: &Arc<ProxyState>,
+        request: &Arc<ClientRequest>,
         in_flight: &InFlight,
     ) -> Option<Box<Self>> {
         let session = Arc::clone(in_flight.session.as_ref()?);
@@ -61,8 +78,33 @@ impl ResumableStream {
         session.set_listen_stream(sender);
         let end_streams = cancelled(&state.end_streams);
         let release_left = Some(cancelled(&in_flight.backend.draining));
-        let state = Arc::clone(state);
-        Some(Box::new(Self { session, state, commands, opening: None, end_streams, release_left }))
+        let (state, request) = (Arc::clone(state), Arc::clone(request));
+        let (opening, taking_up, taken_up_at) = (None, None, None);
+        Some(Box::new(Self {
+            session,
+            state,
+            request,
+            commands,
+            opening,
+            taking_up,
+            taken_up_at,
+            end_streams,
+            release_left,
+        }))
+    }
+
+    /// The release broke the stream: opens it again as soon as the release, or another one, serves.
+    pub(in crate::proxy) fn take_up(&mut self, generation: u32, last_event_id: Option<&[u8]>) {
+        let broken = BrokenStream {
+            state: Arc::clone(&self.state),
+            session: Arc::clone(&self.session),
+            request: Arc::clone(&self.request),
+            generation,
+            // A release that breaks each stream is not asked all the time.
+            is_repeated: self.taken_up_at.is_some_and(|at| at.elapsed() < REPEATED_WITHIN),
+            last_event_id: last_event_id.and_then(|id| HeaderValue::from_bytes(id).ok()),
+        };
+        self.taking_up = Some(Box::pin(broken.take_up()));
     }
 
     /// The next event.
@@ -89,6 +131,19 @@ impl ResumableStream {
                 return Poll::Ready(StreamEvent::Reopened(body));
             }
         }
+        if let Some(taking_up) = &mut self.taking_up
+            && let Poll::Ready(taken_up) = taking_up.as_mut().poll(cx)
+        {
+            self.taking_up = None;
+            self.taken_up_at = Some(monotonic());
+            return Poll::Ready(match taken_up {
+                Some((body, backend)) => {
+                    let generation = self.session.generation();
+                    StreamEvent::TakenUp(body, Box::new(self.start_at(&backend, generation)))
+                }
+                None => StreamEvent::NotTakenUp,
+            });
+        }
         if self
             .release_left
             .as_mut()
@@ -106,10 +161,18 @@ impl ResumableStream {
     /// been removed meanwhile.
     pub(in crate::proxy) fn resume(&mut self, resume_at: ResumeAt) -> Option<InFlight> {
         let ResumeAt { release, head, generation } = resume_at;
+        let backend = self.state.router.view.load().routes.get(release).cloned()?;
+        let in_flight = self.start_at(&backend, generation);
+        self.taking_up = None;
+        self.opening = Some(Box::pin(open_with_retry(backend, head)));
+        Some(in_flight)
+    }
+
+    /// Starts to track the stream at a release.
+    fn start_at(&mut self, backend: &Arc<Backend>, generation: u32) -> InFlight {
         let view = self.state.router.view.load();
-        let backend = view.routes.get(release).cloned()?;
         let mut in_flight = InFlight::new(
-            Arc::clone(&backend),
+            Arc::clone(backend),
             ExchangeKind::GetStream,
             SharedParse::default(),
             Arc::clone(&self.state.router.request_states),
@@ -118,8 +181,7 @@ impl ResumableStream {
         in_flight.session = Some(Arc::clone(&self.session));
         in_flight.generation = generation;
         self.release_left = Some(cancelled(&backend.draining));
-        self.opening = Some(Box::pin(open_with_retry(backend, head)));
-        Some(in_flight)
+        in_flight
     }
 }
 

@@ -7,8 +7,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
+use crate::proxy::backend::address_limits::AddressLimits;
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::request_head::to_backend_head;
+use crate::proxy::exchange::held_events::HeldEvents;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::mcp_paths::McpPaths;
 use crate::proxy::exchange::parsed_body::SharedParse;
@@ -25,6 +27,10 @@ pub(in crate::proxy) struct ProxyState {
     pub end_streams: CancellationToken,
     /// The paths besides the endpoint at which clients send JSON-RPC.
     pub paths: Arc<McpPaths>,
+    /// What each client address holds.
+    pub addresses: Arc<AddressLimits>,
+    /// What streams keep of events.
+    pub held_events: Arc<HeldEvents>,
     /// The large bodies of moved sessions that may be in memory.
     pub moved_bodies: Semaphore,
 }
@@ -66,6 +72,7 @@ impl ProxyState {
         let client_head = self.router.to_client_head(head, route, client_session);
         if let Some(session) = client_head.opened {
             self.router.sessions.set_owner(&session, &request.head.headers);
+            self.count_new_session(&view.service.limits, request);
             in_flight.session = Some(session);
             in_flight.generation = 0;
         }

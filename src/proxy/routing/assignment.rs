@@ -15,7 +15,6 @@ use siphasher::sip::SipHasher24;
 
 use crate::model::{Arm, Moment, RampStep, ReleaseNumber};
 use crate::proxy::backend::client_request::ClientRequest;
-use crate::proxy::backend::forwarded::client_address;
 use crate::proxy::backend::trial_cells::{CountedSubject, TrialCells};
 use crate::proxy::session::{Session, SessionKey};
 
@@ -96,7 +95,7 @@ impl Assignment {
         if let Some(credentials) = request.head.headers.get(AUTHORIZATION) {
             return self.hash(b'c', credentials.as_bytes());
         }
-        match client_address(request) {
+        match request.client.unwrap_or(request.peer.address) {
             IpAddr::V4(address) => self.hash(b'4', &address.octets()),
             // One host has a whole /64.
             IpAddr::V6(address) => {

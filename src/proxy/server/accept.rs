@@ -20,6 +20,8 @@ use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::connector::keep_alive;
 use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::proxy::exchange::state::ProxyState;
+use crate::proxy::routing::view::RoutingView;
+use crate::proxy::server::admission::Admission;
 use crate::proxy::server::answers::Answers;
 use crate::proxy::server::client_stream::ClientStream;
 use crate::proxy::server::connections::{ClientConnection, ConnectionInFlight, Lifecycle};
@@ -32,6 +34,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of a response that wait in the connection for an HTTP/2 client.
 const SEND_BUFFER_MAX: usize = 16 * 1024;
+/// Bytes that wait in the kernel to be sent. With more, one could not tell a client that reads slowly
+/// from one that does not read: the kernel may take megabytes.
+const UNSENT_MAX: u32 = 128 * 1024;
 const BACKLOG: i32 = 4096;
 /// The pause after a failed accept, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -49,13 +54,13 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts connections until the lifecycle stops it. More than `max` at a time wait in the backlog, until
-/// an idle one has closed.
+/// Accepts connections until the lifecycle stops it. More than there are places wait in the backlog,
+/// until an idle one has closed.
 /// It holds the only strong reference to the listener.
 pub(in crate::proxy) async fn accept_loop(
     listener: Arc<TcpListener>,
     state: Arc<ProxyState>,
-    max: usize,
+    mut places: Places,
     lifecycle: Arc<Lifecycle>,
 ) {
     tokio::select! {
@@ -63,7 +68,6 @@ pub(in crate::proxy) async fn accept_loop(
         () = lifecycle.stop_accepting.cancelled() => return,
         () = lifecycle.shutdown.cancelled() => return,
     }
-    let mut places = Places::new(max);
     let open = places.open_connections();
     loop {
         let next = async {
@@ -77,11 +81,15 @@ pub(in crate::proxy) async fn accept_loop(
         };
         match accepted {
             Ok((stream, peer)) => {
+                let view = state.router.view.load();
+                let admission = Admission::of(&state.addresses, &view.service, &open, peer.ip());
+                let Some(admission) = admission else { continue };
                 let (state, lifecycle) = (Arc::clone(&state), Arc::clone(&lifecycle));
                 let tracked = (lifecycle.register(), Arc::clone(&open));
                 tokio::spawn(async move {
-                    serve_connection(stream, peer, state, &lifecycle, tracked).await;
-                    drop(place);
+                    let client = (peer, admission.is_refused);
+                    serve_connection(stream, client, view, state, &lifecycle, tracked).await;
+                    drop((place, admission));
                 });
             }
             Err(error) if open_files::is_shortage(&error) => {
@@ -98,24 +106,27 @@ pub(in crate::proxy) async fn accept_loop(
 
 async fn serve_connection(
     stream: TcpStream,
-    peer: SocketAddr,
+    (peer, is_refused): (SocketAddr, bool),
+    view: Arc<RoutingView>,
     state: Arc<ProxyState>,
     lifecycle: &Lifecycle,
     (tracked, open): (ClientConnection, Arc<OpenConnections>),
 ) {
-    let view = state.router.view.load();
     let limits = &view.service.limits;
     let (header_timeout, builder) = (limits.header_timeout, connection_builder(limits));
     let in_flight = ConnectionInFlight::default();
-    let answers = Arc::new(Answers::new(limits.unread_timeout, in_flight.observer()));
-    open.add(&answers);
+    let answers = Arc::new(Answers::new(limits, in_flight.observer()));
+    open.add(peer.ip().to_canonical(), &answers);
     drop(view);
-    let client = Arc::new(ClientConnectionState::new(peer, local_port(&stream)));
+    let client = Arc::new(ClientConnectionState::new(peer, local_port(&stream), is_refused));
     let (shared, observer) = (Arc::clone(&client), in_flight.observer());
     let stream = ClientStream::new(prepared(stream), shared, observer, header_timeout);
     let service = service_fn(|request: Request<Incoming>| {
         client.begin_request(&request);
         answers.begin_request();
+        if is_refused {
+            answers.close();
+        }
         let (client, http2) = (Arc::clone(&client), client.is_http2());
         let (state, close_after_response, in_flight) =
             (Arc::clone(&state), lifecycle.close_after_response.clone(), in_flight.clone());
@@ -177,7 +188,9 @@ async fn wait_no_request(client: &ClientConnectionState, timeout: Duration) {
 /// The connection with its options, which it could do without.
 fn prepared(stream: TcpStream) -> TcpStream {
     let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(STALL_TIMEOUT));
+    let socket = SockRef::from(&stream);
+    let _ = socket.set_tcp_user_timeout(Some(STALL_TIMEOUT));
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_MAX);
     let _ = keep_alive(&stream);
     stream
 }

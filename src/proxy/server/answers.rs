@@ -1,5 +1,5 @@
-//! The responses that are on their way to one client. One that the client does not read ends, so that it
-//! holds no memory and no request of the release.
+//! The responses that are on their way to one client. One that the client does not read, or reads too
+//! slowly, ends, so that it holds no memory and no request of the release.
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::monotonic;
+use crate::config::ProxyLimits;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::server::connections::{ConnectionInFlight, OpenRequests};
 
@@ -24,8 +25,10 @@ const CHECKS: u32 = 8;
 
 /// The responses of one connection.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(in crate::proxy) struct Answers {
     timeout: Duration,
+    /// Bytes that a client must take within `timeout`.
+    bytes_min: u64,
     open: OpenRequests,
     /// The progress of an HTTP/1 connection, which has one response at a time.
     progress: Arc<Progress>,
@@ -33,6 +36,7 @@ pub(super) struct Answers {
     streams: Mutex<Vec<Weak<Stream>>>,
     /// Its place is needed.
     closing: Notify,
+    is_closing: AtomicBool,
 }
 
 /// Whether a client reads a response.
@@ -43,12 +47,18 @@ struct Progress {
     asked_at: AtomicU64,
     /// Whether the release must send the next piece.
     waits_on_release: AtomicBool,
+    /// Milliseconds before `asked_at` in which the client owed a read.
+    owed: AtomicU64,
+    /// Bytes that it took in that time, and those that it was given at `asked_at`.
+    taken: AtomicU64,
+    given: AtomicU64,
 }
 
 /// The response on one stream of HTTP/2.
 #[derive(Debug)]
 struct Stream {
     progress: Progress,
+    bytes_min: u64,
     /// `None` after it was abandoned.
     body: Mutex<Option<ClientBody>>,
 }
@@ -62,35 +72,44 @@ pub(super) struct CountedBody {
 
 #[derive(Debug)]
 enum Content {
-    Http1(ClientBody, Arc<Progress>),
+    Http1(ClientBody, Arc<Progress>, u64),
     Http2(Arc<Stream>),
 }
 
 impl Answers {
-    /// A connection whose responses may be unread for `timeout`.
-    pub(super) fn new(timeout: Duration, open: OpenRequests) -> Self {
+    /// A connection whose responses may be unread for the time that these limits have.
+    pub(super) fn new(limits: &ProxyLimits, open: OpenRequests) -> Self {
+        let timeout = limits.unread_timeout;
         Self {
             timeout,
+            bytes_min: limits.min_rate.saturating_mul(timeout.as_secs()).max(1),
             open,
             progress: Arc::default(),
             streams: Mutex::default(),
             closing: Notify::new(),
+            is_closing: AtomicBool::new(false),
         }
     }
 
     /// A request begins: until its response there is nothing to read.
     pub(super) fn begin_request(&self) {
-        self.progress.asked(true);
+        self.progress.restart();
     }
 
-    /// How long the connection has had no open request; `None` while it has one.
+    /// How many requests are open.
+    pub(super) fn open_requests(&self) -> usize {
+        self.open.count()
+    }
+
+    /// How long the connection has had no open request; `None` while it has one, or closes.
     pub(super) fn idle_for(&self) -> Option<Duration> {
-        let idle = !self.open.any();
+        let idle = !self.open.any() && !self.is_closing.load(Ordering::Relaxed);
         idle.then(|| self.progress.since.elapsed().saturating_sub(self.progress.asked_at()))
     }
 
     /// Closes the connection as soon as it is idle: its place is needed.
     pub(super) fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
         self.closing.notify_one();
     }
 
@@ -107,7 +126,8 @@ impl Answers {
         in_flight: ConnectionInFlight,
     ) -> CountedBody {
         let content = if is_http2 {
-            let stream = Stream { progress: Progress::default(), body: Mutex::new(Some(body)) };
+            let (progress, bytes_min) = (Progress::default(), self.bytes_min);
+            let stream = Stream { progress, bytes_min, body: Mutex::new(Some(body)) };
             let stream = Arc::new(stream);
             let mut streams = lock(&self.streams);
             if streams.len() >= STREAMS_SLACK {
@@ -116,14 +136,14 @@ impl Answers {
             streams.push(Arc::downgrade(&stream));
             Content::Http2(stream)
         } else {
-            self.progress.asked(false);
-            Content::Http1(body, Arc::clone(&self.progress))
+            self.progress.asked(Some(0), self.bytes_min);
+            Content::Http1(body, Arc::clone(&self.progress), self.bytes_min)
         };
         CountedBody { content, _in_flight: in_flight }
     }
 
-    /// Waits until the connection must close: its HTTP/1 client does not read. Meanwhile abandons the
-    /// responses on HTTP/2 streams that their client does not read.
+    /// Waits until the connection must close: its HTTP/1 client does not read, or too slowly. Meanwhile
+    /// abandons such responses on HTTP/2 streams.
     pub(super) async fn wait_unread(&self) {
         loop {
             tokio::time::sleep(self.timeout / CHECKS).await;
@@ -144,22 +164,56 @@ impl Answers {
 
 impl Default for Progress {
     fn default() -> Self {
-        let (asked_at, waits_on_release) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { since: monotonic(), asked_at, waits_on_release }
+        Self {
+            since: monotonic(),
+            asked_at: AtomicU64::new(0),
+            waits_on_release: AtomicBool::new(false),
+            owed: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            given: AtomicU64::new(0),
+        }
     }
 }
 
 impl Progress {
-    fn asked(&self, is_pending: bool) {
-        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.asked_at.store(millis, Ordering::Relaxed);
-        self.waits_on_release.store(is_pending, Ordering::Relaxed);
+    /// The next response has nothing to read yet.
+    fn restart(&self) {
+        self.asked_at.store(self.elapsed(), Ordering::Relaxed);
+        for counter in [&self.owed, &self.taken, &self.given] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        self.waits_on_release.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the client owes a read for this long.
+    /// The body was asked for more: the client has taken what it was given before. Now it is given
+    /// so many bytes, or the release must send them. After `bytes_min` its time starts again.
+    fn asked(&self, given: Option<usize>, bytes_min: u64) {
+        let now = self.elapsed();
+        let asked_at = self.asked_at.swap(now, Ordering::Relaxed);
+        let waited = match self.waits_on_release.swap(given.is_none(), Ordering::Relaxed) {
+            true => 0,
+            false => now.saturating_sub(asked_at),
+        };
+        let given = u64::try_from(given.unwrap_or_default()).unwrap_or(u64::MAX);
+        let before = self.given.swap(given, Ordering::Relaxed);
+        let taken = self.taken.fetch_add(before, Ordering::Relaxed).saturating_add(before);
+        if taken >= bytes_min {
+            self.taken.store(0, Ordering::Relaxed);
+            self.owed.store(0, Ordering::Relaxed);
+        } else {
+            self.owed.fetch_add(waited, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the client owes a read for this long, in sum since it last took enough.
     fn is_unread(&self, timeout: Duration) -> bool {
-        !self.waits_on_release.load(Ordering::Relaxed)
-            && self.since.elapsed().saturating_sub(self.asked_at()) >= timeout
+        let since_asked = self.since.elapsed().saturating_sub(self.asked_at());
+        let owed = Duration::from_millis(self.owed.load(Ordering::Relaxed));
+        !self.waits_on_release.load(Ordering::Relaxed) && owed + since_asked >= timeout
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn asked_at(&self) -> Duration {
@@ -176,9 +230,9 @@ impl Body for CountedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match &mut self.get_mut().content {
-            Content::Http1(body, progress) => {
+            Content::Http1(body, progress, bytes_min) => {
                 let next = Pin::new(body).poll_frame(cx);
-                progress.asked(next.is_pending());
+                progress.asked(given(&next), *bytes_min);
                 next
             }
             Content::Http2(stream) => {
@@ -187,7 +241,7 @@ impl Body for CountedBody {
                     return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
                 };
                 let next = Pin::new(body).poll_frame(cx);
-                stream.progress.asked(next.is_pending());
+                stream.progress.asked(given(&next), stream.bytes_min);
                 next
             }
         }
@@ -195,19 +249,26 @@ impl Body for CountedBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Http1(body, _) => body.is_end_stream(),
+            Content::Http1(body, ..) => body.is_end_stream(),
             Content::Http2(stream) => lock(&stream.body).as_ref().is_some_and(Body::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Http1(body, _) => body.size_hint(),
+            Content::Http1(body, ..) => body.size_hint(),
             Content::Http2(stream) => {
                 lock(&stream.body).as_ref().map(Body::size_hint).unwrap_or_default()
             }
         }
     }
+}
+
+/// The bytes that the client is given; `None` while the release must send them.
+fn given(next: &Poll<Option<io::Result<Frame<Bytes>>>>) -> Option<usize> {
+    let Poll::Ready(next) = next else { return None };
+    let frame = next.as_ref().and_then(|it| it.as_ref().ok());
+    Some(frame.and_then(Frame::data_ref).map(Bytes::len).unwrap_or_default())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

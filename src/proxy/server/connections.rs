@@ -88,7 +88,12 @@ pub(super) struct OpenRequests(Weak<()>);
 impl OpenRequests {
     /// Whether a request is open.
     pub(super) fn any(&self) -> bool {
-        self.0.strong_count() > 1
+        self.count() > 0
+    }
+
+    /// How many requests are open.
+    pub(super) fn count(&self) -> usize {
+        self.0.strong_count().saturating_sub(1)
     }
 }
 

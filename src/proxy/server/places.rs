@@ -1,6 +1,7 @@
 //! The places for client connections: those of one service, and those that the limit of open files
 //! leaves to all. When all are taken and a client waits, the connection that is idle longest closes.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::open_files;
+use crate::proxy::backend::address_limits::counted_address;
 use crate::proxy::server::answers::Answers;
 
 /// How often a listener without a place looks for one.
@@ -27,7 +29,7 @@ static SERVICES: Mutex<Vec<Weak<OpenConnections>>> = Mutex::new(Vec::new());
 
 /// The places of one service.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(in crate::proxy) struct Places {
     permits: Arc<Semaphore>,
     open: Arc<OpenConnections>,
     last_log: Option<Instant>,
@@ -35,7 +37,7 @@ pub(super) struct Places {
 
 /// The connections of one service.
 #[derive(Debug, Default)]
-pub(super) struct OpenConnections(Mutex<Vec<Weak<Answers>>>);
+pub(in crate::proxy) struct OpenConnections(Mutex<Vec<(IpAddr, Weak<Answers>)>>);
 
 /// A place for one connection.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ pub(super) struct Place {
 
 impl Places {
     /// Places for `max` connections.
-    pub(super) fn new(max: usize) -> Self {
+    pub(in crate::proxy) fn new(max: usize) -> Self {
         let open = Arc::<OpenConnections>::default();
         let mut services = lock(&SERVICES);
         services.retain(|service| service.strong_count() > 0);
@@ -56,7 +58,7 @@ impl Places {
     }
 
     /// Where the connections are tracked.
-    pub(super) fn open_connections(&self) -> Arc<OpenConnections> {
+    pub(in crate::proxy) fn open_connections(&self) -> Arc<OpenConnections> {
         Arc::clone(&self.open)
     }
 
@@ -84,9 +86,8 @@ impl Places {
             true => vec![Arc::clone(&self.open)],
             false => lock(&SERVICES).iter().filter_map(Weak::upgrade).collect(),
         };
-        let longest = services.iter().filter_map(|service| service.longest_idle());
-        let longest = longest.max_by_key(|(idle, _)| *idle).filter(|(idle, _)| *idle >= IDLE_MIN);
-        if let Some((_, connection)) = &longest {
+        let all = services.iter().flat_map(|service| service.matching(|_| true)).collect();
+        if let Some((_, connection)) = longest_idle(all) {
             connection.close();
         }
         let now = monotonic();
@@ -102,20 +103,40 @@ impl Places {
 }
 
 impl OpenConnections {
-    /// Tracks a connection.
-    pub(super) fn add(&self, connection: &Arc<Answers>) {
+    /// Tracks a connection from this address.
+    pub(super) fn add(&self, address: IpAddr, connection: &Arc<Answers>) {
         let mut open = lock(&self.0);
         if open.len() >= SLACK && open.len() == open.capacity() {
-            open.retain(|connection| connection.strong_count() > 0);
+            open.retain(|(_, connection)| connection.strong_count() > 0);
         }
-        open.push(Arc::downgrade(connection));
+        open.push((address, Arc::downgrade(connection)));
     }
 
-    fn longest_idle(&self) -> Option<(Duration, Arc<Answers>)> {
-        let open: Vec<_> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
-        let idle = open.into_iter().filter_map(|it| Some((it.idle_for()?, it)));
-        idle.max_by_key(|(idle, _)| *idle)
+    /// How many there are, and the most requests that are open on one.
+    pub(in crate::proxy) fn usage(&self) -> (usize, usize) {
+        let open = self.matching(|_| true);
+        let streams = open.iter().map(|it| it.open_requests()).max();
+        (open.len(), streams.unwrap_or_default())
     }
+
+    /// Closes the connection from this address that is idle longest. Returns whether one is idle.
+    pub(super) fn close_longest_idle_of(&self, address: IpAddr) -> bool {
+        let address = counted_address(address);
+        let longest = longest_idle(self.matching(|it| counted_address(it) == address));
+        longest.inspect(|(_, connection)| connection.close()).is_some()
+    }
+
+    fn matching(&self, matches: impl Fn(IpAddr) -> bool) -> Vec<Arc<Answers>> {
+        let open = lock(&self.0);
+        let matching = open.iter().filter(|(address, _)| matches(*address));
+        matching.filter_map(|(_, connection)| connection.upgrade()).collect()
+    }
+}
+
+/// The connection that is idle longest, if one is idle for long enough to be closed.
+fn longest_idle(open: Vec<Arc<Answers>>) -> Option<(Duration, Arc<Answers>)> {
+    let idle = open.into_iter().filter_map(|it| Some((it.idle_for()?, it)));
+    idle.max_by_key(|(idle, _)| *idle).filter(|(idle, _)| *idle >= IDLE_MIN)
 }
 
 /// Whether a client waits to be accepted.

@@ -7,12 +7,9 @@ use std::time::Duration;
 
 use crate::clock::monotonic;
 use crate::proxy::session::live_session::Session;
+use crate::proxy::session::occupancy::SessionUsage;
 use crate::proxy::session::table::Sessions;
 
-/// A warning is written when this share of a limit is used, in percent, and again after it was less
-/// than the second share.
-const WARN_PERCENT: usize = 90;
-const WARN_AGAIN_PERCENT: usize = 80;
 /// The share of the idle sessions that goes at once, so that a full table is not searched each time.
 const IDLE_SHARE: usize = 64;
 /// Unused sessions in the queue, besides one for each session, before it is cleaned.
@@ -34,7 +31,6 @@ impl Sessions {
 
     /// Removes sessions until `more` fit.
     pub(super) fn make_room(&self, more: usize) {
-        self.warn_when_nearly_full();
         if more > 0 {
             self.clean_queue();
         }
@@ -76,29 +72,10 @@ impl Sessions {
         }
     }
 
-    fn warn_when_nearly_full(&self) {
+    /// How much of their limits the sessions use.
+    pub(in crate::proxy) fn usage(&self) -> SessionUsage {
         let bytes = self.occupancy.bytes.load(Ordering::Relaxed);
-        let (count, limits) = (self.by_key.len(), self.limits);
-        let reaches = |percent: usize| {
-            count >= limits.count.saturating_mul(percent) / 100
-                || bytes >= limits.bytes.saturating_mul(percent) / 100
-        };
-        let warned = &self.occupancy.warned;
-        if !reaches(WARN_AGAIN_PERCENT) {
-            if warned.load(Ordering::Relaxed) {
-                warned.store(false, Ordering::Relaxed);
-            }
-            return;
-        }
-        if reaches(WARN_PERCENT) && !warned.swap(true, Ordering::Relaxed) {
-            let (service, most, kib) = (self.service(), limits.count, limits.bytes / 1024);
-            let used = bytes / 1024;
-            tracing::warn!(
-                service,
-                "{count} of {most} sessions, {used} of {kib} KiB: the unused ones go first; raise \
-                 `sessions` and `session_memory`"
-            );
-        }
+        SessionUsage { count: self.by_key.len(), bytes, limits: self.limits }
     }
 
     /// Removes the keys of sessions that were used or are gone.

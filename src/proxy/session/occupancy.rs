@@ -1,7 +1,7 @@
 //! What the sessions of a service take, and may take.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
@@ -17,6 +17,17 @@ pub(in crate::proxy) struct SessionLimits {
     pub count: usize,
     /// Bytes of memory, and of the file about as much.
     pub bytes: usize,
+}
+
+/// What the sessions of a service take.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::proxy) struct SessionUsage {
+    /// Sessions.
+    pub count: usize,
+    /// Bytes of memory.
+    pub bytes: usize,
+    /// The limits of both.
+    pub limits: SessionLimits,
 }
 
 /// Bytes of the file besides twice those of the sessions: JSON in JSON can double.
@@ -43,7 +54,6 @@ pub(super) struct Occupancy {
     pub(super) unused: Mutex<VecDeque<SessionKey>>,
     /// When all sessions were in use, so that none could go.
     pub(super) all_in_use_at: Mutex<Option<Instant>>,
-    pub(super) warned: AtomicBool,
 }
 
 impl Occupancy {

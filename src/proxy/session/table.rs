@@ -31,7 +31,6 @@ pub(in crate::proxy) struct Sessions {
     secret: SessionIdSecret,
     pub(super) limits: SessionLimits,
     pub(super) occupancy: Occupancy,
-    service: String,
     pub(super) by_key: Arc<SessionMap>,
     pub(super) store: OnceLock<SessionStore>,
     /// The replication to the successor, once there is one.
@@ -63,7 +62,6 @@ impl Sessions {
             secret: key,
             limits,
             occupancy: Occupancy::default(),
-            service: service.to_owned(),
             by_key,
             store,
             change_sink,
@@ -274,11 +272,6 @@ impl Sessions {
         let versions = of_release.filter_map(|session| session.protocol());
         // Some servers grant whatever the client names.
         versions.filter(|it| versions::PUBLISHED.contains(&it.as_str())).collect()
-    }
-
-    /// The name of the service.
-    pub(super) fn service(&self) -> &str {
-        &self.service
     }
 
     fn count_where(&self, release: ReleaseNumber, matches: impl Fn(&Session) -> bool) -> u64 {

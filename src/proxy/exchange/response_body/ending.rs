@@ -22,13 +22,25 @@ impl ResponseBody {
         {
             self.ready.push_back(rest);
         }
-        // While its release drains, the stream waits for its session to move; else it ends.
+        // While its release drains, the stream waits for its session to move. One that breaks is taken up
+        // again. Else it ends.
         let is_draining = self.in_flight.backend.draining.is_cancelled();
-        match &self.on_release_left {
+        match &mut self.on_release_left {
             OnReleaseLeft::Reopen(subscription) if subscription.is_reopening() => return Ok(()),
             OnReleaseLeft::Resume(stream) if is_draining && !stream.session.is_removed() => {
                 let session = Arc::clone(&stream.session);
-                self.detach(&session);
+                self.detach(&session, FailureReason::Rollback);
+                return Ok(());
+            }
+            OnReleaseLeft::Resume(stream) if error.is_some() && !stream.session.is_removed() => {
+                let last_event_id = match &self.reader {
+                    BodyParser::Events(events) => events.last_event_id(),
+                    _ => None,
+                };
+                stream.take_up(self.in_flight.generation, last_event_id);
+                let session = Arc::clone(&stream.session);
+                self.in_flight.backend.outcomes.count_stream(true);
+                self.detach(&session, FailureReason::BackendFailed);
                 return Ok(());
             }
             _ => self.on_release_left = OnReleaseLeft::End,
@@ -70,6 +82,26 @@ impl ResponseBody {
             (Some(error), BodyParser::Json(_) | BodyParser::Unparsed) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Ends the stream: of those that hold too much together, it held most.
+    pub(super) fn end_over_limit(&mut self) {
+        self.held = None;
+        self.body = None;
+        self.rewriter = None;
+        self.ready.clear();
+        // The client has a part of the event.
+        self.ready.push_back(Bytes::from_static(b"\n\n"));
+        self.on_release_left = OnReleaseLeft::End;
+        if self.in_flight.kind() == ExchangeKind::Call {
+            self.send_errors(FailureReason::OwnShortage);
+        }
+        self.in_flight.backend.outcomes.count_own_shortage();
+        self.in_flight.finish(Outcome::Neutral);
+        tracing::warn!(
+            "a stream to a client ended: together, the events that wait for their end or their client \
+             take over 64 MiB, and it had most of them"
+        );
     }
 
     /// What a response that is not complete means. One that rollbackd does not decode to its end is no

@@ -43,15 +43,12 @@ impl ResponseBody {
     }
 
     /// Keeps the stream open without a release, until its session has moved.
-    pub(super) fn detach(&mut self, session: &Session) {
+    pub(super) fn detach(&mut self, session: &Session, cause: FailureReason) {
         self.body = None;
         self.close_event();
         self.reader = BodyParser::Events(SseReader::new());
         for id in session.take_detached(self.in_flight.generation) {
-            self.ready.push_back(sse::encode_event(&messages::error_response(
-                &id,
-                FailureReason::Rollback,
-            )));
+            self.ready.push_back(sse::encode_event(&messages::error_response(&id, cause)));
             self.in_flight.backend.count_error_response();
         }
         self.in_flight.detach_from_release();
@@ -64,7 +61,7 @@ impl ResponseBody {
         };
         match event {
             StreamEvent::Moved(resume_at) => {
-                self.detach(&resumable.session);
+                self.detach(&resumable.session, FailureReason::Rollback);
                 self.ready.extend(
                     resumable
                         .session
@@ -80,6 +77,18 @@ impl ResponseBody {
                 self.body = Some(body);
                 self.reader = BodyParser::Events(SseReader::new());
                 self.rewriter = Rewriter::new(self.in_flight.generation, false);
+            }
+            StreamEvent::TakenUp(body, in_flight) => {
+                self.in_flight = *in_flight;
+                self.cut = cancelled(&self.in_flight.backend.cut);
+                self.body = Some(body);
+                self.reader = BodyParser::Events(SseReader::new());
+                self.rewriter = Rewriter::new(self.in_flight.generation, false);
+            }
+            // The client opens another one, and learns how its session is.
+            StreamEvent::NotTakenUp => {
+                self.ready.push_back(sse::encode_retry(RECONNECT_MS));
+                return Ok(());
             }
             // Inside an event nothing can be inserted; the client gets it after the move.
             StreamEvent::ReleaseLeft if !self.at_event_boundary() => (),

@@ -1,0 +1,200 @@
+//! What one client address may hold: connections, and new sessions a minute.
+//!
+//! The client of a trusted proxy has no connection here: its open requests count. IPv6 addresses
+//! count by /64, which one host has as a whole.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Addresses that are tracked, for each of the two bounds. Where so many are active, no single one is
+/// the trouble: further ones are not bounded.
+const ADDRESSES_MAX: usize = 65_536;
+/// The time in which new sessions count.
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// What all addresses hold at one service.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct AddressLimits {
+    connections: Mutex<BTreeMap<IpAddr, usize>>,
+    /// When the new sessions of an address are paid for, at the rate that is allowed: a generic cell
+    /// rate algorithm (ITU-T I.371), whose burst is a minute.
+    sessions: Mutex<BTreeMap<IpAddr, Instant>>,
+}
+
+/// A connection or request of an address, until it is dropped.
+#[derive(Debug)]
+pub(in crate::proxy) struct AddressPlace {
+    /// `None` where it is not counted.
+    address: Option<IpAddr>,
+    limits: Arc<AddressLimits>,
+}
+
+impl AddressLimits {
+    /// A place for a connection of an address; `None` where it has `max`.
+    pub(in crate::proxy) fn enter(
+        self: &Arc<Self>,
+        address: IpAddr,
+        max: usize,
+    ) -> Option<AddressPlace> {
+        let address = counted_address(address);
+        let mut connections = lock(&self.connections);
+        let is_tracked = connections.contains_key(&address) || connections.len() < ADDRESSES_MAX;
+        if is_tracked {
+            let count = connections.entry(address).or_default();
+            if *count >= max {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(AddressPlace { address: is_tracked.then_some(address), limits: Arc::clone(self) })
+    }
+
+    /// How long an address has to wait until it may open another session; `None` if it may now.
+    pub(in crate::proxy) fn session_wait(
+        &self,
+        address: IpAddr,
+        max: u32,
+        now: Instant,
+    ) -> Option<Duration> {
+        let sessions = lock(&self.sessions);
+        let paid_at = sessions.get(&counted_address(address))?;
+        let paid_at = paid_at.checked_duration_since(now)? + interval(max);
+        paid_at.checked_sub(MINUTE).filter(|wait| !wait.is_zero())
+    }
+
+    /// An address has opened a session.
+    pub(in crate::proxy) fn session_opened(&self, address: IpAddr, max: u32, now: Instant) {
+        let address = counted_address(address);
+        let mut sessions = lock(&self.sessions);
+        if sessions.len() >= ADDRESSES_MAX {
+            sessions.retain(|_, paid_at| *paid_at > now);
+        }
+        if sessions.len() < ADDRESSES_MAX || sessions.contains_key(&address) {
+            let paid_at = sessions.entry(address).or_insert(now);
+            *paid_at = (*paid_at).max(now) + interval(max);
+        }
+    }
+
+    /// The address with the most connections, and how many it has.
+    pub(in crate::proxy) fn most_connections(&self) -> Option<(IpAddr, usize)> {
+        let connections = lock(&self.connections);
+        connections.iter().map(|(it, count)| (*it, *count)).max_by_key(|(_, count)| *count)
+    }
+
+    /// The address with the most new sessions, and how many of `max` a minute it has used. Forgets
+    /// those that opened none for a minute.
+    pub(in crate::proxy) fn most_sessions(
+        &self,
+        max: u32,
+        now: Instant,
+    ) -> Option<(IpAddr, usize)> {
+        let mut sessions = lock(&self.sessions);
+        sessions.retain(|_, paid_at| *paid_at > now);
+        let (address, paid_at) = sessions.iter().max_by_key(|(_, paid_at)| **paid_at)?;
+        let used = paid_at.duration_since(now).div_duration_f64(interval(max));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
+        Some((*address, used.round() as usize))
+    }
+}
+
+impl Drop for AddressPlace {
+    fn drop(&mut self) {
+        let Some(address) = self.address else { return };
+        let mut connections = lock(&self.limits.connections);
+        if let Some(count) = connections.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                connections.remove(&address);
+            }
+        }
+    }
+}
+
+/// The time that one session costs where `max` a minute are allowed.
+fn interval(max: u32) -> Duration {
+    MINUTE / max.max(1)
+}
+
+/// The address under which a client counts.
+pub(in crate::proxy) fn counted_address(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (!0 << 64)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_holds_so_many_connections_and_others_are_free() {
+        let limits = Arc::<AddressLimits>::default();
+        let enter = |text| limits.enter(address(text), 2);
+        let first = enter("192.0.2.1").unwrap();
+        let _second = enter("::ffff:192.0.2.1").unwrap();
+        assert!(enter("192.0.2.1").is_none());
+        assert!(enter("192.0.2.2").is_some());
+        assert_eq!(limits.most_connections(), Some((address("192.0.2.1"), 2)));
+        drop(first);
+        assert!(enter("192.0.2.1").is_some());
+    }
+
+    #[test]
+    fn a_host_with_a_network_of_ipv6_counts_once() {
+        let limits = Arc::<AddressLimits>::default();
+        let _one = limits.enter(address("2001:db8::1"), 1).unwrap();
+        assert!(limits.enter(address("2001:db8::2:1"), 1).is_none());
+        assert!(limits.enter(address("2001:db8:0:1::1"), 1).is_some());
+    }
+
+    #[test]
+    fn nothing_is_kept_of_addresses_that_left() {
+        let limits = Arc::<AddressLimits>::default();
+        drop(limits.enter(address("192.0.2.1"), 2));
+        assert!(lock(&limits.connections).is_empty());
+        let now = crate::clock::monotonic();
+        limits.session_opened(address("192.0.2.1"), 60, now);
+        assert!(limits.most_sessions(60, now + MINUTE).is_none());
+        assert!(lock(&limits.sessions).is_empty());
+    }
+
+    #[test]
+    fn sessions_are_a_rate_with_the_burst_of_a_minute() {
+        let (limits, start) = (AddressLimits::default(), crate::clock::monotonic());
+        let client = address("192.0.2.1");
+        for _ in 0..60 {
+            assert_eq!(limits.session_wait(client, 60, start), None);
+            limits.session_opened(client, 60, start);
+        }
+        assert_eq!(limits.most_sessions(60, start), Some((client, 60)));
+        assert_eq!(limits.session_wait(client, 60, start), Some(Duration::from_secs(1)));
+        assert_eq!(limits.session_wait(client, 60, start + Duration::from_secs(1)), None);
+        assert_eq!(limits.session_wait(address("192.0.2.2"), 60, start), None);
+    }
+
+    #[test]
+    fn the_maps_are_bounded() {
+        let (limits, now) = (Arc::<AddressLimits>::default(), crate::clock::monotonic());
+        let all = (0..70_000_u32).map(|it| IpAddr::V4(it.into()));
+        let places: Vec<_> = all.clone().filter_map(|it| limits.enter(it, 1)).collect();
+        all.for_each(|it| limits.session_opened(it, 60, now));
+        assert_eq!(places.len(), 70_000);
+        assert_eq!(lock(&limits.connections).len(), ADDRESSES_MAX);
+        assert_eq!(lock(&limits.sessions).len(), ADDRESSES_MAX);
+        drop(places);
+        assert!(lock(&limits.connections).is_empty());
+    }
+}

@@ -1,0 +1,125 @@
+//! A release that crashes outside a deploy: what its clients notice until it, or another one, serves.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rollbackd::config::Address;
+use rollbackd::model::Moment;
+use rollbackd::proxy::Proxy;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::fake_backend::{FakeMcpServer, json_answer, read_request, scripted};
+use crate::http_client::{RawConnection, header, open_session, post, tool_call};
+use crate::{RELEASE_A, RELEASE_B, proxy_to, wait_until};
+
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+const EVENT: &str = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"x\"}\n\n";
+
+/// The GET stream of a session.
+async fn open_stream(proxy: &Proxy, session: &str) -> RawConnection {
+    post(proxy.local_addr(), INITIALIZED, session).await;
+    let mut stream = RawConnection::connect(proxy.local_addr()).await;
+    let get = "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n";
+    stream.send(format!("{get}{session}\r\n")).await;
+    assert_eq!(stream.read_head().await.0, 200);
+    stream.read_until(": open\n\n").await;
+    stream
+}
+
+async fn wait_for_stream(server: &FakeMcpServer) {
+    let count = || server.streams.lock().unwrap().len();
+    wait_until("the stream is open again", || count() == 1, || count().to_string()).await;
+}
+
+#[tokio::test]
+async fn an_open_stream_outlives_a_crash_of_its_release() {
+    let server = FakeMcpServer::start("a").await;
+    let proxy = proxy_to(server.address);
+    let session = open_session(proxy.local_addr()).await;
+    let mut stream = open_stream(&proxy, &session).await;
+    for _ in 0..2 {
+        server.crash().await;
+        let broken = || proxy.counts(RELEASE_A).streams_broken;
+        wait_until("the proxy notices", || broken() > 0, || broken().to_string()).await;
+        server.restart().await;
+        wait_for_stream(&server).await;
+        server.notify_streams(EVENT).await;
+        stream.read_until(r#""method":"x""#).await;
+    }
+    // The client did nothing, and its session is the same.
+    let reply = post(proxy.local_addr(), &tool_call("1", "echo", "{}"), &session).await;
+    assert_eq!(reply.json()["result"]["release"], "a");
+}
+
+#[tokio::test]
+async fn an_open_stream_continues_at_the_release_that_takes_over() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let proxy = proxy_to(a.address);
+    proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
+    let session = open_session(proxy.local_addr()).await;
+    let mut stream = open_stream(&proxy, &session).await;
+    proxy.set_active(RELEASE_B);
+    a.crash().await;
+    proxy.migrate_sessions_from(Some(RELEASE_A));
+    wait_for_stream(&b).await;
+    b.notify_streams(EVENT).await;
+    stream.read_until(r#""method":"x""#).await;
+    let sessions = [RELEASE_A, RELEASE_B].map(|it| proxy.load(it, Moment(0)).sessions);
+    assert_eq!(sessions, [0, 1]);
+}
+
+#[tokio::test]
+async fn requests_wait_for_a_release_that_restarts() {
+    let server = FakeMcpServer::start("a").await;
+    let proxy = proxy_to(server.address);
+    let to = proxy.local_addr();
+    let session = open_session(to).await;
+    server.crash().await;
+    let waiting = tokio::spawn(async move {
+        let call = tool_call("1", "echo", "{}");
+        post(to, &call, &session).await
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.restart().await;
+    assert_eq!(waiting.await.unwrap().json()["result"]["release"], "a");
+}
+
+#[tokio::test]
+async fn a_release_that_kept_the_session_gets_the_id_of_the_last_event() {
+    let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&heads);
+    let address = scripted(move |mut stream| {
+        let seen = Arc::clone(&seen);
+        async move {
+            while let Some((head, _)) = read_request(&mut stream).await {
+                let is_stream = head.starts_with("GET");
+                let answer = if is_stream {
+                    seen.lock().unwrap().push(head);
+                    let event = format!("id: e{}\n: open\n{EVENT}", seen.lock().unwrap().len());
+                    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
+                    let length = event.len();
+                    format!("{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{event}\r\n")
+                } else {
+                    let result = r#"{"protocolVersion":"2025-06-18","capabilities":{}}"#;
+                    let body = format!(r#"{{"jsonrpc":"2.0","id":0,"result":{result}}}"#);
+                    json_answer(&body).replacen("Content", "Mcp-Session-Id: s\r\nContent", 1)
+                };
+                let _ = stream.write_all(answer.as_bytes()).await;
+                if is_stream && seen.lock().unwrap().len() == 1 {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let proxy = proxy_to(address);
+    let session = open_session(proxy.local_addr()).await;
+    let mut stream = RawConnection::connect(proxy.local_addr()).await;
+    let get = "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n";
+    stream.send(format!("{get}{session}\r\n")).await;
+    assert_eq!(stream.read_head().await.0, 200);
+    stream.read_until("id: e2\n").await;
+    let heads = heads.lock().unwrap();
+    let ids: Vec<_> = heads.iter().map(|head| header(head, "last-event-id")).collect();
+    assert_eq!(ids, [None, Some("e1")]);
+}
