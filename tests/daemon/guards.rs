@@ -127,7 +127,7 @@ fn a_fix_over_a_breach_goes_back_to_the_accepted_release() {
     host.spawn_faulty_deploy("v3", "total", 3_000, &["--over-breach"])
         .wait()
         .expect_code(0)
-        .expect_text(&["the traffic goes back to v1 first; needed --over-breach; held"]);
+        .expect_text(&["traffic first back to v1; needed --over-breach; held"]);
     host.wait_for_phase("baking");
     let status = host.status();
     assert_eq!((&status["active"], &status["warm"]), (&"v3".into(), &"v1".into()));

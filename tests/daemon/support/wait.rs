@@ -3,7 +3,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// The interval at which a condition is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The limit for every wait, wide enough for a busy machine.
-pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Waits.
 #[expect(clippy::disallowed_methods, reason = "the processes under test run on the wall's time")]
