@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::config::Address;
-use crate::open_files;
+use crate::open_files::{self, Place};
 use crate::proxy::backend::stream::BackendStream;
 
 /// The time limit for one connection attempt.
@@ -65,8 +65,8 @@ impl Connector {
     pub(super) async fn connect(&self) -> io::Result<BackendStream> {
         let refused_until = monotonic() + REFUSED_WAIT;
         loop {
-            let opening = tokio::time::timeout(CONNECT_TIMEOUT, self.open());
-            match opening.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            let place = open_files::release_place();
+            match open_in_time(CONNECT_TIMEOUT, place, |place| self.open(place)).await {
                 Err(error)
                     if is_not_listening(&error)
                         && (self.grace.is_active() || monotonic() < refused_until) =>
@@ -82,8 +82,7 @@ impl Connector {
         }
     }
 
-    async fn open(&self) -> io::Result<BackendStream> {
-        let place = open_files::release_place().await?;
+    async fn open(&self, place: Place) -> io::Result<BackendStream> {
         let address = match &self.address {
             Address::Tcp(address) => address,
             Address::Unix(path) => {
@@ -101,6 +100,20 @@ impl Connector {
         }
         Ok(BackendStream::tcp(stream, place))
     }
+}
+
+/// Opens a connection once there is a place for it. The time limit of the release begins then: that a
+/// place is late says nothing about it.
+///
+/// # Errors
+/// Of the place, of the connection, or a time-out of the connection.
+async fn open_in_time<T, F: Future<Output = io::Result<T>>>(
+    limit: Duration,
+    place: impl Future<Output = io::Result<Place>>,
+    open: impl FnOnce(Place) -> F,
+) -> io::Result<T> {
+    let opening = tokio::time::timeout(limit, open(place.await?));
+    opening.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Lets the kernel notice a peer that is gone without a word.
@@ -144,5 +157,26 @@ impl StartGrace {
         }
         let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| monotonic() < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_late_place_takes_no_time_from_the_release() {
+        let limit = Duration::from_millis(20);
+        let place = async {
+            tokio::time::sleep(2 * limit).await;
+            Ok(None)
+        };
+        assert_eq!(open_in_time(limit, place, async |_| Ok(7)).await.unwrap(), 7);
+        let none = async { Err(io::Error::from_raw_os_error(24)) };
+        let error = open_in_time(limit, none, async |_| Ok(7)).await.unwrap_err();
+        assert!(is_own_error(&error), "{error}");
+        let silent = async |_| std::future::pending::<io::Result<()>>().await;
+        let error = open_in_time(limit, async { Ok(None) }, silent).await.unwrap_err();
+        assert!(error.kind() == io::ErrorKind::TimedOut && !is_own_error(&error));
     }
 }
