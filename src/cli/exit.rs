@@ -100,6 +100,7 @@ impl From<RefusalCode> for Exit {
             RefusalCode::Malformed => Self::InvalidArguments,
             RefusalCode::Failed => Self::Failed,
             RefusalCode::Forbidden => Self::Forbidden,
+            RefusalCode::InvalidConfig => Self::InvalidConfig,
         }
     }
 }
@@ -137,6 +138,7 @@ mod tests {
             RefusalCode::Malformed => "malformed" RefusalCode::Malformed;
             RefusalCode::Failed => "failed" RefusalCode::Failed;
             RefusalCode::Forbidden => "forbidden" RefusalCode::Forbidden;
+            RefusalCode::InvalidConfig => "invalid config" RefusalCode::InvalidConfig;
         );
         let exits = exits.iter().map(|(name, exit)| format!("{name}  {}\n", exit.code()));
         let replies = codes

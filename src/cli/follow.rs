@@ -165,7 +165,10 @@ fn show(response: Response, (wait, json): (bool, bool), progress: &mut Progress)
             output::stderr_line(&format!("warning: {because}"));
             Shown::Other
         }
-        Response::Incident { .. } | Response::Notified { .. } => Shown::Other,
+        Response::Incident { .. }
+        | Response::Notified { .. }
+        | Response::Explanation { .. }
+        | Response::Reloaded { .. } => Shown::Other,
         Response::Status(status) => {
             progress.show(&status);
             Shown::Other

@@ -5,9 +5,9 @@ use clap::Args;
 use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::cli::status::format_seconds;
 use crate::control::{IncidentReply, IncidentRequest, IncidentRow, Request, Response};
 use crate::incident::{HistoryRow, render_report_text, utc};
+use crate::model::format_seconds;
 
 /// List incidents, newest first.
 #[derive(Debug, Args)]

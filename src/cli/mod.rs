@@ -14,6 +14,7 @@ mod demo_screen;
 mod deploy;
 mod evidence;
 mod exit;
+mod explain;
 mod follow;
 mod hold;
 mod incidents;
@@ -25,6 +26,7 @@ mod postmortem_edit;
 mod probe;
 mod progress;
 mod reconnect;
+mod reload;
 mod report;
 mod rollback;
 mod run;
@@ -71,6 +73,10 @@ enum Verb {
     Deploy(deploy::Options),
     /// Show the state of every service.
     Status(status::Options),
+    /// Explain why a service is where it is, what would change that, and which settings decide.
+    Explain(explain::Options),
+    /// Make the daemon read its configuration again.
+    Reload(reload::Options),
     /// Roll back to the previous release. During a ramp or a bake this aborts the deploy.
     #[command(visible_alias = "abort")]
     Rollback(rollback::Options),
@@ -135,6 +141,8 @@ pub fn main() -> ExitCode {
             Verb::Deploy(options) => deploy::run(options, &daemon).await.into(),
             Verb::Status(options) => status::run(options, &daemon).await.into(),
             Verb::Schema => schema::run().into(),
+            Verb::Explain(options) => explain::run(options, &daemon).await.into(),
+            Verb::Reload(options) => reload::run(&options, &daemon).await.into(),
             Verb::Rollback(options) => rollback::run(options, &daemon).await.into(),
             Verb::Promote(options) => hold::promote(options, &daemon).await.into(),
             Verb::Hold(options) => hold::hold(options, &daemon).await.into(),

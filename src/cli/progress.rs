@@ -4,10 +4,9 @@
 use std::io::{self, Write as _};
 
 use crate::cli::output;
-use crate::cli::status::format_seconds;
 use crate::cli::terminal::{Terminal, fit};
 use crate::control::Status;
-use crate::model::escape_unsafe;
+use crate::model::{escape_unsafe, format_seconds};
 
 /// Statuses for each line without a terminal; the daemon sends one a second.
 const STATUSES_PER_LINE: u32 = 60;

@@ -16,6 +16,7 @@ use crate::cli::unjudged;
 use crate::control::{
     IncidentStatus, LastOutcome, ReleaseStatus, Request, Response, RollbackCount, Status,
 };
+use crate::model::format_seconds;
 
 /// The time between two pictures of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -158,10 +159,7 @@ fn render(status: &Status, terminal: Terminal) -> String {
     if let Some(count) = status.rollbacks.as_ref().filter(|it| 0 < it.today) {
         lines.push(&rollbacks_line(service, count));
     }
-    if !status.awaits_deploy.is_empty() {
-        let names = status.awaits_deploy.join(", ");
-        lines.push(&format!("  changed settings that wait for the next deploy: {names}"));
-    }
+    push_waiting_settings(&mut lines, status);
     if !status.quarantine.is_empty() {
         lines.push(&format!(
             "  quarantine, a deploy needs --allow-quarantined: {}",
@@ -169,6 +167,18 @@ fn render(status: &Status, terminal: Terminal) -> String {
         ));
     }
     lines.text
+}
+
+/// The settings that a reload found and that are not in effect.
+fn push_waiting_settings(lines: &mut Lines, status: &Status) {
+    if !status.awaits_deploy.is_empty() {
+        let names = status.awaits_deploy.join(", ");
+        lines.push(&format!("  changed settings that wait for the next deploy: {names}"));
+    }
+    if !status.awaits_restart.is_empty() {
+        let names = status.awaits_restart.join(", ");
+        lines.push(&format!("  changed settings that wait for a restart of rollbackd: {names}"));
+    }
 }
 
 /// The channels that fail, and what else keeps people from being told.
@@ -287,15 +297,6 @@ fn name(status: &Status, role: &str, version: Option<&String>) -> String {
 
 fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-pub(super) fn format_seconds(seconds: f64) -> String {
-    match seconds {
-        s if s < 90.0 => format!("{s:.1} s"),
-        s if s < 5_400.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3_600.0),
-        s => format!("{:.0} days", s / 86_400.0),
-    }
 }
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ pub(super) fn build_settings(raw: &RawConfig, problems: &mut Problems) -> Settin
         channels,
         podman: daemon.podman(),
         services,
+        awaits_restart: Vec::new(),
     }
 }
 

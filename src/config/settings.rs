@@ -36,6 +36,9 @@ pub struct Settings {
     pub podman: PathBuf,
     /// The services, by name.
     pub services: BTreeMap<String, Service>,
+    /// What the file has otherwise and a running daemon cannot change: `daemon.SETTING`,
+    /// `SERVICE.SETTING` or `service.SERVICE`. Empty until a reload.
+    pub awaits_restart: Vec<String>,
 }
 
 /// The status page.

@@ -18,7 +18,7 @@ impl Request {
     /// Whether the request only reads.
     pub fn is_read_only(&self) -> bool {
         match self {
-            Self::Status { .. } | Self::Timeline { .. } => true,
+            Self::Status { .. } | Self::Explain { .. } | Self::Timeline { .. } => true,
             Self::Incident { request } => request.is_read_only(),
             _ => false,
         }

@@ -10,9 +10,11 @@
 mod access;
 mod client;
 mod counters;
+mod explanation;
 mod incident_protocol;
 mod lines;
 mod protocol;
+mod reload_report;
 pub mod server;
 mod status;
 mod validate;
@@ -22,8 +24,10 @@ pub use crate::control::access::{
 };
 pub use crate::control::client::ControlClient;
 pub use crate::control::counters::{Counters, HISTOGRAM_BOUNDS, Histogram};
+pub use crate::control::explanation::{Explanation, ExplanationPoint, SettingValue};
 pub use crate::control::incident_protocol::{IncidentReply, IncidentRequest, IncidentRow};
 pub use crate::control::protocol::{RefusalCode, Request, Response};
+pub use crate::control::reload_report::ReloadReport;
 pub use crate::control::status::{
     ArmStatus, CallStatus, ChannelStatus, IncidentStatus, LastOutcome, ReleaseStatus,
     RollbackCount, Status, TrialStatus,

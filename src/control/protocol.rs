@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::explanation::Explanation;
 use crate::control::incident_protocol::{IncidentReply, IncidentRequest};
+use crate::control::reload_report::ReloadReport;
 use crate::control::status::Status;
 use crate::model::{DeployRequest, ReleaseNumber, TimelineEntry, Waiver};
 
@@ -54,6 +56,13 @@ pub enum Request {
         #[serde(default)]
         service: Option<String>,
     },
+    /// Explain why a service is where it is, and what would change that.
+    Explain {
+        /// The service.
+        service: String,
+    },
+    /// Read the configuration again.
+    Reload {},
     /// Send the timeline of one deploy.
     Timeline {
         /// The service.
@@ -87,9 +96,10 @@ impl Request {
             | Self::Promote { service, .. }
             | Self::Hold { service, .. }
             | Self::Resume { service, .. }
+            | Self::Explain { service }
             | Self::Timeline { service, .. } => Some(service),
             Self::Status { service } => service.as_deref(),
-            Self::NotifyTest { .. } => None,
+            Self::NotifyTest { .. } | Self::Reload {} => None,
             Self::Incident { request } => request.service(),
         }
     }
@@ -128,6 +138,16 @@ pub enum Response {
     Event(Box<TimelineEntry>),
     /// The state of one service.
     Status(Box<Status>),
+    /// Why a service is where it is.
+    Explanation {
+        /// What exactly.
+        explanation: Explanation,
+    },
+    /// The daemon took a new configuration.
+    Reloaded {
+        /// What became of each setting that differs.
+        report: ReloadReport,
+    },
     /// Something that the operator should know; the command goes on.
     Warning {
         /// What.
@@ -173,4 +193,6 @@ pub enum RefusalCode {
     Forbidden,
     /// The request is not valid.
     Malformed,
+    /// The configuration has errors.
+    InvalidConfig,
 }

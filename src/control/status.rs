@@ -60,6 +60,10 @@ pub struct Status {
     /// Settings that a reload changed and that wait for the next deploy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub awaits_deploy: Vec<String>,
+    /// Settings that a reload found in the file and that wait for a restart of the daemon: those of the
+    /// service by name, those of the daemon as `daemon.SETTING`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub awaits_restart: Vec<String>,
     /// What prevents decisions, such as a full disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "trouble")]

@@ -29,7 +29,11 @@ impl Request {
             | Self::Hold { because, .. }
             | Self::Resume { because, .. } => validate_reason(because),
             Self::Incident { request } => request.validate(),
-            Self::Status { .. } | Self::Timeline { .. } | Self::NotifyTest { .. } => Ok(()),
+            Self::Status { .. }
+            | Self::Explain { .. }
+            | Self::Reload {}
+            | Self::Timeline { .. }
+            | Self::NotifyTest { .. } => Ok(()),
         }
     }
 }

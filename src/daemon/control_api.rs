@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinSet;
 
 use crate::control::server::{IncomingRequest, ReplyWriter};
 use crate::control::{RefusalCode, Request, Response, server, unknown_service};
 use crate::daemon::client_places::{ClientPlace, ClientPlaces};
+use crate::daemon::reload::ReloadRequest;
 use crate::daemon::reporting::Services;
 use crate::decide::CommandRefused;
 use crate::model::{Actor, Command, CommandRequest, ReleaseNumber, TimelineEntry};
@@ -98,6 +99,9 @@ async fn handle_request(
     if let Request::NotifyTest { channel } = request {
         return test_channels(services, channel.as_deref(), replies).await;
     }
+    if matches!(request, Request::Reload {}) {
+        return reload(services, &actor, replies).await;
+    }
     if let Request::Status { service: None } = request {
         for handle in handles.values() {
             status(services, handle, replies).await?;
@@ -112,6 +116,7 @@ async fn handle_request(
     };
     match request {
         Request::Status { .. } => status(services, handle, replies).await,
+        Request::Explain { .. } => explain(services, handle, replies).await,
         Request::Timeline { deploy, follow, .. } => timeline(handle, deploy, follow, replies).await,
         order => command(services, handle, order, actor, replies).await,
     }
@@ -140,6 +145,34 @@ async fn status(
     match services.status(handle).await {
         Some(status) => replies.send(&Response::Status(Box::new(status))).await,
         None => replies.send(&stopping()).await,
+    }
+}
+
+async fn explain(
+    services: &Services,
+    handle: &ServiceHandle,
+    replies: &mut ReplyWriter,
+) -> io::Result<()> {
+    match services.explain(handle).await {
+        Some(explanation) => replies.send(&Response::Explanation { explanation }).await,
+        None => replies.send(&stopping()).await,
+    }
+}
+
+/// The task that owns the settings reloads them, and tells what became of each.
+async fn reload(services: &Services, by: &Actor, replies: &mut ReplyWriter) -> io::Result<()> {
+    let (reply, answer) = oneshot::channel();
+    let request = ReloadRequest { by: by.to_string(), reply };
+    if services.reloads.send(request).await.is_err() {
+        return replies.send(&stopping()).await;
+    }
+    match answer.await {
+        Ok(Ok(report)) => replies.send(&Response::Reloaded { report }).await,
+        Ok(Err(problems)) => {
+            let because = format!("the configuration has errors, nothing changed:\n{problems}");
+            replies.send(&Response::refused(RefusalCode::InvalidConfig, because)).await
+        }
+        Err(_) => replies.send(&stopping()).await,
     }
 }
 
@@ -303,6 +336,8 @@ fn into_command(request: Request) -> Option<AcceptedCommand> {
         Request::Hold { because, .. } => (Command::Hold { because }, false),
         Request::Resume { because, .. } => (Command::Resume { because }, false),
         Request::Status { .. }
+        | Request::Explain { .. }
+        | Request::Reload {}
         | Request::Timeline { .. }
         | Request::NotifyTest { .. }
         | Request::Incident { .. } => return None,

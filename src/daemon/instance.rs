@@ -16,9 +16,10 @@ use crate::daemon::heartbeat::HeartbeatMonitor;
 use crate::daemon::incidents::Incidents;
 use crate::daemon::listeners::Listeners;
 use crate::daemon::predecessor::Predecessor;
+use crate::daemon::reload::ReloadRequest;
 use crate::daemon::reporting::Services;
 use crate::daemon::services::{Proxies, ServiceHandles, longest_drain};
-use crate::daemon::{control_api, metrics, notifier};
+use crate::daemon::{control_api, metrics, notifier, reload};
 use crate::model::Moment;
 use crate::notify::Delivered;
 use crate::proxy::Proxy;
@@ -47,6 +48,8 @@ pub(super) struct Instance {
     /// The previous daemon, while it drains its open requests.
     predecessor: Option<Predecessor>,
     incidents: Incidents,
+    /// Clients that ask for a reload.
+    reloads: (mpsc::Sender<ReloadRequest>, mpsc::Receiver<ReloadRequest>),
     /// What the channels delivered, until its recording starts.
     delivered: Option<mpsc::Receiver<Delivered>>,
     /// Locked while this lives.
@@ -106,6 +109,7 @@ impl Instance {
         let (incidents, delivered) = Incidents::new(settings, &handles, clock);
         Ok(Self {
             incidents,
+            reloads: reload::requests(),
             delivered: Some(delivered),
             handles,
             proxies: Arc::new(proxies),
@@ -132,6 +136,14 @@ impl Instance {
 
     pub(super) fn incidents(&self) -> &Incidents {
         &self.incidents
+    }
+
+    /// The next client that asks for a reload.
+    pub(super) async fn next_reload(&mut self) -> ReloadRequest {
+        match self.reloads.1.recv().await {
+            Some(request) => request,
+            None => std::future::pending().await,
+        }
     }
 
     pub(super) fn proxies(&self) -> &Proxies {
@@ -184,7 +196,11 @@ impl Instance {
     }
 
     fn services(&self) -> Services {
-        Services { handles: Arc::clone(&self.handles), incidents: self.incidents.clone() }
+        Services {
+            handles: Arc::clone(&self.handles),
+            incidents: self.incidents.clone(),
+            reloads: self.reloads.0.clone(),
+        }
     }
 
     /// Waits until every service has recovered.

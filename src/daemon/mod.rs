@@ -27,12 +27,14 @@ use futures_util::StreamExt as _;
 use signal_hook::consts::{SIGHUP, SIGUSR2};
 
 use crate::config::Settings;
+use crate::control::ReloadReport;
 use crate::critical;
 pub use crate::daemon::error::StartError;
 use crate::daemon::handover::{RunEnd, SuccessorStarting};
 pub use crate::daemon::handover::{Takeover, spawn_successor};
 use crate::daemon::instance::Instance;
 use crate::daemon::listeners::Listeners;
+use crate::daemon::reload::ReloadRequest;
 use crate::daemon::signals::{Signals, describe_sender};
 use crate::open_files::FileBudget;
 use crate::record::StateDir;
@@ -126,8 +128,33 @@ fn limit_connections(settings: &Settings, limit: Option<u64>) {
     }
 }
 
+/// Reloads the configuration, and tells the service manager meanwhile.
+async fn reload(
+    instance: &Instance,
+    settings: &mut Settings,
+    path: &Path,
+    by: &str,
+) -> Result<ReloadReport, String> {
+    tracing::info!("reloading the configuration, requested by {by}");
+    notify::reloading().await;
+    let report = reload::reload(settings, instance.handles(), path).await;
+    instance.incidents().configure(settings);
+    notify::reload_done().await;
+    report
+}
+
+/// The successor may have read the file before the change.
+fn restart_successor(
+    successor: Option<(SuccessorStarting, String)>,
+    instance: &Instance,
+    settings: &Settings,
+    path: &Path,
+) -> Option<(SuccessorStarting, String)> {
+    successor.map(|(_, by)| (SuccessorStarting::spawn(instance, settings, path), by))
+}
+
 async fn run_until_signal(
-    instance: Instance,
+    mut instance: Instance,
     settings: &mut Settings,
     path: &Path,
     signals: &mut Signals,
@@ -143,6 +170,13 @@ async fn run_until_signal(
         };
         let origin = tokio::select! {
             origin = signals.next() => origin,
+            request = instance.next_reload() => {
+                let ReloadRequest { by, reply } = request;
+                let report = reload(&instance, settings, path, &by).await;
+                let _ = reply.send(report);
+                successor = restart_successor(successor, &instance, settings, path);
+                continue;
+            }
             (prepared, requested_by) = prepared => match prepared {
                 Ok(successor) => {
                     return handover::hand_over(instance, successor, &requested_by, settings, signals).await;
@@ -158,14 +192,9 @@ async fn run_until_signal(
         let sender = describe_sender(&origin);
         match origin.signal {
             SIGHUP => {
-                tracing::info!("reloading the configuration, requested by {sender}");
-                notify::reloading().await;
-                *settings = reload::reload(settings.clone(), instance.handles(), path).await;
-                instance.incidents().configure(settings);
-                notify::reload_done().await;
-                // The successor may have read the file before the change.
-                successor = successor
-                    .map(|(_, by)| (SuccessorStarting::spawn(&instance, settings, path), by));
+                // The log has what became of it.
+                let _ = reload(&instance, settings, path, &sender).await;
+                successor = restart_successor(successor, &instance, settings, path);
             }
             SIGUSR2 if successor.is_some() => {
                 tracing::info!("a handover is already in progress, requested again by {sender}");

@@ -219,7 +219,9 @@ async fn deploy_and_follow(
                 | Response::Incident { .. }
                 | Response::Warning { .. }
                 | Response::Notified { .. }
-                | Response::Unchanged { .. },
+                | Response::Unchanged { .. }
+                | Response::Explanation { .. }
+                | Response::Reloaded { .. },
             ) => {}
             Some(Response::Event(entry)) => {
                 view.show_line(&event_line(&entry));

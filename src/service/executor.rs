@@ -38,7 +38,7 @@ impl ServiceLoop {
             }
         };
         if matches!(proposal.event(), TimelineEvent::Deployed { .. }) {
-            self.awaits_deploy.clear();
+            self.settings_deployed();
         }
         let effects = self.machine.recorded(now, proposal);
         self.publish_phase();

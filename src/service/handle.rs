@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::config::Service;
-use crate::control::Status;
+use crate::control::{Explanation, Status};
 use crate::model::{CommandRequest, ReleaseNumber, TimelineEntry, TimelineEvent};
+use crate::service::changes::Changes;
 use crate::service::inbox::{CommandError, ServiceMessage, Shutdown};
 
 /// Sends messages to one service loop and reads its timeline.
@@ -42,6 +43,11 @@ impl ServiceHandle {
         self.request(ServiceMessage::Status).await?.await.ok()
     }
 
+    /// The explanation. `None`: the loop has ended.
+    pub(crate) async fn explain(&self) -> Option<Explanation> {
+        self.request(ServiceMessage::Explain).await?.await.ok()
+    }
+
     /// Gives a command, and waits for its first entry. `None`: the loop has ended.
     pub(crate) async fn command(
         &self,
@@ -60,9 +66,10 @@ impl ServiceHandle {
         let _ = self.inbox.send(ServiceMessage::Fact(deploy, event, because)).await;
     }
 
-    /// Applies new settings.
-    pub(crate) async fn configure(&self, service: Service) {
-        let _ = self.inbox.send(ServiceMessage::Configure(Arc::new(service))).await;
+    /// Applies new settings. `None`: the loop has ended.
+    pub(crate) async fn configure(&self, service: Service) -> Option<Changes> {
+        let service = Arc::new(service);
+        self.request(|reply| ServiceMessage::Configure(service, reply)).await?.await.ok()
     }
 
     /// Stops the loop, so that another daemon takes the service over. The receiver resolves when the

@@ -7,10 +7,11 @@ use tokio::sync::oneshot;
 
 use crate::artifact::{Verifier, VerifyError};
 use crate::config::{Runtime, Service};
-use crate::control::Status;
+use crate::control::{Explanation, Status};
 use crate::decide::CommandRefused;
 use crate::model::{CommandRequest, Event, ReleaseNumber, Signal, TimelineEntry, TimelineEvent};
 use crate::record::Truncated;
+use crate::service::changes::Changes;
 
 /// Added to each time limit of a stop: the loop has other work to do.
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
@@ -42,10 +43,12 @@ pub(crate) enum ServiceMessage {
     VerifyFailed(ReleaseNumber, VerifyError),
     /// A query of the status.
     Status(oneshot::Sender<Status>),
+    /// A query of the explanation.
+    Explain(oneshot::Sender<Explanation>),
     /// Something about the incident of a deploy for the timeline. It changes no state.
     Fact(ReleaseNumber, TimelineEvent, String),
-    /// New settings.
-    Configure(Arc<Service>),
+    /// New settings. The reply says what became of those that differ.
+    Configure(Arc<Service>, oneshot::Sender<Changes>),
     /// Another daemon, with this name, takes the service over.
     HandOver(String, oneshot::Sender<()>),
     /// A fault for a test: the loop panics.

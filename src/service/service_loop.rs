@@ -54,6 +54,8 @@ pub(crate) struct ServiceLoop {
     pub(super) inbox: mpsc::Sender<ServiceMessage>,
     /// Settings that a reload changed and that wait for the next deploy.
     pub(super) awaits_deploy: BTreeSet<&'static str>,
+    /// The settings at the newest deploy, or at the start of the daemon.
+    pub(super) deployed_with: Arc<Service>,
     call_usage: CallUsage,
     ticks: u64,
     heartbeat: Heartbeat,
@@ -77,6 +79,7 @@ impl ServiceLoop {
             machine: ServiceMachine::new(watch, machine_settings(&service)),
             recorder: Recorder::new(timeline, entries),
             bake_log: BakeLog::new(dir),
+            deployed_with: Arc::clone(&service),
             service,
             clock,
             proxy,
@@ -230,16 +233,15 @@ impl ServiceLoop {
                 self.apply_command(self.clock.now(), order, verifier, reply)
             }
             ServiceMessage::VerifyFailed(number, error) => self.on_verify_error(number, &error),
-            ServiceMessage::Status(reply) => {
-                let _ = reply.send(self.status());
-            }
+            ServiceMessage::Status(reply) => _ = reply.send(self.status()),
+            ServiceMessage::Explain(reply) => _ = reply.send(self.explanation()),
             ServiceMessage::Fact(deploy, event, because) => {
                 // The timeline of an earlier deploy is closed; the record of its incident is not.
                 if self.watch().deploy() == deploy {
                     let _ = self.record_and_apply(self.machine.fact(event, because));
                 }
             }
-            ServiceMessage::Configure(service) => self.reload(service),
+            ServiceMessage::Configure(service, reply) => _ = reply.send(self.reload(service)),
             #[cfg(test)]
             ServiceMessage::Panic => panic!("injected"),
             ServiceMessage::HandOver(..) | ServiceMessage::Stop(..) => (),

@@ -48,6 +48,7 @@ impl ServiceLoop {
             budget_remaining: self.budget_left(),
             rollbacks: Some(self.rollback_count(now)),
             awaits_deploy: self.awaits_deploy.iter().map(|it| (*it).to_owned()).collect(),
+            awaits_restart: Vec::new(),
             quarantine: self.watch().quarantine().to_vec(),
             error: self.recorder.write_error().cloned(),
             mcp_paths: self.proxy.mcp_paths(),

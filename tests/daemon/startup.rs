@@ -185,40 +185,92 @@ fn reload_applies_a_valid_config_and_ignores_an_invalid_one() {
     wait_until("the refusal", || times(&host) == 1);
     assert!(host.log().contains("perhaps"), "it names the problem");
 
+    host.run_cli(&["reload"]).expect_code(9).expect_text(&["perhaps"]);
+    let socket = host.socket().display().to_string();
+    let told = host.run_cli(&["reload", "--socket", &socket]);
+    told.expect_code(9).expect_text(&["nothing changed", "perhaps"]);
+    host.run_cli(&["status", "--socket", &socket]).expect_text(&["mode observe"]);
+    assert_eq!(host.release_process(1).pid, pid);
+}
+
+/// A change that needs a restart does not keep the rest of the file back.
+#[test]
+fn reload_takes_what_it_can_and_lists_what_waits_for_a_restart() {
+    let host = DaemonHarness::with_v1("");
     let other = free_port();
-    host.configure(&format!("listen = \"127.0.0.1:{other}\""));
-    host.reload();
-    wait_until("the refusal", || times(&host) == 2);
+    let reload = |settings: &str| {
+        host.configure(settings);
+        host.run_cli(&["reload"]).expect_code(0).out
+    };
+    let listen = format!("listen = \"127.0.0.1:{other}\"");
+    let told = reload(&format!("{listen}\nmode = \"observe\"\nburst = \"7s\""));
+    let wanted = [
+        "in effect now: weather.mode",
+        "in effect with the next deploy: weather.burst",
+        "in effect after `systemctl restart rollbackd`: weather.listen",
+    ];
+    for line in wanted {
+        assert!(told.lines().any(|it| it == line), "{line:?} in {told}");
+    }
     let status = host.status();
     assert_eq!((&status["mode"], &status["active"]), (&"observe".into(), &"v1".into()));
+    assert_eq!(status["awaits_restart"], serde_json::json!(["listen"]));
+    host.run_cli(&["status"]).expect_text(&["wait for a restart of rollbackd: listen"]);
+    assert!(host.log().contains("after `systemctl restart rollbackd`: weather.listen"));
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
-    assert_eq!(host.release_process(1).pid, pid);
+    // It waits until the restart, whatever else changes, or until the file has the old value again.
+    let told = reload(&format!("{listen}\nmode = \"act\""));
+    assert!(told.contains("weather.listen") && told.contains("now: weather.mode"), "{told}");
+    assert_eq!(host.status()["awaits_deploy"], serde_json::Value::Null, "burst is as it was");
+    assert_eq!(reload(""), "nothing differs\n");
+    assert_eq!(host.status()["awaits_restart"], serde_json::Value::Null);
 }
 
 #[test]
 fn reload_may_add_a_slot_but_not_change_or_remove_one() {
     let host = DaemonHarness::with_v1("");
     let (blue, green, other) = (host.blue, host.green, free_port());
-    let took = |host: &DaemonHarness| host.log().matches("applied the new configuration").count();
     let slots = |slots: &[(&str, u16)]| {
         let slots: Vec<_> =
             slots.iter().map(|(slot, port)| format!("{slot} = \"127.0.0.1:{port}\"")).collect();
         host.configure(&format!("slots = {{ {} }}", slots.join(", ")));
-        host.reload();
+        host.run_cli(&["reload"]).expect_code(0).out
     };
-    slots(&[("red", other), ("green", green)]);
-    wait_until("the refusal", || host.log().contains("slot blue is gone"));
-    slots(&[("blue", other), ("green", green)]);
-    wait_until("the refusal", || host.log().matches("slot blue is gone").count() == 2);
-    assert_eq!(took(&host), 0);
-    slots(&[("blue", blue), ("green", green), ("red", other)]);
-    wait_until("the new slot", || took(&host) == 1);
+    let waits = "after `systemctl restart rollbackd`: weather.slots";
+    assert!(slots(&[("red", other), ("green", green)]).contains(waits));
+    assert!(slots(&[("blue", other), ("green", green)]).contains(waits));
+    host.deploy("v2", &["--slot", "red"]).expect_text(&["red"]);
+    assert_eq!(host.status()["active"], "v1");
+    assert!(
+        slots(&[("blue", blue), ("green", green), ("red", other)]).contains("now: weather.slots")
+    );
     host.deploy("v2", &["--slot", "red"]).expect_code(0);
     host.wait_for_phase("baking");
     assert_eq!(
         (serving_version(host.listen), serving_version(other)),
         (Ok("v2".to_owned()), Ok("v2".to_owned()))
     );
+}
+
+#[test]
+fn explain_says_what_a_service_waits_for() {
+    let host = DaemonHarness::with_v1("");
+    let explain = || host.run_cli(&["explain", SERVICE]);
+    explain().expect_code(0).expect_text(&["nothing on trial: v1 is accepted", "no traffic: "]);
+    host.deploy("v2", &[]).expect_code(0);
+    host.wait_for_phase("baking");
+    explain().expect_code(0).expect_text(&[
+        "why not accepted: ",
+        "accepted: in ",
+        "rollback weather` goes back to v1",
+        "settings that decide:",
+        "    bake = ",
+    ]);
+    host.run_cli(&["hold", SERVICE, "--because", "a test"]).expect_code(0);
+    explain().expect_code(0).expect_text(&["a hold stops the end of the bake: a test", "resume"]);
+    host.run_cli(&["rollback", SERVICE, "--because", "a test"]).expect_code(0);
+    explain().expect_code(0).expect_text(&["rolled back from v2 to v1", "--allow-quarantined"]);
+    host.run_cli(&["explain", "wether"]).expect_code(7).expect_text(&["did you mean weather?"]);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use rollbackd::control::{
-    ArmStatus, CallStatus, ChannelStatus, Counters, HISTOGRAM_BOUNDS, Histogram, IncidentReply,
-    IncidentRequest, IncidentStatus, LastOutcome, RefusalCode, ReleaseStatus, Request, Response,
-    RollbackCount, Status, TrialStatus,
+    ArmStatus, CallStatus, ChannelStatus, Counters, Explanation, ExplanationPoint,
+    HISTOGRAM_BOUNDS, Histogram, IncidentReply, IncidentRequest, IncidentStatus, LastOutcome,
+    RefusalCode, ReleaseStatus, ReloadReport, Request, Response, RollbackCount, SettingValue,
+    Status, TrialStatus,
 };
 use rollbackd::model::{
     Bound, BoundUse, DeployRequest, Evidence, Guard, McpPath, Moment, ReleaseNumber, Slot,
@@ -61,6 +62,8 @@ fn requests() -> Vec<(&'static str, Request)> {
         Request::Status { .. } =>
             "status" Request::Status { service: Some(service()) },
             "status least" Request::Status { service: None };
+        Request::Explain { .. } => "explain" Request::Explain { service: service() };
+        Request::Reload { .. } => "reload" Request::Reload {};
         Request::Timeline { .. } =>
             "timeline" Request::Timeline { service: service(), deploy: Some(ReleaseNumber(7)), follow: true },
             "timeline least" Request::Timeline { service: service(), deploy: None, follow: false };
@@ -81,6 +84,7 @@ fn codes() -> Vec<(&'static str, RefusalCode)> {
         RefusalCode::Failed => "failed" RefusalCode::Failed;
         RefusalCode::Forbidden => "forbidden" RefusalCode::Forbidden;
         RefusalCode::Malformed => "malformed" RefusalCode::Malformed;
+        RefusalCode::InvalidConfig => "invalid config" RefusalCode::InvalidConfig;
     )
 }
 
@@ -117,6 +121,15 @@ fn responses() -> Vec<(&'static str, Response)> {
         Response::Notified { .. } => "notified" Response::Notified {
             channel: "pager".to_owned(), ok: true, because: "202 Accepted".to_owned(),
         };
+        Response::Explanation { .. } =>
+            "explanation" Response::Explanation { explanation: explanation() };
+        Response::Reloaded { .. } => "reloaded" Response::Reloaded {
+            report: ReloadReport {
+                now: vec!["weather.mode".to_owned()],
+                next_deploy: vec!["weather.burst".to_owned()],
+                restart: vec!["daemon.metrics".to_owned()],
+            },
+        };
         Response::Incident { .. } => "incident" Response::Incident {
             reply: IncidentReply::Done { because: "why".to_owned() },
         };
@@ -127,6 +140,27 @@ fn responses() -> Vec<(&'static str, Response)> {
             "status least" Response::Status(Box::new(least())),
             "status unjudged" Response::Status(Box::new(with_unjudged()));
     )
+}
+
+fn explanation() -> Explanation {
+    let point = |topic: &str, text: &str| ExplanationPoint {
+        topic: topic.to_owned(),
+        text: text.to_owned(),
+    };
+    let setting = |name: &str, value: &str, awaits_deploy| SettingValue {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        awaits_deploy,
+    };
+    Explanation {
+        service: "weather".to_owned(),
+        state: "baking: watches v7".to_owned(),
+        points: vec![
+            point("why not accepted", "318 requests are too few to say that v7 is good"),
+            point("accepted", "in 12 min, if no breach is found until then"),
+        ],
+        settings: vec![setting("bake", "\"30m\"", false), setting("burst", "\"5s\"", true)],
+    }
 }
 
 fn spread() -> Histogram {
@@ -198,7 +232,8 @@ fn status() -> Status {
         finding: Some("healthy".to_owned()),
         budget_remaining: 7.5,
         rollbacks: Some(RollbackCount { today: 3, limit: 3, none_left_s: Some(7_200.0) }),
-        awaits_deploy: vec!["probe".to_owned()],
+        awaits_deploy: vec!["probe.every".to_owned()],
+        awaits_restart: vec!["listen".to_owned(), "daemon.metrics".to_owned()],
         quarantine: vec!["v5".to_owned()],
         error: Some("the disk is full".to_owned()),
         mcp_paths: Vec::new(),
@@ -288,6 +323,7 @@ fn without_what_is_new(response: Response) -> Response {
     (status.last, status.attention, status.budget_requests) = (None, None, None);
     status.rollbacks = None;
     status.awaits_deploy.clear();
+    status.awaits_restart.clear();
     status.releases.iter_mut().for_each(|release| release.recent_requests = None);
     Response::Status(status)
 }
@@ -304,6 +340,7 @@ fn least() -> Status {
         finding: None,
         rollbacks: None,
         awaits_deploy: Vec::new(),
+        awaits_restart: Vec::new(),
         quarantine: Vec::new(),
         error: None,
         counters: Counters::default(),

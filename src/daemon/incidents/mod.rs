@@ -77,9 +77,25 @@ impl Incidents {
         let reports = self.0.notifier.reports(&status.service);
         status.channels = reports.into_iter().map(|it| notify::channel_status(it, now)).collect();
         status.notify_error = self.0.notifier.error();
-        let within = self.settings().incidents.review_within();
+        let settings = self.settings();
+        status.awaits_restart = awaits_restart(&settings, &status.service);
+        let within = settings.incidents.review_within();
         let Some(incidents) = self.service(&status.service) else { return };
         status.incidents = incidents.status(now, within);
+    }
+
+    /// The open reviews of a service, in a sentence. `None`: there is none.
+    pub(super) fn review_text(&self, service: &str) -> Option<String> {
+        let within = self.settings().incidents.review_within();
+        let status = self.service(service)?.status(self.0.clock.now(), within)?;
+        let (number, overdue) = (status.oldest.0, if status.overdue { ", overdue" } else { "" });
+        (0 < status.open).then(|| {
+            format!(
+                "{} open, the oldest is incident {number}{overdue}: `rollbackd postmortem {service} \
+                 {number}`",
+                status.open
+            )
+        })
     }
 
     /// The open reviews of all services, for the status line of the service manager.
@@ -111,4 +127,16 @@ impl Incidents {
     fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.0.settings.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What waits for a restart, as the status of a service names it.
+fn awaits_restart(settings: &Settings, service: &str) -> Vec<String> {
+    let prefix = format!("{service}.");
+    let own = |name: &String| name.strip_prefix(&prefix).map(str::to_owned);
+    let shared = |name: &String| {
+        let is_shared = name.starts_with("daemon.") || name.starts_with("service.");
+        is_shared.then(|| name.clone())
+    };
+    // A service may be called `daemon`: its own settings come first.
+    settings.awaits_restart.iter().filter_map(|it| own(it).or_else(|| shared(it))).collect()
 }

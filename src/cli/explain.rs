@@ -1,0 +1,92 @@
+//! `rollbackd explain`
+
+use clap::Args;
+
+use crate::cli::daemon_options::{DaemonOptions, connection_lost};
+use crate::cli::exit::Exit;
+use crate::cli::output;
+use crate::cli::status_lines::Lines;
+use crate::cli::terminal::Terminal;
+use crate::control::{Explanation, ExplanationPoint, Request, Response, SettingValue};
+
+/// Explain why a service is where it is, what would change that, and which settings decide.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The service.
+    service: String,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
+    let Options { service, json } = options;
+    let mut client = match daemon.send_request(&Request::Explain { service }).await {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    match client.next_response().await {
+        Ok(Some(Response::Explanation { explanation })) => {
+            if json {
+                output::json_line(&explanation);
+            } else {
+                output::stdout_line(render(&explanation, Terminal::stdout()).trim_end());
+            }
+            Exit::Done
+        }
+        Ok(Some(Response::Refused { code, because, .. })) => {
+            output::error_line(&because);
+            code.into()
+        }
+        Ok(_) => {
+            output::error_line("the daemon gave no answer; it is stopping");
+            Exit::Failed
+        }
+        Err(error) => connection_lost(&error),
+    }
+}
+
+fn render(explanation: &Explanation, terminal: Terminal) -> String {
+    let Explanation { service, state, points, settings } = explanation;
+    let mut lines = Lines::new(terminal);
+    lines.push(&format!("{service}: {state}"));
+    for ExplanationPoint { topic, text } in points {
+        lines.push(&format!("  {topic}: {text}"));
+    }
+    if !settings.is_empty() {
+        lines.push("  settings that decide:");
+    }
+    for SettingValue { name, value, awaits_deploy } in settings {
+        let waits = if *awaits_deploy { "  (from the next deploy)" } else { "" };
+        lines.push(&format!("    {name} = {value}{waits}"));
+    }
+    lines.text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.rs"));
+
+    const REPLIES: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/control-replies.txt"));
+
+    #[test]
+    fn an_explanation_fits_its_terminal() {
+        let line = REPLIES.lines().find_map(|line| line.strip_prefix("explanation  "));
+        let Response::Explanation { explanation } = serde_json::from_str(line.unwrap()).unwrap()
+        else {
+            panic!("{line:?}")
+        };
+        let mut shown = String::new();
+        for width in [40, 80, usize::MAX] {
+            let terminal = Terminal { can_redraw: false, has_colour: false, width, height: 50 };
+            let text = render(&explanation, terminal);
+            let longest = text.lines().map(|line| line.chars().count()).max();
+            assert!(longest <= Some(width), "{longest:?} columns:\n{text}");
+            shown.push_str(&format!("{text}\n"));
+        }
+        hold("explanation-shown.txt", &shown);
+    }
+}
