@@ -1,7 +1,7 @@
 //! Forwards the output file of a release to the daemon's log, line by line and with limits.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,15 +32,19 @@ const POLLS_PER_SECOND: u32 = 5;
 /// How long the last poll may take after the process exited.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Opens the output file of a slot for appending. A pipe would break with the daemon; a file does not.
-pub(super) fn open_output_file(path: &Path) -> io::Result<File> {
+/// Opens the output file of a slot for appending, after a line that begins a section. A pipe would break
+/// with the daemon; a file does not.
+pub(super) fn open_output_file(path: &Path, section: &str) -> io::Result<File> {
     if let Some(folder) = path.parent() {
         create_private_dir(folder)?;
     }
-    let file = open_to_append(path)?;
+    let mut file = open_to_append(path)?;
     if file.metadata()?.len() > TRUNCATE_AT_START_BYTES {
         file.set_len(0)?;
     }
+    // A full disk must not keep a release from its start: a section without its line belongs to the
+    // release before.
+    let _ = file.write_all(format!("{section}\n").as_bytes());
     Ok(file)
 }
 

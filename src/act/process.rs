@@ -14,7 +14,7 @@ use crate::act::log_forwarder::LogForwarder;
 use crate::act::process_marker::{POLL_INTERVAL, ProcessMarker};
 use crate::act::{address_check, log_forwarder};
 use crate::config::{Address, CommandRuntime};
-use crate::model::Release;
+use crate::model::{Release, output_section};
 
 /// All that is needed to start a release, or to find it again.
 #[derive(Debug, Clone)]
@@ -58,7 +58,8 @@ impl Process {
     pub fn start(spec: &ProcessSpec) -> Result<Self, String> {
         address_check::ensure_free(&spec.address)?;
         let path = spec.output_path();
-        let file = log_forwarder::open_output_file(&path)
+        let section = output_section(&spec.release);
+        let file = log_forwarder::open_output_file(&path, &section)
             .map_err(|error| format!("{} cannot be opened: {error}", path.display()))?;
         let copy = file
             .try_clone()

@@ -106,13 +106,15 @@ impl Instance {
         }
         let heartbeats = pending_services.iter().map(PendingService::heartbeat).collect();
         let handles = Arc::new(handles);
-        let (incidents, delivered) = Incidents::new(settings, &handles, clock);
+        let proxies: Proxies = Arc::new(proxies);
+        let (incidents, delivered) =
+            Incidents::new(settings, &handles, Arc::clone(&proxies), clock);
         Ok(Self {
             incidents,
             reloads: reload::requests(),
             delivered: Some(delivered),
             handles,
-            proxies: Arc::new(proxies),
+            proxies,
             predecessor: None,
             state,
             pending_services,

@@ -3,7 +3,7 @@
 use crate::incident::cause::Cause;
 use crate::incident::document::{CallFailure, ErrorRate, PostMortem, SCHEMA};
 use crate::incident::factor::{Context, factors};
-use crate::incident::facts::{Change, Facts};
+use crate::incident::facts::{Change, Facts, FailureSample};
 use crate::incident::human::HumanParts;
 use crate::incident::hypothesis::hypotheses;
 use crate::incident::impact::{drain_cost, impact};
@@ -18,6 +18,10 @@ use crate::model::{TimelineEvent, Verdict};
 
 /// Calls that a document lists.
 const FAILURES_MAX: usize = 10;
+/// Error answers that it shows of one call.
+const SAMPLES_OF_CALL_MAX: usize = 3;
+/// Error answers that it shows.
+const SAMPLES_MAX: usize = 9;
 
 /// Makes the document.
 pub fn build(
@@ -45,7 +49,7 @@ pub fn build(
         timeline: rows::rows(facts, incident),
         durations: rows::durations(facts),
         failures: failures(facts),
-        samples: facts.samples.clone(),
+        samples: samples(facts),
         changes: changes(facts),
         output: facts.output.clone(),
         evidence_text: rows::verdict_of(facts).map(evidence_text).unwrap_or_default(),
@@ -87,7 +91,7 @@ pub fn missing(incident: &Incident, human: &HumanParts) -> Vec<String> {
 /// What identifies a repetition of this incident.
 pub fn signature(facts: &Facts, cause: Cause) -> Signature {
     let Some(trial) = facts.trial() else {
-        let output = facts.output.iter().find(|it| it.is_new).map(|it| it.template.clone());
+        let output = facts.new_error().map(|it| it.template.clone());
         let fault = cause.label().to_owned();
         return Signature { fault, output: output.unwrap_or_default(), ..Signature::default() };
     };
@@ -106,8 +110,8 @@ pub fn signature(facts: &Facts, cause: Cause) -> Signature {
         _ => cause.label(),
     };
     let call = worst.map(|it| it.call.clone()).unwrap_or_default();
-    let sample = facts.samples.iter().find(|it| it.call == call);
-    let output = facts.output.iter().find(|it| it.is_new);
+    let sample = facts.sample(Some(&call));
+    let output = facts.new_error();
     Signature {
         fault: fault.to_owned(),
         code: sample.and_then(|it| it.code),
@@ -137,6 +141,23 @@ fn failures(facts: &Facts) -> Vec<CallFailure> {
         .collect()
 }
 
+/// Error answers of the new release: those of the call that failed most often come first.
+fn samples(facts: &Facts) -> Vec<FailureSample> {
+    let Some(release) = facts.release() else { return Vec::new() };
+    let calls = facts.trial().map(|it| it.calls.as_slice()).unwrap_or_default();
+    let place = |it: &FailureSample| calls.iter().position(|call| call.call == it.call);
+    let mut samples: Vec<FailureSample> = Vec::new();
+    for sample in facts.samples.iter().filter(|it| it.release == release.number) {
+        let of_call = samples.iter().filter(|it| it.call == sample.call).count();
+        if of_call < SAMPLES_OF_CALL_MAX {
+            samples.push(sample.clone());
+        }
+    }
+    samples.sort_by_key(|it| place(it).unwrap_or(usize::MAX));
+    samples.truncate(SAMPLES_MAX);
+    samples
+}
+
 fn changes(facts: &Facts) -> Vec<Change> {
     let mut changes = Vec::new();
     let change = |kind: &str, text: String| Change { kind: kind.to_owned(), text };
@@ -163,7 +184,7 @@ fn changes(facts: &Facts) -> Vec<Change> {
         if let TimelineEvent::Ready { changes: Some(diff), .. } = &entry.event {
             let text = diff.to_string();
             let text = text.trim_start_matches([':', ';', ',', ' ']);
-            if !text.is_empty() {
+            if !diff.is_unchanged() && !text.is_empty() {
                 changes.push(change("contract", clean_text(text, 500)));
             }
         }

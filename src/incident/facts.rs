@@ -91,6 +91,9 @@ pub struct OutputGroup {
     pub count: u64,
     /// Whether the previous release never printed such a line.
     pub is_new: bool,
+    /// Whether it names an error.
+    #[serde(default)]
+    pub is_error: bool,
     /// One of the lines, masked.
     pub example: String,
 }
@@ -102,6 +105,21 @@ pub struct Change {
     pub kind: String,
     /// What changed, on one line.
     pub text: String,
+}
+
+impl FailureSample {
+    /// The answer as the end of an observation: `; answer: -32603 "..."`.
+    pub(super) fn answer(&self) -> String {
+        let code = self.code.map(|code| format!("{code} ")).unwrap_or_default();
+        format!("; answer: {code}\"{}\"", self.message)
+    }
+}
+
+impl OutputGroup {
+    /// Stands before a line that the previous release never printed.
+    pub(super) fn mark(&self) -> &'static str {
+        if self.is_new { "new: " } else { "" }
+    }
 }
 
 impl Facts {
@@ -144,9 +162,21 @@ impl Facts {
         self.traffic.as_ref()?.release(self.previous_release()?.number)
     }
 
+    /// An error answer of the release on trial, to this call or to any.
+    pub fn sample(&self, call: Option<&str>) -> Option<&FailureSample> {
+        let release = self.release()?.number;
+        let mut of_trial = self.samples.iter().filter(|it| it.release == release);
+        of_trial.find(|it| !it.message.is_empty() && call.is_none_or(|call| it.call == call))
+    }
+
     /// A setting, as the configuration writes it.
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.settings.get(name).map(String::as_str)
+    }
+
+    /// The first error in the output that the previous release never printed.
+    pub fn new_error(&self) -> Option<&OutputGroup> {
+        self.output.iter().find(|it| it.is_new && it.is_error)
     }
 
     /// The first event that fits.

@@ -58,7 +58,7 @@ fn write_document(out: &mut String, doc: &PostMortem) -> fmt::Result {
     list(out, &changes)?;
     writeln!(out, "<h2>What the release said</h2>")?;
     let output: Vec<_> =
-        doc.output.iter().map(|it| format!("{} x {}", it.count, it.example)).collect();
+        doc.output.iter().map(|it| format!("{}{} x {}", it.mark(), it.count, it.example)).collect();
     list(out, &output)?;
     writeln!(out, "<h2>Evidence</h2><p>{}</p>", escape(&doc.evidence_text))?;
     if let Some(evidence) = &doc.evidence {
@@ -178,7 +178,20 @@ fn write_failures(out: &mut String, doc: &PostMortem) -> fmt::Result {
             it.requests
         )?;
     }
-    writeln!(out, "</table></div>")
+    writeln!(out, "</table></div>")?;
+    let samples: Vec<_> = doc
+        .samples
+        .iter()
+        .map(|it| {
+            let code = it.code.map_or(String::new(), |code| format!("{code} "));
+            format!("{}: {code}{}", it.call, it.message)
+        })
+        .collect();
+    if samples.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "<p class=\"soft\">Error answers, masked:</p>")?;
+    list(out, &samples)
 }
 
 fn write_actions(out: &mut String, doc: &PostMortem) -> fmt::Result {

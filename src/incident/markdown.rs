@@ -33,10 +33,8 @@ fn write_document(out: &mut String, doc: &PostMortem) -> std::fmt::Result {
     let changes = doc.changes.iter().map(|it| format!("{}: {}", it.kind, escape(&it.text)));
     bullets(out, changes, "nothing that the daemon can see")?;
     writeln!(out, "## What the release said\n")?;
-    let output = doc.output.iter().map(|it| {
-        let new = if it.is_new { "new: " } else { "" };
-        format!("{new}{} x {}", it.count, code(&it.example))
-    });
+    let output =
+        doc.output.iter().map(|it| format!("{}{} x {}", it.mark(), it.count, code(&it.example)));
     bullets(out, output, "no output around the onset")?;
     writeln!(out, "## Evidence\n")?;
     let words = if doc.evidence_text.is_empty() { "no verdict" } else { &doc.evidence_text };

@@ -28,6 +28,7 @@ mod impact;
 mod life;
 pub mod markdown;
 mod notice;
+mod output;
 mod phrases;
 mod record;
 mod reminder;
@@ -57,6 +58,7 @@ pub use crate::incident::notice::{
     NOTICE_SCHEMA, Notice, NoticeKind, notice_of, notice_of_acknowledgement, notice_of_close,
     notice_of_draft,
 };
+pub use crate::incident::output::group_output;
 pub use crate::incident::phrases::{REVIEW_DAYS, what_to_do};
 pub use crate::incident::record::{Author, IncidentEntry, IncidentEvent};
 pub use crate::incident::reminder::{

@@ -12,6 +12,7 @@
 pub(super) mod capabilities;
 pub(super) mod client;
 pub(super) mod endpoint;
+pub(super) mod error_text;
 pub(super) mod headers;
 pub(super) mod jsonrpc;
 pub(super) mod large_body;

@@ -86,6 +86,13 @@ impl ContractDiff {
         diff
     }
 
+    /// Whether both offer the same, as far as it was compared.
+    pub fn is_unchanged(&self) -> bool {
+        let Self { servers: (old, new), added, removed, changed, breaking, .. } = self;
+        let nothing_else = added.is_empty() && removed.is_empty() && breaking.is_empty();
+        old == new && nothing_else && changed.is_empty()
+    }
+
     /// What clients will miss, for a reason text.
     pub fn breaking_summary(&self) -> String {
         let words = self.breaking.iter().map(|it| {

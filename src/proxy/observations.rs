@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-use crate::model::{CallKey, Counts, McpPath, Moment, ReleaseLoad, ReleaseNumber, Unjudged};
+use crate::clock::monotonic;
+use crate::model::{
+    CallKey, Counts, FailedCall, McpPath, Moment, ReleaseLoad, ReleaseNumber, Unjudged,
+};
 use crate::proxy::Proxy;
 
 /// The session length in seconds that is assumed until longer ones were seen.
@@ -48,6 +51,16 @@ impl Proxy {
     /// The outcomes of the requests of a release, by method and tool.
     pub fn counts_by_call(&self, number: ReleaseNumber) -> BTreeMap<CallKey, Counts> {
         self.backend(number).map(|backend| backend.outcomes.by_call()).unwrap_or_default()
+    }
+
+    /// Some of the latest calls that failed, of each release.
+    pub fn failed_calls(&self) -> Vec<(ReleaseNumber, FailedCall)> {
+        let (view, now) = (self.view(), monotonic());
+        let samples = view.routes.backends().iter().flat_map(|backend| {
+            let latest = backend.error_samples.latest(now);
+            latest.into_iter().map(|call| (backend.number, call))
+        });
+        samples.collect()
     }
 
     /// Whether a release has a session, a stream or an open request.

@@ -6,11 +6,13 @@
 mod error_help;
 pub(crate) mod inherited_listeners;
 mod jobs;
+mod journal;
 mod manager;
 pub(crate) mod notify;
 mod unit_state;
 mod unit_watcher;
 
+pub use crate::systemd::journal::read_journal;
 pub use crate::systemd::manager::SystemdManager;
 pub use crate::systemd::unit_state::{MainExit, ResourceWeights, UnitState};
 pub use crate::systemd::unit_watcher::{UnitChange, UnitWatcher};

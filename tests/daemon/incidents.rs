@@ -231,3 +231,30 @@ fn a_report_counts_what_happened() {
     host.run_cli(&["report", "--since", "soon"]).expect_code(2);
     host.run_cli(&["report", "--service", "nosuch"]).expect_code(7);
 }
+
+#[test]
+fn a_draft_shows_error_answers_and_what_is_new_in_the_output() {
+    // The demo server prints nothing of itself: a shell does so for it.
+    let script = "echo \"serving $ROLLBACKD_NUMBER on $PORT\"; \
+                  case $ROLLBACKD_NUMBER in 2) echo \"RegionError: token=Zx81kkQpLm2 is not known\";; esac; \
+                  exec \"$0\" demo-server";
+    let program = env!("CARGO_BIN_EXE_rollbackd");
+    let command = format!("command = [\"sh\", \"-c\", {script:?}, {program:?}]");
+    let host = DaemonHarness::with_v1(&command);
+    let traffic = VersionPoller::start(host.listen);
+    host.deploy_faulty("v2", "errors=60%", 1_000, &[]).expect_code(3);
+    traffic.stop();
+    wait_until("the draft", || row(&host)["state"] == "draft");
+    let document = document(&host);
+    let sample = &document["samples"][0];
+    assert!(sample["message"].as_str().is_some_and(|it| !it.is_empty()), "{document}");
+    assert_eq!(sample["release"], 2);
+    let output = document["output"].as_array().unwrap();
+    assert_eq!(output[0]["example"], "RegionError: token=[masked] is not known", "{output:?}");
+    let new: Vec<_> = output.iter().map(|it| it["is_new"].as_bool().unwrap()).collect();
+    assert_eq!(new, [true, false], "{output:?}");
+    let text = host.run_cli(&["postmortem", SERVICE]).expect_code(0).out;
+    assert!(text.contains("- new: 1 x `RegionError: token=[masked] is not known`"), "{text}");
+    let kept = std::fs::read_to_string(host.state().join(SERVICE).join("incidents/000002.html"));
+    assert!(!kept.unwrap().contains("Zx81kkQpLm2"));
+}

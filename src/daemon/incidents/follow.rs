@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 
 use crate::daemon::incidents::{Incidents, gather};
-use crate::incident::{Cause, IncidentEvent, cause_of, completes_draft, signature};
+use crate::incident::{Cause, Facts, IncidentEvent, cause_of, completes_draft, signature};
 use crate::model::{ReleaseNumber, TimelineEntry, TimelineEvent};
 use crate::record;
 use crate::service::handle::ServiceHandle;
@@ -63,31 +63,37 @@ impl Incidents {
     }
 
     async fn on_entry(&self, name: &str, handle: &ServiceHandle, entry: &TimelineEntry) {
+        let mut failed = None;
         if let Some(cause) = cause_of(entry) {
-            self.open_or_join(name, handle, entry, cause).await;
+            // First of all: the proxy removes the release when its traffic is gone.
+            let calls = self.failed_calls(name);
+            failed = self.open_or_join(name, handle, entry, cause).await.then_some(calls);
         }
         self.notify(handle, entry).await;
+        if let Some(failed) = failed {
+            self.capture(name, handle, entry.deploy, failed).await;
+        }
         if completes_draft(&entry.event) {
             self.draft(name, handle, entry).await;
             self.notify_draft(name, entry);
         }
     }
 
-    /// Opens an incident, or adds to the one of this deploy.
+    /// Opens an incident, or adds to the one of this deploy. False if the record knows the entry.
     async fn open_or_join(
         &self,
         name: &str,
         handle: &ServiceHandle,
         entry: &TimelineEntry,
         cause: Cause,
-    ) {
+    ) -> bool {
         let Some(known) = self.service(name).map(|it| it.get(entry.deploy).map(|it| it.last_seq))
         else {
-            return;
+            return false;
         };
         let (seq, because) = (entry.seq, entry.because.clone());
         let event = match known {
-            Some(last) if seq <= last => return,
+            Some(last) if seq <= last => return false,
             Some(_) => IncidentEvent::Joined { cause, seq, because },
             None => {
                 let version = version_of(handle, entry.deploy).await;
@@ -95,7 +101,7 @@ impl Incidents {
                 IncidentEvent::Opened { service, deploy, version, cause, seq, because }
             }
         };
-        self.record(name, entry.deploy, event);
+        self.record(name, entry.deploy, event)
     }
 
     /// Writes the draft, if the incident of this deploy has none that contains the entry.
@@ -113,7 +119,8 @@ impl Incidents {
         let settings = self.service_settings(name);
         let gathered =
             tokio::task::spawn_blocking(move || gather::gather(&dir, deploy, settings.as_ref()));
-        let Ok(facts) = gathered.await else { return };
+        let Ok(mut facts) = gathered.await else { return };
+        self.keep_captured(name, deploy, &mut facts);
         let signature = signature(&facts, cause);
         let impact = crate::incident::impact(&facts);
         let failed = impact.server_faults + impact.tool_faults;
@@ -132,6 +139,16 @@ impl Incidents {
         let drafted = IncidentEvent::Drafted { seq, signature, recurrence_of, failed, requests };
         self.record(name, deploy, drafted);
         self.rewrite(name, deploy);
+    }
+
+    /// Takes over what was kept when the incident opened.
+    fn keep_captured(&self, name: &str, deploy: ReleaseNumber, facts: &mut Facts) {
+        let Some(incidents) = self.service(name) else { return };
+        match tokio::task::block_in_place(|| incidents.store.read_facts(deploy)) {
+            Ok(Some(kept)) => (facts.samples, facts.output) = (kept.samples, kept.output),
+            Ok(None) => (),
+            Err(error) => tracing::warn!(service = name, "a draft without its samples: {error}"),
+        }
     }
 
     /// The same incident came back: the review of the last one is open again.

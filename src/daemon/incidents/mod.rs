@@ -4,6 +4,7 @@
 //! the entry that causes it, and writes the draft when the service has settled. The loop never waits for
 //! it. After a crash the task reads the timeline again; an entry that the record knows changes nothing.
 
+mod capture;
 mod follow;
 mod gather;
 mod notify;
@@ -21,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::{Service, Settings};
 use crate::control::Status;
 use crate::daemon::incidents::service_incidents::ServiceIncidents;
-use crate::daemon::services::ServiceHandles;
+use crate::daemon::services::{Proxies, ServiceHandles};
 use crate::notify::{Delivered, Notifier};
 
 /// The incidents of all services. Cheap to clone.
@@ -34,6 +35,7 @@ struct Shared {
     services: BTreeMap<String, Mutex<ServiceIncidents>>,
     settings: Mutex<Arc<Settings>>,
     notifier: Notifier,
+    proxies: Proxies,
 }
 
 impl Incidents {
@@ -41,6 +43,7 @@ impl Incidents {
     pub(super) fn new(
         settings: &Settings,
         handles: &ServiceHandles,
+        proxies: Proxies,
         clock: Clock,
     ) -> (Self, mpsc::Receiver<Delivered>) {
         let services = handles.iter().map(|(name, handle)| {
@@ -50,7 +53,7 @@ impl Incidents {
         let services = services.collect();
         let (notifier, delivered) = Notifier::new(&settings.state_dir, clock);
         let settings = Mutex::new(Arc::new(settings.clone()));
-        (Self(Arc::new(Shared { clock, services, settings, notifier })), delivered)
+        (Self(Arc::new(Shared { clock, services, settings, notifier, proxies })), delivered)
     }
 
     /// Applies new settings.

@@ -12,7 +12,7 @@ pub(super) fn rule(facts: &Facts) -> Option<Offer> {
         return None;
     }
     let mut observation: String = failed.because.chars().take(240).collect();
-    if let Some(group) = facts.output.first() {
+    if let Some(group) = facts.output.iter().find(|it| it.is_error) {
         observation.push_str(&format!("; it printed \"{}\"", group.example));
     }
     let offer = Offer::new("does-not-start", 85, format!("{release} does not start"), observation);

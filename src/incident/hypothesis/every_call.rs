@@ -14,13 +14,13 @@ pub(super) fn rule(facts: &Facts) -> Option<Offer> {
     if judged < 3 || failed * 20 < judged * 17 {
         return None;
     }
-    let mut observation = format!(
-        "{failed} of the last {judged} requests to {release} failed, in {} calls",
-        trial.calls.iter().filter(|it| bad(&it.counts) > 0).count()
-    );
-    if let Some(sample) = facts.samples.iter().find(|it| it.release == release.number) {
-        let code = sample.code.map(|code| format!("{code} ")).unwrap_or_default();
-        observation.push_str(&format!("; answer: {code}\"{}\"", sample.message));
+    let mut observation = format!("{failed} of the last {judged} requests to {release} failed");
+    let calls = trial.calls.iter().filter(|it| bad(&it.counts) > 0).count();
+    if calls > 1 {
+        observation.push_str(&format!(", over {calls} calls"));
+    }
+    if let Some(sample) = facts.sample(None) {
+        observation.push_str(&sample.answer());
     }
     let title = format!("{release} fails every request, not one call");
     Some(Offer::new("every-call", 78, title, observation))

@@ -9,7 +9,7 @@ pub(super) fn rule(facts: &Facts) -> Option<Offer> {
     let first = words.first()?;
     let unit = if *exits == 1 { "exit" } else { "exits" };
     let mut observation = format!("{exits} {unit} during the bake, the first: {first}");
-    if let Some(group) = facts.output.iter().find(|group| group.is_new) {
+    if let Some(group) = facts.new_error() {
         observation.push_str(&format!("; it printed \"{}\"", group.example));
     }
     Some(

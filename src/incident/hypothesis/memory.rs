@@ -16,8 +16,12 @@ pub(super) fn rule(facts: &Facts) -> Option<Offer> {
     let exits = facts.trial().map(|it| it.exits.0).unwrap_or_default();
     let exit_words = facts.trial().into_iter().flat_map(|it| it.exits.1.iter());
     let events = facts.timeline.iter().map(|entry| &entry.because);
-    let output = facts.output.iter().map(|group| &group.example);
-    let seen = exit_words.chain(events).chain(output).find(|text| names_memory(text))?;
+    // What the previous release printed, too, explains nothing.
+    let output = facts.output.iter().filter(|it| it.is_new).map(|group| &group.example);
+    let answers = facts.samples.iter().filter(|it| it.release == release.number);
+    let answers = answers.map(|it| &it.message);
+    let seen = exit_words.chain(events).chain(output).chain(answers);
+    let seen = seen.into_iter().find(|text| names_memory(text))?;
     let seen: String = seen.chars().take(160).collect();
     let observation = match exits {
         0 => format!("\"{seen}\""),

@@ -5,9 +5,10 @@ use crate::incident::facts::Facts;
 
 pub(super) fn rule(facts: &Facts) -> Option<Offer> {
     let release = facts.release()?;
-    let group = facts.output.iter().filter(|group| group.is_new).max_by_key(|group| group.count)?;
+    let group = facts.new_error()?;
+    let previous = facts.previous_release()?;
     let observation = format!("{} x \"{}\"", group.count, group.example);
-    let title = format!("{release} reports an error that the previous release never printed");
+    let title = format!("{release} prints an error that {previous} did not print");
     Some(Offer::new("new-output", 60, title, observation))
 }
 
@@ -18,16 +19,17 @@ mod tests {
     use crate::incident::facts::OutputGroup;
 
     #[test]
-    fn the_most_frequent_new_line_is_shown() {
+    fn the_first_new_error_is_shown() {
         let mut facts = example::facts();
         assert_eq!(rule(&facts), None);
-        let group = |count, is_new| OutputGroup {
+        let group = |count, is_new, is_error| OutputGroup {
             template: "KeyError: <*>".into(),
             count,
             is_new,
+            is_error,
             example: "KeyError: region".into(),
         };
-        facts.output = vec![group(90, false), group(14, true), group(2, true)];
+        facts.output = vec![group(90, true, false), group(14, true, true), group(2, true, true)];
         assert_eq!(rule(&facts).unwrap().observation, "14 x \"KeyError: region\"");
     }
 }

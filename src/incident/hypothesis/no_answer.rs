@@ -17,8 +17,15 @@ pub(super) fn rule(facts: &Facts) -> Option<Offer> {
         (Some(previous), 0) => format!("; every probe of {previous} passed in the same time"),
         _ => String::new(),
     };
-    let observation = format!("{failed} of {total} probes failed: {words}{beside}");
-    let title = format!("{release} stopped serving: its probes fail, too");
+    let mut observation = format!("{failed} of {total} probes failed: {words}{beside}");
+    let answers = |it: &String| it != "no answer in time" && it != "connection refused";
+    let title = match trial.probes.2.iter().any(answers) {
+        true => format!("{release} answers with errors, also to its probes"),
+        false => format!("{release} stopped answering: its probes fail, too"),
+    };
+    if let Some(sample) = facts.sample(None) {
+        observation.push_str(&sample.answer());
+    }
     Some(Offer::new("no-answer", 80, title, observation))
 }
 

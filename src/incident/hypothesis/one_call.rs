@@ -23,11 +23,10 @@ pub(super) fn rule(facts: &Facts) -> Option<Offer> {
         observation.push_str(&format!(", {failed} of {judged} on {previous}"));
     }
     observation.push_str(&format!("; other calls failed {} of {others} times", total - failed));
-    if let Some(sample) = facts.samples.iter().find(|it| it.call == worst.call) {
-        let code = sample.code.map(|code| format!("{code} ")).unwrap_or_default();
-        observation.push_str(&format!("; answer: {code}\"{}\"", sample.message));
+    if let Some(sample) = facts.sample(Some(&worst.call)) {
+        observation.push_str(&sample.answer());
     }
-    if let Some(group) = facts.output.iter().find(|group| group.is_new) {
+    if let Some(group) = facts.new_error() {
         observation.push_str(&format!("; new output: \"{}\"", group.example));
     }
     let title = format!("`{}` is broken in {release}", worst.call);

@@ -2,6 +2,18 @@
 
 use crate::incident::document::Offer;
 use crate::incident::facts::Facts;
+use crate::incident::rows::verdict_of;
+
+/// The interval that may hold both good and slow requests.
+const SECOND_MS: u64 = 1_000;
+
+/// Good answers of the release after the second in which the trouble began.
+fn answered_since_onset(facts: &Facts) -> Option<u64> {
+    let (onset, _) = verdict_of(facts)?;
+    let since = onset.0.saturating_sub(facts.traffic.as_ref()?.opened.0) + SECOND_MS;
+    let late = facts.trial()?.series.iter().filter(|it| since <= it.ms);
+    Some(late.map(|it| it.judged.saturating_sub(it.bad)).sum())
+}
 
 pub(super) fn rule(facts: &Facts) -> Option<Offer> {
     let release = facts.release()?;
@@ -16,7 +28,11 @@ pub(super) fn rule(facts: &Facts) -> Option<Offer> {
         let (slow, timed) = (counts.slow, counts.with_latency);
         observation.push_str(&format!("; the previous release: {slow} of {timed}"));
     }
-    let hangs = facts.trial().is_some_and(|it| it.counts.server_fault * 2 > slow);
+    let answered = answered_since_onset(facts);
+    let hangs = answered.is_some_and(|it| it * 4 < slow);
+    if let Some(answered) = answered.filter(|_| hangs) {
+        observation.push_str(&format!("; {answered} were answered after it began"));
+    }
     let (title, weight) = match hangs {
         true => (format!("requests to {release} do not end"), 79),
         false => (format!("{release} is slow"), 81),
@@ -28,6 +44,7 @@ pub(super) fn rule(facts: &Facts) -> Option<Offer> {
 mod tests {
     use super::*;
     use crate::incident::example;
+    use crate::incident::traffic::Point;
     use crate::model::Counts;
 
     #[test]
@@ -38,7 +55,9 @@ mod tests {
             Counts { ok: 50, slow: 40, with_latency: 50, ..Counts::default() };
         assert_eq!(rule(&facts).unwrap().title, "v2 is slow");
         example::trial(&mut facts).counts =
-            Counts { server_fault: 40, slow: 40, with_latency: 50, ..Counts::default() };
+            Counts { ok: 10, slow: 40, with_latency: 50, ..Counts::default() };
+        example::trial(&mut facts).series =
+            vec![Point { ms: 0, judged: 50, bad: 0 }, Point { ms: 4_000, judged: 8, bad: 8 }];
         assert_eq!(rule(&facts).unwrap().title, "requests to v2 do not end");
     }
 }

@@ -27,9 +27,8 @@ pub(super) fn rule(facts: &Facts) -> Option<Offer> {
         let (failed, judged) = (bad(&control.counts), control.counts.judged());
         observation.push_str(&format!("; the previous release: {failed} of {judged}"));
     }
-    if let Some(sample) = facts.samples.iter().find(|it| it.release == release.number) {
-        let code = sample.code.map(|code| format!("{code} ")).unwrap_or_default();
-        observation.push_str(&format!("; answer: {code}\"{}\"", sample.message));
+    if let Some(sample) = facts.sample(None) {
+        observation.push_str(&sample.answer());
     }
     let title = format!("{release} fails a share of its requests since the deploy");
     Some(Offer::new("some-calls", 50, title, observation))

@@ -18,8 +18,8 @@ pub(super) fn rule(facts: &Facts) -> Option<Offer> {
         .map(|it| format!("`{}` {} of {}", it.call, it.counts.tool_fault, it.counts.judged()))
         .collect();
     let mut observation = format!("{tool} tool calls returned isError: {}", calls.join(", "));
-    if let Some(sample) = facts.samples.iter().find(|it| it.release == release.number) {
-        observation.push_str(&format!("; answer: \"{}\"", sample.message));
+    if let Some(sample) = facts.sample(None) {
+        observation.push_str(&sample.answer());
     }
     let title = format!("the tools of {release} return errors; the server itself answers");
     Some(Offer::new("tool-errors", 82, title, observation).setting("tool_objective"))

@@ -5,6 +5,7 @@ pub(super) mod body;
 pub(super) mod client_connection;
 pub(super) mod client_request;
 pub(super) mod connector;
+pub(super) mod error_samples;
 pub(super) mod failed_samples;
 pub(super) mod forwarded;
 pub(super) mod headers;
@@ -27,6 +28,7 @@ use crate::config::Address;
 use crate::model::{DrainCost, ReleaseNumber};
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::connector::{Connector, StartGrace};
+use crate::proxy::backend::error_samples::ErrorSamples;
 use crate::proxy::backend::failed_samples::FailedSamples;
 use crate::proxy::backend::outcome_counters::OutcomeCounters;
 use crate::proxy::backend::pool::{Pool, SendError};
@@ -61,6 +63,8 @@ pub(super) struct Backend {
     pub read_only_tools: Arc<ReadOnlyTools>,
     /// Its failed requests, and the results of shadow calls to it.
     pub samples: FailedSamples,
+    /// Some of its latest error answers, for people.
+    pub error_samples: ErrorSamples,
     error_responses: AtomicU64,
     closed_streams: AtomicU64,
     replayed_requests: AtomicU64,
@@ -94,6 +98,7 @@ impl Backend {
             subscriptions: AtomicU64::new(0),
             read_only_tools,
             samples: FailedSamples::default(),
+            error_samples: ErrorSamples::default(),
             error_responses: AtomicU64::new(0),
             closed_streams: AtomicU64::new(0),
             replayed_requests: AtomicU64::new(0),

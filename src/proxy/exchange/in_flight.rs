@@ -6,6 +6,7 @@
 mod client_duty;
 mod counting;
 mod deadline;
+mod explaining;
 mod session_tracking;
 
 use std::pin::Pin;
@@ -29,6 +30,7 @@ use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::failed_samples::SampledRequest;
 use crate::proxy::backend::trial_cells::CountedSubject;
 use crate::proxy::exchange::body_error::BodyError;
+use crate::proxy::exchange::in_flight::explaining::UnexplainedFailure;
 use crate::proxy::exchange::mcp_paths::UnconfirmedPath;
 use crate::proxy::exchange::parsed_body::{RequestIds, SharedParse, lock_parsed};
 use crate::proxy::exchange::pending::{PendingRequest, TaskEffect};
@@ -70,6 +72,10 @@ pub(in crate::proxy) struct InFlight {
     pub client_body: Option<Bytes>,
     /// Whether the release accepted no connection, so that no request can be at fault.
     pub unreachable: bool,
+    /// Requests that failed, until their error messages are kept.
+    unexplained: Vec<UnexplainedFailure>,
+    /// What a response without JSON-RPC said.
+    failure_words: Option<String>,
     /// The server asked the client something in this exchange.
     asked_client: bool,
     /// The client left while the release waited for it.
@@ -153,6 +159,8 @@ impl InFlight {
             sse_ping: limits.sse_ping,
             client_body: None,
             unreachable: false,
+            unexplained: Vec::new(),
+            failure_words: None,
             asked_client: false,
             left_owing: false,
             unconfirmed: None,
@@ -239,7 +247,8 @@ impl InFlight {
                 session.mark_known();
             }
         }
-        self.record_outcome(&request, class);
+        let class = self.record_outcome(&request, class);
+        self.note_failure(&request.id, class, message.error_code);
     }
 
     /// Whether all of its requests are idempotent.
@@ -280,8 +289,12 @@ impl InFlight {
             return;
         }
         for request in pending {
-            self.record_outcome(&request, class);
+            let class = self.record_outcome(&request, class);
+            if !self.deadline_passed {
+                self.note_failure(&request.id, class, None);
+            }
         }
+        self.explain_unanswered();
     }
 
     /// Counts an exchange without JSON-RPC requests.

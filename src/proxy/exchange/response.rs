@@ -139,6 +139,7 @@ pub(in crate::proxy) async fn relay(
         }
     }
     responses.iter().for_each(|message| in_flight.on_message(head.status, message));
+    explain_failures(&mut in_flight, &ready);
     Ok(streamed(head, ready, body, BodyParser::Json(scanner), in_flight))
 }
 
@@ -176,6 +177,8 @@ async fn buffered(
     mut in_flight: InFlight,
 ) -> Response<ClientBody> {
     responses.iter().for_each(|message| in_flight.on_message(head.status, message));
+    in_flight.explain_failures(&body);
+    in_flight.set_failure_status(head.status, &body);
     let unanswered = !in_flight.pending_ids().is_empty();
     let is_mistake = unanswered && in_flight.has_invalid_body();
     if unanswered && head.status.is_success() && !in_flight.is_unconfirmed() && !is_mistake {
@@ -204,6 +207,13 @@ async fn buffered(
         None => body,
     };
     Response::from_parts(head, ClientBody::Full(Full::new(body)))
+}
+
+/// Keeps the error messages of failed requests, whose answers these pieces have.
+fn explain_failures(in_flight: &mut InFlight, pieces: &VecDeque<Bytes>) {
+    if in_flight.has_unexplained() {
+        in_flight.explain_failures(&joined(pieces.clone()));
+    }
 }
 
 /// All pieces as one.

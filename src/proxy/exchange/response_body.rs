@@ -216,6 +216,7 @@ impl ResponseBody {
             BodyParser::Events(events) => events.feed(data, on_message),
             BodyParser::Unparsed => (),
         }
+        in_flight.explain_failures(data);
     }
 
     /// Rewrites one piece of the body.

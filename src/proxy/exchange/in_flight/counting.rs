@@ -21,7 +21,8 @@ impl InFlight {
         }
     }
 
-    pub(super) fn record_outcome(&mut self, request: &PendingRequest, class: Outcome) {
+    /// Counts the end of a request. Returns its class, after what the client did is considered.
+    pub(super) fn record_outcome(&mut self, request: &PendingRequest, class: Outcome) -> Outcome {
         let failed = class == Outcome::ServerFault;
         let class = if failed && self.was_cancelled(request) { Outcome::Neutral } else { class };
         let class = self.charge(request, class);
@@ -38,5 +39,6 @@ impl InFlight {
                 .outcomes
                 .record_latency(Some(&request.counters), slow <= self.started.elapsed());
         }
+        class
     }
 }

@@ -49,6 +49,7 @@ impl InFlight {
                 self.timer = None;
                 if failed {
                     self.keep_for_shadow(Outcome::ServerFault);
+                    self.explain_deadline();
                 }
                 // Some servers never answer a cancelled request, nor end its stream.
                 let was_cancelled = |request| self.was_cancelled(request);

@@ -73,6 +73,7 @@ impl ResponseBody {
             BodyParser::Unparsed if error.is_some() => self.in_flight.finish(failed),
             BodyParser::Unparsed => {
                 let class = outcome::from_status(self.status);
+                self.in_flight.set_failure_status(self.status, b"");
                 // A response that could not be read is never a good one.
                 let class = if class == Outcome::Ok { Outcome::Neutral } else { class };
                 self.in_flight.finish(class);

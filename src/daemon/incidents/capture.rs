@@ -1,0 +1,256 @@
+//! Keeps what is gone later, at the moment when an incident opens: error answers and output.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use crate::config::Runtime;
+use crate::daemon::incidents::Incidents;
+use crate::files::open_to_read;
+use crate::incident::text::{clean_name, clean_text};
+use crate::incident::{Facts, FailureSample, OutputGroup, group_output};
+use crate::model::{FailedCall, Moment, Release, ReleaseNumber, parse_output_section};
+use crate::record;
+use crate::service::handle::ServiceHandle;
+use crate::systemd::read_journal;
+
+/// Error answers that are kept.
+const SAMPLES_MAX: usize = 24;
+/// Characters of an error message.
+const MESSAGE_MAX: usize = 240;
+/// The end of an output file that is read.
+const OUTPUT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Lines of one release, the newest.
+const LINES_MAX: usize = 10_000;
+/// The journal's clock and the daemon's may differ by this.
+const CLOCK_TOLERANCE_S: u64 = 2;
+
+/// The releases of a deploy, and when each was deployed.
+struct Releases {
+    trial: (Release, Moment),
+    previous: Option<(Release, Option<Moment>)>,
+}
+
+impl Incidents {
+    /// The error answers that the proxy has, of all releases.
+    pub(super) fn failed_calls(&self, name: &str) -> Vec<(ReleaseNumber, FailedCall)> {
+        self.0.proxies.get(name).map(|proxy| proxy.failed_calls()).unwrap_or_default()
+    }
+
+    /// Keeps the error answers, and what the releases printed, with the facts of an incident.
+    pub(super) async fn capture(
+        &self,
+        name: &str,
+        handle: &ServiceHandle,
+        deploy: ReleaseNumber,
+        failed: Vec<(ReleaseNumber, FailedCall)>,
+    ) {
+        let dir = handle.dir().to_owned();
+        let releases = tokio::task::spawn_blocking(move || releases_of(&dir, deploy)).await;
+        let output = match (releases, self.service_settings(name)) {
+            (Ok(Some(releases)), Some(service)) => {
+                read_output(&service.runtime, handle.dir(), releases).await
+            }
+            _ => Vec::new(),
+        };
+        let samples = samples(failed, deploy);
+        if samples.is_empty() && output.is_empty() {
+            return;
+        }
+        let Some(incidents) = self.service(name) else { return };
+        let written = tokio::task::block_in_place(|| {
+            let mut facts = incidents.store.read_facts(deploy)?.unwrap_or_default();
+            merge(&mut facts, samples, output);
+            incidents.store.write_facts(deploy, &facts)
+        });
+        if let Err(error) = written {
+            tracing::error!(service = name, "cannot write the facts of {deploy}: {error}");
+        }
+    }
+}
+
+/// Adds what was kept now. Newer output replaces older; samples are added to those of before.
+fn merge(facts: &mut Facts, samples: Vec<FailureSample>, output: Vec<OutputGroup>) {
+    for sample in samples {
+        if facts.samples.len() < SAMPLES_MAX && !facts.samples.contains(&sample) {
+            facts.samples.push(sample);
+        }
+    }
+    if !output.is_empty() {
+        facts.output = output;
+    }
+}
+
+/// The error answers as a document shows them: masked, those of the new release first.
+fn samples(failed: Vec<(ReleaseNumber, FailedCall)>, deploy: ReleaseNumber) -> Vec<FailureSample> {
+    let mut samples: Vec<FailureSample> = Vec::new();
+    let (new, other): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(it, _)| *it == deploy);
+    for (release, it) in new.into_iter().chain(other) {
+        let call = match it.name.is_empty() {
+            true => clean_name(&it.method),
+            false => format!("{} {}", clean_name(&it.method), clean_name(&it.name)),
+        };
+        let message = clean_text(&it.message, MESSAGE_MAX);
+        let sample = FailureSample { release, call, code: it.code, message };
+        if !samples.contains(&sample) {
+            samples.push(sample);
+        }
+    }
+    samples.truncate(SAMPLES_MAX);
+    samples
+}
+
+fn releases_of(dir: &Path, deploy: ReleaseNumber) -> Option<Releases> {
+    let began = |number| {
+        let entries = record::read_deploy(dir, Some(number)).ok()?;
+        let first = entries.first()?.moment;
+        Some((entries, first))
+    };
+    let (entries, first) = began(deploy)?;
+    let mut facts = Facts::default();
+    facts.set_timeline(entries);
+    let previous = facts.previous_release().cloned();
+    let previous = previous.map(|it| {
+        let deployed = began(it.number).map(|(_, at)| at);
+        (it, deployed)
+    });
+    Some(Releases { trial: (facts.release()?.clone(), first), previous })
+}
+
+async fn read_output(runtime: &Runtime, dir: &Path, releases: Releases) -> Vec<OutputGroup> {
+    let Releases { trial: (trial, began), previous } = releases;
+    let (lines, known) = match runtime {
+        Runtime::External => return Vec::new(),
+        Runtime::Command(_) => {
+            let dir = dir.to_owned();
+            let read = tokio::task::spawn_blocking(move || {
+                let previous = previous.and_then(|(it, _)| read_section(&dir, &it));
+                (read_section(&dir, &trial).unwrap_or_default(), previous)
+            });
+            read.await.unwrap_or_default()
+        }
+        Runtime::Systemd(template) => {
+            let seconds = |at: Moment| at.0 / 1_000;
+            let since = seconds(began).saturating_sub(CLOCK_TOLERANCE_S);
+            let lines = read_unit(&template.unit_of(&trial.slot), Some(since), None).await;
+            let known = match previous {
+                Some((previous, deployed)) => {
+                    let since = deployed.map(|it| seconds(it).saturating_sub(CLOCK_TOLERANCE_S));
+                    let unit = template.unit_of(&previous.slot);
+                    // A slot that both used has the output of both: only what is older counts.
+                    let until = (previous.slot == trial.slot).then(|| seconds(began));
+                    // A journal that is empty may also be one that the daemon cannot read.
+                    read_unit(&unit, since, until).await.filter(|it| !it.is_empty())
+                }
+                None => None,
+            };
+            (lines.unwrap_or_default(), known)
+        }
+    };
+    let group = move || {
+        let lines = lines.iter().map(String::as_str);
+        match &known {
+            Some(known) => group_output(lines, Some(&mut known.iter().map(String::as_str))),
+            None => group_output(lines, None),
+        }
+    };
+    tokio::task::spawn_blocking(group).await.unwrap_or_default()
+}
+
+async fn read_unit(unit: &str, since: Option<u64>, until: Option<u64>) -> Option<Vec<String>> {
+    match read_journal(unit, since, until).await {
+        Ok(lines) => Some(lines),
+        Err(error) => {
+            tracing::warn!("a draft without the output of {unit}: journalctl: {error}");
+            None
+        }
+    }
+}
+
+/// The newest lines that a release wrote into the output file of its slot. `None` if the file has none of
+/// it, or cannot be read.
+fn read_section(dir: &Path, release: &Release) -> Option<Vec<String>> {
+    let path = output_path(dir, release);
+    let text = read_end(&path).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let mut present = None;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        match parse_output_section(line) {
+            Some(number) => present = Some(number),
+            None if present == Some(release.number) => lines.push(line),
+            None => (),
+        }
+    }
+    // The beginning of a long output is cut off, with its section.
+    if present.is_none() && !text.is_empty() {
+        lines = text.lines().collect();
+    } else if present.is_none() {
+        return None;
+    }
+    let surplus = lines.len().saturating_sub(LINES_MAX);
+    Some(lines.into_iter().skip(surplus).map(str::to_owned).collect())
+}
+
+/// As `act::ProcessSpec::output_path`.
+fn output_path(dir: &Path, release: &Release) -> PathBuf {
+    dir.join(format!("output-{}.log", release.slot))
+}
+
+fn read_end(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file: File = open_to_read(path)?;
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(OUTPUT_BYTES_MAX)))?;
+    let mut bytes = Vec::new();
+    file.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Slot, output_section};
+
+    fn release(number: u32) -> Release {
+        Release {
+            version: format!("v{number}"),
+            number: ReleaseNumber(number),
+            slot: Slot("blue".into()),
+            artifact: None,
+            digest: None,
+            environment: Default::default(),
+            same_version: false,
+        }
+    }
+
+    #[test]
+    fn each_release_has_the_lines_of_its_sections() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read_section(dir.path(), &release(1)), None);
+        let (one, two) = (output_section(&release(1)), output_section(&release(2)));
+        let text = format!("old\n{one}\na\n{two}\nb\n{one}\nc\n");
+        std::fs::write(dir.path().join("output-blue.log"), text).unwrap();
+        assert_eq!(read_section(dir.path(), &release(1)).unwrap(), ["a", "c"]);
+        assert_eq!(read_section(dir.path(), &release(2)).unwrap(), ["b"]);
+        assert_eq!(read_section(dir.path(), &release(3)).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn samples_are_masked_and_each_is_shown_once() {
+        let call = |message: &str| FailedCall {
+            method: "tools/call".into(),
+            name: "fore\u{1b}cast".into(),
+            code: Some(-32603),
+            message: message.into(),
+        };
+        let failed = vec![
+            (ReleaseNumber(1), call("old")),
+            (ReleaseNumber(2), call("token=abcdefgh1234 is bad")),
+            (ReleaseNumber(2), call("token=abcdefgh1234 is bad")),
+        ];
+        let samples = samples(failed, ReleaseNumber(2));
+        let shown: Vec<_> = samples.iter().map(|it| (it.release.0, it.message.as_str())).collect();
+        assert_eq!(shown, [(2, "token=[masked] is bad"), (1, "old")]);
+        assert_eq!(samples[0].call, "tools/call forecast");
+    }
+}

@@ -1,0 +1,258 @@
+//! Groups lines of output by template, as Drain does (He, Zhu, Zheng and Lyu, "Drain: An Online Log
+//! Parsing Approach with Fixed Depth Tree", ICWS 2017): lines of one length with one first word share a
+//! template where half of their words are the same. Words that differ, or have digits, are `<*>`.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::incident::facts::OutputGroup;
+use crate::incident::text::clean_text;
+
+/// Templates that are kept of one release.
+const TEMPLATES_MAX: usize = 500;
+/// Groups that a document shows.
+const GROUPS_MAX: usize = 20;
+/// Words of a line that count.
+const WORDS_MAX: usize = 40;
+/// Characters of a line that count.
+const LINE_MAX: usize = 240;
+/// Share of equal words from which two lines have one template.
+const SAME_TEMPLATE: f64 = 0.5;
+/// Share of equal words from which a line is no new one, although its template differs.
+const SAME_LINE: f64 = 0.7;
+const ANY: &str = "<*>";
+
+/// The templates of one release.
+#[derive(Debug, Default)]
+struct Templates {
+    /// By their key.
+    groups: BTreeMap<Key, Vec<Template>>,
+    count: usize,
+}
+
+/// What lines with one template share: the number of words, the first one, and the status of a failed
+/// HTTP request.
+type Key = (usize, String, Option<String>);
+
+#[derive(Debug)]
+struct Template {
+    words: Vec<String>,
+    count: u64,
+    example: String,
+}
+
+/// Groups what a release printed. `previous` is what the release before it printed, if that is known: a
+/// line is new where that has none like it. Errors come first, of these the new ones.
+pub fn group_output<'a>(
+    lines: impl IntoIterator<Item = &'a str>,
+    previous: Option<&mut dyn Iterator<Item = &'a str>>,
+) -> Vec<OutputGroup> {
+    let known = previous.map(Templates::of);
+    let templates = Templates::of(lines).groups.into_values().flatten();
+    let groups = templates.map(|it| OutputGroup {
+        is_new: known.as_ref().is_some_and(|known| !known.has(&it.words)),
+        template: it.words.join(" "),
+        count: it.count,
+        is_error: error_rank(&it.example) > 1,
+        example: it.example,
+    });
+    let mut groups: Vec<_> = groups.collect();
+    groups.sort_by_cached_key(|it| {
+        let rank = error_rank(&it.example);
+        std::cmp::Reverse((it.is_new && it.is_error, it.is_error, it.is_new, rank, it.count))
+    });
+    groups.truncate(GROUPS_MAX);
+    groups
+}
+
+impl Templates {
+    fn of<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut templates = Self::default();
+        lines.into_iter().for_each(|line| templates.add(line));
+        templates
+    }
+
+    fn add(&mut self, line: &str) {
+        let example = clean_text(&without_json(line), LINE_MAX);
+        let words = words(&example);
+        let Some(key) = key(&words) else { return };
+        let group = self.groups.entry(key).or_default();
+        let best = group
+            .iter_mut()
+            .max_by(|a, b| similarity(&a.words, &words).total_cmp(&similarity(&b.words, &words)));
+        match best.filter(|it| similarity(&it.words, &words) >= SAME_TEMPLATE) {
+            Some(template) => {
+                template.count += 1;
+                for (known, word) in template.words.iter_mut().zip(words) {
+                    if *known != word {
+                        ANY.clone_into(known);
+                    }
+                }
+            }
+            None if self.count < TEMPLATES_MAX => {
+                self.count += 1;
+                group.push(Template { words, count: 1, example });
+            }
+            None => (),
+        }
+    }
+
+    fn has(&self, words: &[String]) -> bool {
+        let Some(key) = key(words) else { return true };
+        let Some(group) = self.groups.get(&key) else { return false };
+        group.iter().any(|it| {
+            let fits =
+                it.words.iter().zip(words).all(|(known, word)| known == ANY || known == word);
+            fits || similarity(&it.words, words) >= SAME_LINE
+        })
+    }
+}
+
+fn key(words: &[String]) -> Option<Key> {
+    let status = words.iter().find(|it| is_failed_status(it));
+    Some((words.len(), words.first()?.clone(), status.cloned()))
+}
+
+fn is_failed_status(word: &str) -> bool {
+    matches!(word.parse(), Ok(400..=599_u16))
+}
+
+fn similarity(a: &[String], b: &[String]) -> f64 {
+    let same = a.iter().zip(b).filter(|(a, b)| a == b).count();
+    same as f64 / a.len().max(1) as f64
+}
+
+/// The words of a line. One with digits is a value, except the status of a failed HTTP request.
+fn words(line: &str) -> Vec<String> {
+    let word = |word: &str| {
+        let has_digits = word.bytes().any(|it| it.is_ascii_digit());
+        if has_digits && !is_failed_status(word) { ANY.to_owned() } else { word.to_owned() }
+    };
+    line.split_whitespace().take(WORDS_MAX).map(word).collect()
+}
+
+/// Of a line that is a JSON object, as structured loggers write: level, message and error.
+fn without_json(line: &str) -> String {
+    let object = line.trim_start().starts_with('{').then(|| serde_json::from_str(line));
+    let Some(Ok(Value::Object(object))) = object else { return line.to_owned() };
+    let parts =
+        [["level", "severity", "lvl"], ["msg", "message", "event"], ["error", "err", "exception"]];
+    let found = parts.iter().filter_map(|keys| {
+        keys.iter().find_map(|key| match object.get(*key)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Object(inner) => inner.get("message")?.as_str().map(str::to_owned),
+            _ => None,
+        })
+    });
+    let found: Vec<_> = found.collect();
+    if found.is_empty() { line.to_owned() } else { found.join(" ") }
+}
+
+/// How much a line looks like an error: 3 names one, 2 mentions one, 1 warns.
+fn error_rank(line: &str) -> u8 {
+    const MENTIONS: [&str; 16] = [
+        "error",
+        "exception",
+        "traceback",
+        "fatal",
+        "panic",
+        "panicked",
+        "failed",
+        "failure",
+        "fail",
+        "killed",
+        "refused",
+        "denied",
+        "oom-kill",
+        "critical",
+        "abort",
+        "aborted",
+    ];
+    let mut rank = 0;
+    for word in line.split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_') {
+        let lower = word.to_ascii_lowercase();
+        let is_name = word.len() > 6
+            && word.starts_with(|c: char| c.is_ascii_uppercase())
+            && (word.ends_with("Error") || word.ends_with("Exception"));
+        rank = rank.max(match lower.as_str() {
+            _ if is_name => 3,
+            it if MENTIONS.contains(&it) => 2,
+            it if it.starts_with("warn") => 1,
+            _ => 0,
+        });
+    }
+    rank
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups(lines: &[&str], previous: Option<&[&str]>) -> Vec<OutputGroup> {
+        match previous {
+            Some(known) => group_output(lines.iter().copied(), Some(&mut known.iter().copied())),
+            None => group_output(lines.iter().copied(), None),
+        }
+    }
+
+    #[test]
+    fn the_new_error_comes_first() {
+        let known =
+            ["INFO serving on 8401", "INFO call 12 of ada took 3 ms", "ERROR upstream 7 late"];
+        let lines = [
+            "INFO serving on 8402",
+            "INFO call 90 of bob took 4 ms",
+            "INFO call 91 of eve took 9 ms",
+            "INFO cache is cold",
+            "ERROR upstream 9 late",
+            "Traceback (most recent call last):",
+            "  File \"/srv/v2/server.py\", line 14, in forecast",
+            "KeyError: 'region'",
+            "KeyError: 'region'",
+        ];
+        let groups = groups(&lines, Some(&known));
+        let first = &groups[0];
+        assert_eq!((first.example.as_str(), first.count), ("KeyError: 'region'", 2));
+        assert!(first.is_new && first.is_error);
+        let of = |start: &str| groups.iter().find(|it| it.example.starts_with(start)).unwrap();
+        assert!(!of("INFO serving").is_new && !of("INFO call").is_new && !of("ERROR").is_new);
+        assert_eq!(of("INFO call").template, "INFO call <*> of <*> took <*> ms");
+        assert!(of("INFO cache").is_new && !of("INFO cache").is_error);
+    }
+
+    #[test]
+    fn nothing_is_new_where_the_previous_output_is_unknown() {
+        let groups = groups(&["KeyError: 'region'"], None);
+        assert!(!groups[0].is_new && groups[0].is_error);
+    }
+
+    #[test]
+    fn structured_lines_and_statuses_are_compared_by_what_they_mean() {
+        let known = [r#"{"ts":"1","level":"info","msg":"call done"}"#, "POST /mcp 200 3ms"];
+        let lines = [
+            r#"{"ts":"2","level":"info","msg":"call done"}"#,
+            r#"{"ts":"3","level":"error","msg":"call failed","error":{"message":"no such table: city"}}"#,
+            "POST /mcp 500 4ms",
+            "POST /mcp 200 4ms",
+        ];
+        let groups = groups(&lines, Some(&known));
+        assert_eq!(groups[0].example, "error call failed no such table: city");
+        let new: Vec<_> = groups.iter().filter(|it| it.is_new).map(|it| it.count).collect();
+        assert_eq!(new, [1, 1], "{groups:?}");
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_secrets_are_masked() {
+        let lines: Vec<_> = (0..5_000)
+            .map(|it| {
+                let word: String = std::iter::repeat_n('x', it % 700 + 1).collect();
+                format!("{word} password=hunter2hunter2 {}", "y ".repeat(it % 60))
+            })
+            .collect();
+        let groups = group_output(lines.iter().map(String::as_str), None);
+        assert_eq!(groups.len(), GROUPS_MAX);
+        let json = serde_json::to_string(&groups).unwrap();
+        assert!(!json.contains("hunter2") && json.len() < 64 * 1024, "{}", json.len());
+    }
+}

@@ -1,0 +1,142 @@
+//! Finds the error message of one response in the bytes of its body, for people.
+
+use serde_json::Value;
+
+use crate::mcp::message::same_id;
+
+/// A longer body is not searched.
+const BODY_MAX: usize = 256 * 1024;
+/// Characters of a message.
+const TEXT_MAX: usize = 1_000;
+/// A shorter argument is no secret, and occurs in any text.
+const ARGUMENT_MIN: usize = 3;
+/// Arguments that are looked for.
+const ARGUMENTS_MAX: usize = 100;
+/// What stands in place of an argument.
+const ARGUMENT: &str = "[argument]";
+
+/// The message of the response with this id: `error.message`, or the first text of a tool's error. The
+/// body is JSON, or server-sent events. `None` where it is not complete.
+pub(crate) fn error_text(body: &[u8], id: &str) -> Option<String> {
+    let body = std::str::from_utf8(body).ok().filter(|it| it.len() <= BODY_MAX)?;
+    if let Ok(value) = serde_json::from_str(body) {
+        return find(&value, id);
+    }
+    body.lines().find_map(|line| {
+        let data = line.strip_prefix("data:")?;
+        find(&serde_json::from_str(data.trim()).ok()?, id)
+    })
+}
+
+fn find(value: &Value, id: &str) -> Option<String> {
+    if let Some(batch) = value.as_array() {
+        return batch.iter().find_map(|it| find(it, id));
+    }
+    if !same_id(&value.get("id")?.to_string(), id) {
+        return None;
+    }
+    let text = match value.get("error") {
+        Some(error) => error.get("message")?.as_str()?,
+        None => {
+            let content = value.get("result")?.get("content")?.as_array()?;
+            content.iter().find_map(|it| it.get("text")?.as_str())?
+        }
+    };
+    Some(text.chars().take(TEXT_MAX).collect())
+}
+
+/// The text without the arguments of the call with this id, which the client's body has: an error often
+/// repeats them, and they belong to the user.
+pub(crate) fn without_arguments(text: &str, client_body: Option<&[u8]>, id: &str) -> String {
+    let value = client_body.and_then(|it| serde_json::from_slice::<Value>(it).ok());
+    let mut arguments = Vec::new();
+    if let Some(value) = &value {
+        let request = match value.as_array() {
+            Some(batch) => {
+                let is_it =
+                    |it: &&Value| it.get("id").is_some_and(|it| same_id(&it.to_string(), id));
+                batch.iter().find(is_it)
+            }
+            None => Some(value),
+        };
+        let params = request.and_then(|it| it.get("params"));
+        if let Some(given) = params.and_then(|it| it.get("arguments")) {
+            collect(given, &mut arguments);
+        }
+    }
+    // The longest first: one can be part of another.
+    arguments.sort_by_key(|it| std::cmp::Reverse(it.len()));
+    let mut text = text.to_owned();
+    for argument in arguments {
+        text = text.replace(&argument, ARGUMENT);
+    }
+    without_input_value(&text)
+}
+
+/// The texts and numbers in a value.
+fn collect(value: &Value, into: &mut Vec<String>) {
+    if into.len() >= ARGUMENTS_MAX {
+        return;
+    }
+    match value {
+        Value::String(text) if text.chars().count() >= ARGUMENT_MIN => into.push(text.clone()),
+        Value::Number(number) if number.to_string().len() >= ARGUMENT_MIN => {
+            into.push(number.to_string());
+        }
+        Value::Array(items) => items.iter().for_each(|it| collect(it, into)),
+        Value::Object(fields) => fields.values().for_each(|it| collect(it, into)),
+        _ => (),
+    }
+}
+
+/// pydantic, which FastMCP checks arguments with, repeats them as `input_value=..., input_type=`.
+fn without_input_value(text: &str) -> String {
+    let (start, end) = ("input_value=", ", input_type=");
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(start) {
+        let tail = after.find(end).map_or("", |at| after.get(at..).unwrap_or_default());
+        out.push_str(before);
+        out.push_str(start);
+        out.push_str(ARGUMENT);
+        rest = tail;
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_of_the_right_response_is_found() {
+        let json = br#"[{"jsonrpc":"2.0","id":1,"result":{}},{"jsonrpc":"2.0","id":2,"error":{"code":-32603,"message":"KeyError: 'region'"}}]"#;
+        assert_eq!(error_text(json, "2").as_deref(), Some("KeyError: 'region'"));
+        assert_eq!(error_text(json, "1"), None);
+        let events = b"event: message\ndata: {\"id\":\"a\",\"result\":{\"isError\":true,\"content\":[{\"type\":\"image\"},{\"type\":\"text\",\"text\":\"down\"}]}}\n\n";
+        assert_eq!(error_text(events, "\"a\"").as_deref(), Some("down"));
+        for broken in [&b"{\"id\":2,\"error\":{\"mess"[..], b"\xff", b"", b"[[[]]]", b"7"] {
+            assert_eq!(error_text(broken, "2"), None);
+        }
+        let long = format!(r#"{{"id":2,"error":{{"message":"{}"}}}}"#, "x".repeat(5_000));
+        assert_eq!(error_text(long.as_bytes(), "2").map(|it| it.len()), Some(TEXT_MAX));
+    }
+
+    #[test]
+    fn arguments_do_not_pass() {
+        let body = br#"{"id":2,"params":{"name":"forecast","arguments":{"city":"Berlin Mitte","at":[{"zip":10115}],"n":7}}}"#;
+        let text = "no station near Berlin Mitte (10115), 7 tried";
+        assert_eq!(
+            without_arguments(text, Some(body), "2"),
+            "no station near [argument] ([argument]), 7 tried"
+        );
+        assert_eq!(without_arguments(text, None, "2"), text);
+        let pydantic = "Field required [type=missing, input_value={'city': 'X'}, input_type=dict] a \
+                        input_value=secret";
+        assert_eq!(
+            without_arguments(pydantic, Some(b"{"), "2"),
+            "Field required [type=missing, input_value=[argument], input_type=dict] a \
+             input_value=[argument]"
+        );
+    }
+}

@@ -1,0 +1,72 @@
+//! Reads the messages of a unit from the journal, through `journalctl`.
+
+use std::io;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
+
+/// The newest messages that are read.
+const MESSAGES_MAX: &str = "--lines=10000";
+/// Bytes that are read.
+const BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// How long the program may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a unit, and systemd about it, wrote between two times (seconds since 1970), the oldest first.
+///
+/// # Errors
+/// `journalctl` cannot be started, or takes longer than five seconds.
+pub async fn read_journal(
+    unit: &str,
+    since: Option<u64>,
+    until: Option<u64>,
+) -> io::Result<Vec<String>> {
+    let mut command = Command::new("journalctl");
+    command.args(["--output=json", "--output-fields=MESSAGE", "--quiet", "--no-pager"]);
+    command.args([MESSAGES_MAX, "--unit", unit]);
+    command.args(since.map(|it| format!("--since=@{it}")));
+    command.args(until.map(|it| format!("--until=@{it}")));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let mut bytes = Vec::new();
+    let read = async {
+        if let Some(stdout) = child.stdout.take() {
+            stdout.take(BYTES_MAX).read_to_end(&mut bytes).await?;
+        }
+        // At the limit it would wait for a reader.
+        let _ = child.start_kill();
+        child.wait().await.map(|_| ())
+    };
+    tokio::time::timeout(TIMEOUT, read).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    Ok(parse(&bytes))
+}
+
+/// The messages, one a line. journalctl writes a message with control characters as an array of bytes.
+fn parse(bytes: &[u8]) -> Vec<String> {
+    let objects = bytes.split(|it| *it == b'\n').filter_map(|it| serde_json::from_slice(it).ok());
+    let text = |object: Value| match object.get("MESSAGE")? {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(bytes) => {
+            let byte = |it: &Value| u8::try_from(it.as_u64()?).ok();
+            let bytes: Option<Vec<_>> = bytes.iter().map(byte).collect();
+            Some(String::from_utf8_lossy(&bytes?).into_owned())
+        }
+        _ => None,
+    };
+    let texts: Vec<_> = objects.filter_map(text).collect();
+    texts.iter().flat_map(|it| it.lines()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_text_or_bytes_and_a_cut_line_is_left_out() {
+        let bytes = b"{\"MESSAGE\":\"one\\ntwo\",\"X\":\"y\"}\n{\"MESSAGE\":[27,91,109,255]}\n{\"MESSAGE\":null}\n{\"MESSAGE\":\"cu";
+        assert_eq!(parse(bytes), ["one", "two", "\u{1b}[m\u{fffd}"]);
+    }
+}
