@@ -1,5 +1,10 @@
 //! `rollbackd demo` as a person starts it: what it prints, and that it ends as it should.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may panic, and prints a table"
+)]
 
 use std::path::Path;
 use std::process::Output;
@@ -99,4 +104,79 @@ async fn a_wrong_fault_is_refused_with_the_list() {
     let output = demo(temporary.path(), &["--fault", "one-tol"]).await;
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && text.contains("one-tool, crash-loop"), "{text}");
+}
+
+/// The hypotheses of the draft, the first one first: title and observation.
+async fn hypotheses(fault: &str) -> Vec<(String, String)> {
+    let temporary = tempfile::tempdir().unwrap();
+    // Its exit code is about what clients saw: of requests that hang, each may be sent again in time.
+    demo(temporary.path(), &["--keep", "--fault", fault]).await;
+    let [folder] = folders(temporary.path()).try_into().unwrap();
+    let path = temporary.path().join(folder).join("state/weather/incidents/000002.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let offered = text.split_once("Hypotheses, by what the daemon saw:").unwrap().1;
+    let offered = offered.split_once("<!--").unwrap().0.replace('\\', "");
+    let lines = offered.lines().filter_map(|line| line.strip_prefix("- **")?.split_once("**: "));
+    let offers: Vec<_> = lines.map(|(title, why)| (title.to_owned(), why.to_owned())).collect();
+    println!("{fault}: {} ({})", offers[0].0, offers[0].1);
+    offers
+}
+
+/// The top hypothesis names the cause with its observation, and no other cause is offered.
+async fn assert_cause(fault: &str, title: &str, observation: &str, also: &[&str]) {
+    let offers = hypotheses(fault).await;
+    let (top, why) = &offers[0];
+    assert!(top == title && why.contains(observation), "{fault}: {offers:#?}");
+    for (other, _) in &offers[1..] {
+        assert!(also.iter().any(|it| other.contains(it)), "{fault}: {offers:#?}");
+    }
+}
+
+/// True of any release that fails a part of its requests.
+const SHARE: &str = "fails a share of its requests";
+const EVERY: &str = "fails every request";
+
+#[tokio::test]
+async fn the_draft_names_a_total_failure() {
+    let title = "v2 answers with errors, also to its probes";
+    assert_cause("total", title, "status 500", &[SHARE, EVERY]).await;
+}
+
+#[tokio::test]
+async fn the_draft_names_a_share_of_errors() {
+    let title = "v2 fails a share of its requests since the deploy";
+    assert_cause("errors=20%", title, "answer: -32603 \"", &[]).await;
+}
+
+#[tokio::test]
+async fn the_draft_names_slowness() {
+    assert_cause("slow", "v2 is slow", "took longer than the latency limit", &[SHARE]).await;
+}
+
+#[tokio::test]
+async fn the_draft_names_requests_that_do_not_end() {
+    assert_cause("hang", "requests to v2 do not end", "latency limit", &[SHARE, EVERY]).await;
+}
+
+#[tokio::test]
+async fn the_draft_names_errors_of_all_tools() {
+    let title = "the tools of v2 return errors; the server itself answers";
+    assert_cause("tool-errors", title, "returned isError", &[SHARE, EVERY]).await;
+}
+
+#[tokio::test]
+async fn the_draft_names_the_one_tool_that_fails() {
+    let also = ["the tools of v2 return errors", SHARE];
+    assert_cause(
+        "one-tool",
+        "`tools/call weather` is broken in v2",
+        "other calls failed 0 of",
+        &also,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_draft_names_a_crash() {
+    assert_cause("crash-loop", "the process of v2 crashes", "exit code 1", &[SHARE, EVERY]).await;
 }

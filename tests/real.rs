@@ -15,6 +15,8 @@ mod conformance;
 mod harness;
 #[path = "real/journey.rs"]
 mod journey;
+#[path = "real/post_mortem.rs"]
+mod post_mortem;
 #[path = "real/servers.rs"]
 mod servers;
 #[path = "real/walk.rs"]

@@ -107,10 +107,25 @@ impl RealServerHarness {
         self.deploy(version, self.server.new_release(), more).await
     }
 
-    async fn deploy(&self, version: &str, artifact: PathBuf, more: &[&str]) -> CliOutput {
+    /// Deploys what this path names.
+    pub(crate) async fn deploy(
+        &self,
+        version: &str,
+        artifact: PathBuf,
+        more: &[&str],
+    ) -> CliOutput {
         let artifact = artifact.display().to_string();
         let deploy = ["deploy", SERVICE, version, "--artifact", &artifact];
         self.run_cli(&[&deploy, more].concat()).await
+    }
+
+    /// A client that calls a tool 25 times a second, until it is dropped.
+    pub(crate) fn call_tool(&self, tool: &str, arguments: &str) -> tokio::process::Child {
+        let url = format!("http://{}/mcp", self.listen);
+        let mut command = tokio::process::Command::new(BINARY);
+        command.args(["probe", &url, "--tool", tool, "--arguments", arguments]);
+        command.args(["--watch", "--rate", "25"]).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(self.log_stdio()).kill_on_drop(true).spawn().unwrap()
     }
 
     /// How the service stands.

@@ -9,7 +9,7 @@ const SECOND_MS: u64 = 1_000;
 
 /// Good answers of the release after the second in which the trouble began.
 fn answered_since_onset(facts: &Facts) -> Option<u64> {
-    let (onset, _) = verdict_of(facts)?;
+    let onset = verdict_of(facts)?.onset;
     let since = onset.0.saturating_sub(facts.traffic.as_ref()?.opened.0) + SECOND_MS;
     let late = facts.trial()?.series.iter().filter(|it| since <= it.ms);
     Some(late.map(|it| it.judged.saturating_sub(it.bad)).sum())

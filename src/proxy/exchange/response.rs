@@ -138,8 +138,7 @@ pub(in crate::proxy) async fn relay(
             }
         }
     }
-    responses.iter().for_each(|message| in_flight.on_message(head.status, message));
-    explain_failures(&mut in_flight, &ready);
+    count_responses(&mut in_flight, head.status, &responses, &ready);
     Ok(streamed(head, ready, body, BodyParser::Json(scanner), in_flight))
 }
 
@@ -209,8 +208,14 @@ async fn buffered(
     Response::from_parts(head, ClientBody::Full(Full::new(body)))
 }
 
-/// Keeps the error messages of failed requests, whose answers these pieces have.
-fn explain_failures(in_flight: &mut InFlight, pieces: &VecDeque<Bytes>) {
+/// Counts responses, and keeps the error messages of failed requests, whose answers these pieces have.
+fn count_responses(
+    in_flight: &mut InFlight,
+    status: StatusCode,
+    responses: &[Message],
+    pieces: &VecDeque<Bytes>,
+) {
+    responses.iter().for_each(|message| in_flight.on_message(status, message));
     if in_flight.has_unexplained() {
         in_flight.explain_failures(&joined(pieces.clone()));
     }

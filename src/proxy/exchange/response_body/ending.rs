@@ -71,13 +71,7 @@ impl ResponseBody {
             BodyParser::Events(_) => self.in_flight.finish(Outcome::Ok),
             BodyParser::Json(_) => self.in_flight.finish(failed),
             BodyParser::Unparsed if error.is_some() => self.in_flight.finish(failed),
-            BodyParser::Unparsed => {
-                let class = outcome::from_status(self.status);
-                self.in_flight.set_failure_status(self.status, b"");
-                // A response that could not be read is never a good one.
-                let class = if class == Outcome::Ok { Outcome::Neutral } else { class };
-                self.in_flight.finish(class);
-            }
+            BodyParser::Unparsed => self.finish_unparsed(),
         }
         match (error, &self.reader) {
             (Some(error), BodyParser::Json(_) | BodyParser::Unparsed) => Err(error),
@@ -103,6 +97,15 @@ impl ResponseBody {
             "a stream to a client ended: together, the events that wait for their end or their client \
              take over 64 MiB, and it had most of them"
         );
+    }
+
+    /// Only the status says what became of the requests.
+    fn finish_unparsed(&mut self) {
+        let class = outcome::from_status(self.status);
+        self.in_flight.set_failure_status(self.status, b"");
+        // A response that could not be read is never a good one.
+        let class = if class == Outcome::Ok { Outcome::Neutral } else { class };
+        self.in_flight.finish(class);
     }
 
     /// What a response that is not complete means. One that rollbackd does not decode to its end is no
