@@ -46,6 +46,9 @@ struct ShowOptions {
     /// Open the document in $VISUAL or $EDITOR, and save what is written between the markers.
     #[arg(long, conflicts_with_all = ["json", "html"])]
     edit: bool,
+    /// With --edit: do not save a text that blames a person.
+    #[arg(long, requires = "edit")]
+    strict: bool,
 }
 
 #[derive(Debug, Args)]
@@ -74,7 +77,7 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
         Err(exit) => return exit,
     };
     if show.edit {
-        return postmortem_edit::run(&document, daemon).await;
+        return postmortem_edit::run(&document, show.strict, daemon).await;
     }
     if let Some(path) = &show.html {
         if let Err(error) = std::fs::write(path, html::render(&document)) {

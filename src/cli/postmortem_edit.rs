@@ -9,7 +9,7 @@ use crate::cli::exit::Exit;
 use crate::cli::incidents::query;
 use crate::cli::output;
 use crate::control::{IncidentReply, IncidentRequest};
-use crate::incident::{HumanParts, PARTS, PostMortem, markdown, parse_human};
+use crate::incident::{Blame, HumanParts, PARTS, PostMortem, find_blame, markdown, parse_human};
 
 /// How often a save is tried again because others saved meanwhile.
 const TRIES_MAX: u32 = 5;
@@ -18,7 +18,7 @@ const DOCUMENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Opens the document in an editor, and saves what a person wrote. A text that cannot be saved stays in
 /// its file.
-pub(super) async fn run(document: &PostMortem, daemon: &DaemonOptions) -> Exit {
+pub(super) async fn run(document: &PostMortem, strict: bool, daemon: &DaemonOptions) -> Exit {
     let file = match write_file(document) {
         Ok(file) => file,
         Err(error) => {
@@ -31,7 +31,13 @@ pub(super) async fn run(document: &PostMortem, daemon: &DaemonOptions) -> Exit {
             output::stderr_line("nothing changed");
             Ok(())
         }
-        Ok(parts) => save(document, parts, daemon).await,
+        Ok(parts) => match (print_blame(document, &parts, daemon).await, strict) {
+            (count @ 1.., true) => {
+                let why = format!("{count} sentences blame a person, and --strict is set");
+                Err((Exit::Refused, Some(why)))
+            }
+            _ => save(document, parts, daemon).await,
+        },
         Err(error) => Err((Exit::Failed, Some(error))),
     };
     match saved {
@@ -47,6 +53,36 @@ pub(super) async fn run(document: &PostMortem, daemon: &DaemonOptions) -> Exit {
             exit
         }
     }
+}
+
+/// Prints every new sentence that blames a person, and how to write it. Returns how many there are.
+async fn print_blame(document: &PostMortem, parts: &HumanParts, daemon: &DaemonOptions) -> usize {
+    let users = known_users(document, daemon).await;
+    let changed = PARTS.iter().map(|(part, ..)| *part);
+    let changed = changed.filter(|part| parts.get(part) != document.human.get(part));
+    let found: Vec<_> = changed.flat_map(|part| find_blame(parts.get(part), &users)).collect();
+    for Blame { sentence, because, instead } in &found {
+        output::stderr_line(&format!("blameless: {sentence:?}: \"{because}\"; {instead}"));
+    }
+    found.len()
+}
+
+/// The users who deployed this service: whom a text could name. None where the daemon does not tell.
+async fn known_users(document: &PostMortem, daemon: &DaemonOptions) -> Vec<String> {
+    let request = IncidentRequest::History { service: document.service.clone() };
+    let replies = query(daemon, request).await.unwrap_or_default();
+    let mut users: Vec<_> = replies
+        .into_iter()
+        .filter_map(|reply| match reply {
+            IncidentReply::Deploy(row) => row.by?.user,
+            _ => None,
+        })
+        // System accounts are words of the trade, such as root.
+        .filter(|user| user != "root" && user != "rollbackd")
+        .collect();
+    users.sort();
+    users.dedup();
+    users
 }
 
 fn write_file(document: &PostMortem) -> std::io::Result<PathBuf> {

@@ -11,6 +11,9 @@
 //! 6. A [`ReportBuilder`] counts deploys and incidents: the [`Report`].
 
 mod action;
+mod blame_clause;
+mod blame_cue;
+mod blameless;
 mod build;
 mod cause;
 mod chart;
@@ -43,6 +46,7 @@ pub mod utc;
 mod verdict;
 
 pub use crate::incident::action::{ACTIONS_MAX, Action, ActionId, ActionKind, FIELD_MAX};
+pub use crate::incident::blameless::{Blame, find_blame};
 pub use crate::incident::build::{build, missing, signature};
 pub use crate::incident::cause::{Cause, cause_of, completes_draft};
 pub use crate::incident::document::{Offer, PostMortem, SCHEMA};

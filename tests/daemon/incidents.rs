@@ -88,7 +88,7 @@ fn a_release_that_never_becomes_ready_is_an_incident() {
 #[test]
 fn an_edit_is_saved_and_a_failed_editor_loses_nothing() {
     let host = after_a_rollback();
-    let editor = |script: &str| {
+    let edit = |script: &str, more: &[&str]| {
         let path = host.dir_path().join("editor.sh");
         std::fs::write(&path, script).unwrap();
         let command = format!("VISUAL='sh {}' exec \"$0\" \"$@\"", path.display());
@@ -96,10 +96,11 @@ fn an_edit_is_saved_and_a_failed_editor_loses_nothing() {
         let config = host.config();
         let mut shell = std::process::Command::new("sh");
         shell.args(["-c", &command, program, "postmortem", SERVICE, "--edit", "--config"]);
-        shell.arg(config).env_remove("ROLLBACKD_CONFIG").env_remove("ROLLBACKD_SOCKET");
+        shell.arg(config).args(more).env_remove("ROLLBACKD_CONFIG").env_remove("ROLLBACKD_SOCKET");
         shell.env("TMPDIR", host.dir_path());
         shell.output().unwrap()
     };
+    let editor = |script: &str| edit(script, &[]);
     let saved =
         editor("sed -i 's/^<!-- rollbackd:write root_cause -->$/&\\nthe schema changed/' \"$1\"");
     assert!(saved.status.success(), "{saved:?}");
@@ -112,6 +113,19 @@ fn an_edit_is_saved_and_a_failed_editor_loses_nothing() {
         assert_eq!(failed.status.code(), Some(1), "{failed:?}");
         assert!(String::from_utf8_lossy(&failed.stderr).contains("your text is in"), "{failed:?}");
     }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    // A text that blames a person is saved with a warning; with --strict it is not.
+    let blaming = "sed -i 's/^<!-- rollbackd:write factors -->$/&\\nBob forgot the tests./' \"$1\"";
+    let warned = editor(blaming);
+    let stderr = String::from_utf8_lossy(&warned.stderr).into_owned();
+    assert!(
+        warned.status.success() && stderr.contains("blameless: \"Bob forgot the tests.\""),
+        "{stderr}"
+    );
+    let text = std::fs::read_to_string(&path).unwrap();
+    let blaming = blaming.replace("factors", "went_badly");
+    let refused = edit(&blaming, &["--strict"]);
+    assert_eq!(refused.status.code(), Some(5), "{refused:?}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     let page = host.dir_path().join("page.html");
     host.run_cli(&["postmortem", SERVICE, "--html", page.to_str().unwrap()]).expect_code(0);
