@@ -63,6 +63,7 @@ const ROOMS: &[Row] = &[
             "clock",
             "critical",
             "open_files",
+            "artifact",
             "config",
             "systemd",
             "record",

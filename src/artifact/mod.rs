@@ -38,6 +38,7 @@
 //! What a release reads from elsewhere: the interpreter, the system's libraries, the network.
 
 mod canonical_path;
+mod compare;
 mod digest;
 mod error;
 mod hash;
@@ -52,5 +53,6 @@ mod walk;
 pub use digest::Digest;
 pub use podman::Podman;
 
+pub use crate::artifact::compare::{FileChange, compare};
 pub use crate::artifact::resolve::{ArtifactKind, ResolvedArtifact, resolve};
 pub use crate::artifact::verifier::{Verifier, VerifyError};

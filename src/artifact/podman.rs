@@ -1,5 +1,6 @@
 //! The client of podman's API, which finds and tags images.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -75,6 +76,22 @@ impl Podman {
         let url = api_url(&format!("/{name}/json"), &[])?;
         let body = self.send(Method::GET, url).await?;
         body.map(|body| self.parse(&body)).transpose()
+    }
+
+    /// The labels of an image; empty where the store does not have it.
+    ///
+    /// # Errors
+    /// podman does not answer, or not as expected.
+    pub async fn labels(&self, name: &str) -> Result<BTreeMap<String, String>, String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Labelled {
+            labels: Option<BTreeMap<String, String>>,
+        }
+        let url = api_url(&format!("/{name}/json"), &[])?;
+        let body = self.send(Method::GET, url).await?;
+        let image: Option<Labelled> = body.map(|body| self.parse(&body)).transpose()?;
+        Ok(image.and_then(|it| it.labels).unwrap_or_default())
     }
 
     /// The error for a name without a digest: which digest to deploy.

@@ -17,6 +17,7 @@ mod blameless;
 mod build;
 mod cause;
 mod chart;
+mod deploy_facts;
 mod document;
 pub mod evidence;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use crate::incident::action::{ACTIONS_MAX, Action, ActionId, ActionKind, FIE
 pub use crate::incident::blameless::{Blame, find_blame};
 pub use crate::incident::build::{build, missing, signature};
 pub use crate::incident::cause::{Cause, cause_of, completes_draft};
+pub use crate::incident::deploy_facts::DeployFacts;
 pub use crate::incident::document::{Offer, PostMortem, SCHEMA};
 pub use crate::incident::evidence::{EvidenceTrack, Opening};
 pub use crate::incident::facts::{

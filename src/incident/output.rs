@@ -243,6 +243,22 @@ mod tests {
     }
 
     #[test]
+    fn no_seeded_secret_is_in_a_group() {
+        let seeded = include_str!("secrets.txt").lines();
+        let seeded = seeded.filter_map(|it| it.split_once(" :: "));
+        let mut count = 0;
+        for (secret, text) in seeded.filter(|(secret, _)| !secret.starts_with('#')) {
+            let json = serde_json::json!({"level": "error", "msg": text}).to_string();
+            for line in [text, &json] {
+                let shown = serde_json::to_string(&groups(&[line, line], None)).unwrap();
+                assert!(!shown.contains(secret), "{line} -> {shown}");
+                count += 1;
+            }
+        }
+        assert!(count >= 100, "{count}");
+    }
+
+    #[test]
     fn a_flood_is_bounded_and_secrets_are_masked() {
         let lines: Vec<_> = (0..5_000)
             .map(|it| {

@@ -55,6 +55,18 @@ pub fn clean_name(name: &str) -> String {
     plain(name, NAME_MAX)
 }
 
+/// A call as a document names it: the method, and the tool, prompt or resource. The address of a resource
+/// can have a secret in it.
+pub fn clean_call(method: &str, name: &str) -> String {
+    let method = clean_name(method);
+    if name.is_empty() {
+        return method;
+    }
+    let is_address = name.contains([':', '/', '?', '=', '@']);
+    let name = if is_address { clean_text(name, NAME_MAX) } else { clean_name(name) };
+    format!("{method} {name}")
+}
+
 /// A text of a release on one line of at most `max` characters, secrets masked.
 pub fn clean_text(text: &str, max: usize) -> String {
     // A secret that the limit would cut in two is no longer recognised: mask first.
@@ -287,7 +299,9 @@ fn looks_random(word: &str) -> bool {
         _ => 3,
     };
     let classes: Vec<_> = longest.chars().map(class).collect();
-    let changes = classes.iter().zip(classes.iter().skip(1)).filter(|(a, b)| a != b).count();
+    // Identifiers have underscores and hyphens between their words.
+    let is_change = |(a, b): &(&i32, &i32)| a != b && **a != 3 && **b != 3;
+    let changes = classes.iter().zip(classes.iter().skip(1)).filter(is_change).count();
     let has = |it| classes.contains(&it);
     has(0) && (has(1) || has(2)) && changes * 4 >= longest.len()
 }
@@ -323,8 +337,23 @@ mod tests {
             "java.lang.NullPointerException at com.example.weather.ForecastController",
             "JSON-RPC error -32603: Internal error",
             "the token bucket is empty",
+            "Error executing tool get_weather_forecast_v2_hourly",
         ] {
             assert_eq!(clean_text(text, 300), text);
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_resource_is_masked_and_a_tool_is_not() {
+        assert_eq!(clean_call("tools/call", "get_weather_forecast_v2"), "tools/call get_weather_forecast_v2");
+        assert_eq!(clean_call("ping", ""), "ping");
+        for (uri, secret) in [
+            ("https://ada:hunter2@host/x", "hunter2"),
+            ("file:///x?token=abcdefgh1234", "abcdefgh1234"),
+            ("mailto:ada@example.org", "ada@example.org"),
+        ] {
+            let call = clean_call("resources/read", uri);
+            assert!(!call.contains(secret), "{call}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::incident::text::clean_name;
+use crate::incident::text::clean_call;
 use crate::model::{Counts, Moment, Observation, ReleaseNumber, Signal};
 
 /// Calls of one release that are kept, those with most faults first.
@@ -129,10 +129,7 @@ impl Sums {
             }
             Observation::Calls(calls) => {
                 for ((method, name), counts) in calls {
-                    let call = match name.is_empty() {
-                        true => clean_name(&method),
-                        false => format!("{} {}", clean_name(&method), clean_name(&name)),
-                    };
+                    let call = clean_call(&method, &name);
                     // The recording bounds the number of calls.
                     *self.calls.entry(call).or_default() += counts;
                 }

@@ -47,10 +47,9 @@ fn find(value: &Value, id: &str) -> Option<String> {
 
 /// The text without the arguments of the call with this id, which the client's body has: an error often
 /// repeats them, and they belong to the user.
-pub(crate) fn without_arguments(text: &str, client_body: Option<&[u8]>, id: &str) -> String {
-    let value = client_body.and_then(|it| serde_json::from_slice::<Value>(it).ok());
+pub(crate) fn without_arguments(text: &str, client_body: &[u8], id: &str) -> String {
     let mut arguments = Vec::new();
-    if let Some(value) = &value {
+    if let Ok(value) = &serde_json::from_slice::<Value>(client_body) {
         let request = match value.as_array() {
             Some(batch) => {
                 let is_it =
@@ -127,14 +126,14 @@ mod tests {
         let body = br#"{"id":2,"params":{"name":"forecast","arguments":{"city":"Berlin Mitte","at":[{"zip":10115}],"n":7}}}"#;
         let text = "no station near Berlin Mitte (10115), 7 tried";
         assert_eq!(
-            without_arguments(text, Some(body), "2"),
+            without_arguments(text, body, "2"),
             "no station near [argument] ([argument]), 7 tried"
         );
-        assert_eq!(without_arguments(text, None, "2"), text);
+        assert_eq!(without_arguments(text, b"", "2"), text);
         let pydantic = "Field required [type=missing, input_value={'city': 'X'}, input_type=dict] a \
                         input_value=secret";
         assert_eq!(
-            without_arguments(pydantic, Some(b"{"), "2"),
+            without_arguments(pydantic, b"{", "2"),
             "Field required [type=missing, input_value=[argument], input_type=dict] a \
              input_value=[argument]"
         );

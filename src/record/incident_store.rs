@@ -2,6 +2,7 @@
 //!
 //! - `NNNNNN.jsonl`: the append-only record. A line is on disk (fdatasync) when an append returns.
 //! - `NNNNNN.facts.json`: what the daemon gathered, replaced as a whole.
+//! - `deploys/NNNNNN.json`: what each of the last deploys ran with.
 //! - `NNNNNN.md`, `NNNNNN.html`: the document. What people wrote is in the first.
 
 use std::fs::{self, File};
@@ -9,11 +10,13 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::files::{create_private_dir, open_private, write_atomically};
-use crate::incident::{Facts, Incident, IncidentEntry};
+use crate::incident::{DeployFacts, Facts, Incident, IncidentEntry};
 use crate::model::ReleaseNumber;
-use crate::record::files::{list_numbered_files, numbered_file};
+use crate::record::files::{keep_newest, list_numbered_files, numbered_file};
 
 const EXTENSION: &str = "jsonl";
+/// Deploys whose facts are kept.
+const DEPLOYS_KEPT: usize = 200;
 /// Largest record. An incident has some tens of lines.
 const RECORD_BYTES_MAX: u64 = 1024 * 1024;
 /// Largest file of facts, and largest document.
@@ -130,6 +133,34 @@ impl IncidentStore {
     pub fn write_facts(&self, number: ReleaseNumber, facts: &Facts) -> io::Result<()> {
         create_private_dir(&self.dir)?;
         write_atomically(&self.facts_path(number), &serde_json::to_vec(facts)?)
+    }
+
+    /// What a deploy ran with; none if it was not kept.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no object of such facts.
+    pub fn read_deploy_facts(&self, number: ReleaseNumber) -> io::Result<Option<DeployFacts>> {
+        match read_bounded(&numbered_file(&self.deploys(), number, "json"), FILE_BYTES_MAX) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps what a deploy runs with, and removes that of old deploys.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn write_deploy_facts(&self, number: ReleaseNumber, facts: &DeployFacts) -> io::Result<()> {
+        let dir = self.deploys();
+        create_private_dir(&dir)?;
+        write_atomically(&numbered_file(&dir, number, "json"), &serde_json::to_vec(facts)?)?;
+        keep_newest(&dir, "json", DEPLOYS_KEPT);
+        Ok(())
+    }
+
+    fn deploys(&self) -> PathBuf {
+        self.dir.join("deploys")
     }
 
     /// The document; none before the draft.

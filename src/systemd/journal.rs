@@ -1,19 +1,15 @@
 //! Reads the messages of a unit from the journal, through `journalctl`.
 
 use std::io;
-use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
+
+use crate::systemd::child::read_output;
 
 /// The newest messages that are read.
 const MESSAGES_MAX: &str = "--lines=10000";
 /// Bytes that are read.
 const BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// How long the program may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a unit, and systemd about it, wrote between two times (seconds since 1970), the oldest first.
 ///
@@ -24,23 +20,12 @@ pub async fn read_journal(
     since: Option<u64>,
     until: Option<u64>,
 ) -> io::Result<Vec<String>> {
-    let mut command = Command::new("journalctl");
-    command.args(["--output=json", "--output-fields=MESSAGE", "--quiet", "--no-pager"]);
-    command.args([MESSAGES_MAX, "--unit", unit]);
-    command.args(since.map(|it| format!("--since=@{it}")));
-    command.args(until.map(|it| format!("--until=@{it}")));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-    let mut child = command.spawn()?;
-    let mut bytes = Vec::new();
-    let read = async {
-        if let Some(stdout) = child.stdout.take() {
-            stdout.take(BYTES_MAX).read_to_end(&mut bytes).await?;
-        }
-        // At the limit it would wait for a reader.
-        let _ = child.start_kill();
-        child.wait().await.map(|_| ())
-    };
-    tokio::time::timeout(TIMEOUT, read).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let fixed = ["--output=json", "--output-fields=MESSAGE", "--quiet", "--no-pager", MESSAGES_MAX];
+    let mut arguments = fixed.map(str::to_owned).to_vec();
+    arguments.extend(["--unit".to_owned(), unit.to_owned()]);
+    arguments.extend(since.map(|it| format!("--since=@{it}")));
+    arguments.extend(until.map(|it| format!("--until=@{it}")));
+    let bytes = read_output("journalctl", arguments, BYTES_MAX).await?;
     Ok(parse(&bytes))
 }
 

@@ -3,6 +3,7 @@
 //!
 //! The unit files of the daemon itself are in `systemd/` at the root of the repository.
 
+mod child;
 mod error_help;
 pub(crate) mod inherited_listeners;
 mod jobs;
@@ -10,9 +11,11 @@ mod journal;
 mod manager;
 pub(crate) mod notify;
 mod unit_state;
+mod unit_text;
 mod unit_watcher;
 
 pub use crate::systemd::journal::read_journal;
 pub use crate::systemd::manager::SystemdManager;
 pub use crate::systemd::unit_state::{MainExit, ResourceWeights, UnitState};
+pub use crate::systemd::unit_text::read_unit_text;
 pub use crate::systemd::unit_watcher::{UnitChange, UnitWatcher};

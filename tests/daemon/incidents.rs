@@ -272,3 +272,28 @@ fn a_draft_shows_error_answers_and_what_is_new_in_the_output() {
     let kept = std::fs::read_to_string(host.state().join(SERVICE).join("incidents/000002.html"));
     assert!(!kept.unwrap().contains("Zx81kkQpLm2"));
 }
+
+#[test]
+fn a_draft_shows_what_the_deploy_changed() {
+    let mut host = DaemonHarness::new("");
+    host.start();
+    let artifact = |name: &str, text: &str| {
+        let dir = host.dir_path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("requirements.txt"), text).unwrap();
+        dir.display().to_string()
+    };
+    let (old, new) = (artifact("old", "mcp==1.1"), artifact("new", "mcp==1.2"));
+    host.deploy("v1", &["--wait", "--artifact", &old]).expect_code(0);
+    host.configure("drain_timeout = \"1s\"");
+    host.reload();
+    let traffic = VersionPoller::start(host.listen);
+    host.deploy_faulty("v2", "errors=60%", 1_000, &["--artifact", &new]).expect_code(3);
+    traffic.stop();
+    wait_until("the draft", || row(&host)["state"] == "draft");
+    let changes = document(&host)["changes"].as_array().unwrap().clone();
+    let changes: Vec<_> = changes.iter().map(|it| it["text"].as_str().unwrap()).collect();
+    for change in ["requirements.txt changed (8 -> 8 bytes)", "drain_timeout: 2s -> 1s"] {
+        assert!(changes.contains(&change), "{change} in {changes:?}");
+    }
+}

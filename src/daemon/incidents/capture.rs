@@ -1,4 +1,4 @@
-//! Keeps what is gone later, at the moment when an incident opens: error answers and output.
+//! Keeps what is gone later, at the moment when an incident opens: error answers, output, changes.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::config::Runtime;
 use crate::daemon::incidents::Incidents;
 use crate::files::open_to_read;
-use crate::incident::text::{clean_name, clean_text};
-use crate::incident::{Facts, FailureSample, OutputGroup, group_output};
+use crate::incident::text::{clean_call, clean_text};
+use crate::incident::{Change, Facts, FailureSample, OutputGroup, group_output};
 use crate::model::{FailedCall, Moment, Release, ReleaseNumber, parse_output_section};
 use crate::record;
 use crate::service::handle::ServiceHandle;
@@ -37,7 +37,8 @@ impl Incidents {
         self.0.proxies.get(name).map(|proxy| proxy.failed_calls()).unwrap_or_default()
     }
 
-    /// Keeps the error answers, and what the releases printed, with the facts of an incident.
+    /// Keeps the error answers, what the releases printed and what the deploy changed, with the facts of
+    /// an incident.
     pub(super) async fn capture(
         &self,
         name: &str,
@@ -47,20 +48,20 @@ impl Incidents {
     ) {
         let dir = handle.dir().to_owned();
         let releases = tokio::task::spawn_blocking(move || releases_of(&dir, deploy)).await;
-        let output = match (releases, self.service_settings(name)) {
-            (Ok(Some(releases)), Some(service)) => {
-                read_output(&service.runtime, handle.dir(), releases).await
-            }
-            _ => Vec::new(),
-        };
+        let (mut output, mut changes) = (Vec::new(), Vec::new());
+        if let (Ok(Some(releases)), Some(service)) = (releases, self.service_settings(name)) {
+            let previous = releases.previous.as_ref().map(|(it, _)| it);
+            changes = self.changes(name, &releases.trial.0, previous).await;
+            output = read_output(&service.runtime, handle.dir(), releases).await;
+        }
         let samples = samples(failed, deploy);
-        if samples.is_empty() && output.is_empty() {
+        if samples.is_empty() && output.is_empty() && changes.is_empty() {
             return;
         }
         let Some(incidents) = self.service(name) else { return };
         let written = tokio::task::block_in_place(|| {
             let mut facts = incidents.store.read_facts(deploy)?.unwrap_or_default();
-            merge(&mut facts, samples, output);
+            merge(&mut facts, samples, output, changes);
             incidents.store.write_facts(deploy, &facts)
         });
         if let Err(error) = written {
@@ -70,7 +71,12 @@ impl Incidents {
 }
 
 /// Adds what was kept now. Newer output replaces older; samples are added to those of before.
-fn merge(facts: &mut Facts, samples: Vec<FailureSample>, output: Vec<OutputGroup>) {
+fn merge(
+    facts: &mut Facts,
+    samples: Vec<FailureSample>,
+    output: Vec<OutputGroup>,
+    changes: Vec<Change>,
+) {
     for sample in samples {
         if facts.samples.len() < SAMPLES_MAX && !facts.samples.contains(&sample) {
             facts.samples.push(sample);
@@ -79,6 +85,9 @@ fn merge(facts: &mut Facts, samples: Vec<FailureSample>, output: Vec<OutputGroup
     if !output.is_empty() {
         facts.output = output;
     }
+    if !changes.is_empty() {
+        facts.changes = changes;
+    }
 }
 
 /// The error answers as a document shows them: masked, those of the new release first.
@@ -86,10 +95,7 @@ fn samples(failed: Vec<(ReleaseNumber, FailedCall)>, deploy: ReleaseNumber) -> V
     let mut samples: Vec<FailureSample> = Vec::new();
     let (new, other): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(it, _)| *it == deploy);
     for (release, it) in new.into_iter().chain(other) {
-        let call = match it.name.is_empty() {
-            true => clean_name(&it.method),
-            false => format!("{} {}", clean_name(&it.method), clean_name(&it.name)),
-        };
+        let call = clean_call(&it.method, &it.name);
         let message = clean_text(&it.message, MESSAGE_MAX);
         let sample = FailureSample { release, call, code: it.code, message };
         if !samples.contains(&sample) {
@@ -233,6 +239,16 @@ mod tests {
         assert_eq!(read_section(dir.path(), &release(1)).unwrap(), ["a", "c"]);
         assert_eq!(read_section(dir.path(), &release(2)).unwrap(), ["b"]);
         assert_eq!(read_section(dir.path(), &release(3)).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_seeded_secret_is_in_a_sample() {
+        let seeded = include_str!("../../incident/secrets.txt").lines();
+        for (secret, text) in seeded.filter_map(|it| it.split_once(" :: ")) {
+            let call = FailedCall { message: text.into(), name: text.into(), ..Default::default() };
+            let shown = samples(vec![(ReleaseNumber(2), call)], ReleaseNumber(2));
+            assert!(secret.starts_with('#') || !shown[0].message.contains(secret), "{text}");
+        }
     }
 
     #[test]

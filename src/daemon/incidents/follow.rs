@@ -63,6 +63,9 @@ impl Incidents {
     }
 
     async fn on_entry(&self, name: &str, handle: &ServiceHandle, entry: &TimelineEntry) {
+        if let TimelineEvent::Deployed { release, .. } = &entry.event {
+            self.keep_deploy_facts(name, release);
+        }
         let mut failed = None;
         if let Some(cause) = cause_of(entry) {
             // First of all: the proxy removes the release when its traffic is gone.
@@ -145,7 +148,10 @@ impl Incidents {
     fn keep_captured(&self, name: &str, deploy: ReleaseNumber, facts: &mut Facts) {
         let Some(incidents) = self.service(name) else { return };
         match tokio::task::block_in_place(|| incidents.store.read_facts(deploy)) {
-            Ok(Some(kept)) => (facts.samples, facts.output) = (kept.samples, kept.output),
+            Ok(Some(kept)) => {
+                (facts.samples, facts.output) = (kept.samples, kept.output);
+                facts.changes = kept.changes;
+            }
             Ok(None) => (),
             Err(error) => tracing::warn!(service = name, "a draft without its samples: {error}"),
         }

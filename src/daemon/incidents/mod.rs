@@ -5,6 +5,7 @@
 //! it. After a crash the task reads the timeline again; an entry that the record knows changes nothing.
 
 mod capture;
+mod changes;
 mod follow;
 mod gather;
 mod notify;

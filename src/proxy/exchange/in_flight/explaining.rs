@@ -92,8 +92,11 @@ impl InFlight {
 
     fn keep_error(&self, failure: UnexplainedFailure, message: impl FnOnce() -> String) {
         let UnexplainedFailure { id, call, class } = failure;
-        let client_body = self.client_body.as_deref();
-        let message = || without_arguments(&message(), client_body, &id);
+        // Of a body that was too large to keep, the arguments are not known.
+        let message = || {
+            let body = self.client_body.as_deref();
+            body.map(|body| without_arguments(&message(), body, &id)).unwrap_or_default()
+        };
         self.backend.error_samples.record(call, class, monotonic(), message);
     }
 }
