@@ -15,7 +15,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::terminal::Terminal;
 use crate::daemon::{InheritedListeners, StartMode, Takeover};
-use crate::record::{JournalLayer, StderrLog};
+use crate::record::{JournalLayer, PageLayer, StderrLog};
 use crate::{config, daemon};
 
 /// Run the daemon in the foreground.
@@ -129,10 +129,13 @@ async fn load_and_run(
 fn start_log(stderr: &StderrLog) -> Option<JournalLayer> {
     let journald = JournalLayer::connect();
     match &journald {
-        Some(journald) => tracing_subscriber::registry().with(journald.clone()).init(),
+        Some(journald) => {
+            tracing_subscriber::registry().with(journald.clone()).with(PageLayer).init();
+        }
         None => {
             let layer = stderr.layer(Terminal::stderr().has_colour);
-            tracing_subscriber::registry().with(LevelFilter::INFO).with(layer).init();
+            let registry = tracing_subscriber::registry().with(LevelFilter::INFO);
+            registry.with(layer).with(PageLayer).init();
         }
     }
     std::panic::set_hook(Box::new(|panic| {

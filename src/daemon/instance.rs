@@ -188,6 +188,8 @@ impl Instance {
             let name = "the recording of notifications".to_owned();
             self.tasks.push(critical::spawn_endless(name, recording));
         }
+        let pages = self.incidents.clone().notify_of_pages();
+        self.tasks.push(critical::spawn_endless("the notices of log messages".to_owned(), pages));
         let reminders = self.incidents.clone().remind();
         self.tasks.push(critical::spawn_endless("the reminders".to_owned(), reminders));
         for (name, handle) in self.handles.iter() {

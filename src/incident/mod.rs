@@ -62,7 +62,7 @@ pub use crate::incident::impact::impact;
 pub use crate::incident::life::{Incident, IncidentState};
 pub use crate::incident::notice::{
     NOTICE_SCHEMA, Notice, NoticeKind, notice_of, notice_of_acknowledgement, notice_of_close,
-    notice_of_draft,
+    notice_of_draft, notice_of_page,
 };
 pub use crate::incident::output::group_output;
 pub use crate::incident::phrases::{REVIEW_DAYS, what_to_do};

@@ -201,6 +201,27 @@ fn classify(entry: &TimelineEntry) -> Option<(NoticeKind, &'static str, &'static
     })
 }
 
+/// The notice of a log message that needs a person. The same message is one notice an hour. `service` is
+/// empty where it is about the daemon.
+pub fn notice_of_page(service: &str, text: &str, (wall_time, moment): (&str, Moment)) -> Notice {
+    const HOUR_MS: u64 = 60 * 60 * 1_000;
+    let about = if service.is_empty() { "rollbackd" } else { service };
+    let line = format!("{about}: {text}. A person is needed now.");
+    let mut notice = Notice::new(NoticeKind::Page, service, ReleaseNumber(0), "")
+        .text("the daemon needs a person", &line)
+        .at(wall_time, moment)
+        .command("rollbackd status".to_owned());
+    notice.group = format!("log/{:016x}", fnv1a(line.as_bytes()));
+    notice.id = format!("{}/{}", notice.group, moment.0 / HOUR_MS);
+    notice
+}
+
+/// FNV-1a, 64 bits: tells texts apart, and is the same after a restart.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 /// The notice of a draft: the trouble is over, and the review is open. None while a person is needed,
 /// which the event has told.
 pub fn notice_of_draft(
@@ -313,6 +334,19 @@ mod tests {
         let page = notice_of(&entry, "v2").unwrap();
         assert_eq!(page.kind, NoticeKind::Page);
         assert!(page.text.ends_with("A person is needed now."), "{}", page.text);
+    }
+
+    #[test]
+    fn a_log_message_is_one_notice_an_hour() {
+        let notice = |text: &str, ms| notice_of_page("weather", text, ("", Moment(ms)));
+        let first = notice("cannot read x", 7_200_000);
+        assert_eq!(first.text, "weather: cannot read x. A person is needed now.");
+        assert_eq!(first.kind, NoticeKind::Page);
+        assert_eq!(first.id, notice("cannot read x", 10_799_999).id);
+        assert_ne!(first.id, notice("cannot read x", 10_800_000).id);
+        assert_ne!(first.id, notice("cannot read y", 7_200_000).id);
+        // FNV-1a of nothing, and of "a", by its authors.
+        assert_eq!((fnv1a(b""), fnv1a(b"a")), (0xcbf2_9ce4_8422_2325, 0xaf63_dc4c_8601_ec8c));
     }
 
     #[test]

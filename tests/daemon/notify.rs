@@ -304,3 +304,27 @@ fn no_notice_is_lost_by_kills() {
     println!("{events} notices, {kills} kills, {duplicates} duplicates");
     assert!(duplicates <= kills, "at most the one that was on its way: {duplicates}");
 }
+
+#[test]
+fn a_page_that_stands_in_no_timeline_reaches_the_channels_once() {
+    let receiver = Receiver::start(ACCEPT);
+    let mut host = with_channels(&webhook("hook", &receiver.url(), ""));
+    host.stop();
+    // Sessions that cannot be read are set aside, which the log says with page=true.
+    let sessions = host.state().join(SERVICE).join("sessions.jsonl");
+    let _ = fs::remove_file(&sessions);
+    fs::create_dir(&sessions).unwrap();
+    host.start();
+    let pages = || {
+        let received = receiver.received();
+        let text = |it: &Received| it.notice()["text"].as_str().unwrap().to_owned();
+        let texts = received.iter().filter(|it| it.notice()["kind"] == "page").map(text);
+        texts.collect::<Vec<_>>()
+    };
+    wait_until("the page", || !pages().is_empty());
+    roll_back(&host);
+    wait_until("the notices of the rollback", || receiver.received().len() >= 3);
+    let pages = pages();
+    assert!(pages.len() == 1 && pages[0].contains("sessions.jsonl"), "{pages:?}");
+    assert!(pages[0].ends_with("A person is needed now."), "{pages:?}");
+}

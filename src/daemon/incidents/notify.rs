@@ -6,9 +6,12 @@ use crate::control::ChannelStatus;
 use crate::daemon::incidents::Incidents;
 use crate::daemon::incidents::follow::version_of;
 use crate::daemon::services::ServiceHandles;
-use crate::incident::{Incident, IncidentEvent, Notice, NoticeKind, notice_of, notice_of_draft};
+use crate::incident::{
+    Incident, IncidentEvent, Notice, NoticeKind, notice_of, notice_of_draft, notice_of_page,
+};
 use crate::model::{Moment, TimelineEntry, TimelineEvent};
 use crate::notify::{ChannelReport, Delivered};
+use crate::record::{self, PagedMessage};
 use crate::service::handle::ServiceHandle;
 
 impl Incidents {
@@ -52,6 +55,16 @@ impl Incidents {
             incidents.get(incident).and_then(|it| notice(it, (&wall_time, now)))
         };
         notice.into_iter().for_each(|it| self.send(it));
+    }
+
+    /// Tells people of each log message that needs a person and is no event of a timeline. Never
+    /// returns.
+    pub(in crate::daemon) async fn notify_of_pages(self) {
+        loop {
+            let PagedMessage { service, text } = record::next_page().await;
+            let (now, wall_time) = (self.0.clock.now(), self.0.clock.wall_time());
+            self.send(notice_of_page(&service, &text, (&wall_time, now)));
+        }
     }
 
     fn send(&self, notice: Notice) {
