@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::{Clock, monotonic};
 use crate::config::{Address, Settings};
+use crate::control::Status;
 use crate::critical;
 use crate::daemon::error::StartError;
 use crate::daemon::heartbeat::HeartbeatMonitor;
@@ -178,7 +179,9 @@ impl Instance {
         }
         if let Some(StatusPage { listener, hosts }) = &self.page {
             let (listener, hosts) = (Arc::clone(listener), Arc::clone(hosts));
-            let server = web::serve(listener, hosts, Arc::clone(&self.handles));
+            let incidents = self.incidents.clone();
+            let complete = Arc::new(move |status: &mut Status| incidents.complete(status));
+            let server = web::serve(listener, hosts, Arc::clone(&self.handles), complete);
             self.tasks.push(critical::spawn_endless("the status page".to_owned(), server));
         }
         self.incidents.start_channels();

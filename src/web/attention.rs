@@ -97,8 +97,30 @@ pub(super) fn reasons(service: &ServiceSnapshot) -> Vec<Attention> {
         let text = format!("{lost} messages did not reach the log; the timeline has them all.");
         add(Level::Soon, text);
     }
+    add_reviews(status, &mut add);
     add_deploy(service, status, &mut add);
     reasons
+}
+
+/// What the reviews of incidents and the notification say.
+fn add_reviews(status: &Status, add: &mut impl FnMut(Level, String)) {
+    let service = &status.service;
+    if let Some(incidents) = &status.incidents {
+        if let Some(number) = incidents.unacknowledged {
+            let text = format!("Incident {number} waits for a person; `rollbackd ack {service}`.");
+            add(Level::Now, text);
+        }
+        if incidents.overdue {
+            let text = format!("The review of incident {} is overdue.", incidents.oldest.0);
+            add(Level::Soon, text);
+        }
+    }
+    for channel in status.channels.iter().filter(|it| it.failing_s.is_some()) {
+        add(Level::Soon, format!("Notification channel {} fails.", plain(&channel.name)));
+    }
+    if let Some(error) = &status.notify_error {
+        add(Level::Soon, format!("Notices can be lost: {}.", plain(error)));
+    }
 }
 
 /// What the newest deploy and the phase say.

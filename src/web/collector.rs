@@ -31,6 +31,9 @@ const ENTRIES_MAX: usize = 1_000;
 /// Deploys that are kept.
 const DEPLOYS_MAX: usize = 10;
 
+/// Adds to a status what the service loop does not know: open reviews, and channels.
+pub(crate) type CompleteStatus = Arc<dyn Fn(&mut Status) + Send + Sync>;
+
 /// The services of the daemon.
 pub(super) type Handles = Arc<BTreeMap<String, ServiceHandle>>;
 
@@ -56,7 +59,11 @@ struct Service {
 }
 
 /// Publishes snapshots until it is dropped.
-pub(super) async fn run(handles: Handles, publisher: watch::Sender<Option<Arc<Snapshot>>>) {
+pub(super) async fn run(
+    handles: Handles,
+    complete: CompleteStatus,
+    publisher: watch::Sender<Option<Arc<Snapshot>>>,
+) {
     // Before the files are read, so that no line is missed between.
     let mut changes = follow_all(&handles);
     let clock = Clock::start(Moment(0));
@@ -77,7 +84,8 @@ pub(super) async fn run(handles: Handles, publisher: watch::Sender<Option<Arc<Sn
                 }
             }
         }
-        join_all(services.values_mut().map(|service| service.refresh(clock.now()))).await;
+        let now = clock.now();
+        join_all(services.values_mut().map(|service| service.refresh(now, &complete))).await;
         let _ = publisher.send(Some(Arc::new(snapshot(&services, clock.wall_time()))));
     }
 }
@@ -174,9 +182,10 @@ impl Service {
         cut_to_limit(&mut self.entries);
     }
 
-    async fn refresh(&mut self, now: Moment) {
+    async fn refresh(&mut self, now: Moment, complete: &CompleteStatus) {
         let answer = tokio::time::timeout(STATUS_TIMEOUT, self.handle.status()).await;
-        if let Ok(Some(status)) = answer {
+        if let Ok(Some(mut status)) = answer {
+            complete(&mut status);
             self.answered_at = monotonic();
             self.samples.add(now, &status);
             self.status = Some(Arc::new(status));

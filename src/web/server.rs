@@ -22,7 +22,7 @@ use crate::clock::monotonic;
 use crate::model::ReleaseNumber;
 use crate::proxy::check_host;
 use crate::record;
-use crate::web::collector::{self, Handles};
+use crate::web::collector::{self, CompleteStatus, Handles};
 use crate::web::follower::{FOLLOWERS_MAX, Followers};
 use crate::web::listener::{Connection, PageListener};
 use crate::web::pages::{self, PageHead};
@@ -79,6 +79,7 @@ pub(crate) async fn serve(
     listener: Arc<PageListener>,
     hosts: Arc<BTreeSet<String>>,
     handles: Handles,
+    complete: CompleteStatus,
 ) {
     let (publisher, snapshots) = watch::channel(None);
     let site = Arc::new(Site {
@@ -89,7 +90,7 @@ pub(crate) async fn serve(
         file_reads: Semaphore::new(FILE_READS_MAX),
     });
     tokio::select! {
-        () = collector::run(handles, publisher) => (),
+        () = collector::run(handles, complete, publisher) => (),
         () = accept(&listener, &site) => (),
     }
 }

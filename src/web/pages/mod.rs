@@ -3,6 +3,7 @@
 mod charts;
 mod host;
 mod layout;
+mod reviews;
 mod service;
 #[cfg(test)]
 pub(super) mod tests;

@@ -10,6 +10,7 @@ use crate::web::attention::{Level, attention, guard_words, reasons};
 use crate::web::format::{count, date_time, milliseconds, number, percent, plain, seconds};
 use crate::web::pages::charts::{evidence_chart, traffic_chart};
 use crate::web::pages::layout::{PageHead, page, sections};
+use crate::web::pages::reviews::reviews;
 use crate::web::pages::timeline;
 use crate::web::snapshot::{Sections, ServiceSnapshot, Snapshot};
 use crate::web::steps::{StepState, steps};
@@ -45,6 +46,7 @@ fn render(service: &ServiceSnapshot) -> Sections {
         sections.push(("releases", content(releases(service, status))));
         sections.push(("evidence", content(evidence(service, status))));
         sections.push(("guards", content(guards(service, status))));
+        sections.push(("reviews", content(reviews(&service.name, status))));
     }
     sections.push(("timeline", content(timeline::newest(service))));
     sections.push(("deploys", content(deploys(service))));
