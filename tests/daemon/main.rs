@@ -11,6 +11,7 @@
 
 mod support;
 
+mod alertmanager;
 mod artifact;
 mod crash_recovery;
 mod deploy;
