@@ -46,7 +46,8 @@ impl DeployFacts {
         let mut changes = Vec::new();
         let names: BTreeSet<_> = previous.settings.keys().chain(self.settings.keys()).collect();
         for name in names {
-            let value = |it: &Self| it.settings.get(name).map_or("unset", String::as_str).to_owned();
+            let value =
+                |it: &Self| it.settings.get(name).map_or("unset", String::as_str).to_owned();
             let (old, new) = (value(previous), value(self));
             if old != new {
                 let text = format!("{name}: {old} -> {new}");

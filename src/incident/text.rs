@@ -345,7 +345,10 @@ mod tests {
 
     #[test]
     fn the_address_of_a_resource_is_masked_and_a_tool_is_not() {
-        assert_eq!(clean_call("tools/call", "get_weather_forecast_v2"), "tools/call get_weather_forecast_v2");
+        assert_eq!(
+            clean_call("tools/call", "get_weather_forecast_v2"),
+            "tools/call get_weather_forecast_v2"
+        );
         assert_eq!(clean_call("ping", ""), "ping");
         for (uri, secret) in [
             ("https://ada:hunter2@host/x", "hunter2"),

@@ -24,9 +24,9 @@ pub use crate::record::error::StateError;
 pub use crate::record::incident_store::IncidentStore;
 pub use crate::record::journal_entry::lost_messages;
 pub use crate::record::journal_layer::JournalLayer;
-pub use crate::record::page_layer::{PageLayer, PagedMessage, next_page};
 pub use crate::record::outbox::{Outbox, Queued};
 pub use crate::record::outbox_state::OutboxState;
+pub use crate::record::page_layer::{PageLayer, PagedMessage, next_page};
 pub use crate::record::signal_log::codec::{SIGNAL_LOG_BYTES_MAX, SignalLogHeader};
 pub use crate::record::signal_log::reader::{
     SignalLog, SignalLogError, parse_signal_log, read_signal_log,

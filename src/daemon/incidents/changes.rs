@@ -35,7 +35,11 @@ impl Incidents {
                 }
             }
             let Some(incidents) = this.service(&name) else { return };
-            let write = || incidents.store.write_deploy_facts(release.number, &facts);
+            // A timeline that is read again after a restart must not replace what the deploy had.
+            let write = || match incidents.store.read_deploy_facts(release.number)? {
+                Some(_) => Ok(()),
+                None => incidents.store.write_deploy_facts(release.number, &facts),
+            };
             if let Err(error) = tokio::task::block_in_place(write) {
                 tracing::warn!(service = name, "cannot keep the settings of {release}: {error}");
             }

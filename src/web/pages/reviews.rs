@@ -94,7 +94,10 @@ mod tests {
     fn reviews_and_channels_have_their_states() {
         let mut status = status();
         let text = reviews("weather", &status).into_string();
-        assert!(text.contains("No review is open.") && text.contains("notifies no person"), "{text}");
+        assert!(
+            text.contains("No review is open.") && text.contains("notifies no person"),
+            "{text}"
+        );
         status.incidents = serde_json::from_value(json!({
             "open": 2, "oldest": [7, 345_600], "overdue": true, "unacknowledged": 9
         }))
