@@ -200,7 +200,6 @@ mod tests {
     }
 
     /// Precision and recall over two lists of sentences. Run with `--nocapture` for the numbers.
-    #[expect(clippy::print_stdout, reason = "a test may print what it measured")]
     fn measure(name: &str, blaming: &str, system: &str) -> (f64, f64) {
         let users = ["jdoe".to_owned(), "mkeller".to_owned()];
         let is_found = |line: &&&str| !find_blame(line, &users).is_empty();

@@ -11,6 +11,7 @@ mod journal_sender;
 mod message_ids;
 mod outbox;
 mod outbox_state;
+mod output_file;
 mod page_layer;
 mod signal_log;
 mod state_dir;
@@ -26,6 +27,7 @@ pub use crate::record::journal_entry::lost_messages;
 pub use crate::record::journal_layer::JournalLayer;
 pub use crate::record::outbox::{Outbox, Queued};
 pub use crate::record::outbox_state::OutboxState;
+pub use crate::record::output_file::read_output_section;
 pub use crate::record::page_layer::{PageLayer, PagedMessage, next_page};
 pub use crate::record::signal_log::codec::{SIGNAL_LOG_BYTES_MAX, SignalLogHeader};
 pub use crate::record::signal_log::reader::{

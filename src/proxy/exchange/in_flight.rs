@@ -30,11 +30,11 @@ use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::failed_samples::SampledRequest;
 use crate::proxy::backend::trial_cells::CountedSubject;
 use crate::proxy::exchange::body_error::BodyError;
-use crate::proxy::exchange::in_flight::explaining::UnexplainedFailure;
 use crate::proxy::exchange::mcp_paths::UnconfirmedPath;
 use crate::proxy::exchange::parsed_body::{RequestIds, SharedParse, lock_parsed};
 use crate::proxy::exchange::pending::{PendingRequest, TaskEffect};
 use crate::proxy::exchange::request_body::RequestBody;
+use crate::proxy::exchange::unexplained_failure::UnexplainedFailure;
 use crate::proxy::routing::request_states::RequestStates;
 use crate::proxy::session::{InFlightGuard, Session};
 

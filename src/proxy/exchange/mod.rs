@@ -29,3 +29,4 @@ mod spliced_response;
 pub(super) mod state;
 mod subscription;
 mod take_up;
+mod unexplained_failure;

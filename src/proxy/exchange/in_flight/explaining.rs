@@ -8,19 +8,12 @@ use crate::model::{FailedCall, Outcome};
 use crate::proxy::exchange::in_flight::InFlight;
 use crate::proxy::exchange::parsed_body::lock_parsed;
 use crate::proxy::exchange::pending::PendingRequest;
+use crate::proxy::exchange::unexplained_failure::UnexplainedFailure;
 
 /// Failed requests of one exchange that are explained.
 const FAILURES_MAX: usize = 4;
 /// Bytes of a body without JSON-RPC that are kept.
 const BODY_SHOWN_MAX: usize = 300;
-
-/// A failed request whose message is not known yet.
-#[derive(Debug)]
-pub(super) struct UnexplainedFailure {
-    id: Box<str>,
-    call: FailedCall,
-    class: Outcome,
-}
 
 impl InFlight {
     /// Remembers a request that failed, until its answer was read.
