@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::incident::blameless::{WORDS, Word};
+use crate::incident::blame_words::{WORDS, Word};
 
 /// Words of a clause that are read after its subject.
 const REACH: usize = 12;

@@ -1,7 +1,7 @@
 //! What a clause can say of its subject that blames it.
 
 use crate::incident::blame_clause::Sentence;
-use crate::incident::blameless::WORDS;
+use crate::incident::blame_words::WORDS;
 
 impl Sentence<'_> {
     /// A word that blames the subject of its clause.
