@@ -1,9 +1,8 @@
-//! Debian's Alertmanager, which tests/run fetches, takes the alerts of a rollback and their end.
+//! Debian's Alertmanager, which tests/run installs, takes the alerts of a rollback and their end.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -19,13 +18,10 @@ struct Alertmanager {
 
 impl Alertmanager {
     fn start() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let program = root.join("target/real/alertmanager/usr/bin/prometheus-alertmanager");
-        assert!(program.exists(), "{} is missing; run tests/run", program.display());
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         let config = dir.path().join("alertmanager.yml");
         fs::write(&config, "route:\n  receiver: none\nreceivers:\n  - name: none\n").unwrap();
-        let process = Command::new(program)
+        let process = Command::new("prometheus-alertmanager")
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
@@ -34,7 +30,7 @@ impl Alertmanager {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap();
+            .expect("prometheus-alertmanager is missing; run tests/run");
         let this = Self { process, port, _dir: dir };
         wait_until("Alertmanager", || this.get("/-/ready").is_some());
         this
