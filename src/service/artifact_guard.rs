@@ -7,9 +7,7 @@ use tracing::Instrument as _;
 
 use crate::artifact::{Podman, Verifier, VerifyError};
 use crate::config::Service;
-use crate::machine::Input;
 use crate::model::{Release, ReleaseNumber};
-use crate::service::service_loop::ServiceLoop;
 use crate::service::supervisor::reporter::Reporter;
 
 /// The verifiers of one service's releases.
@@ -46,6 +44,15 @@ impl ArtifactGuard {
 
     pub(crate) fn remove(&mut self, number: ReleaseNumber) {
         self.verifiers.remove(&number);
+    }
+
+    /// Verifies the artifacts of these releases, once; the results arrive as messages.
+    pub(crate) fn verify_all(&mut self, releases: Vec<&Release>, reporter: &Reporter) {
+        for release in releases {
+            let Some(verifier) = self.verifier(release) else { continue };
+            let verifying = verify(verifier, release.number, reporter.clone());
+            tokio::spawn(verifying.in_current_span());
+        }
     }
 
     /// Protects the image of a new release from being pruned, and unpins images of old releases.
@@ -85,29 +92,18 @@ impl ArtifactGuard {
     }
 }
 
-impl ServiceLoop {
-    /// Verifies the artifacts of all needed releases, once, after the daemon has started.
-    pub(crate) fn verify_all_artifacts(&mut self) {
-        let needed: Vec<_> =
-            self.watch().phase().required_releases().into_iter().cloned().collect();
-        for release in needed {
-            let Some(verifier) = self.artifact_guard.verifier(&release) else { continue };
-            let reporter = Reporter::new(self.inbox.clone());
-            tokio::spawn(verify(verifier, release.number, reporter).in_current_span());
+/// Logs that the artifact of a release is not what was deployed, or cannot be read. Returns the note
+/// for the timeline, if it deserves one.
+pub(crate) fn report_error(service: &str, error: &VerifyError) -> Option<String> {
+    let text = error.to_string();
+    match error {
+        VerifyError::Unreadable { .. } => {
+            tracing::warn!(service, "{text}");
+            None
         }
-    }
-
-    /// The artifact of a release is not what was deployed, or cannot be read.
-    pub(crate) fn on_verify_error(&mut self, number: ReleaseNumber, error: &VerifyError) {
-        let text = error.to_string();
-        match error {
-            VerifyError::Unreadable { .. } => {
-                tracing::warn!(service = self.service.name, "{text}");
-            }
-            VerifyError::Changed { .. } | VerifyError::Gone { .. } => {
-                tracing::error!(service = self.service.name, page = true, "{text}");
-                self.input(Input::Note(number, text));
-            }
+        VerifyError::Changed { .. } | VerifyError::Gone { .. } => {
+            tracing::error!(service, page = true, "{text}");
+            Some(text)
         }
     }
 }

@@ -6,8 +6,11 @@ use tracing::Instrument as _;
 
 use crate::config::Address;
 use crate::machine::{Input, Proposal};
-use crate::model::{DrainCost, Effect, Event, Release, Slot, Ticket, TimelineEntry, TimelineEvent};
+use crate::model::{
+    DrainCost, Effect, Event, Moment, Release, Slot, Ticket, TimelineEntry, TimelineEvent,
+};
 use crate::record::Room;
+use crate::service::bake;
 use crate::service::service_loop::ServiceLoop;
 use crate::service::supervisor::release_supervisor::Placement;
 use crate::service::supervisor::reporter::Reporter;
@@ -46,6 +49,13 @@ impl ServiceLoop {
         self.sync_bake(now);
         self.recorder.publish(&entry);
         Ok(entry)
+    }
+
+    /// Opens and closes bakes as the phase asks for.
+    fn sync_bake(&mut self, now: Moment) {
+        let (traffic, proxy) = (&self.traffic, &self.proxy);
+        let history = |release| bake::history(traffic.get(&release), proxy, release);
+        self.bake_log.sync(now, &self.service.name, &mut self.machine, history);
     }
 
     /// Starts one effect. Its result arrives as an event.

@@ -17,6 +17,7 @@ pub(crate) mod handle;
 pub(crate) mod heartbeat;
 pub(crate) mod inbox;
 pub(crate) mod last_outcome;
+mod machine_settings;
 pub(crate) mod ramp;
 pub(crate) mod recording;
 mod reload;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::config::Service;
 use crate::service::changes::Changes;
-use crate::service::service_loop::{ServiceLoop, machine_settings};
+use crate::service::machine_settings::machine_settings;
+use crate::service::service_loop::ServiceLoop;
 
 impl ServiceLoop {
     /// Applies the settings, and logs what became of each that differs.

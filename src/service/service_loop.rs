@@ -12,20 +12,22 @@ use crate::clock::Clock;
 use crate::config::{Runtime, Service};
 use crate::decide::Watch;
 use crate::judge::{BLOCK, BLOCK_MS, Judge};
-use crate::machine::{Input, MachineSettings, ServiceMachine};
+use crate::machine::{Input, ServiceMachine};
 use crate::model::{
     Event, Moment, Observation, ReleaseLoad, ReleaseNumber, Signal, StartCause, TimelineEntry,
 };
 use crate::proxy::Proxy;
 use crate::record::Timeline;
-use crate::service::artifact_guard::ArtifactGuard;
+use crate::service::artifact_guard::{self, ArtifactGuard};
 use crate::service::bake::BakeLog;
 use crate::service::call_usage::{CallUsage, SNAPSHOT_BLOCKS};
 use crate::service::heartbeat::Heartbeat;
 use crate::service::inbox::{ServiceMessage, Shutdown, Startup};
+use crate::service::machine_settings::machine_settings;
 use crate::service::recording::Recorder;
 use crate::service::shadow_controller::ShadowController;
 use crate::service::supervisor::release_supervisor::ReleaseSupervisor;
+use crate::service::supervisor::reporter::Reporter;
 use crate::service::supervisor::unit_supervisor::DesiredUnit;
 use crate::service::traffic_window::TrafficWindow;
 
@@ -174,7 +176,8 @@ impl ServiceLoop {
     fn recover(&mut self, Startup { cause, truncated, damage }: &Startup) {
         self.supervisor
             .stop_unneeded(&self.service, &self.machine.watch().phase().required_releases());
-        self.query_tools();
+        let phase = self.machine.watch().phase();
+        self.shadow_controller.query_tools(&self.service, phase, &self.proxy);
         for text in damage {
             tracing::error!(service = self.service.name, page = true, "{text}");
         }
@@ -198,7 +201,8 @@ impl ServiceLoop {
         let required = self.watch().phase().required_releases();
         let numbers: Vec<_> = required.iter().map(|release| release.number).collect();
         numbers.into_iter().for_each(|number| self.observe_start(number, StartCause::External));
-        self.verify_all_artifacts();
+        let needed = self.machine.watch().phase().required_releases();
+        self.artifact_guard.verify_all(needed, &Reporter::new(self.inbox.clone()));
     }
 
     /// A release starts: it is not down for as long as it may take.
@@ -223,7 +227,8 @@ impl ServiceLoop {
             }
             ServiceMessage::Event(mut event) => {
                 self.attach_call_usage(&mut event);
-                self.update_read_only_tools(&event);
+                let (watch, proxy) = (self.machine.watch(), &self.proxy);
+                self.shadow_controller.update_read_only_tools(&event, watch, proxy);
                 self.input(Input::Event(event));
             }
             ServiceMessage::Command(order, reply) => {
@@ -232,7 +237,11 @@ impl ServiceLoop {
             ServiceMessage::ResolvedCommand(order, verifier, reply) => {
                 self.apply_command(self.clock.now(), order, verifier, reply)
             }
-            ServiceMessage::VerifyFailed(number, error) => self.on_verify_error(number, &error),
+            ServiceMessage::VerifyFailed(number, error) => {
+                if let Some(text) = artifact_guard::report_error(&self.service.name, &error) {
+                    self.input(Input::Note(number, text));
+                }
+            }
             ServiceMessage::Status(reply) => _ = reply.send(self.status()),
             ServiceMessage::Explain(reply) => _ = reply.send(self.explanation()),
             ServiceMessage::Fact(deploy, event, because) => {
@@ -304,7 +313,10 @@ impl ServiceLoop {
                 self.call_usage.snapshot(release, self.proxy.counts_by_call(release));
             }
         }
-        self.schedule_shadow_calls(now);
+        let rate_max = self.service.limits.shadow_calls_per_second;
+        let (machine, traffic, proxy) = (&self.machine, &self.traffic, &self.proxy);
+        let shadow = self.shadow_controller.on_block(now, rate_max, machine, traffic, proxy);
+        shadow.into_iter().for_each(|signal| self.observe(now, signal));
         if let Some(release) = self.machine.calls_due() {
             let calls = self.proxy.counts_by_call(release);
             let signal = self.machine.calls_since_last(release, calls);
@@ -380,16 +392,5 @@ impl ServiceLoop {
             let _ = self.record_and_apply(note);
         }
         self.supervisor.detach_all().await;
-    }
-}
-
-/// The settings that the machine needs.
-pub(super) fn machine_settings(service: &Service) -> MachineSettings {
-    MachineSettings {
-        policy: service.policy.clone(),
-        slo: service.slo.clone(),
-        restarts_in_place: matches!(service.runtime, Runtime::Command(_)),
-        starts_releases: !matches!(service.runtime, Runtime::External),
-        migrate_on_accept: service.migrate_on_accept,
     }
 }

@@ -1,14 +1,15 @@
 //! When the proxy repeats requests on the warm release, and how many.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::task::JoinHandle;
 
-use crate::decide::Phase;
+use crate::config::Service;
+use crate::decide::{Phase, Watch};
 use crate::judge::BLOCK_MS;
+use crate::machine::ServiceMachine;
 use crate::model::{Event, Moment, Observation, Release, ReleaseNumber, Signal};
 use crate::proxy::Proxy;
-use crate::service::service_loop::ServiceLoop;
 use crate::service::traffic_window::TrafficWindow;
 use crate::signal::Prober;
 
@@ -61,60 +62,57 @@ impl ShadowController {
         }
     }
 
-    fn set_read_only_tools(&mut self, tools: BTreeSet<String>, proxy: &Proxy) {
-        if let Some(query) = self.tools_query.take() {
-            query.abort();
-        }
-        proxy.set_read_only_tools(tools);
-    }
-}
-
-impl ServiceLoop {
-    /// At the end of a block: sends shadow calls while the judge is suspicious, and reads the results
-    /// of earlier ones.
-    pub(crate) fn schedule_shadow_calls(&mut self, now: Moment) {
-        let rate = self.service.limits.shadow_calls_per_second;
-        let Some((active, warm)) = self.compared_releases().filter(|_| rate > 0) else {
-            self.shadow_controller.stop(&self.proxy);
-            return;
+    /// At the end of a block: sends calls while the judge is suspicious, `rate_max` a second at most.
+    /// Returns the results of earlier ones.
+    pub(super) fn on_block(
+        &mut self,
+        now: Moment,
+        rate_max: u32,
+        machine: &ServiceMachine,
+        traffic: &BTreeMap<ReleaseNumber, TrafficWindow>,
+        proxy: &Proxy,
+    ) -> Option<Signal> {
+        let Some((active, warm)) =
+            compared_releases(machine.watch().phase()).filter(|_| 0 < rate_max)
+        else {
+            self.stop(proxy);
+            return None;
         };
-        let suspicious = self.judge().is_some_and(|judge| judge.is_suspicious(now));
+        let suspicious = machine.judge().is_some_and(|judge| judge.is_suspicious(now));
         // The proxy keeps failed requests before, or the first failures of a slow service were lost.
         // The warm release carried the whole traffic before, so it can carry the present rate.
-        let request_rate = self.traffic.get(&active).map(TrafficWindow::rate).unwrap_or_default();
-        let rate = rate.min(SHADOW_RATE_MIN.max(request_rate as u32));
-        let budget = if suspicious { self.shadow_controller.budget(rate) } else { 0 };
-        self.proxy.send_shadow_calls(active, warm.number, budget);
-        let (ended, failed) = self.shadow_controller.advance(active, warm.number, &self.proxy);
-        if ended > 0 {
-            let seen = Observation::Shadow(ended, failed);
-            self.observe(now, Signal { release: warm.number, observation: seen });
-        }
+        let request_rate = traffic.get(&active).map(TrafficWindow::rate).unwrap_or_default();
+        let rate = rate_max.min(SHADOW_RATE_MIN.max(request_rate as u32));
+        let budget = if suspicious { self.budget(rate) } else { 0 };
+        proxy.send_shadow_calls(active, warm, budget);
+        let (ended, failed) = self.advance(active, warm, proxy);
+        let observation = Observation::Shadow(ended, failed);
+        (0 < ended).then_some(Signal { release: warm, observation })
     }
 
     /// Learns from an event which tools are read-only, of the release that is warm next.
-    pub(crate) fn update_read_only_tools(&mut self, event: &Event) {
+    pub(super) fn update_read_only_tools(&mut self, event: &Event, watch: &Watch, proxy: &Proxy) {
         if let Event::Ready(ticket, readiness) = event
-            && *ticket == self.watch().ticket()
-            && matches!(self.watch().phase(), Phase::Starting { .. })
+            && *ticket == watch.ticket()
+            && matches!(watch.phase(), Phase::Starting { .. })
         {
             let tools = readiness.active.as_ref().map(|it| it.read_only_tools.clone());
-            self.shadow_controller.set_read_only_tools(tools.unwrap_or_default(), &self.proxy);
+            self.set_read_only_tools(tools.unwrap_or_default(), proxy);
         }
     }
 
     /// Queries the same from the warm release after a restart of the daemon, and the tools that both
     /// releases list.
-    pub(crate) fn query_tools(&mut self) {
-        let Phase::Baking { active, warm: Some(warm), .. } = self.watch().phase() else { return };
+    pub(super) fn query_tools(&mut self, service: &Service, phase: &Phase, proxy: &Proxy) {
+        let Phase::Baking { active, warm: Some(warm), .. } = phase else { return };
         let prober = |release: &Release| {
-            let address = self.service.slots.get(&release.slot)?;
-            Some((release.number, Prober::new(&self.service, address, release)))
+            let address = service.slots.get(&release.slot)?;
+            Some((release.number, Prober::new(service, address, release)))
         };
         let warm_number = warm.number;
         let probers: Vec<_> = [warm, active].into_iter().filter_map(prober).collect();
-        let proxy = self.proxy.clone();
-        self.shadow_controller.tools_query = Some(tokio::spawn(async move {
+        let proxy = proxy.clone();
+        self.tools_query = Some(tokio::spawn(async move {
             for (number, mut prober) in probers {
                 if let Some(contract) = prober.discover_contract(&BTreeSet::new()).await {
                     proxy.set_listed(number, &contract);
@@ -127,11 +125,19 @@ impl ServiceLoop {
         }));
     }
 
-    fn compared_releases(&self) -> Option<(ReleaseNumber, Release)> {
-        match self.watch().phase() {
-            Phase::Baking { active, warm: Some(warm), .. } => Some((active.number, warm.clone())),
-            _ => None,
+    fn set_read_only_tools(&mut self, tools: BTreeSet<String>, proxy: &Proxy) {
+        if let Some(query) = self.tools_query.take() {
+            query.abort();
         }
+        proxy.set_read_only_tools(tools);
+    }
+}
+
+/// The active release and the warm one, while there is something to compare.
+fn compared_releases(phase: &Phase) -> Option<(ReleaseNumber, ReleaseNumber)> {
+    match phase {
+        Phase::Baking { active, warm: Some(warm), .. } => Some((active.number, warm.number)),
+        _ => None,
     }
 }
 
