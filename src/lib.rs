@@ -102,5 +102,8 @@ pub mod demo;
 /// The first configuration of a host.
 pub mod init;
 
+/// Whether a host has what a configuration names.
+pub mod host_check;
+
 /// The verbs of the command line.
 pub mod cli;

@@ -14,4 +14,4 @@ mod unit_env_file;
 
 pub use adopt::{OrphanedRelease, find_orphans};
 pub use process::{Process, ProcessSpec};
-pub use unit::{RunIdentity, Unit};
+pub use unit::{RunIdentity, Unit, check_unit};

@@ -36,6 +36,48 @@ pub enum RunIdentity {
     Foreign,
 }
 
+/// Checks that systemd knows the unit of a slot, and that the unit reads the environment file of its slot.
+/// Returns what it is, in a sentence. `of`: the service and the state directory.
+///
+/// # Errors
+/// What is wrong, and what to do; or systemd does not answer.
+pub async fn check_unit(
+    systemd: &SystemdManager,
+    template: &UnitTemplate,
+    slot: &Slot,
+    of: (&str, &Path),
+) -> Result<String, String> {
+    let name = template.unit_of(slot);
+    let state = systemd.unit_state(&name).await?;
+    if state.load_state != "loaded" {
+        return Err(format!(
+            "{name} is {}; install {}, then `systemctl daemon-reload`",
+            state.load_state, template.unit
+        ));
+    }
+    let (service, state_dir) = of;
+    ensure_environment_is_read(&name, &state, &UnitEnvFile::for_slot(state_dir, service, &slot.0))?;
+    Ok(format!("unit: {name} reads the environment of its slot"))
+}
+
+/// Without the file every slot would be the same release.
+fn ensure_environment_is_read(
+    name: &str,
+    state: &UnitState,
+    env_file: &UnitEnvFile,
+) -> Result<(), String> {
+    let path = env_file.path.display().to_string();
+    if state.load_state != "loaded" || state.environment_files.contains(&path) {
+        return Ok(());
+    }
+    let general = env_file.path.with_file_name("%i.env");
+    Err(format!(
+        "{name} does not read {path}, so every slot would be the same release; add \
+         EnvironmentFile={} to [Service] of the template, then `systemctl daemon-reload`",
+        general.display()
+    ))
+}
+
 impl Unit {
     /// The unit of a release. `start_timeout` limits a start. Nothing starts yet.
     pub fn new(
@@ -112,16 +154,8 @@ impl Unit {
     /// Why it did not start, and what to do about it.
     pub async fn start(&self) -> Result<(UnitState, Option<String>), String> {
         let state = self.systemd.unit_state(&self.name).await?;
-        let path = self.env_file.path.display().to_string();
-        if state.load_state == "loaded" && !state.environment_files.contains(&path) {
-            let general = self.env_file.path.with_file_name("%i.env");
-            return Err(format!(
-                "{} does not read {path}, so every slot would be the same release; add \
-                 EnvironmentFile={} to [Service] of the template, then `systemctl daemon-reload`",
-                self.name,
-                general.display()
-            ));
-        }
+        ensure_environment_is_read(&self.name, &state, &self.env_file)?;
+        let path = self.env_file.path.display();
         address_check::ensure_free(&self.address)?;
         let restarts_same_release =
             self.env_file.read().is_some_and(|it| it.number == Some(self.number));

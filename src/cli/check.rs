@@ -9,9 +9,10 @@ use crate::backtest::recorded_traffic;
 use crate::cli::daemon_options::config_path;
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::cli::status_lines::Lines;
 use crate::cli::terminal::Terminal;
 use crate::config::{self, Problems, Runtime, Settings};
-use crate::notify;
+use crate::{host_check, notify};
 
 /// Check a configuration and report every problem in it.
 #[derive(Debug, Args)]
@@ -19,6 +20,10 @@ pub(super) struct Options {
     /// The configuration.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Also look at this host: directories, ports, programs, units, podman, and the artifacts of the
+    /// newest deploys. Nothing changes.
+    #[arg(long, conflicts_with = "manages")]
+    host: bool,
     /// One JSON object per problem, a line each, on stdout.
     #[arg(long, conflicts_with = "manages")]
     json: bool,
@@ -27,7 +32,7 @@ pub(super) struct Options {
     manages: Option<String>,
 }
 
-pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
+pub(super) async fn run(options: &Options, config: Option<PathBuf>) -> Exit {
     let path = config_path(options.file.as_deref(), config.as_deref());
     match config::load(&path) {
         Ok(loaded) => {
@@ -47,7 +52,7 @@ pub(super) fn run(options: &Options, config: Option<PathBuf>) -> Exit {
                 let noun = if services == 1 { "service" } else { "services" };
                 output::stdout_line(&format!("{}: good, {services} {noun}", path.display()));
             }
-            Exit::Done
+            if options.host { check_host(&loaded.settings, options.json).await } else { Exit::Done }
         }
         Err(problems) => {
             if options.json {
@@ -73,6 +78,36 @@ fn print_warnings_json(code: &str, warnings: &[String]) {
         let message = warning.strip_prefix("warning: ").unwrap_or(warning);
         output::json_line(&json!({ "level": "warning", "code": code, "message": message }));
     }
+}
+
+/// Prints what this host has and lacks.
+async fn check_host(settings: &Settings, json: bool) -> Exit {
+    let findings = host_check::look(settings).await;
+    let mut lines = Lines::new(Terminal::stdout());
+    for finding in &findings {
+        if json {
+            output::json_line(finding);
+            continue;
+        }
+        let service = finding.service.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+        let text = format!("{service}{}", finding.message);
+        if finding.is_error() {
+            lines.warn(&format!("  ERROR  {text}"));
+            lines.push(&format!("         {}", finding.help));
+        } else {
+            lines.push(&format!("  ok     {text}"));
+        }
+    }
+    if !json {
+        output::stdout_line(lines.text.trim_end_matches('\n'));
+    }
+    let errors = findings.iter().filter(|it| it.is_error()).count();
+    if errors == 0 {
+        return Exit::Done;
+    }
+    let plural = if errors == 1 { "" } else { "s" };
+    output::error_line(&format!("this host: {errors} error{plural}"));
+    Exit::Failed
 }
 
 /// Whether a unit is the instance of a configured template for a configured slot.

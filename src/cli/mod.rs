@@ -137,7 +137,7 @@ pub fn main() -> ExitCode {
         match verb {
             Verb::Run(options) => run::run(options, daemon.config, start_mode).await.into(),
             Verb::Init(options) => init::run(&options).into(),
-            Verb::Check(options) => check::run(&options, daemon.config).into(),
+            Verb::Check(options) => check::run(&options, daemon.config).await.into(),
             Verb::Deploy(options) => deploy::run(options, &daemon).await.into(),
             Verb::Status(options) => status::run(options, &daemon).await.into(),
             Verb::Schema => schema::run().into(),

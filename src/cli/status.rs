@@ -125,6 +125,7 @@ fn render(status: &Status, terminal: Terminal) -> String {
     lines.push(&now);
     if let Some(last) = &status.last {
         lines.push(&last_line(last));
+        last.rule.iter().for_each(|rule| lines.push(&format!("    {rule}")));
     }
     match &status.attention {
         Some(attention) => lines.warn(&format!("  ACTION NEEDED: {attention}")),
@@ -153,9 +154,7 @@ fn render(status: &Status, terminal: Terminal) -> String {
     if let Some(evidence) = &status.evidence {
         lines.push(&evidence_line(evidence));
     }
-    if let Some(verdict) = &status.verdict {
-        lines.push(&format!("  verdict: {verdict}"));
-    }
+    push_verdict(&mut lines, status);
     if let Some(count) = status.rollbacks.as_ref().filter(|it| 0 < it.today) {
         lines.push(&rollbacks_line(service, count));
     }
@@ -167,6 +166,15 @@ fn render(status: &Status, terminal: Terminal) -> String {
         ));
     }
     lines.text
+}
+
+fn push_verdict(lines: &mut Lines, status: &Status) {
+    if let Some(verdict) = &status.verdict {
+        lines.push(&format!("  verdict: {verdict}"));
+    }
+    if let Some(rule) = &status.rule {
+        lines.push(&format!("    {rule}"));
+    }
 }
 
 /// The settings that a reload found and that are not in effect.

@@ -45,6 +45,9 @@ pub struct Status {
     /// The verdict, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
+    /// The rule that decided the verdict, with its evidence; only of a breach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// The finding alone: `healthy`, `degraded` and so on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<String>,
@@ -175,6 +178,9 @@ pub struct LastOutcome {
     pub since_s: f64,
     /// What happened, and why.
     pub text: String,
+    /// The rule that decided, with its evidence, where a verdict did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
 }
 
 /// The incidents of one service that need a review.

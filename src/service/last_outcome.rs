@@ -6,6 +6,10 @@ use crate::model::{Moment, TimelineEntry, TimelineEvent, Trigger, Verdict};
 /// Longest text of a reason, in characters.
 const REASON_MAX: usize = 160;
 
+/// The kinds of outcomes that a verdict led to, unless a person did.
+const DECIDED_BY_A_RULE: [&str; 5] =
+    ["rolled_back", "detected", "blocked", "abandoned", "unrecovered"];
+
 /// Follows the deploys of one service.
 #[derive(Debug, Default)]
 pub(crate) struct OutcomeTracker {
@@ -13,6 +17,8 @@ pub(crate) struct OutcomeTracker {
     old: Option<String>,
     /// The breach or order of the present rollback.
     detected: Option<(Moment, String)>,
+    /// The rule of the newest verdict against the release on trial.
+    rule: Option<String>,
     rolling_back: bool,
     last: Option<(Moment, LastOutcome)>,
 }
@@ -27,17 +33,20 @@ impl OutcomeTracker {
     /// Takes in one entry.
     pub(crate) fn record(&mut self, entry: &TimelineEntry) {
         let because = shorten(&entry.because);
+        if let Some(basis) = entry.event.verdict().and_then(|it| it.basis.as_ref()) {
+            self.rule = Some(basis.to_string());
+        }
         match &entry.event {
             TimelineEvent::Deployed { release, carried_over, .. } => {
                 let old = carried_over.active.as_ref().map(|it| it.version.clone());
                 (self.new, self.old) = (release.version.clone(), old);
-                (self.detected, self.rolling_back) = (None, false);
+                (self.detected, self.rule, self.rolling_back) = (None, None, false);
                 self.set(entry, format!("deploy of {} began", self.new));
             }
             TimelineEvent::Replaced { release, warm, .. } => {
                 let old = warm.as_ref().map(|it| it.version.clone());
                 (self.new, self.old) = (release.version.clone(), old);
-                (self.detected, self.rolling_back) = (None, false);
+                (self.detected, self.rule, self.rolling_back) = (None, None, false);
                 self.set(entry, because);
             }
             TimelineEvent::Switched { .. } if self.rolling_back => {
@@ -47,7 +56,10 @@ impl OutcomeTracker {
             TimelineEvent::Detected { trigger, .. } => {
                 let reason = match trigger {
                     Trigger::Verdict(verdict) => found(verdict),
-                    Trigger::Operator { .. } => because.clone(),
+                    Trigger::Operator { .. } => {
+                        self.rule = None;
+                        because.clone()
+                    }
                 };
                 self.detected = Some((entry.moment, shorten(&reason)));
                 self.set(entry, because);
@@ -86,6 +98,7 @@ impl OutcomeTracker {
             at: entry.wall_time.clone(),
             since_s: 0.0,
             text,
+            rule: self.rule.clone().filter(|_| DECIDED_BY_A_RULE.contains(&kind)),
         };
         self.last = Some((entry.moment, outcome));
     }
@@ -162,7 +175,9 @@ mod tests {
         for entry in [detected, entry("decided", 5_100), entry("switched", 5_400)] {
             tracker.record(&entry);
         }
-        let text = tracker.last(Moment(5_400)).unwrap().text;
+        let last = tracker.last(Moment(5_400)).unwrap();
+        assert_eq!(last.rule.as_deref(), Some("rule: broken objective, evidence 9.0 of 8"));
+        let text = last.text;
         let found = "availability: 62 of 318 requests bad (19.5 %, allowed 0.5 %)";
         assert!(text.ends_with(&format!(" in 0.4 s: {found}")), "{text}");
     }

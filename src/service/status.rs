@@ -44,6 +44,7 @@ impl ServiceLoop {
             objective: 1.0 - self.availability_budget(),
             evidence: self.judge().map(Judge::evidence),
             finding: verdict.as_ref().map(|it| it.finding.to_string()),
+            rule: verdict.as_ref().and_then(|it| it.basis.as_ref()).map(ToString::to_string),
             verdict: verdict.map(|it| format!("{}: {}", it.finding, it.because)),
             budget_remaining: self.budget_left(),
             rollbacks: Some(self.rollback_count(now)),

@@ -229,6 +229,7 @@ fn status() -> Status {
         objective: 0.995,
         evidence: Some(evidence),
         verdict: Some("healthy: why".to_owned()),
+        rule: Some("rule: broken objective, evidence 2230 of 1667".to_owned()),
         finding: Some("healthy".to_owned()),
         budget_remaining: 7.5,
         rollbacks: Some(RollbackCount { today: 3, limit: 3, none_left_s: Some(7_200.0) }),
@@ -246,6 +247,7 @@ fn status() -> Status {
             at: "2023-11-14T22:13:20.000000Z".to_owned(),
             since_s: 60.5,
             text: "rolled back from v6 to v5 in 0.4 s: why".to_owned(),
+            rule: Some("rule: failed probes".to_owned()),
         }),
         attention: Some("repair it".to_owned()),
         budget_requests: Some(1_500),
@@ -324,6 +326,7 @@ fn without_what_is_new(response: Response) -> Response {
     status.rollbacks = None;
     status.awaits_deploy.clear();
     status.awaits_restart.clear();
+    status.rule = None;
     status.releases.iter_mut().for_each(|release| release.recent_requests = None);
     Response::Status(status)
 }
@@ -337,6 +340,7 @@ fn least() -> Status {
         releases: Vec::new(),
         evidence: None,
         verdict: None,
+        rule: None,
         finding: None,
         rollbacks: None,
         awaits_deploy: Vec::new(),

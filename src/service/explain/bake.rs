@@ -19,6 +19,9 @@ pub(super) struct Bake<'a> {
 impl Bake<'_> {
     pub(super) fn explain(&self, points: &mut Points, service: &Service) {
         points.push("why not accepted", self.why_not_accepted());
+        if let Some(rule) = &self.status.rule {
+            points.push("rule", rule.trim_start_matches("rule: "));
+        }
         points.push("accepted", self.accepted_when());
         self.explain_evidence(points, service);
         if let Some(trial) = &self.status.trial {

@@ -56,6 +56,9 @@ fn explain_steady(points: &mut Points, status: &Status, active: &Release, warm: 
     points.push("nothing on trial", format!("{active} is accepted and has the traffic"));
     if let Some(last) = &status.last {
         points.push("last", format!("{} ago: {}", format_seconds(last.since_s), last.text));
+        if let Some(rule) = &last.rule {
+            points.push("rule", rule.trim_start_matches("rule: "));
+        }
     }
     let in_charge = status.releases.iter().find(|it| it.number == active.number);
     if in_charge.is_some_and(|it| it.recent_requests == Some(0)) {
