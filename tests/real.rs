@@ -13,6 +13,8 @@ mod clients;
 mod conformance;
 #[path = "real/harness.rs"]
 mod harness;
+#[path = "real/http_sse.rs"]
+mod http_sse;
 #[path = "real/journey.rs"]
 mod journey;
 #[path = "real/post_mortem.rs"]

@@ -209,6 +209,12 @@ fn push_channels(lines: &mut Lines, status: &Status) {
 fn push_traffic(lines: &mut Lines, status: &Status) {
     for release in &status.releases {
         lines.push(&release_line(release));
+        if 0 < release.sse_sessions {
+            let sessions = counted(release.sse_sessions, "session");
+            lines.push(&format!(
+                "           {sessions} by HTTP+SSE (2024-11-05): they stay here until they end"
+            ));
+        }
         for line in unjudged::lines(release.unjudged) {
             lines.push(&format!("           {line}"));
         }

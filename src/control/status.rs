@@ -220,6 +220,9 @@ pub struct ReleaseStatus {
     pub probe: String,
     /// Live sessions of both eras.
     pub sessions: u64,
+    /// Those among them that speak HTTP+SSE (2024-11-05): they do not move.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sse_sessions: u64,
     /// Open requests.
     pub in_flight: u64,
     /// Requests a second, over the last ten seconds.

@@ -188,9 +188,13 @@ impl ServiceMachine {
             Pending::Event(event) => event,
             Pending::Note(number, text) => return Some(note(self.release(number)?, &text)),
             Pending::WarmFails(number, because) => {
-                let (sessions, release) = (load(number).sessions, self.release(number)?);
-                let active = self.watch.phase().active().filter(|_| 0 < sessions)?;
-                let text = format!("{because}; its {sessions} sessions move to {active}");
+                let (load, release) = (load(number), self.release(number)?);
+                let active = self.watch.phase().active()?;
+                let text = match load.sessions.saturating_sub(load.pinned) {
+                    0 => return None,
+                    1 => format!("{because}; its session moves to {active}"),
+                    count => format!("{because}; its {count} sessions move to {active}"),
+                };
                 return Some(note(release, &text));
             }
             Pending::Replaced(number, name, because) => {

@@ -26,6 +26,7 @@ pub(super) mod scan;
 mod scan_keys;
 mod session_lost;
 pub(super) mod sse;
+pub(super) mod sse_endpoint;
 pub(super) mod sse_splitter;
 pub(super) mod ttl_clamp;
 pub(super) mod versions;

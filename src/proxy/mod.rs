@@ -141,6 +141,7 @@ impl Proxy {
             paths: Arc::new(McpPaths::new(&service.name)),
             addresses: Arc::default(),
             held_events: Arc::default(),
+            sse_sessions: Arc::default(),
             moved_bodies: Semaphore::new(MOVED_BODIES_MAX),
         });
         let lifecycle = Arc::new(Lifecycle::default());
@@ -237,6 +238,7 @@ impl Proxy {
                 backend.in_flight_requests.load(Ordering::Relaxed) > 0
                     || self.replication.predecessor_in_flight(number) > 0
                     || backend.subscriptions.load(Ordering::Relaxed) > 0
+                    || backend.sse_sessions.load(Ordering::Relaxed) > 0
                     || self
                         .state
                         .router

@@ -22,15 +22,21 @@ impl Proxy {
         let here = if backend.is_open() { self.state.router.sessions.count(number) } else { 0 };
         let pinned =
             self.state.router.sessions.count_pinned(number, self.view().pinned_reason()).min(here);
+        let sse_sessions = backend.sse_sessions.load(Ordering::Relaxed);
         let in_flight = backend.in_flight_requests.load(Ordering::Relaxed);
         let in_flight = in_flight.saturating_add(self.replication.predecessor_in_flight(number));
         ReleaseLoad {
-            sessions: here + subscriptions,
-            pinned,
+            sessions: here + subscriptions + sse_sessions,
+            pinned: pinned + sse_sessions,
             in_flight,
             request_rate: 0.0,
             mean_session_s: age.max(DEFAULT_SESSION_LIFE),
         }
+    }
+
+    /// The sessions of a release by the HTTP+SSE transport (2024-11-05).
+    pub fn sse_sessions(&self, number: ReleaseNumber) -> u64 {
+        self.backend(number).map_or(0, |backend| backend.sse_sessions.load(Ordering::Relaxed))
     }
 
     /// The outcomes of the requests of a release, since it was added.

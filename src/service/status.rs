@@ -90,6 +90,7 @@ impl ServiceLoop {
                 .probe(number)
                 .map_or_else(|| "none yet".to_owned(), ToString::to_string),
             sessions: load.sessions,
+            sse_sessions: self.proxy.sse_sessions(number),
             in_flight: load.in_flight,
             rate: window.map(TrafficWindow::rate).unwrap_or_default(),
             error_rate: window.map(TrafficWindow::error_rate).unwrap_or_default(),

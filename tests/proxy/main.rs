@@ -14,6 +14,7 @@ mod fake_responses;
 mod forwarding;
 mod handover;
 mod http_client;
+mod http_sse;
 mod idle_connections;
 mod keep_alive;
 mod large_bodies;

@@ -11,6 +11,8 @@ pub(crate) const NEW_SLOW: &str = "trigger-long-running-operation";
 pub(crate) enum ServerKind {
     /// Of the TypeScript SDK; with sessions only.
     Everything,
+    /// The same with the HTTP+SSE transport.
+    EverythingSse,
     /// Of the Python SDK; with sessions and without.
     Python,
     /// Of the Rust SDK; with sessions and without.
@@ -24,9 +26,10 @@ impl ServerKind {
     pub(crate) fn command(self) -> Vec<String> {
         let owned = |it: &[&str]| it.iter().map(|&it| it.to_owned()).collect();
         match self {
-            Self::Everything => {
+            Self::Everything | Self::EverythingSse => {
                 let script = "{artifact}/dist/index.js";
-                owned(&["node", "--import", "./lo.mjs", script, "streamableHttp"])
+                let transport = if self == Self::Everything { "streamableHttp" } else { "sse" };
+                owned(&["node", "--import", "./lo.mjs", script, transport])
             }
             // Nothing is to be written next to the sources.
             Self::Python | Self::Fixtures => {
@@ -39,7 +42,7 @@ impl ServerKind {
     /// What the release with the old tools runs from.
     pub(crate) fn old_release(self) -> PathBuf {
         match self {
-            Self::Everything => npm_package("everything-old"),
+            Self::Everything | Self::EverythingSse => npm_package("everything-old"),
             Self::Python => tests_dir().join("python/old.py"),
             Self::Rust => rust_server("old"),
             Self::Fixtures => tests_dir().join("python/fixtures.py"),
@@ -49,7 +52,7 @@ impl ServerKind {
     /// What the release with the new tools runs from.
     pub(crate) fn new_release(self) -> PathBuf {
         match self {
-            Self::Everything => npm_package("everything-new"),
+            Self::Everything | Self::EverythingSse => npm_package("everything-new"),
             Self::Python => tests_dir().join("python/new.py"),
             Self::Rust => rust_server("new"),
             Self::Fixtures => tests_dir().join("python/fixtures.py"),

@@ -190,6 +190,7 @@ fn release(number: u32, role: &str, calls: Vec<CallStatus>) -> ReleaseStatus {
         role: role.to_owned(),
         probe: "ok".to_owned(),
         sessions: 12,
+        sse_sessions: 0,
         in_flight: 13,
         rate: 14.5,
         error_rate: 0.25,
@@ -269,7 +270,11 @@ fn with_unjudged() -> Status {
         rate_limited: 18,
     };
     Status {
-        releases: vec![ReleaseStatus { unjudged, ..release(7, "active", Vec::new()) }],
+        releases: vec![ReleaseStatus {
+            unjudged,
+            sse_sessions: 5,
+            ..release(7, "active", Vec::new())
+        }],
         mcp_paths: vec![McpPath { path: "/alias".to_owned(), requests: 15, judged: true }],
         near_limits: vec![
             BoundUse::new(Bound::SessionMemory, 130_000, 131_072),

@@ -59,6 +59,8 @@ pub(super) struct Backend {
     pub open_streams: AtomicU64,
     /// Open `subscriptions/listen` streams, which count as sessions.
     pub subscriptions: AtomicU64,
+    /// Open sessions of the HTTP+SSE transport, which cannot move.
+    pub sse_sessions: AtomicU64,
     /// Which calls are read-only.
     pub read_only_tools: Arc<ReadOnlyTools>,
     /// Its failed requests, and the results of shadow calls to it.
@@ -96,6 +98,7 @@ impl Backend {
             other_requests: AtomicU64::new(0),
             open_streams: AtomicU64::new(0),
             subscriptions: AtomicU64::new(0),
+            sse_sessions: AtomicU64::new(0),
             read_only_tools,
             samples: FailedSamples::default(),
             error_samples: ErrorSamples::default(),

@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
 use crate::proxy::backend::address_limits::AddressPlace;
+use crate::proxy::exchange::endpoint_capture::EndpointCapture;
 use crate::proxy::exchange::response_body::ResponseBody;
 
 /// The body of a response to a client.
@@ -28,6 +29,16 @@ impl ClientBody {
             body.set_place(place);
         }
         self
+    }
+}
+
+impl ClientBody {
+    /// The body, whose start may name the endpoint of a session of HTTP+SSE.
+    pub(super) fn with_endpoint(self, endpoint: Option<EndpointCapture>) -> Self {
+        match self {
+            Self::Streaming(body) => Self::Streaming(Box::new(body.with_endpoint(endpoint))),
+            Self::Full(full) => Self::Full(full),
+        }
     }
 }
 

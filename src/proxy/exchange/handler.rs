@@ -85,7 +85,11 @@ impl ProxyState {
         body: Incoming,
     ) -> Response<ClientBody> {
         if request.head.method != Method::POST {
-            self.handle_other(view, request, body).await
+            return self.handle_other(view, request, body).await;
+        }
+        let target = request.head.uri.path_and_query().map_or("/", |it| it.as_str());
+        if let Some(session) = self.sse_sessions.find(target) {
+            self.handle_sse_post(&view, request, body, &session).await
         } else if request.path == EndpointPath::Other {
             self.handle_post_elsewhere(view, request, body).await
         } else {

@@ -34,6 +34,8 @@ pub(in crate::proxy) struct HeldByStream {
     shared: Arc<Shared>,
     /// Bytes that wait for the end of their event.
     incomplete: usize,
+    /// Whether it ever held enough to count.
+    has_counted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +56,8 @@ impl HeldEvents {
     /// Starts to track a stream.
     pub(in crate::proxy) fn stream(self: &Arc<Self>) -> HeldByStream {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
-        HeldByStream { of: Arc::clone(self), key, shared: Arc::default(), incomplete: 0 }
+        let (of, shared) = (Arc::clone(self), Arc::default());
+        HeldByStream { of, key, shared, incomplete: 0, has_counted: false }
     }
 
     /// Bytes in use, and how many there may be.
@@ -138,7 +141,8 @@ impl HeldByStream {
         self.shared.ended.load(Ordering::Relaxed)
     }
 
-    fn update(&self) {
+    fn update(&mut self) {
+        self.has_counted = true;
         if self.shared.ended.load(Ordering::Relaxed) {
             return;
         }
@@ -149,7 +153,9 @@ impl HeldByStream {
 
 impl Drop for HeldByStream {
     fn drop(&mut self) {
-        lock(&self.of.streams).remove(&self.key);
+        if self.has_counted {
+            lock(&self.of.streams).remove(&self.key);
+        }
     }
 }
 

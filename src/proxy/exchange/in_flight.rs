@@ -7,6 +7,7 @@ mod client_duty;
 mod counting;
 mod deadline;
 mod explaining;
+mod http_sse;
 mod session_tracking;
 
 use std::pin::Pin;

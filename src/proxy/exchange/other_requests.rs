@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header, response};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -19,6 +20,7 @@ use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::pool::SendError;
 use crate::proxy::backend::request_head::is_metadata;
 use crate::proxy::exchange::client_body::ClientBody;
+use crate::proxy::exchange::endpoint_capture::EndpointCapture;
 use crate::proxy::exchange::error_response::{not_routed, plain_text};
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
 use crate::proxy::exchange::pace::BodyLimits;
@@ -156,21 +158,41 @@ impl ProxyState {
                 head.headers.remove(header::CONTENT_LENGTH);
             }
         }
-        let mut head = self.client_head(head, &view, &route, request, &mut in_flight);
-        if !is_stream || !is_readable_stream(&head.headers) {
+        let head = self.client_head(head, &view, &route, request, &mut in_flight);
+        Some(self.plain_response(request, head, ready, body, in_flight))
+    }
+
+    /// The response to anything but a POST, with a stream that the proxy reads if it is one of MCP.
+    fn plain_response(
+        self: &Arc<Self>,
+        request: &Arc<ClientRequest>,
+        mut head: response::Parts,
+        ready: VecDeque<Bytes>,
+        body: ReleaseBody,
+        in_flight: InFlight,
+    ) -> Response<ClientBody> {
+        let is_stream = in_flight.kind() == ExchangeKind::GetStream;
+        let has_session = in_flight.session.is_some();
+        let endpoint = EndpointCapture::new(self, request, &head).filter(|_| !has_session);
+        let is_read = is_stream && is_readable_stream(&head.headers);
+        if is_read || endpoint.is_some() {
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
+        if !is_read {
             if is_stream && is_event_stream(&head.headers) {
                 in_flight.backend.outcomes.count_unread();
             }
-            return Some(streamed(head, ready, body, BodyParser::Unparsed, in_flight));
+            let response = streamed(head, ready, body, BodyParser::Unparsed, in_flight);
+            return response.map(|body| body.with_endpoint(endpoint));
         }
-        head.headers.remove(header::CONTENT_LENGTH);
         let resumable = ResumableStream::new(self, request, &in_flight);
         let reader = BodyParser::Events(SseReader::new());
         let response_body =
             ResponseBody::new(VecDeque::new(), body, reader, head.status, in_flight)
+                .with_endpoint(endpoint)
                 .with_held(self.held_events.stream())
                 .with_resumable(resumable);
-        Some(Response::from_parts(head, ClientBody::Streaming(Box::new(response_body))))
+        Response::from_parts(head, ClientBody::Streaming(Box::new(response_body)))
     }
 
     /// Removes the session that the client ended.

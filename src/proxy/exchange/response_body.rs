@@ -5,6 +5,7 @@
 //! it in a way that clients understand.
 
 mod ending;
+mod http_sse;
 mod ping;
 mod release_left;
 
@@ -27,6 +28,7 @@ use crate::mcp::{messages, sse};
 use crate::proxy::backend::address_limits::AddressPlace;
 use crate::proxy::backend::body::ReleaseBody;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
+use crate::proxy::exchange::endpoint_capture::EndpointCapture;
 use crate::proxy::exchange::held_events::HeldByStream;
 use crate::proxy::exchange::id_rewrite::Rewriter;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
@@ -34,6 +36,7 @@ use crate::proxy::exchange::replay::Replay;
 use crate::proxy::exchange::response_body::ping::Ping;
 use crate::proxy::exchange::resumable_stream::ResumableStream;
 use crate::proxy::exchange::spliced_response::SplicedResponse;
+use crate::proxy::exchange::sse_sessions::OpenSseSession;
 use crate::proxy::exchange::subscription::Subscription;
 use crate::proxy::routing::router::Router;
 use crate::proxy::session::{OpenStream, Session};
@@ -63,6 +66,10 @@ pub(in crate::proxy) struct ResponseBody {
     _open_stream: Option<OpenStream>,
     /// The place of the client's address.
     _place: Option<AddressPlace>,
+    /// The start of a stream that may be a session of HTTP+SSE, until it is known.
+    endpoint: Option<Box<EndpointCapture>>,
+    /// The session that the stream is.
+    sse_session: Option<OpenSseSession>,
     /// What the rewriter keeps of events.
     held: Option<HeldByStream>,
 }
@@ -138,6 +145,8 @@ impl ResponseBody {
             on_release_left: OnReleaseLeft::End,
             ping: Ping::new(in_flight.sse_ping),
             _place: None,
+            endpoint: None,
+            sse_session: None,
             held: None,
             in_flight,
         }
@@ -210,7 +219,11 @@ impl ResponseBody {
 
     fn parse(&mut self, data: &Bytes) {
         let (status, in_flight) = (self.status, &mut self.in_flight);
-        let on_message = |message| in_flight.on_message(status, &message);
+        let session = self.sse_session.as_ref();
+        let on_message = |message| {
+            in_flight.on_message(status, &message);
+            session.iter().for_each(|session| session.on_message(&message));
+        };
         match &mut self.reader {
             BodyParser::Json(scan) => scan.feed(data, on_message),
             BodyParser::Events(events) => events.feed(data, on_message),
@@ -337,6 +350,9 @@ impl ResponseBody {
                 SideInput::Changed => continue,
                 SideInput::Frame(next) => return Poll::Ready(Some(next)),
             }
+            if self.push_sse_event(cx) {
+                continue;
+            }
             let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
             // An event stream ends at the cut even when it never pauses. Other responses may finish
             // what is on its way, up to a limit.
@@ -349,6 +365,7 @@ impl ResponseBody {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Some(data) = frame.data_ref() {
                         let data = data.clone();
+                        let data = self.learn_endpoint(data);
                         self.bytes_since_cut += if is_cut { data.len() } else { 0 };
                         self.parse(&data);
                         let data = self.rewrite(data);

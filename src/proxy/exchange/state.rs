@@ -14,6 +14,7 @@ use crate::proxy::exchange::held_events::HeldEvents;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::mcp_paths::McpPaths;
 use crate::proxy::exchange::parsed_body::SharedParse;
+use crate::proxy::exchange::sse_sessions::SseSessions;
 use crate::proxy::exchange::{id_rewrite, public_url};
 use crate::proxy::routing::router::{Route, Router};
 use crate::proxy::routing::view::RoutingView;
@@ -29,6 +30,8 @@ pub(in crate::proxy) struct ProxyState {
     pub paths: Arc<McpPaths>,
     /// What each client address holds.
     pub addresses: Arc<AddressLimits>,
+    /// The sessions of the HTTP+SSE transport.
+    pub sse_sessions: Arc<SseSessions>,
     /// What streams keep of events.
     pub held_events: Arc<HeldEvents>,
     /// The large bodies of moved sessions that may be in memory.

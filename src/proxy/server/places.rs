@@ -1,6 +1,7 @@
 //! The places for client connections: those of one service, and those that the limit of open files
 //! leaves to all. When all are taken and a client waits, the connection that is idle longest closes.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::proxy::server::answers::Answers;
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// A connection that is idle for less may just carry a request.
 const IDLE_MIN: Duration = Duration::from_secs(1);
+/// One of so many idle connections closes at once.
+const IDLE_SHARE: usize = 64;
 /// Connections that are tracked before those that ended are removed.
 const SLACK: usize = 256;
 /// Between two lines of the log.
@@ -87,9 +90,7 @@ impl Places {
             false => lock(&SERVICES).iter().filter_map(Weak::upgrade).collect(),
         };
         let all = services.iter().flat_map(|service| service.matching(|_| true)).collect();
-        if let Some((_, connection)) = longest_idle(all) {
-            connection.close();
-        }
+        close_longest_idle(all);
         let now = monotonic();
         if self.last_log.is_none_or(|last| last + LOG_INTERVAL <= now) {
             self.last_log = Some(now);
@@ -122,8 +123,7 @@ impl OpenConnections {
     /// Closes the connection from this address that is idle longest. Returns whether one is idle.
     pub(super) fn close_longest_idle_of(&self, address: IpAddr) -> bool {
         let address = counted_address(address);
-        let longest = longest_idle(self.matching(|it| counted_address(it) == address));
-        longest.inspect(|(_, connection)| connection.close()).is_some()
+        close_longest_idle(self.matching(|it| counted_address(it) == address))
     }
 
     fn matching(&self, matches: impl Fn(IpAddr) -> bool) -> Vec<Arc<Answers>> {
@@ -133,10 +133,14 @@ impl OpenConnections {
     }
 }
 
-/// The connection that is idle longest, if one is idle for long enough to be closed.
-fn longest_idle(open: Vec<Arc<Answers>>) -> Option<(Duration, Arc<Answers>)> {
+/// Closes the connection that is idle longest. Of many idle ones it closes several, so that a flood of
+/// them does not keep other clients out for long. Returns whether one is idle for long enough.
+fn close_longest_idle(open: Vec<Arc<Answers>>) -> bool {
     let idle = open.into_iter().filter_map(|it| Some((it.idle_for()?, it)));
-    idle.max_by_key(|(idle, _)| *idle).filter(|(idle, _)| *idle >= IDLE_MIN)
+    let mut idle: Vec<_> = idle.filter(|(idle, _)| *idle >= IDLE_MIN).collect();
+    idle.sort_by_key(|(idle, _)| Reverse(*idle));
+    idle.iter().take(idle.len().div_ceil(IDLE_SHARE)).for_each(|(_, it)| it.close());
+    !idle.is_empty()
 }
 
 /// Whether a client waits to be accepted.

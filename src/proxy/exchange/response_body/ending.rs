@@ -17,6 +17,7 @@ impl ResponseBody {
     /// Handles the end of the body, with or without an error.
     pub(super) fn on_end(&mut self, error: Option<io::Error>) -> io::Result<()> {
         self.body = None;
+        self.flush_endpoint();
         if let Some(rest) =
             self.rewriter.as_mut().map(Rewriter::take_rest).filter(|it| !it.is_empty())
         {
@@ -25,26 +26,17 @@ impl ResponseBody {
         // While its release drains, the stream waits for its session to move. One that breaks is taken up
         // again. Else it ends.
         let is_draining = self.in_flight.backend.draining.is_cancelled();
-        match &mut self.on_release_left {
+        match &self.on_release_left {
             OnReleaseLeft::Reopen(subscription) if subscription.is_reopening() => return Ok(()),
-            OnReleaseLeft::Resume(stream) if is_draining && !stream.session.is_removed() => {
-                let session = Arc::clone(&stream.session);
-                self.detach(&session, FailureReason::Rollback);
-                return Ok(());
-            }
-            OnReleaseLeft::Resume(stream) if error.is_some() && !stream.session.is_removed() => {
-                let last_event_id = match &self.reader {
-                    BodyParser::Events(events) => events.last_event_id(),
-                    _ => None,
-                };
-                stream.take_up(self.in_flight.generation, last_event_id);
-                let session = Arc::clone(&stream.session);
-                self.in_flight.backend.outcomes.count_stream(true);
-                self.detach(&session, FailureReason::BackendFailed);
+            OnReleaseLeft::Resume(stream)
+                if (is_draining || error.is_some()) && !stream.session.is_removed() =>
+            {
+                self.hold_stream(is_draining);
                 return Ok(());
             }
             _ => self.on_release_left = OnReleaseLeft::End,
         }
+        self.end_sse_session(Outcome::ServerFault, FailureReason::BackendFailed);
         let unanswered = !self.in_flight.pending_ids().is_empty();
         self.stream_broken = match self.in_flight.kind() {
             // A subscription that ended well has its result.
@@ -77,6 +69,22 @@ impl ResponseBody {
             (Some(error), BodyParser::Json(_) | BodyParser::Unparsed) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Keeps the client's stream open without a release. One that its release broke is taken up again.
+    fn hold_stream(&mut self, is_draining: bool) {
+        let OnReleaseLeft::Resume(stream) = &mut self.on_release_left else { return };
+        let session = Arc::clone(&stream.session);
+        if is_draining {
+            return self.detach(&session, FailureReason::Rollback);
+        }
+        let last_event_id = match &self.reader {
+            BodyParser::Events(events) => events.last_event_id(),
+            _ => None,
+        };
+        stream.take_up(self.in_flight.generation, last_event_id);
+        self.in_flight.backend.outcomes.count_stream(true);
+        self.detach(&session, FailureReason::BackendFailed);
     }
 
     /// Ends the stream: of those that hold too much together, it held most.

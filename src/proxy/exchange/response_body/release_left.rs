@@ -157,6 +157,7 @@ impl ResponseBody {
             return Err(io::Error::other("the release was stopped in the middle of its response"));
         }
         self.close_event();
+        self.end_sse_session(Outcome::Neutral, FailureReason::Rollback);
         if let OnReleaseLeft::Replay(replay) = std::mem::take(&mut self.on_release_left) {
             self.in_flight.mark_replayed();
             self.on_release_left = OnReleaseLeft::Splice(SplicedResponse::Requested(replay.send()));
