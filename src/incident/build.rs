@@ -52,6 +52,7 @@ pub fn build(
         samples: samples(facts),
         changes: changes(facts),
         output: facts.output.clone(),
+        output_unknown: facts.output_unknown.clone(),
         evidence_text: rows::verdict_of(facts).map(evidence_text).unwrap_or_default(),
         evidence: facts.evidence.clone(),
         error_rate: error_rate(facts),

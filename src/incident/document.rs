@@ -51,6 +51,9 @@ pub struct PostMortem {
     /// What the release printed around the onset.
     #[serde(default)]
     pub output: Vec<OutputGroup>,
+    /// Why the output is not known, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_unknown: Option<String>,
     /// The arithmetic of the verdict.
     pub evidence_text: String,
     /// The evidence over time.
@@ -180,6 +183,16 @@ pub struct Offer {
     pub action: Option<String>,
     /// How much the observation speaks for it, 0 to 100.
     pub weight: u8,
+}
+
+impl PostMortem {
+    /// What stands in place of the output, where there is none.
+    pub(super) fn without_output(&self) -> String {
+        match &self.output_unknown {
+            Some(why) => format!("not known: {why}"),
+            None => "nothing is on record".to_owned(),
+        }
+    }
 }
 
 impl Offer {

@@ -44,6 +44,9 @@ pub struct Facts {
     /// What the release printed around the onset.
     #[serde(default)]
     pub output: Vec<OutputGroup>,
+    /// Why the output is not known, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_unknown: Option<String>,
     /// Files, labels and settings that differ from the previous release.
     #[serde(default)]
     pub changes: Vec<Change>,

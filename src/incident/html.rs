@@ -59,6 +59,9 @@ fn write_document(out: &mut String, doc: &PostMortem) -> fmt::Result {
     writeln!(out, "<h2>What the release said</h2>")?;
     let output: Vec<_> =
         doc.output.iter().map(|it| format!("{}{} x {}", it.mark(), it.count, it.example)).collect();
+    if output.is_empty() {
+        writeln!(out, "<p>{}</p>", escape(&doc.without_output()))?;
+    }
     list(out, &output)?;
     writeln!(out, "<h2>Evidence</h2><p>{}</p>", escape(&doc.evidence_text))?;
     if let Some(evidence) = &doc.evidence {

@@ -35,7 +35,7 @@ fn write_document(out: &mut String, doc: &PostMortem) -> std::fmt::Result {
     writeln!(out, "## What the release said\n")?;
     let output =
         doc.output.iter().map(|it| format!("{}{} x {}", it.mark(), it.count, code(&it.example)));
-    bullets(out, output, "no output around the onset")?;
+    bullets(out, output, &escape(&doc.without_output()))?;
     writeln!(out, "## Evidence\n")?;
     let words = if doc.evidence_text.is_empty() { "no verdict" } else { &doc.evidence_text };
     writeln!(out, "{}\n", escape(words))?;

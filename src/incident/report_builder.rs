@@ -89,6 +89,10 @@ impl ReportBuilder {
         let failed = match verdict {
             _ if was_good => false,
             Some(ReviewVerdict::Missed(_)) => true,
+            // Both releases failed: the deploy did not do it.
+            _ if row.outcome == DeployOutcome::Breach => {
+                incident.is_none_or(has_verdict_against_release)
+            }
             _ => !is_accepted && row.outcome != DeployOutcome::Failed,
         };
         report.deploys += 1;
@@ -264,6 +268,8 @@ mod tests {
             (DeployOutcome::Accepted, Cause::GuardHeld, Some("false-alarm"), (0, 1, 1)),
             (DeployOutcome::Accepted, Cause::GuardHeld, Some("missed=9"), (1, 0, 0)),
             (DeployOutcome::Accepted, Cause::SharedOutage, Some("not-the-deploy"), (0, 0, 1)),
+            (DeployOutcome::Breach, Cause::SharedOutage, None, (0, 0, 0)),
+            (DeployOutcome::Breach, Cause::GuardHeld, None, (1, 0, 0)),
             (DeployOutcome::Failed, Cause::NeverReady, Some("right"), (0, 0, 0)),
             (DeployOutcome::RolledBackByOperator, Cause::OrderedRollback, None, (1, 0, 0)),
         ];

@@ -39,14 +39,14 @@ fn numbers(it: &Report) -> Vec<(&'static str, String)> {
         ("time to restore", times(it.restore)),
         ("failed requests", it.failed_requests.to_string()),
         ("requests saved", saved),
-        ("rollbacks", format!("{}, {} not reviewed", it.rollbacks, it.unreviewed_rollbacks)),
+        ("rollbacks", format!("{}, not reviewed: {}", it.rollbacks, it.unreviewed_rollbacks)),
         ("false alarms", false_alarms(&it.false_alarms)),
         (
             "verdicts of reviews",
             if verdicts.is_empty() { "none".to_owned() } else { verdicts.join(", ") },
         ),
-        ("incidents", format!("{}, {} reviews open", it.incidents, it.open_reviews)),
-        ("action items", format!("{}, {} open", it.actions, it.open_actions)),
+        ("incidents", format!("{}, open reviews: {}", it.incidents, it.open_reviews)),
+        ("action items", format!("{}, open: {}", it.actions, it.open_actions)),
     ]
 }
 

@@ -41,20 +41,19 @@ impl Incidents {
     ) {
         let dir = handle.dir().to_owned();
         let releases = tokio::task::spawn_blocking(move || releases_of(&dir, deploy)).await;
-        let (mut output, mut changes) = (Vec::new(), Vec::new());
+        let (mut output, mut changes, mut unknown) = (Vec::new(), Vec::new(), None);
         if let (Ok(Some(releases)), Some(service)) = (releases, self.service_settings(name)) {
             let previous = releases.previous.as_ref().map(|(it, _)| it);
             changes = self.changes(name, &releases.trial.0, previous).await;
-            output = read_output(&service.runtime, handle.dir(), releases).await;
+            let read = read_output(&service.runtime, handle.dir(), releases).await;
+            (output, unknown) = (read.0, read.1.map(str::to_owned));
         }
         let samples = samples(failed, deploy);
-        if samples.is_empty() && output.is_empty() && changes.is_empty() {
-            return;
-        }
         let Some(incidents) = self.service(name) else { return };
         let written = tokio::task::block_in_place(|| {
             let mut facts = incidents.store.read_facts(deploy)?.unwrap_or_default();
             merge(&mut facts, samples, output, changes);
+            facts.output_unknown = unknown;
             incidents.store.write_facts(deploy, &facts)
         });
         if let Err(error) = written {
@@ -116,15 +115,20 @@ fn releases_of(dir: &Path, deploy: ReleaseNumber) -> Option<Releases> {
     Some(Releases { trial: (facts.release()?.clone(), first), previous })
 }
 
-async fn read_output(runtime: &Runtime, dir: &Path, releases: Releases) -> Vec<OutputGroup> {
+/// The output of the new release in groups, and why it is not known, if so.
+async fn read_output(
+    runtime: &Runtime,
+    dir: &Path,
+    releases: Releases,
+) -> (Vec<OutputGroup>, Option<&'static str>) {
     let Releases { trial: (trial, began), previous } = releases;
     let (lines, known) = match runtime {
-        Runtime::External => return Vec::new(),
+        Runtime::External => return (Vec::new(), Some("the daemon did not start the release")),
         Runtime::Command(_) => {
             let dir = dir.to_owned();
             let read = tokio::task::spawn_blocking(move || {
                 let previous = previous.and_then(|(it, _)| record::read_output_section(&dir, &it));
-                (record::read_output_section(&dir, &trial).unwrap_or_default(), previous)
+                (record::read_output_section(&dir, &trial), previous)
             });
             read.await.unwrap_or_default()
         }
@@ -143,8 +147,19 @@ async fn read_output(runtime: &Runtime, dir: &Path, releases: Releases) -> Vec<O
                 }
                 None => None,
             };
-            (lines.unwrap_or_default(), known)
+            // systemd writes a line of each start.
+            (lines.filter(|it| !it.is_empty()), known)
         }
+    };
+    let Some(lines) = lines else {
+        let why = match runtime {
+            Runtime::Systemd(_) => {
+                "the journal of the unit cannot be read; let the daemon's user into the group \
+                 systemd-journal"
+            }
+            _ => "the output file cannot be read",
+        };
+        return (Vec::new(), Some(why));
     };
     let group = move || {
         let lines = lines.iter().map(String::as_str);
@@ -153,7 +168,7 @@ async fn read_output(runtime: &Runtime, dir: &Path, releases: Releases) -> Vec<O
             None => group_output(lines, None),
         }
     };
-    tokio::task::spawn_blocking(group).await.unwrap_or_default()
+    (tokio::task::spawn_blocking(group).await.unwrap_or_default(), None)
 }
 
 async fn read_unit(unit: &str, since: Option<u64>, until: Option<u64>) -> Option<Vec<String>> {

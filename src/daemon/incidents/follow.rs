@@ -150,7 +150,7 @@ impl Incidents {
         match tokio::task::block_in_place(|| incidents.store.read_facts(deploy)) {
             Ok(Some(kept)) => {
                 (facts.samples, facts.output) = (kept.samples, kept.output);
-                facts.changes = kept.changes;
+                (facts.changes, facts.output_unknown) = (kept.changes, kept.output_unknown);
             }
             Ok(None) => (),
             Err(error) => tracing::warn!(service = name, "a draft without its samples: {error}"),
