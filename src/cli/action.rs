@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use crate::cli::complete;
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
 use crate::cli::incidents::print_each;
@@ -29,6 +30,7 @@ enum Verb {
 #[derive(Debug, Args)]
 struct ListOptions {
     /// One service; all by default.
+    #[arg(add = complete::services())]
     service: Option<String>,
     /// Also those that are done.
     #[arg(long)]
@@ -41,8 +43,10 @@ struct ListOptions {
 #[derive(Debug, Args)]
 struct AddOptions {
     /// The service.
+    #[arg(add = complete::services())]
     service: String,
     /// The incident.
+    #[arg(add = complete::incident_numbers())]
     incident: u32,
     /// What has to change.
     text: String,
@@ -66,6 +70,7 @@ struct AddOptions {
 #[derive(Debug, Args)]
 struct DoneOptions {
     /// The service.
+    #[arg(add = complete::services())]
     service: String,
     /// The item, such as 37-2.
     item: ActionId,

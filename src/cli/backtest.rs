@@ -14,7 +14,7 @@ use crate::backtest::variants::Variants;
 use crate::backtest::{BacktestError, plot, replay, time};
 use crate::cli::daemon_options::{DEFAULT_CONFIG_PATH, DaemonOptions};
 use crate::cli::exit::Exit;
-use crate::cli::{check, output};
+use crate::cli::{check, complete, output};
 use crate::model::Moment;
 
 /// Replay recorded traffic with the current settings and with others.
@@ -35,7 +35,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "FILE")]
     current: Option<PathBuf>,
     /// The service whose settings apply to a file or to Prometheus; by default the only one.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::services())]
     service: Option<String>,
     /// Only deploys from this number or date (2026-11-23, UTC); of a CSV, only from this second.
     #[arg(long, value_name = "N|DATE")]

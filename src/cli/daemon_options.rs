@@ -41,6 +41,26 @@ pub(super) enum ConnectError {
 }
 
 impl DaemonOptions {
+    /// The options among the words of a command line that is not complete yet, else the environment.
+    pub(super) fn of_words(words: impl Iterator<Item = String>) -> Self {
+        let variable = |name| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+        let mut found =
+            Self { config: variable("ROLLBACKD_CONFIG"), socket: variable("ROLLBACKD_SOCKET") };
+        let mut words = words.peekable();
+        while let Some(word) = words.next() {
+            let (option, value) = match word.split_once('=') {
+                Some((option, value)) => (option.to_owned(), Some(value.to_owned())),
+                None => (word, words.peek().cloned()),
+            };
+            match option.as_str() {
+                "--config" => found.config = value.map(PathBuf::from),
+                "--socket" => found.socket = value.map(PathBuf::from),
+                _ => (),
+            }
+        }
+        found
+    }
+
     /// The configuration that the options, the environment or the default name.
     pub(super) fn config_path(&self) -> PathBuf {
         config_path(None, self.config.as_deref())

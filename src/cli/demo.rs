@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::cli::complete;
 use crate::cli::demo_screen::DemoScreen;
 use crate::cli::exit::Exit;
 use crate::cli::output;
@@ -11,12 +12,25 @@ use crate::demo::{self, Fault, Scenario};
 /// Where further lines of a wrapped text of the summary begin.
 const INDENT: usize = 11;
 
+/// The faults that a shell completes.
+const FAULTS: &[&str] = &[
+    "total",
+    "errors=20%",
+    "slow",
+    "hang",
+    "tool-errors",
+    "one-tool",
+    "crash-loop",
+    "shared-outage",
+    "none",
+];
+
 /// Show a rollback from end to end on this machine, with real processes and clients.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// What goes wrong three seconds after the deploy of the new release: total, errors=20%, slow,
     /// hang, tool-errors, one-tool, crash-loop, shared-outage or none.
-    #[arg(long, default_value = "total")]
+    #[arg(long, default_value = "total", add = complete::words_of(FAULTS))]
     fault: Fault,
     /// Requests a second that the clients send.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2000))]
@@ -69,6 +83,18 @@ pub(super) async fn run_server() -> Exit {
         Err(why) => {
             output::error_line(&format!("demo-server: {why}"));
             Exit::Failed
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_that_is_completed_is_one() {
+        for fault in FAULTS {
+            assert!(fault.parse::<Fault>().is_ok(), "{fault}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use crate::cli::ask::{ask, can_ask};
+use crate::cli::complete;
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
 use crate::cli::follow::{Ended, Followed, Goal, follow};
@@ -16,8 +17,10 @@ use crate::model::{DeployRequest, Slot, Waiver};
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The service.
+    #[arg(add = complete::services())]
     service: String,
     /// The version of the release.
+    #[arg(add = complete::versions())]
     version: String,
     /// What it runs from: a path or an image reference.
     #[arg(long)]

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::cli::complete;
 use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
@@ -13,6 +14,7 @@ use crate::control::{Explanation, ExplanationPoint, Request, Response, SettingVa
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The service.
+    #[arg(add = complete::services())]
     service: String,
     /// One JSON object.
     #[arg(long)]

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::cli::complete;
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
 use crate::cli::follow::{Followed, Goal, follow};
@@ -14,6 +15,7 @@ pub(super) const NO_REASON: &str = "no reason given";
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The service.
+    #[arg(add = complete::services())]
     service: String,
     /// The reason; it goes into the timeline.
     #[arg(long, value_name = "REASON", default_value = NO_REASON)]

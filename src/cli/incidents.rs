@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::cli::complete;
 use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
@@ -13,6 +14,7 @@ use crate::model::format_seconds;
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// One service; all by default.
+    #[arg(add = complete::services())]
     service: Option<String>,
     /// Only those that need a review.
     #[arg(long)]
@@ -26,6 +28,7 @@ pub(super) struct Options {
 #[derive(Debug, Args)]
 pub(super) struct AckOptions {
     /// The service.
+    #[arg(add = complete::services())]
     service: String,
 }
 
@@ -33,6 +36,7 @@ pub(super) struct AckOptions {
 #[derive(Debug, Args)]
 pub(super) struct HistoryOptions {
     /// The service.
+    #[arg(add = complete::services())]
     service: String,
     /// One JSON object a line.
     #[arg(long)]

@@ -8,6 +8,7 @@ mod action;
 mod ask;
 mod backtest;
 mod check;
+mod complete;
 mod daemon_options;
 mod demo;
 mod demo_screen;
@@ -41,11 +42,15 @@ mod unjudged;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
 use crate::daemon::{InheritedListeners, StartMode};
+
+/// A shell sets it to its name, such as `bash`, to get completions.
+pub const COMPLETE_VARIABLE: &str = "ROLLBACKD_COMPLETE";
 
 /// How long the end of the process waits for reads and writes that have begun.
 const BLOCKING_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -119,6 +124,7 @@ enum Verb {
 
 /// Runs the verb that the arguments name.
 pub fn main() -> ExitCode {
+    CompleteEnv::with_factory(Cli::command).var(COMPLETE_VARIABLE).complete();
     let Cli { daemon, verb } = Cli::parse();
     // Inherited descriptors must be taken before the runtime starts threads.
     let start_mode = match &verb {

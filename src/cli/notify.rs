@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use crate::cli::complete;
 use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
@@ -19,6 +20,7 @@ enum Verb {
     /// Send an example, and show what came back.
     Test {
         /// One channel; all by default.
+        #[arg(add = complete::channels())]
         channel: Option<String>,
     },
 }

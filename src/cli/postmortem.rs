@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use clap::{Args, Subcommand};
 
+use crate::cli::complete;
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
 use crate::cli::incidents::{print_each, query};
@@ -33,9 +34,10 @@ enum Verb {
 #[derive(Debug, Args)]
 struct ShowOptions {
     /// The service.
-    #[arg(required = true)]
+    #[arg(required = true, add = complete::services())]
     service: Option<String>,
     /// The incident; by default the newest.
+    #[arg(add = complete::incident_numbers())]
     incident: Option<u32>,
     /// The document as one JSON object.
     #[arg(long)]
@@ -54,8 +56,10 @@ struct ShowOptions {
 #[derive(Debug, Args)]
 struct CloseOptions {
     /// The service.
+    #[arg(add = complete::services())]
     service: String,
     /// The incident.
+    #[arg(add = complete::incident_numbers())]
     incident: u32,
     /// Whether the daemon was right: right, false-alarm, missed=MINUTES or not-the-deploy.
     #[arg(long)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::complete;
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
 use crate::cli::incidents::query;
@@ -19,7 +20,7 @@ pub(super) struct Options {
     #[arg(long, default_value = "90d", value_parser = parse_days, value_name = "DAYS")]
     since: Duration,
     /// One service; all by default.
-    #[arg(long)]
+    #[arg(long, add = complete::services())]
     service: Option<String>,
     /// Write one HTML file with a chart.
     #[arg(long, value_name = "FILE", conflicts_with = "json")]

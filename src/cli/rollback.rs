@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::cli::ask::{ask, can_ask};
+use crate::cli::complete;
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
 use crate::cli::follow::{Followed, Goal, follow};
@@ -14,6 +15,7 @@ use crate::control::Request;
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The service.
+    #[arg(add = complete::services())]
     service: String,
     /// Do not wait for the requests in flight.
     #[arg(long)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::complete;
 use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::evidence::evidence_line;
 use crate::cli::exit::Exit;
@@ -25,6 +26,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// One service; all by default.
+    #[arg(add = complete::services())]
     service: Option<String>,
     /// One JSON object per service, a line each.
     #[arg(long)]

@@ -4,6 +4,7 @@ use std::io;
 
 use clap::Args;
 
+use crate::cli::complete;
 use crate::cli::daemon_options::{ConnectError, DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
@@ -16,9 +17,10 @@ use crate::record;
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The service.
+    #[arg(add = complete::services())]
     service: String,
     /// The deploy; by default the newest.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", add = complete::deploys())]
     deploy: Option<u32>,
     /// One JSON object a line, as on disk.
     #[arg(long)]

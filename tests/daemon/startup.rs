@@ -252,6 +252,30 @@ fn reload_may_add_a_slot_but_not_change_or_remove_one() {
     );
 }
 
+/// As fish asks: words after `--`, the last one is completed.
+#[test]
+fn names_and_numbers_are_completed_from_the_daemon() {
+    let mut host = DaemonHarness::with_v1("");
+    let config = host.config().display().to_string();
+    let complete = |words: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rollbackd"));
+        command.env("ROLLBACKD_COMPLETE", "fish").env("ROLLBACKD_CONFIG", &config);
+        let output = command.args(["--", "rollbackd"]).args(words).output().unwrap();
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|it| it.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(complete(&["dep"]).contains(&"deploy".to_owned()));
+    assert!(!complete(&[""]).contains(&"spawn-successor".to_owned()));
+    assert_eq!(complete(&["rollback", "wea"]), [SERVICE]);
+    assert_eq!(complete(&["rollback", "x"]), [""; 0]);
+    assert_eq!(complete(&["deploy", SERVICE, "v"]), ["v1"]);
+    assert_eq!(complete(&["timeline", SERVICE, "--deploy", ""]), ["1"]);
+    assert!(complete(&["demo", "--fault", ""]).len() > 2);
+    host.kill();
+    assert_eq!(complete(&["rollback", "wea"]), [""; 0], "silent without a daemon");
+}
+
 #[test]
 fn explain_says_what_a_service_waits_for() {
     let host = DaemonHarness::with_v1("");
