@@ -19,6 +19,8 @@ mod http_sse;
 mod journey;
 #[path = "real/post_mortem.rs"]
 mod post_mortem;
+#[path = "real/ramp.rs"]
+mod ramp;
 #[path = "real/servers.rs"]
 mod servers;
 #[path = "real/walk.rs"]

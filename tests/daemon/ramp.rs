@@ -1,11 +1,16 @@
 //! A ramp with a real daemon under load: both releases serve, and a restart changes no arm.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use rollbackd::clock::Clock;
+use rollbackd::demo::server::VERSION_KEY;
 use rollbackd::demo::traffic::{TrafficGenerator, TrafficReport};
 use rollbackd::model::{Moment, TimelineEvent};
 use serde_json::Value;
 
-use crate::support::{DaemonHarness, SERVICE, wait_until};
+use crate::support::{DaemonHarness, SERVICE, sleep, wait_until};
 
 const RATE: u32 = 200;
 const SETTINGS: &str = "bake = \"10m\"\nramp = [\"20%\", \"50%\"]\nramp_step = \"15s\"";
@@ -102,4 +107,100 @@ fn broken_release_meets_few_users_and_goes_back() {
     let [trial, control] = users(because).try_into().unwrap();
     assert!(trial < control, "{because}");
     assert_eq!((report.sessions.broken, &host.status()["active"]), (0, &"v1".into()), "{report:?}");
+}
+
+/// A legacy session of a client that keeps it.
+struct StickySession {
+    port: u16,
+    id: String,
+}
+
+impl StickySession {
+    fn open(port: u16) -> Self {
+        let params = serde_json::json!({
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": { "name": "sticky", "version": "1" },
+        });
+        let mut session = Self { port, id: String::new() };
+        let answer = session.post("initialize", Some(1), &params);
+        let line = answer.lines().find(|it| it.to_ascii_lowercase().starts_with("mcp-session-id:"));
+        let line = line.unwrap_or_else(|| panic!("no session: {answer}"));
+        session.id = line.split_once(':').unwrap().1.trim().to_owned();
+        session.post("notifications/initialized", None, &serde_json::json!({}));
+        session
+    }
+
+    /// The version that answers a call of a tool, or the whole answer.
+    fn call(&self) -> Result<String, String> {
+        let params = serde_json::json!({ "name": "echo", "arguments": { "message": "hi" } });
+        let answer = self.post("tools/call", Some(2), &params);
+        let start = answer.find("\r\n\r\n").and_then(|at| Some(at + answer[at..].find('{')?));
+        let (start, end) = (start.unwrap_or_default(), answer.rfind('}').unwrap_or_default());
+        let value: Value = serde_json::from_str(answer.get(start..=end).unwrap_or_default())
+            .map_err(|error| format!("{error}: {answer}"))?;
+        let version = value["result"]["_meta"][VERSION_KEY].as_str().map(str::to_owned);
+        version.filter(|_| answer.starts_with("HTTP/1.1 200")).ok_or(answer)
+    }
+
+    fn post(&self, method: &str, id: Option<u32>, params: &Value) -> String {
+        let mut body = serde_json::json!({ "jsonrpc": "2.0", "method": method, "params": params });
+        if let Some(id) = id {
+            body["id"] = id.into();
+        }
+        let body = body.to_string();
+        let session = match self.id.as_str() {
+            "" => String::new(),
+            id => format!("Mcp-Session-Id: {id}\r\nMCP-Protocol-Version: 2025-06-18\r\n"),
+        };
+        let (port, length) = (self.port, body.len());
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let request = format!(
+            "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n\
+             Accept: application/json, text/event-stream\r\n{session}Content-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).unwrap();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+/// Eight clients with a session each and no newcomer: without a ramp the new release would see no
+/// request. It is tried on some of them, and each of them is back with its id.
+#[test]
+fn sticky_sessions_try_a_broken_release_and_come_back_with_their_ids() {
+    let host = DaemonHarness::with_v1(SETTINGS);
+    let sessions: Vec<_> = (0..8).map(|_| StickySession::open(host.listen)).collect();
+    for session in &sessions {
+        assert_eq!(session.call(), Ok("v1".to_owned()));
+    }
+    let deploy = host.spawn_faulty_deploy("v2", "errors=100%", 0, &["--wait"]);
+    let mut failed_in = std::collections::BTreeMap::<_, u32>::new();
+    let is_back = || {
+        let status = host.status();
+        status["deploy"] == 2 && status["phase"] == "steady" && status["active"] == "v1"
+    };
+    // Forty requests a second, until the deploy is over.
+    wait_until("the rollback", || {
+        for _ in 0..5 {
+            for (index, session) in sessions.iter().enumerate() {
+                if let Err(answer) = session.call() {
+                    assert!(answer.contains("the demo fault"), "{answer}");
+                    *failed_in.entry(index).or_default() += 1;
+                }
+                sleep(Duration::from_millis(25));
+            }
+        }
+        is_back()
+    });
+    deploy.wait().expect_code(3);
+    assert!((1..=6).contains(&failed_in.len()), "a share of them tried it: {failed_in:?}");
+    for session in &sessions {
+        assert_eq!(session.call(), Ok("v1".to_owned()), "{} is broken", session.id);
+    }
+    let ended: Vec<_> = host.status()["releases"].as_array().unwrap().clone();
+    assert!(ended.iter().all(|it| it["version"] != "v2" || it["sessions"] == 0), "{ended:?}");
 }
