@@ -82,6 +82,7 @@ impl TrialBlocks {
             self.judge.observe(&TrialCell {
                 arm,
                 subject: hash,
+                client: hash,
                 call: (self.rng.uniform() * 20.0) as u64,
                 second: (self.block - 1) / 4,
                 started: 1,

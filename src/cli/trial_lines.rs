@@ -9,7 +9,7 @@ pub(super) fn trial_lines(trial: Option<&TrialStatus>) -> Vec<String> {
     let percent = (1e6 * share).round() / 1e4;
     let mut lines =
         vec![format!("  ramp: {percent} % of the users, step {step} of {of}; {summary}")];
-    for ArmStatus { arm, version, subjects, requests, failed } in arms {
+    for ArmStatus { arm, version, subjects, requests, failed, outcomes } in arms {
         let share = if *requests == 0 {
             String::new()
         } else {
@@ -18,6 +18,18 @@ pub(super) fn trial_lines(trial: Option<&TrialStatus>) -> Vec<String> {
         lines.push(format!(
             "    {arm:<8} {version:<10} {subjects} users, {failed} of {requests} requests failed{share}"
         ));
+        let kinds = [
+            (outcomes.server_fault, "faults of the server"),
+            (outcomes.tool_fault, "failed tools"),
+            (outcomes.client_fault, "faults of the client"),
+            (outcomes.neutral, "of neither"),
+        ];
+        let kinds: Vec<_> = kinds.iter().filter(|it| 0 < it.0).collect();
+        if !kinds.is_empty() {
+            let kinds: Vec<_> =
+                kinds.iter().map(|(count, kind)| format!("{count} {kind}")).collect();
+            lines.push(format!("      all its requests: {}", kinds.join(", ")));
+        }
     }
     if let Some(missing) = missing {
         lines.push(format!("    for a verdict: {missing}"));

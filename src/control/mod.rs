@@ -29,7 +29,7 @@ pub use crate::control::incident_protocol::{IncidentReply, IncidentRequest, Inci
 pub use crate::control::protocol::{RefusalCode, Request, Response};
 pub use crate::control::reload_report::ReloadReport;
 pub use crate::control::status::{
-    ArmStatus, CallStatus, ChannelStatus, IncidentStatus, LastOutcome, ReleaseStatus,
+    ArmOutcomes, ArmStatus, CallStatus, ChannelStatus, IncidentStatus, LastOutcome, ReleaseStatus,
     RollbackCount, Status, TrialStatus,
 };
 pub use crate::control::validate::{printable, unknown_service};

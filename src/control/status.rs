@@ -161,8 +161,24 @@ pub struct ArmStatus {
     pub subjects: u64,
     /// Their requests.
     pub requests: u64,
-    /// The failed ones among them. The counts of the release have them by kind.
+    /// The failed ones among them.
     pub failed: u64,
+    /// What the requests of its release came to since the trial began, also those of no user on trial.
+    #[serde(default)]
+    pub outcomes: ArmOutcomes,
+}
+
+/// What requests came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArmOutcomes {
+    /// Faults of the server.
+    pub server_fault: u64,
+    /// Tools that answered `isError`.
+    pub tool_fault: u64,
+    /// Faults of the client: no evidence.
+    pub client_fault: u64,
+    /// Faults of neither side: no evidence.
+    pub neutral: u64,
 }
 
 /// What happened last at a service.

@@ -149,6 +149,7 @@ impl Sums {
             }
             Observation::Scraped(_)
             | Observation::Starting(..)
+            | Observation::KnownFailing(_)
             | Observation::Cells(_)
             | Observation::Step(_) => (),
         }

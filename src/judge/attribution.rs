@@ -190,6 +190,7 @@ impl Attribution {
             }
             Observation::Calls(_)
             | Observation::Scraped(_)
+            | Observation::KnownFailing(_)
             | Observation::Cells(_)
             | Observation::Step(_) => (),
         }

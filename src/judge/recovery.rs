@@ -40,6 +40,7 @@ impl Recovery {
             Observation::Calls(_)
             | Observation::Shadow(..)
             | Observation::Scraped(_)
+            | Observation::KnownFailing(_)
             | Observation::Cells(_)
             | Observation::Step(_)
             | Observation::Starting(..) => (),

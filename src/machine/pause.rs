@@ -45,7 +45,8 @@ impl PauseDetector {
                 | Observation::Shadow(..)
                 | Observation::Scraped(ScrapeResult::Down(_)) => false,
                 Observation::Probe(result) => result.is_ok(),
-                Observation::Scraped(_)
+                Observation::KnownFailing(_)
+                | Observation::Scraped(_)
                 | Observation::Exited(_)
                 | Observation::Step(_)
                 | Observation::Starting(..) => true,

@@ -42,6 +42,7 @@ impl ServiceMachine {
             // The end of the block judges these.
             Observation::Block(..)
             | Observation::Calls(_)
+            | Observation::KnownFailing(_)
             | Observation::Cells(_)
             | Observation::Step(_)
             | Observation::Shadow(..) => return,

@@ -34,6 +34,8 @@ pub enum Observation {
     Exited(String),
     /// Requests by subject, call and second of their start, of both arms of the trial.
     Cells(Vec<TrialCell>),
+    /// Subjects and calls that mostly failed on the old release before the trial: no evidence.
+    KnownFailing(Vec<(u64, u64)>),
     /// A step of the ramp begins.
     Step(RampStep),
     /// It starts, and may take this many milliseconds to answer.

@@ -86,6 +86,10 @@ pub struct TrialCell {
     /// A keyed hash of the subject, uniform in 64 bits. It is also the subject's coin: divided by
     /// 2^64 it is below the share of the step for those on trial.
     pub subject: u64,
+    /// A keyed hash of the client: the credentials, else the address. A client may have many sessions,
+    /// and no client counts for more than one witness. Where the client is the subject, they are equal.
+    #[serde(default)]
+    pub client: u64,
     /// A hash of the call: its method, and the tool or prompt.
     pub call: u64,
     /// The second in which the requests started, on the daemon's clock.

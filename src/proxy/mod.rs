@@ -41,6 +41,7 @@ use crate::critical;
 use crate::model::{DrainCost, Moment, ReleaseNumber};
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
+use crate::proxy::backend::recent_subjects::RecentSubjects;
 pub(crate) use crate::proxy::exchange::host_check::check as check_host;
 use crate::proxy::exchange::mcp_paths::McpPaths;
 use crate::proxy::exchange::state::{MOVED_BODIES_MAX, ProxyState};
@@ -130,11 +131,13 @@ impl Proxy {
         if let Some(file) = file {
             sessions.open_store(file, clock.now())?;
         }
+        let recent = Arc::new(RecentSubjects::new(clock, sessions.client_key()));
         let state = Arc::new(ProxyState {
             router: Arc::new(Router {
                 view: Arc::new(CurrentView::new(service.clone())),
                 sessions,
                 request_states: Arc::default(),
+                recent,
                 clock,
             }),
             end_streams: CancellationToken::new(),

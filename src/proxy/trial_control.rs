@@ -20,7 +20,8 @@ impl Proxy {
         let before = view.assignment.as_ref().and_then(|it| it.with_plan(plan));
         let assignment = before.unwrap_or_else(|| {
             let key = router.sessions.trial_key(plan.trial);
-            Assignment::new(plan.clone(), key, TrialCells::new(router.clock))
+            let recent = Arc::clone(&router.recent);
+            Assignment::new(plan.clone(), key, TrialCells::new(router.clock), recent)
         });
         let assignment = Arc::new(assignment);
         router.view.update(|view| {
@@ -28,6 +29,12 @@ impl Proxy {
             view.assignment = Some(Arc::clone(&assignment));
         });
         true
+    }
+
+    /// Subjects and calls that mostly failed on the control before the trial; once.
+    pub fn take_known_failing(&self) -> Vec<(u64, u64)> {
+        let assignment = self.view().assignment.clone();
+        assignment.map(|assignment| assignment.take_known_failing()).unwrap_or_default()
     }
 
     /// The requests of the trial since the last call.

@@ -1,7 +1,7 @@
 //! The ramp of a deploy at the proxy: which subjects go where, and what their requests came to.
 
 use crate::config::{Service, SessionState};
-use crate::control::{ArmStatus, TrialStatus};
+use crate::control::{ArmOutcomes, ArmStatus, TrialStatus};
 use crate::judge::Indicator;
 use crate::machine::Input;
 use crate::model::{Event, Moment, Observation, RampStep, Release, Signal, Ticket, WHOLE_PPM};
@@ -46,6 +46,11 @@ impl ServiceLoop {
     pub(super) fn observe_cells(&mut self, now: Moment) {
         let Some(trial) = self.machine.trial() else { return };
         let release = trial.release();
+        let failing = self.proxy.take_known_failing();
+        if !failing.is_empty() {
+            let observation = Observation::KnownFailing(failing);
+            self.observe(now, Signal { release, observation });
+        }
         let cells = self.proxy.take_trial_cells();
         if !cells.is_empty() {
             self.observe(now, Signal { release, observation: Observation::Cells(cells) });
@@ -60,16 +65,23 @@ impl ServiceLoop {
         let RampStep { step, of, share_ppm, .. } = phase.ramp()?.step;
         let releases = [phase.active()?, phase.release(trial.release())?];
         let arms = trial.arms().into_iter().zip(releases).zip(["control", "trial"]);
-        let arms = arms.map(|((counts, release), arm)| ArmStatus {
-            arm: arm.to_owned(),
-            version: release.version.clone(),
-            subjects: u64::try_from(counts.subjects).unwrap_or(u64::MAX),
-            requests: counts.started,
-            failed: counts.failed,
-        });
+        let arms =
+            arms.zip(trial.outcomes()).map(|(((counts, release), arm), outcomes)| ArmStatus {
+                arm: arm.to_owned(),
+                version: release.version.clone(),
+                subjects: u64::try_from(counts.subjects).unwrap_or(u64::MAX),
+                requests: counts.started,
+                failed: counts.failed,
+                outcomes: ArmOutcomes {
+                    server_fault: outcomes.server_fault,
+                    tool_fault: outcomes.tool_fault,
+                    client_fault: outcomes.client_fault,
+                    neutral: outcomes.neutral,
+                },
+            });
         let missing = match trial.has_control() {
             true => trial.missing_text(now),
-            false => Some("one side has no requests: nothing to compare with"),
+            false => Some("one side has no requests: nothing to compare with".to_owned()),
         };
         Some(TrialStatus {
             step,
@@ -77,7 +89,7 @@ impl ServiceLoop {
             share: f64::from(share_ppm) / f64::from(WHOLE_PPM),
             arms: arms.collect(),
             summary: trial.tests_text(),
-            missing: missing.map(str::to_owned),
+            missing,
             sessions_pinned: self.proxy.load(phase.active()?.number, now).pinned,
         })
     }

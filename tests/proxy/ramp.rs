@@ -143,3 +143,26 @@ async fn requests_count_for_their_arm_call_and_outcome() {
     let calls: std::collections::BTreeSet<_> = cells.iter().map(|it| it.call).collect();
     assert_eq!(calls.len(), 1, "one tool");
 }
+
+#[tokio::test]
+async fn calls_that_failed_before_the_trial_are_known() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = start(&dir.path().join("sessions.jsonl"), [&a, &b]);
+    let sessions = open_many(&proxy, 2).await;
+    for _ in 0..3 {
+        served_by(&proxy, &sessions).await;
+        let reply = post(proxy.local_addr(), &tool_call("1", "wrong", "{}"), &sessions[0]).await;
+        assert_eq!(reply.json()["result"]["isError"], true);
+    }
+    assert!(proxy.assign(&plan(500_000)));
+    let known = proxy.take_known_failing();
+    assert_eq!(known.len(), 1, "one session, in one tool: {known:?}");
+    assert!(proxy.take_known_failing().is_empty(), "told once");
+    proxy.take_trial_cells();
+    served_by(&proxy, &sessions[..1]).await;
+    let cells = proxy.take_trial_cells();
+    // The session's subject in the trial is the one that is known.
+    assert!(cells.iter().all(|it| it.subject == known[0].0 && it.call != known[0].1), "{cells:?}");
+    assert!(cells.iter().all(|it| it.client != it.subject), "the client is the address: {cells:?}");
+}

@@ -60,8 +60,17 @@ impl StoryRunner {
             for subject in here {
                 let failed = u32::from(0 < bad);
                 bad = bad.saturating_sub(1);
-                let (call, started, excused) = (1, 1, 0);
-                cells.push(TrialCell { arm, subject, call, second, started, failed, excused });
+                let (client, call, started, excused) = (subject, 1, 1, 0);
+                cells.push(TrialCell {
+                    arm,
+                    subject,
+                    client,
+                    call,
+                    second,
+                    started,
+                    failed,
+                    excused,
+                });
             }
             self.observe(number, Observation::Block(BLOCK_MS, counts));
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rollbackd::control::{
-    ArmStatus, CallStatus, ChannelStatus, Counters, Explanation, ExplanationPoint,
+    ArmOutcomes, ArmStatus, CallStatus, ChannelStatus, Counters, Explanation, ExplanationPoint,
     HISTOGRAM_BOUNDS, Histogram, IncidentReply, IncidentRequest, IncidentStatus, LastOutcome,
     RefusalCode, ReleaseStatus, ReloadReport, Request, Response, RollbackCount, SettingValue,
     Status, TrialStatus,
@@ -296,7 +296,7 @@ fn with_incidents() -> Status {
             share: 0.25,
             arms: vec![arm("control", "v1"), arm("trial", "v2")],
             summary: "2 of 2 users failed first on trial, 1 in 9 by the coin".to_owned(),
-            missing: Some("the step needs more requests of more users, or time".to_owned()),
+            missing: Some("7 more requests on trial, about 3 s at this traffic".to_owned()),
             sessions_pinned: 4,
         }),
         incidents: Some(IncidentStatus {
@@ -381,5 +381,6 @@ fn old_messages_are_still_read() {
 
 fn arm(arm: &str, version: &str) -> ArmStatus {
     let (arm, version) = (arm.to_owned(), version.to_owned());
-    ArmStatus { arm, version, subjects: 30, requests: 400, failed: 2 }
+    let outcomes = ArmOutcomes { server_fault: 2, tool_fault: 1, client_fault: 3, neutral: 4 };
+    ArmStatus { arm, version, subjects: 30, requests: 400, failed: 2, outcomes }
 }

@@ -209,13 +209,14 @@ pub(crate) fn cells() -> Vec<TrialCell> {
     let trial = TrialCell {
         arm: Arm::Trial,
         subject: 0x03f5_0000_0000_0000,
+        client: 0x03f5_0000_0000_0000,
         call: 0x1c2d,
         second: 1_700,
         started: 1,
         failed: 0,
         excused: 0,
     };
-    let control = TrialCell { arm: Arm::Control, subject: u64::MAX, ..trial };
+    let control = TrialCell { arm: Arm::Control, subject: u64::MAX, client: u64::MAX, ..trial };
     vec![
         trial,
         control,

@@ -48,6 +48,7 @@ fn signals() -> Vec<Signal> {
         Observation::Calls(_) => "" Observation::Calls(calls);
         Observation::Shadow(..) => "" Observation::Shadow(40, 3);
         Observation::Cells(_) => "" Observation::Cells(cells()), "" Observation::Cells(Vec::new());
+        Observation::KnownFailing(_) => "" Observation::KnownFailing(vec![(7 << 40, 0x1c2d), (0, 1)]);
         Observation::Step(_) => "" Observation::Step(step());
         Observation::Scraped(_) => "" Observation::Scraped(ScrapeResult::Missing);
         Observation::Probe(_) => "" Observation::Probe(ProbeResult::Ok);
@@ -68,6 +69,7 @@ fn is_old(signal: &Signal) -> bool {
     !matches!(
         &signal.observation,
         Observation::Starting(..)
+            | Observation::KnownFailing(_)
             | Observation::Cells(_)
             | Observation::Step(_)
             | Observation::Scraped(

@@ -50,6 +50,7 @@ pub fn settings(total_failure: u64) -> TrialSettings {
 
 struct Subject {
     coin: u64,
+    client: u64,
     on_trial: bool,
     /// The arm that the scene gives it.
     fixed: Option<bool>,
@@ -68,11 +69,11 @@ pub fn run(scene: Scene, size: Size, seed: u64, settings: TrialSettings) -> Outc
     let mut rng = Rng::new(seed.wrapping_mul(7_919).wrapping_add(977));
     let population = Population::new(size, scene.stay, SECONDS as f64, &mut rng);
     let world = World::new(scene, size, SECONDS as f64, &mut rng);
-    let fixed = world.extra.iter().map(|it| it.3);
-    let subjects = std::iter::repeat_n(None, size.subjects).chain(fixed).map(|fixed| Subject {
-        coin: new_coin(&mut rng, fixed),
-        on_trial: false,
-        fixed,
+    let regular = std::iter::repeat_n((None, None), size.subjects);
+    let extra = world.extra.iter().map(|it| (it.3, Some(it.4 as u64)));
+    let subjects = regular.chain(extra).map(|(fixed, client)| {
+        let coin = new_coin(&mut rng, fixed);
+        Subject { coin, client: client.unwrap_or(coin), on_trial: false, fixed }
     });
     let subjects: Vec<_> = subjects.collect();
     let judge = TrialJudge::new(settings, Moment(START_S * 1000));
@@ -159,10 +160,11 @@ impl Bake {
 
     fn report(&mut self, second: u64) {
         for ((subject, call), (started, failed)) in std::mem::take(&mut self.cells) {
-            let Subject { coin, on_trial, .. } = self.subjects[subject];
+            let Subject { coin, client, on_trial, .. } = self.subjects[subject];
             self.judge.observe(&TrialCell {
                 arm: if on_trial { Arm::Trial } else { Arm::Control },
                 subject: coin,
+                client,
                 call: call as u64,
                 second,
                 started,

@@ -79,7 +79,7 @@ pub const HEALTHY_SCENES: &[Scene] = &[
     scene(
         "two failing clients on the control",
         HEALTHY,
-        Trouble::FailingClients { per_second: 2.0, count: 2, on_trial: false },
+        Trouble::FailingClients { per_second: 2.0, count: 2, sessions: 1, on_trial: false },
     ),
     scene("one in twenty fails on both", HEALTHY, Trouble::FailOnBoth { share: 0.05 }),
 ];

@@ -69,10 +69,12 @@ pub enum Trouble {
         per_second: f64,
         seconds: f64,
     },
-    /// Clients that always fail, in this arm (true: trial), from the fifth second on.
+    /// Clients that always fail, in this arm (true: trial), from the fifth second on. Each has so many
+    /// sessions.
     FailingClients {
         per_second: f64,
         count: usize,
+        sessions: usize,
         on_trial: bool,
     },
     /// This share of users fails on both releases.
@@ -98,8 +100,8 @@ pub enum Part {
     Subjects(f64),
 }
 
-/// A client beside the population: requests a second, from, until, its arm if it is given.
-pub type ExtraClient = (f64, f64, f64, Option<bool>);
+/// A session beside the population: requests a second, from, until, its arm if it is given, its client.
+pub type ExtraSession = (f64, f64, f64, Option<bool>, usize);
 
 /// One bake of a scene: what chance decided.
 pub struct World {
@@ -109,7 +111,7 @@ pub struct World {
     /// How much then fails.
     height: [f64; 2],
     struck: Vec<bool>,
-    pub extra: Vec<ExtraClient>,
+    pub extra: Vec<ExtraSession>,
 }
 
 impl World {
@@ -166,7 +168,7 @@ impl World {
             | Trouble::Regression { part: Part::Subjects(share), .. } => {
                 world.struck = (0..size.subjects).map(|_| rng.uniform() < share).collect();
             }
-            _ => world.extra = extra_clients(scene.trouble, seconds, rng),
+            _ => world.extra = extra_sessions(scene.trouble, seconds, rng),
         }
         world
     }
@@ -220,16 +222,16 @@ impl World {
     }
 }
 
-/// The clients beside the population.
-fn extra_clients(trouble: Trouble, seconds: f64, rng: &mut Rng) -> Vec<ExtraClient> {
+/// The sessions beside the population.
+fn extra_sessions(trouble: Trouble, seconds: f64, rng: &mut Rng) -> Vec<ExtraSession> {
     match trouble {
         Trouble::RetryingClient { per_second, seconds: lasting } => {
             let start = rng.uniform() * (seconds - lasting);
-            vec![(per_second, start, start + lasting, None)]
+            vec![(per_second, start, start + lasting, None, 0)]
         }
-        Trouble::FailingClients { per_second, count, on_trial } => {
-            vec![(per_second, 5.0, seconds, Some(on_trial)); count]
-        }
+        Trouble::FailingClients { per_second, count, sessions, on_trial } => (0..count * sessions)
+            .map(|index| (per_second, 5.0, seconds, Some(on_trial), index / sessions))
+            .collect(),
         _ => Vec::new(),
     }
 }

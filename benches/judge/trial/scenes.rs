@@ -61,12 +61,22 @@ pub const HEALTHY_SCENES: &[Scene] = &[
     scene(
         "one failing client on the trial",
         HEALTHY,
-        Trouble::FailingClients { per_second: 5.0, count: 1, on_trial: true },
+        Trouble::FailingClients { per_second: 5.0, count: 1, sessions: 1, on_trial: true },
     ),
     scene(
         "one failing client on the control",
         HEALTHY,
-        Trouble::FailingClients { per_second: 5.0, count: 1, on_trial: false },
+        Trouble::FailingClients { per_second: 5.0, count: 1, sessions: 1, on_trial: false },
+    ),
+    scene(
+        "one failing client, 20 sessions on the trial",
+        HEALTHY,
+        Trouble::FailingClients { per_second: 0.25, count: 1, sessions: 20, on_trial: true },
+    ),
+    scene(
+        "one failing client, 20 sessions on the control",
+        HEALTHY,
+        Trouble::FailingClients { per_second: 0.25, count: 1, sessions: 20, on_trial: false },
     ),
     scene("one in ten fails on both", HEALTHY, Trouble::FailOnBoth { share: 0.1 }),
     outage("outage, trial leads 2 s", 1.0, 2.0, 0.0),

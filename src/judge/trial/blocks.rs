@@ -4,9 +4,14 @@
 //! looks at no outcome. Failures that are known later are marks of the block of their start, heard
 //! when they are known: given the past and the common state of that time, they have one mean in both
 //! arms, too.
+//!
+//! The active sessions of one witness weigh as much as one subject, together: a client that fails in
+//! twenty sessions speaks for no arm twenty times. Weights look at no outcome; the share of the trial is
+//! that of the weights, so the proof of the share test holds as it is.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use crate::judge::trial::subjects::Subjects;
 use crate::model::Arm;
 
 /// A block without both arms is dropped after this many seconds.
@@ -19,9 +24,9 @@ const KEEP_S: u64 = 90;
 pub(super) struct Mark {
     pub(super) subject: u16,
     pub(super) arm: Arm,
-    /// The failed part of its requests.
+    /// The failed part of its requests, times its weight.
     pub(super) share: f64,
-    /// The part of the active subjects that is on trial.
+    /// The part of the active subjects that is on trial, by weight.
     pub(super) pi: f64,
 }
 
@@ -40,6 +45,8 @@ struct ClosedBlock {
     from: u64,
     pi: f64,
     active: Vec<Activity>,
+    /// The weights of the active subjects, where they differ from 1.
+    weights: Vec<f64>,
 }
 
 /// The blocks of one stream of requests.
@@ -95,7 +102,7 @@ impl Blocks {
     }
 
     /// Ends the block before this second if both arms were active in it. Returns the failures.
-    pub(super) fn end(&mut self, until: u64) -> Vec<Mark> {
+    pub(super) fn end(&mut self, until: u64, subjects: &Subjects) -> Vec<Mark> {
         let mut marks = self.late_marks();
         merge(&mut self.open);
         let active = |arm| self.open.iter().filter(|it| it.arm == arm && 0 < it.judged).count();
@@ -106,12 +113,23 @@ impl Blocks {
             }
             return marks;
         }
-        let pi = super::to_f64(trial as u64) / super::to_f64((trial + control) as u64);
         let mut active = std::mem::take(&mut self.open);
         active.retain(|it| 0 < it.judged);
-        marks.extend(active.iter().filter(|it| 0 < it.failed).map(|it| mark(it, it.judged, pi)));
+        let weights = weights(&active, subjects);
+        let (mut trial, mut control) = (super::to_f64(trial as u64), super::to_f64(control as u64));
+        if !weights.is_empty() {
+            let sum = |arm| -> f64 {
+                let of_arm = active.iter().zip(&weights).filter(|it| it.0.arm == arm);
+                of_arm.map(|it| it.1).sum()
+            };
+            (trial, control) = (sum(Arm::Trial), sum(Arm::Control));
+        }
+        let pi = trial / (trial + control);
         active.shrink_to_fit();
-        self.closed.push_back(ClosedBlock { until, from: self.from, pi, active });
+        let block = ClosedBlock { until, from: self.from, pi, active, weights };
+        let failed = block.active.iter().enumerate().filter(|it| 0 < it.1.failed);
+        marks.extend(failed.map(|(index, it)| block.mark(it, index, it.judged)));
+        self.closed.push_back(block);
         self.from = until;
         while self.closed.front().is_some_and(|it| it.until + KEEP_S < until) {
             self.closed.pop_front();
@@ -132,15 +150,35 @@ impl Blocks {
             let block = self.closed.iter().find(|block| block.from == *from)?;
             let key = (it.arm, it.subject);
             let index = block.active.binary_search_by_key(&key, |it| (it.arm, it.subject)).ok()?;
-            Some(mark(it, block.active.get(index)?.judged, block.pi))
+            Some(block.mark(it, index, block.active.get(index)?.judged))
         };
         late.iter().filter_map(mark_of).collect()
     }
 }
 
-fn mark(activity: &Activity, judged: u32, pi: f64) -> Mark {
-    let share = (f64::from(activity.failed) / f64::from(judged.max(1))).min(1.0);
-    Mark { subject: activity.subject, arm: activity.arm, share, pi }
+impl ClosedBlock {
+    /// The mark of the active subject with this index, which sent so many requests.
+    fn mark(&self, activity: &Activity, index: usize, judged: u32) -> Mark {
+        let share = (f64::from(activity.failed) / f64::from(judged.max(1))).min(1.0);
+        let share = share * self.weights.get(index).copied().unwrap_or(1.0);
+        Mark { subject: activity.subject, arm: activity.arm, share, pi: self.pi }
+    }
+}
+
+/// What each active subject weighs: the sessions of one witness share a weight of 1. Empty: 1 each.
+fn weights(active: &[Activity], subjects: &Subjects) -> Vec<f64> {
+    if !subjects.have_shared_clients() {
+        return Vec::new();
+    }
+    let mut sessions: BTreeMap<u16, u32> = BTreeMap::new();
+    for it in active {
+        *sessions.entry(subjects.witness(it.subject)).or_default() += 1;
+    }
+    let weight = |it: &Activity| {
+        let together = sessions.get(&subjects.witness(it.subject)).copied().unwrap_or(1);
+        1.0 / f64::from(together.max(1))
+    };
+    active.iter().map(weight).collect()
 }
 
 /// One entry for each subject, in order.

@@ -6,7 +6,7 @@ use crate::judge::trial::clip;
 use crate::judge::trial::promise_test::PromiseTest;
 use crate::judge::trial::settings::TrialSettings;
 use crate::judge::trial::share_test::ShareTest;
-use crate::judge::trial::subjects::CALLS_MAX;
+use crate::judge::trial::subjects::{CALLS_MAX, Subjects};
 use crate::model::Arm;
 
 /// The error probability of the comparison within a call.
@@ -58,14 +58,14 @@ impl CallTests {
     }
 
     /// Cells of this call have started. Mass of the time without any comes with them.
-    pub(super) fn start(&mut self, cells: &[Cell], mass: f64, block: u64) {
+    pub(super) fn start(&mut self, cells: &[Cell], subjects: &Subjects, mass: f64, block: u64) {
         if std::mem::replace(&mut self.block, block) != block {
             self.promise.begin_block();
         }
         let on_trial = || cells.iter().filter(|it| it.arm == Arm::Trial);
         let count = super::to_f64(on_trial().count() as u64);
         if 0.0 < count {
-            on_trial().for_each(|it| self.promise.credit(it.subject));
+            on_trial().for_each(|it| self.promise.credit(subjects.witness(it.subject)));
             let due = mass - std::mem::replace(&mut self.mass, mass);
             self.promise.start(count, due);
         }
@@ -78,7 +78,7 @@ impl CallTests {
 
     /// The arms were compared.
     pub(super) fn end_block(&mut self) {
-        self.shares.end_block();
+        self.shares.end_block(clip::TWO);
         self.compared = std::mem::take(&mut self.reached);
     }
 

@@ -6,6 +6,8 @@
 
 /// Of three: each covers a little more than a third, so that a small loss does not block a verdict.
 pub(super) const THREE: f64 = 0.4;
+/// Each of the first two blocks of a trial: a cold start that is no longer leaves a third of the way.
+pub(super) const COLD: f64 = 1.0 / 3.0;
 /// Of two.
 pub(super) const TWO: f64 = 0.6;
 

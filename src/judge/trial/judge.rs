@@ -19,8 +19,6 @@ use crate::model::{Arm, Moment, TrialCell};
 const PARTS: f64 = 3.0;
 /// The error probability of the share test within an episode; the promise test convicts with it.
 const EPISODE_ALPHA: f64 = 0.02;
-/// An episode is over when the promise test falls below this.
-const EPISODE_OVER: f64 = 1.5;
 /// A call convicts only where the whole episode, and the whole trial, do not speak against it.
 const CALL_EPISODE_MIN: f64 = 1.0;
 const CALL_TRIAL_MIN: f64 = 0.1;
@@ -35,6 +33,8 @@ const GAP_MAX_S: u64 = 60;
 pub struct TrialJudge {
     pub(super) settings: TrialSettings,
     pub(super) block_s: u64,
+    /// The second in which the trial began.
+    pub(super) began: u64,
     /// The remainder of the seconds in which blocks begin.
     pub(super) block_phase: u64,
     pub(super) subjects: Subjects,
@@ -79,6 +79,7 @@ impl TrialJudge {
         Self {
             settings,
             block_s: settings.burst.as_secs().max(1),
+            began: second,
             block_phase: 0,
             subjects: Subjects::default(),
             reports: BTreeMap::new(),
@@ -129,8 +130,7 @@ impl TrialJudge {
     /// A subject that failed this call on the old release before the trial, most of the time: this
     /// pair is left out.
     pub fn mark_known_failing(&mut self, subject: u64, call: u64) {
-        let pair = (self.subjects.number(subject, Arm::Control), self.subjects.call(call));
-        self.subjects.mark_known_failing(pair);
+        self.subjects.mark_known_failing(subject, call);
     }
 
     /// This part of a call's requests failed before the trial: its promise.
@@ -142,7 +142,7 @@ impl TrialJudge {
 
     /// Takes one report.
     pub fn observe(&mut self, report: &TrialCell) {
-        let subject = self.subjects.number(report.subject, report.arm);
+        let subject = self.subjects.number(report);
         let call = self.subjects.call(report.call);
         let counts = match report.arm {
             Arm::Control => self.counts.first_mut(),
@@ -231,7 +231,7 @@ impl TrialJudge {
         if failed {
             self.first_failure(cell);
         }
-        sums.add(is_trial, cell.subject, 1.0, cell.share());
+        sums.add(is_trial, self.subjects.witness(cell.subject), 1.0, cell.share());
         let judged = cell.started.saturating_sub(cell.excused);
         self.blocks.add(cell.arm, cell.subject, judged, cell.failed);
         let mass = self.mass;
@@ -252,7 +252,7 @@ impl TrialJudge {
         let mass = std::mem::take(&mut self.mass_due) + spread;
         self.mass += mass;
         let on_trial = || cells.iter().filter(|it| it.arm == Arm::Trial);
-        on_trial().for_each(|it| self.promise.credit(it.subject));
+        on_trial().for_each(|it| self.promise.credit(self.subjects.witness(it.subject)));
         self.promise.start(super::to_f64(on_trial().count() as u64), mass);
         let witnesses = self.witnesses();
         // Merged cells are in the order of their calls.
@@ -260,16 +260,14 @@ impl TrialJudge {
             let Some(tests) = same_call.first().and_then(|it| self.calls.get_mut(&it.call)) else {
                 continue;
             };
-            tests.start(
-                same_call,
-                self.mass,
-                (second + self.block_s - self.block_phase) / self.block_s,
-            );
+            let block = (second + self.block_s - self.block_phase) / self.block_s;
+            tests.start(same_call, &self.subjects, self.mass, block);
         }
         for cell in on_trial().filter(|it| 0 < it.failed) {
-            self.promise.fail(cell.subject, 0.0, cell.share(), witnesses);
+            let witness = self.subjects.witness(cell.subject);
+            self.promise.fail(witness, 0.0, cell.share(), witnesses);
             if let Some(tests) = self.calls.get_mut(&cell.call) {
-                tests.promise.fail(cell.subject, 0.0, cell.share(), witnesses);
+                tests.promise.fail(witness, 0.0, cell.share(), witnesses);
             }
             self.note_failure(second);
         }
@@ -302,15 +300,15 @@ impl TrialJudge {
             None => (0.0, 1.0),
         };
         if let Some(sums) = self.total_failure.recent(second) {
-            sums.add(arm == Arm::Trial, subject, 0.0, after - before);
+            sums.add(arm == Arm::Trial, self.subjects.witness(subject), 0.0, after - before);
         }
         if arm == Arm::Control {
             return;
         }
-        let witnesses = self.witnesses();
-        self.promise.fail(subject, before, after, witnesses);
+        let (witness, witnesses) = (self.subjects.witness(subject), self.witnesses());
+        self.promise.fail(witness, before, after, witnesses);
         if let Some(tests) = self.calls.get_mut(&call) {
-            tests.promise.fail(subject, before, after, witnesses);
+            tests.promise.fail(witness, before, after, witnesses);
         }
         self.note_failure(second);
     }
@@ -324,53 +322,16 @@ impl TrialJudge {
         }
     }
 
-    /// Ends the blocks before this second, and compares the arms in them.
-    fn end_blocks(&mut self, until: u64) {
-        let witnesses = self.witnesses();
-        let mut faded = BTreeMap::new();
-        for mark in self.blocks.end(until) {
-            let fade = self.subjects.fade(mark.subject, until, witnesses);
-            faded.insert(mark.subject, fade);
-            for test in [&mut self.shares, &mut self.episode] {
-                test.update(&mark, fade, witnesses);
-            }
-        }
-        self.shares.end_block();
-        self.episode.end_block();
-        self.promise_compared = std::mem::take(&mut self.promise_reached);
-        for tests in self.calls.values_mut() {
-            for mark in tests.blocks.end(until) {
-                let fade = faded.get(&mark.subject).copied().unwrap_or(1.0);
-                tests.shares.update(&mark, fade, witnesses);
-            }
-            tests.end_block();
-        }
-    }
-
     fn note_failure(&mut self, second: u64) {
         self.episode_since.get_or_insert(second);
         self.last_failure = self.last_failure.max(second);
     }
 
-    /// Where the promise is kept again, the comparison starts again.
-    fn end_episodes(&mut self) {
-        if self.promise.e_value() < EPISODE_OVER {
-            self.episode.reset();
-            let quiet = 2 * self.block_s <= self.next_second.saturating_sub(self.last_failure);
-            if quiet && self.shares.e_value() < EPISODE_OVER {
-                self.episode_since = None;
-            }
-        }
-        for tests in self.calls.values_mut() {
-            if tests.promise.e_value() < EPISODE_OVER {
-                tests.shares.reset();
-            }
-        }
-    }
-
-    /// Subjects on trial, whether or not they have sent anything.
+    /// Subjects on trial, whether or not they have sent anything. Where clients are the witnesses there
+    /// are enough of them for three.
     pub(super) fn witnesses(&self) -> usize {
-        self.subjects.on_trial().max(self.assigned)
+        let on_trial = self.subjects.on_trial().max(self.assigned);
+        if self.subjects.by_client() { on_trial.max(STEP_SUBJECTS) } else { on_trial }
     }
 
     /// What finds the release in breach now.

@@ -23,12 +23,14 @@
 //! the outcomes of different subjects are independent given what strikes both releases alike, no
 //! subject counts for more than its clip, and trouble of one release alone is shorter than a block.
 
+mod block_end;
 mod blocks;
 mod call_tests;
 mod cell;
 mod clip;
 mod judge;
 mod memory;
+mod number_map;
 mod promise_test;
 mod release_trial;
 mod settings;
@@ -40,9 +42,11 @@ mod texts;
 mod total_failure;
 #[cfg(test)]
 mod validity_tests;
+#[cfg(test)]
+mod witness_tests;
 
 pub use judge::TrialJudge;
 pub use release_trial::ReleaseTrial;
-pub use settings::{ArmSummary, StepState, TrialSettings, TrialTest};
+pub use settings::{ArmSummary, StepNeeds, StepState, TrialSettings, TrialTest};
 
 use crate::judge::num::to_f64;

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 
 use crate::judge::trial::clip;
+use crate::judge::trial::number_map::ByNumber;
 
 /// Evidence above this adds nothing, and would take long to forget.
 const EVIDENCE_MAX: f64 = 1e12;
@@ -54,7 +55,7 @@ struct Component {
 pub(super) struct PromiseTest {
     allowed: f64,
     components: Vec<Component>,
-    gains: BTreeMap<u16, Gains>,
+    gains: ByNumber<Gains>,
     threshold: f64,
 }
 
@@ -78,7 +79,7 @@ impl PromiseTest {
         Self {
             allowed,
             components: alternatives.into_iter().map(component).collect(),
-            gains: BTreeMap::new(),
+            gains: ByNumber::default(),
             threshold: 1.0 / alpha,
         }
     }
@@ -120,6 +121,15 @@ impl PromiseTest {
             *gain += to_f32(step);
             it.block_gain += step;
             it.likelihood = (it.likelihood * step.exp()).min(EVIDENCE_MAX);
+        }
+    }
+
+    /// From now on these witnesses stand for the ones before: their contributions add up.
+    pub(super) fn regroup(&mut self, witnesses: &BTreeMap<u16, u16>) {
+        for (before, gains) in std::mem::take(&mut self.gains) {
+            let witness = witnesses.get(&before).copied().unwrap_or(u16::MAX);
+            let sums = self.gains.entry(witness).or_default();
+            sums.iter_mut().zip(gains).for_each(|(sum, gain)| *sum += gain);
         }
     }
 

@@ -56,6 +56,8 @@ pub struct ReleaseTrial {
     /// The call that opens a session.
     opening_call: u64,
     pub(super) names: BTreeMap<u64, String>,
+    /// The outcomes of the requests of each release: the control, the trial.
+    pub(super) outcomes: [Counts; 2],
 }
 
 impl ReleaseTrial {
@@ -86,6 +88,7 @@ impl ReleaseTrial {
             paused_until: 0,
             opening_call: call_number("initialize", ""),
             names,
+            outcomes: [Counts::default(); 2],
         }
     }
 
@@ -94,6 +97,10 @@ impl ReleaseTrial {
         match &signal.observation {
             Observation::Step(step) => self.begin_step(now, *step),
             Observation::Cells(cells) => cells.iter().for_each(|cell| self.add_cell(cell)),
+            Observation::KnownFailing(pairs) => {
+                let pairs = pairs.iter();
+                pairs.for_each(|(subject, call)| self.judge.mark_known_failing(*subject, *call));
+            }
             Observation::Calls(calls) => {
                 for ((method, name), _) in calls {
                     if self.names.len() < NAMES_MAX {
@@ -102,7 +109,12 @@ impl ReleaseTrial {
                     }
                 }
             }
-            Observation::Block(..) => self.judge.advance(now),
+            Observation::Block(_, counts) => {
+                let [control, trial] = &mut self.outcomes;
+                let of = if signal.release == self.release { trial } else { control };
+                *of += *counts;
+                self.judge.advance(now);
+            }
             _ => (),
         }
     }

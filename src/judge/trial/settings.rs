@@ -50,6 +50,17 @@ pub struct ArmSummary {
     pub failed: u64,
 }
 
+/// What a step that measures still needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepNeeds {
+    /// Cells on trial: requests of a user for a call in one second count once.
+    pub requests: u64,
+    /// Users on trial that have sent nothing yet.
+    pub users: usize,
+    /// How long that takes at the traffic of the step; at most what is left of its longest time.
+    pub expected: Duration,
+}
+
 /// Whether the share of the trial may grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepState {

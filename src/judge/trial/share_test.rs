@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 
 use crate::judge::trial::blocks::Mark;
 use crate::judge::trial::clip;
+use crate::judge::trial::number_map::ByNumber;
 use crate::model::Arm;
 
 /// The odds ratios that are tested, with equal weights.
@@ -36,14 +37,21 @@ const FORGET_BELOW: f64 = 0.05;
 /// Subjects whose contribution is kept; the last ones share one entry, which only lowers it.
 const SUBJECTS_MAX: usize = 4_000;
 
+/// What one witness adds in a block: what speaks against the release, and what speaks for it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Steps {
+    gain: [f64; 3],
+    loss: [f64; 3],
+}
+
 /// The state of one share test.
 #[derive(Debug, Clone)]
 pub(super) struct ShareTest {
     log_e: [f64; 3],
     /// What each subject added since the evidence began.
-    gains: BTreeMap<u16, [f32; 3]>,
-    /// What the marks of the current block add, by subject.
-    block: Vec<(u16, [f64; 3])>,
+    gains: ByNumber<[f32; 3]>,
+    /// What the marks of the current block add, by witness.
+    block: BTreeMap<u16, Steps>,
     nats_to_threshold: f64,
     /// The part of the way that one block may cover.
     block_share: f64,
@@ -55,8 +63,8 @@ impl ShareTest {
     pub(super) fn new(alpha: f64, block_share: f64) -> Self {
         Self {
             log_e: [0.0; 3],
-            gains: BTreeMap::new(),
-            block: Vec::new(),
+            gains: ByNumber::default(),
+            block: BTreeMap::new(),
             nats_to_threshold: clip::nats_to_threshold(alpha, WEIGHT),
             block_share,
             threshold: 1.0 / alpha,
@@ -64,7 +72,7 @@ impl ShareTest {
     }
 
     /// Takes the mark of one active subject, weakened by `fade`, with so many subjects on trial. It
-    /// counts when the block ends.
+    /// counts when the block ends. Marks of one witness add up, to no more than its part of the way.
     pub(super) fn update(&mut self, mark: &Mark, fade: f64, on_trial: usize) {
         let Mark { subject, arm, share, pi } = *mark;
         let mark = share * fade;
@@ -73,31 +81,32 @@ impl ShareTest {
         }
         let gains = self.gains.get(&self.key(subject)).copied().unwrap_or_default();
         let subject_max = clip::subject_share(on_trial) * self.nats_to_threshold;
-        let step = |(rho, gain): (f64, f32)| {
+        let Steps { gain, loss } = self.block.entry(subject).or_default();
+        let sums = gain.iter_mut().zip(loss);
+        for (((gain, loss), rho), before) in sums.zip(ODDS_RATIOS).zip(gains) {
             let d = rho * pi + 1.0 - pi;
             let odds = match arm {
                 Arm::Trial => rho / d,
                 Arm::Control => 1.0 / d,
             };
             let step = (mark * (odds - 1.0)).ln_1p();
-            step.min((subject_max - f64::from(gain)).max(0.0))
-        };
-        let [a, b, c] = ODDS_RATIOS;
-        let [x, y, z] = gains;
-        self.block.push((subject, [step((a, x)), step((b, y)), step((c, z))]));
+            *loss += step.min(0.0);
+            let room = (subject_max - f64::from(before)).max(0.0);
+            *gain = (*gain + step.max(0.0)).min(room);
+        }
     }
 
-    /// Ends a block: its marks count, together, whatever their order.
-    pub(super) fn end_block(&mut self) {
-        let block_max = self.block_share * self.nats_to_threshold;
+    /// Ends a block that covers at most this part of the way, and no more than others do: its marks
+    /// count, together, whatever their order.
+    pub(super) fn end_block(&mut self, block_share: f64) {
+        let block_max = block_share.min(self.block_share) * self.nats_to_threshold;
         let block = std::mem::take(&mut self.block);
-        let sum = |index: usize, of: fn(f64) -> bool| -> f64 {
-            let steps = block.iter().filter_map(|it| it.1.get(index).copied());
-            steps.filter(|step| of(*step)).sum()
+        let sum = |index: usize, of: fn(&Steps) -> &[f64; 3]| -> f64 {
+            block.values().filter_map(|steps| of(steps).get(index)).sum()
         };
         let mut kept = [1.0; 3];
         for (index, (log_e, kept)) in self.log_e.iter_mut().zip(&mut kept).enumerate() {
-            let (gain, loss) = (sum(index, |it| 0.0 < it), sum(index, |it| it < 0.0));
+            let (gain, loss) = (sum(index, |it| &it.gain), sum(index, |it| &it.loss));
             if block_max < gain + loss {
                 *kept = (block_max - loss) / gain;
             }
@@ -106,14 +115,23 @@ impl ShareTest {
         for (subject, steps) in &block {
             let key = self.key(*subject);
             let gains = self.gains.entry(key).or_default();
-            for ((gain, step), kept) in gains.iter_mut().zip(steps).zip(kept) {
+            for ((gain, step), kept) in gains.iter_mut().zip(steps.gain).zip(kept) {
                 #[expect(clippy::cast_possible_truncation, reason = "a bound needs no precision")]
-                let rounded = (step.max(0.0) * kept) as f32;
+                let rounded = (step * kept) as f32;
                 *gain += rounded;
             }
         }
         if self.e_value() < FORGET_BELOW {
             self.gains.clear();
+        }
+    }
+
+    /// From now on these witnesses stand for the ones before: their contributions add up.
+    pub(super) fn regroup(&mut self, witnesses: &BTreeMap<u16, u16>) {
+        for (before, gains) in std::mem::take(&mut self.gains) {
+            let witness = witnesses.get(&before).copied().unwrap_or(u16::MAX);
+            let sums = self.gains.entry(witness).or_default();
+            sums.iter_mut().zip(gains).for_each(|(sum, gain)| *sum += gain);
         }
     }
 

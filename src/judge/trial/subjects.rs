@@ -1,9 +1,14 @@
-//! The subjects and calls of a trial, by number. Both tables are bounded: beyond them, subjects
+//! The subjects, clients and calls of a trial, by number. The tables are bounded: beyond them, subjects
 //! share entries by hash, arm by arm, which costs power and no validity.
+//!
+//! A witness is what no more than a part of the evidence may come from. Where enough clients are active
+//! it is the client, however many sessions it has; else the subject. The change depends on who is
+//! active, never on an outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Arm, coin};
+use crate::judge::trial::number_map::{ByPair, NumberMap};
+use crate::model::{Arm, TrialCell, coin};
 
 /// Subjects with an entry of their own.
 pub(super) const SUBJECTS_MAX: u16 = 10_000;
@@ -22,16 +27,26 @@ const FADE_SUBJECTS: usize = 3;
 const MEMORY_S: u64 = 600;
 /// Pairs of subject and call that failed on the old release and are remembered.
 const PAIRS_MAX: usize = 4_000;
+/// So many active clients are witnesses; with fewer, their sessions are.
+const CLIENTS_MIN: usize = 6;
+/// A client is active for this many seconds after a request.
+const ACTIVE_S: u64 = 60;
 
 /// One subject.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject {
     pub(super) arm: Arm,
+    client: u16,
     /// Its arm before the current step. None: it came after the step began.
     arm_before_step: Option<Arm>,
     failed_in_step: bool,
-    failing_blocks: u32,
-    last_failing: u64,
+}
+
+/// How many blocks in a row a witness failed in, and the end of the last one.
+#[derive(Debug, Clone, Copy, Default)]
+struct FailingBlocks {
+    blocks: u32,
+    last: u64,
 }
 
 /// How the first failure of a subject in this step came about.
@@ -46,19 +61,28 @@ pub(super) enum FirstFailure {
 /// All subjects, and what they did on the old release.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Subjects {
-    numbers: BTreeMap<u64, u16>,
-    entries: BTreeMap<u16, Subject>,
-    calls: BTreeMap<u64, u16>,
+    numbers: NumberMap,
+    /// By number; None: it has sent nothing yet.
+    entries: Vec<Option<Subject>>,
+    entered: usize,
+    calls: NumberMap,
     on_trial: usize,
+    clients: NumberMap,
+    /// The second of the last request of each client, by number.
+    client_seen: Vec<u64>,
+    by_client: bool,
+    failing_blocks: BTreeMap<u16, FailingBlocks>,
     /// Cells and failed cells on the control by subject and call, since a first failure, and the
     /// second of the last one.
-    failing: BTreeMap<(u16, u16), (u32, u32, u64)>,
+    failing: ByPair<(u32, u32, u64)>,
     known_failing: BTreeSet<(u16, u16)>,
 }
 
 impl Subjects {
-    /// The number of a subject; it is in this arm now.
-    pub(super) fn number(&mut self, hash: u64, arm: Arm) -> u16 {
+    /// The number of the subject of a cell; it is in this arm now, and its client is active.
+    pub(super) fn number(&mut self, cell: &TrialCell) -> u16 {
+        let (hash, arm) = (cell.subject, cell.arm);
+        let client = self.client(cell);
         let next = u16::try_from(self.numbers.len()).unwrap_or(u16::MAX);
         let number = match self.numbers.get(&hash) {
             Some(number) => *number,
@@ -71,22 +95,85 @@ impl Subjects {
                 first + remainder(hash, SHARED)
             }
         };
-        let mut is_new = false;
-        let entry = self.entries.entry(number).or_insert_with(|| {
-            is_new = true;
-            Subject {
-                arm,
-                arm_before_step: None,
-                failed_in_step: false,
-                failing_blocks: 0,
-                last_failing: 0,
-            }
-        });
+        let index = usize::from(number);
+        if self.entries.len() <= index {
+            self.entries.resize(index + 1, None);
+        }
+        let Some(entry) = self.entries.get_mut(index) else { return number };
+        let is_new = entry.is_none();
+        let new = Subject { arm, client, arm_before_step: None, failed_in_step: false };
+        let entry = entry.get_or_insert(new);
         if arm == Arm::Trial && (is_new || entry.arm == Arm::Control) {
             self.on_trial += 1;
         }
-        entry.arm = arm;
+        self.entered += usize::from(is_new);
+        (entry.arm, entry.client) = (arm, client);
         number
+    }
+
+    /// The number of the client of a cell, which is active.
+    fn client(&mut self, cell: &TrialCell) -> u16 {
+        let next = u16::try_from(self.clients.len()).unwrap_or(u16::MAX);
+        let number = match self.clients.get(&cell.client) {
+            Some(number) => *number,
+            None if next < SUBJECTS_MAX => {
+                self.clients.insert(cell.client, next);
+                next
+            }
+            None => SUBJECTS_MAX + remainder(cell.client, SHARED),
+        };
+        if 0 < cell.started {
+            let index = usize::from(number);
+            if self.client_seen.len() <= index {
+                self.client_seen.resize(index + 1, 0);
+            }
+            if let Some(seen) = self.client_seen.get_mut(index) {
+                *seen = (cell.second + 1).max(*seen);
+            }
+        }
+        number
+    }
+
+    fn entry(&self, number: u16) -> Option<&Subject> {
+        self.entries.get(usize::from(number))?.as_ref()
+    }
+
+    /// The witness that a subject is.
+    pub(super) fn witness(&self, number: u16) -> u16 {
+        let entry = self.entry(number).filter(|_| self.by_client);
+        entry.map_or(number, |entry| entry.client)
+    }
+
+    /// Whether clients are the witnesses, and some have several sessions.
+    pub(super) fn have_shared_clients(&self) -> bool {
+        self.by_client && self.clients.len() < self.entered
+    }
+
+    /// Whether clients are the witnesses, not their sessions.
+    pub(super) fn by_client(&self) -> bool {
+        self.by_client
+    }
+
+    /// Makes clients the witnesses from now on, if enough of them are active and they were not. Returns
+    /// the client of each subject then.
+    pub(super) fn begin_clients(&mut self, second: u64) -> Option<BTreeMap<u16, u16>> {
+        // The second after the last request; 0: none yet.
+        let is_active = |at: &&u64| 0 < **at && second.saturating_sub(**at) < ACTIVE_S;
+        if self.by_client || self.client_seen.len() < CLIENTS_MIN {
+            return None;
+        }
+        if self.client_seen.iter().filter(is_active).take(CLIENTS_MIN).count() < CLIENTS_MIN {
+            return None;
+        }
+        self.by_client = true;
+        let clients: BTreeMap<u16, u16> =
+            (0..).zip(&self.entries).filter_map(|(n, it)| Some((n, it.as_ref()?.client))).collect();
+        for (subject, failing) in std::mem::take(&mut self.failing_blocks) {
+            let client = clients.get(&subject).copied().unwrap_or(subject);
+            let sum = self.failing_blocks.entry(client).or_default();
+            (sum.blocks, sum.last) = (sum.blocks.max(failing.blocks), sum.last.max(failing.last));
+        }
+        Some(clients)
     }
 
     /// The number of a call.
@@ -114,19 +201,20 @@ impl Subjects {
 
     /// Subjects by their last arm: control, trial.
     pub(super) fn by_arm(&self) -> (usize, usize) {
-        let on_trial = self.entries.values().filter(|it| it.arm == Arm::Trial).count();
-        (self.entries.len() - on_trial, on_trial)
+        let entries = self.entries.iter().flatten();
+        let on_trial = entries.filter(|it| it.arm == Arm::Trial).count();
+        (self.entered - on_trial, on_trial)
     }
 
     /// A step begins at this second. Returns the subjects on the control, and those of them whose coin
     /// is below `share`: they move.
     pub(super) fn begin_step(&mut self, second: u64, share: f64) -> (u64, u64) {
-        for entry in self.entries.values_mut() {
+        for entry in self.entries.iter_mut().flatten() {
             entry.arm_before_step = Some(entry.arm);
             entry.failed_in_step = false;
         }
         let on_control =
-            |number: &u16| self.entries.get(number).is_some_and(|it| it.arm == Arm::Control);
+            |number: &u16| self.entry(*number).is_some_and(|it| it.arm == Arm::Control);
         let coins: Vec<f64> = self
             .numbers
             .iter()
@@ -158,8 +246,11 @@ impl Subjects {
     }
 
     /// This subject is known to fail this call, whatever release answers.
-    pub(super) fn mark_known_failing(&mut self, pair: (u16, u16)) {
-        if self.known_failing.len() < PAIRS_MAX {
+    pub(super) fn mark_known_failing(&mut self, subject: u64, call: u64) {
+        if self.known_failing.len() < PAIRS_MAX && self.numbers.len() < usize::from(SUBJECTS_MAX) {
+            let next = u16::try_from(self.numbers.len()).unwrap_or(u16::MAX);
+            let number = *self.numbers.entry(subject).or_insert(next);
+            let pair = (number, self.call(call));
             self.known_failing.insert(pair);
         }
     }
@@ -171,7 +262,7 @@ impl Subjects {
 
     /// Whether this failure is the subject's first in the step, if it was not on trial before it.
     pub(super) fn first_failure(&mut self, number: u16) -> Option<FirstFailure> {
-        let entry = self.entries.get_mut(&number)?;
+        let entry = self.entries.get_mut(usize::from(number))?.as_mut()?;
         if number >= SUBJECTS_MAX || std::mem::replace(&mut entry.failed_in_step, true) {
             return None;
         }
@@ -182,18 +273,21 @@ impl Subjects {
         }
     }
 
-    /// What a failing block of this subject counts for: 3/k for the k-th in a row. Else one client
+    /// What a failing block of this witness counts for: 3/k for the k-th in a row. Else one client
     /// that fails all the time would speak for its arm, on either side.
-    pub(super) fn fade(&mut self, number: u16, second: u64, on_trial: usize) -> f64 {
-        let Some(entry) = self.entries.get_mut(&number) else { return 1.0 };
-        if FADE_S < second.saturating_sub(entry.last_failing) {
-            entry.failing_blocks = 0;
+    pub(super) fn fade(&mut self, witness: u16, second: u64, on_trial: usize) -> f64 {
+        let failing = self.failing_blocks.entry(witness).or_default();
+        if FADE_S < second.saturating_sub(failing.last) {
+            failing.blocks = 0;
         }
-        entry.failing_blocks = entry.failing_blocks.saturating_add(1);
-        entry.last_failing = second;
+        // A client may fail in several sessions of one block.
+        if failing.last < second || failing.blocks == 0 {
+            failing.blocks = failing.blocks.saturating_add(1);
+        }
+        failing.last = second;
         let fades = FADE_SUBJECTS <= on_trial;
-        let full = if fades { FULL_BLOCKS } else { entry.failing_blocks };
-        f64::from(full.max(1)) / f64::from(entry.failing_blocks.max(full).max(1))
+        let full = if fades { FULL_BLOCKS } else { failing.blocks };
+        f64::from(full.max(1)) / f64::from(failing.blocks.max(full).max(1))
     }
 }
 

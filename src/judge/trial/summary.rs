@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::judge::trial::judge::TrialJudge;
-use crate::judge::trial::settings::{ArmSummary, STEP_SUBJECTS, StepState};
+use crate::judge::trial::settings::{ArmSummary, STEP_SUBJECTS, StepNeeds, StepState};
 use crate::judge::trial::share_test::ShareTest;
+use crate::judge::trial::to_f64;
 use crate::model::{Arm, Moment};
 
 /// A step has shown enough: cells on trial. [`STEP_SUBJECTS`] sent them.
@@ -35,6 +36,24 @@ impl TrialJudge {
         } else {
             StepState::TimedOut
         }
+    }
+
+    /// What a step that measures still needs, and how long that takes at the traffic that it had.
+    pub fn step_needs(&self, now: Moment) -> StepNeeds {
+        let lasted = now.since(self.step_began);
+        let requests = STEP_CELLS.saturating_sub(self.step_cells);
+        let wanted = STEP_SUBJECTS.min(self.witnesses()).max(1);
+        let users = wanted.saturating_sub(self.step_subjects.len());
+        let rate = to_f64(self.step_cells) / lasted.as_secs_f64().max(1.0);
+        let at_most = self.settings.step_max.saturating_sub(lasted);
+        let at_least = STEP_MIN.saturating_sub(lasted);
+        // A user that has not sent anything says nothing about when it will.
+        let expected = if 0 < users || (0 < requests && rate <= 0.0) {
+            at_most
+        } else {
+            Duration::try_from_secs_f64(to_f64(requests) / rate.max(1e-9)).unwrap_or(at_most)
+        };
+        StepNeeds { requests, users, expected: expected.max(at_least).min(at_most.max(at_least)) }
     }
 
     /// What an arm did.

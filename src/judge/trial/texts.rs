@@ -1,8 +1,8 @@
 //! What the tests of a trial say, in a sentence.
 
 use crate::judge::trial::release_trial::ReleaseTrial;
-use crate::judge::trial::{ArmSummary, StepState, TrialTest};
-use crate::model::{Arm, ArmNumbers, Basis, Moment, Rule};
+use crate::judge::trial::{ArmSummary, StepNeeds, StepState, TrialTest};
+use crate::model::{Arm, ArmNumbers, Basis, Counts, Moment, Rule};
 
 /// Names of calls are cut to this many characters.
 const CALL_MAX: usize = 40;
@@ -72,12 +72,34 @@ impl ReleaseTrial {
     }
 
     /// What a step still needs; None where it may end.
-    pub fn missing_text(&self, now: Moment) -> Option<&'static str> {
+    pub fn missing_text(&self, now: Moment) -> Option<String> {
         match self.step_state(now) {
-            StepState::Measuring => Some("the step needs more requests of more users, or time"),
-            StepState::Held => Some("a test stands against the release: the step waits"),
+            StepState::Measuring => {
+                let StepNeeds { requests, users, expected } = self.judge.step_needs(now);
+                let from = match users {
+                    0 => String::new(),
+                    1 => " and 1 more user".to_owned(),
+                    _ => format!(" and {users} more users"),
+                };
+                let seconds = expected.as_secs() + 1;
+                Some(format!(
+                    "{requests} more requests{from} on trial, about {seconds} s at this traffic"
+                ))
+            }
+            StepState::Held => {
+                let [shares, episode, promise] = self.judge.e_values();
+                let strongest = shares.max(episode).max(promise);
+                Some(format!(
+                    "failures stand against it (evidence {strongest:.1}): the step waits until it is clear"
+                ))
+            }
             StepState::Done | StepState::TimedOut => None,
         }
+    }
+
+    /// The outcomes of the requests of each release since the trial began: the control, the trial.
+    pub fn outcomes(&self) -> [Counts; 2] {
+        self.outcomes
     }
 
     /// Both arms: the control, the trial.

@@ -15,6 +15,8 @@ const CONTROL_MIN: f64 = 5.0;
 const SUBJECTS_MIN: usize = 3;
 /// The control was fine for this long.
 const QUIET_S: u64 = 60;
+/// Where one subject carries all of it, no other witness stands beside it: the run is so much longer.
+const ALONE: u32 = 3;
 /// A subject fails a cell if more than this part of it fails.
 const SUBJECT_FAILS: f64 = 0.5;
 
@@ -106,7 +108,8 @@ impl TotalFailure {
     /// Whether the run is long enough, with so many subjects on trial.
     pub(super) fn is_reached(&self, on_trial: usize) -> bool {
         let quiet = |at: u64| QUIET_S < self.last_second.saturating_sub(at);
-        self.seconds_min <= self.seconds
+        let times = if self.subjects.len() < 2 { ALONE } else { 1 };
+        self.seconds_min.saturating_mul(times) <= self.seconds
             && FAILED_MIN <= self.failed
             && CONTROL_MIN <= self.control_cells
             && on_trial.clamp(1, SUBJECTS_MIN) <= self.subjects.len()

@@ -16,11 +16,11 @@ const SUBJECTS_MAX: u32 = 8;
 const RESTART: f64 = 1e-6;
 const WITNESSES: usize = 3;
 
-struct Rng(u64);
+pub(super) struct Rng(pub(super) u64);
 
 impl Rng {
     /// SplitMix64, from 0 to below 1.
-    fn uniform(&mut self) -> f64 {
+    pub(super) fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -40,7 +40,7 @@ fn add_block(test: &mut ShareTest, labels: u32, marks: &[f64]) {
         let mark = Mark { subject, arm: arm(labels, u32::from(subject)), share: *share, pi };
         test.update(&mark, 1.0, WITNESSES);
     }
-    test.end_block();
+    test.end_block(clip::THREE);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn share_test_does_not_depend_on_the_order_of_a_block() {
     let e_value = |marks: &mut dyn Iterator<Item = &Mark>| {
         let mut test = ShareTest::new(1e-3, clip::THREE);
         marks.for_each(|mark| test.update(mark, 1.0, WITNESSES));
-        test.end_block();
+        test.end_block(clip::THREE);
         test.e_value()
     };
     let (forward, back) = (e_value(&mut marks.iter()), e_value(&mut marks.iter().rev()));
@@ -133,7 +133,7 @@ fn share_test_needs_three_subjects_and_three_blocks() {
                 let mark = Mark { subject, arm: Arm::Trial, share: 1.0, pi: 0.05 };
                 test.update(&mark, 1.0, WITNESSES);
             }
-            test.end_block();
+            test.end_block(clip::THREE);
             test.is_reached()
         })
     };
@@ -208,7 +208,7 @@ fn promise_test_has_mean_at_most_one_at_stopping_times() {
     }
 }
 
-fn settings() -> TrialSettings {
+pub(super) fn settings() -> TrialSettings {
     TrialSettings {
         max_false_rollback: 1e-3,
         error_budget: 0.005,
@@ -221,6 +221,10 @@ fn settings() -> TrialSettings {
     }
 }
 
+pub(super) fn cell(arm: Arm, subject: u64, second: u64, started: u32, failed: u32) -> TrialCell {
+    TrialCell { arm, subject, client: subject, call: 1, second, started, failed, excused: 0 }
+}
+
 /// Sixty subjects, a tenth of them on trial, each one request a second. `fails` tells which fail.
 fn run(seconds: u64, mut fails: impl FnMut(Arm, u64) -> bool) -> (TrialJudge, Option<u64>) {
     let mut judge = TrialJudge::new(settings(), Moment(0));
@@ -230,8 +234,7 @@ fn run(seconds: u64, mut fails: impl FnMut(Arm, u64) -> bool) -> (TrialJudge, Op
             let arm = if subject < 6 { Arm::Trial } else { Arm::Control };
             let hash = subject * (u64::MAX / 60);
             let failed = u32::from(fails(arm, second));
-            let cell =
-                TrialCell { arm, subject: hash, call: 1, second, started: 1, failed, excused: 0 };
+            let cell = cell(arm, hash, second, 1, failed);
             judge.observe(&cell);
         }
         judge.advance(Moment(second * 1000 + 1250));
@@ -265,15 +268,7 @@ fn failures_that_are_known_late_count_where_they_began() {
         for subject in 0..60_u64 {
             let arm = if subject < 6 { Arm::Trial } else { Arm::Control };
             let hash = subject * (u64::MAX / 60);
-            let cell = TrialCell {
-                arm,
-                subject: hash,
-                call: 1,
-                second,
-                started: 1,
-                failed: 0,
-                excused: 0,
-            };
+            let cell = cell(arm, hash, second, 1, 0);
             judge.observe(&cell);
             // The trial answers nothing: its requests time out after 30 s.
             if arm == Arm::Trial && 30 <= second {
@@ -295,8 +290,7 @@ fn one_subject_convicts_nobody() {
             let arm = if subject < 6 { Arm::Trial } else { Arm::Control };
             let hash = subject * (u64::MAX / 60);
             let failed = if subject == 2 { 20 } else { 0 };
-            let cell =
-                TrialCell { arm, subject: hash, call: 1, second, started: 20, failed, excused: 0 };
+            let cell = cell(arm, hash, second, 20, failed);
             judge.observe(&cell);
         }
         judge.advance(Moment(second * 1000 + 1250));
@@ -320,15 +314,7 @@ fn memory_is_bounded() {
             let arm = if subject < u64::MAX / 2 { Arm::Trial } else { Arm::Control };
             let call = (rng.uniform() * 3_000.0) as u64;
             let failed = u32::from(rng.uniform() < 0.01);
-            judge.observe(&TrialCell {
-                arm,
-                subject,
-                call,
-                second,
-                started: 1,
-                failed,
-                excused: 0,
-            });
+            judge.observe(&TrialCell { call, ..cell(arm, subject, second, 1, failed) });
         }
         judge.advance(Moment(second * 1000 + 1250));
     }

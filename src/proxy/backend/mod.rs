@@ -12,6 +12,7 @@ pub(super) mod headers;
 pub(super) mod outcome_counters;
 pub(super) mod pool;
 pub(super) mod read_only_tools;
+pub(super) mod recent_subjects;
 pub(super) mod request_head;
 mod stream;
 pub(super) mod trial_cells;

@@ -1,10 +1,14 @@
 //! Requests on trial, by arm, subject, call and the second of their start.
+//!
+//! A request finds its cell when it starts; its outcome is one counter there.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Clock;
-use crate::model::{Arm, Outcome, TrialCell, call_number};
+use crate::model::{Arm, Outcome, ReleaseNumber, TrialCell, call_number};
+use crate::proxy::backend::recent_subjects::{Identity, RecentSubjects};
 
 /// Cells between two reads. Beyond them, subjects share cells.
 const CELLS_MAX: usize = 20_000;
@@ -15,34 +19,56 @@ const SHARED_BITS: u64 = 0xff << 56;
 #[derive(Debug)]
 pub(in crate::proxy) struct TrialCells {
     clock: Clock,
-    cells: Mutex<BTreeMap<Cell, CellCounts>>,
+    cells: Mutex<BTreeMap<Cell, Arc<CellCounts>>>,
 }
 
-/// A cell of one request.
+/// Which requests are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::proxy) struct Cell {
+struct Cell {
     arm: Arm,
     subject: u64,
+    client: u64,
     call: u64,
     second: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct CellCounts {
-    started: u32,
-    failed: u32,
-    excused: u32,
+/// What was counted since the last read.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct CellCounts {
+    started: AtomicU32,
+    failed: AtomicU32,
+    excused: AtomicU32,
+}
+
+/// Where the outcome of a request is counted.
+#[derive(Debug, Clone)]
+pub(in crate::proxy) enum CountedRequest {
+    /// In its cell of a trial.
+    Trial(Arc<CellCounts>),
+    /// By its call, for the next trial.
+    Before(u64),
 }
 
 /// The subject of the requests of one exchange, which are counted.
 #[derive(Debug, Clone)]
-pub(in crate::proxy) struct CountedSubject {
+pub(in crate::proxy) enum CountedSubject {
+    /// For a trial.
+    Trial(TrialSubject),
+    /// For the next one.
+    Before(Arc<RecentSubjects>, ReleaseNumber, Identity),
+}
+
+/// A subject of a trial.
+#[derive(Debug, Clone)]
+pub(in crate::proxy) struct TrialSubject {
     /// Where they are counted.
     pub cells: Arc<TrialCells>,
     /// The release that they go to.
     pub arm: Arm,
     /// Its keyed hash.
     pub subject: u64,
+    /// That of its client.
+    pub client: u64,
     /// Whether a failed answer of a tool is a failure.
     pub counts_tools: bool,
 }
@@ -53,48 +79,79 @@ impl TrialCells {
         Self { clock, cells: Mutex::default() }
     }
 
-    /// The cells since the last call.
+    /// What was counted since the last call.
     pub(in crate::proxy) fn take(&self) -> Vec<TrialCell> {
-        let cells = std::mem::take(&mut *self.cells.lock().unwrap_or_else(PoisonError::into_inner));
-        cells
-            .into_iter()
-            .map(
-                |(Cell { arm, subject, call, second }, CellCounts { started, failed, excused })| {
-                    TrialCell { arm, subject, call, second, started, failed, excused }
-                },
-            )
-            .collect()
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = Vec::with_capacity(cells.len());
+        cells.retain(|cell, counts| {
+            // Asked first: a request that ends in between is read the next time.
+            let is_open = 1 < Arc::strong_count(counts);
+            let [started, failed, excused] = [&counts.started, &counts.failed, &counts.excused]
+                .map(|it| it.swap(0, Ordering::Relaxed));
+            let Cell { arm, subject, client, call, second } = *cell;
+            if 0 < started + failed + excused {
+                taken.push(TrialCell {
+                    arm,
+                    subject,
+                    client,
+                    call,
+                    second,
+                    started,
+                    failed,
+                    excused,
+                });
+            }
+            is_open
+        });
+        taken
     }
 
-    fn count(&self, cell: Cell, change: impl Fn(&mut CellCounts)) {
+    /// A request starts in this cell.
+    fn start(&self, cell: Cell) -> Arc<CellCounts> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         let has_room = cells.len() < CELLS_MAX || cells.contains_key(&cell);
-        let shared = Cell { subject: cell.subject & SHARED_BITS, call: 0, ..cell };
-        change(cells.entry(if has_room { cell } else { shared }).or_default());
+        let subject = cell.subject & SHARED_BITS;
+        let shared = Cell { subject, client: subject, call: 0, ..cell };
+        let counts = cells.entry(if has_room { cell } else { shared }).or_default();
+        counts.started.fetch_add(1, Ordering::Relaxed);
+        Arc::clone(counts)
     }
 }
 
 impl CountedSubject {
-    /// A request of this call starts. Give the cell to [`Self::end`].
-    pub(in crate::proxy) fn start(&self, method: &str, name: &str) -> Cell {
-        let (call, second) = (call_number(method, name), self.cells.clock.now().0 / 1000);
-        let cell = Cell { arm: self.arm, subject: self.subject, call, second };
-        self.cells.count(cell, |counts| counts.started = counts.started.saturating_add(1));
-        cell
+    /// A request of this call starts. Give what it returns to [`Self::end`].
+    pub(in crate::proxy) fn start(&self, method: &str, name: &str) -> CountedRequest {
+        let call = call_number(method, name);
+        let Self::Trial(TrialSubject { cells, arm, subject, client, .. }) = self else {
+            return CountedRequest::Before(call);
+        };
+        let second = cells.clock.now().0 / 1000;
+        let cell = Cell { arm: *arm, subject: *subject, client: *client, call, second };
+        CountedRequest::Trial(cells.start(cell))
     }
 
     /// The outcome of a request is known.
-    pub(in crate::proxy) fn end(&self, cell: Cell, outcome: Outcome) {
-        let failed = match outcome {
-            Outcome::Ok => return,
-            Outcome::ToolFault if !self.counts_tools => return,
-            Outcome::ServerFault | Outcome::ToolFault => true,
-            Outcome::ClientFault | Outcome::Neutral => false,
-        };
-        self.cells.count(cell, |counts| {
-            let count = if failed { &mut counts.failed } else { &mut counts.excused };
-            *count = count.saturating_add(1);
-        });
+    pub(in crate::proxy) fn end(&self, request: &CountedRequest, outcome: Outcome) {
+        match (self, request) {
+            (Self::Trial(subject), CountedRequest::Trial(counts)) => {
+                let count = match outcome {
+                    Outcome::Ok => return,
+                    Outcome::ToolFault if !subject.counts_tools => return,
+                    Outcome::ServerFault | Outcome::ToolFault => &counts.failed,
+                    Outcome::ClientFault | Outcome::Neutral => &counts.excused,
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            (Self::Before(recent, release, identity), CountedRequest::Before(call)) => {
+                let failed = match outcome {
+                    Outcome::Ok => false,
+                    Outcome::ServerFault | Outcome::ToolFault => true,
+                    Outcome::ClientFault | Outcome::Neutral => return,
+                };
+                recent.ended(*release, (*identity, *call), failed);
+            }
+            _ => (),
+        }
     }
 }
 
@@ -106,22 +163,32 @@ mod tests {
     #[test]
     fn requests_of_a_cell_add_up_and_the_cells_are_bounded() {
         let cells = Arc::new(TrialCells::new(Clock::start(Moment(0))));
-        let of = |subject| CountedSubject {
-            cells: Arc::clone(&cells),
-            arm: Arm::Trial,
-            subject,
-            counts_tools: true,
+        let of = |subject| {
+            CountedSubject::Trial(TrialSubject {
+                cells: Arc::clone(&cells),
+                arm: Arm::Trial,
+                subject,
+                client: subject,
+                counts_tools: true,
+            })
         };
         let user = of(7 << 40);
         let first = user.start("tools/call", "a");
         user.start("tools/list", "");
-        user.end(first, Outcome::ToolFault);
+        user.end(&first, Outcome::ToolFault);
         let taken = cells.take();
         assert_eq!(taken.iter().map(|it| it.started).sum::<u32>(), 2);
         assert_eq!(taken.iter().map(|it| it.failed).sum::<u32>(), 1);
         assert!(cells.take().is_empty());
+        // An outcome that is known later belongs to the cell of its start.
+        user.end(&first, Outcome::ServerFault);
+        drop(first);
+        let [late] = cells.take().try_into().unwrap();
+        assert_eq!((late.started, late.failed, late.second), (0, 1, taken[0].second));
+        assert!(cells.take().is_empty());
+        assert!(cells.cells.lock().unwrap().is_empty());
         for subject in 0..2 * CELLS_MAX as u64 {
-            of(subject << 20).start("tools/list", "");
+            let _ = of(subject << 20).start("tools/list", "");
         }
         let taken = cells.take();
         assert!(taken.len() <= CELLS_MAX + 512, "{}", taken.len());

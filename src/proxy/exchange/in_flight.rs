@@ -338,7 +338,7 @@ impl InFlight {
                 self.pending.push(PendingRequest {
                     id: id.clone(),
                     counters,
-                    cell: self.counted.as_ref().map(|it| it.start(method, name)),
+                    counted: self.counted.as_ref().map(|it| it.start(method, name)),
                     task: TaskEffect::from_request(method, message),
                     is_initialize: **method == *INITIALIZE,
                 });

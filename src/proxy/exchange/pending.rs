@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::mcp::message::Message;
 use crate::proxy::backend::outcome_counters::CounterCells;
-use crate::proxy::backend::trial_cells::Cell;
+use crate::proxy::backend::trial_cells::CountedRequest;
 
 /// A request without a response.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(in crate::proxy) struct PendingRequest {
     /// The counters of its call.
     pub counters: Arc<CounterCells>,
     /// Where it is counted for a trial, if it is.
-    pub cell: Option<Cell>,
+    pub counted: Option<CountedRequest>,
     /// What its response will say about a task.
     pub task: TaskEffect,
     /// Whether its response says which version was negotiated.

@@ -53,7 +53,8 @@ impl ProxyState {
         cancel_requests(session, &lock_parsed(&parsed));
         let mut route = Route::new(Arc::clone(backend), None);
         route.counted = view.assignment.as_ref().and_then(|assignment| {
-            assignment.counted(assignment.of_client(request), backend.number)
+            let client = assignment.of_client(request);
+            assignment.counted((client, client), backend.number)
         });
         let mut call = self.start_in_flight(view, &mut route, ExchangeKind::Call, parsed);
         call.client_body = request_body.buffered().cloned();

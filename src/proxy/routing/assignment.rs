@@ -15,7 +15,8 @@ use siphasher::sip::SipHasher24;
 
 use crate::model::{Arm, Moment, RampStep, ReleaseNumber};
 use crate::proxy::backend::client_request::ClientRequest;
-use crate::proxy::backend::trial_cells::{CountedSubject, TrialCells};
+use crate::proxy::backend::recent_subjects::{Identity, RecentSubjects};
+use crate::proxy::backend::trial_cells::{CountedSubject, TrialCells, TrialSubject};
 use crate::proxy::session::{Session, SessionKey};
 
 /// A session that a client opens so soon after another one, in milliseconds, takes its arm: a client
@@ -50,14 +51,38 @@ pub(in crate::proxy) struct Assignment {
     pub plan: AssignmentPlan,
     key: [u8; 16],
     cells: Arc<TrialCells>,
+    recent: Arc<RecentSubjects>,
+    /// Subjects and calls that mostly failed on the control before, until they are taken.
+    known_failing: Arc<Mutex<Vec<(u64, u64)>>>,
     /// The last new session of clients with credentials: its subject, and when it was opened.
     reopened: Arc<Mutex<BTreeMap<u64, (u64, Moment)>>>,
 }
 
 impl Assignment {
     /// Assigns by this plan, with the secret key of the deploy.
-    pub(in crate::proxy) fn new(plan: AssignmentPlan, key: [u8; 16], cells: TrialCells) -> Self {
-        Self { plan, key, cells: Arc::new(cells), reopened: Arc::default() }
+    pub(in crate::proxy) fn new(
+        plan: AssignmentPlan,
+        key: [u8; 16],
+        cells: TrialCells,
+        recent: Arc<RecentSubjects>,
+    ) -> Self {
+        let failing = recent.failing(plan.control);
+        let assignment = Self {
+            plan,
+            key,
+            cells: Arc::new(cells),
+            recent,
+            known_failing: Arc::default(),
+            reopened: Arc::default(),
+        };
+        let pairs = failing.into_iter().map(|(of, call)| (assignment.subject_of(of), call));
+        let known_failing = Arc::new(Mutex::new(pairs.collect()));
+        Self { known_failing, ..assignment }
+    }
+
+    /// Subjects and calls that mostly failed on the control before the trial, once.
+    pub(in crate::proxy) fn take_known_failing(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.known_failing.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The same trial with another step; None if the plan is for another trial.
@@ -87,20 +112,19 @@ impl Assignment {
 
     /// The subject of a session.
     pub(in crate::proxy) fn of_session(&self, key: &SessionKey) -> u64 {
-        self.hash(b's', key)
+        self.subject_of(Identity::Session(*key))
     }
 
-    /// The subject of a request without a session: its credentials, else its address.
+    /// The subject of a request without a session, and the client of any: its credentials, else its
+    /// address.
     pub(in crate::proxy) fn of_client(&self, request: &ClientRequest) -> u64 {
-        if let Some(credentials) = request.head.headers.get(AUTHORIZATION) {
-            return self.hash(b'c', credentials.as_bytes());
-        }
-        match request.client.unwrap_or(request.peer.address) {
-            IpAddr::V4(address) => self.hash(b'4', &address.octets()),
-            // One host has a whole /64.
-            IpAddr::V6(address) => {
-                self.hash(b'6', address.octets().first_chunk::<8>().unwrap_or(&[0; 8]))
-            }
+        self.subject_of(client_identity(request, &self.recent))
+    }
+
+    fn subject_of(&self, identity: Identity) -> u64 {
+        match identity {
+            Identity::Session(key) => self.hash(b's', &key),
+            Identity::Client(client) => self.hash(b'c', &client.to_be_bytes()),
         }
     }
 
@@ -139,12 +163,12 @@ impl Assignment {
     /// The subject of a request to this release, if it counts: only where its coin put it there.
     pub(in crate::proxy) fn counted(
         &self,
-        subject: u64,
+        (subject, client): (u64, u64),
         release: ReleaseNumber,
     ) -> Option<CountedSubject> {
         let arm = self.arm_of(release).filter(|arm| *arm == self.arm(subject))?;
         let (cells, counts_tools) = (Arc::clone(&self.cells), self.plan.counts_tools);
-        Some(CountedSubject { cells, arm, subject, counts_tools })
+        Some(CountedSubject::Trial(TrialSubject { cells, arm, subject, client, counts_tools }))
     }
 
     fn hash(&self, kind: u8, bytes: &[u8]) -> u64 {
@@ -153,6 +177,23 @@ impl Assignment {
         hasher.write(bytes);
         hasher.finish() & SUBJECT_BITS
     }
+}
+
+/// The client of a request: its credentials, else its address.
+pub(in crate::proxy) fn client_identity(
+    request: &ClientRequest,
+    recent: &RecentSubjects,
+) -> Identity {
+    if let Some(credentials) = request.head.headers.get(AUTHORIZATION) {
+        return Identity::Client(recent.client(b'c', credentials.as_bytes()));
+    }
+    Identity::Client(match request.client.unwrap_or(request.peer.address) {
+        IpAddr::V4(address) => recent.client(b'4', &address.octets()),
+        // One host has a whole /64.
+        IpAddr::V6(address) => {
+            recent.client(b'6', address.octets().first_chunk::<8>().unwrap_or(&[0; 8]))
+        }
+    })
 }
 
 #[cfg(test)]
@@ -176,7 +217,9 @@ mod tests {
             moves_sessions: true,
             counts_tools: true,
         };
-        Assignment::new(plan, [key; 16], TrialCells::new(Clock::start(Moment(0))))
+        let clock = Clock::start(Moment(0));
+        let recent = Arc::new(RecentSubjects::new(clock, [9; 16]));
+        Assignment::new(plan, [key; 16], TrialCells::new(clock), recent)
     }
 
     fn request(address: [u8; 4], credentials: Option<&str>) -> ClientRequest {
@@ -200,7 +243,7 @@ mod tests {
             let subject = before.of_session(&key);
             prop_assert_eq!(subject, after.of_session(&key));
             prop_assert!(before.arm(subject) <= after.arm(subject));
-            let counted = [1, 2, 3].map(|it| before.counted(subject, ReleaseNumber(it)).is_some());
+            let counted = [1, 2, 3].map(|it| before.counted((subject, 1), ReleaseNumber(it)).is_some());
             prop_assert_eq!(counted.iter().filter(|it| **it).count(), 1);
         }
     }

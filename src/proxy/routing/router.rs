@@ -12,10 +12,11 @@ use crate::clock::Clock;
 use crate::mcp::headers::{MCP_SESSION_ID, is_modern};
 use crate::model::{Arm, ReleaseNumber};
 use crate::proxy::backend::client_request::ClientRequest;
+use crate::proxy::backend::recent_subjects::{Identity, RecentSubjects};
 use crate::proxy::backend::request_head::RequestTarget;
 use crate::proxy::backend::trial_cells::CountedSubject;
 use crate::proxy::backend::{Backend, headers};
-use crate::proxy::routing::assignment::Assignment;
+use crate::proxy::routing::assignment::{Assignment, client_identity};
 use crate::proxy::routing::migrate::Migration;
 use crate::proxy::routing::request_states::RequestStates;
 use crate::proxy::routing::view::{CurrentView, RoutingView};
@@ -34,6 +35,8 @@ pub(in crate::proxy) struct Router {
     pub sessions: Arc<Sessions>,
     /// Which release issued which `requestState`.
     pub request_states: Arc<RequestStates>,
+    /// Who sent requests while one release had all traffic.
+    pub recent: Arc<RecentSubjects>,
     /// Timestamps the last use of sessions.
     pub clock: Clock,
 }
@@ -126,18 +129,22 @@ impl Router {
     ) -> Result<Route, RouteError> {
         let active = view.routes.active().ok_or(RouteError::NoRelease)?;
         let Some(assignment) = &view.assignment else {
-            return Ok(Route::new(Arc::clone(active), None));
+            let identity = client_identity(request, &self.recent);
+            let recent = Arc::clone(&self.recent);
+            let counted = Some(CountedSubject::Before(recent, active.number, identity));
+            return Ok(Route { counted, ..Route::new(Arc::clone(active), None) });
         };
+        let client = assignment.of_client(request);
         let subject = if opens_session {
             assignment.of_new_session(request, self.clock.now())
         } else {
-            assignment.of_client(request)
+            client
         };
         let on_trial = view.routes.get_open(assignment.plan.trial);
         let on_trial = on_trial.filter(|it| !it.draining.is_cancelled());
         let backend = on_trial.filter(|_| assignment.arm(subject) == Arm::Trial).unwrap_or(active);
         Ok(Route {
-            counted: assignment.counted(subject, backend.number),
+            counted: assignment.counted((subject, client), backend.number),
             assignment: Some(Arc::clone(assignment)),
             ..Route::new(Arc::clone(backend), None)
         })
@@ -191,10 +198,10 @@ impl Router {
                     return Err(RouteError::NotOwner);
                 }
                 let admission = session.admit_here(message_kind);
-                return self.route_admitted(view, session, admission);
+                return self.route_admitted(view, session, request, admission);
             }
             let action = match session.admit(message_kind, environment) {
-                Ok(admission) => return self.route_admitted(view, session, admission),
+                Ok(admission) => return self.route_admitted(view, session, request, admission),
                 Err(action) => action,
             };
             match action {
@@ -204,7 +211,7 @@ impl Router {
                     let Err(error) = migrated else { continue };
                     if view.can_stay(session) {
                         let admission = session.admit_here(message_kind);
-                        return self.route_admitted(view, session, admission);
+                        return self.route_admitted(view, session, request, admission);
                     }
                     return Err(match error.auth_response {
                         Some(response) => RouteError::CredentialsRejected(response),
@@ -284,6 +291,7 @@ impl Router {
         &self,
         view: &mut Arc<RoutingView>,
         session: &Arc<Session>,
+        request: &ClientRequest,
         admission: Admission,
     ) -> Result<Route, RouteError> {
         // Another request may have moved the session to a release that this view does not hold yet.
@@ -295,13 +303,28 @@ impl Router {
         Ok(Route {
             backend: Arc::clone(backend),
             session_id: None,
-            counted: view.counted(session, admission.release),
+            counted: self.counted(view, session, request, admission.release),
             assignment: None,
             session: Some(Arc::clone(session)),
             generation: admission.generation,
             backend_id: admission.backend_id,
             session_guard: admission.guard,
         })
+    }
+
+    /// The subject of a session: of the trial, or of the release that has all traffic.
+    fn counted(
+        &self,
+        view: &RoutingView,
+        session: &Session,
+        request: &ClientRequest,
+        release: ReleaseNumber,
+    ) -> Option<CountedSubject> {
+        if view.assignment.is_some() {
+            return view.counted(session, request, release);
+        }
+        let identity = Identity::Session(*session.key());
+        Some(CountedSubject::Before(Arc::clone(&self.recent), release, identity))
     }
 
     async fn migrate(

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use crate::config::{Service, SessionState};
 use crate::model::{MigrationRefused, ReleaseNumber};
 use crate::proxy::backend::Backend;
+use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::trial_cells::CountedSubject;
 use crate::proxy::routing::assignment::Assignment;
 use crate::proxy::routing::routing_table::RoutingTable;
@@ -112,6 +113,7 @@ impl RoutingView {
     pub(in crate::proxy) fn counted(
         &self,
         session: &Session,
+        request: &ClientRequest,
         release: ReleaseNumber,
     ) -> Option<CountedSubject> {
         let assignment = self.assignment.as_deref()?;
@@ -122,7 +124,9 @@ impl RoutingView {
         }
         let takes_part = assignment.takes_part(session, is_final(self.pinned_reason()));
         let subject = assignment.of_session(session.key());
-        assignment.counted(subject, release).filter(|_| takes_part)
+        takes_part
+            .then(|| assignment.counted((subject, assignment.of_client(request)), release))
+            .flatten()
     }
 
     /// What the state machine of a session must know.

@@ -119,6 +119,11 @@ impl Sessions {
         self.ids.derive_key("trial", release.0)
     }
 
+    /// The key of the hashes of clients, the same for all deploys.
+    pub(in crate::proxy) fn client_key(&self) -> [u8; 16] {
+        self.ids.derive_key("client", 0)
+    }
+
     /// Records that a request with these headers opened a session.
     pub(in crate::proxy) fn set_owner(&self, session: &Session, headers: &HeaderMap) {
         session.set_owner(Owner::of(headers, &self.secret));

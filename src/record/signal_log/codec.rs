@@ -22,7 +22,7 @@ use crate::model::{
     Signal, StartCause,
 };
 use crate::record::signal_log::trial_codec::{
-    decode_cells, decode_step, encode_cells, encode_step,
+    decode_cells, decode_pairs, decode_step, encode_cells, encode_pairs, encode_step,
 };
 
 /// The first line begins with this; the number is the version of the format.
@@ -217,6 +217,7 @@ pub(in crate::record) fn encode_signal(step: u64, signal: &Signal, text: &mut St
         Observation::Calls(calls) => writeln!(text, "c {}", encode_calls(calls)),
         Observation::Shadow(n, bad) => writeln!(text, "h {n} {bad}"),
         Observation::Cells(cells) => writeln!(text, "t{}", encode_cells(cells)),
+        Observation::KnownFailing(pairs) => writeln!(text, "k{}", encode_pairs(pairs)),
         Observation::Step(step) => writeln!(text, "g {}", encode_step(*step)),
         Observation::Probe(ProbeResult::Ok) => writeln!(text, "p"),
         Observation::Probe(ProbeResult::TimedOut) => writeln!(text, "pl"),
@@ -268,6 +269,7 @@ fn decode_observation(kind: &str, rest: &str) -> Option<Observation> {
             Observation::Shadow(n.parse().ok()?, bad.parse().ok()?)
         }
         ("t", cells) => Observation::Cells(decode_cells(cells)?),
+        ("k", pairs) => Observation::KnownFailing(decode_pairs(pairs)?),
         ("g", step) => Observation::Step(decode_step(step)?),
         ("p", "") => Observation::Probe(ProbeResult::Ok),
         ("pl", "") => Observation::Probe(ProbeResult::TimedOut),

@@ -334,9 +334,8 @@ mod tests {
             1 => prop::collection::vec(call, 0..3).prop_map(Observation::Calls),
             1 => (any::<u64>(), any::<u64>()).prop_map(|(n, bad)| Observation::Shadow(n, bad)),
             1 => prop::collection::vec(cell(), 0..4).prop_map(Observation::Cells),
-            1 => any::<[u32; 4]>().prop_map(|[step, of, share_ppm, below_ppm]| {
-                Observation::Step(RampStep { step, of, share_ppm, below_ppm })
-            }),
+            1 => prop::collection::vec(any::<(u64, u64)>(), 0..4).prop_map(Observation::KnownFailing),
+            1 => any::<[u32; 4]>().prop_map(|it| Observation::Step(ramp_step(it))),
             1 => scrape.prop_map(Observation::Scraped),
             1 => reply.prop_map(Observation::Probe),
             1 => text.prop_map(Observation::Exited),
@@ -347,13 +346,19 @@ mod tests {
         })
     }
 
+    fn ramp_step([step, of, share_ppm, below_ppm]: [u32; 4]) -> RampStep {
+        RampStep { step, of, share_ppm, below_ppm }
+    }
+
     fn cell() -> impl Strategy<Value = TrialCell> {
-        let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<[u32; 3]>());
-        (any::<bool>(), numbers).prop_map(|(is_trial, (subject, call, second, counts))| {
-            let arm = if is_trial { Arm::Trial } else { Arm::Control };
-            let [started, failed, excused] = counts;
-            TrialCell { arm, subject, call, second, started, failed, excused }
-        })
+        let numbers = (any::<[u64; 4]>(), any::<[u32; 3]>());
+        (any::<bool>(), numbers).prop_map(
+            |(is_trial, ([subject, client, call, second], counts))| {
+                let arm = if is_trial { Arm::Trial } else { Arm::Control };
+                let [started, failed, excused] = counts;
+                TrialCell { arm, subject, client, call, second, started, failed, excused }
+            },
+        )
     }
 
     proptest! {

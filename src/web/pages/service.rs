@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use maud::{Markup, html};
 
-use crate::control::{ReleaseStatus, Status};
+use crate::control::{ReleaseStatus, Status, TrialStatus};
 use crate::incident::DeployHistory;
 use crate::web::attention::{Level, attention, guard_words, reasons};
 use crate::web::format::{count, date_time, milliseconds, number, percent, plain, seconds};
@@ -43,6 +43,9 @@ fn render(service: &ServiceSnapshot) -> Sections {
     let mut sections = vec![("summary", content(summary(service)))];
     if let Some(status) = service.status.as_deref() {
         sections.push(("steps", content(step_list(service, status))));
+        if let Some(trial) = &status.trial {
+            sections.push(("trial", content(trial_arms(trial))));
+        }
         sections.push(("releases", content(releases(service, status))));
         sections.push(("evidence", content(evidence(service, status))));
         sections.push(("guards", content(guards(service, status))));
@@ -117,6 +120,45 @@ fn step_list(service: &ServiceSnapshot, status: &Status) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Both arms of a ramp, what the tests say, and what is missing.
+fn trial_arms(trial: &TrialStatus) -> Markup {
+    html! {
+        h2 { "Trial" }
+        p {
+            (percent(trial.share)) " of the users have the new release (step " (trial.step) " of "
+            (trial.of) "). " (plain(&trial.summary)) "."
+        }
+        table {
+            thead {
+                tr {
+                    th scope="col" { "Arm" } th scope="col" { "Release" } th scope="col" { "Users" }
+                    th scope="col" { "Requests" } th scope="col" { "Failed" }
+                    th scope="col" { "Server, tool, client, neither" }
+                }
+            }
+            tbody {
+                @for arm in &trial.arms {
+                    tr {
+                        th scope="row" { (plain(&arm.arm)) }
+                        td { (plain(&arm.version)) }
+                        td { (count(arm.subjects)) }
+                        td { (count(arm.requests)) }
+                        td { (count(arm.failed)) }
+                        td {
+                            (count(arm.outcomes.server_fault)) ", " (count(arm.outcomes.tool_fault)) ", "
+                            (count(arm.outcomes.client_fault)) ", " (count(arm.outcomes.neutral))
+                        }
+                    }
+                }
+            }
+        }
+        @if let Some(missing) = &trial.missing { p { "For a verdict: " (plain(missing)) "." } }
+        @if trial.sessions_pinned > 0 {
+            p { (count(trial.sessions_pinned)) " sessions cannot move and take no part." }
         }
     }
 }

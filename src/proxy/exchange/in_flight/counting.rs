@@ -16,8 +16,8 @@ impl InFlight {
 
     /// Counts the outcome of a request for the trial, in the second in which it started.
     pub(super) fn count_on_trial(&self, request: &PendingRequest, class: Outcome) {
-        if let (Some(counted), Some(cell)) = (&self.counted, request.cell) {
-            counted.end(cell, class);
+        if let (Some(subject), Some(counted)) = (&self.counted, &request.counted) {
+            subject.end(counted, class);
         }
     }
 

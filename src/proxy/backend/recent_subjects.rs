@@ -1,0 +1,152 @@
+//! Who sent requests before a trial, and which of their calls failed.
+//!
+//! A subject that mostly failed a call on the old release says nothing about a new one in that call. The
+//! coins of a deploy are not drawn yet, so subjects are remembered by what their coin will be drawn from.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use siphasher::sip::SipHasher24;
+
+use crate::clock::Clock;
+use crate::model::ReleaseNumber;
+
+/// Pairs of subject and call that failed and are remembered.
+const PAIRS_MAX: usize = 4_000;
+/// A pair is remembered this long after its last failure, in seconds.
+const MEMORY_S: u64 = 600;
+
+/// What the coin of a subject is drawn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::proxy) enum Identity {
+    /// The key of its session.
+    Session([u8; 16]),
+    /// A keyed hash of its credentials, else of its address.
+    Client(u64),
+}
+
+/// Requests of a pair since its first failure.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pair {
+    requests: u32,
+    failed: u32,
+    /// The second of the last failure.
+    at: u64,
+}
+
+/// The pairs of one release.
+#[derive(Debug, Default)]
+struct Pairs {
+    of: Option<ReleaseNumber>,
+    by_key: BTreeMap<(Identity, u64), Pair>,
+}
+
+/// The subjects of the release that has all traffic.
+#[derive(Debug)]
+pub(in crate::proxy) struct RecentSubjects {
+    clock: Clock,
+    key: [u8; 16],
+    pairs: Mutex<Pairs>,
+    /// Whether a pair is remembered: else a success costs no lock.
+    has_pairs: AtomicBool,
+}
+
+impl RecentSubjects {
+    /// No subjects. `key` is the secret of their hashes, the same for all deploys.
+    pub(in crate::proxy) fn new(clock: Clock, key: [u8; 16]) -> Self {
+        Self { clock, key, pairs: Mutex::default(), has_pairs: AtomicBool::new(false) }
+    }
+
+    /// A keyed hash of what identifies a client.
+    pub(in crate::proxy) fn client(&self, kind: u8, bytes: &[u8]) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        hasher.write_u8(kind);
+        hasher.write(bytes);
+        hasher.finish()
+    }
+
+    /// The second of now.
+    pub(super) fn second(&self) -> u64 {
+        self.clock.now().0 / 1000
+    }
+
+    /// A request of this call to this release ended.
+    pub(super) fn ended(
+        &self,
+        release: ReleaseNumber,
+        (identity, call): (Identity, u64),
+        failed: bool,
+    ) {
+        if !failed && !self.has_pairs.load(Ordering::Relaxed) {
+            return;
+        }
+        let second = self.second();
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        if pairs.of != Some(release) {
+            *pairs = Pairs { of: Some(release), ..Pairs::default() };
+        }
+        let pairs = &mut pairs.by_key;
+        if failed && PAIRS_MAX <= pairs.len() {
+            pairs.retain(|_, pair| second.saturating_sub(pair.at) < MEMORY_S);
+        }
+        let has_room = pairs.len() < PAIRS_MAX;
+        let pair = match pairs.get_mut(&(identity, call)) {
+            Some(pair) => pair,
+            None if failed && has_room => pairs.entry((identity, call)).or_default(),
+            None => return,
+        };
+        pair.requests = pair.requests.saturating_add(1);
+        if failed {
+            pair.failed = pair.failed.saturating_add(1);
+            pair.at = second;
+        }
+        self.has_pairs.store(!pairs.is_empty(), Ordering::Relaxed);
+    }
+
+    /// The pairs that mostly failed on this release in the last ten minutes.
+    pub(in crate::proxy) fn failing(&self, release: ReleaseNumber) -> Vec<(Identity, u64)> {
+        let second = self.second();
+        let pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        if pairs.of != Some(release) {
+            return Vec::new();
+        }
+        let is_known = |pair: &Pair| {
+            pair.requests <= pair.failed.saturating_mul(2)
+                && second.saturating_sub(pair.at) < MEMORY_S
+        };
+        pairs.by_key.iter().filter(|it| is_known(it.1)).map(|it| *it.0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Moment;
+
+    const A: ReleaseNumber = ReleaseNumber(1);
+
+    fn subjects() -> RecentSubjects {
+        RecentSubjects::new(Clock::start(Moment(0)), [3; 16])
+    }
+
+    #[test]
+    fn what_mostly_fails_is_known_and_belongs_to_its_release() {
+        let subjects = subjects();
+        let (broken, shaken) = (Identity::Client(1), Identity::Session([2; 16]));
+        for n in 0..10 {
+            subjects.ended(A, (broken, 7), true);
+            subjects.ended(A, (shaken, 7), n == 0);
+        }
+        assert_eq!(subjects.failing(A), [(broken, 7)]);
+        assert!(subjects.failing(ReleaseNumber(2)).is_empty());
+        // The next release starts with nothing.
+        subjects.ended(ReleaseNumber(2), (shaken, 7), true);
+        assert_eq!(subjects.failing(ReleaseNumber(2)), [(shaken, 7)]);
+        for n in 0..2 * PAIRS_MAX as u64 {
+            subjects.ended(ReleaseNumber(2), (Identity::Client(n), 1), true);
+        }
+        assert!(subjects.failing(ReleaseNumber(2)).len() <= PAIRS_MAX);
+    }
+}
