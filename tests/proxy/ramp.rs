@@ -29,7 +29,9 @@ fn plan(below_ppm: u32) -> AssignmentPlan {
 
 fn start(file: &Path, [a, b]: [&FakeMcpServer; 2]) -> Proxy {
     let clock = Clock::start(Moment(0));
-    let proxy = Proxy::restore(&test_service("test"), KEY, clock, Some(file)).unwrap();
+    let mut service = test_service("test");
+    service.policy.ramp.shares_ppm = vec![500_000];
+    let proxy = Proxy::restore(&service, KEY, clock, Some(file)).unwrap();
     proxy.add_release(RELEASE_A, &Address::Tcp(a.address));
     proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
     proxy.set_active(RELEASE_A);

@@ -129,9 +129,8 @@ impl Router {
     ) -> Result<Route, RouteError> {
         let active = view.routes.active().ok_or(RouteError::NoRelease)?;
         let Some(assignment) = &view.assignment else {
-            let identity = client_identity(request, &self.recent);
-            let recent = Arc::clone(&self.recent);
-            let counted = Some(CountedSubject::Before(recent, active.number, identity));
+            let identity = || client_identity(request, &self.recent);
+            let counted = self.counted_before(view, active.number, identity);
             return Ok(Route { counted, ..Route::new(Arc::clone(active), None) });
         };
         let client = assignment.of_client(request);
@@ -323,8 +322,18 @@ impl Router {
         if view.assignment.is_some() {
             return view.counted(session, request, release);
         }
-        let identity = Identity::Session(*session.key());
-        Some(CountedSubject::Before(Arc::clone(&self.recent), release, identity))
+        self.counted_before(view, release, || Identity::Session(*session.key()))
+    }
+
+    /// A subject before a trial. A service without a ramp has none, and its requests pay nothing.
+    fn counted_before(
+        &self,
+        view: &RoutingView,
+        release: ReleaseNumber,
+        identity: impl FnOnce() -> Identity,
+    ) -> Option<CountedSubject> {
+        view.service.policy.ramp.first()?;
+        Some(CountedSubject::Before(Arc::clone(&self.recent), release, identity()))
     }
 
     async fn migrate(

@@ -187,22 +187,27 @@ impl Progress {
 
     /// The body was asked for more: the client has taken what it was given before. Now it is given
     /// so many bytes, or the release must send them. After `bytes_min` its time starts again.
+    ///
+    /// Only the task of the connection writes here, so that it needs no read-modify-write, which costs
+    /// more and runs for each piece of each response.
     fn asked(&self, given: Option<usize>, bytes_min: u64) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let now = self.elapsed();
-        let asked_at = self.asked_at.swap(now, Ordering::Relaxed);
-        let waited = match self.waits_on_release.swap(given.is_none(), Ordering::Relaxed) {
+        let waited = match self.waits_on_release.load(Ordering::Relaxed) {
             true => 0,
-            false => now.saturating_sub(asked_at),
+            false => now.saturating_sub(load(&self.asked_at)),
         };
-        let given = u64::try_from(given.unwrap_or_default()).unwrap_or(u64::MAX);
-        let before = self.given.swap(given, Ordering::Relaxed);
-        let taken = self.taken.fetch_add(before, Ordering::Relaxed).saturating_add(before);
-        if taken >= bytes_min {
-            self.taken.store(0, Ordering::Relaxed);
-            self.owed.store(0, Ordering::Relaxed);
-        } else {
-            self.owed.fetch_add(waited, Ordering::Relaxed);
-        }
+        let taken = load(&self.taken).saturating_add(load(&self.given));
+        let (taken, owed) = match taken >= bytes_min {
+            true => (0, 0),
+            false => (taken, load(&self.owed).saturating_add(waited)),
+        };
+        let given_now = u64::try_from(given.unwrap_or_default()).unwrap_or(u64::MAX);
+        self.taken.store(taken, Ordering::Relaxed);
+        self.owed.store(owed, Ordering::Relaxed);
+        self.given.store(given_now, Ordering::Relaxed);
+        self.asked_at.store(now, Ordering::Relaxed);
+        self.waits_on_release.store(given.is_none(), Ordering::Relaxed);
     }
 
     /// Whether the client owes a read for this long, in sum since it last took enough.
