@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fake_backend::{SSE_HEAD, read_request, scripted};
 use crate::http_client::{RawConnection, open_request, tool_call};
-use crate::{MEMORY_TEST_LOCK, RELEASE_A, proxy_to, wait_until};
+use crate::{MEMORY_TEST_LOCK, RELEASE_A, wait_until};
 
 /// Much more than all buffers on the path hold.
 const LARGE: usize = 80 * 1024 * 1024;
@@ -79,7 +79,9 @@ async fn no_task_panics_when_all_have_to_go() {
     count_panics();
     for (events, hand_over) in [(false, true), (true, true), (false, false), (true, false)] {
         let (release, taken) = large(events).await;
-        let proxy = proxy_to(release);
+        // A handover waits for the response until its client has not read for this long.
+        let unread_timeout = Duration::from_secs(2);
+        let proxy = crate::proxy_with(release, |it| it.limits.unread_timeout = unread_timeout);
         let client: RawConnection =
             open_request(proxy.local_addr(), &tool_call("1", "echo", "{}"), "").await;
         stalled(&taken).await;
