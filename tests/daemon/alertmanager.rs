@@ -1,15 +1,16 @@
-//! Debian's Alertmanager, which tests/run installs, takes the alerts of a rollback and their end.
+//! Debian's Alertmanager, which tests/run unpacks, takes the alerts of a rollback and their end.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
 use crate::support::{DaemonHarness, SERVICE, VersionPoller, free_port, wait_until};
 
-/// A running Alertmanager, which tells nobody.
+/// A running Alertmanager, which notifies no one.
 struct Alertmanager {
     process: Child,
     port: u16,
@@ -21,7 +22,9 @@ impl Alertmanager {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         let config = dir.path().join("alertmanager.yml");
         fs::write(&config, "route:\n  receiver: none\nreceivers:\n  - name: none\n").unwrap();
-        let process = Command::new("prometheus-alertmanager")
+        let program = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("target/alertmanager/usr/bin/prometheus-alertmanager");
+        let process = Command::new(program)
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
@@ -30,7 +33,7 @@ impl Alertmanager {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("prometheus-alertmanager is missing; run tests/run");
+            .expect("Alertmanager is missing; run tests/run");
         let this = Self { process, port, _dir: dir };
         wait_until("Alertmanager", || this.get("/-/ready").is_some());
         this
