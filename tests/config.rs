@@ -165,6 +165,8 @@ fn many_problems_are_truncated_and_counted() {
     let long = format!("x = [{}]", "{a=1}, ".repeat(100_000));
     let told = config::parse("long", &long).expect_err("problems").to_string();
     assert!(told.len() < 5_000, "{}", told.len());
+    let same = config::parse("same", &"x\n".repeat(100_000)).expect_err("problems");
+    assert!(same.iter().count() <= 100);
     let deep = format!("x = {}", "[".repeat(500_000));
     let told = config::parse("deep", &deep).expect_err("problems").to_string();
     assert!(told.len() < 100_000, "{}", told.len());

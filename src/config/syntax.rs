@@ -7,6 +7,9 @@ use toml::de::DeTable;
 use crate::config::problem::{Problem, ProblemCode, Problems};
 use crate::config::raw;
 
+/// Each error of these is looked up in the whole text. A file with more is not a configuration.
+const LOOKED_UP_MAX: usize = 50;
+
 /// Reports the errors of the parser. A duplicate names the first.
 pub(super) fn report(
     text: &str,
@@ -14,7 +17,7 @@ pub(super) fn report(
     errors: &[toml::de::Error],
     problems: &mut Problems,
 ) {
-    for error in errors {
+    for (index, error) in errors.iter().enumerate() {
         let at = error.span().unwrap_or(0..0);
         let what = format!("this is not TOML: {}", error.message());
         let is_duplicate = error.message().starts_with("duplicate");
@@ -24,7 +27,8 @@ pub(super) fn report(
             "write `name = value`, with text in quotes, below a [section]"
         };
         let problem = Problem::error(ProblemCode::Syntax, at.clone(), what).help(help);
-        let first = text.get(at.clone()).filter(|_| is_duplicate);
+        let is_looked_up = is_duplicate && index < LOOKED_UP_MAX;
+        let first = text.get(at.clone()).filter(|_| is_looked_up);
         let first = first.and_then(|name| {
             last_before(root, name.trim(), at.start).or_else(|| same_header_before(text, &at))
         });
@@ -45,6 +49,9 @@ pub(super) fn check_rest(
     errors: &[toml::de::Error],
     problems: &mut Problems,
 ) {
+    if LOOKED_UP_MAX < errors.len() {
+        return;
+    }
     let unreadable: Vec<_> =
         errors.iter().map(|error| unreadable_part(text, &error.span().unwrap_or(0..0))).collect();
     let mut found = Problems::new(file_name, text);
