@@ -201,7 +201,12 @@ fn directory(what: &str, path: &Path) -> Result<String, Wrong> {
     let mode = existing.metadata().map_or(0, |it| it.permissions().mode() & 0o7777);
     if existing == path && mode & 0o002 != 0 {
         let message = format!("{what} {shown}: all users may write into it (mode {mode:o})");
-        return Err(wrong(message, format!("chmod o-w {shown}")));
+        // Such as /tmp, whose rights are as they must be.
+        let help = match mode & 0o1000 {
+            0 => format!("chmod o-w {shown}"),
+            _ => "use a directory of its own, such as one below it".to_owned(),
+        };
+        return Err(wrong(message, help));
     }
     match access(existing, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) if existing == path => Ok(format!("{what} {shown} can be written")),

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::config::{self, LoadedConfig, Problems};
-use crate::control::{ADMINS_GROUP, ControlClient, READERS_GROUP, Request};
+use crate::control::{ADMINS_GROUP, ControlClient, READERS_GROUP, Request, Response};
 
 /// The configuration, unless an option or the environment names another one.
 pub(super) const DEFAULT_CONFIG_PATH: &str = "/etc/rollbackd/config.toml";
@@ -91,6 +91,22 @@ impl DaemonOptions {
         self.connect(request).await.map_err(|error| error.report())
     }
 
+    /// Sends a request that has one response, and returns it; reports a refusal or an error.
+    pub(super) async fn ask(&self, request: &Request) -> Result<Response, Exit> {
+        match self.send_request(request).await?.next_response().await {
+            Ok(Some(Response::Refused { code, because, .. })) => {
+                output::error_line(&because);
+                Err(code.into())
+            }
+            Ok(Some(response)) => Ok(response),
+            Ok(None) => {
+                output::error_line("the daemon gave no answer; it is stopping");
+                Err(Exit::Failed)
+            }
+            Err(error) => Err(connection_lost(&error)),
+        }
+    }
+
     /// The daemon's socket; if it is the default one, also why. A configuration that the operator
     /// named leads to its own daemon or to none.
     fn socket(&self) -> Result<(PathBuf, String), ConnectError> {
@@ -146,6 +162,12 @@ impl ConnectError {
 /// default.
 pub(super) fn config_path(argument: Option<&Path>, option: Option<&Path>) -> PathBuf {
     argument.or(option).unwrap_or(Path::new(DEFAULT_CONFIG_PATH)).to_path_buf()
+}
+
+/// Reports a response that belongs to another request.
+pub(super) fn unexpected_response() -> Exit {
+    output::error_line("the daemon's response answers another request; is it another version?");
+    Exit::Failed
 }
 
 /// Reports that the daemon closed the connection too early.

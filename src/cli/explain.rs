@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::complete;
-use crate::cli::daemon_options::{DaemonOptions, connection_lost};
+use crate::cli::daemon_options::{DaemonOptions, unexpected_response};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::status_lines::Lines;
@@ -23,29 +23,15 @@ pub(super) struct Options {
 
 pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
     let Options { service, json } = options;
-    let mut client = match daemon.send_request(&Request::Explain { service }).await {
-        Ok(client) => client,
+    match daemon.ask(&Request::Explain { service }).await {
+        Ok(Response::Explanation { explanation }) if json => output::json_line(&explanation),
+        Ok(Response::Explanation { explanation }) => {
+            output::stdout_line(render(&explanation, Terminal::stdout()).trim_end());
+        }
+        Ok(_) => return unexpected_response(),
         Err(exit) => return exit,
-    };
-    match client.next_response().await {
-        Ok(Some(Response::Explanation { explanation })) => {
-            if json {
-                output::json_line(&explanation);
-            } else {
-                output::stdout_line(render(&explanation, Terminal::stdout()).trim_end());
-            }
-            Exit::Done
-        }
-        Ok(Some(Response::Refused { code, because, .. })) => {
-            output::error_line(&because);
-            code.into()
-        }
-        Ok(_) => {
-            output::error_line("the daemon gave no answer; it is stopping");
-            Exit::Failed
-        }
-        Err(error) => connection_lost(&error),
     }
+    Exit::Done
 }
 
 fn render(explanation: &Explanation, terminal: Terminal) -> String {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::cli::daemon_options::{DaemonOptions, connection_lost};
+use crate::cli::daemon_options::{DaemonOptions, unexpected_response};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::status_lines::Lines;
@@ -18,41 +18,30 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(options: &Options, daemon: &DaemonOptions) -> Exit {
-    let mut client = match daemon.send_request(&Request::Reload {}).await {
-        Ok(client) => client,
+    let report = match daemon.ask(&Request::Reload {}).await {
+        Ok(Response::Reloaded { report }) => report,
+        Ok(_) => return unexpected_response(),
         Err(exit) => return exit,
     };
-    match client.next_response().await {
-        Ok(Some(Response::Reloaded { report })) => {
-            if options.json {
-                output::json_line(&report);
-            } else {
-                output::stdout_line(render(&report, Terminal::stdout()).trim_end());
-            }
-            Exit::Done
-        }
-        Ok(Some(Response::Refused { code, because, .. })) => {
-            output::error_line(&because);
-            code.into()
-        }
-        Ok(_) => {
-            output::error_line("the daemon gave no answer; it is stopping");
-            Exit::Failed
-        }
-        Err(error) => connection_lost(&error),
+    if options.json {
+        output::json_line(&report);
+    } else {
+        output::stdout_line(render(&report, Terminal::stdout()).trim_end());
     }
+    if report.unconfirmed.is_empty() { Exit::Done } else { Exit::Failed }
 }
 
 fn render(report: &ReloadReport, terminal: Terminal) -> String {
-    let ReloadReport { now, next_deploy, restart } = report;
+    let ReloadReport { now, next_deploy, restart, unconfirmed } = report;
     let mut lines = Lines::new(terminal);
-    if now.is_empty() && next_deploy.is_empty() && restart.is_empty() {
+    if [now, next_deploy, restart, unconfirmed].iter().all(|names| names.is_empty()) {
         lines.push("nothing differs");
     }
     for (names, when) in [
         (now, "in effect now"),
         (next_deploy, "in effect with the next deploy"),
         (restart, "in effect after `systemctl restart rollbackd`"),
+        (unconfirmed, "services that did not confirm the new settings within 5 s (reload again)"),
     ] {
         if !names.is_empty() {
             lines.push(&format!("{when}: {}", names.join(", ")));
@@ -74,11 +63,13 @@ mod tests {
             now: names(&["x.mode", "x.bake"]),
             next_deploy: Vec::new(),
             restart: names(&["daemon.metrics"]),
+            unconfirmed: names(&["y"]),
         };
         assert_eq!(
             render(&report, terminal),
             "in effect now: x.mode, x.bake\n\
-             in effect after `systemctl restart rollbackd`: daemon.metrics\n"
+             in effect after `systemctl restart rollbackd`: daemon.metrics\n\
+             services that did not confirm the new settings within 5 s (reload again): y\n"
         );
         assert_eq!(render(&ReloadReport::default(), terminal), "nothing differs\n");
     }

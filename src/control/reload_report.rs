@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The settings that a reload changed. Those of a service are `NAME.SETTING`, those of the daemon
-/// `daemon.SETTING`.
+/// The settings that a reload changed: `SERVICE.SETTING`, `daemon.SETTING`, `incidents.SETTING`,
+/// and `notify.CHANNEL` for a channel of which something differs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadReport {
     /// In effect now, also for a bake that runs.
@@ -16,4 +16,7 @@ pub struct ReloadReport {
     /// cannot apply, also those of earlier reloads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restart: Vec<String>,
+    /// Services that did not confirm the new settings in time: what became of theirs is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unconfirmed: Vec<String>,
 }

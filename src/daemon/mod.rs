@@ -138,7 +138,9 @@ async fn reload(
     tracing::info!("reloading the configuration, requested by {by}");
     notify::reloading().await;
     let report = reload::reload(settings, instance.handles(), path).await;
-    instance.incidents().configure(settings);
+    if report.is_ok() {
+        instance.incidents().configure(settings);
+    }
     notify::reload_done().await;
     report
 }

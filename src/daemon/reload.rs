@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{self, Runtime, Service, Settings};
@@ -49,11 +50,15 @@ pub(super) async fn reload(
     let mut report =
         ReloadReport { restart: new.awaits_restart.clone(), ..ReloadReport::default() };
     report.now.extend(daemon_changes(settings, &new));
-    for (name, service) in &new.services {
-        let Some(handle) = handles.get(name) else { continue };
-        let applied = tokio::time::timeout(APPLY_TIMEOUT, handle.configure(service.clone())).await;
+    let applying = new.services.iter().filter_map(|(name, service)| {
+        let applied = handles.get(name)?.configure(service.clone());
+        Some(async move { (name, tokio::time::timeout(APPLY_TIMEOUT, applied).await) })
+    });
+    // Together: one service that hangs delays no other, and signals wait for 5 s at most.
+    for (name, applied) in join_all(applying).await {
         let Ok(Some(changes)) = applied else {
-            tracing::warn!(service = name, "has not answered the new configuration within 5 s");
+            tracing::error!(service = name, "did not confirm the new configuration within 5 s");
+            report.unconfirmed.push(name.clone());
             continue;
         };
         report.now.extend(changes.now.iter().map(|it| format!("{name}.{it}")));

@@ -30,112 +30,152 @@ impl Changes {
     }
 
     fn add_proxy(&mut self, old: &Service, new: &Service) {
-        let mut now = |name, differs| _ = differs && self.now.insert(name);
-        now("path", old.path != new.path);
-        now("path_case", old.path_case_exact != new.path_case_exact);
-        now("hosts", old.hosts != new.hosts);
-        now("origins", old.origins != new.origins);
-        now("trusted_proxies", old.trusted_proxies != new.trusted_proxies);
-        now("upstream_host", old.upstream_host != new.upstream_host);
-        now("slots", old.slots != new.slots);
-        now("keep_artifacts", old.keep_artifacts != new.keep_artifacts);
-        now("session_state", old.session_state != new.session_state);
-        now("move_sessions", old.migrate_on_accept != new.migrate_on_accept);
+        self.now.extend(differing([
+            ("path", old.path != new.path),
+            ("path_case", old.path_case_exact != new.path_case_exact),
+            ("hosts", old.hosts != new.hosts),
+            ("origins", old.origins != new.origins),
+            ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
+            ("upstream_host", old.upstream_host != new.upstream_host),
+            ("slots", old.slots != new.slots),
+            ("keep_artifacts", old.keep_artifacts != new.keep_artifacts),
+            ("session_state", old.session_state != new.session_state),
+            ("move_sessions", old.migrate_on_accept != new.migrate_on_accept),
+        ]));
     }
 
     fn add_policy(&mut self, old: &Service, new: &Service) {
-        let mut now = |name, differs| _ = differs && self.now.insert(name);
         let (before, after) = (&old.policy, &new.policy);
-        now("mode", before.observe != after.observe);
-        now("bake", before.bake != after.bake);
-        now("drain_timeout", before.drain_timeout != after.drain_timeout);
-        now("rollbacks_per_day", before.rollbacks_per_day_max != after.rollbacks_per_day_max);
-        now("session_cost", before.session_cost.to_bits() != after.session_cost.to_bits());
-        now("ramp", before.ramp.shares_ppm != after.ramp.shares_ppm);
-        now("ramp_step", before.ramp.step_max != after.ramp.step_max);
-        now("ramp_wait", before.ramp.waits != after.ramp.waits);
-        now("control", before.ramp.control_min != after.ramp.control_min);
         let waits = |slo: &SloSettings| slo.scrape.map(|it| it.extend_bake);
-        now("scrape.no_data", waits(&old.slo) != waits(&new.slo));
-        if before.start_timeout != after.start_timeout {
-            self.next_deploy.insert("start_timeout");
-        }
+        self.now.extend(differing([
+            ("mode", before.observe != after.observe),
+            ("bake", before.bake != after.bake),
+            ("drain_timeout", before.drain_timeout != after.drain_timeout),
+            ("rollbacks_per_day", before.rollbacks_per_day_max != after.rollbacks_per_day_max),
+            ("session_cost", before.session_cost.to_bits() != after.session_cost.to_bits()),
+            ("ramp", before.ramp.shares_ppm != after.ramp.shares_ppm),
+            ("ramp_step", before.ramp.step_max != after.ramp.step_max),
+            ("ramp_wait", before.ramp.waits != after.ramp.waits),
+            ("control", before.ramp.control_min != after.ramp.control_min),
+            ("scrape.no_data", waits(&old.slo) != waits(&new.slo)),
+        ]));
+        let start_timeout = before.start_timeout != after.start_timeout;
+        self.next_deploy.extend(differing([("start_timeout", start_timeout)]));
     }
 
     /// What evidence is weighed against: a bake that runs keeps it, or the evidence proves nothing.
     fn add_judged(&mut self, old: &SloSettings, new: &SloSettings) {
-        let mut later = |name, differs| _ = differs && self.next_deploy.insert(name);
         let differs = |old: f64, new: f64| old.to_bits() != new.to_bits();
-        for (indicator, name) in [
+        let objectives = [
             (Indicator::Availability, "objective"),
             (Indicator::Latency, "latency.objective"),
             (Indicator::Tools, "tool_objective"),
             (Indicator::ClientFaults, "client_faults"),
             (Indicator::Scraped, "scrape.objective"),
-        ] {
-            later(name, objective(old, indicator) != objective(new, indicator));
-        }
-        later("max_false_rollback", differs(old.max_false_rollback, new.max_false_rollback));
-        later("min_effect", differs(old.min_effect, new.min_effect));
-        later("burst", old.burst != new.burst);
-        later("baseline", old.baseline != new.baseline);
-        later("shadow_calls", old.shadow_calls != new.shadow_calls);
-        later("probe.failures", old.failed_probes_max != new.failed_probes_max);
+        ];
+        self.next_deploy.extend(differing(
+            objectives.map(|(it, name)| (name, objective(old, it) != objective(new, it))),
+        ));
+        self.next_deploy.extend(differing([
+            ("max_false_rollback", differs(old.max_false_rollback, new.max_false_rollback)),
+            ("min_effect", differs(old.min_effect, new.min_effect)),
+            ("burst", old.burst != new.burst),
+            ("baseline", old.baseline != new.baseline),
+            ("shadow_calls", old.shadow_calls != new.shadow_calls),
+            ("probe.failures", old.failed_probes_max != new.failed_probes_max),
+        ]));
     }
 
     fn add_probe(&mut self, old: &ProbeSettings, new: &ProbeSettings) {
-        let mut later = |name, differs| _ = differs && self.next_deploy.insert(name);
-        later("probe.kind", old.kind != new.kind);
-        later("probe.every", old.interval != new.interval);
-        later("probe.timeout", old.timeout != new.timeout);
-        later("probe.ready", old.ready_after != new.ready_after);
+        self.next_deploy.extend(differing([
+            ("probe.kind", old.kind != new.kind),
+            ("probe.every", old.interval != new.interval),
+            ("probe.timeout", old.timeout != new.timeout),
+            ("probe.ready", old.ready_after != new.ready_after),
+        ]));
     }
 
     fn add_scrape(&mut self, old: Option<&ScrapeSettings>, new: Option<&ScrapeSettings>) {
-        let mut later = |name, differs| _ = differs && self.next_deploy.insert(name);
         let (Some(old), Some(new)) = (old, new) else {
-            return later("scrape", old != new);
+            return self.next_deploy.extend(differing([("scrape", old != new)]));
         };
-        later("scrape.url", old.target != new.target);
-        later("scrape.total", old.total != new.total);
-        later("scrape.bad", old.bad != new.bad);
-        later("scrape.every", old.interval != new.interval);
-        later("scrape.timeout", old.timeout != new.timeout);
+        self.next_deploy.extend(differing([
+            ("scrape.url", old.target != new.target),
+            ("scrape.total", old.total != new.total),
+            ("scrape.bad", old.bad != new.bad),
+            ("scrape.every", old.interval != new.interval),
+            ("scrape.timeout", old.timeout != new.timeout),
+        ]));
     }
 
     fn add_runtime(&mut self, old: &Service, new: &Service) {
-        let mut later = |name, differs| _ = differs && self.next_deploy.insert(name);
-        later("artifact", old.artifact != new.artifact);
+        self.next_deploy.extend(differing([("artifact", old.artifact != new.artifact)]));
         match (&old.runtime, &new.runtime) {
-            (Runtime::Command(old), Runtime::Command(new)) => {
-                later("command", old.argv != new.argv);
-                later("env", old.env != new.env);
-                later("dir", old.working_dir != new.working_dir);
-                later("stop_timeout", old.stop_timeout != new.stop_timeout);
-            }
-            (Runtime::Systemd(old), Runtime::Systemd(new)) => {
-                later("env", old.env != new.env);
-                later("stop_timeout", old.stop_timeout != new.stop_timeout);
-                later("warm_weight", old.warm_weight != new.warm_weight);
-            }
-            (old, new) => later("runtime", old != new),
+            (Runtime::Command(old), Runtime::Command(new)) => self.next_deploy.extend(differing([
+                ("command", old.argv != new.argv),
+                ("env", old.env != new.env),
+                ("dir", old.working_dir != new.working_dir),
+                ("stop_timeout", old.stop_timeout != new.stop_timeout),
+            ])),
+            (Runtime::Systemd(old), Runtime::Systemd(new)) => self.next_deploy.extend(differing([
+                ("env", old.env != new.env),
+                ("stop_timeout", old.stop_timeout != new.stop_timeout),
+                ("warm_weight", old.warm_weight != new.warm_weight),
+            ])),
+            (old, new) => self.next_deploy.extend(differing([("runtime", old != new)])),
         }
     }
 
     fn add_limits(&mut self, old: &ProxyLimits, new: &ProxyLimits) {
-        let mut now = |name, differs| _ = differs && self.now.insert(name);
-        now("deadline", old.deadline != new.deadline);
-        now("latency.under", old.slow_after != new.slow_after);
-        now("sse_ping", old.sse_ping != new.sse_ping);
-        now("shadow_calls", old.shadow_calls_per_second != new.shadow_calls_per_second);
-        now("repeatable_tools", old.repeatable_tools != new.repeatable_tools);
-        now("limits.body", old.body_max != new.body_max);
-        now("limits.session_memory", old.session_bytes_max != new.session_bytes_max);
-        now("limits.session_idle", old.session_idle != new.session_idle);
-        now("limits.session_move", old.migration_timeout != new.migration_timeout);
-        now("limits.streams", old.streams_max != new.streams_max);
-        now("limits.client_idle", old.client_idle != new.client_idle);
+        // All fields by name: a new one does not compile before it is here.
+        let ProxyLimits {
+            deadline,
+            slow_after,
+            address_connections_max,
+            address_sessions_max,
+            min_rate,
+            client_idle,
+            sse_ping,
+            body_max,
+            session_bytes_max,
+            streams_max,
+            session_idle,
+            migration_timeout,
+            shadow_calls_per_second,
+            repeatable_tools,
+            // These two need a restart, and the next two are no settings.
+            connections_max: _,
+            sessions_max: _,
+            header_timeout: _,
+            unread_timeout: _,
+        } = old;
+        self.now.extend(differing([
+            ("deadline", *deadline != new.deadline),
+            ("latency.under", *slow_after != new.slow_after),
+            ("sse_ping", *sse_ping != new.sse_ping),
+            ("shadow_calls", *shadow_calls_per_second != new.shadow_calls_per_second),
+            ("repeatable_tools", *repeatable_tools != new.repeatable_tools),
+            (
+                "limits.connections_per_address",
+                *address_connections_max != new.address_connections_max,
+            ),
+            ("limits.new_sessions_per_address", *address_sessions_max != new.address_sessions_max),
+            ("limits.min_rate", *min_rate != new.min_rate),
+            ("limits.body", *body_max != new.body_max),
+            ("limits.session_memory", *session_bytes_max != new.session_bytes_max),
+            ("limits.session_idle", *session_idle != new.session_idle),
+            ("limits.session_move", *migration_timeout != new.migration_timeout),
+            ("limits.streams", *streams_max != new.streams_max),
+            ("limits.client_idle", *client_idle != new.client_idle),
+        ]));
     }
+}
+
+/// The names of those that differ.
+fn differing<const N: usize>(
+    settings: [(&'static str, bool); N],
+) -> impl Iterator<Item = &'static str> {
+    settings.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name)
 }
 
 fn objective(slo: &SloSettings, indicator: Indicator) -> Option<&Objective> {
@@ -156,7 +196,6 @@ mod tests {
         loaded.settings.services.into_values().next().unwrap()
     }
 
-    /// A setting that this file does not know would change in silence.
     #[test]
     fn each_setting_says_when_it_takes_effect() {
         let base = service("");
@@ -168,6 +207,15 @@ mod tests {
             ("hosts = [\"example.org\"]", "now hosts"),
             ("[service.x.limits]\nbody = \"1MiB\"", "now limits.body"),
             ("[service.x.limits]\nstreams = 3", "now limits.streams"),
+            ("[service.x.limits]\nmin_rate = \"9B\"", "now limits.min_rate"),
+            (
+                "[service.x.limits]\nconnections_per_address = 9",
+                "now limits.connections_per_address",
+            ),
+            (
+                "[service.x.limits]\nnew_sessions_per_address = 9",
+                "now limits.new_sessions_per_address",
+            ),
             ("objective = \"99%\"", "deploy objective"),
             ("tool_objective = \"off\"", "deploy tool_objective"),
             ("client_faults = \"off\"", "deploy client_faults"),

@@ -128,6 +128,7 @@ fn responses() -> Vec<(&'static str, Response)> {
                 now: vec!["weather.mode".to_owned()],
                 next_deploy: vec!["weather.burst".to_owned()],
                 restart: vec!["daemon.metrics".to_owned()],
+                unconfirmed: vec!["other".to_owned()],
             },
         };
         Response::Incident { .. } => "incident" Response::Incident {
