@@ -127,7 +127,7 @@ fn render(status: &Status, terminal: Terminal) -> String {
     lines.push(&now);
     if let Some(last) = &status.last {
         lines.push(&last_line(last));
-        last.rule.iter().for_each(|rule| lines.push(&format!("    {rule}")));
+        last.rule.iter().for_each(|rule| lines.push(&format!("    rule: {rule}")));
     }
     match &status.attention {
         Some(attention) => lines.warn(&format!("  ACTION NEEDED: {attention}")),
@@ -175,7 +175,7 @@ fn push_verdict(lines: &mut Lines, status: &Status) {
         lines.push(&format!("  verdict: {verdict}"));
     }
     if let Some(rule) = &status.rule {
-        lines.push(&format!("    {rule}"));
+        lines.push(&format!("    rule: {rule}"));
     }
 }
 

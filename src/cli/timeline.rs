@@ -192,7 +192,7 @@ fn verdict_line(entry: &TimelineEntry) -> Option<String> {
     let onset = Moment(u64::try_from(verdict.onset.since(started).as_millis()).unwrap_or(0));
     let first_bad = format!("first bad at {onset}, estimated");
     Some(match &verdict.basis {
-        Some(basis) => format!("{basis}; {first_bad}"),
+        Some(basis) => format!("rule: {basis}; {first_bad}"),
         None => first_bad,
     })
 }

@@ -46,7 +46,7 @@ impl RampSettings {
     }
 }
 
-/// Where few users are active, so many are on trial at least, and at most half.
+/// Where few users are active, at least this many are on trial, and at most half.
 const ON_TRIAL_MIN: usize = 3;
 
 impl RampSettings {

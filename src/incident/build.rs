@@ -225,7 +225,7 @@ fn error_rate(facts: &Facts) -> ErrorRate {
 
 /// What was found, and the rule that decided.
 fn evidence_text(verdict: &Verdict) -> String {
-    let basis = verdict.basis.as_ref().map(|basis| format!(" ({basis})")).unwrap_or_default();
+    let basis = verdict.basis.as_ref().map(|basis| format!(" (rule: {basis})")).unwrap_or_default();
     clean_text(&format!("{}{basis}", verdict.because), 500)
 }
 

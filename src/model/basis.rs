@@ -1,4 +1,4 @@
-//! What a verdict rests on, as data: the rule that decided, and its numbers.
+//! Why a verdict was made, as data: the rule that decided, and its numbers.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Names of objectives and calls are cut to this many characters in a sentence.
 const NAME_MAX: usize = 48;
 
-/// What a verdict rests on. It is written beside the text of a verdict.
+/// Why a verdict was made. It is written beside the text of a verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Basis {
     /// The rule that decided.
@@ -148,7 +148,7 @@ impl Comparison {
 /// Which rules decided, and on what evidence: for a reader who asks why.
 impl fmt::Display for Basis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule: {}", self.rule)?;
+        write!(f, "{}", self.rule)?;
         if let Some(ObjectiveNumbers { e_value, threshold, .. }) = &self.objective {
             write!(f, ", evidence {} of {threshold:.0}", format_evidence(*e_value))?;
         }

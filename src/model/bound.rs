@@ -76,8 +76,8 @@ impl Bound {
     fn noun(self) -> &'static str {
         match self {
             Self::Connections => "client connections",
-            Self::ConnectionsPerAddress => "connections of one address",
-            Self::NewSessionsPerAddress => "new sessions a minute of one address",
+            Self::ConnectionsPerAddress => "connections",
+            Self::NewSessionsPerAddress => "sessions a minute",
             Self::Sessions => "sessions",
             Self::SessionMemory => "KiB of sessions",
             Self::Streams => "streams of one HTTP/2 connection",
@@ -91,8 +91,12 @@ impl Bound {
     fn advice(self) -> &'static str {
         match self {
             Self::Connections => "raise limits.connections",
-            Self::ConnectionsPerAddress => "a proxy? add it to trusted_proxies",
-            Self::NewSessionsPerAddress => "a proxy? add it to trusted_proxies",
+            Self::ConnectionsPerAddress => {
+                "trusted_proxies for a proxy, else limits.connections_per_address"
+            }
+            Self::NewSessionsPerAddress => {
+                "trusted_proxies for a proxy, else limits.new_sessions_per_address"
+            }
             Self::Sessions => "then unused ones go; raise limits.sessions",
             Self::SessionMemory => "then unused ones go; raise limits.session_memory",
             Self::Streams => "then its requests wait; raise limits.streams",
@@ -109,7 +113,7 @@ impl fmt::Display for BoundUse {
         let Self { bound, used, limit, address } = self;
         write!(f, "{used} of {limit} {}", bound.noun())?;
         if let Some(address) = address {
-            write!(f, " ({address})")?;
+            write!(f, " of {address}")?;
         }
         write!(f, ": {}", bound.advice())
     }
@@ -124,6 +128,18 @@ mod tests {
         let of = |used| BoundUse::new(Bound::Sessions, used, 100);
         assert!(of(90).is_near() && !of(89).is_near());
         assert!(of(79).is_clear() && !of(80).is_clear());
+    }
+
+    #[test]
+    fn a_bound_of_an_address_says_which_setting_to_change_in_one_line() {
+        let mut bound = BoundUse::new(Bound::NewSessionsPerAddress, 540, 600);
+        bound.address = Some("2001:db8:1234:5678::".to_owned());
+        assert_eq!(
+            bound.to_string(),
+            "540 of 600 sessions a minute of 2001:db8:1234:5678::: trusted_proxies for a proxy, \
+             else limits.new_sessions_per_address"
+        );
+        assert!(bound.to_string().len() <= 120);
     }
 
     #[test]

@@ -176,7 +176,7 @@ mod tests {
             tracker.record(&entry);
         }
         let last = tracker.last(Moment(5_400)).unwrap();
-        assert_eq!(last.rule.as_deref(), Some("rule: broken objective, evidence 9.0 of 8"));
+        assert_eq!(last.rule.as_deref(), Some("broken objective, evidence 9.0 of 8"));
         let text = last.text;
         let found = "availability: 62 of 318 requests bad (19.5 %, allowed 0.5 %)";
         assert!(text.ends_with(&format!(" in 0.4 s: {found}")), "{text}");

@@ -16,7 +16,7 @@ pub(super) struct Step {
 /// How far a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StepState {
-    /// It was done so many milliseconds after the deploy began.
+    /// It was done this many milliseconds after the deploy began.
     Done(u64),
     /// It is under way.
     Current,

@@ -157,7 +157,7 @@ impl Blocks {
 }
 
 impl ClosedBlock {
-    /// The mark of the active subject with this index, which sent so many requests.
+    /// The mark of the active subject with this index, which sent `judged` judged requests.
     fn mark(&self, activity: &Activity, index: usize, judged: u32) -> Mark {
         let share = (f64::from(activity.failed) / f64::from(judged.max(1))).min(1.0);
         let share = share * self.weights.get(index).copied().unwrap_or(1.0);

@@ -1,7 +1,9 @@
 //! Numbers by hash: a map whose keys are hashes already, so that they are mixed and not hashed again.
 //!
-//! Keys come from keyed hashes and from hashes of calls; a client cannot choose them to collide. The order
-//! of the entries is the same in every run, and nothing depends on it.
+//! Subjects are keyed hashes, which no client can choose to collide. The number of a call has no key
+//! (FNV-1a), so a client can find names that share one: it stands beside a subject or counts such names as
+//! one call, and the maps are bounded. The order of the entries is the same in every run, and nothing
+//! depends on it.
 #![expect(
     clippy::disallowed_types,
     reason = "the hasher has no random key: each run has one order"

@@ -89,7 +89,7 @@ impl PromiseTest {
         self.components.iter_mut().for_each(|it| it.block_gain = 0.0);
     }
 
-    /// A second in which so many cells started, and a regression may have begun with this mass.
+    /// A second in which `cells` cells started, and a regression may have begun with this mass.
     pub(super) fn start(&mut self, cells: f64, mass: f64) {
         for it in &mut self.components {
             it.likelihood = (it.likelihood + mass) * (cells * it.start).exp();

@@ -71,7 +71,7 @@ impl ShareTest {
         }
     }
 
-    /// Takes the mark of one active subject, weakened by `fade`, with so many subjects on trial. It
+    /// Takes the mark of one active subject, weakened by `fade`; `on_trial` subjects are on trial. It
     /// counts when the block ends. Marks of one witness add up, to no more than its part of the way.
     pub(super) fn update(&mut self, mark: &Mark, fade: f64, on_trial: usize) {
         let Mark { subject, arm, share, pi } = *mark;

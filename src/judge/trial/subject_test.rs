@@ -23,7 +23,7 @@ pub(super) struct SubjectTest {
 }
 
 impl SubjectTest {
-    /// A step begins: so many subjects are on the control, of which so many move.
+    /// A step begins: `left` subjects are on the control, and `movers` of them move.
     pub(super) fn begin_step(&mut self, left: u64, movers: u64, share: f64) {
         (self.left, self.movers, self.share) = (left, movers, share);
     }

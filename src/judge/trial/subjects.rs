@@ -27,7 +27,7 @@ const FADE_SUBJECTS: usize = 3;
 const MEMORY_S: u64 = 600;
 /// Pairs of subject and call that failed on the old release and are remembered.
 const PAIRS_MAX: usize = 4_000;
-/// So many active clients are witnesses; with fewer, their sessions are.
+/// From this many active clients on, clients are witnesses; with fewer, their sessions are.
 const CLIENTS_MIN: usize = 6;
 /// A client is active for this many seconds after a request.
 const ACTIVE_S: u64 = 60;

@@ -74,23 +74,12 @@ impl ReleaseTrial {
     /// What a step still needs; None where it may end.
     pub fn missing_text(&self, now: Moment) -> Option<String> {
         match self.step_state(now) {
-            StepState::Measuring => {
-                let StepNeeds { requests, users, expected } = self.judge.step_needs(now);
-                let from = match users {
-                    0 => String::new(),
-                    1 => " and 1 more user".to_owned(),
-                    _ => format!(" and {users} more users"),
-                };
-                let seconds = expected.as_secs() + 1;
-                Some(format!(
-                    "{requests} more requests{from} on trial, about {seconds} s at this traffic"
-                ))
-            }
+            StepState::Measuring => Some(needs_text(self.judge.step_needs(now))),
             StepState::Held => {
                 let [shares, episode, promise] = self.judge.e_values();
                 let strongest = shares.max(episode).max(promise);
                 Some(format!(
-                    "failures stand against it (evidence {strongest:.1}): the step waits until it is clear"
+                    "evidence against the release (e-value {strongest:.1}): the step waits until it falls"
                 ))
             }
             StepState::Done | StepState::TimedOut => None,
@@ -105,5 +94,46 @@ impl ReleaseTrial {
     /// Both arms: the control, the trial.
     pub fn arms(&self) -> [ArmSummary; 2] {
         [self.judge.arm(Arm::Control), self.judge.arm(Arm::Trial)]
+    }
+}
+
+/// What a step needs before it can end.
+fn needs_text(needs: StepNeeds) -> String {
+    let StepNeeds { requests, users, expected } = needs;
+    let seconds = expected.as_secs() + 1;
+    let more = |count: u64, noun: &str| match count {
+        0 => None,
+        1 => Some(format!("1 more {noun}")),
+        _ => Some(format!("{count} more {noun}s")),
+    };
+    let users = u64::try_from(users).unwrap_or(u64::MAX);
+    let missing: Vec<_> =
+        [more(requests, "request"), more(users, "user")].into_iter().flatten().collect();
+    match missing.as_slice() {
+        [] => format!("its shortest time, about {seconds} s more"),
+        missing => {
+            format!("{} on trial, about {seconds} s at this traffic", missing.join(" and "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_step_says_only_what_it_lacks() {
+        let text = |requests, users| {
+            needs_text(StepNeeds { requests, users, expected: Duration::from_secs(2) })
+        };
+        assert_eq!(text(7, 0), "7 more requests on trial, about 3 s at this traffic");
+        assert_eq!(
+            text(1, 2),
+            "1 more request and 2 more users on trial, about 3 s at this traffic"
+        );
+        assert_eq!(text(0, 1), "1 more user on trial, about 3 s at this traffic");
+        assert_eq!(text(0, 0), "its shortest time, about 3 s more");
     }
 }

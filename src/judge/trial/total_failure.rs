@@ -15,7 +15,7 @@ const CONTROL_MIN: f64 = 5.0;
 const SUBJECTS_MIN: usize = 3;
 /// The control was fine for this long.
 const QUIET_S: u64 = 60;
-/// Where one subject carries all of it, no other witness stands beside it: the run is so much longer.
+/// Where one subject carries all of it, there is no other witness: the run is longer by this factor.
 const ALONE: u32 = 3;
 /// A subject fails a cell if more than this part of it fails.
 const SUBJECT_FAILS: f64 = 0.5;
@@ -59,7 +59,7 @@ impl SecondSums {
 }
 
 impl TotalFailure {
-    /// The rule for a run of so many seconds.
+    /// The rule for a run of at least this many seconds.
     pub(super) fn new(seconds_min: u32) -> Self {
         Self {
             recent: VecDeque::new(),
@@ -105,7 +105,7 @@ impl TotalFailure {
         }
     }
 
-    /// Whether the run is long enough, with so many subjects on trial.
+    /// Whether the run is long enough, with this many subjects on trial.
     pub(super) fn is_reached(&self, on_trial: usize) -> bool {
         let quiet = |at: u64| QUIET_S < self.last_second.saturating_sub(at);
         let times = if self.subjects.len() < 2 { ALONE } else { 1 };

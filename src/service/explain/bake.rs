@@ -20,7 +20,7 @@ impl Bake<'_> {
     pub(super) fn explain(&self, points: &mut Points, service: &Service) {
         points.push("why not accepted", self.why_not_accepted());
         if let Some(rule) = &self.status.rule {
-            points.push("rule", rule.trim_start_matches("rule: "));
+            points.push("rule", rule);
         }
         points.push("accepted", self.accepted_when());
         self.explain_evidence(points, service);

@@ -57,7 +57,7 @@ fn explain_steady(points: &mut Points, status: &Status, active: &Release, warm: 
     if let Some(last) = &status.last {
         points.push("last", format!("{} ago: {}", format_seconds(last.since_s), last.text));
         if let Some(rule) = &last.rule {
-            points.push("rule", rule.trim_start_matches("rule: "));
+            points.push("rule", rule);
         }
     }
     let in_charge = status.releases.iter().find(|it| it.number == active.number);

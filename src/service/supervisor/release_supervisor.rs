@@ -213,11 +213,12 @@ impl ReleaseSupervisor {
         let (number, reporter) = (release.number, self.reporter.clone());
         let unit = self.releases.get(&number).and_then(|tasks| tasks.unit.as_ref());
         let full_weight = unit.map(|control| control.has_full_weight.clone());
+        let service = service.name.clone();
         self.start_check(async move {
             let (reply, verify_error, ()) = tokio::join!(
                 prober.probe(),
                 verify_artifact(verifier),
-                wait_for_full_weight(full_weight)
+                wait_for_full_weight(full_weight, &service, number)
             );
             match verify_error {
                 Some(error @ VerifyError::Unreadable { .. }) => {
@@ -351,13 +352,20 @@ impl ReleaseTasks {
 }
 
 /// Waits until a throttled unit has its full weights again.
-async fn wait_for_full_weight(full_weight: Option<watch::Receiver<bool>>) {
+async fn wait_for_full_weight(
+    full_weight: Option<watch::Receiver<bool>>,
+    service: &str,
+    release: ReleaseNumber,
+) {
     let Some(mut full_weight) = full_weight else { return };
     let restored = full_weight.wait_for(|is_full| *is_full);
     if tokio::time::timeout(WEIGHT_RESTORE_TIMEOUT, restored).await.is_err() {
         // A throttled release still answers, which is better than the failing one.
         warn!(
-            "systemd did not restore the weights of the unit within {} ms: not waiting longer",
+            service,
+            release = release.0,
+            "systemd did not restore CPUWeight and IOWeight of the release's unit within {} ms: the \
+             traffic moves to it all the same; see `systemctl show` of the unit",
             WEIGHT_RESTORE_TIMEOUT.as_millis()
         );
     }

@@ -70,7 +70,7 @@ fn list<'a>(entries: impl Iterator<Item = &'a TimelineEntry>) -> Markup {
                     " " strong.kind { (entry.event.kind()) }
                     " " span.because { (plain(&entry.because)) }
                     @if let Some(basis) = entry.event.verdict().and_then(|it| it.basis.as_ref()) {
-                        " " span.effects { (plain(&basis.to_string())) }
+                        " " span.effects { "rule: " (plain(&basis.to_string())) }
                     }
                     @if !entry.planned_effects.is_empty() {
                         " " span.effects { "then: " (plain(&entry.planned_effects.join(", "))) }
