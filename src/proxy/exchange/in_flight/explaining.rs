@@ -12,8 +12,12 @@ use crate::proxy::exchange::unexplained_failure::UnexplainedFailure;
 
 /// Failed requests of one exchange that are explained.
 const FAILURES_MAX: usize = 4;
-/// Bytes of a body without JSON-RPC that are kept.
-const BODY_SHOWN_MAX: usize = 300;
+/// Bytes of a body without JSON-RPC that are read.
+const BODY_READ_MAX: usize = 16 * 1024;
+/// Stands in place of a message that the proxy could not read.
+const NO_TEXT: &str = "(the answer has no text, or came in parts)";
+/// Stands in place of a message whose arguments cannot be masked.
+const NOT_MASKED: &str = "(not kept: the request was too large to mask its arguments)";
 
 impl InFlight {
     /// Remembers a request that failed, until its answer was read.
@@ -41,7 +45,9 @@ impl InFlight {
     pub(in crate::proxy) fn explain_failures(&mut self, body: &[u8]) {
         for failure in std::mem::take(&mut self.unexplained) {
             let id = failure.id.clone();
-            self.keep_error(failure, || error_text(body, &id).unwrap_or_default());
+            self.keep_error(failure, || {
+                error_text(body, &id).unwrap_or_else(|| NO_TEXT.to_owned())
+            });
         }
     }
 
@@ -50,7 +56,7 @@ impl InFlight {
         if status.is_success() {
             return;
         }
-        let body = body.get(..body.len().min(BODY_SHOWN_MAX)).unwrap_or_default();
+        let body = body.get(..body.len().min(BODY_READ_MAX)).unwrap_or_default();
         let text = String::from_utf8_lossy(body);
         self.failure_words = Some(match text.trim() {
             "" => format!("HTTP status {}", status.as_u16()),
@@ -88,7 +94,8 @@ impl InFlight {
         // Of a body that was too large to keep, the arguments are not known.
         let message = || {
             let body = self.client_body.as_deref();
-            body.map(|body| without_arguments(&message(), body, &id)).unwrap_or_default()
+            let masked = body.map(|body| without_arguments(&message(), body, &id));
+            masked.unwrap_or_else(|| NOT_MASKED.to_owned())
         };
         self.backend.error_samples.record(call, class, monotonic(), message);
     }
