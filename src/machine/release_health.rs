@@ -16,7 +16,10 @@ pub(super) struct ReleaseHealth {
     releases: BTreeMap<ReleaseNumber, Recent>,
     /// The release that sessions leave because it fails.
     left: Option<ReleaseNumber>,
-    /// Blocks since it last failed.
+    /// The release whose failure was reported, until it is calm: its sessions may leave it in several
+    /// steps, while the active one serves well.
+    reported: Option<ReleaseNumber>,
+    /// Blocks since the warm release last failed.
     calm_blocks: usize,
 }
 
@@ -53,7 +56,7 @@ impl ReleaseHealth {
     }
 
     /// Decides at the end of a block whether sessions leave the warm release. Returns the reason when
-    /// they begin to. So many failed probes in a row mean down.
+    /// they begin to, once for each failure. From `failed_probes_max` failed probes in a row it is down.
     pub(super) fn end_block(
         &mut self,
         warm: Option<ReleaseNumber>,
@@ -64,18 +67,18 @@ impl ReleaseHealth {
         self.releases.retain(|number, _| required.contains(&Some(*number)));
         let serves_well = |it: &Recent| it.serves_well();
         let target = active.and_then(|it| self.releases.get(&it)).is_some_and(serves_well);
-        if self.left.is_some() && self.left != warm || !target {
-            // Nor does a session move onto a release that fails.
-            self.left = None;
-        }
+        // No session moves onto a release that fails.
+        self.left = self.left.filter(|it| Some(*it) == warm && target);
+        self.reported = self.reported.filter(|it| Some(*it) == warm);
         let failure = self.releases.get(&warm?)?.failure(failed_probes_max);
         self.calm_blocks = if failure.is_some() { 0 } else { self.calm_blocks + 1 };
         if self.calm_blocks > BLOCKS {
-            self.left = None;
+            (self.left, self.reported) = (None, None);
         }
         let failure = failure.filter(|_| target && self.left.is_none())?;
         self.left = warm;
-        Some(failure)
+        let is_reported = std::mem::replace(&mut self.reported, warm).is_some();
+        (!is_reported).then_some(failure)
     }
 
     /// The release that sessions leave because it fails.
@@ -162,7 +165,7 @@ mod tests {
             assert_eq!((scene.end(), scene.0.left()), (None, None));
             fail(&mut scene);
             assert!(scene.end().is_some());
-            assert_eq!((scene.end(), scene.0.left()), (None, Some(WARM)), "told once");
+            assert_eq!((scene.end(), scene.0.left()), (None, Some(WARM)), "reported once");
         }
     }
 
@@ -188,13 +191,30 @@ mod tests {
             scene.see(WARM, Observation::Exited("signal 9".to_owned()));
             fail(&mut scene);
             assert_eq!((scene.end(), scene.0.left()), (None, None));
-            // Nor do those that still wait, when it begins to fail.
+            // Also not those that still wait, when it begins to fail.
             let mut scene = Scene::serving();
             scene.see(WARM, Observation::Exited("signal 9".to_owned()));
             scene.end();
             fail(&mut scene);
             assert_eq!((scene.end(), scene.0.left()), (None, None));
         }
+    }
+
+    #[test]
+    fn a_failure_is_reported_once_however_the_active_release_flaps() {
+        let mut scene = Scene::serving();
+        scene.see(WARM, Observation::Exited("signal 9".to_owned()));
+        assert!(scene.end().is_some());
+        for _ in 0..3 {
+            scene.probe(ACTIVE, false);
+            assert_eq!((scene.end(), scene.0.left()), (None, None));
+            scene.probe(ACTIVE, true);
+            assert_eq!((scene.end(), scene.0.left()), (None, Some(WARM)));
+        }
+        scene.probe(WARM, true);
+        (0..=BLOCKS).for_each(|_| assert_eq!(scene.end(), None));
+        scene.see(WARM, Observation::Exited("signal 9".to_owned()));
+        assert!(scene.end().is_some(), "the next failure");
     }
 
     #[test]

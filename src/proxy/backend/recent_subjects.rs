@@ -27,6 +27,9 @@ pub(in crate::proxy) enum Identity {
     Client(u64),
 }
 
+/// A subject and a call, at a release.
+type PairKey = (ReleaseNumber, Identity, u64);
+
 /// Requests of a pair since its first failure.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pair {
@@ -36,19 +39,18 @@ struct Pair {
     at: u64,
 }
 
-/// The pairs of one release.
-#[derive(Debug, Default)]
-struct Pairs {
-    of: Option<ReleaseNumber>,
-    by_key: BTreeMap<(Identity, u64), Pair>,
+impl Pair {
+    fn is_recent(&self, second: u64) -> bool {
+        second.saturating_sub(self.at) < MEMORY_S
+    }
 }
 
-/// The subjects of the release that has all traffic.
+/// The subjects of the release that has all traffic, and for a while of the one before.
 #[derive(Debug)]
 pub(in crate::proxy) struct RecentSubjects {
     clock: Clock,
     key: [u8; 16],
-    pairs: Mutex<Pairs>,
+    pairs: Mutex<BTreeMap<PairKey, Pair>>,
     /// Whether a pair is remembered: else a success costs no lock.
     has_pairs: AtomicBool,
 }
@@ -82,26 +84,9 @@ impl RecentSubjects {
         if !failed && !self.has_pairs.load(Ordering::Relaxed) {
             return;
         }
-        let second = self.second();
+        let key = (release, identity, call);
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        if pairs.of != Some(release) {
-            *pairs = Pairs { of: Some(release), ..Pairs::default() };
-        }
-        let pairs = &mut pairs.by_key;
-        if failed && PAIRS_MAX <= pairs.len() {
-            pairs.retain(|_, pair| second.saturating_sub(pair.at) < MEMORY_S);
-        }
-        let has_room = pairs.len() < PAIRS_MAX;
-        let pair = match pairs.get_mut(&(identity, call)) {
-            Some(pair) => pair,
-            None if failed && has_room => pairs.entry((identity, call)).or_default(),
-            None => return,
-        };
-        pair.requests = pair.requests.saturating_add(1);
-        if failed {
-            pair.failed = pair.failed.saturating_add(1);
-            pair.at = second;
-        }
+        record(&mut pairs, key, failed, self.second());
         self.has_pairs.store(!pairs.is_empty(), Ordering::Relaxed);
     }
 
@@ -109,14 +94,35 @@ impl RecentSubjects {
     pub(in crate::proxy) fn failing(&self, release: ReleaseNumber) -> Vec<(Identity, u64)> {
         let second = self.second();
         let pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        if pairs.of != Some(release) {
-            return Vec::new();
-        }
-        let is_known = |pair: &Pair| {
-            pair.requests <= pair.failed.saturating_mul(2)
-                && second.saturating_sub(pair.at) < MEMORY_S
+        let is_known = |(of, ..): &PairKey, pair: &Pair| {
+            *of == release
+                && pair.requests <= pair.failed.saturating_mul(2)
+                && pair.is_recent(second)
         };
-        pairs.by_key.iter().filter(|it| is_known(it.1)).map(|it| *it.0).collect()
+        let known = pairs.iter().filter(|(key, pair)| is_known(key, pair));
+        known.map(|((_, identity, call), _)| (*identity, *call)).collect()
+    }
+}
+
+/// Records that a request of a pair ended.
+fn record(pairs: &mut BTreeMap<PairKey, Pair>, key: PairKey, failed: bool, second: u64) {
+    let is_over = pairs.get(&key).is_some_and(|pair| !pair.is_recent(second));
+    if is_over {
+        pairs.remove(&key);
+    }
+    if failed && PAIRS_MAX <= pairs.len() {
+        pairs.retain(|_, pair| pair.is_recent(second));
+    }
+    let has_room = pairs.len() < PAIRS_MAX;
+    let pair = match pairs.get_mut(&key) {
+        Some(pair) => pair,
+        None if failed && has_room => pairs.entry(key).or_default(),
+        None => return,
+    };
+    pair.requests = pair.requests.saturating_add(1);
+    if failed {
+        pair.failed = pair.failed.saturating_add(1);
+        pair.at = second;
     }
 }
 
@@ -148,5 +154,31 @@ mod tests {
             subjects.ended(ReleaseNumber(2), (Identity::Client(n), 1), true);
         }
         assert!(subjects.failing(ReleaseNumber(2)).len() <= PAIRS_MAX);
+    }
+
+    #[test]
+    fn a_late_answer_of_another_release_takes_nothing_away() {
+        let (subjects, b) = (subjects(), ReleaseNumber(2));
+        let [first, second] = [1, 2].map(Identity::Client);
+        subjects.ended(b, (first, 7), true);
+        subjects.ended(A, (second, 7), true);
+        subjects.ended(b, (first, 7), true);
+        assert_eq!(
+            (subjects.failing(A), subjects.failing(b)),
+            (vec![(second, 7)], vec![(first, 7)])
+        );
+    }
+
+    #[test]
+    fn a_pair_is_forgotten_after_its_time() {
+        let (mut pairs, key) = (BTreeMap::new(), (A, Identity::Client(1), 7));
+        (0..10).for_each(|_| record(&mut pairs, key, true, 5));
+        record(&mut pairs, key, false, 4 + MEMORY_S);
+        assert_eq!((pairs[&key].requests, pairs[&key].failed), (11, 10));
+        // What failed long ago says nothing about a failure of now, and a success ends it.
+        record(&mut pairs, key, true, 5 + MEMORY_S);
+        assert_eq!((pairs[&key].requests, pairs[&key].failed), (1, 1));
+        record(&mut pairs, key, false, 5 + 2 * MEMORY_S);
+        assert!(pairs.is_empty());
     }
 }
