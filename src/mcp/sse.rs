@@ -23,8 +23,10 @@ pub(crate) struct SseReader {
     at_start: bool,
     /// Whether a client can resume the stream: an event had an id (2025-11-25).
     resumable: bool,
-    /// The value of the last `id` field, as far as it is kept.
+    /// The id of the last event that ended, as far as it is kept.
     event_id: Vec<u8>,
+    /// The value of the last `id` field of the event that has not ended.
+    next_event_id: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,7 @@ impl SseReader {
             at_start: true,
             resumable: false,
             event_id: Vec::new(),
+            next_event_id: None,
         }
     }
 
@@ -63,9 +66,10 @@ impl SseReader {
                 let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
                 if data {
                     self.scanner.feed(rest.get(..end).unwrap_or_default(), &mut on_message);
-                } else if self.field == b"id" {
-                    let room = (EVENT_ID_MAX + 1).saturating_sub(self.event_id.len()).min(end);
-                    self.event_id.extend(rest.get(..room).unwrap_or_default());
+                } else if let Some(id) = self.next_event_id.as_mut().filter(|_| self.field == b"id")
+                {
+                    let room = (EVENT_ID_MAX + 1).saturating_sub(id.len()).min(end);
+                    id.extend(rest.get(..room).unwrap_or_default());
                 }
                 if end > 0 {
                     (at, self.after_cr) = (at + end, false);
@@ -89,8 +93,8 @@ impl SseReader {
         self.resumable
     }
 
-    /// The id of the last event, with which the stream continues. `None` where it has none, or a long
-    /// one.
+    /// The id of the last whole event, with which the stream continues (EventSource, section 9.2.6).
+    /// `None` where it has none, or a long one.
     pub(crate) fn last_event_id(&self) -> Option<&[u8]> {
         let id = self.event_id.strip_prefix(b" ").unwrap_or(&self.event_id);
         (!id.is_empty() && self.event_id.len() <= EVENT_ID_MAX).then_some(id)
@@ -126,14 +130,16 @@ impl SseReader {
 
     fn end_field_name(&mut self) {
         if self.field == b"id" && !matches!(self.state, SseState::Value { .. }) {
-            self.resumable = true;
-            self.event_id.clear();
+            self.next_event_id = Some(Vec::new());
         }
     }
 
     fn end_event(&mut self) {
         self.scanner = MessageScanner::default();
         self.in_event = false;
+        if let Some(id) = self.next_event_id.take() {
+            (self.event_id, self.resumable) = (id, true);
+        }
     }
 }
 
@@ -170,6 +176,14 @@ mod tests {
         assert_eq!(id(&["id: 1\n\nid\ndata: {}\n\n"]), None);
         assert_eq!(id(&["data: {\"id\": 1}\n\n"]), None);
         assert_eq!(id(&[&format!("id: {}\n\n", "x".repeat(2000))]), None);
+    }
+
+    #[test]
+    fn the_id_of_an_event_that_has_not_ended_does_not_count() {
+        let (_, reader) = read_chunks(&["id: 1\ndata: {}\n\nid: 2\nda", "ta: {\"half\":"]);
+        assert_eq!(reader.last_event_id(), Some(&b"1"[..]));
+        let (_, reader) = read_chunks(&["id: 1\ndata: {}\n"]);
+        assert_eq!((reader.last_event_id(), reader.is_resumable()), (None, false));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The `endpoint` event of the HTTP+SSE transport (2024-11-05): where the client of a stream posts its
 //! messages. <https://modelcontextprotocol.io/specification/2024-11-05/basic/transports>
 //!
-//! The URL bears the session, nearly always as a parameter of its query, whose name servers choose
-//! freely. The client posts to that URL, maybe with further parameters.
+//! The URL names the session, nearly always in a parameter of its query, whose name servers choose
+//! freely. The client posts to that URL, and may add parameters to it.
 
 use super::sse_splitter::fields;
 
@@ -38,15 +38,13 @@ pub(crate) fn path_and_query(url: &str, stream_path: &str) -> String {
 
 /// What of the URL of an `endpoint` event names the session.
 pub(crate) fn session_key(path_and_query: &str) -> String {
-    let parameters: Vec<_> = parameters(path_and_query).collect();
-    let is_session = |parameter: &&&str| {
+    let is_session = |parameter: &&str| {
         let name = parameter.split('=').next().unwrap_or_default();
         let name: String = name.chars().filter(|it| !matches!(it, '_' | '-')).collect();
         SESSION_NAMES.contains(&name.to_ascii_lowercase().as_str())
     };
-    let named = parameters.iter().find(is_session).copied();
-    let only = parameters.first().filter(|_| parameters.len() == 1).copied();
-    named.or(only).unwrap_or(path_and_query).to_owned()
+    // A parameter with another name may be the same in each session, such as the key of an API.
+    parameters(path_and_query).find(is_session).unwrap_or(path_and_query).to_owned()
 }
 
 /// What may name the session of a POST: each parameter, or the whole.
@@ -102,5 +100,7 @@ mod tests {
         let key = session_key("/message?sessionId=abc");
         assert!(possible_keys("/message?sessionId=abd").all(|it| it != key));
         assert!(possible_keys("/message").all(|it| it != key));
+        let key = session_key("/messages?api_key=abc");
+        assert!(possible_keys("/mcp?api_key=abc").all(|it| it != key));
     }
 }

@@ -61,6 +61,11 @@ impl SseSplitter {
         self.buffer.len()
     }
 
+    /// Whether no event has passed in part.
+    pub(crate) fn at_event_boundary(&self) -> bool {
+        !self.oversized
+    }
+
     /// The buffered beginning of an event that never ended.
     pub(crate) fn take_rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
@@ -131,6 +136,7 @@ mod tests {
                 SseEvent::Whole(_) => panic!("the event is oversized"),
             });
             assert!(splitter.buffer.len() < EVENT_MAX);
+            assert_eq!(splitter.at_event_boundary(), passed == 0 || passed == long.len());
         }
         assert_eq!(passed, long.len());
     }

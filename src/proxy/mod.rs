@@ -42,6 +42,7 @@ use crate::model::{DrainCost, Moment, ReleaseNumber};
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 use crate::proxy::backend::recent_subjects::RecentSubjects;
+use crate::proxy::exchange::held_events::HeldEvents;
 pub(crate) use crate::proxy::exchange::host_check::check as check_host;
 use crate::proxy::exchange::mcp_paths::McpPaths;
 use crate::proxy::exchange::state::{MOVED_BODIES_MAX, ProxyState};
@@ -143,7 +144,7 @@ impl Proxy {
             end_streams: CancellationToken::new(),
             paths: Arc::new(McpPaths::new(&service.name)),
             addresses: Arc::default(),
-            held_events: Arc::default(),
+            held_events: Arc::new(HeldEvents::new(&service.name)),
             sse_sessions: Arc::default(),
             moved_bodies: Semaphore::new(MOVED_BODIES_MAX),
         });

@@ -131,7 +131,7 @@ async fn clients_of_a_trusted_proxy_count_by_their_open_requests() {
 }
 
 #[tokio::test]
-async fn an_address_opens_so_many_sessions_a_minute() {
+async fn an_address_opens_a_limited_number_of_sessions_a_minute() {
     let server = FakeMcpServer::start("a").await;
     let proxy = proxy_with(server.address, |it| it.limits.address_sessions_max = 3);
     let to = proxy.local_addr();
@@ -143,7 +143,7 @@ async fn an_address_opens_so_many_sessions_a_minute() {
     assert_refused(&refused, &proxy, 3);
     assert_eq!(refused.json()["id"], 0);
     assert_eq!(refused.json()["error"]["data"]["retryable"], true);
-    // Nor with a body that is too large to be read first.
+    // The same with a body that is too large to be read first.
     let pad = format!(r#"{{"_x":"{}","#, "x".repeat(100_000));
     let large = INITIALIZE.replacen('{', &pad, 1);
     assert_eq!(post(to, &large, &of(1)).await.status, 429);

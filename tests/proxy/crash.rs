@@ -1,5 +1,6 @@
 //! A release that crashes outside a deploy: what its clients notice until it, or another one, serves.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -66,6 +67,27 @@ async fn an_open_stream_continues_at_the_release_that_takes_over() {
     stream.read_until(r#""method":"x""#).await;
     let sessions = [RELEASE_A, RELEASE_B].map(|it| proxy.load(it, Moment(0)).sessions);
     assert_eq!(sessions, [0, 1]);
+    // Its events are rewritten now: of one that the next crash cuts in two, the client gets nothing.
+    b.notify_streams(&format!("{EVENT}event: message\ndata: {{\"half")).await;
+    stream.read_until(r#""method":"x""#).await;
+    b.crash().await;
+    b.restart().await;
+    wait_for_stream(&b).await;
+    b.notify_streams(EVENT).await;
+    let events = stream.read_until(r#""method":"x""#).await;
+    assert!(!events.contains("half"), "{events}");
+}
+
+#[tokio::test]
+async fn a_stream_whose_credentials_no_longer_count_ends_at_once() {
+    let server = FakeMcpServer::start("a").await;
+    let proxy = proxy_to(server.address);
+    let session = open_session(proxy.local_addr()).await;
+    let mut stream = open_stream(&proxy, &session).await;
+    server.crash().await;
+    server.set_behaviour(|it| it.unknown = (401, "invalid_token"));
+    server.restart().await;
+    assert!(stream.read_to_end().await.contains("retry:"));
 }
 
 #[tokio::test]
@@ -84,8 +106,9 @@ async fn requests_wait_for_a_release_that_restarts() {
     assert_eq!(waiting.await.unwrap().json()["result"]["release"], "a");
 }
 
-#[tokio::test]
-async fn a_release_that_kept_the_session_gets_the_id_of_the_last_event() {
+/// A release that keeps its session. Each GET gets the next of these texts, and its connection breaks;
+/// after the last text it stays. Also the heads of the GETs.
+async fn breaks_streams(texts: &'static [&'static str]) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let heads: Arc<Mutex<Vec<String>>> = Arc::default();
     let seen = Arc::clone(&heads);
     let address = scripted(move |mut stream| {
@@ -94,32 +117,48 @@ async fn a_release_that_kept_the_session_gets_the_id_of_the_last_event() {
             while let Some((head, _)) = read_request(&mut stream).await {
                 let is_stream = head.starts_with("GET");
                 let answer = if is_stream {
+                    let number = seen.lock().unwrap().len();
                     seen.lock().unwrap().push(head);
-                    let event = format!("id: e{}\n: open\n{EVENT}", seen.lock().unwrap().len());
+                    let text = format!(": open\n\n{}", texts.get(number).unwrap_or(&""));
                     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
-                    let length = event.len();
-                    format!("{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{event}\r\n")
+                    format!(
+                        "{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{text}\r\n",
+                        text.len()
+                    )
                 } else {
                     let result = r#"{"protocolVersion":"2025-06-18","capabilities":{}}"#;
                     let body = format!(r#"{{"jsonrpc":"2.0","id":0,"result":{result}}}"#);
                     json_answer(&body).replacen("Content", "Mcp-Session-Id: s\r\nContent", 1)
                 };
                 let _ = stream.write_all(answer.as_bytes()).await;
-                if is_stream && seen.lock().unwrap().len() == 1 {
+                if is_stream && seen.lock().unwrap().len() < texts.len() {
                     return;
                 }
             }
         }
     })
     .await;
+    (address, heads)
+}
+
+#[tokio::test]
+async fn a_release_that_kept_the_session_gets_the_id_of_the_last_whole_event() {
+    let (address, heads) = breaks_streams(&[
+        "",
+        "id: e1\ndata: {}\n\nid: e2\ndata: {\"half",
+        "",
+        "id: e2\ndata: {\"method\":\"x\"}\n\n",
+    ])
+    .await;
     let proxy = proxy_to(address);
     let session = open_session(proxy.local_addr()).await;
     let mut stream = RawConnection::connect(proxy.local_addr()).await;
     let get = "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n";
-    stream.send(format!("{get}{session}\r\n")).await;
+    stream.send(format!("{get}Last-Event-ID: c7\r\n{session}\r\n")).await;
     assert_eq!(stream.read_head().await.0, 200);
-    stream.read_until("id: e2\n").await;
+    stream.read_until(r#""method":"x""#).await;
     let heads = heads.lock().unwrap();
     let ids: Vec<_> = heads.iter().map(|head| header(head, "last-event-id")).collect();
-    assert_eq!(ids, [None, Some("e1")]);
+    // The client's own, until there was an event; then the last whole one, also where none came since.
+    assert_eq!(ids, [Some("c7"), Some("c7"), Some("e1"), Some("e1")]);
 }

@@ -18,7 +18,7 @@ use crate::{RELEASE_A, RELEASE_B, proxy_to, wait_for_counts, wait_until};
 type Streams = Arc<Mutex<BTreeMap<String, mpsc::Sender<String>>>>;
 
 /// A server of this transport. `at` is what precedes the path in the `endpoint` event.
-async fn sse_server(name: &'static str, at: fn(SocketAddr) -> String) -> SocketAddr {
+pub(crate) async fn sse_server(name: &'static str, at: fn(SocketAddr) -> String) -> SocketAddr {
     let streams = Streams::default();
     let own: Arc<Mutex<Option<SocketAddr>>> = Arc::default();
     let known = Arc::clone(&own);
@@ -46,6 +46,9 @@ async fn sse_server(name: &'static str, at: fn(SocketAddr) -> String) -> SocketA
                     return;
                 }
                 let id = head.split("session=").nth(1).and_then(|it| it.split(' ').next());
+                if String::from_utf8_lossy(&body).contains(r#""name":"hang""#) {
+                    std::future::pending::<()>().await;
+                }
                 let session = id.and_then(|id| streams.lock().unwrap().get(id).cloned());
                 let message: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
                 let status = match &session {
@@ -79,44 +82,53 @@ fn answer_event(name: &str, message: &serde_json::Value) -> Option<String> {
     Some(format!("event: message\ndata: {{\"jsonrpc\":\"2.0\",\"id\":{id},{body}}}\n\n"))
 }
 
-fn chunk(text: &str) -> String {
+pub(crate) fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 
-fn relative(_: SocketAddr) -> String {
+pub(crate) fn relative(_: SocketAddr) -> String {
     String::new()
 }
 
 /// A client: its stream, and where it posts.
-struct Client {
-    stream: RawConnection,
-    endpoint: String,
+pub(crate) struct Client {
+    pub(crate) stream: RawConnection,
+    pub(crate) endpoint: String,
     to: SocketAddr,
 }
 
 impl Client {
-    async fn open(to: SocketAddr) -> Self {
+    pub(crate) async fn open(to: SocketAddr) -> Self {
         let mut stream = RawConnection::connect(to).await;
-        let accept = "Accept: text/event-stream\r\n";
-        stream.send(format!("GET /sse HTTP/1.1\r\nHost: localhost\r\n{accept}\r\n")).await;
+        stream.send(get_stream("")).await;
         assert_eq!(stream.read_head().await.0, 200);
         let event = stream.read_until("\n\n").await;
         let endpoint = event.strip_prefix("event: endpoint\ndata: ").unwrap().trim().to_owned();
         Self { stream, endpoint, to }
     }
 
-    async fn post(&self, body: &str) -> HttpResponse {
+    pub(crate) async fn post(&self, body: &str) -> HttpResponse {
+        send_raw(self.to, &self.post_text(body)).await
+    }
+
+    pub(crate) fn post_text(&self, body: &str) -> String {
         let head = format!("POST {} HTTP/1.1\r\nHost: localhost\r\n", self.endpoint);
         let kind = "Content-Type: application/json\r\n";
         let length = body.len();
-        send_raw(self.to, &format!("{head}{kind}Content-Length: {length}\r\n\r\n{body}")).await
+        format!("{head}{kind}Content-Length: {length}\r\n\r\n{body}")
     }
 
-    async fn call(&mut self, id: &str, tool: &str) -> serde_json::Value {
+    pub(crate) async fn call(&mut self, id: &str, tool: &str) -> serde_json::Value {
         assert_eq!(self.post(&tool_call(id, tool, "{}")).await.status, 202);
         let event = self.stream.read_until("\n\n").await;
         sse_messages(&event).remove(0)
     }
+}
+
+/// The GET of a stream; `headers` are whole lines.
+pub(crate) fn get_stream(headers: &str) -> String {
+    let accept = "Accept: text/event-stream\r\n";
+    format!("GET /sse HTTP/1.1\r\nHost: localhost\r\n{accept}{headers}\r\n")
 }
 
 fn sessions(proxy: &Proxy) -> [u64; 2] {
@@ -160,6 +172,8 @@ async fn answers_on_the_stream_are_outcomes() {
     assert_eq!(client.call("\"x\"", "fail").await["error"]["code"], -32603);
     let want = Counts { ok: 1, server_fault: 1, ..Counts::default() };
     wait_for_counts(&proxy, RELEASE_A, want).await;
+    let failed: Vec<_> = proxy.failed_calls().into_iter().map(|(_, it)| it.message).collect();
+    assert_eq!(failed, ["x"]);
     // Neither a notification nor a cancelled request has an answer; broken JSON is the client's.
     let note = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
     assert_eq!(client.post(note).await.status, 202);

@@ -15,6 +15,7 @@ mod forwarding;
 mod handover;
 mod http_client;
 mod http_sse;
+mod http_sse_failures;
 mod idle_connections;
 mod keep_alive;
 mod large_bodies;

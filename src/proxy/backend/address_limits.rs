@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Addresses that are tracked, for each of the two bounds. Where so many are active, no single one is
+/// Addresses that are tracked, for each of the two bounds. Where more are active, no single one is
 /// the trouble: further ones are not bounded.
 const ADDRESSES_MAX: usize = 65_536;
 /// The time in which new sessions count.
@@ -75,7 +75,8 @@ impl AddressLimits {
         }
         if sessions.len() < ADDRESSES_MAX || sessions.contains_key(&address) {
             let paid_at = sessions.entry(address).or_insert(now);
-            *paid_at = (*paid_at).max(now) + interval(max);
+            // A burst is at most a minute; more would keep the address out for longer.
+            *paid_at = ((*paid_at).max(now) + interval(max)).min(now + MINUTE);
         }
     }
 
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_holds_so_many_connections_and_others_are_free() {
+    fn an_address_has_a_limit_of_connections_and_others_are_free() {
         let limits = Arc::<AddressLimits>::default();
         let enter = |text| limits.enter(address(text), 2);
         let first = enter("192.0.2.1").unwrap();
@@ -183,6 +184,9 @@ mod tests {
         assert_eq!(limits.session_wait(client, 60, start), Some(Duration::from_secs(1)));
         assert_eq!(limits.session_wait(client, 60, start + Duration::from_secs(1)), None);
         assert_eq!(limits.session_wait(address("192.0.2.2"), 60, start), None);
+        // Sessions that open without being asked about cost no more than a minute.
+        (0..600).for_each(|_| limits.session_opened(client, 60, start));
+        assert_eq!(limits.session_wait(client, 60, start), Some(Duration::from_secs(1)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::proxy::backend::stream::BackendStream;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two attempts to reach a release that is still starting.
 const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// How long a request waits for a release that does not listen, and of which nothing is known: its
+/// How long a request waits for a release that does not listen, where the proxy does not know why: its
 /// supervisor may just restart it.
 const REFUSED_WAIT: Duration = Duration::from_millis(500);
 /// A port forwarder closes a connection within this time when nothing listens behind it.
@@ -63,13 +63,13 @@ impl Connector {
     /// # Errors
     /// When the release does not accept it.
     pub(super) async fn connect(&self) -> io::Result<BackendStream> {
-        let refused_until = monotonic() + REFUSED_WAIT;
+        // From the first refusal: a wait for a place says nothing about the release.
+        let mut refused_until = None;
         loop {
             let place = open_files::release_place();
             match open_in_time(CONNECT_TIMEOUT, place, |place| self.open(place)).await {
                 Err(error)
-                    if is_not_listening(&error)
-                        && (self.grace.is_active() || monotonic() < refused_until) =>
+                    if is_not_listening(&error) && self.may_listen_soon(&mut refused_until) =>
                 {
                     tokio::time::sleep(CONNECT_RETRY_DELAY).await;
                 }
@@ -80,6 +80,11 @@ impl Connector {
                 result => return result,
             }
         }
+    }
+
+    fn may_listen_soon(&self, refused_until: &mut Option<Instant>) -> bool {
+        let now = monotonic();
+        now < *refused_until.get_or_insert(now + REFUSED_WAIT) || self.grace.is_active()
     }
 
     async fn open(&self, place: Place) -> io::Result<BackendStream> {

@@ -64,7 +64,7 @@ pub(in crate::proxy) fn client_address(
     // Each proxy appends the address that it sees.
     for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
         for hop in line.to_str().ok()?.rsplit(',') {
-            // What stands before an entry that is no address cannot be checked.
+            // The entries before one that is no address cannot be checked.
             let address = parse_hop(hop.trim())?;
             if !is_trusted(address) {
                 return Some(address);

@@ -5,14 +5,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Method, Response, header};
 use http_body_util::Full;
 
 use crate::clock::monotonic;
 use crate::config::ProxyLimits;
-use crate::mcp::methods;
+use crate::mcp::headers::{MCP_SESSION_ID, is_modern};
 use crate::proxy::backend::address_limits::AddressPlace;
 use crate::proxy::backend::client_request::ClientRequest;
+use crate::proxy::exchange::client_messages::PostKind;
 use crate::proxy::exchange::error_response;
 use crate::proxy::exchange::parsed_body::lock_parsed;
 use crate::proxy::exchange::request_body::RequestBody;
@@ -22,8 +23,8 @@ use crate::proxy::exchange::state::ProxyState;
 const CONNECTIONS_RETRY: Duration = Duration::from_secs(5);
 
 impl ProxyState {
-    /// The place of a request. Behind a trusted proxy, each client has so many as it could have
-    /// connections; else its connection has the place.
+    /// The place of a request. Behind a trusted proxy, a client may have as many open requests as
+    /// another one may have connections; else its connection has the place.
     pub(super) fn enter(
         &self,
         limits: &ProxyLimits,
@@ -41,29 +42,44 @@ impl ProxyState {
         place.map(|place| place.ok_or_else(refusal)).transpose()
     }
 
-    /// A refusal, where the address of the client has opened too many sessions within a minute.
+    /// A refusal of a POST that opens a session, where the address of the client has opened too many
+    /// within a minute.
     pub(super) fn check_new_session(
         &self,
         request: &ClientRequest,
         request_body: &RequestBody,
+        post: PostKind,
     ) -> Option<Response<Full<Bytes>>> {
-        let client = request.client?;
-        let parsed = request_body.parsed();
-        let parsed = lock_parsed(&parsed);
-        let opens = |method: &str| method == methods::INITIALIZE;
-        let is_initialize =
-            parsed.messages.iter().any(|it| it.method.as_deref().is_some_and(opens));
         // Of a large body the method is not known yet.
-        let may_be = request_body.buffered().is_none()
-            && self.router.names_no_session(&request.head.headers);
-        if !is_initialize && !may_be {
+        let may_open = || {
+            request_body.buffered().is_none() && self.router.names_no_session(&request.head.headers)
+        };
+        if !post.opens_session && !may_open() {
             return None;
         }
+        let wait = self.session_wait(request)?;
+        let requests = lock_parsed(&request_body.parsed()).request_ids();
+        Some(too_many_sessions(requests.first(), wait))
+    }
+
+    /// The same for a GET that opens a session of HTTP+SSE: one to a path where such sessions were opened
+    /// before. That it opens one only the response shows.
+    pub(super) fn check_new_sse_session(
+        &self,
+        request: &ClientRequest,
+    ) -> Option<Response<Full<Bytes>>> {
+        let headers = &request.head.headers;
+        let may_open = request.head.method == Method::GET
+            && self.sse_sessions.were_opened_at(request.head.uri.path())
+            && !headers.contains_key(MCP_SESSION_ID)
+            && !is_modern(headers);
+        let wait = may_open.then(|| self.session_wait(request)).flatten()?;
+        Some(too_many_sessions(None, wait))
+    }
+
+    fn session_wait(&self, request: &ClientRequest) -> Option<Duration> {
         let max = self.router.view.load().service.limits.address_sessions_max;
-        let wait = self.addresses.session_wait(client, max, monotonic())?;
-        let text = "too many new sessions of this address within a minute";
-        let requests = parsed.request_ids();
-        Some(with_retry_after(error_response::too_many(text, requests.first()), wait))
+        self.addresses.session_wait(request.client?, max, monotonic())
     }
 
     /// The client has opened a session.
@@ -72,6 +88,11 @@ impl ProxyState {
             self.addresses.session_opened(client, limits.address_sessions_max, monotonic());
         }
     }
+}
+
+fn too_many_sessions(id: Option<&str>, wait: Duration) -> Response<Full<Bytes>> {
+    let text = "too many new sessions of this address within a minute";
+    with_retry_after(error_response::too_many(text, id), wait)
 }
 
 fn with_retry_after(mut response: Response<Full<Bytes>>, wait: Duration) -> Response<Full<Bytes>> {

@@ -17,7 +17,9 @@ pub(super) struct PostKind {
     pub(super) message_kind: ClientMessageKind,
     /// Whether it is `subscriptions/listen`.
     pub(super) is_subscription: bool,
-    /// Whether it is an `initialize` request.
+    /// Whether one of its messages is an `initialize` request.
+    pub(super) opens_session: bool,
+    /// Whether it is one `initialize` request.
     pub(super) is_initialize: bool,
     /// Whether clients may cache the response.
     pub(super) is_cacheable: bool,
@@ -30,10 +32,14 @@ impl PostKind {
     pub(super) fn of(parsed: &ParsedBody) -> Self {
         let first = parsed.messages.first();
         let method = first.and_then(|it| it.method.as_deref()).unwrap_or_default();
+        let opens = |method: &str| method == methods::INITIALIZE;
+        let mut methods_of_all = parsed.messages.iter().filter_map(|it| it.method.as_deref());
+        let opens_session = methods_of_all.any(opens);
         Self {
             message_kind: classify_messages(parsed),
+            opens_session,
             is_subscription: method == methods::SUBSCRIPTIONS_LISTEN,
-            is_initialize: method == methods::INITIALIZE && parsed.messages.len() == 1,
+            is_initialize: opens_session && parsed.messages.len() == 1,
             is_cacheable: methods::is_cacheable(method),
             request_state: first.and_then(|it| it.request_state_hash),
         }

@@ -83,7 +83,7 @@ impl EndpointCapture {
         let session = url.map(|url| {
             let view = self.state.router.view.load();
             self.state.count_new_session(&view.service.limits, &self.request);
-            self.state.sse_sessions.open(&url, backend)
+            self.state.sse_sessions.open(stream_path, &url, backend)
         });
         Captured { data: out.into(), session, is_known }
     }

@@ -85,10 +85,12 @@ impl ProxyState {
         body: Incoming,
     ) -> Response<ClientBody> {
         if request.head.method != Method::POST {
-            return self.handle_other(view, request, body).await;
+            return match self.check_new_sse_session(request) {
+                Some(refusal) => refusal.map(ClientBody::Full),
+                None => self.handle_other(view, request, body).await,
+            };
         }
-        let target = request.head.uri.path_and_query().map_or("/", |it| it.as_str());
-        if let Some(session) = self.sse_sessions.find(target) {
+        if let Some(session) = self.sse_sessions.find(&request.head) {
             self.handle_sse_post(&view, request, body, &session).await
         } else if request.path == EndpointPath::Other {
             self.handle_post_elsewhere(view, request, body).await
@@ -140,13 +142,14 @@ impl ProxyState {
         if request_body.buffered().is_some() {
             request.connection.set_sent_all();
         }
-        if let Some(refusal) = self.check_new_session(request, &request_body) {
+        let post = PostKind::of(&lock_parsed(&request_body.parsed()));
+        if let Some(refusal) = self.check_new_session(request, &request_body, post) {
             return refusal.map(ClientBody::Full);
         }
         if let Some(response) = self.check_headers_match(&request.head.headers, &request_body) {
             return response.map(ClientBody::Full);
         }
-        self.forward_with_retry(request, request_body).await
+        self.forward_with_retry(request, request_body, post).await
     }
 
     /// Reads a large body whole where its session has moved: it may be the response to a request of the
@@ -203,9 +206,10 @@ impl ProxyState {
         self: &Arc<Self>,
         request: &Arc<ClientRequest>,
         request_body: RequestBody,
+        post: PostKind,
     ) -> Response<ClientBody> {
         let replay_body = request_body.buffered().cloned();
-        let interrupted = match self.forward_once(request, request_body).await {
+        let interrupted = match self.forward_once(request, request_body, post).await {
             Ok(response) => return response,
             Err(interrupted) => interrupted,
         };
@@ -220,7 +224,7 @@ impl ProxyState {
             _ => in_flight.finish(Outcome::ServerFault),
         }
         drop(in_flight);
-        match self.forward_once(request, RequestBody::from_bytes(body)).await {
+        match self.forward_once(request, RequestBody::from_bytes(body), post).await {
             Ok(response) => response,
             Err(interrupted) => respond_with_error(interrupted.in_flight, interrupted.cause).await,
         }
@@ -231,10 +235,10 @@ impl ProxyState {
         self: &Arc<Self>,
         request: &Arc<ClientRequest>,
         mut request_body: RequestBody,
+        post: PostKind,
     ) -> Result<Response<ClientBody>, Interrupted> {
         let mut view = self.router.view.load();
         let parsed = request_body.parsed();
-        let post = PostKind::of(&lock_parsed(&parsed));
         let route = self.find_route(&mut view, request, post).await;
         let mut route = match route {
             Ok(route) => route,
@@ -353,7 +357,9 @@ impl ProxyState {
 impl Reroute for ProxyState {
     fn replay(self: Arc<Self>, request: Arc<ClientRequest>, body: Bytes) -> ReplayFuture {
         Box::pin(async move {
-            let response = self.forward_with_retry(&request, RequestBody::from_bytes(body)).await;
+            let body = RequestBody::from_bytes(body);
+            let post = PostKind::of(&lock_parsed(&body.parsed()));
+            let response = self.forward_with_retry(&request, body, post).await;
             response.map(BodyExt::boxed_unsync)
         })
     }

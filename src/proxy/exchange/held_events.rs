@@ -11,8 +11,9 @@ use std::task::Waker;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
-/// What all streams of a service may hold, in bytes: as much as four of the largest events.
-const SUM_MAX: usize = 64 * 1024 * 1024;
+/// What all streams of a service may hold, in MiB and in bytes: as much as four of the largest events.
+pub(in crate::proxy) const SUM_MAX_MIB: usize = 64;
+const SUM_MAX: usize = SUM_MAX_MIB * 1024 * 1024;
 /// A stream that holds less does not count.
 const COUNTED_MIN: usize = 64 * 1024;
 /// The largest piece that a client's connection gets at once: what it has got cannot be freed.
@@ -21,6 +22,7 @@ const PIECE_MAX: usize = 32 * 1024;
 /// What all streams of a service hold.
 #[derive(Debug)]
 pub(in crate::proxy) struct HeldEvents {
+    service: String,
     max: usize,
     streams: Mutex<BTreeMap<u64, (usize, Arc<Shared>)>>,
     next: std::sync::atomic::AtomicU64,
@@ -36,6 +38,8 @@ pub(in crate::proxy) struct HeldByStream {
     incomplete: usize,
     /// Whether it ever held enough to count.
     has_counted: bool,
+    /// Whether events wait for the client, unless the stream was ended. Each poll of the stream asks.
+    has_whole: bool,
 }
 
 #[derive(Debug, Default)]
@@ -46,18 +50,22 @@ struct Shared {
     waker: AtomicWaker,
 }
 
-impl Default for HeldEvents {
-    fn default() -> Self {
-        Self { max: SUM_MAX, streams: Mutex::default(), next: 0.into() }
-    }
-}
-
 impl HeldEvents {
+    /// Those of this service.
+    pub(in crate::proxy) fn new(service: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            max: SUM_MAX,
+            streams: Mutex::default(),
+            next: 0.into(),
+        }
+    }
+
     /// Starts to track a stream.
     pub(in crate::proxy) fn stream(self: &Arc<Self>) -> HeldByStream {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         let (of, shared) = (Arc::clone(self), Arc::default());
-        HeldByStream { of, key, shared, incomplete: 0, has_counted: false }
+        HeldByStream { of, key, shared, incomplete: 0, has_counted: false, has_whole: false }
     }
 
     /// Bytes in use, and how many there may be.
@@ -93,18 +101,27 @@ impl Shared {
 }
 
 impl HeldByStream {
+    /// The service.
+    pub(in crate::proxy) fn service(&self) -> &str {
+        &self.of.service
+    }
+
     /// Takes bytes for the client. Returns the piece that it gets first.
     pub(in crate::proxy) fn put(&mut self, data: Bytes) -> Bytes {
         if data.len() <= PIECE_MAX {
             return data;
         }
         lock(&self.shared.whole).push_back(data);
+        self.has_whole = true;
         self.update();
         self.next_piece().unwrap_or_default()
     }
 
     /// The next piece for the client.
     pub(in crate::proxy) fn next_piece(&mut self) -> Option<Bytes> {
+        if !self.has_whole {
+            return None;
+        }
         let mut whole = lock(&self.shared.whole);
         let first = whole.front_mut()?;
         // A copy, since a part of the event would keep all of it in memory.
@@ -113,12 +130,13 @@ impl HeldByStream {
         if first.is_empty() {
             whole.pop_front();
         }
+        self.has_whole = !whole.is_empty();
         drop(whole);
         self.update();
         Some(piece)
     }
 
-    /// So many bytes wait for the end of their event.
+    /// Takes the number of bytes that wait for the end of their event.
     pub(in crate::proxy) fn set_incomplete(&mut self, size: usize) {
         let counts = size >= COUNTED_MIN || self.incomplete >= COUNTED_MIN;
         self.incomplete = size;
@@ -129,7 +147,7 @@ impl HeldByStream {
 
     /// Whether nothing waits for the client.
     pub(in crate::proxy) fn is_empty(&self) -> bool {
-        lock(&self.shared.whole).is_empty()
+        !self.has_whole || lock(&self.shared.whole).is_empty()
     }
 
     /// Whether it held most when the streams held too much together: it must end. If not, it wakes
@@ -170,7 +188,7 @@ mod tests {
     const MIB: usize = 1024 * 1024;
 
     fn bounded(max: usize) -> Arc<HeldEvents> {
-        Arc::new(HeldEvents { max, ..HeldEvents::default() })
+        Arc::new(HeldEvents { max, ..HeldEvents::new("weather") })
     }
 
     #[test]

@@ -89,6 +89,11 @@ impl Rewriter {
         self.splitter.buffered()
     }
 
+    /// Whether what it returned so far ends with a whole event.
+    pub(crate) fn at_event_boundary(&self) -> bool {
+        self.splitter.at_event_boundary()
+    }
+
     /// The bytes of an incomplete event when the stream ends.
     pub(crate) fn take_rest(&mut self) -> Bytes {
         self.splitter.take_rest().into()

@@ -27,6 +27,7 @@ mod response_body;
 mod resumable_stream;
 mod send;
 mod spliced_response;
+mod sse_call;
 mod sse_post;
 pub(in crate::proxy) mod sse_sessions;
 pub(super) mod state;

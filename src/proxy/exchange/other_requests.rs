@@ -190,7 +190,6 @@ impl ProxyState {
         let response_body =
             ResponseBody::new(VecDeque::new(), body, reader, head.status, in_flight)
                 .with_endpoint(endpoint)
-                .with_held(self.held_events.stream())
                 .with_resumable(resumable);
         Response::from_parts(head, ClientBody::Streaming(Box::new(response_body)))
     }

@@ -94,9 +94,8 @@ pub(in crate::proxy) async fn relay(
         let reader = BodyParser::Events(SseReader::new());
         let response_body =
             ResponseBody::new(VecDeque::new(), body, reader, head.status, in_flight)
-                .with_held(context.state.held_events.stream())
                 .with_on_release_left(on_release_left)
-                .with_session_events(&context.state.router);
+                .with_session_events(context.state);
         return Ok(Response::from_parts(head, ClientBody::Streaming(Box::new(response_body))));
     }
     let (mut scanner, mut ready, mut size) = (MessageScanner::default(), VecDeque::new(), 0);

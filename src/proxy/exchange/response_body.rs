@@ -8,6 +8,7 @@ mod ending;
 mod http_sse;
 mod ping;
 mod release_left;
+mod rewriting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -37,6 +38,7 @@ use crate::proxy::exchange::response_body::ping::Ping;
 use crate::proxy::exchange::resumable_stream::ResumableStream;
 use crate::proxy::exchange::spliced_response::SplicedResponse;
 use crate::proxy::exchange::sse_sessions::OpenSseSession;
+use crate::proxy::exchange::state::ProxyState;
 use crate::proxy::exchange::subscription::Subscription;
 use crate::proxy::routing::router::Router;
 use crate::proxy::session::{OpenStream, Session};
@@ -70,7 +72,7 @@ pub(in crate::proxy) struct ResponseBody {
     endpoint: Option<Box<EndpointCapture>>,
     /// The session that the stream is.
     sse_session: Option<OpenSseSession>,
-    /// What the rewriter keeps of events.
+    /// What the rewriter keeps of events. A stream without one never has it.
     held: Option<HeldByStream>,
 }
 
@@ -106,6 +108,13 @@ pub(in crate::proxy) enum BodyParser {
     Events(SseReader),
     /// It does not.
     Unparsed,
+}
+
+impl BodyParser {
+    /// Whether it reads events, and all bytes so far end with a whole one.
+    fn at_event_boundary(&self) -> bool {
+        matches!(self, Self::Events(events) if events.at_event_boundary())
+    }
 }
 
 /// Input from elsewhere than the body of the release.
@@ -153,15 +162,16 @@ impl ResponseBody {
     }
 
     /// Adds the list changes of the session, and rewrites events as the session needs it.
-    pub(in crate::proxy) fn with_session_events(mut self, router: &Arc<Router>) -> Self {
+    pub(in crate::proxy) fn with_session_events(mut self, state: &ProxyState) -> Self {
         if self.in_flight.clamp_ttl {
-            self.rewriter = Some(Rewriter::clamping_ttl());
+            self.set_rewriter(Some(Rewriter::clamping_ttl()), &state.held_events);
         }
-        let Some(session) = &self.in_flight.session else { return self };
+        let Some(session) = self.in_flight.session.clone() else { return self };
         let request = self.in_flight.initialize_body.take();
-        self.rewriter = Rewriter::new(self.in_flight.generation, request.is_some());
+        let rewriter = Rewriter::new(self.in_flight.generation, request.is_some());
+        self.set_rewriter(rewriter, &state.held_events);
         self.opening =
-            request.map(|request| OpeningCapture { router: Arc::clone(router), request });
+            request.map(|request| OpeningCapture { router: Arc::clone(&state.router), request });
         // A client with a listening stream gets them there.
         if session.listen_stream().is_none() {
             let notifications = session.take_list_changes();
@@ -178,7 +188,7 @@ impl ResponseBody {
     ) -> Self {
         if let Some(resumable) = resumable {
             let generation = self.in_flight.generation;
-            self.rewriter = Rewriter::new(generation, false);
+            self.set_rewriter(Rewriter::new(generation, false), resumable.held_events());
             self.ready.extend(
                 resumable
                     .session
@@ -206,12 +216,6 @@ impl ResponseBody {
         self
     }
 
-    /// Bounds what the stream keeps of events.
-    pub(in crate::proxy) fn with_held(mut self, held: HeldByStream) -> Self {
-        self.held = Some(held);
-        self
-    }
-
     /// Keeps the place of the client's address until the end.
     pub(in crate::proxy) fn set_place(&mut self, place: Option<AddressPlace>) {
         self._place = place;
@@ -222,7 +226,7 @@ impl ResponseBody {
         let session = self.sse_session.as_ref();
         let on_message = |message| {
             in_flight.on_message(status, &message);
-            session.iter().for_each(|session| session.on_message(&message));
+            session.iter().for_each(|session| session.on_message(&message, data));
         };
         match &mut self.reader {
             BodyParser::Json(scan) => scan.feed(data, on_message),
@@ -230,25 +234,6 @@ impl ResponseBody {
             BodyParser::Unparsed => (),
         }
         in_flight.explain_failures(data);
-    }
-
-    /// Rewrites one piece of the body.
-    fn rewrite(&mut self, data: Bytes) -> Bytes {
-        let Some(rewriter) = &mut self.rewriter else { return data };
-        let out = rewriter.feed(&data);
-        if let Some(held) = &mut self.held {
-            held.set_incomplete(rewriter.incomplete_bytes());
-        }
-        if let Some(result) = rewriter.initialize_result.take()
-            && let Some(OpeningCapture { router, request }) = self.opening.take()
-            && let Some(session) = &self.in_flight.session
-        {
-            router.session_opened(session, &request, &result);
-        }
-        match &mut self.held {
-            Some(held) => held.put(out),
-            None => out,
-        }
     }
 }
 
@@ -262,7 +247,7 @@ impl ResponseBody {
             }
             OnReleaseLeft::Resume(_) | OnReleaseLeft::Splice(_) => true,
         };
-        !has_more && self.ready.is_empty() && self.held.as_ref().is_none_or(HeldByStream::is_empty)
+        !has_more && self.ready.is_empty() && self.holds_nothing()
     }
 
     /// Polls the input from elsewhere. Pending: there is no body to read either.

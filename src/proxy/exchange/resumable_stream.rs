@@ -16,6 +16,7 @@ use crate::proxy::backend::Backend;
 use crate::proxy::backend::body::{BackendBody, ReleaseBody, decoded};
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
+use crate::proxy::exchange::held_events::HeldEvents;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::parsed_body::SharedParse;
 use crate::proxy::exchange::state::ProxyState;
@@ -43,6 +44,8 @@ pub(in crate::proxy) struct ResumableStream {
     /// Its release broke it: the attempts to open it again.
     taking_up: Option<TakeUpFuture>,
     taken_up_at: Option<Instant>,
+    /// The id of the last event of this release, where the stream has broken before.
+    last_event_id: Option<HeaderValue>,
     end_streams: Cancelled,
     release_left: Option<Cancelled>,
 }
@@ -79,7 +82,7 @@ impl ResumableStream {
         let end_streams = cancelled(&state.end_streams);
         let release_left = Some(cancelled(&in_flight.backend.draining));
         let (state, request) = (Arc::clone(state), Arc::clone(request));
-        let (opening, taking_up, taken_up_at) = (None, None, None);
+        let (opening, taking_up, taken_up_at, last_event_id) = (None, None, None, None);
         Some(Box::new(Self {
             session,
             state,
@@ -88,13 +91,23 @@ impl ResumableStream {
             opening,
             taking_up,
             taken_up_at,
+            last_event_id,
             end_streams,
             release_left,
         }))
     }
 
-    /// The release broke the stream: opens it again as soon as the release, or another one, serves.
+    /// What the streams of the service keep of events.
+    pub(in crate::proxy) fn held_events(&self) -> &Arc<HeldEvents> {
+        &self.state.held_events
+    }
+
+    /// The release broke the stream: opens it again as soon as the release, or another one, serves. The
+    /// id is that of the last event since it was opened.
     pub(in crate::proxy) fn take_up(&mut self, generation: u32, last_event_id: Option<&[u8]>) {
+        // One that broke again before its first event continues where it broke before.
+        let last_event_id = last_event_id.and_then(|id| HeaderValue::from_bytes(id).ok());
+        self.last_event_id = last_event_id.or(self.last_event_id.take());
         let broken = BrokenStream {
             state: Arc::clone(&self.state),
             session: Arc::clone(&self.session),
@@ -102,7 +115,7 @@ impl ResumableStream {
             generation,
             // A release that breaks each stream is not asked all the time.
             is_repeated: self.taken_up_at.is_some_and(|at| at.elapsed() < REPEATED_WITHIN),
-            last_event_id: last_event_id.and_then(|id| HeaderValue::from_bytes(id).ok()),
+            last_event_id: self.last_event_id.clone(),
         };
         self.taking_up = Some(Box::pin(broken.take_up()));
     }
@@ -164,6 +177,8 @@ impl ResumableStream {
         let backend = self.state.router.view.load().routes.get(release).cloned()?;
         let in_flight = self.start_at(&backend, generation);
         self.taking_up = None;
+        // The next release does not know the events of this one.
+        self.last_event_id = None;
         self.opening = Some(Box::pin(open_with_retry(backend, head)));
         Some(in_flight)
     }

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
 
+use crate::clock::monotonic;
 use crate::mcp::messages::FailureReason;
 use crate::mcp::outcome;
 use crate::model::Outcome;
@@ -15,16 +17,18 @@ use crate::proxy::backend::headers;
 use crate::proxy::backend::pool::SendError;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::error_response::{plain_text, session_not_found};
-use crate::proxy::exchange::in_flight::ExchangeKind;
+use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::pace::BodyLimits;
 use crate::proxy::exchange::parsed_body::{ParsedBody, lock_parsed};
 use crate::proxy::exchange::request_body::RequestBody;
+use crate::proxy::exchange::response::respond_with_error;
+use crate::proxy::exchange::sse_call::SseCall;
 use crate::proxy::exchange::sse_sessions::SseSession;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
 use crate::proxy::routing::router::Route;
 use crate::proxy::routing::view::RoutingView;
 
-/// The body of the response to a POST: servers send a word, or the reason of a refusal.
+/// The bytes of the response to a POST: servers send a word, or the reason of a refusal.
 const RESPONSE_MAX: usize = 64 * 1024;
 
 impl ProxyState {
@@ -41,9 +45,6 @@ impl ProxyState {
             Ok(request_body) => request_body,
             Err(error) => return plain_text(error.status(), error.text()).map(ClientBody::Full),
         };
-        if let Some(refusal) = self.check_new_session(request, &request_body) {
-            return refusal.map(ClientBody::Full);
-        }
         let backend = &session.backend;
         let parsed = request_body.parsed();
         if !backend.is_open() {
@@ -52,36 +53,27 @@ impl ProxyState {
         }
         cancel_requests(session, &lock_parsed(&parsed));
         let mut route = Route::new(Arc::clone(backend), None);
-        route.counted = view.assignment.as_ref().and_then(|assignment| {
-            let client = assignment.of_client(request);
-            assignment.counted((client, client), backend.number)
-        });
-        let mut call = self.start_in_flight(view, &mut route, ExchangeKind::Call, parsed);
-        call.client_body = request_body.buffered().cloned();
+        route.counted = self.router.counted_client(view, request, backend.number);
+        let mut in_flight = self.start_in_flight(view, &mut route, ExchangeKind::Call, parsed);
+        in_flight.client_body = request_body.buffered().cloned();
         // The answer may come before the response to the POST.
-        let number = session.add(call);
+        let call = SseCall::start(session, in_flight);
         let head = head_for_release(view, &route, request);
         let sending = backend.send(Request::from_parts(head, request_body.to_backend_body()));
+        let until = monotonic() + view.service.limits.deadline;
         let sent = tokio::select! {
-            sent = tokio::time::timeout(view.service.limits.deadline, sending) => sent,
-            // The end of the stream tells the client.
-            () = backend.cut.cancelled() => return accepted(),
+            sent = timeout_at(until, sending) => sent,
+            () = backend.cut.cancelled() => {
+                call.leave_to_stream();
+                return accepted();
+            }
         };
         match sent.unwrap_or(Err(SendError::Unanswered { was_reused: false })) {
             Ok(response) => {
-                let status = response.status();
-                if status.is_success() {
-                    session.accepted(number);
-                } else if let Some(mut call) = session.take(number) {
-                    call.finish(outcome::from_status(status));
-                }
                 request_body.discard_rest();
-                relayed(response).await
+                relayed(call, response, until).await
             }
-            Err(error) => {
-                refuse(session, number, error.reason());
-                accepted()
-            }
+            Err(error) => refused(session, call, request_body, error.reason()).await,
         }
     }
 }
@@ -92,29 +84,59 @@ fn cancel_requests(session: &SseSession, parsed: &ParsedBody) {
     cancellations.filter_map(|it| it.request_id.as_deref()).for_each(|id| session.cancel(id));
 }
 
-/// The client waits for the answer on the stream: it gets the error there.
-fn refuse(session: &SseSession, number: u64, reason: FailureReason) {
-    let Some(mut call) = session.take(number) else { return };
-    session.send_errors(&mut call, reason);
-    call.unreachable = reason == FailureReason::BackendUnreachable;
+/// The response where the release did not take the POST. The client waits for the answers on the stream,
+/// and gets the errors there. Where it sent no request, or not its whole body, the status tells it.
+async fn refused(
+    session: &SseSession,
+    call: SseCall<'_>,
+    request_body: RequestBody,
+    reason: FailureReason,
+) -> Response<ClientBody> {
+    let Some(mut in_flight) = call.take() else { return accepted() };
+    if reason == FailureReason::BackendFailed && in_flight.body_error().is_some() {
+        return respond_with_error(in_flight, reason).await;
+    }
+    // Many clients write the id last.
+    request_body.read_to_end().await;
+    if in_flight.request_ids().ids.is_empty() {
+        return respond_with_error(in_flight, reason).await;
+    }
+    session.send_errors(&mut in_flight, reason);
+    in_flight.unreachable = reason == FailureReason::BackendUnreachable;
     if reason == FailureReason::OwnShortage {
         session.backend.outcomes.count_own_shortage();
-        call.finish(Outcome::Neutral);
+        in_flight.finish(Outcome::Neutral);
     } else {
-        call.finish(Outcome::ServerFault);
+        in_flight.finish(Outcome::ServerFault);
     }
+    accepted()
 }
 
 fn accepted() -> Response<ClientBody> {
     plain_text(StatusCode::ACCEPTED, "Accepted").map(ClientBody::Full)
 }
 
-async fn relayed(response: Response<Incoming>) -> Response<ClientBody> {
+/// The response of the release, with what of its body arrived in time: the status says what counts.
+async fn relayed(
+    call: SseCall<'_>,
+    response: Response<Incoming>,
+    until: Instant,
+) -> Response<ClientBody> {
     let (mut head, body) = response.into_parts();
+    let refused: Option<InFlight> = if head.status.is_success() {
+        call.accepted();
+        None
+    } else {
+        call.take()
+    };
     headers::strip_hop_by_hop(&mut head.headers);
     head.version = http::Version::HTTP_11;
-    let body = Limited::new(body, RESPONSE_MAX).collect().await;
-    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let body = timeout_at(until, Limited::new(body, RESPONSE_MAX).collect()).await;
+    let body = body.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
+    if let Some(mut in_flight) = refused {
+        in_flight.set_failure_status(head.status, &body);
+        in_flight.finish(outcome::from_status(head.status));
+    }
     head.headers.remove(http::header::CONTENT_LENGTH);
     Response::from_parts(head, ClientBody::Full(body.into()))
 }

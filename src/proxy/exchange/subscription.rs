@@ -12,6 +12,7 @@ use crate::mcp::messages;
 use crate::proxy::backend::body::ReleaseBody;
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
+use crate::proxy::exchange::held_events::HeldEvents;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::replay::{ReopenFuture, Reroute};
 use crate::proxy::exchange::state::ProxyState;
@@ -22,6 +23,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A stream that can continue at another release.
 pub(in crate::proxy) struct Subscription {
     reroute: Arc<dyn Reroute>,
+    held_events: Arc<HeldEvents>,
     request: Arc<ClientRequest>,
     body: Bytes,
     release_left: Option<Cancelled>,
@@ -53,6 +55,7 @@ impl Subscription {
         let body = in_flight.request_body.as_ref()?.buffered()?.clone();
         Some(Self {
             reroute,
+            held_events: Arc::clone(&state.held_events),
             request: Arc::clone(request),
             body,
             release_left: Some(cancelled(&in_flight.backend.draining)),
@@ -89,6 +92,11 @@ impl Subscription {
     /// Whether the next release has not responded yet.
     pub(in crate::proxy) fn is_reopening(&self) -> bool {
         self.opening.is_some()
+    }
+
+    /// What the streams of the service keep of events.
+    pub(in crate::proxy) fn held_events(&self) -> Arc<HeldEvents> {
+        Arc::clone(&self.held_events)
     }
 
     /// Watches the release to which it moved.

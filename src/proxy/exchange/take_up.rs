@@ -38,7 +38,7 @@ pub(super) struct BrokenStream {
     pub(super) generation: u32,
     /// Whether it was taken up a moment ago.
     pub(super) is_repeated: bool,
-    /// The id of the last event of the release.
+    /// The id of the last event of the release, if there was one since the client's GET.
     pub(super) last_event_id: Option<HeaderValue>,
 }
 
@@ -72,16 +72,15 @@ impl BrokenStream {
         let mut view = router.view.load();
         let route = router.route(&mut view, &self.request, ClientMessageKind::Listen).await;
         let route = match route {
-            // The session has moved, and the stream is told where it continues.
+            // The session has moved: a command says where the stream continues.
             Ok(route) if route.generation != self.generation => return Attempt::TryAgain,
             Ok(route) => route,
             Err(RouteError::NoRelease | RouteError::NotMigrated) => return Attempt::TryAgain,
             Err(_) => return Attempt::GiveUp,
         };
         let mut head = head_for_release(&view, &route, &self.request);
-        match &self.last_event_id {
-            Some(id) => _ = head.headers.insert(LAST_EVENT_ID, id.clone()),
-            None => _ = head.headers.remove(LAST_EVENT_ID),
+        if let Some(id) = &self.last_event_id {
+            head.headers.insert(LAST_EVENT_ID, id.clone());
         }
         let sending = route.backend.send(Request::from_parts(head, BackendBody::default()));
         let Ok(Ok(response)) = tokio::time::timeout(OPEN_TIMEOUT, sending).await else {
@@ -97,6 +96,9 @@ impl BrokenStream {
             let refusal = refusal.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             if Self::is_lost(status, &refusal) {
                 router.mark_session_lost(&self.session, self.generation);
+            } else if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                // Only the client can get other credentials.
+                return Attempt::GiveUp;
             }
         }
         Attempt::TryAgain

@@ -129,8 +129,7 @@ impl Router {
     ) -> Result<Route, RouteError> {
         let active = view.routes.active().ok_or(RouteError::NoRelease)?;
         let Some(assignment) = &view.assignment else {
-            let identity = || client_identity(request, &self.recent);
-            let counted = self.counted_before(view, active.number, identity);
+            let counted = self.counted_client(view, request, active.number);
             return Ok(Route { counted, ..Route::new(Arc::clone(active), None) });
         };
         let client = assignment.of_client(request);
@@ -325,7 +324,23 @@ impl Router {
         self.counted_before(view, release, || Identity::Session(*session.key()))
     }
 
-    /// A subject before a trial. A service without a ramp has none, and its requests pay nothing.
+    /// The subject of a client without a session: of the trial, or of the release that has all traffic.
+    pub(in crate::proxy) fn counted_client(
+        &self,
+        view: &RoutingView,
+        request: &ClientRequest,
+        release: ReleaseNumber,
+    ) -> Option<CountedSubject> {
+        let Some(assignment) = &view.assignment else {
+            let identity = || client_identity(request, &self.recent);
+            return self.counted_before(view, release, identity);
+        };
+        let client = assignment.of_client(request);
+        assignment.counted((client, client), release)
+    }
+
+    /// A subject before a trial: only the release in charge meets the next one. A service without a ramp
+    /// has none, and its requests pay nothing.
     fn counted_before(
         &self,
         view: &RoutingView,
@@ -333,6 +348,7 @@ impl Router {
         identity: impl FnOnce() -> Identity,
     ) -> Option<CountedSubject> {
         view.service.policy.ramp.first()?;
+        view.routes.active().filter(|active| active.number == release)?;
         Some(CountedSubject::Before(Arc::clone(&self.recent), release, identity()))
     }
 

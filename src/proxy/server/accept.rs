@@ -34,8 +34,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of a response that wait in the connection for an HTTP/2 client.
 const SEND_BUFFER_MAX: usize = 16 * 1024;
-/// Bytes that wait in the kernel to be sent. With more, one could not tell a client that reads slowly
-/// from one that does not read: the kernel may take megabytes.
+/// Bytes that wait in the kernel to be sent. With more, a client that reads slowly would look like
+/// one that does not read: the kernel may take megabytes.
 const UNSENT_MAX: u32 = 128 * 1024;
 const BACKLOG: i32 = 4096;
 /// The pause after a failed accept, such as too many open files.

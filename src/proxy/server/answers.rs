@@ -43,7 +43,7 @@ pub(in crate::proxy) struct Answers {
 #[derive(Debug)]
 struct Progress {
     since: Instant,
-    /// Milliseconds from `since` until the body was asked for more.
+    /// Milliseconds from `since` until the connection last polled the body.
     asked_at: AtomicU64,
     /// Whether the release must send the next piece.
     waits_on_release: AtomicBool,
@@ -185,11 +185,11 @@ impl Progress {
         self.waits_on_release.store(true, Ordering::Relaxed);
     }
 
-    /// The body was asked for more: the client has taken what it was given before. Now it is given
-    /// so many bytes, or the release must send them. After `bytes_min` its time starts again.
+    /// The connection polled the body: the client has taken what it was given before. Now it is given
+    /// these bytes, or the release must send them. After `bytes_min` its time starts again.
     ///
     /// Only the task of the connection writes here, so that it needs no read-modify-write, which costs
-    /// more and runs for each piece of each response.
+    /// more and runs for each piece of each response. [`Self::is_unread`] reads in the reverse order.
     fn asked(&self, given: Option<usize>, bytes_min: u64) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let now = self.elapsed();
@@ -204,16 +204,17 @@ impl Progress {
         };
         let given_now = u64::try_from(given.unwrap_or_default()).unwrap_or(u64::MAX);
         self.taken.store(taken, Ordering::Relaxed);
-        self.owed.store(owed, Ordering::Relaxed);
         self.given.store(given_now, Ordering::Relaxed);
         self.asked_at.store(now, Ordering::Relaxed);
+        self.owed.store(owed, Ordering::Release);
         self.waits_on_release.store(given.is_none(), Ordering::Relaxed);
     }
 
     /// Whether the client owes a read for this long, in sum since it last took enough.
     fn is_unread(&self, timeout: Duration) -> bool {
+        // First what is owed, which was written last: no time counts twice.
+        let owed = Duration::from_millis(self.owed.load(Ordering::Acquire));
         let since_asked = self.since.elapsed().saturating_sub(self.asked_at());
-        let owed = Duration::from_millis(self.owed.load(Ordering::Relaxed));
         !self.waits_on_release.load(Ordering::Relaxed) && owed + since_asked >= timeout
     }
 

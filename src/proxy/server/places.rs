@@ -20,7 +20,7 @@ use crate::proxy::server::answers::Answers;
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// A connection that is idle for less may just carry a request.
 const IDLE_MIN: Duration = Duration::from_secs(1);
-/// One of so many idle connections closes at once.
+/// Of this many idle connections, one closes at once.
 const IDLE_SHARE: usize = 64;
 /// Connections that are tracked before those that ended are removed.
 const SLACK: usize = 256;

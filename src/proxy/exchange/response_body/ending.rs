@@ -9,7 +9,7 @@ use crate::content_coding;
 use crate::mcp::messages::FailureReason;
 use crate::mcp::outcome;
 use crate::model::Outcome;
-use crate::proxy::exchange::id_rewrite::Rewriter;
+use crate::proxy::exchange::held_events::{HeldByStream, SUM_MAX_MIB};
 use crate::proxy::exchange::in_flight::ExchangeKind;
 use crate::proxy::exchange::response_body::{BodyParser, OnReleaseLeft, ResponseBody};
 
@@ -18,11 +18,6 @@ impl ResponseBody {
     pub(super) fn on_end(&mut self, error: Option<io::Error>) -> io::Result<()> {
         self.body = None;
         self.flush_endpoint();
-        if let Some(rest) =
-            self.rewriter.as_mut().map(Rewriter::take_rest).filter(|it| !it.is_empty())
-        {
-            self.ready.push_back(rest);
-        }
         // While its release drains, the stream waits for its session to move. One that breaks is taken up
         // again. Else it ends.
         let is_draining = self.in_flight.backend.draining.is_cancelled();
@@ -36,6 +31,7 @@ impl ResponseBody {
             }
             _ => self.on_release_left = OnReleaseLeft::End,
         }
+        self.flush_incomplete();
         self.end_sse_session(Outcome::ServerFault, FailureReason::BackendFailed);
         let unanswered = !self.in_flight.pending_ids().is_empty();
         self.stream_broken = match self.in_flight.kind() {
@@ -51,12 +47,8 @@ impl ResponseBody {
             BodyParser::Events(events) if events.is_resumable() && error.is_none() => {
                 self.in_flight.suspend_for_resume();
             }
-            BodyParser::Events(events)
-                if unanswered && self.in_flight.kind() == ExchangeKind::Call =>
-            {
-                if !events.at_event_boundary() {
-                    self.ready.push_back(Bytes::from_static(b"\n\n"));
-                }
+            BodyParser::Events(_) if unanswered && self.in_flight.kind() == ExchangeKind::Call => {
+                self.close_event();
                 self.send_errors(FailureReason::BackendFailed);
                 self.in_flight.finish(failed);
             }
@@ -89,9 +81,9 @@ impl ResponseBody {
 
     /// Ends the stream: of those that hold too much together, it held most.
     pub(super) fn end_over_limit(&mut self) {
-        self.held = None;
+        let held = self.held.take();
         self.body = None;
-        self.rewriter = None;
+        self.stop_rewriting();
         self.ready.clear();
         // The client has a part of the event.
         self.ready.push_back(Bytes::from_static(b"\n\n"));
@@ -102,8 +94,11 @@ impl ResponseBody {
         self.in_flight.backend.outcomes.count_own_shortage();
         self.in_flight.finish(Outcome::Neutral);
         tracing::warn!(
-            "a stream to a client ended: together, the events that wait for their end or their client \
-             take over 64 MiB, and it had most of them"
+            service = held.as_ref().map(HeldByStream::service),
+            release = self.in_flight.backend.number.0,
+            "a stream to a client ended: all events that wait for their end, or for a client that does \
+             not read, have over {SUM_MAX_MIB} MiB, and it had most of them; look for a tool with very \
+             large results, or for a client that does not read"
         );
     }
 

@@ -1,6 +1,7 @@
 //! How a response body ends, or continues, when its release drains or is cut.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -8,7 +9,9 @@ use crate::mcp::messages::FailureReason;
 use crate::mcp::sse::SseReader;
 use crate::mcp::{messages, sse};
 use crate::model::Outcome;
+use crate::proxy::backend::body::ReleaseBody;
 use crate::proxy::exchange::cancellation::cancelled;
+use crate::proxy::exchange::held_events::HeldEvents;
 use crate::proxy::exchange::id_rewrite::Rewriter;
 use crate::proxy::exchange::in_flight::ExchangeKind;
 use crate::proxy::exchange::response_body::{BodyParser, OnReleaseLeft, ResponseBody, SideInput};
@@ -28,13 +31,6 @@ impl ResponseBody {
         }
     }
 
-    /// Whether the sent bytes end with a complete event.
-    fn at_event_boundary(&self) -> bool {
-        let boundary =
-            matches!(&self.reader, BodyParser::Events(events) if events.at_event_boundary());
-        boundary || self.rewriter.is_some()
-    }
-
     /// Whether a comment may be sent now: the stream is one of events, and at the end of one.
     pub(super) fn accepts_comment(&self) -> bool {
         // The proxy does not parse what a spliced response sends.
@@ -46,6 +42,7 @@ impl ResponseBody {
     pub(super) fn detach(&mut self, session: &Session, cause: FailureReason) {
         self.body = None;
         self.close_event();
+        self.stop_rewriting();
         self.reader = BodyParser::Events(SseReader::new());
         for id in session.take_detached(self.in_flight.generation) {
             self.ready.push_back(sse::encode_event(&messages::error_response(&id, cause)));
@@ -74,16 +71,12 @@ impl ResponseBody {
                 self.cut = cancelled(&self.in_flight.backend.cut);
             }
             StreamEvent::Reopened(body) => {
-                self.body = Some(body);
-                self.reader = BodyParser::Events(SseReader::new());
-                self.rewriter = Rewriter::new(self.in_flight.generation, false);
+                self.continue_with(body, resumable.held_events());
             }
             StreamEvent::TakenUp(body, in_flight) => {
                 self.in_flight = *in_flight;
                 self.cut = cancelled(&self.in_flight.backend.cut);
-                self.body = Some(body);
-                self.reader = BodyParser::Events(SseReader::new());
-                self.rewriter = Rewriter::new(self.in_flight.generation, false);
+                self.continue_with(body, resumable.held_events());
             }
             // The client opens another one, and learns how its session is.
             StreamEvent::NotTakenUp => {
@@ -113,6 +106,13 @@ impl ResponseBody {
         Ok(())
     }
 
+    /// Continues the stream of a session with this body.
+    fn continue_with(&mut self, body: ReleaseBody, held_events: &Arc<HeldEvents>) {
+        self.body = Some(body);
+        self.reader = BodyParser::Events(SseReader::new());
+        self.set_rewriter(Rewriter::new(self.in_flight.generation, false), held_events);
+    }
+
     /// Continues a subscription at the next release, or ends it.
     pub(super) fn on_subscription_event(&mut self, event: SubscriptionEvent) -> SideInput {
         let (body, exchange) = match event {
@@ -131,6 +131,7 @@ impl ResponseBody {
         };
         self.close_event();
         if let OnReleaseLeft::Reopen(subscription) = &mut self.on_release_left {
+            let held_events = subscription.held_events();
             subscription.moved_to(&exchange);
             self.ready.extend(
                 subscription
@@ -138,13 +139,13 @@ impl ResponseBody {
                     .iter()
                     .map(|notification| sse::encode_event(notification)),
             );
+            self.set_rewriter(Some(Rewriter::suppressing_ack()), &held_events);
         }
         self.in_flight.backend.count_migrated_session();
         self.in_flight = exchange;
         self.cut = cancelled(&self.in_flight.backend.cut);
         self.body = Some(body);
         self.reader = BodyParser::Events(SseReader::new());
-        self.rewriter = Some(Rewriter::suppressing_ack());
         SideInput::Changed
     }
 
