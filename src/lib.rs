@@ -103,7 +103,7 @@ pub mod demo;
 pub mod init;
 
 /// Whether a host has what a configuration names.
-pub mod host_check;
+pub mod preflight;
 
 /// The verbs of the command line.
 pub mod cli;

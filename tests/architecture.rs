@@ -77,7 +77,7 @@ const ROOMS: &[Row] = &[
     ("backtest", &["model", "judge", "decide", "tls", "config", "record"]),
     ("demo", &["model", "mcp", "clock", "control"]),
     ("init", &["mcp"]),
-    ("host_check", &["model", "artifact", "config", "systemd", "record", "act"]),
+    ("preflight", &["model", "artifact", "config", "systemd", "record", "act"]),
     (
         "cli",
         &[
@@ -92,7 +92,7 @@ const ROOMS: &[Row] = &[
             "backtest",
             "demo",
             "init",
-            "host_check",
+            "preflight",
         ],
     ),
 ];

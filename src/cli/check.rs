@@ -12,7 +12,7 @@ use crate::cli::output;
 use crate::cli::status_lines::Lines;
 use crate::cli::terminal::Terminal;
 use crate::config::{self, Problems, Runtime, Settings};
-use crate::{host_check, notify};
+use crate::{notify, preflight};
 
 /// Check a configuration and report every problem in it.
 #[derive(Debug, Args)]
@@ -82,7 +82,7 @@ fn print_warnings_json(code: &str, warnings: &[String]) {
 
 /// Prints what this host has and lacks.
 async fn check_host(settings: &Settings, json: bool) -> Exit {
-    let findings = host_check::look(settings).await;
+    let findings = preflight::check(settings).await;
     let mut lines = Lines::new(Terminal::stdout());
     for finding in &findings {
         if json {

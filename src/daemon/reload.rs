@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{self, Runtime, Service, Settings};
+use crate::config::{self, Address, Runtime, Service, Settings};
 use crate::control::ReloadReport;
 use crate::daemon::services::ServiceHandles;
 
@@ -124,10 +124,15 @@ fn keep_what_needs_a_restart(running: &Settings, new: &mut Settings) {
         new.services.remove(&name);
         awaits.push(format!("service.{name}"));
     }
+    let in_use = |name: &str, address: &Address| {
+        running.services.iter().filter(|(other, _)| *other != name).any(|(_, other)| {
+            Address::Tcp(other.listen) == *address || other.slots.values().any(|it| it == address)
+        })
+    };
     for (name, running) in &running.services {
         match new.services.get_mut(name) {
             Some(new) => {
-                let kept = keep_of_service(running, new);
+                let kept = keep_of_service(running, new, |address| in_use(name, address));
                 awaits.extend(kept.into_iter().map(|it| format!("{name}.{it}")));
             }
             None => {
@@ -139,8 +144,13 @@ fn keep_what_needs_a_restart(running: &Settings, new: &mut Settings) {
     new.awaits_restart = awaits;
 }
 
-/// Puts back what a running service cannot change. Returns the names of what differs.
-fn keep_of_service(running: &Service, new: &mut Service) -> Vec<&'static str> {
+/// Puts back what a running service cannot change. Returns the names of what differs. `in_use` says of
+/// an address whether another service has it until the restart.
+fn keep_of_service(
+    running: &Service,
+    new: &mut Service,
+    in_use: impl Fn(&Address) -> bool,
+) -> Vec<&'static str> {
     let mut kept = Vec::new();
     if running.listen != new.listen {
         kept.push("listen");
@@ -161,7 +171,9 @@ fn keep_of_service(running: &Service, new: &mut Service) -> Vec<&'static str> {
         }
     }
     // A release may run in a slot that is gone or has another address.
-    if running.slots.iter().any(|(slot, address)| new.slots.get(slot) != Some(address)) {
+    if running.slots.iter().any(|(slot, address)| new.slots.get(slot) != Some(address))
+        || new.slots.values().any(in_use)
+    {
         kept.push("slots");
         new.slots.clone_from(&running.slots);
         new.policy.slots.clone_from(&running.policy.slots);
@@ -220,6 +232,24 @@ mod tests {
         (service.policy.bake, service.slo.bake) = (bake, bake);
         taken.awaits_restart.clone_from(&new.awaits_restart);
         assert_eq!(new, taken, "all but the bake is as it was");
+    }
+
+    #[test]
+    fn a_slot_that_moves_to_another_service_waits_for_the_restart() {
+        let services = |x: &str, y: &str| {
+            let other = format!(
+                "[service.y]\nlisten = \"127.0.0.1:8090\"\nruntime = \"external\"\nslots = {{ {y} }}"
+            );
+            settings("", &format!("{LISTEN}\nslots = {{ {x} }}"), &other)
+        };
+        let x = "blue = \"127.0.0.1:9001\", green = \"127.0.0.1:9002\"";
+        let y = "blue = \"127.0.0.1:9011\", green = \"127.0.0.1:9012\"";
+        let moved = "red = \"127.0.0.1:9013\"";
+        let running = services(x, &format!("{y}, {moved}"));
+        let mut new = services(&format!("{x}, {moved}"), y);
+        keep_what_needs_a_restart(&running, &mut new);
+        assert_eq!(new.awaits_restart, ["x.slots", "y.slots"]);
+        assert_eq!(new.services["x"].slots, running.services["x"].slots);
     }
 
     #[test]

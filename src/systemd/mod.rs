@@ -10,6 +10,7 @@ mod jobs;
 mod journal;
 mod manager;
 pub(crate) mod notify;
+mod socket_unit;
 mod unit_state;
 mod unit_text;
 mod unit_watcher;

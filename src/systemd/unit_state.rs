@@ -5,7 +5,7 @@ use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 use crate::systemd::error_help;
 use crate::systemd::manager::{PROPERTIES_INTERFACE, SYSTEMD_BUS_NAME, SystemdManager};
 
-const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+pub(super) const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE_INTERFACE: &str = "org.freedesktop.systemd1.Service";
 /// The value of a weight that is not set.
 const WEIGHT_UNSET: u64 = u64::MAX;
@@ -111,7 +111,7 @@ impl SystemdManager {
         self.call_manager("LoadUnit", &unit).await?.body().deserialize()
     }
 
-    async fn get_properties(
+    pub(super) async fn get_properties(
         &self,
         path: &OwnedObjectPath,
         interface: &str,
@@ -167,18 +167,18 @@ impl MainExit {
     }
 }
 
-fn as_string(value: Option<&Variant<'_>>) -> Option<String> {
+pub(super) fn as_string(value: Option<&Variant<'_>>) -> Option<String> {
     value.and_then(|it| <&str>::try_from(it).ok()).map(str::to_owned)
 }
 
-fn array_items<'a>(value: Option<&'a Variant<'a>>) -> &'a [Variant<'a>] {
+pub(super) fn array_items<'a>(value: Option<&'a Variant<'a>>) -> &'a [Variant<'a>] {
     match value {
         Some(Variant::Array(items)) => items,
         _ => &[],
     }
 }
 
-fn struct_fields<'a>(value: Option<&'a Variant<'a>>) -> &'a [Variant<'a>] {
+pub(super) fn struct_fields<'a>(value: Option<&'a Variant<'a>>) -> &'a [Variant<'a>] {
     match value {
         Some(Variant::Structure(it)) => it.fields(),
         _ => &[],

@@ -22,6 +22,7 @@ mod misconfigured_host;
 #[path = "../daemon/support/ports.rs"]
 mod ports;
 mod power_loss;
+mod preflight;
 #[path = "../daemon/support/rng.rs"]
 mod rng;
 #[path = "../daemon/support/traffic.rs"]
