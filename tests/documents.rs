@@ -100,6 +100,26 @@ fn every_problem_code_has_its_entry() {
 }
 
 #[test]
+fn every_finding_of_check_has_its_entry() {
+    let read = |path: &str| fs::read_to_string(path).unwrap();
+    let (host, check) = (read("src/host_check.rs"), read("src/cli/check.rs"));
+    let host = host.split('"').filter(|it| it.strip_prefix("host-").is_some_and(is_word));
+    let warnings = check.split("print_warnings_json(\"").skip(1);
+    let warnings = warnings.filter_map(|it| it.split('"').next());
+    let codes = host.chain(warnings).map(str::to_owned).collect();
+    compare("timeline.md", "Findings of check", &codes, 9);
+}
+
+#[test]
+fn the_settings_of_a_post_mortem_are_named() {
+    let page = fs::read_to_string("packaging/manual/incidents.md").unwrap();
+    let list = page.split("The settings are ").nth(1).and_then(|it| it.split(". ").next()).unwrap();
+    let list = list.split('\n').next().unwrap();
+    let named: BTreeSet<_> = list.split('`').skip(1).step_by(2).collect();
+    assert_eq!(named, BTreeSet::from(rollbackd::config::SETTING_NAMES));
+}
+
+#[test]
 fn every_exit_code_has_its_entry() {
     let help = Cli::command().get_after_help().expect("the exit codes").to_string();
     let codes = help.lines().filter_map(|line| {

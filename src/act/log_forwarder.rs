@@ -42,10 +42,21 @@ pub(super) fn open_output_file(path: &Path, section: &str) -> io::Result<File> {
     if file.metadata()?.len() > TRUNCATE_AT_START_BYTES {
         file.set_len(0)?;
     }
-    // A full disk must not keep a release from its start: a section without its line belongs to the
+    // A process that was killed leaves a line without its end.
+    let separator = if ends_in_a_line(&file)? { "" } else { "\n" };
+    // A release starts also on a full disk. Without its section line, its output counts as that of the
     // release before.
-    let _ = file.write_all(format!("{section}\n").as_bytes());
+    let _ = file.write_all(format!("{separator}{section}\n").as_bytes());
     Ok(file)
+}
+
+/// Whether the last byte of a file is a line break, or there is none.
+fn ends_in_a_line(file: &File) -> io::Result<bool> {
+    let Some(last) = file.metadata()?.len().checked_sub(1) else { return Ok(true) };
+    let mut byte = [0];
+    // A file that was truncated meanwhile gives no byte.
+    let count = file.read_at(&mut byte, last)?;
+    Ok(count == 0 || byte == [b'\n'])
 }
 
 /// Forwards what a release writes from now on, until it is dropped.
@@ -221,7 +232,18 @@ impl LineSplitter {
 
 #[cfg(test)]
 mod tests {
-    use super::{LINE_BYTES_MAX, LineSplitter};
+    use super::*;
+
+    #[test]
+    fn a_section_begins_a_line_also_after_a_process_that_was_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("output-blue.log");
+        for (section, last) in [("one", "ends\n"), ("two", "is cut"), ("three", "")] {
+            let mut file = open_output_file(&path, section).unwrap();
+            file.write_all(last.as_bytes()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "one\nends\ntwo\nis cut\nthree\n");
+    }
 
     #[test]
     fn lines_are_truncated_and_sanitised() {

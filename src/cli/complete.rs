@@ -1,6 +1,6 @@
 //! Completion of what only the daemon knows: services, versions, deploys, incidents, channels.
 //!
-//! A shell runs `rollbackd` with `COMPLETE` set at each tab. The daemon has little time to answer: without
+//! A shell runs `rollbackd` with `ROLLBACKD_COMPLETE` set at each tab. The daemon has little time to answer: without
 //! one, nothing is completed, and nothing is printed.
 
 use std::collections::BTreeSet;

@@ -13,7 +13,7 @@ Exit codes:
   3  deploy --wait: the release was rolled back
   4  deploy --wait: the release did not become ready, or drops what clients use (a protocol
      version; with --strict: tools, prompts, capabilities); the traffic did not move
-  5  refused: blocked by a guard
+  5  refused: blocked by a guard; postmortem --edit --strict: a text blames a person
   6  busy: another operation must end first
   7  no such service or deploy
   8  no daemon answers

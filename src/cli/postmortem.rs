@@ -48,7 +48,7 @@ struct ShowOptions {
     /// Open the document in $VISUAL or $EDITOR, and save what is written between the markers.
     #[arg(long, conflicts_with_all = ["json", "html"])]
     edit: bool,
-    /// With --edit: do not save a text that blames a person.
+    /// With --edit: do not save a text that blames a person; exit with 5.
     #[arg(long, requires = "edit")]
     strict: bool,
 }

@@ -1,5 +1,6 @@
 //! `rollbackd postmortem --edit`: the editor, and what two editors at once need.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,7 @@ use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
 use crate::cli::incidents::query;
 use crate::cli::output;
-use crate::control::{IncidentReply, IncidentRequest};
+use crate::control::{IncidentReply, IncidentRequest, Request, Response};
 use crate::incident::{Blame, HumanParts, PARTS, PostMortem, find_blame, markdown, parse_human};
 
 /// How often a save is tried again because others saved meanwhile.
@@ -33,7 +34,8 @@ pub(super) async fn run(document: &PostMortem, strict: bool, daemon: &DaemonOpti
         }
         Ok(parts) => match (print_blame(document, &parts, daemon).await, strict) {
             (count @ 1.., true) => {
-                let why = format!("{count} sentences blame a person, and --strict is set");
+                let what = if count == 1 { "sentence blames" } else { "sentences blame" };
+                let why = format!("{count} {what} a person, and --strict is set");
                 Err((Exit::Refused, Some(why)))
             }
             _ => save(document, parts, daemon).await,
@@ -57,7 +59,7 @@ pub(super) async fn run(document: &PostMortem, strict: bool, daemon: &DaemonOpti
 
 /// Prints every new sentence that blames a person, and how to write it. Returns how many there are.
 async fn print_blame(document: &PostMortem, parts: &HumanParts, daemon: &DaemonOptions) -> usize {
-    let users = known_users(document, daemon).await;
+    let users: Vec<_> = known_users(document, daemon).await.into_iter().collect();
     let changed = PARTS.iter().map(|(part, ..)| *part);
     let changed = changed.filter(|part| parts.get(part) != document.human.get(part));
     let found: Vec<_> = changed.flat_map(|part| find_blame(parts.get(part), &users)).collect();
@@ -67,21 +69,19 @@ async fn print_blame(document: &PostMortem, parts: &HumanParts, daemon: &DaemonO
     found.len()
 }
 
-/// The users who deployed this service: whom a text could name. None where the daemon does not tell.
-async fn known_users(document: &PostMortem, daemon: &DaemonOptions) -> Vec<String> {
+/// The users who deployed this service: whom a text could name. None, and no message, where the daemon
+/// does not tell: the text is checked all the same.
+async fn known_users(document: &PostMortem, daemon: &DaemonOptions) -> BTreeSet<String> {
+    let mut users = BTreeSet::new();
     let request = IncidentRequest::History { service: document.service.clone() };
-    let replies = query(daemon, request).await.unwrap_or_default();
-    let mut users: Vec<_> = replies
-        .into_iter()
-        .filter_map(|reply| match reply {
-            IncidentReply::Deploy(row) => row.by?.user,
-            _ => None,
-        })
-        // System accounts are words of the trade, such as root.
-        .filter(|user| user != "root" && user != "rollbackd")
-        .collect();
-    users.sort();
-    users.dedup();
+    let Ok(mut client) = daemon.connect(&Request::Incident { request }).await else { return users };
+    while let Ok(Some(Response::Incident { reply })) = client.next_response().await {
+        if let IncidentReply::Deploy(row) = reply {
+            users.extend(row.by.and_then(|by| by.user));
+        }
+    }
+    // System accounts are words of the trade.
+    users.retain(|user| user != "root" && user != "rollbackd");
     users
 }
 

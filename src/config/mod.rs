@@ -31,6 +31,7 @@ mod scrape;
 mod secret;
 mod selector;
 mod service;
+mod setting_value;
 mod settings;
 mod slo;
 mod syntax;
@@ -58,6 +59,9 @@ pub use crate::config::schema::{Key, Shape, keys, schema};
 pub use crate::config::scrape::{ScrapeSettings, ScrapeTarget};
 pub use crate::config::secret::{Secret, SecretSource};
 pub use crate::config::selector::Selector;
+pub use crate::config::setting_value::{
+    SETTING_NAMES, availability, normal_value, setting_value,
+};
 pub use crate::config::settings::{PageSettings, Service, SessionState, Settings};
 pub use crate::config::value::{format_duration, format_percent};
 

@@ -171,7 +171,7 @@ fn check_port_placeholder(
 /// A command has to differ between releases. A script can use the variables of the release itself.
 fn check_release_placeholder(command: &Spanned<Vec<Spanned<String>>>, problems: &mut Problems) {
     let words = || command.get_ref().iter().map(|word| word.get_ref().as_str());
-    // What is not known is a problem of its own.
+    // A placeholder that is not known is another problem.
     let differs = |name: &str| name != "port";
     let uses_variable = |word: &str| word.contains("ROLLBACKD_");
     if words().next().is_none()

@@ -159,7 +159,7 @@ async fn explain(
     }
 }
 
-/// The task that owns the settings reloads them, and tells what became of each.
+/// The task that owns the settings reloads them, and reports each.
 async fn reload(services: &Services, by: &Actor, replies: &mut ReplyWriter) -> io::Result<()> {
     let (reply, answer) = oneshot::channel();
     let request = ReloadRequest { by: by.to_string(), reply };

@@ -11,8 +11,9 @@ use crate::incident::text::clean_text;
 const LINES_MAX: usize = 500;
 /// Characters of a line.
 const LINE_MAX: usize = 200;
-/// Settings of a unit whose values can be secrets: the names are enough.
-const SECRET_SETTINGS: [&str; 2] = ["Environment", "SetCredential"];
+/// Settings of a unit whose values can be secrets. Their values are left out whole: a quoted value has
+/// spaces, and a part of it would look like a name.
+const SECRET_SETTINGS: [&str; 3] = ["Environment", "SetCredential", "SetCredentialEncrypted"];
 
 /// What a deploy ran with.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +30,9 @@ impl DeployFacts {
     pub fn set_unit(&mut self, text: &str) {
         let mut file = "";
         let mut lines = Vec::new();
-        for line in text.lines().map(str::trim) {
-            if let Some(path) = line.strip_prefix("# ").filter(|it| it.starts_with('/')) {
+        let logical = logical_lines(text);
+        for line in &logical {
+            if let Some(path) = line.strip_prefix("# ").filter(|it| is_path(it)) {
                 file = path;
             } else if !line.is_empty() && !line.starts_with(['#', ';', '[']) {
                 lines.push(clean_text(&format!("{file}: {}", without_secret(line)), LINE_MAX));
@@ -66,15 +68,43 @@ impl DeployFacts {
     }
 }
 
-/// `Environment=KEY=VALUE` without the value.
-fn without_secret(line: &str) -> String {
-    let Some((name, value)) = line.split_once('=') else { return line.to_owned() };
-    if !SECRET_SETTINGS.contains(&name.trim()) {
-        return line.to_owned();
+/// The settings of a unit file, one a line. A line that ends in a backslash which is not escaped continues
+/// in the next one that is no comment (systemd.syntax(7)).
+fn logical_lines(text: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut begun: Option<String> = None;
+    for line in text.lines().map(str::trim_start) {
+        let is_comment = line.starts_with(['#', ';']);
+        if is_comment && begun.is_some() {
+            continue;
+        }
+        let backslashes = line.bytes().rev().take_while(|it| *it == b'\\').count();
+        let continues = backslashes % 2 == 1 && !is_comment;
+        let part = if continues { line.strip_suffix('\\').unwrap_or(line) } else { line }.trim_end();
+        let joined = begun.take().map_or(part.to_owned(), |before| format!("{before} {part}"));
+        if continues {
+            begun = Some(joined);
+        } else {
+            lines.push(joined);
+        }
     }
-    let keys = value.split_whitespace().filter_map(|it| it.split_once(['=', ':']));
-    let keys: Vec<_> = keys.map(|(key, _)| key.trim_start_matches(['"', '\''])).collect();
-    format!("{name}={}", keys.join(" "))
+    lines.extend(begun);
+    lines
+}
+
+/// Whether a comment is the path that `systemctl cat` prints before a file.
+fn is_path(comment: &str) -> bool {
+    comment.starts_with('/') && !comment.contains(char::is_whitespace)
+}
+
+/// A setting whose value can be a secret, without the value.
+fn without_secret(line: &str) -> String {
+    match line.split_once('=') {
+        Some((name, _)) if SECRET_SETTINGS.contains(&name.trim()) => {
+            format!("{}=[left out]", name.trim())
+        }
+        _ => line.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -100,10 +130,38 @@ mod tests {
         let expected = [
             "configuration: drain_timeout: 30s -> 10s".to_owned(),
             format!("unit: added {file}: MemoryMax=64M"),
-            format!("unit: added {file}: Environment=API_KEY REGION"),
+            format!("unit: added {file}: Environment=[left out]"),
         ];
         assert_eq!(changes, expected);
         assert_eq!(new.changes_since(&new), []);
         assert_eq!(old.changes_since(&DeployFacts { unit: None, ..old.clone() }), []);
+    }
+
+    #[test]
+    fn no_part_of_a_secret_value_is_kept() {
+        let unit = "# /etc/systemd/system/w@.service\n[Service]\n\
+                    Environment=\"PASSPHRASE=correct horse=battery staple\" REGION=eu\n\
+                    Environment = ONE=hunter2 \\\n  # the next one is worse\n  TWO=swordfish \\\n\
+                    ; and the last\nTHREE=letmein\n\
+                    ExecStart=/srv/w \\\n  --port 8401\n\
+                    Description=two backslashes \\\\\nSyslogIdentifier=space after \\ \n\
+                    SetCredential=pin: 1234 \\\n5678=9\n\
+                    SetCredentialEncrypted=key: \\\n        Whxqht+dQJax1aZe\\\n        CGRPOFUbjBh0\n\
+                    LoadCredential=pager:/etc/pager.secret\nEnvironmentFile=/etc/w.env\n";
+        let lines = facts("30s", unit).unit.unwrap();
+        let shown: Vec<_> =
+            lines.iter().map(|it| it.strip_prefix("/etc/systemd/system/w@.service: ")).collect();
+        let expected = [
+            "Environment=[left out]",
+            "Environment=[left out]",
+            "ExecStart=/srv/w --port 8401",
+            "Description=two backslashes \\\\",
+            "SyslogIdentifier=space after \\",
+            "SetCredential=[left out]",
+            "SetCredentialEncrypted=[left out]",
+            "LoadCredential=[masked]",
+            "EnvironmentFile=/etc/w.env",
+        ];
+        assert_eq!(shown, expected.map(Some));
     }
 }

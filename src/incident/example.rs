@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::incident::facts::{FACTS_SCHEMA, Facts};
+use crate::incident::report::{Report, SignatureCount, Week};
 use crate::incident::traffic::{CallTraffic, Point, ReleaseTraffic, Traffic};
 use crate::model::{Counts, Guard, Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Waiver};
 
@@ -197,5 +198,29 @@ pub(super) fn incident() -> crate::incident::Incident {
         opened: Moment(BEGAN + 8_681),
         causes: vec![(Cause::Rollback, Moment(BEGAN + 8_681), timeline()[3].because.clone())],
         ..Incident::default()
+    }
+}
+
+/// A report with one hostile signature.
+pub(super) fn report() -> Report {
+    let week = |monday: &str, deploys, failed| Week { monday: monday.into(), deploys, failed };
+    Report {
+        from: "2026-08-29".to_owned(),
+        to: "2026-11-27".to_owned(),
+        services: vec!["weather".to_owned()],
+        deploys: 40,
+        failed_deploys: 3,
+        signatures: vec![SignatureCount {
+            service: "weather".into(),
+            signature: "server fault of <script>".into(),
+            incidents: 2,
+            newest: ReleaseNumber(41),
+        }],
+        weeks: vec![
+            week("2026-11-09", 40, 3),
+            week("2026-11-16", 0, 0),
+            week("2026-11-23", 1, 1),
+        ],
+        ..Report::default()
     }
 }

@@ -39,6 +39,7 @@ mod record;
 mod reminder;
 mod report;
 mod report_builder;
+mod report_html;
 mod report_text;
 mod rows;
 mod signature;
@@ -75,9 +76,8 @@ pub use crate::incident::report::{
     FalseAlarms, REPORT_SCHEMA, Report, SignatureCount, Times, Week,
 };
 pub use crate::incident::report_builder::ReportBuilder;
-pub use crate::incident::report_text::{
-    render_html as render_report_html, render_text as render_report_text,
-};
+pub use crate::incident::report_html::render as render_report_html;
+pub use crate::incident::report_text::render as render_report_text;
 pub use crate::incident::signature::Signature;
 pub use crate::incident::traffic::Traffic;
 pub use crate::incident::verdict::{EXPECTED as VERDICTS, ReviewVerdict};

@@ -50,20 +50,22 @@ pub fn group_output<'a>(
 ) -> Vec<OutputGroup> {
     let known = previous.map(Templates::of);
     let templates = Templates::of(lines).groups.into_values().flatten();
-    let groups = templates.map(|it| OutputGroup {
-        is_new: known.as_ref().is_some_and(|known| !known.has(&it.words)),
-        template: it.words.join(" "),
-        count: it.count,
-        is_error: error_rank(&it.example) > 1,
-        example: it.example,
-    });
-    let mut groups: Vec<_> = groups.collect();
-    groups.sort_by_cached_key(|it| {
+    let ranked = templates.map(|it| {
         let rank = error_rank(&it.example);
-        std::cmp::Reverse((it.is_new && it.is_error, it.is_error, it.is_new, rank, it.count))
+        let group = OutputGroup {
+            is_new: known.as_ref().is_some_and(|known| !known.has(&it.words)),
+            template: it.words.join(" "),
+            count: it.count,
+            is_error: rank > 1,
+            example: it.example,
+        };
+        (rank, group)
     });
-    groups.truncate(GROUPS_MAX);
-    groups
+    let mut ranked: Vec<_> = ranked.collect();
+    ranked.sort_by_key(|(rank, it)| {
+        std::cmp::Reverse((it.is_new && it.is_error, it.is_error, it.is_new, *rank, it.count))
+    });
+    ranked.into_iter().map(|(_, it)| it).take(GROUPS_MAX).collect()
 }
 
 impl Templates {
@@ -80,9 +82,11 @@ impl Templates {
         let group = self.groups.entry(key).or_default();
         let best = group
             .iter_mut()
-            .max_by(|a, b| similarity(&a.words, &words).total_cmp(&similarity(&b.words, &words)));
-        match best.filter(|it| similarity(&it.words, &words) >= SAME_TEMPLATE) {
-            Some(template) => {
+            .map(|it| (similarity(&it.words, &words), it))
+            .filter(|(same, _)| *same >= SAME_TEMPLATE)
+            .max_by(|(a, _), (b, _)| a.total_cmp(b));
+        match best {
+            Some((_, template)) => {
                 template.count += 1;
                 for (known, word) in template.words.iter_mut().zip(words) {
                     if *known != word {

@@ -86,10 +86,12 @@ fn overdue_items(incident: &Incident, now: Moment) -> impl Iterator<Item = &Acti
 }
 
 /// What a deploy should know of the action items of an incident. `settings` are those of the service, as
-/// the configuration writes them. An item names one with the check `NAME = VALUE`.
+/// the configuration writes them. An item names one with the check `NAME = VALUE`; `normal` brings the
+/// value into the form of `settings`.
 pub fn follow_up(
     incident: &Incident,
     settings: &BTreeMap<String, String>,
+    normal: impl Fn(&str) -> String,
     now: Moment,
 ) -> Vec<FollowUp> {
     let number = incident.number;
@@ -97,7 +99,7 @@ pub fn follow_up(
     for action in &incident.actions {
         let name = format!("action {number}-{} ({})", action.item, action.text);
         let text = match wanted_setting(&action.check, settings) {
-            Some((_, wanted, value)) if wanted == value => continue,
+            Some((_, wanted, value)) if normal(wanted) == value => continue,
             Some((key, wanted, value)) if action.done => {
                 format!("{name} is marked as done, but {key} is {value}, not {wanted}")
             }
@@ -187,7 +189,8 @@ mod tests {
     fn a_deploy_hears_of_items_that_are_not_so() {
         let settings = [("drain_timeout".to_owned(), "30s".to_owned())].into();
         let texts = |check: &str, done| {
-            let found = follow_up(&incident(check, done), &settings, Moment(0));
+            let normal = |it: &str| it.replace("30000ms", "30s");
+            let found = follow_up(&incident(check, done), &settings, normal, Moment(0));
             found.into_iter().map(|it| (it.text, it.reopens)).collect::<Vec<_>>()
         };
         assert_eq!(
@@ -200,8 +203,10 @@ mod tests {
         let done = texts("drain_timeout = \"10s\"", true);
         assert!(done[0].0.contains("is marked as done, but drain_timeout is 30s") && done[0].1);
         assert!(texts("drain_timeout = 30s", false).is_empty());
+        assert!(texts("drain_timeout = \"30000ms\"", false).is_empty());
         assert!(texts("the graph is flat", false).is_empty());
-        let late = follow_up(&incident("", false), &settings, parse_date("2023-12-01").unwrap());
+        let late = parse_date("2023-12-01").unwrap();
+        let late = follow_up(&incident("", false), &settings, str::to_owned, late);
         assert!(late[0].text.contains("is overdue since 2023-11-20, for team weather"));
     }
 }

@@ -1,17 +1,15 @@
-//! The report as text with small bars, and as one HTML file.
+//! The report as text with small bars.
 
 use std::fmt::{self, Write as _};
 
-use crate::incident::html::STYLE;
 use crate::incident::report::{FalseAlarms, Report, Times, Week};
-use crate::incident::text::escape_html as escape;
 use crate::incident::utc::format_ms;
 
 /// Columns of the longest bar.
 const BAR_WIDTH: u64 = 30;
 
 /// The numbers of a report: a name and a sentence each.
-fn numbers(it: &Report) -> Vec<(&'static str, String)> {
+pub(super) fn numbers(it: &Report) -> Vec<(&'static str, String)> {
     let mut rate = it.failure_rate().map_or("no deploys".to_owned(), |rate| {
         format!("{} ({} of {} deploys)", percent(rate), it.failed_deploys, it.deploys)
     });
@@ -29,7 +27,7 @@ fn numbers(it: &Report) -> Vec<(&'static str, String)> {
     };
     let saved = match it.saved_requests {
         0 => "0".to_owned(),
-        saved => format!("{saved}, if the releases had failed on until the end of their bakes"),
+        saved => format!("{saved}, if the releases had continued to fail until the end of their bakes"),
     };
     let verdicts: Vec<_> =
         it.verdicts.iter().map(|(verdict, count)| format!("{verdict} {count}")).collect();
@@ -78,7 +76,7 @@ fn percent(share: f64) -> String {
 }
 
 /// The report for a terminal.
-pub fn render_text(report: &Report) -> String {
+pub fn render(report: &Report) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = write_text(&mut out, report);
@@ -114,109 +112,14 @@ fn write_text(out: &mut String, report: &Report) -> fmt::Result {
     Ok(())
 }
 
-/// The report as one HTML file without scripts.
-pub fn render_html(report: &Report) -> String {
-    let mut out = String::new();
-    let _ = write_html(&mut out, report);
-    out
-}
-
-fn write_html(out: &mut String, report: &Report) -> fmt::Result {
-    let services = report.services.join(", ");
-    let title = escape(&format!("Deploys of {services}, {} to {}", report.from, report.to));
-    writeln!(
-        out,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src \
-         'unsafe-inline'\">\n<title>{title}</title>\n<style>{STYLE}</style></head><body>\n\
-         <h1>{title}</h1>\n<div class=\"scroll\"><table>"
-    )?;
-    for (name, value) in numbers(report) {
-        writeln!(out, "<tr><th>{name}</th><td>{}</td></tr>", escape(&value))?;
-    }
-    writeln!(out, "</table></div>")?;
-    if !report.weeks.is_empty() {
-        writeln!(out, "<h2>Deploys by week</h2>")?;
-        write_chart(out, report)?;
-    }
-    if !report.signatures.is_empty() {
-        writeln!(
-            out,
-            "<h2>Incidents by signature</h2>\n<div class=\"scroll\"><table>\n\
-             <tr><th>incidents</th><th>newest</th><th>service</th><th>signature</th></tr>"
-        )?;
-        for it in &report.signatures {
-            let (count, newest) = (it.incidents, it.newest);
-            let (service, signature) = (escape(&it.service), escape(&it.signature));
-            writeln!(
-                out,
-                "<tr><td class=\"n\">{count}</td><td class=\"n\">{newest}</td><td>{service}</td>\
-                 <td>{signature}</td></tr>"
-            )?;
-        }
-        writeln!(out, "</table></div>")?;
-    }
-    writeln!(out, "</body></html>")
-}
-
-/// A bar for each week: all deploys, and the failed ones in front.
-fn write_chart(out: &mut String, report: &Report) -> fmt::Result {
-    const ROW: usize = 18;
-    let most = report.weeks.iter().map(|it| it.deploys).max().unwrap_or(1).max(1) as f64;
-    let height = report.weeks.len().max(1) * ROW;
-    let label = "deploys and failed deploys by week";
-    writeln!(out, "<svg viewBox=\"0 0 600 {height}\" role=\"img\" aria-label=\"{label}\">")?;
-    for (index, Week { monday, deploys, failed }) in report.weeks.iter().enumerate() {
-        let (y, middle) = (index * ROW + 3, index * ROW + 13);
-        let width = |count: u64| 420.0 * count as f64 / most;
-        // A failed deploy is visible, however many there are.
-        let failed_width = if *failed > 0 { width(*failed).max(2.0) } else { 0.0 };
-        writeln!(
-            out,
-            "<text x=\"0\" y=\"{middle}\">{monday}</text>\
-             <rect x=\"80\" y=\"{y}\" height=\"12\" width=\"{:.1}\" fill=\"var(--ok)\"/>\
-             <rect x=\"80\" y=\"{y}\" height=\"12\" width=\"{failed_width:.1}\" fill=\"var(--bad)\"/>\
-             <text x=\"{:.1}\" y=\"{middle}\">{deploys}, {failed} failed</text>",
-            width(*deploys),
-            86.0 + width(*deploys)
-        )?;
-    }
-    writeln!(out, "</svg>")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::incident::report::SignatureCount;
-    use crate::model::ReleaseNumber;
-
-    fn report() -> Report {
-        let week = |monday: &str, deploys, failed| Week { monday: monday.into(), deploys, failed };
-        Report {
-            from: "2026-08-29".to_owned(),
-            to: "2026-11-27".to_owned(),
-            services: vec!["weather".to_owned()],
-            deploys: 40,
-            failed_deploys: 3,
-            signatures: vec![SignatureCount {
-                service: "weather".into(),
-                signature: "server fault of <script>".into(),
-                incidents: 2,
-                newest: ReleaseNumber(41),
-            }],
-            weeks: vec![
-                week("2026-11-09", 40, 3),
-                week("2026-11-16", 0, 0),
-                week("2026-11-23", 1, 1),
-            ],
-            ..Report::default()
-        }
-    }
+    use crate::incident::example;
 
     #[test]
-    fn both_forms_have_the_numbers() {
-        let text = render_text(&report());
+    fn it_has_the_numbers_and_a_bar_for_each_week() {
+        let text = render(&example::report());
         for line in [
             "weather, 2026-08-29 to 2026-11-27\n",
             "  change failure rate   7.5 % (3 of 40 deploys)\n",
@@ -227,11 +130,8 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line:?} in {text}");
         }
-        let html = render_html(&report());
-        assert!(html.contains("<svg") && !html.contains("<script>"), "{html}");
-        let empty = render_text(&Report::default());
+        let empty = render(&Report::default());
         assert!(empty.contains("no deploys") && !empty.contains("week of"), "{empty}");
-        assert!(!render_html(&Report::default()).contains("<svg"));
     }
 
     #[test]

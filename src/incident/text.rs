@@ -55,15 +55,18 @@ pub fn clean_name(name: &str) -> String {
     plain(name, NAME_MAX)
 }
 
-/// A call as a document names it: the method, and the tool, prompt or resource. The address of a resource
-/// can have a secret in it.
+/// A call as a document names it: the method, and the tool, prompt or resource. A client chooses the name:
+/// the address of a resource can have a secret in it, and so can what is no name of a tool.
 pub fn clean_call(method: &str, name: &str) -> String {
     let method = clean_name(method);
     if name.is_empty() {
         return method;
     }
-    let is_address = name.contains([':', '/', '?', '=', '@']);
-    let name = if is_address { clean_text(name, NAME_MAX) } else { clean_name(name) };
+    let is_identifier = name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
+    let has_digit = name.contains(|c: char| c.is_ascii_digit());
+    // A tool may be called `sk-learn-train-model`; a token has digits.
+    let is_plain = is_identifier && !(has_digit && is_token(name));
+    let name = if is_plain { clean_name(name) } else { clean_text(name, NAME_MAX) };
     format!("{method} {name}")
 }
 
@@ -252,7 +255,10 @@ fn mask_url(part: &str) -> Option<String> {
 fn is_mail(word: &str) -> bool {
     word.split_once('@').is_some_and(|(user, host)| {
         !user.is_empty()
+            && host.starts_with(char::is_alphanumeric)
             && host.contains('.')
+            // An instance of a systemd unit; no domain ends like that.
+            && !host.ends_with(".service")
             && host.chars().all(|c| c.is_alphanumeric() || ".-".contains(c))
     })
 }
@@ -338,6 +344,8 @@ mod tests {
             "JSON-RPC error -32603: Internal error",
             "the token bucket is empty",
             "Error executing tool get_weather_forecast_v2_hourly",
+            "mcp-weather@blue.service: Main process exited, code=exited, status=1/FAILURE",
+            "/etc/systemd/system/mcp-weather@.service: MemoryMax=64M",
         ] {
             assert_eq!(clean_text(text, 300), text);
         }
@@ -349,6 +357,7 @@ mod tests {
             clean_call("tools/call", "get_weather_forecast_v2"),
             "tools/call get_weather_forecast_v2"
         );
+        assert_eq!(clean_call("tools/call", "sk-learn-train-model"), "tools/call sk-learn-train-model");
         assert_eq!(clean_call("ping", ""), "ping");
         for (uri, secret) in [
             ("https://ada:hunter2@host/x", "hunter2"),

@@ -26,12 +26,16 @@ impl Channel {
         Self { settings, client: OnceLock::new() }
     }
 
-    /// Delivers a notice, once.
-    pub(super) async fn deliver(&self, notice: &Notice) -> Delivery {
+    /// Delivers a notice, once, with the secret as it could be read.
+    pub(super) async fn deliver(
+        &self,
+        notice: &Notice,
+        secret: Result<Option<Secret>, String>,
+    ) -> Delivery {
         if let ChannelTarget::Command(words) = &self.settings.target {
             return command::run(words, notice, self.settings.timeout).await;
         }
-        let secret = match self.secret().await {
+        let secret = match secret {
             Ok(secret) => secret,
             // An operator can put it right.
             Err(because) => return Delivery::failed(because),

@@ -11,11 +11,12 @@ pub(super) struct ChannelState {
     delivered: u64,
     failed: u64,
     in_a_row: u32,
-    /// Since when it fails, and why.
-    failing: Option<(Moment, String)>,
-    /// Whether it fails because its secret cannot be used.
-    is_unusable: bool,
+    /// Why the last delivery failed, if it did.
     last_error: Option<String>,
+    /// Since when its deliveries fail.
+    failing: Option<Moment>,
+    /// Since when its secret cannot be used, and why.
+    unusable: Option<(Moment, String)>,
 }
 
 /// How a channel is doing.
@@ -33,7 +34,7 @@ pub struct ChannelReport {
     pub failed: u64,
     /// Since when it fails.
     pub failing_since: Option<Moment>,
-    /// Why the last delivery failed, if it did.
+    /// Why its secret cannot be used, or else why the last delivery failed.
     pub error: Option<String>,
 }
 
@@ -47,42 +48,50 @@ pub(super) enum Change {
 
 impl ChannelState {
     pub(super) fn on_accepted(&mut self) -> Change {
-        self.delivered += 1;
-        self.in_a_row = 0;
-        self.end_failure()
+        self.change(|state| {
+            state.delivered += 1;
+            (state.in_a_row, state.last_error) = (0, None);
+            (state.failing, state.unusable) = (None, None);
+        })
     }
 
     /// Its secret cannot be used: the first page would be the first to show it.
     pub(super) fn on_unusable(&mut self, now: Moment, because: &str) -> Change {
-        self.is_unusable = true;
-        self.last_error = Some(because.to_owned());
-        if self.failing.is_some() {
-            return Change::None;
-        }
-        self.failing = Some((now, because.to_owned()));
-        Change::BeganToFail
+        self.change(|state| {
+            let since = state.unusable.take().map_or(now, |(since, _)| since);
+            state.unusable = Some((since, because.to_owned()));
+        })
     }
 
-    /// Its secret can be used. Deliveries that failed for another reason are not forgotten.
+    /// Its secret can be used. Deliveries that fail are another matter.
     pub(super) fn on_usable(&mut self) -> Change {
-        if self.is_unusable { self.end_failure() } else { Change::None }
-    }
-
-    fn end_failure(&mut self) -> Change {
-        (self.is_unusable, self.last_error) = (false, None);
-        if self.failing.take().is_some() { Change::WorksAgain } else { Change::None }
+        self.change(|state| state.unusable = None)
     }
 
     pub(super) fn on_failed(&mut self, now: Moment, because: &str, is_final: bool) -> Change {
-        self.failed += 1;
-        self.in_a_row += 1;
-        self.last_error = Some(because.to_owned());
-        let begins = is_final || self.in_a_row >= FAILURES_TOLERATED;
-        if !begins || self.failing.is_some() {
-            return Change::None;
+        self.change(|state| {
+            state.failed += 1;
+            state.in_a_row += 1;
+            state.last_error = Some(because.to_owned());
+            if is_final || state.in_a_row >= FAILURES_TOLERATED {
+                state.failing.get_or_insert(now);
+            }
+        })
+    }
+
+    fn change(&mut self, apply: impl FnOnce(&mut Self)) -> Change {
+        let failed_before = self.failing_since().is_some();
+        apply(self);
+        match (failed_before, self.failing_since().is_some()) {
+            (false, true) => Change::BeganToFail,
+            (true, false) => Change::WorksAgain,
+            _ => Change::None,
         }
-        self.failing = Some((now, because.to_owned()));
-        Change::BeganToFail
+    }
+
+    fn failing_since(&self) -> Option<Moment> {
+        let unusable = self.unusable.as_ref().map(|(since, _)| *since);
+        self.failing.into_iter().chain(unusable).min()
     }
 
     pub(super) fn report(&self, name: &str, channel_type: &str, waiting: usize) -> ChannelReport {
@@ -92,8 +101,8 @@ impl ChannelState {
             waiting: waiting as u64,
             delivered: self.delivered,
             failed: self.failed,
-            failing_since: self.failing.as_ref().map(|(since, _)| *since),
-            error: self.last_error.clone(),
+            failing_since: self.failing_since(),
+            error: self.unusable.as_ref().map(|(_, why)| why.clone()).or(self.last_error.clone()),
         }
     }
 }
@@ -113,6 +122,22 @@ mod tests {
         assert_eq!(state.on_usable(), Change::WorksAgain);
         assert_eq!(state.on_failed(Moment(5), "404", true), Change::BeganToFail);
         assert_eq!(state.on_usable(), Change::None, "it still answers 404");
+    }
+
+    #[test]
+    fn a_channel_with_two_troubles_works_again_after_both() {
+        for unusable_first in [false, true] {
+            let mut state = ChannelState::default();
+            let mut change = |unusable| match unusable {
+                true => state.on_unusable(Moment(3), "no such file"),
+                false => state.on_failed(Moment(3), "404", true),
+            };
+            assert_eq!(change(unusable_first), Change::BeganToFail);
+            assert_eq!(change(!unusable_first), Change::None);
+            assert_eq!(state.on_usable(), Change::None, "it still answers 404");
+            assert_eq!(state.report("chat", "slack", 0).error.as_deref(), Some("404"));
+            assert_eq!(state.on_accepted(), Change::WorksAgain);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use crate::config::Secret;
 use crate::incident::{Notice, NoticeKind};
 use crate::notify::channel::Channel;
 use crate::notify::channel_state::Change;
@@ -14,27 +15,37 @@ use crate::notify::shared::{Delivered, Shared};
 /// Runs until the task is aborted. `wakeup` is notified when a notice was queued.
 pub(super) async fn run(shared: Arc<Shared>, channel: Arc<Channel>, wakeup: Arc<Notify>) {
     let name = &channel.settings.name;
-    check_secret(&shared, &channel).await;
+    let _ = read_secret(&shared, &channel).await;
     loop {
         let queued = wakeup.notified();
-        let Some((number, notice)) = shared.outbox().next(name) else {
+        let next = tokio::task::block_in_place(|| shared.outbox.next(name));
+        let Some((number, notice)) = next else {
             queued.await;
             continue;
         };
         deliver(&shared, &channel, &notice, &wakeup).await;
-        tokio::task::block_in_place(|| shared.outbox().done(number, name));
+        tokio::task::block_in_place(|| shared.outbox.done(number, name));
     }
 }
 
-/// Reports a secret that cannot be used, or that can be used again.
-pub(super) async fn check_secret(shared: &Shared, channel: &Channel) {
+/// The secret of a channel, if it has one. One that cannot be used is reported, and one that can be used
+/// again.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(super) async fn read_secret(
+    shared: &Shared,
+    channel: &Channel,
+) -> Result<Option<Secret>, String> {
     let name = &channel.settings.name;
-    let error = channel.secret().await.err();
-    let change = shared.with_state(name, |state, now| match &error {
+    let secret = channel.secret().await;
+    let error = secret.as_ref().err();
+    let change = shared.with_state(name, |state, now| match error {
         Some(because) => state.on_unusable(now, because),
         None => state.on_usable(),
     });
-    shared.on_change(name, change, error.as_deref().unwrap_or_default());
+    shared.on_change(name, change, error.map_or("", String::as_str));
+    secret
 }
 
 /// Delivers a notice: returns when it is delivered, rejected or given up.
@@ -47,7 +58,7 @@ async fn deliver(shared: &Shared, channel: &Channel, notice: &Notice, wakeup: &N
             tracing::error!(channel = name, notice = notice.id, page = true, "{because}");
             return;
         }
-        match channel.deliver(notice).await {
+        match channel.deliver(notice, channel.secret().await).await {
             Delivery::Accepted(answer) => {
                 tracing::info!(channel = name, notice = notice.id, "notified: {answer}");
                 let change = shared.with_state(name, |state, _| state.on_accepted());

@@ -28,6 +28,7 @@ mod pagerduty;
 mod plain_text;
 mod retry;
 mod shared;
+mod shared_outbox;
 mod slack;
 mod webhook;
 

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{ChannelSettings, Settings};
 use crate::incident::{Notice, NoticeKind};
 use crate::model::{Moment, ReleaseNumber};
 use crate::notify::channel::Channel;
@@ -17,7 +17,7 @@ use crate::notify::channel_state::ChannelReport;
 use crate::notify::channel_task;
 use crate::notify::retry::Delivery;
 use crate::notify::shared::{Delivered, RunningChannel, Shared, lock};
-use crate::record::Outbox;
+use crate::notify::shared_outbox::SharedOutbox;
 
 /// Deliveries that wait to be recorded.
 const DELIVERED_MAX: usize = 1_024;
@@ -36,7 +36,7 @@ impl Notifier {
             clock,
             state_dir: state_dir.to_owned(),
             host,
-            outbox: Mutex::new(None),
+            outbox: SharedOutbox::default(),
             channels: Mutex::default(),
             last_queued: Mutex::default(),
             delivered,
@@ -48,40 +48,34 @@ impl Notifier {
     /// the outbox.
     pub fn configure(&self, settings: &Settings) {
         let shared = &self.0;
-        let mut channels = lock(&shared.channels);
-        channels.page_url.clone_from(&settings.page_url);
-        channels.states.retain(|name, _| settings.channels.contains_key(name));
-        // Dropping a channel ends its task; what it was sending is sent again.
-        channels.running.clear();
-        let mut outbox = lock(&shared.outbox);
-        if settings.channels.is_empty() {
-            *outbox = None;
+        let has_channels = !settings.channels.is_empty();
+        if has_channels {
+            shared.outbox.open(&shared.state_dir, shared.clock.now());
+        }
+        {
+            let mut channels = lock(&shared.channels);
+            channels.page_url.clone_from(&settings.page_url);
+            channels.states.retain(|name, _| settings.channels.contains_key(name));
+            // Dropping a channel ends its task; what it was sending is sent again.
+            channels.running.clear();
+            let started = settings.channels.iter();
+            channels.running.extend(started.map(|(name, it)| (name.clone(), start(shared, it))));
+        }
+        // The last: nothing is queued for the channels of before any more.
+        if !has_channels {
+            shared.outbox.close();
             return;
         }
-        let open = outbox.get_or_insert_with(|| {
-            let (open, damage) = Outbox::open(&shared.state_dir, shared.clock.now());
-            damage.iter().for_each(|it| tracing::error!(page = true, "notices can be lost: {it}"));
-            open
-        });
-        let gone = open.retain_channels(|name| settings.channels.contains_key(name));
+        let gone = shared.outbox.retain_channels(|name| settings.channels.contains_key(name));
         if gone > 0 {
             tracing::warn!("{gone} notices waited for channels that are not configured any more");
-        }
-        drop(outbox);
-        for (name, settings) in &settings.channels {
-            let channel = Arc::new(Channel::new(settings.clone()));
-            let wakeup = Arc::new(Notify::new());
-            let task =
-                channel_task::run(Arc::clone(shared), Arc::clone(&channel), Arc::clone(&wakeup));
-            let task = Some(tokio::spawn(contain_panic(name.clone(), task)));
-            channels.running.insert(name.clone(), RunningChannel { channel, wakeup, task });
         }
     }
 
     /// Stops all channels and closes the outbox. What waits is in the file.
     pub fn stop(&self) {
         lock(&self.0.channels).running.clear();
-        *lock(&self.0.outbox) = None;
+        self.0.outbox.close();
     }
 
     /// Tells people. It returns when the notice is on disk, or cannot be. It blocks on the disk.
@@ -91,18 +85,18 @@ impl Notifier {
 
     /// Events before this moment are not told: no channel was there. None without channels.
     pub fn since(&self) -> Option<Moment> {
-        lock(&self.0.outbox).as_ref().map(Outbox::since)
+        self.0.outbox.report().since
     }
 
     /// How the channels are doing that take the notices of a service.
     pub fn reports(&self, service: &str) -> Vec<ChannelReport> {
+        let waiting = self.0.outbox.report().waiting.clone();
         let channels = lock(&self.0.channels);
-        let outbox = lock(&self.0.outbox);
         let running = channels.running.iter();
         let running = running.filter(|(_, it)| it.channel.settings.is_for_service(service));
         running
             .map(|(name, it)| {
-                let waiting = outbox.as_ref().map_or(0, |outbox| outbox.waiting(name));
+                let waiting = waiting.get(name).copied().unwrap_or_default();
                 let state = channels.states.get(name).cloned().unwrap_or_default();
                 state.report(name, &it.channel.settings.target.to_string(), waiting)
             })
@@ -111,11 +105,7 @@ impl Notifier {
 
     /// Why notices can be lost, if so.
     pub fn error(&self) -> Option<String> {
-        let outbox = lock(&self.0.outbox);
-        let outbox = outbox.as_ref()?;
-        let lost = (outbox.lost() > 0)
-            .then(|| format!("{} notices were lost: too many waited", outbox.lost()));
-        outbox.error().map(str::to_owned).or(lost)
+        self.0.outbox.report().error.clone()
     }
 
     /// Sends an example over one channel, or all: each with what came back. None: no such channel.
@@ -144,8 +134,8 @@ impl Notifier {
         let notice = &notice;
         let shared = &self.0;
         let tests = selected.into_iter().map(|channel| async move {
-            channel_task::check_secret(shared, &channel).await;
-            let result = match channel.deliver(notice).await {
+            let secret = channel_task::read_secret(shared, &channel).await;
+            let result = match channel.deliver(notice, secret).await {
                 Delivery::Accepted(answer) => Ok(answer),
                 Delivery::Failed { because, .. } | Delivery::Rejected(because) => Err(because),
             };
@@ -164,6 +154,14 @@ pub fn secret_problems(settings: &Settings) -> Vec<String> {
         Some(format!("warning: [notify.{}] cannot use its secret: {error}", it.name))
     });
     problems.collect()
+}
+
+fn start(shared: &Arc<Shared>, settings: &ChannelSettings) -> RunningChannel {
+    let channel = Arc::new(Channel::new(settings.clone()));
+    let wakeup = Arc::new(Notify::new());
+    let task = channel_task::run(Arc::clone(shared), Arc::clone(&channel), Arc::clone(&wakeup));
+    let task = Some(tokio::spawn(contain_panic(settings.name.clone(), task)));
+    RunningChannel { channel, wakeup, task }
 }
 
 /// A defect in a channel ends that channel and nothing else.

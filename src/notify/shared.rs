@@ -13,7 +13,8 @@ use crate::incident::{Notice, NoticeKind};
 use crate::model::{Moment, ReleaseNumber};
 use crate::notify::channel::Channel;
 use crate::notify::channel_state::{Change, ChannelState};
-use crate::record::{Outbox, Queued};
+use crate::notify::shared_outbox::SharedOutbox;
+use crate::record::Queued;
 
 /// A notice that a receiver accepted.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,8 +31,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) state_dir: PathBuf,
     pub(super) host: String,
-    /// Opened with the first channel: a daemon without channels writes no file.
-    pub(super) outbox: Mutex<Option<Outbox>>,
+    pub(super) outbox: SharedOutbox,
     pub(super) channels: Mutex<Channels>,
     pub(super) last_queued: Mutex<Option<NoticeKind>>,
     pub(super) delivered: mpsc::Sender<Delivered>,
@@ -57,26 +57,7 @@ impl Drop for RunningChannel {
     }
 }
 
-/// A locked outbox, which exists while there are channels.
-pub(super) struct LockedOutbox<'a>(MutexGuard<'a, Option<Outbox>>);
-
-impl LockedOutbox<'_> {
-    pub(super) fn next(&self, channel: &str) -> Option<(u64, Arc<Notice>)> {
-        self.0.as_ref()?.next(channel)
-    }
-
-    pub(super) fn done(&mut self, number: u64, channel: &str) {
-        if let Some(outbox) = self.0.as_mut() {
-            outbox.done(number, channel);
-        }
-    }
-}
-
 impl Shared {
-    pub(super) fn outbox(&self) -> LockedOutbox<'_> {
-        LockedOutbox(lock(&self.outbox))
-    }
-
     pub(super) fn with_state(
         &self,
         channel: &str,
@@ -141,8 +122,7 @@ impl Shared {
             .filter_map(|name| channels.running.get(name).map(|it| Arc::clone(&it.wakeup)))
             .collect();
         drop(channels);
-        let queued = lock(&self.outbox).as_mut().map(|outbox| outbox.queue(&notice, names));
-        if queued == Some(Queued::Full) {
+        if self.outbox.queue(&notice, names) == Some(Queued::Full) {
             let id = &notice.id;
             tracing::error!(notice = id, "the outbox is full, a notice is lost: {}", notice.text);
         }

@@ -4,7 +4,7 @@
 //! notice is on disk (fdatasync) when [`Outbox::queue`] returns. That a channel is done is only written:
 //! it survives a kill, and after a power loss the notice is delivered twice, under the same id.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -107,9 +107,10 @@ impl Outbox {
         Some((*number, Arc::clone(&waiting.notice)))
     }
 
-    /// How many notices wait for a channel.
-    pub fn waiting(&self, channel: &str) -> usize {
-        self.state.queues.get(channel).map_or(0, VecDeque::len)
+    /// How many notices wait for each channel. Channels for which none waits are left out.
+    pub fn waiting(&self) -> BTreeMap<String, usize> {
+        let queues = self.state.queues.iter().filter(|(_, queue)| !queue.is_empty());
+        queues.map(|(channel, queue)| (channel.clone(), queue.len())).collect()
     }
 
     /// Drops what waits for channels that do not exist any more. Returns how many notices.
@@ -237,7 +238,7 @@ mod tests {
         }
         let (mut outbox, _) = Outbox::open(dir.path(), Moment(99));
         assert_eq!(outbox.retain_channels(|it| it == "chat"), 2);
-        assert_eq!((outbox.waiting("pager"), outbox.waiting("chat")), (0, 1));
+        assert_eq!(outbox.waiting(), [("chat".to_owned(), 1)].into());
     }
 
     #[test]

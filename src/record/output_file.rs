@@ -19,10 +19,14 @@ pub fn read_output_section(dir: &Path, release: &Release) -> Option<Vec<String>>
     let text = read_end(&path).ok()?;
     let text = String::from_utf8_lossy(&text);
     let mut present = None;
+    let mut is_known = false;
     let mut lines = Vec::new();
     for line in text.lines() {
         match parse_output_section(line) {
-            Some(number) => present = Some(number),
+            Some(number) => {
+                present = Some(number);
+                is_known |= number == release.number;
+            }
             None if present == Some(release.number) => lines.push(line),
             None => (),
         }
@@ -30,7 +34,7 @@ pub fn read_output_section(dir: &Path, release: &Release) -> Option<Vec<String>>
     // The beginning of a long output is cut off, with its section.
     if present.is_none() && !text.is_empty() {
         lines = text.lines().collect();
-    } else if present.is_none() {
+    } else if !is_known {
         return None;
     }
     let surplus = lines.len().saturating_sub(LINES_MAX);
@@ -77,6 +81,9 @@ mod tests {
         std::fs::write(dir.path().join("output-blue.log"), text).unwrap();
         assert_eq!(read_output_section(dir.path(), &release(1)).unwrap(), ["a", "c"]);
         assert_eq!(read_output_section(dir.path(), &release(2)).unwrap(), ["b"]);
-        assert_eq!(read_output_section(dir.path(), &release(3)).unwrap(), Vec::<String>::new());
+        assert_eq!(read_output_section(dir.path(), &release(3)), None);
+        let text = format!("{two}\nb\n{one}\n");
+        std::fs::write(dir.path().join("output-blue.log"), text).unwrap();
+        assert_eq!(read_output_section(dir.path(), &release(1)).unwrap(), Vec::<String>::new());
     }
 }

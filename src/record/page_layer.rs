@@ -1,4 +1,4 @@
-//! Log messages that need a person and stand in no timeline. The daemon makes notices of them.
+//! Log messages that need a person and are in no timeline. The daemon makes notices of them.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;

@@ -1,5 +1,6 @@
 //! What a deploy changed: files of the artifact, labels of the image, settings, the unit.
 
+use std::io;
 use std::path::Path;
 
 use crate::artifact::{FileChange, Podman, compare};
@@ -25,6 +26,15 @@ impl Incidents {
         let Some(service) = self.service_settings(name) else { return };
         let (this, name, release) = (self.clone(), name.to_owned(), release.clone());
         tokio::spawn(async move {
+            // A timeline that is read again after a restart must not replace what the deploy had.
+            match this.deploy_facts(&name, release.number) {
+                Ok(None) => (),
+                Ok(Some(_)) => return,
+                Err(error) => {
+                    tracing::warn!(service = name, "cannot read the settings of {release}: {error}");
+                    return;
+                }
+            }
             let settings = gather::settings(&service);
             let mut facts = DeployFacts { settings, unit: None };
             if let Runtime::Systemd(template) = &service.runtime {
@@ -35,15 +45,16 @@ impl Incidents {
                 }
             }
             let Some(incidents) = this.service(&name) else { return };
-            // A timeline that is read again after a restart must not replace what the deploy had.
-            let write = || match incidents.store.read_deploy_facts(release.number)? {
-                Some(_) => Ok(()),
-                None => incidents.store.write_deploy_facts(release.number, &facts),
-            };
+            let write = || incidents.store.write_deploy_facts(release.number, &facts);
             if let Err(error) = tokio::task::block_in_place(write) {
                 tracing::warn!(service = name, "cannot keep the settings of {release}: {error}");
             }
         });
+    }
+
+    fn deploy_facts(&self, name: &str, deploy: ReleaseNumber) -> io::Result<Option<DeployFacts>> {
+        let Some(incidents) = self.service(name) else { return Ok(None) };
+        tokio::task::block_in_place(|| incidents.store.read_deploy_facts(deploy))
     }
 
     /// What is different from the previous release.
@@ -84,11 +95,8 @@ impl Incidents {
     }
 
     fn setting_changes(&self, name: &str, new: ReleaseNumber, old: ReleaseNumber) -> Vec<Change> {
-        let Some(incidents) = self.service(name) else { return Vec::new() };
-        let read = tokio::task::block_in_place(|| {
-            let new = incidents.store.read_deploy_facts(new)?;
-            Ok::<_, std::io::Error>((new, incidents.store.read_deploy_facts(old)?))
-        });
+        let read = self.deploy_facts(name, new);
+        let read = read.and_then(|new| Ok((new, self.deploy_facts(name, old)?)));
         match read {
             Ok((Some(new), Some(old))) => new.changes_since(&old),
             Ok(_) => Vec::new(),

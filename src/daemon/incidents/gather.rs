@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::config::{ProbeKind, Service, SessionState};
+use crate::config::{SETTING_NAMES, Service, setting_value};
 use crate::incident::{FACTS_SCHEMA, Facts, Opening, Traffic, evidence};
 use crate::model::{Moment, ReleaseNumber, TimelineEvent};
 use crate::record::{self, SignalLog};
@@ -53,33 +53,8 @@ fn track(facts: &Facts, log: &SignalLog, service: &Service) -> evidence::Evidenc
     evidence::track(opening, service.slo.clone(), until, log.signals())
 }
 
-/// The settings that the rules of the document are about, as the configuration writes them.
+/// The settings of a service that decide, as the configuration writes them.
 pub(super) fn settings(service: &Service) -> BTreeMap<String, String> {
-    let kind = match service.probe.kind {
-        ProbeKind::Mcp => "mcp",
-        ProbeKind::Http { .. } => "http",
-        ProbeKind::Tcp => "tcp",
-        ProbeKind::Command(_) => "command",
-    };
-    let state = match service.session_state {
-        SessionState::None => "none",
-        SessionState::Soft => "soft",
-        SessionState::Hard => "hard",
-    };
-    let seconds = |time: std::time::Duration| match time.subsec_millis() {
-        0 => format!("{}s", time.as_secs()),
-        _ => format!("{}ms", time.as_millis()),
-    };
-    let budget = service.slo.objectives.first().map_or(0.0, |it| it.error_budget);
-    [
-        ("probe.kind", kind.to_owned()),
-        ("session_state", state.to_owned()),
-        ("drain_timeout", seconds(service.policy.drain_timeout)),
-        ("burst", seconds(service.slo.burst)),
-        ("bake", seconds(service.policy.bake)),
-        ("objective", format!("{}%", ((1.0 - budget) * 1e6).round() / 1e4)),
-        ("max_false_rollback", service.slo.max_false_rollback.to_string()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    let value = |name: &str| Some((name.to_owned(), setting_value(service, name)?));
+    SETTING_NAMES.into_iter().filter_map(value).collect()
 }

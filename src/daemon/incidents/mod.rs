@@ -1,27 +1,34 @@
 //! The incidents of all services: opened from their timelines, drafted, listed, reviewed.
 //!
 //! A [`follow`] task for each service reads the entries that its loop records. It opens an incident with
-//! the entry that causes it, and writes the draft when the service has settled. The loop never waits for
-//! it. After a crash the task reads the timeline again; an entry that the record knows changes nothing.
+//! the entry that causes it, and tells people. [`drafting`] keeps what would be lost, and writes the draft
+//! when the service has settled. The loop never waits for them. After a crash the task reads the timeline
+//! again; an entry that the record knows changes nothing.
+//!
+//! A record is locked while it is written. The status and the metrics never wait for that: they read
+//! [`open_reviews`].
 
 mod capture;
 mod changes;
+mod drafting;
 mod follow;
 mod gather;
 mod notify;
+mod open_reviews;
 mod remind;
 mod report;
 mod requests;
 mod service_incidents;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::config::{Service, Settings};
 use crate::control::Status;
+use crate::daemon::incidents::open_reviews::OpenReviews;
 use crate::daemon::incidents::service_incidents::ServiceIncidents;
 use crate::daemon::services::{Proxies, ServiceHandles};
 use crate::notify::{Delivered, Notifier};
@@ -33,10 +40,17 @@ pub(super) struct Incidents(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     clock: Clock,
-    services: BTreeMap<String, Mutex<ServiceIncidents>>,
+    services: BTreeMap<String, ServiceEntry>,
     settings: Mutex<Arc<Settings>>,
     notifier: Notifier,
     proxies: Proxies,
+}
+
+/// The incidents of one service, and what is reported of them without the lock.
+#[derive(Debug)]
+struct ServiceEntry {
+    incidents: Mutex<ServiceIncidents>,
+    reviews: watch::Receiver<OpenReviews>,
 }
 
 impl Incidents {
@@ -48,8 +62,8 @@ impl Incidents {
         clock: Clock,
     ) -> (Self, mpsc::Receiver<Delivered>) {
         let services = handles.iter().map(|(name, handle)| {
-            let incidents = ServiceIncidents::read(name, handle.dir());
-            (name.clone(), Mutex::new(incidents))
+            let (incidents, reviews) = ServiceIncidents::read(name, handle.dir());
+            (name.clone(), ServiceEntry { incidents: Mutex::new(incidents), reviews })
         });
         let services = services.collect();
         let (notifier, delivered) = Notifier::new(&settings.state_dir, clock);
@@ -84,14 +98,13 @@ impl Incidents {
         let settings = self.settings();
         status.awaits_restart = awaits_restart(&settings, &status.service);
         let within = settings.incidents.review_within();
-        let Some(incidents) = self.service(&status.service) else { return };
-        status.incidents = incidents.status(now, within);
+        status.incidents = self.reviews(&status.service).and_then(|it| it.status(now, within));
     }
 
     /// The open reviews of a service, in a sentence. `None`: there is none.
     pub(super) fn review_text(&self, service: &str) -> Option<String> {
         let within = self.settings().incidents.review_within();
-        let status = self.service(service)?.status(self.0.clock.now(), within)?;
+        let status = self.reviews(service)?.status(self.0.clock.now(), within)?;
         let (number, overdue) = (status.oldest.0, if status.overdue { ", overdue" } else { "" });
         (0 < status.open).then(|| {
             format!(
@@ -105,10 +118,9 @@ impl Incidents {
     /// The open reviews of all services, for the status line of the service manager.
     pub(super) fn status_line(&self) -> String {
         let mut open = Vec::new();
-        for (name, incidents) in &self.0.services {
-            let incidents = incidents.lock().unwrap_or_else(PoisonError::into_inner);
-            let numbers = incidents.open().map(|it| it.number.to_string());
-            let numbers: Vec<_> = numbers.take(3).collect();
+        for (name, service) in &self.0.services {
+            let reviews = service.reviews.borrow();
+            let numbers: Vec<_> = reviews.first.iter().map(ToString::to_string).collect();
             if !numbers.is_empty() {
                 open.push(format!("{name} {}", numbers.join(", ")));
             }
@@ -119,9 +131,22 @@ impl Incidents {
         }
     }
 
+    /// The incidents of a service, locked. Another task may hold them while it writes to a slow disk.
     fn service(&self, name: &str) -> Option<MutexGuard<'_, ServiceIncidents>> {
-        let incidents = self.0.services.get(name)?;
-        Some(incidents.lock().unwrap_or_else(PoisonError::into_inner))
+        let incidents = &self.0.services.get(name)?.incidents;
+        Some(match incidents.try_lock() {
+            Ok(incidents) => incidents,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // The requests that this thread serves must not wait, too.
+            Err(TryLockError::WouldBlock) => tokio::task::block_in_place(|| {
+                incidents.lock().unwrap_or_else(PoisonError::into_inner)
+            }),
+        })
+    }
+
+    /// The open reviews of a service. It never waits for a disk.
+    fn reviews(&self, service: &str) -> Option<watch::Ref<'_, OpenReviews>> {
+        Some(self.0.services.get(service)?.reviews.borrow())
     }
 
     fn service_settings(&self, name: &str) -> Option<Service> {

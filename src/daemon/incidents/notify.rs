@@ -32,6 +32,10 @@ impl Incidents {
         let notice = {
             let Some(incidents) = self.service(name) else { return };
             let Some(incident) = incidents.get(entry.deploy) else { return };
+            // Something new went wrong while the draft was written: the trouble is not over.
+            if entry.seq < incident.last_seq {
+                return;
+            }
             let document = tokio::task::block_in_place(|| incidents.document(entry.deploy));
             let texts = match &document {
                 Ok(document) if incident.is_drafted => (&document.title, &document.headline),

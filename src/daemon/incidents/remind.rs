@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::config::normal_value;
 use crate::daemon::incidents::Incidents;
 use crate::daemon::incidents::gather::settings;
 use crate::incident::{
@@ -106,7 +107,7 @@ impl Incidents {
             )
         });
         let found = incidents.all().flat_map(|incident| {
-            let found = follow_up(incident, settings, now).into_iter();
+            let found = follow_up(incident, settings, normal_value, now).into_iter();
             found.map(|it| (incident.number, it))
         });
         (warnings.collect(), overdue.clone(), found.take(WARNINGS_MAX).collect())

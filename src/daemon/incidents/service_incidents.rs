@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
-use crate::control::{IncidentRow, IncidentStatus};
+use tokio::sync::watch;
+
+use crate::control::IncidentRow;
+use crate::daemon::incidents::open_reviews::OpenReviews;
 use crate::incident::utc::format_time;
 use crate::incident::{
     Facts, HumanParts, Incident, IncidentEntry, IncidentEvent, PostMortem, build, html, markdown,
@@ -26,14 +28,17 @@ pub(super) struct ServiceIncidents {
     pub(super) store: IncidentStore,
     incidents: BTreeMap<ReleaseNumber, Incident>,
     error: Option<String>,
+    reviews: watch::Sender<OpenReviews>,
 }
 
 impl ServiceIncidents {
-    /// Reads all records. One that cannot be read is reported and left out.
-    pub(super) fn read(name: &str, service_dir: &Path) -> Self {
+    /// Reads all records. One that cannot be read is reported and left out. The receiver has what a
+    /// status shows, also while the records are locked.
+    pub(super) fn read(name: &str, service_dir: &Path) -> (Self, watch::Receiver<OpenReviews>) {
         let store = IncidentStore::new(service_dir);
-        let mut this =
-            Self { name: name.to_owned(), store, incidents: BTreeMap::new(), error: None };
+        let (reviews, receiver) = watch::channel(OpenReviews::default());
+        let (name, incidents) = (name.to_owned(), BTreeMap::new());
+        let mut this = Self { name, store, incidents, error: None, reviews };
         match this.store.list() {
             Ok(numbers) => {
                 for number in numbers {
@@ -45,7 +50,13 @@ impl ServiceIncidents {
             }
             Err(error) => this.report(&error),
         }
-        this
+        this.publish();
+        (this, receiver)
+    }
+
+    fn publish(&self) {
+        let incidents = self.incidents.values();
+        self.reviews.send_replace(OpenReviews::of(incidents, self.error.as_deref()));
     }
 
     /// An incident.
@@ -76,6 +87,7 @@ impl ServiceIncidents {
         let entry = IncidentEntry { wall_time, moment: now, event };
         if let Err(error) = self.store.append(number, &entry) {
             self.report(&error);
+            self.publish();
             return Err(error);
         }
         self.error = None;
@@ -85,6 +97,7 @@ impl ServiceIncidents {
                 .incidents
                 .extend(Incident::restore(std::slice::from_ref(&entry)).map(|it| (number, it))),
         }
+        self.publish();
         Ok(())
     }
 
@@ -174,24 +187,8 @@ impl ServiceIncidents {
         for number in surplus {
             self.store.remove(number);
             self.incidents.remove(&number);
+            self.publish();
         }
-    }
-
-    /// What a status shows; none where there is nothing to review. A review may take `within`.
-    pub(super) fn status(&self, now: Moment, within: Duration) -> Option<IncidentStatus> {
-        let oldest = self.open().next();
-        if oldest.is_none() && self.error.is_none() {
-            return None;
-        }
-        let age = oldest.map(|it| now.since(it.opened)).unwrap_or_default();
-        let waiting = self.all().find(|it| it.waits_for_person());
-        Some(IncidentStatus {
-            open: self.open().count() as u64,
-            oldest: (oldest.map(|it| it.number).unwrap_or_default(), age.as_secs()),
-            overdue: within < age,
-            unacknowledged: waiting.map(|it| it.number),
-            error: self.error.clone(),
-        })
     }
 
     /// An incident in a row.
@@ -218,5 +215,49 @@ impl ServiceIncidents {
             .next()
             .map_or("it has none".to_owned(), |it| format!("the newest is {}", it.number));
         format!("no incident {number} of {}; {last}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::Cause;
+
+    fn opened(deploy: u32) -> IncidentEvent {
+        IncidentEvent::Opened {
+            service: "weather".to_owned(),
+            deploy: ReleaseNumber(deploy),
+            version: "v2".to_owned(),
+            cause: Cause::Rollback,
+            seq: 1,
+            because: "v2 fails".to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_change_is_seen_without_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut incidents, reviews) = ServiceIncidents::read("weather", dir.path());
+        let status =
+            |within| reviews.borrow().status(Moment(9_000), std::time::Duration::from_secs(within));
+        assert_eq!(status(1), None);
+        for (number, at) in [(2, 5_000), (3, 7_000)] {
+            let at = (Moment(at), "2026-11-27T10:00:00Z".to_owned());
+            incidents.record(ReleaseNumber(number), at, opened(number)).unwrap();
+        }
+        let seen = status(60).unwrap();
+        assert_eq!((seen.open, seen.oldest, seen.overdue), (2, (ReleaseNumber(2), 4), false));
+        assert!(status(1).unwrap().overdue);
+        let close = |number| {
+            let by = crate::incident::Author { uid: 0, name: "root".to_owned() };
+            let event = IncidentEvent::Closed { by, verdict: None, no_review: None };
+            (ReleaseNumber(number), (Moment(8_000), "2026-11-27T10:00:00Z".to_owned()), event)
+        };
+        for (number, at, event) in [close(2), close(3)] {
+            incidents.record(number, at, event).unwrap();
+        }
+        assert_eq!(status(1), None);
+        // A restart shows the same.
+        assert_eq!(*ServiceIncidents::read("weather", dir.path()).1.borrow(), *reviews.borrow());
     }
 }

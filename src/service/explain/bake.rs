@@ -1,11 +1,10 @@
 //! Why the release on trial is not accepted yet, and what ends its bake.
 
-use crate::config::Service;
+use crate::config::{Service, availability};
 use crate::control::Status;
 use crate::judge::detectability::requests_to_verify;
 use crate::model::{Evidence, Finding, Guard, Release, format_seconds};
 use crate::service::explain::points::Points;
-use crate::service::explain::settings::availability;
 
 /// A bake, and what is known of it.
 pub(super) struct Bake<'a> {
