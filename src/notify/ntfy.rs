@@ -6,6 +6,9 @@ use crate::incident::{Notice, NoticeKind};
 use crate::notify::json::insert;
 use crate::notify::plain_text::{defuse, fields, label};
 
+/// Longest message in bytes: the server makes an attachment of a longer one.
+const MESSAGE_BYTES_MAX: usize = 4_096;
+
 /// The server and the topic of an address such as `https://ntfy.example.org/alerts`.
 pub(super) fn split_topic(url: &str) -> Option<(&str, &str)> {
     let (server, topic) = url.trim_end_matches('/').rsplit_once('/')?;
@@ -26,10 +29,11 @@ pub(super) fn message(notice: &Notice, topic: &str) -> Value {
     };
     let details = fields(notice).into_iter().map(|(name, value)| format!("{name}: {value}"));
     let details: Vec<_> = details.collect();
+    let text = format!("{}\n\n{}", defuse(&notice.text), details.join("\n"));
     let mut message = json!({
         "topic": topic,
         "title": format!("{}: {}", label(notice), defuse(&notice.title)),
-        "message": format!("{}\n\n{}", defuse(&notice.text), details.join("\n")),
+        "message": text.get(..text.floor_char_boundary(MESSAGE_BYTES_MAX)),
         "priority": priority,
         "tags": [tag],
     });
@@ -53,5 +57,12 @@ mod tests {
         assert_eq!((&message["topic"], &message["priority"]), (&json!("alerts"), &json!(5)));
         let text = message["message"].as_str().unwrap();
         assert!(text.contains("Failed requests: 12 of 538") && !text.contains("://"), "{text}");
+    }
+
+    #[test]
+    fn a_long_message_is_no_attachment() {
+        let notice = Notice { text: "\u{1f600}".repeat(3_000), ..hostile() };
+        let message = message(&notice, "alerts");
+        assert!(message["message"].as_str().is_some_and(|it| (4_000..=4_096).contains(&it.len())));
     }
 }

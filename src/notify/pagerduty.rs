@@ -4,12 +4,14 @@ use serde_json::{Map, Value, json};
 
 use crate::incident::{Notice, NoticeKind};
 use crate::notify::json::insert;
-use crate::notify::plain_text::fields;
+use crate::notify::plain_text::{fields, shorten};
 
-/// Longest summary, by the reference of the API.
+/// Longest summary, in characters, by the reference of the API.
 const SUMMARY_MAX: usize = 1024;
 /// Longest `dedup_key`.
 const KEY_MAX: usize = 255;
+/// Longest value of a detail. An event may have 512 KB.
+const DETAIL_MAX: usize = 4_096;
 
 /// The event of a notice.
 pub(super) fn event(notice: &Notice, routing_key: &str) -> Value {
@@ -24,12 +26,11 @@ pub(super) fn event(notice: &Notice, routing_key: &str) -> Value {
         NoticeKind::Reminder => &notice.id,
         _ => &notice.group,
     };
-    let dedup_key: String =
-        format!("rollbackd/{}/{group}", notice.host).chars().take(KEY_MAX).collect();
+    let key = format!("rollbackd/{}/{group}", notice.host);
     let mut event = json!({
         "routing_key": routing_key,
         "event_action": action,
-        "dedup_key": dedup_key,
+        "dedup_key": shorten(&key, KEY_MAX),
     });
     if action != "trigger" {
         return event;
@@ -40,12 +41,18 @@ pub(super) fn event(notice: &Notice, routing_key: &str) -> Value {
         NoticeKind::Warn => "warning",
         NoticeKind::Info | NoticeKind::Resolved | NoticeKind::Reminder => "info",
     };
-    let details: Map<_, _> =
-        fields(notice).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
-    let summary: String = notice.text.chars().take(SUMMARY_MAX).collect();
+    let details = fields(notice).into_iter();
+    let details: Map<_, _> = details
+        .map(|(name, value)| (name.to_owned(), json!(shorten(&value, DETAIL_MAX))))
+        .collect();
+    // The API refuses an empty one.
+    let filled = |text: &str| !text.trim().is_empty();
+    let texts = [notice.text.as_str(), notice.title.as_str()];
+    let summary = texts.into_iter().find(|it| filled(it)).unwrap_or("a notice of rollbackd");
+    let source = if filled(&notice.host) { notice.host.as_str() } else { "rollbackd" };
     let payload = json!({
-        "summary": summary,
-        "source": notice.host,
+        "summary": shorten(summary, SUMMARY_MAX),
+        "source": source,
         "severity": severity,
         "timestamp": notice.at,
         "component": notice.service,
@@ -63,8 +70,10 @@ pub(super) fn event(notice: &Notice, routing_key: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::notify::example::hostile;
+    use crate::notify::example::{any_notice, hostile};
 
     /// The members that the reference of the API requires.
     #[test]
@@ -91,5 +100,29 @@ mod tests {
         assert_eq!(resolve["dedup_key"], trigger["dedup_key"]);
         notice.kind = NoticeKind::Reminder;
         assert_ne!(event(&notice, "key")["dedup_key"], trigger["dedup_key"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+        /// The limits of the reference of the Events API v2.
+        #[test]
+        fn pagerduty_accepts_every_notice(notice in any_notice()) {
+            let event = event(&notice, "0123456789abcdef0123456789abcdef");
+            prop_assert!(event.to_string().len() <= 512 * 1024);
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let action = text(&event["event_action"]);
+            prop_assert!(["trigger", "acknowledge", "resolve"].contains(&action.as_str()));
+            let key = text(&event["dedup_key"]).encode_utf16().count();
+            prop_assert!((1..=255).contains(&key));
+            if action != "trigger" {
+                return Ok(());
+            }
+            let payload = &event["payload"];
+            let severity = text(&payload["severity"]);
+            prop_assert!(["critical", "error", "warning", "info"].contains(&severity.as_str()));
+            let summary = text(&payload["summary"]);
+            prop_assert!(!summary.trim().is_empty() && summary.encode_utf16().count() <= 1024);
+            prop_assert!(!text(&payload["source"]).trim().is_empty());
+        }
     }
 }

@@ -22,6 +22,16 @@ pub(super) fn defuse(text: &str) -> String {
     out.replace("://", ":\u{200b}//")
 }
 
+/// At most `max` UTF-16 code units of a text, as receivers in JavaScript and Java count them.
+pub(super) fn shorten(text: &str, max: usize) -> &str {
+    let mut units = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        units += c.len_utf16();
+        max < units
+    });
+    end.and_then(|(at, _)| text.get(..at)).unwrap_or(text)
+}
+
 /// The kind in a word for people.
 pub(super) fn label(notice: &Notice) -> &'static str {
     match notice.kind {
@@ -68,5 +78,14 @@ mod tests {
             assert!(!text.contains(active), "{active} in {text}");
         }
         assert!(text.starts_with("weather: v2 is degraded: (click)"), "{text}");
+    }
+
+    #[test]
+    fn a_text_is_shortened_between_characters() {
+        for (text, max, short) in
+            [("abc", 3, "abc"), ("abcd", 3, "abc"), ("a\u{1f600}b", 2, "a"), ("", 0, "")]
+        {
+            assert_eq!(shorten(text, max), short);
+        }
     }
 }
