@@ -59,9 +59,7 @@ pub use crate::config::schema::{Key, Shape, keys, schema};
 pub use crate::config::scrape::{ScrapeSettings, ScrapeTarget};
 pub use crate::config::secret::{Secret, SecretSource};
 pub use crate::config::selector::Selector;
-pub use crate::config::setting_value::{
-    SETTING_NAMES, availability, normal_value, setting_value,
-};
+pub use crate::config::setting_value::{SETTING_NAMES, availability, normal_value, setting_value};
 pub use crate::config::settings::{PageSettings, Service, SessionState, Settings};
 pub use crate::config::value::{format_duration, format_percent};
 

@@ -80,7 +80,8 @@ fn logical_lines(text: &str) -> Vec<String> {
         }
         let backslashes = line.bytes().rev().take_while(|it| *it == b'\\').count();
         let continues = backslashes % 2 == 1 && !is_comment;
-        let part = if continues { line.strip_suffix('\\').unwrap_or(line) } else { line }.trim_end();
+        let part =
+            if continues { line.strip_suffix('\\').unwrap_or(line) } else { line }.trim_end();
         let joined = begun.take().map_or(part.to_owned(), |before| format!("{before} {part}"));
         if continues {
             begun = Some(joined);

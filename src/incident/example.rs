@@ -216,11 +216,7 @@ pub(super) fn report() -> Report {
             incidents: 2,
             newest: ReleaseNumber(41),
         }],
-        weeks: vec![
-            week("2026-11-09", 40, 3),
-            week("2026-11-16", 0, 0),
-            week("2026-11-23", 1, 1),
-        ],
+        weeks: vec![week("2026-11-09", 40, 3), week("2026-11-16", 0, 0), week("2026-11-23", 1, 1)],
         ..Report::default()
     }
 }

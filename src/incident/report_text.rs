@@ -27,7 +27,9 @@ pub(super) fn numbers(it: &Report) -> Vec<(&'static str, String)> {
     };
     let saved = match it.saved_requests {
         0 => "0".to_owned(),
-        saved => format!("{saved}, if the releases had continued to fail until the end of their bakes"),
+        saved => {
+            format!("{saved}, if the releases had continued to fail until the end of their bakes")
+        }
     };
     let verdicts: Vec<_> =
         it.verdicts.iter().map(|(verdict, count)| format!("{verdict} {count}")).collect();

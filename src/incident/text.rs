@@ -357,7 +357,10 @@ mod tests {
             clean_call("tools/call", "get_weather_forecast_v2"),
             "tools/call get_weather_forecast_v2"
         );
-        assert_eq!(clean_call("tools/call", "sk-learn-train-model"), "tools/call sk-learn-train-model");
+        assert_eq!(
+            clean_call("tools/call", "sk-learn-train-model"),
+            "tools/call sk-learn-train-model"
+        );
         assert_eq!(clean_call("ping", ""), "ping");
         for (uri, secret) in [
             ("https://ada:hunter2@host/x", "hunter2"),

@@ -34,7 +34,8 @@ pub(super) fn any_notice() -> impl Strategy<Value = Notice> {
         let moment = Moment(1_795_773_600_000);
         let at = "2026-11-27T10:00:00.000000Z".to_owned();
         let service = version.clone();
-        let notice = Notice { title, text, version, command, id, host, group, service, ..hostile() };
+        let notice =
+            Notice { title, text, version, command, id, host, group, service, ..hostile() };
         Notice { kind, url, acknowledged, test, incident, failed, moment, at, ..notice }
     })
 }

@@ -31,7 +31,10 @@ impl Incidents {
                 Ok(None) => (),
                 Ok(Some(_)) => return,
                 Err(error) => {
-                    tracing::warn!(service = name, "cannot read the settings of {release}: {error}");
+                    tracing::warn!(
+                        service = name,
+                        "cannot read the settings of {release}: {error}"
+                    );
                     return;
                 }
             }
