@@ -101,9 +101,10 @@ fn every_problem_code_has_its_entry() {
 
 #[test]
 fn every_finding_of_check_has_its_entry() {
-    let read = |path: &str| fs::read_to_string(path).unwrap();
-    let (host, check) = (read("src/host_check.rs"), read("src/cli/check.rs"));
-    let host = host.split('"').filter(|it| it.strip_prefix("host-").is_some_and(is_word));
+    let host = rust_in(Path::new("src/preflight"));
+    let host = host.iter().flat_map(|(_, text)| text.split('"'));
+    let host = host.filter(|it| it.strip_prefix("host-").is_some_and(is_word));
+    let check = fs::read_to_string("src/cli/check.rs").unwrap();
     let warnings = check.split("print_warnings_json(\"").skip(1);
     let warnings = warnings.filter_map(|it| it.split('"').next());
     let codes = host.chain(warnings).map(str::to_owned).collect();

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::incident::Notice;
 use crate::model::Moment;
-use crate::notify::shared::lock;
 use crate::record::{Outbox, Queued};
 
 /// The outbox, which exists while there are channels: a daemon without channels writes no file.
@@ -66,7 +65,7 @@ impl SharedOutbox {
 
     /// The next notice of a channel: its number, and the notice.
     pub(super) fn next(&self, channel: &str) -> Option<(u64, Arc<Notice>)> {
-        lock(&self.outbox).as_ref()?.next(channel)
+        self.lock().as_ref()?.next(channel)
     }
 
     /// A channel delivered a notice, or gave up.
@@ -74,8 +73,12 @@ impl SharedOutbox {
         self.change(|outbox| outbox.iter_mut().for_each(|it| it.done(number, channel)));
     }
 
+    fn lock(&self) -> MutexGuard<'_, Option<Outbox>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change<T>(&self, apply: impl FnOnce(&mut Option<Outbox>) -> T) -> T {
-        let mut outbox = lock(&self.outbox);
+        let mut outbox = self.lock();
         let result = apply(&mut outbox);
         self.report.send_replace(outbox.as_ref().map(OutboxReport::of).unwrap_or_default());
         result
@@ -107,7 +110,7 @@ mod tests {
         assert_eq!(*outbox.report(), OutboxReport::default());
         outbox.open(dir.path(), Moment(7));
         outbox.queue(&hostile(), vec!["chat".to_owned()]);
-        let writing = lock(&outbox.outbox);
+        let writing = outbox.lock();
         let expected = OutboxReport {
             since: Some(Moment(7)),
             waiting: [("chat".to_owned(), 1)].into(),
