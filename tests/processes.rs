@@ -109,7 +109,8 @@ async fn arguments_and_environment_match_the_documentation() {
     let mut process = Process::start(&spec).unwrap();
     assert_eq!(process.wait_exit().await, "exit code 0");
     let seen = wait_for(&output(&spec), "done\n").await;
-    assert!(seen.starts_with("v1 /srv/app blue 4001\n"), "{seen}");
+    let start = "--- rollbackd starts deploy 7: v1 ---\nv1 /srv/app blue 4001\n";
+    assert!(seen.starts_with(start), "{seen}");
     assert!(seen.ends_with("done\n"), "{seen}");
     assert!(seen.contains("0 -> /dev/null"), "{seen}");
     let owner = format!("ROLLBACKD_OWNER={}", home.path().display());
@@ -149,7 +150,8 @@ async fn long_output_file_is_truncated_before_start() {
     fs::create_dir_all(output(&spec).parent().unwrap()).unwrap();
     fs::write(output(&spec), vec![b'x'; 9 * 1024 * 1024]).unwrap();
     Process::start(&spec).unwrap().wait_exit().await;
-    assert_eq!(fs::read_to_string(output(&spec)).unwrap(), "new\n");
+    let new = "--- rollbackd starts deploy 1: v1 ---\nnew\n";
+    assert_eq!(fs::read_to_string(output(&spec)).unwrap(), new);
 }
 
 #[tokio::test]
