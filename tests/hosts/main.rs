@@ -13,6 +13,7 @@
 mod cgroup;
 mod containers;
 mod crash_loop;
+mod draft_output;
 mod handover;
 mod host;
 mod load_clients;
