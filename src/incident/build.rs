@@ -47,6 +47,7 @@ pub fn build(
         headline: phrases::headline(facts, incident, &impact),
         summary: phrases::summary(facts, incident, &impact),
         timeline: rows::rows(facts, incident),
+        nearby: facts.nearby.clone(),
         durations: rows::durations(facts),
         failures: failures(facts),
         samples: samples(facts),

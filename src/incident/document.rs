@@ -38,6 +38,9 @@ pub struct PostMortem {
     pub impact: Impact,
     /// The milestones and everything else that the daemon saw, in order.
     pub timeline: Vec<TimelineRow>,
+    /// What else happened on the host within half an hour, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nearby: Vec<String>,
     /// Time to detect and to resolve, in parts.
     pub durations: Vec<Duration>,
     /// Calls with faults, most faults first.

@@ -35,9 +35,6 @@ pub struct Facts {
     /// Settings of the service that the factors are about, as the configuration writes them.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
-    /// What the previous deploy of the service had, where the daemon still knew it.
-    #[serde(default)]
-    pub previous: Option<PreviousDeploy>,
     /// Failing calls, shortened and masked.
     #[serde(default)]
     pub samples: Vec<FailureSample>,
@@ -50,25 +47,9 @@ pub struct Facts {
     /// Files, labels and settings that differ from the previous release.
     #[serde(default)]
     pub changes: Vec<Change>,
-    /// What else happened on the host within half an hour.
+    /// What else happened on the host within half an hour, a line each.
     #[serde(default)]
     pub nearby: Vec<String>,
-}
-
-/// The release before, and its settings.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct PreviousDeploy {
-    /// Its version.
-    pub version: String,
-    /// What it ran from.
-    #[serde(default)]
-    pub artifact: Option<String>,
-    /// The digest of that.
-    #[serde(default)]
-    pub digest: Option<String>,
-    /// Its environment.
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
 }
 
 /// One failing call, as the client saw the answer.

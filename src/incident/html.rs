@@ -130,6 +130,10 @@ fn write_impact(out: &mut String, doc: &PostMortem) -> fmt::Result {
         ("Requests that the rollback interrupted", it.requests_interrupted.to_string()),
     ];
     rows.extend(it.duration_ms.map(|ms| ("First to last bad answer", format_ms(ms))));
+    rows.extend(it.budget_burned.map(|burned| {
+        let percent = format!("{:.1} % of what an hour of this traffic allows", 100.0 * burned);
+        ("Error budget burned", percent)
+    }));
     for (name, value) in rows {
         writeln!(out, "<tr><th>{name}</th><td class=\"n\">{}</td></tr>", escape(&value))?;
     }
@@ -154,7 +158,12 @@ fn write_timeline(out: &mut String, doc: &PostMortem) -> fmt::Result {
             escape(&row.text)
         )?;
     }
-    writeln!(out, "</table></div><div class=\"scroll\"><table>")?;
+    writeln!(out, "</table></div>")?;
+    if !doc.nearby.is_empty() {
+        writeln!(out, "<p class=\"soft\">Other events on this host within half an hour:</p>")?;
+        list(out, &doc.nearby)?;
+    }
+    writeln!(out, "<div class=\"scroll\"><table>")?;
     for part in &doc.durations {
         let (name, time, faster) = (escape(&part.part), format_ms(part.ms), escape(&part.faster));
         let faster = format!("<td class=\"soft\">faster with {faster}</td>");

@@ -144,6 +144,10 @@ fn write_timeline(out: &mut String, doc: &PostMortem) -> std::fmt::Result {
         writeln!(out, "| {} | {seconds:.3} s | {kind} | {} |", row.at, escape(&row.text))?;
     }
     writeln!(out)?;
+    if !doc.nearby.is_empty() {
+        writeln!(out, "Other events on this host within half an hour:\n")?;
+        bullets(out, doc.nearby.iter().map(|it| escape(it)), "")?;
+    }
     if doc.durations.is_empty() {
         return Ok(());
     }

@@ -132,7 +132,7 @@ fn detection_parts(facts: &Facts, onset: Moment, detected: &TimelineEntry) -> Ve
         return vec![duration("detect: probes", onset, detected.moment, faster)];
     };
     let first_bad = first_bad.min(detected.moment);
-    let burst_ms = facts.setting("burst").and_then(parse_seconds).unwrap_or(5_000);
+    let burst_ms = facts.setting("burst").and_then(parse_ms).unwrap_or(5_000);
     let burst_end = Moment(first_bad.0.saturating_add(burst_ms)).min(detected.moment);
     let faster = ["a shorter burst", "more traffic, or shadow calls on the previous release"];
     let mut parts = Vec::new();
@@ -154,16 +154,26 @@ fn duration(part: &str, from: Moment, to: Moment, faster: &str) -> Duration {
     Duration { part: part.to_owned(), ms: to.0.saturating_sub(from.0), faster: faster.to_owned() }
 }
 
-/// `5s`, `250ms` or `1m`, as the configuration prints a setting of one unit.
-fn parse_seconds(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match text.get(digits.len()..)? {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
+/// A time as the configuration prints it, such as `5s` or `1m30s`, in milliseconds.
+fn parse_ms(text: &str) -> Option<u64> {
+    let mut rest = text;
+    let mut sum = 0_u64;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(digits);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, next) = tail.split_at(unit_end);
+        let factor = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return None,
+        };
+        sum = sum.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
+        rest = next;
+    }
+    (!text.is_empty()).then_some(sum)
 }
 
 #[cfg(test)]
@@ -181,6 +191,17 @@ mod tests {
             Some(&[(3_000, "onset"), (3_250, "first bad"), (8_650, "last bad")][..])
         );
         assert_eq!(rows[0].at, "2023-11-14 22:13:20Z");
+    }
+
+    #[test]
+    fn a_time_of_the_configuration_is_read() {
+        let cases = [("5s", 5_000), ("1m30s", 90_000), ("1s500ms", 1_500), ("1h", 3_600_000)];
+        for (text, ms) in cases {
+            assert_eq!(parse_ms(text), Some(ms), "{text}");
+        }
+        for text in ["", "5", "s", "5x", "99999999999999999h"] {
+            assert_eq!(parse_ms(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -295,7 +295,10 @@ fn a_draft_shows_what_the_deploy_changed() {
     host.deploy_faulty("v2", "errors=60%", 1_000, &["--artifact", &new]).expect_code(3);
     traffic.stop();
     wait_until("the draft", || row(&host)["state"] == "draft");
-    let changes = document(&host)["changes"].as_array().unwrap().clone();
+    let document = document(&host);
+    let nearby = document["nearby"][0].as_str().unwrap();
+    assert!(nearby.contains(" weather, deploy 1: deployed: v1 deployed by"), "{nearby}");
+    let changes = document["changes"].as_array().unwrap().clone();
     let changes: Vec<_> = changes.iter().map(|it| it["text"].as_str().unwrap()).collect();
     for change in ["requirements.txt changed (8 -> 8 bytes)", "drain_timeout: 2s -> 1s"] {
         assert!(changes.contains(&change), "{change} in {changes:?}");

@@ -64,8 +64,10 @@ impl Incidents {
         }
         let (dir, deploy) = (handle.dir().to_owned(), entry.deploy);
         let settings = self.service_settings(name);
-        let gathered =
-            tokio::task::spawn_blocking(move || gather::gather(&dir, deploy, settings.as_ref()));
+        let all: Vec<_> = self.0.services.values().map(|it| it.dir.clone()).collect();
+        let gathered = tokio::task::spawn_blocking(move || {
+            gather::gather(&dir, deploy, settings.as_ref(), &all)
+        });
         let Ok(mut facts) = gathered.await else { return };
         if let Some(kept) = self.captured(name, handle, deploy).await {
             (facts.samples, facts.output) = (kept.samples, kept.output);

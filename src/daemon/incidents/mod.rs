@@ -21,6 +21,7 @@ mod requests;
 mod service_incidents;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use tokio::sync::{mpsc, watch};
@@ -49,6 +50,8 @@ struct Shared {
 /// The incidents of one service, and what is reported of them without the lock.
 #[derive(Debug)]
 struct ServiceEntry {
+    /// Its state directory.
+    dir: PathBuf,
     incidents: Mutex<ServiceIncidents>,
     reviews: watch::Receiver<OpenReviews>,
 }
@@ -63,7 +66,8 @@ impl Incidents {
     ) -> (Self, mpsc::Receiver<Delivered>) {
         let services = handles.iter().map(|(name, handle)| {
             let (incidents, reviews) = ServiceIncidents::read(name, handle.dir());
-            (name.clone(), ServiceEntry { incidents: Mutex::new(incidents), reviews })
+            let (dir, incidents) = (handle.dir().to_owned(), Mutex::new(incidents));
+            (name.clone(), ServiceEntry { dir, incidents, reviews })
         });
         let services = services.collect();
         let (notifier, delivered) = Notifier::new(&settings.state_dir, clock);
