@@ -132,7 +132,7 @@ fn file_changes(files: &[FileChange]) -> Vec<Change> {
 }
 
 async fn label_changes(podman: &Podman, old: &str, new: &str) -> Vec<Change> {
-    let (Ok(old), Ok(new)) = (podman.labels(old).await, podman.labels(new).await) else {
+    let (Ok(old), Ok(new)) = tokio::join!(podman.labels(old), podman.labels(new)) else {
         return Vec::new();
     };
     let names: std::collections::BTreeSet<_> =

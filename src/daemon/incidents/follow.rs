@@ -160,3 +160,86 @@ pub(super) async fn version_of(handle: &ServiceHandle, deploy: ReleaseNumber) ->
     });
     version.unwrap_or_else(|| format!("deploy {deploy}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+    use tokio::sync::broadcast;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config;
+    use crate::model::Moment;
+
+    const DEPLOY: ReleaseNumber = ReleaseNumber(2);
+
+    fn entry(seq: u64, kind: &str, data: Option<Value>) -> Arc<TimelineEntry> {
+        let mut line = json!({
+            "seq": seq, "at": "2023-11-14T22:13:20.000000Z", "moment": 1_700_000_000_000_u64 + seq,
+            "ms": seq, "service": "weather", "deploy": DEPLOY, "because": "v2 fails", "kind": kind,
+        });
+        data.into_iter().for_each(|data| line["data"] = data);
+        Arc::new(serde_json::from_value(line).unwrap())
+    }
+
+    /// A deploy of an image in place of another one.
+    fn deployed() -> Arc<TimelineEntry> {
+        let image = |digit: &str| format!("localhost/weather@sha256:{}", digit.repeat(64));
+        let release = |number: u32, digit: &str| {
+            json!({
+                "version": format!("v{number}"), "number": number, "slot": "green",
+                "artifact": image(digit),
+            })
+        };
+        let by = json!({"uid": 0, "pid": 7});
+        let data = json!({
+            "release": release(2, "b"), "frozen": false, "forced": false, "by": by,
+            "base": {"active": release(1, "a")},
+        });
+        entry(1, "deployed", Some(data))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_podman_that_does_not_answer_delays_no_further_event() {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("podman.sock");
+        let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let text = format!(
+            "[daemon]\nstate_dir = {:?}\npodman = {socket:?}\n[service.weather]\n\
+             listen = \"127.0.0.1:8080\"\nruntime = \"external\"\n\
+             slots = {{ blue = \"127.0.0.1:8401\", green = \"127.0.0.1:8402\" }}\n",
+            home.path()
+        );
+        let settings = config::parse("test", &text).unwrap().settings;
+        let dir = home.path().join("weather");
+        std::fs::create_dir(&dir).unwrap();
+        let line = serde_json::to_string(&*deployed()).unwrap() + "\n";
+        std::fs::write(dir.join("000002.jsonl"), line).unwrap();
+        let (entries, _) = broadcast::channel(8);
+        let handle = ServiceHandle::new(mpsc::channel(1).0, entries.clone(), dir);
+        let handles = Arc::new(BTreeMap::from([("weather".to_owned(), handle.clone())]));
+        let clock = Clock::start(Moment(0));
+        let (incidents, _delivered) = Incidents::new(&settings, &handles, Arc::default(), clock);
+        let follower = incidents.spawn_follower("weather", &handle);
+        let until = async |reached: &dyn Fn() -> bool| {
+            while !reached() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let causes =
+            || incidents.service("weather").and_then(|it| Some(it.get(DEPLOY)?.causes.len()));
+        let events = async {
+            until(&|| entries.receiver_count() == 1).await;
+            for event in [entry(2, "failed", None), entry(3, "abandoned", None)] {
+                entries.send(event).unwrap();
+            }
+            until(&|| causes() == Some(2)).await;
+        };
+        tokio::time::timeout(Duration::from_mins(1), events).await.unwrap();
+        let kept = incidents.service("weather").unwrap().store.read_facts(DEPLOY).unwrap();
+        assert_eq!(kept, None, "podman has not answered yet");
+        follower.abort();
+    }
+}
