@@ -105,7 +105,7 @@ pub fn sync_dir_of(path: &Path) -> io::Result<()> {
     File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
-/// Renames what lies at a path to `NAME.damaged`, or `NAME.damaged-2` and so on. Returns the new path.
+/// Renames the file at a path to `NAME.damaged`, or `NAME.damaged-2` and so on. Returns the new path.
 ///
 /// # Errors
 /// It cannot be renamed.
@@ -116,7 +116,7 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(to)
 }
 
-/// Keeps what lies at a path under a second name, as [`set_aside`] names it.
+/// Keeps the file at a path under a second name, as [`set_aside`] names it.
 ///
 /// # Errors
 /// It cannot be linked.

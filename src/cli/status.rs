@@ -191,7 +191,7 @@ fn push_waiting_settings(lines: &mut Lines, status: &Status) {
     }
 }
 
-/// The channels that fail, and what else keeps people from being told.
+/// The channels that fail, and what else keeps notices from people.
 fn push_channels(lines: &mut Lines, status: &Status) {
     for channel in &status.channels {
         let Some(failing_s) = channel.failing_s else { continue };

@@ -7,7 +7,6 @@ use toml::Spanned;
 
 use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
 use crate::config::range::in_range;
-use crate::config::settings::SessionState;
 use crate::config::toml_table::TomlTable;
 use crate::config::value::{Raw, duration, format_duration, one_of, string_list, unsigned_integer};
 use crate::decide::RampSettings;
@@ -39,10 +38,11 @@ pub(super) fn read(table: &mut TomlTable<'_>, problems: &mut Problems) -> RawRam
     }
 }
 
-/// Checks the ramp. `bake` is its length and its place in the file.
+/// Checks the ramp, which a bake of this length contains. `bake_span` is the bake's place in the file.
 pub(super) fn check(
     raw: &RawRamp,
-    bake: (Duration, Option<Range<usize>>),
+    bake: Duration,
+    bake_span: Option<Range<usize>>,
     problems: &mut Problems,
 ) -> RampSettings {
     let shares_ppm = shares(raw, problems);
@@ -53,8 +53,8 @@ pub(super) fn check(
     let step_max = in_range("ramp_step", &raw.step, STEP_MAX, STEP_MIN..=HOUR, problems);
     let steps = u32::try_from(shares_ppm.len()).unwrap_or(u32::MAX);
     let longest = step_max.saturating_mul(steps);
-    if let Some(given) = raw.shares.as_ref().filter(|_| bake.0 < longest) {
-        let (longest, bake_text) = (format_duration(longest), format_duration(bake.0));
+    if let Some(given) = raw.shares.as_ref().filter(|_| bake < longest) {
+        let (longest, bake_text) = (format_duration(longest), format_duration(bake));
         let what = format!(
             "the ramp takes up to {longest}, longer than the bake of {bake_text}: {steps} steps of \
              at most {}",
@@ -62,7 +62,7 @@ pub(super) fn check(
         );
         let help = "write fewer steps, a shorter `ramp_step`, or a longer `bake`";
         let problem = Problem::error(ProblemCode::TooSlow, given.span(), what).help(help);
-        problems.push(match bake.1 {
+        problems.push(match bake_span {
             Some(at) => problem.related(at, "the bake"),
             None => problem,
         });
@@ -162,18 +162,17 @@ fn warn_no_effect(raw: &RawRamp, problems: &mut Problems) {
 
 /// A ramp in which no live session takes part tries the release on new sessions only.
 pub(super) fn warn_stuck_sessions(
-    (session_state, move_sessions): (&Raw<&'static str>, &Raw<&'static str>),
-    state: SessionState,
-    moves: Option<bool>,
+    session_state: &Raw<&'static str>,
+    move_sessions: &Raw<&'static str>,
     problems: &mut Problems,
 ) {
-    let state_span = session_state.as_ref().map(Spanned::span);
-    let move_span = move_sessions.as_ref().map(Spanned::span);
-    let found = match (state, moves) {
-        (SessionState::Hard, _) => state_span.map(|span| (span, "session_state = \"hard\"")),
-        (_, Some(false)) => move_span.map(|span| (span, "move_sessions = \"rollback\"")),
-        _ => None,
+    let has = |key: &Raw<&'static str>, value: &str| {
+        key.as_ref().filter(|given| *given.get_ref() == value).map(Spanned::span)
     };
+    let hard = has(session_state, "hard").map(|span| (span, "session_state = \"hard\""));
+    let found = hard.or_else(|| {
+        has(move_sessions, "rollback").map(|span| (span, "move_sessions = \"rollback\""))
+    });
     if let Some((span, why)) = found {
         let what = format!(
             "with {why} no live session takes part in the ramp: only new sessions try a release"

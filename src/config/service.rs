@@ -113,18 +113,12 @@ pub(super) fn check(
     let observe = raw.mode.as_ref().is_some_and(|mode| *mode.get_ref() == "observe");
     let slot_names = slots.keys().cloned().collect();
     let mut policy = slo::policy(&raw.slo, observe, &probe, slo.bake, slot_names, problems);
-    let bake = (slo.bake, span_of(&raw.slo.bake));
-    policy.ramp = ramp::check(&raw.ramp, bake, problems);
+    policy.ramp = ramp::check(&raw.ramp, slo.bake, span_of(&raw.slo.bake), problems);
     let has_ramp = policy.ramp.first().is_some();
     let session_state = session_state(&raw.session_state);
     let both = raw.migrate_sessions.as_ref().map(|given| *given.get_ref() == "both");
     if has_ramp {
-        ramp::warn_stuck_sessions(
-            (&raw.session_state, &raw.migrate_sessions),
-            session_state,
-            both,
-            problems,
-        );
+        ramp::warn_stuck_sessions(&raw.session_state, &raw.migrate_sessions, problems);
     }
     let outcome_limits = slo::outcome_limits(&raw.slo, problems);
     let shadow_settings = slo::shadow_settings(&raw.slo, problems);

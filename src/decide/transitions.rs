@@ -347,7 +347,7 @@ impl Watch {
         let ages = self.carried_over.rollbacks.iter().map(|then| now.since(*then));
         let mut ages: Vec<_> = ages.filter(|age| *age < ROLLBACK_LIMIT_WINDOW).collect();
         ages.sort();
-        // So many of the newest ones fill the limit.
+        // This number of the newest ones fills the limit.
         let filled_at = ages.get(limit.checked_sub(1)?)?;
         Some(ROLLBACK_LIMIT_WINDOW - *filled_at)
     }

@@ -100,7 +100,7 @@ impl FailureSample {
 }
 
 impl OutputGroup {
-    /// Stands before a line that the previous release never printed.
+    /// The mark of a line that the previous release never printed.
     pub(super) fn mark(&self) -> &'static str {
         if self.is_new { "new: " } else { "" }
     }

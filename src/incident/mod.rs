@@ -1,4 +1,4 @@
-//! The incident: what has to be told, understood and closed. Pure: no clock, disk or network.
+//! The incident: what has to be reported, understood and closed. Pure: no clock, disk or network.
 //!
 //! 1. [`cause_of`] finds the event of a timeline that opens an [`Incident`], whose state is the fold of
 //!    its record ([`IncidentEntry`]).

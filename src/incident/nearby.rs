@@ -82,7 +82,7 @@ mod tests {
     use crate::incident::example;
     use crate::model::ReleaseNumber;
 
-    /// An event of another service, so many milliseconds after the deploy.
+    /// An event of another service, in milliseconds after the deploy.
     fn event(after_ms: i64, event: TimelineEvent) -> TimelineEntry {
         let mut entry = example::facts().timeline.remove(0);
         entry.moment = Moment(example::BEGAN.checked_add_signed(after_ms).unwrap());

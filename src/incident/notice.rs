@@ -1,7 +1,7 @@
-//! What people are told: which event becomes which message.
+//! What people are notified of: which event becomes which message.
 //!
 //! The same event always gives the same notice with the same id, so that an event that is read twice,
-//! after a crash, is told once.
+//! after a crash, makes one notice.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ pub enum NoticeKind {
     /// Something happened as intended.
     #[default]
     Info,
-    /// What was told before is over.
+    /// What was reported before is over.
     Resolved,
     /// A review or an action item is due.
     Reminder,
@@ -148,7 +148,7 @@ impl Notice {
     }
 }
 
-/// The notice of an event, if people are told of it. `version` is the version of the deploy.
+/// The notice of an event, if people are notified of it. `version` is the version of the deploy.
 pub fn notice_of(entry: &TimelineEntry, version: &str) -> Option<Notice> {
     let (kind, title, todo) = classify(entry)?;
     let TimelineEntry { service, deploy, seq, because, .. } = entry;
@@ -223,7 +223,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 }
 
 /// The notice of a draft: the trouble is over, and the review is open. None while a person is needed,
-/// which the event has told.
+/// of which the event made a notice.
 pub fn notice_of_draft(
     incident: &Incident,
     entry: &TimelineEntry,

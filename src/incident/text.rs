@@ -205,7 +205,7 @@ fn is_separator(c: char) -> bool {
     "=\"'`,;()[]{}<>|&?".contains(c)
 }
 
-/// Whether what stands before a value in the same word names a secret: `password=`, `"token":"`.
+/// Whether the text before a value in the same word names a secret: `password=`, `"token":"`.
 fn ends_with_secret_name(before: &str, word: &str) -> bool {
     if word.len() < 3 {
         return false;

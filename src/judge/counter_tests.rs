@@ -20,7 +20,11 @@ fn gaps_are_one_block_and_nothing_is_known_of_a_fall() {
     assert_eq!(take(10_000, f64::NAN, 6.0), Err(UnusableSample::NotANumber));
     assert_eq!(take(15_000, 130.0, f64::INFINITY), Err(UnusableSample::OutOfRange));
     assert_eq!(take(20_000, 140.0, 6.0), grew(15_000, 30, 0), "one block over the gap");
-    assert_eq!(take(25_000, 3.0, 1.0), Ok(CounterChange::Reset), "a fall is no death");
+    assert_eq!(
+        take(25_000, 3.0, 1.0),
+        Ok(CounterChange::Reset),
+        "a counter that falls is not a process that ended"
+    );
     assert_eq!(take(30_000, 4.0, 4.0), grew(5_000, 1, 1), "torn: more bad than there are");
     assert_eq!(take(35_000, 8.0, 4.0), grew(5_000, 4, 2), "the rest is not forgotten");
     assert_eq!(take(40_000, -1.0, 0.0), Err(UnusableSample::OutOfRange));
@@ -30,15 +34,15 @@ fn gaps_are_one_block_and_nothing_is_known_of_a_fall() {
 fn each_cause_has_its_own_words() {
     let mut counter = Counter::default();
     let mut words = |scrape| counter.add_scrape(Moment(0), &scrape).unwrap_err().to_string();
-    let told = [
+    let seen = [
         words(ScrapeResult::Down("connection refused".to_owned())),
         words(ScrapeResult::NotANumber),
         words(sample(-1.0, 0.0, None)),
         words(ScrapeResult::Missing),
         words(ScrapeResult::Stale(400)),
     ];
-    let different: std::collections::BTreeSet<_> = told.iter().collect();
-    assert_eq!(different.len(), told.len(), "{told:?}");
+    let different: std::collections::BTreeSet<_> = seen.iter().collect();
+    assert_eq!(different.len(), seen.len(), "{seen:?}");
 }
 
 #[test]
@@ -85,8 +89,8 @@ fn several_processes_are_recognised_at_any_distance_of_their_starts() {
     for distance in [0.01, 0.31, 0.99, 1.0, 1.7, 60.0, 1e8] {
         let (one, two) = (Some(1e9), Some(1e9 + distance));
         for (a, b) in [(one, two), (two, one)] {
-            let told = turns(&[(100.0, 10.0, a), (101.0, 0.0, b), (103.0, 10.0, a)]);
-            assert_eq!(told[2], Err(UnusableSample::SeveralProcesses), "{distance}: {told:?}");
+            let seen = turns(&[(100.0, 10.0, a), (101.0, 0.0, b), (103.0, 10.0, a)]);
+            assert_eq!(seen[2], Err(UnusableSample::SeveralProcesses), "{distance}: {seen:?}");
         }
     }
 }
@@ -95,10 +99,10 @@ fn several_processes_are_recognised_at_any_distance_of_their_starts() {
 fn values_that_go_back_and_forth_are_several_processes() {
     for started in [None, Some(40.0)] {
         let (high, low) = (|it| (it, 0.0, started), (7.0, 0.0, started));
-        let told = turns(&[high(100.0), low, high(105.0), low, high(110.0), high(111.0)]);
-        assert_eq!(told[1], Ok(CounterChange::Reset), "it may be one");
+        let seen = turns(&[high(100.0), low, high(105.0), low, high(110.0), high(111.0)]);
+        assert_eq!(seen[1], Ok(CounterChange::Reset), "it may be one");
         let several = Err(UnusableSample::SeveralProcesses);
-        assert_eq!(told[3..], [several.clone(), several.clone(), several]);
+        assert_eq!(seen[3..], [several.clone(), several.clone(), several]);
     }
 }
 
@@ -108,27 +112,27 @@ fn a_clock_that_is_corrected_makes_no_second_process() {
         let wobble = f64::from(step * 7 % 5) * 0.1;
         (f64::from(step) * 10.0, f64::from(step), Some(1e9 + wobble))
     });
-    let told = turns(&steps.collect::<Vec<_>>());
+    let seen = turns(&steps.collect::<Vec<_>>());
     let grew = |it: &Result<_, _>| matches!(it, Ok(CounterChange::Increased(_)));
-    assert!(told.iter().skip(1).all(grew), "{told:?}");
+    assert!(seen.iter().skip(1).all(grew), "{seen:?}");
 }
 
 #[test]
 fn counters_that_fall_now_and_then_are_counted_between() {
     let steps = (0..100_u32).map(|step| (f64::from(step % 20), 0.0, None));
-    let told = turns(&steps.collect::<Vec<_>>());
-    assert_eq!(told.iter().filter(|it| **it == Ok(CounterChange::Reset)).count(), 4);
-    assert!(told.iter().all(Result::is_ok), "{told:?}");
+    let seen = turns(&steps.collect::<Vec<_>>());
+    assert_eq!(seen.iter().filter(|it| **it == Ok(CounterChange::Reset)).count(), 4);
+    assert!(seen.iter().all(Result::is_ok), "{seen:?}");
 }
 
 #[test]
 fn one_process_that_stays_is_counted_again() {
     let back_and_forth = [(100.0, 0.0, None), (7.0, 0.0, None), (105.0, 0.0, None)];
     let alone = (0..30_u32).map(|step| (7.0 + f64::from(step), 0.0, None));
-    let told = turns(&back_and_forth.into_iter().chain(alone).collect::<Vec<_>>());
-    assert_eq!(told[3 + 20], Ok(CounterChange::Reset), "{told:?}");
+    let seen = turns(&back_and_forth.into_iter().chain(alone).collect::<Vec<_>>());
+    assert_eq!(seen[3 + 20], Ok(CounterChange::Reset), "{seen:?}");
     let grew = Ok(CounterChange::Increased(delta(5_000, 1, 0)));
-    assert!(told[24..].iter().all(|it| *it == grew), "{told:?}");
+    assert!(seen[24..].iter().all(|it| *it == grew), "{seen:?}");
 }
 
 /// What a server goes through between two scrapes.

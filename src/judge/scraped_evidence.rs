@@ -307,13 +307,13 @@ mod tests {
 
     #[test]
     fn an_exit_and_falling_counters_are_one_crash() {
-        let mut told = judge(true);
-        hear(&mut told, 0, 2, sample(100.0, 0.0));
+        let mut judged = judge(true);
+        hear(&mut judged, 0, 2, sample(100.0, 0.0));
         let seen = Observation::Exited("exit status 1".to_owned());
-        told.observe(Moment(2_000), &Signal { release: ReleaseNumber(2), observation: seen });
-        assert_eq!(hear(&mut told, EVERY, 2, sample(10.0, 0.0)), Finding::Undecided);
-        assert_eq!(hear(&mut told, 2 * EVERY, 2, sample(12.0, 0.0)), Finding::Undecided);
-        let because = told.verdict(Moment(2 * EVERY)).because;
+        judged.observe(Moment(2_000), &Signal { release: ReleaseNumber(2), observation: seen });
+        assert_eq!(hear(&mut judged, EVERY, 2, sample(10.0, 0.0)), Finding::Undecided);
+        assert_eq!(hear(&mut judged, 2 * EVERY, 2, sample(12.0, 0.0)), Finding::Undecided);
+        let because = judged.verdict(Moment(2 * EVERY)).because;
         assert!(because.ends_with("its counters were reset once"), "{because}");
     }
 

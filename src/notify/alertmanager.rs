@@ -1,6 +1,6 @@
 //! `alertmanager`: alerts of the API v2, `POST /api/v2/alerts`.
 //!
-//! An alert is identified by its labels; a resolved notice ends the alerts of the kinds that were told.
+//! An alert is identified by its labels; a resolved notice ends the alerts of the kinds that were sent.
 //! Alertmanager forgets an alert that is not sent again, unless it has an end: this is far away.
 
 use std::time::Duration;

@@ -83,7 +83,7 @@ impl Notifier {
         self.0.queue(notice, None);
     }
 
-    /// Events before this moment are not told: no channel was there. None without channels.
+    /// Events before this moment make no notice: no channel was there. None without channels.
     pub fn since(&self) -> Option<Moment> {
         self.0.outbox.report().since
     }

@@ -1,4 +1,4 @@
-//! What the channels share: the outbox, how each channel is doing, and who is told of it.
+//! What the channels share: the outbox, and how each channel is doing.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The outbox as the tasks of a daemon share it. Whoever changes it holds its lock while it is written;
+//! The outbox as the tasks of a daemon share it. A task that changes it holds its lock while it is written;
 //! what is reported of it is a copy, so that a status never waits for a disk.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(super) struct SharedOutbox {
 /// How the outbox was after its last change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct OutboxReport {
-    /// Events before this moment are not told. None without an outbox.
+    /// Events before this moment make no notice. None without an outbox.
     pub(super) since: Option<Moment>,
     /// How many notices wait for each channel.
     pub(super) waiting: BTreeMap<String, usize>,

@@ -64,7 +64,7 @@ impl Outbox {
         };
         let damage = damage.map(|it| format!("{}: {it}", path.display()));
         let mut outbox = Self { path, file: None, bytes: 0, state, error: None, lost: 0 };
-        // Also where it cannot be written: what is in memory is told.
+        // Also where it cannot be written: what is in memory is sent.
         let _ = outbox.compact();
         (outbox, damage)
     }
@@ -123,7 +123,7 @@ impl Outbox {
         gone.len()
     }
 
-    /// Events before this moment are not told.
+    /// Events before this moment make no notice.
     pub fn since(&self) -> Moment {
         self.state.since
     }

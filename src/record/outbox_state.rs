@@ -11,13 +11,13 @@ use crate::model::Moment;
 
 /// Notices that wait at once, over all channels.
 pub(super) const WAITING_MAX: usize = 12_000;
-/// Ids of notices that are known, so that an event that is read twice is told once.
+/// Ids of notices that are known, so that an event that is read twice makes one notice.
 const KNOWN_MAX: usize = 20_000;
 
 /// What the lines of the file say.
 #[derive(Debug, Default, PartialEq)]
 pub struct OutboxState {
-    /// No event before this moment is told: it is older than the outbox.
+    /// No event before this moment makes a notice: it is older than the outbox.
     pub(super) since: Moment,
     pub(super) next: u64,
     pub(super) waiting: BTreeMap<u64, Waiting>,
@@ -42,13 +42,13 @@ pub(super) enum OutboxLine {
     Queued { number: u64, channels: Vec<String>, notice: Box<Notice> },
     /// A channel delivered a notice, or gave up.
     Done { number: u64, channel: String },
-    /// A notice that was told, or that no channel takes.
+    /// A notice that was sent, or that no channel takes.
     Known { id: String, moment: Moment },
 }
 
 impl OutboxState {
     /// Reads the lines of a file. The second value says what could not be read. Lines that cannot be
-    /// read are skipped: what is behind them is still told.
+    /// read are skipped: what is behind them is still sent.
     pub fn parse(bytes: &[u8]) -> (Self, Option<String>) {
         let mut state = Self::default();
         let mut damaged = 0_u64;

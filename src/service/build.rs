@@ -17,10 +17,12 @@ use crate::proxy::{Proxy, SessionIdSecret};
 use crate::record;
 use crate::record::{OpenedTimeline, StateDir, Timeline, Truncated};
 use crate::service::artifact_guard::ArtifactGuard;
+use crate::service::bake::BakeLog;
 use crate::service::handle::ServiceHandle;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::inbox::{ServiceMessage, Startup};
-use crate::service::service_loop::ServiceLoop;
+use crate::service::recording::Recorder;
+use crate::service::service_loop::{LoopParts, ServiceLoop};
 use crate::service::supervisor::release_supervisor::ReleaseSupervisor;
 use crate::service::supervisor::reporter::Reporter;
 use crate::systemd::SystemdManager;
@@ -127,19 +129,18 @@ impl LoadedTimeline {
             manager.clone(),
             Reporter::new(inbox.clone()),
         );
-        let artifact_guard = ArtifactGuard::new(&settings.podman);
         let handle = ServiceHandle::new(inbox.clone(), entries_sender.clone(), dir.clone());
-        let mut service_loop = ServiceLoop::new(
+        let mut service_loop = ServiceLoop::new(LoopParts {
             service,
             clock,
             watch,
-            timeline,
-            proxy.clone(),
-            (supervisor, artifact_guard),
+            recorder: Recorder::new(timeline, entries_sender),
+            bake_log: BakeLog::new(dir),
+            proxy: proxy.clone(),
+            supervisor,
+            artifact_guard: ArtifactGuard::new(&settings.podman),
             inbox,
-            entries_sender,
-            dir,
-        );
+        });
         service_loop.restore_outcomes(&entries);
         service_loop.restore_identities(recorded_identities(&entries));
         let startup = Startup { cause: (*cause).to_owned(), truncated, damage };

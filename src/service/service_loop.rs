@@ -1,11 +1,10 @@
 //! The loop of one service: messages and blocks in, through the machine, to the timeline and effects.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::Clock;
@@ -17,7 +16,6 @@ use crate::model::{
     Event, Moment, Observation, ReleaseLoad, ReleaseNumber, Signal, StartCause, TimelineEntry,
 };
 use crate::proxy::Proxy;
-use crate::record::Timeline;
 use crate::service::artifact_guard::{self, ArtifactGuard};
 use crate::service::bake::BakeLog;
 use crate::service::call_usage::{CallUsage, SNAPSHOT_BLOCKS};
@@ -63,33 +61,37 @@ pub(crate) struct ServiceLoop {
     heartbeat: Heartbeat,
 }
 
+/// What a loop is put together from.
+pub(crate) struct LoopParts {
+    pub(crate) service: Arc<Service>,
+    pub(crate) clock: Clock,
+    /// The state that the timeline holds.
+    pub(crate) watch: Watch,
+    pub(crate) recorder: Recorder,
+    pub(crate) bake_log: BakeLog,
+    pub(crate) proxy: Proxy,
+    pub(crate) supervisor: ReleaseSupervisor,
+    pub(crate) artifact_guard: ArtifactGuard,
+    /// Messages to the loop itself.
+    pub(crate) inbox: mpsc::Sender<ServiceMessage>,
+}
+
 impl ServiceLoop {
     /// A loop for a service whose timeline was read; nothing happens before [`Self::run`].
-    #[expect(clippy::too_many_arguments, reason = "it is put together once, from distinct parts")]
-    pub(crate) fn new(
-        service: Arc<Service>,
-        clock: Clock,
-        watch: Watch,
-        timeline: Timeline,
-        proxy: Proxy,
-        (supervisor, artifact_guard): (ReleaseSupervisor, ArtifactGuard),
-        inbox: mpsc::Sender<ServiceMessage>,
-        entries: broadcast::Sender<Arc<TimelineEntry>>,
-        dir: PathBuf,
-    ) -> Self {
+    pub(crate) fn new(parts: LoopParts) -> Self {
         Self {
-            machine: ServiceMachine::new(watch, machine_settings(&service)),
-            recorder: Recorder::new(timeline, entries),
-            bake_log: BakeLog::new(dir),
-            deployed_with: Arc::clone(&service),
-            service,
-            clock,
-            proxy,
-            supervisor,
-            artifact_guard,
+            machine: ServiceMachine::new(parts.watch, machine_settings(&parts.service)),
+            recorder: parts.recorder,
+            bake_log: parts.bake_log,
+            deployed_with: Arc::clone(&parts.service),
+            service: parts.service,
+            clock: parts.clock,
+            proxy: parts.proxy,
+            supervisor: parts.supervisor,
+            artifact_guard: parts.artifact_guard,
             shadow_controller: ShadowController::default(),
             traffic: BTreeMap::new(),
-            inbox,
+            inbox: parts.inbox,
             awaits_deploy: BTreeSet::new(),
             call_usage: CallUsage::default(),
             ticks: 0,

@@ -258,8 +258,8 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert!(what("# TYPE requests_total gauge\nrequests_total 1\n").contains("is a gauge"));
-        let told = what("reqests_total 1\n");
-        assert!(told.ends_with("did you mean reqests_total?"), "{told}");
+        let text = what("reqests_total 1\n");
+        assert!(text.ends_with("did you mean reqests_total?"), "{text}");
     }
 
     #[test]

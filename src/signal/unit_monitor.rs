@@ -190,8 +190,9 @@ mod tests {
 
     #[test]
     fn each_death_of_a_crash_loop_is_reported_once_even_between_two_polls() {
-        let lies = |run, restarts| ended("activating", "auto-restart", run, restarts, "exit-code");
-        let seen = [running("a", 0), lies("a", 0), running("b", 1), lies("b", 1), running("c", 2)];
+        let crash = |run, restarts| ended("activating", "auto-restart", run, restarts, "exit-code");
+        let seen =
+            [running("a", 0), crash("a", 0), running("b", 1), crash("b", 1), running("c", 2)];
         let (died, stopped, started, how) = walk(&seen);
         assert_eq!((died, stopped, started), (2, 0, 0));
         assert!(how.contains("exit code 3"), "{how}");

@@ -15,7 +15,7 @@ use crate::record::{self, PagedMessage};
 use crate::service::handle::ServiceHandle;
 
 impl Incidents {
-    /// Tells people of an event. One that is read again after a crash is told once.
+    /// Makes a notice of an event. One that is read again after a crash makes no second one.
     pub(super) async fn notify(&self, handle: &ServiceHandle, entry: &TimelineEntry) {
         if !self.is_after_first_channel(entry) || notice_of(entry, "").is_none() {
             return;
@@ -75,7 +75,7 @@ impl Incidents {
         tokio::task::block_in_place(|| self.notifier().send(notice));
     }
 
-    /// An event from before the first channel is not told.
+    /// An event from before the first channel makes no notice.
     fn is_after_first_channel(&self, entry: &TimelineEntry) -> bool {
         self.notifier().since().is_some_and(|since| since <= entry.moment)
     }

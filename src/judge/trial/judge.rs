@@ -108,7 +108,7 @@ impl TrialJudge {
     }
 
     /// A step of the ramp begins: subjects whose coin is below `share` are on trial from now on.
-    /// So many subjects are known to be among them. Give reports from before it first.
+    /// `on_trial` subjects are known to be among them. Give the reports from before it first.
     pub fn begin_step(&mut self, now: Moment, share: f64, on_trial: usize) {
         self.advance(now + Duration::from_millis(REPORT_LAG_MS));
         let second = now.0 / 1000;
