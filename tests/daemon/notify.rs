@@ -306,7 +306,7 @@ fn no_notice_is_lost_by_kills() {
 }
 
 #[test]
-fn a_page_that_stands_in_no_timeline_reaches_the_channels_once() {
+fn a_page_that_is_in_no_timeline_reaches_the_channels_once() {
     let receiver = Receiver::start(ACCEPT);
     let mut host = with_channels(&webhook("hook", &receiver.url(), ""));
     host.stop();
