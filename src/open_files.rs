@@ -70,6 +70,12 @@ pub(crate) fn usage() -> Option<[(usize, usize); 2]> {
     Some([used(&places.clients), used(&places.releases)])
 }
 
+/// How many of the places of each side one client address may use: half of them, so that its slow calls
+/// leave room for others. Without a limit it is unbounded.
+pub(crate) fn address_share() -> usize {
+    PLACES.get().map_or(usize::MAX, |places| (places.max / 2).max(1))
+}
+
 /// A place for a client connection; `None` while there is none. Without a limit it is an empty one.
 pub(crate) fn try_client_place() -> Option<Place> {
     match PLACES.get() {

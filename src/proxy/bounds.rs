@@ -51,11 +51,11 @@ impl Proxy {
             Some(BoundUse { address, ..BoundUse::new(bound, used, max) })
         };
         let sessions_max = limits.address_sessions_max;
-        bounds.extend(of_address(
-            Bound::ConnectionsPerAddress,
-            addresses.most_connections(),
-            limits.address_connections_max,
-        ));
+        let (max, share) = (limits.address_connections_max, open_files::address_share());
+        bounds.extend(match share < max {
+            true => of_address(Bound::ClientFiles, addresses.most_connections(), share),
+            false => of_address(Bound::ConnectionsPerAddress, addresses.most_connections(), max),
+        });
         bounds.extend(of_address(
             Bound::NewSessionsPerAddress,
             addresses.most_sessions(sessions_max, monotonic()),

@@ -1,7 +1,8 @@
 //! What the daemon costs while nothing happens, and how fast it acts; the numbers are printed.
 
 use std::fs;
-use std::net::TcpStream;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
@@ -84,11 +85,9 @@ fn rollback_switches_soon_after_the_decision() {
     );
 }
 
-/// Clients that hold more connections than this process may open: others are served, an operator gets
-/// through, and no release is charged.
-#[test]
-fn a_low_limit_of_open_files_is_shared_out() {
-    let mut host = DaemonHarness::new("");
+/// A daemon that may open 100 files, 34 of them for client connections.
+fn with_few_files(service_lines: &str) -> DaemonHarness {
+    let mut host = DaemonHarness::new(service_lines);
     let path = host.move_program();
     let target = fs::read_link(&path).unwrap();
     fs::remove_file(&path).unwrap();
@@ -97,6 +96,14 @@ fn a_low_limit_of_open_files_is_shared_out() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     host.start();
     host.deploy("v1", &["--wait"]).expect_code(0);
+    host
+}
+
+/// Clients that hold more connections than this process may open: others are served, an operator gets
+/// through, and no release is charged.
+#[test]
+fn a_low_limit_of_open_files_is_shared_out() {
+    let host = with_few_files("");
     assert!(
         host.log().contains("the limit of open files is 100: at most 34 client"),
         "{}",
@@ -110,4 +117,40 @@ fn a_low_limit_of_open_files_is_shared_out() {
     }
     assert_eq!(host.status()["releases"][0]["counts"]["server_fault"], 0);
     drop(idle);
+}
+
+/// One address whose calls take long has all the connections that it can get: others are served.
+#[test]
+fn one_address_leaves_half_of_the_connections_to_others() {
+    let host = with_few_files("trusted_proxies = []\n");
+    let from = |last: u8| {
+        let to: SocketAddr = ([127, 0, 0, 1], host.listen).into();
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
+        socket.connect(&to.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    };
+    let post = |body: &str, length: usize| {
+        format!("POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    let slow: Vec<_> = (0..60)
+        .map(|_| {
+            let mut stream = from(2);
+            // The rest never comes. A refused one may be closed already.
+            let _ = stream.write_all(post("{", 100).as_bytes());
+            stream
+        })
+        .collect();
+    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+    for _ in 0..5 {
+        let mut other = from(3);
+        other.write_all(post(initialize, initialize.len()).as_bytes()).unwrap();
+        let mut start = [0; 12];
+        other.read_exact(&mut start).unwrap();
+        assert_eq!(String::from_utf8_lossy(&start), "HTTP/1.1 200");
+    }
+    drop(slow);
 }

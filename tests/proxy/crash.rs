@@ -53,6 +53,38 @@ async fn an_open_stream_outlives_a_crash_of_its_release() {
 }
 
 #[tokio::test]
+async fn an_open_stream_outlives_a_release_that_ends_it_and_stops() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let proxy = proxy_to(a.address);
+    proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
+    let session = open_session(proxy.local_addr()).await;
+    let mut stream = open_stream(&proxy, &session).await;
+    a.stop().await;
+    let ended = || proxy.counts(RELEASE_A).streams_ended;
+    wait_until("the proxy notices", || ended() > 0, || ended().to_string()).await;
+    assert_eq!(proxy.counts(RELEASE_A).streams_broken, 0);
+    proxy.set_active(RELEASE_B);
+    proxy.migrate_sessions_from(Some(RELEASE_A));
+    wait_for_stream(&b).await;
+    b.notify_streams(EVENT).await;
+    stream.read_until(r#""method":"x""#).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_where_its_release_goes_on_without_it() {
+    let server = FakeMcpServer::start("a").await;
+    let proxy = proxy_to(server.address);
+    let session = open_session(proxy.local_addr()).await;
+    let mut stream = open_stream(&proxy, &session).await;
+    server.notify_streams(EVENT).await;
+    server.streams.lock().unwrap().clear();
+    assert!(stream.read_to_end().await.ends_with(EVENT));
+    assert_eq!(server.methods().iter().filter(|it| it.starts_with("GET")).count(), 1);
+    let counts = || (proxy.counts(RELEASE_A).streams_ended, proxy.counts(RELEASE_A).streams_broken);
+    wait_until("it counts", || counts() == (1, 0), || format!("{:?}", counts())).await;
+}
+
+#[tokio::test]
 async fn an_open_stream_continues_at_the_release_that_takes_over() {
     let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
     let proxy = proxy_to(a.address);

@@ -117,6 +117,7 @@ pub(crate) struct FakeMcpServer {
     /// Responses of clients to requests of the server.
     pub client_replies: Arc<Mutex<Vec<Value>>>,
     crashed: Arc<Mutex<CancellationToken>>,
+    accepting: Arc<Mutex<CancellationToken>>,
 }
 
 type Streams = Vec<(String, mpsc::Sender<String>)>;
@@ -167,6 +168,7 @@ impl FakeMcpServer {
             streams: Arc::default(),
             client_replies: Arc::default(),
             crashed: Arc::default(),
+            accepting: Arc::default(),
         };
         mcp.serve(listener);
         mcp
@@ -174,7 +176,9 @@ impl FakeMcpServer {
 
     fn serve(&self, listener: TcpListener) {
         let (server, crashed) = (self.clone(), self.crashed.lock().unwrap().clone());
-        let accepting = crashed.clone().run_until_cancelled_owned(async move {
+        let accept = crashed.child_token();
+        *self.accepting.lock().unwrap() = accept.clone();
+        let accepting = accept.run_until_cancelled_owned(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let server = server.clone();
                 let connection = async move {
@@ -196,6 +200,15 @@ impl FakeMcpServer {
     /// Its process ends: all connections break, and nothing listens.
     pub(crate) async fn crash(&self) {
         self.crashed.lock().unwrap().cancel();
+        while TcpStream::connect(self.address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.streams.lock().unwrap().clear();
+    }
+
+    /// It shuts down in order: nothing listens, and its streams end.
+    pub(crate) async fn stop(&self) {
+        self.accepting.lock().unwrap().cancel();
         while TcpStream::connect(self.address).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -1,11 +1,11 @@
-//! What one client address may hold: connections, and new sessions a minute.
+//! What one client address may hold: connections, open requests, and new sessions a minute.
 //!
-//! The client of a trusted proxy has no connection here: its open requests count. IPv6 addresses
-//! count by /64, which one host has as a whole.
+//! The client of a trusted proxy has no connection here: its open requests count in their place. IPv6
+//! addresses count by /64, which one host has as a whole.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,10 +19,41 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// What all addresses hold at one service.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct AddressLimits {
-    connections: Mutex<BTreeMap<IpAddr, usize>>,
+    connections: Mutex<BTreeMap<IpAddr, AddressUse>>,
     /// When the new sessions of an address are paid for, at the rate that is allowed: a generic cell
     /// rate algorithm (ITU-T I.371), whose burst is a minute.
     sessions: Mutex<BTreeMap<IpAddr, Instant>>,
+}
+
+/// What one address holds.
+#[derive(Debug, Default)]
+struct AddressUse {
+    /// Connections, or requests of a client of a trusted proxy.
+    places: usize,
+    /// Its further references are requests that are open on the connections: HTTP/2 has many on one.
+    requests: Arc<()>,
+}
+
+impl AddressUse {
+    fn open_requests(&self) -> usize {
+        Arc::strong_count(&self.requests) - 1
+    }
+}
+
+/// The open requests on all connections of an address.
+#[derive(Debug, Clone, Default)]
+pub(in crate::proxy) struct AddressRequests(Weak<()>);
+
+/// An open request of an address; it counts until it is dropped.
+#[derive(Debug)]
+pub(in crate::proxy) struct AddressRequest(#[expect(dead_code, reason = "counts")] Option<Arc<()>>);
+
+impl AddressRequests {
+    /// Counts a request; `None` where the address has `max` open.
+    pub(in crate::proxy) fn begin(&self, max: usize) -> Option<AddressRequest> {
+        let open = self.0.strong_count().saturating_sub(1);
+        (open < max).then(|| AddressRequest(self.0.upgrade()))
+    }
 }
 
 /// A connection or request of an address, until it is dropped.
@@ -30,7 +61,15 @@ pub(in crate::proxy) struct AddressLimits {
 pub(in crate::proxy) struct AddressPlace {
     /// `None` where it is not counted.
     address: Option<IpAddr>,
+    requests: AddressRequests,
     limits: Arc<AddressLimits>,
+}
+
+impl AddressPlace {
+    /// The open requests of the address.
+    pub(in crate::proxy) fn requests(&self) -> AddressRequests {
+        self.requests.clone()
+    }
 }
 
 impl AddressLimits {
@@ -43,14 +82,17 @@ impl AddressLimits {
         let address = counted_address(address);
         let mut connections = lock(&self.connections);
         let is_tracked = connections.contains_key(&address) || connections.len() < ADDRESSES_MAX;
+        let mut requests = AddressRequests::default();
         if is_tracked {
-            let count = connections.entry(address).or_default();
-            if *count >= max {
+            let in_use = connections.entry(address).or_default();
+            if in_use.places >= max {
                 return None;
             }
-            *count += 1;
+            in_use.places += 1;
+            requests = AddressRequests(Arc::downgrade(&in_use.requests));
         }
-        Some(AddressPlace { address: is_tracked.then_some(address), limits: Arc::clone(self) })
+        let address = is_tracked.then_some(address);
+        Some(AddressPlace { address, requests, limits: Arc::clone(self) })
     }
 
     /// How long an address has to wait until it may open another session; `None` if it may now.
@@ -80,10 +122,12 @@ impl AddressLimits {
         }
     }
 
-    /// The address with the most connections, and how many it has.
+    /// The address with the most connections or open requests, and how many it has.
     pub(in crate::proxy) fn most_connections(&self) -> Option<(IpAddr, usize)> {
         let connections = lock(&self.connections);
-        connections.iter().map(|(it, count)| (*it, *count)).max_by_key(|(_, count)| *count)
+        let used =
+            connections.iter().map(|(it, used)| (*it, used.places.max(used.open_requests())));
+        used.max_by_key(|(_, count)| *count)
     }
 
     /// The address with the most new sessions, and how many of `max` a minute it has used. Forgets
@@ -106,9 +150,9 @@ impl Drop for AddressPlace {
     fn drop(&mut self) {
         let Some(address) = self.address else { return };
         let mut connections = lock(&self.limits.connections);
-        if let Some(count) = connections.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(in_use) = connections.get_mut(&address) {
+            in_use.places -= 1;
+            if in_use.places == 0 {
                 connections.remove(&address);
             }
         }
@@ -151,6 +195,23 @@ mod tests {
         assert_eq!(limits.most_connections(), Some((address("192.0.2.1"), 2)));
         drop(first);
         assert!(enter("192.0.2.1").is_some());
+    }
+
+    #[test]
+    fn the_requests_on_all_connections_of_an_address_count_together() {
+        let limits = Arc::<AddressLimits>::default();
+        let [first, second] = [(); 2].map(|()| limits.enter(address("192.0.2.1"), 2).unwrap());
+        let open = [first.requests().begin(3), second.requests().begin(3)];
+        let third = first.requests().begin(3);
+        assert!(open.iter().all(Option::is_some) && third.is_some());
+        assert!(second.requests().begin(3).is_none());
+        assert_eq!(limits.most_connections(), Some((address("192.0.2.1"), 3)));
+        drop(third);
+        assert!(second.requests().begin(3).is_some());
+        // A request may outlive the connection.
+        drop((first, second));
+        assert!(lock(&limits.connections).is_empty());
+        drop(open);
     }
 
     #[test]

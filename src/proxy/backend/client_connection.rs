@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::mcp::headers::is_modern;
+use crate::proxy::backend::address_limits::AddressRequests;
 
 /// What one client connection and its exchanges know of each other.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(in crate::proxy) struct ClientConnectionState {
     pub local_port: u16,
     /// Whether its address has too many connections, so that its requests are refused.
     pub is_refused: bool,
+    /// The open requests of its address; `None` for a trusted proxy.
+    pub address_requests: Option<AddressRequests>,
     is_http2: AtomicBool,
     requests: AtomicU32,
     waits_for_response: AtomicBool,
@@ -33,12 +36,18 @@ impl ClientConnectionState {
             peer,
             local_port,
             is_refused,
+            address_requests: None,
             is_http2: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             waits_for_response: AtomicBool::new(false),
             has_sent_all: AtomicBool::new(false),
             half_closed_at: OnceLock::new(),
         }
+    }
+
+    /// The state of a connection whose requests count for its address.
+    pub(in crate::proxy) fn with_address_requests(self, of: Option<AddressRequests>) -> Self {
+        Self { address_requests: of, ..self }
     }
 
     /// A request begins. A client may close its half of the connection and still wait for the response

@@ -82,6 +82,14 @@ impl Connector {
         }
     }
 
+    /// Whether the release accepts a connection. Without an answer in time, or where this host lacks
+    /// files, it is not known not to.
+    pub(super) async fn is_listening(&self) -> bool {
+        let place = open_files::release_place();
+        let opened = open_in_time(CONNECT_TIMEOUT, place, |place| self.open(place)).await;
+        !opened.is_err_and(|error| is_not_listening(&error))
+    }
+
     fn may_listen_soon(&self, refused_until: &mut Option<Instant>) -> bool {
         let now = monotonic();
         now < *refused_until.get_or_insert(now + REFUSED_WAIT) || self.grace.is_active()

@@ -134,6 +134,11 @@ impl Backend {
         self.pool.send_on_new(request).await
     }
 
+    /// Whether it accepts a connection.
+    pub(super) async fn is_listening(&self) -> bool {
+        self.pool.is_listening().await
+    }
+
     /// Lets requests wait until this instant for the release, which starts, unless it answers before.
     pub(super) fn begin_start_grace(&self, until: Instant) {
         self.start_grace.begin(until);

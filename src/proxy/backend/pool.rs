@@ -103,6 +103,11 @@ impl Pool {
         Self { connector, waiting: Arc::default() }
     }
 
+    /// Whether the release accepts a connection.
+    pub(super) async fn is_listening(&self) -> bool {
+        self.connector.is_listening().await
+    }
+
     /// Sends a request; its URI has no authority.
     ///
     /// # Errors

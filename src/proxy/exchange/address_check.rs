@@ -11,12 +11,13 @@ use http_body_util::Full;
 use crate::clock::monotonic;
 use crate::config::ProxyLimits;
 use crate::mcp::headers::{MCP_SESSION_ID, is_modern};
-use crate::proxy::backend::address_limits::AddressPlace;
+use crate::open_files;
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::client_messages::PostKind;
 use crate::proxy::exchange::error_response;
 use crate::proxy::exchange::parsed_body::lock_parsed;
 use crate::proxy::exchange::request_body::RequestBody;
+use crate::proxy::exchange::request_place::RequestPlace;
 use crate::proxy::exchange::state::ProxyState;
 
 /// When a client with too many connections may try again: some of them are idle by then.
@@ -24,22 +25,33 @@ const CONNECTIONS_RETRY: Duration = Duration::from_secs(5);
 
 impl ProxyState {
     /// The place of a request. Behind a trusted proxy, a client may have as many open requests as
-    /// another one may have connections; else its connection has the place.
+    /// another one may have connections; else its connection has the place. Each request may need a
+    /// connection to a release, of which one address may use a share.
     pub(super) fn enter(
         &self,
         limits: &ProxyLimits,
         request: &ClientRequest,
-    ) -> Result<Option<AddressPlace>, Box<Response<Full<Bytes>>>> {
-        let refusal = || {
+    ) -> Result<RequestPlace, Box<Response<Full<Bytes>>>> {
+        let place = self.request_place(limits, request);
+        place.ok_or_else(|| {
             let text = "too many connections and open requests of this address";
             Box::new(with_retry_after(error_response::too_many(text, None), CONNECTIONS_RETRY))
-        };
+        })
+    }
+
+    fn request_place(&self, limits: &ProxyLimits, request: &ClientRequest) -> Option<RequestPlace> {
         if request.connection.is_refused {
-            return Err(refusal());
+            return None;
         }
-        let client = request.client.filter(|_| request.peer.is_trusted_proxy);
-        let place = client.map(|it| self.addresses.enter(it, limits.address_connections_max));
-        place.map(|place| place.ok_or_else(refusal)).transpose()
+        let share = open_files::address_share();
+        if let Some(requests) = &request.connection.address_requests {
+            return requests.begin(share).map(RequestPlace::OnConnection);
+        }
+        let max = limits.address_connections_max.min(share);
+        match request.client {
+            Some(client) => self.addresses.enter(client, max).map(RequestPlace::BehindProxy),
+            None => Some(RequestPlace::Unbounded),
+        }
     }
 
     /// A refusal of a POST that opens a session, where the address of the client has opened too many

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
-use crate::proxy::backend::address_limits::AddressPlace;
 use crate::proxy::exchange::endpoint_capture::EndpointCapture;
+use crate::proxy::exchange::request_place::RequestPlace;
 use crate::proxy::exchange::response_body::ResponseBody;
 
 /// The body of a response to a client.
@@ -23,7 +23,7 @@ pub(in crate::proxy) enum ClientBody {
 
 impl ClientBody {
     /// The body, which keeps the place of its client's address until it ends.
-    pub(in crate::proxy) fn with_place(mut self, place: Option<AddressPlace>) -> Self {
+    pub(in crate::proxy) fn with_place(mut self, place: RequestPlace) -> Self {
         // The proxy has all of a full one.
         if let Self::Streaming(body) = &mut self {
             body.set_place(place);

@@ -26,7 +26,6 @@ use crate::mcp::messages::FailureReason;
 use crate::mcp::scan::MessageScanner;
 use crate::mcp::sse::SseReader;
 use crate::mcp::{messages, sse};
-use crate::proxy::backend::address_limits::AddressPlace;
 use crate::proxy::backend::body::ReleaseBody;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::endpoint_capture::EndpointCapture;
@@ -34,6 +33,7 @@ use crate::proxy::exchange::held_events::HeldByStream;
 use crate::proxy::exchange::id_rewrite::Rewriter;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::replay::Replay;
+use crate::proxy::exchange::request_place::RequestPlace;
 use crate::proxy::exchange::response_body::ping::Ping;
 use crate::proxy::exchange::resumable_stream::ResumableStream;
 use crate::proxy::exchange::spliced_response::SplicedResponse;
@@ -67,7 +67,7 @@ pub(in crate::proxy) struct ResponseBody {
     /// Keeps the session of a GET stream, also while that has no release.
     _open_stream: Option<OpenStream>,
     /// The place of the client's address.
-    _place: Option<AddressPlace>,
+    _place: RequestPlace,
     /// The start of a stream that may be a session of HTTP+SSE, until it is known.
     endpoint: Option<Box<EndpointCapture>>,
     /// The session that the stream is.
@@ -153,7 +153,7 @@ impl ResponseBody {
             opening: None,
             on_release_left: OnReleaseLeft::End,
             ping: Ping::new(in_flight.sse_ping),
-            _place: None,
+            _place: RequestPlace::default(),
             endpoint: None,
             sse_session: None,
             held: None,
@@ -217,7 +217,7 @@ impl ResponseBody {
     }
 
     /// Keeps the place of the client's address until the end.
-    pub(in crate::proxy) fn set_place(&mut self, place: Option<AddressPlace>) {
+    pub(in crate::proxy) fn set_place(&mut self, place: RequestPlace) {
         self._place = place;
     }
 

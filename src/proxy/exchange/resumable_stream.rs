@@ -16,6 +16,7 @@ use crate::proxy::backend::Backend;
 use crate::proxy::backend::body::{BackendBody, ReleaseBody, decoded};
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
+use crate::proxy::exchange::ended_stream::is_stopping;
 use crate::proxy::exchange::held_events::HeldEvents;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::parsed_body::SharedParse;
@@ -31,6 +32,7 @@ const OPEN_RETRY_DELAY: Duration = Duration::from_millis(100);
 const REPEATED_WITHIN: Duration = Duration::from_secs(10);
 
 type TakeUpFuture = Pin<Box<dyn Future<Output = Option<(ReleaseBody, Arc<Backend>)>> + Send>>;
+type WatchFuture = Pin<Box<dyn Future<Output = bool> + Send>>;
 type OpenFuture = Pin<Box<dyn Future<Output = Option<ReleaseBody>> + Send>>;
 
 /// The GET stream of a session.
@@ -41,6 +43,8 @@ pub(in crate::proxy) struct ResumableStream {
     request: Arc<ClientRequest>,
     commands: mpsc::Receiver<StreamCommand>,
     opening: Option<OpenFuture>,
+    /// Its release ended it: whether it stops.
+    ended: Option<WatchFuture>,
     /// Its release broke it: the attempts to open it again.
     taking_up: Option<TakeUpFuture>,
     taken_up_at: Option<Instant>,
@@ -60,6 +64,10 @@ pub(in crate::proxy) enum StreamEvent {
     TakenUp(ReleaseBody, Box<InFlight>),
     /// It could not be taken up again.
     NotTakenUp,
+    /// Its release ended it, and goes on: the client's stream ends as well.
+    ReleaseEnded,
+    /// Its release ended it, and stops.
+    ReleaseStopped,
     /// Its release drains: list changes make the client send requests, and so move its session.
     ReleaseLeft,
     /// Its session was removed, or the proxy closes.
@@ -82,13 +90,15 @@ impl ResumableStream {
         let end_streams = cancelled(&state.end_streams);
         let release_left = Some(cancelled(&in_flight.backend.draining));
         let (state, request) = (Arc::clone(state), Arc::clone(request));
-        let (opening, taking_up, taken_up_at, last_event_id) = (None, None, None, None);
+        let (opening, ended) = (None, None);
+        let (taking_up, taken_up_at, last_event_id) = (None, None, None);
         Some(Box::new(Self {
             session,
             state,
             request,
             commands,
             opening,
+            ended,
             taking_up,
             taken_up_at,
             last_event_id,
@@ -100,6 +110,17 @@ impl ResumableStream {
     /// What the streams of the service keep of events.
     pub(in crate::proxy) fn held_events(&self) -> &Arc<HeldEvents> {
         &self.state.held_events
+    }
+
+    /// The release ended the stream: watches whether it stops.
+    pub(in crate::proxy) fn watch_end(&mut self, backend: &Arc<Backend>, generation: u32) {
+        let (backend, session) = (Arc::clone(backend), Arc::clone(&self.session));
+        self.ended = Some(Box::pin(is_stopping(backend, session, generation)));
+    }
+
+    /// Whether its release ended it a moment ago, and may stop.
+    pub(in crate::proxy) fn is_ended(&self) -> bool {
+        self.ended.is_some()
     }
 
     /// The release broke the stream: opens it again as soon as the release, or another one, serves. The
@@ -144,6 +165,15 @@ impl ResumableStream {
                 return Poll::Ready(StreamEvent::Reopened(body));
             }
         }
+        if let Some(ended) = &mut self.ended
+            && let Poll::Ready(is_stopping) = ended.as_mut().poll(cx)
+        {
+            self.ended = None;
+            return Poll::Ready(match is_stopping {
+                true => StreamEvent::ReleaseStopped,
+                false => StreamEvent::ReleaseEnded,
+            });
+        }
         if let Some(taking_up) = &mut self.taking_up
             && let Poll::Ready(taken_up) = taking_up.as_mut().poll(cx)
         {
@@ -176,7 +206,7 @@ impl ResumableStream {
         let ResumeAt { release, head, generation } = resume_at;
         let backend = self.state.router.view.load().routes.get(release).cloned()?;
         let in_flight = self.start_at(&backend, generation);
-        self.taking_up = None;
+        (self.ended, self.taking_up) = (None, None);
         // The next release does not know the events of this one.
         self.last_event_id = None;
         self.opening = Some(Box::pin(open_with_retry(backend, head)));

@@ -87,8 +87,8 @@ pub(in crate::proxy) async fn accept_loop(
                 let (state, lifecycle) = (Arc::clone(&state), Arc::clone(&lifecycle));
                 let tracked = (lifecycle.register(), Arc::clone(&open));
                 tokio::spawn(async move {
-                    let client = (peer, admission.is_refused);
-                    serve_connection(stream, client, view, state, &lifecycle, tracked).await;
+                    serve_connection(stream, (peer, &admission), view, state, &lifecycle, tracked)
+                        .await;
                     drop((place, admission));
                 });
             }
@@ -106,7 +106,7 @@ pub(in crate::proxy) async fn accept_loop(
 
 async fn serve_connection(
     stream: TcpStream,
-    (peer, is_refused): (SocketAddr, bool),
+    (peer, admission): (SocketAddr, &Admission),
     view: Arc<RoutingView>,
     state: Arc<ProxyState>,
     lifecycle: &Lifecycle,
@@ -118,7 +118,9 @@ async fn serve_connection(
     let answers = Arc::new(Answers::new(limits, in_flight.observer()));
     open.add(peer.ip().to_canonical(), &answers);
     drop(view);
-    let client = Arc::new(ClientConnectionState::new(peer, local_port(&stream), is_refused));
+    let is_refused = admission.is_refused;
+    let client = ClientConnectionState::new(peer, local_port(&stream), is_refused);
+    let client = Arc::new(client.with_address_requests(admission.address_requests()));
     let (shared, observer) = (Arc::clone(&client), in_flight.observer());
     let stream = ClientStream::new(prepared(stream), shared, observer, header_timeout);
     let service = service_fn(|request: Request<Incoming>| {

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::Service;
-use crate::proxy::backend::address_limits::{AddressLimits, AddressPlace};
+use crate::open_files;
+use crate::proxy::backend::address_limits::{AddressLimits, AddressPlace, AddressRequests};
 use crate::proxy::server::places::OpenConnections;
 
 /// Connections of one address beyond its bound that still get a response. Those beyond close at once.
@@ -17,7 +18,7 @@ pub(super) struct Admission {
     /// Whether its requests are refused.
     pub is_refused: bool,
     /// Its place. A trusted proxy has none: its clients count by their requests.
-    _place: Option<AddressPlace>,
+    place: Option<AddressPlace>,
 }
 
 impl Admission {
@@ -30,14 +31,19 @@ impl Admission {
     ) -> Option<Self> {
         let address = peer.to_canonical();
         if service.trusted_proxies.contains(address) {
-            return Some(Self { is_refused: false, _place: None });
+            return Some(Self { is_refused: false, place: None });
         }
-        let max = service.limits.address_connections_max;
+        let max = service.limits.address_connections_max.min(open_files::address_share());
         if let Some(place) = addresses.enter(address, max) {
-            return Some(Self { is_refused: false, _place: Some(place) });
+            return Some(Self { is_refused: false, place: Some(place) });
         }
         let place = addresses.enter(address, max.saturating_add(REFUSED_MAX))?;
         let is_refused = !open.close_longest_idle_of(address);
-        Some(Self { is_refused, _place: Some(place) })
+        Some(Self { is_refused, place: Some(place) })
+    }
+
+    /// The open requests of its address; `None` for a trusted proxy.
+    pub(super) fn address_requests(&self) -> Option<AddressRequests> {
+        self.place.as_ref().map(AddressPlace::requests)
     }
 }

@@ -19,18 +19,27 @@ impl ResponseBody {
         self.body = None;
         self.flush_endpoint();
         // While its release drains, the stream waits for its session to move. One that breaks is taken up
-        // again. Else it ends.
+        // again; so is one that the release ends because it stops. Else it ends.
         let is_draining = self.in_flight.backend.draining.is_cancelled();
-        match &self.on_release_left {
+        match &mut self.on_release_left {
             OnReleaseLeft::Reopen(subscription) if subscription.is_reopening() => return Ok(()),
-            OnReleaseLeft::Resume(stream)
-                if (is_draining || error.is_some()) && !stream.session.is_removed() =>
-            {
-                self.hold_stream(is_draining);
+            OnReleaseLeft::Resume(stream) if !stream.session.is_removed() => {
+                match is_draining || error.is_some() {
+                    true => self.hold_stream(error.is_some()),
+                    false => {
+                        stream.watch_end(&self.in_flight.backend, self.in_flight.generation);
+                    }
+                }
                 return Ok(());
             }
-            _ => self.on_release_left = OnReleaseLeft::End,
+            _ => (),
         }
+        self.end(error)
+    }
+
+    /// Ends the stream as the release ended it.
+    pub(super) fn end(&mut self, error: Option<io::Error>) -> io::Result<()> {
+        self.on_release_left = OnReleaseLeft::End;
         self.flush_incomplete();
         self.end_sse_session(Outcome::ServerFault, FailureReason::BackendFailed);
         let unanswered = !self.in_flight.pending_ids().is_empty();
@@ -63,11 +72,12 @@ impl ResponseBody {
         }
     }
 
-    /// Keeps the client's stream open without a release. One that its release broke is taken up again.
-    fn hold_stream(&mut self, is_draining: bool) {
+    /// Keeps the client's stream open without a release. Where that does not drain, the stream is taken up
+    /// again. `is_broken`: the release did not end it in order.
+    pub(super) fn hold_stream(&mut self, is_broken: bool) {
         let OnReleaseLeft::Resume(stream) = &mut self.on_release_left else { return };
         let session = Arc::clone(&stream.session);
-        if is_draining {
+        if self.in_flight.backend.draining.is_cancelled() {
             return self.detach(&session, FailureReason::Rollback);
         }
         let last_event_id = match &self.reader {
@@ -75,7 +85,7 @@ impl ResponseBody {
             _ => None,
         };
         stream.take_up(self.in_flight.generation, last_event_id);
-        self.in_flight.backend.outcomes.count_stream(true);
+        self.in_flight.backend.outcomes.count_stream(is_broken);
         self.detach(&session, FailureReason::BackendFailed);
     }
 

@@ -83,6 +83,12 @@ impl ResponseBody {
                 self.ready.push_back(sse::encode_retry(RECONNECT_MS));
                 return Ok(());
             }
+            StreamEvent::ReleaseEnded => return self.end(None),
+            StreamEvent::ReleaseStopped => {
+                self.on_release_left = OnReleaseLeft::Resume(resumable);
+                self.hold_stream(false);
+                return Ok(());
+            }
             // Inside an event nothing can be inserted; the client gets it after the move.
             StreamEvent::ReleaseLeft if !self.at_event_boundary() => (),
             StreamEvent::ReleaseLeft => {
@@ -93,6 +99,9 @@ impl ResponseBody {
                         .iter()
                         .map(|notification| sse::encode_event(notification)),
                 );
+            }
+            StreamEvent::Ended | StreamEvent::Replaced if resumable.is_ended() => {
+                return self.end(None);
             }
             StreamEvent::Ended => return self.finish(),
             StreamEvent::Replaced => {
