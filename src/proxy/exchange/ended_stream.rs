@@ -7,14 +7,13 @@ use std::time::Duration;
 use crate::proxy::backend::Backend;
 use crate::proxy::session::Session;
 
-/// When the proxy looks at the release after the end of the stream: the pauses add up to 1.55 s. A server
-/// that shuts down in order stops to accept connections before or soon after its streams end.
-const PAUSES: [Duration; 5] = [
+/// When the proxy looks at the release after the end of the stream: the pauses add up to 750 ms. A
+/// server that shuts down in order stops to accept connections before or soon after its streams end.
+const PAUSES: [Duration; 4] = [
     Duration::from_millis(50),
     Duration::from_millis(100),
     Duration::from_millis(200),
     Duration::from_millis(400),
-    Duration::from_millis(800),
 ];
 
 /// Whether the release stops: it drains, is cut, accepts no connection, or the session has moved from it.

@@ -166,14 +166,17 @@ impl ResponseBody {
         if self.in_flight.clamp_ttl {
             self.set_rewriter(Some(Rewriter::clamping_ttl()), &state.held_events);
         }
-        let Some(session) = self.in_flight.session.clone() else { return self };
+        if self.in_flight.session.is_none() {
+            return self;
+        }
         let request = self.in_flight.initialize_body.take();
         let rewriter = Rewriter::new(self.in_flight.generation, request.is_some());
         self.set_rewriter(rewriter, &state.held_events);
         self.opening =
             request.map(|request| OpeningCapture { router: Arc::clone(&state.router), request });
         // A client with a listening stream gets them there.
-        if session.listen_stream().is_none() {
+        let session = self.in_flight.session.as_ref();
+        if let Some(session) = session.filter(|session| session.listen_stream().is_none()) {
             let notifications = session.take_list_changes();
             self.ready
                 .extend(notifications.iter().map(|notification| sse::encode_event(notification)));
