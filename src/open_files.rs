@@ -70,10 +70,11 @@ pub(crate) fn usage() -> Option<[(usize, usize); 2]> {
     Some([used(&places.clients), used(&places.releases)])
 }
 
-/// How many of the places of each side one client address may use: half of them, so that its slow calls
-/// leave room for others. Without a limit it is unbounded.
+/// How many of the places of each side one client address may use. The last eighth is for others while
+/// its calls are slow. A larger part would cost a host whose clients all come through one address, such as
+/// a proxy that `trusted_proxies` does not name. Without a limit it is unbounded.
 pub(crate) fn address_share() -> usize {
-    PLACES.get().map_or(usize::MAX, |places| (places.max / 2).max(1))
+    PLACES.get().map_or(usize::MAX, |places| (places.max - places.max / 8).max(1))
 }
 
 /// A place for a client connection; `None` while there is none. Without a limit it is an empty one.

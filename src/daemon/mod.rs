@@ -119,7 +119,7 @@ fn limit_connections(settings: &Settings, limit: Option<u64>) {
     let wanted = wanted.fold(0, usize::saturating_add);
     let text = format!(
         "the limit of open files is {limit}: at most {connections} client connections, as many \
-         connections to releases, half of them for one client address, and a reserve of {reserve}"
+         connections to releases, seven eighths of them for one address, and a reserve of {reserve}"
     );
     if u64::try_from(wanted).is_ok_and(|wanted| wanted <= connections) {
         tracing::info!("{text}");

@@ -121,7 +121,7 @@ fn a_low_limit_of_open_files_is_shared_out() {
 
 /// One address whose calls take long has all the connections that it can get: others are served.
 #[test]
-fn one_address_leaves_half_of_the_connections_to_others() {
+fn one_address_leaves_connections_to_others() {
     let host = with_few_files("trusted_proxies = []\n");
     let from = |last: u8| {
         let to: SocketAddr = ([127, 0, 0, 1], host.listen).into();
