@@ -20,7 +20,7 @@
 //! averaged. `subject_test` is exact and only printed.
 //!
 //! The null under which a breach has at most the probability `max_false_rollback`: within each block
-//! the outcomes of different subjects are independent given what strikes both releases alike, no
+//! the outcomes of different subjects are independent given what affects both releases alike, no
 //! subject counts for more than its clip, and trouble of one release alone is shorter than a block.
 
 mod block_end;

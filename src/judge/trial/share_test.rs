@@ -10,11 +10,11 @@
 //! on control:  1 + X (1 / d - 1)
 //! ```
 //!
-//! **Why E <= 1.** pi (rho/d) + (1 - pi)(1/d) = 1. Null: given the past and whatever strikes both
+//! **Why E <= 1.** pi (rho/d) + (1 - pi)(1/d) = 1. Null: given the past and whatever affects both
 //! arms in the block, the marks of active subjects are independent with one mean m. Then
 //! E prod = (1 + m (rho/d - 1))^n_T (1 + m (1/d - 1))^n_C
 //! <= exp(m [n_T (rho/d - 1) + n_C (1/d - 1)]) = exp(0) = 1, for any m, also a random one. So an outage
-//! that strikes both arms in the same block is no evidence, whatever its shape. An average over
+//! that affects both arms in the same block is no evidence, whatever its shape. An average over
 //! [`ODDS_RATIOS`] keeps it. Gains are clipped from above only ([`super::clip`]); losses never are.
 //!
 //! The floor is a restart with mass 1e-6 per block with failures, applied once to the whole block: it

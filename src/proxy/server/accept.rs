@@ -85,11 +85,11 @@ pub(in crate::proxy) async fn accept_loop(
                 let admission = Admission::of(&state.addresses, &view.service, &open, peer.ip());
                 let Some(admission) = admission else { continue };
                 let (state, lifecycle) = (Arc::clone(&state), Arc::clone(&lifecycle));
-                let tracked = (lifecycle.register(), Arc::clone(&open));
+                let (tracked, open) = (lifecycle.register(), Arc::clone(&open));
+                let accepted = AcceptedConnection { stream, peer, admission, view, open, tracked };
                 tokio::spawn(async move {
-                    serve_connection(stream, (peer, &admission), view, state, &lifecycle, tracked)
-                        .await;
-                    drop((place, admission));
+                    serve_connection(accepted, state, &lifecycle).await;
+                    drop(place);
                 });
             }
             Err(error) if open_files::is_shortage(&error) => {
@@ -104,14 +104,23 @@ pub(in crate::proxy) async fn accept_loop(
     }
 }
 
-async fn serve_connection(
+/// A connection of a client, and what counts it while it is open.
+struct AcceptedConnection {
     stream: TcpStream,
-    (peer, admission): (SocketAddr, &Admission),
+    peer: SocketAddr,
+    admission: Admission,
+    /// The settings at its beginning.
     view: Arc<RoutingView>,
+    open: Arc<OpenConnections>,
+    tracked: ClientConnection,
+}
+
+async fn serve_connection(
+    accepted: AcceptedConnection,
     state: Arc<ProxyState>,
     lifecycle: &Lifecycle,
-    (tracked, open): (ClientConnection, Arc<OpenConnections>),
 ) {
+    let AcceptedConnection { stream, peer, admission, view, open, tracked } = accepted;
     let limits = &view.service.limits;
     let (header_timeout, builder) = (limits.header_timeout, connection_builder(limits));
     let in_flight = ConnectionInFlight::default();
@@ -154,10 +163,6 @@ async fn serve_connection(
         () = lifecycle.shutdown.cancelled() => (),
         () = lifecycle.close_idle.cancelled(), if !tracked.is_late() => (),
     }
-    let shutdown_timeout = async {
-        lifecycle.shutdown.cancelled().await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    };
     // One future owns the connection until its end, so that nothing polls it after completion.
     let end = async {
         // HTTP/2 has GOAWAY. In HTTP/1.1 a response that is already on its way did not carry
@@ -174,8 +179,14 @@ async fn serve_connection(
     };
     tokio::select! {
         () = end => (),
-        () = shutdown_timeout => (),
+        () = shutdown_timeout(lifecycle) => (),
     }
+}
+
+/// What is open may take a second longer.
+async fn shutdown_timeout(lifecycle: &Lifecycle) {
+    lifecycle.shutdown.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
 /// Waits until a connection has brought no request in time: hyper-util waits without limit for the
