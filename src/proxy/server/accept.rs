@@ -179,6 +179,8 @@ async fn serve_connection(
     };
     tokio::select! {
         () = end => (),
+        // Otherwise a handover would wait for a client that does not read.
+        () = answers.wait_unread() => (),
         () = shutdown_timeout(lifecycle) => (),
     }
 }
