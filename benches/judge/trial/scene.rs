@@ -69,7 +69,7 @@ pub enum Trouble {
         per_second: f64,
         seconds: f64,
     },
-    /// Clients that always fail, in this arm (true: trial), from the fifth second on. Each has so many
+    /// Clients that always fail, in this arm (true: trial), from the fifth second on. Each has this many
     /// sessions.
     FailingClients {
         per_second: f64,
@@ -90,7 +90,7 @@ pub enum Trouble {
     },
 }
 
-/// Whom a regression strikes.
+/// Whom a regression affects.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Part {
     All,
@@ -115,7 +115,7 @@ pub struct World {
 }
 
 impl World {
-    /// One bake of so many seconds.
+    /// One bake of this many seconds.
     pub fn new(scene: Scene, size: Size, seconds: f64, rng: &mut Rng) -> Self {
         let mut world = Self {
             scene,
