@@ -134,6 +134,22 @@ fn missing_baseline_follows_the_configured_choice() {
     assert!(verdict.because.contains("baseline = \"required\""), "{}", verdict.because);
 }
 
+/// Requests from before the switch end on the warm release; then it has none. Tool calls are not repeated.
+#[test]
+fn the_last_requests_of_the_warm_release_are_no_baseline_to_wait_for() {
+    for stragglers in [4, 12, 80] {
+        let mut judge = new_judge(limits(), History::default());
+        let (at, verdict) = run_blocks(&mut judge, 60 * SECOND, |index, _| {
+            let trial = Counts { ok: 6, tool_fault: 6, ..Counts::default() };
+            let warm = Counts { ok: if index == 1 { stragglers } else { 0 }, ..Counts::default() };
+            vec![observation(TRIAL, trial), observation(WARM, warm)]
+        })
+        .unwrap_or_else(|| panic!("{stragglers}: no verdict"));
+        assert!(matches!(verdict.finding, Finding::Breach(_)), "{stragglers}: {verdict:?}");
+        assert!(at <= Moment(8_000), "{stragglers}: {at:?}");
+    }
+}
+
 #[test]
 fn failures_of_the_previous_release_are_no_breach() {
     let hour = counts(97_000, 3_000);

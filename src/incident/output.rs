@@ -40,10 +40,21 @@ struct Template {
     words: Vec<String>,
     count: u64,
     example: String,
+    /// Whether another exception followed from it.
+    is_cause: bool,
 }
 
+/// What Python prints between an exception and the one that followed from it.
+const CHAINED: [&str; 2] = [
+    "The above exception was the direct cause of the following exception",
+    "During handling of the above exception, another exception occurred",
+];
+/// What the JVM prints before the exception from which another one followed.
+const CAUSED_BY: &str = "Caused by: ";
+
 /// Groups what a release printed. `previous` is what the release before it printed, if that is known: a
-/// line is new where that has none like it. Errors come first, of these the new ones.
+/// line is new where that has none like it. Errors come first, of these the new ones, of these the causes
+/// of others.
 pub fn group_output<'a>(
     lines: impl IntoIterator<Item = &'a str>,
     previous: Option<&mut dyn Iterator<Item = &'a str>>,
@@ -59,7 +70,7 @@ pub fn group_output<'a>(
             is_error: rank > 1,
             example: it.example,
         };
-        (rank, group)
+        ((rank, it.is_cause), group)
     });
     let mut ranked: Vec<_> = ranked.collect();
     ranked.sort_by_key(|(rank, it)| {
@@ -71,11 +82,16 @@ pub fn group_output<'a>(
 impl Templates {
     fn of<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
         let mut templates = Self::default();
-        lines.into_iter().for_each(|line| templates.add(line));
+        let mut lines = lines.into_iter().filter(|it| !it.trim().is_empty()).peekable();
+        while let Some(line) = lines.next() {
+            let next = lines.peek().copied().unwrap_or_default();
+            let is_cause = CHAINED.iter().any(|it| next.contains(it)) || line.contains(CAUSED_BY);
+            templates.add(line, is_cause);
+        }
         templates
     }
 
-    fn add(&mut self, line: &str) {
+    fn add(&mut self, line: &str, is_cause: bool) {
         let example = clean_text(&without_json(line), LINE_MAX);
         let words = words(&example);
         let Some(key) = key(&words) else { return };
@@ -88,6 +104,7 @@ impl Templates {
         match best {
             Some((_, template)) => {
                 template.count += 1;
+                template.is_cause |= is_cause;
                 for (known, word) in template.words.iter_mut().zip(words) {
                     if *known != word {
                         ANY.clone_into(known);
@@ -96,7 +113,7 @@ impl Templates {
             }
             None if self.count < TEMPLATES_MAX => {
                 self.count += 1;
-                group.push(Template { words, count: 1, example });
+                group.push(Template { words, count: 1, example, is_cause });
             }
             None => (),
         }
@@ -198,6 +215,18 @@ mod tests {
             Some(known) => group_output(lines.iter().copied(), Some(&mut known.iter().copied())),
             None => group_output(lines.iter().copied(), None),
         }
+    }
+
+    #[test]
+    fn the_cause_of_a_chain_of_exceptions_comes_first() {
+        let error = "KeyError: 'region'\n\n\
+                     The above exception was the direct cause of the following exception:\n\n\
+                     Traceback (most recent call last):\n\
+                     app.ToolError: Error executing tool forecast\n";
+        // The end of an error whose beginning is cut off.
+        let output = format!("app.ToolError: Error executing tool forecast\n{}", error.repeat(9));
+        let groups = group_output(output.lines(), Some(&mut ["ready"].into_iter()));
+        assert_eq!(groups[0].example, "KeyError: 'region'", "{groups:?}");
     }
 
     #[test]

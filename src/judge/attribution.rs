@@ -22,6 +22,9 @@ const PROBE_FAILURE_VALID: Duration = Duration::from_secs(5);
 const BASELINE_WAIT: Duration = Duration::from_secs(15);
 /// A source of a baseline that was silent for this long is none; shadow calls come at once.
 const TRAFFIC_VALID: Duration = Duration::from_secs(30);
+/// From a warm release that was silent for this long, nothing more is expected: what it had was the end of
+/// the requests from before the switch.
+const TRAFFIC_PAUSE: Duration = Duration::from_secs(5);
 const SHADOW_VALID: Duration = Duration::from_secs(2);
 /// How long it goes on to gather when nothing is suspicious any more.
 const COMPARE_AFTER_SUSPICION: Duration = Duration::from_secs(10);
@@ -253,10 +256,13 @@ impl Attribution {
                 });
             }
             // An unexplained breach must neither wait for the end of the bake nor pass it.
-            return match (bad, waited < ATTRIBUTION_TIMEOUT) {
-                (_, true) => Blame::Measuring(by(ComparisonRule::Measuring)),
-                (0, false) => self.blame_by_probes(now),
-                (_, false) => Blame::Undetermined(by(ComparisonRule::Undetermined)),
+            let is_over = ATTRIBUTION_TIMEOUT <= waited;
+            return match bad {
+                0 if is_over || !self.baseline_expected(now, about, waited) => {
+                    self.blame_by_probes(now)
+                }
+                _ if is_over => Blame::Undetermined(by(ComparisonRule::Undetermined)),
+                _ => Blame::Measuring(by(ComparisonRule::Measuring)),
             };
         }
         if BASELINE_WAIT <= waited {
@@ -305,7 +311,7 @@ impl Attribution {
             && 0 < self.trial_block.2
             && waited < SHADOW_VALID;
         let shadow = about.has_shadow_calls() && within(self.last_shadow_at, SHADOW_VALID);
-        within(self.last_traffic_at, TRAFFIC_VALID) || shadow || shadow_due
+        within(self.last_traffic_at, TRAFFIC_PAUSE) || shadow || shadow_due
     }
 
     fn baseline_counts(&self, about: Indicator) -> (u64, u64) {
