@@ -83,7 +83,10 @@ def test_error_handling() -> str:
 @server.tool(description=WHY)
 async def test_sampling(prompt: str, context: Context) -> str:
     message = SamplingMessage(role="user", content=text(prompt))
-    answer = await context.session.create_message(messages=[message], max_tokens=100)
+    # Without the id it goes to the listening stream, which the client may not have opened yet.
+    answer = await context.session.create_message(
+        messages=[message], max_tokens=100, related_request_id=context.request_id
+    )
     return f"LLM response: {answer.content.text}"
 
 
