@@ -65,6 +65,8 @@ pub struct Attribution {
     /// The weight of its own traffic beside that of shadow calls.
     traffic_weight: f64,
     last_traffic_at: Option<Moment>,
+    /// Until when more of its traffic is expected.
+    traffic_until: Moment,
     last_shadow_at: Option<Moment>,
 }
 
@@ -109,6 +111,7 @@ impl Attribution {
             trial_block: (0, 0, 0),
             traffic_weight: 0.5,
             last_traffic_at: None,
+            traffic_until: Moment(0),
             last_shadow_at: None,
         }
     }
@@ -177,12 +180,15 @@ impl Attribution {
             Observation::Probe(reply) => self.last_probe_failure = Some((now, reply.clone())),
             // A warm process that crashed is no evidence about what both depend on.
             Observation::Exited(_) => self.process_exited = true,
-            Observation::Block(_, counts) => {
+            Observation::Block(ms, counts) => {
                 for (about, contrast) in self.proxy_tests_mut() {
                     contrast.update(0, PairedCounts { trial: (0, 0), warm: about.count(counts) });
                 }
                 if 0 < counts.judged() {
                     self.last_traffic_at = Some(now);
+                    // A replay has blocks that are longer than the pause.
+                    let next_blocks = Duration::from_millis(u64::from(*ms) * 2);
+                    self.traffic_until = now + TRAFFIC_PAUSE.max(next_blocks);
                 }
             }
             Observation::Shadow(n, bad) => {
@@ -311,7 +317,7 @@ impl Attribution {
             && 0 < self.trial_block.2
             && waited < SHADOW_VALID;
         let shadow = about.has_shadow_calls() && within(self.last_shadow_at, SHADOW_VALID);
-        within(self.last_traffic_at, TRAFFIC_PAUSE) || shadow || shadow_due
+        now <= self.traffic_until || shadow || shadow_due
     }
 
     fn baseline_counts(&self, about: Indicator) -> (u64, u64) {
