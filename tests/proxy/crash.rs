@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rollbackd::config::Address;
 use rollbackd::model::Moment;
 use rollbackd::proxy::Proxy;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::fake_backend::{FakeMcpServer, json_answer, read_request, scripted};
 use crate::http_client::{RawConnection, header, open_session, post, tool_call};
+use crate::migration::proxy_with_session;
 use crate::{RELEASE_A, RELEASE_B, proxy_to, wait_until};
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -54,10 +54,7 @@ async fn an_open_stream_outlives_a_crash_of_its_release() {
 
 #[tokio::test]
 async fn an_open_stream_outlives_a_release_that_ends_it_and_stops() {
-    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
-    let proxy = proxy_to(a.address);
-    proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
-    let session = open_session(proxy.local_addr()).await;
+    let (a, b, proxy, session) = proxy_with_session().await;
     let mut stream = open_stream(&proxy, &session).await;
     a.stop().await;
     let ended = || proxy.counts(RELEASE_A).streams_ended;
@@ -86,10 +83,7 @@ async fn a_stream_ends_where_its_release_goes_on_without_it() {
 
 #[tokio::test]
 async fn an_open_stream_continues_at_the_release_that_takes_over() {
-    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
-    let proxy = proxy_to(a.address);
-    proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
-    let session = open_session(proxy.local_addr()).await;
+    let (a, b, proxy, session) = proxy_with_session().await;
     let mut stream = open_stream(&proxy, &session).await;
     proxy.set_active(RELEASE_B);
     a.crash().await;
