@@ -311,12 +311,12 @@ impl Attribution {
 
     /// Whether a baseline is being measured, or about to be.
     fn baseline_expected(&self, now: Moment, about: Indicator, waited: Duration) -> bool {
-        let within = |seen: Option<Moment>, time| seen.is_some_and(|at| now.since(at) <= time);
         let shadow_due = self.shadow_calls_enabled
             && about.has_shadow_calls()
             && 0 < self.trial_block.2
             && waited < SHADOW_VALID;
-        let shadow = about.has_shadow_calls() && within(self.last_shadow_at, SHADOW_VALID);
+        let shadow = about.has_shadow_calls()
+            && self.last_shadow_at.is_some_and(|at| now.since(at) <= SHADOW_VALID);
         now <= self.traffic_until || shadow || shadow_due
     }
 
