@@ -74,7 +74,7 @@ const ROOMS: &[Row] = &[
             "web",
         ],
     ),
-    ("backtest", &["model", "judge", "decide", "tls", "config", "record"]),
+    ("backtest", &["model", "judge", "decide", "machine", "incident", "tls", "config", "record"]),
     ("demo", &["model", "mcp", "clock", "control"]),
     ("init", &["mcp"]),
     ("preflight", &["model", "artifact", "config", "systemd", "record", "act"]),

@@ -17,6 +17,8 @@ use serde_json::Value;
 
 #[path = "backtest/fake_prometheus.rs"]
 mod fake_prometheus;
+#[path = "backtest/labelled.rs"]
+mod labelled;
 
 #[test]
 fn every_command_matches_its_golden_output() {

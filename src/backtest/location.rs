@@ -7,6 +7,7 @@ use crate::backtest::prometheus::{self, RangeQuery};
 use crate::backtest::source::Source;
 use crate::backtest::variants::Variants;
 use crate::backtest::{BacktestError, csv, time};
+use crate::config::Settings;
 use crate::model::{Moment, ReleaseNumber};
 use crate::record;
 
@@ -52,18 +53,7 @@ pub(crate) fn locate(
             _ => Ok(vec![SourceLocation::CsvFile(path)]),
         };
     }
-    let Some(settings) = variants.settings() else {
-        return Err(BacktestError::NotFound(format!(
-            "no configuration names the folder of the recordings of {named}; write --current FILE"
-        )));
-    };
-    if !known {
-        let names: Vec<_> = settings.services.keys().map(String::as_str).collect();
-        let names = names.join(", ");
-        let what = format!("no service {named}; the configuration has {names}");
-        return Err(BacktestError::NotFound(what));
-    }
-    let dir = settings.state_dir.join(named);
+    let dir = service_dir(named, variants)?;
     let recordings = record::list_signal_logs(&dir).unwrap_or_default();
     let wanted = recordings.into_iter().filter(|(number, path)| match from {
         Some(ReplayStart::DeployOrSecond(first)) => first <= u64::from(number.0),
@@ -81,6 +71,30 @@ pub(crate) fn locate(
         return Err(BacktestError::NotFound(what));
     }
     Ok(locations)
+}
+
+/// The folder of a service, by the current configuration.
+pub(crate) fn service_dir(service: &str, variants: &Variants) -> Result<PathBuf, BacktestError> {
+    let settings = settings_of(service, variants)?;
+    if settings.services.contains_key(service) {
+        return Ok(settings.state_dir.join(service));
+    }
+    let names: Vec<_> = settings.services.keys().map(String::as_str).collect();
+    let names = names.join(", ");
+    let what = format!("no service {service}; the configuration has {names}");
+    Err(BacktestError::NotFound(what))
+}
+
+/// The configuration that names the folder of `what`.
+pub(super) fn settings_of<'v>(
+    what: &str,
+    variants: &'v Variants,
+) -> Result<&'v Settings, BacktestError> {
+    variants.settings().ok_or_else(|| {
+        BacktestError::NotFound(format!(
+            "no configuration names the folder of the recordings of {what}; write --current FILE"
+        ))
+    })
 }
 
 impl SourceLocation {
@@ -108,7 +122,7 @@ impl SourceLocation {
     }
 }
 
-fn load_recording(name: String, path: &Path) -> Result<Source, String> {
+pub(super) fn load_recording(name: String, path: &Path) -> Result<Source, String> {
     let recording = record::read_signal_log(path).map_err(|error| error.to_string())?;
     let mut warnings = Vec::new();
     let path = path.display();

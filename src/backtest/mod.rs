@@ -5,10 +5,16 @@
 //! operator asks what a regression would do. [`replay`] feeds the signals to the judge with the
 //! settings of each of the [`variants`], and returns a [`result`] and a curve to [`plot`].
 //!
+//! [`labelled`] finds the deploys of which a review said whether the release was good. [`comparison`]
+//! sets what the judge decides now beside what happened, and adds up what changes.
+//!
 //! Nothing here prints or exits: `cli/backtest.rs` does.
 
+pub(crate) mod comparison;
+mod comparison_table;
 mod csv;
 pub(crate) mod injection;
+pub(crate) mod labelled;
 pub(crate) mod location;
 pub(crate) mod plot;
 pub(crate) mod prometheus;

@@ -15,6 +15,8 @@ pub(crate) struct Detection {
     /// Since the begin of the bake; none if nothing was found.
     pub(crate) after: Option<Duration>,
     pub(crate) verdict: Verdict,
+    /// Requests of the new release that failed until then.
+    pub(crate) failed_requests: u64,
     /// The evidence at that time; the highest if nothing was found.
     pub(crate) e_slo: f64,
     pub(crate) e_attr: Option<f64>,
@@ -30,6 +32,8 @@ pub(crate) struct ReplayResult {
     strategy: Option<Strategy>,
     /// Seconds from the begin of the bake to the first breach or shared outage.
     at_second: Option<f64>,
+    /// Requests of the new release that failed until then, or in all.
+    failed_requests: u64,
     e_slo: f64,
     e_attr: Option<f64>,
     because: String,
@@ -40,6 +44,19 @@ pub(crate) struct ReplayResult {
     notes: Vec<String>,
 }
 
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Decided {
+    /// In words.
+    pub(super) outcome: String,
+    /// Whether it was a breach of the release.
+    pub(super) found: bool,
+    /// When, in seconds from the begin of the bake.
+    pub(super) at_second: Option<f64>,
+    /// Requests of the release that failed until then; in the whole recording without a breach.
+    pub(super) failed_requests: u64,
+}
+
 impl ReplayResult {
     /// The result of a replay, without notes.
     pub(crate) fn new(
@@ -48,7 +65,7 @@ impl ReplayResult {
         detection: Detection,
         choice: Option<StrategyChoice>,
     ) -> Self {
-        let Detection { after, verdict, e_slo, e_attr } = detection;
+        let Detection { after, verdict, failed_requests, e_slo, e_attr } = detection;
         let (name, severity) = match verdict.finding {
             Finding::Undecided => ("undecided", None),
             Finding::Measuring => ("measuring", None),
@@ -65,12 +82,40 @@ impl ReplayResult {
             severity,
             strategy: choice.map(|it| it.strategy),
             at_second: after.map(|it| it.as_secs_f64()),
+            failed_requests,
             e_slo,
             e_attr,
             because: verdict.because,
             found_after: None,
             notes: Vec::new(),
         }
+    }
+
+    /// Whether the daemon would have rolled back, if nothing held it.
+    pub(super) fn is_breach(&self) -> bool {
+        self.severity.is_some()
+    }
+
+    /// The configuration.
+    pub(super) fn config_name(&self) -> &str {
+        &self.config
+    }
+
+    /// The verdict, in one sentence.
+    pub(super) fn because(&self) -> &str {
+        &self.because
+    }
+
+    /// What is compared with the verdict of that time.
+    pub(super) fn into_decided(self) -> Decided {
+        let found = self.is_breach();
+        let strategy = self.strategy.map(|it| format!(", {it}")).unwrap_or_default();
+        let outcome = match self.severity {
+            Some(severity) => format!("{severity}{strategy}"),
+            None => self.verdict.replace('_', " "),
+        };
+        let Self { at_second, failed_requests, .. } = self;
+        Decided { outcome, found, at_second, failed_requests }
     }
 
     /// Adds how much data lies after the end of the bake.
@@ -119,6 +164,8 @@ impl fmt::Display for ReplayResult {
         }
         if let Some(at) = at_second {
             write!(f, " after {at} s")?;
+            let plural = if self.failed_requests == 1 { "" } else { "s" };
+            write!(f, " and {} failed request{plural}", self.failed_requests)?;
         }
         match strategy {
             Some(strategy) => write!(f, ", {strategy}")?,

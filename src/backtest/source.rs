@@ -75,6 +75,17 @@ impl Source {
         }
     }
 
+    /// Whether a daemon recorded it: a gap is a pause of that daemon.
+    pub(crate) fn is_recording(&self) -> bool {
+        matches!(self.data, Data::Recorded(_))
+    }
+
+    /// Requests of the new release that failed up to a moment.
+    pub(crate) fn failed_requests(&self, until: Moment) -> u64 {
+        let within = self.signals().take_while(|(now, _)| *now <= until);
+        within.map(|(_, signal)| failed_requests(self.opening.release, &signal)).sum()
+    }
+
     /// From the begin of the bake to the last signal.
     pub(crate) fn duration(&self) -> Duration {
         let last = match &self.data {
@@ -82,6 +93,16 @@ impl Source {
             Data::Rows(rows) => rows.last().map_or(self.opening.opened, |row| row.end),
         };
         last.since(self.opening.opened)
+    }
+}
+
+/// Requests of a release that failed, as a signal counts them.
+pub(super) fn failed_requests(release: ReleaseNumber, signal: &Signal) -> u64 {
+    match &signal.observation {
+        Observation::Block(_, counts) if signal.release == release => {
+            counts.server_fault.saturating_add(counts.tool_fault)
+        }
+        _ => 0,
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Variant {
     pub(crate) slo: SloSettings,
     pub(crate) drain: Duration,
     pub(crate) session_cost: f64,
+    /// How long a step of a ramp lasts at most.
+    pub(crate) ramp_step: Duration,
 }
 
 /// The current configuration, and the candidate. Without both, the defaults.
@@ -113,6 +115,7 @@ impl Variant {
             slo: service.slo.clone(),
             drain: service.policy.drain_timeout,
             session_cost: service.policy.session_cost,
+            ramp_step: service.policy.ramp.step_max,
         }
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use reqwest::Url;
 
+use crate::backtest::comparison::{Comparison, Regression};
 use crate::backtest::injection::Injection;
+use crate::backtest::labelled::{self, LabelledDeploys};
 use crate::backtest::location::{self, ReplayStart, SourceLocation};
 use crate::backtest::prometheus::{CounterPair, RangeQuery};
 use crate::backtest::source::Source;
@@ -26,11 +28,19 @@ use crate::model::Moment;
 /// A FILE is a recording (NNNNNN.signals) or a CSV with the header
 /// `second,new_total,new_bad,old_total,old_bad` and one line a second. A missing second is missing
 /// data. Recordings do not hold the sessions: the strategy is chosen as if there were none.
+///
+/// --labelled replays the deploys whose post-mortem was closed with a verdict, and compares. It exits
+/// with 11 if a bad release is no longer found, else with 3 if a good one would now be rolled back: with
+/// the candidate, else with the current configuration.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Services, for all their recordings, or files.
-    #[arg(value_name = "SERVICE|FILE")]
+    #[arg(value_name = "SERVICE|FILE", add = complete::services_and_files())]
     sources: Vec<String>,
+    /// Replay the deploys of these services, or of all, whose post-mortem was closed with a verdict:
+    /// which false alarms would be avoided, which bad releases still found.
+    #[arg(long, conflicts_with_all = ["what_if", "service", "prometheus"])]
+    labelled: bool,
     /// The current configuration.
     #[arg(long, value_name = "FILE")]
     current: Option<PathBuf>,
@@ -46,7 +56,7 @@ pub(super) struct Options {
     what_if: Option<Injection>,
     #[command(flatten)]
     prometheus: PrometheusOptions,
-    /// One JSON object per source and configuration, a line each.
+    /// One JSON object per source and configuration, a line each; with --labelled one object.
     #[arg(long)]
     json: bool,
 }
@@ -99,6 +109,9 @@ async fn replay_all(
     // --config also reads the environment: what is not from there is the candidate.
     let candidate = config_option.filter(|named| Some(named) != current.as_ref());
     let variants = Variants::load(current, candidate)?;
+    if options.labelled {
+        return compare_labelled(&options, &variants);
+    }
     let mut locations = Vec::new();
     for named in &options.sources {
         locations.extend(location::locate(named, options.from, &variants)?);
@@ -123,6 +136,43 @@ async fn replay_all(
         }
     }
     Ok(exit)
+}
+
+/// Replays every labelled deploy, and prints what changes. A recording that cannot be read does not end
+/// the others.
+fn compare_labelled(options: &Options, variants: &Variants) -> Result<Exit, BacktestError> {
+    let LabelledDeploys { deploys, remarks } =
+        labelled::find(&options.sources, options.from, variants)?;
+    remarks.iter().for_each(|remark| output::stderr_line(remark));
+    let mut comparison = Comparison::default();
+    let mut exit = Exit::Done;
+    for deploy in &deploys {
+        let source = match deploy.load() {
+            Ok(source) => source,
+            Err(error) => {
+                exit = report(&error);
+                continue;
+            }
+        };
+        source.warnings.iter().for_each(|warning| output::stderr_line(warning));
+        for variant in &variants.for_service(Some(&deploy.service))? {
+            let (result, _) = replay::replay(&source, variant, None);
+            comparison.add(deploy, &source, result);
+        }
+    }
+    if comparison.is_empty() {
+        return Ok(if exit == Exit::Done { Exit::NotFound } else { exit });
+    }
+    if options.json {
+        output::json_line(&comparison);
+    } else {
+        output::stdout_line(comparison.to_string().trim_end());
+    }
+    Ok(match comparison.regression() {
+        Some(Regression::NoLongerFound) => Exit::BreachNotRolledBack,
+        Some(Regression::NewFalseAlarm) => Exit::RolledBack,
+        None => exit,
+    })
 }
 
 /// Prints the result of each configuration, and both curves.

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::engine::{
+    ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _,
+};
 
 use crate::cli::daemon_options::DaemonOptions;
 use crate::control::{IncidentReply, IncidentRequest, Request, Response, Status};
@@ -21,6 +23,16 @@ const RESPONSES_MAX: usize = 512;
 /// Names of services.
 pub(super) fn services() -> ArgValueCompleter {
     completer(|| statuses().into_iter().map(|it| (it.service, it.phase)).collect())
+}
+
+/// Names of services, and files.
+pub(super) fn services_and_files() -> ArgValueCompleter {
+    let services = services();
+    ArgValueCompleter::new(move |current: &std::ffi::OsStr| {
+        let mut candidates = services.complete(current);
+        candidates.extend(PathCompleter::file().complete(current));
+        candidates
+    })
 }
 
 /// Versions of the releases that the service runs or ran.

@@ -10,7 +10,8 @@ Exit codes:
   0  done; with --wait: the release was accepted, or the rollback is complete
   1  failed for another reason, which is printed
   2  the arguments are not valid
-  3  deploy --wait: the release was rolled back
+  3  deploy --wait: the release was rolled back; backtest --labelled: a good release would now
+     be rolled back
   4  deploy --wait: the release did not become ready, or drops what clients use (a protocol
      version; with --strict: tools, prompts, capabilities); the traffic did not move
   5  refused: blocked by a guard; postmortem --edit --strict: a text blames a person
@@ -20,7 +21,7 @@ Exit codes:
   9  the configuration has errors
  10  the daemon cannot start: state directory, address or socket not available
  11  a breach was not rolled back: hold, freeze, observe mode, limit, shared outage, or the
-     previous release cannot take over
+     previous release cannot take over; backtest --labelled: a bad release is no longer found
  12  not allowed: reading needs the group rollbackd; acting needs root or the group
      rollbackd-admin
  13  deploy --wait: the release was accepted (unverified): too little traffic to judge it

@@ -38,6 +38,11 @@ impl Cause {
         }
     }
 
+    /// Whether the judge found a breach of the release.
+    pub fn is_verdict_against_release(self) -> bool {
+        matches!(self, Self::Rollback | Self::GuardHeld)
+    }
+
     /// Whether this event leaves the service to a person: nothing more happens by itself.
     pub fn needs_person(self) -> bool {
         match self {

@@ -30,6 +30,7 @@ pub mod html;
 mod human;
 pub mod hypothesis;
 mod impact;
+mod label;
 mod life;
 pub mod markdown;
 mod nearby;
@@ -62,6 +63,7 @@ pub use crate::incident::facts::{
 pub use crate::incident::history::{DeployHistory, DeployOutcome, HistoryRow, summarise};
 pub use crate::incident::human::{HumanParts, PARTS, TEXT_BYTES_MAX, parse as parse_human};
 pub use crate::incident::impact::impact;
+pub use crate::incident::label::ReleaseLabel;
 pub use crate::incident::life::{Incident, IncidentState};
 pub use crate::incident::nearby::{nearby, nearby_window};
 pub use crate::incident::notice::{
@@ -79,7 +81,7 @@ pub use crate::incident::report::{
 };
 pub use crate::incident::report_builder::ReportBuilder;
 pub use crate::incident::report_html::render as render_report_html;
-pub use crate::incident::report_text::render as render_report_text;
+pub use crate::incident::report_text::{percent as format_percent, render as render_report_text};
 pub use crate::incident::signature::Signature;
 pub use crate::incident::traffic::Traffic;
 pub use crate::incident::verdict::{EXPECTED as VERDICTS, ReviewVerdict};

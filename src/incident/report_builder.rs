@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::incident::cause::Cause;
 use crate::incident::history::{DeployOutcome, HistoryRow};
 use crate::incident::life::Incident;
 use crate::incident::report::{REPORT_SCHEMA, Report, SignatureCount, Times, Week};
@@ -91,7 +90,7 @@ impl ReportBuilder {
             Some(ReviewVerdict::Missed(_)) => true,
             // Both releases failed: the deploy did not do it.
             _ if row.outcome == DeployOutcome::Breach => {
-                incident.is_none_or(has_verdict_against_release)
+                incident.is_none_or(Incident::has_verdict_against_release)
             }
             _ => !is_accepted && row.outcome != DeployOutcome::Failed,
         };
@@ -102,7 +101,8 @@ impl ReportBuilder {
             report.rollbacks += 1;
             report.unreviewed_rollbacks += u64::from(verdict.is_none());
         }
-        let is_false_alarm = was_good && incident.is_some_and(has_verdict_against_release);
+        let is_false_alarm =
+            was_good && incident.is_some_and(Incident::has_verdict_against_release);
         report.false_alarms.count += u64::from(is_false_alarm);
         report.false_alarms.deploys += u64::from(is_false_alarm || (is_accepted && !failed));
         if failed {
@@ -155,11 +155,6 @@ impl ReportBuilder {
     }
 }
 
-/// Whether the judge found a breach of this release, and not a person or a shared outage.
-fn has_verdict_against_release(incident: &Incident) -> bool {
-    incident.causes.iter().any(|(cause, ..)| matches!(cause, Cause::Rollback | Cause::GuardHeld))
-}
-
 /// The requests of a rollback that would have failed: at the lower bound of the failing share, until
 /// the end of the bake.
 fn saved(row: &HistoryRow) -> u64 {
@@ -203,6 +198,7 @@ fn without_gaps(weeks: &BTreeMap<u64, (u64, u64)>) -> Vec<Week> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::incident::cause::Cause;
     use crate::incident::history::summarise;
     use crate::incident::{IncidentState, example};
 

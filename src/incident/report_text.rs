@@ -68,7 +68,7 @@ fn false_alarms(it: &FalseAlarms) -> String {
 }
 
 /// A share with about two digits that mean something.
-fn percent(share: f64) -> String {
+pub fn percent(share: f64) -> String {
     let percent = 100.0 * share;
     match percent {
         it if it == 0.0 || it >= 99.95 => format!("{it:.0} %"),

@@ -25,6 +25,7 @@ use bake::{Bake, BakeRamp};
 use input::Pending;
 pub use input::{BakeOpening, Input, MachineSettings, Proposal, RoutingHints};
 
+pub use pause::PAUSE_MIN;
 use pause::PauseDetector;
 use release_health::ReleaseHealth;
 

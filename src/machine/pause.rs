@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::model::{Moment, Observation, ScrapeResult};
 
 /// A longer time between two blocks is a pause.
-pub(super) const PAUSE_MIN: Duration = Duration::from_secs(1);
+pub const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// How long after a pause failures may be its consequence.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 

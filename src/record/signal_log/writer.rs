@@ -3,14 +3,15 @@
 //! Writes are buffered for a second and never wait for the disk, because the log is not the state.
 //! `kill -9` loses the last second, a power loss what the kernel had not written yet.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::files::{check_may_grow, create_private_dir, open_private};
 use crate::model::{Counts, Moment, Observation, ReleaseNumber, Signal};
-use crate::record::files::{keep_newest, list_numbered_files, numbered_file};
+use crate::record::files::{list_numbered_files, numbered_file};
+use crate::record::incident_store::IncidentStore;
 use crate::record::signal_log::codec::{
     END_MARKER, IdleRun, MAGIC, SIGNAL_LOG_BYTES_MAX, SignalLogHeader,
 };
@@ -20,6 +21,8 @@ use crate::record::signal_log::{codec, reader};
 const EXTENSION: &str = "signals";
 /// Signal logs of one service that are kept.
 const LOGS_KEPT: usize = 20;
+/// Older logs that are kept, too: those of [reviews](has_review).
+const REVIEWED_LOGS_KEPT: usize = 20;
 /// How long signals are buffered before they are written.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// A buffer that is larger is written at once.
@@ -79,7 +82,7 @@ impl SignalLogWriter {
             closed,
         };
         writer.write()?;
-        keep_newest(dir, EXTENSION, LOGS_KEPT);
+        remove_old_logs(dir);
         Ok((writer, existing))
     }
 
@@ -161,6 +164,28 @@ impl Drop for SignalLogWriter {
     }
 }
 
+/// Removes old logs. Those of a review outlive others: a verdict of a person makes a log a test of the
+/// judge, and comes days after the deploy. A log that cannot be removed stays until the next call.
+fn remove_old_logs(dir: &Path) {
+    let logs = list_signal_logs(dir).unwrap_or_default();
+    let old = logs.len().saturating_sub(LOGS_KEPT);
+    let incidents = IncidentStore::new(dir);
+    let mut kept = 0;
+    for (number, path) in logs.into_iter().take(old).rev() {
+        if kept < REVIEWED_LOGS_KEPT && has_review(&incidents, number) {
+            kept += 1;
+        } else {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Whether a deploy has a review that is open, or that ended with a verdict.
+fn has_review(incidents: &IncidentStore, number: ReleaseNumber) -> bool {
+    let incident = incidents.restore(number).ok().flatten();
+    incident.is_some_and(|it| it.is_open() || it.verdict.is_some())
+}
+
 /// When the newest signal of a deploy's log arrived, if there is a log.
 pub fn last_signal_moment(dir: &Path, deploy: ReleaseNumber) -> Option<Moment> {
     let log = reader::read_signal_log(&numbered_file(dir, deploy, EXTENSION)).ok()?;
@@ -173,4 +198,61 @@ pub fn last_signal_moment(dir: &Path, deploy: ReleaseNumber) -> Option<Moment> {
 /// The directory cannot be read.
 pub fn list_signal_logs(dir: &Path) -> io::Result<Vec<(ReleaseNumber, PathBuf)>> {
     list_numbered_files(dir, EXTENSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::{Author, Cause, IncidentEntry, IncidentEvent, ReviewVerdict};
+
+    fn open_log(dir: &Path, deploy: u32) {
+        SignalLogWriter::open(dir, ReleaseNumber(deploy), &SignalLogHeader::default()).unwrap();
+    }
+
+    fn record(dir: &Path, number: u32, event: IncidentEvent) {
+        let entry = IncidentEntry { wall_time: String::new(), moment: Moment(1), event };
+        IncidentStore::new(dir).append(ReleaseNumber(number), &entry).unwrap();
+    }
+
+    fn open_incident(dir: &Path, number: u32) {
+        let deploy = ReleaseNumber(number);
+        let (service, version, because) = (String::new(), String::new(), String::new());
+        let (cause, seq) = (Cause::Rollback, 1);
+        let event = IncidentEvent::Opened { service, deploy, version, cause, seq, because };
+        record(dir, number, event);
+    }
+
+    fn close(dir: &Path, number: u32, verdict: Option<ReviewVerdict>) {
+        let by = Author { uid: 0, name: String::new() };
+        record(dir, number, IncidentEvent::Closed { by, verdict, no_review: None });
+    }
+
+    fn kept(dir: &Path) -> Vec<u32> {
+        list_signal_logs(dir).unwrap().into_iter().map(|(number, _)| number.0).collect()
+    }
+
+    #[test]
+    fn a_log_with_a_review_outlives_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        for deploy in 1..=60 {
+            open_log(dir, deploy);
+            match deploy {
+                // Open, closed with a verdict, closed without one.
+                2 | 4 | 6 => open_incident(dir, deploy),
+                _ => (),
+            }
+            match deploy {
+                4 => close(dir, 4, Some(ReviewVerdict::FalseAlarm)),
+                6 => close(dir, 6, None),
+                _ => (),
+            }
+        }
+        assert_eq!(kept(dir), [2, 4].into_iter().chain(41..=60).collect::<Vec<_>>());
+        (41..=60).for_each(|deploy| open_incident(dir, deploy));
+        (61..=85).for_each(|deploy| open_log(dir, deploy));
+        let newest = 66..=85;
+        let reviewed = (41..=60).chain(newest).collect::<Vec<_>>();
+        assert_eq!(kept(dir), reviewed, "the newest reviews, and the newest deploys");
+    }
 }
