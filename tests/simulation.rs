@@ -229,7 +229,7 @@ impl Scenario {
             Effect::Start(_) if self.rng.one_in(5) => {
                 Some(Event::NotReady(ticket, "no".to_owned()))
             }
-            Effect::Start(_) => Some(Event::Ready(ticket, Box::default())),
+            Effect::Start(_) => Some(Event::Ready(ticket, self.readiness())),
             Effect::Probe(_) if self.rng.one_in(8) => {
                 Some(Event::ArtifactChanged(ticket, "no".to_owned()))
             }
@@ -345,7 +345,7 @@ impl Scenario {
         for _ in 0..240 {
             for (ticket, effect) in std::mem::take(&mut self.host.pending_effects) {
                 let answer = self.host.deliver(ticket, &effect).or(match effect {
-                    Effect::Start(_) => Some(Event::Ready(ticket, Box::default())),
+                    Effect::Start(_) => Some(Event::Ready(ticket, self.readiness())),
                     Effect::Probe(_) => Some(Event::Probed(ticket, ProbeResult::Ok)),
                     _ => None,
                 });

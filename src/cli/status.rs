@@ -151,7 +151,7 @@ fn render(status: &Status, terminal: Terminal) -> String {
     }
     push_channels(&mut lines, status);
     push_traffic(&mut lines, status);
-    trial_lines(status.trial.as_ref()).iter().for_each(|line| lines.push(line));
+    trial_lines(status).iter().for_each(|line| lines.push(line));
     lines.push(&objective_line(status));
     if let Some(evidence) = &status.evidence {
         lines.push(&evidence_line(evidence));

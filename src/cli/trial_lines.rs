@@ -1,10 +1,21 @@
 //! The trial in `rollbackd status`.
 
-use crate::control::{ArmStatus, TrialStatus};
+use crate::control::{ArmStatus, Status, TrialStatus};
+
+/// What `ramp = "auto"` chose, and the trial that is under way.
+pub(super) fn trial_lines(status: &Status) -> Vec<String> {
+    let mut lines = status.trial.as_ref().map(arm_lines).unwrap_or_default();
+    let what = match status.phase.as_str() {
+        "steady" => "next deploy",
+        "starting" => "ramp",
+        _ => "chosen ramp",
+    };
+    lines.extend(status.ramp.iter().map(|ramp| format!("  {what}: {ramp}")));
+    lines
+}
 
 /// The step, each arm, what the tests say, and what is missing.
-pub(super) fn trial_lines(trial: Option<&TrialStatus>) -> Vec<String> {
-    let Some(trial) = trial else { return Vec::new() };
+fn arm_lines(trial: &TrialStatus) -> Vec<String> {
     let TrialStatus { step, of, share, arms, summary, missing, sessions_pinned } = trial;
     let percent = (1e6 * share).round() / 1e4;
     let mut lines =

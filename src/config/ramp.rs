@@ -4,13 +4,17 @@ use std::ops::Range;
 use std::time::Duration;
 
 use toml::Spanned;
+use toml::de::DeValue;
 
 use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
 use crate::config::range::in_range;
 use crate::config::toml_table::TomlTable;
-use crate::config::value::{Raw, duration, format_duration, one_of, string_list, unsigned_integer};
-use crate::decide::RampSettings;
-use crate::model::WHOLE_PPM;
+use crate::config::value::{
+    ParseResult, Raw, bad_value, duration, format_duration, one_of, string_list, unsigned_integer,
+    wrong_type,
+};
+use crate::decide::{RampSettings, RampShares};
+use crate::model::{RampReason, WHOLE_PPM};
 
 /// Longest ramp.
 const STEPS_MAX: usize = 10;
@@ -20,18 +24,43 @@ const STEP_MAX: Duration = Duration::from_mins(2);
 const STEP_MIN: Duration = Duration::from_secs(15);
 const HOUR: Duration = Duration::from_hours(1);
 const EXAMPLE: &str = "write shares that grow, such as [\"5%\", \"25%\", \"50%\"]";
+const FORMS: &str =
+    "write \"auto\", [\"100%\"], or shares that grow, such as [\"5%\", \"25%\", \"50%\"]";
+const AUTO: &str = "auto";
 
 /// The keys of a ramp.
 pub(super) struct RawRamp {
-    shares: Raw<Vec<Spanned<String>>>,
+    shares: Raw<RawShares>,
     step: Raw<Duration>,
     wait: Raw<&'static str>,
     control: Raw<u64>,
 }
 
+/// The value of `ramp`.
+#[derive(Debug, Clone)]
+enum RawShares {
+    Auto,
+    Listed(Vec<Spanned<String>>),
+}
+
+/// "auto", or a list of shares.
+fn shares_or_auto(value: &DeValue<'_>) -> ParseResult<RawShares> {
+    match value.as_str() {
+        Some(AUTO) => Ok(RawShares::Auto),
+        Some(text) => {
+            let what = format!("is \"{}\", which is neither \"auto\" nor a list", shorten(text));
+            Err(bad_value(what, FORMS))
+        }
+        None if value.as_array().is_none() => {
+            Err(wrong_type(value, "\"auto\" or a list of shares", FORMS))
+        }
+        None => string_list(value).map(RawShares::Listed),
+    }
+}
+
 pub(super) fn read(table: &mut TomlTable<'_>, problems: &mut Problems) -> RawRamp {
     RawRamp {
-        shares: table.read("ramp", string_list, problems),
+        shares: table.read("ramp", shares_or_auto, problems),
         step: table.read("ramp_step", duration, problems),
         wait: table.read("ramp_wait", one_of(["continue", "hold"]), problems),
         control: table.read("control", unsigned_integer, problems),
@@ -43,15 +72,45 @@ pub(super) fn check(
     raw: &RawRamp,
     bake: Duration,
     bake_span: Option<Range<usize>>,
+    sessions_stay: bool,
     problems: &mut Problems,
 ) -> RampSettings {
-    let shares_ppm = shares(raw, problems);
-    if shares_ppm.as_ref().is_some_and(Vec::is_empty) {
-        warn_no_effect(raw, problems);
-    }
-    let shares_ppm = shares_ppm.unwrap_or_default();
+    let listed = match raw.shares.as_ref().map(|given| (given, given.get_ref())) {
+        None | Some((_, RawShares::Auto)) => None,
+        // A wrong list is reported; nothing else is said about it.
+        Some((given, RawShares::Listed(list))) => Some(shares(list, given.span(), problems)),
+    };
     let step_max = in_range("ramp_step", &raw.step, STEP_MAX, STEP_MIN..=HOUR, problems);
-    let steps = u32::try_from(shares_ppm.len()).unwrap_or(u32::MAX);
+    if let Some(Some(shares_ppm)) = &listed {
+        check_length(raw, shares_ppm.len(), step_max, (bake, bake_span), problems);
+    }
+    let waits = raw.wait.as_ref().is_some_and(|given| *given.get_ref() == "hold");
+    let control_min = control_min(raw, problems);
+    let shares = match &listed {
+        None => RampShares::Auto,
+        Some(shares_ppm) => RampShares::Listed(shares_ppm.clone().unwrap_or_default()),
+    };
+    let settings = RampSettings { shares, step_max, waits, control_min, sessions_stay };
+    match listed {
+        None => warn_never_automatic(raw, &settings, bake, problems),
+        Some(Some(shares_ppm)) if shares_ppm.is_empty() => {
+            let help = "write ramp = [\"5%\", \"25%\", \"50%\"], or leave it out";
+            warn_no_effect(raw, "a deploy gets all users at once", help, problems);
+        }
+        Some(_) => (),
+    }
+    settings
+}
+
+/// The longest ramp fits into the bake.
+fn check_length(
+    raw: &RawRamp,
+    steps: usize,
+    step_max: Duration,
+    (bake, bake_span): (Duration, Option<Range<usize>>),
+    problems: &mut Problems,
+) {
+    let steps = u32::try_from(steps).unwrap_or(u32::MAX);
     let longest = step_max.saturating_mul(steps);
     if let Some(given) = raw.shares.as_ref().filter(|_| bake < longest) {
         let (longest, bake_text) = (format_duration(longest), format_duration(bake));
@@ -67,17 +126,17 @@ pub(super) fn check(
             None => problem,
         });
     }
-    let waits = raw.wait.as_ref().is_some_and(|given| *given.get_ref() == "hold");
-    RampSettings { shares_ppm, step_max, waits, control_min: control_min(raw, problems) }
 }
 
 /// The shares in parts per million. Empty: all users at once. `None` if the list is wrong.
-fn shares(raw: &RawRamp, problems: &mut Problems) -> Option<Vec<u32>> {
-    let Some(given) = &raw.shares else { return Some(Vec::new()) };
-    let list = given.get_ref();
+fn shares(
+    list: &[Spanned<String>],
+    span: Range<usize>,
+    problems: &mut Problems,
+) -> Option<Vec<u32>> {
     if !(1..=STEPS_MAX).contains(&list.len()) {
         let what = format!("`ramp` has {} steps; it has 1 to {STEPS_MAX}", list.len());
-        problems.push(Problem::error(ProblemCode::OutOfRange, given.span(), what).help(EXAMPLE));
+        problems.push(Problem::error(ProblemCode::OutOfRange, span, what).help(FORMS));
         return None;
     }
     let mut shares: Vec<u32> = Vec::new();
@@ -104,8 +163,7 @@ fn shares(raw: &RawRamp, problems: &mut Problems) -> Option<Vec<u32>> {
         [.., WHOLE_PPM] => {
             let what = "the last step of `ramp` leaves no control to compare with";
             let help = "leave \"100%\" out: the control follows when the release is accepted";
-            problems
-                .push(Problem::error(ProblemCode::Contradiction, given.span(), what).help(help));
+            problems.push(Problem::error(ProblemCode::Contradiction, span, what).help(help));
             None
         }
         _ => Some(shares),
@@ -124,7 +182,8 @@ fn share(item: &Spanned<String>, problems: &mut Problems) -> Option<u32> {
         _ => {
             let what =
                 format!("`ramp` has \"{}\", which is not a share from 0.1% to 100%", shorten(text));
-            problems.push(Problem::error(ProblemCode::BadValue, item.span(), what).help(EXAMPLE));
+            let help = if text == AUTO { "write ramp = \"auto\", without a list" } else { EXAMPLE };
+            problems.push(Problem::error(ProblemCode::BadValue, item.span(), what).help(help));
             None
         }
     }
@@ -143,7 +202,33 @@ fn control_min(raw: &RawRamp, problems: &mut Problems) -> usize {
     in_range("control", &raw.control, 1, 0..=10_000, problems).try_into().unwrap_or(usize::MAX)
 }
 
-fn warn_no_effect(raw: &RawRamp, problems: &mut Problems) {
+/// With `ramp = "auto"` no deploy has a ramp if the bake is too short, or if no session moves. A
+/// service without a line about it gets no warning: all users at once is what its settings imply.
+fn warn_never_automatic(
+    raw: &RawRamp,
+    settings: &RampSettings,
+    bake: Duration,
+    problems: &mut Problems,
+) {
+    let Some(obstacle) = settings.obstacle(bake) else { return };
+    let what = format!("a deploy gets all users at once, {obstacle}");
+    let help = match obstacle {
+        RampReason::ShortBake { .. } => {
+            "write a longer `bake`, a shorter `ramp_step`, or leave it out"
+        }
+        _ => {
+            "leave it out, or write ramp = [\"5%\", \"25%\", \"50%\"]: new sessions try the release"
+        }
+    };
+    if let Some(given) = &raw.shares {
+        let what = format!("`ramp` has no effect: {what}");
+        problems.push(Problem::warning(ProblemCode::Contradiction, given.span(), what).help(help));
+    }
+    warn_no_effect(raw, &what, help, problems);
+}
+
+/// The other keys of a ramp, where no deploy has one.
+fn warn_no_effect(raw: &RawRamp, why: &str, help: &str, problems: &mut Problems) {
     let step = raw.step.as_ref().filter(|it| *it.get_ref() != STEP_MAX);
     let wait = raw.wait.as_ref().filter(|it| *it.get_ref() != "continue");
     let spans = [
@@ -153,8 +238,7 @@ fn warn_no_effect(raw: &RawRamp, problems: &mut Problems) {
     ];
     for (name, span) in spans {
         if let Some(span) = span {
-            let what = format!("`{name}` has no effect: a deploy gets all users at once");
-            let help = "write ramp = [\"5%\", \"25%\", \"50%\"], or leave it out";
+            let what = format!("`{name}` has no effect: {why}");
             problems.push(Problem::warning(ProblemCode::Contradiction, span, what).help(help));
         }
     }

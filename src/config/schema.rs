@@ -54,8 +54,8 @@ pub enum Shape {
     Share,
     /// A percentage, or "off".
     ShareOrOff,
-    /// A list of percentages.
-    Shares,
+    /// A list of percentages, or "auto".
+    SharesOrAuto,
     /// A number of bytes.
     Size,
     /// One of these words.
@@ -96,8 +96,8 @@ const KEYS: &[Key] = &[
     key(SERVICE, "sse_ping", Shape::DurationOrOff),
     key(SERVICE, "mode", Shape::Word(&["act", "observe"])),
     key(SERVICE, "session_state", Shape::Word(&["none", "soft", "hard"])),
-    key(SERVICE, "move_sessions", Shape::Word(&["rollback", "both"])),
-    key(SERVICE, "ramp", Shape::Shares),
+    key(SERVICE, "move_sessions", Shape::Word(&["auto", "rollback", "both"])),
+    key(SERVICE, "ramp", Shape::SharesOrAuto),
     key(SERVICE, "ramp_step", Shape::Duration),
     key(SERVICE, "ramp_wait", Shape::Word(&["continue", "hold"])),
     key(SERVICE, "control", Shape::Integer(2, 10_000)),
@@ -282,7 +282,7 @@ impl Shape {
             Self::DurationOrOff => json!({ "anyOf": [{ "enum": ["off"] }, text(DURATION)] }),
             Self::Share => text(SHARE),
             Self::ShareOrOff => json!({ "anyOf": [{ "enum": ["off"] }, text(SHARE)] }),
-            Self::Shares => list(text(SHARE)),
+            Self::SharesOrAuto => json!({ "anyOf": [{ "enum": ["auto"] }, list(text(SHARE))] }),
             Self::Size => {
                 let with_unit = text(r"^[0-9]+\s*(B|KiB|MiB|GiB)$");
                 json!({ "anyOf": [{ "type": "integer", "minimum": 0 }, with_unit] })

@@ -28,6 +28,7 @@ use crate::config::value::{
     Raw, RawMap, address, duration_or_off, is_request_path, map_of, one_of, socket_address, string,
     string_list,
 };
+use crate::decide::{MoveSessions, RampShares};
 use crate::model::Slot;
 
 const SLOTS_EXAMPLE: &str = "{ blue = \"127.0.0.1:9001\", green = \"127.0.0.1:9002\" }";
@@ -75,7 +76,11 @@ pub(super) fn read(
         sse_ping: table.read("sse_ping", duration_or_off, problems),
         mode: table.read("mode", one_of(["act", "observe"]), problems),
         session_state: table.read("session_state", one_of(["none", "soft", "hard"]), problems),
-        migrate_sessions: table.read("move_sessions", one_of(["rollback", "both"]), problems),
+        migrate_sessions: table.read(
+            "move_sessions",
+            one_of(["auto", "rollback", "both"]),
+            problems,
+        ),
         ramp: ramp::read(&mut table, problems),
         slots: table.required("slots", SLOTS_EXAMPLE, map_of(address), problems),
         runtime: runtime::read(&mut table, problems),
@@ -113,11 +118,11 @@ pub(super) fn check(
     let observe = raw.mode.as_ref().is_some_and(|mode| *mode.get_ref() == "observe");
     let slot_names = slots.keys().cloned().collect();
     let mut policy = slo::policy(&raw.slo, observe, &probe, slo.bake, slot_names, problems);
-    policy.ramp = ramp::check(&raw.ramp, slo.bake, span_of(&raw.slo.bake), problems);
-    let has_ramp = policy.ramp.first().is_some();
     let session_state = session_state(&raw.session_state);
-    let both = raw.migrate_sessions.as_ref().map(|given| *given.get_ref() == "both");
-    if has_ramp {
+    let move_sessions = move_sessions(&raw.migrate_sessions, session_state);
+    let stay = session_state == SessionState::Hard || move_sessions == MoveSessions::Rollback;
+    policy.ramp = ramp::check(&raw.ramp, slo.bake, span_of(&raw.slo.bake), stay, problems);
+    if matches!(&policy.ramp.shares, RampShares::Listed(shares) if !shares.is_empty()) {
         ramp::warn_stuck_sessions(&raw.session_state, &raw.migrate_sessions, problems);
     }
     let outcome_limits = slo::outcome_limits(&raw.slo, problems);
@@ -151,8 +156,16 @@ pub(super) fn check(
         slo,
         policy,
         session_state,
-        migrate_on_accept: both.unwrap_or(has_ramp && session_state != SessionState::Hard),
+        move_sessions,
         limits,
+    }
+}
+
+fn move_sessions(raw: &Raw<&'static str>, session_state: SessionState) -> MoveSessions {
+    match raw.as_ref().map(|given| *given.get_ref()) {
+        Some("both") => MoveSessions::Both,
+        None | Some("auto") if session_state != SessionState::Hard => MoveSessions::Auto,
+        _ => MoveSessions::Rollback,
     }
 }
 

@@ -87,8 +87,8 @@ pub struct Service {
     pub policy: decide::Policy,
     /// Whether its sessions can be recreated.
     pub session_state: SessionState,
-    /// Whether sessions also migrate to a new release, once it is accepted.
-    pub migrate_on_accept: bool,
+    /// Whether sessions also migrate to a new release.
+    pub move_sessions: decide::MoveSessions,
     /// The limits of the proxy.
     pub limits: ProxyLimits,
 }

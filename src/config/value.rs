@@ -25,7 +25,8 @@ pub(super) type Raw<T> = Option<Spanned<T>>;
 /// Names with values, each with its span.
 pub(super) type RawMap<T> = BTreeMap<Spanned<String>, Spanned<T>>;
 
-type ParseResult<T> = Result<T, ValueError>;
+/// A value, or why it is not usable.
+pub(super) type ParseResult<T> = Result<T, ValueError>;
 
 pub(super) fn expect_table(value: &DeValue<'_>, form: &str) -> Result<(), ValueError> {
     if value.is_table() {
@@ -300,7 +301,7 @@ fn parse_nested<'v, T>(
     })
 }
 
-fn wrong_type(value: &DeValue<'_>, expected: &str, help: &str) -> ValueError {
+pub(super) fn wrong_type(value: &DeValue<'_>, expected: &str, help: &str) -> ValueError {
     ValueError::new(
         ProblemCode::WrongType,
         format!("is {}, not {expected}", type_name(value)),
@@ -308,7 +309,7 @@ fn wrong_type(value: &DeValue<'_>, expected: &str, help: &str) -> ValueError {
     )
 }
 
-fn bad_value(what: impl Into<String>, help: impl Into<String>) -> ValueError {
+pub(super) fn bad_value(what: impl Into<String>, help: impl Into<String>) -> ValueError {
     ValueError::new(ProblemCode::BadValue, what, help)
 }
 

@@ -96,6 +96,10 @@ pub struct Status {
     /// The trial, while a ramp gives the new release a part of the users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<TrialStatus>,
+    /// With `ramp = "auto"`, the ramp of the deploy under way and its reason; while nothing is on trial,
+    /// that of a deploy now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<String>,
     /// Incidents that need a review.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incidents: Option<IncidentStatus>,

@@ -31,8 +31,10 @@
 mod commands;
 mod deploy;
 mod events;
+mod move_sessions;
 mod phase;
 mod ramp;
+mod ramp_choice;
 mod ramp_steps;
 mod readiness;
 mod strategy;
@@ -40,7 +42,9 @@ mod transitions;
 mod watch;
 
 pub use commands::CommandRefused;
+pub use move_sessions::MoveSessions;
 pub use phase::{PendingRollback, Phase, Rollback};
-pub use ramp::{Ramp, RampSettings};
+pub use ramp::{Ramp, RampSettings, RampShares, RampSteps};
+pub use ramp_choice::{AUTO_SHARES_PPM, SESSIONS_MIN};
 pub use strategy::{StrategyChoice, choose_strategy};
 pub use watch::{Policy, Watch};

@@ -7,17 +7,36 @@ use std::time::Duration;
 
 use crate::model::{Moment, RampStep, WHOLE_PPM, coin_ppm};
 
-/// The shares that a new release gets, in order. None: all traffic at once.
+/// How a new release gets its users.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RampSettings {
-    /// The shares in parts per million, each larger than the one before, all below the whole.
-    pub shares_ppm: Vec<u32>,
+    /// The shares, or that each deploy chooses.
+    pub shares: RampShares,
     /// How long a step lasts at most.
     pub step_max: Duration,
     /// Whether a step that has shown too little waits for more, beyond that time.
     pub waits: bool,
     /// How many users stay on the control at least, where there are as many.
     pub control_min: usize,
+    /// Live sessions do not move to a new release: only new ones take part.
+    pub sessions_stay: bool,
+}
+
+/// The shares of a ramp, as the configuration has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RampShares {
+    /// Each deploy chooses when its release is ready.
+    Auto,
+    /// These, in parts per million, each larger than the one before, all below the whole. None: all
+    /// traffic at once.
+    Listed(Vec<u32>),
+}
+
+impl Default for RampShares {
+    /// All traffic at once.
+    fn default() -> Self {
+        Self::Listed(Vec::new())
+    }
 }
 
 /// A ramp that is under way.
@@ -32,26 +51,40 @@ pub struct Ramp {
 }
 
 impl RampSettings {
-    /// The first step; None without a ramp.
-    pub fn first(&self) -> Option<RampStep> {
-        self.step(1)
-    }
-
-    /// The step with this number, from 1.
-    pub fn step(&self, step: u32) -> Option<RampStep> {
-        let index = usize::try_from(step.checked_sub(1)?).ok()?;
-        let share_ppm = (*self.shares_ppm.get(index)?).min(WHOLE_PPM);
-        let of = u32::try_from(self.shares_ppm.len()).unwrap_or(u32::MAX);
-        Some(RampStep { step, of, share_ppm, below_ppm: share_ppm })
+    /// Whether a deploy can have a ramp: the proxy then keeps in mind which users fail before it.
+    pub fn can_ramp(&self) -> bool {
+        self.shares != RampShares::default()
     }
 }
 
 /// Where few users are active, at least this many are on trial, and at most half.
 const ON_TRIAL_MIN: usize = 3;
 
-impl RampSettings {
+/// The steps of the ramp of one deploy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RampSteps<'a> {
+    /// Their shares in parts per million; see [`RampShares::Listed`].
+    pub shares_ppm: &'a [u32],
+    /// How many users stay on the control at least, where there are as many.
+    pub control_min: usize,
+}
+
+impl RampSteps<'_> {
+    /// The first step; None without a ramp.
+    pub fn first(self) -> Option<RampStep> {
+        self.step(1)
+    }
+
+    /// The step with this number, from 1.
+    pub fn step(self, step: u32) -> Option<RampStep> {
+        let index = usize::try_from(step.checked_sub(1)?).ok()?;
+        let share_ppm = (*self.shares_ppm.get(index)?).min(WHOLE_PPM);
+        let of = u32::try_from(self.shares_ppm.len()).unwrap_or(u32::MAX);
+        Some(RampStep { step, of, share_ppm, below_ppm: share_ppm })
+    }
+
     /// The step after `now`, with these subjects active. Some of them stay on the control.
-    pub fn next(&self, now: RampStep, active: &mut [u64]) -> Option<RampStep> {
+    pub fn next(self, now: RampStep, active: &mut [u64]) -> Option<RampStep> {
         let next = self.step(now.step.checked_add(1)?)?;
         active.sort_unstable();
         let stay = self.control_min.clamp(1, (active.len() / 2).max(1));
@@ -62,7 +95,7 @@ impl RampSettings {
 
     /// The same step with more subjects, where it has too few of the active ones: the lowest three
     /// coins, at most half; one of two; and the only one.
-    pub fn widened(&self, now: RampStep, active: &mut [u64]) -> Option<RampStep> {
+    pub fn widened(self, now: RampStep, active: &mut [u64]) -> Option<RampStep> {
         active.sort_unstable();
         let on_trial = active.iter().filter(|subject| now.includes(**subject)).count();
         let wanted = if active.len() == 1 { 1 } else { ON_TRIAL_MIN.min(active.len() / 2) };
@@ -95,9 +128,8 @@ impl Ramp {
 mod tests {
     use super::*;
 
-    fn settings(control_min: usize) -> RampSettings {
-        let shares_ppm = vec![50_000, 250_000, 500_000];
-        RampSettings { shares_ppm, step_max: Duration::from_secs(120), waits: false, control_min }
+    fn steps(control_min: usize) -> RampSteps<'static> {
+        RampSteps { shares_ppm: &[50_000, 250_000, 500_000], control_min }
     }
 
     /// A subject with this coin, in percent.
@@ -107,30 +139,30 @@ mod tests {
 
     #[test]
     fn steps_grow_and_leave_a_control() {
-        let settings = settings(1);
-        let first = settings.first().unwrap();
+        let steps = steps(1);
+        let first = steps.first().unwrap();
         assert_eq!(first, RampStep { step: 1, of: 3, share_ppm: 50_000, below_ppm: 50_000 });
         let mut many: Vec<u64> = (0..100).map(subject).collect();
-        let second = settings.next(first, &mut many).unwrap();
+        let second = steps.next(first, &mut many).unwrap();
         assert_eq!((second.step, second.below_ppm), (2, 250_000));
         assert_eq!(many.iter().filter(|it| second.includes(**it)).count(), 25);
-        let last = settings.next(second, &mut many).unwrap();
-        assert!(last.is_last() && settings.next(last, &mut many).is_none());
+        let last = steps.next(second, &mut many).unwrap();
+        assert!(last.is_last() && steps.next(last, &mut many).is_none());
         // All active users have low coins: one stays.
         let mut low: Vec<u64> = [6, 7, 8, 9].map(subject).to_vec();
-        let step = settings.next(first, &mut low).unwrap();
+        let step = steps.next(first, &mut low).unwrap();
         assert_eq!(low.iter().filter(|it| step.includes(**it)).count(), 3);
         // What was wider before stays.
         let wide = RampStep { below_ppm: 400_000, ..first };
-        assert_eq!(settings.next(wide, &mut many).unwrap().below_ppm, 400_000);
+        assert_eq!(steps.next(wide, &mut many).unwrap().below_ppm, 400_000);
     }
 
     #[test]
     fn some_of_the_active_users_stay_on_the_control() {
         let mut active: Vec<u64> = [1, 2, 3, 4, 5, 6].map(subject).to_vec();
         for (control_min, on_trial) in [(1, 5), (2, 4), (3, 3), (100, 3)] {
-            let settings = settings(control_min);
-            let step = settings.next(settings.first().unwrap(), &mut active).unwrap();
+            let steps = steps(control_min);
+            let step = steps.next(steps.first().unwrap(), &mut active).unwrap();
             // The first step had four of them already, and none of them goes back.
             let had = active.iter().filter(|it| **it < subject(5)).count();
             let is = active.iter().filter(|it| step.includes(**it)).count();
@@ -140,9 +172,9 @@ mod tests {
 
     #[test]
     fn few_users_are_on_both_sides() {
-        let (settings, none): (_, &mut [u64]) = (settings(1), &mut []);
-        let first = settings.first().unwrap();
-        assert_eq!(settings.widened(first, none), None);
+        let (steps, none): (_, &mut [u64]) = (steps(1), &mut []);
+        let first = steps.first().unwrap();
+        assert_eq!(steps.widened(first, none), None);
         for (coins, on_trial) in [
             (vec![90], 1),
             (vec![70, 90], 1),
@@ -154,7 +186,7 @@ mod tests {
         ] {
             let mut active: Vec<u64> = coins.iter().map(|it| subject(*it)).collect();
             let mut step = first;
-            while let Some(wider) = settings.widened(step, &mut active) {
+            while let Some(wider) = steps.widened(step, &mut active) {
                 assert!(step.below_ppm < wider.below_ppm && wider.step == 1);
                 step = wider;
             }

@@ -1,8 +1,12 @@
 //! The end of a start: the release is ready, or it is not.
 
 use crate::decide::phase::Phase;
+use crate::decide::ramp::RampSteps;
 use crate::decide::watch::Watch;
-use crate::model::{ContractDiff, ContractPart, Decision, Moment, ReadinessReport, TimelineEvent};
+use crate::model::{
+    ContractDiff, ContractPart, Decision, Moment, RampChoice, RampStep, ReadinessReport,
+    TimelineEvent,
+};
 
 impl Watch {
     pub(super) fn on_ready(&self, now: Moment, report: &ReadinessReport) -> Option<Decision> {
@@ -33,18 +37,36 @@ impl Watch {
                     return Some(self.decide(now, TimelineEvent::Failed, because));
                 }
                 let words = changes.as_ref().map(ToString::to_string).unwrap_or_default();
-                let ramp = self.policy.ramp.first().filter(|_| active.is_some());
-                let part = ramp.map(|step| format!("; it gets {step}{}", stuck(report)));
-                let part = part.unwrap_or_default();
+                let choice = active.as_ref().map(|_| self.choose_ramp(report.sessions_movable));
+                let (ramp, part) = first_step(choice.as_ref(), report);
                 let because = format!("{new} is ready{words}{waived}{part}");
                 let contract = report.new.as_ref().map(|it| Box::new(it.for_timeline()));
                 let changes = changes.map(Box::new);
-                Some(self.decide(now, TimelineEvent::Ready { contract, changes, ramp }, because))
+                let ready = TimelineEvent::Ready { contract, changes, ramp, choice };
+                Some(self.decide(now, ready, because))
             }
             Phase::Reviving(breach) => {
                 Some(self.start_rollback(now, breach, "runs again and answers"))
             }
             _ => None,
+        }
+    }
+
+    /// The ramp of a deploy whose release is ready now, while `movable` active sessions can move.
+    pub fn choose_ramp(&self, movable: u64) -> RampChoice {
+        self.policy.ramp.choose(self.policy.bake, movable)
+    }
+
+    /// Keeps how long a release took to become ready, because it may take that again when it restarts,
+    /// and the ramp that its deploy chose.
+    pub(super) fn record_ready(&mut self, now: Moment, fact: &TimelineEvent) {
+        if let (TimelineEvent::Ready { ramp, choice, .. }, Phase::Starting { active, new, .. }) =
+            (fact, &self.phase)
+        {
+            let took = u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX);
+            self.carried_over.ready_ms.push((new.number, took));
+            self.carried_over.ramped = ramp.is_some() && active.is_some();
+            self.ramp_choice.clone_from(choice);
         }
     }
 
@@ -77,6 +99,20 @@ impl Watch {
             _ => None,
         }
     }
+}
+
+/// The first step of a ramp, and what the timeline says about it.
+fn first_step(choice: Option<&RampChoice>, report: &ReadinessReport) -> (Option<RampStep>, String) {
+    let Some(choice) = choice else { return (None, String::new()) };
+    let reason = choice.reason.text();
+    let steps = RampSteps { shares_ppm: &choice.shares_ppm, control_min: 1 };
+    let text = match (steps.first(), reason) {
+        (Some(step), Some(reason)) => format!("; it gets {step}: {reason}{}", stuck(report)),
+        (Some(step), None) => format!("; it gets {step}{}", stuck(report)),
+        (None, Some(reason)) => format!("; all users at once: {reason}"),
+        (None, None) => String::new(),
+    };
+    (steps.first(), text)
 }
 
 /// The sessions that a ramp leaves out.

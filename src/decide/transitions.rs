@@ -66,14 +66,6 @@ impl Watch {
         }
     }
 
-    /// Keeps how long a release took to become ready: it may take that again when it restarts.
-    fn record_ready(&mut self, now: Moment, fact: &TimelineEvent) {
-        if let (TimelineEvent::Ready { .. }, Phase::Starting { new, .. }) = (fact, &self.phase) {
-            let took = u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX);
-            self.carried_over.ready_ms.push((new.number, took));
-        }
-    }
-
     /// The phase that a fact leads to. A fact that does not fit the phase, as it could stand in a
     /// timeline that was edited by hand, changes nothing.
     fn next_phase(&self, now: Moment, fact: &TimelineEvent) -> Option<Phase> {
@@ -267,7 +259,7 @@ impl Watch {
             } => {
                 self.deploy = release.number;
                 (self.frozen, self.forced, self.strict) = (*frozen, *forced, *strict);
-                self.evidence_since = None;
+                (self.evidence_since, self.ramp_choice) = (None, None);
                 self.carried_over = CarriedOver::clone(base);
                 let identity = release.quarantine_key();
                 self.carried_over.quarantine.retain(|known| *known != identity);
@@ -275,7 +267,7 @@ impl Watch {
             TimelineEvent::Replaced { release, carried_over: base, .. } => {
                 self.deploy = release.number;
                 (self.frozen, self.forced, self.strict) = (false, false, false);
-                self.evidence_since = None;
+                (self.evidence_since, self.ramp_choice) = (None, None);
                 self.carried_over = CarriedOver::clone(base);
                 // What has the traffic is never in quarantine.
                 let identity = release.quarantine_key();

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use crate::decide::phase::Phase;
-use crate::decide::ramp::RampSettings;
+use crate::decide::ramp::{RampSettings, RampShares, RampSteps};
+use crate::decide::ramp_choice::AUTO_SHARES_PPM;
 use crate::model::{
-    CarriedOver, Decision, Effect, Hold, Moment, ReleaseNumber, Slot, Ticket, TimelineEvent,
+    CarriedOver, Decision, Effect, Hold, Moment, RampChoice, ReleaseNumber, Slot, Ticket,
+    TimelineEvent,
 };
 
 /// The operator's settings.
@@ -33,7 +35,7 @@ pub struct Policy {
     pub rollbacks_per_day_max: usize,
     /// What breaking a session costs, in failed requests.
     pub session_cost: f64,
-    /// The shares of the users that a new release gets, one after the other.
+    /// How a new release gets its users.
     pub ramp: RampSettings,
     /// The slots, in the order in which they are filled.
     pub slots: Vec<Slot>,
@@ -50,6 +52,8 @@ pub struct Watch {
     pub(super) frozen: bool,
     pub(super) forced: bool,
     pub(super) strict: bool,
+    /// The ramp that the newest deploy chose, once its release was ready.
+    pub(super) ramp_choice: Option<RampChoice>,
     pub(super) ticket: Ticket,
     /// How long the daemon did not run before the timeline was read.
     pub(super) downtime: Duration,
@@ -69,6 +73,7 @@ impl Watch {
             frozen: false,
             forced: false,
             strict: false,
+            ramp_choice: None,
             ticket: Ticket(0),
             downtime: Duration::ZERO,
             evidence_since: None,
@@ -98,6 +103,28 @@ impl Watch {
     /// The newest deploy.
     pub fn deploy(&self) -> ReleaseNumber {
         self.deploy
+    }
+
+    /// The ramp of the newest deploy, once its release was ready beside another one.
+    pub fn ramp_choice(&self) -> Option<&RampChoice> {
+        self.ramp_choice.as_ref()
+    }
+
+    /// The steps of the newest deploy: those that it chose, whatever the configuration says by now.
+    pub fn ramp_steps(&self) -> RampSteps<'_> {
+        let settings = &self.policy.ramp;
+        let shares_ppm: &[u32] = match (&self.ramp_choice, &settings.shares) {
+            (Some(choice), _) => &choice.shares_ppm,
+            // The ramp of a daemon that did not record its shares.
+            (None, RampShares::Listed(shares_ppm)) => shares_ppm,
+            (None, RampShares::Auto) => &AUTO_SHARES_PPM,
+        };
+        RampSteps { shares_ppm, control_min: settings.control_min }
+    }
+
+    /// Whether the release that has the traffic got it by a ramp.
+    pub fn is_ramped(&self) -> bool {
+        self.carried_over.ramped
     }
 
     /// The ticket of the newest effects; an answer to an older one is refused.

@@ -175,6 +175,8 @@ fn changed_settings(scenario: &Scenario) -> Vec<ChangedSetting> {
     } else {
         setting(r#"bake = "15s""#, "30m")
     });
+    // The demo has enough sessions for a ramp, and shows what a release does that has all of them.
+    settings.push(setting(r#"ramp = ["100%"]"#, "auto"));
     if scenario.sticky {
         settings.push(setting(r#"session_state = "hard""#, "soft"));
     }

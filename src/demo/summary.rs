@@ -266,7 +266,7 @@ mod tests {
             entry(
                 900,
                 "v2 is ready",
-                TimelineEvent::Ready { contract: None, changes: None, ramp: None },
+                TimelineEvent::Ready { contract: None, changes: None, ramp: None, choice: None },
             ),
             entry(1000, "v2 has the traffic", TimelineEvent::Switched { to: ReleaseNumber(2) }),
             entry(3400, "v2 is down", detected),

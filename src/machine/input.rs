@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::decide::Policy;
+use crate::decide::{MoveSessions, Policy};
 use crate::judge::SloSettings;
 use crate::model::{
     Decision, Effect, Event, History, Moment, ReleaseNumber, Signal, TimelineEvent,
@@ -22,7 +22,7 @@ pub struct MachineSettings {
     /// start.
     pub starts_releases: bool,
     /// Whether sessions leave the warm release once the new one is accepted.
-    pub migrate_on_accept: bool,
+    pub move_sessions: MoveSessions,
 }
 
 /// What happens to a service, besides commands.

@@ -356,7 +356,8 @@ impl ServiceMachine {
     /// What the proxy needs to know of the phase.
     pub fn routing_hints(&self) -> RoutingHints {
         let phase = self.watch.phase();
-        let accepted = matches!(phase, Phase::Steady { .. }) && self.settings.migrate_on_accept;
+        let moves = self.settings.move_sessions.to_new_release(self.watch.is_ramped());
+        let accepted = matches!(phase, Phase::Steady { .. }) && moves;
         let migrate_from = phase.warm().filter(|_| accepted).map(|warm| warm.number);
         let migrate_from = migrate_from.or(self.health.left());
         RoutingHints { on_trial: phase.on_trial(), migrate_from }

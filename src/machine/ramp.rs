@@ -17,6 +17,7 @@ impl ServiceMachine {
             return None;
         };
         let (trial, settings) = (self.bake.trial()?, &self.settings.policy.ramp);
+        let steps = self.watch.ramp_steps();
         let waited = now.since(ramp.step_began);
         let (is_over, remark) = match trial.step_state(now) {
             StepState::Done => (true, ""),
@@ -24,7 +25,7 @@ impl ServiceMachine {
             StepState::Measuring | StepState::Held => (false, ""),
         };
         let mut active: Vec<u64> = trial.active(now).collect();
-        let next = settings.next(ramp.step, &mut active).filter(|_| is_over);
+        let next = steps.next(ramp.step, &mut active).filter(|_| is_over);
         if let Some(next) = next {
             let waited = waited.as_secs();
             let because = format!("after {waited} s{remark}: {}", trial.progress_text());
@@ -33,7 +34,7 @@ impl ServiceMachine {
         // A step begins again after a hold.
         let waited = now.since(trial.step_began()).min(waited);
         let alone = active.len() == 1 && waited < settings.step_max / 8;
-        let wider = settings.widened(ramp.step, &mut active);
+        let wider = steps.widened(ramp.step, &mut active);
         let wider = wider.filter(|_| WIDEN_AFTER <= waited && !alone)?;
         let because = format!("few of {} active users were among them", active.len());
         Some(Event::StepDue(wider, because))

@@ -387,7 +387,7 @@ mod tests {
         let fact: crate::model::TimelineEvent = serde_json::from_str(old).unwrap();
         assert!(matches!(
             fact,
-            crate::model::TimelineEvent::Ready { contract: Some(_), changes: None, ramp: None }
+            crate::model::TimelineEvent::Ready { contract: Some(_), changes: None, ramp: None, .. }
         ));
     }
 }

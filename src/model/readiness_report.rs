@@ -19,6 +19,8 @@ pub struct ReadinessReport {
     pub sessions: u64,
     /// See above.
     pub sessions_pinned: u64,
+    /// Those that can move and are active: a request came in the last minutes, or a stream is open.
+    pub sessions_movable: u64,
 }
 
 impl ReadinessReport {

@@ -8,6 +8,7 @@ use crate::model::contract_diff::ContractDiff;
 use crate::model::deploy_request::Waiver;
 use crate::model::drain_cost::DrainCost;
 use crate::model::moment::Moment;
+use crate::model::ramp_choice::RampChoice;
 use crate::model::release::{Release, ReleaseNumber};
 use crate::model::release_load::ReleaseLoad;
 use crate::model::strategy::{Strategy, StrategyReason};
@@ -89,6 +90,10 @@ pub enum TimelineEvent {
         /// The first step of its ramp. None: it gets all traffic at once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ramp: Option<RampStep>,
+        /// All its steps, and why. None without a release to compare with, and from a daemon before
+        /// 0.2.0.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        choice: Option<RampChoice>,
     },
     /// The deploy ended before it got traffic.
     Failed,
@@ -259,6 +264,9 @@ pub struct CarriedOver {
     /// How long each release took to become ready at its deploy, in milliseconds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ready_ms: Vec<(ReleaseNumber, u64)>,
+    /// Whether the release that has the traffic got it by a ramp.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ramped: bool,
 }
 
 impl TimelineEvent {

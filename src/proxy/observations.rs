@@ -34,6 +34,14 @@ impl Proxy {
         }
     }
 
+    /// The active sessions that would meet a new release in a ramp: those of the active one that can
+    /// move, and those that wait for their next request because their release is gone.
+    pub fn movable_sessions(&self, active: ReleaseNumber, now: Moment) -> u64 {
+        let view = self.view();
+        let is_from = |of| of == active || view.routes.get_open(of).is_none();
+        self.state.router.sessions.count_movable(now, view.pinned_reason(), is_from)
+    }
+
     /// The sessions of a release by the HTTP+SSE transport (2024-11-05).
     pub fn sse_sessions(&self, number: ReleaseNumber) -> u64 {
         self.backend(number).map_or(0, |backend| backend.sse_sessions.load(Ordering::Relaxed))

@@ -40,7 +40,7 @@ impl Changes {
             ("slots", old.slots != new.slots),
             ("keep_artifacts", old.keep_artifacts != new.keep_artifacts),
             ("session_state", old.session_state != new.session_state),
-            ("move_sessions", old.migrate_on_accept != new.migrate_on_accept),
+            ("move_sessions", old.move_sessions != new.move_sessions),
         ]));
     }
 
@@ -53,14 +53,16 @@ impl Changes {
             ("drain_timeout", before.drain_timeout != after.drain_timeout),
             ("rollbacks_per_day", before.rollbacks_per_day_max != after.rollbacks_per_day_max),
             ("session_cost", before.session_cost.to_bits() != after.session_cost.to_bits()),
-            ("ramp", before.ramp.shares_ppm != after.ramp.shares_ppm),
             ("ramp_step", before.ramp.step_max != after.ramp.step_max),
             ("ramp_wait", before.ramp.waits != after.ramp.waits),
             ("control", before.ramp.control_min != after.ramp.control_min),
             ("scrape.no_data", waits(&old.slo) != waits(&new.slo)),
         ]));
-        let start_timeout = before.start_timeout != after.start_timeout;
-        self.next_deploy.extend(differing([("start_timeout", start_timeout)]));
+        self.next_deploy.extend(differing([
+            ("start_timeout", before.start_timeout != after.start_timeout),
+            // A ramp that runs keeps the steps that its deploy chose.
+            ("ramp", before.ramp.shares != after.ramp.shares),
+        ]));
     }
 
     /// What evidence is weighed against: a bake that runs keeps it, or the evidence proves nothing.
@@ -222,6 +224,8 @@ mod tests {
             ("latency = { under = \"1s\" }", "now latency.under, deploy latency.objective"),
             ("burst = \"7s\"", "deploy burst"),
             ("start_timeout = \"7s\"", "deploy start_timeout"),
+            ("ramp = [\"100%\"]", "deploy ramp"),
+            ("ramp_step = \"1m\"", "now ramp_step"),
             ("env = { A = \"b\" }", "deploy env"),
             ("artifact = \"path\"", "deploy artifact"),
             ("[service.x.probe]\nevery = \"2s\"", "deploy probe.every"),

@@ -10,6 +10,6 @@ pub(super) fn machine_settings(service: &Service) -> MachineSettings {
         slo: service.slo.clone(),
         restarts_in_place: matches!(service.runtime, Runtime::Command(_)),
         starts_releases: !matches!(service.runtime, Runtime::External),
-        migrate_on_accept: service.migrate_on_accept,
+        move_sessions: service.move_sessions,
     }
 }

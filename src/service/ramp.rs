@@ -2,6 +2,7 @@
 
 use crate::config::{Service, SessionState};
 use crate::control::{ArmOutcomes, ArmStatus, TrialStatus};
+use crate::decide::Phase;
 use crate::judge::Indicator;
 use crate::machine::Input;
 use crate::model::{Event, Moment, Observation, RampStep, Release, Signal, Ticket, WHOLE_PPM};
@@ -59,6 +60,23 @@ impl ServiceLoop {
 }
 
 impl ServiceLoop {
+    /// The active sessions that would take part in the ramp of a deploy.
+    pub(super) fn movable_sessions(&self) -> u64 {
+        let active = self.watch().phase().active();
+        active.map_or(0, |it| self.proxy.movable_sessions(it.number, self.clock.now()))
+    }
+
+    /// What `ramp = "auto"` chose for the deploy that is under way, or would choose for one now.
+    pub(super) fn ramp_text(&self) -> Option<String> {
+        match self.watch().phase() {
+            Phase::Empty => None,
+            Phase::Steady { .. } | Phase::Starting { active: Some(_), .. } => {
+                self.watch().choose_ramp(self.movable_sessions()).text()
+            }
+            _ => self.watch().ramp_choice()?.text(),
+        }
+    }
+
     /// The trial, while there is a ramp.
     pub(super) fn trial_status(&self, now: Moment) -> Option<TrialStatus> {
         let (phase, trial) = (self.watch().phase(), self.machine.trial()?);
@@ -97,7 +115,7 @@ impl ServiceLoop {
 
 /// Whether live sessions take part in a ramp.
 fn moves_sessions(service: &Service) -> bool {
-    service.session_state != SessionState::Hard && service.migrate_on_accept
+    service.session_state != SessionState::Hard && service.move_sessions.to_new_release(true)
 }
 
 fn has_objective(service: &Service, indicator: Indicator) -> bool {

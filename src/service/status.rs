@@ -60,6 +60,7 @@ impl ServiceLoop {
             attention: self.attention(now),
             budget_requests: Some(self.hour().judged()),
             trial: self.trial_status(now),
+            ramp: self.ramp_text(),
             // The daemon adds them: they are no part of the loop.
             incidents: None,
             channels: Vec::new(),

@@ -26,7 +26,7 @@ fn removed_tools_are_reported_and_refused_with_strict() {
         host.deploy("v2", &[&["--set", "DEMO_WITHOUT=echo", "--wait"], more].concat())
     };
     // No client called it yet.
-    deploy(&["--strict"]).expect_code(13).expect_text(&["ready", "; without tool echo -> "]);
+    deploy(&["--strict"]).expect_code(13).expect_text(&["ready", "; without tool echo;"]);
     host.deploy("v3", &["--wait"]).expect_code(13).expect_text(&["; adds tool echo"]);
     assert_eq!(serving_version(host.listen), Ok("v3".to_owned()));
     let why = "drops tool echo (1 call in the last hour)";

@@ -27,6 +27,7 @@ mod notify_email;
 mod page;
 mod process_lifecycle;
 mod ramp;
+mod ramp_auto;
 mod resource_usage;
 mod scrape;
 mod shadow_calls;

@@ -110,13 +110,13 @@ fn broken_release_meets_few_users_and_goes_back() {
 }
 
 /// A legacy session of a client that keeps it.
-struct StickySession {
+pub(crate) struct StickySession {
     port: u16,
     id: String,
 }
 
 impl StickySession {
-    fn open(port: u16) -> Self {
+    pub(crate) fn open(port: u16) -> Self {
         let params = serde_json::json!({
             "protocolVersion": "2025-06-18",
             "capabilities": {},
@@ -132,7 +132,7 @@ impl StickySession {
     }
 
     /// The version that answers a call of a tool, or the whole answer.
-    fn call(&self) -> Result<String, String> {
+    pub(crate) fn call(&self) -> Result<String, String> {
         let params = serde_json::json!({ "name": "echo", "arguments": { "message": "hi" } });
         let answer = self.post("tools/call", Some(2), &params);
         let start = answer.find("\r\n\r\n").and_then(|at| Some(at + answer[at..].find('{')?));

@@ -11,7 +11,7 @@ const RATE: u32 = 500;
 
 #[test]
 fn ten_switches_under_load_fail_no_request_or_session() {
-    let host = DaemonHarness::with_v1("bake = \"10m\"");
+    let host = DaemonHarness::with_v1("bake = \"10m\"\nramp = [\"100%\"]");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let report = runtime.block_on(async {
         let clock = Clock::start(Moment(0));

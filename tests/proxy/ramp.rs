@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rollbackd::clock::Clock;
-use rollbackd::config::Address;
+use rollbackd::config::{Address, SessionState};
+use rollbackd::decide::RampShares;
 use rollbackd::model::{Arm, Moment, RampStep};
 use rollbackd::proxy::{AssignmentPlan, Proxy};
 
@@ -30,7 +31,7 @@ fn plan(below_ppm: u32) -> AssignmentPlan {
 fn start(file: &Path, [a, b]: [&FakeMcpServer; 2]) -> Proxy {
     let clock = Clock::start(Moment(0));
     let mut service = test_service("test");
-    service.policy.ramp.shares_ppm = vec![500_000];
+    service.policy.ramp.shares = RampShares::Listed(vec![500_000]);
     let proxy = Proxy::restore(&service, KEY, clock, Some(file)).unwrap();
     proxy.add_release(RELEASE_A, &Address::Tcp(a.address));
     proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
@@ -125,6 +126,40 @@ async fn sessions_that_may_not_move_stay_and_do_not_count() {
     assert!(proxy.take_trial_cells().is_empty());
     let new = open_session(proxy.local_addr()).await;
     assert_eq!(served_by(&proxy, &[new]).await, ["b"], "a new one has a coin");
+}
+
+/// What an automatic ramp goes by: sessions that are there and can move.
+#[tokio::test]
+async fn only_active_sessions_that_can_move_would_take_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sessions.jsonl");
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let proxy = start(&file, [&a, &b]);
+    let sessions = open_many(&proxy, 5).await;
+    served_by(&proxy, &sessions).await;
+    let now = Clock::start(Moment(0)).now();
+    assert_eq!(proxy.movable_sessions(RELEASE_A, now), 5);
+    assert_eq!(proxy.movable_sessions(RELEASE_B, now), 0);
+    assert_eq!(proxy.movable_sessions(RELEASE_A, now + Duration::from_secs(301)), 0, "idle");
+
+    // After a restart it is not known which of them are still there.
+    let again = start(&file, [&a, &b]);
+    assert_eq!(
+        (again.load(RELEASE_A, now).sessions, again.movable_sessions(RELEASE_A, now)),
+        (5, 0)
+    );
+    served_by(&again, &sessions[..2]).await;
+    assert_eq!(again.movable_sessions(RELEASE_A, now), 2);
+    // Those of a release that is gone move at their next request, and meet the ramp then.
+    again.set_active(RELEASE_B);
+    assert_eq!(again.movable_sessions(RELEASE_B, now), 0);
+    again.remove_release(RELEASE_A).await;
+    assert_eq!(again.movable_sessions(RELEASE_B, now), 2);
+
+    let mut service = test_service("test");
+    service.session_state = SessionState::Hard;
+    again.configure(&service);
+    assert_eq!(again.movable_sessions(RELEASE_B, now), 0);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Random days in which each deploy has a ramp.
 
-use rollbackd::decide::RampSettings;
-use rollbackd::model::{Actor, Command, CommandRequest, Event};
+use rollbackd::decide::{RampSettings, RampShares, SESSIONS_MIN};
+use rollbackd::model::{Actor, Command, CommandRequest, Event, ReadinessReport};
 
 use crate::simulated_host::{secs, settings};
 use crate::{SCENARIOS, Scenario};
@@ -21,10 +21,15 @@ fn random_scenarios_with_a_ramp_keep_the_invariants() {
         let scenario = || {
             let mut scenario = Scenario::new(seed);
             scenario.host.policy.ramp = RampSettings {
-                shares_ppm: vec![50_000, 250_000, 500_000],
+                // Of the automatic ones, some have enough users and some do not.
+                shares: match seed % 3 {
+                    0 => RampShares::Auto,
+                    _ => RampShares::Listed(vec![50_000, 250_000, 500_000]),
+                },
                 step_max: secs(120),
                 waits: seed % 2 == 0,
                 control_min: 1,
+                sessions_stay: false,
             };
             scenario.host.machine.configure(settings(&scenario.host.policy));
             scenario.ramps = true;
@@ -40,16 +45,23 @@ fn random_scenarios_with_a_ramp_keep_the_invariants() {
 }
 
 impl Scenario {
+    /// What is known when a release is ready.
+    pub(crate) fn readiness(&mut self) -> Box<ReadinessReport> {
+        let sessions_movable = if self.ramps { self.rng.next_below(2 * SESSIONS_MIN) } else { 0 };
+        Box::new(ReadinessReport { sessions_movable, ..ReadinessReport::default() })
+    }
+
     /// The next step, a wider one, an old one, or a person's word.
     pub(crate) fn random_step(&mut self) {
-        let policy = self.host.policy.ramp.clone();
         let mut active: Vec<u64> =
             (0..self.rng.next_below(6)).map(|_| self.rng.next_below(u64::MAX)).collect();
         let number = 1 + self.rng.next_below(3) as u32;
+        let (by_next, by_wider) = (self.rng.one_in(2), self.rng.one_in(2));
+        let steps = self.host.watch().ramp_steps();
         let step = match self.host.watch().phase().ramp().map(|ramp| ramp.step) {
-            Some(now) if self.rng.one_in(2) => policy.next(now, &mut active),
-            Some(now) if self.rng.one_in(2) => policy.widened(now, &mut active),
-            _ => policy.step(number),
+            Some(now) if by_next => steps.next(now, &mut active),
+            Some(now) if by_wider => steps.widened(now, &mut active),
+            _ => steps.step(number),
         };
         if let Some(step) = step {
             self.handle_event(&Event::StepDue(step, "the dice say so".to_owned()));

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rollbackd::decide::{CommandRefused, Policy, RampSettings, Watch};
+use rollbackd::decide::{CommandRefused, MoveSessions, Policy, RampSettings, Watch};
 use rollbackd::machine::{MachineSettings, Proposal, ServiceMachine};
 use rollbackd::model::{
     CommandRequest, DrainCost, Effect, Event, Guard, Moment, RampStep, ReleaseNumber, Slot, Ticket,
@@ -86,7 +86,7 @@ pub fn settings(policy: &Policy) -> MachineSettings {
         slo: slo_settings(),
         restarts_in_place: false,
         starts_releases: true,
-        migrate_on_accept: false,
+        move_sessions: MoveSessions::Rollback,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The users of a ramp in a story.
 
-use rollbackd::decide::RampSettings;
+use rollbackd::decide::{RampSettings, RampShares};
 use rollbackd::judge::BLOCK_MS;
 use rollbackd::model::{Arm, Command, Observation, RampStep, Release, ReleaseNumber, TrialCell};
 
@@ -18,13 +18,20 @@ impl StoryRunner {
                 self.command(Command::Promote { because: "it looks good".to_owned() });
             }
             ["ramp", ref shares @ ..] => {
+                let shares = match shares {
+                    ["auto"] => RampShares::Auto,
+                    listed => RampShares::Listed(listed.iter().map(ppm).collect()),
+                };
                 self.host.policy.ramp = RampSettings {
-                    shares_ppm: shares.iter().map(ppm).collect(),
+                    shares,
                     step_max: secs(120),
                     waits: false,
                     control_min: 1,
+                    sessions_stay: false,
                 };
             }
+            ["live", "sessions", "stay"] => self.host.policy.ramp.sessions_stay = true,
+            ["movable", n] => self.movable = n.parse().unwrap(),
             ["users", n] => self.users = n.parse().unwrap(),
             _ => return false,
         }

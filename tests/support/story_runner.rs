@@ -33,6 +33,8 @@ pub struct StoryRunner {
     behaviours: BTreeMap<String, ReleaseBehaviour>,
     requests_per_second: u64,
     sessions: u64,
+    /// Those of them that are active and can move.
+    movable: u64,
     /// Users of a ramp.
     users: u64,
     /// Requests of users so far.
@@ -58,6 +60,7 @@ impl StoryRunner {
             behaviours: BTreeMap::new(),
             requests_per_second: 100,
             sessions: 20,
+            movable: 0,
             users: 50,
             requests: 0,
             protocols_in_use: vec!["2025-11-25".to_owned()],
@@ -304,6 +307,7 @@ impl StoryRunner {
                         active,
                         protocols_in_use: in_use,
                         call_usage: used,
+                        sessions_movable: self.movable,
                         ..ReadinessReport::default()
                     }),
                 ))

@@ -254,6 +254,7 @@ fn status() -> Status {
         attention: Some("repair it".to_owned()),
         budget_requests: Some(1_500),
         trial: None,
+        ramp: None,
         incidents: None,
         channels: Vec::new(),
         notify_error: None,
@@ -300,6 +301,7 @@ fn with_incidents() -> Status {
             missing: Some("7 more requests on trial, about 3 s at this traffic".to_owned()),
             sessions_pinned: 4,
         }),
+        ramp: Some("5 %, 25 %, 50 % of the users: 213 active sessions can move".to_owned()),
         incidents: Some(IncidentStatus {
             open: 9,
             oldest: (ReleaseNumber(3), 10),

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rollbackd::model::{
     Actor, Arm, ArmNumbers, Basis, BreakingChange, CarriedOver, Comparison, ComparisonRule,
     Contract, ContractDiff, ContractPart, Counts, DrainCost, Finding, Hold, MigrationRefused,
-    Moment, ObjectiveNumbers, RampStep, Release, ReleaseLoad, ReleaseNumber, Rule, Severity, Slot,
-    ToolSchema, TrialCell, Verdict,
+    Moment, ObjectiveNumbers, RampChoice, RampReason, RampStep, Release, ReleaseLoad,
+    ReleaseNumber, Rule, Severity, Slot, ToolSchema, TrialCell, Verdict,
 };
 
 pub(crate) fn words(names: &[&str]) -> BTreeSet<String> {
@@ -38,6 +38,7 @@ pub(crate) fn base() -> CarriedOver {
         quarantine: vec!["v5 (/opt/weather/v5)".to_owned()],
         rollbacks: vec![Moment(1_700_000_000_000)],
         ready_ms: Vec::new(),
+        ramped: false,
     }
 }
 
@@ -199,6 +200,16 @@ pub(crate) fn counts() -> Counts {
         streams_ended: 10,
         streams_broken: 11,
     }
+}
+
+pub(crate) fn choice() -> RampChoice {
+    let reason = RampReason::EnoughSessions { movable: 213 };
+    RampChoice { shares_ppm: vec![50_000, 250_000, 500_000], reason }
+}
+
+pub(crate) fn at_once() -> RampChoice {
+    let reason = RampReason::FewSessions { movable: 4, needed: 20 };
+    RampChoice { shares_ppm: Vec::new(), reason }
 }
 
 pub(crate) fn step() -> RampStep {

@@ -9,8 +9,8 @@ use rollbackd::model::{
 use rollbackd::record::{NewEntry, Room, Timeline, read_deploy};
 
 use crate::examples::{
-    actor, bare_load, bare_release, bare_toll, base, breach, breach_with_basis, changes, contract,
-    hold, load, release, step, toll,
+    actor, at_once, bare_load, bare_release, bare_toll, base, breach, breach_with_basis, changes,
+    choice, contract, hold, load, release, step, toll,
 };
 use crate::golden::hold as hold_golden;
 use crate::lines::still_read;
@@ -46,9 +46,11 @@ fn facts() -> Vec<(&'static str, TimelineEvent)> {
             "found" TimelineEvent::Replaced { release: release(8), warm: Some(release(6)), carried_over: Box::new(base()) },
             "found least" TimelineEvent::Replaced { release: bare_release(8), warm: None, carried_over: Box::default() };
         TimelineEvent::Ready { .. } =>
-            "ready" TimelineEvent::Ready { contract: Some(Box::new(contract())), changes: Some(Box::new(changes())), ramp: None },
-            "ready ramp" TimelineEvent::Ready { contract: None, changes: None, ramp: Some(step()) },
-            "ready least" TimelineEvent::Ready { contract: None, changes: None, ramp: None };
+            "ready" TimelineEvent::Ready { contract: Some(Box::new(contract())), changes: Some(Box::new(changes())), ramp: None, choice: None },
+            "ready ramp" TimelineEvent::Ready { contract: None, changes: None, ramp: Some(step()), choice: None },
+            "ready chosen" TimelineEvent::Ready { contract: None, changes: None, ramp: Some(step()), choice: Some(choice()) },
+            "ready at once" TimelineEvent::Ready { contract: None, changes: None, ramp: None, choice: Some(at_once()) },
+            "ready least" TimelineEvent::Ready { contract: None, changes: None, ramp: None, choice: None };
         TimelineEvent::Failed => "failed" TimelineEvent::Failed;
         TimelineEvent::Switched { .. } => "switched" TimelineEvent::Switched { to: release(7).number };
         TimelineEvent::Stepped { .. } => "stepped" TimelineEvent::Stepped { ramp: step() };
@@ -131,7 +133,7 @@ fn deployed_least() -> TimelineEvent {
 fn deployed_waived() -> TimelineEvent {
     let all =
         vec![Waiver::Quarantined, Waiver::VersionDrop, Waiver::OverBreach, Waiver::WithoutNet];
-    let base = CarriedOver { warm: Some(release(5)), ..base() };
+    let base = CarriedOver { warm: Some(release(5)), ramped: true, ..base() };
     TimelineEvent::Deployed {
         release: Release { same_version: true, ..release(7) },
         frozen: false,

@@ -347,8 +347,8 @@ impl Router {
         release: ReleaseNumber,
         identity: impl FnOnce() -> Identity,
     ) -> Option<CountedSubject> {
-        view.service.policy.ramp.first()?;
         view.routes.active().filter(|active| active.number == release)?;
+        view.service.policy.ramp.can_ramp().then_some(())?;
         Some(CountedSubject::Before(Arc::clone(&self.recent), release, identity()))
     }
 

@@ -53,6 +53,8 @@ pub(in crate::proxy) struct Session {
     open_streams: AtomicU32,
     /// Whether a request came after the one that opened it.
     pub(super) used: AtomicBool,
+    /// Whether one came since the daemon started.
+    pub(super) used_since_start: AtomicBool,
     /// Its size when it was last accounted, in bytes.
     pub(super) accounted: AtomicUsize,
     tracked_requests: Mutex<TrackedRequests>,
@@ -122,6 +124,7 @@ impl Session {
             removed: AtomicBool::new(false),
             open_streams: AtomicU32::new(0),
             used: AtomicBool::new(false),
+            used_since_start: AtomicBool::new(false),
             accounted: AtomicUsize::new(0),
             tracked_requests: Mutex::default(),
             inner: Mutex::new(inner),
@@ -193,6 +196,13 @@ impl Session {
     pub(super) fn is_busy(&self) -> bool {
         let state = self.inner();
         !state.machine.is_idle() || matches!(state.machine.phase(), SessionPhase::Moving(_))
+    }
+
+    /// Whether a stream or request is open, or the last request came less than `within` ago. Of a session
+    /// that was only opened, or only restored from the file, that is not known.
+    pub(super) fn is_active(&self, now: Moment, within: Duration) -> bool {
+        let idle_for = now.since(Moment(self.last_seen.load(Ordering::Relaxed)));
+        self.is_in_use() || (self.used_since_start.load(Ordering::Relaxed) && idle_for < within)
     }
 
     /// Prevents a move while it is busy in the predecessor.

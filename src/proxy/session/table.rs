@@ -23,6 +23,9 @@ use crate::proxy::session::record::PersistedSession;
 /// The longest life of a session, even of a busy one.
 const SESSION_AGE_MAX: Duration = Duration::from_hours(30 * 24);
 
+/// A session without a request for longer, and without a stream, is not active.
+const ACTIVE_WITHIN: Duration = Duration::from_mins(5);
+
 /// The live sessions of one service.
 #[derive(Debug)]
 pub(in crate::proxy) struct Sessions {
@@ -160,8 +163,9 @@ impl Sessions {
         let by_key = self.by_key.pin();
         if let Some(session) = by_key.get(&id.key) {
             session.last_seen.store(now.0, Ordering::Relaxed);
-            if !session.used.load(Ordering::Relaxed) {
+            if !session.used_since_start.load(Ordering::Relaxed) {
                 session.used.store(true, Ordering::Relaxed);
+                session.used_since_start.store(true, Ordering::Relaxed);
             }
             return Some(Arc::clone(session));
         }
@@ -234,6 +238,22 @@ impl Sessions {
         self.count_where(release, |it| {
             it.pin_reason(migration_forbidden).is_some_and(MigrationRefused::is_final)
         })
+    }
+
+    /// The number of active sessions that can migrate, of the releases that `is_from` names.
+    pub(in crate::proxy) fn count_movable(
+        &self,
+        now: Moment,
+        migration_forbidden: Option<MigrationRefused>,
+        is_from: impl Fn(ReleaseNumber) -> bool,
+    ) -> u64 {
+        let stays = |it: &Session| {
+            it.pin_reason(migration_forbidden).is_some_and(MigrationRefused::is_final)
+        };
+        let by_key = self.by_key.pin();
+        let active = by_key.values().filter(|it| it.is_active(now, ACTIVE_WITHIN));
+        let found = active.filter(|it| is_from(it.release()) && !stays(it));
+        u64::try_from(found.count()).unwrap_or(u64::MAX)
     }
 
     /// Removes the sessions without a request or stream for `idle`, and those above the maximum age.

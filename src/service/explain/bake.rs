@@ -31,6 +31,7 @@ impl Bake<'_> {
                 format!("step {} of {}, {percent} % of the users: {missing}", trial.step, trial.of),
             );
         }
+        points.extend("chosen ramp", self.status.ramp.as_ref());
         if let Some(guard) = self.blocked {
             points.push("no rollback", self.explain_guard(guard));
         }

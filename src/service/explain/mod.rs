@@ -76,6 +76,7 @@ fn explain_steady(points: &mut Points, status: &Status, active: &Release, warm: 
         None => "there is no way back: no previous release runs".to_owned(),
     };
     points.push("if it fails now", if_it_fails);
+    points.extend("next deploy", status.ramp.as_ref());
 }
 
 fn explain_start(points: &mut Points, status: &Status, service: &Service) {
@@ -92,6 +93,7 @@ fn explain_start(points: &mut Points, status: &Status, service: &Service) {
         format!("the deploy fails{} and the traffic has not moved", left.unwrap_or_default()),
     );
     points.push("next", "then it gets the traffic, and the bake begins");
+    points.extend("ramp", status.ramp.as_ref());
     points.push("to stop it", format!("`rollbackd rollback {}`", status.service));
 }
 

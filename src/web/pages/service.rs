@@ -101,6 +101,12 @@ fn step_list(service: &ServiceSnapshot, status: &Status) -> Markup {
     };
     html! {
         h2 { "Steps of deploy " (status.deploy) }
+        @if let Some(ramp) = &status.ramp {
+            p {
+                @if status.phase == "steady" { "The next deploy gets " } @else { "It gets " }
+                (plain(ramp)) "."
+            }
+        }
         @if steps.is_empty() {
             p.empty { "Nothing was deployed yet. `rollbackd deploy " (service.name) " VERSION` starts." }
         } @else {
