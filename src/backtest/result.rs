@@ -73,6 +73,7 @@ impl ReplayResult {
             Finding::Breach(severity) => ("breach", Some(severity)),
             Finding::SharedOutage => ("shared_outage", None),
             Finding::Unattributed => ("unattributed", None),
+            Finding::OneUser => ("one_user", None),
             Finding::NoData => ("no_data", None),
         };
         Self {

@@ -55,6 +55,7 @@ impl Watch {
                     (Finding::Breach(_) | Finding::SharedOutage | Finding::Unattributed, _) => {
                         self.on_breach(now, verdict, load, *blocked)
                     }
+                    (Finding::OneUser, _) => self.on_one_user(now, verdict, *until, *blocked),
                     // A proven breach is neither over nor accepted before the blame is decided.
                     (Finding::Measuring, _) => None,
                     // Without a release to go back to there is nothing to wait for.
@@ -124,6 +125,31 @@ impl Watch {
                 Some(self.decide(now, fact, because))
             }
         }
+    }
+
+    /// One user fails, and others are served: a person is told, and the bake goes on. It is accepted like
+    /// a release with too little evidence.
+    fn on_one_user(
+        &self,
+        now: Moment,
+        verdict: &Verdict,
+        until: Moment,
+        blocked: Option<Guard>,
+    ) -> Option<Decision> {
+        let Phase::Baking { active, .. } = &self.phase else { return None };
+        if until <= now && !self.is_held() && !self.ramps_still() {
+            return Some(self.accept(now, false, &verdict.because));
+        }
+        if blocked.is_some_and(|guard| guard != Guard::NoData) {
+            return None;
+        }
+        let guard = Guard::OneUser;
+        let because = format!("{active} fails for one user: {}; no rollback", verdict.because);
+        let page = Effect::Page(because.clone());
+        let verdict = verdict.clone();
+        let mut decision = self.decide(now, TimelineEvent::Blocked { guard, verdict }, because);
+        decision.effects.push(page);
+        Some(decision)
     }
 
     /// Missing data is neither good nor bad: the bake waits, and the operator is paged.

@@ -148,6 +148,7 @@ impl Sums {
                 push_bounded(&mut self.traffic.probes.2, result.to_string());
             }
             Observation::Scraped(_)
+            | Observation::Sources(_)
             | Observation::Starting(..)
             | Observation::KnownFailing(_)
             | Observation::Cells(_)

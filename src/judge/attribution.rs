@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::judge::beta;
 use crate::judge::slo::{Baseline, Indicator, Objective, SloSettings};
+use crate::judge::source_shares::{OneSource, SourceShares};
 use crate::judge::two_sample::{PairedCounts, TwoSampleTest};
 use crate::model::{
     Comparison, ComparisonRule, Counts, History, Moment, Observation, ProbeResult, ReleaseNumber,
@@ -55,6 +56,8 @@ pub struct Attribution {
     /// Until when the warm release may take to start.
     starting_until: Moment,
     traffic_tests: Vec<(Indicator, TwoSampleTest)>,
+    /// Where the failures of the warm release come from.
+    warm_sources: SourceShares,
     budgets: Vec<(Indicator, f64)>,
     /// Since when it gathers, and when the trial was last suspicious.
     comparing_since: Option<Moment>,
@@ -104,6 +107,7 @@ impl Attribution {
             process_exited: false,
             starting_until: Moment(0),
             traffic_tests: traffic.collect(),
+            warm_sources: SourceShares::default(),
             budgets: objectives.iter().map(|it| (it.indicator, it.error_budget)).collect(),
             comparing_since: None,
             last_suspicious_at: None,
@@ -181,9 +185,8 @@ impl Attribution {
             // A warm process that crashed is no evidence about what both depend on.
             Observation::Exited(_) => self.process_exited = true,
             Observation::Block(ms, counts) => {
-                for (about, contrast) in self.proxy_tests_mut() {
-                    contrast.update(0, PairedCounts { trial: (0, 0), warm: about.count(counts) });
-                }
+                let counts = self.warm_sources.end_block(counts);
+                self.add_warm_block(&counts);
                 if 0 < counts.judged() {
                     self.last_traffic_at = Some(now);
                     // A replay has blocks that are longer than the pause.
@@ -191,6 +194,7 @@ impl Attribution {
                     self.traffic_until = now + TRAFFIC_PAUSE.max(next_blocks);
                 }
             }
+            Observation::Sources(sources) => self.warm_sources.expect(sources),
             Observation::Shadow(n, bad) => {
                 let (ms, safe, safe_bad) = std::mem::take(&mut self.trial_block);
                 self.shadow_test
@@ -202,6 +206,19 @@ impl Attribution {
             | Observation::KnownFailing(_)
             | Observation::Cells(_)
             | Observation::Step(_) => (),
+        }
+    }
+
+    /// What ended on the warm release. One source that fails there alone excuses nothing.
+    fn add_warm_block(&mut self, counts: &Counts) {
+        let sources = &self.warm_sources;
+        let tests = self.traffic_tests.iter_mut().filter(|(about, _)| *about != Indicator::Scraped);
+        for (about, contrast) in tests {
+            let (n, bad) = about.count(counts);
+            let is_alone = sources.worst_source(*about).is_some_and(OneSource::is_alone);
+            let left_out = sources.left_out(*about).filter(|_| is_alone).unwrap_or_default();
+            let warm = (n.saturating_sub(left_out.0), bad.saturating_sub(left_out.1));
+            contrast.update(0, PairedCounts { trial: (0, 0), warm });
         }
     }
 

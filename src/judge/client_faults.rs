@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use crate::judge::beta;
 use crate::judge::e_process::EProcess;
 use crate::judge::slo::{Indicator, SloSettings};
-use crate::model::{CallKey, Counts, History, Moment};
+use crate::judge::source_shares::SourceShares;
+use crate::judge::split_process::SplitProcess;
+use crate::model::{CallKey, Counts, History, Moment, call_number};
 
 /// Calls with fewer requests than this have no usable history.
 const HISTORY_CALLS_MIN: u64 = 20;
@@ -23,7 +25,7 @@ const CALLS_MAX: usize = 64;
 /// The calls of one trial.
 #[derive(Debug, Clone, Default)]
 pub struct ClientFaults {
-    processes: BTreeMap<CallKey, EProcess>,
+    processes: BTreeMap<CallKey, SplitProcess>,
 }
 
 impl ClientFaults {
@@ -43,29 +45,35 @@ impl ClientFaults {
             let share = 0.5 * n as f64 / all + 0.5 / known.len() as f64;
             let baseline_rate = limits.min_effect * beta::upper_bound(faults, n, 0.05);
             let p0 = baseline_rate.clamp(FAULT_RATE_MIN, FAULT_RATE_MAX);
-            (call.clone(), EProcess::new(p0, alpha * share, limits))
+            (call.clone(), SplitProcess::new(EProcess::new(p0, alpha * share, limits)))
         };
         Self { processes: known.iter().copied().map(process).collect() }
     }
 
     /// Takes in what ended within the `ms` milliseconds that began at `start`.
-    pub fn add_calls(&mut self, start: Moment, ms: u32, calls: &[(CallKey, Counts)]) {
+    pub(super) fn add_calls(
+        &mut self,
+        (start, ms): (Moment, u32),
+        calls: &[(CallKey, Counts)],
+        sources: &SourceShares,
+    ) {
+        let about = Indicator::ClientFaults;
         for (call, process) in &mut self.processes {
             let found = calls.iter().find(|(it, _)| it == call);
-            let (n, faults) =
-                found.map_or((0, 0), |(_, counts)| Indicator::ClientFaults.count(counts));
-            process.update(start, ms, n, faults);
+            let counts = found.map_or((0, 0), |(_, counts)| about.count(counts));
+            let left_out = sources.left_out_of_call(about, call_number(&call.0, &call.1));
+            process.update(start, ms, counts, left_out);
         }
     }
 
     /// Drops what was gathered.
     pub fn reset_evidence(&mut self) {
-        self.processes.values_mut().for_each(EProcess::reset_evidence);
+        self.processes.values_mut().for_each(SplitProcess::reset_evidence);
     }
 
     /// The call with the strongest evidence.
-    pub fn strongest(&self) -> Option<(&CallKey, &EProcess)> {
-        let share = |process: &EProcess| process.e_value() / process.threshold();
+    pub(super) fn strongest(&self) -> Option<(&CallKey, &SplitProcess)> {
+        let share = |process: &SplitProcess| process.all().e_value() / process.all().threshold();
         self.processes.iter().max_by(|(_, a), (_, b)| share(a).total_cmp(&share(b)))
     }
 

@@ -10,6 +10,7 @@
 //! - [`liveness`] covers failed probes in a row, crash loops and hangs.
 //! - [`attribution`] decides whether the deploy is to blame. It compares the warm release in the same
 //!   seconds ([`two_sample`]).
+//! - [`source_shares`] and [`split_process`]: no source speaks for all others.
 //! - [`severity`] grades a breach.
 //! - [`trial`] compares the two arms of a randomized trial, subject by subject.
 //!
@@ -35,6 +36,10 @@ pub mod scraped_evidence;
 pub mod service_judge;
 pub mod severity;
 mod slo;
+mod source_shares;
+#[cfg(test)]
+mod source_shares_tests;
+mod split_process;
 mod traffic_summary;
 pub mod trial;
 pub mod two_sample;
@@ -44,3 +49,4 @@ pub use beta::false_alarm_interval;
 pub use block::{BLOCK, BLOCK_MS};
 pub use release_judge::Judge;
 pub use slo::{Baseline, Indicator, Objective, ScrapePolicy, SloSettings};
+pub use source_shares::without_one_source;

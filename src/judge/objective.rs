@@ -3,6 +3,7 @@
 use crate::judge::beta;
 use crate::judge::e_process::EProcess;
 use crate::judge::slo::{Indicator, Objective, SloSettings};
+use crate::judge::split_process::SplitProcess;
 use crate::model::{History, Moment, ObjectiveNumbers};
 
 /// A release before that failed more than this excuses nothing further.
@@ -12,7 +13,7 @@ const RELAXED_MAX: f64 = 0.4;
 #[derive(Debug, Clone)]
 pub(super) struct ObjectiveEvidence {
     pub(super) indicator: Indicator,
-    pub(super) process: EProcess,
+    pub(super) process: SplitProcess,
     /// Since when the evidence is enough.
     pub(super) broken_since: Option<Moment>,
     /// Whether more is allowed than configured, because the release before failed as much.
@@ -33,13 +34,27 @@ impl ObjectiveEvidence {
         let baseline_rate = limits.min_effect * beta::upper_bound(bad, n, 0.05);
         let baseline_broken = budget < beta::lower_bound(bad, n, 0.05) && budget < baseline_rate;
         let p0 = if baseline_broken { baseline_rate.min(RELAXED_MAX).max(budget) } else { budget };
-        let process = EProcess::new(p0, alpha, limits);
+        let process = SplitProcess::new(EProcess::new(p0, alpha, limits));
         Self { indicator, process, broken_since: None, relaxed: baseline_broken }
+    }
+
+    /// Takes in one block of `n` requests, `bad` of them bad; `left_out` is the part of the source that fails
+    /// most.
+    pub(super) fn update(
+        &mut self,
+        now: Moment,
+        (start, ms): (Moment, u32),
+        counts: (u64, u64),
+        left_out: Option<(u64, u64)>,
+    ) {
+        self.process.update(start, ms, counts, left_out);
+        let is_broken = self.process.all().is_broken();
+        self.broken_since = is_broken.then(|| self.broken_since.unwrap_or(now));
     }
 
     /// Its numbers since the onset.
     pub(super) fn numbers(&self) -> ObjectiveNumbers {
-        let numbers = self.process.numbers(self.indicator.name());
+        let numbers = self.process.all().numbers(self.indicator.name());
         ObjectiveNumbers { allowed_as_before: self.relaxed, ..numbers }
     }
 }

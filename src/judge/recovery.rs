@@ -37,7 +37,8 @@ impl Recovery {
         match &signal.observation {
             Observation::Block(_, counts) if counts.server_fault == 0 => self.counts += *counts,
             Observation::Probe(reply) if reply.is_ok() => self.good_probes += 1,
-            Observation::Calls(_)
+            Observation::Sources(_)
+            | Observation::Calls(_)
             | Observation::Shadow(..)
             | Observation::Scraped(_)
             | Observation::KnownFailing(_)

@@ -1,22 +1,22 @@
 //! The judge of one bake: signals about one release in, a verdict out.
 
+mod verdict;
+
 use std::time::Duration;
 
-use crate::judge::attribution::{Attribution, Blame};
+use crate::judge::attribution::Attribution;
 use crate::judge::client_faults::ClientFaults;
 use crate::judge::counter::Delta;
-use crate::judge::e_process::EProcess;
-use crate::judge::liveness::{DownReason, Liveness};
+use crate::judge::liveness::Liveness;
 use crate::judge::objective::ObjectiveEvidence;
 use crate::judge::scraped_evidence::{ScrapedChange, ScrapedEvidence};
-use crate::judge::severity;
 use crate::judge::slo::{Indicator, SloSettings};
-use crate::judge::traffic_summary::traffic_summary;
+use crate::judge::source_shares::SourceShares;
+use crate::judge::split_process::SplitProcess;
 use crate::judge::two_sample::PairedCounts;
 use crate::judge::verification::Verification;
 use crate::model::{
-    Basis, Counts, Evidence, Finding, History, Moment, ObjectiveNumbers, Observation,
-    ReleaseNumber, Rule, ScrapeResult, Severity, Signal, Verdict,
+    Counts, Evidence, History, Moment, Observation, ReleaseNumber, ScrapeResult, Signal,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -32,31 +32,14 @@ pub struct Judge {
     client_faults: Option<(ClientFaults, Option<Moment>)>,
     liveness: Liveness,
     attribution: Attribution,
+    /// Where its failures come from.
+    sources: SourceShares,
     pub(super) scraped: Option<ScrapedEvidence>,
     shared_outage: bool,
     counts: Counts,
     started_at: Moment,
     last_request_at: Option<Moment>,
     verification: Option<Verification>,
-}
-
-/// An objective that was broken.
-struct BrokenObjective {
-    indicator: Indicator,
-    numbers: ObjectiveNumbers,
-    /// Since when that is proven.
-    proven_at: Moment,
-    /// When it began.
-    onset: Moment,
-}
-
-/// What a verdict says.
-struct Found {
-    finding: Finding,
-    because: String,
-    basis: Option<Basis>,
-    onset: Moment,
-    failure_rate_lower: f64,
 }
 
 impl Judge {
@@ -88,6 +71,7 @@ impl Judge {
             client_faults,
             liveness,
             attribution,
+            sources: SourceShares::default(),
             scraped,
             shared_outage: false,
             counts: Counts::default(),
@@ -121,6 +105,7 @@ impl Judge {
             // Requests that meet a release which still starts after a boot are not its own failures.
             Observation::Block(..) if self.liveness.is_excused(now) => (),
             Observation::Block(ms, counts) => self.add_block(now, *ms, counts),
+            Observation::Sources(sources) => self.sources.expect(sources),
             Observation::Starting(cause, allowed_ms) => {
                 self.liveness.start(now, *cause, Duration::from_millis((*allowed_ms).into()));
             }
@@ -128,11 +113,13 @@ impl Judge {
             Observation::Exited(how) => self.liveness.add_exit(now, how),
             Observation::Calls(counts_by_call) => {
                 if let Some((calls, tripped)) = &mut self.client_faults {
-                    calls.add_calls((now - SECOND).max(self.started_at), SECOND_MS, counts_by_call);
+                    let start = (now - SECOND).max(self.started_at);
+                    calls.add_calls((start, SECOND_MS), counts_by_call, &self.sources);
                     let is_broken =
-                        calls.strongest().is_some_and(|(_, process)| process.is_broken());
+                        calls.strongest().is_some_and(|(_, process)| process.all().is_broken());
                     *tripped = is_broken.then(|| tripped.unwrap_or(now));
                 }
+                self.sources.end_calls();
             }
             Observation::Shadow(..) | Observation::Scraped(_) => (),
             Observation::Cells(_) | Observation::KnownFailing(_) | Observation::Step(_) => (),
@@ -153,6 +140,7 @@ impl Judge {
             calls.reset_evidence();
             *tripped = None;
         }
+        self.sources.reset();
         self.liveness.reset();
     }
 
@@ -165,45 +153,18 @@ impl Judge {
 
     fn add_block(&mut self, now: Moment, ms: u32, counts: &Counts) {
         self.counts += *counts;
-        self.attribution.add_trial_block(ms, counts);
         self.liveness.add_block(now, counts);
-        self.verification.iter_mut().for_each(|it| it.update(&self.counts));
+        let judged = self.sources.end_block(counts);
+        self.attribution.add_trial_block(ms, &judged);
+        self.verification.iter_mut().for_each(|it| it.update(&judged));
         if 0 < counts.total() {
             self.last_request_at = Some(now);
         }
         let start = (now - Duration::from_millis(ms.into())).max(self.started_at);
         for track in self.objectives.iter_mut().filter(|it| it.indicator != Indicator::Scraped) {
-            let (n, bad) = track.indicator.count(counts);
-            track.process.update(start, ms, n, bad);
-            track.broken_since =
-                track.process.is_broken().then(|| track.broken_since.unwrap_or(now));
+            let left_out = self.sources.left_out(track.indicator);
+            track.update(now, (start, ms), track.indicator.count(&judged), left_out);
         }
-    }
-
-    /// The verdict on the signals so far.
-    pub fn verdict(&self, now: Moment) -> Verdict {
-        self.verdict_of(now, |_| true)
-    }
-
-    /// The same about these objectives only.
-    pub(super) fn verdict_of(&self, now: Moment, judged: impl Fn(Indicator) -> bool) -> Verdict {
-        if let Some(reason) = self.down_reason(now) {
-            return self.make_verdict(now, self.found_down(now, reason));
-        }
-        if let Some(broken) = self.first_broken_objective(judged) {
-            return self.make_verdict(now, self.found_broken(now, broken));
-        }
-        let unproven = |finding, because, onset| {
-            let (basis, failure_rate_lower) = (None, 0.0);
-            self.make_verdict(now, Found { finding, because, basis, onset, failure_rate_lower })
-        };
-        if let Some((because, since)) = self.scraped.as_ref().and_then(|it| it.no_data_reason(now))
-        {
-            return unproven(Finding::NoData, because, since);
-        }
-        let finding = if self.verified() { Finding::Healthy } else { Finding::Undecided };
-        let traffic = traffic_summary(&self.counts, self.last_request_at, now);
-        unproven(finding, traffic + &self.scrape_remarks(now), self.started_at)
     }
 
     /// What the own counters of the release say beside the proxy, as an addition to a sentence.
@@ -211,75 +172,17 @@ impl Judge {
         self.scraped.as_ref().map(|it| it.remarks(now)).unwrap_or_default()
     }
 
-    fn found_down(&self, now: Moment, DownReason { rule, text, since }: DownReason) -> Found {
-        let comparison = self.attribution.shared_outage(now);
-        let (finding, because) = match &comparison {
-            Some(shared) => (Finding::SharedOutage, format!("{text}; {shared}")),
-            None => (Finding::Breach(Severity::Down), text),
-        };
-        let basis = Some(Basis { comparison, ..Basis::of(rule) });
-        Found { finding, because, basis, onset: since, failure_rate_lower: 1.0 }
-    }
-
-    fn found_broken(&self, now: Moment, broken: BrokenObjective) -> Found {
-        let BrokenObjective { indicator, numbers, proven_at, onset } = broken;
-        let lower = self.failure_rate_lower();
-        let (finding, comparison) = match self.attribution.blame(now, indicator, proven_at) {
-            Blame::Deploy(why) => (Finding::Breach(severity::from_failure_rate(lower)), why),
-            Blame::Shared(why) => (Finding::SharedOutage, why),
-            Blame::Measuring(why) => (Finding::Measuring, why),
-            Blame::Undetermined(why) => (Finding::Unattributed, why),
-        };
-        let is_breach = matches!(finding, Finding::Breach(_));
-        let because = format!("{numbers}; {comparison}");
-        let basis = Basis {
-            objective: Some(numbers),
-            comparison: Some(comparison),
-            ..Basis::of(Rule::BrokenObjective)
-        };
-        let failure_rate_lower = if is_breach { lower } else { 0.0 };
-        Found { finding, because, basis: Some(basis), onset, failure_rate_lower }
-    }
-
-    /// Why the release counts as down, and since when.
-    fn down_reason(&self, now: Moment) -> Option<DownReason> {
-        let slow = self
-            .objectives
-            .iter()
-            .any(|it| it.indicator == Indicator::Latency && it.broken_since.is_some());
-        self.liveness.down_reason(now).or_else(|| self.liveness.hang_reason(now, slow))
-    }
-
-    /// The objective that was broken first.
-    fn first_broken_objective(
-        &self,
-        judged: impl Fn(Indicator) -> bool,
-    ) -> Option<BrokenObjective> {
-        let tracks = self.objectives.iter().filter_map(|track| {
-            let (proven_at, onset) = (track.broken_since?, track.process.onset());
-            let (indicator, numbers) = (track.indicator, track.numbers());
-            Some(BrokenObjective { indicator, numbers, proven_at, onset })
-        });
-        let calls = self.client_faults.as_ref().and_then(|(calls, tripped)| {
-            let (proven_at, (call, process)) = ((*tripped)?, calls.strongest()?);
-            let (indicator, onset) = (Indicator::ClientFaults, process.onset());
-            let numbers = process.numbers(&ClientFaults::describe(call));
-            Some(BrokenObjective { indicator, numbers, proven_at, onset })
-        });
-        tracks.chain(calls).filter(|it| judged(it.indicator)).min_by_key(|it| it.proven_at)
-    }
-
     /// The evidence for the objective that is nearest to a verdict.
     pub fn evidence(&self) -> Evidence {
         let tracks = self.objectives.iter().map(|track| {
             let (judged, bad) = self.counts_for(track.indicator);
-            (track.indicator.name().to_owned(), &track.process, judged, bad)
+            (track.indicator.name().to_owned(), track.process.all(), judged, bad)
         });
         let calls = self.client_faults.as_ref().and_then(|(calls, _)| {
             let (judged, bad) = Indicator::ClientFaults.count(&self.counts);
             calls
                 .strongest()
-                .map(|(call, process)| (ClientFaults::describe(call), process, judged, bad))
+                .map(|(call, process)| (ClientFaults::describe(call), process.all(), judged, bad))
         });
         tracks
             .chain(calls)
@@ -295,7 +198,7 @@ impl Judge {
     /// enough at [`attribution_e_value::BLAME_THRESHOLD`]. None where there is no release to compare with.
     pub fn attribution_e_value(&self) -> Option<f64> {
         let progress = |track: &&ObjectiveEvidence| {
-            track.process.e_value().ln() / track.process.threshold().ln()
+            track.process.all().e_value().ln() / track.process.all().threshold().ln()
         };
         let track = self.objectives.iter().max_by(|a, b| progress(a).total_cmp(&progress(b)))?;
         self.attribution.has_baseline_release().then(|| self.attribution.e_value(track.indicator))
@@ -303,7 +206,8 @@ impl Judge {
 
     /// Whether closer observation is due: evidence over a tenth of the way, or a failed probe.
     pub fn is_suspicious(&self, now: Moment) -> bool {
-        let is_near_verdict = |process: &EProcess| {
+        let is_near_verdict = |process: &SplitProcess| {
+            let process = process.all();
             SUSPICION_PROGRESS < process.e_value().ln() / process.threshold().ln()
         };
         self.liveness.has_recent_failure(now)
@@ -321,31 +225,6 @@ impl Judge {
     /// Whether there is evidence that the release meets its objectives, not merely none against it.
     pub fn verified(&self) -> bool {
         self.verification.as_ref().is_some_and(Verification::is_verified)
-    }
-
-    /// A slow answer is still an answer: a cut would turn it into a failure. A request
-    /// that hangs fails at its deadline.
-    fn failure_rate_lower(&self) -> f64 {
-        let failures = |about| {
-            matches!(about, Indicator::Availability | Indicator::Tools | Indicator::Scraped)
-        };
-        let tracks = self.objectives.iter().filter(|track| failures(track.indicator));
-        tracks.map(|track| track.process.failure_rate_lower()).fold(0.0, f64::max)
-    }
-
-    fn make_verdict(&self, now: Moment, found: Found) -> Verdict {
-        let Found { finding, because, basis, onset, failure_rate_lower } = found;
-        let e_value = |track: &ObjectiveEvidence| track.process.e_value();
-        let strongest = self.objectives.iter().max_by(|a, b| e_value(a).total_cmp(&e_value(b)));
-        Verdict {
-            release: self.release,
-            finding,
-            because,
-            basis: basis.map(Box::new),
-            onset,
-            failure_rate_lower,
-            request_rate: strongest.map_or(0.0, |track| track.process.request_rate(now)),
-        }
     }
 
     /// A scrape of one of the releases.
@@ -373,9 +252,7 @@ impl Judge {
         self.attribution.add_scraped(now, span, pair);
         let start = (now - Duration::from_millis(span.into())).max(self.started_at);
         for track in self.objectives.iter_mut().filter(|it| it.indicator == Indicator::Scraped) {
-            track.process.update(start, span, total, bad);
-            track.broken_since =
-                track.process.is_broken().then(|| track.broken_since.unwrap_or(now));
+            track.update(now, (start, span), (total, bad), None);
         }
     }
 

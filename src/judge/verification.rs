@@ -12,7 +12,9 @@ const TAIL: f64 = 0.05;
 pub(super) struct Verification {
     rate_worth_rollback: f64,
     verified: bool,
-    /// Requests, and bad ones, when it was computed last.
+    /// Requests so far, and bad ones.
+    counts: (u64, u64),
+    /// The same when the bound was computed last.
     last_counts: (u64, u64),
 }
 
@@ -22,13 +24,15 @@ impl Verification {
         let availability = |it: &&Objective| it.indicator == Indicator::Availability;
         let objective = limits.objectives.iter().find(availability)?;
         let rate_worth_rollback = objective.error_budget * limits.min_effect;
-        Some(Self { rate_worth_rollback, verified: false, last_counts: (0, 0) })
+        Some(Self { rate_worth_rollback, verified: false, counts: (0, 0), last_counts: (0, 0) })
     }
 
-    /// Takes all requests so far. The bound is expensive: it is computed after a bad request, or
+    /// Takes the requests of a block. The bound is expensive: it is computed after a bad request, or
     /// one request in a hundred.
     pub(super) fn update(&mut self, counts: &Counts) {
         let (n, bad) = Indicator::Availability.count(counts);
+        self.counts = (self.counts.0.saturating_add(n), self.counts.1.saturating_add(bad));
+        let (n, bad) = self.counts;
         let (n_before, bad_before) = self.last_counts;
         if bad == bad_before && n < n_before.saturating_add(n_before / 100).saturating_add(1) {
             return;

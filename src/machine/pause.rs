@@ -40,6 +40,7 @@ impl PauseDetector {
         self.settled_at <= now
             || match observation {
                 Observation::Block(..)
+                | Observation::Sources(_)
                 | Observation::Calls(_)
                 | Observation::Cells(_)
                 | Observation::Shadow(..)

@@ -41,6 +41,7 @@ impl ServiceMachine {
             Observation::Scraped(_) | Observation::Starting(..) => (),
             // The end of the block judges these.
             Observation::Block(..)
+            | Observation::Sources(_)
             | Observation::Calls(_)
             | Observation::KnownFailing(_)
             | Observation::Cells(_)

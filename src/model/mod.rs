@@ -5,6 +5,7 @@
 
 mod actor;
 mod basis;
+mod block_sources;
 mod bound;
 mod closest_match;
 mod contract;
@@ -34,6 +35,7 @@ mod verdict;
 
 pub use actor::Actor;
 pub use basis::{ArmNumbers, Basis, Comparison, ComparisonRule, ObjectiveNumbers, Rule};
+pub use block_sources::{BlockSources, SourceCounts};
 pub use bound::{Bound, BoundUse};
 pub use closest_match::closest_match;
 pub use contract::{Contract, ContractPart, Era, ToolSchema};

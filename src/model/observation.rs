@@ -2,6 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::block_sources::BlockSources;
 use crate::model::outcome::{CallKey, Counts};
 use crate::model::release::ReleaseNumber;
 use crate::model::trial::{RampStep, TrialCell};
@@ -21,6 +22,8 @@ pub struct Signal {
 pub enum Observation {
     /// The requests that ended within a block of time, in milliseconds: 250 from the proxy.
     Block(u32, Counts),
+    /// Which sources the failures of the next block come from.
+    Sources(BlockSources),
     /// The same by method and tool, over the last second; calls without requests are left out.
     Calls(Vec<(CallKey, Counts)>),
     /// Shadow calls that ended on this release: requests that failed on the release on trial,

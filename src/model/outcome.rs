@@ -126,6 +126,15 @@ impl Counts {
         }
     }
 
+    /// Whether any of them is a failure, a refusal or slow.
+    pub fn has_faults(&self) -> bool {
+        let Self { server_fault, tool_fault, client_fault, slow, .. } = *self;
+        0 < server_fault
+            .saturating_add(tool_fault)
+            .saturating_add(client_fault)
+            .saturating_add(slow)
+    }
+
     /// Counts one request.
     pub fn count(&mut self, outcome: Outcome) {
         match outcome {

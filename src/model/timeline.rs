@@ -233,6 +233,8 @@ pub enum Guard {
     NoWarm,
     /// The ramp has not reached its last step at the end of the bake.
     Ramp,
+    /// The release fails for one user only, while it serves others.
+    OneUser,
 }
 
 /// A service on which the daemon does not act by itself.
@@ -294,7 +296,7 @@ impl TimelineEvent {
     pub fn completes_command(&self) -> bool {
         match self {
             // The bake continues by itself once there is data again.
-            Self::Blocked { guard, .. } => *guard != Guard::NoData,
+            Self::Blocked { guard, .. } => !matches!(guard, Guard::NoData | Guard::OneUser),
             Self::Accepted { .. }
             | Self::Failed
             | Self::Recovered
@@ -349,6 +351,7 @@ impl fmt::Display for Guard {
             Self::NoData => "no data",
             Self::NoWarm => "no previous release",
             Self::Ramp => "ramp not complete",
+            Self::OneUser => "one user",
         })
     }
 }

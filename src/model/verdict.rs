@@ -44,6 +44,8 @@ pub enum Finding {
     Measuring,
     /// The release violates an objective; the cause is unknown.
     Unattributed,
+    /// The release violates an objective for one user only; others are served.
+    OneUser,
     /// A required source reports no data about the release.
     NoData,
 }
@@ -105,6 +107,7 @@ impl fmt::Display for Finding {
             Self::SharedOutage => f.write_str("shared outage"),
             Self::Measuring => f.write_str("measuring"),
             Self::Unattributed => f.write_str("unattributed"),
+            Self::OneUser => f.write_str("failing for one user"),
             Self::NoData => f.write_str("without data"),
         }
     }

@@ -222,7 +222,11 @@ impl Proxy {
 
     /// Sets the release on trial: clients may cache its responses for a few seconds only.
     pub fn set_trial(&self, number: Option<ReleaseNumber>) {
+        let before = self.view().trial;
         self.state.router.view.update(|view| view.trial = number);
+        if before != number {
+            self.set_known_failing(number);
+        }
     }
 
     /// Sets the release whose sessions move to the active one, each at its next request, although it

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::TrialCell;
+use crate::model::{BlockSources, ReleaseNumber, TrialCell};
 use crate::proxy::Proxy;
 use crate::proxy::backend::trial_cells::TrialCells;
 use crate::proxy::routing::assignment::{Assignment, AssignmentPlan};
@@ -35,6 +35,21 @@ impl Proxy {
     pub fn take_known_failing(&self) -> Vec<(u64, u64)> {
         let assignment = self.view().assignment.clone();
         assignment.map(|assignment| assignment.take_known_failing()).unwrap_or_default()
+    }
+
+    /// What fails on other releases now says nothing about this one, nor about them while it is on trial.
+    pub(super) fn set_known_failing(&self, trial: Option<ReleaseNumber>) {
+        let (view, recent) = (self.view(), &self.state.router.recent);
+        let others = view.routes.backends().iter();
+        let others = others.filter(|backend| trial.is_some_and(|trial| trial != backend.number));
+        let known: Vec<_> = others.flat_map(|backend| recent.failing(backend.number)).collect();
+        let backends = view.routes.backends().iter();
+        backends.for_each(|backend| backend.failing_sources.set_known_failing(&known));
+    }
+
+    /// The sources of the failures of a release since the last call, which was a block ago.
+    pub fn take_failing_sources(&self, number: ReleaseNumber) -> BlockSources {
+        self.backend(number).map(|it| it.failing_sources.take_block()).unwrap_or_default()
     }
 
     /// The requests of the trial since the last call.

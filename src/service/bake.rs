@@ -84,7 +84,7 @@ pub(super) fn history(
     release: ReleaseNumber,
 ) -> History {
     History {
-        last_hour: window.map(TrafficWindow::hour_since_first_answer).unwrap_or_default(),
+        last_hour: window.map(TrafficWindow::baseline).unwrap_or_default(),
         worst_five_minutes: window.map(TrafficWindow::worst_window).unwrap_or_default(),
         calls: proxy.counts_by_call(release).into_iter().collect(),
     }

@@ -11,6 +11,7 @@ pub(crate) mod call_usage;
 pub(crate) mod changes;
 pub(crate) mod commands;
 pub(crate) mod counters;
+mod end_of_block;
 pub(crate) mod executor;
 mod explain;
 pub(crate) mod handle;

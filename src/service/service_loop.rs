@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::Clock;
 use crate::config::{Runtime, Service};
 use crate::decide::Watch;
-use crate::judge::{BLOCK, BLOCK_MS, Judge};
+use crate::judge::{BLOCK, Judge};
 use crate::machine::{Input, ServiceMachine};
 use crate::model::{
     Event, Moment, Observation, ReleaseLoad, ReleaseNumber, Signal, StartCause, TimelineEntry,
@@ -18,7 +18,7 @@ use crate::model::{
 use crate::proxy::Proxy;
 use crate::service::artifact_guard::{self, ArtifactGuard};
 use crate::service::bake::BakeLog;
-use crate::service::call_usage::{CallUsage, SNAPSHOT_BLOCKS};
+use crate::service::call_usage::CallUsage;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::inbox::{ServiceMessage, Shutdown, Startup};
 use crate::service::machine_settings::machine_settings;
@@ -33,10 +33,6 @@ use crate::service::traffic_window::TrafficWindow;
 const STARTUP_GRACE: Duration = Duration::from_secs(5);
 /// How long requests wait for a release whose process ended: its supervisor restarts it.
 const RESTART_GRACE: Duration = Duration::from_secs(2);
-/// Blocks between two updates of unit weights.
-const UNIT_WEIGHTS_BLOCKS: u64 = 4;
-/// Blocks between two sweeps of expired sessions.
-const SESSION_SWEEP_BLOCKS: u64 = 120;
 
 /// The driver of one [`ServiceMachine`]: it records what the machine decides, then executes it.
 #[derive(Debug)]
@@ -56,9 +52,9 @@ pub(crate) struct ServiceLoop {
     pub(super) awaits_deploy: BTreeSet<&'static str>,
     /// The settings at the newest deploy, or at the start of the daemon.
     pub(super) deployed_with: Arc<Service>,
-    call_usage: CallUsage,
-    ticks: u64,
-    heartbeat: Heartbeat,
+    pub(super) call_usage: CallUsage,
+    pub(super) ticks: u64,
+    pub(super) heartbeat: Heartbeat,
 }
 
 /// What a loop is put together from.
@@ -268,7 +264,7 @@ impl ServiceLoop {
     }
 
     /// A warm release without traffic yields resources to the active one.
-    fn update_unit_weights(&self) {
+    pub(super) fn update_unit_weights(&self) {
         if !matches!(self.service.runtime, Runtime::Systemd(_)) {
             return;
         }
@@ -291,50 +287,6 @@ impl ServiceLoop {
             let load = active.map(|it| self.proxy.load(it, self.clock.now())).unwrap_or_default();
             (readiness.sessions, readiness.sessions_pinned) = (load.sessions, load.pinned);
             readiness.sessions_movable = self.movable_sessions();
-        }
-    }
-
-    /// At the end of a block: the machine gets the counts of all releases, then the end of the block.
-    fn on_block(&mut self) {
-        let now = self.clock.now();
-        self.heartbeat.beat();
-        self.recorder.write_late_entries(&self.service.name);
-        self.heartbeat.set_status(format!("{}: {}", self.service.name, self.watch().phase()));
-        let numbers: Vec<_> =
-            self.watch().phase().required_releases().iter().map(|it| it.number).collect();
-        self.observe_cells(now);
-        self.traffic.retain(|number, _| numbers.contains(number));
-        self.call_usage.retain(&numbers);
-        for release in numbers {
-            let counts =
-                self.traffic.entry(release).or_default().add_block(self.proxy.counts(release));
-            self.observe(
-                now,
-                Signal { release, observation: Observation::Block(BLOCK_MS, counts) },
-            );
-            if (self.ticks + 1).is_multiple_of(SNAPSHOT_BLOCKS) {
-                self.call_usage.snapshot(release, self.proxy.counts_by_call(release));
-            }
-        }
-        let rate_max = self.service.limits.shadow_calls_per_second;
-        let (machine, traffic, proxy) = (&self.machine, &self.traffic, &self.proxy);
-        let shadow = self.shadow_controller.on_block(now, rate_max, machine, traffic, proxy);
-        shadow.into_iter().for_each(|signal| self.observe(now, signal));
-        if let Some(release) = self.machine.calls_due() {
-            let calls = self.proxy.counts_by_call(release);
-            let signal = self.machine.calls_since_last(release, calls);
-            self.observe(now, signal);
-        }
-        self.input(Input::EndOfBlock);
-        self.settle();
-        self.proxy.migrate_sessions_from(self.machine.routing_hints().migrate_from);
-        self.ticks += 1;
-        if self.ticks.is_multiple_of(UNIT_WEIGHTS_BLOCKS) {
-            self.update_unit_weights();
-            self.proxy.log_near_bounds();
-        }
-        if self.ticks.is_multiple_of(SESSION_SWEEP_BLOCKS) {
-            self.proxy.expire_sessions(now);
         }
     }
 
@@ -371,7 +323,7 @@ impl ServiceLoop {
     }
 
     /// Records and executes every decision that is due.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             let now = self.clock.now();
             let (traffic, proxy) = (&self.traffic, &self.proxy);

@@ -172,6 +172,12 @@ impl ServiceLoop {
                 Guard::SharedOutage | Guard::NoWarm => {
                     return Some(format!("repair the service: {active} stays ({guard})"));
                 }
+                Guard::OneUser => {
+                    return Some(format!(
+                        "one user fails on {active}, others are served: look at its calls; \
+                         `rollbackd rollback {name}` goes back"
+                    ));
+                }
                 Guard::Hold | Guard::Freeze | Guard::Limit | Guard::NoBaseline => {
                     return Some(format!(
                         "{active} is in breach and stays ({guard}): `rollbackd rollback {name}` \

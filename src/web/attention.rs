@@ -166,6 +166,7 @@ pub(super) fn guard_words(guard: Guard) -> &'static str {
         Guard::Ramp => {
             "The bake is over before the ramp; `rollbackd promote` accepts, `rollback` goes back."
         }
+        Guard::OneUser => "One user fails and others are served; `rollbackd rollback` goes back.",
         Guard::NoWarm => "There is no previous release to go back to; deploy a good one.",
     }
 }

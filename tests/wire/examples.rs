@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rollbackd::model::{
-    Actor, Arm, ArmNumbers, Basis, BreakingChange, CarriedOver, Comparison, ComparisonRule,
-    Contract, ContractDiff, ContractPart, Counts, DrainCost, Finding, Hold, MigrationRefused,
-    Moment, ObjectiveNumbers, RampChoice, RampReason, RampStep, Release, ReleaseLoad,
-    ReleaseNumber, Rule, Severity, Slot, ToolSchema, TrialCell, Verdict,
+    Actor, Arm, ArmNumbers, Basis, BlockSources, BreakingChange, CarriedOver, Comparison,
+    ComparisonRule, Contract, ContractDiff, ContractPart, Counts, DrainCost, Finding, Hold,
+    MigrationRefused, Moment, ObjectiveNumbers, RampChoice, RampReason, RampStep, Release, ReleaseLoad, ReleaseNumber,
+    Rule, Severity, Slot, SourceCounts, ToolSchema, TrialCell, Verdict,
 };
 
 pub(crate) fn words(names: &[&str]) -> BTreeSet<String> {
@@ -216,6 +216,18 @@ pub(crate) fn step() -> RampStep {
     RampStep { step: 2, of: 3, share_ppm: 250_000, below_ppm: 312_500 }
 }
 
+pub(crate) fn sources() -> BlockSources {
+    let source = SourceCounts { source: 7, call: 0x1c2d, counts: counts() };
+    BlockSources {
+        sources_active: 3,
+        clients_active: 2,
+        known_failing: counts(),
+        sources: vec![source, SourceCounts { source: u64::MAX, ..source }],
+        clients: vec![source],
+    }
+}
+
+/// Requests of both arms of a trial.
 pub(crate) fn cells() -> Vec<TrialCell> {
     let trial = TrialCell {
         arm: Arm::Trial,

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use rollbackd::model::{
-    Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, ScrapeResult, Signal,
-    StartCause,
+    BlockSources, Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, ScrapeResult,
+    Signal, StartCause,
 };
 use rollbackd::record::{SignalLogHeader, SignalLogWriter, parse_signal_log};
 
-use crate::examples::{cells, counts, step};
+use crate::examples::{cells, counts, sources, step};
 use crate::golden::hold;
 
 fn opening() -> SignalLogHeader {
@@ -46,6 +46,8 @@ fn signals() -> Vec<Signal> {
     let others = one_of_each!(Observation;
         Observation::Block(..) => "" Observation::Block(250, counts());
         Observation::Calls(_) => "" Observation::Calls(calls);
+        Observation::Sources(_) => "" Observation::Sources(sources()),
+            "" Observation::Sources(BlockSources::default());
         Observation::Shadow(..) => "" Observation::Shadow(40, 3);
         Observation::Cells(_) => "" Observation::Cells(cells()), "" Observation::Cells(Vec::new());
         Observation::KnownFailing(_) => "" Observation::KnownFailing(vec![(7 << 40, 0x1c2d), (0, 1)]);
@@ -70,6 +72,7 @@ fn is_old(signal: &Signal) -> bool {
         &signal.observation,
         Observation::Starting(..)
             | Observation::KnownFailing(_)
+            | Observation::Sources(_)
             | Observation::Cells(_)
             | Observation::Step(_)
             | Observation::Scraped(

@@ -40,6 +40,7 @@ fn findings() -> Vec<(&'static str, Finding)> {
         Finding::SharedOutage => "shared outage" Finding::SharedOutage;
         Finding::Measuring => "measuring" Finding::Measuring;
         Finding::Unattributed => "unattributed" Finding::Unattributed;
+        Finding::OneUser => "one user" Finding::OneUser;
         Finding::NoData => "no data" Finding::NoData;
     )
 }
@@ -54,6 +55,7 @@ fn guards() -> Vec<(&'static str, Guard)> {
         Guard::NoBaseline => "no baseline" Guard::NoBaseline;
         Guard::NoData => "no data" Guard::NoData;
         Guard::NoWarm => "no previous release" Guard::NoWarm;
+        Guard::OneUser => "one user" Guard::OneUser;
         Guard::Ramp => "ramp not complete" Guard::Ramp;
     )
 }

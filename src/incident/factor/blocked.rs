@@ -18,7 +18,7 @@ pub(super) fn rule(context: &Context<'_>) -> Option<Offer> {
         Guard::NoBaseline => "baseline",
         Guard::Ramp => "ramp_wait",
         // These are no choice of an operator.
-        Guard::SharedOutage | Guard::NoData | Guard::NoWarm => return None,
+        Guard::SharedOutage | Guard::NoData | Guard::NoWarm | Guard::OneUser => return None,
     };
     let title = format!("the guard \"{guard}\" held the rollback back");
     let observation: String = entry.because.chars().take(200).collect();

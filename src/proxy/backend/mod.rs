@@ -1,5 +1,6 @@
 //! One release as the proxy sees it: how to reach it, what it carries, and whether it drains.
 
+pub(super) mod active_set;
 pub(super) mod address_limits;
 pub(super) mod body;
 pub(super) mod client_connection;
@@ -7,6 +8,7 @@ pub(super) mod client_request;
 pub(super) mod connector;
 pub(super) mod error_samples;
 pub(super) mod failed_samples;
+pub(super) mod failing_sources;
 pub(super) mod forwarded;
 pub(super) mod headers;
 pub(super) mod outcome_counters;
@@ -31,6 +33,7 @@ use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::connector::{Connector, StartGrace};
 use crate::proxy::backend::error_samples::ErrorSamples;
 use crate::proxy::backend::failed_samples::FailedSamples;
+use crate::proxy::backend::failing_sources::FailingSources;
 use crate::proxy::backend::outcome_counters::OutcomeCounters;
 use crate::proxy::backend::pool::{Pool, SendError};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
@@ -42,6 +45,8 @@ pub(super) struct Backend {
     pub number: ReleaseNumber,
     /// The outcomes of its requests.
     pub outcomes: OutcomeCounters,
+    /// Which sources its failures come from.
+    pub failing_sources: Arc<FailingSources>,
     pool: Pool,
     /// The address of its slot.
     pub address: Address,
@@ -91,6 +96,7 @@ impl Backend {
             address,
             start_grace,
             outcomes: OutcomeCounters::new(Arc::clone(&read_only_tools)),
+            failing_sources: Arc::default(),
             pool,
             authority,
             draining: CancellationToken::new(),

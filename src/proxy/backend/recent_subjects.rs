@@ -61,8 +61,8 @@ impl RecentSubjects {
         Self { clock, key, pairs: Mutex::default(), has_pairs: AtomicBool::new(false) }
     }
 
-    /// A keyed hash of what identifies a client.
-    pub(in crate::proxy) fn client(&self, kind: u8, bytes: &[u8]) -> u64 {
+    /// A keyed hash of what identifies a session or a client.
+    pub(in crate::proxy) fn hash(&self, kind: u8, bytes: &[u8]) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.key);
         hasher.write_u8(kind);
         hasher.write(bytes);

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Clock;
 use crate::model::{Arm, Outcome, ReleaseNumber, TrialCell, call_number};
-use crate::proxy::backend::recent_subjects::{Identity, RecentSubjects};
+use crate::proxy::backend::failing_sources::{FailingSources, Source};
+use crate::proxy::backend::recent_subjects::RecentSubjects;
 
 /// Cells between two reads. Beyond them, subjects share cells.
 const CELLS_MAX: usize = 20_000;
@@ -45,7 +46,7 @@ pub(in crate::proxy) struct CellCounts {
 pub(in crate::proxy) enum CountedRequest {
     /// In its cell of a trial.
     Trial(Arc<CellCounts>),
-    /// By its call, for the next trial.
+    /// By its call, and that of its source.
     Before(u64),
 }
 
@@ -54,8 +55,21 @@ pub(in crate::proxy) enum CountedRequest {
 pub(in crate::proxy) enum CountedSubject {
     /// For a trial.
     Trial(TrialSubject),
-    /// For the next one.
-    Before(Arc<RecentSubjects>, ReleaseNumber, Identity),
+    /// Where there is none: for the judge, and for the next trial.
+    Before(UntriedSubject),
+}
+
+/// A subject while no users are assigned.
+#[derive(Debug, Clone)]
+pub(in crate::proxy) struct UntriedSubject {
+    /// What the next trial will know.
+    pub recent: Arc<RecentSubjects>,
+    /// Those of the release that it goes to.
+    pub failing: Arc<FailingSources>,
+    /// That release.
+    pub release: ReleaseNumber,
+    /// The subject.
+    pub source: Source,
 }
 
 /// A subject of a trial.
@@ -122,8 +136,12 @@ impl CountedSubject {
     /// A request of this call starts. Give what it returns to [`Self::end`].
     pub(in crate::proxy) fn start(&self, method: &str, name: &str) -> CountedRequest {
         let call = call_number(method, name);
-        let Self::Trial(TrialSubject { cells, arm, subject, client, .. }) = self else {
-            return CountedRequest::Before(call);
+        let TrialSubject { cells, arm, subject, client, .. } = match self {
+            Self::Trial(subject) => subject,
+            Self::Before(UntriedSubject { failing, source, .. }) => {
+                failing.start(source);
+                return CountedRequest::Before(call);
+            }
         };
         let second = cells.clock.now().0 / 1000;
         let cell = Cell { arm: *arm, subject: *subject, client: *client, call, second };
@@ -142,15 +160,24 @@ impl CountedSubject {
                 };
                 count.fetch_add(1, Ordering::Relaxed);
             }
-            (Self::Before(recent, release, identity), CountedRequest::Before(call)) => {
+            (Self::Before(subject), CountedRequest::Before(call)) => {
+                let UntriedSubject { recent, failing, release, source } = subject;
+                failing.end(source, *call, outcome);
                 let failed = match outcome {
                     Outcome::Ok => false,
                     Outcome::ServerFault | Outcome::ToolFault => true,
                     Outcome::ClientFault | Outcome::Neutral => return,
                 };
-                recent.ended(*release, (*identity, *call), failed);
+                recent.ended(*release, (source.identity, *call), failed);
             }
             _ => (),
+        }
+    }
+
+    /// Whether a request was slow is known.
+    pub(in crate::proxy) fn record_latency(&self, request: &CountedRequest, slow: bool) {
+        if let (Self::Before(subject), CountedRequest::Before(call)) = (self, request) {
+            subject.failing.record_latency(&subject.source, *call, slow);
         }
     }
 }

@@ -118,7 +118,7 @@ impl Assignment {
     /// The subject of a request without a session, and the client of any: its credentials, else its
     /// address.
     pub(in crate::proxy) fn of_client(&self, request: &ClientRequest) -> u64 {
-        self.subject_of(client_identity(request, &self.recent))
+        self.subject_of(Identity::Client(client_identity(request, &self.recent)))
     }
 
     fn subject_of(&self, identity: Identity) -> u64 {
@@ -179,21 +179,18 @@ impl Assignment {
     }
 }
 
-/// The client of a request: its credentials, else its address.
-pub(in crate::proxy) fn client_identity(
-    request: &ClientRequest,
-    recent: &RecentSubjects,
-) -> Identity {
+/// A keyed hash of the client of a request: its credentials, else its address.
+pub(in crate::proxy) fn client_identity(request: &ClientRequest, recent: &RecentSubjects) -> u64 {
     if let Some(credentials) = request.head.headers.get(AUTHORIZATION) {
-        return Identity::Client(recent.client(b'c', credentials.as_bytes()));
+        return recent.hash(b'c', credentials.as_bytes());
     }
-    Identity::Client(match request.client.unwrap_or(request.peer.address) {
-        IpAddr::V4(address) => recent.client(b'4', &address.octets()),
+    match request.client.unwrap_or(request.peer.address) {
+        IpAddr::V4(address) => recent.hash(b'4', &address.octets()),
         // One host has a whole /64.
         IpAddr::V6(address) => {
-            recent.client(b'6', address.octets().first_chunk::<8>().unwrap_or(&[0; 8]))
+            recent.hash(b'6', address.octets().first_chunk::<8>().unwrap_or(&[0; 8]))
         }
-    })
+    }
 }
 
 #[cfg(test)]

@@ -12,9 +12,10 @@ use crate::clock::Clock;
 use crate::mcp::headers::{MCP_SESSION_ID, is_modern};
 use crate::model::{Arm, ReleaseNumber};
 use crate::proxy::backend::client_request::ClientRequest;
+use crate::proxy::backend::failing_sources::Source;
 use crate::proxy::backend::recent_subjects::{Identity, RecentSubjects};
 use crate::proxy::backend::request_head::RequestTarget;
-use crate::proxy::backend::trial_cells::CountedSubject;
+use crate::proxy::backend::trial_cells::{CountedSubject, UntriedSubject};
 use crate::proxy::backend::{Backend, headers};
 use crate::proxy::routing::assignment::{Assignment, client_identity};
 use crate::proxy::routing::migrate::Migration;
@@ -321,7 +322,7 @@ impl Router {
         if view.assignment.is_some() {
             return view.counted(session, request, release);
         }
-        self.counted_before(view, release, || Identity::Session(*session.key()))
+        self.counted_untried(view, release, request, Some(session))
     }
 
     /// The subject of a client without a session: of the trial, or of the release that has all traffic.
@@ -332,24 +333,32 @@ impl Router {
         release: ReleaseNumber,
     ) -> Option<CountedSubject> {
         let Some(assignment) = &view.assignment else {
-            let identity = || client_identity(request, &self.recent);
-            return self.counted_before(view, release, identity);
+            return self.counted_untried(view, release, request, None);
         };
         let client = assignment.of_client(request);
         assignment.counted((client, client), release)
     }
 
-    /// A subject before a trial: only the release in charge meets the next one. A service without a ramp
-    /// has none, and its requests pay nothing.
-    fn counted_before(
+    /// A subject while no users are assigned.
+    fn counted_untried(
         &self,
         view: &RoutingView,
         release: ReleaseNumber,
-        identity: impl FnOnce() -> Identity,
+        request: &ClientRequest,
+        session: Option<&Session>,
     ) -> Option<CountedSubject> {
-        view.routes.active().filter(|active| active.number == release)?;
-        view.service.policy.ramp.can_ramp().then_some(())?;
-        Some(CountedSubject::Before(Arc::clone(&self.recent), release, identity()))
+        let failing = Arc::clone(&view.routes.get(release)?.failing_sources);
+        let client = client_identity(request, &self.recent);
+        let source = match session {
+            None => Source { identity: Identity::Client(client), hash: client, client },
+            Some(session) => {
+                let key = session.key();
+                let hash = self.recent.hash(b's', key);
+                Source { identity: Identity::Session(*key), hash, client }
+            }
+        };
+        let recent = Arc::clone(&self.recent);
+        Some(CountedSubject::Before(UntriedSubject { recent, failing, release, source }))
     }
 
     async fn migrate(

@@ -8,6 +8,7 @@
 //! e 250 2,1 250*11,251     12 rounds of empty blocks of release 2 and then 1, with the steps between
 //! 0 2 g 1 3 50000 50000    a step of the ramp: its number, of how many, the share and the bound of coins
 //! 250 2 t T03f5,1c2d,1700  a request on trial: subject and call by hash, and the second of its start
+//! 250 2 f 3 1 ["",[[7,9,"s2"]],[]]   2 failures are of source 7, one of 3 active ones
 //! full                     the log has reached its maximum size
 //! ```
 //!
@@ -21,6 +22,8 @@ use crate::model::{
     CallKey, Counts, History, Moment, Observation, ProbeResult, ReleaseNumber, ScrapeResult,
     Signal, StartCause,
 };
+use crate::record::signal_log::counts_codec::{decode_counts, encode_counts};
+use crate::record::signal_log::sources_codec::{decode_sources, encode_sources};
 use crate::record::signal_log::trial_codec::{
     decode_cells, decode_pairs, decode_step, encode_cells, encode_pairs, encode_step,
 };
@@ -32,8 +35,6 @@ pub(in crate::record) const END_MARKER: &str = "full";
 /// Largest log of one deploy, in bytes.
 pub const SIGNAL_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// The letters of the counts in a block, in the order in which they are written.
-const COUNT_LETTERS: [char; 11] = ['o', 'f', 't', 'c', 'n', 's', 'd', 'a', 'x', 'l', 'k'];
 /// Releases in one run of empty blocks.
 const RELEASES_MAX: usize = 8;
 /// Different steps in one run of empty blocks.
@@ -215,6 +216,7 @@ pub(in crate::record) fn encode_signal(step: u64, signal: &Signal, text: &mut St
     let _ = match &signal.observation {
         Observation::Block(span, counts) => writeln!(text, "b {span}{}", encode_counts(counts)),
         Observation::Calls(calls) => writeln!(text, "c {}", encode_calls(calls)),
+        Observation::Sources(sources) => writeln!(text, "f {}", encode_sources(sources)),
         Observation::Shadow(n, bad) => writeln!(text, "h {n} {bad}"),
         Observation::Cells(cells) => writeln!(text, "t{}", encode_cells(cells)),
         Observation::KnownFailing(pairs) => writeln!(text, "k{}", encode_pairs(pairs)),
@@ -264,6 +266,7 @@ fn decode_observation(kind: &str, rest: &str) -> Option<Observation> {
             Observation::Block(span.parse().ok()?, decode_counts(counts)?)
         }
         ("c", rest) => Observation::Calls(decode_calls(rest)?),
+        ("f", sources) => Observation::Sources(decode_sources(sources)?),
         ("h", rest) => {
             let (n, bad) = rest.split_once(' ')?;
             Observation::Shadow(n.parse().ok()?, bad.parse().ok()?)
@@ -301,60 +304,6 @@ fn decode_sample(text: &str, bad_missing: bool) -> Option<ScrapeResult> {
         None => None,
     };
     numbers.next().is_none().then_some(ScrapeResult::Sample { total, bad, started, bad_missing })
-}
-
-/// The counts that are not 0, each with a space before it.
-fn encode_counts(counts: &Counts) -> String {
-    let mut copy = *counts;
-    let mut text = String::new();
-    for (letter, count) in COUNT_LETTERS.into_iter().zip(count_fields(&mut copy)) {
-        if *count > 0 {
-            let _ = write!(text, " {letter}{count}");
-        }
-    }
-    text
-}
-
-fn decode_counts(text: &str) -> Option<Counts> {
-    let mut counts = Counts::default();
-    for word in text.split(' ').filter(|it| !it.is_empty()) {
-        let mut rest = word.chars();
-        let letter = rest.next()?;
-        let index = COUNT_LETTERS.iter().position(|it| *it == letter)?;
-        *count_fields(&mut counts).into_iter().nth(index)? = rest.as_str().parse().ok()?;
-    }
-    Some(counts)
-}
-
-/// In the order of [`COUNT_LETTERS`]. The pattern names every field, so that a new one cannot be
-/// forgotten.
-fn count_fields(counts: &mut Counts) -> [&mut u64; 11] {
-    let Counts {
-        ok,
-        server_fault,
-        tool_fault,
-        client_fault,
-        neutral,
-        slow,
-        with_latency,
-        repeatable,
-        repeatable_failed,
-        streams_ended,
-        streams_broken,
-    } = counts;
-    [
-        ok,
-        server_fault,
-        tool_fault,
-        client_fault,
-        neutral,
-        slow,
-        with_latency,
-        repeatable,
-        repeatable_failed,
-        streams_ended,
-        streams_broken,
-    ]
 }
 
 fn encode_calls(calls: &[(CallKey, Counts)]) -> String {

@@ -4,6 +4,10 @@
 //! same evidence to the bit: after a restart, and in a backtest. The codec defines the lines.
 
 pub(super) mod codec;
+mod counts_codec;
 pub(super) mod reader;
+#[cfg(test)]
+mod reader_tests;
+mod sources_codec;
 mod trial_codec;
 pub(super) mod writer;

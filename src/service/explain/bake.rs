@@ -73,6 +73,9 @@ impl Bake<'_> {
             Some(Finding::Unattributed) => {
                 format!("{active} misses an objective, and there is nothing to compare it with")
             }
+            Some(Finding::OneUser) => {
+                format!("one user fails on {active} and others are served; the bake goes on")
+            }
             Some(Finding::NoData) => format!("the counters of {active} cannot be read"),
             Some(finding @ Finding::Breach(_)) => format!("{active} is {finding}"),
             None => format!("the judge of {active} has not started yet"),
@@ -152,6 +155,7 @@ impl Bake<'_> {
             }
             Guard::NoData => "missing data is neither good nor bad: repair the metrics".to_owned(),
             Guard::NoWarm => "there is no previous release".to_owned(),
+            Guard::OneUser => "one user fails and others are served".to_owned(),
             Guard::Ramp => "most users have not met the release: a person decides".to_owned(),
         }
     }

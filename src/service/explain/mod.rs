@@ -217,6 +217,7 @@ mod tests {
             Finding::SharedOutage,
             Finding::Measuring,
             Finding::Unattributed,
+            Finding::OneUser,
             Finding::NoData,
         ] {
             let shown = text(&status(), &baking(None), Some(finding));
@@ -232,6 +233,7 @@ mod tests {
             Guard::Limit,
             Guard::SharedOutage,
             Guard::NoBaseline,
+            Guard::OneUser,
             Guard::NoData,
             Guard::NoWarm,
             Guard::Ramp,

@@ -35,10 +35,16 @@ impl InFlight {
         if let Some(slow) =
             self.slow.filter(|_| timed && !self.counted_slow && self.kind == ExchangeKind::Call)
         {
-            self.backend
-                .outcomes
-                .record_latency(Some(&request.counters), slow <= self.started.elapsed());
+            self.record_latency(request, slow <= self.started.elapsed());
         }
         class
+    }
+
+    /// Counts whether a request was slow.
+    pub(super) fn record_latency(&self, request: &PendingRequest, slow: bool) {
+        self.backend.outcomes.record_latency(Some(&request.counters), slow);
+        if let (Some(subject), Some(counted)) = (&self.counted, &request.counted) {
+            subject.record_latency(counted, slow);
+        }
     }
 }

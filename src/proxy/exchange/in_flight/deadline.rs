@@ -30,9 +30,7 @@ impl InFlight {
                 self.counted_slow = true;
                 let still_wanted =
                     self.pending.iter().filter(|request| !self.was_cancelled(request));
-                still_wanted.for_each(|request| {
-                    self.backend.outcomes.record_latency(Some(&request.counters), true)
-                });
+                still_wanted.for_each(|request| self.record_latency(request, true));
             }
             if self.deadline <= elapsed {
                 self.deadline_passed = true;

@@ -1,0 +1,162 @@
+//! The verdict of a judge: what is broken, and whether the deploy is to blame.
+
+use crate::judge::attribution::Blame;
+use crate::judge::client_faults::ClientFaults;
+use crate::judge::liveness::DownReason;
+use crate::judge::objective::ObjectiveEvidence;
+use crate::judge::release_judge::Judge;
+use crate::judge::severity;
+use crate::judge::slo::Indicator;
+use crate::judge::source_shares::OneSource;
+use crate::judge::split_process::SplitProcess;
+use crate::judge::traffic_summary::traffic_summary;
+use crate::model::{Basis, Finding, Moment, ObjectiveNumbers, Rule, Severity, Verdict};
+
+/// An objective that was broken.
+struct BrokenObjective {
+    indicator: Indicator,
+    numbers: ObjectiveNumbers,
+    /// Since when that is proven.
+    proven_at: Moment,
+    /// When it began.
+    onset: Moment,
+    /// The source that fails most, where the others break nothing.
+    one_source: Option<OneSource>,
+}
+
+/// What a verdict says.
+struct Found {
+    finding: Finding,
+    because: String,
+    basis: Option<Basis>,
+    onset: Moment,
+    failure_rate_lower: f64,
+}
+
+impl Judge {
+    /// The verdict on the signals so far.
+    pub fn verdict(&self, now: Moment) -> Verdict {
+        self.verdict_of(now, |_| true)
+    }
+
+    /// The same about these objectives only.
+    pub(in crate::judge) fn verdict_of(
+        &self,
+        now: Moment,
+        judged: impl Fn(Indicator) -> bool,
+    ) -> Verdict {
+        if let Some(reason) = self.down_reason(now) {
+            return self.make_verdict(now, self.found_down(now, reason));
+        }
+        if let Some(broken) = self.first_broken_objective(judged) {
+            return self.make_verdict(now, self.found_broken(now, broken));
+        }
+        let unproven = |finding, because, onset| {
+            let (basis, failure_rate_lower) = (None, 0.0);
+            self.make_verdict(now, Found { finding, because, basis, onset, failure_rate_lower })
+        };
+        if let Some((because, since)) = self.scraped.as_ref().and_then(|it| it.no_data_reason(now))
+        {
+            return unproven(Finding::NoData, because, since);
+        }
+        let finding = if self.verified() { Finding::Healthy } else { Finding::Undecided };
+        let traffic = traffic_summary(&self.counts, self.last_request_at, now);
+        unproven(finding, traffic + &self.scrape_remarks(now), self.started_at)
+    }
+
+    fn found_down(&self, now: Moment, DownReason { rule, text, since }: DownReason) -> Found {
+        let comparison = self.attribution.shared_outage(now);
+        let (finding, because) = match &comparison {
+            Some(shared) => (Finding::SharedOutage, format!("{text}; {shared}")),
+            None => (Finding::Breach(Severity::Down), text),
+        };
+        let basis = Some(Basis { comparison, ..Basis::of(rule) });
+        Found { finding, because, basis, onset: since, failure_rate_lower: 1.0 }
+    }
+
+    fn found_broken(&self, now: Moment, broken: BrokenObjective) -> Found {
+        let BrokenObjective { indicator, numbers, proven_at, onset, one_source } = broken;
+        if let Some(finding) = one_source.and_then(|it| it.finding(now.since(proven_at))) {
+            let because =
+                format!("{numbers}; {}", one_source.map(|it| it.to_string()).unwrap_or_default());
+            let basis = Basis { objective: Some(numbers), ..Basis::of(Rule::BrokenObjective) };
+            return Found { finding, because, basis: Some(basis), onset, failure_rate_lower: 0.0 };
+        }
+        let lower = self.failure_rate_lower();
+        let (finding, comparison) = match self.attribution.blame(now, indicator, proven_at) {
+            Blame::Deploy(why) => (Finding::Breach(severity::from_failure_rate(lower)), why),
+            Blame::Shared(why) => (Finding::SharedOutage, why),
+            Blame::Measuring(why) => (Finding::Measuring, why),
+            Blame::Undetermined(why) => (Finding::Unattributed, why),
+        };
+        let is_breach = matches!(finding, Finding::Breach(_));
+        let because = format!("{numbers}; {comparison}");
+        let basis = Basis {
+            objective: Some(numbers),
+            comparison: Some(comparison),
+            ..Basis::of(Rule::BrokenObjective)
+        };
+        let failure_rate_lower = if is_breach { lower } else { 0.0 };
+        Found { finding, because, basis: Some(basis), onset, failure_rate_lower }
+    }
+
+    /// Why the release counts as down, and since when.
+    fn down_reason(&self, now: Moment) -> Option<DownReason> {
+        let slow = self
+            .objectives
+            .iter()
+            .any(|it| it.indicator == Indicator::Latency && it.broken_since.is_some());
+        self.liveness.down_reason(now).or_else(|| self.liveness.hang_reason(now, slow))
+    }
+
+    /// The objective that was broken first.
+    fn first_broken_objective(
+        &self,
+        judged: impl Fn(Indicator) -> bool,
+    ) -> Option<BrokenObjective> {
+        let tracks = self.objectives.iter().filter_map(|track| {
+            let (proven_at, onset) = (track.broken_since?, track.process.all().onset());
+            let (indicator, numbers) = (track.indicator, track.numbers());
+            let one_source = self.one_source(indicator, &track.process);
+            Some(BrokenObjective { indicator, numbers, proven_at, onset, one_source })
+        });
+        let calls = self.client_faults.as_ref().and_then(|(calls, tripped)| {
+            let (proven_at, (call, process)) = ((*tripped)?, calls.strongest()?);
+            let (indicator, onset) = (Indicator::ClientFaults, process.all().onset());
+            let numbers = process.all().numbers(&ClientFaults::describe(call));
+            let one_source = self.one_source(indicator, process);
+            Some(BrokenObjective { indicator, numbers, proven_at, onset, one_source })
+        });
+        tracks.chain(calls).filter(|it| judged(it.indicator)).min_by_key(|it| it.proven_at)
+    }
+
+    /// The source that fails most, where the others break nothing.
+    fn one_source(&self, about: Indicator, process: &SplitProcess) -> Option<OneSource> {
+        self.sources.worst_source(about).filter(|_| !process.is_broken_without_worst())
+    }
+
+    /// A slow answer is still an answer: a cut would turn it into a failure. A request
+    /// that hangs fails at its deadline.
+    fn failure_rate_lower(&self) -> f64 {
+        let failures = |about| {
+            matches!(about, Indicator::Availability | Indicator::Tools | Indicator::Scraped)
+        };
+        let tracks = self.objectives.iter().filter(|track| failures(track.indicator));
+        tracks.map(|track| track.process.all().failure_rate_lower()).fold(0.0, f64::max)
+    }
+
+    fn make_verdict(&self, now: Moment, found: Found) -> Verdict {
+        let Found { finding, because, basis, onset, failure_rate_lower } = found;
+        let e_value = |track: &ObjectiveEvidence| track.process.all().e_value();
+        let strongest = self.objectives.iter().max_by(|a, b| e_value(a).total_cmp(&e_value(b)));
+        Verdict {
+            release: self.release,
+            finding,
+            because,
+            basis: basis.map(Box::new),
+            onset,
+            failure_rate_lower,
+            request_rate: strongest.map_or(0.0, |track| track.process.all().request_rate(now)),
+        }
+    }
+}
