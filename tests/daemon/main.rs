@@ -24,6 +24,7 @@ mod log_output;
 mod metrics;
 mod notify;
 mod notify_email;
+mod one_user;
 mod page;
 mod process_lifecycle;
 mod ramp;

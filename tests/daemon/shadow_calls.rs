@@ -1,7 +1,5 @@
 //! The daemon repeats failed requests of the trial on the warm release, with a header that marks them.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +7,9 @@ use std::time::Duration;
 use rollbackd::demo::server::VERSION_KEY;
 use serde_json::{Value, json};
 
-use crate::support::{DaemonHarness, VersionPoller, serving_version, sleep, wait_until};
+use crate::support::{
+    DaemonHarness, VersionPoller, serve_json, serving_version, sleep, wait_until,
+};
 
 /// A release of 2026-07-28 within the test; its calls can be made to fail.
 struct FakeRelease {
@@ -20,21 +20,13 @@ struct FakeRelease {
 
 impl FakeRelease {
     fn start(version: &'static str, port: u16, safe: bool) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let (fails, shadows) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<_>>>::default());
         let release = Self { failing: Arc::clone(&fails), shadows: Arc::clone(&shadows) };
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (fails, shadows) = (Arc::clone(&fails), Arc::clone(&shadows));
-                std::thread::spawn(move || {
-                    serve_connection(stream, |head, body| {
-                        if head.to_ascii_lowercase().contains("rollbackd-shadow: 1") {
-                            shadows.lock().unwrap().push((head.to_owned(), body.clone()));
-                        }
-                        response_for(version, safe, fails.load(Ordering::Relaxed), body)
-                    })
-                });
+        serve_json(port, move |head, body| {
+            if head.to_ascii_lowercase().contains("rollbackd-shadow: 1") {
+                shadows.lock().unwrap().push((head.to_owned(), body.clone()));
             }
+            response_for(version, safe, fails.load(Ordering::Relaxed), body)
         });
         release
     }
@@ -59,30 +51,6 @@ fn response_for(version: &str, safe: bool, fails: bool, body: &Value) -> (u16, V
         _ => return (404, json!({"error": {"code": -32601, "message": "unknown method"}})),
     };
     (200, json!({ "result": result }))
-}
-
-fn serve_connection(mut stream: TcpStream, say: impl Fn(&str, &Value) -> (u16, Value)) {
-    let mut bytes = Vec::new();
-    let mut piece = [0; 4096];
-    let (head, body) = loop {
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((head, rest)) = text.split_once("\r\n\r\n")
-            && let Ok(body) = serde_json::from_str::<Value>(rest)
-        {
-            break (head.to_owned(), body);
-        }
-        let Ok(size @ 1..) = stream.read(&mut piece) else { return };
-        bytes.extend_from_slice(&piece[..size]);
-    };
-    let (status, mut message) = say(&head, &body);
-    (message["jsonrpc"], message["id"]) = ("2.0".into(), body["id"].clone());
-    let text = message.to_string();
-    let length = text.len();
-    let _ = write!(
-        stream,
-        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
-         Connection: close\r\n\r\n{text}"
-    );
 }
 
 /// A trial of `v2` beside `v1`, without a rollback.

@@ -6,6 +6,7 @@ pub(super) mod body;
 pub(super) mod client_connection;
 pub(super) mod client_request;
 pub(super) mod connector;
+pub(super) mod counted_subject;
 pub(super) mod error_samples;
 pub(super) mod failed_samples;
 pub(super) mod failing_sources;

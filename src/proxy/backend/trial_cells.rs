@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Clock;
-use crate::model::{Arm, Outcome, ReleaseNumber, TrialCell, call_number};
-use crate::proxy::backend::failing_sources::{FailingSources, Source};
-use crate::proxy::backend::recent_subjects::RecentSubjects;
+use crate::model::{Arm, Outcome, TrialCell};
 
 /// Cells between two reads. Beyond them, subjects share cells.
 const CELLS_MAX: usize = 20_000;
@@ -39,37 +37,6 @@ pub(in crate::proxy) struct CellCounts {
     started: AtomicU32,
     failed: AtomicU32,
     excused: AtomicU32,
-}
-
-/// Where the outcome of a request is counted.
-#[derive(Debug, Clone)]
-pub(in crate::proxy) enum CountedRequest {
-    /// In its cell of a trial.
-    Trial(Arc<CellCounts>),
-    /// By its call, and that of its source.
-    Before(u64),
-}
-
-/// The subject of the requests of one exchange, which are counted.
-#[derive(Debug, Clone)]
-pub(in crate::proxy) enum CountedSubject {
-    /// For a trial.
-    Trial(TrialSubject),
-    /// Where there is none: for the judge, and for the next trial.
-    Before(UntriedSubject),
-}
-
-/// A subject while no users are assigned.
-#[derive(Debug, Clone)]
-pub(in crate::proxy) struct UntriedSubject {
-    /// What the next trial will know.
-    pub recent: Arc<RecentSubjects>,
-    /// Those of the release that it goes to.
-    pub failing: Arc<FailingSources>,
-    /// That release.
-    pub release: ReleaseNumber,
-    /// The subject.
-    pub source: Source,
 }
 
 /// A subject of a trial.
@@ -132,53 +99,24 @@ impl TrialCells {
     }
 }
 
-impl CountedSubject {
-    /// A request of this call starts. Give what it returns to [`Self::end`].
-    pub(in crate::proxy) fn start(&self, method: &str, name: &str) -> CountedRequest {
-        let call = call_number(method, name);
-        let TrialSubject { cells, arm, subject, client, .. } = match self {
-            Self::Trial(subject) => subject,
-            Self::Before(UntriedSubject { failing, source, .. }) => {
-                failing.start(source);
-                return CountedRequest::Before(call);
-            }
-        };
+impl TrialSubject {
+    /// A request of this call starts: its cell.
+    pub(in crate::proxy) fn start(&self, call: u64) -> Arc<CellCounts> {
+        let Self { cells, arm, subject, client, .. } = self;
         let second = cells.clock.now().0 / 1000;
         let cell = Cell { arm: *arm, subject: *subject, client: *client, call, second };
-        CountedRequest::Trial(cells.start(cell))
+        cells.start(cell)
     }
 
-    /// The outcome of a request is known.
-    pub(in crate::proxy) fn end(&self, request: &CountedRequest, outcome: Outcome) {
-        match (self, request) {
-            (Self::Trial(subject), CountedRequest::Trial(counts)) => {
-                let count = match outcome {
-                    Outcome::Ok => return,
-                    Outcome::ToolFault if !subject.counts_tools => return,
-                    Outcome::ServerFault | Outcome::ToolFault => &counts.failed,
-                    Outcome::ClientFault | Outcome::Neutral => &counts.excused,
-                };
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-            (Self::Before(subject), CountedRequest::Before(call)) => {
-                let UntriedSubject { recent, failing, release, source } = subject;
-                failing.end(source, *call, outcome);
-                let failed = match outcome {
-                    Outcome::Ok => false,
-                    Outcome::ServerFault | Outcome::ToolFault => true,
-                    Outcome::ClientFault | Outcome::Neutral => return,
-                };
-                recent.ended(*release, (source.identity, *call), failed);
-            }
-            _ => (),
-        }
-    }
-
-    /// Whether a request was slow is known.
-    pub(in crate::proxy) fn record_latency(&self, request: &CountedRequest, slow: bool) {
-        if let (Self::Before(subject), CountedRequest::Before(call)) = (self, request) {
-            subject.failing.record_latency(&subject.source, *call, slow);
-        }
+    /// The outcome of a request of this cell is known.
+    pub(in crate::proxy) fn end(&self, cell: &CellCounts, outcome: Outcome) {
+        let count = match outcome {
+            Outcome::Ok => return,
+            Outcome::ToolFault if !self.counts_tools => return,
+            Outcome::ServerFault | Outcome::ToolFault => &cell.failed,
+            Outcome::ClientFault | Outcome::Neutral => &cell.excused,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -190,18 +128,16 @@ mod tests {
     #[test]
     fn requests_of_a_cell_add_up_and_the_cells_are_bounded() {
         let cells = Arc::new(TrialCells::new(Clock::start(Moment(0))));
-        let of = |subject| {
-            CountedSubject::Trial(TrialSubject {
-                cells: Arc::clone(&cells),
-                arm: Arm::Trial,
-                subject,
-                client: subject,
-                counts_tools: true,
-            })
+        let of = |subject| TrialSubject {
+            cells: Arc::clone(&cells),
+            arm: Arm::Trial,
+            subject,
+            client: subject,
+            counts_tools: true,
         };
         let user = of(7 << 40);
-        let first = user.start("tools/call", "a");
-        user.start("tools/list", "");
+        let first = user.start(1);
+        user.start(2);
         user.end(&first, Outcome::ToolFault);
         let taken = cells.take();
         assert_eq!(taken.iter().map(|it| it.started).sum::<u32>(), 2);
@@ -215,7 +151,7 @@ mod tests {
         assert!(cells.take().is_empty());
         assert!(cells.cells.lock().unwrap().is_empty());
         for subject in 0..2 * CELLS_MAX as u64 {
-            let _ = of(subject << 20).start("tools/list", "");
+            let _ = of(subject << 20).start(2);
         }
         let taken = cells.take();
         assert!(taken.len() <= CELLS_MAX + 512, "{}", taken.len());

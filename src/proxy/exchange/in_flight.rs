@@ -28,8 +28,8 @@ use crate::mcp::outcome;
 use crate::model::Outcome;
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::client_connection::ClientConnectionState;
+use crate::proxy::backend::counted_subject::CountedSubject;
 use crate::proxy::backend::failed_samples::SampledRequest;
-use crate::proxy::backend::trial_cells::CountedSubject;
 use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::mcp_paths::UnconfirmedPath;
 use crate::proxy::exchange::parsed_body::{RequestIds, SharedParse, lock_parsed};
@@ -65,7 +65,7 @@ pub(in crate::proxy) struct InFlight {
     pub lost: bool,
     /// The connection of the client, while its requests wait.
     pub client: Option<Arc<ClientConnectionState>>,
-    /// The subject of its requests, if they are counted for a trial.
+    /// The subject of its requests, if they are counted for it.
     pub counted: Option<CountedSubject>,
     /// A stream of events without one for this long gets a comment.
     pub sse_ping: Option<Duration>,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::mcp::message::Message;
+use crate::proxy::backend::counted_subject::CountedRequest;
 use crate::proxy::backend::outcome_counters::CounterCells;
-use crate::proxy::backend::trial_cells::CountedRequest;
 
 /// A request without a response.
 #[derive(Debug)]

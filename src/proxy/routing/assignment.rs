@@ -16,7 +16,7 @@ use siphasher::sip::SipHasher24;
 use crate::model::{Arm, Moment, RampStep, ReleaseNumber};
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::recent_subjects::{Identity, RecentSubjects};
-use crate::proxy::backend::trial_cells::{CountedSubject, TrialCells, TrialSubject};
+use crate::proxy::backend::trial_cells::{TrialCells, TrialSubject};
 use crate::proxy::session::{Session, SessionKey};
 
 /// A session that a client opens so soon after another one, in milliseconds, takes its arm: a client
@@ -165,10 +165,10 @@ impl Assignment {
         &self,
         (subject, client): (u64, u64),
         release: ReleaseNumber,
-    ) -> Option<CountedSubject> {
+    ) -> Option<TrialSubject> {
         let arm = self.arm_of(release).filter(|arm| *arm == self.arm(subject))?;
         let (cells, counts_tools) = (Arc::clone(&self.cells), self.plan.counts_tools);
-        Some(CountedSubject::Trial(TrialSubject { cells, arm, subject, client, counts_tools }))
+        Some(TrialSubject { cells, arm, subject, client, counts_tools })
     }
 
     fn hash(&self, kind: u8, bytes: &[u8]) -> u64 {

@@ -12,12 +12,11 @@ use crate::clock::Clock;
 use crate::mcp::headers::{MCP_SESSION_ID, is_modern};
 use crate::model::{Arm, ReleaseNumber};
 use crate::proxy::backend::client_request::ClientRequest;
-use crate::proxy::backend::failing_sources::Source;
-use crate::proxy::backend::recent_subjects::{Identity, RecentSubjects};
+use crate::proxy::backend::counted_subject::CountedSubject;
+use crate::proxy::backend::recent_subjects::RecentSubjects;
 use crate::proxy::backend::request_head::RequestTarget;
-use crate::proxy::backend::trial_cells::{CountedSubject, UntriedSubject};
 use crate::proxy::backend::{Backend, headers};
-use crate::proxy::routing::assignment::{Assignment, client_identity};
+use crate::proxy::routing::assignment::Assignment;
 use crate::proxy::routing::migrate::Migration;
 use crate::proxy::routing::request_states::RequestStates;
 use crate::proxy::routing::view::{CurrentView, RoutingView};
@@ -130,7 +129,7 @@ impl Router {
     ) -> Result<Route, RouteError> {
         let active = view.routes.active().ok_or(RouteError::NoRelease)?;
         let Some(assignment) = &view.assignment else {
-            let counted = self.counted_client(view, request, active.number);
+            let counted = Some(self.counted_client(view, request, active));
             return Ok(Route { counted, ..Route::new(Arc::clone(active), None) });
         };
         let client = assignment.of_client(request);
@@ -143,7 +142,11 @@ impl Router {
         let on_trial = on_trial.filter(|it| !it.draining.is_cancelled());
         let backend = on_trial.filter(|_| assignment.arm(subject) == Arm::Trial).unwrap_or(active);
         Ok(Route {
-            counted: assignment.counted((subject, client), backend.number),
+            counted: Some(self.counted_on_trial(
+                request,
+                backend,
+                assignment.counted((subject, client), backend.number),
+            )),
             assignment: Some(Arc::clone(assignment)),
             ..Route::new(Arc::clone(backend), None)
         })
@@ -302,63 +305,13 @@ impl Router {
         Ok(Route {
             backend: Arc::clone(backend),
             session_id: None,
-            counted: self.counted(view, session, request, admission.release),
+            counted: Some(self.counted_session(view, session, request, backend)),
             assignment: None,
             session: Some(Arc::clone(session)),
             generation: admission.generation,
             backend_id: admission.backend_id,
             session_guard: admission.guard,
         })
-    }
-
-    /// The subject of a session: of the trial, or of the release that has all traffic.
-    fn counted(
-        &self,
-        view: &RoutingView,
-        session: &Session,
-        request: &ClientRequest,
-        release: ReleaseNumber,
-    ) -> Option<CountedSubject> {
-        if view.assignment.is_some() {
-            return view.counted(session, request, release);
-        }
-        self.counted_untried(view, release, request, Some(session))
-    }
-
-    /// The subject of a client without a session: of the trial, or of the release that has all traffic.
-    pub(in crate::proxy) fn counted_client(
-        &self,
-        view: &RoutingView,
-        request: &ClientRequest,
-        release: ReleaseNumber,
-    ) -> Option<CountedSubject> {
-        let Some(assignment) = &view.assignment else {
-            return self.counted_untried(view, release, request, None);
-        };
-        let client = assignment.of_client(request);
-        assignment.counted((client, client), release)
-    }
-
-    /// A subject while no users are assigned.
-    fn counted_untried(
-        &self,
-        view: &RoutingView,
-        release: ReleaseNumber,
-        request: &ClientRequest,
-        session: Option<&Session>,
-    ) -> Option<CountedSubject> {
-        let failing = Arc::clone(&view.routes.get(release)?.failing_sources);
-        let client = client_identity(request, &self.recent);
-        let source = match session {
-            None => Source { identity: Identity::Client(client), hash: client, client },
-            Some(session) => {
-                let key = session.key();
-                let hash = self.recent.hash(b's', key);
-                Source { identity: Identity::Session(*key), hash, client }
-            }
-        };
-        let recent = Arc::clone(&self.recent);
-        Some(CountedSubject::Before(UntriedSubject { recent, failing, release, source }))
     }
 
     async fn migrate(

@@ -13,7 +13,7 @@ use crate::config::{Service, SessionState};
 use crate::model::{MigrationRefused, ReleaseNumber};
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::client_request::ClientRequest;
-use crate::proxy::backend::trial_cells::CountedSubject;
+use crate::proxy::backend::trial_cells::TrialSubject;
 use crate::proxy::routing::assignment::Assignment;
 use crate::proxy::routing::routing_table::RoutingTable;
 use crate::proxy::session::{Environment, Session};
@@ -115,7 +115,7 @@ impl RoutingView {
         session: &Session,
         request: &ClientRequest,
         release: ReleaseNumber,
-    ) -> Option<CountedSubject> {
+    ) -> Option<TrialSubject> {
         let assignment = self.assignment.as_deref()?;
         let is_final = |reason: Option<MigrationRefused>| reason.is_some_and(|it| it.is_final());
         // It stays whatever its coin says; so would one that moved.

@@ -1,0 +1,72 @@
+//! Where the outcomes of a subject's requests are counted, besides its release.
+
+use std::sync::Arc;
+
+use crate::model::{Outcome, ReleaseNumber, call_number};
+use crate::proxy::backend::failing_sources::{FailingSources, Source};
+use crate::proxy::backend::recent_subjects::RecentSubjects;
+use crate::proxy::backend::trial_cells::{CellCounts, TrialSubject};
+
+/// The subject of the requests of one exchange.
+#[derive(Debug, Clone)]
+pub(in crate::proxy) struct CountedSubject {
+    /// The failing sources of the release that it goes to.
+    pub failing: Arc<FailingSources>,
+    /// Where it comes from.
+    pub source: Source,
+    /// What else it is counted for.
+    pub purpose: Purpose,
+}
+
+/// What the requests of a subject tell.
+#[derive(Debug, Clone)]
+pub(in crate::proxy) enum Purpose {
+    /// The trial that is under way.
+    Trial(TrialSubject),
+    /// What fails at this release while there is no trial, for the next one.
+    NextTrial(Arc<RecentSubjects>, ReleaseNumber),
+    /// Nothing: its coin did not put it where it goes.
+    Nothing,
+}
+
+/// A request of a subject, until its outcome is known.
+#[derive(Debug)]
+pub(in crate::proxy) struct CountedRequest {
+    call: u64,
+    cell: Option<Arc<CellCounts>>,
+}
+
+impl CountedSubject {
+    /// A request of this call starts. Give what it returns to [`Self::end`].
+    pub(in crate::proxy) fn start(&self, method: &str, name: &str) -> CountedRequest {
+        let call = call_number(method, name);
+        self.failing.start(&self.source);
+        let cell = match &self.purpose {
+            Purpose::Trial(subject) => Some(subject.start(call)),
+            Purpose::NextTrial(..) | Purpose::Nothing => None,
+        };
+        CountedRequest { call, cell }
+    }
+
+    /// The outcome of a request is known.
+    pub(in crate::proxy) fn end(&self, request: &CountedRequest, outcome: Outcome) {
+        self.failing.end(&self.source, request.call, outcome);
+        match (&self.purpose, &request.cell) {
+            (Purpose::Trial(subject), Some(cell)) => subject.end(cell, outcome),
+            (Purpose::NextTrial(recent, release), _) => {
+                let failed = match outcome {
+                    Outcome::Ok => false,
+                    Outcome::ServerFault | Outcome::ToolFault => true,
+                    Outcome::ClientFault | Outcome::Neutral => return,
+                };
+                recent.ended(*release, (self.source.identity, request.call), failed);
+            }
+            _ => (),
+        }
+    }
+
+    /// Whether a request was slow is known.
+    pub(in crate::proxy) fn record_latency(&self, request: &CountedRequest, slow: bool) {
+        self.failing.record_latency(&self.source, request.call, slow);
+    }
+}

@@ -1,0 +1,99 @@
+//! One user whose calls fail speaks for no others: neither against a release, nor for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rollbackd::demo::server::VERSION_KEY;
+use serde_json::{Value, json};
+
+use crate::support::{DaemonHarness, VersionPoller, serve_json, serving_version_for, wait_until};
+
+/// Two releases that fail all calls of one user; the second one can be broken for all others, too.
+struct Releases {
+    host: DaemonHarness,
+    broken: Arc<AtomicBool>,
+}
+
+fn respond(version: &str, is_broken: bool, head: &str, body: &Value) -> (u16, Value) {
+    let fails = is_broken || head.contains("Bearer bad");
+    let result = match body["method"].as_str().unwrap_or_default() {
+        "server/discover" => json!({
+            "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}},
+            "resultType": "complete",
+        }),
+        "tools/list" => json!({"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}),
+        "tools/call" if fails => return (200, json!({"error": {"code": -32603, "message": "x"}})),
+        "tools/call" => json!({"content": [], "_meta": { VERSION_KEY: version }}),
+        _ => return (404, json!({"error": {"code": -32601, "message": "unknown method"}})),
+    };
+    (200, json!({ "result": result }))
+}
+
+impl Releases {
+    fn start(bake: &str) -> Self {
+        let mut host = DaemonHarness::new(&format!("runtime = \"external\"\nbake = \"{bake}\""));
+        host.start();
+        serve_json(host.blue, |head, body| respond("v1", false, head, body));
+        let broken = Arc::<AtomicBool>::default();
+        let (is_broken, calls) = (Arc::clone(&broken), AtomicU64::new(0));
+        serve_json(host.green, move |head, body| {
+            // One call in four.
+            let due = calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(4);
+            respond("v2", due && is_broken.load(Ordering::Relaxed), head, body)
+        });
+        host.deploy("v1", &["--wait"]).expect_code(0);
+        Self { host, broken }
+    }
+
+    fn deploy_v2(&self) {
+        let host = &self.host;
+        host.deploy("v2", &["--slot", "green"]).expect_code(0);
+        let is_active = || serving_version_for(host.listen, Some("a")).is_ok_and(|it| it == "v2");
+        wait_until("v2 has the traffic", is_active);
+    }
+
+    fn users(&self) -> [VersionPoller; 2] {
+        ["a", "b"].map(|user| VersionPoller::start_for(self.host.listen, Some(user)))
+    }
+}
+
+#[test]
+fn a_user_that_begins_to_fail_is_reported_and_the_bake_goes_on() {
+    let releases = Releases::start("10s");
+    let host = &releases.host;
+    let _users = releases.users();
+    releases.deploy_v2();
+    let _bad = VersionPoller::start_for(host.listen, Some("bad"));
+    wait_until("a report", || host.kinds(2).contains(&"blocked"));
+    let status = host.status().to_string();
+    assert!(status.contains("one user fails on v2"), "{status}");
+    assert!(host.log().contains("page=true"), "nobody was told");
+    wait_until("the end of the bake", || host.kinds(2).contains(&"accepted"));
+    let kinds = host.kinds(2);
+    assert!(!kinds.contains(&"detected"), "{kinds:?}");
+    assert_eq!(host.status()["active"], "v2");
+}
+
+#[test]
+fn a_user_that_failed_before_the_deploy_excuses_nothing_and_is_no_news() {
+    let releases = Releases::start("10m");
+    let host = &releases.host;
+    let _users = releases.users();
+    let bad = VersionPoller::start_for(host.listen, Some("bad"));
+    wait_until("failures of v1", || {
+        host.status()["releases"][0]["counts"]["server_fault"].as_u64() > Some(50)
+    });
+    releases.deploy_v2();
+    let judged = || {
+        host.status()["releases"].as_array().and_then(|all| {
+            let v2 = all.iter().find(|it| it["version"] == "v2")?;
+            v2["counts"]["server_fault"].as_u64()
+        })
+    };
+    wait_until("failures of v2", || judged() > Some(100));
+    let kinds = host.kinds(2);
+    assert!(!kinds.contains(&"blocked") && !kinds.contains(&"detected"), "{kinds:?}");
+    releases.broken.store(true, Ordering::Relaxed);
+    wait_until("a rollback", || host.kinds(2).contains(&"decided"));
+    assert!(!bad.stop().bad.is_empty());
+}
