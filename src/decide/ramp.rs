@@ -50,13 +50,6 @@ pub struct Ramp {
     pub step_began: Moment,
 }
 
-impl RampSettings {
-    /// Whether a deploy can have a ramp: the proxy then keeps in mind which users fail before it.
-    pub fn can_ramp(&self) -> bool {
-        self.shares != RampShares::default()
-    }
-}
-
 /// Where few users are active, at least this many are on trial, and at most half.
 const ON_TRIAL_MIN: usize = 3;
 

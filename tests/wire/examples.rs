@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rollbackd::model::{
     Actor, Arm, ArmNumbers, Basis, BlockSources, BreakingChange, CarriedOver, Comparison,
     ComparisonRule, Contract, ContractDiff, ContractPart, Counts, DrainCost, Finding, Hold,
-    MigrationRefused, Moment, ObjectiveNumbers, RampChoice, RampReason, RampStep, Release, ReleaseLoad, ReleaseNumber,
-    Rule, Severity, Slot, SourceCounts, ToolSchema, TrialCell, Verdict,
+    MigrationRefused, Moment, ObjectiveNumbers, RampChoice, RampReason, RampStep, Release,
+    ReleaseLoad, ReleaseNumber, Rule, Severity, Slot, SourceCounts, ToolSchema, TrialCell, Verdict,
 };
 
 pub(crate) fn words(names: &[&str]) -> BTreeSet<String> {
