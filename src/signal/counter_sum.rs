@@ -5,13 +5,16 @@
 //! lines (`foo{} 1`, names with colons, label values with `}`, `,` or `=`), so it never sees them.
 
 use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use prometheus_parse::{Scrape, Value};
 
 use crate::config::Selector;
-use crate::signal::metrics_page::{Label, Line, PageReader, Sample, TextFormat};
+use crate::signal::metrics_page::{Label, Line, PageReader, Sample};
+use crate::signal::metrics_value::parse_number;
+use crate::signal::text_format::TextFormat;
 
 /// Different names on a page that are compared with a selector whose metric is not there.
 const NAMES_MAX: usize = 4_096;
@@ -36,7 +39,8 @@ pub(super) struct CounterSum {
     pub(super) similar: Option<String>,
 }
 
-/// Reads the whole page, and adds up the series of each selector.
+/// Reads the whole page, and adds up the series of each selector. A sample that is later than `latest`,
+/// in milliseconds since 1970, is left out, as Prometheus does.
 ///
 /// # Errors
 /// A line that Prometheus refuses.
@@ -44,6 +48,7 @@ pub(super) fn sum_counters<const N: usize>(
     page: &[u8],
     selectors: [&Selector; N],
     format: TextFormat,
+    latest: f64,
 ) -> Result<[CounterSum; N], String> {
     let mut reader = PageReader::new(page, format);
     let mut kinds = BTreeMap::new();
@@ -74,29 +79,78 @@ pub(super) fn sum_counters<const N: usize>(
     for (((sum, selector), matched), exists) in
         sums.iter_mut().zip(selectors).zip(matched).zip(exists)
     {
+        let matched = Matched::new(matched, format, latest);
         *sum = Some(sum_series(selector, matched, exists, &kinds, &names, format)?);
     }
     Ok(sums.map(Option::unwrap_or_default))
 }
 
+/// The samples that count.
+struct Matched<'p> {
+    samples: Vec<Sample<'p>>,
+    /// How many were left out because their time is in the future.
+    in_future: usize,
+}
+
+impl<'p> Matched<'p> {
+    /// Of several lines for one series the newest counts, and of those the first: so does Prometheus. A
+    /// line without a time is of now.
+    fn new(matched: Vec<Sample<'p>>, format: TextFormat, latest: f64) -> Self {
+        let time = |sample: &Sample<'_>| {
+            let number = parse_number(sample.timestamp?)?;
+            Some(format.to_milliseconds(number))
+        };
+        let mut this = Self { samples: Vec::new(), in_future: 0 };
+        let mut known = BTreeMap::new();
+        for sample in matched {
+            let at = time(&sample);
+            if at.is_some_and(|at| latest < at) {
+                this.in_future += 1;
+                continue;
+            }
+            match known.entry(identity(&sample)) {
+                Entry::Vacant(entry) => {
+                    entry.insert((this.samples.len(), at));
+                    this.samples.push(sample);
+                }
+                Entry::Occupied(mut entry) => {
+                    let (index, before) = *entry.get();
+                    let is_newer = before.is_some_and(|before| at.is_none_or(|at| before < at));
+                    if let Some(place) = this.samples.get_mut(index).filter(|_| is_newer) {
+                        *place = sample;
+                        entry.insert((index, at));
+                    }
+                }
+            }
+        }
+        this
+    }
+}
+
 fn sum_series(
     selector: &Selector,
-    mut matched: Vec<Sample<'_>>,
+    matched: Matched<'_>,
     exists: bool,
     kinds: &BTreeMap<Cow<'_, str>, &str>,
     names: &BTreeSet<Cow<'_, str>>,
     format: TextFormat,
 ) -> Result<CounterSum, String> {
-    // Prometheus keeps the first of two lines for one series.
-    let mut known = BTreeSet::new();
-    matched.retain(|sample| known.insert(identity(sample)));
+    let Matched { samples: matched, in_future } = matched;
     let metric = selector.metric();
     let family = family_of(metric, kinds);
     let typed = family.is_some_and(|(family, suffix, kind)| {
         suffix.is_empty() && !(format == TextFormat::OpenMetrics && kind == "counter")
             || suffix == "_total" && kinds.contains_key(family)
     });
-    let no_counter = no_counter(selector, &matched, family, names);
+    let no_counter = no_counter(selector, &matched, family, names).or_else(|| {
+        let is_future = matched.is_empty() && in_future > 0;
+        is_future.then(|| {
+            let unit = format.unit_of_time();
+            format!(
+                "{metric} has a time in the future; correct a clock, or write {unit} since 1970"
+            )
+        })
+    });
     let (exists, mut sum) = (exists || typed, CounterSum { no_counter, ..CounterSum::default() });
     if !exists {
         let all: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
@@ -109,10 +163,7 @@ fn sum_series(
         sum.value = Some(sum.value.unwrap_or(0.0) + value);
         if sample.timestamp.is_some() {
             let at = *numbers.get(&timestamp_name(index)).ok_or_else(lost)?;
-            let at = match format {
-                TextFormat::Prometheus => at,
-                TextFormat::OpenMetrics => at * 1_000.0,
-            };
+            let at = format.to_milliseconds(at);
             sum.newest_timestamp =
                 Some(sum.newest_timestamp.map_or(at, |newest: f64| newest.max(at)));
         }

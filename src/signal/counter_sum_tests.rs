@@ -15,7 +15,7 @@ broken NaN
 
 fn read(page: &str, selector: &str) -> Result<CounterSum, String> {
     let selector = Selector::parse(selector).unwrap();
-    let [sum] = sum_counters(page.as_bytes(), [&selector], TextFormat::Prometheus)?;
+    let [sum] = sum_counters(page.as_bytes(), [&selector], TextFormat::Prometheus, f64::INFINITY)?;
     Ok(sum)
 }
 
@@ -51,6 +51,37 @@ fn a_series_that_appears_twice_counts_once() {
     let once = "a{x=\"1\",y=\"2\"} 5\na{x=\"2\"} 3\n";
     let again = "a{y=\"2\",x=\"1\",z=\"\"} 6\na{x=\"2\"} 3\n";
     assert_eq!(value(&format!("{once}{again}"), "a"), Some(8.0));
+}
+
+#[test]
+fn of_two_times_for_one_series_the_newest_counts() {
+    for (page, expected) in [
+        ("a 1 1000\na 2 2000\n", 2.0),
+        ("a 2 2000\na 1 1000\n", 2.0),
+        ("a 1 1000\na 2 1000\n", 1.0),
+        ("a 1 1000\na 2\n", 2.0),
+        ("a 2\na 1 1000\n", 2.0),
+    ] {
+        assert_eq!(value(page, "a"), Some(expected), "{page}");
+    }
+}
+
+#[test]
+fn a_sample_of_the_future_is_left_out() {
+    let selector = Selector::parse("a").unwrap();
+    let read = |page: &str, format| {
+        let [sum] = sum_counters(page.as_bytes(), [&selector], format, 5_000.0).unwrap();
+        (sum.value, sum.no_counter)
+    };
+    let text = TextFormat::Prometheus;
+    assert_eq!(read("a 1 5000\n", text), (Some(1.0), None));
+    assert_eq!(read("a 1 5001\na{b=\"c\"} 2\n", text), (Some(2.0), None));
+    assert_eq!(read("a 1\na 2 5001\n", text), (Some(1.0), None));
+    let (value, why) = read("a 1 5001\n", text);
+    let expected = "a has a time in the future; correct a clock, or write milliseconds since 1970";
+    assert_eq!((value, why.as_deref()), (None, Some(expected)));
+    let (value, why) = read("a 1 5.1\n# EOF\n", TextFormat::OpenMetrics);
+    assert!(value.is_none() && why.is_some_and(|it| it.ends_with("write seconds since 1970")));
 }
 
 #[test]
@@ -98,7 +129,7 @@ fn what_is_no_counter_has_a_suggestion() {
     }
     let open = b"# TYPE http_requests counter\nhttp_requests_total 1\n# EOF\n";
     let selector = Selector::parse("http_requests").unwrap();
-    let [sum] = sum_counters(open, [&selector], TextFormat::OpenMetrics).unwrap();
+    let [sum] = sum_counters(open, [&selector], TextFormat::OpenMetrics, f64::INFINITY).unwrap();
     assert!(sum.no_counter.is_some_and(|it| it.ends_with("did you mean http_requests_total?")));
     assert_eq!(
         read("reqests_total 1\n", "requests_total").unwrap().similar.unwrap(),
@@ -127,8 +158,8 @@ proptest! {
     fn a_page_is_summed_exactly_or_rejected(
         lines in prop::collection::vec((0..4_usize, "[ab]", "[ -~]{0,4}", number(), any::<bool>()), 0..8)
     ) {
-        let (mut page, mut expected, mut valid) = (String::new(), None, true);
-        let mut known = BTreeSet::new();
+        let (mut page, mut valid) = (String::new(), true);
+        let mut series: Vec<(String, bool, f64)> = Vec::new();
         for (form, name, label, (text, number), typed) in lines {
             if typed {
                 page.push_str("# TYPE a counter\n");
@@ -142,10 +173,16 @@ proptest! {
             });
             valid &= number.is_some();
             let label = if form < 2 { String::new() } else { label };
-            if let Some(number) = number.filter(|_| name == "a" && known.insert(label)) {
-                expected = Some(expected.unwrap_or(0.0) + number);
+            let Some(number) = number.filter(|_| name == "a") else { continue };
+            let is_now = form != 1;
+            match series.iter_mut().find(|it| it.0 == label) {
+                Some(known) if is_now && !known.1 => (known.1, known.2) = (true, number),
+                Some(_) => (),
+                None => series.push((label, is_now, number)),
             }
         }
+        let expected = series.iter().map(|it| it.2);
+        let expected = (!series.is_empty()).then(|| expected.fold(0.0, |sum, number| sum + number));
         let result = read(&page, "a");
         prop_assert_eq!(result.is_ok(), valid, "{}", page);
         if let Ok(sum) = result {

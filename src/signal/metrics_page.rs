@@ -11,18 +11,10 @@ use std::collections::BTreeSet;
 
 use crate::signal::http_client;
 use crate::signal::metrics_value::{parse_number, unescape};
+use crate::signal::text_format::TextFormat;
 
 /// The most characters of a line that an error shows.
 const SHOWN_MAX: usize = 80;
-
-/// The format of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TextFormat {
-    /// Timestamps are in milliseconds.
-    Prometheus,
-    /// Timestamps are in seconds, and the last line is `# EOF`.
-    OpenMetrics,
-}
 
 /// One line that says something about a metric.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,7 +108,7 @@ impl<'p> PageReader<'p> {
     fn read_comment(&mut self) -> Result<LineRead<'p>, Invalid> {
         self.at += 1;
         let spaced = self.skip_separator();
-        if self.format == TextFormat::OpenMetrics && self.take(b"EOF") {
+        if self.format == TextFormat::OpenMetrics && spaced && self.take(b"EOF") {
             self.take(b"\n");
             return match self.peek() {
                 None => Ok(LineRead::End),
@@ -127,7 +119,7 @@ impl<'p> PageReader<'p> {
             let known = self.format == TextFormat::OpenMetrics || *keyword != b"UNIT";
             let rest = self.page.get(self.at..).unwrap_or_default();
             let after = rest.strip_prefix(*keyword).and_then(|after| after.first());
-            spaced && known && after.is_some_and(|byte| self.is_space(*byte))
+            spaced && known && after.is_some_and(|byte| self.format.is_space(*byte))
         });
         let Some(keyword) = keyword else {
             if self.format == TextFormat::OpenMetrics {
@@ -142,30 +134,21 @@ impl<'p> PageReader<'p> {
             Some(b'"') => unescape(self.quoted()?)?,
             _ => Cow::Borrowed(self.name(true).ok_or("a metric name is missing")?),
         };
-        if !self.peek().is_none_or(|byte| self.is_space(byte) || byte == b'\n') {
-            return Err("the metric name has characters that it cannot have");
+        if self.format == TextFormat::OpenMetrics && self.peek() != Some(b' ') {
+            return Err("one space has to be after the metric name");
         }
+        // In the text format, Prometheus reads any byte as the space.
         let text = self.rest_of_line();
         let text = text.split_first().map_or(text, |(_, text)| text);
         match keyword {
             b"TYPE" => {
-                let kind = self.known_kind(text).ok_or("there is no such type")?;
+                let kind = self.format.kind(text).ok_or("there is no such type")?;
                 Ok(LineRead::Line(Line::Type { family, kind }))
             }
             b"HELP" if std::str::from_utf8(text).is_err() => Err("its text is not UTF-8"),
+            b"UNIT" if !has_unit(&family, text) => Err("the name does not end with its unit"),
             _ => Ok(LineRead::Skipped),
         }
-    }
-
-    fn known_kind(&self, text: &'p [u8]) -> Option<&'p str> {
-        let known = match self.format {
-            TextFormat::Prometheus => "counter gauge histogram summary untyped",
-            TextFormat::OpenMetrics => {
-                "counter gauge histogram gaugehistogram summary info stateset unknown"
-            }
-        };
-        let is_known = |kind: &&str| known.split(' ').any(|it| it == *kind);
-        std::str::from_utf8(text).ok().filter(is_known)
     }
 
     fn read_sample(&mut self) -> Result<Sample<'p>, Invalid> {
@@ -180,6 +163,9 @@ impl<'p> PageReader<'p> {
             true => self.read_labels(&mut name)?,
             false => Vec::new(),
         };
+        if labels.iter().any(|(label, _)| label == "__name__") {
+            return Err("it has a second metric name, in the label __name__");
+        }
         let name = name.ok_or("a metric name is missing")?;
         if self.format == TextFormat::OpenMetrics && !self.take(b" ") {
             return Err("one space has to be before the value");
@@ -254,6 +240,9 @@ impl<'p> PageReader<'p> {
                 Some(b'"') => (unescape(self.quoted()?)?, true),
                 _ => (Cow::Borrowed(self.name(false).ok_or("a label name is missing")?), false),
             };
+            if label.is_empty() {
+                return Err("a name is empty");
+            }
             self.skip_space_of_prometheus();
             if is_quoted && matches!(self.peek(), Some(b',' | b'}')) {
                 if name.replace(label).is_some() {
@@ -324,7 +313,8 @@ impl<'p> PageReader<'p> {
     /// Everything up to white space, the end of the line, or one of the `ends`.
     fn word(&mut self, ends: &[u8]) -> Result<&'p str, Invalid> {
         let rest = self.rest();
-        let is_end = |byte: &u8| self.is_space(*byte) || *byte == b'\n' || ends.contains(byte);
+        let is_end =
+            |byte: &u8| self.format.is_space(*byte) || *byte == b'\n' || ends.contains(byte);
         let word = rest.get(..rest.iter().position(is_end).unwrap_or(rest.len()));
         let word = word.unwrap_or_default();
         self.at += word.len();
@@ -357,12 +347,8 @@ impl<'p> PageReader<'p> {
         found
     }
 
-    fn is_space(&self, byte: u8) -> bool {
-        byte == b' ' || (byte == b'\t' && self.format == TextFormat::Prometheus)
-    }
-
     fn skip_space(&mut self) {
-        while self.peek().is_some_and(|byte| self.is_space(byte)) {
+        while self.peek().is_some_and(|byte| self.format.is_space(byte)) {
             self.at += 1;
         }
     }
@@ -383,6 +369,12 @@ impl<'p> PageReader<'p> {
         }
         before < self.at
     }
+}
+
+/// Whether the name of a family ends with `_` and its unit. An empty unit is none.
+fn has_unit(family: &str, unit: &[u8]) -> bool {
+    let before = family.as_bytes().strip_suffix(unit);
+    unit.is_empty() || before.is_some_and(|before| before.ends_with(b"_"))
 }
 
 /// What one line came to.

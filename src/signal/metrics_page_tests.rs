@@ -33,6 +33,7 @@ fn what_prometheus_reads_is_read() {
         "#\n# \n#no space\n# HELPLESS x\n# TYPE\n# HELP\n",
         "# HELP a\n# TYPE a counter\na 1\n",
         "# HELP a  two  spaces \n# TYPE a untyped\na 1\n",
+        "# HELP a-b text\n# TYPE a-counter\na 1\n",
         "# TYPE \"http.requests\" counter\n{\"http.requests\",code=\"200\"} 1\n",
         "{\"http.requests\"} 1\n{ \"a\" , \"b=c\" = \"d\" } 2 7\n",
         "a:b:c 1\n_a 1\na{le=\"+Inf\",} 1\n",
@@ -63,6 +64,9 @@ fn what_prometheus_refuses_is_refused_with_its_line() {
         "a{b=\"c\"",
         "a{b=\"c} 1",
         "a{b=\"c\",b=\"d\"} 1",
+        "a{__name__=\"b\"} 1",
+        "a{\"\"=\"b\"} 1",
+        "{\"\"} 1",
         "a{b} 1",
         "a{=\"c\"} 1",
         "a{1b=\"c\"} 1",
@@ -119,6 +123,13 @@ fn open_metrics_is_strict_about_spaces_and_its_end() {
         "# a comment\n# EOF\n",
         "# TYPE a untyped\n# EOF\n",
         "a 1 # EOF",
+        "#EOF\n",
+        "# HELP a\n# EOF\n",
+        "# HELP a-b text\n# EOF\n",
+        "# UNIT a\n# EOF\n",
+        "# UNIT a seconds\n# EOF\n",
+        "# UNIT aseconds seconds\n# EOF\n",
+        "# UNIT seconds seconds\n# EOF\n",
     ] {
         open(page).unwrap_err();
     }

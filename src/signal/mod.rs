@@ -14,6 +14,7 @@ mod probe;
 mod rpc_client;
 mod scrape;
 mod tcp_probe;
+mod text_format;
 mod unit_monitor;
 
 pub use endpoint_client::{EndpointClient, EndpointRequest};

@@ -12,7 +12,7 @@ use reqwest::{Client, Response, Url};
 use crate::config::{self, Address, ScrapeTarget, Selector};
 use crate::model::{Moment, ProbeResult, Release, ScrapeResult};
 use crate::signal::http_client::{Endpoint, ProbeError};
-use crate::signal::metrics_page::TextFormat;
+use crate::signal::text_format::TextFormat;
 use crate::signal::{command_probe, counter_sum, http_client};
 
 /// Largest page that is read, in bytes, compressed and not.
@@ -25,6 +25,8 @@ const ACCEPTED_UTF8: &str =
     "text/plain;version=1.0.0;escaping=allow-utf-8,text/plain;version=0.0.4;q=0.5";
 /// Samples older than this are stale.
 const STALE_AFTER_MS: f64 = 5.0 * 60.0 * 1_000.0;
+/// Prometheus leaves samples out that are later than this: `maxAheadTime` of its `scrape/scrape.go`.
+const AHEAD_MAX_MS: f64 = 10.0 * 60.0 * 1_000.0;
 /// The metric with the start time of the process, in seconds since 1970.
 const START_TIME_METRIC: &str = "process_start_time_seconds";
 
@@ -86,10 +88,7 @@ impl Scraper {
                 "the response is {kind}, not the text format of Prometheus"
             )));
         }
-        let format = match kind.contains("openmetrics") {
-            true => TextFormat::OpenMetrics,
-            false => TextFormat::Prometheus,
-        };
+        let format = TextFormat::of(&kind);
         let page = read_page(&mut response).await?;
         self.evaluate(&page, format, wall).map_err(ProbeError::Other)
     }
@@ -101,8 +100,12 @@ impl Scraper {
         wall: Moment,
     ) -> Result<ScrapeResult, String> {
         let start_time = self.start_time.as_ref().unwrap_or(&self.total);
-        let [total, bad, started] =
-            counter_sum::sum_counters(page, [&self.total, &self.bad, start_time], format)?;
+        let [total, bad, started] = counter_sum::sum_counters(
+            page,
+            [&self.total, &self.bad, start_time],
+            format,
+            wall.0 as f64 + AHEAD_MAX_MS,
+        )?;
         if let Some(what) = total.no_counter.as_ref().or(bad.no_counter.as_ref()) {
             return Ok(ScrapeResult::WrongMetric(what.clone()));
         }

@@ -1,6 +1,7 @@
 //! Probes against servers that answer correctly, wrongly, late, or not at all.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+mod differential;
 mod endpoint_client;
 mod fake_server;
 mod kinds;
