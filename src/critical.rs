@@ -5,7 +5,9 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::mutex::lock;
 
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
@@ -26,7 +28,7 @@ impl FailureReport {
     }
 
     fn report(&self, reason: String) {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        lock(&self.reason).get_or_insert(reason);
         self.reported.notify_waiters();
     }
 
@@ -36,8 +38,7 @@ impl FailureReport {
             let mut reported = std::pin::pin!(reported);
             // Before the check, so that no report is missed between the two.
             reported.as_mut().enable();
-            if let Some(reason) = self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
-            {
+            if let Some(reason) = lock(&self.reason).clone() {
                 return reason;
             }
             reported.await;

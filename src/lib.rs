@@ -21,6 +21,7 @@
 
 /// The nouns: releases, observations, verdicts, events, decisions, the timeline.
 pub mod model;
+mod mutex;
 
 /// The MCP protocol: versions, methods, outcomes of messages, SSE.
 pub mod mcp;

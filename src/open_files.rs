@@ -5,7 +5,7 @@
 //! fault of a release. It raises an alarm of its own.
 
 use std::io;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::clock::monotonic;
+use crate::mutex::lock;
 
 /// An eighth of the limit is reserved, within these bounds.
 const RESERVE_MIN: u64 = 32;
@@ -108,7 +109,7 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
 /// Pages the operator about an error of this host, at most once a minute. `what` failed.
 pub(crate) fn report(what: &str, error: &io::Error) {
     let now = monotonic();
-    let mut last = LAST_ALARM.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut last = lock(&LAST_ALARM);
     if last.is_none_or(|last| last + ALARM_INTERVAL <= now) {
         *last = Some(now);
         let advice = match is_shortage(error) {

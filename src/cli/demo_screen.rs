@@ -1,13 +1,14 @@
 //! Shows the demo in the terminal: lines that stay, and below them a picture that is drawn again.
 
 use std::io::{self, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::cli::evidence::evidence_line;
 use crate::cli::output;
 use crate::cli::status::release_line;
 use crate::cli::terminal::{Terminal, fit, wrap};
 use crate::demo::{Picture, View};
+use crate::mutex::lock;
 
 /// Columns of the bar of a release's traffic.
 const BAR_WIDTH: usize = 20;
@@ -32,7 +33,7 @@ impl DemoScreen {
 
     /// Replaces the picture by these lines and another picture.
     fn draw(&self, line: Option<&str>, picture: Option<Vec<String>>) {
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drawn = lock(&self.drawn);
         let text = redraw(&drawn, line, picture.as_deref().unwrap_or(&drawn));
         if let Some(picture) = picture {
             *drawn = picture;

@@ -5,7 +5,9 @@
 //! those the connection is closed.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::mutex::lock;
 
 /// Clients of root and of the daemon's own user.
 const PRIVILEGED_MAX: usize = 64;
@@ -64,10 +66,6 @@ impl Drop for ClientPlace {
 
 fn is_privileged(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
-}
-
-fn lock(counts: &Mutex<BTreeMap<u32, usize>>) -> MutexGuard<'_, BTreeMap<u32, usize>> {
-    counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -12,11 +12,12 @@ use crate::clock::Clock;
 use crate::config::{ChannelSettings, Settings};
 use crate::incident::{Notice, NoticeKind};
 use crate::model::{Moment, ReleaseNumber};
+use crate::mutex::lock;
 use crate::notify::channel::Channel;
 use crate::notify::channel_state::ChannelReport;
 use crate::notify::channel_task;
 use crate::notify::retry::Delivery;
-use crate::notify::shared::{Delivered, RunningChannel, Shared, lock};
+use crate::notify::shared::{Delivered, RunningChannel, Shared};
 use crate::notify::shared_outbox::SharedOutbox;
 
 /// Deliveries that wait to be recorded.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::ChannelSettings;
 use crate::incident::{Notice, NoticeKind};
 use crate::model::{Moment, ReleaseNumber};
+use crate::mutex::lock;
 use crate::notify::channel::Channel;
 use crate::notify::channel_state::{Change, ChannelState};
 use crate::notify::shared_outbox::SharedOutbox;
@@ -138,8 +139,4 @@ impl Shared {
             service => format!("{url}/service/{service}"),
         });
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

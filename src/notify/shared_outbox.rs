@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
 use crate::incident::Notice;
 use crate::model::Moment;
+use crate::mutex::lock;
 use crate::record::{Outbox, Queued};
 
 /// The outbox, which exists while there are channels: a daemon without channels writes no file.
@@ -74,7 +75,7 @@ impl SharedOutbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Outbox>> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.outbox)
     }
 
     fn change<T>(&self, apply: impl FnOnce(&mut Option<Outbox>) -> T) -> T {

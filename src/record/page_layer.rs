@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use tracing::field::{Field, Visit};
@@ -10,6 +10,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use crate::mutex::lock;
 use crate::record::journal_entry::{KIND_FIELD, PAGE_FIELD};
 
 /// Messages that wait. A flood of them says nothing new.
@@ -61,7 +62,7 @@ pub async fn next_page() -> PagedMessage {
 }
 
 fn queue() -> MutexGuard<'static, VecDeque<PagedMessage>> {
-    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&QUEUE)
 }
 
 #[derive(Debug, Default)]

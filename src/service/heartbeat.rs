@@ -1,7 +1,9 @@
 //! The heartbeat of a service loop: shows that it runs, and what its service is waiting for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::mutex::lock;
 
 /// One loop beats; others read. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -26,11 +28,11 @@ impl Heartbeat {
 
     /// Sets what the service is waiting for.
     pub(crate) fn set_status(&self, text: String) {
-        *self.0.status.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        *lock(&self.0.status) = text;
     }
 
     /// What the service is waiting for.
     pub(crate) fn status(&self) -> String {
-        self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0.status).clone()
     }
 }

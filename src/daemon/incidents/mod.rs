@@ -22,7 +22,7 @@ mod service_incidents;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use tokio::sync::{mpsc, watch};
 
@@ -32,6 +32,7 @@ use crate::control::Status;
 use crate::daemon::incidents::open_reviews::OpenReviews;
 use crate::daemon::incidents::service_incidents::ServiceIncidents;
 use crate::daemon::services::{Proxies, ServiceHandles};
+use crate::mutex::lock;
 use crate::notify::{Delivered, Notifier};
 
 /// The incidents of all services. Cheap to clone.
@@ -77,8 +78,7 @@ impl Incidents {
 
     /// Applies new settings.
     pub(super) fn configure(&self, settings: &Settings) {
-        *self.0.settings.lock().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(settings.clone());
+        *lock(&self.0.settings) = Arc::new(settings.clone());
         self.start_channels();
     }
 
@@ -142,9 +142,7 @@ impl Incidents {
             Ok(incidents) => incidents,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             // The requests that this thread serves must not wait, too.
-            Err(TryLockError::WouldBlock) => tokio::task::block_in_place(|| {
-                incidents.lock().unwrap_or_else(PoisonError::into_inner)
-            }),
+            Err(TryLockError::WouldBlock) => tokio::task::block_in_place(|| lock(incidents)),
         })
     }
 
@@ -158,7 +156,7 @@ impl Incidents {
     }
 
     fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.0.settings.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.0.settings))
     }
 }
 

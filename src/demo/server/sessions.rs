@@ -1,7 +1,9 @@
 //! The legacy sessions of one server.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::mutex::lock;
 
 use tokio::sync::watch;
 
@@ -31,7 +33,7 @@ impl SessionStore {
         let mut secret = [0_u8; 16];
         getrandom::fill(&mut secret).ok()?;
         let id: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = lock(&self.0);
         if table.by_id.len() >= SESSIONS_MAX {
             let oldest = table.by_id.iter().min_by_key(|(_, session)| session.sequence);
             if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
@@ -46,13 +48,13 @@ impl SessionStore {
 
     /// Returns a receiver that fails when the session ends; `None` if there is no such session.
     pub(crate) fn subscribe(&self, id: &str) -> Option<watch::Receiver<()>> {
-        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = lock(&self.0);
         table.by_id.get(id).map(|session| session.end.subscribe())
     }
 
     /// Ends the session, if there is one.
     pub(crate) fn remove(&self, id: &str) {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = lock(&self.0);
         table.by_id.remove(id);
     }
 }

@@ -1,6 +1,6 @@
 //! The legacy sessions of the demo traffic.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use crate::demo::traffic::mcp_client::{McpClient, McpRequest, McpResponse};
 use crate::mcp::client::ClientSession;
+use crate::mutex::lock;
 
 /// The delay before a stream or a session is opened again.
 const RETRY_DELAY: Duration = Duration::from_millis(300);
@@ -48,7 +49,7 @@ impl LongSession {
         }
         if response.session_lost {
             client.statistics.record_session_broken(open.number);
-            let mut current = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut current = lock(&self.open);
             // A late 404 of an earlier session says nothing about this one.
             if current.as_ref().is_some_and(|it| it.number == open.number) {
                 *current = None;
@@ -58,7 +59,7 @@ impl LongSession {
     }
 
     fn current(&self) -> Option<OpenSession> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.open).clone()
     }
 }
 
@@ -68,7 +69,7 @@ pub(crate) async fn maintain(client: Arc<McpClient>, session: Arc<LongSession>) 
         let Some(open) = session.current() else {
             match initialize(&client).await {
                 Some(open) => {
-                    let mut current = session.open.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut current = lock(&session.open);
                     *current = Some(open);
                 }
                 None => sleep(RETRY_DELAY).await,

@@ -1,13 +1,14 @@
 //! What the clients saw.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::model::Moment;
+use crate::mutex::lock;
 
 /// Most requests that are recorded; far more than a demo sends.
 const REQUESTS_MAX: usize = 500_000;
@@ -194,7 +195,7 @@ impl Statistics {
     }
 
     fn lock_records(&self) -> MutexGuard<'_, Records> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.records)
     }
 }
 

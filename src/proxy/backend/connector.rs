@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::config::Address;
+use crate::mutex::lock;
 use crate::open_files::{self, Place};
 use crate::proxy::backend::stream::BackendStream;
 
@@ -159,7 +160,7 @@ fn is_not_listening(error: &io::Error) -> bool {
 impl StartGrace {
     /// Lets requests wait until this instant, unless the release answers before.
     pub(super) fn begin(&self, until: Instant) {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        *lock(&self.until) = Some(until);
         self.has_answered.store(false, Ordering::Relaxed);
     }
 
@@ -168,7 +169,7 @@ impl StartGrace {
         if self.has_answered.load(Ordering::Relaxed) {
             return false;
         }
-        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *lock(&self.until);
         until.is_some_and(|until| monotonic() < until)
     }
 }

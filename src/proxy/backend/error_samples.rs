@@ -3,12 +3,13 @@
 //! They are few and stay in memory until a document is written, which masks secrets in them.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::model::{FailedCall, Outcome};
+use crate::mutex::lock;
 
 /// Samples of one release.
 const SAMPLES_MAX: usize = 24;
@@ -74,7 +75,7 @@ impl ErrorSamples {
     }
 
     fn samples(&self) -> MutexGuard<'_, VecDeque<Sample>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

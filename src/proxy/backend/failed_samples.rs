@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
+use crate::mutex::lock;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 
 /// The largest body that is sampled.
@@ -132,7 +133,7 @@ impl FailedSamples {
     }
 
     fn ring(&self) -> MutexGuard<'_, SampleRing> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ring)
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::model::{BlockSources, Counts, Outcome, SourceCounts};
+use crate::mutex::lock;
 use crate::proxy::backend::active_set::ActiveSet;
 use crate::proxy::backend::recent_subjects::Identity;
 
@@ -126,7 +127,7 @@ impl FailingSources {
     }
 
     fn lock(&self) -> MutexGuard<'_, Tracked> {
-        self.tracked.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tracked)
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::mcp::messages::FailureReason;
+use crate::mutex::lock;
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::connector::{Connector, is_own_error};
 use crate::proxy::backend::headers::{HEAD_BYTES_MAX, HEADERS_MAX, KEEP_ALIVE};
@@ -287,10 +288,6 @@ async fn sweep(waiting: Weak<Waiting>) {
             return;
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for WaitingConnection {

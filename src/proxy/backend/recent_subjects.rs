@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use siphasher::sip::SipHasher24;
 
 use crate::clock::Clock;
 use crate::model::ReleaseNumber;
+use crate::mutex::lock;
 
 /// Pairs of subject and call that failed and are remembered.
 const PAIRS_MAX: usize = 4_000;
@@ -85,7 +86,7 @@ impl RecentSubjects {
             return;
         }
         let key = (release, identity, call);
-        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pairs = lock(&self.pairs);
         record(&mut pairs, key, failed, self.second());
         self.has_pairs.store(!pairs.is_empty(), Ordering::Relaxed);
     }
@@ -93,7 +94,7 @@ impl RecentSubjects {
     /// The pairs that mostly failed on this release in the last ten minutes.
     pub(in crate::proxy) fn failing(&self, release: ReleaseNumber) -> Vec<(Identity, u64)> {
         let second = self.second();
-        let pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        let pairs = lock(&self.pairs);
         let is_known = |(of, ..): &PairKey, pair: &Pair| {
             *of == release
                 && pair.requests <= pair.failed.saturating_mul(2)

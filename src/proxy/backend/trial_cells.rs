@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::clock::Clock;
 use crate::model::{Arm, Outcome, TrialCell};
+use crate::mutex::lock;
 
 /// Cells between two reads. Beyond them, subjects share cells.
 const CELLS_MAX: usize = 20_000;
@@ -62,7 +63,7 @@ impl TrialCells {
 
     /// What was counted since the last call.
     pub(in crate::proxy) fn take(&self) -> Vec<TrialCell> {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = lock(&self.cells);
         let mut taken = Vec::with_capacity(cells.len());
         cells.retain(|cell, counts| {
             // Asked first: a request that ends in between is read the next time.
@@ -89,7 +90,7 @@ impl TrialCells {
 
     /// A request starts in this cell.
     fn start(&self, cell: Cell) -> Arc<CellCounts> {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = lock(&self.cells);
         let has_room = cells.len() < CELLS_MAX || cells.contains_key(&cell);
         let subject = cell.subject & SHARED_BITS;
         let shared = Cell { subject, client: subject, call: 0, ..cell };

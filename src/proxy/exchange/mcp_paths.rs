@@ -5,9 +5,10 @@
 //! message, or did so at that path before. All others are shown in `status`, and once in the log.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::model::McpPath;
+use crate::mutex::lock;
 
 /// Paths that are remembered.
 const PATHS_MAX: usize = 16;
@@ -76,7 +77,7 @@ impl McpPaths {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Box<str>, PathUse>> {
-        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.paths)
     }
 }
 

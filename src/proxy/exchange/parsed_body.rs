@@ -1,10 +1,11 @@
 //! What the proxy has read of the body of a request.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::time::Instant;
 
 use crate::mcp::message::Message;
+use crate::mutex::lock;
 use crate::proxy::exchange::body_error::BodyError;
 
 /// What the body holds so far, shared with the exchange that waits for the responses.
@@ -54,5 +55,5 @@ impl ParsedBody {
 
 /// Locks what a body holds so far.
 pub(in crate::proxy) fn lock_parsed(parsed: &Mutex<ParsedBody>) -> MutexGuard<'_, ParsedBody> {
-    parsed.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(parsed)
 }

@@ -8,7 +8,7 @@ mod whole;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::clock::monotonic;
 use crate::mcp::large_body::LargeBodyCheck;
 use crate::mcp::lenient_json::without_bom;
 use crate::mcp::scan::MessageScanner;
+use crate::mutex::lock;
 use crate::proxy::backend::body::{BackendBody, SharedBody};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 pub(in crate::proxy) use crate::proxy::exchange::body_error::BodyError;
@@ -260,10 +261,6 @@ impl RequestBody {
     fn lock(&self) -> MutexGuard<'_, BodyStream> {
         lock(&self.stream)
     }
-}
-
-fn lock(stream: &Mutex<BodyStream>) -> MutexGuard<'_, BodyStream> {
-    stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl BodyStream {

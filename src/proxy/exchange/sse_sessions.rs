@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Context;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use crate::mcp::message::Message;
 use crate::mcp::messages::{FailureReason, error_response};
 use crate::mcp::{sse, sse_endpoint};
 use crate::model::Outcome;
+use crate::mutex::lock;
 use crate::proxy::backend::Backend;
 use crate::proxy::exchange::in_flight::InFlight;
 
@@ -226,8 +227,4 @@ impl Drop for OpenSseSession {
         let waiting = std::mem::take(&mut lock(&self.session.calls).waiting);
         drop(waiting);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Moment, ReleaseNumber};
+use crate::mutex::lock;
 use crate::proxy::routing::request_states::RequestStates;
 use crate::proxy::routing::view::CurrentView;
 use crate::proxy::session::{
@@ -168,8 +169,7 @@ impl Replication {
         replicator.sync().await;
         let stop = CancellationToken::new();
         let task = tokio::spawn(replicator.run(stop.clone()));
-        *self.replicator.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(ReplicatorTask { stop, task });
+        *lock(&self.replicator) = Some(ReplicatorTask { stop, task });
     }
 
     /// Sends everything again, for another successor.
@@ -181,7 +181,7 @@ impl Replication {
 
     /// Sends what is queued, and ends the replication.
     pub(in crate::proxy) async fn stop(&self) {
-        let replicator = self.replicator.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let replicator = lock(&self.replicator).take();
         if let Some(ReplicatorTask { stop, task }) = replicator {
             stop.cancel();
             let _ = task.await;
@@ -229,7 +229,7 @@ impl Replication {
     }
 
     fn predecessor(&self) -> MutexGuard<'_, PredecessorState> {
-        self.predecessor.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.predecessor)
     }
 }
 

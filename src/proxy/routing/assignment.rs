@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use http::header::AUTHORIZATION;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher24;
 
 use crate::model::{Arm, Moment, RampStep, ReleaseNumber};
+use crate::mutex::lock;
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::recent_subjects::{Identity, RecentSubjects};
 use crate::proxy::backend::trial_cells::{TrialCells, TrialSubject};
@@ -82,7 +83,7 @@ impl Assignment {
 
     /// Subjects and calls that mostly failed on the control before the trial, once.
     pub(in crate::proxy) fn take_known_failing(&self) -> Vec<(u64, u64)> {
-        std::mem::take(&mut self.known_failing.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.known_failing))
     }
 
     /// The same trial with another step; None if the plan is for another trial.
@@ -137,7 +138,7 @@ impl Assignment {
         if !request.head.headers.contains_key(AUTHORIZATION) {
             return fresh;
         }
-        let mut clients = self.reopened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = lock(&self.reopened);
         let is_recent = |opened: Moment| now.0.saturating_sub(opened.0) < REOPEN_MS;
         let last = clients.get(&client).filter(|(_, opened)| is_recent(*opened));
         let subject = last.map_or(fresh, |(subject, _)| *subject);

@@ -6,9 +6,10 @@
 //! never a release.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::model::ReleaseNumber;
+use crate::mutex::lock;
 use crate::proxy::session::ChangeSink;
 
 /// States that are stored; the oldest is dropped first.
@@ -34,7 +35,7 @@ impl RequestStates {
         if let Some(change_sink) = self.change_sink.get() {
             change_sink.request_state_issued(state, release);
         }
-        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owners = lock(&self.owners);
         if owners.by_state.insert(state, release).is_none() {
             owners.order.push_back(state);
         }
@@ -47,7 +48,7 @@ impl RequestStates {
 
     /// The release that issued it, if it is known.
     pub(in crate::proxy) fn owner(&self, state: u64) -> Option<ReleaseNumber> {
-        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let owners = lock(&self.owners);
         owners.by_state.get(&state).copied()
     }
 
@@ -58,7 +59,7 @@ impl RequestStates {
 
     /// All states, the oldest first.
     pub(in crate::proxy) fn entries(&self) -> Vec<(u64, ReleaseNumber)> {
-        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let owners = lock(&self.owners);
         owners
             .order
             .iter()

@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::config::ProxyLimits;
+use crate::mutex::lock;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::server::connections::{ConnectionInFlight, OpenRequests};
 
@@ -275,8 +276,4 @@ fn given(next: &Poll<Option<io::Result<Frame<Bytes>>>>) -> Option<usize> {
     let Poll::Ready(next) = next else { return None };
     let frame = next.as_ref().and_then(|it| it.as_ref().ok());
     Some(frame.and_then(Frame::data_ref).map(Bytes::len).unwrap_or_default())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,10 @@
 //! Which bounds the log has named: each once, until it is clear again.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::model::{Bound, BoundUse};
+use crate::mutex::lock;
 
 /// The bounds that the log has named.
 #[derive(Debug, Default)]
@@ -12,7 +13,7 @@ pub(in crate::proxy) struct BoundWatch(Mutex<BTreeSet<Bound>>);
 impl BoundWatch {
     /// The bounds that came near since the last call.
     pub(in crate::proxy) fn newly_near(&self, bounds: &[BoundUse]) -> Vec<BoundUse> {
-        let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named = lock(&self.0);
         // A bound of an address that is gone is clear.
         named.retain(|bound| bounds.iter().any(|it| it.bound == *bound && !it.is_clear()));
         let near = bounds.iter().filter(|it| it.is_near());

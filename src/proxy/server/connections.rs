@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::monotonic;
+use crate::mutex::lock;
 
 /// How often the waits below check the connections.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -71,10 +72,6 @@ impl Drop for ClientConnection {
             lock(all).accepted_at.remove(number);
         }
     }
-}
-
-fn lock(late: &Mutex<LateConnections>) -> MutexGuard<'_, LateConnections> {
-    late.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts the open requests of one connection.

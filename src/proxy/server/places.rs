@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::clock::monotonic;
+use crate::mutex::lock;
 use crate::open_files;
 use crate::proxy::backend::address_limits::counted_address;
 use crate::proxy::server::answers::Answers;
@@ -147,8 +148,4 @@ fn close_longest_idle(open: Vec<Arc<Answers>>) -> bool {
 fn has_waiting_client(listener: &TcpListener) -> bool {
     let mut listener = [PollFd::new(listener, PollFlags::IN)];
     poll(&mut listener, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

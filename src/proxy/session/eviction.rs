@@ -1,11 +1,11 @@
 //! Keeps the sessions within their limits. A session that was opened and never used goes first, then
 //! the one that was idle for longest; one with an open stream or request stays.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::monotonic;
+use crate::mutex::lock;
 use crate::proxy::session::live_session::Session;
 use crate::proxy::session::occupancy::SessionUsage;
 use crate::proxy::session::table::Sessions;
@@ -55,8 +55,7 @@ impl Sessions {
     }
 
     fn remove_longest_idle(&self) {
-        let mut all_in_use_at =
-            self.occupancy.all_in_use_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all_in_use_at = lock(&self.occupancy.all_in_use_at);
         if all_in_use_at.is_some_and(|at| at.elapsed() < SEARCH_PAUSE) {
             return;
         }
@@ -80,7 +79,7 @@ impl Sessions {
 
     /// Removes the keys of sessions that were used or are gone.
     fn clean_queue(&self) {
-        let mut unused = self.occupancy.unused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unused = lock(&self.occupancy.unused);
         if unused.len() > self.by_key.len() + QUEUE_SLACK {
             let by_key = self.by_key.pin();
             unused.retain(|key| by_key.get(key).is_some_and(|it| !it.used.load(Ordering::Relaxed)));

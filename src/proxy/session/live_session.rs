@@ -1,7 +1,7 @@
 //! One live session: its state machine, snapshot, id at the backend, and what its client awaits.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +13,7 @@ use crate::mcp::capabilities::Capabilities;
 use crate::mcp::message::Message;
 use crate::mcp::methods;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
+use crate::mutex::lock;
 use crate::proxy::session::credentials::Owner;
 use crate::proxy::session::id::SessionKey;
 use crate::proxy::session::list_notice::ListNotice;
@@ -352,11 +353,11 @@ impl Session {
     }
 
     fn tracked_requests(&self) -> MutexGuard<'_, TrackedRequests> {
-        self.tracked_requests.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tracked_requests)
     }
 
     fn inner(&self) -> MutexGuard<'_, SessionInner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -1,12 +1,13 @@
 //! What the sessions of a service take, and may take.
 
 use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
 use crate::config::ProxyLimits;
+use crate::mutex::lock;
 use crate::proxy::session::id::SessionKey;
 use crate::proxy::session::live_session::Session;
 
@@ -59,7 +60,7 @@ pub(super) struct Occupancy {
 impl Occupancy {
     /// Records a new session.
     pub(super) fn opened(&self, key: SessionKey) {
-        self.unused.lock().unwrap_or_else(PoisonError::into_inner).push_back(key);
+        lock(&self.unused).push_back(key);
     }
 
     /// A session has left the table.
@@ -70,6 +71,6 @@ impl Occupancy {
 
     /// The oldest session that was not used when it was opened.
     pub(super) fn next_unused(&self) -> Option<SessionKey> {
-        self.unused.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        lock(&self.unused).pop_front()
     }
 }
