@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::backtest::labelled::LabelledDeploy;
-use crate::backtest::result::{Decided, ReplayResult};
+use crate::backtest::result::{Decided, ReplayResult, round_to_ms};
 use crate::backtest::source::Source;
 use crate::incident::ReleaseLabel;
 use crate::judge::false_alarm_interval;
@@ -144,7 +144,7 @@ impl Row {
         let then = Decided {
             outcome: deploy.past.outcome.clone(),
             found: found_at.is_some(),
-            at_second: found_at.map(|it| it.since(opened).as_secs_f64()),
+            at_second: found_at.map(|it| round_to_ms(it.since(opened).as_secs_f64())),
             failed_requests: source.failed_requests(found_at.unwrap_or(opened + recorded)),
         };
         let is_recorded = found_at.is_none_or(|it| it.since(opened) <= recorded + UNRECORDED_MAX);
@@ -162,7 +162,7 @@ impl Row {
             now: now.into_decided(),
             because,
             change,
-            recorded_s: recorded.as_secs_f64(),
+            recorded_s: round_to_ms(recorded.as_secs_f64()),
         }
     }
 }

@@ -82,7 +82,7 @@ impl ReplayResult {
             verdict: name,
             severity,
             strategy: choice.map(|it| it.strategy),
-            at_second: after.map(|it| it.as_secs_f64()),
+            at_second: after.map(|it| round_to_ms(it.as_secs_f64())),
             failed_requests,
             e_slo,
             e_attr,
@@ -151,7 +151,8 @@ impl ReplayResult {
     }
 }
 
-fn round_to_ms(seconds: f64) -> f64 {
+/// Signals have whole milliseconds; a fraction of a second has no exact float.
+pub(super) fn round_to_ms(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Source {
     /// What is missing in it.
     pub(crate) warnings: Vec<String>,
     data: Data,
+    /// When the last signal arrived.
+    last: Moment,
 }
 
 #[derive(Debug)]
@@ -51,15 +53,17 @@ pub(crate) struct Block {
 impl Source {
     /// The signals of a recording.
     pub(crate) fn from_recording(name: String, recorded: SignalLog) -> Self {
-        let opening = recorded.header.clone();
-        Self { name, service: None, opening, warnings: Vec::new(), data: Data::Recorded(recorded) }
+        let (opening, last) = (recorded.header.clone(), recorded.last_moment());
+        let data = Data::Recorded(recorded);
+        Self { name, service: None, opening, warnings: Vec::new(), data, last }
     }
 
     /// Rows in the order of time, of a bake that began at `opened`.
     pub(crate) fn from_rows(name: String, opened: Moment, rows: Vec<Row>) -> Self {
         let warm = Some(OLD).filter(|_| rows.iter().any(|row| row.old.is_some()));
         let opening = SignalLogHeader { release: NEW, warm, opened, ..SignalLogHeader::default() };
-        Self { name, service: None, opening, warnings: Vec::new(), data: Data::Rows(rows) }
+        let last = rows.last().map_or(opened, |row| row.end);
+        Self { name, service: None, opening, warnings: Vec::new(), data: Data::Rows(rows), last }
     }
 
     /// Every signal, in order.
@@ -88,11 +92,7 @@ impl Source {
 
     /// From the begin of the bake to the last signal.
     pub(crate) fn duration(&self) -> Duration {
-        let last = match &self.data {
-            Data::Recorded(recorded) => recorded.last_moment(),
-            Data::Rows(rows) => rows.last().map_or(self.opening.opened, |row| row.end),
-        };
-        last.since(self.opening.opened)
+        self.last.since(self.opening.opened)
     }
 }
 

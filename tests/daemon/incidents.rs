@@ -63,6 +63,20 @@ fn a_rollback_opens_an_incident_that_is_reviewed_and_closed() {
     let rows = host.run_cli(&["incidents", "--json"]).expect_code(0).json_lines();
     assert_eq!((rows.len(), rows[0]["state"].as_str()), (1, Some("closed")));
     host.run_cli(&["history", SERVICE]).expect_code(0).expect_text(&["rolled back", "v2"]);
+    expect_same_verdict_in_a_replay(&host);
+}
+
+/// The recording of a deploy that a review found right has the verdict again, in the same block.
+pub(crate) fn expect_same_verdict_in_a_replay(host: &DaemonHarness) {
+    let replayed = host.run_cli(&["backtest", "--labelled", SERVICE, "--json"]).expect_code(0);
+    let replayed = &replayed.json_lines()[0]["deploys"][0];
+    assert_eq!(replayed["change"], "still_found", "{replayed}");
+    let [then, now] = [&replayed["then"], &replayed["now"]];
+    // The daemon decides at the end of a block of signals, and records it a moment later.
+    let [decided, found] = [then, now].map(|it| it["at_second"].as_f64().unwrap());
+    assert!((decided - found).abs() < 0.25, "{replayed}");
+    assert_eq!(then["failed_requests"], now["failed_requests"], "{replayed}");
+    assert!(now["failed_requests"].as_u64().is_some_and(|it| it > 0), "{replayed}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use rollbackd::demo::traffic::{TrafficGenerator, TrafficReport};
 use rollbackd::model::{Moment, TimelineEvent};
 use serde_json::Value;
 
+use crate::incidents::expect_same_verdict_in_a_replay;
 use crate::support::{DaemonHarness, SERVICE, sleep, wait_until};
 
 const RATE: u32 = 200;
@@ -107,6 +108,10 @@ fn broken_release_meets_few_users_and_goes_back() {
     let [trial, control] = users(because).try_into().unwrap();
     assert!(trial < control, "{because}");
     assert_eq!((report.sessions.broken, &host.status()["active"]), (0, &"v1".into()), "{report:?}");
+    let close =
+        ["postmortem", "close", SERVICE, "2", "--no-review", "a drill", "--verdict", "right"];
+    host.run_cli(&close).expect_code(0);
+    expect_same_verdict_in_a_replay(&host);
 }
 
 /// A legacy session of a client that keeps it.
