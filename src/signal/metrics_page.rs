@@ -5,6 +5,7 @@
 //! is more lenient than the specification of the text format (unknown escapes stay as they are, the
 //! last line break may be missing), and as strict in that one bad line refuses the whole page. One
 //! difference: a NUL byte outside of a text ends the page for Prometheus, and is an error here.
+//! `tests/probes/differential` compares it with the Prometheus of Debian.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

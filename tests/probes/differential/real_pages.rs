@@ -39,7 +39,7 @@ pub(crate) async fn pages_of_clients() -> Vec<Page> {
     let python = printed_pages("prometheus_client", python);
     let (prometheus, node_exporter) =
         tokio::join!(served_by_prometheus(), served_by_node_exporter());
-    for (expected, found) in [(2, node), (4, python), (2, prometheus), (2, node_exporter)] {
+    for (expected, found) in [(2, node), (6, python), (2, prometheus), (2, node_exporter)] {
         assert_eq!(found.len(), expected);
         pages.extend(found);
     }
@@ -105,12 +105,17 @@ async fn served(name: &str, listen: &str) -> Vec<Page> {
 /// A page whose counters are compared, all of them.
 fn page(name: &str, format: &str, body: Vec<u8>) -> Page {
     let text = std::str::from_utf8(&body).unwrap();
-    let selectors = counters(text);
+    // Prometheus 2 refuses a page with a quoted name.
+    let (selectors, expected) = match text.contains("\n{\"http.requests_total\"") {
+        true => (vec!["{\"http.requests_total\"}".to_owned()], Expected::AllowedSince2(9.0)),
+        false => (counters(text), Expected::Same),
+    };
     let is_sample = |line: &&str| !line.is_empty() && !line.starts_with('#');
-    let samples = Some(text.lines().filter(is_sample).count());
+    let samples = text.lines().filter(is_sample).count();
+    let samples = Some(samples).filter(|_| expected == Expected::Same);
     assert!(!selectors.is_empty(), "{name} has no counter");
     let headers = format!("content-type: {format}\r\n");
-    let (name, expected) = (name.to_owned(), Expected::Same);
+    let name = name.to_owned();
     Page { name, headers, body, samples, selectors, expected }
 }
 

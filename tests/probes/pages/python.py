@@ -1,5 +1,5 @@
-r"""Prints four pages of prometheus_client, with `\n--\n` between them: of one process and of three
-workers, each in the text format and as OpenMetrics."""
+r"""Prints six pages of prometheus_client, with `\n--\n` between them: of one process, of three workers, and
+of one process with quoted names, each in the text format and as OpenMetrics."""
 
 import os
 import sys
@@ -34,5 +34,10 @@ for number in range(40):
     calls.labels('a "b"\n\\c{},=' if number % 4 else "forecast").inc(exemplar={"trace_id": str(number)})
 several = CollectorRegistry()
 MultiProcessCollector(several, folder)
+quoted = CollectorRegistry()
+requests = Counter("http.requests", "Requests.", ["status.code"], registry=quoted)
+requests.labels("200").inc(7)
+requests.labels("500").inc(2)
 pages = [make(registry) for registry in (REGISTRY, several) for make in (generate_latest, generate_openmetrics)]
+pages += [make(quoted, "allow-utf-8") for make in (generate_latest, generate_openmetrics)]
 sys.stdout.buffer.write(b"\n--\n".join(pages))
