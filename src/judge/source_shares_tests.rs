@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use crate::judge::slo::{Baseline, Indicator, Objective, SloSettings};
 use crate::judge::{BLOCK, BLOCK_MS, Judge};
 use crate::model::{
@@ -165,4 +167,36 @@ fn one_user_of_the_warm_release_excuses_nothing() {
     let warm = Traffic::of(WARM, &[ok(4) + failed(1), ok(4) + failed(1)]);
     let (verdict, breach) = run(&mut judge(Some(WARM)), 40, &[warm, trial()]);
     assert_eq!((verdict.finding, breach), (Finding::SharedOutage, None), "{}", verdict.because);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever one user does, on whichever release: what the others get is served, and stays served.
+    #[test]
+    fn no_user_alone_convicts(
+        blocks in prop::collection::vec(prop_oneof![3 => Just(0_u64), 1 => 0..40_u64], 240),
+        mixed in 0..10_u64,
+        others in prop::collection::vec(1..20_u64, 1..5),
+    ) {
+        let (mut judge, mut now) = (judge(Some(WARM)), Moment(0));
+        let call = crate::model::call_number("tools/call", "t");
+        let all_others = others.iter().sum();
+        for bad in blocks {
+            now = now + BLOCK;
+            let own = failed(bad) + ok(if 0 < bad { mixed } else { 0 });
+            let source = SourceCounts { source: 1, call, counts: own };
+            let sources = BlockSources {
+                sources_active: 1 + others.len() as u16,
+                sources: if own.total() == 0 { Vec::new() } else { vec![source] },
+                ..BlockSources::default()
+            };
+            let block = Observation::Block(BLOCK_MS, own + ok(all_others));
+            for observation in [Observation::Sources(sources), block] {
+                judge.observe(now, &Signal { release: TRIAL, observation });
+            }
+            let finding = judge.verdict(now).finding;
+            prop_assert!(!matches!(finding, Finding::Breach(_)), "{finding} at {now}");
+        }
+    }
 }
