@@ -45,6 +45,6 @@ pub use commands::CommandRefused;
 pub use move_sessions::MoveSessions;
 pub use phase::{PendingRollback, Phase, Rollback};
 pub use ramp::{Ramp, RampSettings, RampShares, RampSteps};
-pub use ramp_choice::{AUTO_SHARES_PPM, SESSIONS_MIN};
+pub use ramp_choice::{AUTO_SHARES_PPM, USERS_MIN};
 pub use strategy::{StrategyChoice, choose_strategy};
 pub use watch::{Policy, Watch};

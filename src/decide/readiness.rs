@@ -4,8 +4,8 @@ use crate::decide::phase::Phase;
 use crate::decide::ramp::RampSteps;
 use crate::decide::watch::Watch;
 use crate::model::{
-    ContractDiff, ContractPart, Decision, Moment, RampChoice, RampStep, ReadinessReport,
-    TimelineEvent,
+    ActiveUsers, ContractDiff, ContractPart, Decision, Moment, RampChoice, RampStep,
+    ReadinessReport, TimelineEvent,
 };
 
 impl Watch {
@@ -37,7 +37,7 @@ impl Watch {
                     return Some(self.decide(now, TimelineEvent::Failed, because));
                 }
                 let words = changes.as_ref().map(ToString::to_string).unwrap_or_default();
-                let choice = active.as_ref().map(|_| self.choose_ramp(report.sessions_movable));
+                let choice = active.as_ref().map(|_| self.choose_ramp(report.users));
                 let (ramp, part) = first_step(choice.as_ref(), report);
                 let because = format!("{new} is ready{words}{waived}{part}");
                 let contract = report.new.as_ref().map(|it| Box::new(it.for_timeline()));
@@ -52,9 +52,9 @@ impl Watch {
         }
     }
 
-    /// The ramp of a deploy whose release is ready now, while `movable` active sessions can move.
-    pub fn choose_ramp(&self, movable: u64) -> RampChoice {
-        self.policy.ramp.choose(self.policy.bake, movable)
+    /// The ramp of a deploy whose release is ready now, with these users.
+    pub fn choose_ramp(&self, users: ActiveUsers) -> RampChoice {
+        self.policy.ramp.choose(self.policy.bake, users)
     }
 
     /// Keeps how long a release took to become ready, because it may take that again when it restarts,

@@ -3,6 +3,7 @@
 //! Everything here can be written to the timeline and read back to the same value, so that a
 //! decision can be replayed from the record alone.
 
+mod active_users;
 mod actor;
 mod basis;
 mod block_sources;
@@ -33,6 +34,7 @@ mod trial;
 mod trigger;
 mod verdict;
 
+pub use active_users::ActiveUsers;
 pub use actor::Actor;
 pub use basis::{ArmNumbers, Basis, Comparison, ComparisonRule, ObjectiveNumbers, Rule};
 pub use block_sources::{BlockSources, SourceCounts};

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::active_users::ActiveUsers;
 use crate::model::time_text::format_seconds;
 
 /// The ramp of one deploy, and why it is this one. It stays what it was at the start of the deploy,
@@ -23,14 +24,11 @@ pub enum RampReason {
     /// The configuration has the shares.
     Configured,
     /// Enough users are there to compare.
-    EnoughSessions {
-        /// Active sessions that can move.
-        movable: u64,
-    },
+    EnoughUsers(ActiveUsers),
     /// Too few users are there to compare.
-    FewSessions {
-        /// Active sessions that can move.
-        movable: u64,
+    FewUsers {
+        /// Those that are there.
+        users: ActiveUsers,
         /// How many a ramp needs.
         needed: u64,
     },
@@ -66,18 +64,10 @@ impl RampReason {
 
 impl fmt::Display for RampReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let movable = |f: &mut fmt::Formatter<'_>, count: u64| match count {
-            0 => f.write_str("no active session can move"),
-            1 => f.write_str("1 active session can move"),
-            _ => write!(f, "{count} active sessions can move"),
-        };
         match *self {
             Self::Configured => f.write_str("configured"),
-            Self::EnoughSessions { movable: count } => movable(f, count),
-            Self::FewSessions { movable: count, needed } => {
-                movable(f, count)?;
-                write!(f, ", a ramp needs {needed}")
-            }
+            Self::EnoughUsers(users) => users.fmt(f),
+            Self::FewUsers { users, needed } => write!(f, "{users}, a ramp needs {needed}"),
             Self::SessionsStay => {
                 f.write_str("live sessions do not move (session_state, move_sessions)")
             }
@@ -97,18 +87,23 @@ mod tests {
     fn a_choice_says_what_and_why() {
         let shares_ppm = vec![50_000, 250_000, 500_000];
         let all = |reason| RampChoice { shares_ppm: Vec::new(), reason };
+        let users = |sessions, clients| ActiveUsers { sessions, clients };
+        let few = |users| all(RampReason::FewUsers { users, needed: 20 });
         for (choice, text) in [
             (
-                RampChoice { shares_ppm, reason: RampReason::EnoughSessions { movable: 213 } },
+                RampChoice { shares_ppm, reason: RampReason::EnoughUsers(users(213, 0)) },
                 "5 %, 25 %, 50 % of the users: 213 active sessions can move",
             ),
+            (few(users(1, 0)), "all users at once: 1 active session can move, a ramp needs 20"),
+            (few(users(0, 0)), "all users at once: no active session can move, a ramp needs 20"),
             (
-                all(RampReason::FewSessions { movable: 1, needed: 20 }),
-                "all users at once: 1 active session can move, a ramp needs 20",
+                few(users(0, 3)),
+                "all users at once: 3 clients without a session are active, a ramp needs 20",
             ),
             (
-                all(RampReason::FewSessions { movable: 0, needed: 20 }),
-                "all users at once: no active session can move, a ramp needs 20",
+                few(users(2, 1)),
+                "all users at once: 2 active sessions can move, 1 client without a session is active, \
+                 a ramp needs 20",
             ),
             (
                 all(RampReason::SessionsStay),

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::active_users::ActiveUsers;
 use crate::model::contract::Contract;
 use crate::model::contract_diff::ContractDiff;
 use crate::model::outcome::CallKey;
@@ -19,8 +20,8 @@ pub struct ReadinessReport {
     pub sessions: u64,
     /// See above.
     pub sessions_pinned: u64,
-    /// Those that can move and are active: a request came in the last minutes, or a stream is open.
-    pub sessions_movable: u64,
+    /// Those that would meet the new release in a ramp.
+    pub users: ActiveUsers,
 }
 
 impl ReadinessReport {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::monotonic;
 use crate::model::{
-    CallKey, Counts, FailedCall, McpPath, Moment, ReleaseLoad, ReleaseNumber, Unjudged,
+    ActiveUsers, CallKey, Counts, FailedCall, McpPath, Moment, ReleaseLoad, ReleaseNumber, Unjudged,
 };
 use crate::proxy::Proxy;
 
@@ -34,12 +34,15 @@ impl Proxy {
         }
     }
 
-    /// The active sessions that would meet a new release in a ramp: those of the active one that can
-    /// move, and those that wait for their next request because their release is gone.
-    pub fn movable_sessions(&self, active: ReleaseNumber, now: Moment) -> u64 {
-        let view = self.view();
+    /// Those that would meet a new release in a ramp. Of the sessions, these are the ones of the active
+    /// release that can move, and those that wait for their next request because their release is gone.
+    pub fn active_users(&self, active: ReleaseNumber, now: Moment) -> ActiveUsers {
+        let (view, router) = (self.view(), &self.state.router);
         let is_from = |of| of == active || view.routes.get_open(of).is_none();
-        self.state.router.sessions.count_movable(now, view.pinned_reason(), is_from)
+        ActiveUsers {
+            sessions: router.sessions.count_movable(now, view.pinned_reason(), is_from),
+            clients: router.recent.active_clients(now),
+        }
     }
 
     /// The sessions of a release by the HTTP+SSE transport (2024-11-05).

@@ -5,7 +5,9 @@ use crate::control::{ArmOutcomes, ArmStatus, TrialStatus};
 use crate::decide::Phase;
 use crate::judge::Indicator;
 use crate::machine::Input;
-use crate::model::{Event, Moment, Observation, RampStep, Release, Signal, Ticket, WHOLE_PPM};
+use crate::model::{
+    ActiveUsers, Event, Moment, Observation, RampStep, Release, Signal, Ticket, WHOLE_PPM,
+};
 use crate::proxy::AssignmentPlan;
 use crate::service::service_loop::ServiceLoop;
 
@@ -60,10 +62,10 @@ impl ServiceLoop {
 }
 
 impl ServiceLoop {
-    /// The active sessions that would take part in the ramp of a deploy.
-    pub(super) fn movable_sessions(&self) -> u64 {
+    /// Those that would take part in the ramp of a deploy.
+    pub(super) fn active_users(&self) -> ActiveUsers {
         let active = self.watch().phase().active();
-        active.map_or(0, |it| self.proxy.movable_sessions(it.number, self.clock.now()))
+        active.map(|it| self.proxy.active_users(it.number, self.clock.now())).unwrap_or_default()
     }
 
     /// What `ramp = "auto"` chose for the deploy that is under way, or would choose for one now.
@@ -71,7 +73,7 @@ impl ServiceLoop {
         match self.watch().phase() {
             Phase::Empty => None,
             Phase::Steady { .. } | Phase::Starting { active: Some(_), .. } => {
-                self.watch().choose_ramp(self.movable_sessions()).text()
+                self.watch().choose_ramp(self.active_users()).text()
             }
             _ => self.watch().ramp_choice()?.text(),
         }

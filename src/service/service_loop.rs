@@ -286,7 +286,7 @@ impl ServiceLoop {
             let active = self.watch().phase().active().map(|it| it.number);
             let load = active.map(|it| self.proxy.load(it, self.clock.now())).unwrap_or_default();
             (readiness.sessions, readiness.sessions_pinned) = (load.sessions, load.pinned);
-            readiness.sessions_movable = self.movable_sessions();
+            readiness.users = self.active_users();
         }
     }
 

@@ -1,6 +1,6 @@
 //! Without a word in the configuration, a deploy chooses its ramp by the sessions that are there.
 
-use rollbackd::model::{RampReason, TimelineEvent};
+use rollbackd::model::{ActiveUsers, RampReason, TimelineEvent};
 use serde_json::Value;
 
 use crate::ramp::StickySession;
@@ -30,6 +30,10 @@ fn recorded(host: &DaemonHarness) -> (Option<u32>, RampReason) {
     ready.unwrap_or_else(|| panic!("{entries:?}"))
 }
 
+fn sessions_only(sessions: u64) -> ActiveUsers {
+    ActiveUsers { sessions, clients: 0 }
+}
+
 /// Each session that was on v2 is still there.
 fn assert_forward_only(before: &[String], after: &[String]) {
     let back = before.iter().zip(after).filter(|(was, is)| *was == "v2" && *is != "v2").count();
@@ -45,7 +49,7 @@ fn enough_sessions_get_a_ramp_that_survives_a_kill_and_a_new_configuration() {
     host.run_cli(&["explain", SERVICE]).expect_code(0).expect_text(&["next deploy", expected]);
     host.deploy("v2", &[]).expect_code(0);
     host.wait_for_phase("baking");
-    assert_eq!(recorded(&host), (Some(3), RampReason::EnoughSessions { movable: 40 }));
+    assert_eq!(recorded(&host), (Some(3), RampReason::EnoughUsers(sessions_only(40))));
     let mut arms = Vec::new();
     wait_until("some of the users try it", || {
         arms = served_by(&sessions);
@@ -92,7 +96,10 @@ fn few_sessions_leave_a_deploy_as_it_was_without_a_ramp() {
     assert_eq!((&status["active"], &status["trial"]), (&"v2".into(), &Value::Null));
     let why = "all users at once: 19 active sessions can move, a ramp needs 20";
     assert_eq!(status["ramp"], why);
-    assert_eq!(recorded(&host), (None, RampReason::FewSessions { movable: 19, needed: 20 }));
+    assert_eq!(
+        recorded(&host),
+        (None, RampReason::FewUsers { users: sessions_only(19), needed: 20 })
+    );
     host.run_cli(&["explain", SERVICE]).expect_code(0).expect_text(&["chosen ramp", why]);
     host.run_cli(&["timeline", SERVICE]).expect_code(0).expect_text(&[why]);
     assert!(served_by(&[StickySession::open(host.listen)]).iter().all(|version| version == "v2"));

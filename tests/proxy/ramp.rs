@@ -6,7 +6,7 @@ use std::time::Duration;
 use rollbackd::clock::Clock;
 use rollbackd::config::{Address, SessionState};
 use rollbackd::decide::RampShares;
-use rollbackd::model::{Arm, Moment, RampStep};
+use rollbackd::model::{Arm, Moment, RampStep, ReleaseNumber};
 use rollbackd::proxy::{AssignmentPlan, Proxy};
 
 use crate::fake_backend::FakeMcpServer;
@@ -128,6 +128,12 @@ async fn sessions_that_may_not_move_stay_and_do_not_count() {
     assert_eq!(served_by(&proxy, &[new]).await, ["b"], "a new one has a coin");
 }
 
+fn sessions_of(proxy: &Proxy, active: ReleaseNumber, now: Moment) -> u64 {
+    let users = proxy.active_users(active, now);
+    assert_eq!(users.clients, 0, "each has a session");
+    users.sessions
+}
+
 /// What an automatic ramp goes by: sessions that are there and can move.
 #[tokio::test]
 async fn only_active_sessions_that_can_move_would_take_part() {
@@ -138,28 +144,55 @@ async fn only_active_sessions_that_can_move_would_take_part() {
     let sessions = open_many(&proxy, 5).await;
     served_by(&proxy, &sessions).await;
     let now = Clock::start(Moment(0)).now();
-    assert_eq!(proxy.movable_sessions(RELEASE_A, now), 5);
-    assert_eq!(proxy.movable_sessions(RELEASE_B, now), 0);
-    assert_eq!(proxy.movable_sessions(RELEASE_A, now + Duration::from_secs(301)), 0, "idle");
+    assert_eq!(sessions_of(&proxy, RELEASE_A, now), 5);
+    assert_eq!(sessions_of(&proxy, RELEASE_B, now), 0);
+    assert_eq!(sessions_of(&proxy, RELEASE_A, now + Duration::from_secs(301)), 0, "idle");
 
     // After a restart it is not known which of them are still there.
     let again = start(&file, [&a, &b]);
-    assert_eq!(
-        (again.load(RELEASE_A, now).sessions, again.movable_sessions(RELEASE_A, now)),
-        (5, 0)
-    );
+    assert_eq!((again.load(RELEASE_A, now).sessions, sessions_of(&again, RELEASE_A, now)), (5, 0));
     served_by(&again, &sessions[..2]).await;
-    assert_eq!(again.movable_sessions(RELEASE_A, now), 2);
+    assert_eq!(sessions_of(&again, RELEASE_A, now), 2);
     // Those of a release that is gone move at their next request, and meet the ramp then.
     again.set_active(RELEASE_B);
-    assert_eq!(again.movable_sessions(RELEASE_B, now), 0);
+    assert_eq!(sessions_of(&again, RELEASE_B, now), 0);
     again.remove_release(RELEASE_A).await;
-    assert_eq!(again.movable_sessions(RELEASE_B, now), 2);
+    assert_eq!(sessions_of(&again, RELEASE_B, now), 2);
 
     let mut service = test_service("test");
     service.session_state = SessionState::Hard;
     again.configure(&service);
-    assert_eq!(again.movable_sessions(RELEASE_B, now), 0);
+    assert_eq!(sessions_of(&again, RELEASE_B, now), 0);
+}
+
+/// Clients of an era without sessions count by their credentials, once each, if they are served.
+#[tokio::test]
+async fn active_clients_without_a_session_are_counted_before_and_in_a_ramp() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let proxy = start(&dir.path().join("sessions.jsonl"), [&a, &b]);
+    let now = || Clock::start(Moment(0)).now();
+    let clients = |now| proxy.active_users(RELEASE_A, now).clients;
+    let send = async |client: usize, call: &str| {
+        let headers =
+            format!("MCP-Protocol-Version: 2026-07-28\r\nAuthorization: Bearer {client}\r\n");
+        post(proxy.local_addr(), call, &headers).await
+    };
+    for client in (0..25).chain(0..25) {
+        assert_eq!(send(client, &tool_call("1", "echo", "{}")).await.status, 200);
+    }
+    assert_eq!(clients(now()), 25);
+    assert_eq!(clients(now() + Duration::from_secs(302)), 0, "idle");
+    // Who opens a session is counted by it, and who asks for nonsense is not served.
+    served_by(&proxy, &[open_initialized(&proxy).await]).await;
+    send(100, "no JSON").await;
+    assert_eq!(clients(now()), 25);
+
+    assert!(proxy.assign(&plan(500_000)));
+    for client in 20..30 {
+        send(client, &tool_call("1", "echo", "{}")).await;
+    }
+    assert_eq!(clients(now()), 30);
 }
 
 #[tokio::test]

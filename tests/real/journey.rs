@@ -9,6 +9,7 @@ use super::{in_flight, lists_tool};
 const SETTINGS: &str = r#"
     drain_timeout = "30s"
     stop_timeout = "2s"
+    ramp = ["100%"]
 "#;
 /// Long enough for all clients to begin, and for a deploy, on a machine that does a lot at once.
 const CALL_SECONDS: u32 = 12;

@@ -1,7 +1,7 @@
 //! Random days in which each deploy has a ramp.
 
-use rollbackd::decide::{RampSettings, RampShares, SESSIONS_MIN};
-use rollbackd::model::{Actor, Command, CommandRequest, Event, ReadinessReport};
+use rollbackd::decide::{RampSettings, RampShares, USERS_MIN};
+use rollbackd::model::{ActiveUsers, Actor, Command, CommandRequest, Event, ReadinessReport};
 
 use crate::simulated_host::{secs, settings};
 use crate::{SCENARIOS, Scenario};
@@ -47,8 +47,12 @@ fn random_scenarios_with_a_ramp_keep_the_invariants() {
 impl Scenario {
     /// What is known when a release is ready.
     pub(crate) fn readiness(&mut self) -> Box<ReadinessReport> {
-        let sessions_movable = if self.ramps { self.rng.next_below(2 * SESSIONS_MIN) } else { 0 };
-        Box::new(ReadinessReport { sessions_movable, ..ReadinessReport::default() })
+        let mut users = ActiveUsers::default();
+        if self.ramps {
+            users.sessions = self.rng.next_below(USERS_MIN);
+            users.clients = self.rng.next_below(USERS_MIN);
+        }
+        Box::new(ReadinessReport { users, ..ReadinessReport::default() })
     }
 
     /// The next step, a wider one, an old one, or a person's word.

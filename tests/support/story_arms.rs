@@ -31,7 +31,8 @@ impl StoryRunner {
                 };
             }
             ["live", "sessions", "stay"] => self.host.policy.ramp.sessions_stay = true,
-            ["movable", n] => self.movable = n.parse().unwrap(),
+            ["movable", n] => self.users_ready.sessions = n.parse().unwrap(),
+            ["clients", n] => self.users_ready.clients = n.parse().unwrap(),
             ["users", n] => self.users = n.parse().unwrap(),
             _ => return false,
         }

@@ -8,9 +8,9 @@ use rollbackd::decide::Phase;
 use rollbackd::judge::{BLOCK, BLOCK_MS, Indicator, Objective, ScrapePolicy};
 use rollbackd::machine::{BakeOpening, Input};
 use rollbackd::model::{
-    Actor, CallKey, Command, CommandRequest, DeployRequest, DrainCost, Effect, Event, History,
-    Moment, Observation, ProbeResult, ReadinessReport, Release, ReleaseLoad, ReleaseNumber,
-    ScrapeResult, Signal, Slot, Ticket, TimelineEntry,
+    ActiveUsers, Actor, CallKey, Command, CommandRequest, DeployRequest, DrainCost, Effect, Event,
+    History, Moment, Observation, ProbeResult, ReadinessReport, Release, ReleaseLoad,
+    ReleaseNumber, ScrapeResult, Signal, Slot, Ticket, TimelineEntry,
 };
 
 use crate::release_behaviour::ReleaseBehaviour;
@@ -33,8 +33,8 @@ pub struct StoryRunner {
     behaviours: BTreeMap<String, ReleaseBehaviour>,
     requests_per_second: u64,
     sessions: u64,
-    /// Those of them that are active and can move.
-    movable: u64,
+    /// The active users when the next release is ready.
+    users_ready: ActiveUsers,
     /// Users of a ramp.
     users: u64,
     /// Requests of users so far.
@@ -60,7 +60,7 @@ impl StoryRunner {
             behaviours: BTreeMap::new(),
             requests_per_second: 100,
             sessions: 20,
-            movable: 0,
+            users_ready: ActiveUsers::default(),
             users: 50,
             requests: 0,
             protocols_in_use: vec!["2025-11-25".to_owned()],
@@ -307,7 +307,7 @@ impl StoryRunner {
                         active,
                         protocols_in_use: in_use,
                         call_usage: used,
-                        sessions_movable: self.movable,
+                        users: self.users_ready,
                         ..ReadinessReport::default()
                     }),
                 ))

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rollbackd::model::{
-    Actor, Arm, ArmNumbers, Basis, BlockSources, BreakingChange, CarriedOver, Comparison,
-    ComparisonRule, Contract, ContractDiff, ContractPart, Counts, DrainCost, Finding, Hold,
-    MigrationRefused, Moment, ObjectiveNumbers, RampChoice, RampReason, RampStep, Release,
+    ActiveUsers, Actor, Arm, ArmNumbers, Basis, BlockSources, BreakingChange, CarriedOver,
+    Comparison, ComparisonRule, Contract, ContractDiff, ContractPart, Counts, DrainCost, Finding,
+    Hold, MigrationRefused, Moment, ObjectiveNumbers, RampChoice, RampReason, RampStep, Release,
     ReleaseLoad, ReleaseNumber, Rule, Severity, Slot, SourceCounts, ToolSchema, TrialCell, Verdict,
 };
 
@@ -203,12 +203,13 @@ pub(crate) fn counts() -> Counts {
 }
 
 pub(crate) fn choice() -> RampChoice {
-    let reason = RampReason::EnoughSessions { movable: 213 };
+    let reason = RampReason::EnoughUsers(ActiveUsers { sessions: 213, clients: 0 });
     RampChoice { shares_ppm: vec![50_000, 250_000, 500_000], reason }
 }
 
 pub(crate) fn at_once() -> RampChoice {
-    let reason = RampReason::FewSessions { movable: 4, needed: 20 };
+    let users = ActiveUsers { sessions: 4, clients: 2 };
+    let reason = RampReason::FewUsers { users, needed: 20 };
     RampChoice { shares_ppm: Vec::new(), reason }
 }
 

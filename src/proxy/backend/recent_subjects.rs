@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use siphasher::sip::SipHasher24;
 
 use crate::clock::Clock;
-use crate::model::ReleaseNumber;
+use crate::model::{Moment, ReleaseNumber};
 use crate::mutex::lock;
+use crate::proxy::backend::active_clients::ActiveClients;
 
 /// Pairs of subject and call that failed and are remembered.
 const PAIRS_MAX: usize = 4_000;
@@ -54,12 +55,14 @@ pub(in crate::proxy) struct RecentSubjects {
     pairs: Mutex<BTreeMap<PairKey, Pair>>,
     /// Whether a pair is remembered: else a success costs no lock.
     has_pairs: AtomicBool,
+    clients: ActiveClients,
 }
 
 impl RecentSubjects {
     /// No subjects. `key` is the secret of their hashes, the same for all deploys.
     pub(in crate::proxy) fn new(clock: Clock, key: [u8; 16]) -> Self {
-        Self { clock, key, pairs: Mutex::default(), has_pairs: AtomicBool::new(false) }
+        let (pairs, has_pairs) = (Mutex::default(), AtomicBool::new(false));
+        Self { clock, key, pairs, has_pairs, clients: ActiveClients::new() }
     }
 
     /// A keyed hash of what identifies a session or a client.
@@ -68,6 +71,16 @@ impl RecentSubjects {
         hasher.write_u8(kind);
         hasher.write(bytes);
         hasher.finish()
+    }
+
+    /// About how many clients without a session are active.
+    pub(in crate::proxy) fn active_clients(&self, now: Moment) -> u64 {
+        self.clients.count(now.0 / 1000)
+    }
+
+    /// A request of a client without a session was served. `client` is its keyed hash.
+    pub(super) fn served(&self, client: u64) {
+        self.clients.note(client, self.second());
     }
 
     /// The second of now.
@@ -130,7 +143,6 @@ fn record(pairs: &mut BTreeMap<PairKey, Pair>, key: PairKey, failed: bool, secon
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Moment;
 
     const A: ReleaseNumber = ReleaseNumber(1);
 

@@ -128,8 +128,10 @@ impl Router {
         opens_session: bool,
     ) -> Result<Route, RouteError> {
         let active = view.routes.active().ok_or(RouteError::NoRelease)?;
+        let active_in = (!opens_session).then(|| Arc::clone(&self.recent));
         let Some(assignment) = &view.assignment else {
-            let counted = Some(self.counted_client(view, request, active));
+            let counted = self.counted_client(view, request, active);
+            let counted = Some(CountedSubject { active_in, ..counted });
             return Ok(Route { counted, ..Route::new(Arc::clone(active), None) });
         };
         let client = assignment.of_client(request);
@@ -141,12 +143,10 @@ impl Router {
         let on_trial = view.routes.get_open(assignment.plan.trial);
         let on_trial = on_trial.filter(|it| !it.draining.is_cancelled());
         let backend = on_trial.filter(|_| assignment.arm(subject) == Arm::Trial).unwrap_or(active);
+        let subject = assignment.counted((subject, client), backend.number);
+        let counted = self.counted_on_trial(request, backend, subject);
         Ok(Route {
-            counted: Some(self.counted_on_trial(
-                request,
-                backend,
-                assignment.counted((subject, client), backend.number),
-            )),
+            counted: Some(CountedSubject { active_in, ..counted }),
             assignment: Some(Arc::clone(assignment)),
             ..Route::new(Arc::clone(backend), None)
         })

@@ -56,6 +56,7 @@ impl Router {
             failing,
             source,
             purpose: subject.map_or(Purpose::Nothing, Purpose::Trial),
+            active_in: None,
         }
     }
 
@@ -70,7 +71,8 @@ impl Router {
             Some(_) => on_trial().map_or(Purpose::Nothing, Purpose::Trial),
             None => Purpose::NextTrial(Arc::clone(&self.recent), backend.number),
         };
-        CountedSubject { failing: Arc::clone(&backend.failing_sources), source, purpose }
+        let failing = Arc::clone(&backend.failing_sources);
+        CountedSubject { failing, source, purpose, active_in: None }
     }
 
     fn client_source(&self, request: &ClientRequest) -> Source {

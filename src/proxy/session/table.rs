@@ -11,6 +11,7 @@ use http::HeaderMap;
 
 use crate::mcp::versions;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
+use crate::proxy::backend::active_clients::ACTIVE_WITHIN;
 use crate::proxy::session::change_sink::ChangeSink;
 use crate::proxy::session::credentials::Owner;
 use crate::proxy::session::id::{SessionId, SessionIdCodec, SessionIdSecret, SessionKey};
@@ -22,9 +23,6 @@ use crate::proxy::session::record::PersistedSession;
 
 /// The longest life of a session, even of a busy one.
 const SESSION_AGE_MAX: Duration = Duration::from_hours(30 * 24);
-
-/// A session without a request for longer, and without a stream, is not active.
-const ACTIVE_WITHIN: Duration = Duration::from_mins(5);
 
 /// The live sessions of one service.
 #[derive(Debug)]
