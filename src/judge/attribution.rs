@@ -39,6 +39,8 @@ const FALLBACK_E_MIN: f64 = 1.0;
 const FALLBACK_AFTER: Duration = Duration::from_secs(2);
 /// Fewer requests of the warm release than this measure nothing.
 const BASELINE_REQUESTS_MIN: u64 = 10;
+/// Nor do fewer bad ones than this where no more is expected, unless all of them are bad.
+const BASELINE_BAD_MIN: u64 = 3;
 /// What a warm release without a history is taken to fail: bad requests, and all.
 const PRIOR_COUNTS: (f64, f64) = (1.0, 1_000.0);
 /// A history does not count for more requests than this.
@@ -256,9 +258,10 @@ impl Attribution {
         }
         let (n, bad) = measured;
         let waited = now.since(since);
-        if n < BASELINE_REQUESTS_MIN && bad == 0 {
-            let keep_waiting = self.baseline_expected(now, about, waited) && waited < BASELINE_WAIT;
-            return if keep_waiting {
+        let is_expected = self.baseline_expected(now, about, waited);
+        let is_rest = !is_expected && bad < BASELINE_BAD_MIN && bad < n;
+        if n < BASELINE_REQUESTS_MIN && (bad == 0 || is_rest) {
+            return if is_expected && waited < BASELINE_WAIT {
                 Blame::Measuring(by(ComparisonRule::Measuring))
             } else {
                 self.blame_by_probes(now)
@@ -281,9 +284,7 @@ impl Attribution {
             // An unexplained breach must neither wait for the end of the bake nor pass it.
             let is_over = ATTRIBUTION_TIMEOUT <= waited;
             return match bad {
-                0 if is_over || !self.baseline_expected(now, about, waited) => {
-                    self.blame_by_probes(now)
-                }
+                0 if is_over || !is_expected => self.blame_by_probes(now),
                 _ if is_over => Blame::Undetermined(by(ComparisonRule::Undetermined)),
                 _ => Blame::Measuring(by(ComparisonRule::Measuring)),
             };

@@ -163,6 +163,14 @@ fn one_user_of_the_warm_release_excuses_nothing() {
         let (verdict, breach) = run(&mut judge(Some(WARM)), 40, &[warm, trial()]);
         assert!(breach.is_some(), "{}", verdict.because);
     }
+    // A request of two fails there, and no more come.
+    let mut judge_of_few = judge(Some(WARM));
+    let few = [Traffic::of(WARM, &[ok(1), failed(1)]), trial()];
+    run(&mut judge_of_few, 1, &few[1..]);
+    let first = few.iter().flat_map(Traffic::signals);
+    first.for_each(|signal| judge_of_few.observe(Moment(1_000), &signal));
+    let (verdict, breach) = run(&mut judge_of_few, 30, &few[1..]);
+    assert!(breach.is_some(), "{}", verdict.because);
     // Where all of its users fail, it is the outage of both.
     let warm = Traffic::of(WARM, &[ok(4) + failed(1), ok(4) + failed(1)]);
     let (verdict, breach) = run(&mut judge(Some(WARM)), 40, &[warm, trial()]);
