@@ -8,7 +8,7 @@ use crate::model::outcome::Counts;
 /// address. Only sources with a failure in the last minutes are named, the worst few of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockSources {
-    /// Sources with a request in the last minute or two. An estimate from below, up to 256.
+    /// Sources with a request in the last minute or two, about.
     pub sources_active: u16,
     /// The same for clients.
     pub clients_active: u16,

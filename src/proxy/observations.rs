@@ -41,7 +41,7 @@ impl Proxy {
         let is_from = |of| of == active || view.routes.get_open(of).is_none();
         ActiveUsers {
             sessions: router.sessions.count_movable(now, view.pinned_reason(), is_from),
-            clients: router.recent.active_clients(now),
+            clients: view.routes.clients_without_session(),
         }
     }
 

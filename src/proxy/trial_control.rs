@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::model::{BlockSources, ReleaseNumber, TrialCell};
 use crate::proxy::Proxy;
+use crate::proxy::backend::failing_sources::KnownFailing;
 use crate::proxy::backend::trial_cells::TrialCells;
 use crate::proxy::routing::assignment::{Assignment, AssignmentPlan};
 
@@ -42,7 +43,13 @@ impl Proxy {
         let (view, recent) = (self.view(), &self.state.router.recent);
         let others = view.routes.backends().iter();
         let others = others.filter(|backend| trial.is_some_and(|trial| trial != backend.number));
-        let known: Vec<_> = others.flat_map(|backend| recent.failing(backend.number)).collect();
+        let failing = others.flat_map(|backend| recent.failing(backend.number));
+        let known = failing.map(|(identity, call)| KnownFailing {
+            identity,
+            source: recent.source_hash(identity),
+            call,
+        });
+        let known: Vec<_> = known.collect();
         let backends = view.routes.backends().iter();
         backends.for_each(|backend| backend.failing_sources.set_known_failing(&known));
     }

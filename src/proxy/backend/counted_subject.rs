@@ -16,8 +16,6 @@ pub(in crate::proxy) struct CountedSubject {
     pub source: Source,
     /// What else it is counted for.
     pub purpose: Purpose,
-    /// Where its client is noted as active with each request that is served; None with a session.
-    pub active_in: Option<Arc<RecentSubjects>>,
 }
 
 /// What the requests of a subject tell.
@@ -53,10 +51,6 @@ impl CountedSubject {
     /// The outcome of a request is known.
     pub(in crate::proxy) fn end(&self, request: &CountedRequest, outcome: Outcome) {
         self.failing.end(&self.source, request.call, outcome);
-        let is_served = !matches!(outcome, Outcome::ClientFault | Outcome::Neutral);
-        if let Some(recent) = self.active_in.as_ref().filter(|_| is_served) {
-            recent.served(self.source.client);
-        }
         match (&self.purpose, &request.cell) {
             (Purpose::Trial(subject), Some(cell)) => subject.end(cell, outcome),
             (Purpose::NextTrial(recent, release), _) => {

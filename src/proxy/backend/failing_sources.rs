@@ -22,6 +22,9 @@ const CALLS_MAX: usize = 16;
 const OTHER_CALLS: u64 = 0;
 /// Blocks after which the failures of a source count half: a minute.
 const HALF_LIFE_BLOCKS: u32 = 240;
+/// A client without a session is active for at least this many blocks, two and a half minutes, and at most
+/// twice as long.
+const ACTIVE_BLOCKS: u32 = 600;
 
 /// A source whose call failed before, and that now succeeded this often in a row, is like any other.
 const SUCCESSES_TO_FORGET: u32 = 5;
@@ -33,8 +36,21 @@ pub(in crate::proxy) struct Source {
     pub identity: Identity,
     /// A keyed hash of it.
     pub hash: u64,
+    /// Whether its requests have a session, or open one.
+    pub has_session: bool,
     /// The same of its client.
     pub client: u64,
+}
+
+/// A source that mostly failed a call on the release before a deploy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::proxy) struct KnownFailing {
+    /// The source.
+    pub identity: Identity,
+    /// A keyed hash of it.
+    pub source: u64,
+    /// The number of the call.
+    pub call: u64,
 }
 
 /// The failing sources of one release.
@@ -42,6 +58,8 @@ pub(in crate::proxy) struct Source {
 pub(in crate::proxy) struct FailingSources {
     sources: ActiveSet,
     clients: ActiveSet,
+    /// Clients without a session, of whom a request was served.
+    clients_without_session: ActiveSet,
     tracked: Mutex<Tracked>,
     /// Whether there is anything to look up: else a success costs no lock.
     is_tracking: AtomicBool,
@@ -76,6 +94,10 @@ impl FailingSources {
 
     /// The outcome of a request is known.
     pub(in crate::proxy) fn end(&self, source: &Source, call: u64, outcome: Outcome) {
+        let is_served = !matches!(outcome, Outcome::ClientFault | Outcome::Neutral);
+        if is_served && !source.has_session {
+            self.clients_without_session.insert(source.client);
+        }
         let is_fault = !matches!(outcome, Outcome::Ok | Outcome::Neutral);
         let Some(mut tracked) = self.lock_for(is_fault) else { return };
         tracked.count((source, call), is_fault, |counts| counts.count(outcome));
@@ -100,10 +122,16 @@ impl FailingSources {
         (is_fault || self.is_tracking.load(Ordering::Relaxed)).then(|| self.lock())
     }
 
-    /// From now on these sources and calls say nothing.
-    pub(in crate::proxy) fn set_known_failing(&self, pairs: &[(Identity, u64)]) {
+    /// These sources and calls say nothing, with what they did in the block that is under way: it began
+    /// before the deploy had its traffic, and ends after it.
+    pub(in crate::proxy) fn set_known_failing(&self, known: &[KnownFailing]) {
         let mut tracked = self.lock();
-        tracked.known_failing = pairs.iter().map(|pair| (*pair, 0)).collect();
+        tracked.known_failing = known.iter().map(|it| ((it.identity, it.call), 0)).collect();
+        for it in known {
+            let source = tracked.sources.get_mut(&it.source);
+            let counts = source.and_then(|source| source.calls.remove(&it.call));
+            tracked.known_failing_counts += counts.unwrap_or_default();
+        }
         self.is_tracking.store(tracked.is_needed(), Ordering::Relaxed);
     }
 
@@ -117,13 +145,25 @@ impl FailingSources {
             tracked.age();
             self.is_tracking.store(tracked.is_needed(), Ordering::Relaxed);
         }
+        if tracked.blocks.is_multiple_of(ACTIVE_BLOCKS) {
+            self.clients_without_session.age();
+        }
+        let active = |set: &ActiveSet| u16::try_from(set.len()).unwrap_or(u16::MAX);
         BlockSources {
-            sources_active: self.sources.len(),
-            clients_active: self.clients.len(),
+            sources_active: active(&self.sources),
+            clients_active: active(&self.clients),
             known_failing: std::mem::take(&mut tracked.known_failing_counts),
             sources: take_counts(&mut tracked.sources),
             clients: take_counts(&mut tracked.clients),
         }
+    }
+
+    /// About how many clients without a session had a request served by these releases in the last minutes.
+    pub(in crate::proxy) fn clients_without_session<'a>(
+        releases: impl Iterator<Item = &'a Self>,
+    ) -> u64 {
+        let sets: Vec<_> = releases.map(|it| &it.clients_without_session).collect();
+        ActiveSet::len_together(&sets)
     }
 
     fn lock(&self) -> MutexGuard<'_, Tracked> {
@@ -208,7 +248,7 @@ mod tests {
     use super::*;
 
     fn source(hash: u64, client: u64) -> Source {
-        Source { identity: Identity::Client(hash), hash, client }
+        Source { identity: Identity::Client(hash), hash, has_session: false, client }
     }
 
     #[test]
@@ -236,7 +276,10 @@ mod tests {
     #[test]
     fn what_failed_before_the_deploy_is_apart() {
         let (failing, user) = (FailingSources::default(), source(1, 1));
-        failing.set_known_failing(&[(user.identity, 7)]);
+        failing.end(&user, 7, Outcome::ServerFault);
+        let known = KnownFailing { identity: user.identity, source: user.hash, call: 7 };
+        failing.set_known_failing(&[known]);
+        assert_eq!(failing.take_block().known_failing.server_fault, 1, "of the block under way");
         failing.end(&user, 7, Outcome::ServerFault);
         failing.end(&user, 7, Outcome::Ok);
         failing.end(&user, 7, Outcome::ServerFault);
@@ -256,14 +299,14 @@ mod tests {
     fn sources_are_bounded_and_forgotten() {
         let failing = FailingSources::default();
         for hash in 0..2 * TRACKED_MAX as u64 {
-            failing.start(&source(hash << 53, hash << 53));
+            failing.start(&source(hash << 52, hash << 52));
             failing.end(&source(hash, hash), 7, Outcome::ToolFault);
         }
         (0..5).for_each(|_| failing.end(&source(3, 3), 7, Outcome::ToolFault));
         assert_eq!(failing.lock().sources.len(), TRACKED_MAX);
         let block = failing.take_block();
         assert_eq!((block.sources.len(), block.sources[0].source), (REPORTED_MAX, 3));
-        assert_eq!(block.sources_active, 256);
+        assert!(3_000 < block.sources_active, "{}", block.sources_active);
         for _ in 0..3 * HALF_LIFE_BLOCKS {
             failing.take_block();
         }

@@ -1,7 +1,6 @@
 //! One release as the proxy sees it: how to reach it, what it carries, and whether it drains.
 
-pub(super) mod active_clients;
-pub(super) mod active_set;
+mod active_set;
 pub(super) mod address_limits;
 pub(super) mod body;
 pub(super) mod client_connection;

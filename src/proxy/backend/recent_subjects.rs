@@ -11,9 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use siphasher::sip::SipHasher24;
 
 use crate::clock::Clock;
-use crate::model::{Moment, ReleaseNumber};
+use crate::model::ReleaseNumber;
 use crate::mutex::lock;
-use crate::proxy::backend::active_clients::ActiveClients;
 
 /// Pairs of subject and call that failed and are remembered.
 const PAIRS_MAX: usize = 4_000;
@@ -55,14 +54,13 @@ pub(in crate::proxy) struct RecentSubjects {
     pairs: Mutex<BTreeMap<PairKey, Pair>>,
     /// Whether a pair is remembered: else a success costs no lock.
     has_pairs: AtomicBool,
-    clients: ActiveClients,
 }
 
 impl RecentSubjects {
     /// No subjects. `key` is the secret of their hashes, the same for all deploys.
     pub(in crate::proxy) fn new(clock: Clock, key: [u8; 16]) -> Self {
         let (pairs, has_pairs) = (Mutex::default(), AtomicBool::new(false));
-        Self { clock, key, pairs, has_pairs, clients: ActiveClients::new() }
+        Self { clock, key, pairs, has_pairs }
     }
 
     /// A keyed hash of what identifies a session or a client.
@@ -73,14 +71,12 @@ impl RecentSubjects {
         hasher.finish()
     }
 
-    /// About how many clients without a session are active.
-    pub(in crate::proxy) fn active_clients(&self, now: Moment) -> u64 {
-        self.clients.count(now.0 / 1000)
-    }
-
-    /// A request of a client without a session was served. `client` is its keyed hash.
-    pub(super) fn served(&self, client: u64) {
-        self.clients.note(client, self.second());
+    /// A keyed hash of a source.
+    pub(in crate::proxy) fn source_hash(&self, identity: Identity) -> u64 {
+        match identity {
+            Identity::Session(key) => self.hash(b's', &key),
+            Identity::Client(hash) => hash,
+        }
     }
 
     /// The second of now.
@@ -143,6 +139,7 @@ fn record(pairs: &mut BTreeMap<PairKey, Pair>, key: PairKey, failed: bool, secon
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Moment;
 
     const A: ReleaseNumber = ReleaseNumber(1);
 

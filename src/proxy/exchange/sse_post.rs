@@ -53,7 +53,7 @@ impl ProxyState {
         }
         cancel_requests(session, &lock_parsed(&parsed));
         let mut route = Route::new(Arc::clone(backend), None);
-        route.counted = Some(self.router.counted_client(view, request, backend));
+        route.counted = Some(self.router.counted_client(view, request, true, backend));
         let mut in_flight = self.start_in_flight(view, &mut route, ExchangeKind::Call, parsed);
         in_flight.client_body = request_body.buffered().cloned();
         // The answer may come before the response to the POST.

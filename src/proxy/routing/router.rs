@@ -128,10 +128,8 @@ impl Router {
         opens_session: bool,
     ) -> Result<Route, RouteError> {
         let active = view.routes.active().ok_or(RouteError::NoRelease)?;
-        let active_in = (!opens_session).then(|| Arc::clone(&self.recent));
         let Some(assignment) = &view.assignment else {
-            let counted = self.counted_client(view, request, active);
-            let counted = Some(CountedSubject { active_in, ..counted });
+            let counted = Some(self.counted_client(view, request, opens_session, active));
             return Ok(Route { counted, ..Route::new(Arc::clone(active), None) });
         };
         let client = assignment.of_client(request);
@@ -144,9 +142,9 @@ impl Router {
         let on_trial = on_trial.filter(|it| !it.draining.is_cancelled());
         let backend = on_trial.filter(|_| assignment.arm(subject) == Arm::Trial).unwrap_or(active);
         let subject = assignment.counted((subject, client), backend.number);
-        let counted = self.counted_on_trial(request, backend, subject);
+        let source = self.client_source(request, opens_session);
         Ok(Route {
-            counted: Some(CountedSubject { active_in, ..counted }),
+            counted: Some(self.counted_on_trial(source, backend, subject)),
             assignment: Some(Arc::clone(assignment)),
             ..Route::new(Arc::clone(backend), None)
         })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::model::ReleaseNumber;
 use crate::proxy::backend::Backend;
+use crate::proxy::backend::failing_sources::FailingSources;
 
 /// The reachable releases, and the active one.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,12 @@ impl RoutingTable {
     /// All releases.
     pub(in crate::proxy) fn backends(&self) -> &[Arc<Backend>] {
         &self.backends
+    }
+
+    /// About how many clients without a session had a request served in the last minutes.
+    pub(in crate::proxy) fn clients_without_session(&self) -> u64 {
+        let releases = self.backends.iter().map(|backend| &*backend.failing_sources);
+        FailingSources::clients_without_session(releases)
     }
 
     /// The table with this release added or replaced.

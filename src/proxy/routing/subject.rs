@@ -22,22 +22,27 @@ impl Router {
         request: &ClientRequest,
         backend: &Backend,
     ) -> CountedSubject {
+        let identity = Identity::Session(*session.key());
         let source = Source {
-            identity: Identity::Session(*session.key()),
-            hash: self.recent.hash(b's', session.key()),
+            identity,
+            hash: self.recent.source_hash(identity),
+            has_session: true,
             client: client_identity(request, &self.recent),
         };
         self.counted(view, source, backend, || view.counted(session, request, backend.number))
     }
 
-    /// The subject of a client without a session.
+    /// The subject of a client without a session that the proxy moves. `has_session`: its request opens one,
+    /// or has one of another kind.
     pub(in crate::proxy) fn counted_client(
         &self,
         view: &RoutingView,
         request: &ClientRequest,
+        has_session: bool,
         backend: &Backend,
     ) -> CountedSubject {
-        self.counted(view, self.client_source(request), backend, || {
+        let source = self.client_source(request, has_session);
+        self.counted(view, source, backend, || {
             let assignment = view.assignment.as_ref()?;
             let client = assignment.of_client(request);
             assignment.counted((client, client), backend.number)
@@ -47,16 +52,15 @@ impl Router {
     /// The subject of a request that is routed by this trial.
     pub(super) fn counted_on_trial(
         &self,
-        request: &ClientRequest,
+        source: Source,
         backend: &Backend,
         subject: Option<TrialSubject>,
     ) -> CountedSubject {
-        let (failing, source) = (Arc::clone(&backend.failing_sources), self.client_source(request));
+        let failing = Arc::clone(&backend.failing_sources);
         CountedSubject {
             failing,
             source,
             purpose: subject.map_or(Purpose::Nothing, Purpose::Trial),
-            active_in: None,
         }
     }
 
@@ -72,11 +76,12 @@ impl Router {
             None => Purpose::NextTrial(Arc::clone(&self.recent), backend.number),
         };
         let failing = Arc::clone(&backend.failing_sources);
-        CountedSubject { failing, source, purpose, active_in: None }
+        CountedSubject { failing, source, purpose }
     }
 
-    fn client_source(&self, request: &ClientRequest) -> Source {
+    /// The source of a request without a session.
+    pub(super) fn client_source(&self, request: &ClientRequest, has_session: bool) -> Source {
         let client = client_identity(request, &self.recent);
-        Source { identity: Identity::Client(client), hash: client, client }
+        Source { identity: Identity::Client(client), hash: client, has_session, client }
     }
 }

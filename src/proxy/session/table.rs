@@ -11,7 +11,6 @@ use http::HeaderMap;
 
 use crate::mcp::versions;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
-use crate::proxy::backend::active_clients::ACTIVE_WITHIN;
 use crate::proxy::session::change_sink::ChangeSink;
 use crate::proxy::session::credentials::Owner;
 use crate::proxy::session::id::{SessionId, SessionIdCodec, SessionIdSecret, SessionKey};
@@ -21,6 +20,8 @@ use crate::proxy::session::persistence;
 use crate::proxy::session::persistence::SessionStore;
 use crate::proxy::session::record::PersistedSession;
 
+/// A session without a request or a stream for longer is not active.
+const ACTIVE_WITHIN: Duration = Duration::from_mins(5);
 /// The longest life of a session, even of a busy one.
 const SESSION_AGE_MAX: Duration = Duration::from_hours(30 * 24);
 
