@@ -17,6 +17,8 @@ const CLIENTS_MIN: u16 = 6;
 const OTHERS_WAIT: Duration = Duration::from_secs(5);
 /// One failure rate is plainly above another one if their bounds with this tail do not meet.
 const TAIL: f64 = 0.05;
+/// The others fail more than allowed if the bound with this tail says so.
+const OTHERS_TAIL: f64 = 0.01;
 
 /// The failing sources of one release since evidence is gathered.
 #[derive(Debug, Clone, Default)]
@@ -110,8 +112,14 @@ impl SourceShares {
 }
 
 impl OneSource {
-    /// What it means for a breach that was proven this long ago. None: it is a breach like any other.
-    pub(super) fn finding(self, proven_for: Duration) -> Option<Finding> {
+    /// What it means for a breach that was proven this long ago, where this rate of failures is allowed. None:
+    /// it is a breach like any other.
+    pub(super) fn finding(self, allowed: f64, proven_for: Duration) -> Option<Finding> {
+        // Their own evidence may be short of a verdict yet: a burst is allowed to them, too.
+        let (others, others_bad) = self.others;
+        if allowed < beta::lower_bound(others_bad, others, OTHERS_TAIL) {
+            return None;
+        }
         if self.is_alone() {
             return Some(Finding::OneUser);
         }

@@ -125,6 +125,25 @@ fn the_same_failures_of_several_users_are_a_breach() {
 }
 
 #[test]
+fn users_that_fail_a_little_later_are_no_one_user() {
+    // A total failure: one sends most of the requests, and the others had some answered when it began.
+    let mut judge = judge(Some(WARM));
+    let begins = [Traffic::of(TRIAL, &[failed(2), ok(2), ok(2)])];
+    let goes_on = [Traffic::of(TRIAL, &[failed(6), failed(1), failed(1)])];
+    let mut now = Moment(0);
+    for (blocks, traffic) in [(1, &begins), (20, &goes_on)] {
+        for _ in 0..blocks {
+            now = now + BLOCK;
+            let signals = traffic.iter().flat_map(Traffic::signals);
+            signals.for_each(|signal| judge.observe(now, &signal));
+            let verdict = judge.verdict(now);
+            assert_ne!(verdict.finding, Finding::OneUser, "{now}: {}", verdict.because);
+        }
+    }
+    assert!(matches!(judge.verdict(now).finding, Finding::Breach(_)));
+}
+
+#[test]
 fn the_only_user_is_all_there_is() {
     let (_, alone) = run(&mut judge(Some(WARM)), 20, &[Traffic::of(TRIAL, &[failed(5)])]);
     // A recording without sources says the same.

@@ -76,7 +76,9 @@ impl Judge {
 
     fn found_broken(&self, now: Moment, broken: BrokenObjective) -> Found {
         let BrokenObjective { indicator, numbers, proven_at, onset, one_source } = broken;
-        if let Some(finding) = one_source.and_then(|it| it.finding(now.since(proven_at))) {
+        if let Some(finding) =
+            one_source.and_then(|it| it.finding(numbers.allowed, now.since(proven_at)))
+        {
             let because =
                 format!("{numbers}; {}", one_source.map(|it| it.to_string()).unwrap_or_default());
             let basis = Basis { objective: Some(numbers), ..Basis::of(Rule::BrokenObjective) };
