@@ -68,7 +68,7 @@ struct TrialBlocks {
 
 impl TrialBlocks {
     fn new() -> Self {
-        let mut judge = TrialJudge::new(settings(7), Moment(0));
+        let mut judge = TrialJudge::new(settings(7, (0, 0)), Moment(0));
         judge.begin_step(Moment(0), 0.5, 1_500);
         Self { judge, rng: Rng::new(1), block: 0 }
     }

@@ -20,9 +20,17 @@ pub(super) struct ObjectiveEvidence {
     relaxed: bool,
 }
 
+/// What a release may fail. It is not blamed for what the one before did, too: where that broke the
+/// objective, the new one has to be clearly worse, by the smallest effect that is worth a rollback.
+/// `before` has its requests of the last hour, and the bad ones. More than `budget`: it is relaxed.
+pub(super) fn allowed_rate(budget: f64, min_effect: f64, (n, bad): (u64, u64)) -> f64 {
+    let baseline_rate = min_effect * beta::upper_bound(bad, n, 0.05);
+    let is_broken = budget < beta::lower_bound(bad, n, 0.05) && budget < baseline_rate;
+    if is_broken { baseline_rate.min(RELAXED_MAX).max(budget) } else { budget }
+}
+
 impl ObjectiveEvidence {
-    /// A release is not blamed for what the one before did, too: where that broke the objective in
-    /// its last hour, the new one has to be clearly worse.
+    /// No evidence yet; `history` is that of the release before.
     pub(super) fn new(
         objective: &Objective,
         alpha: f64,
@@ -30,12 +38,10 @@ impl ObjectiveEvidence {
         history: &History,
     ) -> Self {
         let Objective { indicator, error_budget: budget, .. } = *objective;
-        let (n, bad) = indicator.count(&history.last_hour);
-        let baseline_rate = limits.min_effect * beta::upper_bound(bad, n, 0.05);
-        let baseline_broken = budget < beta::lower_bound(bad, n, 0.05) && budget < baseline_rate;
-        let p0 = if baseline_broken { baseline_rate.min(RELAXED_MAX).max(budget) } else { budget };
+        let before = indicator.count(&history.last_hour);
+        let p0 = allowed_rate(budget, limits.min_effect, before);
         let process = SplitProcess::new(EProcess::new(p0, alpha, limits));
-        Self { indicator, process, broken_since: None, relaxed: baseline_broken }
+        Self { indicator, process, broken_since: None, relaxed: budget < p0 }
     }
 
     /// Takes in one block of `n` requests, `bad` of them bad; `left_out` is the part of the source that fails

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rollbackd::judge::trial::{StepState, TrialJudge, TrialSettings, TrialTest};
-use rollbackd::model::{Arm, Moment, TrialCell};
+use rollbackd::judge::{Baseline, Indicator, Objective, SloSettings};
+use rollbackd::model::{Arm, Counts, History, Moment, TrialCell};
 
 use super::super::rng::{Poisson, Rng};
 use super::population::{CALLS, Population, Size};
@@ -34,18 +35,28 @@ pub struct Outcome {
     pub harm: u64,
 }
 
-/// The default settings, but for the seconds of total failure.
-pub fn settings(total_failure: u64) -> TrialSettings {
-    TrialSettings {
-        step_max: Duration::from_secs(120),
+/// The default settings, but for the seconds of total failure. `before` has the requests of the last hour on
+/// the release before, and the failed ones: as in the daemon, more is allowed where it broke its promise.
+pub fn settings(total_failure: u64, before: (u64, u64)) -> TrialSettings {
+    let availability =
+        Objective { indicator: Indicator::Availability, error_budget: PROMISE, weight: 1.0 };
+    let slo = SloSettings {
+        objectives: vec![availability],
         max_false_rollback: 1e-3,
-        error_budget: PROMISE,
-        call_budget: 0.02,
         min_effect: 2.0,
         burst: Duration::from_secs(5),
         bake: Duration::from_secs(SECONDS),
-        total_failure: Duration::from_secs(total_failure),
-    }
+        failed_probes_max: 3,
+        probe_interval: Duration::from_secs(5),
+        baseline: Baseline::Probes,
+        shadow_calls: false,
+        scrape: None,
+    };
+    let (requests, server_fault) = before;
+    let last_hour = Counts { ok: requests - server_fault, server_fault, ..Counts::default() };
+    let history = History { last_hour, ..History::default() };
+    let settings = TrialSettings::new(&slo, Duration::from_secs(120), &history);
+    TrialSettings { total_failure: Duration::from_secs(total_failure), ..settings }
 }
 
 struct Subject {

@@ -94,9 +94,10 @@ pub fn run(
     first_seed: u64,
     total_failure: u64,
 ) -> Vec<Outcome> {
-    parallel::run_seeds(bakes, |seed| {
-        bake::run(scene, size, first_seed + seed + 1, bake::settings(total_failure))
-    })
+    let requests = (size.rate * 3_600.0) as u64;
+    let failed = (requests as f64 * scene.failed_before()) as u64;
+    let settings = bake::settings(total_failure, (requests, failed));
+    parallel::run_seeds(bakes, |seed| bake::run(scene, size, first_seed + seed + 1, settings))
 }
 
 fn size_name(size: Size) -> String {

@@ -17,6 +17,16 @@ pub struct Scene {
     pub stay: Stay,
 }
 
+impl Scene {
+    /// The share of requests that failed on the release before, ahead of the deploy.
+    pub fn failed_before(&self) -> f64 {
+        match self.trouble {
+            Trouble::FailOnBoth { share } => self.base + share,
+            _ => self.base,
+        }
+    }
+}
+
 /// What happens besides.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Trouble {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::judge::beta;
+use crate::judge::objective::allowed_rate;
 use crate::judge::release_judge::Judge;
 use crate::judge::severity;
 use crate::judge::slo::{Indicator, SloSettings};
@@ -69,7 +70,7 @@ impl ReleaseTrial {
         history: &History,
         now: Moment,
     ) -> Self {
-        let mut judge = TrialJudge::new(settings(slo, step_max, history), now);
+        let mut judge = TrialJudge::new(TrialSettings::new(slo, step_max, history), now);
         let mut names = BTreeMap::new();
         for ((method, name), counts) in history.calls.iter().take(NAMES_MAX) {
             let call = call_number(method, name);
@@ -254,31 +255,91 @@ fn call_name(method: &str, name: &str) -> String {
     if name.is_empty() { method.to_owned() } else { format!("{method} {name}") }
 }
 
-/// What the objectives allow. Where tools are judged, a failed answer of a tool is a failure, too; the
-/// history of the release before says how many of them are usual.
-fn settings(slo: &SloSettings, step_max: Duration, history: &History) -> TrialSettings {
-    let budget_of = |indicator| {
-        let mut objectives = slo.objectives.iter().filter(move |it| it.indicator == indicator);
-        objectives.next().map(|objective| objective.error_budget)
-    };
-    let availability = budget_of(Indicator::Availability).unwrap_or(0.005);
-    let hour = &history.last_hour;
-    let error_budget = match budget_of(Indicator::Tools) {
-        None => availability,
-        Some(tools) if hour.judged() < HISTORY_MIN => availability.max(tools),
-        Some(tools) => {
-            let usual = beta::upper_bound(failed(hour), hour.judged(), TAIL);
-            usual.clamp(availability, availability.max(tools))
+/// The part of requests that the objective of this indicator allows to fail.
+fn budget_of(slo: &SloSettings, indicator: Indicator) -> Option<f64> {
+    let objective = slo.objectives.iter().find(|it| it.indicator == indicator);
+    objective.map(|objective| objective.error_budget)
+}
+
+impl TrialSettings {
+    /// The settings of a trial; `history` is that of the release before it. Where tools are judged, a failed
+    /// answer of a tool is a failure, too, and the history says how many of them are usual. Where the release
+    /// before failed more than the objectives allow, more is allowed, as without a trial.
+    pub fn new(slo: &SloSettings, step_max: Duration, history: &History) -> Self {
+        let hour = &history.last_hour;
+        let availability = budget_of(slo, Indicator::Availability).unwrap_or(0.005);
+        let tools = budget_of(slo, Indicator::Tools);
+        let before = match tools {
+            Some(_) => (hour.judged(), failed(hour)),
+            None => Indicator::Availability.count(hour),
+        };
+        let most = availability.max(tools.unwrap_or(0.0));
+        let allowed = allowed_rate(most, slo.min_effect, before);
+        let is_usual_known = tools.is_some() && allowed <= most && HISTORY_MIN <= hour.judged();
+        let error_budget = if is_usual_known {
+            beta::upper_bound(before.1, before.0, TAIL).clamp(availability, most)
+        } else {
+            allowed
+        };
+        let call_budget = CALL_BUDGET.max(if most < allowed { allowed } else { availability });
+        Self {
+            max_false_rollback: slo.max_false_rollback,
+            error_budget,
+            call_budget,
+            min_effect: slo.min_effect,
+            burst: slo.burst,
+            bake: slo.bake,
+            step_max,
+            total_failure: TOTAL_FAILURE,
         }
-    };
-    TrialSettings {
-        max_false_rollback: slo.max_false_rollback,
-        error_budget,
-        call_budget: CALL_BUDGET.max(availability),
-        min_effect: slo.min_effect,
-        burst: slo.burst,
-        bake: slo.bake,
-        step_max,
-        total_failure: TOTAL_FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::slo::{Baseline, Objective};
+
+    fn budgets(objectives: &[(Indicator, f64)], last_hour: Counts) -> (f64, f64) {
+        let objective =
+            |&(indicator, error_budget)| Objective { indicator, error_budget, weight: 1.0 };
+        let slo = SloSettings {
+            objectives: objectives.iter().map(objective).collect(),
+            max_false_rollback: 1e-3,
+            min_effect: 2.0,
+            burst: Duration::from_secs(5),
+            bake: Duration::from_mins(30),
+            failed_probes_max: 3,
+            probe_interval: Duration::from_secs(5),
+            baseline: Baseline::Probes,
+            shadow_calls: false,
+            scrape: None,
+        };
+        let history = History { last_hour, ..History::default() };
+        let settings = TrialSettings::new(&slo, Duration::from_mins(2), &history);
+        (settings.error_budget, settings.call_budget)
+    }
+
+    #[test]
+    fn more_is_allowed_where_the_release_before_failed_more() {
+        let hour = |server_fault, tool_fault| Counts {
+            ok: 10_000 - server_fault - tool_fault,
+            server_fault,
+            tool_fault,
+            ..Counts::default()
+        };
+        let availability = [(Indicator::Availability, 0.005)];
+        assert_eq!(budgets(&availability, Counts::default()), (0.005, 0.02));
+        assert_eq!(budgets(&availability, hour(40, 3_000)), (0.005, 0.02));
+        let (error, call) = budgets(&availability, hour(500, 0));
+        assert!((0.1..0.12).contains(&error) && error == call, "{error} {call}");
+        let both = [(Indicator::Availability, 0.005), (Indicator::Tools, 0.05)];
+        // What is usual, within the objectives.
+        assert_eq!(budgets(&both, Counts::default()), (0.05, 0.02));
+        assert_eq!(budgets(&both, hour(0, 0)), (0.005, 0.02));
+        let (usual, _) = budgets(&both, hour(0, 200));
+        assert!((0.02..0.025).contains(&usual), "{usual}");
+        let (error, _) = budgets(&both, hour(0, 1_000));
+        assert!((0.2..0.23).contains(&error), "{error}");
     }
 }
