@@ -73,8 +73,16 @@ impl ClientFaults {
 
     /// The call with the strongest evidence.
     pub(super) fn strongest(&self) -> Option<(&CallKey, &SplitProcess)> {
-        let share = |process: &SplitProcess| process.all().e_value() / process.all().threshold();
-        self.processes.iter().max_by(|(_, a), (_, b)| share(a).total_cmp(&share(b)))
+        // What one user alone breaks hides no other call.
+        let rank = |process: &SplitProcess| {
+            let all = process.all();
+            let is_proven = all.is_broken() && process.is_broken_without_worst();
+            (is_proven, all.e_value() / all.threshold())
+        };
+        self.processes.iter().max_by(|(_, a), (_, b)| {
+            let (a, b) = (rank(a), rank(b));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        })
     }
 
     /// How a call is named in reasons.

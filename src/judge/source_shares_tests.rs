@@ -125,6 +125,23 @@ fn the_same_failures_of_several_users_are_a_breach() {
 }
 
 #[test]
+fn what_one_user_breaks_first_hides_nothing_that_all_meet_later() {
+    let tool_fault = Counts { tool_fault: 2, ..Counts::default() };
+    let (mut judge, mut now) = (judge(Some(WARM)), Moment(0));
+    let one = Traffic::of(TRIAL, &[tool_fault, ok(5), ok(5)]);
+    let all = Traffic::of(TRIAL, &[tool_fault, ok(3) + failed(2), ok(3) + failed(2)]);
+    for (seconds, traffic, is_breach) in [(30, &one, false), (15, &all, true)] {
+        for _ in 0..seconds * 4 {
+            now = now + BLOCK;
+            traffic.signals().iter().for_each(|signal| judge.observe(now, signal));
+        }
+        let verdict = judge.verdict(now);
+        let found = matches!(verdict.finding, Finding::Breach(_));
+        assert_eq!(found, is_breach, "{now}: {} {}", verdict.finding, verdict.because);
+    }
+}
+
+#[test]
 fn users_that_fail_a_little_later_are_no_one_user() {
     // A total failure: one sends most of the requests, and the others had some answered when it began.
     let mut judge = judge(Some(WARM));

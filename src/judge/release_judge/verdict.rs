@@ -20,8 +20,8 @@ struct BrokenObjective {
     proven_at: Moment,
     /// When it began.
     onset: Moment,
-    /// The source that fails most, where the others break nothing.
-    one_source: Option<OneSource>,
+    /// The source that fails most, where the others break nothing, and what that means.
+    one_source: Option<(OneSource, Finding)>,
 }
 
 /// What a verdict says.
@@ -48,7 +48,7 @@ impl Judge {
         if let Some(reason) = self.down_reason(now) {
             return self.make_verdict(now, self.found_down(now, reason));
         }
-        if let Some(broken) = self.first_broken_objective(judged) {
+        if let Some(broken) = self.first_broken_objective(now, judged) {
             return self.make_verdict(now, self.found_broken(now, broken));
         }
         let unproven = |finding, because, onset| {
@@ -76,11 +76,8 @@ impl Judge {
 
     fn found_broken(&self, now: Moment, broken: BrokenObjective) -> Found {
         let BrokenObjective { indicator, numbers, proven_at, onset, one_source } = broken;
-        if let Some(finding) =
-            one_source.and_then(|it| it.finding(numbers.allowed, now.since(proven_at)))
-        {
-            let because =
-                format!("{numbers}; {}", one_source.map(|it| it.to_string()).unwrap_or_default());
+        if let Some((source, finding)) = one_source {
+            let because = format!("{numbers}; {source}");
             let basis = Basis { objective: Some(numbers), ..Basis::of(Rule::BrokenObjective) };
             return Found { finding, because, basis: Some(basis), onset, failure_rate_lower: 0.0 };
         }
@@ -111,30 +108,34 @@ impl Judge {
         self.liveness.down_reason(now).or_else(|| self.liveness.hang_reason(now, slow))
     }
 
-    /// The objective that was broken first.
+    /// The objective that was broken first. What one user alone breaks hides no other.
     fn first_broken_objective(
         &self,
+        now: Moment,
         judged: impl Fn(Indicator) -> bool,
     ) -> Option<BrokenObjective> {
+        let one_source = |about, process: &SplitProcess, allowed, proven_at| {
+            let source = self.sources.worst_source(about);
+            let source = source.filter(|_| !process.is_broken_without_worst())?;
+            Some((source, source.finding(allowed, now.since(proven_at))?))
+        };
         let tracks = self.objectives.iter().filter_map(|track| {
             let (proven_at, onset) = (track.broken_since?, track.process.all().onset());
             let (indicator, numbers) = (track.indicator, track.numbers());
-            let one_source = self.one_source(indicator, &track.process);
+            let one_source = one_source(indicator, &track.process, numbers.allowed, proven_at);
             Some(BrokenObjective { indicator, numbers, proven_at, onset, one_source })
         });
         let calls = self.client_faults.as_ref().and_then(|(calls, tripped)| {
             let (proven_at, (call, process)) = ((*tripped)?, calls.strongest()?);
             let (indicator, onset) = (Indicator::ClientFaults, process.all().onset());
             let numbers = process.all().numbers(&ClientFaults::describe(call));
-            let one_source = self.one_source(indicator, process);
+            let one_source = one_source(indicator, process, numbers.allowed, proven_at);
             Some(BrokenObjective { indicator, numbers, proven_at, onset, one_source })
         });
-        tracks.chain(calls).filter(|it| judged(it.indicator)).min_by_key(|it| it.proven_at)
-    }
-
-    /// The source that fails most, where the others break nothing.
-    fn one_source(&self, about: Indicator, process: &SplitProcess) -> Option<OneSource> {
-        self.sources.worst_source(about).filter(|_| !process.is_broken_without_worst())
+        tracks
+            .chain(calls)
+            .filter(|it| judged(it.indicator))
+            .min_by_key(|it| (it.one_source.is_some(), it.proven_at))
     }
 
     /// A slow answer is still an answer: a cut would turn it into a failure. A request
