@@ -62,6 +62,8 @@ pub(super) struct Instance {
     newly_bound: BTreeSet<String>,
     unclaimed: InheritedListeners,
     monitor: HeartbeatMonitor,
+    /// Shared with the services.
+    manager: SystemdManager,
     tasks: Vec<JoinHandle<()>>,
     notifier: Option<JoinHandle<()>>,
 }
@@ -90,7 +92,7 @@ impl Instance {
         let last_moment = timelines.iter().filter_map(LoadedTimeline::last_moment).max();
         let clock = Clock::start(last_moment.unwrap_or(Moment(0)));
         let manager = SystemdManager::default();
-        let context = BuildContext { settings, secret, clock, manager, cause };
+        let context = BuildContext { settings, secret, clock, manager: manager.clone(), cause };
         let Listeners { mut services, newly_bound, control, metrics, page, unclaimed } = listeners;
         let (mut handles, mut proxies, mut pending_services) =
             (BTreeMap::new(), BTreeMap::new(), Vec::new());
@@ -128,6 +130,7 @@ impl Instance {
             newly_bound,
             unclaimed,
             monitor: HeartbeatMonitor::new(heartbeats, monotonic()),
+            manager,
             tasks: Vec::new(),
             notifier: None,
         })
@@ -257,7 +260,7 @@ impl Instance {
         notify::stopping().await;
         let shutdown = match notify::is_managed() {
             false => Shutdown::Immediate,
-            true if notify::is_restarting().await => Shutdown::Restart,
+            true if notify::is_restarting(&self.manager).await => Shutdown::Restart,
             true => Shutdown::Drain,
         };
         if shutdown.is_restart() {

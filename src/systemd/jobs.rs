@@ -12,6 +12,9 @@ const JOB_SIGNAL_QUEUE_MAX: usize = 1024;
 /// The signal's job id, job, unit and result.
 type JobRemoved = (u32, OwnedObjectPath, String, String);
 
+/// A job's id, unit, type and state, and the paths of job and unit.
+type ListedJob = (u32, String, String, String, OwnedObjectPath, OwnedObjectPath);
+
 impl SystemdManager {
     /// Starts a unit and waits for the result of the job. A unit that is up does not change.
     ///
@@ -37,6 +40,21 @@ impl SystemdManager {
     pub async fn reset(&self, unit: &str) -> Result<(), String> {
         let reset_failed = self.call_manager("ResetFailedUnit", &unit).await;
         reset_failed.map(drop).map_err(|error| error_help::describe_failure("reset", unit, &error))
+    }
+
+    /// Whether systemd has a job that restarts the unit: it starts the unit again as soon as it stopped.
+    ///
+    /// # Errors
+    /// D-Bus or systemd does not answer.
+    pub async fn is_restarting(&self, unit: &str) -> Result<bool, String> {
+        let listed = async {
+            let reply = self.call_manager("ListJobs", &()).await?;
+            reply.body().deserialize::<Vec<ListedJob>>()
+        };
+        let jobs = listed.await;
+        let jobs = jobs.map_err(|error| error_help::describe_failure("list jobs of", unit, &error));
+        // A job of another kind, such as reload-or-restart, has become one of these before it runs.
+        Ok(jobs?.iter().any(|(_, of, kind, ..)| of == unit && kind == "restart"))
     }
 
     async fn run_job(

@@ -4,11 +4,11 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::process::Stdio;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::process::Command;
+
+use crate::systemd::manager::SystemdManager;
 
 /// How much longer a stop may take after each request for more time.
 const STOP_TIMEOUT_EXTENSION: NotifyState<'static> = NotifyState::ExtendTimeoutUsec(15_000_000);
@@ -101,20 +101,19 @@ pub(crate) async fn store_fd(name: String, listener: Option<OwnedFd>) {
     let _ = stored.await;
 }
 
-/// Whether the manager stops this daemon in order to start it again. `false` where that is unknown.
-pub(crate) async fn is_restarting() -> bool {
+/// Whether the manager stops this daemon in order to start it again. `false` where that is unknown:
+/// the releases then stop with the daemon, as on every other stop.
+pub(crate) async fn is_restarting(manager: &SystemdManager) -> bool {
     if !is_managed() {
         return false;
     }
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut units = cgroup.split(['/', '\n']).filter(|part| part.ends_with(".service"));
     let Some(unit) = units.next_back() else { return false };
-    let mut command = Command::new("systemctl");
-    command.args(["list-jobs", "--no-legend", "--plain", unit]);
-    command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let result = tokio::time::timeout(LIST_JOBS_TIMEOUT, command.output()).await;
-    let Ok(Ok(output)) = result else { return false };
-    // 123 rollbackd.service restart running
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().any(|line| line.split_whitespace().any(|word| word == "restart"))
+    match tokio::time::timeout(LIST_JOBS_TIMEOUT, manager.is_restarting(unit)).await {
+        Ok(Ok(restarting)) => return restarting,
+        Ok(Err(error)) => tracing::warn!(%error, "cannot tell a restart from a stop"),
+        Err(_) => tracing::warn!("cannot tell a restart from a stop: systemd does not answer"),
+    }
+    false
 }
