@@ -6,9 +6,14 @@
     reason = "a test may panic"
 )]
 
+#[path = "support/async_wait.rs"]
+mod async_wait;
+
+use std::future::ready;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use async_wait::wait_for;
 use reqwest::{Client, Response, StatusCode};
 use rollbackd::clock::Clock;
 use rollbackd::demo::server::{ScheduledFault, ServerSettings};
@@ -18,7 +23,7 @@ use rollbackd::model::Moment;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 const BOTH: &str = "application/json, text/event-stream";
 
@@ -333,7 +338,6 @@ async fn crash_loop_fault_ends_the_server_at_its_time_and_after_each_start() {
     let fault = Some(ScheduledFault { fault: Fault::CrashLoop, at });
     let mut first = Server::start_with(ServerSettings { fault, ..settings() }).await;
     let session = first.open_session().await;
-    sleep(Duration::from_millis(100)).await;
     let pong = first.legacy(Some(&session), request("ping")).await;
     assert_eq!(pong.status(), StatusCode::OK, "it is not yet time");
     timeout(Duration::from_secs(2), &mut first.task).await.expect("it ends").unwrap();
@@ -345,7 +349,8 @@ async fn traffic_generator_reports_a_healthy_and_a_broken_server_correctly() {
     let begun = clock.now();
     let good = Server::start(None).await;
     let load = TrafficGenerator::start(good.address, 100, clock);
-    sleep(Duration::from_millis(1500)).await;
+    let counts = load.counter();
+    wait_for("requests", || ready((counts().requests > 150).then_some(()))).await;
     let report = load.stop(begun).await;
     assert!(report.requests > 150, "{report:?}");
     assert_eq!((report.failed, report.not_sent), (0, 0), "{report:?}");
@@ -354,7 +359,8 @@ async fn traffic_generator_reports_a_healthy_and_a_broken_server_correctly() {
 
     let bad = Server::start(Some("tool-errors")).await;
     let load = TrafficGenerator::start(bad.address, 100, clock);
-    sleep(Duration::from_millis(500)).await;
+    let counts = load.counter();
+    wait_for("failures", || ready((counts().failed > 30).then_some(()))).await;
     let report = load.stop(begun).await;
     assert!(report.failed > 30, "{report:?}");
     assert!(report.first_bad < report.last_bad, "{report:?}");

@@ -1,6 +1,9 @@
 //! Processes of releases, with `/bin/sh` for a server.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "support/async_wait.rs"]
+mod async_wait;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -58,16 +61,13 @@ fn output(spec: &ProcessSpec) -> PathBuf {
     spec.state_dir.join("files/output-blue.log")
 }
 
-/// Waits for `text` in a file, for up to five seconds.
+/// Waits for `text` in a file.
 async fn wait_for(path: &Path, text: &str) -> String {
-    for _ in 0..250 {
+    let poll = || {
         let have = fs::read_to_string(path).unwrap_or_default();
-        if have.contains(text) {
-            return have;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{text:?} never came to {}", path.display());
+        std::future::ready(have.contains(text).then_some(have))
+    };
+    async_wait::wait_for(&format!("{text:?} in {}", path.display()), poll).await
 }
 
 fn is_alive(pid: u32) -> bool {

@@ -7,6 +7,8 @@
     reason = "a test may panic, and tells what the daemon said when it does"
 )]
 
+#[path = "support/async_wait.rs"]
+mod async_wait;
 #[path = "real/clients.rs"]
 mod clients;
 #[path = "real/conformance.rs"]

@@ -38,6 +38,7 @@ fn interrupt_repeatedly(seed: u64, fault: &str, interrupt: Interruption) {
         // Some die again while they recover.
         for _ in 0..=dice.below(3) {
             println!("seed {seed} {fault} round {round}: ends {wait} ms on");
+            // The fault comes at a random moment.
             sleep(Duration::from_millis(wait));
             interrupt(&mut host);
             wait = dice.below(900);

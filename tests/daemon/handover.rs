@@ -1,28 +1,34 @@
 //! A daemon hands over to its successor under load, and no client notices.
 
-use std::time::Duration;
-
 use rollbackd::clock::Clock;
 use rollbackd::demo::traffic::{TrafficGenerator, TrafficReport};
 use rollbackd::model::Moment;
 
-use crate::support::{DaemonHarness, SERVICE, serving_version, sleep, wait_until};
+use crate::support::{DaemonHarness, SERVICE, serving_version, wait_until};
 
 /// Requests a second of both eras, JSON and SSE, with sessions that come and go and streams that
 /// are open all the time.
 const RATE: u32 = 300;
 
-/// Runs an action under load. Returns what the clients saw.
-fn under_load(port: u16, work: impl FnOnce()) -> TrafficReport {
+/// Runs an action under load. It can wait for requests with a response, from now on. Returns what the
+/// clients saw.
+fn under_load(port: u16, work: impl FnOnce(&dyn Fn(u64))) -> TrafficReport {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let clock = Clock::start(Moment(0));
         let load = TrafficGenerator::start(([127, 0, 0, 1], port).into(), RATE, clock);
         load.start_second_wave();
         let begun = clock.now();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        tokio::task::block_in_place(work);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let counts = load.counter();
+        let wait_for_requests = |count: u64| {
+            let until = counts().requests + count;
+            wait_until("requests", || counts().requests >= until);
+        };
+        tokio::task::block_in_place(|| {
+            wait_for_requests(u64::from(RATE));
+            work(&wait_for_requests);
+            wait_for_requests(u64::from(RATE));
+        });
         load.stop(begun).await
     })
 }
@@ -38,13 +44,13 @@ fn assert_no_failures(report: &TrafficReport) {
 fn consecutive_handovers_fail_no_request_and_break_no_session() {
     let mut host = DaemonHarness::with_v1("");
     let release = host.release_process(1);
-    let report = under_load(host.listen, || {
+    let report = under_load(host.listen, |wait_for_requests| {
         for _ in 0..4 {
             let before = host.pid();
             host.wait_for_handover();
             assert_ne!(host.pid(), before);
             assert_eq!(host.status()["active"], "v1");
-            sleep(Duration::from_millis(700));
+            wait_for_requests(u64::from(RATE));
         }
         // Some daemons still drain when the next one takes over.
         host.wait_for_handover();
@@ -92,7 +98,7 @@ fn successor_that_cannot_start_changes_nothing() {
     host.deploy("v1", &["--wait"]).expect_code(0);
     let (pid, before) = (host.pid(), host.entries(1));
     let good = std::fs::read_to_string(host.config()).unwrap();
-    let report = under_load(host.listen, || {
+    let report = under_load(host.listen, |_| {
         let fails = |why: &str| {
             host.request_handover();
             wait_until(why, || {
@@ -134,20 +140,10 @@ fn successor_that_fails_late_returns_control() {
         host.deploy("v1", &["--wait"]).expect_code(0);
         let (pid, release) = (host.pid(), host.release_process(1));
         replace_program(&host, &fake_successor(end));
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let report = runtime.block_on(async {
-            let clock = Clock::start(Moment(0));
-            let load = TrafficGenerator::start(([127, 0, 0, 1], host.listen).into(), RATE, clock);
-            load.start_second_wave();
-            let begun = clock.now();
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            tokio::task::block_in_place(|| {
-                host.request_handover();
-                wait_until("it is taken back", || host.log().contains("failed, resuming"));
-                wait_until("it answers", || host.phase() == "steady");
-            });
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            load.stop(begun).await
+        let report = under_load(host.listen, |_| {
+            host.request_handover();
+            wait_until("it is taken back", || host.log().contains("failed, resuming"));
+            wait_until("it answers", || host.phase() == "steady");
         });
         if end.starts_with("kill") {
             assert_no_failures(&report);
@@ -226,10 +222,12 @@ fn handover_does_not_extend_the_bake() {
     let load = crate::support::VersionPoller::start(host.listen);
     host.deploy("v2", &[]).expect_code(0);
     host.wait_for_phase("baking");
-    sleep(Duration::from_secs(2));
+    let remaining = || host.status()["remaining_s"].as_f64().unwrap_or_default();
+    wait_until("a third of the bake is over", || remaining() < 4.0);
     host.wait_for_handover();
     assert_eq!(host.phase(), "baking");
-    sleep(Duration::from_secs(1));
+    let remaining = || host.status()["remaining_s"].as_f64().unwrap_or_default();
+    wait_until("half of it is over", || remaining() < 3.0);
     host.wait_for_handover();
     wait_until("v2 stays", || host.phase() == "steady");
     let seen = load.stop();

@@ -286,6 +286,7 @@ fn no_notice_is_lost_by_kills() {
     let mut rng = Rng(7);
     for _ in 0..kills {
         host.start();
+        // The fault comes at a random moment.
         sleep(Duration::from_millis(rng.below(events / kills * 2)));
         host.kill();
     }

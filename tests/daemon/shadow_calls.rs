@@ -2,14 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rollbackd::demo::server::VERSION_KEY;
 use serde_json::{Value, json};
 
-use crate::support::{
-    DaemonHarness, VersionPoller, serve_json, serving_version, sleep, wait_until,
-};
+use crate::support::{DaemonHarness, VersionPoller, serve_json, serving_version, wait_until};
 
 /// A release of 2026-07-28 within the test; its calls can be made to fail.
 struct FakeRelease {
@@ -70,7 +67,8 @@ fn deploy_trial(settings: &str, safe: bool) -> (DaemonHarness, FakeRelease, Fake
 fn failed_requests_are_repeated_on_the_warm_release_only() {
     let (mut host, one, two) = deploy_trial("", true);
     let load = VersionPoller::start(host.listen);
-    sleep(Duration::from_millis(600));
+    let good = || load.results.lock().unwrap().good.values().sum::<u64>();
+    wait_until("good answers", || good() >= 60);
     assert_eq!(one.shadow_calls().len(), 0);
     two.failing.store(true, Ordering::Relaxed);
     wait_until("shadow calls", || one.shadow_calls().len() > 3);
@@ -98,8 +96,9 @@ fn writes_are_never_repeated_nor_anything_when_disabled() {
         let (host, one, two) = deploy_trial(settings, safe);
         two.failing.store(true, Ordering::Relaxed);
         let load = VersionPoller::start(host.listen);
-        sleep(Duration::from_secs(2));
-        assert!(load.stop().bad.len() > 20);
+        // Two seconds of failures; the first test shows that fewer lead to shadow calls.
+        wait_until("failures", || load.results.lock().unwrap().bad.len() >= 200);
+        load.stop();
         assert_eq!(one.shadow_calls().len(), 0, "{settings}");
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 
 use crate::support::{
-    CliCommand, DaemonHarness, ExternalServer, SERVICE, exists, free_port, serving_version, sleep,
+    CliCommand, DaemonHarness, ExternalServer, SERVICE, exists, free_port, serving_version,
     wait_until,
 };
 
@@ -338,7 +338,6 @@ fn external_releases_are_probed_and_routed_but_not_stopped() {
     host.deploy("v2", &["--wait", "--slot", "green"]).expect_code(13);
     assert_eq!(serving_version(host.listen), Ok("v2".to_owned()));
     assert_eq!(host.stop(), 0);
-    sleep(std::time::Duration::from_millis(200));
     assert_eq!(serving_version(host.blue), Ok("v1".to_owned()), "it is not ours to stop");
     drop(one);
 }

@@ -4,7 +4,7 @@ use rollbackd::clock::Clock;
 use rollbackd::demo::traffic::TrafficGenerator;
 use rollbackd::model::Moment;
 
-use crate::support::{DaemonHarness, SERVICE};
+use crate::support::{DaemonHarness, SERVICE, wait_until};
 
 /// Requests a second of both eras, JSON and SSE, with sessions that come and go.
 const RATE: u32 = 500;
@@ -16,15 +16,16 @@ fn ten_switches_under_load_fail_no_request_or_session() {
     let report = runtime.block_on(async {
         let clock = Clock::start(Moment(0));
         let load = TrafficGenerator::start(([127, 0, 0, 1], host.listen).into(), RATE, clock);
-        let begun = clock.now();
+        let (begun, counts) = (clock.now(), load.counter());
         for switch in 0..5 {
             let force: &[&str] = if switch == 0 { &[] } else { &["--allow-quarantined"] };
             tokio::task::block_in_place(|| {
                 host.deploy("v2", force).expect_code(0);
                 host.wait_for_phase("baking");
             });
-            tokio::time::sleep(std::time::Duration::from_millis(700)).await;
             tokio::task::block_in_place(|| {
+                let until = counts().requests + u64::from(RATE) / 2;
+                wait_until("requests", || counts().requests >= until);
                 host.run_cli(&["rollback", SERVICE, "--because", "back again"]).expect_code(0);
             });
         }

@@ -1,7 +1,7 @@
 //! The previous release is dead when it is needed: never a switch to a release that does not answer.
 
 use crate::support::{
-    DaemonHarness, ExternalServer, SERVICE, VersionPoller, serving_version, sleep, wait_until,
+    DaemonHarness, ExternalServer, SERVICE, VersionPoller, serving_version, wait_until,
 };
 
 #[test]
@@ -81,7 +81,13 @@ fn outage_of_both_releases_is_not_attributed_to_the_deploy() {
     let two = ExternalServer::start("v2", host.green);
     let deploy = host.spawn_cli(&["deploy", SERVICE, "v2", "--slot", "green", "--wait"]);
     host.wait_for_phase("baking");
-    sleep(std::time::Duration::from_secs(1));
+    // Both are known to answer before they no longer do.
+    wait_until("both answer", || {
+        let releases = host.status()["releases"].clone();
+        releases
+            .as_array()
+            .is_some_and(|it| it.len() == 2 && it.iter().all(|it| it["probe"] == "ok"))
+    });
     drop((one, two));
     deploy.wait().expect_code(11);
     let kinds = host.kinds(2);

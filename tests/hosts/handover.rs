@@ -21,7 +21,7 @@ fn systemd_supervises_the_successor() {
     let crowd = LoadClients::start(host.listen, 10, 33);
     let hurried = LatencyProbe::start(host.listen);
     for _ in 0..3 {
-        sleep(Duration::from_secs(1));
+        hurried.wait_for(50);
         let (before, begun) = (host.property("MainPID"), epoch_ms());
         host.signal_daemon("USR2");
         wait_for(WAIT_MAX, "another main process", || {
@@ -105,7 +105,7 @@ fn restart_ends_subscriptions_immediately_and_delays_no_request() {
             release["in_flight"] == 1 && release["sessions"] == 1
         });
         let hurried = LatencyProbe::start(port);
-        sleep(Duration::from_millis(500));
+        hurried.wait_for(20);
         let begun = epoch_ms();
         host.run(&["systemctl", "restart", "rollbackd"]).expect_success();
         println!("the restart took {} ms", epoch_ms() - begun);
@@ -115,7 +115,7 @@ fn restart_ends_subscriptions_immediately_and_delays_no_request() {
         assert!(ended - begun < 2_000, "it is not waited for");
         let said = call.join().unwrap().unwrap();
         assert!(said.contains(answer), "{said}");
-        sleep(Duration::from_secs(1));
+        hurried.wait_for(50);
         let (count, longest) = (hurried.count(), hurried.stop());
         println!("the longest of {count}: {longest:?}");
         longest.unwrap();
@@ -175,6 +175,12 @@ impl LatencyProbe {
 
     fn count(&self) -> usize {
         self.latencies.lock().unwrap().len()
+    }
+
+    /// Waits for this many more answers, or a wrong one.
+    fn wait_for(&self, count: usize) {
+        let until = self.count() + count;
+        wait_until("answers", || self.count() >= until || self.thread.is_finished());
     }
 
     /// The longest wait, in milliseconds; an answer that was wrong.

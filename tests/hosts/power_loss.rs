@@ -59,6 +59,7 @@ fn cut_power(host: &mut Host, dice: &mut Rng, version: &str) -> u64 {
     host.machine.write("root/scenario", &scenario);
     host.machine.shell("sh /root/scenario >/root/said 2>&1 &");
     let at = dice.below(whole);
+    // The power fails at a random moment.
     sleep(Duration::from_millis(at));
     let (seen, phase) = (timelines(host), host.status()["phase"].clone());
     host.machine.power_off();

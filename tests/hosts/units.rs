@@ -168,6 +168,7 @@ fn manual_unit_changes_are_recorded_in_the_timeline() {
     host.wait_for_timeline(
         "was stopped by another party: it stays stopped, because the service is held",
     );
+    // In this time the daemon would have started it, as it does at once after the hold.
     sleep(Duration::from_secs(2));
     assert!(!host.is_active(BLUE_UNIT), "a hold keeps it down");
     host.run(&["rollbackd", "resume", "weather", "--because", "repaired"]).expect_success();

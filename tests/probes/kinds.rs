@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rollbackd::config::{Address, ProbeKind};
 use rollbackd::model::ProbeResult;
 use serde_json::json;
 use tokio::net::UnixListener;
 
+use crate::async_wait::wait_for;
 use crate::fake_server::{FakeResponse, FakeServer, Log, modern_response, serve};
 use crate::{assert_wrong, http_probe, prober};
 
@@ -76,12 +76,7 @@ async fn hanging_command_is_killed_with_its_children() {
     assert_eq!(prober(kind, &address).probe().await, ProbeResult::TimedOut);
     let child = std::fs::read_to_string(file).unwrap();
     let stat = PathBuf::from(format!("/proc/{}/stat", child.trim()));
-    for _ in 0..100 {
-        match std::fs::read_to_string(&stat) {
-            Ok(stat) if !stat.contains(") Z ") => {}
-            _ => return,
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the child of the probe command is still alive");
+    let ended = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+    let poll = || std::future::ready(ended().then_some(()));
+    wait_for("the child of the probe command ends", poll).await;
 }

@@ -1,6 +1,8 @@
 //! Probes against servers that answer correctly, wrongly, late, or not at all.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+#[path = "../support/async_wait.rs"]
+mod async_wait;
 mod differential;
 mod endpoint_client;
 mod fake_server;

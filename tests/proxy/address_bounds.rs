@@ -9,6 +9,7 @@ use rollbackd::proxy::Proxy;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
+use crate::async_wait::wait_for;
 use crate::fake_backend::{FakeMcpServer, SSE_HEAD, read_request, scripted};
 use crate::http_client::{
     HttpResponse, INITIALIZE, RawConnection, open_request, post, request, tool_call,
@@ -93,11 +94,11 @@ async fn the_longest_idle_connection_of_an_address_makes_room() {
         assert_eq!(client.read_response().await.status, 200);
         idle.push(client);
     }
-    let reply = async || post(to, &tool_call("2", "echo", "{}"), "").await.status;
+    let served = || async {
+        (post(to, &tool_call("2", "echo", "{}"), "").await.status == 200).then_some(())
+    };
     // A connection that is idle for less than a second may just carry a request.
-    while reply().await != 200 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    wait_for("a place", served).await;
     assert!(idle[0].is_closed().await);
     for client in [&mut idle[1], &mut others] {
         client.send(request(&tool_call("3", "echo", "{}"), "")).await;
@@ -124,10 +125,10 @@ async fn clients_of_a_trusted_proxy_count_by_their_open_requests() {
     assert_eq!(busy.read_response().await.status, 200);
     assert_eq!(post(to, &tool_call("5", "echo", "{}"), &client(1)).await.status, 200);
     stream.read_to_end().await;
-    let after = async || post(to, &tool_call("6", "echo", "{}"), &client(2)).await.status;
-    while after().await != 200 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let served = || async {
+        (post(to, &tool_call("6", "echo", "{}"), &client(2)).await.status == 200).then_some(())
+    };
+    wait_for("a place", served).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rollbackd::model::Moment;
 use rollbackd::proxy::Proxy;
@@ -127,7 +126,7 @@ async fn requests_wait_for_a_release_that_restarts() {
         let call = tool_call("1", "echo", "{}");
         post(to, &call, &session).await
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
     server.restart().await;
     assert_eq!(waiting.await.unwrap().json()["result"]["release"], "a");
 }

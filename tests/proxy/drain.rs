@@ -1,5 +1,6 @@
 //! A release is cut off: every open request receives a response.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,12 +9,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rollbackd::config::Address;
 use rollbackd::model::{Counts, Moment};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::fake_backend::{FakeMcpServer, SSE_HEAD, read_request, scripted};
 use crate::http_client::{assert_error, open_request, post, sse_messages, tool_call};
-use crate::{MEMORY_TEST_LOCK, RELEASE_A, RELEASE_B, proxy_to, wait_for_counts, wait_until};
+use crate::{MEMORY_TEST_LOCK, RELEASE_A, RELEASE_B, begin, proxy_to, wait_for_counts, wait_until};
 
 fn sample_ids() -> [(&'static str, Value); 4] {
     [
@@ -26,7 +28,8 @@ fn sample_ids() -> [(&'static str, Value); 4] {
 
 #[tokio::test]
 async fn cut_answers_every_open_request_with_its_id() {
-    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
+    let a = FakeMcpServer::start("a").await;
+    let proxy = proxy_to(a.address);
     let mut open_now = Vec::new();
     for tool in ["wait", "stream"] {
         for (text, id) in sample_ids() {
@@ -35,7 +38,10 @@ async fn cut_answers_every_open_request_with_its_id() {
         }
     }
     wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 8, String::new).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    a.wait_for_requests(8).await;
+    for (_, _, wire) in open_now.iter_mut().filter(|(tool, ..)| *tool == "stream") {
+        wire.wait_for_response().await;
+    }
     let toll = proxy.cut(RELEASE_A).await;
     assert_eq!((toll.error_responses, toll.streams_closed, toll.sessions_ended), (8, 0, 0));
     for (tool, id, mut wire) in open_now {
@@ -52,7 +58,8 @@ async fn cut_answers_every_open_request_with_its_id() {
 
 #[tokio::test]
 async fn http2_requests_are_served_and_cut() {
-    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
+    let a = FakeMcpServer::start("a").await;
+    let proxy = proxy_to(a.address);
     let stream = TcpStream::connect(proxy.local_addr()).await.unwrap();
     let (mut client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -68,24 +75,26 @@ async fn http2_requests_are_served_and_cut() {
     let body = reply.into_body().collect().await.unwrap().to_bytes();
     let body: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(body["result"]["release"], "a");
-    let mut calls = Vec::new();
-    for tool in ["wait", "stream"] {
-        for (text, id) in sample_ids() {
-            calls.push((tool, id, tokio::spawn(post(tool_call(text, tool, r#"{"ms":60000}"#)))));
-        }
+    let (mut waiting, mut streaming) = (Vec::new(), Vec::new());
+    for (text, id) in sample_ids() {
+        let mut call = |tool| tokio::spawn(post(tool_call(text, tool, r#"{"ms":60000}"#)));
+        waiting.push((id.clone(), call("wait")));
+        streaming.push((id, call("stream").await.unwrap().unwrap()));
     }
     wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 8, String::new).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    a.wait_for_requests(1 + 8).await;
     assert_eq!(proxy.cut(RELEASE_A).await.error_responses, 8);
-    for (tool, id, call) in calls {
+    for (id, call) in waiting {
         let reply = call.await.unwrap().unwrap();
         assert_eq!(reply.status(), 200);
         let body = reply.into_body().collect().await.unwrap().to_bytes();
-        let answer = match tool {
-            "wait" => serde_json::from_slice(&body).unwrap(),
-            _ => sse_messages(&String::from_utf8_lossy(&body)).pop().unwrap(),
-        };
-        assert_error(&answer, id, "rollback");
+        assert_error(&serde_json::from_slice(&body).unwrap(), id, "rollback");
+    }
+    for (id, reply) in streaming {
+        assert_eq!(reply.status(), 200);
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        let messages = sse_messages(&String::from_utf8_lossy(&body));
+        assert_error(messages.last().unwrap(), id, "rollback");
     }
 }
 
@@ -161,17 +170,23 @@ async fn subscription_moves_to_the_new_release_with_list_changed() {
 
 #[tokio::test]
 async fn partial_json_response_becomes_an_error_on_cut() {
-    let upstream = scripted(|mut stream| async move {
-        read_request(&mut stream).await;
-        let half = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{\"id\":1,";
-        stream.write_all(half.as_bytes()).await.unwrap();
-        std::future::pending::<()>().await;
+    let written = Arc::new(Notify::new());
+    let writes = Arc::clone(&written);
+    let upstream = scripted(move |mut stream| {
+        let writes = Arc::clone(&writes);
+        async move {
+            read_request(&mut stream).await;
+            let half = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{\"id\":1,";
+            stream.write_all(half.as_bytes()).await.unwrap();
+            writes.notify_one();
+            std::future::pending::<()>().await;
+        }
     })
     .await;
     let proxy = proxy_to(upstream);
     let mut wire = open_request(proxy.local_addr(), &tool_call("1", "echo", "{}"), "").await;
     wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    written.notified().await;
     assert_eq!(proxy.cut(RELEASE_A).await.error_responses, 1);
     assert_error(&wire.read_response().await.json(), 1.into(), "rollback");
 }
@@ -223,6 +238,7 @@ async fn clients_that_never_read_do_not_block_a_cut() {
         readers.push(open_request(proxy.local_addr(), &tool_call("1", "stream", "{}"), "").await);
     }
     wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 4, String::new).await;
+    // In this time the release would fill the memory, if anything were read ahead without a limit.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let most = crate::large_bodies::resident_bytes();
     assert!(most < before + 32 * 1024 * 1024, "{before} {most}");
@@ -245,8 +261,9 @@ async fn endless_json_response_ends_on_cut() {
     let proxy = proxy_to(upstream);
     let mut wire = open_request(proxy.local_addr(), &tool_call("1", "echo", "{}"), "").await;
     wire.read_head().await;
+    let mut some = vec![0; 500_000];
+    wire.0.read_exact(&mut some).await.unwrap();
     let reading = tokio::spawn(async move { wire.is_closed().await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
     proxy.cut(RELEASE_A).await;
     assert!(reading.await.unwrap());
     wait_until("gone", || proxy.load(RELEASE_A, Moment(0)).in_flight == 0, String::new).await;
@@ -284,8 +301,7 @@ async fn cut_answers_a_request_still_uploading() {
     let mut wire = crate::http_client::RawConnection::connect(proxy.local_addr()).await;
     wire.send(&text[..200_000]).await;
     wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
-    let cut = tokio::spawn(async move { proxy.cut(RELEASE_A).await });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let cut = tokio::spawn(begin(async move { proxy.cut(RELEASE_A).await }));
     // The id may well stand at the end.
     wire.send(&text[200_000..]).await;
     assert_error(&wire.read_response().await.json(), 1.into(), "rollback");

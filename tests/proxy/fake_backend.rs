@@ -17,7 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::async_wait::wait_for;
 use crate::fake_responses::{ChannelBody, open_stream, refuse, refused, response_with, sse_event};
+use crate::wait_until;
 
 /// A release of which each connection follows a script.
 pub(crate) async fn scripted<F, Fut>(script: F) -> SocketAddr
@@ -200,18 +202,29 @@ impl FakeMcpServer {
     /// Its process ends: all connections break, and nothing listens.
     pub(crate) async fn crash(&self) {
         self.crashed.lock().unwrap().cancel();
-        while TcpStream::connect(self.address).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.wait_until_refused().await;
         self.streams.lock().unwrap().clear();
+    }
+
+    async fn wait_until_refused(&self) {
+        let refused = || async { TcpStream::connect(self.address).await.err() };
+        wait_for("nothing listens", refused).await;
+    }
+
+    /// Waits until it has received this many requests.
+    pub(crate) async fn wait_for_requests(&self, count: usize) {
+        wait_until(
+            &format!("{count} requests"),
+            || self.request_count() >= count,
+            || self.request_count().to_string(),
+        )
+        .await;
     }
 
     /// It shuts down in order: nothing listens, and its streams end.
     pub(crate) async fn stop(&self) {
         self.accepting.lock().unwrap().cancel();
-        while TcpStream::connect(self.address).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.wait_until_refused().await;
         self.streams.lock().unwrap().clear();
     }
 

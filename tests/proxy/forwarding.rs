@@ -205,6 +205,7 @@ async fn idle_connections_closed_by_the_release_fail_no_request() {
     for _ in 0..60 {
         wire.send(request(&tool_call("1", "echo", "{}"), "")).await;
         assert_eq!(wire.read_response().await.text(), OK_BODY);
+        // A client that pauses, so that the release closes idle connections.
         tokio::time::sleep(std::time::Duration::from_millis(3)).await;
     }
     assert_eq!(proxy.counts(RELEASE_A).ok, 60);

@@ -17,7 +17,7 @@ use crate::fake_backend::{FakeMcpServer, fixed_response, json_answer};
 use crate::http_client::{
     INITIALIZE, assert_error, open_request, open_session, post, sse_messages, tool_call,
 };
-use crate::{KEY, RELEASE_A, RELEASE_B, test_service, wait_until};
+use crate::{KEY, RELEASE_A, RELEASE_B, begin, test_service, wait_until};
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 const MODERN_HEADERS: &str = "MCP-Protocol-Version: 2026-07-28\r\n";
@@ -148,8 +148,7 @@ async fn open_request_in_the_predecessor_pins_its_session() {
     );
     two.new.set_active(RELEASE_B);
     let proxy = two.new.clone();
-    let drain = tokio::spawn(async move { proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let drain = tokio::spawn(begin(async move { proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await }));
     let reply = post(to, &tool_call("2", "echo", "{}"), &mine).await;
     assert_eq!(reply.json()["result"]["release"], "a", "it does not move while it is busy");
     assert!(!drain.is_finished());
@@ -235,7 +234,8 @@ async fn predecessor_ends_subscriptions_and_answers_overdue_requests() {
         (&result["id"], &result["result"]["resultType"]),
         (&"l-1".into(), &"complete".into())
     );
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let reply = post(to, &tool_call("9", "echo", "{}"), MODERN_HEADERS).await;
+    assert_eq!(reply.json()["result"]["release"], "a");
     assert!(!leaving.is_finished(), "it waits for what is open");
     soon.cancel();
     assert_error(&waits.read_response().await.json(), 7.into(), "rollback");

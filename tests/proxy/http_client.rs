@@ -53,6 +53,12 @@ impl RawConnection {
         self.0.get_mut().write_all(bytes.as_ref()).await.unwrap();
     }
 
+    /// Waits until the response has begun; it is still to be read.
+    pub(crate) async fn wait_for_response(&mut self) {
+        let begun = tokio::time::timeout(READ_TIMEOUT, self.0.fill_buf());
+        assert!(!begun.await.unwrap().unwrap().is_empty(), "closed without a response");
+    }
+
     /// The next head, 100 and 103 too.
     pub(crate) async fn read_head(&mut self) -> (u16, String) {
         let mut head = String::new();

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::fake_backend::{json_answer, read_request, scripted};
 use crate::http_client::{assert_error, post, send_raw, tool_call};
-use crate::{RELEASE_A, proxy_to};
+use crate::{RELEASE_A, proxy_to, wait_until};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
@@ -143,9 +143,7 @@ async fn a_call_waits_for_a_release_behind_a_port_forwarder() {
     proxy.allow_startup(RELEASE_A, Duration::from_secs(10));
     let to = proxy.local_addr();
     let call = tokio::spawn(async move { post(to, &tool_call("1", "pay", "{}"), "").await });
-    while *asked.lock().unwrap() < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait_until("asked twice", || *asked.lock().unwrap() >= 2, String::new).await;
     *listens.lock().unwrap() = true;
     assert!(call.await.unwrap().text().contains("result"));
 }

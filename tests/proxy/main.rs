@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod address_bounds;
+#[path = "../support/async_wait.rs"]
+mod async_wait;
 mod behind_proxies;
 mod client_connections;
 mod compressed;
@@ -39,9 +41,12 @@ mod switching;
 mod unread;
 mod whose_fault;
 
+use std::future::ready;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::pin::Pin;
 
+use async_wait::poll_for;
+use futures_util::FutureExt as _;
 use rollbackd::clock::Clock;
 use rollbackd::config::{Address, Service};
 use rollbackd::model::{Counts, Moment, ReleaseNumber};
@@ -96,11 +101,13 @@ async fn wait_for_counts(proxy: &Proxy, number: ReleaseNumber, want: Counts) {
 }
 
 async fn wait_until(what: &str, mut good: impl FnMut() -> bool, seen: impl Fn() -> String) {
-    for _ in 0..500 {
-        if good() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("waited 10 s for {what}; there is {}", seen());
+    let held = poll_for(|| ready(good().then_some(()))).await;
+    held.unwrap_or_else(|| panic!("waited for {what} in vain; there is {}", seen()));
+}
+
+/// Runs a call of the proxy up to where it waits: what it does at once is done.
+fn begin<T>(call: impl Future<Output = T>) -> Pin<Box<impl Future<Output = T>>> {
+    let mut call = Box::pin(call);
+    assert!(call.as_mut().now_or_never().is_none(), "it does not wait");
+    call
 }

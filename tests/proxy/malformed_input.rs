@@ -19,6 +19,7 @@ async fn body_sent_byte_by_byte_is_served() {
     let mut wire = RawConnection::connect(proxy.local_addr()).await;
     for byte in request(&tool_call("1", "echo", "{}"), "").bytes() {
         wire.send([byte]).await;
+        // A segment of its own for each byte.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(wire.read_response().await.json()["result"]["release"], "a");

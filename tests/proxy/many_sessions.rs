@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::fake_backend::FakeMcpServer;
 use crate::http_client::{RawConnection, open_session, request, tool_call};
-use crate::{MEMORY_TEST_LOCK, RELEASE_A, RELEASE_B, proxy_to};
+use crate::{MEMORY_TEST_LOCK, RELEASE_A, RELEASE_B, proxy_to, wait_until};
 
 const SESSIONS: u64 = 500;
 /// 200 requests a second together.
@@ -30,6 +30,7 @@ struct ClientStats {
 /// Sends one request after the other on a connection, and counts failures.
 async fn run_client(number: u64, proxy: Proxy, mine: String, seen: Arc<ClientStats>) {
     let mut wire = RawConnection::connect(proxy.local_addr()).await;
+    // The clients do not call all at once.
     tokio::time::sleep(CALL_INTERVAL.mul_f64(number as f64 / SESSIONS as f64)).await;
     let (mut tick, mut moved) = (tokio::time::interval(CALL_INTERVAL), false);
     for id in 0_u64.. {
@@ -84,12 +85,14 @@ async fn drain_of_five_hundred_sessions_fails_nothing() {
         }
         clients.push(tokio::spawn(run_client(number, proxy.clone(), mine, Arc::clone(&seen))));
     }
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let requests = || seen.requests.load(Ordering::Relaxed);
+    wait_until("each client has called", || requests() >= 2 * SESSIONS, String::new).await;
     proxy.set_active(RELEASE_B);
     let began = Instant::now();
     let toll = proxy.drain(RELEASE_A, Duration::from_secs(30)).await;
     let drained = began.elapsed();
-    tokio::time::sleep(CALL_INTERVAL + Duration::from_secs(1)).await;
+    let moved = || seen.moved.load(Ordering::Relaxed);
+    wait_until("each has called again", || moved() == SESSIONS, || moved().to_string()).await;
     seen.stop.store(true, Ordering::Relaxed);
     for client in clients {
         client.await.unwrap();
@@ -138,13 +141,16 @@ async fn cut_of_five_hundred_hanging_sessions_answers_all() {
         let body = tool_call(&number.to_string(), tool, r#"{"ms":60000}"#);
         open.push((crate::http_client::open_request(proxy.local_addr(), &body, &mine).await, mine));
     }
-    crate::wait_until(
+    wait_until(
         "open",
         || proxy.load(RELEASE_A, rollbackd::model::Moment(0)).in_flight == SESSIONS,
         String::new,
     )
     .await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    a.wait_for_requests(2 * SESSIONS as usize).await;
+    for (wire, _) in open.iter_mut().skip(1).step_by(2) {
+        wire.wait_for_response().await;
+    }
     let began = Instant::now();
     proxy.set_active(RELEASE_B);
     let toll = proxy.cut(RELEASE_A).await;

@@ -12,7 +12,7 @@ use crate::http_client::{
     INITIALIZE, RawConnection, assert_error, header, open_request, post, send_raw, sse_messages,
     tool_call,
 };
-use crate::{RELEASE_A, RELEASE_B, proxy_to, wait_until};
+use crate::{RELEASE_A, RELEASE_B, begin, proxy_to, wait_until};
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 const TOOLS_LIST: &str = r#"{"jsonrpc":"2.0","id":"l","method":"tools/list"}"#;
@@ -108,9 +108,8 @@ async fn busy_session_migrates_after_its_call_and_idle_one_immediately() {
     proxy.set_active(RELEASE_B);
     let draining = {
         let proxy = proxy.clone();
-        tokio::spawn(async move { proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await })
+        tokio::spawn(begin(async move { proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await }))
     };
-    tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(serving_release(&proxy, &idle).await, "b");
     assert_eq!(serving_release(&proxy, &mine).await, "a");
     assert_eq!(wire.read_response().await.json()["result"]["release"], "a");
@@ -152,7 +151,7 @@ async fn client_disconnect_during_migration_is_harmless() {
     proxy.set_active(RELEASE_B);
     proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
     let leaver = open_request(proxy.local_addr(), &tool_call("1", "echo", "{}"), &mine).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    wait_until("asked", || b.methods().iter().any(|it| it == "initialize"), String::new).await;
     drop(leaver);
     assert_eq!(serving_release(&proxy, &mine).await, "b");
     assert_eq!(b.methods().iter().filter(|it| *it == "initialize").count(), 1);

@@ -7,12 +7,13 @@ use rollbackd::model::{DrainCost, MigrationRefused, Moment};
 use rollbackd::proxy::Proxy;
 use serde_json::json;
 
+use crate::async_wait::wait_for;
 use crate::fake_backend::{FakeMcpServer, ServerBehaviour};
 use crate::http_client::{
     HttpResponse, RawConnection, assert_error, open_request, open_session, post, sse_messages,
     tool_call,
 };
-use crate::{RELEASE_A, RELEASE_B, proxy_with, wait_until};
+use crate::{RELEASE_A, RELEASE_B, begin, proxy_with, wait_until};
 
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
 
@@ -108,6 +109,16 @@ async fn unused_capability_does_not_refuse_migration() {
     assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "b");
 }
 
+/// Calls until the reply is as wanted: the proxy pauses between two attempts to move a session.
+async fn echo_until(
+    proxy: &Proxy,
+    mine: &str,
+    wanted: impl Fn(&HttpResponse) -> bool,
+) -> HttpResponse {
+    let calls = || async { Some(echo(proxy, mine).await).filter(|reply| wanted(reply)) };
+    wait_for("the reply", calls).await
+}
+
 #[tokio::test]
 async fn rejected_credentials_are_returned_to_the_client() {
     let (_a, b, proxy, mine) = proxy_with_session(|_| ()).await;
@@ -122,12 +133,10 @@ async fn rejected_credentials_are_returned_to_the_client() {
     );
     // Too soon after the last attempt; then the response of the release.
     assert_error(&after.json(), 1.into(), "no_release");
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
-    let after = echo(&proxy, &mine).await;
+    let after = echo_until(&proxy, &mine, |reply| reply.status != 200).await;
     assert_eq!((after.status, after.header("www-authenticate")), (401, Some("Bearer x")));
     b.set_behaviour(|it| it.initialize_status = 200);
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
-    assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "b");
+    echo_until(&proxy, &mine, |reply| reply.text().contains(r#""release":"b""#)).await;
 }
 
 #[tokio::test]
@@ -149,13 +158,12 @@ async fn failing_or_silent_target_loses_no_session() {
             (0, Some(&1)),
             "{toll}"
         );
-        tokio::time::sleep(Duration::from_millis(1_100)).await;
-        let after = echo(&proxy, &mine).await;
+        let attempts = b.request_count();
+        let after = echo_until(&proxy, &mine, |_| b.request_count() > attempts).await;
         assert_error(&after.json(), 1.into(), "session_not_moved");
         assert_eq!(after.json()["error"]["data"]["retryable"], true);
         b.set_behaviour(|it| it.initialize_status = 200);
-        tokio::time::sleep(Duration::from_millis(1_100)).await;
-        assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "b");
+        echo_until(&proxy, &mine, |reply| reply.text().contains(r#""release":"b""#)).await;
     }
 }
 
@@ -168,9 +176,8 @@ async fn server_request_is_answered_before_migration() {
     proxy.set_active(RELEASE_B);
     let draining = {
         let proxy = proxy.clone();
-        tokio::spawn(async move { proxy.drain(RELEASE_A, Duration::from_secs(20)).await })
+        tokio::spawn(begin(async move { proxy.drain(RELEASE_A, Duration::from_secs(20)).await }))
     };
-    tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "a");
     let answer = r#"{"jsonrpc":"2.0","id":0,"result":{"action":"accept"}}"#;
     assert_eq!(post(proxy.local_addr(), answer, &mine).await.status, 202);
@@ -191,14 +198,13 @@ async fn live_task_pins_its_session_until_it_or_the_drain_ends() {
         b.set_behaviour(|it| it.capabilities = json!({"tools": {}, "tasks": {}}));
         proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
         let mine = open_session(proxy.local_addr()).await;
-        let begin = tool_call("1", "echo", r#"{},"task":{"ttl":60000}"#);
-        assert_eq!(post(proxy.local_addr(), &begin, &mine).await.status, 200);
+        let task = tool_call("1", "echo", r#"{},"task":{"ttl":60000}"#);
+        assert_eq!(post(proxy.local_addr(), &task, &mine).await.status, 200);
         proxy.set_active(RELEASE_B);
         let draining = {
             let proxy = proxy.clone();
-            tokio::spawn(async move { proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await })
+            tokio::spawn(begin(async move { proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await }))
         };
-        tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "a");
         if ends {
             let result =

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::fake_backend::{FakeMcpServer, fixed_response, json_answer, read_request, scripted};
 use crate::http_client::{INITIALIZE, assert_error, open_request, open_session, post, tool_call};
-use crate::{MEMORY_TEST_LOCK, RELEASE_A, proxy_to, proxy_with, wait_for_counts};
+use crate::{MEMORY_TEST_LOCK, RELEASE_A, proxy_to, proxy_with, wait_for_counts, wait_until};
 
 fn ok(count: u64) -> Counts {
     Counts { ok: count, ..Counts::default() }
@@ -92,6 +92,8 @@ async fn startup_grace_lasts_until_the_first_connection() {
     proxy.allow_startup(RELEASE_A, Duration::from_secs(10));
     let local = proxy.local_addr();
     let early = tokio::spawn(async move { post(local, &tool_call("7", "echo", "{}"), "").await });
+    wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
+    // In this time the proxy connects several times, is refused, and answers nothing.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!early.is_finished(), "refused while it starts");
     let listener = TcpListener::bind(address).await.unwrap();
@@ -162,8 +164,7 @@ async fn client_disconnect_is_neutral() {
     for (count, tool, version) in [(1, "wait", modern), (2, "stream", modern), (3, "stream", "")] {
         let call = tool_call("1", tool, r#"{"ms":60000}"#);
         let wire = open_request(proxy.local_addr(), &call, version).await;
-        crate::wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new)
-            .await;
+        wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
         drop(wire);
         wait_for_counts(&proxy, RELEASE_A, Counts { neutral: count, ..ok(0) }).await;
         assert_eq!(proxy.load(RELEASE_A, Moment(0)).in_flight, 0);
@@ -173,11 +174,9 @@ async fn client_disconnect_is_neutral() {
     let text = crate::http_client::request(&large, "");
     let mut wire = crate::http_client::RawConnection::connect(proxy.local_addr()).await;
     wire.send(&text[..200_000]).await;
-    crate::wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new)
-        .await;
+    wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
     drop(wire);
-    crate::wait_until("gone", || proxy.load(RELEASE_A, Moment(0)).in_flight == 0, String::new)
-        .await;
+    wait_until("gone", || proxy.load(RELEASE_A, Moment(0)).in_flight == 0, String::new).await;
     assert_eq!(proxy.counts(RELEASE_A).server_fault, 0, "{:?}", proxy.counts(RELEASE_A));
 }
 
@@ -228,6 +227,7 @@ async fn client_disconnect_at_the_deadline_is_a_fault() {
     });
     let wire =
         open_request(proxy.local_addr(), &tool_call("1", "wait", r#"{"ms":60000}"#), "").await;
+    // Just before the deadline: this client waited in vain. A later moment proves it, too.
     tokio::time::sleep(Duration::from_millis(1400)).await;
     drop(wire);
     wait_for_counts(&proxy, RELEASE_A, fault()).await;
@@ -295,6 +295,7 @@ async fn slow_upload_is_not_counted_as_slow() {
     let mut wire = crate::http_client::RawConnection::connect(proxy.local_addr()).await;
     for part in text.as_bytes().chunks(100_000) {
         wire.send(part).await;
+        // A slow client: in all it takes longer than the deadline.
         tokio::time::sleep(Duration::from_millis(600)).await;
     }
     assert_eq!(wire.read_response().await.json()["result"]["release"], "a");

@@ -1,8 +1,6 @@
 //! Requests that are in flight when their release is cut off: the proxy replays those that change
 //! nothing on the other release, and fails the rest.
 
-use std::time::Duration;
-
 use rollbackd::config::Address;
 use rollbackd::model::Moment;
 use serde_json::json;
@@ -28,8 +26,10 @@ async fn cut_replays_idempotent_requests_and_fails_the_rest() {
     let mut unsafe_one =
         open_request(proxy.local_addr(), &slow("8", "tools/call", "wait"), &mine).await;
     wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 5, String::new).await;
-    wait_until("asked", || a.request_count() >= 7, String::new).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    a.wait_for_requests(7).await;
+    for (_, wire) in safe.iter_mut().filter(|(name, _)| *name == "stream") {
+        wire.wait_for_response().await;
+    }
     proxy.set_active(RELEASE_B);
     let toll = {
         let proxy = proxy.clone();
@@ -67,7 +67,7 @@ async fn replayed_response_is_transparent() {
         wires.push((name, open_request(proxy.local_addr(), &slow(name), &mine).await));
     }
     wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 2, String::new).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    wires[1].1.wait_for_response().await;
     proxy.set_active(RELEASE_B);
     proxy.cut(RELEASE_A).await;
     for (name, mut wire) in wires {
@@ -94,7 +94,7 @@ async fn read_only_tool_is_replayed() {
     let body = tool_call("7", "stream", r#"{"ms":500}"#);
     let mut wire = open_request(proxy.local_addr(), &body, &mine).await;
     wait_until("open", || proxy.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    wire.wait_for_response().await;
     proxy.set_active(RELEASE_B);
     assert_eq!(proxy.cut(RELEASE_A).await.requests_replayed, 1);
     let told = sse_messages(&wire.read_response().await.text());

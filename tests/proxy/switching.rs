@@ -11,7 +11,7 @@ use crate::fake_backend::FakeMcpServer;
 use crate::http_client::{
     RawConnection, assert_error, open_session, request, sse_messages, tool_call,
 };
-use crate::{RELEASE_A, RELEASE_B, proxy_to};
+use crate::{RELEASE_A, RELEASE_B, proxy_to, wait_until};
 
 const CLIENTS: u64 = 25;
 const CALL_INTERVAL: Duration = Duration::from_millis(50);
@@ -20,6 +20,15 @@ const CALL_INTERVAL: Duration = Duration::from_millis(50);
 struct ClientStats {
     answers: [AtomicU64; 2],
     stop: AtomicBool,
+}
+
+impl ClientStats {
+    /// Waits for this many answers from now on.
+    async fn wait_for_answers(&self, count: u64) {
+        let answers = || self.answers.iter().map(|it| it.load(Ordering::Relaxed)).sum::<u64>();
+        let until = answers() + count;
+        wait_until("answers", || answers() >= until, || answers().to_string()).await;
+    }
 }
 
 /// Sends 20 requests a second on one connection: JSON and events, with a session or without.
@@ -60,7 +69,7 @@ async fn ten_switches_under_traffic_fail_no_request() {
         .map(|number| tokio::spawn(run_client(number, proxy.local_addr(), Arc::clone(&seen))))
         .collect();
     for round in 0..20 {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        seen.wait_for_answers(3 * CLIENTS).await;
         proxy.set_active(if round % 2 == 0 { RELEASE_B } else { RELEASE_A });
     }
     seen.stop.store(true, Ordering::Relaxed);
@@ -68,7 +77,7 @@ async fn ten_switches_under_traffic_fail_no_request() {
         client.await.unwrap();
     }
     let [on_a, on_b] = [0, 1].map(|at| seen.answers[at].load(Ordering::Relaxed));
-    println!("20 switches in 6 s: {on_a} answers of a, {on_b} of b, none failed");
+    println!("20 switches: {on_a} answers of a, {on_b} of b, none failed");
     let total = proxy.counts(RELEASE_A).ok + proxy.counts(RELEASE_B).ok;
     assert_eq!(total, on_a + on_b + CLIENTS.div_ceil(2));
     assert!(on_a > 300 && on_b > 100, "{on_a} {on_b}");
@@ -98,6 +107,7 @@ async fn send_requests(to: SocketAddr, tool: &'static str, seen: Arc<ClientStats
         assert_eq!((reply.status, answer["id"].as_u64()), (200, Some(id)), "{answer}");
         if answer.get("result").is_some() {
             good += 1;
+            seen.answers[0].fetch_add(1, Ordering::Relaxed);
         } else {
             assert_error(&answer, id.into(), "rollback");
             ours += 1;
@@ -122,7 +132,8 @@ async fn cut_answers_and_counts_every_open_request() {
     for round in 0..10 {
         let (old, new) = (&releases[round % 2], &releases[(round + 1) % 2]);
         proxy.add_release(new.0, &Address::Tcp(new.1.address));
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        // Before a cut, the release in charge has answered, and has open requests.
+        seen.wait_for_answers(30).await;
         proxy.set_active(new.0);
         let toll = proxy.cut(old.0).await;
         assert_eq!((toll.streams_closed, toll.sessions_ended), (0, 0));

@@ -272,6 +272,7 @@ async fn a_client_that_leaves_while_it_owes_an_answer_is_neutral() {
     let mut wire = open_request(proxy.local_addr(), &tool_call("1", "a", "{}"), "").await;
     wire.read_head().await;
     wire.read_until("createMessage").await;
+    // The model behind the client takes longer than the deadline.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     drop(wire);
     wait_for_counts(&proxy, RELEASE_A, Counts { neutral: 1, ..NONE }).await;

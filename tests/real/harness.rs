@@ -11,14 +11,13 @@ use rollbackd::model::ReleaseNumber;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
+use super::async_wait::wait_for;
 use super::servers::{ServerKind, tests_dir};
 
 pub(crate) const SERVICE: &str = "everything";
 const BINARY: &str = env!("CARGO_BIN_EXE_rollbackd");
-/// Between two looks at something that is waited for.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// For everything that should not take long; wide, for a machine that does a lot at once.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -169,25 +168,13 @@ impl RealServerHarness {
     /// Stops the daemon as systemd would; its exit code.
     pub(crate) async fn stop_daemon(mut self) -> Option<i32> {
         kill_process(pid(self.daemon.id()), Signal::TERM).unwrap();
-        let by = Instant::now() + WAIT_MAX;
-        loop {
-            if let Some(status) = self.daemon.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < by, "the daemon does not stop");
-            sleep(POLL_INTERVAL).await;
-        }
+        let poll = || std::future::ready(self.daemon.try_wait().unwrap());
+        wait_for("the daemon stops", poll).await.code()
     }
 
     /// Polls until the condition holds.
     pub(crate) async fn wait_until(&self, what: &str, condition: impl AsyncFn() -> bool) {
-        let looks = async {
-            while !condition().await {
-                sleep(POLL_INTERVAL).await;
-            }
-        };
-        let seen = timeout(WAIT_MAX, looks).await;
-        assert!(seen.is_ok(), "waited for {what} in vain");
+        wait_for(what, || async { condition().await.then_some(()) }).await;
     }
 }
 

@@ -61,7 +61,7 @@ fn http_post(port: u16, body: &str, credentials: Option<&str>) -> std::io::Resul
 /// Clients that send requests all the time, until stopped.
 pub(crate) struct VersionPoller {
     stop_requested: Arc<AtomicBool>,
-    results: Arc<Mutex<PollResults>>,
+    pub(crate) results: Arc<Mutex<PollResults>>,
     threads: Vec<JoinHandle<()>>,
 }
 

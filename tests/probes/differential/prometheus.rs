@@ -5,15 +5,10 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
 
-/// Between two requests for something that is waited for.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// For the start of a program, and for its first scrapes; wide, for a machine that does a lot at once.
-const WAIT_MAX: Duration = Duration::from_secs(25);
+use crate::async_wait::wait_for;
 
 /// A program of a package of Debian, which tests/run unpacks.
 pub(crate) fn unpacked(package: &str) -> Command {
@@ -99,14 +94,7 @@ impl Prometheus {
 
     /// All targets, when each was scraped once.
     pub(crate) async fn targets(&self, paths: usize) -> Vec<Target> {
-        let deadline = Instant::now() + WAIT_MAX;
-        loop {
-            if let Some(targets) = self.scraped_targets(paths).await {
-                return targets;
-            }
-            assert!(Instant::now() < deadline, "Prometheus does not scrape all pages");
-            sleep(POLL_INTERVAL).await;
-        }
+        wait_for("Prometheus has scraped all pages", || self.scraped_targets(paths)).await
     }
 
     async fn scraped_targets(&self, paths: usize) -> Option<Vec<Target>> {

@@ -3,16 +3,13 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep};
 
 use super::prometheus::{Program, free_address, http_client, unpacked};
 use super::{Expected, Page};
+use crate::async_wait::wait_for;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Each was the answer of the program, unchanged.
 pub(crate) fn recorded_pages() -> Vec<Page> {
@@ -86,15 +83,11 @@ async fn served(name: &str, listen: &str) -> Vec<Page> {
     let client = http_client();
     let mut pages = Vec::new();
     for accept in [TEXT, OPEN_METRICS] {
-        let deadline = Instant::now() + WAIT_MAX;
-        let answer = loop {
-            let url = format!("http://{listen}/metrics");
-            match client.get(url).header("accept", accept).send().await {
-                Ok(answer) if answer.status() == 200 => break answer,
-                other => assert!(Instant::now() < deadline, "{name}: {other:?}"),
-            }
-            sleep(Duration::from_millis(50)).await;
+        let fetch = || async {
+            let request = client.get(format!("http://{listen}/metrics")).header("accept", accept);
+            request.send().await.ok().filter(|it| it.status() == 200)
         };
+        let answer = wait_for(&format!("the page of {name}"), fetch).await;
         let format = answer.headers()["content-type"].to_str().unwrap().to_owned();
         let body = answer.bytes().await.unwrap().to_vec();
         pages.push(page(&format!("{name}, {format}"), &format, body));
