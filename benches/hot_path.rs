@@ -1,6 +1,6 @@
 //! What the proxy's own reading costs on the request path, beside a full JSON parse.
 //!
-//! `cargo bench --bench path`. The machine's noise is in every row alike: compare rows of one run.
+//! `cargo bench --bench hot_path`. The machine's noise is in every row alike: compare rows of one run.
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,

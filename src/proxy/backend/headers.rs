@@ -2,8 +2,10 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// Limits of the head of a request or response.
-pub(in crate::proxy) const HEADERS_MAX: usize = 128;
+/// Headers of a request or response. hyper reads as many into memory of the stack; for more it would
+/// allocate 16 KiB for each request and its response.
+pub(in crate::proxy) const HEADERS_MAX: usize = 100;
+/// Bytes of the head of a request or response.
 pub(in crate::proxy) const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Marks a shadow call: the proxy compares releases with it, and no client waits for it.

@@ -66,7 +66,11 @@ impl InFlight {
 
     /// The requests that failed got no answer.
     pub(super) fn explain_unanswered(&mut self) {
-        let words = match (self.unreachable, self.failure_words.take()) {
+        let words = self.failure_words.take();
+        if self.unexplained.is_empty() {
+            return;
+        }
+        let words = match (self.unreachable, words) {
             (true, _) => "no connection to the release".to_owned(),
             (false, words) => words.unwrap_or_else(|| "no answer to this request".to_owned()),
         };
