@@ -274,8 +274,8 @@ fn went_well(facts: &Facts) -> Vec<String> {
 
 fn went_badly(incident: &Incident) -> Vec<String> {
     let mut badly = Vec::new();
-    if incident.causes.iter().any(|(cause, ..)| cause.needs_person()) {
-        badly.push(format!("{}: a person was needed", phrases::final_cause(incident).label()));
+    if let Some((cause, ..)) = incident.causes.iter().rev().find(|(it, ..)| it.needs_person()) {
+        badly.push(format!("{}: a person was needed", cause.label()));
     }
     if let Some(earlier) = incident.recurrence_of.first() {
         badly.push(format!("it is the same as incident {earlier}"));

@@ -14,6 +14,10 @@ pub enum Cause {
     OrderedRollback,
     /// A guard blocked the rollback that a breach asks for.
     GuardHeld,
+    /// The release fails for one user, and serves all others: the bake goes on.
+    OneUser,
+    /// The bake is over before the ramp, and a person decides.
+    RampIncomplete,
     /// Both releases fail.
     SharedOutage,
     /// The rollback could not finish, or the previous release fails too.
@@ -31,6 +35,8 @@ impl Cause {
             Self::Rollback => "rolled back by the daemon",
             Self::OrderedRollback => "rolled back by an operator",
             Self::GuardHeld => "breach without a rollback: a guard held it",
+            Self::OneUser => "fails for one user only, the others are served",
+            Self::RampIncomplete => "the bake is over before the ramp",
             Self::SharedOutage => "shared outage: both releases fail",
             Self::RollbackIncomplete => "the rollback could not finish",
             Self::NeverReady => "the release never became ready",
@@ -43,10 +49,12 @@ impl Cause {
         matches!(self, Self::Rollback | Self::GuardHeld)
     }
 
-    /// Whether this event leaves the service to a person: nothing more happens by itself.
+    /// Whether this event leaves something to a person that the daemon does not do by itself.
     pub fn needs_person(self) -> bool {
         match self {
             Self::GuardHeld
+            | Self::OneUser
+            | Self::RampIncomplete
             | Self::SharedOutage
             | Self::RollbackIncomplete
             | Self::ArtifactChanged => true,
@@ -62,6 +70,8 @@ pub fn cause_of(entry: &TimelineEntry) -> Option<Cause> {
         TimelineEvent::Detected { .. } => Cause::Rollback,
         // Missing data is no breach: it pages, and the bake waits.
         TimelineEvent::Blocked { guard: Guard::NoData, .. } => return None,
+        TimelineEvent::Blocked { guard: Guard::OneUser, .. } => Cause::OneUser,
+        TimelineEvent::Blocked { guard: Guard::Ramp, .. } => Cause::RampIncomplete,
         TimelineEvent::Blocked { guard: Guard::SharedOutage, .. } => Cause::SharedOutage,
         TimelineEvent::Blocked { verdict, .. } if verdict.finding == Finding::SharedOutage => {
             Cause::SharedOutage
@@ -90,7 +100,91 @@ pub fn completes_draft(event: &TimelineEvent) -> bool {
             | TimelineEvent::Unrecovered
             | TimelineEvent::Abandoned
             | TimelineEvent::Blocked { .. }
+            | TimelineEvent::Cleared
             | TimelineEvent::Failed
             | TimelineEvent::Accepted { .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::incident::{HumanParts, build, example, html, markdown, notice_of, notice_of_draft};
+
+    /// What people read: the notice of the event, the draft, its notice.
+    fn texts(facts: &crate::incident::Facts) -> Vec<String> {
+        let incident = example::incident_of(facts);
+        let document = build(&incident, facts, HumanParts::default(), &[]);
+        let notices = facts.timeline.iter().filter_map(|it| notice_of(it, "v2"));
+        let mut texts: Vec<_> =
+            notices.map(|it| format!("{:?} {}: {}", it.kind, it.title, it.text)).collect();
+        let last = facts.timeline.last().unwrap();
+        let draft = notice_of_draft(&incident, last, (&document.title, &document.headline));
+        texts.extend(draft.map(|it| format!("{:?} {}: {}", it.kind, it.title, it.text)));
+        texts.push(markdown::render(&document));
+        texts.push(html::render(&document));
+        texts
+    }
+
+    #[test]
+    fn one_user_that_fails_is_no_breach_that_a_guard_held() {
+        let mut facts = example::facts();
+        example::fail_for_one_user(&mut facts);
+        let cause = cause_of(&facts.timeline[3]).unwrap();
+        assert!(!cause.is_verdict_against_release());
+        for text in texts(&facts).into_iter().skip(1) {
+            for false_claim in ["guard held", "the bad release keeps", "breach"] {
+                assert!(!text.contains(false_claim), "{false_claim} in {text}");
+            }
+            assert!(text.contains("12 of 40 of one user, 0 of 300 of all others"), "{text}");
+            assert!(text.contains("others are served"), "{text}");
+            assert!(text.contains("look at the calls of that user"), "{text}");
+        }
+        assert!(texts(&facts)[1].contains("Page v2: fails for one user only"), "told at once");
+    }
+
+    #[test]
+    fn a_user_that_still_fails_when_the_release_is_accepted_is_not_resolved() {
+        let mut facts = example::facts();
+        example::fail_for_one_user(&mut facts);
+        let accepted = json!({"kind": "accepted", "data": {"verified": false}});
+        let mut over = facts.clone();
+        example::then(&mut facts, "v2 is accepted", accepted.clone());
+        let told = texts(&facts);
+        assert!(told.iter().all(|it| !it.starts_with("Resolved")), "{told:#?}");
+        assert!(
+            told.iter().any(|it| it.contains("A person has to look at the calls of that user"))
+        );
+        // That user is served again: told once, and the draft knows.
+        example::then(&mut over, "one user: over", json!({"kind": "cleared"}));
+        example::then(&mut over, "v2 is accepted", accepted);
+        let told = texts(&over);
+        assert_eq!(told.iter().filter(|it| it.starts_with("Resolved")).count(), 1, "{told:#?}");
+        assert!(told.iter().all(|it| !it.contains("A person has to look")), "{told:#?}");
+        assert!(told.iter().any(|it| it.contains("It is over; review by 2023-11-17")), "{told:#?}");
+    }
+
+    #[test]
+    fn a_ramp_that_takes_longer_than_the_bake_is_no_breach() {
+        let mut facts = example::facts();
+        example::block(&mut facts, Guard::Ramp);
+        let cause = cause_of(&facts.timeline[3]).unwrap();
+        assert!(cause.needs_person() && !cause.is_verdict_against_release());
+        assert!(texts(&facts).iter().any(|it| it.contains("`rollbackd promote` accepts it")
+            || it.contains("\\`rollbackd promote\\` accepts it")));
+    }
+
+    #[test]
+    fn a_rollback_after_a_held_breach_settles_it() {
+        let facts = example::facts();
+        let mut incident = example::incident();
+        incident.causes.insert(0, (Cause::SharedOutage, incident.opened, String::new()));
+        let document = build(&incident, &facts, HumanParts::default(), &[]);
+        assert_eq!(document.title, "v2 rolled back to v1");
+        assert!(document.headline.ends_with("Nothing to do tonight; review by 2023-11-17."));
+        let [badly] = document.went_badly.as_slice() else { panic!("{:?}", document.went_badly) };
+        assert!(badly.starts_with("shared outage"), "{badly}");
+    }
 }

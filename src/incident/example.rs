@@ -173,6 +173,34 @@ pub(super) fn block(facts: &mut Facts, guard: Guard) {
     facts.timeline.push(entry(4, 8_681, &because, json!({"kind": "blocked", "data": data})));
 }
 
+/// One user fails, all others are served: the bake goes on.
+pub(super) fn fail_for_one_user(facts: &mut Facts) {
+    let mut verdict = verdict();
+    verdict["finding"] = json!({"is": "one_user"});
+    let found = "availability: 12 of 40 of one user, 0 of 300 of all others";
+    verdict["because"] = json!(found);
+    let data = json!({"guard": Guard::OneUser, "verdict": verdict});
+    facts.timeline.truncate(3);
+    let because = format!("v2 fails for one user: {found}; no rollback");
+    facts.timeline.push(entry(4, 8_681, &because, json!({"kind": "blocked", "data": data})));
+    facts.timeline[3].planned_effects = vec!["page".to_owned()];
+}
+
+/// Adds an event at the end, ten seconds after the last one.
+pub(super) fn then(facts: &mut Facts, because: &str, event: Value) {
+    let last = facts.timeline.last().map_or((1, 0), |it| (it.seq, it.since_deploy_ms));
+    facts.timeline.push(entry(last.0 + 1, last.1 + 10_000, because, event));
+}
+
+/// An incident with the causes of a timeline.
+pub(super) fn incident_of(facts: &Facts) -> crate::incident::Incident {
+    let causes = facts
+        .timeline
+        .iter()
+        .filter_map(|it| Some((crate::incident::cause_of(it)?, it.moment, it.because.clone())));
+    crate::incident::Incident { causes: causes.collect(), ..incident() }
+}
+
 /// Changes the deploy event.
 pub(super) fn set_forced(facts: &mut Facts) {
     if let TimelineEvent::Deployed { forced, .. } = &mut facts.timeline[0].event {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Actor, Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Trigger};
+use crate::model::{Actor, Guard, Moment, ReleaseNumber, TimelineEntry, TimelineEvent, Trigger};
 
 /// How a deploy ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,12 @@ impl DeployHistory {
             TimelineEvent::Accepted { verified: true } => DeployOutcome::Accepted,
             TimelineEvent::Accepted { verified: false } => DeployOutcome::Unverified,
             TimelineEvent::Failed => DeployOutcome::Failed,
+            // No breach: the bake goes on, or a person ends the ramp.
+            TimelineEvent::Blocked {
+                guard: Guard::NoData | Guard::OneUser | Guard::Ramp, ..
+            } => {
+                return;
+            }
             TimelineEvent::Blocked { .. } => DeployOutcome::Breach,
             TimelineEvent::Cleared => DeployOutcome::Running,
             TimelineEvent::Abandoned | TimelineEvent::Unrecovered => DeployOutcome::Incomplete,
@@ -183,6 +189,15 @@ mod tests {
         assert_eq!(row.outcome, DeployOutcome::RolledBack);
         assert_eq!((row.detect_ms, row.restore_ms), (Some(5_681), Some(6_931)));
         assert_eq!((row.duration_ms, row.bake_left_ms), (9_931, Some(591_633)));
+        for (guard, outcome) in [
+            (Guard::OneUser, DeployOutcome::Running),
+            (Guard::NoData, DeployOutcome::Running),
+            (Guard::Hold, DeployOutcome::Breach),
+        ] {
+            let mut facts = example::facts();
+            example::block(&mut facts, guard);
+            assert_eq!(summarise(&facts.timeline, 0).unwrap().row().outcome, outcome, "{guard}");
+        }
         let failed = summarise(&example::failed_start("v2 never became ready"), 0).unwrap();
         assert_eq!(failed.row().outcome, DeployOutcome::Failed);
         assert_eq!(summarise(&example::timeline()[1..], 0), None);

@@ -139,7 +139,7 @@ fn write_impact(out: &mut String, doc: &PostMortem) -> fmt::Result {
     }
     writeln!(out, "</table></div>")?;
     match &it.counterfactual {
-        Some(text) => writeln!(out, "<p>Without the rollback: {}.</p>", escape(text)),
+        Some(text) => writeln!(out, "<p>{}.</p>", escape(text)),
         None => Ok(()),
     }
 }

@@ -4,7 +4,7 @@ use crate::incident::document::Impact;
 use crate::incident::facts::Facts;
 use crate::incident::traffic::bad;
 use crate::incident::utc::format_ms;
-use crate::model::{DrainCost, TimelineEvent};
+use crate::model::{DrainCost, Finding, TimelineEvent};
 
 /// Computes the impact from the facts.
 pub fn impact(facts: &Facts) -> Impact {
@@ -47,9 +47,11 @@ fn budget_burned(facts: &Facts) -> Option<f64> {
 }
 
 fn counterfactual(facts: &Facts) -> Option<String> {
-    let verdict = facts.timeline.iter().find_map(|entry| match &entry.event {
-        TimelineEvent::Detected { trigger, .. } => trigger.verdict(),
-        TimelineEvent::Blocked { verdict, .. } => Some(verdict),
+    let (verdict, is_rollback) = facts.timeline.iter().find_map(|entry| match &entry.event {
+        TimelineEvent::Detected { trigger, .. } => Some((trigger.verdict()?, true)),
+        TimelineEvent::Blocked { verdict, .. } if verdict.finding != Finding::OneUser => {
+            Some((verdict, false))
+        }
         _ => None,
     })?;
     let trial = facts.trial()?;
@@ -65,9 +67,14 @@ fn counterfactual(facts: &Facts) -> Option<String> {
     }
     let share = failed as f64 / judged as f64;
     let per_minute = (verdict.request_rate * 60.0 * share).round();
+    let (begin, would_fail) = match is_rollback {
+        true => ("Without the rollback: at", "would have failed"),
+        // It goes on.
+        false => ("At", "fails"),
+    };
     Some(format!(
-        "at the measured rate ({:.1} requests a second, {:.1} % of them failing) each further minute \
-         would have failed {per_minute:.0} requests; this assumes that traffic and fault stay the same",
+        "{begin} the measured rate ({:.1} requests a second, {:.1} % of them failing) each further \
+         minute {would_fail} {per_minute:.0} requests; this assumes that traffic and fault stay the same",
         verdict.request_rate,
         100.0 * share
     ))
@@ -103,6 +110,7 @@ pub(super) fn sessions_in_words(impact: &Impact) -> String {
 mod tests {
     use super::*;
     use crate::incident::example;
+    use crate::model::Guard;
 
     #[test]
     fn the_impact_is_that_of_the_signals() {
@@ -113,6 +121,12 @@ mod tests {
         assert_eq!((impact.requests_interrupted, impact.duration_ms), (1, Some(5_400)));
         let text = impact.counterfactual.unwrap();
         assert!(text.contains("each further minute would have failed 853 requests"), "{text}");
+        let mut held = example::facts();
+        example::block(&mut held, Guard::Hold);
+        let text = super::impact(&held).counterfactual.unwrap();
+        assert!(text.starts_with("At the measured rate") && text.contains("fails 853"), "{text}");
+        example::fail_for_one_user(&mut held);
+        assert_eq!(super::impact(&held).counterfactual, None);
         let burned = impact.budget_burned.unwrap();
         // 62 / (0.005 * 358 / 9.617 s * 3600 s)
         assert!((burned - 0.0925).abs() < 0.001, "{burned}");

@@ -26,14 +26,18 @@ impl Incident {
     /// user.
     pub fn label(&self) -> Option<ReleaseLabel> {
         let verdict = self.verdict?;
-        let all = |of: Cause| self.causes.iter().all(|(cause, ..)| *cause == of);
-        if all(Cause::NeverReady) {
+        let all = |of: &[Cause]| self.causes.iter().all(|(cause, ..)| of.contains(cause));
+        if all(&[Cause::NeverReady]) {
             return None;
         }
         Some(match verdict {
             ReviewVerdict::FalseAlarm | ReviewVerdict::NotTheDeploy => ReleaseLabel::Good,
-            // What was right is that both releases failed.
-            ReviewVerdict::Right if all(Cause::SharedOutage) => ReleaseLabel::Good,
+            // What was right is that it is not the release: both fail, or one user only.
+            ReviewVerdict::Right if all(&[Cause::SharedOutage, Cause::OneUser]) => {
+                ReleaseLabel::Good
+            }
+            // Right was to ask; it says nothing about the release.
+            ReviewVerdict::Right if all(&[Cause::RampIncomplete]) => return None,
             ReviewVerdict::Right | ReviewVerdict::Missed(_) => ReleaseLabel::Bad,
         })
     }
@@ -56,6 +60,10 @@ mod tests {
             (&[Cause::SharedOutage], "right", good, false),
             (&[Cause::SharedOutage, Cause::Rollback], "right", bad, true),
             (&[Cause::NeverReady], "right", None, false),
+            (&[Cause::OneUser], "right", good, false),
+            (&[Cause::OneUser], "missed=9", bad, false),
+            (&[Cause::OneUser, Cause::Rollback], "right", bad, true),
+            (&[Cause::RampIncomplete], "right", None, false),
         ] {
             let mut incident = example::incident();
             let at = incident.opened;

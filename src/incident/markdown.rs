@@ -131,7 +131,7 @@ fn write_impact(out: &mut String, doc: &PostMortem) -> std::fmt::Result {
         writeln!(out, "| {name} | {value} |")?;
     }
     if let Some(text) = &it.counterfactual {
-        writeln!(out, "\nWithout the rollback: {}.", escape(text))?;
+        writeln!(out, "\n{}.", escape(text))?;
     }
     writeln!(out)
 }

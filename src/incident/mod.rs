@@ -71,7 +71,7 @@ pub use crate::incident::notice::{
     notice_of_draft, notice_of_page,
 };
 pub use crate::incident::output::group_output;
-pub use crate::incident::phrases::{REVIEW_DAYS, what_to_do};
+pub use crate::incident::phrases::REVIEW_DAYS;
 pub use crate::incident::record::{Author, IncidentEntry, IncidentEvent};
 pub use crate::incident::reminder::{
     FollowUp, follow_up, is_overdue, is_reminder_due, notice_of_reminder,

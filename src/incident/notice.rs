@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::incident::cause::{Cause, cause_of};
 use crate::incident::life::Incident;
+use crate::incident::phrases::final_cause;
 use crate::incident::text::clean_text;
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 
@@ -175,7 +176,11 @@ fn classify(entry: &TimelineEntry) -> Option<(NoticeKind, &'static str, &'static
             TimelineEvent::Retried { .. } => "the traffic does not move",
             _ => cause.map_or("the daemon cannot go on by itself", Cause::label),
         };
-        return Some((Page, title, "A person is needed now."));
+        let todo = match cause {
+            Some(Cause::OneUser) => "The others are served; look at the calls of that user.",
+            _ => "A person is needed now.",
+        };
+        return Some((Page, title, todo));
     }
     Some(match (&entry.event, cause) {
         (TimelineEvent::Detected { .. }, Some(Cause::OrderedRollback)) => {
@@ -230,6 +235,10 @@ pub fn notice_of_draft(
     (title, headline): (&str, &str),
 ) -> Option<Notice> {
     if !matches!(entry.event, TimelineEvent::Recovered | TimelineEvent::Accepted { .. }) {
+        return None;
+    }
+    // The release is accepted also while that user fails.
+    if final_cause(incident) == Cause::OneUser {
         return None;
     }
     let (service, number) = (&incident.service, incident.number);

@@ -1,6 +1,6 @@
 //! Sentences about an incident: title, headline, summary.
 
-use crate::incident::cause::Cause;
+use crate::incident::cause::{Cause, cause_of};
 use crate::incident::document::Impact;
 use crate::incident::facts::Facts;
 use crate::incident::impact::{in_words, sessions_in_words};
@@ -25,10 +25,22 @@ pub(super) fn title(facts: &Facts, incident: &Incident) -> String {
     }
 }
 
-/// The cause that tells how it stands: the last one that a person has to act on, else the first.
+/// The cause that tells how it stands: the last one if a person has to act on it, else the first one that
+/// needs none. A rollback settles what a person was asked to do before it.
 pub(super) fn final_cause(incident: &Incident) -> Cause {
-    let open = incident.causes.iter().rev().find(|(cause, ..)| cause.needs_person());
-    open.or(incident.causes.first()).map_or(Cause::Rollback, |(cause, ..)| *cause)
+    let causes = || incident.causes.iter().map(|(cause, ..)| *cause);
+    let open = causes().next_back().filter(|it| it.needs_person());
+    open.or(causes().find(|it| !it.needs_person())).unwrap_or(Cause::Rollback)
+}
+
+/// Whether it ended after the last event that added to it.
+fn is_over(facts: &Facts) -> bool {
+    let end = facts.timeline.iter().rev().find_map(|entry| match &entry.event {
+        _ if cause_of(entry).is_some() => Some(false),
+        TimelineEvent::Cleared | TimelineEvent::Recovered => Some(true),
+        _ => None,
+    });
+    end == Some(true)
 }
 
 /// Service, what happened, who is affected, what the daemon did, whether a person is needed.
@@ -36,13 +48,17 @@ pub(super) fn headline(facts: &Facts, incident: &Incident, impact: &Impact) -> S
     let time = switch_ms(facts).map_or(String::new(), |ms| format!(" in {}", format_ms(ms)));
     let what = format!("{}: {}{time}", incident.service, title(facts, incident));
     let harm = format!("{}, {}", in_words(impact), sessions_in_words(impact));
-    format!("{what}, {harm}. {}", what_to_do(incident))
+    format!("{what}, {harm}. {}", what_to_do(facts, incident))
 }
 
 /// Whether a person is needed, and by when.
-pub fn what_to_do(incident: &Incident) -> String {
+fn what_to_do(facts: &Facts, incident: &Incident) -> String {
     let due = Moment(incident.opened.0 + REVIEW_DAYS * 24 * 60 * 60 * 1000);
-    match final_cause(incident) {
+    let cause = final_cause(incident);
+    if cause.needs_person() && is_over(facts) {
+        return format!("It is over; review by {}.", format_date(due));
+    }
+    match cause {
         Cause::Rollback | Cause::OrderedRollback => {
             format!("Nothing to do tonight; review by {}.", format_date(due))
         }
@@ -50,6 +66,15 @@ pub fn what_to_do(incident: &Incident) -> String {
             format!("The traffic did not move; review by {}.", format_date(due))
         }
         Cause::GuardHeld => "A person is needed now: the bad release keeps the traffic.".to_owned(),
+        Cause::OneUser => {
+            "Nothing was rolled back: the others are served. A person has to look at \
+                           the calls of that user."
+                .to_owned()
+        }
+        Cause::RampIncomplete => {
+            "A person decides: `rollbackd promote` accepts it, `rollbackd rollback` goes back."
+                .to_owned()
+        }
         Cause::SharedOutage => {
             "A person is needed now: both releases fail, so a rollback would not help.".to_owned()
         }

@@ -265,6 +265,8 @@ mod tests {
             (DeployOutcome::Accepted, Cause::GuardHeld, Some("missed=9"), (1, 0, 0)),
             (DeployOutcome::Accepted, Cause::SharedOutage, Some("not-the-deploy"), (0, 0, 1)),
             (DeployOutcome::Breach, Cause::SharedOutage, None, (0, 0, 0)),
+            (DeployOutcome::Unverified, Cause::OneUser, Some("false-alarm"), (0, 0, 1)),
+            (DeployOutcome::Unverified, Cause::OneUser, Some("right"), (0, 0, 1)),
             (DeployOutcome::Breach, Cause::GuardHeld, None, (1, 0, 0)),
             (DeployOutcome::Failed, Cause::NeverReady, Some("right"), (0, 0, 0)),
             (DeployOutcome::RolledBackByOperator, Cause::OrderedRollback, None, (1, 0, 0)),

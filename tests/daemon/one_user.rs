@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rollbackd::demo::server::VERSION_KEY;
 use serde_json::{Value, json};
 
-use crate::support::{DaemonHarness, VersionPoller, serve_json, serving_version_for, wait_until};
+use crate::support::{
+    DaemonHarness, SERVICE, VersionPoller, serve_json, serving_version_for, wait_until,
+};
 
 /// Two releases that fail all calls of one user; the second one can be broken for all others, too.
 struct Releases {
@@ -72,6 +74,14 @@ fn a_user_that_begins_to_fail_is_reported_and_the_bake_goes_on() {
     let kinds = host.kinds(2);
     assert!(!kinds.contains(&"detected"), "{kinds:?}");
     assert_eq!(host.status()["active"], "v2");
+    let document =
+        host.run_cli(&["postmortem", SERVICE, "--json"]).expect_code(0).json_lines().remove(0);
+    assert_eq!(document["title"], "v2: fails for one user only, the others are served");
+    assert_eq!(document["hypotheses"][0]["rule"], "one-user", "{document}");
+    let headline = document["headline"].as_str().unwrap();
+    assert!(headline.contains("look at the calls of that user"), "{headline}");
+    host.run_cli(&["ack", SERVICE]).expect_code(0);
+    host.run_cli(&["history", SERVICE]).expect_code(0).expect_text(&["accepted (unverified)"]);
 }
 
 #[test]

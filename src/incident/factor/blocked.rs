@@ -5,24 +5,27 @@ use crate::incident::factor::Context;
 use crate::model::{Guard, TimelineEvent};
 
 pub(super) fn rule(context: &Context<'_>) -> Option<Offer> {
-    let blocked = context.facts.timeline.iter().find_map(|entry| match &entry.event {
-        TimelineEvent::Blocked { guard, .. } => Some((*guard, entry)),
-        _ => None,
-    });
-    let (guard, entry) = blocked?;
-    let setting = match guard {
+    let (guard, setting, entry) = context.facts.timeline.iter().find_map(|entry| {
+        let TimelineEvent::Blocked { guard, .. } = &entry.event else { return None };
+        Some((*guard, setting(*guard)?, entry))
+    })?;
+    let title = format!("the guard \"{guard}\" held the rollback back");
+    let observation: String = entry.because.chars().take(200).collect();
+    Some(Offer::new("blocked", 65, title, observation).setting(setting))
+}
+
+/// What an operator chose. None: the guard holds no breach back, or is no choice.
+fn setting(guard: Guard) -> Option<&'static str> {
+    Some(match guard {
         Guard::Observe => "mode",
         Guard::Hold => "rollbackd hold",
         Guard::Freeze => "deploy --freeze",
         Guard::Limit => "rollbacks_per_day",
         Guard::NoBaseline => "baseline",
-        Guard::Ramp => "ramp_wait",
-        // These are no choice of an operator.
-        Guard::SharedOutage | Guard::NoData | Guard::NoWarm | Guard::OneUser => return None,
-    };
-    let title = format!("the guard \"{guard}\" held the rollback back");
-    let observation: String = entry.because.chars().take(200).collect();
-    Some(Offer::new("blocked", 65, title, observation).setting(setting))
+        Guard::Ramp | Guard::SharedOutage | Guard::NoData | Guard::NoWarm | Guard::OneUser => {
+            return None;
+        }
+    })
 }
 
 #[cfg(test)]

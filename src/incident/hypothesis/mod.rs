@@ -8,6 +8,7 @@ mod memory;
 mod new_output;
 mod no_answer;
 mod one_call;
+mod one_user;
 mod rejected_calls;
 mod shared_dependency;
 mod slow;
@@ -23,13 +24,14 @@ const OFFERS_MAX: usize = 5;
 /// A rule: the facts, and what they suggest.
 type Rule = fn(&Facts) -> Option<Offer>;
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 14] = [
     memory::rule,
     exits::rule,
     does_not_start::rule,
     no_answer::rule,
     contract::rule,
     rejected_calls::rule,
+    one_user::rule,
     one_call::rule,
     every_call::rule,
     some_calls::rule,
