@@ -42,6 +42,7 @@ mod compare;
 mod digest;
 mod error;
 mod hash;
+mod image_contents;
 mod image_pin;
 mod podman;
 mod reference;
@@ -54,5 +55,6 @@ pub use digest::Digest;
 pub use podman::Podman;
 
 pub use crate::artifact::compare::{FileChange, compare};
+pub use crate::artifact::image_contents::{ImageContents, ImageDiff, ImageLayer};
 pub use crate::artifact::resolve::{ArtifactKind, ResolvedArtifact, resolve};
 pub use crate::artifact::verifier::{Verifier, VerifyError};

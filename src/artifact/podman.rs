@@ -1,6 +1,5 @@
 //! The client of podman's API, which finds and tags images.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -73,25 +72,13 @@ impl Podman {
 
     /// The image with that name, if the store has it.
     pub(super) async fn find_image(&self, name: &str) -> Result<Option<Image>, String> {
-        let url = api_url(&format!("/{name}/json"), &[])?;
-        let body = self.send(Method::GET, url).await?;
-        body.map(|body| self.parse(&body)).transpose()
+        self.get(&format!("/{name}/json")).await
     }
 
-    /// The labels of an image; empty where the store does not have it.
-    ///
-    /// # Errors
-    /// podman does not answer, or not as expected.
-    pub async fn labels(&self, name: &str) -> Result<BTreeMap<String, String>, String> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Labelled {
-            labels: Option<BTreeMap<String, String>>,
-        }
-        let url = api_url(&format!("/{name}/json"), &[])?;
-        let body = self.send(Method::GET, url).await?;
-        let image: Option<Labelled> = body.map(|body| self.parse(&body)).transpose()?;
-        Ok(image.and_then(|it| it.labels).unwrap_or_default())
+    /// The answer about one image; `None` if podman does not have it.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, String> {
+        let body = self.send(Method::GET, api_url(path, &[])?).await?;
+        body.map(|body| self.parse(&body)).transpose()
     }
 
     /// The error for a name without a digest: which digest to deploy.

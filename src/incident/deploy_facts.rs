@@ -23,6 +23,9 @@ pub struct DeployFacts {
     /// The settings of its unit: file and line, without secrets. None for other runtimes.
     #[serde(default)]
     pub unit: Option<Vec<String>>,
+    /// How its image differs from that of the release before it. None: no image, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Vec<Change>>,
 }
 
 impl DeployFacts {
@@ -114,7 +117,7 @@ mod tests {
 
     fn facts(drain: &str, unit: &str) -> DeployFacts {
         let settings = [("drain_timeout".to_owned(), drain.to_owned())].into();
-        let mut facts = DeployFacts { settings, unit: None };
+        let mut facts = DeployFacts { settings, ..DeployFacts::default() };
         facts.set_unit(unit);
         facts
     }

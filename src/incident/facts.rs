@@ -83,7 +83,7 @@ pub struct OutputGroup {
 }
 
 /// Something that this deploy changed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// `artifact`, `setting`, `contract`, `configuration`, `label`, `unit`.
     pub kind: String,

@@ -174,3 +174,46 @@ async fn pins_are_removed_by_service_and_number_and_images_remain() {
     assert!(matches!(seal.verify().await.unwrap_err(), VerifyError::Gone { .. }));
     resolve_image(&podman, &two).await;
 }
+
+#[tokio::test]
+async fn two_images_are_compared_by_layers_labels_and_names_of_the_environment() {
+    let mut store = PodmanStore::start().await;
+    let podman = store.podman();
+    store.import("localhost/weather:1", "one");
+    store.build(
+        "localhost/weather:2",
+        "FROM localhost/weather:1\nENV NAME=hunter2 REGION=eu\nCOPY file /second\n\
+         LABEL org.opencontainers.image.revision=abc\n",
+    );
+    store.build(
+        "localhost/weather:3",
+        "FROM localhost/weather:1\nENV REGION=us\nCOPY file /third\nCOPY file /fourth\n",
+    );
+    let contents = async |tag: &str| {
+        let name = format!("localhost/weather:{tag}");
+        podman.image_contents(&name).await.unwrap().unwrap()
+    };
+    let (one, two, three) = (contents("1").await, contents("2").await, contents("3").await);
+    let inspected = store.run(&["image", "inspect", "--format", "{{.RootFS.Layers}}", "weather:3"]);
+    let digests: Vec<_> = three.layers.iter().map(|it| it.digest.to_string()).collect();
+    assert_eq!(format!("[{}]", digests.join(" ")), inspected);
+    assert!(three.layers.iter().all(|it| it.bytes.is_some_and(|it| it > 0)), "{three:?}");
+    assert!(!format!("{two:?}").contains("hunter2"), "no value of the environment");
+
+    let diff = one.diff(&two);
+    assert_eq!((diff.layers_added.len(), diff.layers_removed.len(), diff.layers), (1, 0, 2));
+    assert_eq!(diff.layers_added[0], two.layers[1]);
+    assert!(diff.environment.contains(&("NAME".to_owned(), "added")), "{diff:?}");
+    let revision = "org.opencontainers.image.revision".to_owned();
+    assert!(diff.labels.contains(&(revision, None, Some("abc".to_owned()))), "{diff:?}");
+
+    let diff = two.diff(&three);
+    assert_eq!((diff.layers_added.len(), diff.layers_removed.len(), diff.layers), (2, 1, 3));
+    let expected = [("NAME".to_owned(), "removed"), ("REGION".to_owned(), "changed")];
+    assert_eq!(diff.environment, expected);
+    assert_eq!(two.diff(&two).layers_added, []);
+    assert_eq!(podman.image_contents("localhost/weather:9").await.unwrap(), None);
+    store.stop();
+    let error = podman.image_contents("localhost/weather:1").await.unwrap_err();
+    assert!(error.contains("podman does not listen at /"), "{error}");
+}

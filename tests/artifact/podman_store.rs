@@ -50,6 +50,15 @@ impl PodmanStore {
         self.run(&["image", "inspect", "--format", "{{.Digest}}", tag])
     }
 
+    /// Builds an image by a Containerfile, beside the content of the last import.
+    pub(super) fn build(&self, tag: &str, containerfile: &str) {
+        let folder = self.dir.path().join("content");
+        let file = self.dir.path().join("Containerfile");
+        fs::write(&file, containerfile).unwrap();
+        let (file, folder) = (file.to_str().unwrap(), folder.to_str().unwrap());
+        self.run(&["build", "--network=none", "--pull=never", "-q", "-t", tag, "-f", file, folder]);
+    }
+
     /// What a podman command prints.
     pub(super) fn run(&self, arguments: &[&str]) -> String {
         let done = command(&self.dir).args(arguments).output().unwrap();

@@ -1,12 +1,13 @@
-//! What a deploy changed: files of the artifact, labels of the image, settings, the unit.
+//! What a deploy changed: files of the artifact, what its image consists of, settings, the unit.
 
 use std::io;
 use std::path::Path;
 
 use crate::artifact::{FileChange, Podman, compare};
 use crate::config::Runtime;
+use crate::daemon::incidents::image_changes::{image_changes, is_image};
 use crate::daemon::incidents::{Incidents, gather};
-use crate::incident::text::{clean_name, clean_text};
+use crate::incident::text::clean_text;
 use crate::incident::{Change, DeployFacts};
 use crate::model::{Release, ReleaseNumber};
 use crate::systemd::read_unit_text;
@@ -17,14 +18,18 @@ const FILES_LISTED: usize = 30;
 const CHANGES_MAX: usize = 100;
 /// Characters of a change.
 const TEXT_MAX: usize = 200;
-/// The labels that the OCI defines; others can be anything.
-const LABELS: &str = "org.opencontainers.image.";
 
 impl Incidents {
     /// Keeps what a deploy runs with, beside the loop: a slow disk delays no notification.
-    pub(super) fn keep_deploy_facts(&self, name: &str, release: &Release) {
+    pub(super) fn keep_deploy_facts(
+        &self,
+        name: &str,
+        release: &Release,
+        previous: Option<&Release>,
+    ) {
         let Some(service) = self.service_settings(name) else { return };
         let (this, name, release) = (self.clone(), name.to_owned(), release.clone());
+        let previous = previous.and_then(|it| it.artifact.clone());
         tokio::spawn(async move {
             // A timeline that is read again after a restart must not replace what the deploy had.
             match this.deploy_facts(&name, release.number) {
@@ -39,7 +44,7 @@ impl Incidents {
                 }
             }
             let settings = gather::settings(&service);
-            let mut facts = DeployFacts { settings, unit: None };
+            let mut facts = DeployFacts { settings, ..DeployFacts::default() };
             if let Runtime::Systemd(template) = &service.runtime {
                 match read_unit_text(&template.unit_of(&release.slot)).await {
                     Ok(text) if !text.is_empty() => facts.set_unit(&text),
@@ -47,12 +52,24 @@ impl Incidents {
                     Err(error) => tracing::debug!("cannot read the unit of {release}: {error}"),
                 }
             }
-            let Some(incidents) = this.service(&name) else { return };
-            let write = || incidents.store.write_deploy_facts(release.number, &facts);
-            if let Err(error) = tokio::task::block_in_place(write) {
-                tracing::warn!(service = name, "cannot keep the settings of {release}: {error}");
+            this.write_deploy_facts(&name, &release, &facts);
+            // Last: podman may take its time.
+            let images = previous.as_deref().zip(release.artifact.as_deref());
+            if let Some((old, new)) = images.filter(|(old, new)| old != new) {
+                facts.image = this.image_changes(old, new).await;
+                if facts.image.is_some() {
+                    this.write_deploy_facts(&name, &release, &facts);
+                }
             }
         });
+    }
+
+    fn write_deploy_facts(&self, name: &str, release: &Release, facts: &DeployFacts) {
+        let Some(incidents) = self.service(name) else { return };
+        let write = || incidents.store.write_deploy_facts(release.number, facts);
+        if let Err(error) = tokio::task::block_in_place(write) {
+            tracing::warn!(service = name, "cannot keep the settings of {release}: {error}");
+        }
     }
 
     fn deploy_facts(&self, name: &str, deploy: ReleaseNumber) -> io::Result<Option<DeployFacts>> {
@@ -69,10 +86,15 @@ impl Incidents {
     ) -> Vec<Change> {
         let Some(old) = old else { return Vec::new() };
         let mut changes = Vec::new();
-        if let (Some(old), Some(new)) = (&old.artifact, &new.artifact)
-            && old != new
+        if let (Some(before), Some(after)) = (&old.artifact, &new.artifact)
+            && before != after
         {
-            changes.extend(self.artifact_changes(old, new).await);
+            // The image of the previous release may be gone by now.
+            let kept = self.deploy_facts(name, new.number).ok().flatten().and_then(|it| it.image);
+            changes.extend(match kept {
+                Some(kept) => kept,
+                None => self.artifact_changes(before, after).await,
+            });
         }
         changes.extend(self.setting_changes(name, new.number, old.number));
         changes.truncate(CHANGES_MAX);
@@ -81,20 +103,28 @@ impl Incidents {
 
     async fn artifact_changes(&self, old: &str, new: &str) -> Vec<Change> {
         let is_path = |it: &str| it.starts_with('/');
-        if is_path(old) && is_path(new) {
-            return match compare(Path::new(old), Path::new(new)).await {
-                Ok(files) => file_changes(&files),
-                Err(error) => {
-                    tracing::warn!("a draft without the changed files: {error}");
-                    Vec::new()
-                }
-            };
+        if !is_path(old) || !is_path(new) {
+            return self.image_changes(old, new).await.unwrap_or_default();
         }
-        let is_image = |it: &str| it.contains("@sha256:");
-        match Podman::new(&self.settings().podman) {
-            Ok(podman) if is_image(old) && is_image(new) => label_changes(&podman, old, new).await,
-            _ => Vec::new(),
+        match compare(Path::new(old), Path::new(new)).await {
+            Ok(files) => file_changes(&files),
+            Err(error) => {
+                tracing::warn!("a draft without the changed files: {error}");
+                Vec::new()
+            }
         }
+    }
+
+    /// How two images differ; none where one of them is no image, or podman cannot tell.
+    async fn image_changes(&self, old: &str, new: &str) -> Option<Vec<Change>> {
+        if !is_image(old) || !is_image(new) {
+            return None;
+        }
+        let compared = match Podman::new(&self.settings().podman) {
+            Ok(podman) => image_changes(&podman, old, new).await,
+            Err(error) => Err(error),
+        };
+        compared.inspect_err(|error| tracing::debug!("cannot compare two images: {error}")).ok()
     }
 
     fn setting_changes(&self, name: &str, new: ReleaseNumber, old: ReleaseNumber) -> Vec<Change> {
@@ -127,25 +157,6 @@ fn file_changes(files: &[FileChange]) -> Vec<Change> {
     let surplus = files.len().saturating_sub(FILES_LISTED);
     if surplus > 0 {
         changes.push(change(format!("{surplus} more files differ")));
-    }
-    changes
-}
-
-async fn label_changes(podman: &Podman, old: &str, new: &str) -> Vec<Change> {
-    let (Ok(old), Ok(new)) = tokio::join!(podman.labels(old), podman.labels(new)) else {
-        return Vec::new();
-    };
-    let names: std::collections::BTreeSet<_> =
-        old.keys().chain(new.keys()).filter(|it| it.starts_with(LABELS)).collect();
-    let mut changes = Vec::new();
-    for name in names {
-        // A revision looks like a secret, and is none: it is not masked.
-        let value = |it: Option<&String>| it.map_or("unset".to_owned(), |it| clean_name(it));
-        let (before, after) = (value(old.get(name)), value(new.get(name)));
-        if before != after {
-            let text = format!("{}: {before} -> {after}", clean_name(name));
-            changes.push(Change { kind: "label".to_owned(), text });
-        }
     }
     changes
 }

@@ -84,8 +84,8 @@ impl Incidents {
         entry: Arc<TimelineEntry>,
         jobs: &mpsc::Sender<DraftJob>,
     ) {
-        if let TimelineEvent::Deployed { release, .. } = &entry.event {
-            self.keep_deploy_facts(name, release);
+        if let TimelineEvent::Deployed { release, carried_over, .. } = &entry.event {
+            self.keep_deploy_facts(name, release, carried_over.active.as_ref());
         }
         let mut capture = None;
         if let Some(cause) = cause_of(&entry) {

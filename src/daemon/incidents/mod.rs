@@ -13,6 +13,7 @@ mod changes;
 mod drafting;
 mod follow;
 mod gather;
+mod image_changes;
 mod notify;
 mod open_reviews;
 mod remind;
