@@ -68,15 +68,7 @@ fn main() {
 fn judge() -> rollbackd::judge::e_process::EProcess {
     let limits = rollbackd::judge::SloSettings {
         objectives: Vec::new(),
-        max_false_rollback: 1e-3,
-        min_effect: 2.0,
-        burst: std::time::Duration::from_secs(5),
-        bake: std::time::Duration::from_secs(1800),
-        failed_probes_max: 3,
-        probe_interval: std::time::Duration::from_secs(1),
-        baseline: rollbackd::judge::Baseline::Probes,
-        shadow_calls: true,
-        scrape: None,
+        ..rollbackd::judge::SloSettings::default()
     };
     rollbackd::judge::e_process::EProcess::new(0.005, 1e-3, &limits)
 }

@@ -23,15 +23,7 @@ fn limits() -> SloSettings {
             objective(Indicator::ClientFaults, 0.05, 0.03),
             objective(Indicator::Streams, 0.05, 0.02),
         ],
-        max_false_rollback: 0.001,
-        min_effect: 2.0,
-        burst: Duration::from_secs(5),
-        bake: Duration::from_mins(30),
-        failed_probes_max: 3,
-        probe_interval: Duration::from_secs(1),
-        baseline: Baseline::Probes,
-        shadow_calls: true,
-        scrape: None,
+        ..SloSettings::default()
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use rollbackd::judge::{Baseline, Indicator, Judge, Objective, SloSettings};
+use rollbackd::judge::{Indicator, Judge, Objective, SloSettings};
 use rollbackd::model::{Counts, Moment, Observation, ProbeResult, ReleaseNumber, Signal};
 use rollbackd::record::{SignalLogHeader, SignalLogWriter, read_signal_log};
 use serde_json::Value;
@@ -240,15 +240,7 @@ fn judge(opening: &SignalLogHeader) -> Judge {
             objective(Indicator::Availability, 0.005),
             objective(Indicator::Latency, 0.01),
         ],
-        max_false_rollback: 0.001,
-        min_effect: 2.0,
-        burst: Duration::from_secs(5),
-        bake: Duration::from_mins(30),
-        failed_probes_max: 3,
-        probe_interval: Duration::from_secs(1),
-        baseline: Baseline::Probes,
-        shadow_calls: true,
-        scrape: None,
+        ..SloSettings::default()
     };
     Judge::new(opening.release, opening.warm, limits, opening.history.clone(), opening.opened)
 }

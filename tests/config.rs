@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use rollbackd::config::{
     self, Key, LoadedConfig, ProbeKind, ProblemCode, ProblemLevel, Problems, Shape,
 };
-use rollbackd::judge::Indicator;
+use rollbackd::judge::{Indicator, SloSettings};
 
 const EXAMPLE: &str = include_str!("../config.toml.example");
 
@@ -115,6 +115,14 @@ fn settings_have_their_configured_values() {
     };
     assert_eq!((path.as_str(), *status), ("/health", 204));
     assert_eq!(field.as_ref().expect("a field"), &("/status".to_owned(), "ok".to_owned()));
+}
+
+#[test]
+fn what_is_not_configured_is_the_default_of_the_judge() {
+    let config = config::parse("x", &example_with("")).unwrap();
+    let slo = config.settings.services["weather"].slo.clone();
+    let objectives = slo.objectives.clone();
+    assert_eq!(slo, SloSettings { objectives, ..SloSettings::default() });
 }
 
 #[test]

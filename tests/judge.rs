@@ -1,11 +1,9 @@
 //! Properties of the evidence for any input, and its statistical guarantees.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 use rollbackd::judge::e_process::EProcess;
-use rollbackd::judge::{BLOCK, BLOCK_MS, Baseline, Indicator, Judge, Objective, SloSettings};
+use rollbackd::judge::{BLOCK, BLOCK_MS, Indicator, Judge, Objective, SloSettings};
 use rollbackd::model::{
     Counts, Finding, History, Moment, Observation, ProbeResult, ReleaseNumber, Signal, Verdict,
 };
@@ -24,15 +22,8 @@ fn limits(bake_blocks: u32) -> SloSettings {
             objective(Indicator::Latency, 0.01),
             objective(Indicator::Tools, 0.05),
         ],
-        max_false_rollback: ALPHA,
-        min_effect: 2.0,
-        burst: Duration::from_secs(5),
         bake: BLOCK * bake_blocks,
-        failed_probes_max: 3,
-        probe_interval: Duration::from_secs(1),
-        baseline: Baseline::Probes,
-        shadow_calls: true,
-        scrape: None,
+        ..SloSettings::default()
     }
 }
 

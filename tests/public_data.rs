@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use rollbackd::judge::{Baseline, Indicator, Judge, Objective, SloSettings};
+use rollbackd::judge::{Indicator, Judge, Objective, SloSettings};
 use rollbackd::model::{Counts, Finding, History, Moment, Observation, ReleaseNumber, Signal};
 use serde_json::Value;
 
@@ -134,18 +134,7 @@ fn latency_report(headroom: f64, report: &mut String) {
 fn trial_judge(opened: u64) -> Judge {
     let objectives =
         vec![Objective { indicator: Indicator::Latency, error_budget: 0.01, weight: 1.0 }];
-    let limits = SloSettings {
-        objectives,
-        max_false_rollback: 0.001,
-        min_effect: 2.0,
-        burst: Duration::from_secs(5),
-        bake: STEP * 4_032,
-        failed_probes_max: 3,
-        probe_interval: Duration::from_secs(1),
-        baseline: Baseline::Probes,
-        shadow_calls: true,
-        scrape: None,
-    };
+    let limits = SloSettings { objectives, bake: STEP * 4_032, ..SloSettings::default() };
     Judge::new(ReleaseNumber(2), None, limits, History::default(), Moment(opened))
 }
 

@@ -49,15 +49,9 @@ fn limits(burst: u64, bake: Duration) -> SloSettings {
             objective(Indicator::ClientFaults, 0.05, 0.03),
             objective(Indicator::Streams, 0.05, 0.02),
         ],
-        max_false_rollback: 1e-3,
-        min_effect: 2.0,
         burst: Duration::from_secs(burst),
         bake,
-        failed_probes_max: 3,
-        probe_interval: Duration::from_secs(1),
-        baseline: rollbackd::judge::Baseline::Probes,
-        shadow_calls: true,
-        scrape: None,
+        ..SloSettings::default()
     }
 }
 

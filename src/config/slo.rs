@@ -107,18 +107,26 @@ pub(super) fn slo_settings(
     probe_interval: Duration,
     problems: &mut Problems,
 ) -> SloSettings {
+    let default = SloSettings::default();
+    let most = default.max_false_rollback;
     SloSettings {
         objectives: objectives(raw, problems),
-        max_false_rollback: max_false_rollback("max_false_rollback", raw, 0.001, problems),
-        min_effect: in_range("min_effect", &raw.min_effect, 2.0, 1.1..=100.0, problems),
+        max_false_rollback: max_false_rollback("max_false_rollback", raw, most, problems),
+        min_effect: in_range(
+            "min_effect",
+            &raw.min_effect,
+            default.min_effect,
+            1.1..=100.0,
+            problems,
+        ),
         burst: in_range(
             "burst",
             &raw.burst,
-            5 * SECOND,
+            default.burst,
             Duration::ZERO..=Duration::from_mins(10),
             problems,
         ),
-        bake: in_range("bake", &raw.bake, HOUR / 2, SECOND..=7 * DAY, problems),
+        bake: in_range("bake", &raw.bake, default.bake, SECOND..=7 * DAY, problems),
         failed_probes_max,
         probe_interval,
         baseline: baseline(raw),

@@ -60,7 +60,11 @@ fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
 
 /// A duration in words that fit a sentence: `0.4 s`, `12 s`, `3 min`, `2.5 h`, `4 days`.
 pub fn format_ms(ms: u64) -> String {
-    let seconds = ms as f64 / 1000.0;
+    format_seconds(ms as f64 / 1000.0)
+}
+
+/// The same of seconds.
+pub fn format_seconds(seconds: f64) -> String {
     match seconds {
         s if s < 10.0 => format!("{s:.1} s"),
         s if s < 120.0 => format!("{s:.0} s"),

@@ -82,7 +82,7 @@ fn blocks(time: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::{Baseline, Indicator, beta};
+    use crate::judge::{Indicator, beta};
 
     fn limits(max_false_rollback: f64) -> SloSettings {
         SloSettings {
@@ -92,14 +92,7 @@ mod tests {
                 weight: 0.5,
             }],
             max_false_rollback,
-            min_effect: 2.0,
-            burst: Duration::from_secs(5),
-            bake: Duration::from_mins(30),
-            failed_probes_max: 3,
-            probe_interval: Duration::from_secs(1),
-            baseline: Baseline::Probes,
-            shadow_calls: true,
-            scrape: None,
+            ..SloSettings::default()
         }
     }
 

@@ -1,6 +1,4 @@
-use std::time::Duration;
-
-use crate::judge::{Baseline, Indicator, Judge, Objective, SloSettings};
+use crate::judge::{Indicator, Judge, Objective, SloSettings};
 use crate::model::{
     Counts, Finding, History, Moment, Observation, ProbeResult, ReleaseNumber, Severity, Signal,
     StartCause,
@@ -10,18 +8,7 @@ use crate::model::{
 fn when_the_warm_release_answers_first_after_a_shared_outage_the_other_gets_a_fresh_look() {
     let objective =
         Objective { indicator: Indicator::Availability, error_budget: 0.005, weight: 1.0 };
-    let limits = SloSettings {
-        objectives: vec![objective],
-        max_false_rollback: 1e-3,
-        min_effect: 2.0,
-        burst: Duration::from_secs(5),
-        bake: Duration::from_secs(1800),
-        failed_probes_max: 3,
-        probe_interval: Duration::from_secs(1),
-        baseline: Baseline::Probes,
-        shadow_calls: true,
-        scrape: None,
-    };
+    let limits = SloSettings { objectives: vec![objective], ..SloSettings::default() };
     let (new, warm) = (ReleaseNumber(2), ReleaseNumber(1));
     let mut judge = Judge::new(new, Some(warm), limits, History::default(), Moment(0));
     let mut probe = |at, release, reply| {
@@ -45,18 +32,7 @@ fn when_the_warm_release_answers_first_after_a_shared_outage_the_other_gets_a_fr
 fn judge() -> Judge {
     let objective =
         Objective { indicator: Indicator::Availability, error_budget: 0.005, weight: 1.0 };
-    let limits = SloSettings {
-        objectives: vec![objective],
-        max_false_rollback: 1e-3,
-        min_effect: 2.0,
-        burst: Duration::from_secs(5),
-        bake: Duration::from_secs(1800),
-        failed_probes_max: 3,
-        probe_interval: Duration::from_secs(1),
-        baseline: Baseline::Probes,
-        shadow_calls: true,
-        scrape: None,
-    };
+    let limits = SloSettings { objectives: vec![objective], ..SloSettings::default() };
     Judge::new(ReleaseNumber(2), Some(ReleaseNumber(1)), limits, History::default(), Moment(0))
 }
 

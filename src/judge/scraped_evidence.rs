@@ -152,7 +152,7 @@ impl ScrapedEvidence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::{Baseline, Indicator, Judge, Objective, SloSettings};
+    use crate::judge::{Indicator, Judge, Objective, SloSettings};
     use crate::model::{
         Counts, Finding, History, Observation, ProbeResult, ReleaseNumber, Severity, Signal,
     };
@@ -166,18 +166,11 @@ mod tests {
                 objective(Indicator::Availability, 0.9),
                 objective(Indicator::Scraped, 0.1),
             ],
-            max_false_rollback: 1e-3,
-            min_effect: 2.0,
-            burst: Duration::from_secs(5),
-            bake: Duration::from_mins(30),
-            failed_probes_max: 3,
-            probe_interval: Duration::from_secs(1),
-            baseline: Baseline::Probes,
-            shadow_calls: true,
             scrape: Some(ScrapePolicy {
                 interval: Duration::from_millis(EVERY),
                 extend_bake: hold,
             }),
+            ..SloSettings::default()
         };
         Judge::new(ReleaseNumber(2), Some(ReleaseNumber(1)), limits, History::default(), Moment(0))
     }

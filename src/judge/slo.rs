@@ -29,6 +29,24 @@ pub struct SloSettings {
     pub scrape: Option<ScrapePolicy>,
 }
 
+impl Default for SloSettings {
+    /// No objectives, and else what a configuration means that sets nothing.
+    fn default() -> Self {
+        Self {
+            objectives: Vec::new(),
+            max_false_rollback: 0.001,
+            min_effect: 2.0,
+            burst: Duration::from_secs(5),
+            bake: Duration::from_mins(30),
+            failed_probes_max: 3,
+            probe_interval: Duration::from_secs(1),
+            baseline: Baseline::Probes,
+            shadow_calls: true,
+            scrape: None,
+        }
+    }
+}
+
 /// How the counters of the releases are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScrapePolicy {

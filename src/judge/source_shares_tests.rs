@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::judge::slo::{Baseline, Indicator, Objective, SloSettings};
+use crate::judge::slo::{Indicator, Objective, SloSettings};
 use crate::judge::{BLOCK, BLOCK_MS, Judge};
 use crate::model::{
     BlockSources, Counts, Finding, History, Moment, Observation, ReleaseNumber, Signal,
@@ -22,15 +22,10 @@ fn judge(warm: Option<ReleaseNumber>) -> Judge {
             objective(Indicator::Tools, 0.02),
             objective(Indicator::ClientFaults, 0.05),
         ],
-        max_false_rollback: 0.001,
-        min_effect: 2.0,
         burst: Duration::from_secs(2),
-        bake: Duration::from_mins(30),
-        failed_probes_max: 3,
         probe_interval: Duration::from_secs(5),
-        baseline: Baseline::Probes,
         shadow_calls: false,
-        scrape: None,
+        ..SloSettings::default()
     };
     let calm = Counts { ok: 10_000, ..Counts::default() };
     let history = History {

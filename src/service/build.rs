@@ -1,5 +1,6 @@
 //! Builds a service from its timeline: handle, proxy, and the loop that is not running yet.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,17 +13,21 @@ use crate::clock::Clock;
 use crate::config::{Service, Settings};
 use crate::critical;
 use crate::decide::Watch;
+use crate::machine::ServiceMachine;
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 use crate::proxy::{Proxy, SessionIdSecret};
 use crate::record;
 use crate::record::{OpenedTimeline, StateDir, Timeline, Truncated};
 use crate::service::artifact_guard::ArtifactGuard;
 use crate::service::bake::BakeLog;
+use crate::service::call_usage::CallUsage;
 use crate::service::handle::ServiceHandle;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::inbox::{ServiceMessage, Startup};
+use crate::service::machine_settings::machine_settings;
 use crate::service::recording::Recorder;
-use crate::service::service_loop::{LoopParts, ServiceLoop};
+use crate::service::service_loop::ServiceLoop;
+use crate::service::shadow_controller::ShadowController;
 use crate::service::supervisor::release_supervisor::ReleaseSupervisor;
 use crate::service::supervisor::reporter::Reporter;
 use crate::systemd::SystemdManager;
@@ -130,17 +135,24 @@ impl LoadedTimeline {
             Reporter::new(inbox.clone()),
         );
         let handle = ServiceHandle::new(inbox.clone(), entries_sender.clone(), dir.clone());
-        let mut service_loop = ServiceLoop::new(LoopParts {
+        let mut service_loop = ServiceLoop {
+            machine: ServiceMachine::new(watch, machine_settings(&service)),
+            deployed_with: Arc::clone(&service),
             service,
             clock,
-            watch,
             recorder: Recorder::new(timeline, entries_sender),
             bake_log: BakeLog::new(dir),
             proxy: proxy.clone(),
             supervisor,
             artifact_guard: ArtifactGuard::new(&settings.podman),
+            shadow_controller: ShadowController::default(),
+            traffic: BTreeMap::new(),
             inbox,
-        });
+            awaits_deploy: BTreeSet::new(),
+            call_usage: CallUsage::default(),
+            ticks: 0,
+            heartbeat: Heartbeat::default(),
+        };
         service_loop.restore_outcomes(&entries);
         service_loop.restore_identities(recorded_identities(&entries));
         let startup = Startup { cause: (*cause).to_owned(), truncated, damage };

@@ -21,7 +21,6 @@ use crate::service::bake::BakeLog;
 use crate::service::call_usage::CallUsage;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::inbox::{ServiceMessage, Shutdown, Startup};
-use crate::service::machine_settings::machine_settings;
 use crate::service::recording::Recorder;
 use crate::service::shadow_controller::ShadowController;
 use crate::service::supervisor::release_supervisor::ReleaseSupervisor;
@@ -34,7 +33,8 @@ const STARTUP_GRACE: Duration = Duration::from_secs(5);
 /// How long requests wait for a release whose process ended: its supervisor restarts it.
 const RESTART_GRACE: Duration = Duration::from_secs(2);
 
-/// The driver of one [`ServiceMachine`]: it records what the machine decides, then executes it.
+/// The driver of one [`ServiceMachine`]: it records what the machine decides, then executes it. Nothing
+/// happens before [`Self::run`].
 #[derive(Debug)]
 pub(crate) struct ServiceLoop {
     pub(super) service: Arc<Service>,
@@ -47,6 +47,7 @@ pub(crate) struct ServiceLoop {
     pub(super) artifact_guard: ArtifactGuard,
     pub(super) shadow_controller: ShadowController,
     pub(super) traffic: BTreeMap<ReleaseNumber, TrafficWindow>,
+    /// Messages to the loop itself.
     pub(super) inbox: mpsc::Sender<ServiceMessage>,
     /// Settings that a reload changed and that wait for the next deploy.
     pub(super) awaits_deploy: BTreeSet<&'static str>,
@@ -57,44 +58,7 @@ pub(crate) struct ServiceLoop {
     pub(super) heartbeat: Heartbeat,
 }
 
-/// What a loop is put together from.
-pub(crate) struct LoopParts {
-    pub(crate) service: Arc<Service>,
-    pub(crate) clock: Clock,
-    /// The state that the timeline holds.
-    pub(crate) watch: Watch,
-    pub(crate) recorder: Recorder,
-    pub(crate) bake_log: BakeLog,
-    pub(crate) proxy: Proxy,
-    pub(crate) supervisor: ReleaseSupervisor,
-    pub(crate) artifact_guard: ArtifactGuard,
-    /// Messages to the loop itself.
-    pub(crate) inbox: mpsc::Sender<ServiceMessage>,
-}
-
 impl ServiceLoop {
-    /// A loop for a service whose timeline was read; nothing happens before [`Self::run`].
-    pub(crate) fn new(parts: LoopParts) -> Self {
-        Self {
-            machine: ServiceMachine::new(parts.watch, machine_settings(&parts.service)),
-            recorder: parts.recorder,
-            bake_log: parts.bake_log,
-            deployed_with: Arc::clone(&parts.service),
-            service: parts.service,
-            clock: parts.clock,
-            proxy: parts.proxy,
-            supervisor: parts.supervisor,
-            artifact_guard: parts.artifact_guard,
-            shadow_controller: ShadowController::default(),
-            traffic: BTreeMap::new(),
-            inbox: parts.inbox,
-            awaits_deploy: BTreeSet::new(),
-            call_usage: CallUsage::default(),
-            ticks: 0,
-            heartbeat: Heartbeat::default(),
-        }
-    }
-
     /// Sets the names that releases reported before a restart.
     pub(crate) fn restore_identities(
         &mut self,

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+/// A duration, in its unit.
+pub(super) use crate::incident::utc::{format_ms as milliseconds, format_seconds as seconds};
 use crate::model::escape_unsafe;
 
 /// Characters of a text from outside that one place shows.
@@ -17,22 +19,6 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
             Cow::Owned(format!("{shown}..."))
         }
     }
-}
-
-/// A duration in seconds, in its unit.
-pub(super) fn seconds(seconds: f64) -> String {
-    match seconds {
-        s if s < 10.0 => format!("{s:.1} s"),
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3_600.0),
-        s => format!("{:.0} days", s / 86_400.0),
-    }
-}
-
-/// A duration in milliseconds, in its unit.
-pub(super) fn milliseconds(ms: u64) -> String {
-    seconds(std::time::Duration::from_millis(ms).as_secs_f64())
 }
 
 /// A number with a separator at each thousand.

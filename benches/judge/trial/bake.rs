@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rollbackd::judge::trial::{StepState, TrialJudge, TrialSettings, TrialTest};
-use rollbackd::judge::{Baseline, Indicator, Objective, SloSettings};
+use rollbackd::judge::{Indicator, Objective, SloSettings};
 use rollbackd::model::{Arm, Counts, History, Moment, TrialCell};
 
 use super::super::rng::{Poisson, Rng};
@@ -42,15 +42,10 @@ pub fn settings(total_failure: u64, before: (u64, u64)) -> TrialSettings {
         Objective { indicator: Indicator::Availability, error_budget: PROMISE, weight: 1.0 };
     let slo = SloSettings {
         objectives: vec![availability],
-        max_false_rollback: 1e-3,
-        min_effect: 2.0,
-        burst: Duration::from_secs(5),
         bake: Duration::from_secs(SECONDS),
-        failed_probes_max: 3,
         probe_interval: Duration::from_secs(5),
-        baseline: Baseline::Probes,
         shadow_calls: false,
-        scrape: None,
+        ..SloSettings::default()
     };
     let (requests, server_fault) = before;
     let last_hour = Counts { ok: requests - server_fault, server_fault, ..Counts::default() };

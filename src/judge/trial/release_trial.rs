@@ -298,22 +298,16 @@ impl TrialSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::slo::{Baseline, Objective};
+    use crate::judge::slo::Objective;
 
     fn budgets(objectives: &[(Indicator, f64)], last_hour: Counts) -> (f64, f64) {
         let objective =
             |&(indicator, error_budget)| Objective { indicator, error_budget, weight: 1.0 };
         let slo = SloSettings {
             objectives: objectives.iter().map(objective).collect(),
-            max_false_rollback: 1e-3,
-            min_effect: 2.0,
-            burst: Duration::from_secs(5),
-            bake: Duration::from_mins(30),
-            failed_probes_max: 3,
             probe_interval: Duration::from_secs(5),
-            baseline: Baseline::Probes,
             shadow_calls: false,
-            scrape: None,
+            ..SloSettings::default()
         };
         let history = History { last_hour, ..History::default() };
         let settings = TrialSettings::new(&slo, Duration::from_mins(2), &history);

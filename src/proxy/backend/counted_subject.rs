@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::model::{Outcome, ReleaseNumber, call_number};
 use crate::proxy::backend::failing_sources::{FailingSources, Source};
 use crate::proxy::backend::recent_subjects::RecentSubjects;
-use crate::proxy::backend::trial_cells::{CellCounts, TrialSubject};
+use crate::proxy::backend::trial_cells::CellCounts;
+use crate::proxy::backend::trial_subject::TrialSubject;
 
 /// The subject of the requests of one exchange.
 #[derive(Debug, Clone)]

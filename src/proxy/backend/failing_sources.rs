@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 use crate::model::{BlockSources, Counts, Outcome, SourceCounts};
 use crate::mutex::lock;
 use crate::proxy::backend::active_set::ActiveSet;
-use crate::proxy::backend::recent_subjects::Identity;
+use crate::proxy::backend::identity::Identity;
 
 /// Sources that are tracked, and clients. Beyond them, failures belong to no source.
 const TRACKED_MAX: usize = 2_000;

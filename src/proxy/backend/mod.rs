@@ -12,6 +12,7 @@ pub(super) mod failed_samples;
 pub(super) mod failing_sources;
 pub(super) mod forwarded;
 pub(super) mod headers;
+pub(super) mod identity;
 pub(super) mod outcome_counters;
 pub(super) mod pool;
 pub(super) mod read_only_tools;
@@ -19,6 +20,7 @@ pub(super) mod recent_subjects;
 pub(super) mod request_head;
 mod stream;
 pub(super) mod trial_cells;
+pub(super) mod trial_subject;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

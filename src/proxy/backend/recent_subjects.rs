@@ -13,20 +13,12 @@ use siphasher::sip::SipHasher24;
 use crate::clock::Clock;
 use crate::model::ReleaseNumber;
 use crate::mutex::lock;
+use crate::proxy::backend::identity::Identity;
 
 /// Pairs of subject and call that failed and are remembered.
 const PAIRS_MAX: usize = 4_000;
 /// A pair is remembered this long after its last failure, in seconds.
 const MEMORY_S: u64 = 600;
-
-/// What the coin of a subject is drawn from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::proxy) enum Identity {
-    /// The key of its session.
-    Session([u8; 16]),
-    /// A keyed hash of its credentials, else of its address.
-    Client(u64),
-}
 
 /// A subject and a call, at a release.
 type PairKey = (ReleaseNumber, Identity, u64);

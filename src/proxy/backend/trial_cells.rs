@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::clock::Clock;
-use crate::model::{Arm, Outcome, TrialCell};
+use crate::model::{Arm, TrialCell};
 use crate::mutex::lock;
 
 /// Cells between two reads. Beyond them, subjects share cells.
@@ -24,35 +24,21 @@ pub(in crate::proxy) struct TrialCells {
 
 /// Which requests are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Cell {
-    arm: Arm,
-    subject: u64,
-    client: u64,
-    call: u64,
-    second: u64,
+pub(super) struct Cell {
+    pub(super) arm: Arm,
+    pub(super) subject: u64,
+    pub(super) client: u64,
+    pub(super) call: u64,
+    /// That of the request's start.
+    pub(super) second: u64,
 }
 
 /// What was counted since the last read.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct CellCounts {
     started: AtomicU32,
-    failed: AtomicU32,
-    excused: AtomicU32,
-}
-
-/// A subject of a trial.
-#[derive(Debug, Clone)]
-pub(in crate::proxy) struct TrialSubject {
-    /// Where they are counted.
-    pub cells: Arc<TrialCells>,
-    /// The release that they go to.
-    pub arm: Arm,
-    /// Its keyed hash.
-    pub subject: u64,
-    /// That of its client.
-    pub client: u64,
-    /// Whether a failed answer of a tool is a failure.
-    pub counts_tools: bool,
+    pub(super) failed: AtomicU32,
+    pub(super) excused: AtomicU32,
 }
 
 impl TrialCells {
@@ -88,8 +74,13 @@ impl TrialCells {
         taken
     }
 
+    /// The second of now.
+    pub(super) fn second(&self) -> u64 {
+        self.clock.now().0 / 1000
+    }
+
     /// A request starts in this cell.
-    fn start(&self, cell: Cell) -> Arc<CellCounts> {
+    pub(super) fn start(&self, cell: Cell) -> Arc<CellCounts> {
         let mut cells = lock(&self.cells);
         let has_room = cells.len() < CELLS_MAX || cells.contains_key(&cell);
         let subject = cell.subject & SHARED_BITS;
@@ -100,31 +91,11 @@ impl TrialCells {
     }
 }
 
-impl TrialSubject {
-    /// A request of this call starts: its cell.
-    pub(in crate::proxy) fn start(&self, call: u64) -> Arc<CellCounts> {
-        let Self { cells, arm, subject, client, .. } = self;
-        let second = cells.clock.now().0 / 1000;
-        let cell = Cell { arm: *arm, subject: *subject, client: *client, call, second };
-        cells.start(cell)
-    }
-
-    /// The outcome of a request of this cell is known.
-    pub(in crate::proxy) fn end(&self, cell: &CellCounts, outcome: Outcome) {
-        let count = match outcome {
-            Outcome::Ok => return,
-            Outcome::ToolFault if !self.counts_tools => return,
-            Outcome::ServerFault | Outcome::ToolFault => &cell.failed,
-            Outcome::ClientFault | Outcome::Neutral => &cell.excused,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Moment;
+    use crate::model::{Moment, Outcome};
+    use crate::proxy::backend::trial_subject::TrialSubject;
 
     #[test]
     fn requests_of_a_cell_add_up_and_the_cells_are_bounded() {

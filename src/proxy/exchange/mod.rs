@@ -2,6 +2,7 @@
 
 mod address_check;
 mod body_error;
+mod body_limits;
 mod cancellation;
 pub(super) mod client_body;
 mod client_messages;

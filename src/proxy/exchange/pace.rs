@@ -1,27 +1,9 @@
-//! How much a client may send as a body, and how fast it must.
+//! How fast a client must send a body.
 
 use std::time::Duration;
 
-use crate::config::ProxyLimits;
-
 /// A client that is too slow in one of these spans, in which the proxy waits for it, is given up.
 const PACE_SPAN: Duration = Duration::from_secs(30);
-
-/// What a client may send, and how slowly.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::proxy) struct BodyLimits {
-    /// Bytes of a body.
-    pub max: u64,
-    /// Bytes a second.
-    pub min_rate: u64,
-}
-
-impl BodyLimits {
-    /// Those of a service.
-    pub(in crate::proxy) fn of(limits: &ProxyLimits) -> Self {
-        Self { max: limits.body_max, min_rate: limits.min_rate }
-    }
-}
 
 /// How much of a span has passed, and how much it brought.
 #[derive(Debug, Default)]

@@ -26,8 +26,9 @@ use crate::mutex::lock;
 use crate::proxy::backend::body::{BackendBody, SharedBody};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 pub(in crate::proxy) use crate::proxy::exchange::body_error::BodyError;
+use crate::proxy::exchange::body_limits::BodyLimits;
 use crate::proxy::exchange::header_check::ExpectedBody;
-use crate::proxy::exchange::pace::{BodyLimits, Pace};
+use crate::proxy::exchange::pace::Pace;
 use crate::proxy::exchange::parsed_body::{SharedParse, lock_parsed};
 
 /// The proxy reads this much of a body before it sends the request.

@@ -16,8 +16,10 @@ use siphasher::sip::SipHasher24;
 use crate::model::{Arm, Moment, RampStep, ReleaseNumber};
 use crate::mutex::lock;
 use crate::proxy::backend::client_request::ClientRequest;
-use crate::proxy::backend::recent_subjects::{Identity, RecentSubjects};
-use crate::proxy::backend::trial_cells::{TrialCells, TrialSubject};
+use crate::proxy::backend::identity::Identity;
+use crate::proxy::backend::recent_subjects::RecentSubjects;
+use crate::proxy::backend::trial_cells::TrialCells;
+use crate::proxy::backend::trial_subject::TrialSubject;
 use crate::proxy::session::{Session, SessionKey};
 
 /// A session that a client opens so soon after another one, in milliseconds, takes its arm: a client

@@ -13,7 +13,7 @@ use crate::config::{Service, SessionState};
 use crate::model::{MigrationRefused, ReleaseNumber};
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::client_request::ClientRequest;
-use crate::proxy::backend::trial_cells::TrialSubject;
+use crate::proxy::backend::trial_subject::TrialSubject;
 use crate::proxy::routing::assignment::Assignment;
 use crate::proxy::routing::routing_table::RoutingTable;
 use crate::proxy::session::{Environment, Session};
