@@ -111,7 +111,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::incident::{HumanParts, build, example, html, markdown, notice_of, notice_of_draft};
+    use crate::incident::{
+        DraftText, HumanParts, build, example, html, markdown, notice_of, notice_of_draft,
+    };
 
     /// What people read: the notice of the event, the draft, its notice.
     fn texts(facts: &crate::incident::Facts) -> Vec<String> {
@@ -121,7 +123,7 @@ mod tests {
         let mut texts: Vec<_> =
             notices.map(|it| format!("{:?} {}: {}", it.kind, it.title, it.text)).collect();
         let last = facts.timeline.last().unwrap();
-        let draft = notice_of_draft(&incident, last, (&document.title, &document.headline));
+        let draft = notice_of_draft(&incident, last, DraftText::from(&document));
         texts.extend(draft.map(|it| format!("{:?} {}: {}", it.kind, it.title, it.text)));
         texts.push(markdown::render(&document));
         texts.push(html::render(&document));

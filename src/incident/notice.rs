@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::incident::cause::{Cause, cause_of};
+use crate::incident::document::PostMortem;
+use crate::incident::error_rate_chart::ErrorRateChart;
 use crate::incident::life::Incident;
 use crate::incident::phrases::final_cause;
 use crate::incident::text::clean_text;
@@ -78,6 +80,9 @@ pub struct Notice {
     /// Requests that failed, and all of them; none where that is not known yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<(u64, u64)>,
+    /// The error rate of both releases over time; none where that is not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_rate: Option<ErrorRateChart>,
     /// The command that shows more.
     pub command: String,
     /// The status page of the service, if it has a public address.
@@ -227,12 +232,33 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
+/// What a notice takes over from a draft.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DraftText {
+    /// What happened, in a few words.
+    pub title: String,
+    /// The same in one line, with the numbers.
+    pub headline: String,
+    /// The error rate over time.
+    pub error_rate: Option<ErrorRateChart>,
+}
+
+impl From<&PostMortem> for DraftText {
+    fn from(document: &PostMortem) -> Self {
+        Self {
+            title: document.title.clone(),
+            headline: document.headline.clone(),
+            error_rate: ErrorRateChart::of(&document.error_rate),
+        }
+    }
+}
+
 /// The notice of a draft: the trouble is over, and the review is open. None while a person is needed,
 /// of which the event made a notice.
 pub fn notice_of_draft(
     incident: &Incident,
     entry: &TimelineEntry,
-    (title, headline): (&str, &str),
+    draft: DraftText,
 ) -> Option<Notice> {
     if !matches!(entry.event, TimelineEvent::Recovered | TimelineEvent::Accepted { .. }) {
         return None;
@@ -243,9 +269,10 @@ pub fn notice_of_draft(
     }
     let (service, number) = (&incident.service, incident.number);
     let mut notice = Notice::new(NoticeKind::Resolved, service, number, &entry.seq.to_string())
-        .text(title, headline)
+        .text(&draft.title, &draft.headline)
         .at(&entry.wall_time, entry.moment)
         .command(format!("rollbackd postmortem {service} {number}"));
+    notice.error_rate = draft.error_rate;
     // The event itself can have a notice of its own.
     notice.id.push_str("/draft");
     notice.version.clone_from(&incident.version);
@@ -323,8 +350,7 @@ mod tests {
         let mut incident = example::incident();
         incident.failed = (62, 318);
         let last = timeline.last().unwrap();
-        let over =
-            notice_of_draft(&incident, last, ("v2 rolled back to v1", "weather: ...")).unwrap();
+        let over = notice_of_draft(&incident, last, DraftText::default()).unwrap();
         assert_eq!((over.kind, over.failed), (NoticeKind::Resolved, Some((62, 318))));
         assert_eq!(over.group, notice.group);
         // It goes where the begin went.

@@ -13,6 +13,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use crate::config::{EmailSettings, Secret, SmtpTls};
 use crate::incident::Notice;
 use crate::incident::text::{clean_text, escape_html as escape};
+use crate::notify::mail_chart;
 use crate::notify::plain_text::{defuse, fields, label};
 use crate::notify::retry::Delivery;
 
@@ -124,6 +125,9 @@ fn text(notice: &Notice) -> String {
     for (name, value) in fields(notice) {
         text.push_str(&format!("{name}: {}\n", defuse(&value)));
     }
+    if let Some(chart) = &notice.error_rate {
+        text.push_str(&format!("\n{}", mail_chart::text(chart)));
+    }
     if let Some(url) = &notice.url {
         text.push_str(&format!("\n{url}\n"));
     }
@@ -138,12 +142,13 @@ fn html(notice: &Notice) -> String {
             format!("<tr><th align=\"left\">{name}</th><td>{}</td></tr>", escape(value))
         })
         .collect();
+    let chart = notice.error_rate.as_ref().map(mail_chart::html).unwrap_or_default();
     let link = notice.url.as_deref().map_or(String::new(), |url| {
         format!("<p><a href=\"{}\">Open the status page</a></p>", escape(url))
     });
     format!(
         "<!DOCTYPE html><html><body><h2>{}: {}</h2><p>{}</p><table cellpadding=\"4\">{rows}</table>\
-         {link}<p><small>{}</small></p></body></html>",
+         {chart}{link}<p><small>{}</small></p></body></html>",
         label(notice),
         escape(&defuse(&notice.title)),
         escape(&defuse(&notice.text)),

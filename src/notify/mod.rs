@@ -22,6 +22,7 @@ mod email;
 mod example;
 mod http_client;
 mod json;
+mod mail_chart;
 mod notifier;
 mod ntfy;
 mod pagerduty;

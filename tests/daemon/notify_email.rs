@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::support::{DaemonHarness, SERVICE, wait_until};
+use crate::support::{DaemonHarness, SERVICE, VersionPoller, wait_until};
 
 /// A server that runs until it is dropped.
 struct SmtpServer {
@@ -60,19 +60,22 @@ fn secret(dir: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
+fn channel_section(name: &str, port: u16, secret: &Path, kinds: &str) -> String {
+    format!(
+        "\n[notify.{name}]\ntype = \"email\"\nsmtp = \"localhost:{port}\"\nuser = \"daemon\"\n\
+         secret_file = {secret:?}\nfrom = \"rollbackd <rollbackd@example.org>\"\n\
+         to = [\"team@example.org\", \"b@example.org\"]\nkinds = [{kinds}]\n"
+    )
+}
+
 #[test]
 fn a_mail_needs_tls_a_right_name_and_the_password() {
     let (right, wrong) = (SmtpServer::start("localhost"), SmtpServer::start("elsewhere.example"));
     let secrets = tempfile::tempdir().unwrap();
     let good = secret(secrets.path(), "good", "hunter2-hunter2");
     let bad = secret(secrets.path(), "bad", "letmein");
-    let channel = |name: &str, port: u16, secret: &Path| {
-        format!(
-            "\n[notify.{name}]\ntype = \"email\"\nsmtp = \"localhost:{port}\"\nuser = \"daemon\"\n\
-             secret_file = {secret:?}\nfrom = \"rollbackd <rollbackd@example.org>\"\n\
-             to = [\"team@example.org\", \"b@example.org\"]\nkinds = [\"info\"]\n"
-        )
-    };
+    let channel =
+        |name: &str, port: u16, secret: &Path| channel_section(name, port, secret, "\"info\"");
     let mut host = DaemonHarness::new("");
     let text = host.daemon_section()
         + &host.service_section(SERVICE, "")
@@ -99,4 +102,40 @@ fn a_mail_needs_tls_a_right_name_and_the_password() {
     assert!(text.contains("Subject: [rollbackd] INFO: v1: "), "{text}");
     assert!(text.contains("text/plain") && text.contains("text/html"), "{text}");
     assert!(wrong.mails().is_empty());
+}
+
+#[test]
+fn the_mail_of_a_draft_shows_the_error_rate_in_both_of_its_forms() {
+    let server = SmtpServer::start("localhost");
+    let secrets = tempfile::tempdir().unwrap();
+    let password = secret(secrets.path(), "good", "hunter2-hunter2");
+    let mut host = DaemonHarness::new("");
+    let text = host.daemon_section()
+        + &host.service_section(SERVICE, "")
+        + &channel_section("mail", server.port, &password, "\"warn\", \"resolved\"");
+    host.write_config(&text);
+    let authority = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls/ca.pem");
+    host.set_environment("SSL_CERT_FILE", authority.to_str().unwrap());
+    host.start();
+    host.deploy("v1", &["--wait"]).expect_code(0);
+    let traffic = VersionPoller::start(host.listen);
+    host.deploy_faulty("v2", "errors=60%", 3_000, &[]).expect_code(3);
+    traffic.stop();
+    let draft = || {
+        let mails = server.mails().into_iter();
+        mails.filter_map(|it| it["parts"].as_object().cloned()).find(|parts| {
+            parts["text/plain"].as_str().is_some_and(|it| it.starts_with("RESOLVED: weather: v2"))
+        })
+    };
+    wait_until("the mail of the draft", || draft().is_some());
+    let parts = draft().unwrap();
+    let text = parts["text/plain"].as_str().unwrap();
+    for part in ["Failed requests over", "new      ", "previous ", "detected at", "\u{2588}"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let html = parts["text/html"].as_str().unwrap();
+    assert!(html.contains("bgcolor=\"#c62828\"") && !html.contains("<svg"), "{html}");
+    if let Some(path) = std::env::var_os("KEEP_MAIL") {
+        fs::write(path, html).unwrap();
+    }
 }

@@ -5,6 +5,8 @@ import asyncio
 import json
 import ssl
 import sys
+from email import message_from_bytes
+from email.policy import default
 
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
@@ -16,6 +18,11 @@ class Printer:
             "to": envelope.rcpt_tos,
             "tls": session.ssl is not None,
             "text": envelope.content.decode(),
+            "parts": {
+                part.get_content_type(): part.get_content()
+                for part in message_from_bytes(envelope.content, policy=default).walk()
+                if not part.is_multipart()
+            },
         }
         print(json.dumps(mail), flush=True)
         return "250 2.0.0 taken"

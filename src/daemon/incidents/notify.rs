@@ -7,7 +7,8 @@ use crate::daemon::incidents::Incidents;
 use crate::daemon::incidents::follow::version_of;
 use crate::daemon::services::ServiceHandles;
 use crate::incident::{
-    Incident, IncidentEvent, Notice, NoticeKind, notice_of, notice_of_draft, notice_of_page,
+    DraftText, Incident, IncidentEvent, Notice, NoticeKind, notice_of, notice_of_draft,
+    notice_of_page,
 };
 use crate::model::{Moment, TimelineEntry, TimelineEvent};
 use crate::notify::{ChannelReport, Delivered};
@@ -37,11 +38,15 @@ impl Incidents {
                 return;
             }
             let document = tokio::task::block_in_place(|| incidents.document(entry.deploy));
-            let texts = match &document {
-                Ok(document) if incident.is_drafted => (&document.title, &document.headline),
-                _ => (&incident.version, &entry.because),
+            let draft = match &document {
+                Ok(document) if incident.is_drafted => DraftText::from(document),
+                _ => DraftText {
+                    title: incident.version.clone(),
+                    headline: entry.because.clone(),
+                    error_rate: None,
+                },
             };
-            notice_of_draft(incident, entry, (texts.0, texts.1))
+            notice_of_draft(incident, entry, draft)
         };
         notice.into_iter().for_each(|it| self.send(it));
     }
