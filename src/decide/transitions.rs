@@ -377,6 +377,7 @@ fn needs_new_ticket(fact: &TimelineEvent) -> bool {
         | TimelineEvent::Paused { .. }
         | TimelineEvent::Notified { .. }
         | TimelineEvent::Acknowledged { .. }
+        | TimelineEvent::Reloaded { .. }
         | TimelineEvent::Noted => false,
     }
 }

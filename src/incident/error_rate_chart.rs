@@ -8,8 +8,8 @@ use crate::incident::traffic::Point;
 
 /// Columns of a chart.
 const COLUMNS_MAX: u64 = 40;
-/// The shortest time of a column: signals are counted four times a second.
-const COLUMN_MS_MIN: u64 = 250;
+/// The time of a column where there is one point only.
+const COLUMN_MS: u64 = 1_000;
 /// Milestones that are named.
 const MARKS_MAX: usize = 6;
 
@@ -31,7 +31,9 @@ impl ErrorRateChart {
     pub(super) fn of(rate: &ErrorRate) -> Option<Self> {
         rate.trial.first()?;
         let last = rate.trial.iter().chain(&rate.control).map(|it| it.ms).max()?;
-        let column_ms = (last / COLUMNS_MAX + 1).max(COLUMN_MS_MIN);
+        // As wide as the points, or a multiple: a column between two points would be empty.
+        let gap = gap(&rate.trial).unwrap_or(COLUMN_MS);
+        let column_ms = gap.saturating_mul((last / gap + 1).div_ceil(COLUMNS_MAX));
         let count = usize::try_from(last / column_ms + 1).ok()?;
         let columns = |points: &[Point]| columns(points, column_ms, count);
         let mut marks: Vec<_> =
@@ -45,6 +47,12 @@ impl ErrorRateChart {
     pub fn peak(&self) -> u8 {
         self.new.iter().chain(&self.previous).flatten().copied().max().unwrap_or(0)
     }
+}
+
+/// The smallest time between two points.
+fn gap(points: &[Point]) -> Option<u64> {
+    let gaps = points.iter().zip(points.iter().skip(1)).map(|(a, b)| b.ms.saturating_sub(a.ms));
+    gaps.filter(|it| *it > 0).min()
 }
 
 fn columns(points: &[Point], column_ms: u64, count: usize) -> Vec<Option<u8>> {
@@ -77,6 +85,9 @@ mod tests {
         assert_eq!(chart.peak(), 2, "1 of 60 is not 0 %");
         assert_eq!((chart.previous[0], chart.previous[1]), (Some(0), None));
         assert_eq!(ErrorRateChart::of(&ErrorRate::default()), None);
+        let seconds = (0..9).map(|it| point(it * 1_000, 10, 1)).collect();
+        let short = ErrorRateChart::of(&ErrorRate { trial: seconds, ..ErrorRate::default() });
+        assert_eq!(short.unwrap().new, [Some(10); 9], "no empty columns between the points");
         let at_the_end = ErrorRate { trial: vec![point(u64::MAX, 1, 1)], ..ErrorRate::default() };
         assert!(ErrorRateChart::of(&at_the_end).unwrap().new.len() <= 40);
     }

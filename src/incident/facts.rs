@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::incident::evidence::EvidenceTrack;
 use crate::incident::traffic::{ReleaseTraffic, Traffic};
-use crate::model::{Release, ReleaseNumber, TimelineEntry, TimelineEvent};
+use crate::model::{Moment, Release, ReleaseNumber, TimelineEntry, TimelineEvent};
 
 /// The form of the file.
 pub const FACTS_SCHEMA: u32 = 1;
@@ -50,6 +50,20 @@ pub struct Facts {
     /// What else happened on the host within half an hour, a line each.
     #[serde(default)]
     pub nearby: Vec<String>,
+    /// Reloads of the configuration of the service in the same time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reloads: Vec<Reload>,
+}
+
+/// A reload that changed settings of the service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// When.
+    pub at: Moment,
+    /// Settings that were in effect at once.
+    pub now: Vec<String>,
+    /// Settings that waited for the next deploy.
+    pub next_deploy: Vec<String>,
 }
 
 /// One failing call, as the client saw the answer.

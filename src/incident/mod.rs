@@ -60,14 +60,14 @@ pub use crate::incident::document::{Offer, PostMortem, SCHEMA};
 pub use crate::incident::error_rate_chart::ErrorRateChart;
 pub use crate::incident::evidence::{EvidenceTrack, Opening};
 pub use crate::incident::facts::{
-    Change, FACTS_SCHEMA, Facts, FailureSample, OutputGroup, TIMELINE_MAX,
+    Change, FACTS_SCHEMA, Facts, FailureSample, OutputGroup, Reload, TIMELINE_MAX,
 };
 pub use crate::incident::history::{DeployHistory, DeployOutcome, HistoryRow, summarise};
 pub use crate::incident::human::{HumanParts, PARTS, TEXT_BYTES_MAX, parse as parse_human};
 pub use crate::incident::impact::impact;
 pub use crate::incident::label::ReleaseLabel;
 pub use crate::incident::life::{Incident, IncidentState};
-pub use crate::incident::nearby::{nearby, nearby_window};
+pub use crate::incident::nearby::{nearby, nearby_window, reloads};
 pub use crate::incident::notice::{
     DraftText, NOTICE_SCHEMA, Notice, NoticeKind, notice_of, notice_of_acknowledgement,
     notice_of_close, notice_of_draft, notice_of_page,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::incident::facts::Facts;
+use crate::incident::facts::{Facts, Reload};
 use crate::incident::rows::started_at;
 use crate::incident::text::{clean_name, clean_text};
 use crate::incident::utc::format_time;
@@ -12,6 +12,8 @@ use crate::model::{Moment, TimelineEntry, TimelineEvent};
 const WINDOW: Duration = Duration::from_mins(30);
 /// Lines of a document.
 const LINES_MAX: usize = 30;
+/// Reloads that are kept, the first ones.
+const RELOADS_MAX: usize = 20;
 /// Longest text of an event, in characters.
 const TEXT_MAX: usize = 160;
 
@@ -37,6 +39,29 @@ pub fn nearby(facts: &Facts, others: impl IntoIterator<Item = TimelineEntry>) ->
     near.iter().map(line).collect()
 }
 
+/// The reloads of the service that are near: in the timeline of the deploy, and in those before it.
+pub fn reloads(facts: &Facts, others: &[TimelineEntry]) -> Vec<Reload> {
+    let service = facts.timeline.first().map(|it| it.service.as_str());
+    let (from, until) = nearby_window(facts);
+    let all = facts
+        .timeline
+        .iter()
+        .chain(others.iter().filter(|it| Some(it.service.as_str()) == service));
+    let mut reloads: Vec<_> = all
+        .filter(|entry| (from..=until).contains(&entry.moment))
+        .filter_map(|entry| match &entry.event {
+            TimelineEvent::Reloaded { now, next_deploy } => {
+                let (now, next_deploy) = (now.clone(), next_deploy.clone());
+                Some(Reload { at: entry.moment, now, next_deploy })
+            }
+            _ => None,
+        })
+        .collect();
+    reloads.sort_by_key(|it| it.at);
+    reloads.truncate(RELOADS_MAX);
+    reloads
+}
+
 fn line(entry: &TimelineEntry) -> String {
     let (at, service) = (format_time(entry.moment), clean_name(&entry.service));
     let (kind, because) = (entry.event.kind(), clean_text(&entry.because, TEXT_MAX));
@@ -59,6 +84,7 @@ fn tells_something(event: &TimelineEvent) -> bool {
         | TimelineEvent::Unrecovered
         | TimelineEvent::Held { .. }
         | TimelineEvent::Resumed { .. }
+        | TimelineEvent::Reloaded { .. }
         | TimelineEvent::Noted => true,
         TimelineEvent::Ready { .. }
         | TimelineEvent::Switched { .. }
@@ -106,6 +132,28 @@ mod tests {
             "2023-11-14 22:13:25Z mail, deploy 14: noted: a process exited, token=[masked]",
         ];
         assert_eq!(nearby(&facts, others), expected);
+    }
+
+    #[test]
+    fn reloads_of_the_service_are_told_and_kept_with_their_keys() {
+        let mut facts = example::facts();
+        let reloaded = |key: &str| TimelineEvent::Reloaded {
+            now: vec![key.to_owned()],
+            next_deploy: Vec::new(),
+        };
+        let mut before = event(-60_000, reloaded("limits.body"));
+        before.service = "weather".to_owned();
+        before.because = "the configuration was reloaded: limits.body now".to_owned();
+        let others = [before, event(-50_000, reloaded("bake"))];
+        let mut own = facts.timeline[2].clone();
+        own.event = reloaded("mode");
+        facts.timeline.insert(3, own);
+        let keys: Vec<_> = reloads(&facts, &others).into_iter().map(|it| it.now).collect();
+        assert_eq!(keys, [["limits.body"], ["mode"]]);
+        let lines = nearby(&facts, others);
+        let wanted =
+            "weather, deploy 14: reloaded: the configuration was reloaded: limits.body now";
+        assert!(lines[0].ends_with(wanted), "{lines:?}");
     }
 
     #[test]

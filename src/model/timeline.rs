@@ -207,6 +207,13 @@ pub enum TimelineEvent {
         /// Who.
         by: Actor,
     },
+    /// The configuration of the service was reloaded, with changes. It changes no state.
+    Reloaded {
+        /// Settings that are in effect at once, by name.
+        now: Vec<String>,
+        /// Settings that wait for the next deploy.
+        next_deploy: Vec<String>,
+    },
     /// A note that changes no state, such as the exit and restart of a process.
     Noted,
 }
@@ -334,6 +341,7 @@ impl TimelineEvent {
             Self::Paused { .. } => "paused",
             Self::Notified { .. } => "notified",
             Self::Acknowledged { .. } => "acknowledged",
+            Self::Reloaded { .. } => "reloaded",
             Self::Noted => "noted",
         }
     }

@@ -44,6 +44,7 @@ static MESSAGE_KINDS: &[MessageKind] = &[
     kind("paused", "c6e6ba54be974f9caeb9c06f591a4ac2", Priority::Warning),
     kind("notified", "5d0f2b7c9a4e4c63b8f11f6a2e7d9043", Priority::Informational),
     kind("acknowledged", "9c3e6a1d7b2f4e58a0d4c6b8e2f71a35", Priority::Notice),
+    kind("reloaded", "41d7c0e59b3a4f0c9a6e2b8d5f17c3e8", Priority::Notice),
     kind("noted", "6375d86bf5104d48836c4c717693aa54", Priority::Warning),
     kind("page", "944b3824532b4e56b5242f25a05f5c30", Priority::Critical),
 ];

@@ -318,3 +318,25 @@ fn a_draft_shows_what_the_deploy_changed() {
         assert!(changes.contains(&change), "{change} in {changes:?}");
     }
 }
+
+#[test]
+fn a_reload_before_the_onset_is_a_contributing_factor() {
+    let host = DaemonHarness::with_v1("");
+    let traffic = VersionPoller::start(host.listen);
+    let deploy = host.spawn_faulty_deploy("v2", "errors=60%", 4_000, &["--wait"]);
+    host.wait_for_phase("baking");
+    let section = host.service_section(SERVICE, "bake = \"9m\"\nclient_faults = \"off\"");
+    host.write_config(&(host.daemon_section() + &section));
+    host.reload();
+    deploy.wait().expect_code(3);
+    traffic.stop();
+    wait_until("the draft", || row(&host)["state"] == "draft");
+    let document = document(&host);
+    let factors = document["factors"].as_array().unwrap();
+    let factor = factors.iter().find(|it| it["rule"] == "reload");
+    let factor = factor.unwrap_or_else(|| panic!("{factors:#?}"));
+    assert_eq!(factor["observation"], "it changed bake", "what waits for a deploy is no cause");
+    host.run_cli(&["postmortem", SERVICE])
+        .expect_code(0)
+        .expect_text(&["now: bake; with the next deploy: client\\_faults"]);
+}

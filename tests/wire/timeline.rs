@@ -93,12 +93,20 @@ fn facts() -> Vec<(&'static str, TimelineEvent)> {
             "restored" TimelineEvent::Restored { truncated_bytes: 17, unobserved_ms: None },
             "restored observed" TimelineEvent::Restored { truncated_bytes: 0, unobserved_ms: Some(1_250) };
         TimelineEvent::Paused { .. } => "paused" TimelineEvent::Paused { ms: 30_000 };
-        TimelineEvent::Notified { .. } => "notified" TimelineEvent::Notified {
-            channel: "pager".to_owned(), notice: "host1/weather/7/4".to_owned(),
-        };
+        TimelineEvent::Notified { .. } => "notified" notified();
         TimelineEvent::Acknowledged { .. } => "acknowledged" TimelineEvent::Acknowledged { by: actor() };
+        TimelineEvent::Reloaded { .. } => "reloaded" reloaded();
         TimelineEvent::Noted => "noted" TimelineEvent::Noted;
     )
+}
+
+fn notified() -> TimelineEvent {
+    TimelineEvent::Notified { channel: "pager".to_owned(), notice: "host1/weather/7/4".to_owned() }
+}
+
+fn reloaded() -> TimelineEvent {
+    let (now, next_deploy) = (vec!["bake".to_owned()], vec!["objective".to_owned()]);
+    TimelineEvent::Reloaded { now, next_deploy }
 }
 
 fn deployed() -> TimelineEvent {

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::config::{SETTING_NAMES, Service, setting_value};
-use crate::incident::{FACTS_SCHEMA, Facts, Opening, Traffic, evidence, nearby, nearby_window};
+use crate::incident::{
+    FACTS_SCHEMA, Facts, Opening, Traffic, evidence, nearby, nearby_window, reloads,
+};
 use crate::model::{Moment, ReleaseNumber, TimelineEntry, TimelineEvent};
 use crate::record::{self, SignalLog};
 
@@ -26,7 +28,9 @@ pub(super) fn gather(
         Err(error) => tracing::warn!("a draft without its timeline: {}", error.with_cause()),
     }
     facts.settings = service.map(settings).unwrap_or_default();
-    facts.nearby = nearby(&facts, other_timelines(&facts, (dir, deploy), all));
+    let others: Vec<_> = other_timelines(&facts, (dir, deploy), all).collect();
+    facts.reloads = reloads(&facts, &others);
+    facts.nearby = nearby(&facts, others);
     if let Some(log) = signal_log(dir, deploy) {
         let opened = log.header.opened;
         facts.traffic = Some(Traffic::collect(opened, log.last_moment(), log.signals()));

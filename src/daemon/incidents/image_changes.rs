@@ -110,7 +110,7 @@ mod tests {
         let lines: Vec<_> = lines(&diff).into_iter().map(|it| it.text).collect();
         assert!(lines[0].starts_with("8 of 9 layers differ: added abababababab (10 bytes), abab"));
         assert!(lines[0].ends_with(", and 2 more; removed abababababab"), "{}", lines[0]);
-        assert_eq!(lines[1], "env NAME_0[1m added");
+        assert_eq!(lines[1], "env NAME_0 added");
         let end = [
             "x removed",
             "org.opencontainers.image.revision: hunter2 -> unset",

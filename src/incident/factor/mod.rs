@@ -9,6 +9,7 @@ mod open_action;
 mod pinned_sessions;
 mod probe_coverage;
 mod recurrence;
+mod reload;
 mod thin_traffic;
 
 use crate::incident::document::Offer;
@@ -29,9 +30,10 @@ pub struct Context<'a> {
     pub open_actions: &'a [(String, String)],
 }
 
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 11] = [
     recurrence::rule,
     open_action::rule,
+    reload::rule,
     probe_coverage::rule,
     thin_traffic::rule,
     forced::rule,
