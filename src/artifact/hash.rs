@@ -74,7 +74,8 @@ pub(super) async fn fingerprint(path: &Path) -> Result<StatFingerprint, Artifact
     })
 }
 
-async fn run_blocking<T: Send + 'static>(
+/// Runs a read of an artifact on a thread that may block. A drop of the future cancels it.
+pub(super) async fn run_blocking<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce(&Path, &CancellationToken) -> Result<T, ArtifactError> + Send + 'static,
 ) -> Result<T, ArtifactError> {

@@ -35,7 +35,8 @@
 //!
 //! # What a digest does not cover
 //!
-//! What a release reads from elsewhere: the interpreter, the system's libraries, the network.
+//! What a symbolic link leads to out of the artifact; a deploy lists such links, and refuses one where
+//! others may write. What a release reads from elsewhere: the interpreter, the system's libraries, the network.
 
 mod canonical_path;
 mod compare;
@@ -44,6 +45,7 @@ mod error;
 mod hash;
 mod image_contents;
 mod image_pin;
+mod outside_links;
 mod podman;
 mod reference;
 mod resolve;

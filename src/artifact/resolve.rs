@@ -5,10 +5,12 @@ use tokio::sync::Semaphore;
 use crate::artifact::canonical_path::canonicalize;
 use crate::artifact::digest::Digest;
 use crate::artifact::error::ArtifactError;
-use crate::artifact::hash::{HashedArtifact, hash_artifact};
+use crate::artifact::hash::{HashedArtifact, hash_artifact, run_blocking};
+use crate::artifact::outside_links::outside_links;
 use crate::artifact::podman::Podman;
 use crate::artifact::reference::Reference;
 use crate::artifact::verifier::Verifier;
+use crate::model::OutsideLinks;
 
 /// Bytes of the text that names an artifact: the limit of a path.
 const ARTIFACT_BYTES_MAX: usize = 4096;
@@ -38,6 +40,8 @@ pub struct ResolvedArtifact {
     pub artifact: String,
     /// Checks later that it is still the same; `None` for an opaque text.
     pub verifier: Option<Verifier>,
+    /// The links of a directory that lead out of it.
+    pub outside_links: OutsideLinks,
 }
 
 /// Finds an artifact and reads all of it. The read, including the wait for that of another deploy,
@@ -62,7 +66,11 @@ pub async fn resolve(
             _ => why,
         }),
         ArtifactKind::Path => resolve_path(text).await,
-        ArtifactKind::Auto | ArtifactKind::Opaque => Ok(ResolvedArtifact { artifact: text.to_owned(), verifier: None }),
+        ArtifactKind::Auto | ArtifactKind::Opaque => Ok(ResolvedArtifact {
+            artifact: text.to_owned(),
+            verifier: None,
+            outside_links: OutsideLinks::default(),
+        }),
     }
 }
 
@@ -88,14 +96,16 @@ impl ArtifactKind {
 async fn resolve_path(text: &str) -> Result<ResolvedArtifact, String> {
     let resolved = async {
         let path = canonicalize(text).await?;
-        Ok((hash_artifact(&path, &DEPLOY_HASH_PERMIT).await?, path))
+        let hashed = hash_artifact(&path, &DEPLOY_HASH_PERMIT).await?;
+        Ok((hashed, run_blocking(&path, outside_links).await?, path))
     };
     match resolved.await {
-        Ok((HashedArtifact { digest, fingerprint }, path)) => {
+        Ok((HashedArtifact { digest, fingerprint }, outside_links, path)) => {
             let artifact = path.display().to_string();
             Ok(ResolvedArtifact {
                 verifier: Some(Verifier::with_fingerprint(&artifact, digest, fingerprint)),
                 artifact,
+                outside_links,
             })
         }
         Err(ArtifactError::Missing) => {
@@ -121,5 +131,6 @@ async fn resolve_image(text: &str, podman: Option<&Podman>) -> Result<ResolvedAr
         return Err(podman.explain_missing_digest(&reference, digest).await?);
     }
     let verifier = Verifier::new(&artifact, digest.clone(), Some(podman.clone()));
-    Ok(ResolvedArtifact { artifact, verifier: Some(verifier) })
+    let outside_links = OutsideLinks::default();
+    Ok(ResolvedArtifact { artifact, verifier: Some(verifier), outside_links })
 }

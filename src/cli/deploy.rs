@@ -11,7 +11,7 @@ use crate::cli::exit::Exit;
 use crate::cli::follow::{Ended, Followed, Goal, follow};
 use crate::cli::output;
 use crate::control::Request;
-use crate::model::{DeployRequest, Slot, Waiver};
+use crate::model::{DeployRequest, OutsideLinks, Slot, Waiver};
 
 /// Start a new release, wait until it is ready, and give it the traffic.
 #[derive(Debug, Args)]
@@ -93,6 +93,7 @@ pub(super) async fn run(options: Options, daemon: &DaemonOptions) -> Exit {
         version: options.version,
         artifact: options.artifact,
         digest: None,
+        outside_links: OutsideLinks::default(),
         environment,
         slot: options.slot.map(Slot),
         freeze: options.freeze,

@@ -47,13 +47,18 @@ impl Watch {
             None => "it is the first release".to_owned(),
         };
         let (waived, net) = (guards.describe(), self.net(now, &base));
-        let because = format!("{release} deployed by {by}; {traffic}{waived}{net}");
+        let links = match &deploy.outside_links {
+            links if links.is_empty() => String::new(),
+            links => format!("; {links}"),
+        };
+        let because = format!("{release} deployed by {by}; {traffic}{waived}{net}{links}");
         let fact = TimelineEvent::Deployed {
             release,
             frozen: deploy.freeze,
             forced: deploy.waives(Waiver::VersionDrop),
             waived: guards.waived,
             strict: deploy.strict,
+            outside_links: deploy.outside_links,
             by,
             carried_over: base,
         };

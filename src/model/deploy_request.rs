@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::outside_links::OutsideLinks;
 use crate::model::release::Slot;
 
 /// A deploy, as it goes from the command line over the control socket to the decision.
@@ -18,6 +19,9 @@ pub struct DeployRequest {
     /// Its digest when the daemon resolved it.
     #[serde(skip)]
     pub digest: Option<String>,
+    /// Its links that lead out of it, known when the daemon resolved it.
+    #[serde(skip)]
+    pub outside_links: OutsideLinks,
     /// Variables for its environment.
     #[serde(default, rename = "set")]
     pub environment: BTreeMap<String, String>,

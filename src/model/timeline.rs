@@ -8,6 +8,7 @@ use crate::model::contract_diff::ContractDiff;
 use crate::model::deploy_request::Waiver;
 use crate::model::drain_cost::DrainCost;
 use crate::model::moment::Moment;
+use crate::model::outside_links::OutsideLinks;
 use crate::model::ramp_choice::RampChoice;
 use crate::model::release::{Release, ReleaseNumber};
 use crate::model::release_load::ReleaseLoad;
@@ -62,6 +63,9 @@ pub enum TimelineEvent {
         /// Not with a release that drops what clients use.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         strict: bool,
+        /// The links of its artifact that lead out of it.
+        #[serde(default, skip_serializing_if = "OutsideLinks::is_empty")]
+        outside_links: OutsideLinks,
         /// Who asked for it.
         by: Actor,
         /// Everything older that still matters.

@@ -1,7 +1,7 @@
 //! What holds for the timeline on disk, damaged or not.
 
 use super::*;
-use crate::model::{Actor, CarriedOver, Release, Slot};
+use crate::model::{Actor, CarriedOver, OutsideLinks, Release, Slot};
 use crate::record::timeline_file::read_deploy;
 
 fn deployed(number: u32) -> TimelineEvent {
@@ -21,6 +21,7 @@ fn deployed(number: u32) -> TimelineEvent {
         forced: false,
         waived: Vec::new(),
         strict: false,
+        outside_links: OutsideLinks::default(),
         by: Actor::default(),
         carried_over: base,
     }

@@ -91,6 +91,7 @@ fn with_resolved_artifact(
     if let Command::Deploy(deploy) = &mut order.command {
         deploy.artifact = Some(resolved.artifact.clone());
         deploy.digest = resolved.digest().map(ToString::to_string);
+        deploy.outside_links = resolved.outside_links.clone();
     }
     order
 }

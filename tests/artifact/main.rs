@@ -3,6 +3,7 @@
 
 mod fake_podman;
 mod images;
+mod outside_links;
 mod paths;
 mod podman_store;
 mod unreadable;

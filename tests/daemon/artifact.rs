@@ -81,3 +81,28 @@ fn invalid_artifact_is_rejected_before_deploy() {
         .expect_text(&["podman", "artifact = \"opaque\""]);
     assert_eq!(host.phase(), "empty");
 }
+
+#[test]
+fn links_out_of_an_artifact_are_told_and_refused_where_others_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = write_artifact(folder.path(), "v1");
+    let shared = folder.path().join("shared");
+    std::fs::write(&shared, "x").unwrap();
+    std::os::unix::fs::symlink("../shared", Path::new(&one).join("lib")).unwrap();
+    let mut host = DaemonHarness::new(COMMAND);
+    host.start();
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    let before = std::fs::metadata(&shared).unwrap().permissions();
+    std::fs::set_permissions(&shared, all).unwrap();
+    let refused = host.deploy("v1", &["--artifact", &one, "--wait"]);
+    refused.expect_code(5).expect_text(&["lib leads to ../shared", "writable for every user"]);
+    assert_eq!(host.phase(), "empty");
+    std::fs::set_permissions(&shared, before).unwrap();
+    let told = "1 link leads out of the artifact: lib -> ../shared";
+    host.deploy("v1", &["--artifact", &one, "--wait"]).expect_code(0).expect_text(&[told]);
+    let deployed = &host.entries(1)[0];
+    assert!(deployed.because.contains(told), "{}", deployed.because);
+    let data = serde_json::to_value(deployed).unwrap()["data"]["outside_links"].clone();
+    let listed = serde_json::json!([{ "path": "lib", "target": "../shared" }]);
+    assert_eq!(data, serde_json::json!({ "count": 1, "listed": listed }));
+}

@@ -3,8 +3,8 @@
 use std::fs;
 
 use rollbackd::model::{
-    Actor, CarriedOver, Effect, ExpectedFailures, Guard, Moment, Release, Severity, Strategy,
-    StrategyReason, TimelineEntry, TimelineEvent, Trigger, Waiver,
+    Actor, CarriedOver, Effect, ExpectedFailures, Guard, Moment, OutsideLink, OutsideLinks,
+    Release, Severity, Strategy, StrategyReason, TimelineEntry, TimelineEvent, Trigger, Waiver,
 };
 use rollbackd::record::{NewEntry, Room, Timeline, read_deploy};
 
@@ -117,6 +117,7 @@ fn deployed() -> TimelineEvent {
         forced: true,
         waived: Vec::new(),
         strict: true,
+        outside_links: OutsideLinks::default(),
         by,
         carried_over: base,
     }
@@ -132,6 +133,7 @@ fn deployed_least() -> TimelineEvent {
         forced,
         waived: Vec::new(),
         strict,
+        outside_links: OutsideLinks::default(),
         by,
         carried_over: base,
     }
@@ -142,12 +144,15 @@ fn deployed_waived() -> TimelineEvent {
     let all =
         vec![Waiver::Quarantined, Waiver::VersionDrop, Waiver::OverBreach, Waiver::WithoutNet];
     let base = CarriedOver { warm: Some(release(5)), ramped: true, ..base() };
+    let link = OutsideLink { path: "lib".to_owned(), target: "/usr/lib".to_owned() };
+    let links = OutsideLinks { count: 1, listed: vec![link] };
     TimelineEvent::Deployed {
         release: Release { same_version: true, ..release(7) },
         frozen: false,
         forced: false,
         waived: all,
         strict: false,
+        outside_links: links,
         by: actor(),
         carried_over: Box::new(base),
     }
