@@ -125,6 +125,7 @@ const KEYS: &[Key] = &[
     key(SERVICE, "session_cost", Shape::Number),
     key(SERVICE, "shadow_calls", Shape::Integer(0, 1_000)),
     key(SERVICE, "repeatable_tools", Shape::Texts),
+    key(SERVICE, "after_bake", Shape::Word(&["page", "act", "off"])),
     key(SERVICE, "rollbacks_per_day", Shape::Integer(0, 1_000)),
     key(SERVICE, "start_timeout", Shape::Duration),
     key(PROBE, "kind", Shape::Word(&["mcp", "http", "tcp", "command"])),

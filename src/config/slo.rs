@@ -14,7 +14,7 @@ use crate::config::value::{
     Raw, duration, error_budget, error_budget_or_off, expect_table, float, format_duration, one_of,
     string_list, unsigned_integer,
 };
-use crate::decide::{Policy, RampSettings};
+use crate::decide::{AfterBake, Policy, RampSettings};
 use crate::judge::{Baseline, Indicator, Objective, SloSettings};
 use crate::model::Slot;
 
@@ -53,6 +53,7 @@ pub(super) struct RawSlo {
     pub(super) session_cost: Raw<f64>,
     pub(super) shadow_calls: Raw<u64>,
     pub(super) repeatable_tools: Raw<Vec<Spanned<String>>>,
+    pub(super) after_bake: Raw<&'static str>,
     pub(super) rollbacks_per_day: Raw<u64>,
     pub(super) baseline: Raw<&'static str>,
     pub(super) client_faults: Raw<&'static str>,
@@ -80,6 +81,7 @@ pub(super) fn read(table: &mut TomlTable<'_>, problems: &mut Problems) -> RawSlo
         session_cost: table.read("session_cost", float, problems),
         shadow_calls: table.read("shadow_calls", unsigned_integer, problems),
         repeatable_tools: table.read("repeatable_tools", string_list, problems),
+        after_bake: table.read("after_bake", one_of(["page", "act", "off"]), problems),
         rollbacks_per_day: table.read("rollbacks_per_day", unsigned_integer, problems),
         baseline: table.read("baseline", one_of(["probes", "required"]), problems),
         client_faults: table.read("client_faults", one_of(["on", "off"]), problems),
@@ -158,6 +160,11 @@ pub(super) fn policy(
         page_after_tries: 5,
         recovery_timeout: Duration::from_mins(1),
         rollbacks_per_day_max: usize::try_from(per_day).unwrap_or(usize::MAX),
+        after_bake: match raw.after_bake.as_ref().map(|given| *given.get_ref()) {
+            Some("act") => AfterBake::Act,
+            Some("off") => AfterBake::Off,
+            _ => AfterBake::Page,
+        },
         session_cost: in_range("session_cost", &raw.session_cost, 3.0, 0.0..=1e6, problems),
         ramp: RampSettings::default(),
         slots,

@@ -79,6 +79,7 @@ impl Watch {
                     _ => None,
                 }
             }
+            Phase::Steady { .. } => self.on_verdict_after_bake(now, verdict, load),
             Phase::Emptying(back @ Rollback { strategy: Strategy::Drain, .. })
                 if back.bad.number == verdict.release =>
             {
@@ -171,7 +172,13 @@ impl Watch {
         Some(decision)
     }
 
-    fn blocking_guard(&self, now: Moment, verdict: &Verdict, warm: bool) -> Option<Guard> {
+    /// The rule that blocks a rollback after this verdict.
+    pub(super) fn blocking_guard(
+        &self,
+        now: Moment,
+        verdict: &Verdict,
+        warm: bool,
+    ) -> Option<Guard> {
         let guards = [
             (verdict.finding == Finding::SharedOutage, Guard::SharedOutage),
             (!warm, Guard::NoWarm),
@@ -214,7 +221,7 @@ impl Watch {
         self_reported_name: Option<&str>,
         because: &str,
     ) -> Option<Decision> {
-        let (Phase::Steady { active, warm } | Phase::Baking { active, warm, .. }) = &self.phase
+        let (Phase::Steady { active, warm, .. } | Phase::Baking { active, warm, .. }) = &self.phase
         else {
             return None;
         };

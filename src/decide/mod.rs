@@ -19,7 +19,8 @@
 //! Edges that the picture leaves out:
 //! - The first deploy leaves Empty. A deploy with `--over-breach` also leaves a blocked or held
 //!   Baking; the last accepted release gets the traffic back first.
-//! - An operator's rollback also leaves Steady, if a warm release runs.
+//! - A rollback also leaves Steady, if a warm release runs: that of an operator, and where `after_bake`
+//!   says so that of a verdict.
 //! - A release that replaces the active one without a deploy leads from Steady or Baking to Baking.
 //! - A hold leads from Confirming and Reviving back to Baking, unless an operator requested the rollback.
 //! - `unrecovered` leads from Recovering to Steady; the bad release stays warm.
@@ -28,9 +29,11 @@
 //! only way to change the state, and it takes the events that the timeline holds. So the timeline
 //! restores a service, and a decision that cannot be recorded does not happen.
 
+mod after_bake;
 mod commands;
 mod deploy;
 mod events;
+mod late_breach;
 mod move_sessions;
 mod phase;
 mod ramp;
@@ -41,6 +44,7 @@ mod strategy;
 mod transitions;
 mod watch;
 
+pub use after_bake::{AfterBake, SteadyWatch};
 pub use commands::CommandRefused;
 pub use move_sessions::MoveSessions;
 pub use phase::{PendingRollback, Phase, Rollback};

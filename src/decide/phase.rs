@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::decide::after_bake::SteadyWatch;
 use crate::decide::ramp::Ramp;
 use crate::decide::strategy::StrategyChoice;
 use crate::model::{
@@ -20,6 +21,8 @@ pub enum Phase {
         active: Release,
         /// The release before it, still running.
         warm: Option<Release>,
+        /// Whether it is watched, and what that found.
+        watch: SteadyWatch,
     },
     /// A new release starts and has to prove itself ready; the traffic stays where it is.
     Starting {
@@ -124,7 +127,7 @@ impl Phase {
             Self::Baking { active, warm: Some(control), ramp: Some(ramp), .. } => {
                 assigned(active, control, ramp)
             }
-            Self::Steady { active, warm } | Self::Baking { active, warm, .. } => {
+            Self::Steady { active, warm, .. } | Self::Baking { active, warm, .. } => {
                 let kept = std::iter::once(active.clone()).chain(warm).map(Effect::KeepRunning);
                 kept.chain([Effect::Route(active)]).collect()
             }
@@ -176,8 +179,8 @@ impl Phase {
         }
     }
 
-    /// The releases that the judge observes.
-    pub fn judge_target(&self) -> JudgeTarget {
+    /// The releases that the judge observes on trial, and on the way back.
+    pub(super) fn judge_target(&self) -> JudgeTarget {
         match self {
             Self::Empty | Self::Steady { .. } | Self::Starting { .. } | Self::Promoting { .. } => {
                 JudgeTarget::Nothing
@@ -357,6 +360,9 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("waits for a first deploy"),
+            Self::Steady { active, watch: SteadyWatch::Breach { guard, .. }, .. } => {
+                write!(f, "{active} is in breach after its bake; no rollback: {guard}")
+            }
             Self::Steady { .. } => f.write_str("nothing on trial"),
             Self::Starting { new, .. } => write!(f, "waits for {new} to become ready"),
             Self::Promoting { to, .. } => write!(f, "waits for the proxy to route to {to}"),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::decide::after_bake::SteadyWatch;
 use crate::decide::deploy::quarantine;
 use crate::decide::phase::{PendingRollback, Phase, Rollback};
 use crate::decide::ramp::Ramp;
@@ -71,6 +72,7 @@ impl Watch {
     fn next_phase(&self, now: Moment, fact: &TimelineEvent) -> Option<Phase> {
         self.deploy_transition(now, fact)
             .or_else(|| self.bake_transition(now, fact))
+            .or_else(|| self.after_bake_transition(now, fact))
             .or_else(|| self.rollback_transition(now, fact))
     }
 
@@ -92,7 +94,7 @@ impl Watch {
                 Phase::Promoting { from: active, to: new, until, tries: 1, ramp }
             }
             (TimelineEvent::Failed, Phase::Starting { active, warm, .. }) => {
-                steady_or_empty(active, warm)
+                steady_or_empty(active, warm, SteadyWatch::On)
             }
             (
                 TimelineEvent::Switched { .. },
@@ -111,7 +113,7 @@ impl Watch {
     fn bake_transition(&self, now: Moment, fact: &TimelineEvent) -> Option<Phase> {
         Some(match (fact, self.phase.clone()) {
             (TimelineEvent::Accepted { .. }, Phase::Baking { active, warm, .. }) => {
-                Phase::Steady { active, warm }
+                Phase::Steady { active, warm, watch: SteadyWatch::On }
             }
             (
                 TimelineEvent::Stepped { ramp: step },
@@ -170,10 +172,10 @@ impl Watch {
             (TimelineEvent::Abandoned, Phase::Confirming(it) | Phase::Reviving(it))
                 if it.ramp.is_some() =>
             {
-                Phase::Steady { active: it.warm, warm: Some(it.bad) }
+                Phase::Steady { active: it.warm, warm: Some(it.bad), watch: SteadyWatch::Off }
             }
             (TimelineEvent::Abandoned, Phase::Confirming(it) | Phase::Reviving(it)) => {
-                Phase::Steady { active: it.bad, warm: Some(it.warm) }
+                Phase::Steady { active: it.bad, warm: Some(it.warm), watch: SteadyWatch::Off }
             }
             (
                 TimelineEvent::Decided { strategy, .. },
@@ -195,11 +197,11 @@ impl Watch {
                 Phase::Recovering { active: back.to, bad: back.bad, until }
             }
             (TimelineEvent::Recovered, Phase::Recovering { active, .. }) => {
-                steady_or_empty(Some(active), None)
+                steady_or_empty(Some(active), None, SteadyWatch::On)
             }
             // The bad release may be the better one: an operator can roll back to it.
             (TimelineEvent::Unrecovered, Phase::Recovering { active, bad, .. }) => {
-                steady_or_empty(Some(active), Some(bad))
+                steady_or_empty(Some(active), Some(bad), SteadyWatch::Off)
             }
             _ => return None,
         })
@@ -207,7 +209,7 @@ impl Watch {
 
     fn confirming(&self, now: Moment, trigger: Trigger, load: ReleaseLoad) -> Option<Phase> {
         let (Phase::Baking { active: bad, warm: Some(warm), .. }
-        | Phase::Steady { active: bad, warm: Some(warm) }) = &self.phase
+        | Phase::Steady { active: bad, warm: Some(warm), .. }) = &self.phase
         else {
             return None;
         };
@@ -387,6 +389,6 @@ fn extend_by_no_data(until: Moment, blind: Option<Moment>, now: Moment) -> Momen
     blind.map_or(until, |since| until + now.since(since))
 }
 
-fn steady_or_empty(active: Option<Release>, warm: Option<Release>) -> Phase {
-    active.map_or(Phase::Empty, |active| Phase::Steady { active, warm })
+fn steady_or_empty(active: Option<Release>, warm: Option<Release>, watch: SteadyWatch) -> Phase {
+    active.map_or(Phase::Empty, |active| Phase::Steady { active, warm, watch })
 }

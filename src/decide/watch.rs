@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::decide::after_bake::AfterBake;
 use crate::decide::phase::Phase;
 use crate::decide::ramp::{RampSettings, RampShares, RampSteps};
 use crate::decide::ramp_choice::AUTO_SHARES_PPM;
@@ -35,6 +36,8 @@ pub struct Policy {
     pub rollbacks_per_day_max: usize,
     /// What breaking a session costs, in failed requests.
     pub session_cost: f64,
+    /// What happens about a breach after the bake.
+    pub after_bake: AfterBake,
     /// How a new release gets its users.
     pub ramp: RampSettings,
     /// The slots, in the order in which they are filled.

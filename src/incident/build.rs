@@ -16,6 +16,8 @@ use crate::incident::traffic::bad;
 use crate::incident::utc::format_ms;
 use crate::model::{TimelineEvent, Verdict};
 
+/// What is said about a fact until the facts are gathered.
+const NOT_GATHERED: &str = "not known yet: the facts are being gathered";
 /// Calls that a document lists.
 const FAILURES_MAX: usize = 10;
 /// Error answers that it shows of one call.
@@ -30,6 +32,12 @@ pub fn build(
     human: HumanParts,
     open_actions: &[(String, String)],
 ) -> PostMortem {
+    let mut facts = facts.clone();
+    if facts.verdict_after_bake().is_some() {
+        // It is about the bake, in which the release was fine.
+        facts.traffic = None;
+    }
+    let facts = &facts;
     let impact = impact(facts);
     let context = Context { facts, incident, open_actions };
     let factors = factors(&context);
@@ -50,10 +58,14 @@ pub fn build(
         nearby: facts.nearby.clone(),
         durations: rows::durations(facts),
         failures: failures(facts),
+        failures_unknown: failures_unknown(facts),
         samples: samples(facts),
         changes: changes(facts),
         output: facts.output.clone(),
-        output_unknown: facts.output_unknown.clone(),
+        output_unknown: match facts.is_gathered() {
+            true => facts.output_unknown.clone(),
+            false => Some(NOT_GATHERED.to_owned()),
+        },
         evidence_text: rows::verdict_of(facts).map(evidence_text).unwrap_or_default(),
         evidence: facts.evidence.clone(),
         error_rate: error_rate(facts),
@@ -120,6 +132,16 @@ pub fn signature(facts: &Facts, cause: Cause) -> Signature {
         output: output.map(|it| it.template.clone()).unwrap_or_default(),
         call,
     }
+}
+
+/// Why no call is listed, where that does not mean that none failed.
+fn failures_unknown(facts: &Facts) -> Option<String> {
+    let why = match (facts.is_gathered(), facts.verdict_after_bake()) {
+        (false, _) => NOT_GATHERED,
+        (true, Some(_)) => "not recorded: signals are recorded during a bake, and it was over",
+        (true, None) => return None,
+    };
+    Some(why.to_owned())
 }
 
 fn failures(facts: &Facts) -> Vec<CallFailure> {

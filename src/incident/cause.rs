@@ -14,6 +14,8 @@ pub enum Cause {
     OrderedRollback,
     /// A guard blocked the rollback that a breach asks for.
     GuardHeld,
+    /// The release broke after it was accepted, and keeps the traffic.
+    AfterBake,
     /// The release fails for one user, and serves all others: the bake goes on.
     OneUser,
     /// The bake is over before the ramp, and a person decides.
@@ -35,6 +37,7 @@ impl Cause {
             Self::Rollback => "rolled back by the daemon",
             Self::OrderedRollback => "rolled back by an operator",
             Self::GuardHeld => "breach without a rollback: a guard held it",
+            Self::AfterBake => "in breach after its bake",
             Self::OneUser => "fails for one user only, the others are served",
             Self::RampIncomplete => "the bake is over before the ramp",
             Self::SharedOutage => "shared outage: both releases fail",
@@ -53,6 +56,7 @@ impl Cause {
     pub fn needs_person(self) -> bool {
         match self {
             Self::GuardHeld
+            | Self::AfterBake
             | Self::OneUser
             | Self::RampIncomplete
             | Self::SharedOutage
@@ -70,6 +74,7 @@ pub fn cause_of(entry: &TimelineEntry) -> Option<Cause> {
         TimelineEvent::Detected { .. } => Cause::Rollback,
         // Missing data is no breach: it pages, and the bake waits.
         TimelineEvent::Blocked { guard: Guard::NoData, .. } => return None,
+        TimelineEvent::Blocked { guard: Guard::AfterBake, .. } => Cause::AfterBake,
         TimelineEvent::Blocked { guard: Guard::OneUser, .. } => Cause::OneUser,
         TimelineEvent::Blocked { guard: Guard::Ramp, .. } => Cause::RampIncomplete,
         TimelineEvent::Blocked { guard: Guard::SharedOutage, .. } => Cause::SharedOutage,
@@ -114,6 +119,7 @@ mod tests {
     use crate::incident::{
         DraftText, HumanParts, build, example, html, markdown, notice_of, notice_of_draft,
     };
+    use crate::model::{Basis, ObjectiveNumbers, Rule};
 
     /// What people read: the notice of the event, the draft, its notice.
     fn texts(facts: &crate::incident::Facts) -> Vec<String> {
@@ -188,5 +194,50 @@ mod tests {
         assert!(document.headline.ends_with("Nothing to do tonight; review by 2023-11-17."));
         let [badly] = document.went_badly.as_slice() else { panic!("{:?}", document.went_badly) };
         assert!(badly.starts_with("shared outage"), "{badly}");
+    }
+
+    #[test]
+    fn a_breach_after_the_bake_counts_what_failed_then() {
+        let mut facts = example::facts();
+        let accepted = json!({"kind": "accepted", "data": {"verified": true}});
+        example::block(&mut facts, Guard::AfterBake);
+        let mut breach = facts.timeline.pop().unwrap();
+        if let TimelineEvent::Blocked { verdict, .. } = &mut breach.event {
+            let objective = Some(ObjectiveNumbers {
+                name: "availability".to_owned(),
+                requests: 318,
+                bad: 62,
+                allowed: 0.005,
+                allowed_as_before: false,
+                e_value: 3_000.0,
+                threshold: 2_000.0,
+            });
+            verdict.basis = Some(Box::new(Basis { objective, ..Basis::of(Rule::BrokenObjective) }));
+        }
+        example::then(&mut facts, "v2 is accepted", accepted);
+        let planned_effects = vec!["page".to_owned()];
+        facts.timeline.push(TimelineEntry { seq: 9, planned_effects, ..breach });
+        let impact = crate::incident::impact(&facts);
+        assert_eq!((impact.server_faults, impact.requests), (62, 318));
+        let of_breach = |text: &String| !text.contains(": accepted: ");
+        for text in texts(&facts).into_iter().skip(1).filter(of_breach) {
+            assert!(text.contains("in breach after its bake"), "{text}");
+            assert!(text.contains("62 of 318 requests"), "{text}");
+            assert!(!text.contains("guard held"), "{text}");
+            assert!(text.contains("goes back"), "{text}");
+        }
+    }
+
+    #[test]
+    fn before_the_facts_are_gathered_nothing_is_claimed() {
+        let facts =
+            crate::incident::Facts { schema: example::facts().schema, ..Default::default() };
+        let document = build(&example::incident(), &facts, HumanParts::default(), &[]);
+        for text in [markdown::render(&document), html::render(&document)] {
+            assert!(text.contains("the facts are being gathered"), "{text}");
+            for claim in ["no session was lost", "no client request", "on record", " days:"] {
+                assert!(!text.contains(claim), "{claim}: {text}");
+            }
+        }
     }
 }

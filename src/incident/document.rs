@@ -57,6 +57,9 @@ pub struct PostMortem {
     /// Why the output is not known, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_unknown: Option<String>,
+    /// Why no failed call is listed, where that does not mean that none failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures_unknown: Option<String>,
     /// The arithmetic of the verdict.
     pub evidence_text: String,
     /// The evidence over time.
@@ -100,6 +103,9 @@ pub struct Impact {
     pub client_faults: u64,
     /// Requests in the same time, on both releases.
     pub requests: u64,
+    /// Whether the requests of that time are not counted, or not yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncounted: bool,
     /// Sessions that went on at the previous release, or will at their next request.
     pub sessions_moved: u64,
     /// Sessions that ended.

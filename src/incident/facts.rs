@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::incident::evidence::EvidenceTrack;
 use crate::incident::traffic::{ReleaseTraffic, Traffic};
-use crate::model::{Moment, Release, ReleaseNumber, TimelineEntry, TimelineEvent};
+use crate::model::{Moment, Release, ReleaseNumber, TimelineEntry, TimelineEvent, Verdict};
 
 /// The form of the file.
 pub const FACTS_SCHEMA: u32 = 1;
@@ -175,6 +175,19 @@ impl Facts {
     /// The first error in the output that the previous release never printed.
     pub fn new_error(&self) -> Option<&OutputGroup> {
         self.output.iter().find(|it| it.is_new && it.is_error)
+    }
+
+    /// Whether anything is known yet.
+    pub fn is_gathered(&self) -> bool {
+        !self.timeline.is_empty()
+    }
+
+    /// The verdict after the bake, if the first one against the release came so late. What was recorded of
+    /// its traffic ends with the bake.
+    pub fn verdict_after_bake(&self) -> Option<&Verdict> {
+        let was_accepted = self.find(|it| matches!(it, TimelineEvent::Accepted { .. }))?;
+        let first = self.timeline.iter().find(|entry| entry.event.verdict().is_some())?;
+        first.event.verdict().filter(|_| was_accepted.seq < first.seq)
     }
 
     /// The first event that fits.

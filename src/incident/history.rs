@@ -68,6 +68,8 @@ pub struct DeployHistory {
     is_ordered: bool,
     onset: Option<Moment>,
     switched: Option<Moment>,
+    /// How it was accepted, once it was.
+    accepted: Option<DeployOutcome>,
 }
 
 impl DeployHistory {
@@ -95,7 +97,7 @@ impl DeployHistory {
             failing: None,
             bake_left_ms: None,
         };
-        Some(Self { row, bake_ms, is_ordered: false, onset: None, switched: None })
+        Some(Self { row, bake_ms, is_ordered: false, onset: None, switched: None, accepted: None })
     }
 
     /// Adds the next line.
@@ -123,7 +125,8 @@ impl DeployHistory {
                 return;
             }
             TimelineEvent::Blocked { .. } => DeployOutcome::Breach,
-            TimelineEvent::Cleared => DeployOutcome::Running,
+            // A breach after the bake, or in it.
+            TimelineEvent::Cleared => self.accepted.unwrap_or(DeployOutcome::Running),
             TimelineEvent::Abandoned | TimelineEvent::Unrecovered => DeployOutcome::Incomplete,
             _ => return,
         };
@@ -132,6 +135,9 @@ impl DeployHistory {
             self.row.because.clone_from(&entry.because);
         }
         self.row.outcome = outcome;
+        if matches!(entry.event, TimelineEvent::Accepted { .. }) {
+            self.accepted = Some(outcome);
+        }
         self.row.duration_ms = entry.moment.0.saturating_sub(self.row.began.0);
     }
 
@@ -181,6 +187,7 @@ impl DeployOutcome {
 mod tests {
     use super::*;
     use crate::incident::example;
+    use crate::model::Guard;
 
     #[test]
     fn a_rollback_has_its_times() {
@@ -201,5 +208,20 @@ mod tests {
         let failed = summarise(&example::failed_start("v2 never became ready"), 0).unwrap();
         assert_eq!(failed.row().outcome, DeployOutcome::Failed);
         assert_eq!(summarise(&example::timeline()[1..], 0), None);
+    }
+
+    #[test]
+    fn a_breach_after_the_bake_is_over_when_it_is_cleared() {
+        let mut facts = example::facts();
+        example::block(&mut facts, Guard::AfterBake);
+        let outcome = |entries: &[TimelineEntry]| summarise(entries, 0).unwrap().row().outcome;
+        let blocked = facts.timeline.pop().unwrap();
+        let like = |event| TimelineEntry { event, ..blocked.clone() };
+        facts.timeline.push(like(TimelineEvent::Accepted { verified: true }));
+        assert_eq!(outcome(&facts.timeline), DeployOutcome::Accepted);
+        facts.timeline.push(blocked.clone());
+        assert_eq!(outcome(&facts.timeline), DeployOutcome::Breach);
+        facts.timeline.push(like(TimelineEvent::Cleared));
+        assert_eq!(outcome(&facts.timeline), DeployOutcome::Accepted);
     }
 }

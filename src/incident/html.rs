@@ -173,7 +173,12 @@ fn write_timeline(out: &mut String, doc: &PostMortem) -> fmt::Result {
 }
 
 fn write_failures(out: &mut String, doc: &PostMortem) -> fmt::Result {
-    writeln!(out, "<h2>What failed</h2><div class=\"scroll\"><table>")?;
+    writeln!(out, "<h2>What failed</h2>")?;
+    if doc.failures.is_empty() {
+        let why = doc.failures_unknown.as_deref().unwrap_or("no call is on record");
+        return writeln!(out, "<p>{why}</p>");
+    }
+    writeln!(out, "<div class=\"scroll\"><table>")?;
     writeln!(
         out,
         "<tr><th>call</th><th>server / tool / rejected</th><th>of</th><th>previous</th></tr>"

@@ -4,26 +4,56 @@ use crate::incident::document::Impact;
 use crate::incident::facts::Facts;
 use crate::incident::traffic::bad;
 use crate::incident::utc::format_ms;
-use crate::model::{DrainCost, Finding, TimelineEvent};
+use crate::model::{DrainCost, Finding, TimelineEvent, Verdict};
 
 /// Computes the impact from the facts.
 pub fn impact(facts: &Facts) -> Impact {
+    if !facts.is_gathered() {
+        return Impact { uncounted: true, ..Impact::default() };
+    }
+    if let Some(verdict) = facts.verdict_after_bake() {
+        return impact_after_bake(facts, verdict);
+    }
     let trial = facts.trial();
     let counts = trial.map(|it| it.counts).unwrap_or_default();
     let control = facts.control().map(|it| it.counts.judged()).unwrap_or_default();
-    let cost = drain_cost(facts);
     let times = trial.and_then(|it| it.first_bad.zip(it.last_bad));
     Impact {
         server_faults: counts.server_fault,
         tool_faults: counts.tool_fault,
         client_faults: counts.client_fault,
         requests: counts.total() + control,
-        sessions_moved: cost.map_or(0, |it| it.sessions_migrated + it.sessions_to_migrate),
-        sessions_ended: cost.map_or(0, |it| it.sessions_ended),
-        requests_interrupted: cost.map_or(0, |it| it.error_responses + it.responses_lost),
         duration_ms: times.map(|(first, last)| last.0.saturating_sub(first.0)),
         budget_burned: budget_burned(facts),
         counterfactual: counterfactual(facts),
+        ..impact_of_rollback(facts)
+    }
+}
+
+/// What is known of a breach after the bake: the requests that the verdict is about.
+fn impact_after_bake(facts: &Facts, verdict: &Verdict) -> Impact {
+    let numbers = verdict.basis.as_ref().and_then(|it| it.objective.as_ref());
+    let (bad, requests) = numbers.map_or((0, 0), |it| (it.bad, it.requests));
+    let is_rollback = facts.find(|it| matches!(it, TimelineEvent::Decided { .. })).is_some();
+    let share = bad as f64 / requests.max(1) as f64;
+    let counterfactual = further_minutes(is_rollback, verdict.request_rate, share);
+    Impact {
+        server_faults: bad,
+        requests,
+        uncounted: numbers.is_none(),
+        counterfactual: counterfactual.filter(|_| 0 < bad),
+        ..impact_of_rollback(facts)
+    }
+}
+
+/// What the way back cost.
+fn impact_of_rollback(facts: &Facts) -> Impact {
+    let cost = drain_cost(facts);
+    Impact {
+        sessions_moved: cost.map_or(0, |it| it.sessions_migrated + it.sessions_to_migrate),
+        sessions_ended: cost.map_or(0, |it| it.sessions_ended),
+        requests_interrupted: cost.map_or(0, |it| it.error_responses + it.responses_lost),
+        ..Impact::default()
     }
 }
 
@@ -62,11 +92,18 @@ fn counterfactual(facts: &Facts) -> Option<String> {
         .filter(|it| facts.traffic.as_ref().is_some_and(|t| t.opened.0 + it.ms + 1_000 > from.0))
         .fold((0, 0), |(n, k), it| (n + it.judged, k + it.bad));
     let (judged, failed) = judged_after;
-    if judged == 0 || verdict.request_rate <= 0.0 {
+    if judged == 0 {
         return None;
     }
-    let share = failed as f64 / judged as f64;
-    let per_minute = (verdict.request_rate * 60.0 * share).round();
+    further_minutes(is_rollback, verdict.request_rate, failed as f64 / judged as f64)
+}
+
+/// What each further minute costs, or would have cost without the rollback: `share` of the requests fail.
+fn further_minutes(is_rollback: bool, request_rate: f64, share: f64) -> Option<String> {
+    if request_rate <= 0.0 {
+        return None;
+    }
+    let per_minute = (request_rate * 60.0 * share).round();
     let (begin, would_fail) = match is_rollback {
         true => ("Without the rollback: at", "would have failed"),
         // It goes on.
@@ -75,7 +112,7 @@ fn counterfactual(facts: &Facts) -> Option<String> {
     Some(format!(
         "{begin} the measured rate ({:.1} requests a second, {:.1} % of them failing) each further \
          minute {would_fail} {per_minute:.0} requests; this assumes that traffic and fault stay the same",
-        verdict.request_rate,
+        request_rate,
         100.0 * share
     ))
 }
@@ -86,6 +123,7 @@ pub(super) fn in_words(impact: &Impact) -> String {
     let within =
         impact.duration_ms.map_or(String::new(), |ms| format!(" within {}", format_ms(ms)));
     let mut words = match (failed, impact.requests) {
+        _ if impact.uncounted => "the requests of that time are not counted".to_owned(),
         (_, 0) => "no client request was served by the new release".to_owned(),
         (0, all) => format!("none of {all} requests failed"),
         (failed, all) => format!("{failed} of {all} requests failed{within}"),
@@ -99,6 +137,9 @@ pub(super) fn in_words(impact: &Impact) -> String {
 /// What became of the sessions.
 pub(super) fn sessions_in_words(impact: &Impact) -> String {
     match (impact.sessions_moved, impact.sessions_ended) {
+        _ if impact.uncounted && impact.sessions_moved + impact.sessions_ended == 0 => {
+            "no session is known to be lost".to_owned()
+        }
         (0, 0) => "no session was lost".to_owned(),
         (moved, 0) => format!("no session was lost ({moved} moved)"),
         (0, ended) => format!("{ended} sessions ended"),

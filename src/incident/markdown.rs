@@ -161,7 +161,8 @@ fn write_timeline(out: &mut String, doc: &PostMortem) -> std::fmt::Result {
 fn write_failures(out: &mut String, doc: &PostMortem) -> std::fmt::Result {
     writeln!(out, "## What failed\n")?;
     if doc.failures.is_empty() {
-        return writeln!(out, "no call is on record\n");
+        let why = doc.failures_unknown.as_deref().unwrap_or("no call is on record");
+        return writeln!(out, "{why}\n");
     }
     let version = escape(&doc.version);
     writeln!(

@@ -183,6 +183,9 @@ fn classify(entry: &TimelineEntry) -> Option<(NoticeKind, &'static str, &'static
         };
         let todo = match cause {
             Some(Cause::OneUser) => "The others are served; look at the calls of that user.",
+            Some(Cause::AfterBake) => {
+                "A person is needed now; `rollbackd rollback` goes back while the previous release runs."
+            }
             _ => "A person is needed now.",
         };
         return Some((Page, title, todo));

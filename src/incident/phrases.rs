@@ -5,6 +5,7 @@ use crate::incident::document::Impact;
 use crate::incident::facts::Facts;
 use crate::incident::impact::{in_words, sessions_in_words};
 use crate::incident::life::Incident;
+use crate::incident::rows;
 use crate::incident::text::clean_text;
 use crate::incident::utc::{format_date, format_ms};
 use crate::model::{Moment, TimelineEvent};
@@ -47,7 +48,10 @@ fn is_over(facts: &Facts) -> bool {
 pub(super) fn headline(facts: &Facts, incident: &Incident, impact: &Impact) -> String {
     let time = switch_ms(facts).map_or(String::new(), |ms| format!(" in {}", format_ms(ms)));
     let what = format!("{}: {}{time}", incident.service, title(facts, incident));
-    let harm = format!("{}, {}", in_words(impact), sessions_in_words(impact));
+    let harm = match facts.is_gathered() {
+        true => format!("{}, {}", in_words(impact), sessions_in_words(impact)),
+        false => "the facts are being gathered".to_owned(),
+    };
     format!("{what}, {harm}. {}", what_to_do(facts, incident))
 }
 
@@ -66,6 +70,12 @@ fn what_to_do(facts: &Facts, incident: &Incident) -> String {
             format!("The traffic did not move; review by {}.", format_date(due))
         }
         Cause::GuardHeld => "A person is needed now: the bad release keeps the traffic.".to_owned(),
+        Cause::AfterBake => match facts.previous_release() {
+            Some(previous) => format!(
+                "A person is needed now: it keeps the traffic. `rollbackd rollback` goes back to {previous}."
+            ),
+            None => "A person is needed now: it keeps the traffic.".to_owned(),
+        },
         Cause::OneUser => {
             "Nothing was rolled back: the others are served. A person has to look at \
                            the calls of that user."
@@ -101,11 +111,20 @@ pub(super) fn summary(facts: &Facts, incident: &Incident, impact: &Impact) -> St
         format_date(incident.opened)
     )];
     for (cause, at, because) in &incident.causes {
-        let after = at.0.saturating_sub(super::rows::started_at(facts).0);
         let because = clean_text(because, 200);
-        sentences.push(format!("After {}: {} ({because}).", format_ms(after), cause.label()));
+        let found = format!("{} ({because}).", cause.label());
+        sentences.push(match facts.is_gathered() {
+            true => {
+                let after = at.0.saturating_sub(rows::started_at(facts).0);
+                format!("After {}: {found}", format_ms(after))
+            }
+            false => capital(&found),
+        });
     }
-    sentences.push(format!("{}; {}.", capital(&in_words(impact)), sessions_in_words(impact)));
+    sentences.push(match facts.is_gathered() {
+        true => format!("{}; {}.", capital(&in_words(impact)), sessions_in_words(impact)),
+        false => "What clients met is not known yet: the facts are being gathered.".to_owned(),
+    });
     let recovered = facts.find(|event| matches!(event, TimelineEvent::Recovered));
     if let Some((recovered, previous)) = recovered.zip(facts.previous_release()) {
         let after = format_ms(recovered.since_deploy_ms);

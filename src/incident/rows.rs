@@ -128,8 +128,12 @@ pub(super) fn durations(facts: &Facts) -> Vec<Duration> {
 /// From the onset to the verdict: until the first bad answer, the burst that may be healthy, the evidence.
 fn detection_parts(facts: &Facts, onset: Moment, detected: &TimelineEntry) -> Vec<Duration> {
     let Some(first_bad) = facts.trial().and_then(|it| it.first_bad) else {
-        let faster = "more frequent probes, or fewer failures in a row";
-        return vec![duration("detect: probes", onset, detected.moment, faster)];
+        let basis = detected.event.verdict().and_then(|it| it.basis.as_ref());
+        let (part, faster) = match basis.and_then(|it| it.objective.as_ref()) {
+            Some(_) => ("detect: burst, evidence and blame", "a shorter burst, or more traffic"),
+            None => ("detect: probes", "more frequent probes, or fewer failures in a row"),
+        };
+        return vec![duration(part, onset, detected.moment, faster)];
     };
     let first_bad = first_bad.min(detected.moment);
     let burst_ms = facts.setting("burst").and_then(parse_ms).unwrap_or(5_000);

@@ -1,4 +1,5 @@
-//! What is judged: the release on trial, and after a rollback the one that took over.
+//! What is judged: the release on trial, the same one after its bake, and after a rollback the one that
+//! took over.
 
 use std::time::Duration;
 
@@ -6,28 +7,38 @@ use crate::judge::recovery::Recovery;
 use crate::judge::release_judge::Judge;
 use crate::model::{JudgeTarget, Moment, ReleaseNumber, Signal};
 
+/// A judge that is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JudgeToOpen {
+    /// The release that it judges.
+    pub release: ReleaseNumber,
+    /// The release that could take over.
+    pub warm: Option<ReleaseNumber>,
+    /// Whether the bake of the release is over.
+    pub after_bake: bool,
+}
+
 /// The judges of one service.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceJudge {
     judge: Option<Judge>,
+    /// Whether the release of that judge is accepted.
+    after_bake: bool,
     recovery: Option<Recovery>,
     recovery_decides: bool,
 }
 
 impl ServiceJudge {
-    /// Closes what is over and starts what the target needs. Returns the release on trial and its
-    /// warm one if their judge is missing: [`Self::open`] it.
-    pub fn set_target(
-        &mut self,
-        target: JudgeTarget,
-        now: Moment,
-    ) -> Option<(ReleaseNumber, Option<ReleaseNumber>)> {
+    /// Closes what is over and starts what the target needs. Returns a judge that is missing:
+    /// [`Self::open`] it.
+    pub fn set_target(&mut self, target: JudgeTarget, now: Moment) -> Option<JudgeToOpen> {
         self.recovery_decides = matches!(target, JudgeTarget::Recovery { .. });
         match target {
             JudgeTarget::Trial { active, warm } => {
-                self.recovery = None;
-                self.judge = self.judge.take().filter(|judge| judge.release() == active);
-                return self.judge.is_none().then_some((active, warm));
+                return self.keep_judge(JudgeToOpen { release: active, warm, after_bake: false });
+            }
+            JudgeTarget::AfterBake { active, warm } => {
+                return self.keep_judge(JudgeToOpen { release: active, warm, after_bake: true });
             }
             JudgeTarget::Rollback { to } => {
                 _ = self.recovery.get_or_insert_with(|| Recovery::new(to, now))
@@ -42,7 +53,16 @@ impl ServiceJudge {
         None
     }
 
-    /// Takes the judge of a bake.
+    /// Closes every judge but this one.
+    fn keep_judge(&mut self, needed: JudgeToOpen) -> Option<JudgeToOpen> {
+        self.recovery = None;
+        let same_part = self.after_bake == needed.after_bake;
+        self.judge = self.judge.take().filter(|it| it.release() == needed.release && same_part);
+        self.after_bake = needed.after_bake;
+        self.judge.is_none().then_some(needed)
+    }
+
+    /// Takes the judge that was missing.
     pub fn open(&mut self, judge: Judge) {
         self.judge = Some(judge);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::judge::service_judge::ServiceJudge;
+use crate::judge::service_judge::{JudgeToOpen, ServiceJudge};
 use crate::judge::trial::ReleaseTrial;
 use crate::judge::{Judge, SloSettings};
 use crate::machine::input::BakeOpening;
@@ -12,6 +12,9 @@ use crate::model::{
     CallKey, Counts, JudgeTarget, Moment, Observation, RampStep, ReleaseNumber, Signal, Verdict,
 };
 
+/// A release is watched after its bake for so long, and then anew: the probability of a false page in it
+/// is at most that of a false rollback in a bake.
+const WATCH_PERIOD: Duration = Duration::from_hours(24);
 /// Blocks between two counts of the calls: one second.
 const CALL_COUNT_BLOCKS: u64 = 4;
 
@@ -20,8 +23,8 @@ pub(super) struct Bake {
     judges: ServiceJudge,
     /// The trial of the release, where it has a ramp.
     trial: Option<ReleaseTrial>,
-    /// The release on trial and its warm one, until the driver opens their bake.
-    to_open: Option<(ReleaseNumber, Option<ReleaseNumber>)>,
+    /// The judge that is missing, until the driver opens it.
+    to_open: Option<JudgeToOpen>,
     /// How the judge was opened, to open it again.
     opening: Option<(BakeOpening, SloSettings, Option<BakeRamp>)>,
     blocks: u64,
@@ -120,7 +123,7 @@ impl Bake {
         }
     }
 
-    pub(super) fn to_open(&self) -> Option<(ReleaseNumber, Option<ReleaseNumber>)> {
+    pub(super) fn to_open(&self) -> Option<JudgeToOpen> {
         self.to_open
     }
 
@@ -128,11 +131,14 @@ impl Bake {
         &mut self,
         now: Moment,
         opening: BakeOpening,
-        slo: SloSettings,
+        mut slo: SloSettings,
         ramp: Option<BakeRamp>,
         evidence_since: Option<Moment>,
         replay: impl IntoIterator<Item = (Moment, Signal)>,
     ) {
+        if opening.after_bake {
+            slo.bake = WATCH_PERIOD;
+        }
         let mut last = opening.opened;
         let mut fresh_at = evidence_since.filter(|since| opening.opened < *since);
         let mut judge = new_judge(&opening, &slo, last);
@@ -165,11 +171,23 @@ impl Bake {
         self.to_open = None;
     }
 
-    /// A hold is over: what was seen before is no evidence.
+    /// At the end of a block: whether the watch after a bake has run for one period, and begins anew.
+    pub(super) fn is_watch_over(&self, now: Moment) -> bool {
+        self.opening.as_ref().is_some_and(|(opening, ..)| {
+            opening.after_bake
+                && self.judge().is_some()
+                && WATCH_PERIOD <= now.since(opening.opened)
+        })
+    }
+
+    /// What was seen before is no evidence any more: a hold is over, or a period of the watch.
     pub(super) fn start_anew(&mut self, now: Moment) {
-        if let (Some(judge), Some((opening, slo, ramp))) = (self.judge(), &self.opening)
+        if let (Some(judge), Some((opening, slo, ramp))) = (self.judges.judge(), &mut self.opening)
             && judge.release() == opening.release
         {
+            if opening.after_bake {
+                opening.opened = now;
+            }
             let trial = new_trial(opening, slo, *ramp, now);
             self.trial = resumed_trial(self.trial.take(), trial, now);
             self.judges.open(new_judge(opening, slo, now));

@@ -74,9 +74,11 @@ pub struct BakeOpening {
     pub release: ReleaseNumber,
     /// The release that can take over.
     pub warm: Option<ReleaseNumber>,
-    /// When the bake began.
+    /// Whether its bake is over.
+    pub after_bake: bool,
+    /// When the bake, or the watch after it, began.
     pub opened: Moment,
-    /// The record of the warm release.
+    /// The record of the warm release; after the bake, that of the release itself.
     pub history: History,
 }
 

@@ -7,12 +7,13 @@
 //! 3. [`ServiceMachine::recorded`] applies it and releases its effects, which the driver executes. A
 //!    proposal that cannot be written goes to [`ServiceMachine::not_recorded`] and changes nothing,
 //!    unless it [acts unrecorded](ServiceMachine::acts_unrecorded).
-//! 4. [`ServiceMachine::bake_to_open`] asks for a judge, which [`ServiceMachine::open_bake`] creates.
+//! 4. [`ServiceMachine::judge_to_open`] asks for a judge, which [`ServiceMachine::open_judge`] creates.
 //!
 //! Only `recorded` hands out effects, so a driver writes first, or keeps the entry to write it late.
 
 mod bake;
 mod input;
+mod judges;
 mod pause;
 mod ramp;
 mod release_health;
@@ -21,7 +22,7 @@ mod unrecorded;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bake::{Bake, BakeRamp};
+use bake::Bake;
 use input::Pending;
 pub use input::{BakeOpening, Input, MachineSettings, Proposal, RoutingHints};
 
@@ -33,8 +34,8 @@ use crate::decide::{CommandRefused, Phase, Watch};
 use crate::judge::Judge;
 use crate::judge::trial::ReleaseTrial;
 use crate::model::{
-    CallKey, Command, CommandRequest, Counts, Decision, Effect, Event, Finding, Moment,
-    ProbeResult, Release, ReleaseLoad, ReleaseNumber, Signal, TimelineEvent, Verdict, Waiver,
+    Command, CommandRequest, Decision, Effect, Event, Finding, Moment, ProbeResult, Release,
+    ReleaseLoad, ReleaseNumber, Signal, TimelineEvent, Verdict, Waiver,
 };
 
 /// Events that are kept while the timeline cannot be written.
@@ -78,12 +79,13 @@ impl ServiceMachine {
 
     /// Takes new settings. An open bake takes its length and whether it waits for counters; its
     /// objectives stay, for its evidence was weighed against them.
-    pub fn configure(&mut self, settings: MachineSettings) {
+    pub fn configure(&mut self, now: Moment, settings: MachineSettings) {
         self.watch.set_policy(settings.policy.clone());
         if let Some(scrape) = settings.slo.scrape {
             self.bake.set_extend_bake(scrape.extend_bake);
         }
         self.settings = settings;
+        self.bake.set_target(self.watch.judge_target(), now);
     }
 
     /// Sets the names that releases reported before a restart.
@@ -136,6 +138,7 @@ impl ServiceMachine {
             Input::EndOfBlock => {
                 self.pauses.end_block(now);
                 self.bake.end_block();
+                self.watch_anew(now);
                 self.check_warm_release();
                 self.retry_unrecorded();
                 self.queue.extend([
@@ -309,7 +312,7 @@ impl ServiceMachine {
                 self.identities.remove(&release.number);
             }
         }
-        self.bake.set_target(self.watch.phase().judge_target(), now);
+        self.bake.set_target(self.watch.judge_target(), now);
         effects
     }
 
@@ -319,38 +322,6 @@ impl ServiceMachine {
             matches!(effect, Effect::KeepRunning(_) | Effect::Route(_) | Effect::Assign(..))
         };
         self.watch.phase().effects().into_iter().filter(keeps_traffic).collect()
-    }
-
-    /// The releases of a bake that has no judge yet.
-    pub fn bake_to_open(&self) -> Option<(ReleaseNumber, Option<ReleaseNumber>)> {
-        self.bake.to_open()
-    }
-
-    /// Opens the bake, and replays what was recorded of it before a restart.
-    pub fn open_bake(
-        &mut self,
-        now: Moment,
-        opening: BakeOpening,
-        replay: impl IntoIterator<Item = (Moment, Signal)>,
-    ) {
-        let since = self.watch.evidence_since();
-        let step_max = self.settings.policy.ramp.step_max;
-        let ramp = self.watch.phase().ramp().map(|it| BakeRamp { step: it.step, step_max });
-        self.bake.open(now, opening, self.settings.slo.clone(), ramp, since, replay);
-    }
-
-    /// The release whose calls are due to be counted, once a second while it bakes.
-    pub fn calls_due(&mut self) -> Option<ReleaseNumber> {
-        self.bake.calls_due()
-    }
-
-    /// The calls since the last count, from the cumulative counts. Give it to [`Self::handle`].
-    pub fn calls_since_last(
-        &mut self,
-        release: ReleaseNumber,
-        counts: BTreeMap<CallKey, Counts>,
-    ) -> Signal {
-        self.bake.calls_since_last(release, counts)
     }
 
     /// What the proxy needs to know of the phase.

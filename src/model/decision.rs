@@ -88,6 +88,13 @@ pub enum JudgeTarget {
         /// It could take the traffic back.
         warm: Option<ReleaseNumber>,
     },
+    /// The active release is watched after its bake.
+    AfterBake {
+        /// It has the traffic.
+        active: ReleaseNumber,
+        /// It could take the traffic back.
+        warm: Option<ReleaseNumber>,
+    },
     /// The traffic goes back; the trial of the release that is left goes on.
     Rollback {
         /// It takes over.

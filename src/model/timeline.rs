@@ -246,6 +246,8 @@ pub enum Guard {
     Ramp,
     /// The release fails for one user only, while it serves others.
     OneUser,
+    /// The bake is over: a person decides.
+    AfterBake,
 }
 
 /// A service on which the daemon does not act by itself.
@@ -364,6 +366,7 @@ impl fmt::Display for Guard {
             Self::NoWarm => "no previous release",
             Self::Ramp => "ramp not complete",
             Self::OneUser => "one user",
+            Self::AfterBake => "the bake is over",
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::judge::service_judge::JudgeToOpen;
 use crate::machine::{BakeOpening, ServiceMachine};
 use crate::model::{History, Moment, Observation, ReleaseNumber, Signal};
 use crate::proxy::Proxy;
@@ -27,7 +28,7 @@ impl BakeLog {
         self.writer.iter_mut().for_each(|writer| writer.append(now, signal));
     }
 
-    /// Opens the bake that the phase asks for, and closes the log of one that is over.
+    /// Opens the judge that the phase needs, and closes the log of a bake that is over.
     pub(super) fn sync(
         &mut self,
         now: Moment,
@@ -35,15 +36,22 @@ impl BakeLog {
         machine: &mut ServiceMachine,
         history: impl FnOnce(ReleaseNumber) -> History,
     ) {
-        if let Some((release, warm)) = machine.bake_to_open() {
+        if let Some(JudgeToOpen { release, warm, after_bake }) = machine.judge_to_open() {
+            // After the bake nothing is recorded: a restart begins the watch anew.
+            if after_bake {
+                self.writer = None;
+                let (opened, history) = (now, history(release));
+                let opening = BakeOpening { release, warm, after_bake, opened, history };
+                return machine.open_judge(now, opening, []);
+            }
             let history = warm.map(history).unwrap_or_default();
             let header = SignalLogHeader { release, warm, opened: now, history };
             let resumed = self.open(service, machine.watch().deploy(), &header);
             let SignalLogHeader { opened, history, .. } =
                 resumed.as_ref().map_or(header, |log| log.header.clone());
-            let opening = BakeOpening { release, warm, opened, history };
+            let opening = BakeOpening { release, warm, after_bake, opened, history };
             let replay = resumed.iter().flat_map(SignalLog::signals);
-            machine.open_bake(now, opening, replay);
+            machine.open_judge(now, opening, replay);
             if let Some(ramp) = machine.watch().phase().ramp() {
                 // The judge knows it; a restart finds it in the log.
                 let observation = Observation::Step(ramp.step);

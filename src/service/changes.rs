@@ -51,6 +51,7 @@ impl Changes {
             ("mode", before.observe != after.observe),
             ("bake", before.bake != after.bake),
             ("drain_timeout", before.drain_timeout != after.drain_timeout),
+            ("after_bake", before.after_bake != after.after_bake),
             ("rollbacks_per_day", before.rollbacks_per_day_max != after.rollbacks_per_day_max),
             ("session_cost", before.session_cost.to_bits() != after.session_cost.to_bits()),
             ("ramp_step", before.ramp.step_max != after.ramp.step_max),

@@ -52,7 +52,7 @@ impl ServiceLoop {
     }
 
     /// Opens and closes bakes as the phase asks for.
-    fn sync_bake(&mut self, now: Moment) {
+    pub(super) fn sync_bake(&mut self, now: Moment) {
         let (traffic, proxy) = (&self.traffic, &self.proxy);
         let history = |release| bake::history(traffic.get(&release), proxy, release);
         self.bake_log.sync(now, &self.service.name, &mut self.machine, history);

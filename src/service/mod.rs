@@ -5,6 +5,7 @@
 //! proxy and the [`supervisor`]. The daemon reaches the loop through its [`handle`].
 
 pub(crate) mod artifact_guard;
+mod attention;
 pub(crate) mod bake;
 pub(crate) mod build;
 pub(crate) mod call_usage;

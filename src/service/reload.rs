@@ -13,11 +13,13 @@ impl ServiceLoop {
     /// Applies the settings, and logs what became of each that differs.
     pub(super) fn reload(&mut self, service: Arc<Service>) -> Changes {
         let changes = Changes::between(&self.service, &service);
-        self.machine.configure(machine_settings(&service));
+        let now = self.clock.now();
+        self.machine.configure(now, machine_settings(&service));
         self.proxy.configure(&service);
         // A setting that is what it was at the deploy waits no longer.
         self.awaits_deploy = Changes::between(&self.deployed_with, &service).next_deploy;
         self.service = service;
+        self.sync_bake(now);
         self.publish_phase();
         let name = &self.service.name;
         for (names, when) in [

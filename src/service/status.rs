@@ -1,9 +1,9 @@
 //! The status of one service.
 
 use crate::control::{CallStatus, ReleaseStatus, RollbackCount, Status};
-use crate::decide::Phase;
+use crate::decide::{Phase, SteadyWatch};
 use crate::judge::{Indicator, Judge};
-use crate::model::{Counts, Guard, Moment, Release, ReleaseNumber};
+use crate::model::{Counts, Moment, Release, ReleaseNumber};
 use crate::record;
 use crate::service::service_loop::ServiceLoop;
 use crate::service::traffic_window::{TrafficWindow, to_f64};
@@ -23,7 +23,10 @@ impl ServiceLoop {
         let since = if *phase == Phase::Empty { now } else { self.watch().since() };
         let left = self.watch().deadline().map(|until| until.since(now).as_secs_f64());
         let warm = phase.warm().filter(|warm| phase.active() != Some(warm));
-        let verdict = self.machine.verdict(now);
+        // Without trouble after the bake, there is nothing to say about a verdict.
+        let is_judged =
+            !matches!(phase, Phase::Steady { watch: SteadyWatch::On | SteadyWatch::Off, .. });
+        let verdict = self.machine.verdict(now).filter(|_| is_judged);
         Status {
             service: self.service.name.clone(),
             listen: self.service.listen.to_string(),
@@ -42,7 +45,7 @@ impl ServiceLoop {
                 .map(|release| self.release_status(release))
                 .collect(),
             objective: 1.0 - self.availability_budget(),
-            evidence: self.judge().map(Judge::evidence),
+            evidence: self.judge().filter(|_| is_judged).map(Judge::evidence),
             finding: verdict.as_ref().map(|it| it.finding.to_string()),
             rule: verdict.as_ref().and_then(|it| it.basis.as_ref()).map(ToString::to_string),
             verdict: verdict.map(|it| format!("{}: {}", it.finding, it.because)),
@@ -144,66 +147,5 @@ impl ServiceLoop {
     fn budget_left(&self) -> f64 {
         let hour = self.hour();
         self.availability_budget() * to_f64(hour.judged()) - to_f64(hour.server_fault)
-    }
-
-    /// What an operator has to do, most urgent first.
-    fn attention(&self, now: Moment) -> Option<String> {
-        let name = &self.service.name;
-        if self.recorder.write_error().is_some() {
-            return Some(
-                "the daemon makes no decisions until the timeline can be written".to_owned(),
-            );
-        }
-        let phase = self.watch().phase();
-        match phase {
-            Phase::Baking { active, blocked: Some(guard), .. } => match guard {
-                Guard::Observe => (),
-                Guard::NoData => {
-                    return Some(format!(
-                        "repair the metrics of {active}: the bake waits for them"
-                    ));
-                }
-                Guard::Ramp => {
-                    return Some(format!(
-                        "the bake is over before the ramp: `rollbackd promote {name}` accepts {active}, \
-                         `rollbackd rollback {name}` goes back"
-                    ));
-                }
-                Guard::SharedOutage | Guard::NoWarm => {
-                    return Some(format!("repair the service: {active} stays ({guard})"));
-                }
-                Guard::OneUser => {
-                    return Some(format!(
-                        "one user fails on {active}, others are served: look at its calls; \
-                         `rollbackd rollback {name}` goes back"
-                    ));
-                }
-                Guard::Hold | Guard::Freeze | Guard::Limit | Guard::NoBaseline => {
-                    return Some(format!(
-                        "{active} is in breach and stays ({guard}): `rollbackd rollback {name}` \
-                         moves the traffic back"
-                    ));
-                }
-            },
-            Phase::Returning(back) | Phase::Emptying(back) if 1 < back.tries => {
-                return Some(format!("the rollback from {} does not complete", back.bad));
-            }
-            _ => (),
-        }
-        if self.watch().hold().is_some() {
-            return Some(format!(
-                "automatic rollback is stopped: `rollbackd resume {name}` allows it again"
-            ));
-        }
-        let active = phase.active().map(ToString::to_string).unwrap_or_default();
-        match self.recorder.last_outcome(now)?.kind.as_str() {
-            "abandoned" => {
-                Some(format!("{active} is in breach, and the rollback was not possible"))
-            }
-            "unrecovered" => {
-                Some(format!("{active} has the traffic and does not meet its objectives"))
-            }
-            _ => None,
-        }
     }
 }

@@ -11,6 +11,7 @@
 
 mod support;
 
+mod after_bake;
 mod alertmanager;
 mod artifact;
 mod crash_recovery;

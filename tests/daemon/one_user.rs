@@ -11,9 +11,9 @@ use crate::support::{
 };
 
 /// Two releases that fail all calls of one user; the second one can be broken for all others, too.
-struct Releases {
-    host: DaemonHarness,
-    broken: Arc<AtomicBool>,
+pub(crate) struct Releases {
+    pub(crate) host: DaemonHarness,
+    pub(crate) broken: Arc<AtomicBool>,
 }
 
 fn respond(version: &str, is_broken: bool, head: &str, body: &Value) -> (u16, Value) {
@@ -32,8 +32,9 @@ fn respond(version: &str, is_broken: bool, head: &str, body: &Value) -> (u16, Va
 }
 
 impl Releases {
-    fn start(bake: &str) -> Self {
-        let mut host = DaemonHarness::new(&format!("runtime = \"external\"\nbake = \"{bake}\""));
+    /// v1 is active; the service has these settings.
+    pub(crate) fn start(settings: &str) -> Self {
+        let mut host = DaemonHarness::new(&format!("runtime = \"external\"\n{settings}"));
         host.start();
         serve_json(host.blue, |head, body| respond("v1", false, head, body));
         let broken = Arc::<AtomicBool>::default();
@@ -47,21 +48,21 @@ impl Releases {
         Self { host, broken }
     }
 
-    fn deploy_v2(&self) {
+    pub(crate) fn deploy_v2(&self) {
         let host = &self.host;
         host.deploy("v2", &["--slot", "green"]).expect_code(0);
         let is_active = || serving_version_for(host.listen, Some("a")).is_ok_and(|it| it == "v2");
         wait_until("v2 has the traffic", is_active);
     }
 
-    fn users(&self) -> [VersionPoller; 2] {
+    pub(crate) fn users(&self) -> [VersionPoller; 2] {
         ["a", "b"].map(|user| VersionPoller::start_for(self.host.listen, Some(user)))
     }
 }
 
 #[test]
 fn a_user_that_begins_to_fail_is_reported_and_the_bake_goes_on() {
-    let releases = Releases::start("10s");
+    let releases = Releases::start("bake = \"10s\"");
     let host = &releases.host;
     let _users = releases.users();
     releases.deploy_v2();
@@ -86,7 +87,7 @@ fn a_user_that_begins_to_fail_is_reported_and_the_bake_goes_on() {
 
 #[test]
 fn a_user_that_failed_before_the_deploy_excuses_nothing_and_is_no_news() {
-    let releases = Releases::start("10m");
+    let releases = Releases::start("bake = \"10m\"");
     let host = &releases.host;
     let _users = releases.users();
     let bad = VersionPoller::start_for(host.listen, Some("bad"));

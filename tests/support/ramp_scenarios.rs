@@ -4,18 +4,12 @@ use rollbackd::decide::{RampSettings, RampShares, USERS_MIN};
 use rollbackd::model::{ActiveUsers, Actor, Command, CommandRequest, Event, ReadinessReport};
 
 use crate::simulated_host::{secs, settings};
-use crate::{SCENARIOS, Scenario};
+use crate::{SCENARIOS, Scenario, seeds};
 
 /// The same with a ramp: subjects go forward only, and all go back.
 #[test]
 fn random_scenarios_with_a_ramp_keep_the_invariants() {
-    let seeds = match std::env::var("SEED") {
-        Ok(seed) => {
-            let seed: u64 = seed.parse().unwrap();
-            seed..seed + 1
-        }
-        Err(_) => 0..SCENARIOS / 2,
-    };
+    let seeds = seeds(SCENARIOS / 2);
     let (days, mut rollbacks, mut steps) = (seeds.end - seeds.start, 0, 0);
     for seed in seeds {
         let scenario = || {
@@ -31,7 +25,8 @@ fn random_scenarios_with_a_ramp_keep_the_invariants() {
                 control_min: 1,
                 sessions_stay: false,
             };
-            scenario.host.machine.configure(settings(&scenario.host.policy));
+            let settings = settings(&scenario.host.policy);
+            scenario.host.machine.configure(scenario.host.now, settings);
             scenario.ramps = true;
             scenario.run_counted()
         };

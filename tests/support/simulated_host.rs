@@ -5,17 +5,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rollbackd::decide::{CommandRefused, MoveSessions, Policy, RampSettings, Watch};
+use rollbackd::decide::{AfterBake, CommandRefused, MoveSessions, Policy, RampSettings, Watch};
 use rollbackd::machine::{MachineSettings, Proposal, ServiceMachine};
 use rollbackd::model::{
-    CommandRequest, DrainCost, Effect, Event, Guard, Moment, RampStep, ReleaseNumber, Slot, Ticket,
+    CommandRequest, DrainCost, Effect, Event, Moment, RampStep, ReleaseNumber, Slot, Ticket,
     TimelineEntry, TimelineEvent,
 };
 
 use crate::slo::slo_settings;
 
+#[path = "invariants.rs"]
+mod invariants;
 #[path = "simulated_releases.rs"]
 mod simulated_releases;
+
+/// Lines of the timeline that a failure prints.
+const LINES_SHOWN: usize = 30;
 
 pub struct SimulatedHost {
     pub now: Moment,
@@ -73,6 +78,7 @@ pub fn policy() -> Policy {
         page_after_tries: 5,
         recovery_timeout: secs(60),
         rollbacks_per_day_max: 3,
+        after_bake: AfterBake::Page,
         session_cost: 3.0,
         ramp: RampSettings::default(),
         slots: vec![Slot("blue".to_owned()), Slot("green".to_owned())],
@@ -251,123 +257,15 @@ impl SimulatedHost {
         self.check_releases();
         answer
     }
+}
 
-    fn check_decision(&mut self, before: &Watch, entry: &TimelineEntry, effects: &[Effect]) {
-        let now = self.now;
-        match &entry.event {
-            TimelineEvent::Deployed { frozen, .. } => {
-                (self.frozen, self.automatic_rollbacks) = (*frozen, 0)
-            }
-            // The new release has the same address, so it already receives the traffic. Effects
-            // that are still pending concern the replaced release.
-            TimelineEvent::Replaced { release, .. } => {
-                (self.frozen, self.automatic_rollbacks) = (false, 0);
-                self.releases.newest_ticket = self.watch().ticket();
-                self.releases.routed = self.releases.routed.map(|_| release.number);
-            }
-            // At the limit a resume resets the count.
-            TimelineEvent::Resumed { .. } if before.rollback_limit_ends_in(now).is_some() => {
-                self.automatic_rollback_times.clear();
-            }
-            TimelineEvent::Detected { trigger, .. } => {
-                assert!(trigger.is_operator() || self.may_roll_back(before), "{}", entry.because);
-                self.detected = Some((now, trigger.is_operator()));
-            }
-            TimelineEvent::Decided { .. } => {
-                let (_, ordered) = self.detected.unwrap();
-                if !ordered {
-                    assert!(self.may_roll_back(before), "{}", entry.because);
-                    self.automatic_rollbacks += 1;
-                    assert_eq!(self.automatic_rollbacks, 1, "rolled back twice in one deploy");
-                    self.automatic_rollback_times.push(now);
-                }
-            }
-            _ => (),
-        }
-        self.check_bake(&entry.event, &entry.because);
-        for effect in effects {
-            let needed = |number| self.watch().phase().release(number).is_some();
-            match effect {
-                Effect::Retire(it) | Effect::Detach(it) => {
-                    assert!(!needed(it.number), "{it} is retired but needed")
-                }
-                Effect::KeepRunning(it)
-                | Effect::Start(it)
-                | Effect::Route(it)
-                | Effect::Cut(it) => {
-                    assert!(needed(it.number), "{effect}: nothing needs it");
-                }
-                Effect::Assign(it, control, _) => {
-                    assert!(needed(it.number) && needed(control.number), "{effect}");
-                }
-                Effect::Drain(it, _) | Effect::Probe(it) => assert!(needed(it.number), "{effect}"),
-                Effect::Page(_) => (),
-            }
-        }
-        // The daemon must report a switch only after the traffic moved.
-        if let TimelineEvent::Switched { to } = &entry.event {
-            let on_trial = self.releases.assigned.map(|(on_trial, _)| on_trial);
-            assert!(
-                [self.releases.routed, on_trial].contains(&Some(*to)),
-                "switched, but the traffic is elsewhere"
-            );
-        }
-    }
-
-    /// A bake takes at least the configured time, without the time that had no data, unless an operator
-    /// ends it.
-    fn check_bake(&mut self, fact: &TimelineEvent, because: &str) {
-        match fact {
-            TimelineEvent::Switched { .. } | TimelineEvent::Replaced { .. } => {
-                (self.bake_started, self.no_data_since, self.no_data_total) =
-                    (self.now, None, Duration::ZERO);
-            }
-            TimelineEvent::Blocked { .. }
-            | TimelineEvent::Cleared
-            | TimelineEvent::Resumed { .. } => {
-                self.no_data_total +=
-                    self.no_data_since.map_or(Duration::ZERO, |since| self.now.since(since));
-                self.no_data_since = None;
-                if let TimelineEvent::Blocked { guard: Guard::NoData, .. } = fact {
-                    self.no_data_since = Some(self.now);
-                }
-            }
-            TimelineEvent::Accepted { .. }
-                if self.watch().phase().warm().is_some() && !because.contains("promoted by") =>
-            {
-                assert_eq!(self.no_data_since, None, "accepted without data");
-                let seen = self.now.since(self.bake_started).saturating_sub(self.no_data_total);
-                assert!(self.policy.bake <= seen, "accepted after {seen:?} that were seen");
-            }
-            _ => (),
-        }
-    }
-
-    /// Whether the daemon may roll back automatically.
-    fn may_roll_back(&self, watch: &Watch) -> bool {
-        let today = self
-            .automatic_rollback_times
-            .iter()
-            .filter(|then| self.now.since(**then) < secs(24 * 3600))
-            .count();
-        let limit = today < self.policy.rollbacks_per_day_max;
-        watch.hold().is_none() && !self.frozen && !self.policy.observe && limit
-    }
-
-    fn check_releases(&self) {
-        let phase = self.watch().phase();
-        let needed = phase.required_releases();
-        let slots: BTreeSet<_> = needed.iter().map(|release| &release.slot).collect();
-        let numbers: BTreeSet<_> = needed.iter().map(|release| release.number).collect();
-        assert_eq!(slots.len(), numbers.len(), "two releases in one slot: {needed:?}");
-        for release in phase.required_releases() {
-            assert!(
-                !self.releases.retired.contains(&release.number),
-                "{release} is gone, but {phase}"
-            );
-        }
-        if let Some(routed) = self.releases.routed {
-            assert!(phase.release(routed).is_some(), "traffic on {routed}, but {phase}");
+#[expect(clippy::print_stderr, reason = "shows what led to a failure")]
+impl Drop for SimulatedHost {
+    /// What led to a broken invariant.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let from = self.timeline_lines.len().saturating_sub(LINES_SHOWN);
+            self.timeline_lines.iter().skip(from).for_each(|line| eprintln!("{line}"));
         }
     }
 }

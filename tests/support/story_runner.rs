@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use rollbackd::decide::Phase;
+use rollbackd::decide::{AfterBake, Phase};
+use rollbackd::judge::service_judge::JudgeToOpen;
 use rollbackd::judge::{BLOCK, BLOCK_MS, Indicator, Objective, ScrapePolicy};
 use rollbackd::machine::{BakeOpening, Input};
 use rollbackd::model::{
@@ -113,14 +114,14 @@ impl StoryRunner {
             ["slots", ref names @ ..] => {
                 self.host.policy.slots = names.iter().map(|it| Slot((*it).to_owned())).collect();
             }
+            ["after_bake", what] => self.host.policy.after_bake = after_bake(what),
             ["bake", n] => self.host.policy.bake = secs(n.parse().unwrap()),
             ["limit", n] => self.host.policy.rollbacks_per_day_max = n.parse().unwrap(),
             ["traffic", n] => self.requests_per_second = n.parse().unwrap(),
             ["sessions", n] => self.sessions = n.parse().unwrap(),
             ["sessions", "speak", protocol] => self.protocols_in_use.push(protocol.to_owned()),
             ["clients", "call", tool, calls] => {
-                let call = ("tools/call".into(), tool.into());
-                self.call_usage.insert(call, calls.parse().unwrap());
+                self.call_usage.insert(("tools/call".into(), tool.into()), calls.parse().unwrap());
             }
             ["proxy", "silent"] => self.proxy_silent = true,
             ["proxy", "answers"] => self.proxy_silent = false,
@@ -338,9 +339,10 @@ impl StoryRunner {
 
     fn open_bake(&mut self) {
         let opened = self.host.now;
-        if let Some((release, warm)) = self.host.machine.bake_to_open() {
-            let opening = BakeOpening { release, warm, opened, history: History::default() };
-            self.host.machine.open_bake(self.host.now, opening, []);
+        if let Some(JudgeToOpen { release, warm, after_bake }) = self.host.machine.judge_to_open() {
+            let history = History::default();
+            let opening = BakeOpening { release, warm, after_bake, opened, history };
+            self.host.machine.open_judge(self.host.now, opening, []);
         }
     }
 
@@ -352,7 +354,8 @@ impl StoryRunner {
             let (indicator, error_budget, weight) = (Indicator::Scraped, 0.005, 0.1);
             settings.slo.objectives.push(Objective { indicator, error_budget, weight });
         }
-        self.host.machine.configure(settings);
+        self.host.machine.configure(self.host.now, settings);
+        self.open_bake();
     }
 }
 
@@ -371,5 +374,13 @@ fn deploy_request(version: &str, flags: &[&str]) -> DeployRequest {
         without_net: has("--without-net"),
         restart: has("--restart"),
         ..DeployRequest::default()
+    }
+}
+
+fn after_bake(what: &str) -> AfterBake {
+    match what {
+        "act" => AfterBake::Act,
+        "off" => AfterBake::Off,
+        _ => AfterBake::Page,
     }
 }

@@ -112,7 +112,7 @@ fn the_state_machine_stands_where_it_stood() {
         Watch::restore(settings.services[service].policy.clone(), &entries, last)
     };
     let weather = watch(SERVICE);
-    let Phase::Steady { active, warm: Some(warm) } = weather.phase() else {
+    let Phase::Steady { active, warm: Some(warm), .. } = weather.phase() else {
         panic!("{:?}", weather.phase())
     };
     assert_eq!((active.version.as_str(), warm.version.as_str()), ("v5", "v2"));

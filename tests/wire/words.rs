@@ -2,7 +2,7 @@
 
 use std::fmt::{Debug, Write as _};
 
-use rollbackd::decide::{PendingRollback, Phase, Rollback};
+use rollbackd::decide::{PendingRollback, Phase, Rollback, SteadyWatch};
 use rollbackd::judge::Indicator;
 use rollbackd::model::{
     Actor, Effect, Era, Finding, Guard, Moment, Outcome, ProbeResult, ReleaseLoad, Severity,
@@ -56,6 +56,7 @@ fn guards() -> Vec<(&'static str, Guard)> {
         Guard::NoData => "no data" Guard::NoData;
         Guard::NoWarm => "no previous release" Guard::NoWarm;
         Guard::OneUser => "one user" Guard::OneUser;
+        Guard::AfterBake => "the bake is over" Guard::AfterBake;
         Guard::Ramp => "ramp not complete" Guard::Ramp;
     )
 }
@@ -134,7 +135,7 @@ fn phases() -> Vec<(&'static str, Phase)> {
     let back = || Rollback { bad: v2(), to: v1(), strategy, drain_until: at, until: at, tries: 0 };
     one_of_each!(Phase;
         Phase::Empty => "empty" Phase::Empty;
-        Phase::Steady { .. } => "steady" Phase::Steady { active: v1(), warm: None };
+        Phase::Steady { .. } => "steady" Phase::Steady { active: v1(), warm: None, watch: SteadyWatch::On };
         Phase::Starting { .. } =>
             "starting" Phase::Starting { active: None, warm: None, new: v1(), until: at };
         Phase::Promoting { .. } =>

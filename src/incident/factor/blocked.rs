@@ -22,6 +22,7 @@ fn setting(guard: Guard) -> Option<&'static str> {
         Guard::Freeze => "deploy --freeze",
         Guard::Limit => "rollbacks_per_day",
         Guard::NoBaseline => "baseline",
+        Guard::AfterBake => "after_bake",
         Guard::Ramp | Guard::SharedOutage | Guard::NoData | Guard::NoWarm | Guard::OneUser => {
             return None;
         }

@@ -156,6 +156,7 @@ impl Bake<'_> {
             Guard::NoData => "missing data is neither good nor bad: repair the metrics".to_owned(),
             Guard::NoWarm => "there is no previous release".to_owned(),
             Guard::OneUser => "one user fails and others are served".to_owned(),
+            Guard::AfterBake => "the bake is over: a person decides".to_owned(),
             Guard::Ramp => "most users have not met the release: a person decides".to_owned(),
         }
     }

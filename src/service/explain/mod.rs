@@ -6,7 +6,7 @@ mod settings;
 
 use crate::config::Service;
 use crate::control::{Explanation, Status};
-use crate::decide::Phase;
+use crate::decide::{AfterBake, Phase, SteadyWatch};
 use crate::model::{Finding, Release, format_seconds};
 use crate::service::explain::bake::Bake;
 use crate::service::explain::points::Points;
@@ -32,8 +32,10 @@ fn explain(
         Phase::Empty => {
             points.push("next", format!("`rollbackd deploy {} VERSION`", status.service));
         }
-        Phase::Steady { active, warm } => {
-            explain_steady(&mut points, status, active, warm.as_ref())
+        Phase::Steady { active, warm, watch } => {
+            let warm = warm.as_ref();
+            let after_bake = service.policy.after_bake;
+            explain_steady(&mut points, status, SteadyRelease { active, warm, watch, after_bake });
         }
         Phase::Starting { .. } => explain_start(&mut points, status, service),
         Phase::Baking { active, warm, blocked, .. } => {
@@ -51,9 +53,24 @@ fn explain(
     }
 }
 
-fn explain_steady(points: &mut Points, status: &Status, active: &Release, warm: Option<&Release>) {
+/// The release that has the traffic, and what happens if it fails.
+struct SteadyRelease<'a> {
+    active: &'a Release,
+    warm: Option<&'a Release>,
+    watch: &'a SteadyWatch,
+    after_bake: AfterBake,
+}
+
+fn explain_steady(points: &mut Points, status: &Status, release: SteadyRelease<'_>) {
+    let SteadyRelease { active, warm, watch, after_bake } = release;
     let service = &status.service;
-    points.push("nothing on trial", format!("{active} is accepted and has the traffic"));
+    if let SteadyWatch::Breach { guard, .. } = watch {
+        let found = status.verdict.as_deref().unwrap_or("it was in breach within the last minutes");
+        points.push("in breach", format!("{active}, whose bake is over: {found}"));
+        points.push("no rollback", guard.to_string());
+    } else {
+        points.push("nothing on trial", format!("{active} is accepted and has the traffic"));
+    }
     if let Some(last) = &status.last {
         points.push("last", format!("{} ago: {}", format_seconds(last.since_s), last.text));
         if let Some(rule) = &last.rule {
@@ -69,11 +86,18 @@ fn explain_steady(points: &mut Points, status: &Status, active: &Release, warm: 
         };
         points.push("no traffic", text);
     }
+    let notice = match after_bake {
+        AfterBake::Off => "nobody is told (after_bake = \"off\")",
+        AfterBake::Page | AfterBake::Act => "a person is paged",
+    };
     let if_it_fails = match warm {
+        Some(warm) if after_bake == AfterBake::Act => {
+            format!("the traffic goes back to {warm} (after_bake = \"act\")")
+        }
         Some(warm) => format!(
-            "no automatic rollback, its bake is over: `rollbackd rollback {service}` goes back to {warm}"
+            "{notice}; no automatic rollback, its bake is over: `rollbackd rollback {service}` goes back to {warm}"
         ),
-        None => "there is no way back: no previous release runs".to_owned(),
+        None => format!("{notice}; there is no way back: no previous release runs"),
     };
     points.push("if it fails now", if_it_fails);
     points.extend("next deploy", status.ramp.as_ref());
@@ -234,6 +258,7 @@ mod tests {
             Guard::SharedOutage,
             Guard::NoBaseline,
             Guard::OneUser,
+            Guard::AfterBake,
             Guard::NoData,
             Guard::NoWarm,
             Guard::Ramp,
@@ -247,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_steady_service_says_what_happened_and_what_is_in_quarantine() {
-        let steady = Phase::Steady { active: release("v7"), warm: None };
+        let steady = Phase::Steady { active: release("v7"), warm: None, watch: SteadyWatch::On };
         let mut status = status();
         status.releases.iter_mut().for_each(|it| it.recent_requests = Some(0));
         status.budget_requests = Some(0);

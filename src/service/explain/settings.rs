@@ -34,7 +34,7 @@ fn settings_of(phase: &Phase, service: &Service) -> Vec<&'static str> {
         Phase::Returning(_) | Phase::Emptying(_) => vec!["drain_timeout", "session_cost"],
         Phase::Confirming(_) | Phase::Reviving(_) => vec!["probe.timeout", "start_timeout"],
         Phase::Empty | Phase::Promoting { .. } | Phase::Recovering { .. } => Vec::new(),
-        Phase::Steady { .. } => vec!["rollbacks_per_day"],
+        Phase::Steady { .. } => vec!["after_bake", "rollbacks_per_day"],
     }
 }
 
