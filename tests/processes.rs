@@ -14,7 +14,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use rollbackd::act::{Process, ProcessSpec, find_orphans};
-use rollbackd::config::{Address, CommandRuntime};
+use rollbackd::config::{Address, CommandRuntime, ReleaseUser};
 use rollbackd::model::{Release, ReleaseNumber, Slot};
 use tempfile::TempDir;
 
@@ -26,6 +26,7 @@ fn spec(home: &TempDir, number: u32, script: &str) -> ProcessSpec {
             argv: argv.map(str::to_owned).to_vec(),
             env: BTreeMap::from([("A".into(), "config".into()), ("B".into(), "config".into())]),
             working_dir: None,
+            user: None,
             stop_timeout: Duration::from_millis(300),
         },
         release: Release {
@@ -312,4 +313,67 @@ async fn output_is_logged_up_to_its_limit() {
         other.iter().any(|line| line.contains("101 lines of output were not forwarded")),
         "{log}"
     );
+}
+
+/// A user of this host that is neither root nor ours, and what `id` says about it: uid, gid, groups.
+fn other_user() -> (ReleaseUser, String) {
+    let own = rustix::process::geteuid().as_raw().to_string();
+    let id_of = |option: &str, name: &str| {
+        let output = std::process::Command::new("id").args([option, name]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let name = if id_of("-u", "nobody") == own { "daemon" } else { "nobody" };
+    let id = |option: &str| id_of(option, name);
+    let (uid, gid) = (id("-u"), id("-g"));
+    let user = ReleaseUser {
+        name: name.to_owned(),
+        uid: uid.parse().unwrap(),
+        gid: gid.parse().unwrap(),
+        home: "/nonexistent".into(),
+    };
+    (user, format!("{uid} {gid} {}", id("-G")))
+}
+
+#[tokio::test]
+async fn release_of_another_user_has_its_groups_and_no_capability() {
+    let home = temp_dir();
+    let script = "echo \"$(id -u) $(id -g) $(id -G)\"; echo \"$HOME $USER $LOGNAME $B $LD_X-\"; \
+                  grep ^Cap /proc/self/status; ls /root; echo done >&2";
+    let mut spec = spec(&home, 3, script);
+    let (user, ids) = other_user();
+    let (uid, name) = (user.uid, user.name.clone());
+    spec.command.user = Some(user);
+    // Not before the user is switched, and then unchanged.
+    spec.command.env.insert("LD_X".into(), "/a b".into());
+    if !rustix::process::geteuid().is_root() {
+        let error = Process::start(&spec).unwrap_err();
+        let lacks = format!("may not run releases as {name}: it lacks CAP_SETUID");
+        assert!(error.contains(&lacks), "{error}");
+        return;
+    }
+    let mut process = Process::start(&spec).unwrap();
+    assert_eq!(process.wait_exit().await, "exit code 0");
+    let seen = wait_for(&output(&spec), "done\n").await;
+    let lines: Vec<_> = seen.lines().skip(1).collect();
+    assert_eq!(lines[..2], [ids, format!("/nonexistent {name} {name} deploy /a b-")], "{seen}");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        let line = lines.iter().find(|line| line.starts_with(set)).unwrap();
+        assert!(line.ends_with("\t0000000000000000"), "{line}");
+    }
+    assert!(seen.contains("Permission denied"), "{seen}");
+    process.stop().await.unwrap();
+
+    // It is found, and stopped with all that it started, also by a later daemon.
+    spec.command.argv[2] = "sleep 1000 & echo up; wait".into();
+    let process = Process::start(&spec).unwrap();
+    wait_for(&output(&spec), "up\n").await;
+    let pid = process.pid();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains(&format!("\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n")), "{status}");
+    let found = find_orphans(home.path(), "files");
+    assert_eq!(found.iter().map(|it| it.pid).collect::<Vec<_>>(), [pid]);
+    drop(process);
+    let adopted = Process::adopt(&spec).unwrap();
+    adopted.stop().await.unwrap();
+    assert!(find_orphans(home.path(), "files").is_empty());
 }

@@ -11,7 +11,9 @@ mod process;
 mod process_marker;
 mod unit;
 mod unit_env_file;
+mod user_switch;
 
 pub use adopt::{OrphanedRelease, find_orphans};
 pub use process::{Process, ProcessSpec};
 pub use unit::{RunIdentity, Unit, check_unit};
+pub(crate) use user_switch::ensure_allowed as ensure_user_switch_allowed;

@@ -6,14 +6,14 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::Pid;
+use rustix::process::{Pid, geteuid};
 use tokio::process::{Child, Command};
 
 use super::environment;
 use crate::act::log_forwarder::LogForwarder;
 use crate::act::process_marker::{POLL_INTERVAL, ProcessMarker};
-use crate::act::{address_check, log_forwarder};
-use crate::config::{Address, CommandRuntime};
+use crate::act::{address_check, log_forwarder, user_switch};
+use crate::config::{Address, CommandRuntime, ReleaseUser};
 use crate::model::{Release, output_section};
 
 /// All that is needed to start a release, or to find it again.
@@ -68,8 +68,14 @@ impl Process {
         let Some((program, arguments)) = argv.split_first() else {
             return Err("the command is empty".to_owned());
         };
-        let mut command = Command::new(program);
-        command.args(arguments).env_clear().envs(spec.environment()).process_group(0);
+        let environment = spec.environment();
+        let switching = user_switch::command_as(spec.other_user(), &argv, &environment)?;
+        let mut command = switching.unwrap_or_else(|| {
+            let mut command = Command::new(program);
+            command.args(arguments).env_clear().envs(environment);
+            command
+        });
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(file).stderr(copy);
         if let Some(dir) = &spec.command.working_dir {
             command.current_dir(dir);
@@ -190,10 +196,22 @@ impl ProcessSpec {
         self.command.argv.iter().map(fill).collect()
     }
 
+    /// The user that it runs as, unless it is the daemon's.
+    fn other_user(&self) -> Option<&ReleaseUser> {
+        self.command.user.as_ref().filter(|user| user.uid != geteuid().as_raw())
+    }
+
     fn environment(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         let inherited = ["PATH", "HOME", "LANG"].into_iter();
         all.extend(inherited.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))));
+        if let Some(user) = self.other_user() {
+            let (name, home) = (user.name.clone(), user.home.display().to_string());
+            all.extend(
+                [("HOME", home), ("USER", name.clone()), ("LOGNAME", name)]
+                    .map(|(name, value)| (name.to_owned(), value)),
+            );
+        }
         let (release, address) = (&self.release, &self.address);
         all.extend(environment::release_variables(
             &self.command.env,

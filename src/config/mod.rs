@@ -25,6 +25,7 @@ mod problem;
 mod ramp;
 mod range;
 mod raw;
+mod release_user;
 mod runtime;
 mod schema;
 mod scrape;
@@ -54,6 +55,7 @@ pub use crate::config::probe::{ProbeKind, ProbeSettings};
 pub use crate::config::problem::{
     Problem, ProblemCode, ProblemLevel, ProblemReport, Problems, Related,
 };
+pub use crate::config::release_user::ReleaseUser;
 pub use crate::config::runtime::{CommandRuntime, Runtime, UnitTemplate};
 pub use crate::config::schema::{Key, Shape, keys, schema};
 pub use crate::config::scrape::{ScrapeSettings, ScrapeTarget};

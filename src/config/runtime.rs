@@ -13,6 +13,7 @@ use crate::config::address::Address;
 use crate::config::placeholder::{START_PLACEHOLDERS, argv, placeholders};
 use crate::config::problem::{Problem, ProblemCode, Problems, shorten};
 use crate::config::range::{in_range, saturating_u32, span_of};
+use crate::config::release_user::{self, ReleaseUser};
 use crate::config::toml_table::TomlTable;
 use crate::config::value::{
     Raw, RawMap, ValueError, absolute_path, duration, map_of, one_of, string, string_list,
@@ -48,6 +49,8 @@ pub struct CommandRuntime {
     pub env: BTreeMap<String, String>,
     /// Its working directory.
     pub working_dir: Option<PathBuf>,
+    /// Who it runs as; the daemon's user if there is none.
+    pub user: Option<ReleaseUser>,
     /// The time from SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
 }
@@ -80,6 +83,7 @@ pub(super) struct RawRuntime {
     pub(super) command: Raw<Vec<Spanned<String>>>,
     pub(super) env: Raw<RawMap<String>>,
     pub(super) dir: Raw<PathBuf>,
+    pub(super) user: Raw<String>,
     pub(super) stop_timeout: Raw<Duration>,
     pub(super) unit: Raw<String>,
     pub(super) warm_weight: Raw<u64>,
@@ -99,6 +103,7 @@ pub(super) fn read(table: &mut TomlTable<'_>, problems: &mut Problems) -> RawRun
         command: table.read("command", string_list, problems),
         env: table.read("env", map_of(string), problems),
         dir: table.read("dir", absolute_path, problems),
+        user: table.read("user", string, problems),
         stop_timeout: table.read("stop_timeout", duration, problems),
         unit: table.read("unit", string, problems),
         warm_weight: table.read("warm_weight", unsigned_integer, problems),
@@ -148,7 +153,8 @@ pub(super) fn check(
     }
     let env = environment(raw, problems);
     let dir = raw.dir.as_ref().map(|dir| dir.get_ref().clone());
-    Runtime::Command(CommandRuntime { argv, env, working_dir: dir, stop_timeout: stop })
+    let user = release_user::check(&raw.user, problems);
+    Runtime::Command(CommandRuntime { argv, env, working_dir: dir, user, stop_timeout: stop })
 }
 
 fn check_port_placeholder(
@@ -211,7 +217,11 @@ fn environment(raw: &RawRuntime, problems: &mut Problems) -> BTreeMap<String, St
 
 /// Reports settings that the chosen runtime does not use.
 fn reject_unused_settings(raw: &RawRuntime, kind: Option<&str>, problems: &mut Problems) {
-    let command_settings = [("command", span_of(&raw.command)), ("dir", span_of(&raw.dir))];
+    let command_settings = [
+        ("command", span_of(&raw.command)),
+        ("dir", span_of(&raw.dir)),
+        ("user", span_of(&raw.user)),
+    ];
     let start_settings = [("env", span_of(&raw.env)), ("stop_timeout", span_of(&raw.stop_timeout))];
     let unit_settings = [("unit", span_of(&raw.unit)), ("warm_weight", span_of(&raw.warm_weight))];
     let ignored: Vec<_> = match kind {

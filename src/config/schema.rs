@@ -107,6 +107,7 @@ const KEYS: &[Key] = &[
     key(SERVICE, "warm_weight", Shape::Integer(1, 10_000)),
     key(SERVICE, "env", Shape::TextTable),
     key(SERVICE, "dir", Shape::Text),
+    key(SERVICE, "user", Shape::Text),
     key(SERVICE, "stop_timeout", Shape::Duration),
     key(SERVICE, "slots", Shape::Slots),
     key(SERVICE, "artifact", Shape::Word(&["auto", "image", "path", "opaque"])),

@@ -106,6 +106,14 @@ fn check_programs(service: &Service, add: &mut impl FnMut(&'static str, Result<S
         if let Some(found) = command.argv.first().and_then(|it| program::check("command", it)) {
             add("host-program", found);
         }
+        if let Some(user) = &command.user {
+            let found = act::ensure_user_switch_allowed(user);
+            let found = found.map(|()| format!("releases can run as {}", user.name));
+            add(
+                "host-user",
+                found.map_err(|why| Failure::new(why, "run the check as the daemon's user")),
+            );
+        }
         if let Some(dir) = &command.working_dir {
             let shown = dir.display();
             let found = match dir.is_dir() {

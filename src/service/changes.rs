@@ -118,6 +118,7 @@ impl Changes {
                 ("command", old.argv != new.argv),
                 ("env", old.env != new.env),
                 ("dir", old.working_dir != new.working_dir),
+                ("user", old.user != new.user),
                 ("stop_timeout", old.stop_timeout != new.stop_timeout),
             ])),
             (Runtime::Systemd(old), Runtime::Systemd(new)) => self.next_deploy.extend(differing([

@@ -129,3 +129,36 @@ fn bad_release_does_not_affect_other_services() {
     assert_eq!(host.stop(), 0);
     assert!(pids.into_iter().all(|pid| !exists(pid)));
 }
+
+#[test]
+fn releases_run_as_another_user_are_adopted_and_stopped() {
+    let mut host = DaemonHarness::new("");
+    if !rustix::process::geteuid().is_root() {
+        return println!("only root can become another user");
+    }
+    // The user cannot reach every folder.
+    let folder = tempfile::tempdir().unwrap();
+    let open = || std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open()).unwrap();
+    let program = folder.path().join("rollbackd");
+    std::fs::copy(env!("CARGO_BIN_EXE_rollbackd"), &program).unwrap();
+    std::fs::set_permissions(&program, open()).unwrap();
+    let command = format!("command = [{program:?}, \"demo-server\"]\nuser = \"nobody\"");
+    host.configure(&command);
+    host.start();
+    host.deploy("v1", &["--wait"]).expect_code(0);
+    assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
+    let release = host.release_process(1);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", release.pid)).unwrap();
+    assert!(status.contains("\nUid:\t65534\t65534\t65534\t65534\n"), "{status}");
+    host.kill();
+    host.start();
+    wait_until("it answers", || serving_version(host.listen) == Ok("v1".to_owned()));
+    assert_eq!(host.release_process(1), release, "it was adopted, not started again");
+    host.deploy("v2", &[]).expect_code(0);
+    host.wait_for_phase("baking");
+    host.run_cli(&["rollback", SERVICE, "--cut", "--because", "x"]).expect_code(0);
+    assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
+    assert_eq!(host.stop(), 0);
+    assert!(host.release_processes().is_empty(), "{:?}", host.release_processes());
+}

@@ -240,3 +240,52 @@ fn unit_is_sandboxed() {
     println!("{}", text.lines().last().unwrap_or_default());
     assert!(output.status.success(), "{text}");
 }
+
+/// The drop-in is that of the manual.
+#[test]
+fn releases_run_as_another_user_in_the_sandbox_of_the_unit() {
+    let manual = include_str!("../../packaging/manual/systemd.md");
+    let section = manual.split("### Releases as another user").nth(1).unwrap();
+    let drop_in = section.split("# systemctl edit rollbackd\n").nth(1).unwrap();
+    let host = Host::boot(drop_in.split("```").next().unwrap());
+    host.machine.shell("useradd --system weather && groupadd shared && usermod -aG shared weather");
+    let command = "runtime = \"command\"\ncommand = [\"/usr/bin/rollbackd\", \"demo-server\"]\n";
+    host.deploy("v1", &["--wait"]).expect_success();
+    host.configure("", &format!("{command}user = \"weather\"\nbake = \"10m\"\n"));
+    host.run(&["systemctl", "reload", "rollbackd"]).expect_success();
+    host.deploy("v2", &[]).expect_success();
+    host.wait_for_phase("baking");
+    // Of each release: who runs it, and with which capabilities.
+    let files = "grep -lz '^demo-server$' /proc/[0-9]*/cmdline | sort -V";
+    let of = format!(
+        "for file in $({files}); do stat -c %U $file; \
+         grep -E '^(Groups|CapEff|CapPrm|CapAmb|CapInh)' ${{file%cmdline}}status; done"
+    );
+    let none = "CapInh: 0000000000000000 CapPrm: 0000000000000000 CapEff: 0000000000000000 \
+                CapAmb: 0000000000000000";
+    let id = |what: &str| host.machine.shell(what);
+    let groups = id("id -G weather");
+    let own = id("id -G rollbackd");
+    let shown: Vec<_> = host.machine.shell(&of).split_whitespace().map(str::to_owned).collect();
+    let shown = shown.join(" ");
+    let sorted = |groups: &str| {
+        let mut all: Vec<u32> = groups.split(' ').map(|it| it.parse().unwrap()).collect();
+        all.sort_unstable();
+        all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        shown,
+        format!(
+            "rollbackd Groups: {} {none} weather Groups: {} {none}",
+            sorted(&own),
+            sorted(&groups)
+        )
+    );
+    // The next daemon knows both, and a stop ends them.
+    host.run(&["systemctl", "restart", "rollbackd"]).expect_success();
+    wait_until("it bakes on", || host.status()["phase"] == "baking");
+    host.run(&["rollbackd", "rollback", "weather", "--because", "x"]).expect_success();
+    host.wait_for_timeline("recovered");
+    host.run(&["systemctl", "stop", "rollbackd"]).expect_success();
+    assert_eq!(host.run(&["sh", "-c", files]).out, "");
+}
