@@ -46,8 +46,19 @@ impl<'a> Sentence<'a> {
             if let Some(phrase) = phrase {
                 return Some((phrase.join(" "), MISTAKE));
             }
-            self.of_nobody(at).or_else(|| self.of_person(at))
+            let by_form = || self.form(at).map(|it| (it.to_owned(), PERSON));
+            self.of_nobody(at).or_else(|| self.of_person(at)).or_else(by_form)
         })
+    }
+
+    /// The words before this place.
+    pub(super) fn words_before(&self, at: usize) -> impl Iterator<Item = &Word> {
+        self.words.iter().take(at)
+    }
+
+    /// Whether a comma stands before the word at this place.
+    pub(super) fn ends_before(&self, at: usize) -> bool {
+        at.checked_sub(1).and_then(|it| self.get(it)).is_some_and(|it| it.ends_clause)
     }
 
     /// `nobody checked`: all of them are blamed.
@@ -58,9 +69,10 @@ impl<'a> Sentence<'a> {
         let verb = self.get(next)?;
         let is_passive =
             verb.is(&["was", "is", "were", "has", "can", "could", "for", "in", "with", "to"]);
-        let is_group =
-            verb.is(&["of", "from"]) && (next + 1..next + 5).any(|it| self.is_person(it));
-        let is_passive = is_passive || (verb.is(&["of", "from"]) && !is_group);
+        // `nobody on the team`, `none of the reviewers`.
+        const AMONG: [&str; 6] = ["of", "from", "in", "on", "at", "with"];
+        let is_group = verb.is(&AMONG) && (next + 1..next + 5).any(|it| self.is_person(it));
+        let is_passive = !is_group && (is_passive || verb.is(&AMONG));
         (is_nobody && !is_passive && !self.get(at)?.ends_clause)
             .then(|| (format!("nobody {}", verb.lower), PERSON))
     }
@@ -93,7 +105,7 @@ impl<'a> Sentence<'a> {
     }
 
     /// A pronoun, a noun for people, a known user, a handle, or a first name.
-    fn is_person(&self, at: usize) -> bool {
+    pub(super) fn is_person(&self, at: usize) -> bool {
         let Some(word) = self.get(at) else { return false };
         let base = word.base();
         let is_noun = || WORDS.people.has(base) && !self.is_attribute(at);
@@ -104,6 +116,16 @@ impl<'a> Sentence<'a> {
             || is_noun()
             || self.is_named_by_pronoun(at)
             || (word.is_capital && WORDS.names.has(base))
+    }
+
+    /// One person: a known user, a handle, a first name, `he` or `she`.
+    pub(super) fn is_individual(&self, at: usize) -> bool {
+        let Some(word) = self.get(at) else { return false };
+        word.is_handle
+            || word.is(&["he", "she"])
+            || self.users.contains(word.base())
+            || self.is_named_by_pronoun(at)
+            || (word.is_capital && WORDS.names.has(word.base()))
     }
 
     /// A capitalised word that `he` or `she` stands for: products have no gender.
@@ -205,7 +227,7 @@ impl<'a> Sentence<'a> {
     }
 
     /// Where the noun phrase of the person begins: after its article and adjectives.
-    fn phrase_start(&self, at: usize) -> usize {
+    pub(super) fn phrase_start(&self, at: usize) -> usize {
         const BEFORE: [&str; 12] =
             ["by", "of", "to", "on", "from", "for", "with", "and", "that", "because", "if", "than"];
         let mut start = at;
@@ -240,6 +262,9 @@ impl<'a> Sentence<'a> {
         {
             return true;
         }
+        if is_before(&["wish"]) {
+            return true;
+        }
         let two = before.and_then(|it| it.checked_sub(1));
         let perfect = self.words.windows(2).any(|it| {
             it.first().is_some_and(|it| it.is(&["would", "could"]))
@@ -253,7 +278,8 @@ impl<'a> Sentence<'a> {
         {
             return true;
         }
-        let next = at + 1;
+        // `anyone else would have`.
+        let next = if self.is(at + 1, &["else"]) { at + 2 } else { at + 1 };
         let should = self.is(next, &["should", "shouldn't", "ought", "should've", "could've"]);
         let would =
             self.is(next, &["would", "could"]) && self.is(next + 1, &["have", "easily", "never"]);
@@ -277,7 +303,7 @@ impl<'a> Sentence<'a> {
     }
 
     /// Whether the person is what something is done to, or for.
-    fn is_object(&self, at: usize) -> bool {
+    pub(super) fn is_object(&self, at: usize) -> bool {
         let Some(before) = self.phrase_start(at).checked_sub(1) else { return false };
         const PREPOSITIONS: [&str; 11] =
             ["to", "for", "from", "of", "with", "in", "at", "on", "between", "than", "like"];
@@ -355,7 +381,13 @@ impl<'a> Sentence<'a> {
     }
 
     /// The system kept something from the person: `could not see`, `had no access`, `was not paged`.
-    fn is_kept_from(&self, at: usize) -> bool {
+    pub(super) fn is_kept_from(&self, at: usize) -> bool {
+        // `could not explain it` is about the person, `could not see it` about what was there.
+        const OF_MIND: [&str; 8] =
+            ["explain", "remember", "recall", "say", "wait", "resist", "decide", "concentrate"];
+        if (at + 1..at + 3).any(|it| self.is(it, &OF_MIND)) {
+            return false;
+        }
         if self.is(at, &["cannot", "couldn't", "can't", "unable"])
             || (self.is(at, &["could", "can"]) && self.is(at + 1, &["not"]))
         {

@@ -45,6 +45,7 @@ impl Sentence<'_> {
             || WORDS.adverbs.has(word)
             || self.took_down(at)
             || self.is_slow(at)
+            || self.is_late_or_by_hand(at)
             || self.is_judgement(at)
             || (self.is(at, &["turned", "switched"]) && self.within(at, 4, &["off"]))
             || (self.is(at, &["decided"]) && self.is(at + 1, &["that"]))
@@ -72,6 +73,22 @@ impl Sentence<'_> {
         self.is(at, &["needed", "took", "spent"])
             && !self.is_before(at, &["we", "team", "teams", "engineers"])
             && self.within(at, 4, &["minutes", "hour", "hours", "days", "night", "weeks"])
+    }
+
+    /// `by hand`, `by accident`, `on his own`, `only after an hour`; not what the person had to do so.
+    fn is_late_or_by_hand(&self, at: usize) -> bool {
+        let is_compelled = (1..=8).any(|back| {
+            at.checked_sub(back).is_some_and(|it| {
+                self.is(it, &["had", "has", "have", "needed", "need"]) && self.is(it + 1, &["to"])
+            })
+        });
+        let is_so = (self.is(at, &["by"]) && self.is(at + 1, &["hand", "accident", "mistake"]))
+            || (self.is(at, &["on"])
+                && self.is(at + 1, &["his", "her", "their"])
+                && self.is(at + 2, &["own"]))
+            || (self.is(at, &["only"]) && self.is(at + 1, &["after"]))
+            || (self.is(at, &["hours", "days", "weeks"]) && self.is(at + 1, &["later", "late"]));
+        is_so && !is_compelled
     }
 
     /// `was careless`, `the wrong host`, `made a mistake`.

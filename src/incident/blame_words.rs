@@ -59,6 +59,8 @@ pub(super) struct Lists {
     pub(super) blocked: List,
     /// After `did not`: what did not reach the person.
     pub(super) got: List,
+    /// What people do to end an incident, or do every day: no blame in any form.
+    pub(super) responses: List,
     /// Phrases that blame wherever they stand.
     pub(super) phrases: Vec<Vec<String>>,
 }
@@ -87,6 +89,7 @@ impl Lists {
                 "things" => &mut lists.things,
                 "blocked" => &mut lists.blocked,
                 "got" => &mut lists.got,
+                "responses" => &mut lists.responses,
                 _ => {
                     lists.phrases.push(line.split_whitespace().map(str::to_owned).collect());
                     continue;

@@ -116,6 +116,16 @@ mod tests {
         assert_stated("On", count, after, (precision, recall));
     }
 
+    /// Written before the last rules and scored after them. Nothing may be changed because of one of them.
+    #[test]
+    fn of_sentences_that_were_written_last_the_manual_states_the_numbers() {
+        let (blaming, system) =
+            (include_str!("fresh_blaming.txt"), include_str!("fresh_system.txt"));
+        let measured = measure("fresh", blaming, system);
+        let count = lines(blaming).len() + lines(system).len();
+        assert_stated("On", count, "that were written before the last rules", measured);
+    }
+
     #[test]
     fn a_finding_names_the_sentence_and_the_words() {
         let text =

@@ -13,6 +13,7 @@
 mod action;
 mod blame_clause;
 mod blame_cue;
+mod blame_form;
 mod blame_words;
 mod blameless;
 mod build;
