@@ -10,12 +10,12 @@ const REACH: usize = 12;
 const MISTAKE: &str =
     "say what in the system let the mistake through: a missing check, limit or test";
 const PERSON: &str = "name the step, tool or check that did not do its part, not the person";
-const POSSESSIVE: [&str; 6] = ["his", "her", "their", "my", "our", "your"];
+pub(super) const POSSESSIVE: [&str; 6] = ["his", "her", "their", "my", "our", "your"];
 
 /// One sentence.
 pub(super) struct Sentence<'a> {
     words: &'a [Word],
-    users: &'a BTreeSet<String>,
+    pub(super) users: &'a BTreeSet<String>,
 }
 
 impl<'a> Sentence<'a> {
@@ -49,6 +49,11 @@ impl<'a> Sentence<'a> {
             let by_form = || self.form(at).map(|it| (it.to_owned(), PERSON));
             self.of_nobody(at).or_else(|| self.of_person(at)).or_else(by_form)
         })
+    }
+
+    /// The words behind this place.
+    pub(super) fn words_after(&self, at: usize) -> impl Iterator<Item = &Word> {
+        self.words.iter().skip(at + 1)
     }
 
     /// The words before this place.
@@ -102,83 +107,6 @@ impl<'a> Sentence<'a> {
             return Some((format!("what another {} does", word.base()), PERSON));
         }
         self.in_clause(at).map(|cue| (format!("{} {cue}", word.base()), PERSON))
-    }
-
-    /// A pronoun, a noun for people, a known user, a handle, or a first name.
-    pub(super) fn is_person(&self, at: usize) -> bool {
-        let Some(word) = self.get(at) else { return false };
-        let base = word.base();
-        let is_noun = || WORDS.people.has(base) && !self.is_attribute(at);
-        word.is_handle
-            || (self.users.contains(base) && (word.is_capital || !WORDS.names.has(base)))
-            || WORDS.pronouns.has(base)
-            || word.is(&POSSESSIVE)
-            || is_noun()
-            || self.is_named_by_pronoun(at)
-            || (word.is_capital && WORDS.names.has(base))
-    }
-
-    /// One person: a known user, a handle, a first name, `he` or `she`.
-    pub(super) fn is_individual(&self, at: usize) -> bool {
-        let Some(word) = self.get(at) else { return false };
-        word.is_handle
-            || word.is(&["he", "she"])
-            || self.users.contains(word.base())
-            || self.is_named_by_pronoun(at)
-            || (word.is_capital && WORDS.names.has(word.base()))
-    }
-
-    /// A capitalised word that `he` or `she` stands for: products have no gender.
-    fn is_named_by_pronoun(&self, at: usize) -> bool {
-        let is_name = self.get(at).is_some_and(|it| {
-            it.is_capital && it.lower.len() > 2 && it.lower.chars().all(char::is_alphabetic)
-        });
-        const COMMON: [&str; 20] = [
-            "the", "when", "had", "why", "how", "because", "after", "before", "once", "each",
-            "this", "that", "then", "with", "without", "but", "and", "nobody", "what", "only",
-        ];
-        let of_person = |it: &Word| it.is(&["he", "she", "his", "her", "himself", "herself"]);
-        is_name && !self.is(at, &COMMON) && self.words.iter().skip(at + 1).any(of_person)
-    }
-
-    /// `operator command`, `support case`: the noun describes another one.
-    fn is_attribute(&self, at: usize) -> bool {
-        let Some(next) =
-            self.get(at + 1).filter(|_| self.get(at).is_some_and(|it| !it.ends_clause))
-        else {
-            return false;
-        };
-        next.is(&[
-            "command",
-            "guide",
-            "manual",
-            "account",
-            "accounts",
-            "group",
-            "role",
-            "id",
-            "session",
-            "sessions",
-            "data",
-            "table",
-            "interface",
-            "pod",
-            "site",
-            "form",
-            "case",
-            "cases",
-            "ticket",
-            "tickets",
-            "portal",
-            "page",
-            "console",
-            "node",
-            "code",
-            "api",
-            "tool",
-            "tools",
-            "mail",
-        ])
     }
 
     /// `Bob's mistake`, `Omar's slow reaction`, `the failure of the operator`, `lack of care by Bob`.

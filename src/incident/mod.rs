@@ -14,6 +14,7 @@ mod action;
 mod blame_clause;
 mod blame_cue;
 mod blame_form;
+mod blame_person;
 mod blame_words;
 mod blameless;
 mod build;
@@ -27,6 +28,8 @@ pub mod evidence;
 mod example;
 pub mod factor;
 mod facts;
+#[cfg(test)]
+mod golden_tests;
 mod history;
 pub mod html;
 mod human;
