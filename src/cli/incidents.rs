@@ -6,7 +6,7 @@ use crate::cli::complete;
 use crate::cli::daemon_options::{DaemonOptions, connection_lost};
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::control::{IncidentReply, IncidentRequest, IncidentRow, Request, Response};
+use crate::control::{IncidentReply, IncidentRequest, IncidentRow, ROWS_MAX, Request, Response};
 use crate::incident::{HistoryRow, render_report_text, utc};
 use crate::model::format_seconds;
 
@@ -71,6 +71,9 @@ pub(super) async fn print_each(
                 } else {
                     output::stdout_line(&format_reply(reply))
                 }
+            }
+            if replies.len() >= ROWS_MAX {
+                output::stderr_line(&format!("only the newest {ROWS_MAX} are listed"));
             }
             Exit::Done
         }

@@ -9,6 +9,9 @@ use crate::incident::{
 };
 use crate::model::ReleaseNumber;
 
+/// Incidents, deploys or action items of one answer, the newest.
+pub const ROWS_MAX: usize = 1_000;
+
 /// What a client asks about incidents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "about", rename_all = "snake_case", deny_unknown_fields)]

@@ -25,7 +25,9 @@ pub use crate::control::access::{
 pub use crate::control::client::ControlClient;
 pub use crate::control::counters::{Counters, HISTOGRAM_BOUNDS, Histogram};
 pub use crate::control::explanation::{Explanation, ExplanationPoint, SettingValue};
-pub use crate::control::incident_protocol::{IncidentReply, IncidentRequest, IncidentRow};
+pub use crate::control::incident_protocol::{
+    IncidentReply, IncidentRequest, IncidentRow, ROWS_MAX,
+};
 pub use crate::control::protocol::{RefusalCode, Request, Response};
 pub use crate::control::reload_report::ReloadReport;
 pub use crate::control::status::{

@@ -340,3 +340,33 @@ fn a_reload_before_the_onset_is_a_contributing_factor() {
         .expect_code(0)
         .expect_text(&["now: bake; with the next deploy: client\\_faults"]);
 }
+
+#[test]
+fn ten_thousand_incidents_are_read_listed_and_reported() {
+    let mut host = after_a_rollback();
+    host.stop();
+    let folder = host.state().join(SERVICE).join("incidents");
+    let record = std::fs::read_to_string(folder.join("000002.jsonl")).unwrap();
+    for number in 1_000..11_000 {
+        let copy = record.replace("\"deploy\":2,", &format!("\"deploy\":{number},"));
+        std::fs::write(folder.join(format!("{number:06}.jsonl")), copy).unwrap();
+    }
+    host.start();
+    let listed = host.run_cli(&["incidents", SERVICE, "--json"]).expect_code(0);
+    assert!(listed.err.contains("only the newest 1000 are listed"), "{}", listed.err);
+    assert_eq!(listed.json_lines().len(), 1_000);
+    assert_eq!(host.status()["incidents"]["open"], 10_001);
+    let report = host.run_cli(&["report", "--json"]).expect_code(0).json_lines().remove(0);
+    assert_eq!(report["incidents"], 10_001, "{report}");
+    host.run_cli(&["postmortem", SERVICE, "10999"]).expect_code(0).expect_text(&["# Post-mortem"]);
+    host.run_cli(&["action", "list"]).expect_code(0);
+    // The service works as before, and so does the next incident.
+    let traffic = VersionPoller::start(host.listen);
+    host.deploy_faulty("v3", "errors=60%", 3_000, &[]).expect_code(3);
+    traffic.stop();
+    let is_drafted = || {
+        let shown = host.run_cli(&["postmortem", SERVICE, "3", "--json"]);
+        shown.code == 0 && shown.json_lines().remove(0)["state"] == "draft"
+    };
+    wait_until("the draft", is_drafted);
+}

@@ -1,8 +1,8 @@
 //! Deploys in rows, and the statistics over them.
 
-use crate::control::IncidentReply;
+use crate::control::{IncidentReply, ROWS_MAX};
 use crate::daemon::incidents::Incidents;
-use crate::daemon::incidents::requests::{ROWS_MAX, Refusal, failed, gone};
+use crate::daemon::incidents::requests::{Refusal, failed, gone};
 use crate::daemon::services::ServiceHandles;
 use crate::incident::{HistoryRow, ReportBuilder, summarise};
 use crate::model::Moment;

@@ -5,7 +5,7 @@ use std::io;
 use nix::unistd::{Uid, User};
 
 use crate::control::server::ReplyWriter;
-use crate::control::{IncidentReply, IncidentRequest, RefusalCode, Response};
+use crate::control::{IncidentReply, IncidentRequest, ROWS_MAX, RefusalCode, Response};
 use crate::daemon::incidents::Incidents;
 use crate::daemon::services::ServiceHandles;
 use crate::incident::{
@@ -13,9 +13,6 @@ use crate::incident::{
     notice_of_acknowledgement, notice_of_close,
 };
 use crate::model::{Actor, ReleaseNumber, TimelineEvent};
-
-/// Rows that one list sends.
-pub(super) const ROWS_MAX: usize = 1_000;
 
 /// Why a request changed nothing.
 pub(super) type Refusal = (RefusalCode, String);
