@@ -187,7 +187,7 @@ fn colors_are_only_used_on_a_terminal() {
     assert!(problems.coloured().contains('\x1b'));
 }
 
-/// Whoever writes by the schema writes what the checks take, and the other way round.
+/// What fits the schema passes the checks, and the other way round.
 #[test]
 fn the_schema_has_the_ranges_and_words_of_the_checks() {
     let is_refused = |key: &Key, value: &str| {

@@ -33,7 +33,7 @@ pub struct ImageLayer {
     pub bytes: Option<u64>,
 }
 
-/// Tells values apart that nobody may read.
+/// Tells values apart that no person may read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueHash([u8; 32]);
 

@@ -158,7 +158,7 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// Notes a place that others may change. Whoever owns the root of the file system may change
+    /// Notes a place that others may change. The owner of the root of the file system may change
     /// everything, also where that is not the uid 0, as in a user namespace.
     fn check(&mut self, path: &Path, stat: &Stat) {
         let kind = FileType::from_raw_mode(stat.st_mode);

@@ -38,7 +38,7 @@ pub struct ExpectedFailures {
     pub cut: f64,
     /// Open requests, which a cut loses.
     pub in_flight: u64,
-    /// Sessions that can not migrate.
+    /// Sessions that cannot migrate.
     pub pinned_sessions: u64,
     /// Of those, how many would end by themselves in the time of the drain.
     pub ending_sessions: f64,

@@ -3,7 +3,7 @@
 //! `POWER_CUTS=50 cargo test --test hosts power -- --nocapture` does it fifty times. `POWER_SEED` replays.
 //!
 //! What it shows: no process has a chance to tidy up, and the daemon's folder goes back to what had
-//! reached its disk, so what was written and not synced is lost. What it can not show: a disk that
+//! reached its disk, so what was written and not synced is lost. What it cannot show: a disk that
 //! acknowledges what it only holds in its own memory, or tears a block; and other files of the host
 //! keep what was not synced, since this machine's kernel lives on.
 

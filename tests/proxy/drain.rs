@@ -42,8 +42,8 @@ async fn cut_answers_every_open_request_with_its_id() {
     for (_, _, wire) in open_now.iter_mut().filter(|(tool, ..)| *tool == "stream") {
         wire.wait_for_response().await;
     }
-    let toll = proxy.cut(RELEASE_A).await;
-    assert_eq!((toll.error_responses, toll.streams_closed, toll.sessions_ended), (8, 0, 0));
+    let cost = proxy.cut(RELEASE_A).await;
+    assert_eq!((cost.error_responses, cost.streams_closed, cost.sessions_ended), (8, 0, 0));
     for (tool, id, mut wire) in open_now {
         let reply = wire.read_response().await;
         assert_eq!(reply.status, 200);
@@ -108,8 +108,8 @@ async fn subscription_ends_gracefully_and_counts_as_a_session() {
     wire.read_until("acknowledged").await;
     let load = proxy.load(RELEASE_A, Moment(0));
     assert_eq!((load.sessions, load.in_flight), (1, 0));
-    let toll = proxy.cut(RELEASE_A).await;
-    assert_eq!((toll.error_responses, toll.streams_closed, toll.sessions_ended), (0, 1, 1));
+    let cost = proxy.cut(RELEASE_A).await;
+    assert_eq!((cost.error_responses, cost.streams_closed, cost.sessions_ended), (0, 1, 1));
     let result = sse_messages(&wire.read_to_end().await).remove(0);
     assert_eq!(result["id"], "l-1");
     assert_eq!(result["result"]["resultType"], "complete");
@@ -143,16 +143,16 @@ async fn subscription_moves_to_the_new_release_with_list_changed() {
         wire.read_head().await;
         wire.read_until("acknowledged").await;
         proxy.set_active(RELEASE_B);
-        let toll = match drain {
+        let cost = match drain {
             true => proxy.drain(RELEASE_A, Duration::from_secs(20)).await,
             false => proxy.cut(RELEASE_A).await,
         };
         assert_eq!(
             (
-                toll.error_responses,
-                toll.streams_closed,
-                toll.sessions_ended,
-                toll.sessions_migrated
+                cost.error_responses,
+                cost.streams_closed,
+                cost.sessions_ended,
+                cost.sessions_migrated
             ),
             (0, 0, 0, 1)
         );
@@ -243,8 +243,8 @@ async fn clients_that_never_read_do_not_block_a_cut() {
     let most = crate::large_bodies::resident_bytes();
     assert!(most < before + 32 * 1024 * 1024, "{before} {most}");
     let cut = proxy.cut(RELEASE_A);
-    let toll = tokio::time::timeout(Duration::from_secs(5), cut).await.unwrap();
-    assert_eq!(toll.streams_closed, 0);
+    let cost = tokio::time::timeout(Duration::from_secs(5), cut).await.unwrap();
+    assert_eq!(cost.streams_closed, 0);
     drop(readers);
     wait_until("gone", || proxy.load(RELEASE_A, Moment(0)).in_flight == 0, String::new).await;
 }
@@ -284,8 +284,8 @@ async fn drain_timeout_and_stop_answer_open_requests() {
             proxy.shut_down().await;
             assert!(TcpStream::connect(proxy.local_addr()).await.is_err());
         } else {
-            let toll = proxy.drain(RELEASE_A, Duration::from_millis(200)).await;
-            assert_eq!((toll.error_responses, toll.streams_closed, toll.sessions_ended), (2, 0, 0));
+            let cost = proxy.drain(RELEASE_A, Duration::from_millis(200)).await;
+            assert_eq!((cost.error_responses, cost.streams_closed, cost.sessions_ended), (2, 0, 0));
         }
         assert_error(&waiting[0].read_response().await.json(), 1.into(), "rollback");
         let events = waiting[1].read_to_end().await;

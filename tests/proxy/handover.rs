@@ -123,8 +123,8 @@ async fn session_opened_in_the_predecessor_migrates_in_the_successor() {
     two.end_predecessor().await;
     // It can migrate only because the old proxy recorded how it was opened.
     two.new.set_active(RELEASE_B);
-    let toll = two.new.drain(RELEASE_A, DRAIN_TIMEOUT).await;
-    assert_eq!((toll.sessions_ended, toll.sessions_to_migrate), (0, 1), "{toll:?}");
+    let cost = two.new.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    assert_eq!((cost.sessions_ended, cost.sessions_to_migrate), (0, 1), "{cost:?}");
     let reply = post(to, &tool_call("2", "echo", "{}"), &mine).await;
     assert_eq!(reply.json()["result"]["release"], "b");
     assert_eq!(b.methods()[..2], ["initialize", "notifications/initialized"]);
@@ -156,8 +156,8 @@ async fn open_request_in_the_predecessor_pins_its_session() {
     two.end_predecessor().await;
     let reply = post(to, &tool_call("3", "echo", "{}"), &mine).await;
     assert_eq!(reply.json()["result"]["release"], "b");
-    let toll = drain.await.unwrap();
-    assert_eq!((toll.error_responses, toll.sessions_ended), (0, 0), "{toll:?}");
+    let cost = drain.await.unwrap();
+    assert_eq!((cost.error_responses, cost.sessions_ended), (0, 0), "{cost:?}");
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ async fn drain_of_five_hundred_sessions_fails_nothing() {
     wait_until("each client has called", || requests() >= 2 * SESSIONS, String::new).await;
     proxy.set_active(RELEASE_B);
     let began = Instant::now();
-    let toll = proxy.drain(RELEASE_A, Duration::from_secs(30)).await;
+    let cost = proxy.drain(RELEASE_A, Duration::from_secs(30)).await;
     let drained = began.elapsed();
     let moved = || seen.moved.load(Ordering::Relaxed);
     wait_until("each has called again", || moved() == SESSIONS, || moved().to_string()).await;
@@ -100,7 +100,7 @@ async fn drain_of_five_hundred_sessions_fails_nothing() {
     let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
     println!(
         "{SESSIONS} sessions, {} requests, {} failed, {} moved, slowest {} ms over its work, drain \
-         {drained:?}: {toll}",
+         {drained:?}: {cost}",
         read(&seen.requests),
         seen.failed.lock().unwrap().len(),
         read(&seen.moved),
@@ -109,9 +109,9 @@ async fn drain_of_five_hundred_sessions_fails_nothing() {
     assert_eq!(*seen.failed.lock().unwrap(), Vec::<String>::new());
     assert_eq!(read(&seen.moved), SESSIONS);
     assert_eq!(
-        (toll.error_responses, toll.responses_lost, toll.sessions_ended, toll.streams_closed),
+        (cost.error_responses, cost.responses_lost, cost.sessions_ended, cost.streams_closed),
         (0, 0, 0, 0),
-        "{toll}"
+        "{cost}"
     );
     let until = Instant::now() + STREAMS_SETTLE_MAX;
     for stream in &mut streams {
@@ -153,15 +153,15 @@ async fn cut_of_five_hundred_hanging_sessions_answers_all() {
     }
     let began = Instant::now();
     proxy.set_active(RELEASE_B);
-    let toll = proxy.cut(RELEASE_A).await;
+    let cost = proxy.cut(RELEASE_A).await;
     let mut answered = Vec::new();
     for (wire, _) in &mut open {
         let reply = wire.read_response().await;
         answered.push(reply.text().contains("-32603"));
     }
-    println!("{SESSIONS} open requests answered {:?} after the cut: {toll}", began.elapsed());
+    println!("{SESSIONS} open requests answered {:?} after the cut: {cost}", began.elapsed());
     assert!(answered.into_iter().all(|it| it));
-    assert_eq!((toll.error_responses, toll.sessions_ended), (SESSIONS, 0), "{toll}");
+    assert_eq!((cost.error_responses, cost.sessions_ended), (SESSIONS, 0), "{cost}");
     let began = Instant::now();
     for (n, (_, mine)) in open.iter().enumerate() {
         let body = tool_call(&n.to_string(), "echo", "{}");

@@ -64,12 +64,12 @@ async fn migration_replays_initialize_with_current_credentials() {
     }
     proxy.set_active(RELEASE_B);
     assert_eq!(serving_release(&proxy, &mine).await, "a", "sessions stay on a switch forward");
-    let toll = proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    let cost = proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
     assert_eq!(
-        toll,
+        cost,
         DrainCost { sessions_to_migrate: 1, server_state_at_risk: true, ..DrainCost::default() }
     );
-    assert!(toll.to_string().contains("state in the server"), "{toll}");
+    assert!(cost.to_string().contains("state in the server"), "{cost}");
     assert_eq!(b.request_count(), 0, "nothing before its next request");
     let headers = format!("{mine}Authorization: Bearer 1\r\nMCP-Protocol-Version: 2025-06-18\r\n");
     let reply = post(to, &tool_call("3", "echo", "{}"), &headers).await;
@@ -114,11 +114,11 @@ async fn busy_session_migrates_after_its_call_and_idle_one_immediately() {
     assert_eq!(serving_release(&proxy, &mine).await, "a");
     assert_eq!(wire.read_response().await.json()["result"]["release"], "a");
     assert_eq!(serving_release(&proxy, &mine).await, "b");
-    let toll = draining.await.unwrap();
+    let cost = draining.await.unwrap();
     assert_eq!(
-        (toll.sessions_ended, toll.sessions_migrated + toll.sessions_to_migrate),
+        (cost.sessions_ended, cost.sessions_migrated + cost.sessions_to_migrate),
         (0, 2),
-        "{toll:?}"
+        "{cost:?}"
     );
 }
 
@@ -165,8 +165,8 @@ async fn get_stream_survives_migration_and_reports_list_changes() {
     a.notify_streams("id: 5\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n").await;
     assert!(stream.read_until("notifications/x").await.starts_with("id: 5\n"));
     proxy.set_active(RELEASE_B);
-    let toll = proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
-    assert_eq!((toll.streams_closed, toll.sessions_ended, toll.sessions_to_migrate), (0, 0, 1));
+    let cost = proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    assert_eq!((cost.streams_closed, cost.sessions_ended, cost.sessions_to_migrate), (0, 0, 1));
     // The notification comes at once, so that the client sends a request.
     let told = stream.read_until("notifications/resources/list_changed").await;
     assert_eq!(
@@ -230,9 +230,9 @@ async fn client_replies_reach_only_the_server_that_asked() {
     asking.read_head().await;
     asking.read_until("elicitation/create").await;
     proxy.set_active(RELEASE_B);
-    let toll = proxy.cut(RELEASE_A).await;
+    let cost = proxy.cut(RELEASE_A).await;
     assert_eq!(
-        (toll.error_responses, toll.sessions_not_migrated.get(&MigrationRefused::PendingRequest)),
+        (cost.error_responses, cost.sessions_not_migrated.get(&MigrationRefused::PendingRequest)),
         (1, Some(&1))
     );
     assert_error(&sse_messages(&asking.read_to_end().await)[0], 1.into(), "rollback");
@@ -316,8 +316,8 @@ async fn sessions_migrate_forward_when_configured_and_back() {
     assert_eq!((at_a, at_b), (0, 1));
     proxy.migrate_sessions_from(None);
     proxy.set_active(RELEASE_A);
-    let toll = proxy.drain(RELEASE_B, DRAIN_TIMEOUT).await;
-    assert_eq!(toll.sessions_ended, 0, "{toll}");
+    let cost = proxy.drain(RELEASE_B, DRAIN_TIMEOUT).await;
+    assert_eq!(cost.sessions_ended, 0, "{cost}");
     assert_eq!(serving_release(&proxy, &mine).await, "a");
     let _ = (a, b);
 }

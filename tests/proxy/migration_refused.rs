@@ -40,8 +40,8 @@ async fn drain_and_call(proxy: &Proxy, mine: &str) -> (HttpResponse, DrainCost, 
     };
     // The drain of an idle release ends at once, so the request comes before it.
     let during = echo(proxy, mine).await;
-    let toll = draining.await.unwrap();
-    (during, toll, echo(proxy, mine).await)
+    let cost = draining.await.unwrap();
+    (during, cost, echo(proxy, mine).await)
 }
 
 /// A request that holds up the drain.
@@ -61,14 +61,14 @@ async fn assert_pinned_until_drain_ends(
     post(proxy.local_addr(), list, &mine).await;
     b.set_behaviour(change);
     let _open = open_elicitation(&proxy).await;
-    let (during, toll, after) = drain_and_call(&proxy, &mine).await;
+    let (during, cost, after) = drain_and_call(&proxy, &mine).await;
     assert_eq!(during.json()["result"]["release"], "a", "{refusal:?}");
     assert_eq!(
-        (toll.sessions_ended, toll.sessions_not_migrated.get(&refusal)),
+        (cost.sessions_ended, cost.sessions_not_migrated.get(&refusal)),
         (1, Some(&1)),
-        "{toll}"
+        "{cost}"
     );
-    assert!(toll.to_string().contains(refusal.label()), "{toll}");
+    assert!(cost.to_string().contains(refusal.label()), "{cost}");
     assert_eq!((after.status, after.json()["id"].as_u64()), (404, Some(1)), "{refusal:?}");
 }
 
@@ -87,13 +87,13 @@ async fn version_or_capability_mismatch_refuses_migration() {
 async fn hard_state_session_stays_until_the_drain_ends() {
     let (_a, b, proxy, mine) = proxy_with_session(|it| it.session_state = SessionState::Hard).await;
     let began = tokio::time::Instant::now();
-    let (during, toll, after) = drain_and_call(&proxy, &mine).await;
+    let (during, cost, after) = drain_and_call(&proxy, &mine).await;
     assert!(began.elapsed() >= DRAIN_TIMEOUT, "it has until then");
     assert_eq!(during.json()["result"]["release"], "a");
     assert_eq!(
         (
-            toll.sessions_ended,
-            toll.sessions_not_migrated.get(&MigrationRefused::StateNotRestorable)
+            cost.sessions_ended,
+            cost.sessions_not_migrated.get(&MigrationRefused::StateNotRestorable)
         ),
         (1, Some(&1))
     );
@@ -124,12 +124,12 @@ async fn rejected_credentials_are_returned_to_the_client() {
     let (_a, b, proxy, mine) = proxy_with_session(|_| ()).await;
     b.set_behaviour(|it| it.initialize_status = 401);
     let _open = open_elicitation(&proxy).await;
-    let (during, toll, after) = drain_and_call(&proxy, &mine).await;
+    let (during, cost, after) = drain_and_call(&proxy, &mine).await;
     assert_eq!(during.json()["result"]["release"], "a");
     assert_eq!(
-        (toll.sessions_ended, toll.sessions_not_migrated.get(&MigrationRefused::Credentials)),
+        (cost.sessions_ended, cost.sessions_not_migrated.get(&MigrationRefused::Credentials)),
         (0, Some(&1)),
-        "{toll}"
+        "{cost}"
     );
     // Too soon after the last attempt; then the response of the release.
     assert_error(&after.json(), 1.into(), "no_release");
@@ -146,7 +146,7 @@ async fn failing_or_silent_target_loses_no_session() {
             proxy_with_session(|it| it.limits.migration_timeout = Duration::from_millis(300)).await;
         b.set_behaviour(|it| it.initialize_status = opening);
         let _open = open_elicitation(&proxy).await;
-        let (during, toll, _) = drain_and_call(&proxy, &mine).await;
+        let (during, cost, _) = drain_and_call(&proxy, &mine).await;
         // Without an answer the time for the migration ends first.
         if opening == 500 {
             assert_eq!(during.json()["result"]["release"], "a");
@@ -154,9 +154,9 @@ async fn failing_or_silent_target_loses_no_session() {
             assert_eq!(during.status, 200);
         }
         assert_eq!(
-            (toll.sessions_ended, toll.sessions_not_migrated.get(&MigrationRefused::OpenFailed)),
+            (cost.sessions_ended, cost.sessions_not_migrated.get(&MigrationRefused::OpenFailed)),
             (0, Some(&1)),
-            "{toll}"
+            "{cost}"
         );
         let attempts = b.request_count();
         let after = echo_until(&proxy, &mine, |_| b.request_count() > attempts).await;
@@ -183,8 +183,8 @@ async fn server_request_is_answered_before_migration() {
     assert_eq!(post(proxy.local_addr(), answer, &mine).await.status, 202);
     assert_eq!(sse_messages(&asking.read_to_end().await)[0]["result"]["release"], "a");
     assert_eq!(a.client_replies.lock().unwrap().len(), 1);
-    let toll = draining.await.unwrap();
-    assert_eq!((toll.sessions_ended, toll.error_responses), (0, 0));
+    let cost = draining.await.unwrap();
+    assert_eq!((cost.sessions_ended, cost.error_responses), (0, 0));
     assert_eq!(echo(&proxy, &mine).await.json()["result"]["release"], "b");
 }
 
@@ -211,16 +211,16 @@ async fn live_task_pins_its_session_until_it_or_the_drain_ends() {
                 r#"{"jsonrpc":"2.0","id":9,"method":"tasks/result","params":{"taskId":"t"}}"#;
             post(proxy.local_addr(), result, &mine).await;
         }
-        let toll = draining.await.unwrap();
+        let cost = draining.await.unwrap();
         let after = echo(&proxy, &mine).await;
         if ends {
             assert_eq!(
-                (toll.sessions_ended, after.json()["result"]["release"].as_str()),
+                (cost.sessions_ended, after.json()["result"]["release"].as_str()),
                 (0, Some("b"))
             );
         } else {
             assert_eq!(
-                (toll.sessions_not_migrated.get(&MigrationRefused::LiveTask), after.status),
+                (cost.sessions_not_migrated.get(&MigrationRefused::LiveTask), after.status),
                 (Some(&1), 404)
             );
         }

@@ -31,14 +31,14 @@ async fn cut_replays_idempotent_requests_and_fails_the_rest() {
         wire.wait_for_response().await;
     }
     proxy.set_active(RELEASE_B);
-    let toll = {
+    let cost = {
         let proxy = proxy.clone();
         tokio::spawn(async move { proxy.cut(RELEASE_A).await })
     };
     assert_error(&unsafe_one.read_response().await.json(), 8.into(), "rollback");
     // The others are open for a minute: the cut did not wait for them.
-    let toll = toll.await.unwrap();
-    assert_eq!((toll.error_responses, toll.requests_replayed), (1, 4), "{toll:?}");
+    let cost = cost.await.unwrap();
+    assert_eq!((cost.error_responses, cost.requests_replayed), (1, 4), "{cost:?}");
     wait_until(
         "asked again",
         || b.methods().iter().filter(|it| *it == "tools/list").count() == 4,

@@ -117,8 +117,8 @@ async fn stream_of_an_unmovable_session_is_cut_with_a_warning() {
     wire.read_until(": open\n\n").await;
     let load = proxy.load(RELEASE_A, Moment(0));
     assert_eq!((load.sessions, load.in_flight), (1, 0));
-    let toll = proxy.cut(RELEASE_A).await;
-    assert_eq!((toll.streams_closed, toll.sessions_ended, toll.error_responses), (1, 1, 0));
+    let cost = proxy.cut(RELEASE_A).await;
+    assert_eq!((cost.streams_closed, cost.sessions_ended, cost.error_responses), (1, 1, 0));
     let rest = wire.read_to_end().await;
     let told = sse_messages(&rest);
     assert_eq!(told[0]["method"], "notifications/message");
@@ -152,10 +152,10 @@ async fn drain_waits_for_requests_and_keeps_streams_and_sessions() {
         .await;
     proxy.set_active(RELEASE_B);
     let began = tokio::time::Instant::now();
-    let toll = proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    let cost = proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
     assert!(began.elapsed() < DRAIN_TIMEOUT, "it waits only for requests in flight");
     assert_eq!(
-        (toll.error_responses, toll.streams_closed, toll.sessions_ended, toll.sessions_to_migrate),
+        (cost.error_responses, cost.streams_closed, cost.sessions_ended, cost.sessions_to_migrate),
         (0, 0, 0, 1)
     );
     assert_eq!(open[0].read_response().await.json()["result"]["release"], "a");

@@ -135,9 +135,9 @@ async fn cut_answers_and_counts_every_open_request() {
         // Before a cut, the release in charge has answered, and has open requests.
         seen.wait_for_answers(30).await;
         proxy.set_active(new.0);
-        let toll = proxy.cut(old.0).await;
-        assert_eq!((toll.streams_closed, toll.sessions_ended), (0, 0));
-        told += toll.error_responses;
+        let cost = proxy.cut(old.0).await;
+        assert_eq!((cost.streams_closed, cost.sessions_ended), (0, 0));
+        told += cost.error_responses;
     }
     seen.stop.store(true, Ordering::Relaxed);
     let (mut good, mut ours) = (0, 0);

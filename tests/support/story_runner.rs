@@ -322,12 +322,12 @@ impl StoryRunner {
                 Some(Event::Probed(ticket, reply))
             }
             Effect::Cut(_) => {
-                let toll = DrainCost {
+                let cost = DrainCost {
                     error_responses: in_flight,
                     sessions_ended: sessions,
                     ..DrainCost::default()
                 };
-                self.host.deliver(ticket, effect).map(|_| Event::NothingInFlight(ticket, toll))
+                self.host.deliver(ticket, effect).map(|_| Event::NothingInFlight(ticket, cost))
             }
             _ => self.host.deliver(ticket, effect),
         }

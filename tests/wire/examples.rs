@@ -116,7 +116,7 @@ pub(crate) fn refusals() -> Vec<(&'static str, MigrationRefused)> {
     )
 }
 
-pub(crate) fn toll() -> DrainCost {
+pub(crate) fn drain_cost() -> DrainCost {
     DrainCost {
         error_responses: 1,
         sessions_ended: 2,
@@ -134,7 +134,7 @@ pub(crate) fn toll() -> DrainCost {
     }
 }
 
-pub(crate) fn bare_toll() -> DrainCost {
+pub(crate) fn bare_drain_cost() -> DrainCost {
     DrainCost { error_responses: 1, sessions_ended: 2, streams_closed: 3, ..DrainCost::default() }
 }
 

@@ -9,8 +9,8 @@ use rollbackd::model::{
 use rollbackd::record::{NewEntry, Room, Timeline, read_deploy};
 
 use crate::examples::{
-    actor, at_once, bare_load, bare_release, bare_toll, base, breach, breach_with_basis, changes,
-    choice, contract, hold, load, release, step, toll,
+    actor, at_once, bare_drain_cost, bare_load, bare_release, base, breach, breach_with_basis,
+    changes, choice, contract, drain_cost, hold, load, release, step,
 };
 use crate::golden::hold as hold_golden;
 use crate::lines::still_read;
@@ -79,8 +79,8 @@ fn facts() -> Vec<(&'static str, TimelineEvent)> {
             "escalated" TimelineEvent::Escalated(None),
             "escalated reason" TimelineEvent::Escalated(Some(StrategyReason::Down));
         TimelineEvent::Drained { .. } =>
-            "drained" TimelineEvent::Drained { cost: toll() }, "drained least" TimelineEvent::Drained { cost: bare_toll() };
-        TimelineEvent::Cut { .. } => "cut" TimelineEvent::Cut { cost: toll() };
+            "drained" TimelineEvent::Drained { cost: drain_cost() }, "drained least" TimelineEvent::Drained { cost: bare_drain_cost() };
+        TimelineEvent::Cut { .. } => "cut" TimelineEvent::Cut { cost: drain_cost() };
         TimelineEvent::Recovered => "recovered" TimelineEvent::Recovered;
         TimelineEvent::Unrecovered => "unrecovered" TimelineEvent::Unrecovered;
         TimelineEvent::Blocked { .. } => "blocked" TimelineEvent::Blocked { guard: Guard::SharedOutage, verdict: breach() };

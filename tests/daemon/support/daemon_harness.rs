@@ -39,18 +39,10 @@ impl DaemonHarness {
     pub(crate) fn new(settings: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("rollbackd-test-").tempdir().unwrap();
         let (listen, blue, green) = (free_port(), free_port(), free_port());
-        let (daemon, heir, program) = (None, None, PROGRAM.into());
+        let (daemon, successor, program) = (None, None, PROGRAM.into());
         let environment = Vec::new();
-        let host = Self {
-            dir: folder,
-            listen,
-            blue,
-            green,
-            daemon,
-            successor: heir,
-            program,
-            environment,
-        };
+        let host =
+            Self { dir: folder, listen, blue, green, daemon, successor, program, environment };
         host.configure(settings);
         host
     }
