@@ -70,6 +70,17 @@ impl Host {
         serde_json::from_str(&said.out).unwrap_or(Value::Null)
     }
 
+    /// Waits until the releases have answered this many more requests.
+    pub(crate) fn wait_for_requests(&self, count: u64) {
+        let answered = || {
+            let releases = self.status()["releases"].clone();
+            let all = releases.as_array().into_iter().flatten();
+            all.filter_map(|it| it["counts"]["ok"].as_u64()).sum::<u64>()
+        };
+        let until = answered() + count;
+        wait_until("requests", || answered() >= until);
+    }
+
     pub(crate) fn deploy(&self, version: &str, more: &[&str]) -> CommandOutput {
         self.run(&[&["rollbackd", "deploy", "weather", version], more].concat())
     }

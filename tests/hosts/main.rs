@@ -50,13 +50,13 @@ fn restart_under_load_loses_no_request_or_session() {
     let release = host.status()["releases"][0].clone();
     let crowd = LoadClients::start(host.listen, 10, 33);
     for _ in 0..3 {
-        sleep(Duration::from_secs(2));
+        host.wait_for_requests(100);
         let (before, begun) = (host.property("MainPID"), epoch_ms());
         host.run(&["systemctl", "restart", "rollbackd"]).expect_success();
         println!("the restart took {} ms", epoch_ms() - begun);
         assert_ne!(host.property("MainPID"), before);
     }
-    sleep(Duration::from_secs(2));
+    host.wait_for_requests(100);
     let seen = crowd.stop();
     println!("{seen}");
     assert_eq!(seen["failures"], serde_json::json!([]), "{seen:#}");
@@ -223,7 +223,7 @@ fn socket_unit_passes_its_listener() {
     assert_eq!(host.property("NFileDescriptorStore"), "0", "systemd has it already");
     host.deploy("v1", &["--wait"]).expect_success();
     let crowd = LoadClients::start(host.listen, 2, 50);
-    sleep(Duration::from_secs(1));
+    host.wait_for_requests(50);
     let seen = crowd.stop();
     assert_eq!(seen["failures"], serde_json::json!([]), "{seen:#}");
     let log = host.run(&["journalctl", "-u", "rollbackd", "-p", "warning", "-o", "cat"]).out;

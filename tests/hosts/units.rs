@@ -28,12 +28,12 @@ fn real_client_sessions_survive_deploy_rollback_and_restart() {
     wait_until("v1 has the traffic", || host.status()["active"] == "v1");
     let told = host.wait_for_timeline("recovered");
     println!("{told}");
-    sleep(Duration::from_secs(1));
+    host.wait_for_requests(30);
     // The sessions are on v1, which is not restarted.
     let before = (host.invocation(BLUE_UNIT), host.property("MainPID"));
     host.run(&["systemctl", "restart", "rollbackd"]).expect_success();
     assert_ne!(host.property("MainPID"), before.1);
-    sleep(Duration::from_secs(1));
+    host.wait_for_requests(30);
     for seen in [early.stop(), late.stop()] {
         println!("{seen}");
         assert_eq!(seen["failures"], json!([]), "{seen:#}");
