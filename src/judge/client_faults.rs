@@ -16,9 +16,13 @@ use crate::model::{CallKey, Counts, History, Moment, call_number};
 
 /// Calls with fewer requests than this have no usable history.
 const HISTORY_CALLS_MIN: u64 = 20;
+/// The bound of what was usual is exceeded with this probability.
+const TAIL: f64 = 0.05;
 /// This share of client faults is normal.
 const FAULT_RATE_MIN: f64 = 0.05;
 const FAULT_RATE_MAX: f64 = 0.5;
+/// A call of which the release before rejected more than this cannot be judged by its rejections.
+const HISTORY_RATE_MAX: f64 = 0.8;
 /// Calls that are watched, the most frequent ones.
 const CALLS_MAX: usize = 64;
 
@@ -36,6 +40,7 @@ impl ClientFaults {
             .iter()
             .map(|(call, counts)| (call, Indicator::ClientFaults.count(counts)))
             .filter(|(_, (n, _))| HISTORY_CALLS_MIN <= *n)
+            .filter(|(_, (n, faults))| beta::upper_bound(*faults, *n, TAIL) < HISTORY_RATE_MAX)
             .collect();
         known.sort_by(|(a, (n, _)), (b, (m, _))| m.cmp(n).then(a.cmp(b)));
         known.truncate(CALLS_MAX);
@@ -43,8 +48,9 @@ impl ClientFaults {
         let process = |(call, (n, faults)): (&CallKey, (u64, u64))| {
             // Half of alpha by traffic, half in equal parts, so that a rare call has some.
             let share = 0.5 * n as f64 / all + 0.5 / known.len() as f64;
-            let baseline_rate = limits.min_effect * beta::upper_bound(faults, n, 0.05);
-            let p0 = baseline_rate.clamp(FAULT_RATE_MIN, FAULT_RATE_MAX);
+            let usual = beta::upper_bound(faults, n, TAIL);
+            // What was usual is allowed, however much that is.
+            let p0 = (limits.min_effect * usual).clamp(FAULT_RATE_MIN, FAULT_RATE_MAX).max(usual);
             (call.clone(), SplitProcess::new(EProcess::new(p0, alpha * share, limits)))
         };
         Self { processes: known.iter().copied().map(process).collect() }
@@ -89,5 +95,39 @@ impl ClientFaults {
     pub fn describe((method, name): &CallKey) -> String {
         let name = if name.is_empty() { String::new() } else { format!(" {name}") };
         format!("client faults of {method}{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The second in which the new release is found in breach, where it rejects `now` and the release
+    /// before rejected `before` of 100 calls.
+    fn found_at(before: u64, now: u64) -> Option<u64> {
+        let call: CallKey = ("tools/call".into(), "search".into());
+        let counts =
+            |n, client_fault| Counts { ok: n - client_fault, client_fault, ..Counts::default() };
+        let calls = [(call.clone(), counts(1_000, 10 * before))].into_iter().collect();
+        let history = History { calls, ..History::default() };
+        let mut faults = ClientFaults::new(1e-3, &SloSettings::default(), &history);
+        let sources = SourceShares::default();
+        (0..600).find(|second| {
+            let rejected = (second + 1) * now / 5 - second * now / 5;
+            let calls = [(call.clone(), counts(20, rejected))];
+            faults.add_calls((Moment(second * 1_000), 1_000), &calls, &sources);
+            faults.strongest().is_some_and(|(_, process)| process.all().is_broken())
+        })
+    }
+
+    #[test]
+    fn what_the_release_before_rejected_is_allowed_however_much_it_was() {
+        for usual in [1, 20, 40, 60, 75, 90, 100] {
+            assert_eq!(found_at(usual, usual), None, "{usual} % as before");
+        }
+        for (before, now) in [(0, 20), (5, 30), (20, 90), (60, 100)] {
+            let at = found_at(before, now);
+            assert!(at.is_some_and(|at| at < 60), "{before} % before, {now} % now: {at:?}");
+        }
     }
 }

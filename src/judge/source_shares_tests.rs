@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::judge::slo::{Indicator, Objective, SloSettings};
 use crate::judge::{BLOCK, BLOCK_MS, Judge};
 use crate::model::{
-    BlockSources, Counts, Finding, History, Moment, Observation, ReleaseNumber, Signal,
+    BlockSources, Counts, Finding, History, Moment, Observation, ReleaseNumber, Severity, Signal,
     SourceCounts, Verdict,
 };
 
@@ -206,6 +206,20 @@ fn one_user_of_the_warm_release_excuses_nothing() {
     let warm = Traffic::of(WARM, &[ok(4) + failed(1), ok(4) + failed(1)]);
     let (verdict, breach) = run(&mut judge(Some(WARM)), 40, &[warm, trial()]);
     assert_eq!((verdict.finding, breach), (Finding::SharedOutage, None), "{}", verdict.because);
+}
+
+#[test]
+fn one_user_that_fails_far_more_does_not_turn_a_drain_into_a_cut() {
+    let traffic = |retries| {
+        let others = ok(8) + failed(2);
+        vec![Traffic::of(TRIAL, &[failed(retries), others, others, others])]
+    };
+    for (retries, severity) in [(0, Severity::Degraded), (200, Severity::Degraded)] {
+        let (verdict, breach) = run(&mut judge(Some(WARM)), 30, &traffic(retries));
+        assert!(breach.is_some(), "{}", verdict.because);
+        assert_eq!(verdict.finding, Finding::Breach(severity), "{}", verdict.because);
+        assert!((0.15..0.25).contains(&verdict.failure_rate_lower), "{verdict:?}");
+    }
 }
 
 proptest! {

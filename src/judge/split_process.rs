@@ -52,6 +52,11 @@ impl SplitProcess {
         &self.all
     }
 
+    /// The evidence that says how bad it is: without the source that fails most, where the others are enough.
+    pub(super) fn of_several(&self) -> &EProcess {
+        self.others.as_ref().filter(|others| others.is_broken()).unwrap_or(&self.all)
+    }
+
     /// Whether more than one source makes it enough, or there is only one.
     pub(super) fn is_broken_without_worst(&self) -> bool {
         self.others.as_ref().is_none_or(EProcess::is_broken)

@@ -138,14 +138,14 @@ impl Judge {
             .min_by_key(|it| (it.one_source.is_some(), it.proven_at))
     }
 
-    /// A slow answer is still an answer: a cut would turn it into a failure. A request
-    /// that hangs fails at its deadline.
+    /// Where several users fail, one that fails far more does not decide. A slow answer is still an answer:
+    /// a cut would turn it into a failure. A request that hangs fails at its deadline.
     fn failure_rate_lower(&self) -> f64 {
         let failures = |about| {
             matches!(about, Indicator::Availability | Indicator::Tools | Indicator::Scraped)
         };
         let tracks = self.objectives.iter().filter(|track| failures(track.indicator));
-        tracks.map(|track| track.process.all().failure_rate_lower()).fold(0.0, f64::max)
+        tracks.map(|track| track.process.of_several().failure_rate_lower()).fold(0.0, f64::max)
     }
 
     fn make_verdict(&self, now: Moment, found: Found) -> Verdict {
