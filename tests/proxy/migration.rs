@@ -7,6 +7,7 @@ use rollbackd::model::{DrainCost, MigrationRefused, Moment};
 use rollbackd::proxy::Proxy;
 use serde_json::json;
 
+use crate::closing_front::closing_front;
 use crate::fake_backend::FakeMcpServer;
 use crate::http_client::{
     INITIALIZE, RawConnection, assert_error, header, open_request, post, send_raw, sse_messages,
@@ -96,6 +97,18 @@ async fn migration_replays_initialize_with_current_credentials() {
     assert_eq!(serving_release(&proxy, &mine).await, "b");
     assert_eq!(b.request_count(), 6);
     assert_eq!(proxy.load(RELEASE_B, Moment(0)).sessions, 1);
+}
+
+#[tokio::test]
+async fn migration_survives_connections_that_the_target_closes_meanwhile() {
+    let (_a, b, proxy, mine) = proxy_with_session().await;
+    let front = closing_front(b.address).await;
+    proxy.remove_release(RELEASE_B).await;
+    proxy.add_release(RELEASE_B, &Address::Tcp(front));
+    proxy.set_active(RELEASE_B);
+    let _ = proxy.drain(RELEASE_A, DRAIN_TIMEOUT).await;
+    let reply = post(proxy.local_addr(), TOOLS_LIST, &mine).await;
+    assert_eq!((reply.status, b.methods().last().map(String::as_str)), (200, Some("tools/list")));
 }
 
 #[tokio::test]

@@ -15,12 +15,12 @@ use crate::fake_backend::{SSE_HEAD, json_answer, read_request, scripted};
 use crate::http_client::{INITIALIZE, header, open_session, post, tool_call};
 use crate::{RELEASE_A, RELEASE_B, proxy_with, wait_for_counts, wait_until};
 
-const TOOLS_LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#;
+pub(crate) const TOOLS_LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#;
 const TOKEN: &str = "Bearer s3cret-of-a-client";
 
 /// A legacy release with scripted responses; a call that gets `None` hangs.
-struct FakeRelease {
-    address: SocketAddr,
+pub(crate) struct FakeRelease {
+    pub(crate) address: SocketAddr,
     log: Arc<Mutex<Vec<(String, Value)>>>,
 }
 
@@ -34,7 +34,7 @@ impl FakeRelease {
         .await
     }
 
-    async fn with_responder(
+    pub(crate) async fn with_responder(
         say: impl Fn(&Value) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         let (log, say) = (Arc::<Mutex<Vec<_>>>::default(), Arc::new(say));
@@ -58,7 +58,7 @@ impl FakeRelease {
         self.log.lock().unwrap().clone()
     }
 
-    fn methods(&self) -> Vec<String> {
+    pub(crate) fn methods(&self) -> Vec<String> {
         let log = self.log();
         let method = |body: &Value| body["method"].as_str().unwrap_or("DELETE").to_owned();
         log.iter().map(|(_, body)| method(body)).collect()
@@ -66,7 +66,7 @@ impl FakeRelease {
 }
 
 /// Welcomes, and what calls get.
-fn with_initialize(body: &Value, calls: Value) -> Option<String> {
+pub(crate) fn with_initialize(body: &Value, calls: Value) -> Option<String> {
     let answer = match body["method"].as_str() {
         Some("initialize") => json!({"result": {"protocolVersion": "2025-06-18"}}),
         Some("notifications/initialized") => {
@@ -94,7 +94,7 @@ async fn failing_release() -> FakeRelease {
 }
 
 /// A new release that fails, beside a warm one.
-async fn proxy_with_trial(warm: &FakeRelease) -> Proxy {
+pub(crate) async fn proxy_with_trial(warm: &FakeRelease) -> Proxy {
     let proxy = proxy_with(failing_release().await.address, |service| {
         service.limits.deadline = Duration::from_millis(500);
         service.limits.repeatable_tools = BTreeSet::from(["named".to_owned()]);
@@ -104,12 +104,12 @@ async fn proxy_with_trial(warm: &FakeRelease) -> Proxy {
     proxy
 }
 
-async fn post_failing(proxy: &Proxy, body: &str) {
+pub(crate) async fn post_failing(proxy: &Proxy, body: &str) {
     let reply = post(proxy.local_addr(), body, &format!("Authorization: {TOKEN}\r\n")).await;
     assert_eq!(reply.json()["error"]["code"], -32603, "{reply:?}");
 }
 
-async fn wait_for_shadowed(proxy: &Proxy, want: (u64, u64)) {
+pub(crate) async fn wait_for_shadowed(proxy: &Proxy, want: (u64, u64)) {
     let seen = || format!("{:?}", proxy.shadow_results(RELEASE_B));
     wait_until(&format!("{want:?}"), || proxy.shadow_results(RELEASE_B) == want, seen).await;
 }

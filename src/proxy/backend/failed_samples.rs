@@ -16,9 +16,12 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
+use crate::model::CallKey;
 use crate::mutex::lock;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 
+/// How long each request of a shadow call may take: each call, and each step of its session.
+pub(in crate::proxy) const SHADOW_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest body that is sampled.
 const BODY_MAX: usize = 16 * 1024;
 /// The most samples of one release.
@@ -176,6 +179,13 @@ impl SampledRequest {
         }
         let path = head.uri.path_and_query()?.clone();
         Some(Box::new(Self { headers, path, body: body.clone() }))
+    }
+
+    /// Its method, and the name of its tool or prompt.
+    pub(in crate::proxy) fn call(&self) -> Option<CallKey> {
+        let message: Map<String, Value> = serde_json::from_slice(&self.body).ok()?;
+        let name = message.get("params").and_then(|it| it.get("name")).and_then(Value::as_str);
+        Some((message.get("method")?.as_str()?.into(), name.unwrap_or_default().into()))
     }
 
     /// The body with another id. `None` if the parsed body is not read-only: if a key occurs twice,

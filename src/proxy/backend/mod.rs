@@ -38,7 +38,7 @@ use crate::proxy::backend::error_samples::ErrorSamples;
 use crate::proxy::backend::failed_samples::FailedSamples;
 use crate::proxy::backend::failing_sources::FailingSources;
 use crate::proxy::backend::outcome_counters::OutcomeCounters;
-use crate::proxy::backend::pool::{Pool, SendError};
+use crate::proxy::backend::pool::{Pool, SendError, met_a_close};
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 
 /// One release and the connections to it.
@@ -130,6 +130,19 @@ impl Backend {
         request: Request<BackendBody>,
     ) -> Result<Response<Incoming>, SendError> {
         self.pool.send(request).await
+    }
+
+    /// Sends a request that may be sent twice: once more on a new connection if it met one that the release
+    /// was about to close, for the release may not have seen it.
+    ///
+    /// # Errors
+    /// When there is no response.
+    pub(super) async fn send_repeatable(
+        &self,
+        request: impl Fn() -> Request<BackendBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        let result = self.send(request()).await;
+        if met_a_close(&result) { self.send_on_new_connection(request()).await } else { result }
     }
 
     /// Sends a request to it on a new connection.

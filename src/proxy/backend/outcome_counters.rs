@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::model::{CallKey, Counts, Outcome, Unjudged};
+use crate::proxy::backend::failed_samples::SHADOW_TIMEOUT;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 
 /// Calls that have their own counters; all others share one set.
 const CALLS_MAX: usize = 512;
 const OTHER: &str = "other";
+/// Answers after which it is known whether a call is usually quick.
+const QUICK_MIN: u64 = 20;
+/// It is not if more than one in so many is late.
+const LATE_ONE_IN: u64 = 20;
 
 /// The counters of one release.
 #[derive(Debug, Default)]
@@ -35,6 +41,9 @@ pub(in crate::proxy) struct CounterCells {
     neutral: AtomicU64,
     slow: AtomicU64,
     timed: AtomicU64,
+    /// Answers that came before, and after, a shadow call would have been given up.
+    quick: AtomicU64,
+    late: AtomicU64,
     repeatable_total: AtomicU64,
     repeatable_failed: AtomicU64,
     ended_streams: AtomicU64,
@@ -107,6 +116,15 @@ impl OutcomeCounters {
         }
     }
 
+    /// Whether this call is usually answered before a shadow call of it is given up, as far as clients have
+    /// made it at this release.
+    pub(in crate::proxy) fn is_usually_quick(&self, (method, name): &CallKey) -> bool {
+        let cells = self.for_call(method, name);
+        let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        let (quick, late) = (read(&cells.quick), read(&cells.late));
+        QUICK_MIN <= quick && late.saturating_mul(LATE_ONE_IN) <= quick
+    }
+
     /// Counts a listening stream that ended, and whether it broke.
     pub(in crate::proxy) fn count_stream(&self, broken: bool) {
         self.total.ended_streams.fetch_add(1, Ordering::Relaxed);
@@ -163,6 +181,12 @@ impl OutcomeCounters {
 }
 
 impl CounterCells {
+    /// Counts how long an answer took.
+    pub(in crate::proxy) fn count_duration(&self, took: Duration) {
+        let cell = if took < SHADOW_TIMEOUT { &self.quick } else { &self.late };
+        cell.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The call; `None` for the sum of several.
     pub(in crate::proxy) fn call(&self) -> Option<&CallKey> {
         self.call.as_ref()

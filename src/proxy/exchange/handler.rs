@@ -348,7 +348,8 @@ impl ProxyState {
         let kind = ExchangeKind::Subscription;
         let in_flight = self.start_in_flight(&view, &mut route, kind, request_body.parsed());
         let head = head_for_release(&view, &route, request);
-        let sending = route.backend.send(Request::from_parts(head, request_body.to_backend_body()));
+        let open = || Request::from_parts(head.clone(), request_body.to_backend_body());
+        let sending = route.backend.send_repeatable(open);
         let response = decoded(sending.await.ok().filter(|it| it.status().is_success())?);
         is_readable_stream(response.headers()).then(|| (response.into_body(), in_flight))
     }

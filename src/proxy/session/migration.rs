@@ -159,8 +159,11 @@ async fn post(
     body: String,
     id: Option<Value>,
 ) -> Result<(HeaderMap, Option<Value>), MigrationError> {
-    let request = Request::from_parts(template.clone(), BackendBody::from(Bytes::from(body)));
-    let response = backend.send(request).await.map_err(|_| MigrationRefused::OpenFailed)?;
+    let body = Bytes::from(body);
+    // A session that was opened twice expires; a level or a subscription is set twice.
+    let request = || Request::from_parts(template.clone(), BackendBody::from(body.clone()));
+    let response =
+        backend.send_repeatable(request).await.map_err(|_| MigrationRefused::OpenFailed)?;
     let (head, body) = decoded(response).into_parts();
     match head.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -25,11 +24,10 @@ use crate::mcp::message::Message;
 use crate::mcp::{Answered, ResponseContent, jsonrpc, methods, outcome, session_lost, versions};
 use crate::model::Outcome;
 use crate::proxy::backend::body::{BackendBody, decoded};
-use crate::proxy::backend::failed_samples::{SampledRequest, ShadowBatch};
+use crate::proxy::backend::failed_samples::{SHADOW_TIMEOUT, SampledRequest, ShadowBatch};
+use crate::proxy::backend::pool::SendError;
 use crate::proxy::backend::{Backend, headers};
 
-/// How long each request of a shadow call may take: each call, and each step of its session.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most bytes of an error response that are read.
 const ERROR_BODY_MAX: usize = 64 * 1024;
 
@@ -124,42 +122,53 @@ impl<'a> McpConnection<'a> {
         let id = Value::from(next_request_id());
         let OutgoingMessage { body, .. } =
             CLIENT.initialize(&id, protocol.unwrap_or(versions::DEFAULT));
-        let response = connection.call_with_result(&id, body).await;
+        let opened = tokio::time::timeout(SHADOW_TIMEOUT, connection.exchange(&id, body)).await;
+        let response = opened.unwrap_or_else(|_| ShadowResult::of(Outcome::ServerFault));
         let ShadowResult { class: Outcome::Ok, session, protocol } = response else {
             return Err(response.class);
         };
         connection.headers.extend(session.map(|id| (MCP_SESSION_ID, id)));
         connection.headers.extend(protocol.map(|it| (MCP_PROTOCOL_VERSION, it)));
         let initialized = Bytes::from(jsonrpc::notification(methods::INITIALIZED).to_string());
-        match connection.send_for_status(Method::POST, BackendBody::from(initialized)).await {
+        match connection.send_for_status(Method::POST, initialized).await {
             Some(_) => Ok(connection),
             None => Err(Outcome::ServerFault),
         }
     }
 
+    /// Sends the call of the sample. One that is late says nothing, unless the call is usually quick there:
+    /// a slow call is no failure.
     async fn call(&self, id: &Value, body: Bytes) -> Outcome {
-        self.call_with_result(id, body).await.class
+        let called = tokio::time::timeout(SHADOW_TIMEOUT, self.exchange(id, body)).await;
+        called.map_or_else(|_| self.class_if_late(), |result| result.class)
+    }
+
+    fn class_if_late(&self) -> Outcome {
+        let call = self.sample.call();
+        let is_quick = call.is_some_and(|call| self.backend.outcomes.is_usually_quick(&call));
+        if is_quick { Outcome::ServerFault } else { Outcome::Neutral }
     }
 
     /// Ends the session. A server may refuse to end it.
     async fn close(&self) {
         if self.headers.contains_key(MCP_SESSION_ID) {
-            self.send_for_status(Method::DELETE, BackendBody::default()).await;
+            self.send_for_status(Method::DELETE, Bytes::new()).await;
         }
     }
 
     /// Sends a request, and reads until the response to its id.
-    async fn call_with_result(&self, id: &Value, body: Bytes) -> ShadowResult {
-        let failed = ShadowResult { class: Outcome::ServerFault, session: None, protocol: None };
-        let exchange = async {
-            let response = self.send_request(Method::POST, BackendBody::from(body)).await?;
-            let session = response.headers().get(MCP_SESSION_ID).cloned();
-            let response = read_response(response, id).await?;
-            let (class, protocol) = self.classify(response);
-            let protocol = protocol.and_then(|it| HeaderValue::from_str(&it).ok());
-            Some(ShadowResult { class, session, protocol })
+    async fn exchange(&self, id: &Value, body: Bytes) -> ShadowResult {
+        let response = match self.send_request(&Method::POST, body).await {
+            Ok(response) => response,
+            Err(error) => return ShadowResult::of(class_of(&error)),
         };
-        tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await.ok().flatten().unwrap_or(failed)
+        let session = response.headers().get(MCP_SESSION_ID).cloned();
+        let Some(response) = read_response(response, id).await else {
+            return ShadowResult::of(Outcome::ServerFault);
+        };
+        let (class, protocol) = self.classify(response);
+        let protocol = protocol.and_then(|it| HeaderValue::from_str(&it).ok());
+        ShadowResult { class, session, protocol }
     }
 
     /// The class of a response, and the protocol version in it.
@@ -188,20 +197,39 @@ impl<'a> McpConnection<'a> {
     }
 
     /// Sends a request that has no response but its status. `None` when none arrived in time.
-    async fn send_for_status(&self, method: Method, body: BackendBody) -> Option<StatusCode> {
-        let response = tokio::time::timeout(RESPONSE_TIMEOUT, self.send_request(method, body))
-            .await
-            .ok()
-            .flatten();
-        response.map(|response| response.status())
+    async fn send_for_status(&self, method: Method, body: Bytes) -> Option<StatusCode> {
+        let sent = tokio::time::timeout(SHADOW_TIMEOUT, self.send_request(&method, body)).await;
+        sent.ok()?.ok().map(|response| response.status())
     }
 
-    async fn send_request(&self, method: Method, body: BackendBody) -> Option<Response<Incoming>> {
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
+    async fn send_request(
+        &self,
+        method: &Method,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.backend.send_repeatable(|| self.request(method, &body)).await
+    }
+
+    fn request(&self, method: &Method, body: &Bytes) -> Request<BackendBody> {
+        let mut request = Request::new(BackendBody::from(body.clone()));
+        *request.method_mut() = method.clone();
         *request.uri_mut() = self.sample.path.clone().into();
         *request.headers_mut() = self.headers.clone();
-        self.backend.send(request).await.ok()
+        request
+    }
+}
+
+/// What a request without a response says about the release.
+fn class_of(error: &SendError) -> Outcome {
+    match error {
+        SendError::OwnShortage => Outcome::Neutral,
+        SendError::Unreachable | SendError::Unanswered { .. } => Outcome::ServerFault,
+    }
+}
+
+impl ShadowResult {
+    fn of(class: Outcome) -> Self {
+        Self { class, session: None, protocol: None }
     }
 }
 

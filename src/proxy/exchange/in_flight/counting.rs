@@ -31,6 +31,9 @@ impl InFlight {
             self.count_on_trial(request, class);
             self.keep_for_shadow(class);
         }
+        if self.kind == ExchangeKind::Call && matches!(class, Outcome::Ok | Outcome::ToolFault) {
+            request.counters.count_duration(self.started.elapsed());
+        }
         let timed = matches!(class, Outcome::Ok | Outcome::ToolFault | Outcome::ServerFault);
         if let Some(slow) =
             self.slow.filter(|_| timed && !self.counted_slow && self.kind == ExchangeKind::Call)
