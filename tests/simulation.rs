@@ -322,31 +322,31 @@ impl Scenario {
         self.random_event();
         let longest = if self.rng.one_in(5) { 3_600_000 } else { 5_000 };
         let down = 1 + self.rng.next_below(longest);
-        let world = &mut self.host;
-        world.crash_after_write = false;
-        (world.pending_effects, self.answers) = (Vec::new(), Vec::new());
+        let host = &mut self.host;
+        host.crash_after_write = false;
+        (host.pending_effects, self.answers) = (Vec::new(), Vec::new());
         self.disturbed = true;
-        world.releases.crash();
-        world.now = world.now + Duration::from_millis(down);
+        host.releases.crash();
+        host.now = host.now + Duration::from_millis(down);
         let entries: Vec<TimelineEntry> =
-            world.timeline_lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let restored = Watch::restore(world.policy.clone(), &entries, world.now);
-        assert_eq!(state(&restored), state(world.watch()), "restored, and before the crash");
-        if let (Some(is), Some(was)) = (restored.deadline(), world.watch().deadline()) {
+            host.timeline_lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let restored = Watch::restore(host.policy.clone(), &entries, host.now);
+        assert_eq!(state(&restored), state(host.watch()), "restored, and before the crash");
+        if let (Some(is), Some(was)) = (restored.deadline(), host.watch().deadline()) {
             assert!(was <= is || self.unrecorded, "the deadline {was} came nearer: {is}");
         }
-        world.machine = ServiceMachine::new(restored, settings(&world.policy));
+        host.machine = ServiceMachine::new(restored, settings(&host.policy));
         let needed: Vec<_> =
-            world.watch().phase().required_releases().iter().map(|it| it.number).collect();
-        world.releases.stop_orphans(&needed);
-        let Some(proposal) = world.machine.restored("rollbackd started", world.now, 0) else {
+            host.watch().phase().required_releases().iter().map(|it| it.number).collect();
+        host.releases.stop_orphans(&needed);
+        let Some(proposal) = host.machine.restored("rollbackd started", host.now, 0) else {
             return;
         };
-        if world.record_and_apply(proposal).is_none() {
+        if host.record_and_apply(proposal).is_none() {
             self.unrecorded = true;
-            world.disk_full = false;
-            let proposal = world.machine.restored("rollbackd started", world.now, 0);
-            proposal.map(|proposal| world.record_and_apply(proposal));
+            host.disk_full = false;
+            let proposal = host.machine.restored("rollbackd started", host.now, 0);
+            proposal.map(|proposal| host.record_and_apply(proposal));
         }
     }
 
@@ -380,21 +380,21 @@ impl Scenario {
                 self.handle_event(&Event::Recovered(active, "all is well".to_owned()));
             }
         }
-        let world = &self.host;
-        let phase = world.watch().phase();
+        let host = &self.host;
+        let phase = host.watch().phase();
         let rests = matches!(phase, Phase::Empty | Phase::Steady { .. });
-        assert!(rests || waits_for_operator(world), "never came to rest: {phase:?}");
-        assert_eq!(world.releases.routed, phase.active().map(|active| active.number));
-        assert_eq!(world.releases.assigned.map(|it| it.1), phase.ramp().map(|it| it.step));
+        assert!(rests || waits_for_operator(host), "never came to rest: {phase:?}");
+        assert_eq!(host.releases.routed, phase.active().map(|active| active.number));
+        assert_eq!(host.releases.assigned.map(|it| it.1), phase.ramp().map(|it| it.step));
         let needed = phase.required_releases().iter().map(|it| it.number).collect();
-        assert_eq!(world.releases.running, needed, "what runs, and what is needed");
+        assert_eq!(host.releases.running, needed, "what runs, and what is needed");
     }
 }
 
 /// Whether only a guard or a hold prevents the end of a bake.
-fn waits_for_operator(world: &SimulatedHost) -> bool {
-    match world.watch().phase() {
-        Phase::Baking { blocked, .. } => blocked.is_some() || world.watch().hold().is_some(),
+fn waits_for_operator(host: &SimulatedHost) -> bool {
+    match host.watch().phase() {
+        Phase::Baking { blocked, .. } => blocked.is_some() || host.watch().hold().is_some(),
         _ => false,
     }
 }

@@ -15,7 +15,7 @@ use crate::artifact::error::{ArtifactError, printable_path, shorten};
 use crate::artifact::walk::{Entry, Visitor, WalkError, walk};
 use crate::model::{OutsideLink, OutsideLinks};
 
-/// Links on the way of one link, as in the kernel.
+/// Links on the path of one link, as in the kernel.
 const FOLLOWED_MAX: u32 = 40;
 /// The mode bit that lets every user write.
 const OTHERS_WRITE: u32 = 0o002;
@@ -47,13 +47,13 @@ impl Visitor for LinkVisitor<'_> {
             return Ok(());
         }
         let target = readlinkat(entry.dir, entry.name, Vec::new())?;
-        let mut way = Way::new(self.artifact, Path::new(OsStr::from_bytes(entry.path)));
-        way.follow(OsStr::from_bytes(target.as_bytes()));
-        if way.stays_inside() {
+        let mut link_path = LinkPath::new(self.artifact, Path::new(OsStr::from_bytes(entry.path)));
+        link_path.follow(OsStr::from_bytes(target.as_bytes()));
+        if link_path.stays_inside() {
             return Ok(());
         }
         let shown = printable_path(target.as_bytes());
-        if let Some(why) = way.unsafe_place() {
+        if let Some(why) = link_path.unsafe_place() {
             let what = format!(
                 "leads to {}, and {why}: others could change what the release runs; deploy a copy \
                  of it instead of the link, or give it to root and let only root write",
@@ -67,24 +67,24 @@ impl Visitor for LinkVisitor<'_> {
     }
 }
 
-/// The way from a link to where it leads, one component after the other.
-struct Way<'a> {
+/// The path from a link to where it leads, one component after the other.
+struct LinkPath<'a> {
     artifact: &'a Path,
-    /// The users that may change what is on the way.
+    /// The users that may change what is on the path.
     trusted: [u32; 3],
     /// Reached so far; no component of it is a link.
     at: PathBuf,
     /// What is still to be followed, the next component last.
     ahead: Vec<OsString>,
-    /// Whether a link outside the artifact is on the way.
+    /// Whether a link outside the artifact is on the path.
     left: bool,
-    /// The first place on the way that others may change.
+    /// The first place on the path that others may change.
     writable: Option<String>,
     /// The last directory, if every user may add entries to it.
     open_directory: Option<PathBuf>,
 }
 
-impl<'a> Way<'a> {
+impl<'a> LinkPath<'a> {
     fn new(artifact: &'a Path, link: &Path) -> Self {
         let link = artifact.join(link);
         let at = link.parent().unwrap_or(artifact).to_owned();
@@ -120,7 +120,7 @@ impl<'a> Way<'a> {
                 self.check_directories();
             }
             let Ok(stat) = lstat(&next) else {
-                // Others may create it where they may add entries; the rest of the way is unknown.
+                // Others may create it where they may add entries; the rest of the path is unknown.
                 self.at = next;
                 break;
             };

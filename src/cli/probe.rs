@@ -50,7 +50,7 @@ fn object(text: &str) -> Result<Value, String> {
 
 /// Requests and their outcomes.
 #[derive(Debug, Default)]
-struct Tally {
+struct ProbeCounts {
     sent: u64,
     failed: u64,
     /// The last good answer, or the last failure if there was one.
@@ -80,7 +80,7 @@ pub(super) async fn run(options: Options) -> Exit {
             }
         }
     } else {
-        let mut total = Tally::default();
+        let mut total = ProbeCounts::default();
         watch.ask(&mut total).await;
         print_line(if total.failed == 0 { "ok" } else { "FAILED" }, &total.text);
         total
@@ -99,19 +99,19 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     /// Prints a line a second until a signal, and then the sums.
-    async fn run(&mut self) -> Result<Tally, String> {
+    async fn run(&mut self) -> Result<ProbeCounts, String> {
         let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT])
             .map_err(|error| format!("cannot listen for signals: {error}"))?;
         let mut ticks = interval(WATCH_INTERVAL / self.rate);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut total, mut second) = (Tally::default(), Tally::default());
+        let (mut total, mut second) = (ProbeCounts::default(), ProbeCounts::default());
         loop {
             tokio::select! {
                 _ = signals.next() => break,
                 () = self.step(&mut ticks, &mut second) => {}
             }
             if second.sent == u64::from(self.rate) {
-                let Tally { sent, failed, text } = std::mem::take(&mut second);
+                let ProbeCounts { sent, failed, text } = std::mem::take(&mut second);
                 print_line(&format!("{} ok, {failed} failed", sent - failed), &text);
                 total.sent += sent;
                 total.failed += failed;
@@ -120,27 +120,27 @@ impl Watch<'_> {
                 }
             }
         }
-        let Tally { sent, failed, .. } = total;
+        let ProbeCounts { sent, failed, .. } = total;
         let lost = self.client.sessions_lost();
         print_line(&format!("{sent} requests, {failed} failed"), &format!("{lost} sessions lost"));
         Ok(total)
     }
 
-    async fn step(&mut self, ticks: &mut Interval, second: &mut Tally) {
+    async fn step(&mut self, ticks: &mut Interval, second: &mut ProbeCounts) {
         ticks.tick().await;
         self.ask(second).await;
     }
 
     /// Sends one request.
-    async fn ask(&mut self, tally: &mut Tally) {
+    async fn ask(&mut self, counts: &mut ProbeCounts) {
         let answered = self.client.request(&self.request).await;
-        tally.sent += 1;
+        counts.sent += 1;
         match answered {
-            Ok(text) if tally.failed == 0 => tally.text = text,
+            Ok(text) if counts.failed == 0 => counts.text = text,
             Ok(_) => {}
             Err(why) => {
-                tally.failed += 1;
-                tally.text = why;
+                counts.failed += 1;
+                counts.text = why;
             }
         }
     }

@@ -36,7 +36,7 @@ fn write_document(out: &mut String, doc: &PostMortem) -> fmt::Result {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src \
-         'unsafe-inline'\">\n<title>{0}</title>\n<style>{STYLE}</style></head><body>\n<h1>{0}</h1>",
+         'unsafe-inline'\">\n<title>{0}</title>\n<style>{STYLE}</style></head><body><main>\n<h1>{0}</h1>",
         escape(&title)
     )?;
     writeln!(out, "<p class=\"soft\">State: {}</p><p>{}</p>", doc.state, escape(&doc.headline))?;
@@ -73,7 +73,7 @@ fn write_document(out: &mut String, doc: &PostMortem) -> fmt::Result {
     section(out, doc, "went_well", |out| list(out, &doc.went_well))?;
     section(out, doc, "went_badly", |out| list(out, &doc.went_badly))?;
     write_actions(out, doc)?;
-    writeln!(out, "</body></html>")
+    writeln!(out, "</main></body></html>")
 }
 
 /// What the daemon offers, and what people wrote.

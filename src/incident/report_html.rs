@@ -22,7 +22,7 @@ fn write_html(out: &mut String, report: &Report) -> fmt::Result {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src \
-         'unsafe-inline'\">\n<title>{title}</title>\n<style>{STYLE}</style></head><body>\n\
+         'unsafe-inline'\">\n<title>{title}</title>\n<style>{STYLE}</style></head><body><main>\n\
          <h1>{title}</h1>\n<div class=\"scroll\"><table>"
     )?;
     for (name, value) in numbers(report) {
@@ -50,7 +50,7 @@ fn write_html(out: &mut String, report: &Report) -> fmt::Result {
         }
         writeln!(out, "</table></div>")?;
     }
-    writeln!(out, "</body></html>")
+    writeln!(out, "</main></body></html>")
 }
 
 /// A bar for each week: all deploys, and the failed ones in front.

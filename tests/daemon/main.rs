@@ -14,6 +14,7 @@ mod support;
 mod after_bake;
 mod alertmanager;
 mod artifact;
+mod browser;
 mod crash_recovery;
 mod deploy;
 mod full_disk;

@@ -11,7 +11,7 @@ use crate::support::{DaemonHarness, SERVICE, VersionPoller, free_port, wait_unti
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// A daemon whose page is at the port.
-fn host_with_page() -> (DaemonHarness, u16) {
+pub(crate) fn host_with_page() -> (DaemonHarness, u16) {
     let (mut host, port) = (DaemonHarness::new(""), free_port());
     let (daemon, service) = (host.daemon_section(), host.service_section(SERVICE, ""));
     host.write_config(&format!("{daemon}page = \"127.0.0.1:{port}\"\n{service}"));

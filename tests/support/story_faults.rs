@@ -28,17 +28,17 @@ impl StoryRunner {
     /// The daemon crashes, restarts, and reads its timeline.
     pub(super) fn restart(&mut self, until: u64) {
         self.later.clear();
-        let world = &mut self.host;
-        world.releases.crash();
-        world.now = Moment(0) + secs(until);
+        let host = &mut self.host;
+        host.releases.crash();
+        host.now = Moment(0) + secs(until);
         let entries: Vec<TimelineEntry> =
-            world.timeline_lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let watch = Watch::restore(world.policy.clone(), &entries, world.now);
-        world.machine = ServiceMachine::new(watch, settings(&world.policy));
+            host.timeline_lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let watch = Watch::restore(host.policy.clone(), &entries, host.now);
+        host.machine = ServiceMachine::new(watch, settings(&host.policy));
         let needed: Vec<ReleaseNumber> =
-            world.watch().phase().required_releases().iter().map(|it| it.number).collect();
-        world.releases.stop_orphans(&needed);
-        let proposal = world.machine.restored("rollbackd started", world.now, 0);
+            host.watch().phase().required_releases().iter().map(|it| it.number).collect();
+        host.releases.stop_orphans(&needed);
+        let proposal = host.machine.restored("rollbackd started", host.now, 0);
         self.configure();
         let entry = proposal.and_then(|proposal| self.host.record_and_apply(proposal));
         self.after_entry(entry);

@@ -11,7 +11,7 @@ const NEW: ReleaseNumber = ReleaseNumber(1);
 
 /// One session with its client, two releases, and a rollback from the first to the second.
 #[derive(Default)]
-struct World {
+struct Simulation {
     machine: Option<SessionMachine>,
     draining: bool,
     cut: bool,
@@ -55,7 +55,7 @@ enum SimulatedEvent {
     SessionLost,
 }
 
-impl World {
+impl Simulation {
     fn new(migration_forbidden: Option<MigrationRefused>) -> Self {
         Self { machine: Some(SessionMachine::new(OLD, 0)), migration_forbidden, ..Self::default() }
     }
@@ -287,8 +287,8 @@ proptest! {
         hard in proptest::bool::weighted(0.1),
         events in proptest::collection::vec(event_strategy(), 0..60),
     ) {
-        let mut world = World::new(hard.then_some(MigrationRefused::StateNotRestorable));
-        events.into_iter().for_each(|event| world.apply(event));
-        world.run_to_end();
+        let mut simulation = Simulation::new(hard.then_some(MigrationRefused::StateNotRestorable));
+        events.into_iter().for_each(|event| simulation.apply(event));
+        simulation.run_to_end();
     }
 }

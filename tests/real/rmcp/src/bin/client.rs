@@ -32,7 +32,7 @@ use tokio::time::sleep;
 
 /// What a client was told.
 #[derive(Default)]
-struct Heard {
+struct ReceivedMessages {
     changes: AtomicU64,
     updates: AtomicU64,
     progress: Notify,
@@ -41,9 +41,9 @@ struct Heard {
 }
 
 #[derive(Clone)]
-struct Ear(Arc<Heard>);
+struct MessageRecorder(Arc<ReceivedMessages>);
 
-impl ClientHandler for Ear {
+impl ClientHandler for MessageRecorder {
     async fn on_progress(&self, _: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
         self.0.progress.notify_one();
     }
@@ -112,16 +112,16 @@ impl StreamableHttpClient for Spy {
     }
 }
 
-struct Guest {
-    client: RunningService<RoleClient, Ear>,
+struct McpSession {
+    client: RunningService<RoleClient, MessageRecorder>,
     spy: Spy,
-    heard: Arc<Heard>,
+    received: Arc<ReceivedMessages>,
     pending: Option<JoinHandle<Result<CallToolResult, ServiceError>>>,
 }
 
-impl Guest {
+impl McpSession {
     async fn connect(modern: bool, url: &str) -> Result<Self, Value> {
-        let (spy, heard) = (Spy::default(), Arc::<Heard>::default());
+        let (spy, received) = (Spy::default(), Arc::<ReceivedMessages>::default());
         let config = StreamableHttpClientTransportConfig::with_uri(url);
         let transport = StreamableHttpClientTransport::with_client(spy.clone(), config);
         let preferred_versions = vec![ProtocolVersion::V_2026_07_28];
@@ -130,16 +130,16 @@ impl Guest {
         } else {
             ClientLifecycleMode::Initialize
         };
-        let client = Ear(heard.clone()).serve_with_lifecycle(transport, mode).await;
+        let client = MessageRecorder(received.clone()).serve_with_lifecycle(transport, mode).await;
         let client = client.map_err(|error| json!({"error": error.to_string()}))?;
         if modern {
             let filter = SubscriptionFilter::builder().tools_list_changed().build();
             let subscription = client.listen(filter).await.map_err(|error| told(&error))?;
-            tokio::spawn(listen(subscription, heard.clone()));
+            tokio::spawn(listen(subscription, received.clone()));
         } else {
             spy.listens.notified().await;
         }
-        Ok(Self { client, spy, heard, pending: None })
+        Ok(Self { client, spy, received, pending: None })
     }
 
     fn id(&self) -> Value {
@@ -150,13 +150,13 @@ impl Guest {
     async fn answer(&mut self, verb: &str, rest: &Value) -> Result<Value, Value> {
         let text = |name: &str| rest[name].as_str().unwrap().to_owned();
         let failed = |error| told(&error);
-        if self.heard.ended.load(Ordering::Relaxed) != 0 {
+        if self.received.ended.load(Ordering::Relaxed) != 0 {
             return Err(json!({"error": "the subscription ended"}));
         }
         match verb {
             "id" => Ok(self.id()),
-            "news" => Ok(soon(&self.heard.changes, 5).await),
-            "updated" => Ok(soon(&self.heard.updates, 20).await),
+            "news" => Ok(soon(&self.received.changes, 5).await),
+            "updated" => Ok(soon(&self.received.updates, 20).await),
             "tools" => {
                 let tools = self.client.list_all_tools().await.map_err(failed)?;
                 Ok(tools.iter().map(|tool| Value::from(tool.name.as_ref())).collect())
@@ -169,12 +169,12 @@ impl Guest {
             "call" | "begin" => {
                 let input = rest["input"].as_object().unwrap().clone();
                 // An earlier call made progress, too.
-                let _ = self.heard.progress.notified().now_or_never();
+                let _ = self.received.progress.notified().now_or_never();
                 self.begin(CallToolRequestParams::new(text("tool")).with_arguments(input));
                 if verb == "call" {
                     return self.finish().await;
                 }
-                self.heard.progress.notified().await;
+                self.received.progress.notified().await;
                 Ok("begun".into())
             }
             "finish" => self.finish().await,
@@ -205,22 +205,22 @@ impl Guest {
     }
 }
 
-async fn listen(mut subscription: Subscription, heard: Arc<Heard>) {
+async fn listen(mut subscription: Subscription, received: Arc<ReceivedMessages>) {
     while let Ok(Some(_)) = subscription.next().await {
-        heard.changes.fetch_add(1, Ordering::Relaxed);
+        received.changes.fetch_add(1, Ordering::Relaxed);
     }
-    heard.ended.fetch_add(1, Ordering::Relaxed);
+    received.ended.fetch_add(1, Ordering::Relaxed);
 }
 
-/// How often it was heard; waits some seconds for the first time.
-async fn soon(heard: &AtomicU64, seconds: u32) -> Value {
+/// How often it was received; waits some seconds for the first time.
+async fn soon(received: &AtomicU64, seconds: u32) -> Value {
     for _ in 0..10 * seconds {
-        if heard.load(Ordering::Relaxed) != 0 {
+        if received.load(Ordering::Relaxed) != 0 {
             break;
         }
         sleep(Duration::from_millis(100)).await;
     }
-    heard.load(Ordering::Relaxed).into()
+    received.load(Ordering::Relaxed).into()
 }
 
 fn told(error: &ServiceError) -> Value {
@@ -236,23 +236,23 @@ fn told(error: &ServiceError) -> Value {
 async fn main() {
     let [_, era, url] = &env::args().collect::<Vec<_>>()[..] else { panic!("client ERA URL") };
     let modern = era == "modern";
-    let mut guests = BTreeMap::new();
+    let mut sessions = BTreeMap::new();
     let mut lines = BufReader::new(stdin()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {
         let question: Value = serde_json::from_str(&line).unwrap();
         let (who, verb) = (question["who"].to_string(), question["do"].as_str().unwrap());
         let answer = if verb == "connect" {
-            Guest::connect(modern, url).await.map(|guest| {
+            McpSession::connect(modern, url).await.map(|session| {
                 let stream = (!modern).then_some(200);
-                let welcome = json!({"session": guest.id(), "stream": stream});
-                guests.insert(who, guest);
+                let welcome = json!({"session": session.id(), "stream": stream});
+                sessions.insert(who, session);
                 welcome
             })
         } else if verb == "close" {
-            guests.remove(&who).unwrap().client.cancel().await.unwrap();
+            sessions.remove(&who).unwrap().client.cancel().await.unwrap();
             Ok("closed".into())
         } else {
-            guests.get_mut(&who).unwrap().answer(verb, &question).await
+            sessions.get_mut(&who).unwrap().answer(verb, &question).await
         };
         println!("{}", answer.map_or_else(|error| error, |ok| json!({"ok": ok})));
     }
