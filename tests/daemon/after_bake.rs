@@ -20,7 +20,7 @@ fn a_breach_after_the_bake_pages_once_and_a_person_goes_back() {
     let _users = releases.users();
     wait_until("a report", || releases.host.kinds(2).contains(&"blocked"));
     let host = &mut releases.host;
-    assert!(host.log().contains("page=true"), "the operator was not paged");
+    wait_until("a page", || host.log().contains("page=true"));
     let shown = host.run_cli(&["status", "weather"]).out;
     assert!(shown.contains("`rollbackd rollback weather` goes back to v1"), "{shown}");
     let why = host.run_cli(&["explain", "weather"]).out;

@@ -37,7 +37,7 @@ fn changed_artifact_blocks_rollback_unless_forced() {
     let said = ["abandoned", "the artifact of v1 changed", &was, "newest file in it: hotfix"];
     host.run_cli(&rollback).expect_code(11).expect_text(&said);
     assert_eq!(serving_version(host.listen), Ok("v2".to_owned()));
-    assert!(host.log().contains("page=true"), "the operator was not paged");
+    wait_until("a page", || host.log().contains("page=true"));
 
     // A daemon verifies them at its start, too.
     host.kill();

@@ -156,7 +156,8 @@ fn truncated_first_line_of_the_first_deploy_is_logged() {
     assert_eq!(host.phase(), "empty");
     host.deploy("v1", &["--wait"]).expect_code(0);
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
-    assert!(host.log().contains("truncated an incomplete last line of 9 bytes"));
+    let text = "truncated an incomplete last line of 9 bytes";
+    wait_until(text, || host.log().contains(text));
 }
 
 /// As if the wall clock had changed while the daemon was down: the moments in the timeline lie in the

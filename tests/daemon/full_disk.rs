@@ -76,7 +76,7 @@ fn full_disk_stops_decisions_but_not_traffic() {
     host.run_cli(&["status"]).expect_code(0).expect_text(&["ERROR: cannot write the timeline"]);
     assert_eq!(host.phase(), "steady");
     assert!(host.release_processes().iter().all(|it| it.number == 1));
-    assert!(host.log().contains("page=true"), "the operator was not paged");
+    wait_until("a page", || host.log().contains("page=true"));
     assert_eq!(host.kinds(1), written);
 
     // A start with a full disk: the routes stay as they were.
@@ -120,6 +120,11 @@ fn a_breach_on_a_full_disk_is_rolled_back_and_recorded_in_the_reserved_space() {
         assert!(kinds.contains(&kind), "{kinds:?}");
     }
     host.run_cli(&["hold", SERVICE]).expect_code(1).expect_text(&["No space left"]);
+    // The incident waits for space, and its facts are still those of the rollback.
+    disk.free_space();
+    let draft = || host.run_cli(&["postmortem", SERVICE, "2"]).out;
+    wait_until("a draft", || draft().contains("State: draft"));
+    assert!(draft().contains("v2 rolled back to v1"), "{}", draft());
     host.stop();
     drop(disk);
 }

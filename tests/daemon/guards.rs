@@ -237,7 +237,7 @@ fn rollback_limit_pages_the_operator_instead() {
         .expect_code(11)
         .expect_text(&["no rollback: rollback limit"]);
     drop(load);
-    assert!(host.log().contains("page=true"), "the operator was not paged");
+    wait_until("a page", || host.log().contains("page=true"));
 }
 
 #[test]

@@ -240,7 +240,8 @@ fn a_channel_that_fails_is_seen_and_told_by_the_others() {
     assert_eq!(notice["kind"], "warn");
     assert!(notice["text"].as_str().unwrap().contains("channel refuses fails: 401 Unauthorized"));
     host.run_cli(&["status"]).expect_code(0).expect_text(&["channel refuses (webhook) fails"]);
-    assert!(host.log().contains("notification channel refuses fails"));
+    let text = "notification channel refuses fails";
+    wait_until(text, || host.log().contains(text));
     // A secret that others can read is not used, and `check` says so.
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(test_answer(&host, "works", 1).contains("can be read by other users"));

@@ -70,7 +70,7 @@ fn a_user_that_begins_to_fail_is_reported_and_the_bake_goes_on() {
     wait_until("a report", || host.kinds(2).contains(&"blocked"));
     let status = host.status().to_string();
     assert!(status.contains("one user fails on v2"), "{status}");
-    assert!(host.log().contains("page=true"), "the operator was not paged");
+    wait_until("a page", || host.log().contains("page=true"));
     wait_until("the end of the bake", || host.kinds(2).contains(&"accepted"));
     let kinds = host.kinds(2);
     assert!(!kinds.contains(&"detected"), "{kinds:?}");

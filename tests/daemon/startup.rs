@@ -183,7 +183,7 @@ fn reload_applies_a_valid_config_and_ignores_an_invalid_one() {
     host.configure("mode = \"perhaps\"");
     host.reload();
     wait_until("the refusal", || times(&host) == 1);
-    assert!(host.log().contains("perhaps"), "it names the problem");
+    wait_until("the problem by its name", || host.log().contains("perhaps"));
 
     host.run_cli(&["reload"]).expect_code(9).expect_text(&["perhaps"]);
     let socket = host.socket().display().to_string();
@@ -216,7 +216,8 @@ fn reload_takes_what_it_can_and_lists_what_waits_for_a_restart() {
     assert_eq!((&status["mode"], &status["active"]), (&"observe".into(), &"v1".into()));
     assert_eq!(status["awaits_restart"], serde_json::json!(["listen"]));
     host.run_cli(&["status"]).expect_text(&["wait for a restart of rollbackd: listen"]);
-    assert!(host.log().contains("after `systemctl restart rollbackd`: weather.listen"));
+    let text = "after `systemctl restart rollbackd`: weather.listen";
+    wait_until(text, || host.log().contains(text));
     assert_eq!(serving_version(host.listen), Ok("v1".to_owned()));
     // It waits until the restart, whatever else changes, or until the file has the old value again.
     let told = reload(&format!("{listen}\nmode = \"act\""));

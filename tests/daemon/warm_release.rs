@@ -47,7 +47,7 @@ fn rollback_is_abandoned_when_the_warm_release_cannot_start() {
     let status = host.status();
     assert_eq!(status["active"], "v2");
     assert!(status["hold"].as_str().unwrap().contains("could not take over"), "{status}");
-    assert!(host.log().contains("page=true"), "the operator was not paged");
+    wait_until("a page", || host.log().contains("page=true"));
     assert!(!host.kinds(2).contains(&"decided"));
 }
 

@@ -77,11 +77,10 @@ impl Incidents {
         let impact = crate::incident::impact(&facts);
         let failed = impact.server_faults + impact.tool_faults;
         let recurrence_of = match self.service(name) {
-            Some(incidents) => {
+            Some(mut incidents) => {
                 let write = || incidents.store.write_facts(deploy, &facts);
                 if let Err(error) = tokio::task::block_in_place(write) {
-                    tracing::error!(service = name, "cannot write the facts of {deploy}: {error}");
-                    return;
+                    return incidents.on_write_error(&error);
                 }
                 incidents.recurrences(deploy, &signature)
             }

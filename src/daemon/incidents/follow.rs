@@ -19,6 +19,8 @@ use crate::service::handle::ServiceHandle;
 
 /// An entry that is older when the daemon starts opens no incident: an upgrade reports nothing old.
 const CATCH_UP_MAX: Duration = Duration::from_hours(24);
+/// After so long, what could not be written is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Incidents {
     /// Starts to follow a service. A defect here must not end the daemon: the next start would meet the
@@ -57,10 +59,15 @@ impl Incidents {
         let mut entries = handle.subscribe();
         self.catch_up(name, handle, &jobs).await;
         loop {
-            match entries.recv().await {
-                Ok(entry) => self.on_entry(name, handle, entry, &jobs).await,
-                Err(RecvError::Lagged(_)) => self.catch_up(name, handle, &jobs).await,
-                Err(RecvError::Closed) => return,
+            match tokio::time::timeout(RETRY_INTERVAL, entries.recv()).await {
+                Ok(Ok(entry)) => self.on_entry(name, handle, entry, &jobs).await,
+                Ok(Err(RecvError::Lagged(_))) => self.catch_up(name, handle, &jobs).await,
+                Ok(Err(RecvError::Closed)) => return,
+                // A disk that was full: the timeline knows what is missing.
+                Err(_) if self.service(name).is_some_and(|it| it.is_behind()) => {
+                    self.catch_up(name, handle, &jobs).await;
+                }
+                Err(_) => (),
             }
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct ServiceIncidents {
     pub(super) store: IncidentStore,
     incidents: BTreeMap<ReleaseNumber, Incident>,
     error: Option<String>,
+    /// Whether something could not be written, and nothing was since.
+    is_behind: bool,
     reviews: watch::Sender<OpenReviews>,
 }
 
@@ -38,7 +40,7 @@ impl ServiceIncidents {
         let store = IncidentStore::new(service_dir);
         let (reviews, receiver) = watch::channel(OpenReviews::default());
         let (name, incidents) = (name.to_owned(), BTreeMap::new());
-        let mut this = Self { name, store, incidents, error: None, reviews };
+        let mut this = Self { name, store, incidents, error: None, is_behind: false, reviews };
         match this.store.list() {
             Ok(numbers) => {
                 for number in numbers {
@@ -86,11 +88,11 @@ impl ServiceIncidents {
     ) -> io::Result<()> {
         let entry = IncidentEntry { wall_time, moment: now, event };
         if let Err(error) = self.store.append(number, &entry) {
-            self.report(&error);
+            self.on_write_error(&error);
             self.publish();
             return Err(error);
         }
-        self.error = None;
+        (self.error, self.is_behind) = (None, false);
         match self.incidents.get_mut(&number) {
             Some(incident) => incident.apply(&entry),
             None => self
@@ -101,6 +103,18 @@ impl ServiceIncidents {
         Ok(())
     }
 
+    /// Whether something could not be written, and nothing was since.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// Something could not be written: it is tried again.
+    pub(super) fn on_write_error(&mut self, error: &io::Error) {
+        self.is_behind = true;
+        self.report(error);
+    }
+
+    /// Shows an error in the status, and once in the log.
     fn report(&mut self, error: &io::Error) {
         let message = format!("cannot use the record of an incident: {error}");
         if self.error.as_ref() != Some(&message) {
