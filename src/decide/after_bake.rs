@@ -17,11 +17,11 @@ pub enum AfterBake {
 /// The watch over a release that is not on trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SteadyWatch {
-    /// A person knows that it is in trouble.
+    /// It is not watched: the operator was paged before, for a rollback that could not finish.
     Off,
     /// It meets its objectives, as far as is known.
     On,
-    /// It is in breach, and a person was told.
+    /// It is in breach, and the operator was paged.
     Breach {
         /// Why it was not rolled back.
         guard: Guard,

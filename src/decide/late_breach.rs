@@ -1,5 +1,5 @@
-//! A breach of the release that has the traffic after its bake: it pages a person. Only where the operator
-//! says so, it also leads back.
+//! A breach of the release that has the traffic after its bake: it pages the operator. With
+//! `after_bake = "act"` it is rolled back.
 
 use std::time::Duration;
 

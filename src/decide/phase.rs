@@ -179,7 +179,7 @@ impl Phase {
         }
     }
 
-    /// The releases that the judge observes on trial, and on the way back.
+    /// The releases that the judge observes on trial, and during a rollback.
     pub(super) fn judge_target(&self) -> JudgeTarget {
         match self {
             Self::Empty | Self::Steady { .. } | Self::Starting { .. } | Self::Promoting { .. } => {

@@ -61,7 +61,7 @@ impl<'a> Sentence<'a> {
         self.words.iter().take(at)
     }
 
-    /// Whether a comma stands before the word at this place.
+    /// Whether a comma precedes the word at this place.
     pub(super) fn ends_before(&self, at: usize) -> bool {
         at.checked_sub(1).and_then(|it| self.get(it)).is_some_and(|it| it.ends_clause)
     }

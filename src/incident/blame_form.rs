@@ -138,7 +138,7 @@ impl Sentence<'_> {
                 && !WORDS.responses.has(word)
         };
         let is_of_whose = self.is(at + 1, &["whose"]) && (at + 3..at + 6).any(breaks);
-        // A verb stands behind the person, and a second one, without a subject of its own.
+        // A verb follows the person, and a second one, without a subject of its own.
         let is_relative = self.phrase_start(at).checked_sub(1).is_some_and(|it| {
             self.is(it, &["that", "which"])
                 || self.is(it, &["change", "command", "script", "query"])
@@ -161,7 +161,7 @@ impl Sentence<'_> {
             && self.words_before(at).any(|it| it.is(&["would", "wouldn't"]))
     }
 
-    /// `Bob did not know it, and should have asked`: the subject goes on behind the comma.
+    /// `Bob did not know it, and should have asked`: the subject is the same after the comma.
     fn goes_on_with_reproach(&self, at: usize) -> bool {
         let end = at + CONSEQUENCE_REACH;
         let mut joints = (at + 1..end)

@@ -1,4 +1,4 @@
-//! Whether a word stands for a person.
+//! Whether a word means a person.
 
 use crate::incident::blame_clause::{POSSESSIVE, Sentence};
 use crate::incident::blame_words::{WORDS, Word};

@@ -46,7 +46,7 @@ fn impact_after_bake(facts: &Facts, verdict: &Verdict) -> Impact {
     }
 }
 
-/// What the way back cost.
+/// What the rollback cost.
 fn impact_of_rollback(facts: &Facts) -> Impact {
     let cost = drain_cost(facts);
     Impact {

@@ -1,4 +1,4 @@
-//! A release that breaks after its bake: a person is told, or it goes back where the operator says so.
+//! A release that breaks after its bake: the operator is paged, or it is rolled back.
 
 use std::sync::atomic::Ordering;
 

@@ -89,7 +89,6 @@ impl ServiceIncidents {
         let entry = IncidentEntry { wall_time, moment: now, event };
         if let Err(error) = self.store.append(number, &entry) {
             self.on_write_error(&error);
-            self.publish();
             return Err(error);
         }
         (self.error, self.is_behind) = (None, false);
@@ -112,6 +111,7 @@ impl ServiceIncidents {
     pub(super) fn on_write_error(&mut self, error: &io::Error) {
         self.is_behind = true;
         self.report(error);
+        self.publish();
     }
 
     /// Shows an error in the status, and once in the log.

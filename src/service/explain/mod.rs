@@ -87,8 +87,8 @@ fn explain_steady(points: &mut Points, status: &Status, release: SteadyRelease<'
         points.push("no traffic", text);
     }
     let notice = match after_bake {
-        AfterBake::Off => "nobody is told (after_bake = \"off\")",
-        AfterBake::Page | AfterBake::Act => "a person is paged",
+        AfterBake::Off => "no one is paged (after_bake = \"off\")",
+        AfterBake::Page | AfterBake::Act => "the operator is paged",
     };
     let if_it_fails = match warm {
         Some(warm) if after_bake == AfterBake::Act => {
@@ -97,7 +97,7 @@ fn explain_steady(points: &mut Points, status: &Status, release: SteadyRelease<'
         Some(warm) => format!(
             "{notice}; no automatic rollback, its bake is over: `rollbackd rollback {service}` goes back to {warm}"
         ),
-        None => format!("{notice}; there is no way back: no previous release runs"),
+        None => format!("{notice}; a rollback is not possible: no previous release runs"),
     };
     points.push("if it fails now", if_it_fails);
     points.extend("next deploy", status.ramp.as_ref());
