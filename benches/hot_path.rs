@@ -7,6 +7,9 @@
     reason = "a benchmark times and prints"
 )]
 
+#[expect(dead_code, reason = "its tests use more of it")]
+#[path = "../src/mcp/content.rs"]
+mod content;
 #[expect(dead_code, unused_imports, reason = "the proxy uses more of it")]
 #[path = "../src/mcp/message.rs"]
 mod message;

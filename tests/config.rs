@@ -102,6 +102,7 @@ fn settings_have_their_configured_values() {
         (Indicator::Availability, 0.005, 0.85),
         (Indicator::Latency, 0.01, 0.15),
         (Indicator::ClientFaults, 0.05, 0.03),
+        (Indicator::SlowerAnswers, 0.05, 0.03),
         (Indicator::Streams, 0.05, 0.02),
     ];
     assert_eq!(objectives, wanted);

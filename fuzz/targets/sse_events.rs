@@ -7,6 +7,8 @@ mod message;
 #[expect(dead_code, reason = "the proxy uses more of it")]
 #[path = "../../src/mcp/scan.rs"]
 mod scan;
+#[path = "../../src/mcp/content.rs"]
+mod content;
 #[path = "../../src/mcp/scan_keys.rs"]
 mod scan_keys;
 #[expect(dead_code, reason = "the proxy uses more of it")]

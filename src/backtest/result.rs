@@ -74,6 +74,7 @@ impl ReplayResult {
             Finding::SharedOutage => ("shared_outage", None),
             Finding::Unattributed => ("unattributed", None),
             Finding::OneUser => ("one_user", None),
+            Finding::Differs => ("differs", None),
             Finding::NoData => ("no_data", None),
         };
         Self {

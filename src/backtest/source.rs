@@ -28,7 +28,7 @@ pub(crate) struct Source {
 
 #[derive(Debug)]
 enum Data {
-    Recorded(SignalLog),
+    Recorded(Box<SignalLog>),
     Rows(Vec<Row>),
 }
 
@@ -54,7 +54,7 @@ impl Source {
     /// The signals of a recording.
     pub(crate) fn from_recording(name: String, recorded: SignalLog) -> Self {
         let (opening, last) = (recorded.header.clone(), recorded.last_moment());
-        let data = Data::Recorded(recorded);
+        let data = Data::Recorded(Box::new(recorded));
         Self { name, service: None, opening, warnings: Vec::new(), data, last }
     }
 

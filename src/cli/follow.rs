@@ -234,7 +234,10 @@ impl Outcome {
             TimelineEvent::Accepted { .. } => Some(Exit::Unverified),
             TimelineEvent::Failed => Some(Exit::NotReady),
             TimelineEvent::Recovered if self.rolling_back => Some(Exit::RolledBack),
-            TimelineEvent::Blocked { guard: Guard::NoData | Guard::OneUser, .. } => None,
+            TimelineEvent::Blocked {
+                guard: Guard::NoData | Guard::OneUser | Guard::Differs,
+                ..
+            } => None,
             TimelineEvent::Unrecovered
             | TimelineEvent::Abandoned
             | TimelineEvent::Blocked { .. } => Some(Exit::BreachNotRolledBack),

@@ -122,6 +122,8 @@ const KEYS: &[Key] = &[
     key(SERVICE, "burst", Shape::Duration),
     key(SERVICE, "baseline", Shape::Word(&["probes", "required"])),
     key(SERVICE, "client_faults", Shape::Word(&["on", "off"])),
+    key(SERVICE, "shape", Shape::Word(&["page", "act", "off"])),
+    key(SERVICE, "slowdown", Shape::Word(&["act", "page", "off"])),
     key(SERVICE, "drain_timeout", Shape::Duration),
     key(SERVICE, "session_cost", Shape::Number),
     key(SERVICE, "shadow_calls", Shape::Integer(0, 1_000)),

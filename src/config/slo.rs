@@ -15,7 +15,7 @@ use crate::config::value::{
     string_list, unsigned_integer,
 };
 use crate::decide::{AfterBake, Policy, RampSettings};
-use crate::judge::{Baseline, Indicator, Objective, SloSettings};
+use crate::judge::{AnswerAction, Baseline, Indicator, Objective, SloSettings};
 use crate::model::Slot;
 
 /// Longest time from the verdict to the end of the drain.
@@ -57,6 +57,8 @@ pub(super) struct RawSlo {
     pub(super) rollbacks_per_day: Raw<u64>,
     pub(super) baseline: Raw<&'static str>,
     pub(super) client_faults: Raw<&'static str>,
+    pub(super) shape: Raw<&'static str>,
+    pub(super) slowdown: Raw<&'static str>,
     pub(super) start_timeout: Raw<Duration>,
 }
 
@@ -85,6 +87,8 @@ pub(super) fn read(table: &mut TomlTable<'_>, problems: &mut Problems) -> RawSlo
         rollbacks_per_day: table.read("rollbacks_per_day", unsigned_integer, problems),
         baseline: table.read("baseline", one_of(["probes", "required"]), problems),
         client_faults: table.read("client_faults", one_of(["on", "off"]), problems),
+        shape: table.read("shape", one_of(["page", "act", "off"]), problems),
+        slowdown: table.read("slowdown", one_of(["act", "page", "off"]), problems),
         start_timeout: table.read("start_timeout", duration, problems),
     }
 }
@@ -133,7 +137,18 @@ pub(super) fn slo_settings(
         probe_interval,
         baseline: baseline(raw),
         shadow_calls: raw.shadow_calls.as_ref().is_none_or(|it| 0 < *it.get_ref()),
+        shape: answer_action(&raw.shape, default.shape),
+        slowdown: answer_action(&raw.slowdown, default.slowdown),
         scrape: None,
+    }
+}
+
+fn answer_action(raw: &Raw<&'static str>, default: AnswerAction) -> AnswerAction {
+    match raw.as_ref().map(|given| *given.get_ref()) {
+        Some("off") => AnswerAction::Off,
+        Some("page") => AnswerAction::Page,
+        Some("act") => AnswerAction::Act,
+        _ => default,
     }
 }
 
@@ -265,6 +280,16 @@ fn objectives(raw: &RawSlo, problems: &mut Problems) -> Vec<Objective> {
             error_budget: 0.05,
             weight: 0.03,
         });
+    }
+    let default = SloSettings::default();
+    for (indicator, raw, default) in [
+        (Indicator::SmallAnswers, &raw.shape, default.shape),
+        (Indicator::SlowerAnswers, &raw.slowdown, default.slowdown),
+    ] {
+        // The allowed rate depends on the call and its history.
+        if answer_action(raw, default) == AnswerAction::Act {
+            objectives.push(Objective { indicator, error_budget: 0.05, weight: 0.03 });
+        }
     }
     objectives.push(Objective { indicator: Indicator::Streams, error_budget: 0.05, weight: 0.02 });
     objectives

@@ -79,7 +79,11 @@ fn check_objective_detectable(
         Indicator::Availability => ("objective", span_of(&raw.objective)),
         Indicator::Tools => ("tool_objective", span_of(&tool_objective(raw))),
         // Their budgets are constants that can be exceeded.
-        Indicator::ClientFaults | Indicator::Streams | Indicator::Scraped => return,
+        Indicator::ClientFaults
+        | Indicator::SmallAnswers
+        | Indicator::SlowerAnswers
+        | Indicator::Streams
+        | Indicator::Scraped => return,
         Indicator::Latency => {
             let latency = raw.latency.as_ref();
             let latency_span = latency.and_then(|latency| span_of(&latency.objective));

@@ -55,7 +55,9 @@ impl Watch {
                     (Finding::Breach(_) | Finding::SharedOutage | Finding::Unattributed, _) => {
                         self.on_breach(now, verdict, load, *blocked)
                     }
-                    (Finding::OneUser, _) => self.on_one_user(now, verdict, *until, *blocked),
+                    (Finding::OneUser | Finding::Differs, _) => {
+                        self.on_report(now, verdict, *until, *blocked)
+                    }
                     // A proven breach is neither over nor accepted before the blame is decided.
                     (Finding::Measuring, _) => None,
                     // Without a release to go back to there is nothing to wait for.
@@ -128,9 +130,9 @@ impl Watch {
         }
     }
 
-    /// One user fails, and others are served: a person is told, and the bake goes on. It is accepted like
-    /// a release with too little evidence.
-    fn on_one_user(
+    /// One user fails and others are served, or answers differ from before: a person is told, and the bake
+    /// goes on. It is accepted like a release with too little evidence.
+    fn on_report(
         &self,
         now: Moment,
         verdict: &Verdict,
@@ -144,8 +146,11 @@ impl Watch {
         if blocked.is_some_and(|guard| guard != Guard::NoData) {
             return None;
         }
-        let guard = Guard::OneUser;
-        let because = format!("{active} fails for one user: {}; no rollback", verdict.because);
+        let (guard, what) = match verdict.finding {
+            Finding::OneUser => (Guard::OneUser, "fails for one user"),
+            _ => (Guard::Differs, "answers differently"),
+        };
+        let because = format!("{active} {what}: {}; no rollback", verdict.because);
         let page = Effect::Page(because.clone());
         let verdict = verdict.clone();
         let mut decision = self.decide(now, TimelineEvent::Blocked { guard, verdict }, because);

@@ -66,7 +66,11 @@ impl Watch {
             }
             // One user that fails is no news about a release that was accepted.
             (
-                Finding::Healthy | Finding::Undecided | Finding::NoData | Finding::OneUser,
+                Finding::Healthy
+                | Finding::Undecided
+                | Finding::NoData
+                | Finding::OneUser
+                | Finding::Differs,
                 SteadyWatch::Breach { since, .. },
             ) if BREACH_MIN <= now.since(*since) => {
                 let because = format!("the breach after the bake is over: {}", verdict.because);

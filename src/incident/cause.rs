@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Finding, Guard, TimelineEntry, TimelineEvent};
 
+/// What a page says about which nothing more is known.
+pub(super) const A_PERSON_IS_NEEDED: &str = "A person is needed now.";
+
 /// Why an incident is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -18,6 +21,8 @@ pub enum Cause {
     AfterBake,
     /// The release fails for one user, and serves all others: the bake goes on.
     OneUser,
+    /// The release answers, but far slower than the one before or with far less: the bake goes on.
+    DifferentAnswers,
     /// The bake is over before the ramp, and a person decides.
     RampIncomplete,
     /// Both releases fail.
@@ -39,11 +44,26 @@ impl Cause {
             Self::GuardHeld => "breach without a rollback: a guard held it",
             Self::AfterBake => "in breach after its bake",
             Self::OneUser => "fails for one user only, the others are served",
+            Self::DifferentAnswers => "answers differently from the release before",
             Self::RampIncomplete => "the bake is over before the ramp",
             Self::SharedOutage => "shared outage: both releases fail",
             Self::RollbackIncomplete => "the rollback could not finish",
             Self::NeverReady => "the release never became ready",
             Self::ArtifactChanged => "the artifact of the previous release changed",
+        }
+    }
+
+    /// What a person has to do who is paged.
+    pub(super) fn what_to_do(self) -> &'static str {
+        match self {
+            Self::OneUser => "The others are served; look at the calls of that user.",
+            Self::DifferentAnswers => {
+                "Compare the answers of both releases; `rollbackd rollback` goes back."
+            }
+            Self::AfterBake => {
+                "A person is needed now; `rollbackd rollback` goes back while the previous release runs."
+            }
+            _ => A_PERSON_IS_NEEDED,
         }
     }
 
@@ -58,6 +78,7 @@ impl Cause {
             Self::GuardHeld
             | Self::AfterBake
             | Self::OneUser
+            | Self::DifferentAnswers
             | Self::RampIncomplete
             | Self::SharedOutage
             | Self::RollbackIncomplete
@@ -76,6 +97,7 @@ pub fn cause_of(entry: &TimelineEntry) -> Option<Cause> {
         TimelineEvent::Blocked { guard: Guard::NoData, .. } => return None,
         TimelineEvent::Blocked { guard: Guard::AfterBake, .. } => Cause::AfterBake,
         TimelineEvent::Blocked { guard: Guard::OneUser, .. } => Cause::OneUser,
+        TimelineEvent::Blocked { guard: Guard::Differs, .. } => Cause::DifferentAnswers,
         TimelineEvent::Blocked { guard: Guard::Ramp, .. } => Cause::RampIncomplete,
         TimelineEvent::Blocked { guard: Guard::SharedOutage, .. } => Cause::SharedOutage,
         TimelineEvent::Blocked { verdict, .. } if verdict.finding == Finding::SharedOutage => {

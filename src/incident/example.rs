@@ -186,6 +186,23 @@ pub(super) fn fail_for_one_user(facts: &mut Facts) {
     facts.timeline[3].planned_effects = vec!["page".to_owned()];
 }
 
+/// The answers to a call differ from those of the release before, in what the name of the objective says.
+pub(super) fn answer_differently(facts: &mut Facts, name: &str) {
+    let mut verdict = verdict();
+    let found = format!("{name}: 45 of 50 requests bad (90.0 %, allowed 5 % as before)");
+    verdict["finding"] = json!({"is": "differs"});
+    verdict["because"] = json!(found);
+    verdict["basis"] = json!({"rule": "broken_objective", "objective": {
+        "name": name, "requests": 50, "bad": 45, "allowed": 0.05, "allowed_as_before": true,
+        "e_value": 2_000.0, "threshold": 1_000.0,
+    }});
+    let data = json!({"guard": Guard::Differs, "verdict": verdict});
+    facts.timeline.truncate(3);
+    let because = format!("v2 answers differently: {found}; no rollback");
+    facts.timeline.push(entry(4, 8_681, &because, json!({"kind": "blocked", "data": data})));
+    facts.timeline[3].planned_effects = vec!["page".to_owned()];
+}
+
 /// Adds an event at the end, ten seconds after the last one.
 pub(super) fn then(facts: &mut Facts, because: &str, event: Value) {
     let last = facts.timeline.last().map_or((1, 0), |it| (it.seq, it.since_deploy_ms));

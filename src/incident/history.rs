@@ -120,7 +120,8 @@ impl DeployHistory {
             TimelineEvent::Failed => DeployOutcome::Failed,
             // No breach: the bake goes on, or a person ends the ramp.
             TimelineEvent::Blocked {
-                guard: Guard::NoData | Guard::OneUser | Guard::Ramp, ..
+                guard: Guard::NoData | Guard::OneUser | Guard::Differs | Guard::Ramp,
+                ..
             } => {
                 return;
             }
@@ -198,6 +199,7 @@ mod tests {
         assert_eq!((row.duration_ms, row.bake_left_ms), (9_931, Some(591_633)));
         for (guard, outcome) in [
             (Guard::OneUser, DeployOutcome::Running),
+            (Guard::Differs, DeployOutcome::Running),
             (Guard::NoData, DeployOutcome::Running),
             (Guard::Hold, DeployOutcome::Breach),
         ] {

@@ -79,7 +79,9 @@ fn budget_burned(facts: &Facts) -> Option<f64> {
 fn counterfactual(facts: &Facts) -> Option<String> {
     let (verdict, is_rollback) = facts.timeline.iter().find_map(|entry| match &entry.event {
         TimelineEvent::Detected { trigger, .. } => Some((trigger.verdict()?, true)),
-        TimelineEvent::Blocked { verdict, .. } if verdict.finding != Finding::OneUser => {
+        TimelineEvent::Blocked { verdict, .. }
+            if !matches!(verdict.finding, Finding::OneUser | Finding::Differs) =>
+        {
             Some((verdict, false))
         }
         _ => None,

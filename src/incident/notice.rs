@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::incident::cause::{Cause, cause_of};
+use crate::incident::cause::{A_PERSON_IS_NEEDED, Cause, cause_of};
 use crate::incident::document::PostMortem;
 use crate::incident::error_rate_chart::ErrorRateChart;
 use crate::incident::life::Incident;
@@ -181,14 +181,7 @@ fn classify(entry: &TimelineEntry) -> Option<(NoticeKind, &'static str, &'static
             TimelineEvent::Retried { .. } => "the traffic does not move",
             _ => cause.map_or("the daemon cannot go on by itself", Cause::label),
         };
-        let todo = match cause {
-            Some(Cause::OneUser) => "The others are served; look at the calls of that user.",
-            Some(Cause::AfterBake) => {
-                "A person is needed now; `rollbackd rollback` goes back while the previous release runs."
-            }
-            _ => "A person is needed now.",
-        };
-        return Some((Page, title, todo));
+        return Some((Page, title, cause.map_or(A_PERSON_IS_NEEDED, Cause::what_to_do)));
     }
     Some(match (&entry.event, cause) {
         (TimelineEvent::Detected { .. }, Some(Cause::OrderedRollback)) => {
@@ -266,8 +259,8 @@ pub fn notice_of_draft(
     if !matches!(entry.event, TimelineEvent::Recovered | TimelineEvent::Accepted { .. }) {
         return None;
     }
-    // The release is accepted also while that user fails.
-    if final_cause(incident) == Cause::OneUser {
+    // The release is accepted also while that user fails, or the answers differ.
+    if matches!(final_cause(incident), Cause::OneUser | Cause::DifferentAnswers) {
         return None;
     }
     let (service, number) = (&incident.service, incident.number);

@@ -81,6 +81,11 @@ fn what_to_do(facts: &Facts, incident: &Incident) -> String {
                            the calls of that user."
                 .to_owned()
         }
+        Cause::DifferentAnswers => {
+            "Nothing was rolled back: it answers, but not as the release before. A person has to compare \
+             the answers."
+                .to_owned()
+        }
         Cause::RampIncomplete => {
             "A person decides: `rollbackd promote` accepts it, `rollbackd rollback` goes back."
                 .to_owned()

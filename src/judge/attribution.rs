@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use crate::judge::beta;
-use crate::judge::slo::{Baseline, Indicator, Objective, SloSettings};
+use crate::judge::call_comparison;
+use crate::judge::slo::{AnswerAction, Baseline, Indicator, Objective, SloSettings};
 use crate::judge::source_shares::{OneSource, SourceShares};
 use crate::judge::two_sample::{PairedCounts, TwoSampleTest};
 use crate::model::{
@@ -43,6 +44,8 @@ const BASELINE_REQUESTS_MIN: u64 = 10;
 const BASELINE_BAD_MIN: u64 = 3;
 /// What a warm release without a history is taken to fail: bad requests, and all.
 const PRIOR_COUNTS: (f64, f64) = (1.0, 1_000.0);
+/// The same for answers that are smaller or slower than usual: some always are.
+const PRIOR_ANSWERS: (f64, f64) = (5.0, 100.0);
 /// A history does not count for more requests than this.
 const HISTORY_REQUESTS_MAX: f64 = 10_000.0;
 
@@ -94,7 +97,13 @@ impl Attribution {
         let SloSettings { objectives, min_effect: rho, baseline, shadow_calls: shadow, .. } =
             limits;
         let (rho, baseline) = (*rho, *baseline);
-        let traffic = objectives.iter().map(|Objective { indicator: about, .. }| {
+        let answers = limits.answer_actions().into_iter().filter(|it| it.1 != AnswerAction::Off);
+        let answers = answers.map(|(about, _)| {
+            (about, TwoSampleTest::new(rho, 2.0 * BLAME_THRESHOLD, PRIOR_ANSWERS))
+        });
+        let is_answer = |about: Indicator| limits.answer_actions().iter().any(|it| it.0 == about);
+        let compared = objectives.iter().filter(|it| !is_answer(it.indicator));
+        let traffic = compared.map(|Objective { indicator: about, .. }| {
             let (n, bad) = about.count(&history.last_hour);
             let (n, bad) = (n as f64, bad as f64);
             let share = (HISTORY_REQUESTS_MAX / n.max(1.0)).min(1.0);
@@ -108,7 +117,7 @@ impl Attribution {
             last_probe_failure: None,
             process_exited: false,
             starting_until: Moment(0),
-            traffic_tests: traffic.collect(),
+            traffic_tests: traffic.chain(answers).collect(),
             warm_sources: SourceShares::default(),
             budgets: objectives.iter().map(|it| (it.indicator, it.error_budget)).collect(),
             comparing_since: None,
@@ -357,7 +366,10 @@ impl Attribution {
     }
 
     fn budget(&self, about: Indicator) -> f64 {
-        self.budgets.iter().find(|(it, _)| *it == about).map_or(0.0, |(_, budget)| *budget)
+        self.budgets
+            .iter()
+            .find(|(it, _)| *it == about)
+            .map_or(call_comparison::RATE_MIN, |(_, budget)| *budget)
     }
 
     fn traffic_test(&self, about: Indicator) -> Option<&TwoSampleTest> {

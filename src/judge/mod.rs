@@ -5,7 +5,7 @@
 //! - [`service_judge`] selects what runs: the [`Judge`] of a bake, or [`recovery`] after a rollback.
 //! - [`e_process`] tests requests against one objective ([`SloSettings`]). Its probability of a false
 //!   alarm holds over the whole bake, for every stopping time.
-//! - [`client_faults`] compares each call with its history on the previous release.
+//! - [`call_comparison`] compares each call with its history on the previous release.
 //! - [`scraped_evidence`] reads the server's own counters, where it has any ([`counter`]).
 //! - [`liveness`] covers failed probes in a row, crash loops and hangs.
 //! - [`attribution`] decides whether the deploy is to blame. It compares the warm release in the same
@@ -20,7 +20,7 @@
 pub mod attribution;
 mod beta;
 mod block;
-pub mod client_faults;
+pub mod call_comparison;
 pub mod counter;
 pub mod detectability;
 pub mod e_process;
@@ -48,5 +48,5 @@ mod verification;
 pub use beta::false_alarm_interval;
 pub use block::{BLOCK, BLOCK_MS};
 pub use release_judge::Judge;
-pub use slo::{Baseline, Indicator, Objective, ScrapePolicy, SloSettings};
+pub use slo::{AnswerAction, Baseline, Indicator, Objective, ScrapePolicy, SloSettings};
 pub use source_shares::without_one_source;

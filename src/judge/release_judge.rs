@@ -1,16 +1,17 @@
 //! The judge of one bake: signals about one release in, a verdict out.
 
+mod answers;
 mod verdict;
 
 use std::time::Duration;
 
 use crate::judge::attribution::Attribution;
-use crate::judge::client_faults::ClientFaults;
+use crate::judge::call_comparison::CallComparison;
 use crate::judge::counter::Delta;
 use crate::judge::liveness::Liveness;
 use crate::judge::objective::ObjectiveEvidence;
 use crate::judge::scraped_evidence::{ScrapedChange, ScrapedEvidence};
-use crate::judge::slo::{Indicator, SloSettings};
+use crate::judge::slo::{AnswerAction, Indicator, SloSettings};
 use crate::judge::source_shares::SourceShares;
 use crate::judge::split_process::SplitProcess;
 use crate::judge::two_sample::PairedCounts;
@@ -29,7 +30,9 @@ const SUSPICION_PROGRESS: f64 = 0.1;
 pub struct Judge {
     release: ReleaseNumber,
     objectives: Vec<ObjectiveEvidence>,
-    client_faults: Option<(ClientFaults, Option<Moment>)>,
+    calls: Vec<CallComparison>,
+    /// What differing answers lead to.
+    answer_actions: [(Indicator, AnswerAction); 2],
     liveness: Liveness,
     attribution: Attribution,
     /// Where its failures come from.
@@ -52,15 +55,21 @@ impl Judge {
         now: Moment,
     ) -> Self {
         let weights: f64 = limits.objectives.iter().map(|objective| objective.weight).sum();
-        let (mut objectives, mut client_faults) = (Vec::new(), None);
+        let (mut objectives, mut calls) = (Vec::new(), Vec::new());
         for objective in &limits.objectives {
             let alpha = limits.max_false_rollback * objective.weight / weights;
-            if objective.indicator == Indicator::ClientFaults {
-                client_faults = Some((ClientFaults::new(alpha, &limits, &history), None));
+            if objective.indicator.is_by_call() {
+                calls.push(CallComparison::new(objective.indicator, alpha, &limits, &history));
             } else {
                 objectives.push(ObjectiveEvidence::new(objective, alpha, &limits, &history));
             }
         }
+        let answer_actions = limits.answer_actions();
+        // What only tells a person has an error probability of its own.
+        let pages = answer_actions.iter().filter(|it| it.1 == AnswerAction::Page);
+        calls.extend(pages.map(|(about, _)| {
+            CallComparison::new(*about, limits.max_false_rollback, &limits, &history)
+        }));
         let liveness = Liveness::new(limits.failed_probes_max, limits.probe_interval, now);
         let attribution = Attribution::new(warm, &limits, &history);
         let verification = Verification::new(&limits);
@@ -68,7 +77,8 @@ impl Judge {
         Self {
             release,
             objectives,
-            client_faults,
+            calls,
+            answer_actions,
             liveness,
             attribution,
             sources: SourceShares::default(),
@@ -112,12 +122,9 @@ impl Judge {
             Observation::Probe(reply) => self.liveness.add_probe(now, reply),
             Observation::Exited(how) => self.liveness.add_exit(now, how),
             Observation::Calls(counts_by_call) => {
-                if let Some((calls, tripped)) = &mut self.client_faults {
-                    let start = (now - SECOND).max(self.started_at);
-                    calls.add_calls((start, SECOND_MS), counts_by_call, &self.sources);
-                    let is_broken =
-                        calls.strongest().is_some_and(|(_, process)| process.all().is_broken());
-                    *tripped = is_broken.then(|| tripped.unwrap_or(now));
+                let start = (now - SECOND).max(self.started_at);
+                for calls in &mut self.calls {
+                    calls.add_calls(now, (start, SECOND_MS), counts_by_call, &self.sources);
                 }
                 self.sources.end_calls();
             }
@@ -136,10 +143,7 @@ impl Judge {
     /// whichever release answers first again, the other one gets a fresh look.
     fn reset_evidence(&mut self) {
         self.reset_objectives(|_| true);
-        if let Some((calls, tripped)) = &mut self.client_faults {
-            calls.reset_evidence();
-            *tripped = None;
-        }
+        self.calls.iter_mut().for_each(CallComparison::reset_evidence);
         self.sources.reset();
         self.liveness.reset();
     }
@@ -178,11 +182,11 @@ impl Judge {
             let (judged, bad) = self.counts_for(track.indicator);
             (track.indicator.name().to_owned(), track.process.all(), judged, bad)
         });
-        let calls = self.client_faults.as_ref().and_then(|(calls, _)| {
-            let (judged, bad) = Indicator::ClientFaults.count(&self.counts);
-            calls
-                .strongest()
-                .map(|(call, process)| (ClientFaults::describe(call), process.all(), judged, bad))
+        let acting = self.calls.iter().filter(|calls| self.leads_to_rollback(calls.indicator()));
+        let calls = acting.filter_map(|calls| {
+            let (judged, bad) = calls.indicator().count(&self.counts);
+            let strongest = calls.strongest()?;
+            Some((calls.describe(strongest.call), strongest.process.all(), judged, bad))
         });
         tracks
             .chain(calls)
@@ -212,9 +216,16 @@ impl Judge {
         };
         self.liveness.has_recent_failure(now)
             || self.objectives.iter().any(|track| is_near_verdict(&track.process))
-            || self.client_faults.as_ref().is_some_and(|(calls, _)| {
-                calls.strongest().is_some_and(|(_, process)| is_near_verdict(process))
-            })
+            || self
+                .calls
+                .iter()
+                .any(|calls| calls.strongest().is_some_and(|it| is_near_verdict(it.process)))
+    }
+
+    /// Whether a breach of this indicator leads to a rollback.
+    pub(super) fn leads_to_rollback(&self, about: Indicator) -> bool {
+        let action = self.answer_actions.iter().find(|it| it.0 == about);
+        action.is_none_or(|it| it.1 == AnswerAction::Act)
     }
 
     /// The outcomes of all requests of the bake.

@@ -25,6 +25,11 @@ pub struct SloSettings {
     pub baseline: Baseline,
     /// Whether failed requests that are safe to repeat are repeated on the warm release.
     pub shadow_calls: bool,
+    /// What answers with far less content than before lead to.
+    pub shape: AnswerAction,
+    /// What far slower answers than before lead to. A rollback only where the other release is not slower
+    /// at the same time.
+    pub slowdown: AnswerAction,
     /// How the server's own counters are read, if they are.
     pub scrape: Option<ScrapePolicy>,
 }
@@ -42,9 +47,23 @@ impl Default for SloSettings {
             probe_interval: Duration::from_secs(1),
             baseline: Baseline::Probes,
             shadow_calls: true,
+            shape: AnswerAction::Page,
+            slowdown: AnswerAction::Act,
             scrape: None,
         }
     }
+}
+
+/// What follows where the answers to a call are not as they were at the release before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AnswerAction {
+    /// Nothing: it is not judged.
+    Off,
+    /// A person is told.
+    #[default]
+    Page,
+    /// A rollback.
+    Act,
 }
 
 /// How the counters of the releases are read.
@@ -88,10 +107,21 @@ pub enum Indicator {
     Tools,
     /// A call that used to be understood was refused as the client's fault.
     ClientFaults,
+    /// A call got far less content than the release before gave.
+    SmallAnswers,
+    /// A call took far longer than at the release before.
+    SlowerAnswers,
     /// A stream that only listens broke off.
     Streams,
     /// The server's own counters count it as bad.
     Scraped,
+}
+
+impl SloSettings {
+    /// What answers that differ from before lead to, by indicator.
+    pub fn answer_actions(&self) -> [(Indicator, AnswerAction); 2] {
+        [(Indicator::SmallAnswers, self.shape), (Indicator::SlowerAnswers, self.slowdown)]
+    }
 }
 
 impl Indicator {
@@ -104,6 +134,8 @@ impl Indicator {
             Self::ClientFaults => {
                 (counts.judged().saturating_add(counts.client_fault), counts.client_fault)
             }
+            Self::SmallAnswers => (counts.ok, counts.small),
+            Self::SlowerAnswers => (counts.ok.saturating_add(counts.tool_fault), counts.slower),
             Self::Streams => (counts.streams_ended, counts.streams_broken),
             // The proxy's outcomes belong to the other objectives.
             Self::Scraped => (0, 0),
@@ -115,6 +147,11 @@ impl Indicator {
         matches!(self, Self::Availability | Self::Tools)
     }
 
+    /// Whether each call is compared with itself at the release before.
+    pub(super) fn is_by_call(self) -> bool {
+        matches!(self, Self::ClientFaults | Self::SmallAnswers | Self::SlowerAnswers)
+    }
+
     /// Its name in reasons and status lines.
     pub fn name(self) -> &'static str {
         match self {
@@ -122,6 +159,8 @@ impl Indicator {
             Self::Latency => "latency",
             Self::Tools => "tools",
             Self::ClientFaults => "client faults",
+            Self::SmallAnswers => "small answers",
+            Self::SlowerAnswers => "slower answers",
             Self::Streams => "streams",
             Self::Scraped => "own counters",
         }

@@ -35,11 +35,19 @@ pub(crate) struct Message {
     pub error_code: Option<i64>,
     /// Whether `result.isError` is true.
     pub is_tool_error: bool,
+    /// Bytes of what the result carries: `content`, `contents`, `messages`, `tools` and the like. 0 if all
+    /// of it is empty; `None` if it has none of these.
+    pub content_bytes: Option<u64>,
     /// Whether `result.resultType` is `input_required`.
     pub input_required: bool,
 }
 
 impl Message {
+    /// Its result carries a value of so many bytes.
+    pub(super) fn add_content(&mut self, bytes: u64) {
+        *self.content_bytes.get_or_insert(0) += bytes;
+    }
+
     /// Whether it is the response to a request.
     pub(crate) fn is_response(&self) -> bool {
         self.has_result || self.has_error

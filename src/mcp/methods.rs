@@ -127,6 +127,11 @@ pub(crate) fn is_list(name: &str) -> bool {
     [TOOLS_LIST, PROMPTS_LIST, RESOURCES_LIST, TEMPLATES_LIST].contains(&name)
 }
 
+/// Whether a result of this method carries content, so that an empty one says something.
+pub(crate) fn carries_content(name: &str) -> bool {
+    is_list(name) || [TOOLS_CALL, PROMPTS_GET, "resources/read"].contains(&name)
+}
+
 /// Whether a result of this method may carry `ttlMs`; also that of an unknown `*/list`.
 pub(crate) fn is_cacheable(name: &str) -> bool {
     lookup(name).map_or_else(|| name.ends_with("/list"), |it| it.is_cacheable)

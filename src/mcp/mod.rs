@@ -11,6 +11,7 @@
 
 pub(super) mod capabilities;
 pub(super) mod client;
+mod content;
 pub(super) mod endpoint;
 pub(super) mod error_text;
 pub(super) mod headers;

@@ -8,6 +8,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
+use super::content::{ContentMeter, scalar_bytes};
 use super::message::{Message, is_valid_id};
 use super::scan_keys::{Level, Section, Target, is_like_a_key};
 
@@ -41,6 +42,7 @@ pub(crate) struct MessageScanner {
     /// The keys of [`Message::is_ambiguous`] that the message has had, a bit each.
     seen: u8,
     uri: Option<Box<str>>,
+    content: ContentMeter,
     message: Message,
 }
 
@@ -66,7 +68,7 @@ impl MessageScanner {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             at += match self.expect {
-                Expect::SkippedValue => self.skip_value(rest),
+                Expect::SkippedValue => self.read_skipped(rest),
                 Expect::Done | Expect::Broken => self.read_trailing(rest),
                 _ => {
                     let Some(byte) = rest.first() else { break };
@@ -168,7 +170,10 @@ impl MessageScanner {
                 self.mark_present(section);
             }
             (b'{' | b'[', ..) => {
-                (self.expect, self.depth, self.quoted) = (Expect::SkippedValue, 1, false)
+                (self.expect, self.depth, self.quoted) = (Expect::SkippedValue, 1, false);
+                if self.target == Target::Content {
+                    self.content.start(byte);
+                }
             }
             (b'"', _, Target::Nothing) => {
                 (self.expect, self.depth, self.quoted) = (Expect::SkippedValue, 0, true)
@@ -315,9 +320,22 @@ impl MessageScanner {
             (Target::IsError, Some(text)) => message.is_tool_error = text == "true",
             (Target::ResultType, Some(text)) => message.input_required = text == "input_required",
             (Target::Section(Section::Result), _) => message.has_result = true,
+            (Target::Content, _) => message.add_content(scalar_bytes(&self.text, quoted)),
             (Target::Section(Section::Error), Some(text)) => message.has_error = text != "null",
             _ => (),
         }
+    }
+
+    /// Reads on in a value of which at most the size matters; returns the number of bytes it consumed.
+    fn read_skipped(&mut self, bytes: &[u8]) -> usize {
+        let consumed = self.skip_value(bytes);
+        if self.target == Target::Content {
+            self.content.feed(bytes.get(..consumed).unwrap_or(bytes));
+            if self.expect == Expect::Comma {
+                self.message.add_content(self.content.end());
+            }
+        }
+        consumed
     }
 
     /// Skips a value that no field needs; returns the number of bytes it consumed.

@@ -1,5 +1,17 @@
 //! The keys of a JSON-RPC message that [`super::scan`] looks for.
 
+/// The keys of a result under which it carries what the client asked for.
+const CONTENT_KEYS: [&[u8]; 8] = [
+    b"content",
+    b"structuredContent",
+    b"contents",
+    b"messages",
+    b"tools",
+    b"prompts",
+    b"resources",
+    b"resourceTemplates",
+];
+
 /// The object that the scanner is inside of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Level {
@@ -39,6 +51,7 @@ pub(super) enum Target {
     TaskId,
     RequestState,
     TaskParam,
+    Content,
 }
 
 impl Target {
@@ -62,6 +75,7 @@ impl Target {
                 (Section::Result, b"status") => Self::Status,
                 (Section::Result, b"isError") => Self::IsError,
                 (Section::Result, b"resultType") => Self::ResultType,
+                (Section::Result, key) if CONTENT_KEYS.contains(&key) => Self::Content,
                 (Section::Error, b"code") => Self::ErrorCode,
                 _ => Self::Nothing,
             },

@@ -93,3 +93,28 @@ proptest! {
         prop_assert_eq!(scan_one(&text).id, Some(id.to_string().into_boxed_str()));
     }
 }
+
+#[test]
+fn the_content_of_a_result_is_measured() {
+    let bytes = |result: &str| {
+        let text = format!(r#"{{"jsonrpc":"2.0","result":{result},"id":1}}"#);
+        let whole = scan_one(&text).content_bytes;
+        let pieces: Vec<_> = text.as_bytes().chunks(3).collect();
+        assert_eq!(scan_chunks(&pieces).0[0].content_bytes, whole, "{text}");
+        whole
+    };
+    for (result, expected) in [
+        ("{}", None),
+        (r#"{"_meta":{"a":[1]},"nextCursor":"x"}"#, None),
+        (r#"{"content":[]}"#, Some(0)),
+        (r#"{"content":[{"type":"text","text":""}],"structuredContent":{"result":[]}}"#, Some(0)),
+        (r#"{"content":[],"structuredContent":{"n":1}}"#, Some(7)),
+        (r#"{"tools":[{"name":"a"}]}"#, Some(14)),
+        (r#"{"content":null}"#, Some(0)),
+        (r#"{"content":"text"}"#, Some(4)),
+        (r#"{"other":{"content":[1]}}"#, None),
+    ] {
+        assert_eq!(bytes(result), expected, "{result}");
+    }
+    assert_eq!(scan_one(r#"{"params":{"content":[1]},"method":"x"}"#).content_bytes, None);
+}

@@ -33,6 +33,7 @@ mod time_text;
 mod timeline;
 mod trial;
 mod trigger;
+mod usual_answers;
 mod verdict;
 
 pub use active_users::ActiveUsers;
@@ -62,6 +63,7 @@ pub use ticket::Ticket;
 pub use time_text::format_seconds;
 pub use trial::{Arm, RampStep, TrialCell, WHOLE_PPM, call_number, coin, coin_ppm};
 pub use trigger::Trigger;
+pub use usual_answers::UsualAnswers;
 pub use verdict::{Evidence, Finding, Severity, Verdict};
 
 pub use crate::model::contract_diff::{BreakingChange, ContractDiff};

@@ -6,6 +6,7 @@ use crate::model::block_sources::BlockSources;
 use crate::model::outcome::{CallKey, Counts};
 use crate::model::release::ReleaseNumber;
 use crate::model::trial::{RampStep, TrialCell};
+use crate::model::usual_answers::UsualAnswers;
 
 /// One observation of a release, exactly as it came in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +67,9 @@ pub struct History {
     pub worst_five_minutes: (u64, u64),
     /// Everything since it was added, by method and tool.
     pub calls: Vec<(CallKey, Counts)>,
+    /// What its answers usually were, by method and tool.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usual_answers: Vec<(CallKey, UsualAnswers)>,
 }
 
 /// What reading a release's own counters gave.

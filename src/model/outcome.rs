@@ -57,6 +57,18 @@ pub struct Counts {
     #[serde(default)]
     #[serde(alias = "broken")]
     pub streams_broken: u64,
+    /// Of [`Self::ok`], answers with far less content than the release before gave to the call
+    /// ([`crate::model::UsualAnswers`]).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub small: u64,
+    /// Of [`Self::ok`] and [`Self::tool_fault`], answers that took far longer than they did there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub slower: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What passed a release and is no evidence about it.
@@ -123,6 +135,8 @@ impl Counts {
             repeatable_failed: self.repeatable_failed.saturating_sub(earlier.repeatable_failed),
             streams_ended: self.streams_ended.saturating_sub(earlier.streams_ended),
             streams_broken: self.streams_broken.saturating_sub(earlier.streams_broken),
+            small: self.small.saturating_sub(earlier.small),
+            slower: self.slower.saturating_sub(earlier.slower),
         }
     }
 
@@ -163,6 +177,8 @@ impl Add for Counts {
             repeatable_failed: self.repeatable_failed.saturating_add(other.repeatable_failed),
             streams_ended: self.streams_ended.saturating_add(other.streams_ended),
             streams_broken: self.streams_broken.saturating_add(other.streams_broken),
+            small: self.small.saturating_add(other.small),
+            slower: self.slower.saturating_add(other.slower),
         }
     }
 }

@@ -246,6 +246,8 @@ pub enum Guard {
     Ramp,
     /// The release fails for one user only, while it serves others.
     OneUser,
+    /// The release answers, but not as the one before did: a person decides.
+    Differs,
     /// The bake is over: a person decides.
     AfterBake,
 }
@@ -309,7 +311,9 @@ impl TimelineEvent {
     pub fn completes_command(&self) -> bool {
         match self {
             // The bake continues by itself once there is data again.
-            Self::Blocked { guard, .. } => !matches!(guard, Guard::NoData | Guard::OneUser),
+            Self::Blocked { guard, .. } => {
+                !matches!(guard, Guard::NoData | Guard::OneUser | Guard::Differs)
+            }
             Self::Accepted { .. }
             | Self::Failed
             | Self::Recovered
@@ -366,6 +370,7 @@ impl fmt::Display for Guard {
             Self::NoWarm => "no previous release",
             Self::Ramp => "ramp not complete",
             Self::OneUser => "one user",
+            Self::Differs => "different answers",
             Self::AfterBake => "the bake is over",
         })
     }

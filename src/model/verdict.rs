@@ -46,6 +46,9 @@ pub enum Finding {
     Unattributed,
     /// The release violates an objective for one user only; others are served.
     OneUser,
+    /// The release answers, but far slower than the one before, or with far less content, and that is not
+    /// enough for a rollback.
+    Differs,
     /// A required source reports no data about the release.
     NoData,
 }
@@ -108,6 +111,7 @@ impl fmt::Display for Finding {
             Self::Measuring => f.write_str("measuring"),
             Self::Unattributed => f.write_str("unattributed"),
             Self::OneUser => f.write_str("failing for one user"),
+            Self::Differs => f.write_str("answering differently"),
             Self::NoData => f.write_str("without data"),
         }
     }

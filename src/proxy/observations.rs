@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::monotonic;
 use crate::model::{
-    ActiveUsers, CallKey, Counts, FailedCall, McpPath, Moment, ReleaseLoad, ReleaseNumber, Unjudged,
+    ActiveUsers, CallKey, Counts, FailedCall, McpPath, Moment, ReleaseLoad, ReleaseNumber,
+    Unjudged, UsualAnswers,
 };
 use crate::proxy::Proxy;
 
@@ -68,6 +69,16 @@ impl Proxy {
     /// The outcomes of the requests of a release, by method and tool.
     pub fn counts_by_call(&self, number: ReleaseNumber) -> BTreeMap<CallKey, Counts> {
         self.backend(number).map(|backend| backend.outcomes.by_call()).unwrap_or_default()
+    }
+
+    /// What the answers of a release usually are, by method and tool.
+    pub fn usual_answers(&self, number: ReleaseNumber) -> Vec<(CallKey, UsualAnswers)> {
+        self.backend(number).map(|backend| backend.outcomes.usual_answers()).unwrap_or_default()
+    }
+
+    /// From now on the answers of a release are compared with these.
+    pub fn compare_answers(&self, number: ReleaseNumber, usual: &[(CallKey, UsualAnswers)]) {
+        self.backend(number).iter().for_each(|backend| backend.outcomes.compare_answers(usual));
     }
 
     /// Some of the latest calls that failed, of each release.

@@ -59,6 +59,10 @@ fn breach_in_bake(service: &str, active: &Release, guard: Guard) -> String {
             "one user fails on {active}, others are served: look at its calls; \
              `rollbackd rollback {service}` goes back"
         ),
+        Guard::Differs => format!(
+            "{active} answers, but not as the release before: compare them; `rollbackd rollback \
+             {service}` goes back"
+        ),
         Guard::Observe
         | Guard::Hold
         | Guard::Freeze

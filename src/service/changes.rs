@@ -84,6 +84,8 @@ impl Changes {
             ("min_effect", differs(old.min_effect, new.min_effect)),
             ("burst", old.burst != new.burst),
             ("baseline", old.baseline != new.baseline),
+            ("shape", old.shape != new.shape),
+            ("slowdown", old.slowdown != new.slowdown),
             ("shadow_calls", old.shadow_calls != new.shadow_calls),
             ("probe.failures", old.failed_probes_max != new.failed_probes_max),
         ]));
@@ -223,6 +225,8 @@ mod tests {
             ("objective = \"99%\"", "deploy objective"),
             ("tool_objective = \"off\"", "deploy tool_objective"),
             ("client_faults = \"off\"", "deploy client_faults"),
+            ("shape = \"act\"", "deploy shape"),
+            ("slowdown = \"off\"", "deploy slowdown"),
             ("latency = { under = \"1s\" }", "now latency.under, deploy latency.objective"),
             ("burst = \"7s\"", "deploy burst"),
             ("start_timeout = \"7s\"", "deploy start_timeout"),

@@ -55,7 +55,8 @@ impl ServiceLoop {
     pub(super) fn sync_bake(&mut self, now: Moment) {
         let (traffic, proxy) = (&self.traffic, &self.proxy);
         let history = |release| bake::history(traffic.get(&release), proxy, release);
-        self.bake_log.sync(now, &self.service.name, &mut self.machine, history);
+        let compared = self.bake_log.sync(now, &self.service.name, &mut self.machine, history);
+        compared.iter().for_each(|it| it.start(proxy));
     }
 
     /// Starts one effect. Its result arrives as an event.

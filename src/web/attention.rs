@@ -167,6 +167,9 @@ pub(super) fn guard_words(guard: Guard) -> &'static str {
             "The bake is over before the ramp; `rollbackd promote` accepts, `rollback` goes back."
         }
         Guard::OneUser => "One user fails and others are served; `rollbackd rollback` goes back.",
+        Guard::Differs => {
+            "It answers, but not as the release before; compare them, `rollbackd rollback` goes back."
+        }
         Guard::AfterBake => {
             "Its bake is over, so a person decides; `rollbackd rollback` goes back while the previous release runs."
         }

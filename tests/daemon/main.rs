@@ -17,6 +17,7 @@ mod artifact;
 mod browser;
 mod crash_recovery;
 mod deploy;
+mod differing_answers;
 mod full_disk;
 mod guards;
 mod handover;

@@ -28,6 +28,8 @@ const NONE: Counts = Counts {
     repeatable_failed: 0,
     streams_ended: 0,
     streams_broken: 0,
+    small: 0,
+    slower: 0,
 };
 
 fn client_fault() -> Counts {

@@ -199,6 +199,8 @@ pub(crate) fn counts() -> Counts {
         repeatable_failed: 9,
         streams_ended: 10,
         streams_broken: 11,
+        small: 0,
+        slower: 0,
     }
 }
 

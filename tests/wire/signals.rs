@@ -15,7 +15,8 @@ use crate::golden::hold;
 
 fn opening() -> SignalLogHeader {
     let calls = vec![(("tools/call".into(), "forecast".into()), counts())];
-    let history = History { last_hour: counts(), worst_five_minutes: (40, 3), calls };
+    let history =
+        History { last_hour: counts(), worst_five_minutes: (40, 3), calls, ..History::default() };
     let opened = Moment(1_700_000_000_000);
     SignalLogHeader { release: ReleaseNumber(7), warm: Some(ReleaseNumber(6)), opened, history }
 }
@@ -44,7 +45,8 @@ fn signals() -> Vec<Signal> {
         (("ping".into(), "".into()), Counts::default()),
     ];
     let others = one_of_each!(Observation;
-        Observation::Block(..) => "" Observation::Block(250, counts());
+        Observation::Block(..) => "" Observation::Block(250, counts()),
+            "" Observation::Block(250, Counts { small: 12, slower: 13, ..counts() });
         Observation::Calls(_) => "" Observation::Calls(calls);
         Observation::Sources(_) => "" Observation::Sources(sources()),
             "" Observation::Sources(BlockSources::default());
@@ -70,7 +72,8 @@ fn signals() -> Vec<Signal> {
 fn is_old(signal: &Signal) -> bool {
     !matches!(
         &signal.observation,
-        Observation::Starting(..)
+        Observation::Block(_, Counts { small: 1.., .. })
+            | Observation::Starting(..)
             | Observation::KnownFailing(_)
             | Observation::Sources(_)
             | Observation::Cells(_)
@@ -136,6 +139,6 @@ fn an_old_first_line_with_fewer_counts_is_still_read() {
         streams_broken: 0,
         ..counts()
     };
-    let history = History { last_hour: hour, worst_five_minutes: (40, 3), calls: Vec::new() };
+    let history = History { last_hour: hour, worst_five_minutes: (40, 3), ..History::default() };
     assert_eq!(recorded.header, SignalLogHeader { history, warm: None, ..opening() });
 }

@@ -41,6 +41,7 @@ fn findings() -> Vec<(&'static str, Finding)> {
         Finding::Measuring => "measuring" Finding::Measuring;
         Finding::Unattributed => "unattributed" Finding::Unattributed;
         Finding::OneUser => "one user" Finding::OneUser;
+        Finding::Differs => "differs" Finding::Differs;
         Finding::NoData => "no data" Finding::NoData;
     )
 }
@@ -56,6 +57,7 @@ fn guards() -> Vec<(&'static str, Guard)> {
         Guard::NoData => "no data" Guard::NoData;
         Guard::NoWarm => "no previous release" Guard::NoWarm;
         Guard::OneUser => "one user" Guard::OneUser;
+        Guard::Differs => "different answers" Guard::Differs;
         Guard::AfterBake => "the bake is over" Guard::AfterBake;
         Guard::Ramp => "ramp not complete" Guard::Ramp;
     )
@@ -93,6 +95,8 @@ fn objectives() -> Vec<(&'static str, Indicator)> {
         Indicator::Latency => "latency" Indicator::Latency;
         Indicator::Tools => "tools" Indicator::Tools;
         Indicator::ClientFaults => "calls" Indicator::ClientFaults;
+        Indicator::SmallAnswers => "small answers" Indicator::SmallAnswers;
+        Indicator::SlowerAnswers => "slower answers" Indicator::SlowerAnswers;
         Indicator::Streams => "streams" Indicator::Streams;
         Indicator::Scraped => "scraped" Indicator::Scraped;
     )

@@ -23,6 +23,7 @@ fn setting(guard: Guard) -> Option<&'static str> {
         Guard::Limit => "rollbacks_per_day",
         Guard::NoBaseline => "baseline",
         Guard::AfterBake => "after_bake",
+        Guard::Differs => "shape",
         Guard::Ramp | Guard::SharedOutage | Guard::NoData | Guard::NoWarm | Guard::OneUser => {
             return None;
         }

@@ -1,6 +1,7 @@
 //! Possible causes: one rule a file. A rule states only what the facts show, with the observation.
 
 mod contract;
+mod different_answers;
 mod does_not_start;
 mod every_call;
 mod exits;
@@ -24,7 +25,7 @@ const OFFERS_MAX: usize = 5;
 /// A rule: the facts, and what they suggest.
 type Rule = fn(&Facts) -> Option<Offer>;
 
-const RULES: [Rule; 14] = [
+const RULES: [Rule; 15] = [
     memory::rule,
     exits::rule,
     does_not_start::rule,
@@ -32,6 +33,7 @@ const RULES: [Rule; 14] = [
     contract::rule,
     rejected_calls::rule,
     one_user::rule,
+    different_answers::rule,
     one_call::rule,
     every_call::rule,
     some_calls::rule,

@@ -1,7 +1,7 @@
 //! The verdict of a judge: what is broken, and whether the deploy is to blame.
 
 use crate::judge::attribution::Blame;
-use crate::judge::client_faults::ClientFaults;
+use crate::judge::call_comparison::StrongestCall;
 use crate::judge::liveness::DownReason;
 use crate::judge::objective::ObjectiveEvidence;
 use crate::judge::release_judge::Judge;
@@ -25,12 +25,13 @@ struct BrokenObjective {
 }
 
 /// What a verdict says.
-struct Found {
-    finding: Finding,
-    because: String,
-    basis: Option<Basis>,
-    onset: Moment,
-    failure_rate_lower: f64,
+#[derive(Clone)]
+pub(super) struct Found {
+    pub(super) finding: Finding,
+    pub(super) because: String,
+    pub(super) basis: Option<Basis>,
+    pub(super) onset: Moment,
+    pub(super) failure_rate_lower: f64,
 }
 
 impl Judge {
@@ -51,6 +52,10 @@ impl Judge {
         if let Some(broken) = self.first_broken_objective(now, judged) {
             return self.make_verdict(now, self.found_broken(now, broken));
         }
+        let differs = self.found_different(now);
+        if let Some(found) = differs.as_ref().filter(|it| it.finding != Finding::Differs) {
+            return self.make_verdict(now, found.clone());
+        }
         let unproven = |finding, because, onset| {
             let (basis, failure_rate_lower) = (None, 0.0);
             self.make_verdict(now, Found { finding, because, basis, onset, failure_rate_lower })
@@ -58,6 +63,9 @@ impl Judge {
         if let Some((because, since)) = self.scraped.as_ref().and_then(|it| it.no_data_reason(now))
         {
             return unproven(Finding::NoData, because, since);
+        }
+        if let Some(found) = differs {
+            return self.make_verdict(now, found);
         }
         let finding = if self.verified() { Finding::Healthy } else { Finding::Undecided };
         let traffic = traffic_summary(&self.counts, self.last_request_at, now);
@@ -125,10 +133,11 @@ impl Judge {
             let one_source = one_source(indicator, &track.process, numbers.allowed, proven_at);
             Some(BrokenObjective { indicator, numbers, proven_at, onset, one_source })
         });
-        let calls = self.client_faults.as_ref().and_then(|(calls, tripped)| {
-            let (proven_at, (call, process)) = ((*tripped)?, calls.strongest()?);
-            let (indicator, onset) = (Indicator::ClientFaults, process.all().onset());
-            let numbers = process.all().numbers(&ClientFaults::describe(call));
+        let rejected = self.calls.iter().filter(|it| it.indicator() == Indicator::ClientFaults);
+        let calls = rejected.filter_map(|calls| {
+            let (StrongestCall { call, process }, proven_at) = calls.broken()?;
+            let (indicator, onset) = (calls.indicator(), process.all().onset());
+            let numbers = process.all().numbers(&calls.describe(call));
             let one_source = one_source(indicator, process, numbers.allowed, proven_at);
             Some(BrokenObjective { indicator, numbers, proven_at, onset, one_source })
         });

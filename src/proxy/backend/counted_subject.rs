@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::{Outcome, ReleaseNumber, call_number};
+use crate::proxy::backend::answer_profile::Unusual;
 use crate::proxy::backend::failing_sources::{FailingSources, Source};
 use crate::proxy::backend::recent_subjects::RecentSubjects;
 use crate::proxy::backend::trial_cells::CellCounts;
@@ -64,6 +65,11 @@ impl CountedSubject {
             }
             _ => (),
         }
+    }
+
+    /// The answer to a request is not as it was at the release before.
+    pub(in crate::proxy) fn record_unusual(&self, request: &CountedRequest, unusual: Unusual) {
+        self.failing.record_unusual(&self.source, request.call, unusual);
     }
 
     /// Whether a request was slow is known.

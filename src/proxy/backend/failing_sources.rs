@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 use crate::model::{BlockSources, Counts, Outcome, SourceCounts};
 use crate::mutex::lock;
 use crate::proxy::backend::active_set::ActiveSet;
+use crate::proxy::backend::answer_profile::Unusual;
 use crate::proxy::backend::identity::Identity;
 
 /// Sources that are tracked, and clients. Beyond them, failures belong to no source.
@@ -113,6 +114,17 @@ impl FailingSources {
         tracked.count((source, call), slow, |counts| {
             counts.with_latency += 1;
             counts.slow += u64::from(slow);
+        });
+        self.is_tracking.store(tracked.is_needed(), Ordering::Relaxed);
+    }
+
+    /// An answer is not as it was at the release before. Say so before [`Self::end`], which then counts the
+    /// answer for the same source.
+    pub(in crate::proxy) fn record_unusual(&self, source: &Source, call: u64, unusual: Unusual) {
+        let mut tracked = self.lock();
+        tracked.count((source, call), true, |counts| {
+            counts.small += u64::from(unusual.small);
+            counts.slower += u64::from(unusual.slower);
         });
         self.is_tracking.store(tracked.is_needed(), Ordering::Relaxed);
     }

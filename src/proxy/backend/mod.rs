@@ -2,6 +2,7 @@
 
 mod active_set;
 pub(super) mod address_limits;
+pub(super) mod answer_profile;
 pub(super) mod body;
 pub(super) mod client_connection;
 pub(super) mod client_request;

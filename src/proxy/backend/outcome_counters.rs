@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::model::{CallKey, Counts, Outcome, Unjudged};
+use crate::mcp::methods::carries_content;
+use crate::model::{CallKey, Counts, Outcome, Unjudged, UsualAnswers};
+use crate::proxy::backend::answer_profile::{AnswerProfile, Unusual};
 use crate::proxy::backend::failed_samples::SHADOW_TIMEOUT;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 
@@ -48,8 +50,14 @@ pub(in crate::proxy) struct CounterCells {
     repeatable_failed: AtomicU64,
     ended_streams: AtomicU64,
     broken_streams: AtomicU64,
+    /// Answers that are not as they were at the release before.
+    small: AtomicU64,
+    slower: AtomicU64,
+    profile: AnswerProfile,
     /// Whether requests of this call are read-only, as declared now.
     is_repeatable: AtomicBool,
+    /// Whether an answer carries content.
+    carries_content: bool,
     /// The call; `None` for the sum of several.
     call: Option<CallKey>,
 }
@@ -71,9 +79,9 @@ impl OutcomeCounters {
         if calls.len() >= CALLS_MAX {
             return Arc::clone(calls.get_or_insert_with((OTHER.into(), "".into()), Arc::default));
         }
-        let call = Some(key.clone());
-        let cells = calls
-            .get_or_insert_with(key, || Arc::new(CounterCells { call, ..CounterCells::default() }));
+        let (call, carries_content) = (Some(key.clone()), carries_content(method));
+        let new = || CounterCells { call, carries_content, ..CounterCells::default() };
+        let cells = calls.get_or_insert_with(key, || Arc::new(new()));
         // Insert first, then ask: `refresh_repeatable` may run at this moment.
         cells
             .is_repeatable
@@ -123,6 +131,46 @@ impl OutcomeCounters {
         let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         let (quick, late) = (read(&cells.quick), read(&cells.late));
         QUICK_MIN <= quick && late.saturating_mul(LATE_ONE_IN) <= quick
+    }
+
+    /// Counts the size of an answer, where it can carry content, and how long it took. Returns how it differs
+    /// from those of the release before.
+    pub(in crate::proxy) fn count_answer(
+        &self,
+        call: &CounterCells,
+        content: Option<u64>,
+        took: Duration,
+    ) -> Unusual {
+        let content = content.filter(|_| call.carries_content);
+        let unusual = call.profile.record(content, took);
+        for cells in [&self.total, call] {
+            if unusual.small {
+                cells.small.fetch_add(1, Ordering::Relaxed);
+            }
+            if unusual.slower {
+                cells.slower.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        unusual
+    }
+
+    /// What answers usually are, by method and tool, where there were enough of them.
+    pub(in crate::proxy) fn usual_answers(&self) -> Vec<(CallKey, UsualAnswers)> {
+        let calls = self.calls.pin();
+        let usual = calls.iter().filter_map(|(call, cells)| {
+            cells.call.as_ref()?;
+            Some((call.clone(), cells.profile.usual()?))
+        });
+        usual.collect()
+    }
+
+    /// From now on answers are compared with these.
+    pub(in crate::proxy) fn compare_answers(&self, usual: &[(CallKey, UsualAnswers)]) {
+        let calls = self.calls.pin();
+        calls.iter().for_each(|(_, cells)| cells.profile.compare_with(None));
+        for ((method, name), usual) in usual {
+            self.for_call(method, name).profile.compare_with(Some(usual));
+        }
     }
 
     /// Counts a listening stream that ended, and whether it broke.
@@ -216,6 +264,8 @@ impl CounterCells {
             repeatable_failed: read(&self.repeatable_failed),
             streams_ended: read(&self.ended_streams),
             streams_broken: read(&self.broken_streams),
+            small: read(&self.small),
+            slower: read(&self.slower),
         }
     }
 }

@@ -248,7 +248,8 @@ impl InFlight {
                 session.mark_known();
             }
         }
-        let class = self.record_outcome(&request, class);
+        let content = message.has_result.then(|| message.content_bytes.unwrap_or(0));
+        let class = self.record_outcome(&request, class, content);
         self.note_failure(&request.id, class, message.error_code);
     }
 
@@ -290,7 +291,7 @@ impl InFlight {
             return;
         }
         for request in pending {
-            let class = self.record_outcome(&request, class);
+            let class = self.record_outcome(&request, class, None);
             if !self.deadline_passed {
                 self.note_failure(&request.id, class, None);
             }

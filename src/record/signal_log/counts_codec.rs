@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::model::Counts;
 
 /// The letters of the counts in a block, in the order in which they are written.
-const COUNT_LETTERS: [char; 11] = ['o', 'f', 't', 'c', 'n', 's', 'd', 'a', 'x', 'l', 'k'];
+const COUNT_LETTERS: [char; 13] = ['o', 'f', 't', 'c', 'n', 's', 'd', 'a', 'x', 'l', 'k', 'm', 'w'];
 
 /// The counts that are not 0, each with a space before it.
 pub(super) fn encode_counts(counts: &Counts) -> String {
@@ -32,7 +32,7 @@ pub(super) fn decode_counts(text: &str) -> Option<Counts> {
 
 /// In the order of [`COUNT_LETTERS`]. The pattern names every field, so that a new one cannot be
 /// forgotten.
-fn count_fields(counts: &mut Counts) -> [&mut u64; 11] {
+fn count_fields(counts: &mut Counts) -> [&mut u64; 13] {
     let Counts {
         ok,
         server_fault,
@@ -45,6 +45,8 @@ fn count_fields(counts: &mut Counts) -> [&mut u64; 11] {
         repeatable_failed,
         streams_ended,
         streams_broken,
+        small,
+        slower,
     } = counts;
     [
         ok,
@@ -58,5 +60,7 @@ fn count_fields(counts: &mut Counts) -> [&mut u64; 11] {
         repeatable_failed,
         streams_ended,
         streams_broken,
+        small,
+        slower,
     ]
 }

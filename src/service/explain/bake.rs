@@ -76,6 +76,10 @@ impl Bake<'_> {
             Some(Finding::OneUser) => {
                 format!("one user fails on {active} and others are served; the bake goes on")
             }
+            Some(Finding::Differs) => format!(
+                "{active} answers, but not as the release before; at the end of the bake it is \
+                 accepted (unverified)"
+            ),
             Some(Finding::NoData) => format!("the counters of {active} cannot be read"),
             Some(finding @ Finding::Breach(_)) => format!("{active} is {finding}"),
             None => format!("the judge of {active} has not started yet"),
@@ -156,6 +160,9 @@ impl Bake<'_> {
             Guard::NoData => "missing data is neither good nor bad: repair the metrics".to_owned(),
             Guard::NoWarm => "there is no previous release".to_owned(),
             Guard::OneUser => "one user fails and others are served".to_owned(),
+            Guard::Differs => "its answers differ, and its requests do not fail; `shape` and \
+                               `slowdown` say what follows"
+                .to_owned(),
             Guard::AfterBake => "the bake is over: a person decides".to_owned(),
             Guard::Ramp => "most users have not met the release: a person decides".to_owned(),
         }

@@ -242,6 +242,7 @@ mod tests {
             Finding::Measuring,
             Finding::Unattributed,
             Finding::OneUser,
+            Finding::Differs,
             Finding::NoData,
         ] {
             let shown = text(&status(), &baking(None), Some(finding));
@@ -258,6 +259,7 @@ mod tests {
             Guard::SharedOutage,
             Guard::NoBaseline,
             Guard::OneUser,
+            Guard::Differs,
             Guard::AfterBake,
             Guard::NoData,
             Guard::NoWarm,

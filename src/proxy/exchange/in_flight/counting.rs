@@ -2,8 +2,9 @@
 
 use crate::clock::monotonic;
 use crate::model::Outcome;
+use crate::proxy::backend::answer_profile::Unusual;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
-use crate::proxy::exchange::pending::PendingRequest;
+use crate::proxy::exchange::pending::{PendingRequest, TaskEffect};
 
 impl InFlight {
     /// Keeps a failed request for a shadow call.
@@ -21,18 +22,26 @@ impl InFlight {
         }
     }
 
-    /// Counts the end of a request. Returns its class, after what the client did is considered.
-    pub(super) fn record_outcome(&mut self, request: &PendingRequest, class: Outcome) -> Outcome {
+    /// Counts the end of a request; `content` has the bytes of its answer, where there is one. Returns its
+    /// class, after what the client did is considered.
+    pub(super) fn record_outcome(
+        &mut self,
+        request: &PendingRequest,
+        class: Outcome,
+        content: Option<u64>,
+    ) -> Outcome {
         let failed = class == Outcome::ServerFault;
         let class = if failed && self.was_cancelled(request) { Outcome::Neutral } else { class };
         let class = self.charge(request, class);
+        let is_answered = matches!(class, Outcome::Ok | Outcome::ToolFault);
+        if self.kind == ExchangeKind::Call && is_answered {
+            request.counters.count_duration(self.started.elapsed());
+            self.count_answer(request, content.filter(|_| class == Outcome::Ok));
+        }
         if !self.deadline_passed {
             self.backend.outcomes.count(Some(&request.counters), class);
             self.count_on_trial(request, class);
             self.keep_for_shadow(class);
-        }
-        if self.kind == ExchangeKind::Call && matches!(class, Outcome::Ok | Outcome::ToolFault) {
-            request.counters.count_duration(self.started.elapsed());
         }
         let timed = matches!(class, Outcome::Ok | Outcome::ToolFault | Outcome::ServerFault);
         if let Some(slow) =
@@ -41,6 +50,18 @@ impl InFlight {
             self.record_latency(request, slow <= self.started.elapsed());
         }
         class
+    }
+
+    /// Counts the size of an answer, and how long it took.
+    fn count_answer(&self, request: &PendingRequest, content: Option<u64>) {
+        let content = content.filter(|_| matches!(request.task, TaskEffect::Unchanged));
+        let took = self.started.elapsed();
+        let unusual = self.backend.outcomes.count_answer(&request.counters, content, took);
+        if let (Some(subject), Some(counted)) = (&self.counted, &request.counted)
+            && unusual != Unusual::default()
+        {
+            subject.record_unusual(counted, unusual);
+        }
     }
 
     /// Counts whether a request was slow.

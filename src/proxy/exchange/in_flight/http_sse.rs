@@ -16,7 +16,7 @@ impl InFlight {
         let class = if in_vain { Outcome::ServerFault } else { Outcome::Neutral };
         if let Some(index) = self.pending.iter().position(|request| same_id(&request.id, id)) {
             let request = self.pending.swap_remove(index);
-            let class = self.record_outcome(&request, class);
+            let class = self.record_outcome(&request, class, None);
             self.note_failure(&request.id, class, None);
             self.explain_unanswered();
         }
