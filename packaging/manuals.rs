@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Command, CommandFactory as _};
-use clap_complete::env::Shells;
 use clap_mangen::Man;
-use rollbackd::cli::{COMPLETE_VARIABLE, Cli};
+use rollbackd::cli::{Cli, completion_script};
 
 /// The folder of the pages in Markdown.
 const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/manual");
@@ -50,7 +49,7 @@ fn write(folder: &Path) -> std::io::Result<()> {
     for (shell, file) in
         [("bash", "rollbackd.bash"), ("zsh", "_rollbackd"), ("fish", "rollbackd.fish")]
     {
-        fs::write(folder.join(file), completion(shell)?)?;
+        fs::write(folder.join(file), completion_script(shell)?)?;
     }
     for entry in fs::read_dir(PAGES)? {
         let path = entry?.path();
@@ -59,23 +58,6 @@ fn write(folder: &Path) -> std::io::Result<()> {
         fs::write(folder.join(page.file), page.roff)?;
     }
     Ok(())
-}
-
-/// The script with which a shell asks `rollbackd` for completions.
-fn completion(shell: &str) -> std::io::Result<Vec<u8>> {
-    let shells = Shells::builtins();
-    let completer = shells.completer(shell).ok_or(std::io::ErrorKind::Unsupported)?;
-    let mut script = Vec::new();
-    let name = "rollbackd";
-    completer.write_registration(COMPLETE_VARIABLE, name, name, name, &mut script)?;
-    if shell == "zsh" {
-        // The first completion loads the file as the function `_rollbackd`, and is not asked again.
-        script.extend_from_slice(
-            b"\nif [ \"$funcstack[1]\" = \"_rollbackd\" ]; then\n    \
-              _clap_dynamic_completer_rollbackd \"$@\"\nfi\n",
-        );
-    }
-    Ok(script)
 }
 
 /// The verbs without the hidden ones.

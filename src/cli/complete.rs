@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap_complete::engine::{
     ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _,
 };
+use clap_complete::env::Shells;
 
+use crate::cli::COMPLETE_VARIABLE;
 use crate::cli::daemon_options::DaemonOptions;
 use crate::control::{IncidentReply, IncidentRequest, Request, Response, Status};
 
@@ -19,6 +21,26 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 const DEPLOYS_MAX: u32 = 20;
 /// Answers that are read.
 const RESPONSES_MAX: usize = 512;
+
+/// The script of the package with which a shell asks `rollbackd` for completions.
+///
+/// # Errors
+/// No such shell is known.
+pub fn completion_script(shell: &str) -> std::io::Result<Vec<u8>> {
+    let shells = Shells::builtins();
+    let completer = shells.completer(shell).ok_or(std::io::ErrorKind::Unsupported)?;
+    let mut script = Vec::new();
+    let name = "rollbackd";
+    completer.write_registration(COMPLETE_VARIABLE, name, name, name, &mut script)?;
+    if shell == "zsh" {
+        // The first completion loads the file as the function `_rollbackd`, and is not asked again.
+        script.extend_from_slice(
+            b"\nif [ \"$funcstack[1]\" = \"_rollbackd\" ]; then\n    \
+              _clap_dynamic_completer_rollbackd \"$@\"\nfi\n",
+        );
+    }
+    Ok(script)
+}
 
 /// Names of services.
 pub(super) fn services() -> ArgValueCompleter {

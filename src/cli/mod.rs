@@ -45,6 +45,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 
+pub use crate::cli::complete::completion_script;
 use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
 use crate::daemon::{InheritedListeners, StartMode};

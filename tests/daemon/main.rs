@@ -35,6 +35,7 @@ mod ramp_auto;
 mod resource_usage;
 mod scrape;
 mod shadow_calls;
+mod shell_completion;
 mod startup;
 mod switch_under_load;
 mod warm_release;
