@@ -88,7 +88,32 @@ impl DaemonOptions {
             output::error_line(&problem);
             Exit::InvalidArguments
         })?;
-        self.connect(request).await.map_err(|error| error.report())
+        self.connect(request).await.map_err(|error| {
+            let exit = error.report();
+            if exit == Exit::NoDaemon && request.is_read_only() {
+                self.report_record("SERVICE");
+            }
+            exit
+        })
+    }
+
+    /// Prints who can read the record of a service while no daemon answers.
+    pub(super) fn report_record(&self, service: &str) {
+        let Ok(loaded) = self.load_config() else { return };
+        let dir = loaded.settings.state_dir;
+        match std::fs::read_dir(&dir) {
+            Ok(_) => output::stderr_line(&format!(
+                "  without the daemon, `rollbackd timeline {service}` reads the record from disk"
+            )),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                output::stderr_line(&format!(
+                    "  without the daemon, only its user and root may read the record in {}: run \
+                     `sudo rollbackd timeline {service}`",
+                    dir.display()
+                ));
+            }
+            Err(_) => (),
+        }
     }
 
     /// Sends a request that has one response, and returns it; reports a refusal or an error.
@@ -146,8 +171,9 @@ impl ConnectError {
             return Exit::Forbidden;
         }
         output::error_line(&format!(
-            "no daemon answers on {socket}{note}: {error}\n  start it with `rollbackd run`, or name \
-             its socket with --socket or its configuration with --config"
+            "no daemon answers on {socket}{note}: {error}\n  start it with `systemctl start \
+             rollbackd` or `rollbackd run`, or name its socket with --socket or its configuration \
+             with --config"
         ));
         Exit::NoDaemon
     }

@@ -143,12 +143,8 @@ fn print_from_disk(
         }
         Err(unreadable) if unreadable.kind() == io::ErrorKind::PermissionDenied => {
             let exit = error.report();
-            output::stderr_line(&format!(
-                "  without the daemon, only its user and root read {}: try `sudo rollbackd timeline \
-                 {service}`",
-                dir.display()
-            ));
-            if error.is_forbidden() { exit } else { Exit::Forbidden }
+            daemon.report_record(service);
+            exit
         }
         Err(error) => {
             output::error_line(&error.with_cause());

@@ -125,6 +125,35 @@ fn groups_control_read_and_write_access() {
     let modes = host.run(&["stat", "-c", "%a %U:%G", "/run/rollbackd/control.sock"]).out;
     assert_eq!(modes, "660 rollbackd:rollbackd");
     assert_eq!(host.run(&["stat", "-c", "%a", "/var/lib/rollbackd"]).out, "700");
+    verbs_without_the_daemon_say_who_can_read(&host);
+}
+
+/// No group helps while no daemon runs, and no verb says that one would.
+fn verbs_without_the_daemon_say_who_can_read(host: &Host) {
+    host.run(&["systemctl", "stop", "rollbackd"]).expect_success();
+    let verbs: [&[&str]; 7] = [
+        &["status"],
+        &["explain", "weather"],
+        &["history", "weather"],
+        &["incidents"],
+        &["postmortem", "weather"],
+        &["report"],
+        &["timeline", "weather"],
+    ];
+    for verb in verbs {
+        let command = [&["rollbackd"], verb].concat();
+        for user in ["eve", "bob", "alice"] {
+            let refused = host.run_as_user(user, &command).expect_code(8);
+            let says = |what: &str| assert!(refused.err.contains(what), "{verb:?}: {refused:?}");
+            says("systemctl start rollbackd");
+            says("only its user and root may read the record in /var/lib/rollbackd");
+            says("sudo rollbackd timeline");
+        }
+    }
+    let record = host.run(&["rollbackd", "timeline", "weather"]).expect_success();
+    assert!(record.out.contains("held"), "{record:?}");
+    let hint = host.run(&["rollbackd", "history", "weather"]).expect_code(8).err;
+    assert!(hint.contains("`rollbackd timeline SERVICE` reads the record from disk"), "{hint}");
 }
 
 #[test]
