@@ -196,10 +196,11 @@ fn show_next_steps(service: &NewService, dir: &Path) {
         }
     }
     steps.push(format!(
-        "cp {configuration} /etc/rollbackd/config.toml && systemctl restart rollbackd"
+        "cp {configuration} /etc/rollbackd/config.toml && systemctl enable rollbackd && systemctl \
+         restart rollbackd"
     ));
     let artifact = match source {
-        Source::Command(_) => String::new(),
+        Source::Command(command) => artifact_option(command).to_owned(),
         Source::Image { repository, .. } => format!(" --artifact {repository}@sha256:DIGEST"),
         Source::Unit { .. } => " --artifact /opt/RELEASE".to_owned(),
     };
@@ -211,10 +212,22 @@ fn show_next_steps(service: &NewService, dir: &Path) {
     }
 }
 
+/// A command with {artifact} does not run without one: a whole path, or a part of one.
+fn artifact_option(command: &[String]) -> &'static str {
+    match command.iter().find_map(|word| word.find("{artifact}")) {
+        Some(0) => " --artifact /opt/RELEASE",
+        Some(_) => " --artifact RELEASE",
+        None => "",
+    }
+}
+
 /// Shows what listens here, and how to go on.
 fn show_host() -> Exit {
     let ports = listening_ports();
-    output::stdout_line(&format!("{} ports listen on this host:", ports.len()));
+    output::stdout_line(&match ports.len() {
+        1 => "1 port listens on this host:".to_owned(),
+        count => format!("{count} ports listen on this host:"),
+    });
     let mut unit = None;
     for port in &ports {
         let process = port.process.as_ref().map_or_else(

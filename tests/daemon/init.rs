@@ -37,6 +37,24 @@ fn init_writes_a_configuration_that_passes_and_changes_nothing_that_exists() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
+/// Its commands can be typed as they stand.
+#[test]
+fn init_names_an_artifact_where_the_command_needs_one() {
+    for (word, artifact) in [
+        ("/opt/{version}/server", ""),
+        ("{artifact}/server", "/opt/RELEASE"),
+        ("w/{artifact}", "RELEASE"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let command = ["--name", "weather", "--command", word, "--port", "{port}"];
+        let (out, _) = texts(&init(dir.path(), &command));
+        let option =
+            if artifact.is_empty() { String::new() } else { format!(" --artifact {artifact}") };
+        let step = format!("rollbackd deploy weather v1{option} --wait\n");
+        assert!(out.contains(&step), "{word}: {out}");
+    }
+}
+
 #[test]
 fn init_refuses_what_cannot_become_releases() {
     let dir = tempfile::tempdir().unwrap();
