@@ -11,10 +11,11 @@ use clap_complete::engine::{
 };
 use clap_complete::env::Shells;
 
-use crate::cli::COMPLETE_VARIABLE;
 use crate::cli::daemon_options::DaemonOptions;
 use crate::control::{IncidentReply, IncidentRequest, Request, Response, Status};
 
+/// A shell sets it to its name, such as `bash`, to get completions.
+pub(super) const VARIABLE: &str = "ROLLBACKD_COMPLETE";
 /// How long the daemon may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Numbers of deploys that are completed: the newest.
@@ -31,7 +32,7 @@ pub fn completion_script(shell: &str) -> std::io::Result<Vec<u8>> {
     let completer = shells.completer(shell).ok_or(std::io::ErrorKind::Unsupported)?;
     let mut script = Vec::new();
     let name = "rollbackd";
-    completer.write_registration(COMPLETE_VARIABLE, name, name, name, &mut script)?;
+    completer.write_registration(VARIABLE, name, name, name, &mut script)?;
     if shell == "zsh" {
         // The first completion loads the file as the function `_rollbackd`, and is not asked again.
         script.extend_from_slice(

@@ -50,9 +50,6 @@ use crate::cli::daemon_options::DaemonOptions;
 use crate::cli::exit::Exit;
 use crate::daemon::{InheritedListeners, StartMode};
 
-/// A shell sets it to its name, such as `bash`, to get completions.
-pub const COMPLETE_VARIABLE: &str = "ROLLBACKD_COMPLETE";
-
 /// How long the end of the process waits for reads and writes that have begun.
 const BLOCKING_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -125,7 +122,7 @@ enum Verb {
 
 /// Runs the verb that the arguments name.
 pub fn main() -> ExitCode {
-    CompleteEnv::with_factory(Cli::command).var(COMPLETE_VARIABLE).complete();
+    CompleteEnv::with_factory(Cli::command).var(complete::VARIABLE).complete();
     let Cli { daemon, verb } = Cli::parse();
     // Inherited descriptors must be taken before the runtime starts threads.
     let start_mode = match &verb {
