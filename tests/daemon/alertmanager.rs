@@ -22,9 +22,16 @@ impl Alertmanager {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         let config = dir.path().join("alertmanager.yml");
         fs::write(&config, "route:\n  receiver: none\nreceivers:\n  - name: none\n").unwrap();
-        let program = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("target/alertmanager/usr/bin/prometheus-alertmanager");
-        let process = Command::new(program)
+        let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/alertmanager");
+        let program = home.join("usr/bin/prometheus-alertmanager");
+        // Debian's reads its templates below /usr/share, where the unpacked package has none.
+        let share = home.join("usr/share").display().to_string();
+        let mount = format!(
+            "mount -t overlay overlay -o 'lowerdir={share}:/usr/share' /usr/share && exec \"$@\""
+        );
+        let process = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &mount, "alertmanager"])
+            .arg(program)
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
