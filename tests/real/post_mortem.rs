@@ -10,7 +10,10 @@ const SETTINGS: &str = r#"
     drain_timeout = "5s"
     stop_timeout = "2s"
     tool_objective = "99%"
+    shape = "act"
 "#;
+/// Answers of the healthy server, from which its usual ones are known.
+const ANSWERS_MIN: u64 = 150;
 
 /// Deploys the healthy server and then a broken one. Returns the draft.
 async fn draft(broken: &str) -> Value {
@@ -20,7 +23,8 @@ async fn draft(broken: &str) -> Value {
     assert_eq!(deployed.code, 0, "{deployed:?}");
     let _forecast = stage.call_tool("forecast", r#"{"city":"Berlin"}"#);
     let _alerts = stage.call_tool("alerts", r#"{"city":"Rome"}"#);
-    let served = async || stage.status().await["releases"][0]["counts"]["ok"].as_u64() > Some(20);
+    let served =
+        async || stage.status().await["releases"][0]["counts"]["ok"].as_u64() > Some(ANSWERS_MIN);
     stage.wait_until("traffic", served).await;
     let deployed = stage.deploy("v2", release(broken), &["--wait"]).await;
     assert_eq!(deployed.code, 3, "{deployed:?}");
@@ -66,4 +70,14 @@ async fn an_exception_in_one_tool_is_named() {
 async fn a_memory_limit_is_named() {
     let document = draft("memory").await;
     assert_top(&document, "memory", &["v2 runs out of memory", "MemoryError"]);
+}
+
+#[tokio::test]
+async fn a_tool_that_finds_nothing_is_named() {
+    let document = draft("empty").await;
+    assert_top(
+        &document,
+        "different-answers",
+        &["tools/call forecast of v2 finds nothing", "small answers"],
+    );
 }

@@ -32,6 +32,9 @@ def serve(broken=None):
             if broken == "memory":
                 # A cache without a limit.
                 seen.append(bytearray(24 * 1024 * 1024))
+            if broken == "empty":
+                # The query of the new release matches no row.
+                return ""
             return f"{city} in the {region_of(city)}: 21 degrees"
 
     @server.tool()

@@ -1,0 +1,3 @@
+from weather import serve
+
+serve("empty")
