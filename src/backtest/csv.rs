@@ -1,4 +1,5 @@
-//! A CSV of counts: `second,new_total,new_bad,old_total,old_bad`.
+//! A CSV of counts: `second,new_total,new_bad,old_total,old_bad`, and where that is known, how many users
+//! the bad requests were of: `,new_subjects_bad,old_subjects_bad`.
 
 use std::fmt;
 use std::fs::File;
@@ -9,6 +10,8 @@ use crate::backtest::source::{Block, Row, Source};
 use crate::model::Moment;
 
 const HEADER: [&str; 5] = ["second", "new_total", "new_bad", "old_total", "old_bad"];
+/// Two more columns, which a file may have.
+const SUBJECTS: [&str; 2] = ["new_subjects_bad", "old_subjects_bad"];
 /// Largest file that is read.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Problems that are printed.
@@ -60,13 +63,20 @@ fn parse(text: &str) -> Result<Vec<(u64, Row)>, CsvErrors> {
     let text = text.trim_start_matches('\u{feff}');
     let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim_end()));
     let header: Vec<_> = lines.next().map(|(_, line)| split_cells(line)).unwrap_or_default();
-    if header != HEADER {
-        problems.add(1, format!("wrong header; write {}", HEADER.join(",")));
+    let with_subjects: Vec<_> = HEADER.into_iter().chain(SUBJECTS).collect();
+    let columns = match header.len() {
+        5 => &HEADER[..],
+        _ => &with_subjects,
+    };
+    if header != columns {
+        let (least, more) = (HEADER.join(","), SUBJECTS.join(","));
+        problems
+            .add(1, format!("wrong header; write {least}, and after it {more} if you know them"));
         return Err(problems);
     }
     let mut previous = None;
     for (at, line) in lines.filter(|(_, line)| !line.is_empty()) {
-        let Some((second, row)) = parse_row(at, line, &mut problems) else { continue };
+        let Some((second, row)) = parse_row(at, line, columns, &mut problems) else { continue };
         if let Some(before) = previous.filter(|before| second <= *before) {
             let sort = "sort by second, one line each";
             problems.add(at, format!("second {second} comes after {before}; {sort}"));
@@ -82,35 +92,61 @@ fn parse(text: &str) -> Result<Vec<(u64, Row)>, CsvErrors> {
 }
 
 /// Returns the second and its row; no row if a count is wrong.
-fn parse_row(at: usize, line: &str, problems: &mut CsvErrors) -> Option<(u64, Option<Row>)> {
+fn parse_row(
+    at: usize,
+    line: &str,
+    columns: &[&str],
+    problems: &mut CsvErrors,
+) -> Option<(u64, Option<Row>)> {
     let cells = split_cells(line);
-    if cells.len() != HEADER.len() {
-        let what = format!("{} values; write five: {}", cells.len(), HEADER.join(","));
-        problems.add(at, what);
+    if cells.len() != columns.len() {
+        let (found, wanted) = (cells.len(), columns.len());
+        problems.add(at, format!("{found} values; write {wanted}: {}", columns.join(",")));
         return None;
     }
     let mut numbers = Vec::new();
-    for (name, cell) in HEADER.into_iter().zip(cells) {
-        let max = if name == "second" { SECOND_MAX } else { COUNT_MAX };
+    for (name, cell) in columns.iter().zip(cells) {
+        let max = if *name == "second" { SECOND_MAX } else { COUNT_MAX };
         match parse_count(cell, max) {
             Ok(number) => numbers.push(number),
             Err(why) => problems.add(at, format!("{name} {why}")),
         }
     }
-    let &[second, new_total, new_bad, old_total, old_bad] = numbers.as_slice() else { return None };
-    let mut is_valid = true;
-    for (side, total, bad) in [("new", new_total, new_bad), ("old", old_total, old_bad)] {
-        if total < bad {
-            is_valid = false;
-            problems.add(at, format!(
-                "{side}_bad {bad} is more than {side}_total {total}; the total includes the bad requests"
-            ));
-        }
+    let (&[second, new_total, new_bad, old_total, old_bad], subjects) =
+        numbers.split_first_chunk()?;
+    let of = |side: usize| subjects.get(side).copied();
+    let new = Block { span: 1_000, total: new_total, bad: new_bad, users: of(0) };
+    let old = Block { span: 1_000, total: old_total, bad: old_bad, users: of(1) };
+    if subjects.len() + HEADER.len() != columns.len() {
+        return None;
     }
-    let block = |total, bad| Some(Block { span: 1_000, total, bad });
-    let end = Moment((second + 1) * 1000);
-    let row = Row { end, new: block(new_total, new_bad), old: block(old_total, old_bad) };
-    Some((second, is_valid.then_some(row)))
+    let are_valid = [("new", new), ("old", old)].map(|(side, block)| {
+        let problem = impossible(side, block);
+        let is_valid = problem.is_none();
+        problem.into_iter().for_each(|problem| problems.add(at, problem));
+        is_valid
+    });
+    let row = Row { end: Moment((second + 1) * 1000), new: Some(new), old: Some(old) };
+    Some((second, (are_valid == [true, true]).then_some(row)))
+}
+
+/// Why the counts of one side cannot be true.
+fn impossible(side: &str, block: Block) -> Option<String> {
+    let Block { total, bad, users, .. } = block;
+    if total < bad {
+        return Some(format!(
+            "{side}_bad {bad} is more than {side}_total {total}; the total includes the bad requests"
+        ));
+    }
+    match users? {
+        0 if 0 < bad => Some(format!(
+            "{side}_subjects_bad is 0, and {bad} requests are bad; write how many users they were of"
+        )),
+        users if bad < users => Some(format!(
+            "{side}_subjects_bad {users} is more than {side}_bad {bad}; each has a bad request"
+        )),
+        _ => None,
+    }
 }
 
 fn split_cells(line: &str) -> Vec<&str> {

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use crate::judge::counter::Delta;
-use crate::model::{Counts, Moment, Observation, ReleaseNumber, Signal};
+use crate::model::{
+    BlockSources, Counts, Moment, Observation, ReleaseNumber, Signal, SourceCounts,
+};
 use crate::record::{SignalLog, SignalLogHeader};
 
 /// The two releases of a CSV file or of Prometheus, which have no numbers.
 const OLD: ReleaseNumber = ReleaseNumber(1);
 const NEW: ReleaseNumber = ReleaseNumber(2);
+/// Failing users of a row that are told apart, as the proxy does.
+const SOURCES_MAX: u64 = 8;
 
 /// What was observed during one bake.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub(crate) struct Block {
     pub(crate) span: u32,
     pub(crate) total: u64,
     pub(crate) bad: u64,
+    /// How many users the bad ones were of, where that is known.
+    pub(crate) users: Option<u64>,
 }
 
 impl Source {
@@ -72,9 +78,15 @@ impl Source {
             Data::Recorded(recorded) => Box::new(recorded.signals()),
             Data::Rows(rows) => Box::new(rows.iter().flat_map(|row| {
                 let sides = [(NEW, row.new), (OLD, row.old)];
-                let block_signal =
-                    |(release, block): (_, Option<Block>)| Some((row.end, block?.signal(release)));
-                sides.into_iter().filter_map(block_signal)
+                let blocks =
+                    sides.into_iter().filter_map(|(release, block)| Some((release, block?)));
+                let end = row.end;
+                let signals = move |(release, block): (_, Block)| {
+                    let sources = block.sources().map(Observation::Sources);
+                    let both = sources.into_iter().chain([block.observation()]);
+                    both.map(move |observation| (end, Signal { release, observation }))
+                };
+                blocks.flat_map(signals)
             })),
         }
     }
@@ -108,14 +120,29 @@ pub(super) fn failed_requests(release: ReleaseNumber, signal: &Signal) -> u64 {
 
 impl From<Delta> for Block {
     fn from(Delta { span_ms: span, total, bad }: Delta) -> Self {
-        Self { span, total, bad }
+        Self { span, total, bad, users: None }
     }
 }
 
 impl Block {
-    fn signal(self, release: ReleaseNumber) -> Signal {
-        let Self { span, total, bad } = self;
+    fn observation(self) -> Observation {
+        let Self { span, total, bad, .. } = self;
         let counts = Counts { ok: total - bad.min(total), server_fault: bad, ..Counts::default() };
-        Signal { release, observation: Observation::Block(span, counts) }
+        Observation::Block(span, counts)
+    }
+
+    /// Which users the bad requests were of. Rows do not name them: those of one row are taken for those of
+    /// the others, as far as they are as many, so that a single one never counts for several.
+    fn sources(self) -> Option<BlockSources> {
+        let users = self.users?.min(SOURCES_MAX);
+        let share = |source: u64| {
+            let server_fault = self.bad / users + u64::from(source < self.bad % users);
+            let counts = Counts { server_fault, ..Counts::default() };
+            SourceCounts { source, call: 0, counts }
+        };
+        // Who was served is not known either: as many as there were requests.
+        let sources_active = u16::try_from(self.total).unwrap_or(u16::MAX);
+        let sources = (0..users).map(share).collect();
+        Some(BlockSources { sources_active, sources, ..BlockSources::default() })
     }
 }

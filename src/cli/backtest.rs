@@ -26,8 +26,8 @@ use crate::model::Moment;
 /// nothing and needs no daemon.
 ///
 /// A FILE is a recording (NNNNNN.signals) or a CSV with the header
-/// `second,new_total,new_bad,old_total,old_bad` and one line a second. A missing second is missing
-/// data. Recordings do not hold the sessions: the strategy is chosen as if there were none.
+/// `second,new_total,new_bad,old_total,old_bad` and one line a second; `,new_subjects_bad,old_subjects_bad`
+/// may follow, the users that the bad requests were of. A missing second is missing data. Recordings do not hold the sessions: the strategy is chosen as if there were none.
 ///
 /// --labelled replays the deploys whose post-mortem was closed with a verdict, and compares. It exits
 /// with 11 if a bad release is no longer found, else with 3 if a good one would now be rolled back: with
