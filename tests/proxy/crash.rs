@@ -8,7 +8,9 @@ use rollbackd::proxy::Proxy;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::fake_backend::{FakeMcpServer, json_answer, read_request, scripted};
-use crate::http_client::{RawConnection, header, open_session, post, tool_call};
+use crate::http_client::{
+    RawConnection, header, open_request, open_session, post, send_raw, tool_call,
+};
 use crate::migration::proxy_with_session;
 use crate::{RELEASE_A, RELEASE_B, proxy_to, wait_until};
 
@@ -49,6 +51,42 @@ async fn an_open_stream_outlives_a_crash_of_its_release() {
     // The client did nothing, and its session is the same.
     let reply = post(proxy.local_addr(), &tool_call("1", "echo", "{}"), &session).await;
     assert_eq!(reply.json()["result"]["release"], "a");
+}
+
+/// Clients do not open a subscription again by themselves.
+#[tokio::test]
+async fn a_subscription_outlives_a_crash_of_its_release() {
+    let server = FakeMcpServer::start("a").await;
+    let proxy = proxy_to(server.address);
+    let listen = r#"{"jsonrpc":"2.0","id":"l-1","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true}}}"#;
+    let mut stream = open_request(proxy.local_addr(), listen, "").await;
+    assert_eq!(stream.read_head().await.0, 200);
+    stream.read_until("acknowledged").await;
+    for crash in 1..=2 {
+        server.crash().await;
+        let broken = || proxy.counts(RELEASE_A).streams_broken;
+        wait_until("the proxy notices", || broken() == crash, || broken().to_string()).await;
+        server.restart().await;
+        // What it missed may have changed the list.
+        let seen = stream.read_until("tools/list_changed").await;
+        assert!(!seen.contains("acknowledged"), "{seen}");
+    }
+    // It still ends with its result.
+    proxy.cut(RELEASE_A).await;
+    let end = stream.read_to_end().await;
+    assert!(end.contains(r#""id":"l-1","result""#), "{end}");
+}
+
+#[tokio::test]
+async fn a_client_can_end_a_session_that_its_release_lost() {
+    let server = FakeMcpServer::start("a").await;
+    let proxy = proxy_to(server.address);
+    let session = open_session(proxy.local_addr()).await;
+    server.drop_sessions();
+    server.set_behaviour(|it| it.unknown = (404, "Session not found"));
+    let delete = format!("DELETE /mcp HTTP/1.1\r\nHost: localhost\r\n{session}\r\n");
+    assert_eq!(send_raw(proxy.local_addr(), &delete).await.status, 200);
+    assert_eq!(proxy.load(RELEASE_A, Moment(0)).sessions, 0);
 }
 
 #[tokio::test]

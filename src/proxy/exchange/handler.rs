@@ -27,7 +27,7 @@ use crate::proxy::exchange::error_response::{header_mismatch, not_routed, plain_
 use crate::proxy::exchange::header_check::ExpectedBody;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
 use crate::proxy::exchange::parsed_body::{SharedParse, lock_parsed};
-use crate::proxy::exchange::replay::{ReopenFuture, ReplayFuture, Reroute};
+use crate::proxy::exchange::replay::{NotReopened, ReopenFuture, ReplayFuture, Reroute};
 use crate::proxy::exchange::request_body::RequestBody;
 use crate::proxy::exchange::response::{Interrupted, RelayContext, relay, respond_with_error};
 use crate::proxy::exchange::send::send_with_repetition;
@@ -337,21 +337,26 @@ impl ProxyState {
         &self,
         request: &Arc<ClientRequest>,
         body: Bytes,
-    ) -> Option<(ReleaseBody, InFlight)> {
+    ) -> Result<(ReleaseBody, InFlight), NotReopened> {
         let mut view = self.router.view.load();
         let request_body = RequestBody::from_bytes(body);
-        let mut route =
-            self.router.route(&mut view, request, ClientMessageKind::Listen).await.ok()?;
+        let route = self.router.route(&mut view, request, ClientMessageKind::Listen).await;
+        let mut route = route.map_err(|_| NotReopened::Unavailable)?;
         if route.backend.draining.is_cancelled() {
-            return None;
+            return Err(NotReopened::Unavailable);
         }
         let kind = ExchangeKind::Subscription;
         let in_flight = self.start_in_flight(&view, &mut route, kind, request_body.parsed());
         let head = head_for_release(&view, &route, request);
         let open = || Request::from_parts(head.clone(), request_body.to_backend_body());
         let sending = route.backend.send_repeatable(open);
-        let response = decoded(sending.await.ok().filter(|it| it.status().is_success())?);
-        is_readable_stream(response.headers()).then(|| (response.into_body(), in_flight))
+        let sent = sending.await.map_err(|_| NotReopened::Unavailable)?;
+        if sent.status().is_server_error() {
+            return Err(NotReopened::Unavailable);
+        }
+        let response = decoded(sent);
+        let is_stream = response.status().is_success() && is_readable_stream(response.headers());
+        is_stream.then(|| (response.into_body(), in_flight)).ok_or(NotReopened::Refused)
     }
 }
 

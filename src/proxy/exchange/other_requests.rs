@@ -138,8 +138,18 @@ impl ProxyState {
             }
         };
         let mut ready = VecDeque::new();
-        if reopen && in_flight.session.is_some() && head.status.is_client_error() {
+        let ends_session = kind.message == ClientMessageKind::Delete;
+        let is_refused = in_flight.session.is_some() && head.status.is_client_error();
+        if is_refused && (reopen || ends_session) {
             let (text, lost) = read_refusal(&mut in_flight, head.status, &mut body).await?;
+            if lost && ends_session {
+                // A release that restarted does not know the session: it is over, as the client wants. A
+                // status alone may mean that clients cannot end sessions.
+                in_flight.count_response(Outcome::Neutral);
+                self.end_session(request, kind);
+                let ended = not_routed(RouteError::AlreadyEnded, &RequestIds::default());
+                return Some(ended.map(ClientBody::Full));
+            }
             if lost && can_reopen(&self.router, &in_flight) {
                 return None;
             }

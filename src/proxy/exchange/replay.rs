@@ -16,9 +16,18 @@ use crate::proxy::exchange::in_flight::InFlight;
 pub(in crate::proxy) type BoxedBody = UnsyncBoxBody<Bytes, io::Error>;
 /// The response to a replayed request.
 pub(in crate::proxy) type ReplayFuture = Pin<Box<dyn Future<Output = Response<BoxedBody>> + Send>>;
-/// A stream that another release opens; `None` when it does not.
+/// A stream that a release opens again.
 pub(in crate::proxy) type ReopenFuture =
-    Pin<Box<dyn Future<Output = Option<(ReleaseBody, InFlight)>> + Send>>;
+    Pin<Box<dyn Future<Output = Result<(ReleaseBody, InFlight), NotReopened>> + Send>>;
+
+/// Why a stream is not open again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::proxy) enum NotReopened {
+    /// The release does not want it.
+    Refused,
+    /// No release serves at the moment.
+    Unavailable,
+}
 
 /// Routes a request again. The handler implements it: a response body outlives the call of the handler
 /// that made it, and must not depend on the handler.

@@ -302,7 +302,7 @@ pub(in crate::proxy) fn can_reopen(router: &Router, in_flight: &InFlight) -> boo
     session.is_some_and(|session| router.mark_session_lost(session, in_flight.generation))
 }
 
-/// Reads the error response to the GET of a session: what was read of it, and whether the release has
+/// Reads the error response to a GET or DELETE of a session: what was read of it, and whether the release has
 /// lost the session. `None` when the release is cut meanwhile, or breaks the response.
 pub(in crate::proxy) async fn read_refusal(
     in_flight: &mut InFlight,

@@ -29,7 +29,7 @@ const OPEN_ATTEMPTS: u32 = 6;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 const OPEN_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// A stream that breaks again so soon after it was taken up waits longer.
-const REPEATED_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const REPEATED_WITHIN: Duration = Duration::from_secs(10);
 
 type TakeUpFuture = Pin<Box<dyn Future<Output = Option<(ReleaseBody, Arc<Backend>)>> + Send>>;
 type WatchFuture = Pin<Box<dyn Future<Output = bool> + Send>>;

@@ -1,5 +1,6 @@
 //! A `subscriptions/listen` stream (2026-07-28). When its release drains, the proxy opens it at the
-//! next release, and notifies the client that the lists changed.
+//! next release, and notifies the client that the lists changed. One that its release breaks is opened
+//! again as soon as a release serves: clients do not do that themselves.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -7,15 +8,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
+use tokio::time::Instant;
 
+use crate::clock::monotonic;
 use crate::mcp::messages;
 use crate::proxy::backend::body::ReleaseBody;
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::cancellation::{Cancelled, cancelled};
 use crate::proxy::exchange::held_events::HeldEvents;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight};
-use crate::proxy::exchange::replay::{ReopenFuture, Reroute};
+use crate::proxy::exchange::replay::{NotReopened, ReopenFuture, Reroute};
+use crate::proxy::exchange::resumable_stream::REPEATED_WITHIN;
 use crate::proxy::exchange::state::ProxyState;
+use crate::proxy::exchange::take_up::{HOLD_MAX, RETRY_DELAY, RETRY_DELAY_MAX};
 
 /// The time limit for the next release to start the stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +34,8 @@ pub(in crate::proxy) struct Subscription {
     release_left: Option<Cancelled>,
     end_streams: Cancelled,
     opening: Option<ReopenFuture>,
+    /// When its release broke it last.
+    broken_at: Option<Instant>,
 }
 
 /// How a subscription continues.
@@ -61,6 +68,7 @@ impl Subscription {
             release_left: Some(cancelled(&in_flight.backend.draining)),
             end_streams: cancelled(&state.end_streams),
             opening: None,
+            broken_at: None,
         })
     }
 
@@ -79,14 +87,40 @@ impl Subscription {
             let (reroute, request) = (Arc::clone(&self.reroute), Arc::clone(&self.request));
             let opening = reroute.reopen(request, self.body.clone());
             let opening = tokio::time::timeout(OPEN_TIMEOUT, opening);
-            self.opening = Some(Box::pin(async move { opening.await.unwrap_or(None) }));
+            self.opening =
+                Some(Box::pin(
+                    async move { opening.await.unwrap_or(Err(NotReopened::Unavailable)) },
+                ));
         }
         let Some(opening) = &mut self.opening else { return Poll::Pending };
         let opened = std::task::ready!(opening.as_mut().poll(cx));
         self.opening = None;
-        let event =
-            opened.map(|(body, in_flight)| SubscriptionEvent::Reopened(body, Box::new(in_flight)));
-        Poll::Ready(event.unwrap_or(SubscriptionEvent::ReopenFailed))
+        Poll::Ready(match opened {
+            Ok((body, in_flight)) => SubscriptionEvent::Reopened(body, Box::new(in_flight)),
+            Err(_) => SubscriptionEvent::ReopenFailed,
+        })
+    }
+
+    /// Its release broke it: opens it again as soon as the release, or another one, serves.
+    pub(in crate::proxy) fn take_up(&mut self) {
+        let now = monotonic();
+        // A release that breaks each stream is not asked all the time.
+        let is_repeated = self.broken_at.replace(now).is_some_and(|at| now - at < REPEATED_WITHIN);
+        let mut delay = if is_repeated { RETRY_DELAY_MAX } else { RETRY_DELAY };
+        let (reroute, request) = (Arc::clone(&self.reroute), Arc::clone(&self.request));
+        let body = self.body.clone();
+        self.opening = Some(Box::pin(async move {
+            while monotonic() - now < HOLD_MAX {
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(RETRY_DELAY_MAX);
+                let reopening = Arc::clone(&reroute).reopen(Arc::clone(&request), body.clone());
+                match tokio::time::timeout(OPEN_TIMEOUT, reopening).await {
+                    Ok(Err(NotReopened::Unavailable)) | Err(_) => (),
+                    Ok(opened) => return opened,
+                }
+            }
+            Err(NotReopened::Unavailable)
+        }));
     }
 
     /// Whether the next release has not responded yet.

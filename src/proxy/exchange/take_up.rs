@@ -19,10 +19,10 @@ use crate::proxy::routing::router::RouteError;
 use crate::proxy::session::{ClientMessageKind, Session};
 
 /// How long a stream is held for its release. A release may be rebuilt, or wait for its database.
-const HOLD_MAX: Duration = Duration::from_mins(5);
+pub(super) const HOLD_MAX: Duration = Duration::from_mins(5);
 /// The first pause between two attempts, and the longest; each is twice as long as the one before.
-const RETRY_DELAY: Duration = Duration::from_millis(100);
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
+pub(super) const RETRY_DELAY: Duration = Duration::from_millis(100);
+pub(super) const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
 /// The time limit of an attempt.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// The bytes of a refusal that are read.

@@ -21,8 +21,14 @@ impl ResponseBody {
         // While its release drains, the stream waits for its session to move. One that breaks is taken up
         // again; so is one that the release ends because it stops. Else it ends.
         let is_draining = self.in_flight.backend.draining.is_cancelled();
+        let is_broken_stream = error.is_some() && matches!(self.reader, BodyParser::Events(_));
         match &mut self.on_release_left {
             OnReleaseLeft::Reopen(subscription) if subscription.is_reopening() => return Ok(()),
+            OnReleaseLeft::Reopen(subscription) if is_broken_stream => {
+                subscription.take_up();
+                self.in_flight.backend.outcomes.count_stream(true);
+                return Ok(());
+            }
             OnReleaseLeft::Resume(stream) if !stream.session.is_removed() => {
                 match is_draining || error.is_some() {
                     true => self.hold_stream(error.is_some()),

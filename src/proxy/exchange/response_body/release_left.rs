@@ -150,7 +150,9 @@ impl ResponseBody {
             );
             self.set_rewriter(Some(Rewriter::suppressing_ack()), &held_events);
         }
-        self.in_flight.backend.count_migrated_session();
+        if self.in_flight.backend.number != exchange.backend.number {
+            self.in_flight.backend.count_migrated_session();
+        }
         self.in_flight = exchange;
         self.cut = cancelled(&self.in_flight.backend.cut);
         self.body = Some(body);
