@@ -96,6 +96,13 @@ impl Liveness {
         self.starting.is_some_and(|(_, until)| now < until)
     }
 
+    /// Whether it has not answered since it started, and may still turn out to be down.
+    pub fn awaits_answer(&self, now: Moment) -> bool {
+        // Each failed probe may take as long as the time between two of them.
+        let found_down_after = self.probe_interval * (self.failed_probes_max + 1) * 2;
+        self.starting.is_some_and(|(_, until)| now < until + found_down_after)
+    }
+
     /// Whether it starts for a reason outside of it, so that requests that fail are not its own.
     pub fn is_excused(&self, now: Moment) -> bool {
         self.is_starting(now)

@@ -208,6 +208,11 @@ impl Judge {
         self.attribution.has_baseline_release().then(|| self.attribution.e_value(track.indicator))
     }
 
+    /// Whether the release has not answered since it started, and may still turn out to be down.
+    pub fn awaits_answer(&self, now: Moment) -> bool {
+        self.liveness.awaits_answer(now)
+    }
+
     /// Whether closer observation is due: evidence over a tenth of the way, or a failed probe.
     pub fn is_suspicious(&self, now: Moment) -> bool {
         let is_near_verdict = |process: &SplitProcess| {

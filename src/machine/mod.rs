@@ -232,7 +232,22 @@ impl ServiceMachine {
                 self.deadline_event(now)
             }
         };
+        if self.is_accepted_early(now, &event) {
+            return None;
+        }
         self.watch.on_event(now, &event)
+    }
+
+    /// Whether the bake seems to be over, but is not: the release has not answered since the host booted, or
+    /// something that happened is not recorded yet, such as a pause that extends the bake.
+    fn is_accepted_early(&self, now: Moment, event: &Event) -> bool {
+        let Event::Judged(verdict, _) = event else { return false };
+        let accepts =
+            matches!(verdict.finding, Finding::Healthy | Finding::Undecided | Finding::OneUser);
+        let awaits_answer = || self.judge().is_some_and(|judge| judge.awaits_answer(now));
+        accepts
+            && matches!(self.watch.phase(), Phase::Baking { until, .. } if *until <= now)
+            && (!self.unrecorded.is_empty() || awaits_answer())
     }
 
     /// At the end of a start, the last probe is the reason.

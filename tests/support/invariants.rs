@@ -82,8 +82,8 @@ impl SimulatedHost {
     fn check_bake(&mut self, fact: &TimelineEvent, because: &str) {
         match fact {
             TimelineEvent::Switched { .. } | TimelineEvent::Replaced { .. } => {
-                (self.bake_started, self.no_data_since, self.no_data_total) =
-                    (self.now, None, Duration::ZERO);
+                (self.bake_started, self.no_data_since) = (self.now, None);
+                (self.no_data_total, self.hidden) = (Duration::ZERO, Duration::ZERO);
             }
             // A verdict needs data.
             TimelineEvent::Blocked { .. }
@@ -101,7 +101,8 @@ impl SimulatedHost {
                 if self.watch().phase().warm().is_some() && !because.contains("promoted by") =>
             {
                 assert_eq!(self.no_data_since, None, "accepted without data");
-                let seen = self.now.since(self.bake_started).saturating_sub(self.no_data_total);
+                let seen = self.now.since(self.bake_started) + self.hidden;
+                let seen = seen.saturating_sub(self.no_data_total);
                 assert!(self.policy.bake <= seen, "accepted after {seen:?} that were seen");
             }
             _ => (),

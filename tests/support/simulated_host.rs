@@ -45,8 +45,10 @@ pub struct SimulatedHost {
     frozen: bool,
     /// Start of the newest bake, start of its current time without data, and the sum of such times.
     bake_started: Moment,
-    no_data_since: Option<Moment>,
-    no_data_total: Duration,
+    pub no_data_since: Option<Moment>,
+    pub no_data_total: Duration,
+    /// Time of the bake that a clock does not show, because it was set back.
+    pub hidden: Duration,
 }
 
 /// Which releases run and receive traffic, as opposed to what the daemon believes.
@@ -115,6 +117,7 @@ impl SimulatedHost {
             bake_started: Moment(0),
             no_data_since: None,
             no_data_total: Duration::ZERO,
+            hidden: Duration::ZERO,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use rollbackd::decide::Watch;
 use rollbackd::machine::ServiceMachine;
-use rollbackd::model::{Event, Moment, Observation, ReleaseNumber, TimelineEntry};
+use rollbackd::model::{Event, Moment, Observation, ReleaseNumber, StartCause, TimelineEntry};
 
 use super::StoryRunner;
 use crate::simulated_host::{secs, settings};
@@ -23,6 +23,13 @@ impl StoryRunner {
     pub(super) fn process_exits(&mut self, version: &str) {
         let release = self.number(version);
         self.observe(release, Observation::Exited("exit status 1".to_owned()));
+    }
+
+    /// The host booted: the release starts, and may take its time.
+    pub(super) fn release_starts(&mut self, version: &str) {
+        let release = self.number(version);
+        let signal = self.host.machine.starting(release, StartCause::External).unwrap();
+        self.observe(release, signal.observation);
     }
 
     /// The daemon crashes, restarts, and reads its timeline.

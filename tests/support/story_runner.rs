@@ -123,8 +123,7 @@ impl StoryRunner {
             ["clients", "call", tool, calls] => {
                 self.call_usage.insert(("tools/call".into(), tool.into()), calls.parse().unwrap());
             }
-            ["proxy", "silent"] => self.proxy_silent = true,
-            ["proxy", "answers"] => self.proxy_silent = false,
+            ["proxy", what @ ("silent" | "answers")] => self.proxy_silent = what == "silent",
             ["requests", "hang"] => self.requests_hang = true,
             ["daemon", "down", until] => self.restart(until.parse().unwrap()),
             ["counters", policy] => {
@@ -136,6 +135,7 @@ impl StoryRunner {
             [version, "fails", part] => self.behaviour(version).error_rate = share(part),
             [version, "slow", part] => self.behaviour(version).slow_rate = share(part),
             [version, "tools", part] => self.behaviour(version).tool_error_rate = share(part),
+            [version, "starts"] => self.release_starts(version),
             [version, "refuses"] => self.behaviour(version).probe = ProbeResult::Refused,
             [version, "hangs"] => self.behaviour(version).probe = ProbeResult::TimedOut,
             [version, "broken"] => {
