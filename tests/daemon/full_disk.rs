@@ -1,45 +1,13 @@
 //! A state directory on a full disk: the daemon decides nothing, and the traffic continues.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use crate::support::{DaemonHarness, SERVICE, VersionPoller, serving_version, wait_until};
+use crate::support::{
+    DaemonHarness, SERVICE, TmpfsDisk, VersionPoller, serving_version, wait_until,
+};
 
-/// A small file system of its own; it is unmounted at the end.
-struct TmpfsDisk(PathBuf);
-
-impl TmpfsDisk {
-    fn mount(at: &Path) -> Self {
-        fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs"]).arg(at);
-        let mounted = mount.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let good = mounted.is_ok_and(|it| it.success());
-        assert!(good, "mount of a tmpfs failed; run the tests as root");
-        Self(at.to_owned())
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("ballast")
-    }
-
-    /// Fills the disk to the last byte.
-    fn fill_up(&self) {
-        let full = fs::write(self.filler(), vec![0; 1024 * 1024]);
-        assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
-    }
-
-    fn free_space(&self) {
-        fs::remove_file(self.filler()).unwrap();
-    }
-}
-
-impl Drop for TmpfsDisk {
-    fn drop(&mut self) {
-        let _: std::io::Result<_> = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
+/// The size of the disk.
+const DISK_KIB: usize = 256;
 
 /// The allocation unit of a file, in bytes.
 const PAGE: usize = 4096;
@@ -63,7 +31,7 @@ fn pad_to_page(host: &DaemonHarness, deploy: u32) {
 #[test]
 fn full_disk_stops_decisions_but_not_traffic() {
     let mut host = DaemonHarness::new("bake = \"5s\"");
-    let disk = TmpfsDisk::mount(&host.state());
+    let disk = TmpfsDisk::mount(&host.state(), DISK_KIB);
     host.start();
     host.deploy("v1", &["--wait"]).expect_code(0);
     pad_to_page(&host, 1);
@@ -103,7 +71,7 @@ fn full_disk_stops_decisions_but_not_traffic() {
 #[test]
 fn a_breach_on_a_full_disk_is_rolled_back_and_recorded_in_the_reserved_space() {
     let mut host = DaemonHarness::new("");
-    let disk = TmpfsDisk::mount(&host.state());
+    let disk = TmpfsDisk::mount(&host.state(), DISK_KIB);
     host.start();
     host.deploy("v1", &["--wait"]).expect_code(0);
     let load = VersionPoller::start(host.listen);

@@ -18,6 +18,7 @@ mod browser;
 mod crash_recovery;
 mod deploy;
 mod differing_answers;
+mod faults;
 mod full_disk;
 mod guards;
 mod handover;

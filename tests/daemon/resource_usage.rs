@@ -7,20 +7,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use crate::support::{
-    DaemonHarness, SERVICE, VersionPoller, free_port, serving_version, sleep, wait_until,
+    DaemonHarness, SERVICE, VersionPoller, free_port, memory_kib, serving_version, sleep,
+    wait_until,
 };
 
 /// The length of the measurement.
 const MEASURE_TIME: Duration = Duration::from_secs(10);
 /// Clock ticks a second in /proc; the same on all Linux systems.
 const TICKS_PER_SECOND: f64 = 100.0;
-
-/// Memory in KiB, by a name of /proc/PID/status.
-fn memory_kib(pid: i32, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
-}
 
 /// Processor time used so far, in seconds.
 fn cpu_seconds(pid: i32) -> f64 {

@@ -20,7 +20,9 @@ use crate::clock::Clock;
 use crate::demo::traffic::mcp_client::{McpClient, McpRequest};
 use crate::demo::traffic::sessions::LongSession;
 use crate::demo::traffic::statistics::Statistics;
-pub use crate::demo::traffic::statistics::{LiveCounts, SessionCounts, TrafficReport};
+pub use crate::demo::traffic::statistics::{
+    FailedRequest, LiveCounts, SessionCounts, TrafficReport,
+};
 use crate::model::Moment;
 
 /// Most requests in flight. Above it, a request is not sent but counted.
@@ -62,6 +64,12 @@ impl TrafficGenerator {
     pub fn counter(&self) -> impl Fn() -> LiveCounts + use<> {
         let statistics = Arc::clone(&self.statistics);
         move || statistics.counts()
+    }
+
+    /// Lists the failed requests until it is called.
+    pub fn failures(&self) -> impl Fn() -> Vec<FailedRequest> + use<> {
+        let statistics = Arc::clone(&self.statistics);
+        move || statistics.failures()
     }
 
     /// Stops sending, waits for the responses, and pings each session; at most 12 s. `deployed` is

@@ -50,6 +50,17 @@ pub struct SessionCounts {
     pub broken: u64,
 }
 
+/// A request with a wrong response or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedRequest {
+    /// When it was sent.
+    pub start: Moment,
+    /// When its response arrived, or its client stopped waiting.
+    pub end: Moment,
+    /// What was wrong.
+    pub reason: String,
+}
+
 /// What the clients saw until now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LiveCounts {
@@ -192,6 +203,15 @@ impl Statistics {
             sessions: records.sessions.len() as u64,
             broken: records.sessions.iter().filter(|it| it.broken.is_some()).count() as u64,
         }
+    }
+
+    pub(crate) fn failures(&self) -> Vec<FailedRequest> {
+        let records = self.lock_records();
+        let failed = |it: &RequestRecord| {
+            let reason = it.bad.clone()?;
+            Some(FailedRequest { start: it.start, end: it.end, reason })
+        };
+        records.requests.iter().filter_map(failed).collect()
     }
 
     fn lock_records(&self) -> MutexGuard<'_, Records> {

@@ -8,6 +8,7 @@ mod ports;
 mod processes;
 mod receiver;
 mod rng;
+mod tmpfs_disk;
 mod traffic;
 mod wait;
 
@@ -16,8 +17,11 @@ pub(crate) use daemon_harness::{DaemonHarness, SERVICE};
 pub(crate) use external_server::ExternalServer;
 pub(crate) use json_server::serve_json;
 pub(crate) use ports::free_port;
-pub(crate) use processes::{ReleaseProcess, exists, release_processes};
+pub(crate) use processes::{
+    ReleaseProcess, exists, memory_kib, open_files, release_processes, signal,
+};
 pub(crate) use receiver::{ACCEPT, Answer, Received, Receiver};
 pub(crate) use rng::Rng;
+pub(crate) use tmpfs_disk::TmpfsDisk;
 pub(crate) use traffic::{VersionPoller, serving_version, serving_version_for};
 pub(crate) use wait::{epoch_ms, sleep, wait_for, wait_until};

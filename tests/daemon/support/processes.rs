@@ -44,6 +44,18 @@ pub(crate) fn signal(pid: i32, signal: Signal) {
     }
 }
 
+/// Memory in KiB, by a name of /proc/PID/status.
+pub(crate) fn memory_kib(pid: i32, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// How many files a process has open.
+pub(crate) fn open_files(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
 impl ReleaseProcess {
     /// As a crash would.
     pub(crate) fn kill(&self) {
