@@ -11,7 +11,8 @@ use crate::fake_backend::{FakeMcpServer, SSE_HEAD, json_answer, read_request, sc
 use crate::http_client::{
     RawConnection, header, open_request, open_session, post, request, tool_call,
 };
-use crate::{proxy_to, proxy_with, wait_until};
+use crate::migration::proxy_with_session;
+use crate::{RELEASE_A, RELEASE_B, proxy_to, proxy_with, wait_until};
 
 const GET: &str = "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n";
 
@@ -132,8 +133,38 @@ async fn a_client_that_comes_back_replaces_its_stale_stream() {
     again.send(format!("{GET}{session}\r\n")).await;
     assert_eq!(again.read_head().await.0, 200);
     stale.read_to_end().await;
-    let streams = || proxy.load(crate::RELEASE_A, rollbackd::model::Moment(0)).in_flight;
+    let streams = || proxy.load(RELEASE_A, rollbackd::model::Moment(0)).in_flight;
     wait_until("no request is open", || streams() == 0, || streams().to_string()).await;
+}
+
+/// A client may have several streams in a session, which all come back when their release is left.
+#[tokio::test]
+async fn streams_of_one_session_do_not_end_each_other_after_a_move() {
+    let (_a, b, proxy, session) = proxy_with_session().await;
+    b.set_behaviour(|it| it.one_stream = true);
+    let open = async |more: &str| {
+        let mut stream = RawConnection::connect(proxy.local_addr()).await;
+        stream.send(format!("{GET}{session}{more}\r\n")).await;
+        assert_eq!(stream.read_head().await.0, 200);
+        stream
+    };
+    let mut first = open("").await;
+    proxy.set_active(RELEASE_B);
+    proxy.migrate_sessions_from(Some(RELEASE_A));
+    let reply = post(proxy.local_addr(), &tool_call("1", "echo", "{}"), &session).await;
+    assert_eq!(reply.json()["result"]["release"], "b");
+    let streams = || b.streams.lock().unwrap().len();
+    wait_until("the stream moves", || streams() == 1, || streams().to_string()).await;
+    let mut others = [open("Last-Event-ID: e1\r\n").await, open("Last-Event-ID: e2\r\n").await];
+    b.notify_streams("data: {\"method\":\"x\"}\n\n").await;
+    first.read_until(r#""method":"x""#).await;
+    let gets = b.methods().iter().filter(|it| it.starts_with("GET")).count();
+    assert_eq!(gets, 3, "{:?}", b.methods());
+    // They come back once the first one has ended.
+    drop(first);
+    for other in &mut others {
+        assert!(other.read_to_end().await.contains("retry:"));
+    }
 }
 
 /// A client that holds a connection without need does not keep others out; one with a request does.

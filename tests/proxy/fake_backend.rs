@@ -47,8 +47,8 @@ pub(crate) async fn fixed_response(answer: impl Into<Vec<u8>>) -> SocketAddr {
                 let _ = stream.write_all(&answer).await;
                 let _ = stream.shutdown().await;
                 // Unread input would reset the connection.
-                let _ =
-                    tokio::time::timeout(Duration::from_secs(5), read_to_end(&mut stream)).await;
+                let rest = read_to_end(&mut stream);
+                let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
             }
         }
     })
@@ -139,6 +139,8 @@ pub(crate) struct ServerBehaviour {
     pub beside_post: Option<(u16, &'static str)>,
     /// Has no session ids.
     pub stateless: bool,
+    /// Allows one GET stream for a session.
+    pub one_stream: bool,
 }
 
 impl Default for ServerBehaviour {
@@ -153,6 +155,7 @@ impl Default for ServerBehaviour {
             unknown: (404, ""),
             beside_post: None,
             stateless: false,
+            one_stream: false,
         }
     }
 }
@@ -199,7 +202,7 @@ impl FakeMcpServer {
         tokio::spawn(accepting);
     }
 
-    /// Its process ends: all connections break, and nothing listens.
+    /// Its process ends.
     pub(crate) async fn crash(&self) {
         self.crashed.lock().unwrap().cancel();
         self.wait_until_refused().await;
@@ -207,18 +210,14 @@ impl FakeMcpServer {
     }
 
     async fn wait_until_refused(&self) {
-        let refused = || async { TcpStream::connect(self.address).await.err() };
-        wait_for("nothing listens", refused).await;
+        wait_for("nothing listens", || async { TcpStream::connect(self.address).await.err() })
+            .await;
     }
 
     /// Waits until it has received this many requests.
     pub(crate) async fn wait_for_requests(&self, count: usize) {
-        wait_until(
-            &format!("{count} requests"),
-            || self.request_count() >= count,
-            || self.request_count().to_string(),
-        )
-        .await;
+        let seen = || self.request_count();
+        wait_until(&format!("{count} requests"), || count <= seen(), || seen().to_string()).await;
     }
 
     /// It shuts down in order: nothing listens, and its streams end.
@@ -261,6 +260,11 @@ impl FakeMcpServer {
         }
     }
 
+    fn has_stream(&self, id: &str) -> bool {
+        self.behaviour.lock().unwrap().one_stream
+            && self.streams.lock().unwrap().iter().any(|(of, it)| of == id && !it.is_closed())
+    }
+
     /// Forgets every session.
     pub(crate) fn drop_sessions(&self) {
         self.sessions.lock().unwrap().clear();
@@ -283,6 +287,7 @@ impl FakeMcpServer {
             return refused(beside);
         }
         match head.method {
+            Method::GET if self.has_stream(&id) => return refused((409, "Conflict")),
             Method::GET => {
                 let texts = vec![": open\n\n".to_owned()];
                 let (response, tell) = response_with(StatusCode::OK, "text/event-stream", texts);
@@ -343,9 +348,8 @@ impl FakeMcpServer {
             return response_with(StatusCode::ACCEPTED, "text/plain", Vec::new()).0;
         }
         let answer = |result: Value| json!({"jsonrpc": "2.0", "id": id, "result": result});
-        let json = |body: Value| {
-            response_with(StatusCode::OK, "application/json", vec![body.to_string()]).0
-        };
+        let json =
+            |it: Value| response_with(StatusCode::OK, "application/json", vec![it.to_string()]).0;
         if message["method"] == "initialize" {
             let ServerBehaviour { protocol, capabilities, .. } =
                 self.behaviour.lock().unwrap().clone();
@@ -359,9 +363,9 @@ impl FakeMcpServer {
         }
         let arguments = &message["params"]["arguments"];
         let pause = Duration::from_millis(arguments["ms"].as_u64().unwrap_or(0));
-        let good = answer(
-            json!({"release": self.name, "echo": arguments, "protocolVersion": "2025-06-18"}),
-        );
+        let good =
+            json!({"release": self.name, "echo": arguments, "protocolVersion": "2025-06-18"});
+        let good = answer(good);
         let error = |code: i64| json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": "x"}});
         match message["params"]["name"].as_str().unwrap_or_default() {
             "fail" => json(error(-32603)),

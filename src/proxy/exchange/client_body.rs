@@ -11,6 +11,7 @@ use http_body_util::Full;
 use crate::proxy::exchange::endpoint_capture::EndpointCapture;
 use crate::proxy::exchange::request_place::RequestPlace;
 use crate::proxy::exchange::response_body::ResponseBody;
+use crate::proxy::exchange::waiting_stream::WaitingStream;
 
 /// The body of a response to a client.
 #[derive(Debug)]
@@ -19,14 +20,18 @@ pub(in crate::proxy) enum ClientBody {
     Full(Full<Bytes>),
     /// It streams from a release.
     Streaming(Box<ResponseBody>),
+    /// It waits until another stream of its session ends.
+    Waiting(Box<WaitingStream>),
 }
 
 impl ClientBody {
     /// The body, which keeps the place of its client's address until it ends.
     pub(in crate::proxy) fn with_place(mut self, place: RequestPlace) -> Self {
         // The proxy has all of a full one.
-        if let Self::Streaming(body) = &mut self {
-            body.set_place(place);
+        match &mut self {
+            Self::Streaming(body) => body.set_place(place),
+            Self::Waiting(stream) => stream.set_place(place),
+            Self::Full(_) => (),
         }
         self
     }
@@ -37,7 +42,7 @@ impl ClientBody {
     pub(super) fn with_endpoint(self, endpoint: Option<EndpointCapture>) -> Self {
         match self {
             Self::Streaming(body) => Self::Streaming(Box::new(body.with_endpoint(endpoint))),
-            Self::Full(full) => Self::Full(full),
+            other @ (Self::Full(_) | Self::Waiting(_)) => other,
         }
     }
 }
@@ -55,6 +60,7 @@ impl Body for ClientBody {
                 .poll_frame(cx)
                 .map(|it| it.map(|it| it.map_err(|never| match never {}))),
             Self::Streaming(body) => body.poll_next(cx),
+            Self::Waiting(stream) => stream.poll_next(cx),
         }
     }
 
@@ -62,13 +68,14 @@ impl Body for ClientBody {
         match self {
             Self::Full(full) => full.is_end_stream(),
             Self::Streaming(body) => body.is_finished(),
+            Self::Waiting(stream) => stream.is_finished(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(full) => full.size_hint(),
-            Self::Streaming(_) => SizeHint::new(),
+            Self::Streaming(_) | Self::Waiting(_) => SizeHint::new(),
         }
     }
 }

@@ -37,3 +37,4 @@ pub(super) mod state;
 mod subscription;
 mod take_up;
 mod unexplained_failure;
+mod waiting_stream;

@@ -8,9 +8,12 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header, response};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 
 use crate::mcp::endpoint::EndpointPath;
-use crate::mcp::headers::{MCP_SESSION_ID, is_compressed, is_event_stream, is_readable_stream};
+use crate::mcp::headers::{
+    LAST_EVENT_ID, MCP_SESSION_ID, is_compressed, is_event_stream, is_readable_stream,
+};
 use crate::mcp::messages::FailureReason;
 use crate::mcp::outcome;
 use crate::mcp::sse::SseReader;
@@ -23,6 +26,7 @@ use crate::proxy::exchange::body_limits::BodyLimits;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::endpoint_capture::EndpointCapture;
 use crate::proxy::exchange::error_response::{not_routed, plain_text};
+use crate::proxy::exchange::id_rewrite::restore_last_event_id;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, unless_left};
 use crate::proxy::exchange::parsed_body::RequestIds;
 use crate::proxy::exchange::public_url::restore_metadata;
@@ -34,6 +38,7 @@ use crate::proxy::exchange::response_body::{BodyParser, ResponseBody};
 use crate::proxy::exchange::resumable_stream::ResumableStream;
 use crate::proxy::exchange::send::send_with_repetition;
 use crate::proxy::exchange::state::{ProxyState, head_for_release};
+use crate::proxy::exchange::waiting_stream::WaitingStream;
 use crate::proxy::routing::router::{Route, RouteError};
 use crate::proxy::routing::view::RoutingView;
 use crate::proxy::session::{ClientMessageKind, StreamCommand};
@@ -143,17 +148,20 @@ impl ProxyState {
         if is_refused && (reopen || ends_session) {
             let (text, lost) = read_refusal(&mut in_flight, head.status, &mut body).await?;
             if lost && ends_session {
-                // A release that restarted does not know the session: it is over, as the client wants. A
-                // status alone may mean that clients cannot end sessions.
-                in_flight.count_response(Outcome::Neutral);
-                self.end_session(request, kind);
-                let ended = not_routed(RouteError::AlreadyEnded, &RequestIds::default());
-                return Some(ended.map(ClientBody::Full));
+                return Some(self.end_lost_session(request, kind, &mut in_flight));
             }
             if lost && can_reopen(&self.router, &in_flight) {
                 return None;
             }
             ready = text;
+        }
+        if head.status == StatusCode::CONFLICT
+            && let Some(other) = stream_to_wait_for(&route, request, &in_flight)
+        {
+            in_flight.count_response(Outcome::Neutral);
+            let head = self.client_head(head, &view, &route, request, &mut in_flight);
+            let waiting = ClientBody::Waiting(Box::new(WaitingStream::new(other, self, &view)));
+            return Some(Response::from_parts(WaitingStream::head_of(head), waiting));
         }
         // A server may refuse to end a session; then the session continues.
         if head.status.is_success() {
@@ -204,6 +212,19 @@ impl ProxyState {
         Response::from_parts(head, ClientBody::Streaming(Box::new(response_body)))
     }
 
+    /// Ends a session that its release lost, as after a restart: it is over, as the client wants. A status
+    /// alone may mean that clients cannot end sessions.
+    fn end_lost_session(
+        &self,
+        request: &ClientRequest,
+        kind: RequestKind,
+        in_flight: &mut InFlight,
+    ) -> Response<ClientBody> {
+        in_flight.count_response(Outcome::Neutral);
+        self.end_session(request, kind);
+        not_routed(RouteError::AlreadyEnded, &RequestIds::default()).map(ClientBody::Full)
+    }
+
     /// Removes the session that the client ended.
     fn end_session(&self, request: &ClientRequest, kind: RequestKind) {
         let id = request.head.headers.get(MCP_SESSION_ID);
@@ -226,6 +247,21 @@ fn as_kind(
     if is_read { decoded(response) } else { response.map(ReleaseBody::AsSent) }
 }
 
+/// The stream that has the place of this one, where that is another one of the same client: this one
+/// continues a stream of a release that the session has left. A client that comes back after its connection
+/// was lost finds its place again as soon as that is noticed.
+fn stream_to_wait_for(
+    route: &Route,
+    request: &ClientRequest,
+    in_flight: &InFlight,
+) -> Option<mpsc::Sender<StreamCommand>> {
+    let last_event_id = request.head.headers.get(LAST_EVENT_ID)?;
+    let is_of_this_release = restore_last_event_id(last_event_id, route.generation).is_some();
+    let is_stream = in_flight.kind() == ExchangeKind::GetStream;
+    let session = in_flight.session.as_ref().filter(|_| is_stream && !is_of_this_release)?;
+    session.listen_stream()
+}
+
 /// Sends a request. A GET stream that meets an earlier one of the same session ends that: its client
 /// came back, and a release may allow one stream for a session.
 async fn send_plain(
@@ -240,6 +276,9 @@ async fn send_plain(
         let sent = send_repeatable(view, route, request, request_body, in_flight).await?;
         let conflicts = sent.as_ref().is_ok_and(|it| it.status() == StatusCode::CONFLICT)
             && in_flight.kind() == ExchangeKind::GetStream;
+        if conflicts && stream_to_wait_for(route, request, in_flight).is_some() {
+            return Some(sent);
+        }
         let session = in_flight.session.as_ref().filter(|_| conflicts);
         // After the end of the earlier stream, the release may need a moment to notice it.
         // A full queue means that it ends or moves already.

@@ -6,8 +6,8 @@
 
 mod ending;
 mod http_sse;
-mod ping;
-mod release_left;
+pub(super) mod ping;
+pub(super) mod release_left;
 mod rewriting;
 
 use std::collections::VecDeque;

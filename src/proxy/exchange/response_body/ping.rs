@@ -10,14 +10,14 @@ use tokio::time::{Instant, Sleep};
 use crate::clock::monotonic;
 
 /// A comment, which clients skip.
-pub(super) const COMMENT: &[u8] = b": ping\n\n";
+pub(in crate::proxy::exchange) const COMMENT: &[u8] = b": ping\n\n";
 
 /// The time between two comments to a client that may be gone.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When a stream gets the next comment.
 #[derive(Debug)]
-pub(super) struct Ping {
+pub(in crate::proxy::exchange) struct Ping {
     interval: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
     data_at: Option<Instant>,
@@ -27,7 +27,7 @@ pub(super) struct Ping {
 
 impl Ping {
     /// A comment after each `interval` without data.
-    pub(super) fn new(interval: Option<Duration>) -> Self {
+    pub(in crate::proxy::exchange) fn new(interval: Option<Duration>) -> Self {
         Self { interval, timer: None, data_at: None, is_probing: false }
     }
 
@@ -50,7 +50,7 @@ impl Ping {
     }
 
     /// Ready when a comment is due.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::proxy::exchange) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(interval) = self.interval else { return Poll::Pending };
         loop {
             let new = || Box::pin(tokio::time::sleep(interval));

@@ -21,7 +21,7 @@ use crate::proxy::exchange::subscription::SubscriptionEvent;
 use crate::proxy::session::Session;
 
 /// How long the client should wait before it reconnects.
-const RECONNECT_MS: u32 = 1_000;
+pub(in crate::proxy::exchange) const RECONNECT_MS: u32 = 1_000;
 
 impl ResponseBody {
     /// Terminates an event that was sent in part.
