@@ -38,6 +38,8 @@ pub struct OrphanedRelease {
     pub slot: Slot,
     /// Its oldest live process.
     pub pid: u32,
+    /// How long that had run when this daemon started.
+    pub age_at_start: Duration,
     marker: ProcessMarker,
 }
 
@@ -66,6 +68,7 @@ impl OrphanedRelease {
             number: ReleaseNumber(found.marker.number.parse().ok()?),
             slot: Slot(found.marker.slot.clone()),
             pid: u32::try_from(found.pid).ok()?,
+            age_at_start: process_marker::age_at_own_start(found.start_ticks),
             marker: found.marker,
         })
     }

@@ -131,6 +131,18 @@ pub(super) fn find_processes(owner: &str, service: &str) -> Vec<MarkedProcess> {
     all
 }
 
+/// Clock ticks of /proc a second: USER_HZ, the same on all architectures of today.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// How long a process that started then had run when this one started.
+pub(super) fn age_at_own_start(start_ticks: u64) -> Duration {
+    let own = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = own.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+    let own_start = fields.split_whitespace().nth(19).and_then(|ticks| ticks.parse().ok());
+    let ticks = own_start.unwrap_or(0_u64).saturating_sub(start_ticks);
+    Duration::from_millis(ticks.saturating_mul(1000) / TICKS_PER_SECOND)
+}
+
 /// What a process says about itself; `None` when it is dead, not ours, or not to be read.
 pub(super) fn inspect_process(pid: i32) -> Option<MarkedProcess> {
     let folder = Path::new("/proc").join(pid.to_string());

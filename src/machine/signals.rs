@@ -13,9 +13,14 @@ const START_AFTER_EXIT_MIN: Duration = Duration::from_secs(1);
 /// Exits of one release that go into the timeline.
 const EXITS_RECORDED_MAX: u32 = 5;
 impl ServiceMachine {
-    /// The signal that a release starts now, with the time that it may take: twice the time that it
-    /// took at its deploy, at most the start timeout.
-    pub fn starting(&self, number: ReleaseNumber, cause: StartCause) -> Option<Signal> {
+    /// The signal that a release started so long ago, with the time that it may still take: twice the time
+    /// that it took at its deploy, at most the start timeout. `None` if that is over.
+    pub fn starting(
+        &self,
+        number: ReleaseNumber,
+        cause: StartCause,
+        age: Duration,
+    ) -> Option<Signal> {
         let release = self.release(number)?.number;
         let known = self.watch.ready_after(release).filter(|_| self.settings.starts_releases);
         let min = match cause {
@@ -28,6 +33,7 @@ impl ServiceMachine {
             (None, StartCause::External) => max,
             (None, StartCause::Exit) => START_AFTER_BOOT_MIN.min(max),
         };
+        let allowed = allowed.checked_sub(age).filter(|left| !left.is_zero())?;
         let allowed = u32::try_from(allowed.as_millis()).unwrap_or(u32::MAX);
         Some(Signal { release, observation: Observation::Starting(cause, allowed) })
     }

@@ -162,14 +162,19 @@ impl ServiceLoop {
         }
         let required = self.watch().phase().required_releases();
         let numbers: Vec<_> = required.iter().map(|release| release.number).collect();
-        numbers.into_iter().for_each(|number| self.observe_start(number, StartCause::External));
+        // One that runs already does not start: after a crash of the daemon, say.
+        let ages = self.supervisor.process_ages(&self.service);
+        for number in numbers {
+            let age = ages.get(&number).copied().unwrap_or_default();
+            self.observe_start(number, StartCause::External, age);
+        }
         let needed = self.machine.watch().phase().required_releases();
         self.artifact_guard.verify_all(needed, &Reporter::new(self.inbox.clone()));
     }
 
-    /// A release starts: it is not down for as long as it may take.
-    fn observe_start(&mut self, number: ReleaseNumber, cause: StartCause) {
-        if let Some(signal) = self.machine.starting(number, cause) {
+    /// A release started, so long ago: it is not down for as long as it may take.
+    fn observe_start(&mut self, number: ReleaseNumber, cause: StartCause, age: Duration) {
+        if let Some(signal) = self.machine.starting(number, cause, age) {
             self.observe(self.clock.now(), signal);
         }
     }
@@ -182,7 +187,7 @@ impl ServiceLoop {
                 self.input(Input::Replaced(number, because));
             }
             ServiceMessage::ReleaseStarted(number) => {
-                self.observe_start(number, StartCause::External);
+                self.observe_start(number, StartCause::External, Duration::ZERO);
             }
             ServiceMessage::IdentityChanged(number, name) => {
                 self.input(Input::Identity(number, name));
@@ -269,7 +274,9 @@ impl ServiceLoop {
         }
         let exited = matches!(signal.observation, Observation::Exited(_)).then_some(signal.release);
         self.observe(self.clock.now(), signal);
-        exited.into_iter().for_each(|number| self.observe_start(number, StartCause::Exit));
+        if let Some(number) = exited {
+            self.observe_start(number, StartCause::Exit, Duration::ZERO);
+        }
     }
 
     /// Records a signal of the bake, and gives it to the machine.

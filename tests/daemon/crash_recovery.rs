@@ -118,6 +118,23 @@ fn handover_at_random_times_during_a_crash_loop() {
     interrupt_repeatedly(6, "crash-loop", DaemonHarness::wait_for_handover);
 }
 
+/// A release that ran all the while does not start: it is not excused as after a boot.
+#[test]
+fn a_release_that_failed_while_the_daemon_was_down_is_found_soon() {
+    let mut host = DaemonHarness::with_v1("");
+    // Longer than a release may take to start after a boot.
+    let deploy = host.spawn_faulty_deploy("v2", "total", 11_000, &["--wait"]);
+    host.wait_for_phase("baking");
+    host.kill();
+    wait_until("v2 fails", || serving_version(host.green).is_err());
+    host.start();
+    deploy.wait().expect_code(3);
+    let entries = host.entries(2);
+    let at = |kind: &str| entries.iter().find(|it| it.event.kind() == kind).unwrap().moment;
+    let took = at("detected").since(at("restored"));
+    assert!(took < Duration::from_secs(9), "{took:?}: {:?}", host.kinds(2));
+}
+
 #[test]
 fn truncated_last_line_is_removed_and_recorded() {
     let mut host = DaemonHarness::with_v1("");

@@ -1,5 +1,7 @@
 //! Exits, replacements and restarts in a story.
 
+use std::time::Duration;
+
 use rollbackd::decide::Watch;
 use rollbackd::machine::ServiceMachine;
 use rollbackd::model::{Event, Moment, Observation, ReleaseNumber, StartCause, TimelineEntry};
@@ -28,7 +30,8 @@ impl StoryRunner {
     /// The host booted: the release starts, and may take its time.
     pub(super) fn release_starts(&mut self, version: &str) {
         let release = self.number(version);
-        let signal = self.host.machine.starting(release, StartCause::External).unwrap();
+        let signal =
+            self.host.machine.starting(release, StartCause::External, Duration::ZERO).unwrap();
         self.observe(release, signal.observation);
     }
 

@@ -79,6 +79,12 @@ impl SlotRuntime<'_> {
         }
     }
 
+    /// How long the processes of releases had run when this daemon started.
+    pub(super) fn process_ages(self) -> BTreeMap<ReleaseNumber, Duration> {
+        let orphans = self.orphans(|_| true).into_iter();
+        orphans.map(|orphan| (orphan.number, orphan.age_at_start)).collect()
+    }
+
     fn orphans(self, is_wanted: impl Fn(ReleaseNumber) -> bool) -> Vec<OrphanedRelease> {
         let found = match self.service.runtime {
             Runtime::Command(_) => act::find_orphans(self.state_dir, &self.service.name),

@@ -299,6 +299,11 @@ impl ReleaseSupervisor {
         self.stopping.extend(runtime.stop_unneeded(needed));
     }
 
+    /// How long the processes of releases had run when this daemon started, where that is known.
+    pub(crate) fn process_ages(&self, service: &Arc<Service>) -> BTreeMap<ReleaseNumber, Duration> {
+        SlotRuntime { manager: &self.manager, state_dir: &self.state_dir, service }.process_ages()
+    }
+
     /// Ends all tasks and leaves the releases running: another daemon adopts them.
     pub(crate) async fn detach_all(&mut self) {
         let mut tasks: Vec<_> = std::mem::take(&mut self.stopping).into_values().collect();
