@@ -150,7 +150,9 @@ impl Watch {
     /// release was not watched.
     pub fn on_pause(&self, now: Moment, gap: Duration) -> Option<Decision> {
         let has_deadline = self.phase.deadline().is_some();
-        if !has_deadline && !matches!(self.phase, Phase::Baking { .. }) {
+        // One that is recorded late, because the disk was full, may belong to the phase before.
+        let is_of_this_phase = gap <= now.since(self.since);
+        if !is_of_this_phase || (!has_deadline && !matches!(self.phase, Phase::Baking { .. })) {
             return None;
         }
         let seconds = gap.as_secs_f64();
