@@ -2,18 +2,21 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rollbackd::judge::BLOCK_MS;
 use rollbackd::judge::e_process::EProcess;
-use rollbackd::judge::trial::TrialJudge;
-use rollbackd::model::{Arm, Moment, Observation, ReleaseNumber, Signal, TrialCell};
+use rollbackd::judge::trial::{ReleaseTrial, TrialJudge};
+use rollbackd::judge::{BLOCK_MS, Judge};
+use rollbackd::model::{
+    Arm, History, Moment, Observation, RampStep, ReleaseNumber, Signal, TrialCell,
+};
 
 use super::rng::Rng;
 use super::rollbackd_judge::{Baseline, RollbackdJudge, counts};
 use super::trial::bake::settings;
 
 const ROUNDS: u32 = 200_000;
+const NEW: ReleaseNumber = ReleaseNumber(2);
 
 /// Nanoseconds of each step, the fastest of five runs.
 pub fn report() -> String {
@@ -34,8 +37,10 @@ pub fn report() -> String {
     }
     let now = Moment(250);
     let mut trial = TrialBlocks::new();
+    let mut signals = TrialSignals::new(&ours);
     [
         measure("250 ms of a trial, 100/s, 3000 users", || trial.next()),
+        measure("the same as signals, with a verdict", || signals.next()),
         measure("a block, one objective", || {
             process.update(now, BLOCK_MS, black_box(25), black_box(0))
         }),
@@ -59,28 +64,76 @@ fn measure(name: &str, mut work: impl FnMut()) -> String {
     format!("{name:<44} {:>9.0} ns\n", 1e9 * best)
 }
 
+/// The same traffic as the daemon hears it.
+struct TrialSignals {
+    trial: ReleaseTrial,
+    judge: Judge,
+    cells: Cells,
+}
+
+impl TrialSignals {
+    fn new(ours: &RollbackdJudge) -> Self {
+        let history = History::default();
+        let minutes = Duration::from_mins(2);
+        let limits = ours.limits();
+        let mut trial = ReleaseTrial::new(NEW, &limits, minutes, &history, Moment(0));
+        let step = RampStep { step: 1, of: 1, share_ppm: 500_000, below_ppm: 500_000 };
+        let signal = Signal { release: NEW, observation: Observation::Step(step) };
+        trial.observe(Moment(0), &signal);
+        Self { trial, judge: ours.judge(), cells: Cells::new() }
+    }
+
+    fn next(&mut self) {
+        let cells = self.cells.next();
+        let now = Moment(self.cells.block * 250);
+        let block = Observation::Block(BLOCK_MS, counts(12, 0, false));
+        for observation in [Observation::Cells(cells), block] {
+            let signal = Signal { release: NEW, observation };
+            self.trial.observe(now, &signal);
+        }
+        black_box((self.trial.verdict(now, &self.judge), self.trial.step_state(now)));
+    }
+}
+
 /// A trial at 100 requests a second of 3,000 users, one of a hundred of which fails.
 struct TrialBlocks {
     judge: TrialJudge,
-    rng: Rng,
-    block: u64,
+    cells: Cells,
 }
 
 impl TrialBlocks {
     fn new() -> Self {
         let mut judge = TrialJudge::new(settings(7, (0, 0)), Moment(0));
         judge.begin_step(Moment(0), 0.5, 1_500);
-        Self { judge, rng: Rng::new(1), block: 0 }
+        Self { judge, cells: Cells::new() }
     }
 
     fn next(&mut self) {
+        let cells = self.cells.next();
+        cells.iter().for_each(|cell| self.judge.observe(cell));
+        self.judge.advance(Moment(self.cells.block * 250));
+        black_box(self.judge.breach());
+    }
+}
+
+/// The requests of one block after the other.
+struct Cells {
+    rng: Rng,
+    block: u64,
+}
+
+impl Cells {
+    fn new() -> Self {
+        Self { rng: Rng::new(1), block: 0 }
+    }
+
+    fn next(&mut self) -> Vec<TrialCell> {
         self.block += 1;
-        for _ in 0..25 {
+        let cell = |_| {
             let subject = (self.rng.uniform() * 3_000.0) as u64;
             let hash = subject.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let arm = if hash >> 63 == 0 { Arm::Trial } else { Arm::Control };
-            self.judge.observe(&TrialCell {
-                arm,
+            TrialCell {
+                arm: if hash >> 63 == 0 { Arm::Trial } else { Arm::Control },
                 subject: hash,
                 client: hash,
                 call: (self.rng.uniform() * 20.0) as u64,
@@ -88,9 +141,8 @@ impl TrialBlocks {
                 started: 1,
                 failed: u32::from(self.rng.uniform() < 0.01),
                 excused: 0,
-            });
-        }
-        self.judge.advance(Moment(self.block * 250));
-        black_box(self.judge.breach());
+            }
+        };
+        (0..25).map(cell).collect()
     }
 }

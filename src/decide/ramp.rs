@@ -86,6 +86,11 @@ impl RampSteps<'_> {
         Some(RampStep { below_ppm: next.share_ppm.min(most).max(now.below_ppm), ..next })
     }
 
+    /// Whether so many of the active subjects are on trial that it is never widened.
+    pub fn has_enough(now: RampStep, active: impl Iterator<Item = u64>) -> bool {
+        active.filter(|it| now.includes(*it)).take(ON_TRIAL_MIN).count() == ON_TRIAL_MIN
+    }
+
     /// The same step with more subjects, where it has too few of the active ones: the lowest three
     /// coins, at most half; one of two; and the only one.
     pub fn widened(self, now: RampStep, active: &mut [u64]) -> Option<RampStep> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::decide::Phase;
+use crate::decide::{Phase, RampSteps};
 use crate::judge::trial::StepState;
 use crate::machine::ServiceMachine;
 use crate::model::{Event, Moment};
@@ -24,6 +24,11 @@ impl ServiceMachine {
             StepState::TimedOut => (!settings.waits, ", with too few requests"),
             StepState::Measuring | StepState::Held => (false, ""),
         };
+        // Asked at each block, with up to 10,000 active subjects.
+        let is_narrow = || !RampSteps::has_enough(ramp.step, trial.active(now));
+        if !is_over && (waited < WIDEN_AFTER || !is_narrow()) {
+            return None;
+        }
         let mut active: Vec<u64> = trial.active(now).collect();
         let next = steps.next(ramp.step, &mut active).filter(|_| is_over);
         if let Some(next) = next {

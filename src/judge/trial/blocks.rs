@@ -39,6 +39,13 @@ struct Activity {
     failed: u32,
 }
 
+impl Activity {
+    /// Its place in the order: by arm, then by subject.
+    fn key(&self) -> u32 {
+        u32::from(self.arm == Arm::Trial) << 16 | u32::from(self.subject)
+    }
+}
+
 #[derive(Debug, Clone)]
 struct ClosedBlock {
     until: u64,
@@ -55,6 +62,8 @@ pub(super) struct Blocks {
     from: u64,
     open: Vec<Activity>,
     closed: VecDeque<ClosedBlock>,
+    /// The entries of all closed blocks.
+    closed_entries: usize,
     /// Late failures by the beginning of their block.
     late: Vec<(u64, Activity)>,
 }
@@ -84,14 +93,13 @@ impl Blocks {
 
     /// How many entries it holds.
     pub(super) fn len(&self) -> usize {
-        self.open.len()
-            + self.late.len()
-            + self.closed.iter().map(|it| it.active.len()).sum::<usize>()
+        self.open.len() + self.late.len() + self.closed_entries
     }
 
     /// Drops what only late failures need.
     pub(super) fn forget_closed(&mut self) {
         self.closed.clear();
+        self.closed_entries = 0;
         self.late.clear();
     }
 
@@ -129,10 +137,11 @@ impl Blocks {
         let block = ClosedBlock { until, from: self.from, pi, active, weights };
         let failed = block.active.iter().enumerate().filter(|it| 0 < it.1.failed);
         marks.extend(failed.map(|(index, it)| block.mark(it, index, it.judged)));
+        self.closed_entries += block.active.len();
         self.closed.push_back(block);
         self.from = until;
-        while self.closed.front().is_some_and(|it| it.until + KEEP_S < until) {
-            self.closed.pop_front();
+        while let Some(old) = self.closed.pop_front_if(|it| it.until + KEEP_S < until) {
+            self.closed_entries -= old.active.len();
         }
         marks
     }
@@ -148,8 +157,7 @@ impl Blocks {
         });
         let mark_of = |(from, it): &(u64, Activity)| {
             let block = self.closed.iter().find(|block| block.from == *from)?;
-            let key = (it.arm, it.subject);
-            let index = block.active.binary_search_by_key(&key, |it| (it.arm, it.subject)).ok()?;
+            let index = block.active.binary_search_by_key(&it.key(), Activity::key).ok()?;
             Some(block.mark(it, index, block.active.get(index)?.judged))
         };
         late.iter().filter_map(mark_of).collect()
@@ -183,9 +191,9 @@ fn weights(active: &[Activity], subjects: &Subjects) -> Vec<f64> {
 
 /// One entry for each subject, in order.
 fn merge(activities: &mut Vec<Activity>) {
-    activities.sort_unstable();
+    activities.sort_unstable_by_key(Activity::key);
     activities.dedup_by(|next, sum| {
-        let same = (next.arm, next.subject) == (sum.arm, sum.subject);
+        let same = next.key() == sum.key();
         if same {
             sum.judged = sum.judged.saturating_add(next.judged);
             sum.failed = sum.failed.saturating_add(next.failed);

@@ -45,7 +45,7 @@ impl CallTests {
         };
         let alpha = alpha * share;
         let mut promise = PromiseTest::new(settings.call_budget, settings.min_effect, alpha);
-        promise.start(0.0, mass);
+        promise.start(0, mass);
         Self {
             promise,
             shares: ShareTest::new(CALL_SHARES_ALPHA, clip::TWO),
@@ -63,8 +63,8 @@ impl CallTests {
             self.promise.begin_block();
         }
         let on_trial = || cells.iter().filter(|it| it.arm == Arm::Trial);
-        let count = super::to_f64(on_trial().count() as u64);
-        if 0.0 < count {
+        let count = u32::try_from(on_trial().count()).unwrap_or(u32::MAX);
+        if 0 < count {
             on_trial().for_each(|it| self.promise.credit(subjects.witness(it.subject)));
             let due = mass - std::mem::replace(&mut self.mass, mass);
             self.promise.start(count, due);

@@ -15,14 +15,19 @@ pub(super) struct Cell {
 
 impl Cell {
     /// Its place in the order.
-    pub(super) fn key(&self) -> (u16, Arm, u16) {
-        (self.call, self.arm, self.subject)
+    pub(super) fn key(&self) -> u64 {
+        key(self.call, self.arm, self.subject)
     }
 
     /// The failed part of its requests.
     pub(super) fn share(&self) -> f64 {
         f64::from(self.failed.min(self.started)) / f64::from(self.started.max(1))
     }
+}
+
+/// The place of a cell in the order: by call, then by arm, then by subject.
+pub(super) fn key(call: u16, arm: Arm, subject: u16) -> u64 {
+    u64::from(call) << 32 | u64::from(arm == Arm::Trial) << 16 | u64::from(subject)
 }
 
 /// One cell for each call, arm and subject, in order.

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::judge::trial::blocks::Blocks;
+use crate::judge::trial::call_table::CallTable;
 use crate::judge::trial::call_tests::CallTests;
-use crate::judge::trial::cell::{Cell, merge};
+use crate::judge::trial::cell::{self, Cell, merge};
 use crate::judge::trial::clip;
 use crate::judge::trial::promise_test::{MASS_AT_START, MASS_AT_STEP, MASS_SPREAD, PromiseTest};
 use crate::judge::trial::settings::{STEP_SUBJECTS, TrialSettings, TrialTest};
@@ -42,6 +43,8 @@ pub struct TrialJudge {
     pub(super) reports: BTreeMap<u64, Vec<Cell>>,
     /// Cells of seconds that have ended, those on trial.
     pub(super) ended: BTreeMap<u64, Vec<Cell>>,
+    /// How many cells those are.
+    pub(super) ended_cells: usize,
     /// The first second that has not ended.
     pub(super) next_second: u64,
     pub(super) shares: ShareTest,
@@ -52,7 +55,7 @@ pub struct TrialJudge {
     pub(super) promise_reached: bool,
     pub(super) promise_compared: bool,
     pub(super) blocks: Blocks,
-    pub(super) calls: BTreeMap<u16, CallTests>,
+    pub(super) calls: CallTable,
     /// The part of a call's requests that may fail, where its history says more than the default.
     call_budgets: BTreeMap<u64, f64>,
     pub(super) subject_test: SubjectTest,
@@ -84,6 +87,7 @@ impl TrialJudge {
             subjects: Subjects::default(),
             reports: BTreeMap::new(),
             ended: BTreeMap::new(),
+            ended_cells: 0,
             next_second: second,
             shares: ShareTest::new(alpha, clip::THREE),
             episode: ShareTest::new(EPISODE_ALPHA, clip::TWO),
@@ -91,7 +95,7 @@ impl TrialJudge {
             promise_reached: false,
             promise_compared: false,
             blocks: Blocks::new(second),
-            calls: BTreeMap::new(),
+            calls: CallTable::default(),
             call_budgets: BTreeMap::new(),
             subject_test: SubjectTest::default(),
             total_failure: TotalFailure::new(total_failure.max(1)),
@@ -208,6 +212,7 @@ impl TrialJudge {
         self.total_failure.end_second(sums);
         self.update_promise(second, &cells);
         cells.retain(|it| it.arm == Arm::Trial);
+        self.ended_cells += cells.len();
         self.ended.insert(second, cells);
         if self.begins_block(second + 1) {
             // The arms are compared a second later; until then the promise stands as it is now.
@@ -237,13 +242,15 @@ impl TrialJudge {
         let mass = self.mass;
         let (settings, subjects, budgets) = (&self.settings, &self.subjects, &self.call_budgets);
         let alpha = settings.max_false_rollback / PARTS;
-        let tests = self.calls.entry(cell.call).or_insert_with(|| {
+        let tests = self.calls.get_or_insert_with(cell.call, || {
             let budget = subjects.call_hash(cell.call).and_then(|hash| budgets.get(&hash));
             let call_budget = budget.copied().unwrap_or(settings.call_budget);
             let settings = TrialSettings { call_budget, ..*settings };
             CallTests::new(&settings, alpha, cell.call, mass, second)
         });
-        tests.blocks.add(cell.arm, cell.subject, judged, cell.failed);
+        if let Some(tests) = tests {
+            tests.blocks.add(cell.arm, cell.subject, judged, cell.failed);
+        }
     }
 
     /// The cells of a second have started; some have failed already.
@@ -253,11 +260,11 @@ impl TrialJudge {
         self.mass += mass;
         let on_trial = || cells.iter().filter(|it| it.arm == Arm::Trial);
         on_trial().for_each(|it| self.promise.credit(self.subjects.witness(it.subject)));
-        self.promise.start(super::to_f64(on_trial().count() as u64), mass);
+        self.promise.start(u32::try_from(on_trial().count()).unwrap_or(u32::MAX), mass);
         let witnesses = self.witnesses();
         // Merged cells are in the order of their calls.
         for same_call in cells.chunk_by(|a, b| a.call == b.call) {
-            let Some(tests) = same_call.first().and_then(|it| self.calls.get_mut(&it.call)) else {
+            let Some(tests) = same_call.first().and_then(|it| self.calls.get_mut(it.call)) else {
                 continue;
             };
             let block = (second + self.block_s - self.block_phase) / self.block_s;
@@ -266,7 +273,7 @@ impl TrialJudge {
         for cell in on_trial().filter(|it| 0 < it.failed) {
             let witness = self.subjects.witness(cell.subject);
             self.promise.fail(witness, 0.0, cell.share(), witnesses);
-            if let Some(tests) = self.calls.get_mut(&cell.call) {
+            if let Some(tests) = self.calls.get_mut(cell.call) {
                 tests.promise.fail(witness, 0.0, cell.share(), witnesses);
             }
             self.note_failure(second);
@@ -278,13 +285,13 @@ impl TrialJudge {
         let Cell { call, subject, arm, failed, .. } = *report;
         self.first_failure(report);
         self.blocks.add_late(second, arm, subject, failed);
-        if let Some(tests) = self.calls.get_mut(&call) {
+        if let Some(tests) = self.calls.get_mut(call) {
             tests.blocks.add_late(second, arm, subject, failed);
         }
         if arm == Arm::Control {
             self.subjects.control_cell((subject, call), true, second);
         }
-        let key = (call, arm, subject);
+        let key = cell::key(call, arm, subject);
         let cells = self.ended.get_mut(&second);
         let cell = cells.and_then(|cells| {
             let index = cells.binary_search_by_key(&key, Cell::key).ok()?;
@@ -307,7 +314,7 @@ impl TrialJudge {
         }
         let (witness, witnesses) = (self.subjects.witness(subject), self.witnesses());
         self.promise.fail(witness, before, after, witnesses);
-        if let Some(tests) = self.calls.get_mut(&call) {
+        if let Some(tests) = self.calls.get_mut(call) {
             tests.promise.fail(witness, before, after, witnesses);
         }
         self.note_failure(second);
@@ -336,7 +343,6 @@ impl TrialJudge {
 
     /// What finds the release in breach now.
     pub fn breach(&self) -> Option<TrialTest> {
-        let is_compared = |episode: f64| CALL_EPISODE_MIN <= episode;
         if self.shares.is_reached() {
             return Some(TrialTest::Shares);
         }
@@ -346,10 +352,10 @@ impl TrialJudge {
         if self.total_failure.is_reached(self.witnesses()) {
             return Some(TrialTest::TotalFailure);
         }
-        if !is_compared(self.episode.e_value()) || self.shares.e_value() < CALL_TRIAL_MIN {
+        let (call, _) = self.calls.iter().find(|it| it.1.is_broken())?;
+        if self.episode.e_value() < CALL_EPISODE_MIN || self.shares.e_value() < CALL_TRIAL_MIN {
             return None;
         }
-        let call = self.calls.iter().find(|it| it.1.is_broken())?;
-        Some(TrialTest::Call(self.subjects.call_hash(*call.0)))
+        Some(TrialTest::Call(self.subjects.call_hash(call)))
     }
 }

@@ -11,21 +11,18 @@ const BLOCK_ENTRIES_MAX: usize = 60_000;
 impl TrialJudge {
     /// Cells that are kept, and entries of blocks.
     pub(super) fn stored(&self) -> (usize, usize) {
-        let cells = self.ended.values().map(Vec::len).sum();
         let of_calls: usize = self.calls.values().map(|it| it.blocks.len()).sum();
-        (cells, self.blocks.len() + of_calls)
+        (self.ended_cells, self.blocks.len() + of_calls)
     }
 
     /// Drops what is too old or too much; only failures that are known late need it.
     pub(super) fn bound_memory(&mut self, second: u64) {
-        while let Some(first) = self.ended.first_entry().filter(|it| it.key() + KEEP_S < second) {
-            first.remove();
+        while let Some(first) = self.ended.first_entry()
+            && (CELLS_MAX < self.ended_cells || first.key() + KEEP_S < second)
+        {
+            self.ended_cells -= first.remove().len();
         }
-        let (mut cells, entries) = self.stored();
-        while CELLS_MAX < cells {
-            let Some((_, dropped)) = self.ended.pop_first() else { break };
-            cells -= dropped.len();
-        }
+        let (_, entries) = self.stored();
         if BLOCK_ENTRIES_MAX < entries {
             self.blocks.forget_closed();
             for tests in self.calls.values_mut() {

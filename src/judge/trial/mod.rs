@@ -25,6 +25,7 @@
 
 mod block_end;
 mod blocks;
+mod call_table;
 mod call_tests;
 mod cell;
 mod clip;

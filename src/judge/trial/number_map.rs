@@ -14,6 +14,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// Numbers by hash.
 pub(super) type NumberMap = HashMap<u64, u16, BuildHasherDefault<Mixer>>;
+/// Values by hash.
+pub(super) type ByHash<T> = HashMap<u64, T, BuildHasherDefault<Mixer>>;
 /// Values by number.
 pub(super) type ByNumber<T> = HashMap<u16, T, BuildHasherDefault<Mixer>>;
 /// Values by the numbers of a subject and a call.

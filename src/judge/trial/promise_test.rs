@@ -42,8 +42,9 @@ type Gains = [f32; COMPONENTS_MAX];
 #[derive(Debug, Clone, Copy)]
 struct Component {
     weight: f64,
-    /// What a cell costs when it starts, in nats; negative.
+    /// What a cell costs when it starts, in nats; negative. And the factor that this is.
     start: f64,
+    start_factor: f64,
     lambda: f64,
     nats_to_threshold: f64,
     likelihood: f64,
@@ -71,6 +72,7 @@ impl PromiseTest {
         let component = |(q, weight): (f64, f64)| Component {
             weight: weight / sum,
             start: ((1.0 - q) / (1.0 - allowed)).ln(),
+            start_factor: (1.0 - q) / (1.0 - allowed),
             lambda: (q - allowed) / (allowed * (1.0 - allowed)),
             nats_to_threshold: clip::nats_to_threshold(alpha, MASS_AT_START * weight / sum),
             likelihood: 0.0,
@@ -90,9 +92,10 @@ impl PromiseTest {
     }
 
     /// A second in which `cells` cells started, and a regression may have begun with this mass.
-    pub(super) fn start(&mut self, cells: f64, mass: f64) {
+    pub(super) fn start(&mut self, cells: u32, mass: f64) {
+        let (power, cells) = (i32::try_from(cells).unwrap_or(i32::MAX), f64::from(cells));
         for it in &mut self.components {
-            it.likelihood = (it.likelihood + mass) * (cells * it.start).exp();
+            it.likelihood = (it.likelihood + mass) * it.start_factor.powi(power);
             it.block_gain = (it.block_gain + cells * it.start).max(BLOCK_GAIN_MIN);
         }
         if !self.gains.is_empty() && self.e_value() < FORGET_BELOW {

@@ -12,6 +12,7 @@ use crate::judge::objective::allowed_rate;
 use crate::judge::release_judge::Judge;
 use crate::judge::severity;
 use crate::judge::slo::{Indicator, SloSettings};
+use crate::judge::trial::number_map::ByHash;
 use crate::judge::trial::{StepState, TrialJudge, TrialSettings, to_f64};
 use crate::model::{
     Arm, Counts, Finding, History, Moment, Observation, RampStep, ReleaseNumber, Signal, TrialCell,
@@ -49,7 +50,7 @@ pub struct ReleaseTrial {
     release: ReleaseNumber,
     step: Option<RampStep>,
     /// The second of the last request of each subject.
-    last_seen: BTreeMap<u64, u64>,
+    last_seen: ByHash<u64>,
     /// The last minute, by second.
     recent: BTreeMap<u64, SecondCounts>,
     /// Requests that started until this second met a pause of the host.
@@ -84,7 +85,7 @@ impl ReleaseTrial {
             judge,
             release,
             step: None,
-            last_seen: BTreeMap::new(),
+            last_seen: ByHash::default(),
             recent: BTreeMap::new(),
             paused_until: 0,
             opening_call: call_number("initialize", ""),
@@ -170,14 +171,16 @@ impl ReleaseTrial {
         if cell.call == self.opening_call {
             return;
         }
-        let known = self.last_seen.contains_key(&cell.subject);
-        if !known && SUBJECTS_MAX <= self.last_seen.len() {
+        if let Some(second) = self.last_seen.get_mut(&cell.subject) {
+            *second = cell.second.max(*second);
+            return;
+        }
+        if SUBJECTS_MAX <= self.last_seen.len() {
             let since = cell.second.saturating_sub(ACTIVE_S);
             self.last_seen.retain(|_, second| since <= *second);
         }
-        if known || self.last_seen.len() < SUBJECTS_MAX {
-            let second = self.last_seen.entry(cell.subject).or_default();
-            *second = cell.second.max(*second);
+        if self.last_seen.len() < SUBJECTS_MAX {
+            self.last_seen.insert(cell.subject, cell.second);
         }
     }
 

@@ -66,7 +66,9 @@ pub(super) struct Subjects {
     entries: Vec<Option<Subject>>,
     entered: usize,
     calls: NumberMap,
+    /// Subjects that were seen on trial, and those whose last request was there.
     on_trial: usize,
+    last_on_trial: usize,
     clients: NumberMap,
     /// The second of the last request of each client, by number.
     client_seen: Vec<u64>,
@@ -107,6 +109,8 @@ impl Subjects {
             self.on_trial += 1;
         }
         self.entered += usize::from(is_new);
+        self.last_on_trial += usize::from(arm == Arm::Trial);
+        self.last_on_trial -= usize::from(!is_new && entry.arm == Arm::Trial);
         (entry.arm, entry.client) = (arm, client);
         number
     }
@@ -201,9 +205,7 @@ impl Subjects {
 
     /// Subjects by their last arm: control, trial.
     pub(super) fn by_arm(&self) -> (usize, usize) {
-        let entries = self.entries.iter().flatten();
-        let on_trial = entries.filter(|it| it.arm == Arm::Trial).count();
-        (self.entered - on_trial, on_trial)
+        (self.entered - self.last_on_trial, self.last_on_trial)
     }
 
     /// A step begins at this second. Returns the subjects on the control, and those of them whose coin
@@ -236,12 +238,12 @@ impl Subjects {
     /// A cell on the control, and whether it failed: what mostly fails there before a step says
     /// nothing about the new release.
     pub(super) fn control_cell(&mut self, pair: (u16, u16), failed: bool, second: u64) {
-        let is_known = self.failing.contains_key(&pair);
-        if is_known || (failed && self.failing.len() < PAIRS_MAX) {
-            let (cells, failures, at) = self.failing.entry(pair).or_default();
+        if let Some((cells, failures, at)) = self.failing.get_mut(&pair) {
             *cells += 1;
             *failures += u32::from(failed);
             *at = if failed { second } else { *at };
+        } else if failed && self.failing.len() < PAIRS_MAX {
+            self.failing.insert(pair, (1, 1, second));
         }
     }
 
@@ -257,7 +259,7 @@ impl Subjects {
 
     /// Whether this subject mostly failed this call on the old release before the step.
     pub(super) fn is_known_failing(&self, pair: (u16, u16)) -> bool {
-        self.known_failing.contains(&pair)
+        !self.known_failing.is_empty() && self.known_failing.contains(&pair)
     }
 
     /// Whether this failure is the subject's first in the step, if it was not on trial before it.

@@ -21,21 +21,23 @@ impl TrialJudge {
         let lasted = now.since(self.step_began);
         let subjects = STEP_SUBJECTS.min(self.witnesses()).max(1);
         let is_enough = STEP_CELLS <= self.step_cells && subjects <= self.step_subjects.len();
-        let strongest = [&self.shares, &self.episode]
-            .map(ShareTest::e_value)
-            .into_iter()
-            .chain([self.promise.e_value(), self.subject_test.e_value()])
-            .fold(0.0, f64::max);
-        let call = self.calls.values().any(|it| STEP_HOLD_CALL < it.promise.e_value());
         if lasted < STEP_MIN || (!is_enough && lasted < self.settings.step_max) {
             StepState::Measuring
-        } else if STEP_HOLD < strongest || call {
+        } else if self.is_suspicious() {
             StepState::Held
         } else if is_enough {
             StepState::Done
         } else {
             StepState::TimedOut
         }
+    }
+
+    /// Whether some evidence against the release keeps its share from growing.
+    fn is_suspicious(&self) -> bool {
+        let arms = [&self.shares, &self.episode].map(ShareTest::e_value).into_iter();
+        let strongest =
+            arms.chain([self.promise.e_value(), self.subject_test.e_value()]).fold(0.0, f64::max);
+        STEP_HOLD < strongest || self.calls.values().any(|it| STEP_HOLD_CALL < it.promise.e_value())
     }
 
     /// What a step that measures still needs, and how long that takes at the traffic that it had.
