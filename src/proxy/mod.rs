@@ -144,6 +144,7 @@ impl Proxy {
             end_streams: CancellationToken::new(),
             paths: Arc::new(McpPaths::new(&service.name)),
             addresses: Arc::default(),
+            proxies: Arc::default(),
             held_events: Arc::new(HeldEvents::new(&service.name)),
             sse_sessions: Arc::default(),
             moved_bodies: Semaphore::new(MOVED_BODIES_MAX),
@@ -154,6 +155,7 @@ impl Proxy {
         let connections_max = service.limits.connections_max;
         let places = Places::new(connections_max);
         let open_connections = places.open_connections();
+        state.addresses.set_end_slow(open_connections.end_slow());
         let (its_state, its_lifecycle) = (Arc::clone(&state), Arc::clone(&lifecycle));
         let accepting = server::accept::accept_loop(listener, its_state, places, its_lifecycle);
         critical::spawn(format!("the listener of {}", service.name), accepting);

@@ -113,38 +113,67 @@ fn a_low_limit_of_open_files_is_shared_out() {
     drop(idle);
 }
 
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+
+/// A connection from this address of loopback.
+fn connect_from(host: &DaemonHarness, last: u8) -> TcpStream {
+    let to: SocketAddr = ([127, 0, 0, 1], host.listen).into();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+fn post(body: &str, length: usize) -> String {
+    format!("POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Clients of this address that do not send the rest of a body. A refused one may be closed already.
+fn slow_clients(host: &DaemonHarness, last: u8) -> Vec<TcpStream> {
+    let slow = |_| {
+        let mut stream = connect_from(host, last);
+        let _ = stream.write_all(post("{", 100).as_bytes());
+        stream
+    };
+    (0..60).map(slow).collect()
+}
+
+/// The status line of an answer to `initialize`; empty if the connection closed.
+fn initialize_from(host: &DaemonHarness, last: u8) -> String {
+    let mut stream = connect_from(host, last);
+    let mut start = [0; 12];
+    let sent = stream.write_all(post(INITIALIZE, INITIALIZE.len()).as_bytes());
+    let read = sent.and_then(|()| stream.read_exact(&mut start));
+    read.map_or_else(|_| String::new(), |()| String::from_utf8_lossy(&start).into_owned())
+}
+
 /// One address whose calls take long has all the connections that it can get: others are served.
 #[test]
 fn one_address_leaves_connections_to_others() {
     let host = with_few_files("trusted_proxies = []\n");
-    let from = |last: u8| {
-        let to: SocketAddr = ([127, 0, 0, 1], host.listen).into();
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-        let socket = socket.unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
-        socket.connect(&to.into()).unwrap();
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        stream
-    };
-    let post = |body: &str, length: usize| {
-        format!("POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
-    };
-    let slow: Vec<_> = (0..60)
-        .map(|_| {
-            let mut stream = from(2);
-            // The rest never comes. A refused one may be closed already.
-            let _ = stream.write_all(post("{", 100).as_bytes());
-            stream
-        })
-        .collect();
-    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+    let slow = slow_clients(&host, 2);
     for _ in 0..5 {
-        let mut other = from(3);
-        other.write_all(post(initialize, initialize.len()).as_bytes()).unwrap();
-        let mut start = [0; 12];
-        other.read_exact(&mut start).unwrap();
-        assert_eq!(String::from_utf8_lossy(&start), "HTTP/1.1 200");
+        assert_eq!(initialize_from(&host, 3), "HTTP/1.1 200");
     }
     drop(slow);
+}
+
+/// Clients of the same address are served as well, long before the slow ones have had their time. The second
+/// time they are behind a proxy that names no client.
+#[test]
+fn slow_clients_make_room_for_others_of_their_address() {
+    for lines in ["trusted_proxies = []\n", ""] {
+        let host = with_few_files(lines);
+        let mut slow = slow_clients(&host, 2);
+        wait_until("a client is served", || initialize_from(&host, 2) == "HTTP/1.1 200");
+        let is_open = |stream: &mut TcpStream| {
+            stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+            stream.read(&mut [0; 12]).is_err_and(|it| it.kind() == std::io::ErrorKind::WouldBlock)
+        };
+        assert!(slow.iter_mut().any(is_open), "the others keep their time");
+        assert_eq!(host.status()["releases"][0]["counts"]["server_fault"], 0);
+    }
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpSocket;
 use crate::async_wait::wait_for;
 use crate::fake_backend::{FakeMcpServer, SSE_HEAD, read_request, scripted};
 use crate::http_client::{
-    HttpResponse, INITIALIZE, RawConnection, open_request, post, request, tool_call,
+    HttpResponse, INITIALIZE, RawConnection, open_request, open_session, post, request, tool_call,
 };
 use crate::{RELEASE_A, proxy_with, start, wait_until};
 
@@ -78,6 +78,54 @@ async fn an_address_that_has_all_its_connections_in_use_is_refused_and_others_ar
         assert_eq!(client.read_response().await.status, 200);
     }
     assert_eq!(post(to, &tool_call("4", "echo", "{}"), "").await.status, 200);
+}
+
+/// Many users behind a proxy that is not named in `trusted_proxies` have one address.
+#[tokio::test]
+async fn a_session_has_a_request_although_others_use_all_connections_of_its_address() {
+    let proxy = start_exposed(|it| it.limits.address_connections_max = 2).await;
+    let to = proxy.local_addr();
+    let [greedy, honest] = [open_session(to).await, open_session(to).await];
+    let mut busy = Vec::new();
+    for id in ["1", "2"] {
+        busy.push(open_request(to, &tool_call(id, "wait", WAIT), &greedy).await);
+    }
+    let open = || proxy.load(RELEASE_A, Moment(0)).in_flight;
+    wait_until("two are open", || open() == 2, || open().to_string()).await;
+    assert_eq!(post(to, &tool_call("3", "echo", "{}"), "").await.status, 429);
+    // Another request than the first must not take more places.
+    let mut beyond = open_request(to, &tool_call("4", "wait", WAIT), &greedy).await;
+    wait_until("three are open", || open() == 3, || open().to_string()).await;
+    assert_eq!(post(to, &tool_call("5", "echo", "{}"), &greedy).await.status, 429);
+    assert_eq!(post(to, &tool_call("6", "echo", "{}"), &honest).await.status, 200);
+    for client in busy.iter_mut().chain([&mut beyond]) {
+        assert_eq!(client.read_response().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_nothing_more_of_its_body_makes_room() {
+    let proxy = start_exposed(|it| it.limits.address_connections_max = 3).await;
+    let to = proxy.local_addr();
+    let head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n{";
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut client = RawConnection::connect(to).await;
+        client.send(head).await;
+        slow.push(client);
+    }
+    // A client that waits for the release owes nothing, however long that takes.
+    let mut waits = open_request(to, &tool_call("1", "wait", r#"{"ms":8000}"#), "").await;
+    let open = || proxy.load(RELEASE_A, Moment(0)).in_flight;
+    wait_until("it is open", || open() == 1, || open().to_string()).await;
+    let served = || async {
+        (post(to, &tool_call("2", "echo", "{}"), "").await.status == 200).then_some(())
+    };
+    wait_for("a place", served).await;
+    assert!(slow[0].is_closed().await);
+    assert_eq!(waits.read_response().await.status, 200);
+    let counts = proxy.counts(RELEASE_A);
+    assert_eq!((counts.ok, counts.total()), (2, 2), "{counts:?}");
 }
 
 #[tokio::test]

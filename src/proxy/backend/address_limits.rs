@@ -4,8 +4,9 @@
 //! addresses count by /64, which one host has as a whole.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use crate::mutex::lock;
@@ -25,6 +26,16 @@ pub(in crate::proxy) struct AddressLimits {
     /// When the new sessions of an address are paid for, at the rate that is allowed: a generic cell
     /// rate algorithm (ITU-T I.371), whose burst is a minute.
     sessions: Mutex<BTreeMap<IpAddr, Instant>>,
+    end_slow: OnceLock<EndSlow>,
+}
+
+/// Ends a request of an address whose client is too slow. Returns whether there was one.
+pub(in crate::proxy) struct EndSlow(pub Box<dyn Fn(IpAddr) -> bool + Send + Sync>);
+
+impl fmt::Debug for EndSlow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EndSlow")
+    }
 }
 
 /// What one address holds.
@@ -33,8 +44,13 @@ struct AddressUse {
     /// Connections, or requests of a client of a trusted proxy.
     places: usize,
     /// Its further references are requests that are open on the connections: HTTP/2 has many on one.
-    requests: Arc<()>,
+    requests: Arc<OpenBySource>,
 }
+
+/// Open requests of an address by their source: a session, else credentials; `None` has neither. Only
+/// those that began while the address had half of its requests open, so that others cost no lock.
+#[derive(Debug, Default)]
+struct OpenBySource(Mutex<BTreeMap<Option<u64>, usize>>);
 
 impl AddressUse {
     fn open_requests(&self) -> usize {
@@ -44,17 +60,68 @@ impl AddressUse {
 
 /// The open requests on all connections of an address.
 #[derive(Debug, Clone, Default)]
-pub(in crate::proxy) struct AddressRequests(Weak<()>);
+pub(in crate::proxy) struct AddressRequests(Weak<OpenBySource>);
 
 /// An open request of an address; it counts until it is dropped.
-#[derive(Debug)]
-pub(in crate::proxy) struct AddressRequest(#[expect(dead_code, reason = "counts")] Option<Arc<()>>);
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct AddressRequest {
+    of: Option<Arc<OpenBySource>>,
+    /// The source under which it counts, if it does.
+    source: Option<Option<u64>>,
+}
 
 impl AddressRequests {
-    /// Counts a request; `None` where the address has `max` open.
-    pub(in crate::proxy) fn begin(&self, max: usize) -> Option<AddressRequest> {
+    /// Counts a request; `None` where the address has `max` open, or its source too many of them.
+    ///
+    /// Once half are open, a source may have as many of the rest as are free: dynamic thresholds
+    /// (Choudhury and Hahne, 1998). However many one source opens, some stay free for the others.
+    pub(in crate::proxy) fn begin(
+        &self,
+        max: usize,
+        source: impl FnOnce() -> Option<u64>,
+    ) -> Option<AddressRequest> {
         let open = self.0.strong_count().saturating_sub(1);
-        (open < max).then(|| AddressRequest(self.0.upgrade()))
+        if open >= max {
+            return None;
+        }
+        let Some(of) = self.0.upgrade() else { return Some(AddressRequest::default()) };
+        if open < max / 2 {
+            return Some(AddressRequest { of: Some(of), source: None });
+        }
+        Self::begin_counted(of, source(), max - open)
+    }
+
+    /// Counts the only request of a session or of credentials, on a connection that the address may not
+    /// have: `None` for what others of its source have open.
+    pub(in crate::proxy) fn begin_first(&self, source: Option<u64>) -> Option<AddressRequest> {
+        source?;
+        Self::begin_counted(self.0.upgrade()?, source, 1)
+    }
+
+    fn begin_counted(
+        of: Arc<OpenBySource>,
+        source: Option<u64>,
+        max: usize,
+    ) -> Option<AddressRequest> {
+        let mut sources = lock(&of.0);
+        let own = sources.get(&source).copied().unwrap_or_default();
+        if own >= max {
+            return None;
+        }
+        sources.insert(source, own + 1);
+        drop(sources);
+        Some(AddressRequest { of: Some(of), source: Some(source) })
+    }
+}
+
+impl Drop for AddressRequest {
+    fn drop(&mut self) {
+        let (Some(of), Some(source)) = (&self.of, self.source) else { return };
+        let mut sources = lock(&of.0);
+        match sources.get_mut(&source) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => drop(sources.remove(&source)),
+        }
     }
 }
 
@@ -95,6 +162,16 @@ impl AddressLimits {
         }
         let address = is_tracked.then_some(address);
         Some(AddressPlace { address, requests, limits: Arc::clone(self) })
+    }
+
+    /// Sets what makes room where an address has too many requests open. Only the first call has an effect.
+    pub(in crate::proxy) fn set_end_slow(&self, end_slow: EndSlow) {
+        let _ = self.end_slow.set(end_slow);
+    }
+
+    /// Ends a request of this address whose client is too slow. Returns whether there was one.
+    pub(in crate::proxy) fn end_slow_request(&self, address: IpAddr) -> bool {
+        self.end_slow.get().is_some_and(|EndSlow(end)| end(address))
     }
 
     /// How long an address has to wait until it may open another session; `None` if it may now.
@@ -199,17 +276,53 @@ mod tests {
     fn the_requests_on_all_connections_of_an_address_count_together() {
         let limits = Arc::<AddressLimits>::default();
         let [first, second] = [(); 2].map(|()| limits.enter(address("192.0.2.1"), 2).unwrap());
-        let open = [first.requests().begin(3), second.requests().begin(3)];
-        let third = first.requests().begin(3);
+        let begin = |place: &AddressPlace, source| place.requests().begin(3, || Some(source));
+        let open = [begin(&first, 1), begin(&second, 2)];
+        let third = begin(&first, 3);
         assert!(open.iter().all(Option::is_some) && third.is_some());
-        assert!(second.requests().begin(3).is_none());
+        assert!(begin(&second, 4).is_none());
         assert_eq!(limits.most_connections(), Some((address("192.0.2.1"), 3)));
         drop(third);
-        assert!(second.requests().begin(3).is_some());
+        assert!(begin(&second, 4).is_some());
         // A request may outlive the connection.
         drop((first, second));
         assert!(lock(&limits.connections).is_empty());
         drop(open);
+    }
+
+    /// Behind a proxy that names no client, all clients have one address.
+    #[test]
+    fn sources_that_open_many_requests_leave_some_to_the_others_of_their_address() {
+        let limits = Arc::<AddressLimits>::default();
+        let place = limits.enter(address("192.0.2.1"), 1).unwrap();
+        for greedy in 1..5_u64 {
+            let begin = |source| place.requests().begin(120, || source);
+            // Anonymous requests are one source.
+            let sources: Vec<_> = (0..greedy).map(|it| (it > 0).then_some(it)).collect();
+            let mut open = Vec::new();
+            for source in sources.iter().cycle().take(120 * sources.len()) {
+                open.extend(begin(*source));
+            }
+            let free = 120 - open.len();
+            assert!(free >= 60 / (sources.len() + 1), "{free} free of {greedy}");
+            let honest: Vec<_> = (100..103).map(|it| begin(Some(it))).collect();
+            assert!(honest.iter().all(Option::is_some));
+            drop((open, honest));
+            let all = lock(&limits.connections);
+            assert!(all.values().all(|it| lock(&it.requests.0).is_empty()), "nothing stays");
+        }
+    }
+
+    #[test]
+    fn beyond_the_connections_of_an_address_a_session_has_one_request() {
+        let limits = Arc::<AddressLimits>::default();
+        let place = limits.enter(address("192.0.2.1"), 1).unwrap();
+        assert!(place.requests().begin_first(None).is_none());
+        let first = place.requests().begin_first(Some(1));
+        assert!(first.is_some() && place.requests().begin_first(Some(2)).is_some());
+        assert!(place.requests().begin_first(Some(1)).is_none());
+        drop(first);
+        assert!(place.requests().begin_first(Some(1)).is_some());
     }
 
     #[test]

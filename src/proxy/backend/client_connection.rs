@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::{Method, Request, Version};
 use tokio::time::Instant;
@@ -10,6 +11,9 @@ use tokio::time::Instant;
 use crate::clock::monotonic;
 use crate::mcp::headers::is_modern;
 use crate::proxy::backend::address_limits::AddressRequests;
+
+/// The client owes no part of a body.
+const NOT_OWED: u64 = u64::MAX;
 
 /// What one client connection and its exchanges know of each other.
 #[derive(Debug)]
@@ -27,6 +31,9 @@ pub(in crate::proxy) struct ClientConnectionState {
     waits_for_response: AtomicBool,
     has_sent_all: AtomicBool,
     half_closed_at: OnceLock<Instant>,
+    since: Instant,
+    /// Milliseconds from `since` to the time since which the client sends too little of a body.
+    body_owed_since: AtomicU64,
 }
 
 impl ClientConnectionState {
@@ -42,6 +49,8 @@ impl ClientConnectionState {
             waits_for_response: AtomicBool::new(false),
             has_sent_all: AtomicBool::new(false),
             half_closed_at: OnceLock::new(),
+            since: monotonic(),
+            body_owed_since: AtomicU64::new(NOT_OWED),
         }
     }
 
@@ -60,6 +69,7 @@ impl ClientConnectionState {
         let may_half_close = !is_http2 && is_post && !is_modern(request.headers());
         self.waits_for_response.store(may_half_close, Ordering::Relaxed);
         self.has_sent_all.store(false, Ordering::Relaxed);
+        self.set_body_owed(None);
     }
 
     /// Whether the client speaks HTTP/2; known from its first request on.
@@ -85,6 +95,20 @@ impl ClientConnectionState {
     /// Whether the whole body of the request has arrived.
     pub(in crate::proxy) fn has_sent_all(&self) -> bool {
         self.has_sent_all.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client must send the next piece of a body, and for how long it has sent too little.
+    pub(in crate::proxy) fn set_body_owed(&self, owed: Option<Duration>) {
+        let since = owed.map(|it| self.since.elapsed().saturating_sub(it).as_millis());
+        let since = since.map_or(NOT_OWED, |it| u64::try_from(it).unwrap_or(NOT_OWED));
+        self.body_owed_since.store(since, Ordering::Relaxed);
+    }
+
+    /// How long the client has sent too little of the body of its only request, if it has.
+    pub(in crate::proxy) fn body_owed_for(&self) -> Option<Duration> {
+        let since = self.body_owed_since.load(Ordering::Relaxed);
+        let is_owed = since != NOT_OWED && !self.is_http2();
+        is_owed.then(|| self.since.elapsed().saturating_sub(Duration::from_millis(since)))
     }
 
     /// The client closed its half of the connection. It may have closed both. Returns whether that was

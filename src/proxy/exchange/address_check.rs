@@ -12,6 +12,7 @@ use crate::clock::monotonic;
 use crate::config::ProxyLimits;
 use crate::mcp::headers::{MCP_SESSION_ID, is_modern};
 use crate::open_files;
+use crate::proxy::backend::address_limits::AddressRequests;
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::exchange::client_messages::PostKind;
 use crate::proxy::exchange::error_response;
@@ -26,7 +27,7 @@ const CONNECTIONS_RETRY: Duration = Duration::from_secs(5);
 impl ProxyState {
     /// The place of a request. Behind a trusted proxy, a client may have as many open requests as
     /// another one may have connections; else its connection has the place. Each request may need a
-    /// connection to a release, of which one address may use a share.
+    /// connection to a release, of which one address may use a share, and one source a part of that.
     pub(super) fn enter(
         &self,
         limits: &ProxyLimits,
@@ -40,18 +41,29 @@ impl ProxyState {
     }
 
     fn request_place(&self, limits: &ProxyLimits, request: &ClientRequest) -> Option<RequestPlace> {
-        if request.connection.is_refused {
-            return None;
-        }
+        let source = || self.router.source_of_known(request);
         let share = open_files::address_share();
+        // A client that waits goes before one that is slow.
+        let begin = |requests: &AddressRequests| {
+            requests.begin(share, source).or_else(|| {
+                let has_room = self.addresses.end_slow_request(request.peer.address);
+                has_room.then(|| requests.begin(usize::MAX, || None))?
+            })
+        };
         if let Some(requests) = &request.connection.address_requests {
-            return requests.begin(share).map(RequestPlace::OnConnection);
+            let request = match request.connection.is_refused {
+                true => requests.begin_first(source()),
+                false => begin(requests),
+            };
+            return request.map(RequestPlace::OnConnection);
         }
         let max = limits.address_connections_max.min(share);
-        match request.client {
-            Some(client) => self.addresses.enter(client, max).map(RequestPlace::BehindProxy),
-            None => Some(RequestPlace::Unbounded),
+        if let Some(client) = request.client {
+            return self.addresses.enter(client, max).map(RequestPlace::BehindProxy);
         }
+        let place = self.proxies.enter(request.peer.address, usize::MAX)?;
+        let request = begin(&place.requests())?;
+        Some(RequestPlace::OfProxy(place, request))
     }
 
     /// A refusal of a POST that opens a session, where the address of the client has opened too many

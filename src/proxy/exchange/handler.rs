@@ -95,7 +95,7 @@ impl ProxyState {
         } else if request.path == EndpointPath::Other {
             self.handle_post_elsewhere(view, request, body).await
         } else {
-            self.handle_post(request, body, BodyLimits::of(&view.service.limits)).await
+            self.handle_post(request, body, BodyLimits::of(&view.service.limits, request)).await
         }
     }
 
@@ -106,7 +106,7 @@ impl ProxyState {
         request: &Arc<ClientRequest>,
         body: Incoming,
     ) -> Response<ClientBody> {
-        let limits = BodyLimits::of(&view.service.limits);
+        let limits = BodyLimits::of(&view.service.limits, request);
         if request.head.headers.contains_key(MCP_SESSION_ID) {
             return self.handle_post(request, body, limits).await;
         }

@@ -80,10 +80,13 @@ impl ProxyState {
         request: &Arc<ClientRequest>,
         body: Incoming,
     ) -> Response<ClientBody> {
-        let request_body = match RequestBody::opaque(body, BodyLimits::of(&view.service.limits)) {
-            Ok(request_body) => request_body,
-            Err(error) => return plain_text(error.status(), error.text()).map(ClientBody::Full),
-        };
+        let request_body =
+            match RequestBody::opaque(body, BodyLimits::of(&view.service.limits, request)) {
+                Ok(request_body) => request_body,
+                Err(error) => {
+                    return plain_text(error.status(), error.text()).map(ClientBody::Full);
+                }
+            };
         self.forward_other(view, request, request_body).await
     }
 

@@ -25,6 +25,11 @@ impl Pace {
         PACE_SPAN.saturating_sub(self.waited)
     }
 
+    /// How long the client has taken for less than enough.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
+    }
+
     /// A piece arrived after this wait.
     pub(super) fn add(&mut self, waited: Duration, bytes: usize) {
         self.waited = self.waited.saturating_add(waited);

@@ -24,6 +24,7 @@ use crate::mcp::lenient_json::without_bom;
 use crate::mcp::scan::MessageScanner;
 use crate::mutex::lock;
 use crate::proxy::backend::body::{BackendBody, SharedBody};
+use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::read_only_tools::ReadOnlyTools;
 pub(in crate::proxy) use crate::proxy::exchange::body_error::BodyError;
 use crate::proxy::exchange::body_limits::BodyLimits;
@@ -59,6 +60,7 @@ struct BodyStream {
     is_large: bool,
     parsed: SharedParse,
     pace: Pace,
+    connection: Option<Arc<ClientConnectionState>>,
     wait: Option<(Instant, Pin<Box<Sleep>>)>,
     error: Option<BodyError>,
     /// What the headers promise about it.
@@ -171,13 +173,15 @@ impl RequestBody {
         if body.size_hint().lower() > limits.max {
             return Err(BodyError::TooLarge);
         }
-        let mut stream = BodyStream::new(body, limits);
+        let mut stream = BodyStream::new(body, limits.clone());
         // Copied into one buffer: a client that sends single bytes would cost a piece for each.
         let mut buffer = BytesMut::new();
         while buffer.len() < BUFFERED_MAX {
             let Some(incoming) = stream.incoming.as_mut() else { break };
             let since = monotonic();
+            limits.connection.set_body_owed(Some(stream.pace.waited()));
             let frame = tokio::time::timeout(stream.pace.remaining(), incoming.frame()).await;
+            limits.connection.set_body_owed(None);
             match frame.map_err(|_| BodyError::TimedOut)? {
                 None => stream.incoming = None,
                 Some(frame) => {
@@ -267,7 +271,8 @@ impl RequestBody {
 impl BodyStream {
     fn new(body: Incoming, limits: BodyLimits) -> Self {
         let pace = Pace::new(limits.min_rate);
-        Self { incoming: Some(body), remaining: limits.max, pace, ..Self::default() }
+        let connection = Some(limits.connection);
+        Self { incoming: Some(body), remaining: limits.max, pace, connection, ..Self::default() }
     }
 
     fn consume(&mut self, data: &Bytes) -> Result<(), BodyError> {
@@ -311,6 +316,9 @@ impl BodyStream {
             return;
         }
         let now = monotonic();
+        if let Some(connection) = &self.connection {
+            connection.set_body_owed(waiting.then(|| self.pace.waited()));
+        }
         let mut parsed = lock_parsed(&self.parsed);
         parsed.waiting_on_client = waiting;
         match self.wait.take() {

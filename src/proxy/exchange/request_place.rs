@@ -5,11 +5,16 @@ use crate::proxy::backend::address_limits::{AddressPlace, AddressRequest};
 /// The place of an open request.
 #[derive(Debug, Default)]
 pub(in crate::proxy) enum RequestPlace {
-    /// A trusted proxy names no client.
+    /// It counts nowhere.
     #[default]
     Unbounded,
     /// On a connection that counts for its address.
     OnConnection(#[expect(dead_code, reason = "counts until it is dropped")] AddressRequest),
     /// Of a client of a trusted proxy.
     BehindProxy(#[expect(dead_code, reason = "counts until it is dropped")] AddressPlace),
+    /// Of a trusted proxy that names no client.
+    OfProxy(
+        #[expect(dead_code, reason = "counts until it is dropped")] AddressPlace,
+        #[expect(dead_code, reason = "counts until it is dropped")] AddressRequest,
+    ),
 }

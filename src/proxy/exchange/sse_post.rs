@@ -40,7 +40,7 @@ impl ProxyState {
         body: Incoming,
         session: &SseSession,
     ) -> Response<ClientBody> {
-        let read = RequestBody::read(body, BodyLimits::of(&view.service.limits)).await;
+        let read = RequestBody::read(body, BodyLimits::of(&view.service.limits, request)).await;
         let request_body = match read {
             Ok(request_body) => request_body,
             Err(error) => return plain_text(error.status(), error.text()).map(ClientBody::Full),

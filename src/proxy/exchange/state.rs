@@ -30,6 +30,8 @@ pub(in crate::proxy) struct ProxyState {
     pub paths: Arc<McpPaths>,
     /// What each client address holds.
     pub addresses: Arc<AddressLimits>,
+    /// The open requests of trusted proxies that name no client.
+    pub proxies: Arc<AddressLimits>,
     /// The sessions of the HTTP+SSE transport.
     pub sse_sessions: Arc<SseSessions>,
     /// What streams keep of events.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Response, Version, response};
 use http_body_util::Full;
 use serde_json::Value;
@@ -13,10 +14,11 @@ use crate::mcp::headers::{MCP_SESSION_ID, is_modern};
 use crate::model::{Arm, ReleaseNumber};
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::counted_subject::CountedSubject;
+use crate::proxy::backend::identity::Identity;
 use crate::proxy::backend::recent_subjects::RecentSubjects;
 use crate::proxy::backend::request_head::RequestTarget;
 use crate::proxy::backend::{Backend, headers};
-use crate::proxy::routing::assignment::Assignment;
+use crate::proxy::routing::assignment::{Assignment, client_identity};
 use crate::proxy::routing::migrate::Migration;
 use crate::proxy::routing::request_states::RequestStates;
 use crate::proxy::routing::view::{CurrentView, RoutingView};
@@ -111,6 +113,16 @@ impl Router {
     pub(in crate::proxy) fn names_no_session(&self, headers: &HeaderMap) -> bool {
         let id = headers.get(MCP_SESSION_ID).filter(|_| !is_modern(headers));
         id.is_none_or(|id| id.to_str().map_or(true, |id| self.sessions.is_unknown(id)))
+    }
+
+    /// What tells the client of a request from others of its address: its session, else its credentials.
+    pub(in crate::proxy) fn source_of_known(&self, request: &ClientRequest) -> Option<u64> {
+        let headers = &request.head.headers;
+        let id = headers.get(MCP_SESSION_ID).filter(|_| !is_modern(headers));
+        let session = id.and_then(|id| self.sessions.known_key(id.to_str().ok()?));
+        let session = session.map(|key| self.recent.source_hash(Identity::Session(key)));
+        let has_credentials = headers.contains_key(AUTHORIZATION);
+        session.or_else(|| has_credentials.then(|| client_identity(request, &self.recent)))
     }
 
     /// Whether the session of a request has moved, so that ids in its messages may have to be restored.

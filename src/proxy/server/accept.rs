@@ -124,18 +124,17 @@ async fn serve_connection(
     let limits = &view.service.limits;
     let (header_timeout, builder) = (limits.header_timeout, connection_builder(limits));
     let in_flight = ConnectionInFlight::default();
-    let answers = Arc::new(Answers::new(limits, in_flight.observer()));
+    let client = ClientConnectionState::new(peer, local_port(&stream), admission.is_refused);
+    let client = Arc::new(client.with_address_requests(admission.address_requests()));
+    let answers = Arc::new(Answers::new(limits, in_flight.observer(), Arc::clone(&client)));
     open.add(peer.ip().to_canonical(), &answers);
     drop(view);
-    let is_refused = admission.is_refused;
-    let client = ClientConnectionState::new(peer, local_port(&stream), is_refused);
-    let client = Arc::new(client.with_address_requests(admission.address_requests()));
     let (shared, observer) = (Arc::clone(&client), in_flight.observer());
     let stream = ClientStream::new(prepared(stream), shared, observer, header_timeout);
     let service = service_fn(|request: Request<Incoming>| {
         client.begin_request(&request);
         answers.begin_request();
-        if is_refused {
+        if client.is_refused {
             answers.close();
         }
         let (client, http2) = (Arc::clone(&client), client.is_http2());
@@ -162,6 +161,9 @@ async fn serve_connection(
         () = answers.wait_closing() => (),
         () = lifecycle.shutdown.cancelled() => (),
         () = lifecycle.close_idle.cancelled(), if !tracked.is_late() => (),
+    }
+    if answers.is_abandoned() {
+        return;
     }
     // One future owns the connection until its end, so that nothing polls it after completion.
     let end = async {

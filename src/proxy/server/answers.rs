@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::clock::monotonic;
 use crate::config::ProxyLimits;
 use crate::mutex::lock;
+use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::server::connections::{ConnectionInFlight, OpenRequests};
 
@@ -31,6 +32,7 @@ pub(in crate::proxy) struct Answers {
     /// Bytes that a client must take within `timeout`.
     bytes_min: u64,
     open: OpenRequests,
+    client: Arc<ClientConnectionState>,
     /// The progress of an HTTP/1 connection, which has one response at a time.
     progress: Arc<Progress>,
     /// The streams of an HTTP/2 connection.
@@ -38,6 +40,7 @@ pub(in crate::proxy) struct Answers {
     /// Its place is needed.
     closing: Notify,
     is_closing: AtomicBool,
+    is_abandoned: AtomicBool,
 }
 
 /// Whether a client reads a response.
@@ -79,16 +82,22 @@ enum Content {
 
 impl Answers {
     /// A connection whose responses may be unread for the time that these limits have.
-    pub(super) fn new(limits: &ProxyLimits, open: OpenRequests) -> Self {
+    pub(super) fn new(
+        limits: &ProxyLimits,
+        open: OpenRequests,
+        client: Arc<ClientConnectionState>,
+    ) -> Self {
         let timeout = limits.unread_timeout;
         Self {
             timeout,
             bytes_min: limits.min_rate.saturating_mul(timeout.as_secs()).max(1),
             open,
+            client,
             progress: Arc::default(),
             streams: Mutex::default(),
             closing: Notify::new(),
             is_closing: AtomicBool::new(false),
+            is_abandoned: AtomicBool::new(false),
         }
     }
 
@@ -106,6 +115,24 @@ impl Answers {
     pub(super) fn idle_for(&self) -> Option<Duration> {
         let idle = !self.open.any() && !self.is_closing.load(Ordering::Relaxed);
         idle.then(|| self.progress.since.elapsed().saturating_sub(self.progress.asked_at()))
+    }
+
+    /// How long the client of HTTP/1 has sent too little of a body, or taken too little of a response;
+    /// `None` where it owes nothing.
+    pub(super) fn owed_for(&self) -> Option<Duration> {
+        let is_open = self.open.any() && !self.is_closing.load(Ordering::Relaxed);
+        is_open.then(|| self.client.body_owed_for().or_else(|| self.progress.unread_for()))?
+    }
+
+    /// Closes the connection with its request: its place is needed, and its client is slow.
+    pub(super) fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+        self.close();
+    }
+
+    /// Whether the connection closes with its request.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Relaxed)
     }
 
     /// Closes the connection as soon as it is idle: its place is needed.
@@ -213,10 +240,15 @@ impl Progress {
 
     /// Whether the client owes a read for this long, in sum since it last took enough.
     fn is_unread(&self, timeout: Duration) -> bool {
+        self.unread_for().is_some_and(|owed| owed >= timeout)
+    }
+
+    /// How long the client owes a read, in sum since it last took enough; `None` if it owes none.
+    fn unread_for(&self) -> Option<Duration> {
         // First what is owed, which was written last: no time counts twice.
         let owed = Duration::from_millis(self.owed.load(Ordering::Acquire));
         let since_asked = self.since.elapsed().saturating_sub(self.asked_at());
-        !self.waits_on_release.load(Ordering::Relaxed) && owed + since_asked >= timeout
+        (!self.waits_on_release.load(Ordering::Relaxed)).then_some(owed + since_asked)
     }
 
     fn elapsed(&self) -> u64 {

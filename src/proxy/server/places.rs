@@ -1,5 +1,6 @@
 //! The places for client connections: those of one service, and those that the limit of open files
-//! leaves to all. When all are taken and a client waits, the connection that is idle longest closes.
+//! leaves to all. When all are taken and a client waits, the connection that is idle longest closes; where
+//! none is idle, the one whose client has been too slow for longest, with its request.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -14,13 +15,15 @@ use tokio::time::Instant;
 use crate::clock::monotonic;
 use crate::mutex::lock;
 use crate::open_files;
-use crate::proxy::backend::address_limits::counted_address;
+use crate::proxy::backend::address_limits::{EndSlow, counted_address};
 use crate::proxy::server::answers::Answers;
 
 /// How often a listener without a place looks for one.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// A connection that is idle for less may just carry a request.
 const IDLE_MIN: Duration = Duration::from_secs(1);
+/// A client that has sent or taken too little for less than this may just be interrupted.
+const OWED_MIN: Duration = Duration::from_secs(5);
 /// Of this many idle connections, one closes at once.
 const IDLE_SHARE: usize = 64;
 /// Connections that are tracked before those that ended are removed.
@@ -121,10 +124,19 @@ impl OpenConnections {
         (open.len(), streams.unwrap_or_default())
     }
 
-    /// Closes the connection from this address that is idle longest. Returns whether one is idle.
+    /// Closes the connection from this address that is idle or slow for longest. Returns whether one is.
     pub(super) fn close_longest_idle_of(&self, address: IpAddr) -> bool {
         let address = counted_address(address);
         close_longest_idle(self.matching(|it| counted_address(it) == address))
+    }
+
+    /// Closes the connection of an address whose client has been too slow for longest, with its request.
+    pub(in crate::proxy) fn end_slow(self: &Arc<Self>) -> EndSlow {
+        let open = Arc::clone(self);
+        EndSlow(Box::new(move |address| {
+            let address = counted_address(address);
+            close_slow(&open.matching(|it| counted_address(it) == address))
+        }))
     }
 
     fn matching(&self, matches: impl Fn(IpAddr) -> bool) -> Vec<Arc<Answers>> {
@@ -135,13 +147,29 @@ impl OpenConnections {
 }
 
 /// Closes the connection that is idle longest. Of many idle ones it closes several, so that a flood of
-/// them does not keep other clients out for long. Returns whether one is idle for long enough.
+/// them does not keep other clients out for long. Where none is idle for long enough, it closes those whose
+/// clients owe bytes. Returns whether it found one.
 fn close_longest_idle(open: Vec<Arc<Answers>>) -> bool {
-    let idle = open.into_iter().filter_map(|it| Some((it.idle_for()?, it)));
-    let mut idle: Vec<_> = idle.filter(|(idle, _)| *idle >= IDLE_MIN).collect();
-    idle.sort_by_key(|(idle, _)| Reverse(*idle));
-    idle.iter().take(idle.len().div_ceil(IDLE_SHARE)).for_each(|(_, it)| it.close());
-    !idle.is_empty()
+    longest(&open, IDLE_MIN, Answers::idle_for, Answers::close) || close_slow(&open)
+}
+
+/// Closes those whose clients owe bytes for longest, with their requests. Returns whether it found one.
+fn close_slow(open: &[Arc<Answers>]) -> bool {
+    longest(open, OWED_MIN, Answers::owed_for, Answers::abandon)
+}
+
+/// Closes those of which `time` is longest, and at least `min`. Returns whether there is one.
+fn longest(
+    open: &[Arc<Answers>],
+    min: Duration,
+    time: impl Fn(&Answers) -> Option<Duration>,
+    close: impl Fn(&Answers),
+) -> bool {
+    let found = open.iter().filter_map(|it| Some((time(it).filter(|time| *time >= min)?, it)));
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|(time, _)| Reverse(*time));
+    found.iter().take(found.len().div_ceil(IDLE_SHARE)).for_each(|(_, it)| close(it));
+    !found.is_empty()
 }
 
 /// Whether a client waits to be accepted.

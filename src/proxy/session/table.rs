@@ -138,7 +138,13 @@ impl Sessions {
 
     /// Whether no live session has this id.
     pub(in crate::proxy) fn is_unknown(&self, id: &str) -> bool {
-        self.decode(id).is_none_or(|id| !self.by_key.pin().contains_key(&id.key))
+        self.known_key(id).is_none()
+    }
+
+    /// The key of the session with this id, if it is known.
+    pub(in crate::proxy) fn known_key(&self, id: &str) -> Option<[u8; 16]> {
+        let key = self.decode(id)?.key;
+        self.by_key.pin().contains_key(&key).then_some(key)
     }
 
     /// How often the session with this id has moved; 0 for an unknown one.
