@@ -94,7 +94,8 @@ pub(super) const ALL: &[Fault] = &[
     healthy("healthy, handover", Trouble::Handover, End::Stays, &[]),
     healthy("healthy, disk-full", Trouble::DiskFull, End::Stays, &[]),
     healthy("healthy, few-files", Trouble::FewFiles, End::Stays, HANGS),
-    healthy("healthy, warm-killed", Trouble::WarmKilled, End::Stays, &[]),
+    // Sessions that were open before the deploy are still there.
+    healthy("healthy, warm-killed", Trouble::WarmKilled, End::Stays, INTERRUPTED),
     healthy("healthy, warm-paused", Trouble::WarmPaused, End::Stays, &[]),
     // One crash that is restarted is in the record, not a verdict.
     healthy("healthy, killed", Trouble::ActiveKilled, End::Stays, INTERRUPTED),

@@ -1,7 +1,8 @@
 //! One fault after another under a steady load of sessions. A fault that is not the release's leaves it in
 //! charge, one that is leads back, sessions keep their ids, and no client sees an error without a fault.
 //!
-//! `FAULTS_COUNT=100 FAULTS_RATE=200 cargo test --test daemon faults -- --nocapture` takes 20 minutes.
+//! `FAULTS_COUNT=100 FAULTS_RATE=200 cargo test --test daemon faults -- --nocapture` takes 20 minutes;
+//! `FAULTS_COUNT=200 FAULTS_ONLY=daemon-killed ...` kills the daemon two hundred times, in five.
 //! `FAULTS_SEED` replays; `FAULTS_ONLY=daemon-killed,handover` chooses. A table is printed at the end.
 
 mod kinds;
