@@ -203,6 +203,50 @@ fn broken_streams_are_a_breach() {
     assert!(run_blocks(&mut new_judge(limits(), History::default()), 1_200, broken(0)).is_none());
 }
 
+/// The warm release is probed each second, and answers.
+fn warm_probe(block: u64) -> Option<(ReleaseNumber, Observation)> {
+    block.is_multiple_of(4).then_some((WARM, Observation::Probe(ProbeResult::Ok)))
+}
+
+/// 60 requests a second; a second after both releases stand still, those that wait begin to fail. They stand
+/// still for this many blocks.
+fn both_stand_still(blocks: u64) -> Option<(Moment, Verdict)> {
+    let mut with = limits();
+    with.objectives.push(Objective {
+        indicator: Indicator::Latency,
+        error_budget: 0.01,
+        weight: 0.15,
+    });
+    let block = |index: u64, is_fast: bool| {
+        let stands_still = (40..40 + blocks).contains(&index);
+        let counts = match stands_still {
+            false => Counts { ok: 15, with_latency: 15, ..Counts::default() },
+            true if index < 44 => Counts::default(),
+            true => Counts { server_fault: 15, with_latency: 15, slow: 15, ..Counts::default() },
+        };
+        let mut seen = vec![observation(TRIAL, counts)];
+        if index == 45 {
+            seen.push((TRIAL, Observation::Probe(ProbeResult::TimedOut)));
+        }
+        let is_probed = is_fast || index.is_multiple_of(4);
+        if is_probed && !stands_still {
+            seen.insert(0, (WARM, Observation::Probe(ProbeResult::Ok)));
+        }
+        seen
+    };
+    run_blocks(&mut new_judge(with, History::default()), 400, block)
+}
+
+#[test]
+fn a_host_that_stands_still_for_a_moment_is_not_the_deploy() {
+    for blocks in [5, 8, 10, 14, 18] {
+        let found = both_stand_still(blocks);
+        assert!(found.is_none(), "{blocks} blocks: {found:?}");
+    }
+    // Nothing shows that the warm release stands still, too, for longer than a burst.
+    assert!(both_stand_still(100).is_some());
+}
+
 #[test]
 fn unresponsive_release_is_down_within_a_second_of_slow() {
     let slow = Duration::from_millis(500);
@@ -212,10 +256,10 @@ fn unresponsive_release_is_down_within_a_second_of_slow() {
     let hang = |index: u64, _: bool| {
         // 40 requests per second hang; each is overdue after half a second.
         let overdue = if Moment(index * 250) <= Moment(0) + slow { 0 } else { 10 };
-        vec![observation(
-            TRIAL,
-            Counts { slow: overdue, with_latency: overdue, ..Counts::default() },
-        )]
+        let late = Counts { slow: overdue, with_latency: overdue, ..Counts::default() };
+        let mut seen = vec![observation(TRIAL, late)];
+        seen.extend(warm_probe(index));
+        seen
     };
     let (at, verdict) = run_blocks(&mut new_judge(with, History::default()), 40, hang).unwrap();
     assert!(at <= Moment(1_500), "{at}: {}", verdict.because);
@@ -228,6 +272,7 @@ fn slow_tools_need_a_failed_probe_to_count_as_unresponsive() {
     let hang = |index: u64, probe: bool| {
         let mut seen =
             vec![observation(TRIAL, Counts { slow: 2, with_latency: 2, ..Counts::default() })];
+        seen.extend(warm_probe(index));
         if probe && index == 8 {
             seen.push((TRIAL, Observation::Probe(ProbeResult::TimedOut)));
         }

@@ -35,6 +35,7 @@ mod release_judge_tests;
 pub mod scraped_evidence;
 pub mod service_judge;
 pub mod severity;
+mod silence;
 mod slo;
 mod source_shares;
 #[cfg(test)]

@@ -11,13 +11,15 @@ use crate::judge::counter::Delta;
 use crate::judge::liveness::Liveness;
 use crate::judge::objective::ObjectiveEvidence;
 use crate::judge::scraped_evidence::{ScrapedChange, ScrapedEvidence};
+use crate::judge::silence::Silence;
 use crate::judge::slo::{AnswerAction, Indicator, SloSettings};
 use crate::judge::source_shares::SourceShares;
 use crate::judge::split_process::SplitProcess;
 use crate::judge::two_sample::PairedCounts;
 use crate::judge::verification::Verification;
 use crate::model::{
-    Counts, Evidence, History, Moment, Observation, ReleaseNumber, ScrapeResult, Signal,
+    Counts, Evidence, History, Moment, Observation, ProbeResult, ReleaseNumber, ScrapeResult,
+    Signal,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -39,6 +41,9 @@ pub struct Judge {
     sources: SourceShares,
     pub(super) scraped: Option<ScrapedEvidence>,
     shared_outage: bool,
+    silence: Silence,
+    /// How long a silence may be that is not compared with the other release.
+    burst: Duration,
     counts: Counts,
     started_at: Moment,
     last_request_at: Option<Moment>,
@@ -84,6 +89,8 @@ impl Judge {
             sources: SourceShares::default(),
             scraped,
             shared_outage: false,
+            silence: Silence::new(now),
+            burst: limits.burst,
             counts: Counts::default(),
             started_at: now,
             last_request_at: None,
@@ -104,6 +111,13 @@ impl Judge {
         let shared = self.attribution.shared_outage(now).is_some();
         if std::mem::replace(&mut self.shared_outage, shared) && !shared {
             self.reset_evidence();
+        }
+        if self.attribution.is_warm(signal.release) {
+            match &signal.observation {
+                Observation::Probe(ProbeResult::Ok) => self.silence.other_answers(now),
+                Observation::Block(_, counts) => self.silence.add_other_block(now, counts),
+                _ => (),
+            }
         }
         if let Observation::Scraped(scrape) = &signal.observation {
             return self.add_scrape(now, signal.release, scrape);
@@ -136,6 +150,7 @@ impl Judge {
     /// The daemon did not run for this long before now: that time is no silence of the release.
     pub fn skip(&mut self, gap: Duration) {
         self.liveness.skip(gap);
+        self.silence.skip(gap);
         self.scraped.iter_mut().for_each(|scraped| scraped.skip(gap));
     }
 
@@ -158,11 +173,16 @@ impl Judge {
     fn add_block(&mut self, now: Moment, ms: u32, counts: &Counts) {
         self.counts += *counts;
         self.liveness.add_block(now, counts);
+        let ends_shared_silence = self.silence.add_block(now, counts);
         let judged = self.sources.end_block(counts);
         self.attribution.add_trial_block(ms, &judged);
         self.verification.iter_mut().for_each(|it| it.update(&judged));
         if 0 < counts.total() {
             self.last_request_at = Some(now);
+        }
+        // What failed while both stood still is not held against the deploy.
+        if ends_shared_silence && self.attribution.has_baseline_release() {
+            self.reset_evidence();
         }
         let start = (now - Duration::from_millis(ms.into())).max(self.started_at);
         for track in self.objectives.iter_mut().filter(|it| it.indicator != Indicator::Scraped) {

@@ -10,7 +10,9 @@ use crate::judge::slo::Indicator;
 use crate::judge::source_shares::OneSource;
 use crate::judge::split_process::SplitProcess;
 use crate::judge::traffic_summary::traffic_summary;
-use crate::model::{Basis, Finding, Moment, ObjectiveNumbers, Rule, Severity, Verdict};
+use crate::model::{
+    Basis, ComparisonRule, Finding, Moment, ObjectiveNumbers, Rule, Severity, Verdict,
+};
 
 /// An objective that was broken.
 struct BrokenObjective {
@@ -91,6 +93,13 @@ impl Judge {
         }
         let lower = self.failure_rate_lower();
         let (finding, comparison) = match self.attribution.blame(now, indicator, proven_at) {
+            // Its probes have not been answered since: wait for the next one.
+            Blame::Deploy(why)
+                if why.rule == ComparisonRule::ProbesPass
+                    && self.silence.may_be_shared(now, self.burst) =>
+            {
+                (Finding::Measuring, why)
+            }
             Blame::Deploy(why) => (Finding::Breach(severity::from_failure_rate(lower)), why),
             Blame::Shared(why) => (Finding::SharedOutage, why),
             Blame::Measuring(why) => (Finding::Measuring, why),
@@ -113,7 +122,15 @@ impl Judge {
             .objectives
             .iter()
             .any(|it| it.indicator == Indicator::Latency && it.broken_since.is_some());
-        self.liveness.down_reason(now).or_else(|| self.liveness.hang_reason(now, slow))
+        self.liveness.down_reason(now).or_else(|| {
+            let hang = self.liveness.hang_reason(now, slow)?;
+            // A host that stands still stops both releases: the other one has to answer meanwhile. Beyond
+            // a burst it is judged without.
+            let is_alone = self.burst <= now.since(hang.since)
+                || !self.attribution.has_baseline_release()
+                || self.silence.is_of_one(now);
+            is_alone.then_some(hang)
+        })
     }
 
     /// The objective that was broken first. What one user alone breaks hides no other.

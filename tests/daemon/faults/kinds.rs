@@ -15,6 +15,14 @@ pub(super) enum Trouble {
     /// The one to go back to.
     WarmKilled,
     WarmPaused,
+    /// The host loses all processes, and starts the daemon.
+    Boot,
+    /// Both releases stand still at the same time.
+    BothPaused,
+    /// A scanner sends requests that are no MCP.
+    Scanned,
+    /// The daemon stands still for longer than clients wait.
+    DaemonPausedLong,
 }
 
 /// Which release has the traffic in the end.
@@ -44,6 +52,8 @@ pub(super) struct Fault {
 const CUT: &[&str] = &["connection ", "subscription: connection broken"];
 /// What is open at a release that dies or that is left. A `subscriptions/listen` ends with its result.
 const INTERRUPTED: &[&str] = &["JSON-RPC error -32603"];
+/// Both of these, and sessions that no release knows any more.
+const BOOT: &[&str] = &["connection ", "subscription: ", "JSON-RPC error", "no response within"];
 /// What the faults of the demo server do, and a rollback that interrupts.
 const FAILS: &[&str] =
     &["HTTP 500", "JSON-RPC error", "the result has isError", "no response within"];
@@ -100,6 +110,14 @@ pub(super) const ALL: &[Fault] = &[
     // One crash that is restarted is in the record, not a verdict.
     healthy("healthy, killed", Trouble::ActiveKilled, End::Stays, INTERRUPTED),
     healthy("healthy, paused", Trouble::ActivePaused, End::Either, HANGS),
+    trouble("boot", Trouble::Boot, BOOT),
+    trouble("both-paused", Trouble::BothPaused, HANGS),
+    trouble("scanned", Trouble::Scanned, &[]),
+    trouble("daemon-paused-long", Trouble::DaemonPausedLong, HANGS),
+    healthy("healthy, boot", Trouble::Boot, End::Stays, BOOT),
+    healthy("healthy, both-paused", Trouble::BothPaused, End::Stays, HANGS),
+    healthy("healthy, scanned", Trouble::Scanned, End::Stays, &[]),
+    healthy("healthy, daemon-paused-long", Trouble::DaemonPausedLong, End::Stays, HANGS),
     faulty("total", "total", Trouble::Nothing, FAILS),
     faulty("errors", "errors=20%", Trouble::Nothing, FAILS),
     faulty("one-tool", "one-tool", Trouble::Nothing, FAILS),
@@ -114,6 +132,12 @@ pub(super) const ALL: &[Fault] = &[
     faulty("total, few-files", "total", Trouble::FewFiles, FAILS),
     faulty("total, warm-killed", "total", Trouble::WarmKilled, FAILS),
 ];
+
+/// Trouble around a healthy release, which is nothing that it did: `FAULTS_ONLY=nulls`.
+pub(super) fn nulls() -> Vec<&'static Fault> {
+    let is_null = |it: &&Fault| it.deploy == Some("none") && it.end == End::Stays;
+    ALL.iter().filter(is_null).collect()
+}
 
 /// Those of each run of the tests.
 pub(super) const SHORT: &[&str] = &[

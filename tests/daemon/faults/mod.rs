@@ -3,7 +3,8 @@
 //!
 //! `FAULTS_COUNT=100 FAULTS_RATE=200 cargo test --test daemon faults -- --nocapture` takes 20 minutes;
 //! `FAULTS_COUNT=200 FAULTS_ONLY=daemon-killed ...` kills the daemon two hundred times, in five.
-//! `FAULTS_SEED` replays; `FAULTS_ONLY=daemon-killed,handover` chooses. A table is printed at the end.
+//! `FAULTS_SEED` replays; `FAULTS_ONLY=daemon-killed,handover` chooses, `FAULTS_ONLY=nulls` takes those that
+//! happen around a healthy release. A table is printed at the end.
 
 mod kinds;
 mod stage;
@@ -23,6 +24,7 @@ fn faults_leave_a_good_release_in_charge_and_lead_back_from_a_bad_one() {
     let number = |name: &str| variable(name).map(|it| it.parse::<u64>().unwrap());
     let only = variable("FAULTS_ONLY");
     let chosen: Vec<_> = match &only {
+        Some(names) if names == "nulls" => kinds::nulls(),
         Some(names) => names.split(',').map(|name| Fault::named(name).unwrap()).collect(),
         None if number("FAULTS_COUNT").is_none() => SHORT.iter().map(Fault::of_name).collect(),
         None => ALL.iter().collect(),

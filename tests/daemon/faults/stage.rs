@@ -1,5 +1,7 @@
 //! A daemon under load, to which faults happen.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -172,7 +174,7 @@ impl FaultStage {
                 self.pause_up_to(1_500);
                 self.host.start();
             }
-            Trouble::DaemonPaused => self.stop_for_a_while(daemon),
+            Trouble::DaemonPaused => self.stop_for_a_while(&[daemon], 2_500),
             Trouble::Handover => self.host.wait_for_handover(),
             Trouble::DiskFull => {
                 self.disk.fill_up();
@@ -188,16 +190,47 @@ impl FaultStage {
             Trouble::ActiveKilled => self.host.release_process(self.active).kill(),
             Trouble::WarmKilled => self.host.release_process(warm).kill(),
             Trouble::ActivePaused => {
-                self.stop_for_a_while(self.host.release_process(self.active).pid)
+                self.stop_for_a_while(&[self.host.release_process(self.active).pid], 2_500)
             }
-            Trouble::WarmPaused => self.stop_for_a_while(self.host.release_process(warm).pid),
+            Trouble::Boot => {
+                let releases = self.host.release_processes();
+                self.host.kill();
+                releases.iter().for_each(|it| it.kill());
+                self.pause_up_to(1_500);
+                self.host.start();
+            }
+            Trouble::BothPaused => {
+                let pids = [self.active, warm].map(|number| self.host.release_process(number).pid);
+                self.stop_for_a_while(&pids, 2_500);
+            }
+            Trouble::Scanned => self.scan(),
+            Trouble::DaemonPausedLong => self.stop_for_a_while(&[daemon], 15_000),
+            Trouble::WarmPaused => {
+                self.stop_for_a_while(&[self.host.release_process(warm).pid], 2_500)
+            }
         }
     }
 
-    fn stop_for_a_while(&mut self, pid: i32) {
-        signal(pid, Signal::STOP);
-        self.pause_up_to(2_500);
-        signal(pid, Signal::CONT);
+    fn stop_for_a_while(&mut self, pids: &[i32], longest_ms: u64) {
+        pids.iter().for_each(|pid| signal(*pid, Signal::STOP));
+        self.pause_up_to(longest_ms);
+        pids.iter().for_each(|pid| signal(*pid, Signal::CONT));
+    }
+
+    /// Requests of a scanner, which no release serves.
+    fn scan(&self) {
+        let paths = ["/favicon.ico", "/wp-login.php", "/.well-known/security.txt", "/admin"];
+        for (number, path) in paths.iter().cycle().take(100).enumerate() {
+            let method = if number % 2 == 0 { "GET" } else { "POST" };
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            let mut stream = TcpStream::connect(("127.0.0.1", self.host.listen)).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 "), "{path}");
+        }
     }
 
     fn pause_up_to(&mut self, ms: u64) {
