@@ -52,7 +52,7 @@ const CONVERGENCE_TURNS: u32 = 240;
 const CONVERGENCE_TURNS_MAX: u32 = 1_200;
 /// Digest of every decision of all scenarios, without texts. An intended change of behaviour is a
 /// separate commit, which updates the digest and states the reason.
-const DIGEST: u64 = 0x2b60_603d_2279_83eb;
+const DIGEST: u64 = 0x54f0_d291_b81c_ec07;
 
 #[test]
 fn random_scenarios_keep_the_invariants() {
@@ -189,10 +189,8 @@ impl Scenario {
             _ => {
                 let (verdict, load) = (self.verdict(), self.load());
                 let measured = verdict.finding == Finding::Measuring;
-                let before = self.host.timeline_lines.len();
-                self.handle_event(&Event::Judged(verdict, load));
-                let lines = self.host.timeline_lines.len();
-                assert!(!measured || lines == before, "decided before anybody is to blame");
+                let decided = self.handle_event(&Event::Judged(verdict, load));
+                assert!(!measured || decided.is_none(), "decided before anybody is to blame");
             }
         }
     }

@@ -151,12 +151,13 @@ impl ServiceMachine {
         }
     }
 
-    /// Detects a pause of the daemon. [`Self::handle`] does so, too.
+    /// Detects a pause of the daemon. [`Self::handle`] does so, too; call it, and poll, before a command.
     pub fn notice_pause(&mut self, now: Moment) {
         if let Some(gap) = self.pauses.notice(now) {
             self.bake.skip(now, gap);
             self.queue.push_front(Pending::Pause(gap));
         }
+        self.retry_unrecorded_pauses();
     }
 
     /// Whether the judge takes a signal. Directly after a pause a failure may be its consequence.

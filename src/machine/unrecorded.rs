@@ -56,6 +56,17 @@ impl ServiceMachine {
         self.queue.extend(self.unrecorded.drain(..));
     }
 
+    /// Before anything else, the pauses: after a restart the time until the last entry counts as watched.
+    pub(super) fn retry_unrecorded_pauses(&mut self) {
+        let mut pauses = Vec::new();
+        self.unrecorded.retain(|pending| {
+            let is_pause = matches!(pending, Pending::Pause(_));
+            pauses.extend(is_pause.then(|| pending.clone()));
+            !is_pause
+        });
+        pauses.into_iter().rev().for_each(|pause| self.queue.push_front(pause));
+    }
+
     pub(super) fn must_wait(&self, pending: &Pending) -> bool {
         !self.unrecorded.is_empty() && matches!(pending, Pending::Deadline | Pending::Recovery)
     }

@@ -48,6 +48,9 @@ impl ServiceLoop {
         verifier: Option<Verifier>,
         reply: CommandReply,
     ) {
+        // A pause before the command is recorded before it.
+        self.machine.notice_pause(now);
+        self.settle();
         let entry = match self.machine.command(now, order) {
             Ok(proposal) => {
                 let deployed = deployed_release(&proposal);

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use rollbackd::decide::{Phase, Watch};
 use rollbackd::machine::{Input, PAUSE_MIN, ServiceMachine};
-use rollbackd::model::{Moment, ReleaseLoad, TimelineEntry};
+use rollbackd::model::{
+    Actor, Command, CommandRequest, DeployRequest, Event, Finding, Moment, ReleaseLoad,
+    ReleaseNumber, Severity, TimelineEntry, Verdict,
+};
 
 use crate::Scenario;
-use crate::simulated_host::{SimulatedHost, settings};
+use crate::simulated_host::{SimulatedHost, policy, settings};
 use crate::watch_state::state;
 
 impl Scenario {
@@ -129,5 +132,50 @@ impl SimulatedHost {
         }
         self.hidden += self.now.since(then);
         self.now = then;
+    }
+}
+
+/// Otherwise a crash after it forgets the pause: the time until the last entry counts as watched.
+#[test]
+fn a_pause_that_could_not_be_recorded_comes_before_what_follows() {
+    let mut host = SimulatedHost::new(policy());
+    let deploy = DeployRequest { version: "v1".to_owned(), ..DeployRequest::default() };
+    let order = |command| CommandRequest { by: Actor::default(), command };
+    host.command(order(Command::Deploy(deploy))).unwrap();
+    let ticket = host.watch().ticket();
+    host.handle_event(&Event::Ready(ticket, Box::default()));
+    for (ticket, effect) in std::mem::take(&mut host.pending_effects) {
+        let answer = host.deliver(ticket, &effect);
+        answer.map(|answer| host.handle_event(&answer));
+    }
+    host.machine.handle(host.now, Input::EndOfBlock);
+    let paused = |host: &mut SimulatedHost| {
+        host.disk_full = true;
+        host.now = host.now + Duration::from_secs(20);
+        let verdict = Verdict { finding: Finding::Undecided, ..breach() };
+        host.handle_event(&Event::Judged(verdict, ReleaseLoad::default()));
+        host.disk_full = false;
+    };
+    paused(&mut host);
+    host.handle_event(&Event::Judged(breach(), ReleaseLoad::default()));
+    host.machine.handle(host.now, Input::EndOfBlock);
+    paused(&mut host);
+    host.command(order(Command::Hold { because: "so it shall be".to_owned() })).unwrap();
+    let entries: Vec<TimelineEntry> =
+        host.timeline_lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = entries.iter().map(|entry| entry.event.kind()).collect();
+    assert!(kinds.ends_with(&["switched", "paused", "blocked", "paused", "held"]), "{kinds:?}");
+}
+
+/// A breach of the first release.
+fn breach() -> Verdict {
+    Verdict {
+        release: ReleaseNumber(1),
+        finding: Finding::Breach(Severity::Down),
+        because: "the dice say so".to_owned(),
+        basis: None,
+        onset: Moment(0),
+        failure_rate_lower: 0.5,
+        request_rate: 10.0,
     }
 }

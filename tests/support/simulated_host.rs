@@ -8,8 +8,8 @@ use std::time::Duration;
 use rollbackd::decide::{AfterBake, CommandRefused, MoveSessions, Policy, RampSettings, Watch};
 use rollbackd::machine::{MachineSettings, Proposal, ServiceMachine};
 use rollbackd::model::{
-    CommandRequest, DrainCost, Effect, Event, Moment, RampStep, ReleaseNumber, Slot, Ticket,
-    TimelineEntry, TimelineEvent,
+    CommandRequest, DrainCost, Effect, Event, Moment, RampStep, ReleaseLoad, ReleaseNumber, Slot,
+    Ticket, TimelineEntry, TimelineEvent,
 };
 
 use crate::slo::slo_settings;
@@ -129,6 +129,10 @@ impl SimulatedHost {
         &mut self,
         order: CommandRequest,
     ) -> Result<Option<TimelineEntry>, CommandRefused> {
+        self.machine.notice_pause(self.now);
+        while let Some(proposal) = self.machine.poll(self.now, |_| ReleaseLoad::default()) {
+            self.record_and_apply(proposal);
+        }
         let proposal = self.machine.command(self.now, order)?;
         Ok(self.record_and_apply(proposal))
     }

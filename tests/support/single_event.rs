@@ -3,7 +3,7 @@
 
 use rollbackd::decide::Phase;
 use rollbackd::machine::Input;
-use rollbackd::model::{Event, Release, ReleaseLoad, TimelineEntry};
+use rollbackd::model::{Event, Release, ReleaseLoad, TimelineEntry, TimelineEvent};
 
 use crate::simulated_host::SimulatedHost;
 
@@ -11,7 +11,12 @@ impl SimulatedHost {
     pub fn handle_event(&mut self, event: &Event) -> Option<TimelineEntry> {
         let (stale, now) = (self.is_stale(event), self.now);
         self.machine.handle(now, Input::Event(event.clone()));
-        let proposal = self.machine.poll(now, |_| ReleaseLoad::default())?;
+        let mut proposal = self.machine.poll(now, |_| ReleaseLoad::default())?;
+        // A pause that could not be recorded comes first.
+        while let TimelineEvent::Paused { .. } = proposal.event() {
+            self.record_and_apply(proposal);
+            proposal = self.machine.poll(now, |_| ReleaseLoad::default())?;
+        }
         assert!(!stale, "{event:?} is stale, but: {}", proposal.because());
         let entry = self.record_and_apply(proposal);
         let next = self.machine.poll(now, |_| ReleaseLoad::default());
