@@ -183,3 +183,27 @@ async fn where_all_places_are_taken_the_longest_idle_connection_closes() {
     assert!(idle.is_closed().await);
     assert_eq!(busy.read_response().await.json()["id"], 1);
 }
+
+/// The limit of a head is longer than other clients can wait.
+#[tokio::test]
+async fn where_all_places_are_taken_a_connection_whose_head_is_incomplete_closes() {
+    let proxy = proxy_with(FakeMcpServer::start("a").await.address, |service| {
+        service.limits.connections_max = 1;
+        service.limits.header_timeout = Duration::from_hours(1);
+    });
+    let to = proxy.local_addr();
+    for begun in ["", "PO", "POST /mcp HTTP/1.1\r\nHost: localhost\r\nX: "] {
+        let mut slow = RawConnection::connect(to).await;
+        slow.send(begun).await;
+        let reply = post(to, &tool_call("1", "echo", "{}"), "").await;
+        assert_eq!(reply.json()["result"]["release"], "a", "{begun:?}");
+        assert!(slow.is_closed().await, "{begun:?}");
+    }
+    let mut second = RawConnection::connect(to).await;
+    second.send(request(&tool_call("1", "echo", "{}"), "")).await;
+    assert_eq!(second.read_response().await.status, 200);
+    second.send("POST /mcp HTTP/1.1\r\nHost:").await;
+    let reply = post(to, &tool_call("2", "echo", "{}"), "").await;
+    assert_eq!(reply.json()["result"]["release"], "a");
+    assert!(second.is_closed().await);
+}

@@ -162,7 +162,8 @@ async fn serve_connection(
         () = lifecycle.shutdown.cancelled() => (),
         () = lifecycle.close_idle.cancelled(), if !tracked.is_late() => (),
     }
-    if answers.is_abandoned() {
+    // Hyper would wait for the rest of a first head.
+    if answers.is_abandoned() || answers.is_closing() && client.requests() == 0 {
         return;
     }
     // One future owns the connection until its end, so that nothing polls it after completion.

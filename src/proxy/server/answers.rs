@@ -113,14 +113,14 @@ impl Answers {
 
     /// How long the connection has had no open request; `None` while it has one, or closes.
     pub(super) fn idle_for(&self) -> Option<Duration> {
-        let idle = !self.open.any() && !self.is_closing.load(Ordering::Relaxed);
+        let idle = !self.open.any() && !self.is_closing();
         idle.then(|| self.progress.since.elapsed().saturating_sub(self.progress.asked_at()))
     }
 
     /// How long the client of HTTP/1 has sent too little of a body, or taken too little of a response;
     /// `None` where it owes nothing.
     pub(super) fn owed_for(&self) -> Option<Duration> {
-        let is_open = self.open.any() && !self.is_closing.load(Ordering::Relaxed);
+        let is_open = self.open.any() && !self.is_closing();
         is_open.then(|| self.client.body_owed_for().or_else(|| self.progress.unread_for()))?
     }
 
@@ -133,6 +133,11 @@ impl Answers {
     /// Whether the connection closes with its request.
     pub(super) fn is_abandoned(&self) -> bool {
         self.is_abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Whether its place is needed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
     }
 
     /// Closes the connection as soon as it is idle: its place is needed.
