@@ -50,6 +50,7 @@ mod podman;
 mod reference;
 mod resolve;
 mod stat_fingerprint;
+mod trusted_owners;
 mod verifier;
 mod walk;
 

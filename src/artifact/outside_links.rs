@@ -8,36 +8,40 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Stat, lstat, readlink, readlinkat};
-use rustix::process::geteuid;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact::error::{ArtifactError, printable_path, shorten};
+use crate::artifact::trusted_owners::TrustedOwners;
 use crate::artifact::walk::{Entry, Visitor, WalkError, walk};
 use crate::model::{OutsideLink, OutsideLinks};
 
 /// Links on the path of one link, as in the kernel.
 const FOLLOWED_MAX: u32 = 40;
-/// The mode bit that lets every user write.
+/// The mode bits that let every user, or those of the group, write. With an access control list, the
+/// second stands for all users and groups that it names.
 const OTHERS_WRITE: u32 = 0o002;
+const GROUP_WRITES: u32 = 0o020;
 /// The mode bit of a directory that lets only its owner replace an entry.
 const STICKY: u32 = 0o1000;
 
 /// The links that lead out of an artifact.
 ///
 /// # Errors
-/// A link leads to where another user than root and the daemon's may write, or the artifact cannot be
-/// read.
+/// A link leads to where another user or group than root's and the daemon's may write, or the artifact
+/// cannot be read.
 pub(super) fn outside_links(
     artifact: &Path,
     stop: &CancellationToken,
 ) -> Result<OutsideLinks, ArtifactError> {
-    let mut links = LinkVisitor { artifact, found: OutsideLinks::default() };
+    let trusted = TrustedOwners::of_this_process();
+    let mut links = LinkVisitor { artifact, trusted, found: OutsideLinks::default() };
     walk(artifact, &mut links, stop)?;
     Ok(links.found)
 }
 
 struct LinkVisitor<'a> {
     artifact: &'a Path,
+    trusted: TrustedOwners,
     found: OutsideLinks,
 }
 
@@ -47,7 +51,8 @@ impl Visitor for LinkVisitor<'_> {
             return Ok(());
         }
         let target = readlinkat(entry.dir, entry.name, Vec::new())?;
-        let mut link_path = LinkPath::new(self.artifact, Path::new(OsStr::from_bytes(entry.path)));
+        let link = Path::new(OsStr::from_bytes(entry.path));
+        let mut link_path = LinkPath::new(self.artifact, &self.trusted, link);
         link_path.follow(OsStr::from_bytes(target.as_bytes()));
         if link_path.stays_inside() {
             return Ok(());
@@ -70,8 +75,8 @@ impl Visitor for LinkVisitor<'_> {
 /// The path from a link to where it leads, one component after the other.
 struct LinkPath<'a> {
     artifact: &'a Path,
-    /// The users that may change what is on the path.
-    trusted: [u32; 3],
+    /// Those that may change what is on the path.
+    trusted: &'a TrustedOwners,
     /// Reached so far; no component of it is a link.
     at: PathBuf,
     /// What is still to be followed, the next component last.
@@ -80,18 +85,17 @@ struct LinkPath<'a> {
     left: bool,
     /// The first place on the path that others may change.
     writable: Option<String>,
-    /// The last directory, if every user may add entries to it.
-    open_directory: Option<PathBuf>,
+    /// The last directory, if others may add entries to it.
+    open_directory: Option<String>,
 }
 
 impl<'a> LinkPath<'a> {
-    fn new(artifact: &'a Path, link: &Path) -> Self {
+    fn new(artifact: &'a Path, trusted: &'a TrustedOwners, link: &Path) -> Self {
         let link = artifact.join(link);
         let at = link.parent().unwrap_or(artifact).to_owned();
-        let root_owner = lstat("/").map_or(0, |stat| stat.st_uid);
         Self {
             artifact,
-            trusted: [0, geteuid().as_raw(), root_owner],
+            trusted,
             at,
             ahead: Vec::new(),
             left: false,
@@ -158,24 +162,31 @@ impl<'a> LinkPath<'a> {
         }
     }
 
-    /// Notes a place that others may change. The owner of the root of the file system may change
-    /// everything, also where that is not the uid 0, as in a user namespace.
+    /// Notes a place that others may change.
     fn check(&mut self, path: &Path, stat: &Stat) {
         let kind = FileType::from_raw_mode(stat.st_mode);
-        let others_write = stat.st_mode & OTHERS_WRITE != 0;
-        let why = match kind {
-            _ if !self.trusted.contains(&stat.st_uid) => {
+        let writable = self.writable_for(stat);
+        let why = match (kind, writable) {
+            _ if !self.trusted.has_user(stat.st_uid) => {
                 format!("belongs to the user with the uid {}", stat.st_uid)
             }
             // Its entries belong to who made them, and those are checked.
-            FileType::Directory if others_write && stat.st_mode & STICKY != 0 => {
-                self.open_directory = Some(path.to_owned());
+            (FileType::Directory, Some(why)) if stat.st_mode & STICKY != 0 => {
+                self.open_directory = Some(place(path, &why));
                 return;
             }
-            FileType::Directory | FileType::RegularFile if others_write => WRITABLE.to_owned(),
+            (FileType::Directory | FileType::RegularFile, Some(why)) => why,
             _ => return,
         };
         self.writable.get_or_insert_with(|| place(path, &why));
+    }
+
+    fn writable_for(&self, stat: &Stat) -> Option<String> {
+        if stat.st_mode & OTHERS_WRITE != 0 {
+            return Some("is writable for every user".to_owned());
+        }
+        let of_group = stat.st_mode & GROUP_WRITES != 0 && !self.trusted.has_group(stat.st_gid);
+        of_group.then(|| format!("is writable for the group with the gid {}", stat.st_gid))
     }
 
     fn stays_inside(&self) -> bool {
@@ -183,12 +194,9 @@ impl<'a> LinkPath<'a> {
     }
 
     fn unsafe_place(&self) -> Option<String> {
-        let open = self.open_directory.as_ref().map(|path| place(path, WRITABLE));
-        self.writable.clone().or(open)
+        self.writable.clone().or_else(|| self.open_directory.clone())
     }
 }
-
-const WRITABLE: &str = "is writable for every user";
 
 fn place(path: &Path, why: &str) -> String {
     format!("{} {why}", shorten(&printable_path(path.as_os_str().as_bytes())))

@@ -106,6 +106,30 @@ async fn a_link_to_where_all_may_write_is_refused() {
 }
 
 #[tokio::test]
+async fn a_link_to_where_a_group_may_write_is_refused_unless_the_group_is_root() {
+    if !is_root() {
+        return println!("only root can give files away");
+    }
+    let (_home, artifact, beside) = artifact();
+    symlink("../beside/deep/file", artifact.join("out")).unwrap();
+    for (place, mode) in [("deep/file", 0o664), ("deep", 0o2775), ("", 0o770)] {
+        let (place, before) = (beside.join(place), fs::metadata(beside.join(place)).unwrap());
+        set_mode(&place, mode);
+        assert_eq!(links(&artifact).await.unwrap().count, 1, "{}", place.display());
+        chown(&place, None, Some(OTHER_USER)).unwrap();
+        set_mode(&place, mode);
+        let error = links(&artifact).await.unwrap_err();
+        let place_text = place.components().collect::<PathBuf>();
+        let why = format!("{} is writable for the group with the gid 65534", place_text.display());
+        assert!(error.contains(&why), "{error}");
+        fs::set_permissions(&place, before.permissions()).unwrap();
+        // A group that may only read is no danger.
+        links(&artifact).await.unwrap();
+        chown(&place, None, Some(0)).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn in_a_sticky_directory_what_is_there_is_safe_and_what_is_not_is_not() {
     let (_home, artifact, beside) = artifact();
     set_mode(&beside, 0o1777);
