@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::proxy::handover::replication::{ReplicatedState, ReplicationMessage};
+use crate::proxy::handover::replication::{ReplicatedState, Replication, ReplicationMessage};
 use crate::proxy::handover::routes::RoutesSnapshot;
 use crate::proxy::{LATE_CONNECTION_TIMEOUT, OPEN_REQUESTS_MAX, POLL_INTERVAL, Proxy};
 
@@ -49,8 +49,8 @@ impl Proxy {
 
     /// Closes the connections after [`Self::hand_over`]. Each response is the last on its connection,
     /// and GET streams and subscriptions end. Connections without a request may take `timeout`. Open
-    /// requests may finish: their releases stay in place. One that passes its deadline, and all after
-    /// `cut_short` or ten minutes, get an error.
+    /// requests may finish: their releases stay in place. Those that the client cancelled may take
+    /// `timeout`. All after `cut_short` or ten minutes get an error.
     pub async fn drain_connections(&self, timeout: Duration, cut_short: &CancellationToken) {
         let closed = async {
             self.start_closing(true).await;
@@ -95,11 +95,13 @@ impl Proxy {
     /// The current routes, for the predecessor. `None` after the shutdown, when all releases are cut.
     pub fn routes_snapshot(&self) -> Option<RoutesSnapshot> {
         let is_shut_down = self.lifecycle.shutdown.is_cancelled();
-        (!is_shut_down).then(|| RoutesSnapshot::of(&self.view()))
+        let cancelled = || self.replication.cancellations(&self.state.router.sessions);
+        (!is_shut_down).then(|| RoutesSnapshot::of(&self.view(), cancelled()))
     }
 
     /// Applies the routes of the successor. Releases that are not in the snapshot are cut.
     pub async fn apply_routes(&self, snapshot: &RoutesSnapshot) {
+        Replication::apply_cancellations(&self.state.router.sessions, &snapshot.cancelled);
         for route in snapshot.releases() {
             self.add_release(route.number, &route.address());
             if route.draining

@@ -17,6 +17,7 @@ use crate::fake_backend::{FakeMcpServer, fixed_response, json_answer};
 use crate::http_client::{
     INITIALIZE, assert_error, open_request, open_session, post, sse_messages, tool_call,
 };
+use crate::outcomes::cancel;
 use crate::{KEY, RELEASE_A, RELEASE_B, begin, test_service, wait_until};
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -244,6 +245,37 @@ async fn predecessor_ends_subscriptions_and_answers_overdue_requests() {
         post(to, &tool_call("8", "echo", "{}"), MODERN_HEADERS).await.json()["result"]["release"],
         "a"
     );
+}
+
+/// Some servers never answer a cancelled call. The client may cancel it at either proxy.
+#[tokio::test]
+async fn predecessor_does_not_wait_for_cancelled_calls() {
+    let a = FakeMcpServer::start("a").await;
+    let dir = tempfile::tempdir().unwrap();
+    let old = start_predecessor(&dir, a.address);
+    let to = old.local_addr();
+    let session = open_session(to).await;
+    let mut open = Vec::new();
+    for id in ["7", "8"] {
+        let call = tool_call(id, "wait", r#"{"ms":60000}"#);
+        open.push(open_request(to, &call, &session).await);
+    }
+    wait_until("they are open", || old.load(RELEASE_A, Moment(0)).in_flight == 2, String::new)
+        .await;
+    post(to, &cancel("7"), &session).await;
+    let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
+    post(to, &cancel("8"), &session).await;
+    let cancelled = || two.new.routes_snapshot().unwrap();
+    wait_until(
+        "the new one knows",
+        || cancelled() != two.old.routes_snapshot().unwrap(),
+        || format!("{:?}", cancelled()),
+    )
+    .await;
+    two.old.apply_routes(&cancelled()).await;
+    let never = CancellationToken::new();
+    let drained = two.old.drain_connections(Duration::from_millis(100), &never);
+    assert!(tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_ok(), "it waits for them");
 }
 
 #[tokio::test]

@@ -96,7 +96,7 @@ pub(in crate::proxy) struct InFlight {
     timer: Option<Pin<Box<Sleep>>>,
     counted_slow: bool,
     deadline_passed: bool,
-    /// The client has cancelled all its requests, although it is still open.
+    /// The client has cancelled all its requests, although it is still open: nothing waits for it.
     abandoned: bool,
 }
 

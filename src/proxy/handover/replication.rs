@@ -28,6 +28,10 @@ const CHANGES_MAX: usize = 4096;
 /// How often open requests and busy sessions are compared with what was sent.
 const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 
+/// The most cancellations that the predecessor is told, and the bytes of a request id in one.
+const CANCELLATIONS_MAX: usize = 256;
+const CANCELLED_ID_MAX: usize = 128;
+
 /// One change for the successor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -135,6 +139,26 @@ impl Replication {
     /// The number of requests that are open on a release in the predecessor.
     pub(in crate::proxy) fn predecessor_in_flight(&self, release: ReleaseNumber) -> u64 {
         self.predecessor().in_flight.get(&release).copied().unwrap_or_default()
+    }
+
+    /// The requests that clients cancelled here, in sessions that are busy in the predecessor.
+    pub(in crate::proxy) fn cancellations(&self, sessions: &Sessions) -> Vec<(String, String)> {
+        let predecessor = self.predecessor();
+        let busy = predecessor.busy_sessions.keys();
+        let cancelled = busy.flat_map(|key| {
+            let ids = sessions.cancelled_requests(key).into_iter();
+            ids.filter(|id| id.len() <= CANCELLED_ID_MAX).map(|id| (encode_key(key), id))
+        });
+        cancelled.take(CANCELLATIONS_MAX).collect()
+    }
+
+    /// Applies the cancellations of the successor.
+    pub(in crate::proxy) fn apply_cancellations(sessions: &Sessions, all: &[(String, String)]) {
+        for (session, id) in all {
+            if let Some(key) = decode_key(session) {
+                sessions.apply_cancellation(&key, id);
+            }
+        }
     }
 
     /// Starts the replication to a successor. When this returns, the file of sessions is closed, and

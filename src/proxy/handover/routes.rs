@@ -19,6 +19,9 @@ pub struct RoutesSnapshot {
     /// How subjects are assigned, during a ramp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     assignment: Option<AssignmentPlan>,
+    /// Requests that clients cancelled at the successor, each with its session: they may be open here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::proxy) cancelled: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +42,8 @@ enum RouteAddress {
 }
 
 impl RoutesSnapshot {
-    /// The snapshot of a routing table.
-    pub(in crate::proxy) fn of(view: &RoutingView) -> Self {
+    /// The snapshot of a routing table, with the cancelled requests.
+    pub(in crate::proxy) fn of(view: &RoutingView, cancelled: Vec<(String, String)>) -> Self {
         let routes = &view.routes;
         let open = routes.backends().iter().filter(|backend| backend.is_open());
         let releases = open.map(|backend| ReleaseRoute {
@@ -53,7 +56,7 @@ impl RoutesSnapshot {
         });
         let active = routes.active().map(|active| active.number);
         let assignment = view.assignment.as_ref().map(|it| it.plan.clone());
-        Self { active, releases: releases.collect(), assignment }
+        Self { active, releases: releases.collect(), assignment, cancelled }
     }
 
     /// The active release.
@@ -104,9 +107,13 @@ mod tests {
         vec![
             (
                 "routes",
-                RoutesSnapshot { active: Some(ReleaseNumber(7)), releases, assignment: None },
+                RoutesSnapshot {
+                    active: Some(ReleaseNumber(7)),
+                    releases,
+                    ..RoutesSnapshot::default()
+                },
             ),
-            ("none", RoutesSnapshot { active: None, releases: Vec::new(), assignment: None }),
+            ("none", RoutesSnapshot::default()),
         ]
     }
 

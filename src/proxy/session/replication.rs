@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::clock::monotonic;
 use crate::model::Moment;
 use crate::proxy::session::change_sink::ChangeSink;
 use crate::proxy::session::id::SessionKey;
@@ -10,6 +11,7 @@ use crate::proxy::session::live_session::{InFlightGuard, Session};
 use crate::proxy::session::persistence::SessionStore;
 use crate::proxy::session::record::{SessionRecord, StoredChange};
 use crate::proxy::session::table::Sessions;
+use crate::proxy::session::tracked_requests::TrackedRequests;
 
 impl Sessions {
     /// Reports every later change to `sink`.
@@ -63,6 +65,25 @@ impl Sessions {
             }
         };
         self.mark_changed(&session);
+    }
+
+    /// The requests of a session that its client cancelled.
+    pub(in crate::proxy) fn cancelled_requests(&self, key: &SessionKey) -> Vec<String> {
+        let by_key = self.by_key.pin();
+        let session = by_key.get(key);
+        let cancelled = |it: &mut TrackedRequests| it.cancelled().map(str::to_owned).collect();
+        session.map(|session| session.with_requests(cancelled)).unwrap_or_default()
+    }
+
+    /// The client cancelled a request in the successor.
+    pub(in crate::proxy) fn apply_cancellation(&self, key: &SessionKey, id: &str) {
+        if let Some(session) = self.by_key.pin().get(key) {
+            session.with_requests(|it| {
+                if it.cancelled_at(id).is_none() {
+                    it.record_cancellation(id, monotonic());
+                }
+            });
+        }
     }
 
     /// Keeps a session at its release, because it is busy in the predecessor.

@@ -46,6 +46,11 @@ impl TrackedRequests {
         self.cancelled.iter().find(|it| same_id(&it.id, id)).map(|it| it.at)
     }
 
+    /// The requests that the client cancelled.
+    pub(super) fn cancelled(&self) -> impl Iterator<Item = &str> {
+        self.cancelled.iter().map(|it| &*it.id)
+    }
+
     /// Records a detached request; `false` if there are too many.
     pub(super) fn add_detached(&mut self, generation: u32, id: &str) -> bool {
         let has_room = self.detached.len() < TRACKED_REQUESTS_MAX;

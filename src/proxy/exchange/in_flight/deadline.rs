@@ -1,10 +1,10 @@
 //! When requests become slow, fail, or are no longer wanted.
 
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::model::Outcome;
@@ -14,6 +14,9 @@ use crate::proxy::exchange::pending::PendingRequest;
 /// After this share of the deadline, a client that disconnects gave up on the release.
 const GAVE_UP_SHARE: f64 = 0.9;
 
+/// How often it checks whether the client cancelled what is open.
+const ABANDONED_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
 impl InFlight {
     /// Counts requests as slow or failed at the moment when they become so.
     pub(in crate::proxy) fn poll_timer(&mut self, cx: &mut Context<'_>) {
@@ -22,54 +25,85 @@ impl InFlight {
                 return;
             }
             self.sync_parsed();
-            if self.client_owes_reply() {
-                self.started = monotonic();
+            if !self.deadline_passed {
+                self.count_late();
             }
-            let elapsed = self.started.elapsed();
-            if self.slow.is_some_and(|slow| slow <= elapsed) && !self.counted_slow {
-                self.counted_slow = true;
-                let still_wanted =
-                    self.pending.iter().filter(|request| !self.was_cancelled(request));
-                still_wanted.for_each(|request| self.record_latency(request, true));
-            }
-            if self.deadline <= elapsed {
-                self.deadline_passed = true;
-                let mut failed = false;
-                let counted = self.pending.iter().filter(|_| self.unconfirmed.is_none());
-                for request in counted {
-                    let cancelled = self.was_cancelled(request);
-                    failed |= !cancelled;
-                    let class = if cancelled { Outcome::Neutral } else { Outcome::ServerFault };
-                    let class = self.charge(request, class);
-                    self.backend.outcomes.count(Some(&request.counters), class);
-                    self.count_on_trial(request, class);
-                }
-                self.timer = None;
-                if failed {
-                    self.keep_for_shadow(Outcome::ServerFault);
-                    self.explain_deadline();
-                }
-                // Some servers never answer a cancelled request, nor end its stream.
-                let was_cancelled = |request| self.was_cancelled(request);
-                self.abandoned = !self.pending.is_empty() && self.pending.iter().all(was_cancelled);
-                if self.abandoned {
-                    self.backend.in_flight_requests.fetch_sub(1, Ordering::Relaxed);
-                    self.backend.open_streams.fetch_add(1, Ordering::Relaxed);
-                }
-            } else {
-                let slow = self.slow.filter(|_| !self.counted_slow).unwrap_or(self.deadline);
-                reset_timer(&mut self.timer, self.started + slow.min(self.deadline));
+            self.note_abandoned();
+            match (self.next_alarm(), &mut self.timer) {
+                (Some(at), Some(timer)) => timer.as_mut().reset(at),
+                _ => self.timer = None,
             }
         }
+    }
+
+    fn next_alarm(&self) -> Option<Instant> {
+        let may_cancel = self.session.is_some() && !self.abandoned;
+        let poll = may_cancel.then(|| monotonic() + ABANDONED_POLL_INTERVAL);
+        if self.deadline_passed {
+            return poll;
+        }
+        let deadline = self.started + self.deadline;
+        match self.slow.filter(|_| !self.counted_slow) {
+            Some(slow) => Some(deadline.min(self.started + slow)),
+            None => Some(poll.map_or(deadline, |poll| poll.min(deadline))),
+        }
+    }
+
+    fn count_late(&mut self) {
+        if self.client_owes_reply() {
+            self.started = monotonic();
+        }
+        let elapsed = self.started.elapsed();
+        if self.slow.is_some_and(|slow| slow <= elapsed) && !self.counted_slow {
+            self.counted_slow = true;
+            let still_wanted = self.pending.iter().filter(|request| !self.was_cancelled(request));
+            still_wanted.for_each(|request| self.record_latency(request, true));
+        }
+        if elapsed < self.deadline {
+            return;
+        }
+        self.deadline_passed = true;
+        let mut failed = false;
+        let counted = self.pending.iter().filter(|_| self.unconfirmed.is_none());
+        for request in counted {
+            let cancelled = self.was_cancelled(request);
+            failed |= !cancelled;
+            let class = if cancelled { Outcome::Neutral } else { Outcome::ServerFault };
+            let class = self.charge(request, class);
+            self.backend.outcomes.count(Some(&request.counters), class);
+            self.count_on_trial(request, class);
+        }
+        if failed {
+            self.keep_for_shadow(Outcome::ServerFault);
+            self.explain_deadline();
+        }
+    }
+
+    /// Some servers never answer a cancelled request, nor end its stream. No drain waits for that.
+    fn note_abandoned(&mut self) {
+        let is_unwanted = |request| {
+            self.cancelled_at(request).is_some()
+                || self.deadline_passed && self.was_cancelled(request)
+        };
+        if self.abandoned || self.pending.is_empty() || !self.pending.iter().all(is_unwanted) {
+            return;
+        }
+        self.abandoned = true;
+        self.backend.in_flight_requests.fetch_sub(1, Ordering::Relaxed);
+        self.backend.open_streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// When the client cancelled the request in its session.
+    fn cancelled_at(&self, request: &PendingRequest) -> Option<Instant> {
+        let session = self.session.as_ref()?;
+        session.with_requests(|it| it.cancelled_at(&request.id))
     }
 
     /// Whether the client cancelled the request, or closed its half of the connection and may be gone,
     /// while a response could still arrive in time. Servers respond to a cancelled request with various
     /// codes, or never.
     pub(super) fn was_cancelled(&self, request: &PendingRequest) -> bool {
-        let session = self.session.as_ref();
-        let at =
-            session.and_then(|session| session.with_requests(|it| it.cancelled_at(&request.id)));
+        let at = self.cancelled_at(request);
         let at = at.or_else(|| self.client.as_ref().and_then(|client| client.half_closed_at()));
         at.is_some_and(|at| !self.waited_in_vain(at))
     }
@@ -78,11 +112,5 @@ impl InFlight {
     /// like the deadline, must not hide that a release hangs.
     pub(super) fn waited_in_vain(&self, at: Instant) -> bool {
         at.saturating_duration_since(self.started) >= self.deadline.mul_f64(GAVE_UP_SHARE)
-    }
-}
-
-fn reset_timer(timer: &mut Option<Pin<Box<Sleep>>>, at: Instant) {
-    if let Some(timer) = timer {
-        timer.as_mut().reset(at);
     }
 }
