@@ -17,3 +17,4 @@ pub use adopt::{OrphanedRelease, find_orphans};
 pub use process::{Process, ProcessSpec};
 pub use unit::{RunIdentity, Unit, check_unit};
 pub(crate) use user_switch::ensure_allowed as ensure_user_switch_allowed;
+pub(crate) use user_switch::ensure_may_create_in;

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
@@ -15,6 +17,9 @@ use crate::config::ReleaseUser;
 
 const SETPRIV: [&str; 2] = ["/usr/bin/setpriv", "/bin/setpriv"];
 const ENV: &str = "/usr/bin/env";
+const TEST: &str = "/usr/bin/test";
+/// A file system that hangs must not hold a check up for longer.
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the daemon needs, one of each line: to become the user, to stop its processes, and to recognise
 /// them by their environment, a file of the user in `/proc`.
@@ -97,6 +102,28 @@ pub(super) fn command_as(
     }
     command.args(argv).env_clear().envs(now);
     Ok(Some(command))
+}
+
+/// Whether the user may create files in the directory. It is tried as the user, since access control
+/// lists and mounts decide too.
+///
+/// # Errors
+/// That it may not, or that this cannot be tried.
+pub(crate) async fn ensure_may_create_in(
+    user: &ReleaseUser,
+    directory: &Path,
+) -> Result<(), String> {
+    let shown = directory.display();
+    let argv = [TEST, "-w", &shown.to_string(), "-a", "-x", &shown.to_string()].map(str::to_owned);
+    let Some(mut command) = command_as(Some(user), &argv, &BTreeMap::new())? else { return Ok(()) };
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let status = tokio::time::timeout(TEST_TIMEOUT, command.status()).await;
+    match status {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(_)) => Err(format!("{} may not create files in {shown}", user.name)),
+        Ok(Err(error)) => Err(format!("{shown} cannot be tried as {}: {error}", user.name)),
+        Err(_) => Err(format!("{shown} gives no answer")),
+    }
 }
 
 /// Whether a program would inherit the right to become any user: a daemon that is not root has it in its

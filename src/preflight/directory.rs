@@ -5,6 +5,8 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
+use crate::act;
+use crate::config::ReleaseUser;
 use crate::preflight::finding::Failure;
 
 /// What systemd creates for rollbackd.service (StateDirectory=, RuntimeDirectory=), whose user cannot.
@@ -32,6 +34,34 @@ pub(super) fn check(what: &str, path: &Path) -> Result<String, Failure> {
             let help = "check as the user of the daemon, such as with sudo -u rollbackd";
             Err(Failure::new(message, help))
         }
+    }
+}
+
+/// A release, which may run as another user than the daemon, can create its socket in a directory.
+pub(super) async fn check_for_socket(
+    what: &str,
+    path: &Path,
+    user: Option<&ReleaseUser>,
+) -> Result<String, Failure> {
+    let shown = path.display();
+    if !path.is_dir() {
+        let message = format!("{what}: {shown} is not a directory; the socket would be in it");
+        return Err(Failure::new(message, "create it, such as with systemd-tmpfiles"));
+    }
+    let (refused, help) = match user {
+        Some(user) => {
+            let help = format!("make it the user's: chown {} {shown}", user.name);
+            (act::ensure_may_create_in(user, path).await.err(), help)
+        }
+        None => {
+            let found = access(path, Access::WRITE_OK | Access::EXEC_OK);
+            let refused = found.err().map(|it| format!("this user cannot write {shown}: {it}"));
+            (refused, "check as the user of the daemon, such as with sudo -u rollbackd".to_owned())
+        }
+    };
+    match refused {
+        Some(why) => Err(Failure::new(format!("{what}: {why}"), help)),
+        None => Ok(format!("{what}: its socket can be created in {shown}")),
     }
 }
 
@@ -70,5 +100,25 @@ mod tests {
         assert!(all_may_write(0o1777).help.contains("of its own"));
         std::fs::write(folder.path().join("file"), "").unwrap();
         assert!(check("it", &folder.path().join("file/state")).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_socket_needs_a_directory_that_its_release_may_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, missing) = (folder.path(), folder.path().join("missing"));
+        let found = check_for_socket("slot blue", &missing, None).await;
+        assert!(found.is_err_and(|it| it.message.contains("is not a directory")));
+        assert!(check_for_socket("slot blue", dir, None).await.is_ok());
+        if !rustix::process::geteuid().is_root() {
+            return println!("only root can become another user");
+        }
+        let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+        let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+        let user = ReleaseUser { name: nobody.name, uid, gid, home: nobody.dir };
+        let refused = check_for_socket("slot blue", dir, Some(&user)).await.unwrap_err();
+        assert!(refused.message.contains("nobody may not create files in"), "{refused:?}");
+        assert!(refused.help.starts_with("make it the user's: chown nobody"), "{refused:?}");
+        std::os::unix::fs::chown(dir, Some(uid), None).unwrap();
+        assert!(check_for_socket("slot blue", dir, Some(&user)).await.is_ok());
     }
 }

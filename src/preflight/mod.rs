@@ -38,6 +38,7 @@ pub async fn check(settings: &Settings) -> Vec<Finding> {
         let mut add = |code, result| findings.push(Finding::new(code, Some(&service.name), result));
         check_ports(service, &holders, &manager, &mut add).await;
         check_programs(service, &mut add);
+        check_socket_directories(service, &mut add).await;
         check_units(service, settings, &manager, &mut add).await;
         if service.artifact == ArtifactKind::Image {
             add("host-podman", podman(&settings.podman));
@@ -127,6 +128,25 @@ fn check_programs(service: &Service, add: &mut impl FnMut(&'static str, Result<S
         && let Some(found) = command.first().and_then(|it| program::check("probe.command", it))
     {
         add("host-program", found);
+    }
+}
+
+/// Whether the releases of a command can create the sockets of their slots.
+async fn check_socket_directories(
+    service: &Service,
+    add: &mut impl FnMut(&'static str, Result<String, Failure>),
+) {
+    let Runtime::Command(command) = &service.runtime else { return };
+    let user = command.user.as_ref().filter(|it| it.uid != Uid::effective().as_raw());
+    if user.is_some_and(|user| act::ensure_user_switch_allowed(user).is_err()) {
+        return; // That is told already.
+    }
+    for (slot, address) in &service.slots {
+        if let Address::Unix(socket) = address {
+            let directory = socket.parent().unwrap_or(Path::new("/"));
+            let what = format!("slot {slot}");
+            add("host-directory", directory::check_for_socket(&what, directory, user).await);
+        }
     }
 }
 
