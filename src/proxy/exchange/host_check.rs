@@ -36,6 +36,10 @@ pub(crate) fn check(
     if second.is_some() {
         return Err(Rejected::bad_request("more than one Host header"));
     }
+    // RFC 9113, 8.3.1. Otherwise a name that is not served would reach the release as the client's.
+    if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
+        return Err(Rejected::bad_request("user information before the host"));
+    }
     let host = uri.host().or_else(|| host.and_then(|host| host.to_str().ok()).map(without_port));
     let Some(host) = host else {
         return Err(Rejected::bad_request("no Host header"));
@@ -101,6 +105,12 @@ mod tests {
             assert_eq!(check_status(Some(host), None), Some(403), "{host}");
         }
         assert_eq!(check_status(None, None), Some(400));
+        let names = BTreeSet::from(["localhost".to_owned()]);
+        for (uri, status) in [("http://localhost/mcp", None), ("http://a@localhost/mcp", Some(400))]
+        {
+            let result = check(&names, &BTreeSet::new(), &uri.parse().unwrap(), &HeaderMap::new());
+            assert_eq!(result.err().map(|it| it.status.as_u16()), status, "{uri}");
+        }
         for origin in ["https://app.example", "http://localhost:3000", "http://[::1]"] {
             assert_eq!(check_status(Some("localhost"), Some(origin)), None, "{origin}");
         }
