@@ -243,8 +243,11 @@ impl ServiceMachine {
     /// something that happened is not recorded yet, such as a pause that extends the bake.
     fn is_accepted_early(&self, now: Moment, event: &Event) -> bool {
         let Event::Judged(verdict, _) = event else { return false };
-        let accepts =
-            matches!(verdict.finding, Finding::Healthy | Finding::Undecided | Finding::OneUser);
+        // Those with which the end of a bake accepts.
+        let accepts = matches!(
+            verdict.finding,
+            Finding::Healthy | Finding::Undecided | Finding::OneUser | Finding::Differs
+        );
         let awaits_answer = || self.judge().is_some_and(|judge| judge.awaits_answer(now));
         accepts
             && matches!(self.watch.phase(), Phase::Baking { until, .. } if *until <= now)
