@@ -1,6 +1,6 @@
 //! `rollbackd init`
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -165,6 +165,12 @@ fn write_files(service: &NewService, dir: &Path) -> Result<(), String> {
                 "{path} exists, and nothing was written; move it away, or name a directory with --out"
             ));
         }
+    }
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(format!("cannot make the directory {}: {error}", dir.display()));
+        }
+        _ => (),
     }
     for file in &files {
         let path = dir.join(&file.name);

@@ -47,7 +47,10 @@ fn init_names_an_artifact_where_the_command_needs_one() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         let command = ["--name", "weather", "--command", word, "--port", "{port}"];
-        let (out, _) = texts(&init(dir.path(), &command));
+        // The directory is made; what it is in must exist.
+        let (out, _) = texts(&init(&dir.path().join("new"), &command));
+        let (_, err) = texts(&init(&dir.path().join("no/new"), &command));
+        assert!(err.contains("cannot make the directory"), "{err}");
         let option =
             if artifact.is_empty() { String::new() } else { format!(" --artifact {artifact}") };
         let step = format!("rollbackd deploy weather v1{option} --wait\n");
