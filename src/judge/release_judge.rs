@@ -173,16 +173,16 @@ impl Judge {
     fn add_block(&mut self, now: Moment, ms: u32, counts: &Counts) {
         self.counts += *counts;
         self.liveness.add_block(now, counts);
-        let ends_shared_silence = self.silence.add_block(now, counts);
+        let ends_shared_silence = self.silence.add_block(now, ms, counts);
         let judged = self.sources.end_block(counts);
         self.attribution.add_trial_block(ms, &judged);
         self.verification.iter_mut().for_each(|it| it.update(&judged));
         if 0 < counts.total() {
             self.last_request_at = Some(now);
         }
-        // What failed while both stood still is not held against the deploy.
+        // What failed while both stood still is not held against the deploy, nor what of it is in this block.
         if ends_shared_silence && self.attribution.has_baseline_release() {
-            self.reset_evidence();
+            return self.reset_evidence();
         }
         let start = (now - Duration::from_millis(ms.into())).max(self.started_at);
         for track in self.objectives.iter_mut().filter(|it| it.indicator != Indicator::Scraped) {

@@ -77,9 +77,12 @@ fn a_release_that_answered_after_a_boot_is_judged() {
     let mut judge = judge();
     give(&mut judge, 0, Observation::Starting(StartCause::External, 60_000));
     give(&mut judge, 500, Observation::Probe(ProbeResult::Ok));
-    let found = (750..5_000)
-        .step_by(250)
-        .find(|at| matches!(give(&mut judge, *at, failing()), Finding::Breach(_)));
+    let found = (750..5_000).step_by(250).find(|at| {
+        let seen =
+            Signal { release: ReleaseNumber(1), observation: Observation::Probe(ProbeResult::Ok) };
+        judge.observe(Moment(*at), &seen);
+        matches!(give(&mut judge, *at, failing()), Finding::Breach(_))
+    });
     assert!(found.is_some_and(|at| at < 3_000), "{found:?}");
 }
 

@@ -29,16 +29,18 @@ impl Silence {
         Self { since: now, has_faults: false, other: None }
     }
 
-    /// A block of the release on trial ended. Returns whether a silence of both ended with it: the other
-    /// release was silent for most of that time, too.
-    pub(super) fn add_block(&mut self, now: Moment, counts: &Counts) -> bool {
+    /// A block of the release on trial ended, of `ms` milliseconds. Returns whether a silence of both ended
+    /// with it: the other release was silent for most of that time, too. The rows of a replay can be too long
+    /// to tell.
+    pub(super) fn add_block(&mut self, now: Moment, ms: u32, counts: &Counts) -> bool {
         if !has_answers(counts) {
-            self.has_faults |= counts.has_faults();
+            self.has_faults |= is_short(ms) && counts.has_faults();
             return false;
         }
         let lasted = now.since(self.since);
         let other_silent = self.other.map_or(lasted, |(first, _)| first.since(self.since));
-        let was_shared = self.has_faults && SILENCE_MIN <= lasted && lasted * 3 / 4 <= other_silent;
+        let is_silence = self.has_faults && is_short(ms) && SILENCE_MIN <= lasted;
+        let was_shared = is_silence && lasted * 3 / 4 <= other_silent;
         *self = Self::new(now);
         was_shared
     }
@@ -52,7 +54,8 @@ impl Silence {
 
     /// A block of the other release ended.
     pub(super) fn add_other_block(&mut self, now: Moment, counts: &Counts) {
-        if has_answers(counts) {
+        // A stream that a client leaves, or that moves, is neutral and no answer.
+        if has_answers(&Counts { neutral: 0, ..*counts }) {
             self.other_answers(now);
         }
     }
@@ -72,6 +75,10 @@ impl Silence {
     pub(super) fn skip(&mut self, gap: Duration) {
         self.since = self.since + gap;
     }
+}
+
+fn is_short(ms: u32) -> bool {
+    Duration::from_millis(ms.into()) < SILENCE_MIN
 }
 
 fn has_answers(counts: &Counts) -> bool {
@@ -107,16 +114,16 @@ mod tests {
     /// these times.
     fn is_shared(until: u64, others: &[u64]) -> bool {
         let mut silence = Silence::new(Moment(0));
-        assert!(!silence.add_block(Moment(10_000), &OK));
+        assert!(!silence.add_block(Moment(10_000), 250, &OK));
         for now in (10_000..until).step_by(50) {
             if others.contains(&now) {
                 silence.other_answers(Moment(now));
             }
             if now % 250 == 0 {
-                assert!(!silence.add_block(Moment(now), &counts(3)));
+                assert!(!silence.add_block(Moment(now), 250, &counts(3)));
             }
         }
-        silence.add_block(Moment(until), &OK)
+        silence.add_block(Moment(until), 250, &OK)
     }
 
     #[test]
@@ -132,9 +139,9 @@ mod tests {
     #[test]
     fn a_silence_without_a_request_is_none() {
         let mut silence = Silence::new(Moment(0));
-        assert!(!silence.add_block(Moment(20_000), &OK));
-        silence.add_block(Moment(22_000), &counts(0));
-        assert!(!silence.add_block(Moment(40_000), &OK));
+        assert!(!silence.add_block(Moment(20_000), 250, &OK));
+        silence.add_block(Moment(22_000), 250, &counts(0));
+        assert!(!silence.add_block(Moment(40_000), 250, &OK));
     }
 
     #[test]
@@ -144,7 +151,7 @@ mod tests {
         assert!(!silence.is_of_one(Moment(11_000)), "it may have been before both stopped");
         silence.other_answers(Moment(10_600));
         assert!(silence.is_of_one(Moment(11_000)) && !silence.is_of_one(Moment(12_000)));
-        silence.add_other_block(Moment(11_500), &counts(3));
+        silence.add_other_block(Moment(11_500), &Counts { neutral: 2, ..counts(3) });
         assert!(!silence.is_of_one(Moment(12_000)));
         silence.add_other_block(Moment(11_500), &OK);
         assert!(silence.is_of_one(Moment(12_000)));

@@ -125,10 +125,10 @@ impl Judge {
         self.liveness.down_reason(now).or_else(|| {
             let hang = self.liveness.hang_reason(now, slow)?;
             // A host that stands still stops both releases: the other one has to answer meanwhile. Beyond
-            // a burst it is judged without.
+            // a burst it is judged without; a shorter outage of both pages nobody.
             let is_alone = self.burst <= now.since(hang.since)
                 || !self.attribution.has_baseline_release()
-                || self.silence.is_of_one(now);
+                || self.silence.is_of_one(now) && self.attribution.shared_outage(now).is_none();
             is_alone.then_some(hang)
         })
     }
