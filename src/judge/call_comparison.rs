@@ -7,6 +7,7 @@
 //! release before did.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::judge::beta;
 use crate::judge::e_process::EProcess;
@@ -24,6 +25,8 @@ pub(super) const RATE_MIN: f64 = 0.05;
 const RATE_MAX: f64 = 0.5;
 /// A call of which the release before had more than this cannot be judged by it.
 const HISTORY_RATE_MAX: f64 = 0.8;
+/// A release that has just started may answer slowly for this long, or without what it still loads.
+const COLD_START: Duration = Duration::from_secs(15);
 /// Calls that are watched, the most frequent ones.
 const CALLS_MAX: usize = 64;
 
@@ -59,7 +62,14 @@ impl CallComparison {
             let usual = beta::upper_bound(bad, n, TAIL);
             // What was usual is allowed, however much that is.
             let p0 = (limits.min_effect * usual).clamp(RATE_MIN, RATE_MAX).max(usual);
-            (call.clone(), SplitProcess::new(EProcess::new(p0, alpha * share, limits)))
+            let alpha = alpha * share;
+            let process = match about {
+                Indicator::SmallAnswers | Indicator::SlowerAnswers => {
+                    EProcess::patient(p0, alpha, limits, limits.burst.max(COLD_START))
+                }
+                _ => EProcess::new(p0, alpha, limits),
+            };
+            (call.clone(), SplitProcess::new(process))
         };
         let processes = known.iter().copied().map(process).collect();
         Self { about, processes, broken_since: None }
@@ -183,6 +193,33 @@ mod tests {
                 let at = found_at(about, before, now);
                 assert!(at.is_some_and(|at| at < 60), "{about:?}: {before} %, {now} % now: {at:?}");
             }
+        }
+    }
+
+    #[test]
+    fn answers_may_differ_while_a_release_starts() {
+        let call: CallKey = ("tools/call".into(), "search".into());
+        let usual = UsualAnswers {
+            bytes_min: 1,
+            millis_max: 200,
+            answers: 1_000,
+            small: 0,
+            timed: 1_000,
+            slower: 0,
+        };
+        let history = History { usual_answers: vec![(call.clone(), usual)], ..History::default() };
+        for (cold, is_found) in [(5, false), (12, false), (14, false), (30, true)] {
+            let about = Indicator::SlowerAnswers;
+            let mut calls = CallComparison::new(about, 1e-3, &SloSettings::default(), &history);
+            let sources = SourceShares::default();
+            let found = (0..120).any(|second| {
+                let slower = if second < cold { 50 } else { 0 };
+                let ended = [(call.clone(), Counts { ok: 50, slower, ..Counts::default() })];
+                let start = Moment(second * 1_000);
+                calls.add_calls(Moment(start.0 + 1_000), (start, 1_000), &ended, &sources);
+                calls.broken().is_some()
+            });
+            assert_eq!(found, is_found, "slow for {cold} s");
         }
     }
 }

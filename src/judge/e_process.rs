@@ -19,6 +19,8 @@
 //! even share of its requests: a power `t <= 1` of a factor with expectation at most 1 has
 //! expectation at most 1 (Jensen), so the bound holds for it, too.
 
+use std::time::Duration;
+
 use crate::judge::beta;
 use crate::judge::block::{BLOCK, BLOCK_MS};
 use crate::judge::mixture::{Component, EvidenceCap, SinceOnset};
@@ -62,18 +64,35 @@ impl EProcess {
         patience: EvidenceCap,
         blocks_max: u64,
     ) -> Self {
+        let cap = EvidenceCap { per_bad_request_max: 1.0, ..patience };
+        let caps = (cap, patience.for_total_failure());
+        Self::with_caps(p0, alpha, min_effect, caps, blocks_max)
+    }
+
+    /// The same where bursts up to this long are healthy, also those in which nearly all requests are bad.
+    pub(super) fn patient(p0: f64, alpha: f64, limits: &SloSettings, burst: Duration) -> Self {
+        let blocks_max = to_count(limits.bake.as_secs_f64() / BLOCK.as_secs_f64());
+        let patience = EvidenceCap::for_burst(burst);
+        let cap = EvidenceCap { per_bad_request_max: 1.0, ..patience };
+        Self::with_caps(p0, alpha, limits.min_effect, (cap, cap), blocks_max)
+    }
+
+    /// With the caps of most alternatives, and of [`TOTAL_FAILURE_RATE`].
+    fn with_caps(
+        p0: f64,
+        alpha: f64,
+        min_effect: f64,
+        (cap, total_failure_cap): (EvidenceCap, EvidenceCap),
+        blocks_max: u64,
+    ) -> Self {
         let rates = alternative_rates(p0, min_effect);
         let weights = prior_weights(rates.len());
         let components = rates
             .iter()
             .zip(weights)
             .map(|(&q, weight)| {
-                let patience = if q == TOTAL_FAILURE_RATE {
-                    patience.for_total_failure()
-                } else {
-                    EvidenceCap { per_bad_request_max: 1.0, ..patience }
-                };
-                Component::new(q, p0, weight, patience)
+                let cap = if q == TOTAL_FAILURE_RATE { total_failure_cap } else { cap };
+                Component::new(q, p0, weight, cap)
             })
             .collect();
         let later = blocks_max.saturating_sub(1).max(1);

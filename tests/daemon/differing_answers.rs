@@ -82,7 +82,7 @@ impl Releases {
 
 #[test]
 fn a_release_that_answers_with_nothing_is_reported_and_the_bake_goes_on() {
-    let releases = Releases::start(3, "bake = \"8s\"");
+    let releases = Releases::start(3, "bake = \"30s\"");
     let host = &releases.host;
     releases.new.is_empty.store(true, Ordering::Relaxed);
     releases.deploy_v2();
