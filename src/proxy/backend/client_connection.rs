@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::mcp::headers::is_modern;
-use crate::proxy::backend::address_limits::AddressRequests;
+use crate::proxy::backend::address_limits::{AddressPlace, AddressRequests};
 
 /// The client owes no part of a body.
 const NOT_OWED: u64 = u64::MAX;
@@ -31,6 +31,8 @@ pub(in crate::proxy) struct ClientConnectionState {
     waits_for_response: AtomicBool,
     has_sent_all: AtomicBool,
     half_closed_at: OnceLock<Instant>,
+    /// Its place among the connections of its address, where that is a trusted proxy that names no client.
+    pub(in crate::proxy) place_of_proxy: OnceLock<Option<AddressPlace>>,
     since: Instant,
     /// Milliseconds from `since` to the time since which the client sends too little of a body.
     body_owed_since: AtomicU64,
@@ -49,6 +51,7 @@ impl ClientConnectionState {
             waits_for_response: AtomicBool::new(false),
             has_sent_all: AtomicBool::new(false),
             half_closed_at: OnceLock::new(),
+            place_of_proxy: OnceLock::new(),
             since: monotonic(),
             body_owed_since: AtomicU64::new(NOT_OWED),
         }

@@ -61,9 +61,10 @@ impl ProxyState {
         if let Some(client) = request.client {
             return self.addresses.enter(client, max).map(RequestPlace::BehindProxy);
         }
-        let place = self.proxies.enter(request.peer.address, usize::MAX)?;
-        let request = begin(&place.requests())?;
-        Some(RequestPlace::OfProxy(place, request))
+        // Once a connection: a place for each request would cost a lock and an allocation.
+        let enter = || self.proxies.enter(request.peer.address, usize::MAX);
+        let place = request.connection.place_of_proxy.get_or_init(enter).as_ref()?;
+        begin(&place.requests()).map(RequestPlace::OnConnection)
     }
 
     /// A refusal of a POST that opens a session, where the address of the client has opened too many

@@ -8,13 +8,8 @@ pub(in crate::proxy) enum RequestPlace {
     /// It counts nowhere.
     #[default]
     Unbounded,
-    /// On a connection that counts for its address.
+    /// On a connection that counts for its address, or of a trusted proxy that names no client.
     OnConnection(#[expect(dead_code, reason = "counts until it is dropped")] AddressRequest),
     /// Of a client of a trusted proxy.
     BehindProxy(#[expect(dead_code, reason = "counts until it is dropped")] AddressPlace),
-    /// Of a trusted proxy that names no client.
-    OfProxy(
-        #[expect(dead_code, reason = "counts until it is dropped")] AddressPlace,
-        #[expect(dead_code, reason = "counts until it is dropped")] AddressRequest,
-    ),
 }
