@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 /// A healthy release is accepted after it; a fifth of failures is found well before.
-const SETTINGS: &str = "bake = \"25s\"\ndeadline = \"1s\"";
+const SETTINGS: &str = "bake = \"25s\"\ndeadline = \"1s\"\nburst = \"5s\"";
 /// Space for all timelines of the longest run.
 const DISK_KIB: usize = 64 * 1024;
 /// When a bad release begins to fail, after the command that deploys it.
