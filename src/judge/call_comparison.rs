@@ -35,6 +35,8 @@ const CALLS_MAX: usize = 64;
 pub struct CallComparison {
     about: Indicator,
     processes: BTreeMap<CallKey, SplitProcess>,
+    /// The call with the strongest evidence: it is asked for at each signal, and changes once a second.
+    strongest: Option<CallKey>,
     /// Since when a call is broken.
     broken_since: Option<Moment>,
 }
@@ -72,7 +74,7 @@ impl CallComparison {
             (call.clone(), SplitProcess::new(process))
         };
         let processes = known.iter().copied().map(process).collect();
-        Self { about, processes, broken_since: None }
+        Self { about, processes, strongest: None, broken_since: None }
     }
 
     /// What it compares.
@@ -95,6 +97,7 @@ impl CallComparison {
             let left_out = sources.left_out_of_call(about, call_number(&call.0, &call.1));
             process.update(start, ms, counts, left_out);
         }
+        self.strongest = self.find_strongest();
         let is_broken = self.strongest().is_some_and(|it| it.process.all().is_broken());
         self.broken_since = is_broken.then(|| self.broken_since.unwrap_or(now));
     }
@@ -102,16 +105,22 @@ impl CallComparison {
     /// Drops what was gathered.
     pub fn reset_evidence(&mut self) {
         self.processes.values_mut().for_each(SplitProcess::reset_evidence);
-        self.broken_since = None;
+        (self.strongest, self.broken_since) = (None, None);
     }
 
     /// The call that is broken, and since when.
     pub(super) fn broken(&self) -> Option<(StrongestCall<'_>, Moment)> {
-        self.strongest().zip(self.broken_since)
+        let since = self.broken_since?;
+        Some((self.strongest()?, since))
     }
 
-    /// The call with the strongest evidence.
+    /// The call with the strongest evidence; None before any call was counted.
     pub(super) fn strongest(&self) -> Option<StrongestCall<'_>> {
+        let (call, process) = self.processes.get_key_value(self.strongest.as_ref()?)?;
+        Some(StrongestCall { call, process })
+    }
+
+    fn find_strongest(&self) -> Option<CallKey> {
         // What one user alone breaks hides no other call.
         let rank = |process: &SplitProcess| {
             let all = process.all();
@@ -122,7 +131,7 @@ impl CallComparison {
             let (a, b) = (rank(a), rank(b));
             a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
         });
-        strongest.map(|(call, process)| StrongestCall { call, process })
+        strongest.map(|(call, _)| call.clone())
     }
 
     /// How a call is named in reasons.

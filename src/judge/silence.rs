@@ -90,31 +90,19 @@ fn has_answers(counts: &Counts) -> bool {
 mod tests {
     use super::*;
 
-    const OK: Counts = Counts { ok: 5, ..counts(0) };
+    fn ok() -> Counts {
+        Counts { ok: 5, ..Counts::default() }
+    }
 
-    const fn counts(server_fault: u64) -> Counts {
-        Counts {
-            ok: 0,
-            server_fault,
-            tool_fault: 0,
-            client_fault: 0,
-            neutral: 0,
-            slow: 0,
-            with_latency: 0,
-            repeatable: 0,
-            repeatable_failed: 0,
-            streams_ended: 0,
-            streams_broken: 0,
-            small: 0,
-            slower: 0,
-        }
+    fn counts(server_fault: u64) -> Counts {
+        Counts { server_fault, ..Counts::default() }
     }
 
     /// Both answer until 10 s. Then the release on trial fails until `until`, and the other one answers at
     /// these times.
     fn is_shared(until: u64, others: &[u64]) -> bool {
         let mut silence = Silence::new(Moment(0));
-        assert!(!silence.add_block(Moment(10_000), 250, &OK));
+        assert!(!silence.add_block(Moment(10_000), 250, &ok()));
         for now in (10_000..until).step_by(50) {
             if others.contains(&now) {
                 silence.other_answers(Moment(now));
@@ -123,7 +111,7 @@ mod tests {
                 assert!(!silence.add_block(Moment(now), 250, &counts(3)));
             }
         }
-        silence.add_block(Moment(until), 250, &OK)
+        silence.add_block(Moment(until), 250, &ok())
     }
 
     #[test]
@@ -139,9 +127,9 @@ mod tests {
     #[test]
     fn a_silence_without_a_request_is_none() {
         let mut silence = Silence::new(Moment(0));
-        assert!(!silence.add_block(Moment(20_000), 250, &OK));
+        assert!(!silence.add_block(Moment(20_000), 250, &ok()));
         silence.add_block(Moment(22_000), 250, &counts(0));
-        assert!(!silence.add_block(Moment(40_000), 250, &OK));
+        assert!(!silence.add_block(Moment(40_000), 250, &ok()));
     }
 
     #[test]
@@ -153,7 +141,7 @@ mod tests {
         assert!(silence.is_of_one(Moment(11_000)) && !silence.is_of_one(Moment(12_000)));
         silence.add_other_block(Moment(11_500), &Counts { neutral: 2, ..counts(3) });
         assert!(!silence.is_of_one(Moment(12_000)));
-        silence.add_other_block(Moment(11_500), &OK);
+        silence.add_other_block(Moment(11_500), &ok());
         assert!(silence.is_of_one(Moment(12_000)));
     }
 }

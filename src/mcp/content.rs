@@ -196,7 +196,7 @@ mod tests {
             r#"[{"name":"echo","inputSchema":{"type":"object"}}]"#,
             r#"[{"type":"resource_link","uri":"file:///a","name":"a"}]"#,
             r#"[{"type":"image","mimeType":"image/png","data":"AA=="}]"#,
-            // Not looked into: whoever answers that much says something.
+            // Too long to be looked into.
             &long,
         ] {
             assert_eq!(measure(text), text.len() as u64, "{text}");

@@ -27,7 +27,6 @@ struct BrokenObjective {
 }
 
 /// What a verdict says.
-#[derive(Clone)]
 pub(super) struct Found {
     pub(super) finding: Finding,
     pub(super) because: String,
@@ -54,10 +53,12 @@ impl Judge {
         if let Some(broken) = self.first_broken_objective(now, judged) {
             return self.make_verdict(now, self.found_broken(now, broken));
         }
-        let differs = self.found_different(now);
-        if let Some(found) = differs.as_ref().filter(|it| it.finding != Finding::Differs) {
-            return self.make_verdict(now, found.clone());
-        }
+        let differs = match self.found_different(now) {
+            Some(found) if found.finding != Finding::Differs => {
+                return self.make_verdict(now, found);
+            }
+            differs => differs,
+        };
         let unproven = |finding, because, onset| {
             let (basis, failure_rate_lower) = (None, 0.0);
             self.make_verdict(now, Found { finding, because, basis, onset, failure_rate_lower })

@@ -67,6 +67,14 @@ impl AnswerProfile {
         self.millis_max.store(millis_max, Ordering::Relaxed);
     }
 
+    /// How many answers came within this time, and how many later, to the precision of a class.
+    pub(super) fn count_before(&self, time: Duration) -> (u64, u64) {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let times = read(&self.times);
+        let (quick, late) = times.split_at(class_of(millis, TIMES) + 1);
+        (quick.iter().sum(), late.iter().sum())
+    }
+
     /// What is usual here; None after too few answers.
     pub(super) fn usual(&self) -> Option<UsualAnswers> {
         let (sizes, times) = (read(&self.sizes), read(&self.times));
@@ -106,10 +114,14 @@ impl Default for AnswerProfile {
     }
 }
 
-/// The class of a number: 0, then one for each power of two.
-fn increment(classes: &[AtomicU64], number: u64) {
+/// The class of a number, of so many: 0, then one for each power of two.
+fn class_of(number: u64, classes: usize) -> usize {
     let class = usize::try_from(u64::BITS - number.leading_zeros()).unwrap_or(usize::MAX);
-    if let Some(count) = classes.get(class.min(classes.len() - 1)) {
+    class.min(classes - 1)
+}
+
+fn increment(classes: &[AtomicU64], number: u64) {
+    if let Some(count) = classes.get(class_of(number, classes.len())) {
         count.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -180,6 +192,13 @@ mod tests {
         assert_eq!(of(None, u64::MAX), (false, true));
         next.compare_with(None);
         assert_eq!(of(Some(0), 9_000), (false, false));
+    }
+
+    #[test]
+    fn answers_are_counted_before_and_after_a_time() {
+        let some = profile([(1, 0), (1, 900), (1, 1_999), (1, 2_100), (1, 60_000)]);
+        assert_eq!(some.count_before(Duration::from_secs(2)), (3, 2));
+        assert_eq!(some.count_before(Duration::from_hours(9)), (5, 0));
     }
 
     #[test]

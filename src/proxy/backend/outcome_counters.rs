@@ -43,9 +43,6 @@ pub(in crate::proxy) struct CounterCells {
     neutral: AtomicU64,
     slow: AtomicU64,
     timed: AtomicU64,
-    /// Answers that came before, and after, a shadow call would have been given up.
-    quick: AtomicU64,
-    late: AtomicU64,
     repeatable_total: AtomicU64,
     repeatable_failed: AtomicU64,
     ended_streams: AtomicU64,
@@ -127,9 +124,7 @@ impl OutcomeCounters {
     /// Whether this call is usually answered before a shadow call of it is given up, as far as clients have
     /// made it at this release.
     pub(in crate::proxy) fn is_usually_quick(&self, (method, name): &CallKey) -> bool {
-        let cells = self.for_call(method, name);
-        let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        let (quick, late) = (read(&cells.quick), read(&cells.late));
+        let (quick, late) = self.for_call(method, name).profile.count_before(SHADOW_TIMEOUT);
         QUICK_MIN <= quick && late.saturating_mul(LATE_ONE_IN) <= quick
     }
 
@@ -229,12 +224,6 @@ impl OutcomeCounters {
 }
 
 impl CounterCells {
-    /// Counts how long an answer took.
-    pub(in crate::proxy) fn count_duration(&self, took: Duration) {
-        let cell = if took < SHADOW_TIMEOUT { &self.quick } else { &self.late };
-        cell.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// The call; `None` for the sum of several.
     pub(in crate::proxy) fn call(&self) -> Option<&CallKey> {
         self.call.as_ref()

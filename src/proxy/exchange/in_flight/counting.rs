@@ -35,7 +35,6 @@ impl InFlight {
         let class = self.charge(request, class);
         let is_answered = matches!(class, Outcome::Ok | Outcome::ToolFault);
         if self.kind == ExchangeKind::Call && is_answered {
-            request.counters.count_duration(self.started.elapsed());
             self.count_answer(request, content.filter(|_| class == Outcome::Ok));
         }
         if !self.deadline_passed {
