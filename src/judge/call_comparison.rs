@@ -35,6 +35,8 @@ const CALLS_MAX: usize = 64;
 pub struct CallComparison {
     about: Indicator,
     processes: BTreeMap<CallKey, SplitProcess>,
+    /// What was usual, for reasons.
+    usual: BTreeMap<CallKey, UsualAnswers>,
     /// The call with the strongest evidence: it is asked for at each signal, and changes once a second.
     strongest: Option<CallKey>,
     /// Since when a call is broken.
@@ -74,7 +76,10 @@ impl CallComparison {
             (call.clone(), SplitProcess::new(process))
         };
         let processes = known.iter().copied().map(process).collect();
-        Self { about, processes, strongest: None, broken_since: None }
+        let is_known = |call: &CallKey| known.iter().any(|(it, _)| *it == call);
+        let usual = history.usual_answers.iter().filter(|(call, _)| is_known(call));
+        let usual = usual.cloned().collect();
+        Self { about, processes, usual, strongest: None, broken_since: None }
     }
 
     /// What it compares.
@@ -138,6 +143,17 @@ impl CallComparison {
     pub(super) fn describe(&self, (method, name): &CallKey) -> String {
         let name = if name.is_empty() { String::new() } else { format!(" {name}") };
         format!("{} of {method}{name}", self.about.name())
+    }
+
+    /// What the answers to a call are compared with.
+    pub(super) fn bound(&self, call: &CallKey) -> Option<String> {
+        let UsualAnswers { bytes_min, millis_max, .. } = self.usual.get(call)?;
+        match self.about {
+            Indicator::SmallAnswers if *bytes_min <= 1 => Some("small: no content".to_owned()),
+            Indicator::SmallAnswers => Some(format!("small: under {bytes_min} bytes of content")),
+            Indicator::SlowerAnswers => Some(format!("slower: over {millis_max} ms")),
+            _ => None,
+        }
     }
 }
 
@@ -203,6 +219,31 @@ mod tests {
                 assert!(at.is_some_and(|at| at < 60), "{about:?}: {before} %, {now} % now: {at:?}");
             }
         }
+    }
+
+    #[test]
+    fn reasons_say_what_answers_are_compared_with() {
+        let call: CallKey = ("tools/call".into(), "search".into());
+        let named = |about, bytes_min| {
+            let usual = UsualAnswers {
+                bytes_min,
+                millis_max: 512,
+                answers: 100,
+                small: 0,
+                timed: 100,
+                slower: 0,
+            };
+            let history =
+                History { usual_answers: vec![(call.clone(), usual)], ..History::default() };
+            CallComparison::new(about, 1e-3, &SloSettings::default(), &history)
+                .bound(&call)
+                .unwrap()
+        };
+        let small = |bytes_min| named(Indicator::SmallAnswers, bytes_min);
+        assert_eq!(small(256), "small: under 256 bytes of content");
+        assert_eq!(small(0), "small: no content");
+        let slower = named(Indicator::SlowerAnswers, 256);
+        assert_eq!(slower, "slower: over 512 ms");
     }
 
     #[test]

@@ -88,7 +88,11 @@ fn a_release_that_answers_with_nothing_is_reported_and_the_bake_goes_on() {
     releases.deploy_v2();
     wait_until("a report", || host.kinds(2).contains(&"blocked"));
     let timeline = host.run_cli(&["timeline", SERVICE]).expect_code(0);
-    timeline.expect_text(&["v2 answers differently", "small answers of tools/call echo"]);
+    timeline.expect_text(&[
+        "v2 answers differently",
+        "small answers of tools/call echo",
+        "; small: under ",
+    ]);
     host.run_cli(&["explain", SERVICE]).expect_code(0).expect_text(&["not as the release before"]);
     wait_until("a page", || host.log().contains("page=true"));
     wait_until("the end of the bake", || host.kinds(2).contains(&"accepted"));
@@ -147,7 +151,7 @@ fn a_slow_release_without_a_comparison_is_reported() {
     releases.deploy_v2();
     wait_until("a report", || host.kinds(2).contains(&"blocked"));
     let timeline = host.run_cli(&["timeline", SERVICE]).expect_code(0);
-    timeline.expect_text(&["slower answers of tools/call echo", "no rollback"]);
+    timeline.expect_text(&["slower answers of tools/call echo", "; slower: over ", "no rollback"]);
     let is_v2 = || serving_version_for(host.listen, Some("a")).is_ok_and(|it| it == "v2");
     assert!(is_v2());
 }

@@ -38,7 +38,8 @@ impl Judge {
             allowed_as_before: true,
             ..process.all().numbers(&calls.describe(call))
         };
-        let because = format!("{numbers}; {comparison}");
+        let bound = calls.bound(call).unwrap_or_default();
+        let because = format!("{numbers}; {bound}; {comparison}");
         let basis = Basis {
             objective: Some(numbers),
             comparison: Some(comparison),
