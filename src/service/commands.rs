@@ -2,6 +2,7 @@
 
 use crate::artifact;
 use crate::artifact::Verifier;
+use crate::config::Runtime;
 use crate::machine::Proposal;
 use crate::model::{Command, CommandRequest, Moment, Release, TimelineEvent};
 use crate::service::inbox::{CommandError, CommandReply, ServiceMessage};
@@ -16,13 +17,21 @@ impl ServiceLoop {
         order: CommandRequest,
         reply: CommandReply,
     ) {
-        let Some(artifact) = requested_artifact(&order) else {
+        let artifact = requested_artifact(&order);
+        let lacks_artifact = artifact.is_none() && self.needs_artifact(&order);
+        if artifact.is_none() && !lacks_artifact {
             return self.apply_command(now, order, None, reply);
-        };
+        }
         if let Err(refusal) = self.machine.command(now, order.clone()) {
             let _ = reply.send(Err(CommandError::Refused(refusal)));
             return;
         }
+        let Some(artifact) = artifact else {
+            let because = "the command has {artifact}, and the deploy names none; add --artifact \
+                           with what the release runs from";
+            let _ = reply.send(Err(CommandError::ArtifactUnusable(because.to_owned())));
+            return;
+        };
         let (kind, podman) = (self.service.artifact, self.artifact_guard.podman.clone());
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
@@ -38,6 +47,13 @@ impl ServiceLoop {
                 Err(error) => _ = reply.send(Err(CommandError::ArtifactUnusable(error))),
             }
         });
+    }
+
+    /// Whether it is a deploy whose command line would have a gap without an artifact.
+    fn needs_artifact(&self, order: &CommandRequest) -> bool {
+        let Runtime::Command(command) = &self.service.runtime else { return false };
+        matches!(order.command, Command::Deploy(_))
+            && command.argv.iter().any(|word| word.contains("{artifact}"))
     }
 
     /// Decides a command whose artifact is resolved.

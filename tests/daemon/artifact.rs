@@ -83,6 +83,18 @@ fn invalid_artifact_is_rejected_before_deploy() {
 }
 
 #[test]
+fn a_command_with_an_artifact_needs_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = write_artifact(folder.path(), "v1");
+    let mut host = DaemonHarness::new(COMMAND);
+    host.start();
+    let said = ["command has {artifact}", "--artifact"];
+    host.deploy("v1", &["--wait"]).expect_code(5).expect_text(&said);
+    assert_eq!(host.phase(), "empty", "nothing was started");
+    host.deploy("v1", &["--artifact", &one, "--wait"]).expect_code(0);
+}
+
+#[test]
 fn links_out_of_an_artifact_are_told_and_refused_where_others_write() {
     let folder = tempfile::tempdir().unwrap();
     let one = write_artifact(folder.path(), "v1");
