@@ -51,6 +51,32 @@ async fn serving_release(proxy: &Proxy, mine: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_client_of_a_release_without_session_ids_can_go_back_to_one_with_ids() {
+    let (a, b, proxy, _) = proxy_with_session().await;
+    b.set_behaviour(|it| it.stateless = true);
+    proxy.set_active(RELEASE_B);
+    let mine = open_session(&proxy).await;
+    assert_eq!(serving_release(&proxy, &mine).await, "b");
+    assert!(b.log.lock().unwrap().iter().all(|(_, id, _)| id.is_empty()), "no id of the proxy");
+    proxy.set_active(RELEASE_A);
+    let cost = proxy.drain(RELEASE_B, DRAIN_TIMEOUT).await;
+    assert_eq!(cost.sessions_to_migrate, 1);
+    assert_eq!(serving_release(&proxy, &mine).await, "a");
+    let replayed = ["initialize", "notifications/initialized", "tools/call"];
+    let methods = a.methods();
+    assert!(methods.ends_with(&replayed.map(ToOwned::to_owned)), "{methods:?}");
+}
+
+#[tokio::test]
+async fn a_release_without_session_ids_gives_none_where_no_other_has_them() {
+    let b = FakeMcpServer::start("b").await;
+    b.set_behaviour(|it| it.stateless = true);
+    let proxy = proxy_to(b.address);
+    let reply = post(proxy.local_addr(), INITIALIZE, "").await;
+    assert_eq!((reply.status, reply.header("mcp-session-id")), (200, None));
+}
+
+#[tokio::test]
 async fn migration_replays_initialize_with_current_credentials() {
     let (a, b, proxy, mine) = proxy_with_session().await;
     let to = proxy.local_addr();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{request, response};
+use http::{StatusCode, request, response};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +74,9 @@ impl ProxyState {
     ) -> response::Parts {
         public_url::restore_headers(&mut head.headers, &route.backend, &view.service, request);
         let client_session = request.head.headers.get(MCP_SESSION_ID).cloned();
-        let client_head = self.router.to_client_head(head, route, client_session);
+        let is_initialized = in_flight.initialize_body.is_some() && head.status == StatusCode::OK;
+        let lacks_id = is_initialized && self.router.lacks_id(view, route);
+        let client_head = self.router.to_client_head(head, route, client_session, lacks_id);
         if let Some(session) = client_head.opened {
             self.router.sessions.set_owner(&session, &request.head.headers);
             self.count_new_session(&view.service.limits, request);

@@ -249,13 +249,16 @@ impl Router {
         mut head: response::Parts,
         route: &Route,
         client_session: Option<HeaderValue>,
+        lacks_id: bool,
     ) -> ClientHead {
         headers::strip_hop_by_hop(&mut head.headers);
         // Not the release's version: the proxy speaks 1.1 to the client.
         head.version = Version::HTTP_11;
         let mut opened = None;
         let backend_id = head.headers.remove(MCP_SESSION_ID);
-        if let Some(backend_id) = backend_id.as_ref().and_then(|id| id.to_str().ok()) {
+        let backend_id = backend_id.as_ref().and_then(|id| id.to_str().ok());
+        let backend_id = backend_id.filter(|id| !id.is_empty()).or(lacks_id.then_some(""));
+        if let Some(backend_id) = backend_id {
             let is_current = route.session_id.is_some() && *route.backend_id == *backend_id;
             if backend_id.len() > BACKEND_ID_MAX {
                 let (length, release) = (backend_id.len(), route.backend.number.0);
@@ -276,6 +279,15 @@ impl Router {
             }
         }
         ClientHead { head, opened }
+    }
+
+    /// Whether a client that has just initialized at a release without session ids needs one of the
+    /// proxy: another release, to which its traffic may move, serves no request without.
+    pub(in crate::proxy) fn lacks_id(&self, view: &RoutingView, route: &Route) -> bool {
+        let mut others = view.routes.backends().iter().map(|it| it.number);
+        route.session_id.is_none()
+            && view.pinned_reason().is_none()
+            && others.any(|it| it != route.backend.number && self.sessions.gives_ids(it))
     }
 
     /// Records how a session was opened.

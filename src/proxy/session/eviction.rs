@@ -17,9 +17,19 @@ const QUEUE_SLACK: usize = 1024;
 /// How long the sessions are not searched again after all of them were in use.
 const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 
+/// Releases that are remembered to give ids: more than a service has slots.
+const RELEASES_MAX: usize = 32;
+
 impl Sessions {
     /// Updates what a session takes.
     pub(super) fn account(&self, session: &Session) {
+        if let Some(release) = session.id_given_by() {
+            let mut releases = lock(&self.giving_ids);
+            releases.insert(release);
+            if releases.len() > RELEASES_MAX {
+                releases.pop_first();
+            }
+        }
         let size = session.size();
         let before = session.accounted.swap(size, Ordering::Relaxed);
         // The sum wraps around like the difference.

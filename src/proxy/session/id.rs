@@ -34,7 +34,7 @@ pub(crate) const BACKEND_ID_MAX: usize = 8 * 1024;
 pub(crate) struct SessionId {
     /// The release that opened the session.
     pub release: ReleaseNumber,
-    /// The id that its backend gave the session.
+    /// The id that its backend gave the session; empty if it gave none.
     pub backend_id: String,
     /// Identifies the session, also after it has moved.
     pub(super) key: SessionKey,
@@ -53,16 +53,16 @@ impl SessionIdCodec {
         Self { service: service.to_owned(), secret }
     }
 
-    /// Mints an id for a session that a backend has just opened. `None` when the id of the backend
-    /// is empty or too long, or the system has no random numbers. Its key fits, if one that does is
-    /// found in [`DRAWS_MAX`] draws.
+    /// Mints an id for a session that a backend has just opened; the id of the backend is empty if it keeps
+    /// none. `None` when that is too long, or the system has no random numbers. Its key fits, if one that
+    /// does is found in [`DRAWS_MAX`] draws.
     pub(crate) fn mint(
         &self,
         release: ReleaseNumber,
         backend_id: &str,
         fits: impl Fn(&SessionKey) -> bool,
     ) -> Option<(String, SessionId)> {
-        if backend_id.is_empty() || backend_id.len() > BACKEND_ID_MAX {
+        if backend_id.len() > BACKEND_ID_MAX {
             return None;
         }
         let mut nonce = [0; 8];
@@ -97,7 +97,7 @@ impl SessionIdCodec {
         let valid = *version == VERSION && constant_time_eq(mac, &self.mac(header, backend_id));
         let release = ReleaseNumber(u32::from_be_bytes(*numbers.first_chunk()?));
         let backend_id = String::from_utf8(backend_id.to_vec()).ok()?;
-        (valid && !backend_id.is_empty()).then_some(SessionId { release, backend_id, key: *mac })
+        valid.then_some(SessionId { release, backend_id, key: *mac })
     }
 
     /// A key for another purpose, from the secret of this host.
@@ -142,6 +142,13 @@ mod tests {
             (session_id.release, session_id.backend_id.as_str()),
             (ReleaseNumber(42), "backend-1")
         );
+    }
+
+    #[test]
+    fn a_backend_may_give_no_id() {
+        let (id, session_id) = codec("weather").mint(ReleaseNumber(42), "", |_| true).unwrap();
+        assert_eq!(codec("weather").decode(&id), Some(session_id));
+        assert_eq!(codec("mail").decode(&id), None);
     }
 
     #[test]

@@ -148,6 +148,12 @@ impl Session {
         self.inner().backend_id.clone()
     }
 
+    /// Its release, if that gave it an id.
+    pub(super) fn id_given_by(&self) -> Option<ReleaseNumber> {
+        let state = self.inner();
+        (!state.backend_id.is_empty()).then(|| state.machine.release())
+    }
+
     /// What survives the daemon. `None` if it ended, or the proxy did not see its opening.
     pub(super) fn to_persisted(&self) -> Option<PersistedSession> {
         let state = self.inner();

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use http::HeaderMap;
 
 use crate::mcp::versions;
 use crate::model::{MigrationRefused, Moment, ReleaseNumber};
+use crate::mutex::lock;
 use crate::proxy::session::change_sink::ChangeSink;
 use crate::proxy::session::credentials::Owner;
 use crate::proxy::session::id::{SessionId, SessionIdCodec, SessionIdSecret, SessionKey};
@@ -37,6 +38,8 @@ pub(in crate::proxy) struct Sessions {
     pub(super) store: OnceLock<SessionStore>,
     /// The replication to the successor, once there is one.
     pub(super) change_sink: OnceLock<Arc<dyn ChangeSink>>,
+    /// The newest releases that give their sessions ids.
+    pub(super) giving_ids: Mutex<BTreeSet<ReleaseNumber>>,
 }
 
 /// What happened to the sessions of a release that was cut.
@@ -67,6 +70,7 @@ impl Sessions {
             by_key,
             store,
             change_sink,
+            giving_ids: Mutex::default(),
         }
     }
 
@@ -106,7 +110,7 @@ impl Sessions {
     }
 
     /// Mints an id for a session that a backend has just opened, with a key that fits. `None` when the id
-    /// of the backend is empty or too long, or the system has no random numbers.
+    /// of the backend is too long, or the system has no random numbers.
     pub(in crate::proxy) fn mint(
         &self,
         release: ReleaseNumber,
@@ -273,6 +277,11 @@ impl Sessions {
                 self.remove_key(key);
             }
         }
+    }
+
+    /// Whether a release gave a session an id.
+    pub(in crate::proxy) fn gives_ids(&self, release: ReleaseNumber) -> bool {
+        lock(&self.giving_ids).contains(&release)
     }
 
     /// The number of sessions of a release.
