@@ -253,6 +253,12 @@ impl Judge {
         action.is_none_or(|it| it.1 == AnswerAction::Act)
     }
 
+    /// The share of tool calls that may have isError; None where that has no objective.
+    pub(super) fn tools_allowed(&self) -> Option<f64> {
+        let tools = self.objectives.iter().find(|track| track.indicator == Indicator::Tools);
+        tools.map(|track| track.numbers().allowed)
+    }
+
     /// The outcomes of all requests of the bake.
     pub fn total(&self) -> &Counts {
         &self.counts

@@ -33,6 +33,7 @@ impl ServiceJudge {
     /// [`Self::open`] it.
     pub fn set_target(&mut self, target: JudgeTarget, now: Moment) -> Option<JudgeToOpen> {
         self.recovery_decides = matches!(target, JudgeTarget::Recovery { .. });
+        let tools_allowed = self.judge.as_ref().and_then(Judge::tools_allowed);
         match target {
             JudgeTarget::Trial { active, warm } => {
                 return self.keep_judge(JudgeToOpen { release: active, warm, after_bake: false });
@@ -41,11 +42,11 @@ impl ServiceJudge {
                 return self.keep_judge(JudgeToOpen { release: active, warm, after_bake: true });
             }
             JudgeTarget::Rollback { to } => {
-                _ = self.recovery.get_or_insert_with(|| Recovery::new(to, now))
+                _ = self.recovery.get_or_insert_with(|| Recovery::new(to, tools_allowed, now));
             }
             JudgeTarget::Recovery { active } => {
                 self.judge = None;
-                self.recovery.get_or_insert_with(|| Recovery::new(active, now));
+                self.recovery.get_or_insert_with(|| Recovery::new(active, tools_allowed, now));
             }
             JudgeTarget::Unchanged => (),
             JudgeTarget::Nothing => (self.judge, self.recovery) = (None, None),
