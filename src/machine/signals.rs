@@ -14,7 +14,8 @@ const START_AFTER_EXIT_MIN: Duration = Duration::from_secs(1);
 const EXITS_RECORDED_MAX: u32 = 5;
 impl ServiceMachine {
     /// The signal that a release started so long ago, with the time that it may still take: twice the time
-    /// that it took at its deploy, at most the start timeout. `None` if that is over.
+    /// that it took at its deploy, at most the start timeout. Nothing is left once that is over. `None` if
+    /// there is no such release.
     pub fn starting(
         &self,
         number: ReleaseNumber,
@@ -33,8 +34,7 @@ impl ServiceMachine {
             (None, StartCause::External) => max,
             (None, StartCause::Exit) => START_AFTER_BOOT_MIN.min(max),
         };
-        let allowed = allowed.checked_sub(age).filter(|left| !left.is_zero())?;
-        let allowed = u32::try_from(allowed.as_millis()).unwrap_or(u32::MAX);
+        let allowed = u32::try_from(allowed.saturating_sub(age).as_millis()).unwrap_or(u32::MAX);
         Some(Signal { release, observation: Observation::Starting(cause, allowed) })
     }
 

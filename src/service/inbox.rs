@@ -29,8 +29,8 @@ pub(crate) enum ServiceMessage {
     ReleaseNote(ReleaseNumber, String),
     /// Another program runs in place of a release; how that was noticed.
     ReleaseReplaced(ReleaseNumber, String),
-    /// Another party started a release again.
-    ReleaseStarted(ReleaseNumber),
+    /// A release started so long ago, without the daemon's doing.
+    ReleaseStarted(ReleaseNumber, Duration),
     /// A release gives this name for itself, in several responses in a row.
     IdentityChanged(ReleaseNumber, String),
     /// The result of an effect.

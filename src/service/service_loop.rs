@@ -162,7 +162,8 @@ impl ServiceLoop {
         }
         let required = self.watch().phase().required_releases();
         let numbers: Vec<_> = required.iter().map(|release| release.number).collect();
-        // One that runs already does not start: after a crash of the daemon, say.
+        // One that ran already does not start: after a crash of the daemon, say. The supervisors of units
+        // ask systemd.
         let ages = self.supervisor.process_ages(&self.service);
         for number in numbers {
             let age = ages.get(&number).copied().unwrap_or_default();
@@ -186,8 +187,8 @@ impl ServiceLoop {
             ServiceMessage::ReleaseReplaced(number, because) => {
                 self.input(Input::Replaced(number, because));
             }
-            ServiceMessage::ReleaseStarted(number) => {
-                self.observe_start(number, StartCause::External, Duration::ZERO);
+            ServiceMessage::ReleaseStarted(number, age) => {
+                self.observe_start(number, StartCause::External, age);
             }
             ServiceMessage::IdentityChanged(number, name) => {
                 self.input(Input::Identity(number, name));

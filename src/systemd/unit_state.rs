@@ -31,6 +31,8 @@ pub struct UnitState {
     pub main_exit: MainExit,
     /// When the main process was last started, in microseconds since 1970.
     pub started_at_us: u64,
+    /// The same on the kernel's monotonic clock, in microseconds; 0 if it never was.
+    pub started_monotonic_us: u64,
     /// The program of ExecStart= with its arguments, before variables are filled in.
     pub exec_start: Vec<String>,
     /// The files of EnvironmentFile=.
@@ -148,6 +150,7 @@ impl UnitState {
             invocation_id: bytes_to_hex(value("InvocationID")),
             main_exit: MainExit::new(whole("ExecMainCode"), whole("ExecMainStatus")),
             started_at_us: large("ExecMainStartTimestamp").unwrap_or(0),
+            started_monotonic_us: large("ExecMainStartTimestampMonotonic").unwrap_or(0),
             exec_start: exec_start_argv(value("ExecStart")),
             environment_files: environment_file_paths(value("EnvironmentFiles")),
             weights: ResourceWeights { cpu: weight("CPUWeight"), io: weight("IOWeight") },

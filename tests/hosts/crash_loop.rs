@@ -42,10 +42,7 @@ fn assert_rolled_back(
     let at = |it: &Value| ms(it.as_str().unwrap().split_once(' ').unwrap().0);
     let bad: Vec<_> = failures.iter().map(at).collect();
     let (first, last) = (bad.iter().min().unwrap(), bad.iter().max().unwrap());
-    let entries = host.run(&["rollbackd", "timeline", "weather", "--json"]).expect_success().out;
-    let entries = entries.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let found = entries.into_iter().find(|it| it["kind"] == "detected").unwrap();
-    let found = ms(found["at"].as_str().unwrap()).saturating_sub(*first);
+    let found = host.entry_ms("detected").saturating_sub(*first);
     let lasted = Duration::from_millis(last - first);
     println!(
         "{what}: first bad answer to verdict {found} ms, to last bad answer {} ms; {} of {} bad",

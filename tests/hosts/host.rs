@@ -90,6 +90,16 @@ impl Host {
         self.run(&["rollbackd", "timeline", "weather"]).out
     }
 
+    /// When the newest entry of this kind was written, in ms since 1970.
+    pub(crate) fn entry_ms(&self, kind: &str) -> u64 {
+        let entries =
+            self.run(&["rollbackd", "timeline", "weather", "--json"]).expect_success().out;
+        let entries = entries.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let newest = entries.rev().find(|it| it["kind"] == kind);
+        let at = newest.unwrap_or_else(|| panic!("no {kind}"))["at"].clone();
+        self.machine.shell(&format!("date -d {} +%s%3N", at.as_str().unwrap())).parse().unwrap()
+    }
+
     /// The entries of the journal that match.
     pub(crate) fn journal(&self, matches: &[&str]) -> Vec<Value> {
         let command = [&["journalctl", "-o", "json", "--no-pager"], matches].concat();

@@ -1,5 +1,7 @@
 //! What the tasks of a service report to its loop.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 
 use crate::artifact::VerifyError;
@@ -46,9 +48,10 @@ impl Reporter {
         let _ = self.send(ServiceMessage::Fact(deploy, TimelineEvent::Noted, text)).await;
     }
 
-    /// Another party started a release again, or stopped it so that the daemon starts it again.
-    pub(crate) async fn release_started(&self, release: ReleaseNumber) {
-        let _ = self.send(ServiceMessage::ReleaseStarted(release)).await;
+    /// A release started so long ago: another party started it again, or stopped it so that the daemon
+    /// starts it again.
+    pub(crate) async fn release_started(&self, release: ReleaseNumber, age: Duration) {
+        let _ = self.send(ServiceMessage::ReleaseStarted(release, age)).await;
     }
 
     /// Reports that another program runs in place of a release.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::act::{RunIdentity, Unit};
 use crate::artifact::{Verifier, VerifyError};
-use crate::clock::monotonic;
+use crate::clock::{monotonic, time_since_boot};
 use crate::model::ReleaseNumber;
 use crate::service::supervisor::artifact_check::verify_before_start;
 use crate::service::supervisor::backoff::Backoff;
@@ -136,6 +136,12 @@ impl UnitSupervisor {
             return;
         }
         progress.backoff.started();
+        // Until now it counts as starting, as after a boot.
+        if self.start == StartPolicy::Adopt
+            && let Some(age) = run_age(&state)
+        {
+            self.reporter.release_started(self.release, age).await;
+        }
         self.start = StartPolicy::Adopt;
         if identity == RunIdentity::Foreign {
             let description = "was started by another party while no daemon ran";
@@ -219,13 +225,13 @@ impl UnitSupervisor {
                     };
                     let name = self.unit.name();
                     self.report_note(format!("{name} was stopped by another party: {next}")).await;
-                    self.reporter.release_started(self.release).await;
+                    self.reporter.release_started(self.release, Duration::ZERO).await;
                 }
                 UnitEvent::Started => {
                     progress.stopped_externally = false;
                     progress.backoff.started();
                     self.on_external_start(state, "was started by another party").await;
-                    self.reporter.release_started(self.release).await;
+                    self.reporter.release_started(self.release, Duration::ZERO).await;
                 }
             }
         }
@@ -316,4 +322,10 @@ impl UnitProgress {
     fn schedule_restart(&mut self) {
         self.start_at = Some(monotonic() + self.backoff.schedule());
     }
+}
+
+/// How long ago the main process of a unit started; `None` where systemd does not say.
+fn run_age(state: &UnitState) -> Option<Duration> {
+    let started = (0 < state.started_monotonic_us).then_some(state.started_monotonic_us)?;
+    Some(time_since_boot().saturating_sub(Duration::from_micros(started)))
 }
