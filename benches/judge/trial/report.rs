@@ -20,9 +20,9 @@ pub const SIZES: [Size; 6] = [
     Size { subjects: 3, rate: 1.0 },
 ];
 /// Seconds of total failure that convict without a test, where they are compared.
-const TOTAL_FAILURE: [u64; 3] = [3, 5, 7];
+const TOTAL_FAILURE: [u64; 3] = [5, 6, 7];
 /// The default.
-pub const TOTAL_FAILURE_DEFAULT: u64 = 7;
+pub const TOTAL_FAILURE_DEFAULT: u64 = 6;
 
 /// Failed requests, and seconds from the onset to the verdict.
 pub fn harm(scenes: &[Scene], sizes: &[Size], bakes: u64, first_seed: u64) {
@@ -58,7 +58,7 @@ pub fn false_rollbacks(scenes: &[Scene], sizes: &[Size], bakes: u64, first_seed:
 
 /// Harm and false rollbacks by the seconds of total failure.
 pub fn total_failure(bakes: u64) {
-    println!("total failure for 3, 5, 7 s: failed requests, then false rollbacks");
+    println!("total failure for 5, 6, 7 s: failed requests, then false rollbacks");
     let broken = scenes::BROKEN.iter().filter(|it| it.name == "all" || it.name == "late: all");
     let healthy = scenes::HEALTHY_SCENES
         .iter()

@@ -32,7 +32,7 @@ const HISTORY_MIN: u64 = 200;
 const CALL_HISTORY_MIN: u64 = 20;
 /// Nearly everything fails for this long on the trial arm only. Longer leads of an outage on one arm
 /// are rare; each second costs the requests of the arm.
-const TOTAL_FAILURE: Duration = Duration::from_secs(7);
+const TOTAL_FAILURE: Duration = Duration::from_secs(6);
 /// The lower bound of a failure rate is exceeded with this probability.
 const TAIL: f64 = 0.05;
 

@@ -32,12 +32,18 @@ pub(super) struct SecondSums {
     pub(super) failing: BTreeSet<u16>,
 }
 
-/// The run of seconds in which nearly everything fails.
+/// The rule over the seconds of a trial.
 #[derive(Debug, Clone)]
 pub(super) struct TotalFailure {
-    /// Seconds that are not judged yet: what fails in them may not be known.
+    /// Seconds that are not judged for good yet: what fails in them may not be known.
     recent: VecDeque<SecondSums>,
     seconds_min: u32,
+    run: Run,
+}
+
+/// The run of seconds in which nearly everything fails.
+#[derive(Debug, Clone, Default)]
+struct Run {
     seconds: u32,
     failed: f64,
     control_cells: f64,
@@ -61,32 +67,36 @@ impl SecondSums {
 impl TotalFailure {
     /// The rule for a run of at least this many seconds.
     pub(super) fn new(seconds_min: u32) -> Self {
-        Self {
-            recent: VecDeque::new(),
-            seconds_min,
-            seconds: 0,
-            failed: 0.0,
-            control_cells: 0.0,
-            subjects: BTreeSet::new(),
-            control_failed_at: None,
-            last_second: 0,
-        }
+        Self { recent: VecDeque::new(), seconds_min, run: Run::default() }
     }
 
-    /// Takes a second that has ended, and judges the one before.
+    /// Takes a second that has ended, and judges the one before for good.
     pub(super) fn end_second(&mut self, sums: SecondSums) {
         self.recent.push_back(sums);
         while 1 < self.recent.len() {
-            self.recent.pop_front().iter().for_each(|sums| self.judge(sums));
+            self.recent.pop_front().iter().for_each(|sums| self.run.add(sums));
         }
     }
 
-    /// A second that is not judged yet.
+    /// A second that is not judged for good yet.
     pub(super) fn recent(&mut self, second: u64) -> Option<&mut SecondSums> {
         self.recent.iter_mut().find(|it| it.second == second)
     }
 
-    fn judge(&mut self, sums: &SecondSums) {
+    /// Whether the run is long enough, with this many subjects on trial. The newest second counts as it
+    /// stands: what is not known of it can only end a run that the seconds before have nearly made.
+    pub(super) fn is_reached(&self, on_trial: usize) -> bool {
+        if self.run.seconds + 1 < self.seconds_min {
+            return false;
+        }
+        let mut run = self.run.clone();
+        self.recent.iter().for_each(|sums| run.add(sums));
+        run.is_reached(self.seconds_min, on_trial)
+    }
+}
+
+impl Run {
+    fn add(&mut self, sums: &SecondSums) {
         self.last_second = sums.second;
         let (cells, failed) = sums.trial;
         let (control_cells, control_failed) = sums.control;
@@ -105,11 +115,10 @@ impl TotalFailure {
         }
     }
 
-    /// Whether the run is long enough, with this many subjects on trial.
-    pub(super) fn is_reached(&self, on_trial: usize) -> bool {
+    fn is_reached(&self, seconds_min: u32, on_trial: usize) -> bool {
         let quiet = |at: u64| QUIET_S < self.last_second.saturating_sub(at);
         let times = if self.subjects.len() < 2 { ALONE } else { 1 };
-        self.seconds_min.saturating_mul(times) <= self.seconds
+        seconds_min.saturating_mul(times) <= self.seconds
             && FAILED_MIN <= self.failed
             && CONTROL_MIN <= self.control_cells
             && on_trial.clamp(1, SUBJECTS_MIN) <= self.subjects.len()

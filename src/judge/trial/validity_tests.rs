@@ -217,7 +217,7 @@ pub(super) fn settings() -> TrialSettings {
         burst: Duration::from_secs(5),
         bake: Duration::from_secs(1_800),
         step_max: Duration::from_secs(120),
-        total_failure: Duration::from_secs(7),
+        total_failure: Duration::from_secs(6),
     }
 }
 
@@ -249,8 +249,11 @@ fn run(seconds: u64, mut fails: impl FnMut(Arm, u64) -> bool) -> (TrialJudge, Op
 fn shared_outage_is_no_breach_and_broken_trial_is() {
     let (_, at) = run(300, |_, second| (100..160).contains(&second));
     assert_eq!(at, None);
+    let lead = |arm| if arm == Arm::Trial { 100 } else { 105 };
+    let (_, at) = run(300, |arm, second| (lead(arm)..160).contains(&second));
+    assert_eq!(at, None, "an outage that reaches the trial 5 s before the control");
     let (judge, at) = run(300, |arm, second| arm == Arm::Trial && 100 <= second);
-    assert_eq!((at, judge.breach()), (Some(108), Some(TrialTest::TotalFailure)));
+    assert_eq!((at, judge.breach()), (Some(106), Some(TrialTest::TotalFailure)));
     assert_eq!(judge.onset(), Some(Moment(100_000)));
     let mut rng = Rng(3);
     let (judge, at) =
