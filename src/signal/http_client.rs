@@ -48,6 +48,9 @@ impl ProbeError {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Self::Refused,
             // A unix socket returns "would block" when its backlog is full.
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TimedOut,
+            io::ErrorKind::PermissionDenied => Self::Other(format!(
+                "may not connect: {error}; the user of the daemon needs write permission on a unix socket"
+            )),
             _ => Self::Other(error.to_string()),
         }
     }
@@ -200,4 +203,16 @@ pub(super) fn shorten(text: &str) -> String {
         .take(SERVER_TEXT_MAX)
         .map(|letter| if letter.is_control() { ' ' } else { letter })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_the_daemon_may_not_write_to_is_explained() {
+        let error = io::Error::from_raw_os_error(rustix::io::Errno::ACCESS.raw_os_error());
+        let reply = ProbeError::from_io(&error).to_reply().to_string();
+        assert!(reply.starts_with("may not connect: Permission denied"), "{reply}");
+    }
 }
