@@ -135,7 +135,10 @@ impl Indicator {
                 (counts.judged().saturating_add(counts.client_fault), counts.client_fault)
             }
             Self::SmallAnswers => (counts.ok, counts.small),
-            Self::SlowerAnswers => (counts.ok.saturating_add(counts.tool_fault), counts.slower),
+            Self::SlowerAnswers => {
+                let answered = counts.ok.saturating_add(counts.tool_fault);
+                (answered.saturating_add(counts.given_up), counts.slower)
+            }
             Self::Streams => (counts.streams_ended, counts.streams_broken),
             // The proxy's outcomes belong to the other objectives.
             Self::Scraped => (0, 0),

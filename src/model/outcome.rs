@@ -61,9 +61,13 @@ pub struct Counts {
     /// ([`crate::model::UsualAnswers`]).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub small: u64,
-    /// Of [`Self::ok`] and [`Self::tool_fault`], answers that took far longer than they did there.
+    /// Of [`Self::ok`], [`Self::tool_fault`] and [`Self::given_up`], those that took far longer than answers
+    /// did there.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub slower: u64,
+    /// Of [`Self::neutral`], requests that their client gave up after as long. [`Self::slower`] has them, too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub given_up: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -137,6 +141,7 @@ impl Counts {
             streams_broken: self.streams_broken.saturating_sub(earlier.streams_broken),
             small: self.small.saturating_sub(earlier.small),
             slower: self.slower.saturating_sub(earlier.slower),
+            given_up: self.given_up.saturating_sub(earlier.given_up),
         }
     }
 
@@ -179,6 +184,7 @@ impl Add for Counts {
             streams_broken: self.streams_broken.saturating_add(other.streams_broken),
             small: self.small.saturating_add(other.small),
             slower: self.slower.saturating_add(other.slower),
+            given_up: self.given_up.saturating_add(other.given_up),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rollbackd::model::{Counts, Moment};
+use rollbackd::model::{Counts, Moment, UsualAnswers};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
@@ -213,6 +213,49 @@ async fn cancelled_request_is_neutral() {
         (silent.read_response().await.status, hangs.read_response().await.status),
         (200, 200)
     );
+}
+
+/// A tool that hangs must not stay unseen because its clients are less patient than the deadline.
+#[tokio::test]
+async fn a_call_that_is_given_up_later_than_usual_counts_as_slower() {
+    let proxy = proxy_with(FakeMcpServer::start("a").await.address, |service| {
+        service.limits.deadline = Duration::from_secs(4);
+    });
+    let usual = |millis_max| UsualAnswers {
+        bytes_min: 0,
+        millis_max,
+        answers: 100,
+        small: 0,
+        timed: 100,
+        slower: 0,
+    };
+    let compare = |call: &str, millis_max| (("tools/call".into(), call.into()), usual(millis_max));
+    proxy.compare_answers(RELEASE_A, &[compare("wait", 200), compare("stream", 2_000)]);
+    let mine = open_session(proxy.local_addr()).await;
+    let opened = proxy.counts(RELEASE_A);
+    let call = |id, tool, ms| tool_call(id, tool, &format!(r#"{{"ms":{ms}}}"#));
+    // Its client closes the connection, also one that may only have closed its half of it.
+    let modern = "MCP-Protocol-Version: 2026-07-28\r\n";
+    for (headers, call) in [
+        (modern, call("1", "wait", 60_000)),
+        (&*mine, call("2", "wait", 60_000)),
+        (modern, call("3", "stream", 60_000)),
+    ] {
+        let wire = open_request(proxy.local_addr(), &call, headers).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(wire);
+    }
+    // It cancels the call, and waits for no answer.
+    let _open = open_request(proxy.local_addr(), &call("4", "wait", 60_000), &mine).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    post(proxy.local_addr(), &cancel("4"), &mine).await;
+    // One at once.
+    let wire = open_request(proxy.local_addr(), &call("5", "wait", 60_000), modern).await;
+    let open = || proxy.load(RELEASE_A, Moment(0)).in_flight;
+    wait_until("open", || 0 < open(), String::new).await;
+    drop(wire);
+    let want = Counts { neutral: 5, slower: 3, given_up: 3, ..opened };
+    wait_for_counts(&proxy, RELEASE_A, want).await;
 }
 
 pub(crate) fn cancel(id: &str) -> String {

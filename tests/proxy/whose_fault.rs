@@ -30,6 +30,7 @@ const NONE: Counts = Counts {
     streams_broken: 0,
     small: 0,
     slower: 0,
+    given_up: 0,
 };
 
 fn client_fault() -> Counts {

@@ -201,6 +201,7 @@ pub(crate) fn counts() -> Counts {
         streams_broken: 11,
         small: 0,
         slower: 0,
+        given_up: 0,
     }
 }
 

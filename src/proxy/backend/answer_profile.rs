@@ -30,6 +30,8 @@ const NOT_COMPARED: u64 = u64::MAX;
 pub(super) struct AnswerProfile {
     sizes: [AtomicU64; SIZES],
     times: [AtomicU64; TIMES],
+    /// How long clients waited that gave up. It is not known how long the answers would have taken.
+    given_up: [AtomicU64; TIMES],
     /// The bounds by which answers are compared with those of the release before.
     bytes_min: AtomicU64,
     millis_max: AtomicU64,
@@ -57,6 +59,15 @@ impl AnswerProfile {
         let bytes_min = self.bytes_min.load(Ordering::Relaxed);
         let small = content.is_some_and(|bytes| bytes == 0 || bytes < bytes_min);
         Unusual { small, slower: millis_max < millis }
+    }
+
+    /// Counts a request that its client gave up after so long. Returns whether an answer then would have been
+    /// slower.
+    pub(super) fn record_given_up(&self, waited: Duration) -> bool {
+        let millis = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        increment(&self.given_up, millis);
+        let millis_max = self.millis_max.load(Ordering::Relaxed);
+        millis_max != NOT_COMPARED && millis_max < millis
     }
 
     /// From now on answers are compared with these.
@@ -91,14 +102,18 @@ impl AnswerProfile {
         let longest = lower_edge(TIMES - longest);
         let millis_max = longest.saturating_mul(TIME_FACTOR).max(SLOWER_MILLIS_MIN);
         let small = sizes.iter().enumerate().skip(1).filter(|it| lower_edge(it.0 + 1) <= bytes_min);
-        let slower = times.iter().enumerate().filter(|it| millis_max <= lower_edge(it.0));
+        let slower = |times: &[u64; TIMES]| -> u64 {
+            let slower = times.iter().enumerate().filter(|it| millis_max <= lower_edge(it.0));
+            slower.map(|it| it.1).sum()
+        };
+        let given_up = slower(&read(&self.given_up));
         Some(UsualAnswers {
             bytes_min,
             millis_max,
             answers,
             small: empty + small.map(|it| it.1).sum::<u64>(),
-            timed,
-            slower: slower.map(|it| it.1).sum(),
+            timed: timed + given_up,
+            slower: slower(&times) + given_up,
         })
     }
 }
@@ -108,6 +123,7 @@ impl Default for AnswerProfile {
         Self {
             sizes: [const { AtomicU64::new(0) }; SIZES],
             times: [const { AtomicU64::new(0) }; TIMES],
+            given_up: [const { AtomicU64::new(0) }; TIMES],
             bytes_min: AtomicU64::new(0),
             millis_max: AtomicU64::new(NOT_COMPARED),
         }
@@ -192,6 +208,20 @@ mod tests {
         assert_eq!(of(None, u64::MAX), (false, true));
         next.compare_with(None);
         assert_eq!(of(Some(0), 9_000), (false, false));
+    }
+
+    #[test]
+    fn what_clients_gave_up_later_than_usual_is_slower() {
+        let before = profile((0..200).map(|_| (900, 10)));
+        assert!(!before.record_given_up(ms(9_000)), "not compared yet");
+        (0..9).for_each(|_| _ = before.record_given_up(ms(9_000)));
+        (0..100).for_each(|_| _ = before.record_given_up(ms(50)));
+        let usual = before.usual().unwrap();
+        // What was given up early says nothing, and the bound is that of the answers.
+        assert_eq!((usual.millis_max, usual.timed, usual.slower), (SLOWER_MILLIS_MIN, 210, 10));
+        let next = AnswerProfile::default();
+        next.compare_with(Some(&usual));
+        assert_eq!([200, 201].map(|millis| next.record_given_up(ms(millis))), [false, true]);
     }
 
     #[test]

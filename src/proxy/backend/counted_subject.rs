@@ -72,6 +72,11 @@ impl CountedSubject {
         self.failing.record_unusual(&self.source, request.call, unusual);
     }
 
+    /// Its client gave a request up after far longer than usual.
+    pub(in crate::proxy) fn record_given_up(&self, request: &CountedRequest) {
+        self.failing.record_given_up(&self.source, request.call);
+    }
+
     /// Whether a request was slow is known.
     pub(in crate::proxy) fn record_latency(&self, request: &CountedRequest, slow: bool) {
         self.failing.record_latency(&self.source, request.call, slow);

@@ -129,6 +129,16 @@ impl FailingSources {
         self.is_tracking.store(tracked.is_needed(), Ordering::Relaxed);
     }
 
+    /// Counts a request that its client gave up after far longer than usual.
+    pub(in crate::proxy) fn record_given_up(&self, source: &Source, call: u64) {
+        let mut tracked = self.lock();
+        tracked.count((source, call), true, |counts| {
+            counts.slower += 1;
+            counts.given_up += 1;
+        });
+        self.is_tracking.store(tracked.is_needed(), Ordering::Relaxed);
+    }
+
     /// What is tracked, unless a request adds nothing to it.
     fn lock_for(&self, is_fault: bool) -> Option<MutexGuard<'_, Tracked>> {
         (is_fault || self.is_tracking.load(Ordering::Relaxed)).then(|| self.lock())

@@ -50,6 +50,8 @@ pub(in crate::proxy) struct CounterCells {
     /// Answers that are not as they were at the release before.
     small: AtomicU64,
     slower: AtomicU64,
+    /// Requests that their client gave up after as long.
+    given_up: AtomicU64,
     profile: AnswerProfile,
     /// Whether requests of this call are read-only, as declared now.
     is_repeatable: AtomicBool,
@@ -147,6 +149,17 @@ impl OutcomeCounters {
             }
         }
         unusual
+    }
+
+    /// Counts a request that its client gave up after it had waited so long. Returns whether that is far longer
+    /// than answers took at the release before.
+    pub(in crate::proxy) fn count_given_up(&self, call: &CounterCells, waited: Duration) -> bool {
+        let slower = call.profile.record_given_up(waited);
+        for cells in [&self.total, call].into_iter().filter(|_| slower) {
+            cells.slower.fetch_add(1, Ordering::Relaxed);
+            cells.given_up.fetch_add(1, Ordering::Relaxed);
+        }
+        slower
     }
 
     /// What answers usually are, by method and tool, where there were enough of them.
@@ -255,6 +268,7 @@ impl CounterCells {
             streams_broken: read(&self.broken_streams),
             small: read(&self.small),
             slower: read(&self.slower),
+            given_up: read(&self.given_up),
         }
     }
 }

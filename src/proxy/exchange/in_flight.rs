@@ -98,6 +98,8 @@ pub(in crate::proxy) struct InFlight {
     deadline_passed: bool,
     /// The client has cancelled all its requests, although it is still open: nothing waits for it.
     abandoned: bool,
+    /// When the client disconnected, while the release had to answer.
+    client_left_at: Option<Instant>,
 }
 
 /// The kind of an exchange.
@@ -177,6 +179,7 @@ impl InFlight {
             counted_slow: false,
             deadline_passed: false,
             abandoned: false,
+            client_left_at: None,
         }
     }
 
@@ -371,10 +374,11 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.sync_parsed();
         // A client that disconnects is no fault of the release, unless it waited in vain.
-        let in_vain = self.kind == ExchangeKind::Call
-            && !self.left_owing
-            && !self.client_owes_reply()
-            && self.waited_in_vain(monotonic());
+        let now = monotonic();
+        let waited =
+            self.kind == ExchangeKind::Call && !self.left_owing && !self.client_owes_reply();
+        let in_vain = waited && self.waited_in_vain(now);
+        self.client_left_at = waited.then_some(now);
         self.finish(if in_vain { Outcome::ServerFault } else { Outcome::Neutral });
         if self.kind != ExchangeKind::Detached {
             self.decrement_gauges();

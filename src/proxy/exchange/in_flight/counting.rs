@@ -37,6 +37,9 @@ impl InFlight {
         if self.kind == ExchangeKind::Call && is_answered {
             self.count_answer(request, content.filter(|_| class == Outcome::Ok));
         }
+        if class == Outcome::Neutral {
+            self.count_given_up(request);
+        }
         if !self.deadline_passed {
             self.backend.outcomes.count(Some(&request.counters), class);
             self.count_on_trial(request, class);
@@ -60,6 +63,23 @@ impl InFlight {
             && unusual != Unusual::default()
         {
             subject.record_unusual(counted, unusual);
+        }
+    }
+
+    /// Counts a request that its client gave up: the answer would have taken longer than it waited.
+    pub(super) fn count_given_up(&self, request: &PendingRequest) {
+        let is_open = self.kind == ExchangeKind::Call
+            && !self.abandoned
+            && !self.deadline_passed
+            && self.unconfirmed.is_none()
+            && !self.client_owes_reply()
+            && !self.backend.cut.is_cancelled();
+        let Some(at) = self.given_up_at(request).filter(|_| is_open) else { return };
+        let waited = at.saturating_duration_since(self.started);
+        if self.backend.outcomes.count_given_up(&request.counters, waited)
+            && let (Some(subject), Some(counted)) = (&self.counted, &request.counted)
+        {
+            subject.record_given_up(counted);
         }
     }
 

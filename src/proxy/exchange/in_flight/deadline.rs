@@ -62,6 +62,8 @@ impl InFlight {
         if elapsed < self.deadline {
             return;
         }
+        let given_up = self.pending.iter().filter(|it| self.was_cancelled(it));
+        given_up.for_each(|request| self.count_given_up(request));
         self.deadline_passed = true;
         let mut failed = false;
         let counted = self.pending.iter().filter(|_| self.unconfirmed.is_none());
@@ -88,9 +90,16 @@ impl InFlight {
         if self.abandoned || self.pending.is_empty() || !self.pending.iter().all(is_unwanted) {
             return;
         }
+        self.pending.iter().for_each(|request| self.count_given_up(request));
         self.abandoned = true;
         self.backend.in_flight_requests.fetch_sub(1, Ordering::Relaxed);
         self.backend.open_streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// When the client cancelled the request, or left.
+    pub(super) fn given_up_at(&self, request: &PendingRequest) -> Option<Instant> {
+        let half_closed_at = self.client.as_ref().and_then(|client| client.half_closed_at());
+        self.cancelled_at(request).or(half_closed_at).or(self.client_left_at)
     }
 
     /// When the client cancelled the request in its session.
@@ -103,9 +112,7 @@ impl InFlight {
     /// while a response could still arrive in time. Servers respond to a cancelled request with various
     /// codes, or never.
     pub(super) fn was_cancelled(&self, request: &PendingRequest) -> bool {
-        let at = self.cancelled_at(request);
-        let at = at.or_else(|| self.client.as_ref().and_then(|client| client.half_closed_at()));
-        at.is_some_and(|at| !self.waited_in_vain(at))
+        self.given_up_at(request).is_some_and(|at| !self.waited_in_vain(at))
     }
 
     /// Whether a client that disconnected at this time had waited in vain. Client timeouts, often 60 s

@@ -14,12 +14,14 @@ impl InFlight {
         self.sync_parsed();
         let in_vain = !self.client_owes_reply() && self.waited_in_vain(monotonic());
         let class = if in_vain { Outcome::ServerFault } else { Outcome::Neutral };
+        self.client_left_at = (!in_vain).then(monotonic);
         if let Some(index) = self.pending.iter().position(|request| same_id(&request.id, id)) {
             let request = self.pending.swap_remove(index);
             let class = self.record_outcome(&request, class, None);
             self.note_failure(&request.id, class, None);
             self.explain_unanswered();
         }
+        self.client_left_at = None;
     }
 
     /// Whether its requests waited until their deadline: they have their outcome.
