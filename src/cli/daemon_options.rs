@@ -73,13 +73,21 @@ impl DaemonOptions {
 
     /// Connects to the daemon and sends the request.
     pub(super) async fn connect(&self, request: &Request) -> Result<ControlClient, ConnectError> {
-        let (socket, note) = self.socket()?;
-        let connection = async {
-            let mut client = ControlClient::connect(&socket).await?;
-            client.send(request).await?;
-            Ok(client)
-        };
-        connection.await.map_err(|error| ConnectError::NoAnswer { socket, note, error })
+        match self.socket() {
+            Ok((socket, note)) => connect_to(socket, note, request).await,
+            // A rollback must not wait until a file is repaired.
+            Err(ConnectError::InvalidConfig(problems)) => {
+                let path = self.config_path();
+                let Some(socket) = config::named_control_socket(&path) else {
+                    return Err(ConnectError::InvalidConfig(problems));
+                };
+                let connected = connect_to(socket, String::new(), request).await;
+                connected.inspect(|_| report_invalid_config(&path)).map_err(|error| {
+                    if error.is_forbidden() { error } else { ConnectError::InvalidConfig(problems) }
+                })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Validates and sends the request; reports an error. The client returns the responses.
@@ -182,6 +190,26 @@ impl ConnectError {
     pub(super) fn is_forbidden(&self) -> bool {
         matches!(self, Self::NoAnswer { error, .. } if error.kind() == io::ErrorKind::PermissionDenied)
     }
+}
+
+async fn connect_to(
+    socket: PathBuf,
+    note: String,
+    request: &Request,
+) -> Result<ControlClient, ConnectError> {
+    let connection = async {
+        let mut client = ControlClient::connect(&socket).await?;
+        client.send(request).await?;
+        Ok(client)
+    };
+    connection.await.map_err(|error| ConnectError::NoAnswer { socket, note, error })
+}
+
+fn report_invalid_config(path: &Path) {
+    let path = path.display();
+    output::stderr_line(&format!(
+        "{path} has errors, see `rollbackd check {path}`; the daemon runs with what it read before"
+    ));
 }
 
 /// The configuration that a verb's argument names, else the option or the environment, else the

@@ -42,8 +42,9 @@ mod value;
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use toml::Spanned;
 use toml::de::DeTable;
 
 pub use crate::config::address::Address;
@@ -83,6 +84,19 @@ pub struct LoadedConfig {
 /// Every problem, also warnings, if at least one is an error. A file that cannot be read is a
 /// problem too.
 pub fn load(path: &Path) -> Result<LoadedConfig, Problems> {
+    parse(&path.display().to_string(), &read_file(path)?)
+}
+
+/// The control socket that a file names, whatever else is wrong in it: the daemon that runs may have read it
+/// when it was right.
+pub fn named_control_socket(path: &Path) -> Option<PathBuf> {
+    let text = read_file(path).ok()?;
+    let (root, _) = DeTable::parse_recoverable(&text);
+    let raw = raw::read(root.get_ref(), &mut Problems::new("", &text));
+    raw.daemon.control_socket.map(Spanned::into_inner)
+}
+
+fn read_file(path: &Path) -> Result<String, Problems> {
     let name = path.display().to_string();
     let file_problem = |code, what: String, help| Problems::of_file(&name, code, what, help);
     let unreadable = |error: std::io::Error| {
@@ -99,14 +113,13 @@ pub fn load(path: &Path) -> Result<LoadedConfig, Problems> {
     if bytes.len() as u64 > BYTES_MAX {
         return Err(too_large(&name));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let valid_up_to = error.utf8_error().valid_up_to();
         let line =
             error.as_bytes().iter().take(valid_up_to).filter(|byte| **byte == b'\n').count() + 1;
         let what = format!("the configuration is not UTF-8 text: line {line}, byte {valid_up_to}");
         file_problem(ProblemCode::NotUtf8, what, "save the file as UTF-8")
-    })?;
-    parse(&name, &text)
+    })
 }
 
 /// Checks a text; messages name `file_name`.

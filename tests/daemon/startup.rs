@@ -186,6 +186,8 @@ fn reload_applies_a_valid_config_and_ignores_an_invalid_one() {
     wait_until("the problem by its name", || host.log().contains("perhaps"));
 
     host.run_cli(&["reload"]).expect_code(9).expect_text(&["perhaps"]);
+    let told = ["mode observe", "has errors", "the daemon runs with what it read before"];
+    host.run_cli(&["status"]).expect_code(0).expect_text(&told);
     let socket = host.socket().display().to_string();
     let told = host.run_cli(&["reload", "--socket", &socket]);
     told.expect_code(9).expect_text(&["nothing changed", "perhaps"]);
