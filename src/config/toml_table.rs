@@ -123,7 +123,12 @@ impl<'a> TomlTable<'a> {
     fn help_for_unknown(&self, name: &str, problems: &Problems) -> String {
         let tables = schema::tables_of(name);
         if !tables.is_empty() {
-            return format!("it belongs to {}; move it there", tables.join(" or "));
+            let tables = tables.join(" or ");
+            let has_part = |key: &&&str| key.split('_').any(|part| part == name);
+            return match self.known_keys.iter().find(has_part) {
+                Some(meant) => format!("did you mean `{meant}`? `{name}` belongs to {tables}"),
+                None => format!("it belongs to {tables}; move it there"),
+            };
         }
         // When no more problems are kept, a suggestion is wasted time.
         let meant = if problems.is_full() { None } else { closest_match(name, &self.known_keys) };
