@@ -219,6 +219,16 @@ mod tests {
     }
 
     #[test]
+    fn a_rollback_to_the_same_version_names_the_deploys() {
+        let mut incident = example::incident();
+        incident.version = "v1".to_owned();
+        let document = build(&incident, &example::facts(), HumanParts::default(), &[]);
+        let (now, before) = (incident.number, example::facts().previous_release().unwrap().number);
+        let title = format!("v1 (deploy {now}) rolled back to v1 (deploy {before})");
+        assert_eq!(document.title, title);
+    }
+
+    #[test]
     fn a_breach_after_the_bake_counts_what_failed_then() {
         let mut facts = example::facts();
         let accepted = json!({"kind": "accepted", "data": {"verified": true}});

@@ -16,7 +16,15 @@ pub const REVIEW_DAYS: u64 = 3;
 /// What happened, in a few words.
 pub(super) fn title(facts: &Facts, incident: &Incident) -> String {
     let version = &incident.version;
-    let previous = facts.previous_release().map(|it| it.version.clone());
+    let previous = facts.previous_release();
+    // The same version may have been deployed again, such as with another artifact.
+    let (version, previous) = match previous {
+        Some(it) if it.version == *version => {
+            let of = |deploy| format!("{version} (deploy {deploy})");
+            (of(incident.number), Some(of(it.number)))
+        }
+        _ => (version.clone(), previous.map(|it| it.version.clone())),
+    };
     match (final_cause(incident), previous) {
         (Cause::Rollback, Some(previous)) => format!("{version} rolled back to {previous}"),
         (Cause::OrderedRollback, Some(previous)) => {
