@@ -63,8 +63,19 @@ pub(super) async fn print_each(
     request: IncidentRequest,
     json: bool,
 ) -> Exit {
+    let nothing = match &request {
+        IncidentRequest::History { .. } => "no deploy yet",
+        IncidentRequest::List { open: true, .. } => "no incident needs a review",
+        IncidentRequest::List { .. } => "no incident",
+        IncidentRequest::Actions { open: true, .. } => "no open action item",
+        IncidentRequest::Actions { .. } => "no action item",
+        _ => "nothing to show",
+    };
     match query(daemon, request).await {
         Ok(replies) => {
+            if replies.is_empty() && !json {
+                output::stderr_line(nothing);
+            }
             for reply in &replies {
                 if json {
                     output::json_line(reply)
