@@ -1,10 +1,11 @@
 //! Session ids that are stale, and long ones.
 
+use rollbackd::model::Moment;
 use tokio::io::AsyncWriteExt;
 
 use crate::fake_backend::{FakeMcpServer, json_answer, read_request, scripted};
 use crate::http_client::{INITIALIZE, open_session, post, send_raw, tool_call};
-use crate::proxy_to;
+use crate::{RELEASE_A, proxy_to};
 
 #[tokio::test]
 async fn initialize_with_an_unknown_id_opens_a_session() {
@@ -23,6 +24,29 @@ async fn initialize_with_an_unknown_id_opens_a_session() {
     // The release never saw the stale ids.
     let ids: Vec<_> = server.log.lock().unwrap().iter().map(|(_, id, _)| id.clone()).collect();
     assert!(ids.iter().all(|id| id.is_empty() || id.starts_with("a-")), "{ids:?}");
+}
+
+/// The Python SDK names a session in each answer, also in one that refuses a request without a session.
+#[tokio::test]
+async fn an_error_that_names_a_session_opens_none_until_a_client_uses_it() {
+    let release = scripted(|mut stream| async move {
+        while let Some((head, _)) = read_request(&mut stream).await {
+            let answer = json_answer(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+            let answer = match head.to_lowercase().contains("mcp-session-id: named") {
+                true => answer,
+                false => answer.replace("200 OK\r\n", "400 Bad\r\nMcp-Session-Id: named\r\n"),
+            };
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await;
+    let proxy = proxy_to(release);
+    let to = proxy.local_addr();
+    let refused = post(to, &tool_call("1", "echo", "{}"), "").await;
+    assert_eq!((refused.status, proxy.load(RELEASE_A, Moment(0)).sessions), (400, 0));
+    let mine = format!("Mcp-Session-Id: {}\r\n", refused.header("mcp-session-id").unwrap());
+    assert_eq!(post(to, &tool_call("1", "echo", "{}"), &mine).await.status, 200);
+    assert_eq!(proxy.load(RELEASE_A, Moment(0)).sessions, 1);
 }
 
 #[tokio::test]

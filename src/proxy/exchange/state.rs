@@ -77,9 +77,11 @@ impl ProxyState {
         let is_initialized = in_flight.initialize_body.is_some() && head.status == StatusCode::OK;
         let lacks_id = is_initialized && self.router.lacks_id(view, route);
         let client_head = self.router.to_client_head(head, route, client_session, lacks_id);
+        if client_head.has_new_id {
+            self.count_new_session(&view.service.limits, request);
+        }
         if let Some(session) = client_head.opened {
             self.router.sessions.set_owner(&session, &request.head.headers);
-            self.count_new_session(&view.service.limits, request);
             in_flight.session = Some(session);
             in_flight.generation = 0;
         }

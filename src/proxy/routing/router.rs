@@ -90,6 +90,8 @@ pub(in crate::proxy) enum RouteError {
 pub(in crate::proxy) struct ClientHead {
     /// The head.
     pub head: response::Parts,
+    /// Whether it has the id of a new session.
+    pub has_new_id: bool,
     /// The session that the response opens.
     pub opened: Option<Arc<Session>>,
 }
@@ -254,7 +256,7 @@ impl Router {
         headers::strip_hop_by_hop(&mut head.headers);
         // Not the release's version: the proxy speaks 1.1 to the client.
         head.version = Version::HTTP_11;
-        let mut opened = None;
+        let (mut opened, mut has_new_id) = (None, false);
         let backend_id = head.headers.remove(MCP_SESSION_ID);
         let backend_id = backend_id.as_ref().and_then(|id| id.to_str().ok());
         let backend_id = backend_id.filter(|id| !id.is_empty()).or(lacks_id.then_some(""));
@@ -270,7 +272,11 @@ impl Router {
                 let (release, assignment) = (route.backend.number, route.assignment.as_deref());
                 let fits = |key: &SessionKey| assignment.is_none_or(|it| it.fits(key, release));
                 self.sessions.mint(release, backend_id, fits).and_then(|minted| {
-                    opened = self.sessions.get_or_restore(&minted.1, self.clock.now());
+                    has_new_id = true;
+                    // Some servers name a session in an error, too. It is one when a client uses it.
+                    if head.status.is_success() {
+                        opened = self.sessions.get_or_restore(&minted.1, self.clock.now());
+                    }
                     HeaderValue::from_str(&minted.0).ok()
                 })
             };
@@ -278,7 +284,7 @@ impl Router {
                 head.headers.insert(MCP_SESSION_ID, id);
             }
         }
-        ClientHead { head, opened }
+        ClientHead { head, has_new_id, opened }
     }
 
     /// Whether a client that has just initialized at a release without session ids needs one of the
