@@ -57,8 +57,10 @@ impl Listeners {
                 Some(listener) => TcpListener::from_std(listener),
                 None => proxy::bind(address),
             };
-            let what = || format!("cannot listen on {address} for metrics");
-            listener.map_err(|source| StartError::new(what(), source))
+            listener.map_err(|source| {
+                let hint = taken_hint(&source);
+                StartError::new(format!("cannot listen on {address} for metrics{hint}"), source)
+            })
         });
         let metrics = metrics.transpose()?;
         let page = settings.page.as_ref().map(|page| {
@@ -72,7 +74,8 @@ impl Listeners {
         for service in settings.services.values() {
             let bound = listen(service, &mut inherited).map_err(|source| {
                 let what = format!("cannot listen on {} for {}", service.listen, service.name);
-                StartError::new(what, source)
+                let hint = taken_hint(&source);
+                StartError::new(what + hint, source)
             })?;
             let name = service.name.clone();
             let listener = match bound {
@@ -85,6 +88,14 @@ impl Listeners {
             services.insert(name, listener);
         }
         Ok(Self { services, newly_bound, control, metrics, page, unclaimed: inherited })
+    }
+}
+
+/// How the operator finds out who has an address.
+fn taken_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; `ss -ltnp` shows the process that has the address",
+        _ => "",
     }
 }
 

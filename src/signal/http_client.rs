@@ -78,8 +78,8 @@ impl ProbeError {
                 ))
             }
             Self::Status { status: status @ (404 | 405), .. } => ProbeResult::Unexpected(format!(
-                "status {status}: no POST at this path; a server of HTTP+SSE (2024-11-05) needs the \
-                 probe kind \"tcp\" or \"http\""
+                "status {status}: no POST at this path; check `path`; a server of HTTP+SSE \
+                 (2024-11-05) needs the probe kind \"tcp\" or \"http\""
             )),
             Self::Status { status, .. } => ProbeResult::Unexpected(format!("status {status}")),
             Self::RpcError { code, message } => {

@@ -52,7 +52,7 @@ fn startup_error_names_the_missing_resource() {
 
     let taken = TcpListener::bind(("127.0.0.1", host.listen)).unwrap();
     let listen = format!("cannot listen on 127.0.0.1:{} for weather", host.listen);
-    host.run_until_exit().expect_code(10).expect_text(&[&listen, "in use"]);
+    host.run_until_exit().expect_code(10).expect_text(&[&listen, "ss -ltnp", "in use"]);
     drop(taken);
 
     let (key, cut) = (host.state().join("key"), host.state().join("cut"));

@@ -30,6 +30,7 @@ fn explain(
     let mut points = Points::default();
     match phase {
         Phase::Empty => {
+            push_last(&mut points, status);
             points.push("next", format!("`rollbackd deploy {} VERSION`", status.service));
         }
         Phase::Steady { active, warm, watch } => {
@@ -61,6 +62,14 @@ struct SteadyRelease<'a> {
     after_bake: AfterBake,
 }
 
+fn push_last(points: &mut Points, status: &Status) {
+    let Some(last) = &status.last else { return };
+    points.push("last", format!("{} ago: {}", format_seconds(last.since_s), last.text));
+    if let Some(rule) = &last.rule {
+        points.push("rule", rule);
+    }
+}
+
 fn explain_steady(points: &mut Points, status: &Status, release: SteadyRelease<'_>) {
     let SteadyRelease { active, warm, watch, after_bake } = release;
     let service = &status.service;
@@ -71,12 +80,7 @@ fn explain_steady(points: &mut Points, status: &Status, release: SteadyRelease<'
     } else {
         points.push("nothing on trial", format!("{active} is accepted and has the traffic"));
     }
-    if let Some(last) = &status.last {
-        points.push("last", format!("{} ago: {}", format_seconds(last.since_s), last.text));
-        if let Some(rule) = &last.rule {
-            points.push("rule", rule);
-        }
-    }
+    push_last(points, status);
     let in_charge = status.releases.iter().find(|it| it.number == active.number);
     if in_charge.is_some_and(|it| it.recent_requests == Some(0)) {
         let text = match status.budget_requests {
