@@ -30,6 +30,7 @@ use crate::service::service_loop::ServiceLoop;
 use crate::service::shadow_controller::ShadowController;
 use crate::service::supervisor::release_supervisor::ReleaseSupervisor;
 use crate::service::supervisor::reporter::Reporter;
+use crate::service::supervisor::slot_stops::StopCount;
 use crate::systemd::SystemdManager;
 
 /// Messages that wait for a service loop.
@@ -129,12 +130,15 @@ impl LoadedTimeline {
         let watch = Watch::restore_observed(policy, &entries, observed_at, clock.now());
         let (inbox, messages) = mpsc::channel(INBOX_CAPACITY);
         let (entries_sender, _) = broadcast::channel(ENTRIES_CAPACITY);
+        let stop_count = StopCount::default();
         let supervisor = ReleaseSupervisor::new(
             settings.state_dir.clone(),
             manager.clone(),
             Reporter::new(inbox.clone()),
+            stop_count.clone(),
         );
-        let handle = ServiceHandle::new(inbox.clone(), entries_sender.clone(), dir.clone());
+        let entries_of_handle = entries_sender.clone();
+        let handle = ServiceHandle::new(inbox.clone(), entries_of_handle, dir.clone(), stop_count);
         let mut service_loop = ServiceLoop {
             machine: ServiceMachine::new(watch, machine_settings(&service)),
             deployed_with: Arc::clone(&service),

@@ -10,6 +10,7 @@ use crate::control::{Explanation, Status};
 use crate::model::{CommandRequest, ReleaseNumber, TimelineEntry, TimelineEvent};
 use crate::service::changes::Changes;
 use crate::service::inbox::{CommandError, ServiceMessage, Shutdown};
+use crate::service::supervisor::slot_stops::StopCount;
 
 /// Sends messages to one service loop and reads its timeline.
 #[derive(Debug, Clone)]
@@ -17,6 +18,7 @@ pub(crate) struct ServiceHandle {
     inbox: mpsc::Sender<ServiceMessage>,
     entries: broadcast::Sender<Arc<TimelineEntry>>,
     dir: PathBuf,
+    stop_count: StopCount,
 }
 
 impl ServiceHandle {
@@ -24,8 +26,14 @@ impl ServiceHandle {
         inbox: mpsc::Sender<ServiceMessage>,
         entries: broadcast::Sender<Arc<TimelineEntry>>,
         dir: PathBuf,
+        stop_count: StopCount,
     ) -> Self {
-        Self { inbox, entries, dir }
+        Self { inbox, entries, dir, stop_count }
+    }
+
+    /// Waits until no release is being stopped: its open requests may finish.
+    pub(crate) async fn no_stops(&self) {
+        self.stop_count.none().await;
     }
 
     /// The folder of the service's timelines.

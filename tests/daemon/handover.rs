@@ -299,3 +299,25 @@ fn long_calls_outlive_the_drain_timeout_of_a_handover() {
     assert!(call.join().unwrap().contains("done after 4000 ms"));
     wait_until("the old daemon is gone", || !host.daemons().contains(&old));
 }
+
+/// The slot of a new release may still serve calls of an earlier one, which would answer its probes.
+#[test]
+fn new_release_waits_for_the_calls_in_its_slot_and_a_handover_too() {
+    let mut host = DaemonHarness::with_v1("drain_timeout = \"20s\"\nstart_timeout = \"40s\"");
+    let port = host.listen;
+    let call = std::thread::spawn(move || slow_call(port, 5_000));
+    wait_until("it is open", || host.status()["releases"][0]["in_flight"] == 1);
+    host.deploy("v2", &[]).expect_code(0);
+    host.wait_for_phase("baking");
+    host.run_cli(&["promote", SERVICE, "--because", "enough seen"]).expect_code(0);
+    host.deploy("v3", &[]).expect_code(0);
+    assert!(!call.is_finished(), "the call ended before the deploy");
+    host.wait_for_handover();
+    let answer = call.join().unwrap();
+    assert!(answer.contains("done after 5000 ms"), "{answer}");
+    host.wait_for_phase("baking");
+    assert_eq!(serving_version(port), Ok("v3".to_owned()));
+    let entries = host.entries(3);
+    let at = |text: &str| entries.iter().position(|it| it.because.contains(text));
+    assert!(at("v1 drained before it stops") < at("v3 is ready"), "{entries:#?}");
+}

@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::task::JoinHandle;
 
@@ -15,9 +17,13 @@ use crate::daemon::handover::protocol::{
 };
 use crate::daemon::handover::spawn;
 use crate::daemon::instance::Instance;
+use crate::daemon::services::ServiceHandles;
+use crate::service::handle::ServiceHandle;
 
 /// How long the successor may take to prepare.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a prepared successor waits for releases that stop: less than it waits for the state.
+const STOPS_TIMEOUT: Duration = Duration::from_secs(45);
 /// How long a killed successor may take to end.
 const KILL_TIMEOUT_S: i64 = 5;
 
@@ -45,6 +51,7 @@ impl SuccessorStarting {
         config: &Path,
     ) -> Self {
         let listener_fds = duplicate_listeners(instance);
+        let handles = Arc::clone(instance.handles());
         let (state_dir, control) = (settings.state_dir.clone(), settings.control_socket.clone());
         let config = config.to_owned();
         Self(tokio::spawn(async move {
@@ -58,7 +65,12 @@ impl SuccessorStarting {
                 control,
                 listeners: listener_fds.0.iter().map(|(kind, _)| kind.clone()).collect(),
             };
-            prepare(listener_fds, hello, config).await
+            // The next daemon stops at once what no release needs; here, open requests may finish.
+            no_release_stops(&handles).await;
+            let successor = prepare(listener_fds, hello, config).await?;
+            // A stop that began meanwhile. The next daemon waits for the state.
+            let _ = tokio::time::timeout(STOPS_TIMEOUT, no_release_stops(&handles)).await;
+            Ok(successor)
         }))
     }
 
@@ -72,6 +84,10 @@ impl Drop for SuccessorStarting {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+async fn no_release_stops(handles: &ServiceHandles) {
+    join_all(handles.values().map(ServiceHandle::no_stops)).await;
 }
 
 /// Duplicates all listeners of an instance.

@@ -225,7 +225,8 @@ mod tests {
         let line = serde_json::to_string(&*deployed()).unwrap() + "\n";
         std::fs::write(dir.join("000002.jsonl"), line).unwrap();
         let (entries, _) = broadcast::channel(8);
-        let handle = ServiceHandle::new(mpsc::channel(1).0, entries.clone(), dir);
+        let handle =
+            ServiceHandle::new(mpsc::channel(1).0, entries.clone(), dir, Default::default());
         let handles = Arc::new(BTreeMap::from([("weather".to_owned(), handle.clone())]));
         let clock = Clock::start(Moment(0));
         let (incidents, _delivered) = Incidents::new(&settings, &handles, Arc::default(), clock);

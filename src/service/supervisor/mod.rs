@@ -7,4 +7,5 @@ pub(crate) mod probe_tasks;
 mod process_supervisor;
 pub(crate) mod release_supervisor;
 pub(crate) mod reporter;
+pub(crate) mod slot_stops;
 pub(crate) mod unit_supervisor;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-use tracing::Instrument as _;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 
 use crate::act;
 use crate::act::{OrphanedRelease, Unit};
@@ -23,8 +23,8 @@ pub(super) struct SlotRuntime<'a> {
 }
 
 impl SlotRuntime<'_> {
-    /// Stops what belongs to none of the `needed` releases: one task for each slot where something runs.
-    pub(super) fn stop_unneeded(self, needed: &[&Release]) -> Vec<(Slot, JoinHandle<()>)> {
+    /// Stops what belongs to none of the `needed` releases, in each slot where something runs.
+    pub(super) fn stop_unneeded(self, needed: &[&Release]) -> Vec<(Slot, BoxFuture<'static, ()>)> {
         let is_needed = |number: ReleaseNumber| needed.iter().any(|it| it.number == number);
         match &self.service.runtime {
             Runtime::External => Vec::new(),
@@ -35,7 +35,7 @@ impl SlotRuntime<'_> {
                 }
                 let stop = |(slot, orphans)| {
                     let stop = stop_orphans(orphans, Arc::clone(self.service));
-                    (slot, tokio::spawn(stop.in_current_span()))
+                    (slot, stop.boxed())
                 };
                 slots.into_iter().map(stop).collect()
             }
@@ -48,8 +48,7 @@ impl SlotRuntime<'_> {
                     let unit = template.unit_of(slot);
                     let was_started = Unit::was_started(dir, name, slot);
                     let stop = stop_unit(self.manager.clone(), unit, template.stop_timeout);
-                    let stop = stop.in_current_span();
-                    was_started.then(|| (slot.clone(), tokio::spawn(stop)))
+                    was_started.then(|| (slot.clone(), stop.boxed()))
                 };
                 slots.filter_map(stop).collect()
             }

@@ -1,6 +1,5 @@
 //! The task that keeps the process of one release running.
 
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::{Process, ProcessSpec};
@@ -10,17 +9,12 @@ use crate::service::supervisor::backoff::Backoff;
 use crate::service::supervisor::reporter::Reporter;
 
 /// Adopts or starts the process, and restarts it after each exit, until `stop` is cancelled; then stops it.
-/// `predecessor` still stops an earlier release in the same slot.
 pub(super) async fn supervise_process(
     spec: ProcessSpec,
     verifier: Option<Verifier>,
-    predecessor: Option<JoinHandle<()>>,
     stop: CancellationToken,
     reporter: Reporter,
 ) {
-    if let Some(predecessor) = predecessor {
-        let _ = predecessor.await;
-    }
     let mut backoff = Backoff::default();
     let mut adopted = Process::adopt(&spec);
     while !stop.is_cancelled() {

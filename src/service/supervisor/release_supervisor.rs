@@ -15,13 +15,14 @@ use crate::act::{ProcessSpec, Unit};
 use crate::artifact::{Verifier, VerifyError};
 use crate::config::{Address, Runtime, Service};
 use crate::critical;
-use crate::model::{Event, Release, ReleaseNumber, Slot, Ticket};
+use crate::model::{Event, Release, ReleaseNumber, Ticket};
 use crate::proxy::Proxy;
 use crate::service::supervisor::artifact_check::verify_artifact;
 use crate::service::supervisor::orphan_cleanup::SlotRuntime;
 use crate::service::supervisor::probe_tasks::{run_prober, run_scraper, wait_ready};
 use crate::service::supervisor::process_supervisor::supervise_process;
 use crate::service::supervisor::reporter::Reporter;
+use crate::service::supervisor::slot_stops::{SlotStops, StopCount, once_vacated};
 use crate::service::supervisor::unit_supervisor::{DesiredUnit, StartPolicy, UnitSupervisor};
 use crate::signal::{Prober, Scraper, UnitMonitor};
 use crate::systemd::SystemdManager;
@@ -45,7 +46,7 @@ pub(crate) struct ReleaseSupervisor {
     reporter: Reporter,
     fast_probing: watch::Sender<bool>,
     releases: BTreeMap<ReleaseNumber, ReleaseTasks>,
-    stopping: BTreeMap<Slot, JoinHandle<()>>,
+    stops: SlotStops,
     current_check: Option<JoinHandle<()>>,
 }
 
@@ -68,12 +69,24 @@ struct ReleaseTasks {
 }
 
 impl ReleaseSupervisor {
-    /// Supervises no release yet.
-    pub(crate) fn new(state_dir: PathBuf, manager: SystemdManager, reporter: Reporter) -> Self {
+    /// Supervises no release yet. Those that it stops count in `stop_count`.
+    pub(crate) fn new(
+        state_dir: PathBuf,
+        manager: SystemdManager,
+        reporter: Reporter,
+        stop_count: StopCount,
+    ) -> Self {
         let (fast_probing, _) = watch::channel(false);
-        let (releases, stopping) = (BTreeMap::new(), BTreeMap::new());
+        let (releases, stops) = (BTreeMap::new(), SlotStops::new(stop_count));
         let current_check = None;
-        Self { state_dir, manager, reporter, fast_probing, releases, stopping, current_check }
+        Self { state_dir, manager, reporter, fast_probing, releases, stops, current_check }
+    }
+
+    /// What is cancelled when the slot of a release is free. Others run external releases: one may be in
+    /// place before that.
+    fn vacated(&self, service: &Service, release: &Release) -> Option<CancellationToken> {
+        let is_ours = service.runtime != Runtime::External;
+        self.stops.vacated(&release.slot).filter(|_| is_ours)
     }
 
     /// Keeps a release running and probed, from now on.
@@ -93,12 +106,15 @@ impl ReleaseSupervisor {
         let prober = Prober::new(service, address, release);
         let interval = service.probe.interval;
         let (number, fast_probing) = (release.number, self.fast_probing.subscribe());
+        let vacated = self.vacated(service, release);
         let prober = run_prober(prober, number, interval, fast_probing, self.reporter.clone());
+        let prober = once_vacated(vacated.clone(), prober);
         let prober = critical::spawn(format!("the prober of {release}"), prober.in_current_span());
         let scraper = service.scrape.as_ref().map(|it| {
             let scraper = Scraper::new(it, address, &service.probe_host(address), release);
             let reporter = self.reporter.clone();
             let scraper = run_scraper(scraper, number, it.interval, reporter);
+            let scraper = once_vacated(vacated.clone(), scraper);
             critical::spawn(format!("the scraper of {release}"), scraper.in_current_span())
         });
         let (runtime, unit) = self.spawn_runtime(service, placement, start, stop.clone());
@@ -108,13 +124,13 @@ impl ReleaseSupervisor {
 
     /// Starts the task that keeps a release running.
     fn spawn_runtime(
-        &mut self,
+        &self,
         service: &Arc<Service>,
         Placement { release, address, verifier }: Placement<'_>,
         start: StartPolicy,
         stop: CancellationToken,
     ) -> (Option<JoinHandle<()>>, Option<UnitControl>) {
-        let reporter = self.reporter.clone();
+        let (reporter, vacated) = (self.reporter.clone(), self.vacated(service, release));
         match &service.runtime {
             Runtime::External => (None, None),
             Runtime::Command(command) => {
@@ -125,8 +141,8 @@ impl ReleaseSupervisor {
                     service: service.name.clone(),
                     state_dir: self.state_dir.clone(),
                 };
-                let predecessor = self.stopping.remove(&release.slot);
-                let process = supervise_process(spec, verifier, predecessor, stop, reporter);
+                let process = supervise_process(spec, verifier, stop, reporter);
+                let process = once_vacated(vacated, process);
                 let name = format!("the supervisor of {release}");
                 (Some(critical::spawn(name, process.in_current_span())), None)
             }
@@ -149,8 +165,7 @@ impl ReleaseSupervisor {
                     has_full_weight: weight_state,
                     reporter,
                 };
-                let predecessor = self.stopping.remove(&release.slot);
-                let supervisor = supervisor.run(predecessor).in_current_span();
+                let supervisor = once_vacated(vacated, supervisor.run()).in_current_span();
                 let supervisor =
                     critical::spawn(format!("the supervisor of {release}"), supervisor);
                 (Some(supervisor), Some(UnitControl { desired, has_full_weight }))
@@ -184,11 +199,13 @@ impl ReleaseSupervisor {
         let prober = |(release, address)| Prober::new(service, address, release);
         let (new_prober, active_prober) = (prober(new), active.map(prober));
         let (new_number, in_use) = (new.0.number, active.map(|(active, _)| active.number));
+        let vacated = self.vacated(service, new.0);
         let (service, reporter) = (Arc::clone(service), self.reporter.clone());
         self.start_check(async move {
             let timeout = service.policy.start_timeout;
             let versions = || in_use.map(|it| proxy.protocol_versions(it)).unwrap_or_default();
             let readiness = wait_ready(new_prober, active_prober, &service, versions);
+            let readiness = once_vacated(vacated, readiness);
             // The deadline of the phase has passed by then, so there is nothing to report.
             let Ok(readiness) = tokio::time::timeout(timeout, readiness).await else { return };
             let contracts = [(Some(new_number), &readiness.new), (in_use, &readiness.active)];
@@ -276,7 +293,7 @@ impl ReleaseSupervisor {
                 stop_orphans.await;
             }
         };
-        self.stopping.insert(release.slot.clone(), tokio::spawn(stop.in_current_span()));
+        self.stops.spawn(release.slot.clone(), stop);
     }
 
     /// Forgets a release whose slot another release uses by now: it does not stop what runs there,
@@ -296,7 +313,9 @@ impl ReleaseSupervisor {
     /// slots waits for that; traffic does not.
     pub(crate) fn stop_unneeded(&mut self, service: &Arc<Service>, needed: &[&Release]) {
         let runtime = SlotRuntime { manager: &self.manager, state_dir: &self.state_dir, service };
-        self.stopping.extend(runtime.stop_unneeded(needed));
+        for (slot, stop) in runtime.stop_unneeded(needed) {
+            self.stops.spawn(slot, stop);
+        }
     }
 
     /// How long the processes of releases had run when this daemon started, where that is known.
@@ -306,7 +325,7 @@ impl ReleaseSupervisor {
 
     /// Ends all tasks and leaves the releases running: another daemon adopts them.
     pub(crate) async fn detach_all(&mut self) {
-        let mut tasks: Vec<_> = std::mem::take(&mut self.stopping).into_values().collect();
+        let mut tasks: Vec<_> = self.stops.take().collect();
         tasks.extend(self.current_check.take());
         for release in std::mem::take(&mut self.releases).into_values() {
             tasks.push(release.prober);
@@ -332,7 +351,7 @@ impl ReleaseSupervisor {
         for tasks in processes {
             tasks.stop().await;
         }
-        for stopping in std::mem::take(&mut self.stopping).into_values() {
+        for stopping in self.stops.take() {
             let _ = stopping.await;
         }
     }

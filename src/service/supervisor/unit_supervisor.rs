@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -78,10 +77,7 @@ struct WeightState {
 impl UnitSupervisor {
     /// Keeps the unit running until `stop` is cancelled, then stops it. A caller that wants the unit to
     /// go on aborts the task instead.
-    pub(super) async fn run(mut self, predecessor: Option<JoinHandle<()>>) {
-        if let Some(predecessor) = predecessor {
-            let _ = predecessor.await;
-        }
+    pub(super) async fn run(mut self) {
         let mut progress = UnitProgress::default();
         self.take_over_or_start(&mut progress).await;
         while !self.stop.is_cancelled() {
