@@ -11,10 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::proxy::handover::replication::{ReplicatedState, Replication, ReplicationMessage};
 use crate::proxy::handover::routes::RoutesSnapshot;
-use crate::proxy::{LATE_CONNECTION_TIMEOUT, OPEN_REQUESTS_MAX, POLL_INTERVAL, Proxy};
+use crate::proxy::{LATE_CONNECTION_TIMEOUT, OPEN_REQUESTS_MAX, Proxy};
 
-/// How long connections may take to close once they are idle: longer than one waits for a request.
-const IDLE_CLOSE_WAIT: Duration = Duration::from_millis(450);
+/// How long connections may take to close once they are idle: longer than one waits for a request, on which
+/// another one may follow.
+const IDLE_CLOSE_WAIT: Duration = Duration::from_millis(900);
+/// The same where what is open gets an error: a client may still send a request on an idle connection.
+const LAST_CLOSE_WAIT: Duration = Duration::from_millis(450);
 
 impl Proxy {
     /// A duplicate of the listener, for the successor. `None` after the listener was closed.
@@ -48,15 +51,14 @@ impl Proxy {
     }
 
     /// Closes the connections after [`Self::hand_over`]. Each response is the last on its connection,
-    /// and GET streams and subscriptions end. Connections without a request may take `timeout`. Open
-    /// requests may finish: their releases stay in place. Those that the client cancelled may take
-    /// `timeout`. All after `cut_short` or ten minutes get an error.
+    /// and GET streams and subscriptions end. Connections without a request may take `timeout`, and so may
+    /// requests that the client cancelled. Other open requests may finish: their releases stay in place.
+    /// All after `cut_short` or ten minutes get an error.
     pub async fn drain_connections(&self, timeout: Duration, cut_short: &CancellationToken) {
         let closed = async {
             self.start_closing(true).await;
-            let closed = tokio::time::timeout(timeout, self.lifecycle.wait_early_closed()).await;
-            while closed.is_err() && self.is_busy() {
-                tokio::time::sleep(POLL_INTERVAL).await;
+            if tokio::time::timeout(timeout, self.lifecycle.wait_early_closed()).await.is_err() {
+                self.close_idle_connections().await;
             }
         };
         tokio::select! {
@@ -66,13 +68,28 @@ impl Proxy {
         if self.is_busy() {
             self.warn_unfinished_requests();
         }
-        // Idle connections close before the releases are cut: until then a client may still send a
-        // request on one, and gets its response.
+        self.state.end_streams.cancel();
         self.lifecycle.shutdown.cancel();
-        let _ = tokio::time::timeout(IDLE_CLOSE_WAIT, self.lifecycle.wait_all_closed()).await;
-        self.shut_down().await;
+        let _ = tokio::time::timeout(LAST_CLOSE_WAIT, self.lifecycle.wait_all_closed()).await;
+        // The sessions belong to the successor: they stay, unlike in a cut.
+        self.view().routes.backends().iter().for_each(|backend| backend.cut.cancel());
         let _ =
             tokio::time::timeout(LATE_CONNECTION_TIMEOUT, self.lifecycle.wait_all_closed()).await;
+    }
+
+    /// Closes each connection once it is idle. Until then a client may send a request on it, also after a
+    /// stream on it has ended, and gets its response: nothing is cut yet.
+    async fn close_idle_connections(&self) {
+        self.lifecycle.close_idle_soon.cancel();
+        loop {
+            self.view().routes.backends().iter().for_each(|it| it.end_unwanted.cancel());
+            let closed = self.lifecycle.wait_early_closed();
+            let is_closed = tokio::time::timeout(IDLE_CLOSE_WAIT, closed).await.is_ok();
+            // What is left then is a client that does not read.
+            if is_closed || !self.is_busy() {
+                return;
+            }
+        }
     }
 
     /// Sends the remaining changes after [`Self::hand_over`], and ends the replication.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rollbackd::clock::Clock;
-use rollbackd::config::Address;
+use rollbackd::config::{Address, Service};
 use rollbackd::model::{Moment, ReleaseNumber};
 use rollbackd::proxy::{Proxy, ReplicationMessage, RoutesSnapshot};
 use serde_json::json;
@@ -17,24 +17,30 @@ use crate::fake_backend::{FakeMcpServer, fixed_response, json_answer};
 use crate::http_client::{
     INITIALIZE, assert_error, open_request, open_session, post, sse_messages, tool_call,
 };
-use crate::outcomes::cancel;
 use crate::{KEY, RELEASE_A, RELEASE_B, begin, test_service, wait_until};
 
-const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-const MODERN_HEADERS: &str = "MCP-Protocol-Version: 2026-07-28\r\n";
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+pub(crate) const MODERN_HEADERS: &str = "MCP-Protocol-Version: 2026-07-28\r\n";
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Two proxies: the old one drains, the new one accepts connections.
-struct ProxyPair {
-    old: Proxy,
-    new: Proxy,
+pub(crate) struct ProxyPair {
+    pub(crate) old: Proxy,
+    pub(crate) new: Proxy,
     _dir: TempDir,
 }
 
-fn start_predecessor(dir: &TempDir, release: std::net::SocketAddr) -> Proxy {
+pub(crate) fn start_predecessor(dir: &TempDir, release: std::net::SocketAddr) -> Proxy {
+    start_predecessor_with(dir, release, &test_service("test"))
+}
+
+pub(crate) fn start_predecessor_with(
+    dir: &TempDir,
+    release: std::net::SocketAddr,
+    service: &Service,
+) -> Proxy {
     let file = dir.path().join("sessions.jsonl");
-    let old =
-        Proxy::restore(&test_service("test"), KEY, Clock::start(Moment(0)), Some(&file)).unwrap();
+    let old = Proxy::restore(service, KEY, Clock::start(Moment(0)), Some(&file)).unwrap();
     old.add_release(RELEASE_A, &Address::Tcp(release));
     old.set_active(RELEASE_A);
     old
@@ -48,7 +54,7 @@ fn start_successor(old: &Proxy, file: &Path) -> Proxy {
 }
 
 /// Hands over to a proxy with these releases, the last of which is active.
-async fn hand_over(
+pub(crate) async fn hand_over(
     dir: TempDir,
     old: Proxy,
     to: &[(ReleaseNumber, std::net::SocketAddr)],
@@ -99,7 +105,7 @@ async fn hand_over(
 }
 
 impl ProxyPair {
-    async fn end_predecessor(&self) {
+    pub(crate) async fn end_predecessor(&self) {
         let soon = CancellationToken::new();
         self.old.drain_connections(DRAIN_TIMEOUT, &soon).await;
         self.old.stop_replicating().await;
@@ -245,37 +251,6 @@ async fn predecessor_ends_subscriptions_and_answers_overdue_requests() {
         post(to, &tool_call("8", "echo", "{}"), MODERN_HEADERS).await.json()["result"]["release"],
         "a"
     );
-}
-
-/// Some servers never answer a cancelled call. The client may cancel it at either proxy.
-#[tokio::test]
-async fn predecessor_does_not_wait_for_cancelled_calls() {
-    let a = FakeMcpServer::start("a").await;
-    let dir = tempfile::tempdir().unwrap();
-    let old = start_predecessor(&dir, a.address);
-    let to = old.local_addr();
-    let session = open_session(to).await;
-    let mut open = Vec::new();
-    for id in ["7", "8"] {
-        let call = tool_call(id, "wait", r#"{"ms":60000}"#);
-        open.push(open_request(to, &call, &session).await);
-    }
-    wait_until("they are open", || old.load(RELEASE_A, Moment(0)).in_flight == 2, String::new)
-        .await;
-    post(to, &cancel("7"), &session).await;
-    let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
-    post(to, &cancel("8"), &session).await;
-    let cancelled = || two.new.routes_snapshot().unwrap();
-    wait_until(
-        "the new one knows",
-        || cancelled() != two.old.routes_snapshot().unwrap(),
-        || format!("{:?}", cancelled()),
-    )
-    .await;
-    two.old.apply_routes(&cancelled()).await;
-    let never = CancellationToken::new();
-    let drained = two.old.drain_connections(Duration::from_millis(100), &never);
-    assert!(tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_ok(), "it waits for them");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod fake_backend;
 mod fake_responses;
 mod forwarding;
 mod handover;
+mod handover_drain;
 mod http_client;
 mod http_sse;
 mod http_sse_failures;

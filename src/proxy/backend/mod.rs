@@ -61,6 +61,8 @@ pub(super) struct Backend {
     pub draining: CancellationToken,
     /// Fires when the proxy must answer everything that is still open.
     pub cut: CancellationToken,
+    /// Fires when the proxy must answer what is open and no client waits for.
+    pub end_unwanted: CancellationToken,
     /// Open requests, without listening streams.
     pub in_flight_requests: AtomicU64,
     /// Open requests that are no MCP.
@@ -105,6 +107,7 @@ impl Backend {
             authority,
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
+            end_unwanted: CancellationToken::new(),
             in_flight_requests: AtomicU64::new(0),
             other_requests: AtomicU64::new(0),
             open_streams: AtomicU64::new(0),

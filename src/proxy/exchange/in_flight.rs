@@ -31,6 +31,7 @@ use crate::proxy::backend::client_connection::ClientConnectionState;
 use crate::proxy::backend::counted_subject::CountedSubject;
 use crate::proxy::backend::failed_samples::SampledRequest;
 use crate::proxy::exchange::body_error::BodyError;
+use crate::proxy::exchange::cancellation::Cancelled;
 use crate::proxy::exchange::mcp_paths::UnconfirmedPath;
 use crate::proxy::exchange::parsed_body::{RequestIds, SharedParse, lock_parsed};
 use crate::proxy::exchange::pending::{PendingRequest, TaskEffect};
@@ -100,6 +101,7 @@ pub(in crate::proxy) struct InFlight {
     abandoned: bool,
     /// When the client disconnected, while the release had to answer.
     client_left_at: Option<Instant>,
+    end_unwanted: Option<Cancelled>,
 }
 
 /// The kind of an exchange.
@@ -180,6 +182,7 @@ impl InFlight {
             deadline_passed: false,
             abandoned: false,
             client_left_at: None,
+            end_unwanted: None,
         }
     }
 
@@ -352,7 +355,7 @@ impl InFlight {
     }
 }
 
-/// Waits for `work`; `None` when the release is cut first. Deadlines of requests expire meanwhile.
+/// Waits for `work`; `None` when the release is cut first, or nothing waits for it in a drain. Deadlines of requests expire meanwhile.
 pub(in crate::proxy) async fn unless_left<T>(
     in_flight: &mut InFlight,
     work: impl Future<Output = T>,
@@ -365,6 +368,9 @@ pub(in crate::proxy) async fn unless_left<T>(
             return Poll::Ready(Some(done));
         }
         in_flight.poll_timer(cx);
+        if in_flight.poll_unwanted(cx).is_ready() {
+            return Poll::Ready(None);
+        }
         release_cut.as_mut().poll(cx).map(|()| None)
     })
     .await

@@ -368,10 +368,14 @@ impl ResponseBody {
                 Poll::Ready(None) => self.on_end(None),
                 Poll::Pending => {
                     self.in_flight.poll_timer(cx);
-                    if self.cut.as_mut().poll(cx).is_pending() {
+                    if self.in_flight.poll_unwanted(cx).is_ready() {
+                        self.on_release_left = OnReleaseLeft::End;
+                        self.finish()
+                    } else if self.cut.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
+                    } else {
+                        self.on_cut()
                     }
-                    self.on_cut()
                 }
             };
             if let Err(error) = result {

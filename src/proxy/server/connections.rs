@@ -35,6 +35,8 @@ pub(in crate::proxy) struct Lifecycle {
     pub close_after_response: CancellationToken,
     /// Connections from before `close_after_response` close as soon as they are idle.
     pub close_idle: CancellationToken,
+    /// They do so sooner: see [`IDLE_BEFORE_CLOSE`].
+    pub close_idle_soon: CancellationToken,
     /// The listener accepts no connections, and every open one closes.
     pub shutdown: CancellationToken,
     /// Whether a successor listens, so that connections get the long idle wait.
@@ -117,6 +119,7 @@ impl Lifecycle {
         let long_wait = self.long_idle_wait.load(Ordering::Relaxed);
         tokio::select! {
             () = in_flight.idle_for(if long_wait { IDLE_BEFORE_CLOSE_LONG } else { IDLE_BEFORE_CLOSE }) => (),
+            () = self.close_idle_soon.cancelled() => in_flight.idle_for(IDLE_BEFORE_CLOSE).await,
             () = self.shutdown.cancelled() => in_flight.idle_for(IDLE_BEFORE_CLOSE).await,
         }
     }

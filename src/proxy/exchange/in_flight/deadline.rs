@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::model::Outcome;
+use crate::proxy::exchange::cancellation::cancelled;
 use crate::proxy::exchange::in_flight::InFlight;
 use crate::proxy::exchange::pending::PendingRequest;
 
@@ -100,6 +101,15 @@ impl InFlight {
     pub(super) fn given_up_at(&self, request: &PendingRequest) -> Option<Instant> {
         let half_closed_at = self.client.as_ref().and_then(|client| client.half_closed_at());
         self.cancelled_at(request).or(half_closed_at).or(self.client_left_at)
+    }
+
+    /// Ready when a drain ends the exchange, because nothing waits for it.
+    pub(in crate::proxy) fn poll_unwanted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.abandoned {
+            return Poll::Pending;
+        }
+        let end = &self.backend.end_unwanted;
+        self.end_unwanted.get_or_insert_with(|| cancelled(end)).as_mut().poll(cx)
     }
 
     /// When the client cancelled the request in its session.

@@ -1,0 +1,145 @@
+//! What a proxy still does for its clients after another one took over.
+
+use std::time::Duration;
+
+use rollbackd::config::SessionState;
+use rollbackd::model::Moment;
+use tokio_util::sync::CancellationToken;
+
+use crate::fake_backend::FakeMcpServer;
+use crate::handover::{
+    DRAIN_TIMEOUT, INITIALIZED, MODERN_HEADERS, ProxyPair, hand_over, start_predecessor,
+    start_predecessor_with,
+};
+use crate::http_client::{RawConnection, open_request, open_session, post, request, tool_call};
+use crate::outcomes::cancel;
+use crate::{RELEASE_A, test_service, wait_until};
+
+/// A drain that takes as long as the open requests, and nothing else.
+async fn drain(two: &ProxyPair) {
+    let (never, soon) = (CancellationToken::new(), Duration::from_millis(100));
+    let drained = two.old.drain_connections(soon, &never);
+    assert!(tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_ok(), "it waits for them");
+}
+
+/// Some servers never answer a cancelled call. The client may cancel it at either proxy.
+#[tokio::test]
+async fn predecessor_does_not_wait_for_cancelled_calls() {
+    let a = FakeMcpServer::start("a").await;
+    let dir = tempfile::tempdir().unwrap();
+    let old = start_predecessor(&dir, a.address);
+    let to = old.local_addr();
+    let session = open_session(to).await;
+    let mut open = Vec::new();
+    for id in ["7", "8"] {
+        let call = tool_call(id, "wait", r#"{"ms":60000}"#);
+        open.push(open_request(to, &call, &session).await);
+    }
+    wait_until("they are open", || old.load(RELEASE_A, Moment(0)).in_flight == 2, String::new)
+        .await;
+    post(to, &cancel("7"), &session).await;
+    let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
+    post(to, &cancel("8"), &session).await;
+    let cancelled = || two.new.routes_snapshot().unwrap();
+    wait_until(
+        "the new one knows",
+        || cancelled() != two.old.routes_snapshot().unwrap(),
+        || format!("{:?}", cancelled()),
+    )
+    .await;
+    two.old.apply_routes(&cancelled()).await;
+    let never = CancellationToken::new();
+    let drained = two.old.drain_connections(Duration::from_millis(100), &never);
+    assert!(tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_ok(), "it waits for them");
+}
+
+/// Its stream began before the handover, so that no header told the client to leave the connection.
+#[tokio::test]
+async fn connection_of_a_cancelled_call_serves_until_it_closes() {
+    let a = FakeMcpServer::start("a").await;
+    let dir = tempfile::tempdir().unwrap();
+    let old = start_predecessor(&dir, a.address);
+    let to = old.local_addr();
+    let session = open_session(to).await;
+    let mut call = open_request(to, &tool_call("7", "stream", r#"{"ms":60000}"#), &session).await;
+    call.read_head().await;
+    call.read_until("progress").await;
+    let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
+    let next = async {
+        post(to, &cancel("7"), &session).await;
+        let cancelled = || two.new.routes_snapshot().unwrap();
+        wait_until(
+            "it is known",
+            || cancelled() != two.old.routes_snapshot().unwrap(),
+            || format!("{:?}", cancelled()),
+        )
+        .await;
+        two.old.apply_routes(&cancelled()).await;
+        call.read_to_end().await;
+        // A call that takes longer than an idle connection stays.
+        call.send(request(&tool_call("8", "wait", r#"{"ms":1500}"#), &session)).await;
+        call.read_response().await
+    };
+    let (reply, ()) = tokio::join!(next, drain(&two));
+    assert_eq!(reply.json()["result"]["release"], "a", "{}", reply.text());
+    assert!(call.is_closed().await);
+}
+
+#[tokio::test]
+async fn connection_serves_a_call_that_follows_the_last_one() {
+    let a = FakeMcpServer::start("a").await;
+    let dir = tempfile::tempdir().unwrap();
+    let old = start_predecessor(&dir, a.address);
+    let to = old.local_addr();
+    let mut wire =
+        open_request(to, &tool_call("1", "stream", r#"{"ms":1500}"#), MODERN_HEADERS).await;
+    wire.read_head().await;
+    wire.read_until("progress").await;
+    let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
+    let next = async {
+        wire.read_to_end().await;
+        // As a client that thinks for a moment.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        wire.send(request(&tool_call("2", "wait", r#"{"ms":1500}"#), MODERN_HEADERS)).await;
+        wire.read_response().await
+    };
+    let (reply, ()) = tokio::join!(next, drain(&two));
+    assert_eq!(reply.json()["result"]["release"], "a", "{}", reply.text());
+}
+
+#[tokio::test]
+async fn predecessor_does_not_wait_for_late_answers_to_clients_that_are_gone() {
+    let a = FakeMcpServer::start("a").await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut service = test_service("test");
+    (service.limits.deadline, service.limits.slow_after) =
+        (Duration::from_millis(300), Duration::from_millis(100));
+    let old = start_predecessor_with(&dir, a.address, &service);
+    let to = old.local_addr();
+    let call = tool_call("7", "wait", r#"{"ms":60000}"#);
+    let gone: RawConnection = open_request(to, &call, MODERN_HEADERS).await;
+    wait_until("it is open", || old.load(RELEASE_A, Moment(0)).in_flight == 1, String::new).await;
+    wait_until("it is late", || old.counts(RELEASE_A).server_fault == 1, String::new).await;
+    drop(gone);
+    let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
+    drain(&two).await;
+}
+
+/// They cannot move, so a drain of their release would end them.
+#[tokio::test]
+async fn sessions_that_cannot_move_stay_valid_after_a_handover() {
+    let a = FakeMcpServer::start("a").await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut service = test_service("test");
+    service.session_state = SessionState::Hard;
+    let old = start_predecessor_with(&dir, a.address, &service);
+    let to = old.local_addr();
+    let session = open_session(to).await;
+    post(to, INITIALIZED, &session).await;
+    let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
+    two.end_predecessor().await;
+    let reply = post(to, &tool_call("1", "echo", "{}"), &session).await;
+    assert_eq!(reply.json()["result"]["release"], "a", "{}", reply.text());
+    let opened = a.methods().iter().filter(|it| *it == "initialize").count();
+    assert_eq!(opened, 1, "it was not opened again");
+}
