@@ -13,18 +13,26 @@ mod async_wait;
 mod clients;
 #[path = "real/conformance.rs"]
 mod conformance;
+#[path = "daemon/support/handover_log.rs"]
+mod handover_log;
 #[path = "real/harness.rs"]
 mod harness;
 #[path = "real/http_sse.rs"]
 mod http_sse;
 #[path = "real/journey.rs"]
 mod journey;
+#[path = "daemon/support/pids.rs"]
+mod pids;
 #[path = "real/post_mortem.rs"]
 mod post_mortem;
 #[path = "real/ramp.rs"]
 mod ramp;
+#[path = "daemon/support/rng.rs"]
+mod rng;
 #[path = "real/servers.rs"]
 mod servers;
+#[path = "real/soak/mod.rs"]
+mod soak;
 #[path = "real/walk.rs"]
 mod walk;
 

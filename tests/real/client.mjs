@@ -21,6 +21,10 @@ class Guest {
   updates = 0;
 
   constructor() {
+    this.build();
+  }
+
+  build() {
     const spy = async (where, how) => {
       const answer = await fetch(where, how);
       if (how?.method === "GET") this.streamed(answer.status);
@@ -36,21 +40,24 @@ class Guest {
     this.client.setNotificationHandler(ToolListChangedNotificationSchema, () => void this.changes++);
     this.client.setNotificationHandler(ResourceUpdatedNotificationSchema, () => void this.updates++);
     this.transport = new StreamableHTTPClientTransport(url, { fetch });
-    this.start = (call, onprogress) => this.client.callTool(call, undefined, { onprogress });
+    this.start = (call, how) => this.client.callTool(call, undefined, how);
   }
 
   // This SDK lists the tools again when they change, in the same session.
   second(fetch) {
     const onChanged = (error) => {
+      // Its own end is no trouble.
+      if (this.client !== client) return;
       this.changes++;
       this.trouble ??= error;
     };
     const mode = era === "modern" ? { pin: "2026-07-28" } : "legacy";
     const options = { versionNegotiation: { mode }, listChanged: { tools: { onChanged } } };
-    this.client = new two.Client(info, options);
+    const client = new two.Client(info, options);
+    this.client = client;
     this.client.setNotificationHandler("notifications/resources/updated", () => void this.updates++);
     this.transport = new two.StreamableHTTPClientTransport(url, { fetch });
-    this.start = (call, onprogress) => this.client.callTool(call, { onprogress });
+    this.start = (call, how) => this.client.callTool(call, how);
   }
 
   async connect() {
@@ -79,7 +86,7 @@ class Guest {
   // Returns when the server works on the call; `finish` waits for the result.
   async begin({ tool, input }) {
     await new Promise((begun, failed) => {
-      this.pending = this.start({ name: tool, arguments: input }, begun);
+      this.pending = this.start({ name: tool, arguments: input }, { onprogress: begun });
       this.pending.catch(failed);
     });
     return "begun";
@@ -102,12 +109,96 @@ class Guest {
     await this.client.close();
     return "closed";
   }
+
+  // Calls all the time until `rest`; see `turns` for the parts.
+  async work(parts) {
+    this.seen = { done: {}, failures: [], failed: 0 };
+    this.over = false;
+    this.working = this.turns(parts);
+    return "working";
+  }
+
+  async rest() {
+    this.over = true;
+    await this.working;
+    if (this.trouble) await this.attempt("listen", () => {});
+    return { ...this.seen, changes: this.changes };
+  }
+
+  // Every `every` ms one turn: a call; every tenth one a call of seconds, a cancelled one and a list, if
+  // there is a `slow` tool. After `stay` turns the client leaves and another one comes.
+  async turns({ every, slow, stay }) {
+    for (let turn = 1; !this.over; turn++) {
+      if (turn % stay === 0 || this.lost) await this.attempt("reconnect", () => this.reconnect());
+      else if (slow && turn % 10 === 3) await this.attempt("slow", () => this.slowCall(slow, 1 + (turn % 7)));
+      else if (slow && turn % 10 === 6) await this.attempt("cancel", () => this.cancelledCall(slow));
+      else if (turn % 10 === 9) await this.attempt("list", () => this.tools());
+      else await this.attempt("echo", () => this.echo());
+      await new Promise((on) => setTimeout(on, every * (0.5 + Math.random())));
+    }
+  }
+
+  // Counts an action; keeps when and why it failed.
+  async attempt(what, action) {
+    const from = Date.now();
+    try {
+      await inTime(action());
+      if (this.trouble) throw this.trouble;
+      this.seen.done[what] = (this.seen.done[what] ?? 0) + 1;
+    } catch (error) {
+      this.trouble = undefined;
+      // Some SDKs end with a broken connection, and are no use any more.
+      this.lost ||= String(error.message).includes("Connection closed");
+      const cause = error.cause ? ` (${error.cause.code ?? error.cause})` : "";
+      const why = { code: error.code ?? null, data: error.data ?? null, message: `${error.message}${cause}` };
+      this.seen.failed += 1;
+      if (this.seen.failures.length < 500) this.seen.failures.push({ what, from, until: Date.now(), ...why });
+    }
+  }
+
+  async echo() {
+    const said = await this.call({ tool: "echo", input: { message: "hello" } });
+    if (said !== "Echo: hello") throw new Error(`not an echo: ${said}`);
+  }
+
+  async slowCall(tool, seconds) {
+    const input = { duration: seconds, steps: 5 * seconds };
+    const said = words(await this.start({ name: tool, arguments: input }, { onprogress: () => {} }));
+    if (!said.includes("completed")) throw new Error(`not completed: ${said}`);
+  }
+
+  async cancelledCall(tool) {
+    const stop = new AbortController();
+    const call = this.start({ name: tool, arguments: { duration: 6, steps: 30 } }, { signal: stop.signal });
+    setTimeout(() => stop.abort("changed my mind"), 700);
+    const ended = await call.then(() => "a result", (error) => error);
+    if (!String(ended.message ?? ended).includes("changed my mind")) throw ended;
+  }
+
+  // As a program that ends and starts again: its session ends, too.
+  async reconnect() {
+    if (era === "legacy" && !this.lost) await this.transport.terminateSession();
+    this.lost = true;
+    const { client } = this;
+    this.client = undefined;
+    await client?.close();
+    this.build();
+    await this.client.connect(this.transport);
+    this.lost = false;
+  }
 }
 
 // Returns the number of notifications; waits at most `seconds` for the first.
 async function soon(heard, seconds) {
   for (let n = 0; n < 10 * seconds && heard() === 0; n++) await new Promise((on) => setTimeout(on, 100));
   return heard();
+}
+
+// A stream that breaks without a result ends no call in some SDKs; no call takes this long.
+async function inTime(action) {
+  let timer;
+  const late = new Promise((_, fail) => (timer = setTimeout(() => fail(new Error("nothing within 20 s")), 20_000)));
+  return await Promise.race([action, late]).finally(() => clearTimeout(timer));
 }
 
 function words({ content, isError }) {

@@ -5,7 +5,9 @@ The input and output lines are the same as those of client.mjs.
 
 import asyncio
 import json
+import random
 import sys
+import time
 from contextlib import asynccontextmanager
 
 VERSION, ERA, URL = sys.argv[1:]
@@ -31,6 +33,7 @@ class Guest:
         self.stream = asyncio.get_running_loop().create_future()
         self.leave = asyncio.Event()
         self.trouble = None
+        self.working = None
 
     async def connect(self):
         ready = asyncio.get_running_loop().create_future()
@@ -54,12 +57,27 @@ class Guest:
                     await self.leave.wait()
 
     async def listen(self, ready):
-        async with self.client.listen(tools_list_changed=True) as changes:
-            ready.set_result(None)
-            async for _ in changes:
-                self.changes += 1
+        while not self.leave.is_set():
+            try:
+                await self.hear_changes(ready)
+            except Exception as error:
+                if not self.working:
+                    raise
+                # The program may learn a moment later that its stream broke.
+                self.note_failure("listen", time.time() - 1, error)
+            if not self.working:
+                break
+            # A program that goes on subscribes again.
+            await asyncio.sleep(0.2)
         if not self.leave.is_set():
             self.trouble = RuntimeError("the subscription ended")
+
+    async def hear_changes(self, ready):
+        async with self.client.listen(tools_list_changed=True) as changes:
+            if not ready.done():
+                ready.set_result(None)
+            async for _ in changes:
+                self.changes += 1
 
     async def sent(self, request):
         self.session_id = request.headers.get("mcp-session-id")
@@ -69,7 +87,8 @@ class Guest:
             self.stream.set_result(response.status_code)
 
     async def hear(self, message):
-        if isinstance(message, Exception):
+        # SDK 1 forgets a call that it cancels, and does not tell the server.
+        if isinstance(message, Exception) and "unknown request ID" not in str(message):
             self.trouble = message
         method = getattr(getattr(message, "root", message), "method", None)
         self.changes += method == "notifications/tools/list_changed"
@@ -120,6 +139,93 @@ class Guest:
         await asyncio.wait([self.life])
         return "closed"
 
+    async def work(self, every, slow, stay):
+        """Calls all the time until `rest`; the turns are those of client.mjs."""
+        self.seen = {"done": {}, "failures": [], "failed": 0}
+        self.over, self.lost = False, False
+        self.working = asyncio.create_task(self.turns(every / 1000, slow, stay))
+        return "working"
+
+    async def rest(self):
+        self.over = True
+        await self.working
+        self.working = None
+        if self.trouble:
+            self.note_failure("listen", time.time(), self.trouble)
+            self.trouble = None
+        return {**self.seen, "changes": self.changes}
+
+    async def turns(self, every, slow, stay):
+        turn = 0
+        while not self.over:
+            turn += 1
+            if turn % stay == 0 or self.lost:
+                await self.attempt("reconnect", self.reconnect)
+            elif slow and turn % 10 == 3:
+                await self.attempt("slow", self.slow_call, slow, 1 + turn % 7)
+            elif slow and turn % 10 == 6:
+                await self.attempt("cancel", self.cancelled_call, slow)
+            elif turn % 10 == 9:
+                await self.attempt("list", self.tools)
+            else:
+                await self.attempt("echo", self.echo)
+            await asyncio.sleep(every * (0.5 + random.random()))
+
+    async def attempt(self, what, action, *arguments):
+        """Counts an action; keeps when and why it failed."""
+        begun = time.time()
+        try:
+            # A stream that breaks without a result ends no call in some SDKs; no call takes this long.
+            async with asyncio.timeout(20):
+                await action(*arguments)
+            if self.trouble:
+                raise self.trouble
+            self.seen["done"][what] = self.seen["done"].get(what, 0) + 1
+        except Exception as error:
+            self.trouble = None
+            self.note_failure(what, begun, error)
+
+    def note_failure(self, what, begun, error):
+        # Some SDKs end with a broken connection, and are no use any more.
+        self.lost = self.lost or "Connection closed" in str(error)
+        span = {"what": what, "from": int(begun * 1000), "until": int(time.time() * 1000)}
+        why = failure(error)
+        self.seen["failed"] += 1
+        if len(self.seen["failures"]) < 500:
+            self.seen["failures"].append({**span, **why, "message": why.pop("error")})
+
+    async def echo(self):
+        said = await self.call("echo", {"message": "hello"})
+        if said != "Echo: hello":
+            raise RuntimeError(f"not an echo: {said}")
+
+    async def slow_call(self, tool, seconds):
+        async def progress(*_):
+            pass
+
+        work = {"duration": seconds, "steps": 5 * seconds}
+        said = words(await self.client.call_tool(tool, work, progress_callback=progress))
+        if "completed" not in said:
+            raise RuntimeError(f"not completed: {said}")
+
+    async def cancelled_call(self, tool):
+        try:
+            async with asyncio.timeout(0.7):
+                await self.client.call_tool(tool, {"duration": 6, "steps": 30})
+        except TimeoutError:
+            return
+        raise RuntimeError("a result of a cancelled call")
+
+    async def reconnect(self):
+        """As a program that ends and starts again."""
+        self.lost = True
+        await self.close()
+        self.stream = asyncio.get_running_loop().create_future()
+        self.leave = asyncio.Event()
+        self.trouble = None
+        await self.connect()
+        self.lost = False
+
 
 @asynccontextmanager
 async def connected(http, hear):
@@ -151,6 +257,12 @@ def words(result):
     return text
 
 
+def failure(error):
+    told = getattr(error, "error", None)
+    code, data = getattr(told, "code", None), getattr(told, "data", None)
+    return {"error": f"{type(error).__name__}: {error}", "code": code, "data": data}
+
+
 async def answer(guests, who, verb, rest):
     if verb == "connect":
         guests[who] = Guest()
@@ -161,9 +273,7 @@ async def answer(guests, who, verb, rest):
             raise guest.trouble
         return {"ok": ok}
     except Exception as error:
-        told = getattr(error, "error", None)
-        code, data = getattr(told, "code", None), getattr(told, "data", None)
-        return {"error": f"{type(error).__name__}: {error}", "code": code, "data": data}
+        return failure(error)
 
 
 async def main():

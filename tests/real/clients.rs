@@ -139,6 +139,18 @@ impl SdkClients {
         self.request(json!({"who": who, "do": "finish"})).await
     }
 
+    /// Has a client call all the time: about every `every_ms` milliseconds, with calls to a `slow` tool and
+    /// cancelled ones, and with a new session after `stay` calls.
+    pub(crate) async fn work(&mut self, who: &str, every_ms: u32, slow: Option<&str>, stay: u32) {
+        let work = json!({"who": who, "do": "work", "every": every_ms, "slow": slow, "stay": stay});
+        self.expect_success(work).await;
+    }
+
+    /// Ends what [`Self::work`] began; what the client saw.
+    pub(crate) async fn rest(&mut self, who: &str) -> Value {
+        self.expect_success(json!({"who": who, "do": "rest"})).await
+    }
+
     /// Leaves, and ends its session where the SDK does so.
     pub(crate) async fn close(&mut self, who: &str) {
         self.expect_success(json!({"who": who, "do": "close"})).await;

@@ -2,18 +2,21 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rollbackd::act::{OrphanedRelease, find_orphans};
 use rollbackd::model::ReleaseNumber;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::async_wait::wait_for;
+use super::handover_log::successor_pids;
+use super::pids::{daemons_of, exists, signal};
 use super::servers::{ServerKind, tests_dir};
 
 pub(crate) const SERVICE: &str = "everything";
@@ -25,11 +28,16 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct RealServerHarness {
     dir: TempDir,
     daemon: Child,
-    server: ServerKind,
+    /// The daemon that took over from it, which is no child of this process.
+    successor: Option<i32>,
+    pub(crate) server: ServerKind,
     log: File,
     pub(crate) listen: SocketAddr,
-    /// Where the first release is.
+    /// Held as systemd does: clients wait in its backlog while no daemon runs.
+    listener: TcpListener,
+    /// Where the releases are, the first one before.
     pub(crate) blue: SocketAddr,
+    green: SocketAddr,
 }
 
 /// The output of a command, and its exit code.
@@ -44,39 +52,64 @@ impl RealServerHarness {
     /// Starts the daemon with nothing deployed. `settings` go into the section of the service.
     pub(crate) async fn start(server: ServerKind, settings: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let [listen, blue, green] = free_addresses();
-        let at = home.path().display();
-        let (command, real) = (server.command(), tests_dir().display().to_string());
-        let config = format!(
-            r#"
-            [daemon]
-            state_dir = "{at}/state"
-            control_socket = "{at}/control.sock"
+        let [blue, green] = free_addresses();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listen = listener.local_addr().unwrap();
+        write_config(home.path(), server, [listen, blue, green], settings);
+        let log = File::options().append(true).create(true).open(home.path().join("log")).unwrap();
+        let daemon = spawn_daemon(home.path(), &listener, &log);
+        let (dir, successor) = (home, None);
+        let stage = Self { dir, daemon, successor, server, log, listen, listener, blue, green };
+        stage.wait_for_daemon().await;
+        stage
+    }
 
-            [service.{SERVICE}]
-            listen = "{listen}"
-            runtime = "command"
-            command = {command:?}
-            dir = "{real}"
-            slots = {{ blue = "{blue}", green = "{green}" }}
-            {settings}
-            "#
-        );
-        fs::write(home.path().join("config.toml"), config).unwrap();
-        let log = File::create(home.path().join("log")).unwrap();
-        let daemon = Command::new(BINARY)
-            .arg("run")
-            .arg(home.path().join("config.toml"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log.try_clone().unwrap())
-            .spawn()
-            .unwrap();
-        let stage = Self { dir: home, daemon, server, log, listen, blue };
-        stage
-            .wait_until("the daemon to answer", async || stage.run_cli(&["status"]).await.code == 0)
+    async fn wait_for_daemon(&self) {
+        self.wait_until("the daemon to answer", async || self.run_cli(&["status"]).await.code == 0)
             .await;
-        stage
+    }
+
+    /// Writes the configuration with other settings of the service. The daemon reads it at a reload.
+    pub(crate) fn configure(&self, settings: &str) {
+        let addresses = [self.listen, self.blue, self.green];
+        write_config(self.dir.path(), self.server, addresses, settings);
+    }
+
+    /// The daemon in charge.
+    pub(crate) fn daemon_pid(&self) -> i32 {
+        self.successor.unwrap_or_else(|| self.daemon.id().try_into().unwrap())
+    }
+
+    /// SIGKILL for the daemon in charge; returns when its sockets are gone.
+    pub(crate) async fn kill_daemon(&mut self) {
+        let killed = self.daemon_pid();
+        signal(killed, Signal::KILL);
+        self.wait_until("the daemon to be dead", async || !exists(killed)).await;
+    }
+
+    /// Starts a daemon after [`Self::kill_daemon`].
+    pub(crate) async fn restart_daemon(&mut self) {
+        let daemon = spawn_daemon(self.dir.path(), &self.listener, &self.log);
+        let mut before = std::mem::replace(&mut self.daemon, daemon);
+        // After a handover it still drains, and ends by itself.
+        let _ = before.try_wait();
+        self.successor = None;
+        self.wait_for_daemon().await;
+    }
+
+    /// SIGUSR2; returns when the next daemon has taken over. The old one may still be there.
+    pub(crate) async fn hand_over(&mut self) {
+        let log = || fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        let before = successor_pids(&log()).len();
+        signal(self.daemon_pid(), Signal::USR2);
+        let next = || std::future::ready(successor_pids(&log()).get(before).copied());
+        self.successor = Some(wait_for("another daemon takes over", next).await);
+        self.wait_for_daemon().await;
+    }
+
+    /// The daemons with this configuration, also those that drain.
+    pub(crate) fn daemons(&self) -> Vec<i32> {
+        daemons_of(&self.dir.path().join("config.toml"))
     }
 
     /// The log of the daemon; a failed test prints it.
@@ -167,7 +200,10 @@ impl RealServerHarness {
 
     /// Stops the daemon as systemd would; its exit code.
     pub(crate) async fn stop_daemon(mut self) -> Option<i32> {
-        kill_process(pid(self.daemon.id()), Signal::TERM).unwrap();
+        signal(self.daemon_pid(), Signal::TERM);
+        if let Some(successor) = self.successor.take() {
+            self.wait_until("the daemon to stop", async || !exists(successor)).await;
+        }
         let poll = || std::future::ready(self.daemon.try_wait().unwrap());
         wait_for("the daemon stops", poll).await.code()
     }
@@ -180,8 +216,8 @@ impl RealServerHarness {
 
 impl Drop for RealServerHarness {
     fn drop(&mut self) {
-        // First the daemon, which would start again what is killed.
-        let _ = self.daemon.kill();
+        // First the daemons, which would start again what is killed.
+        self.daemons().into_iter().for_each(|pid| signal(pid, Signal::KILL));
         let _ = self.daemon.wait();
         for left in self.processes() {
             let _ = kill_process_group(pid(left.pid), Signal::KILL);
@@ -194,6 +230,42 @@ impl Drop for RealServerHarness {
                 .for_each(|line| println!("{line}"));
         }
     }
+}
+
+fn write_config(
+    home: &Path,
+    server: ServerKind,
+    [listen, blue, green]: [SocketAddr; 3],
+    settings: &str,
+) {
+    let (at, command, real) = (home.display(), server.command(), tests_dir());
+    let real = real.display().to_string();
+    let config = format!(
+        r#"
+        [daemon]
+        state_dir = "{at}/state"
+        control_socket = "{at}/control.sock"
+
+        [service.{SERVICE}]
+        listen = "{listen}"
+        runtime = "command"
+        command = {command:?}
+        dir = "{real}"
+        slots = {{ blue = "{blue}", green = "{green}" }}
+        {settings}
+        "#
+    );
+    fs::write(home.join("config.toml"), config).unwrap();
+}
+
+/// Starts a daemon with the listener, as systemd passes it. A shell knows the number of the process.
+fn spawn_daemon(home: &Path, listener: &TcpListener, log: &File) -> Child {
+    let script = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" run \"$1\" 3<&0 </dev/null";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, BINARY]).arg(home.join("config.toml"));
+    command.stdin(OwnedFd::from(listener.try_clone().unwrap()));
+    command.stdout(log.try_clone().unwrap()).stderr(log.try_clone().unwrap());
+    command.spawn().unwrap()
 }
 
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {

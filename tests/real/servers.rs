@@ -1,6 +1,9 @@
 //! Servers that we did not write, each in two versions. tests/run installs them.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The same tool goes by another name in each version, which tells them apart.
 pub(crate) const OLD_SLOW: &str = "longRunningOperation";
@@ -49,6 +52,20 @@ impl ServerKind {
         }
     }
 
+    /// A copy of the release with the old tools, whose echo fails; made in `dir` where it is one of node.
+    pub(crate) fn broken_release(self, dir: &Path) -> PathBuf {
+        if self == Self::Python {
+            return tests_dir().join("python/broken.py");
+        }
+        let copy = copy_npm_package("everything-old", dir, "everything-broken");
+        let program = copy.join("dist/everything.js");
+        let source = fs::read_to_string(&program).unwrap();
+        let broken = source.replace("${validatedArgs.message}", "${validatedArgs.text.trim()}");
+        assert_ne!(source, broken, "the echo has changed");
+        fs::write(program, broken).unwrap();
+        copy
+    }
+
     /// What the release with the new tools runs from.
     pub(crate) fn new_release(self) -> PathBuf {
         match self {
@@ -68,6 +85,21 @@ pub(crate) fn tests_dir() -> PathBuf {
 /// A package for node.
 pub(crate) fn npm_package(name: &str) -> PathBuf {
     require_installed(tests_dir().join("node_modules").join(name))
+}
+
+/// A copy of a package, among links to all others: a test may change it.
+pub(crate) fn copy_npm_package(package: &str, dir: &Path, name: &str) -> PathBuf {
+    let package = npm_package(package);
+    let modules = dir.join("node_modules");
+    fs::create_dir(&modules).unwrap();
+    for entry in fs::read_dir(package.parent().unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        symlink(entry.path(), modules.join(entry.file_name())).unwrap();
+    }
+    let copy = modules.join(name);
+    let copied = Command::new("cp").arg("-r").arg(package).arg(&copy).status();
+    assert!(copied.unwrap().success());
+    copy
 }
 
 /// Python with one of the SDKs.

@@ -1,6 +1,5 @@
 //! The walk in README, as a new user types it: a real server, a client, and a deploy that is bad.
 
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::servers::npm_package;
+use super::servers::copy_npm_package;
 
 /// The walk has to take less than five minutes.
 const WALK_MAX: Duration = Duration::from_secs(300);
@@ -18,7 +17,8 @@ const ADDRESS: &str = "127.83.17.1";
 #[tokio::test]
 async fn the_walk_in_readme_ends_with_a_rollback_and_a_draft() {
     let dir = tempfile::tempdir().unwrap();
-    install_packages(dir.path());
+    // What `npm install` does in README.
+    copy_npm_package("everything-new", dir.path(), "everything-v1");
     let script = walk(dir.path());
     let output = timeout(WALK_MAX, run(dir.path(), &script)).await.expect("within five minutes");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -32,24 +32,6 @@ async fn the_walk_in_readme_ends_with_a_rollback_and_a_draft() {
     assert!(client.contains("isError: Cannot read properties of undefined"), "{client}");
     let lines = Vec::from_iter(client.lines().filter(|line| line.contains(" ok, ")));
     assert_eq!(lines.last(), Some(&"20 ok, 0 failed: Echo: hi"), "{client}");
-}
-
-/// What `npm install` does in README; tests/run has done it.
-fn install_packages(dir: &Path) {
-    let package = npm_package("everything-new");
-    let modules = dir.join("node_modules");
-    std::fs::create_dir(&modules).unwrap();
-    for entry in std::fs::read_dir(package.parent().unwrap()).unwrap() {
-        let entry = entry.unwrap();
-        symlink(entry.path(), modules.join(entry.file_name())).unwrap();
-    }
-    // A copy, because the walk changes one of its own.
-    let copied = std::process::Command::new("cp")
-        .arg("-r")
-        .arg(package)
-        .arg(modules.join("everything-v1"))
-        .status();
-    assert!(copied.unwrap().success());
 }
 
 /// The commands of README, with other addresses and folders.

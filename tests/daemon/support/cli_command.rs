@@ -52,7 +52,7 @@ impl CliCommand {
 
     /// What Ctrl-C does.
     pub(crate) fn interrupt(&self) {
-        super::processes::signal(i32::try_from(self.child.id()).unwrap(), Signal::INT);
+        super::signal(i32::try_from(self.child.id()).unwrap(), Signal::INT);
     }
 
     pub(crate) fn kill(mut self) {

@@ -9,7 +9,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::processes::{exists, signal};
+use super::handover_log::successor_pids;
+use super::pids::{daemons_of, exists, signal};
 use super::{
     CliCommand, CliOutput, ReleaseProcess, epoch_ms, free_port, release_processes, wait_for,
     wait_until,
@@ -181,34 +182,16 @@ impl DaemonHarness {
 
     /// SIGUSR2; returns when the next daemon has taken over. The old one may still be there.
     pub(crate) fn wait_for_handover(&mut self) {
-        let before = self.successor_pids().len();
+        let before = successor_pids(&self.log()).len();
         self.request_handover();
         self.successor = wait_for(STOP_MAX, "another daemon takes over", || {
-            self.successor_pids().get(before).copied().map(Some)
+            successor_pids(&self.log()).get(before).copied().map(Some)
         });
-    }
-
-    /// The daemons that took over, by the log.
-    fn successor_pids(&self) -> Vec<i32> {
-        let number = |line: &str| {
-            let (before, _) = line.split_once(" took over; draining")?;
-            let (_, number) = before.rsplit_once("process ")?;
-            number.split(' ').next()?.parse().ok()
-        };
-        self.log().lines().filter_map(number).collect()
     }
 
     /// The processes that run the daemon with this configuration.
     pub(crate) fn daemons(&self) -> Vec<i32> {
-        let config = self.config().display().to_string();
-        let all = fs::read_dir("/proc").unwrap();
-        let all = all.filter_map(|found| found.ok()?.file_name().to_str()?.parse().ok());
-        let ours = |pid: &i32| {
-            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let words = String::from_utf8_lossy(&words).into_owned();
-            words.split('\0').nth(1) == Some("run") && words.split('\0').any(|it| it == config)
-        };
-        all.filter(ours).filter(|pid| exists(*pid)).collect()
+        daemons_of(&self.config())
     }
 
     /// Ends the daemon as a power cut would.

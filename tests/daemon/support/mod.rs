@@ -3,7 +3,9 @@
 mod cli_command;
 mod daemon_harness;
 mod external_server;
+mod handover_log;
 mod json_server;
+mod pids;
 mod ports;
 mod processes;
 mod receiver;
@@ -16,10 +18,9 @@ pub(crate) use cli_command::{CliCommand, CliOutput};
 pub(crate) use daemon_harness::{DaemonHarness, SERVICE};
 pub(crate) use external_server::ExternalServer;
 pub(crate) use json_server::serve_json;
+pub(crate) use pids::{exists, memory_kib, open_files, signal};
 pub(crate) use ports::free_port;
-pub(crate) use processes::{
-    ReleaseProcess, exists, memory_kib, open_files, release_processes, signal,
-};
+pub(crate) use processes::{ReleaseProcess, release_processes};
 pub(crate) use receiver::{ACCEPT, Answer, Received, Receiver};
 pub(crate) use rng::Rng;
 pub(crate) use tmpfs_disk::TmpfsDisk;

@@ -1,7 +1,9 @@
 use std::fs;
 use std::path::Path;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
+
+use super::pids::signal;
 
 /// A process of a release.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,31 +31,6 @@ pub(crate) fn release_processes(state: &Path) -> Vec<ReleaseProcess> {
         .collect();
     all.sort();
     all
-}
-
-/// Whether the process exists; a zombie does not count.
-pub(crate) fn exists(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
-}
-
-pub(crate) fn signal(pid: i32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        // The process may have exited.
-        let _: Result<(), _> = kill_process(pid, signal);
-    }
-}
-
-/// Memory in KiB, by a name of /proc/PID/status.
-pub(crate) fn memory_kib(pid: i32, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-/// How many files a process has open.
-pub(crate) fn open_files(pid: i32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
 impl ReleaseProcess {

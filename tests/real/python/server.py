@@ -6,11 +6,13 @@ import os
 from mcp.server.mcpserver import Context, MCPServer
 
 
-def serve(slow):
+def serve(slow, broken=False):
     server = MCPServer("dual")
 
     @server.tool()
     async def echo(message: str) -> str:
+        if broken:
+            raise RuntimeError("the echo is broken")
         return f"Echo: {message}"
 
     @server.tool(name=slow)
