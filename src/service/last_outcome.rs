@@ -52,6 +52,10 @@ impl OutcomeTracker {
             TimelineEvent::Switched { .. } if self.rolling_back => {
                 self.set(entry, self.rolled_back(entry.moment));
             }
+            // An operator's reason names the release itself.
+            TimelineEvent::Accepted { .. } if because.starts_with(&self.new) => {
+                self.set(entry, because);
+            }
             TimelineEvent::Accepted { .. } => self.set(entry, format!("{} {because}", self.new)),
             TimelineEvent::Detected { trigger, .. } => {
                 let reason = match trigger {
@@ -151,6 +155,9 @@ mod tests {
         assert_eq!(tracker.last(Moment(65_400)).unwrap(), last);
         tracker.record(&entry("accepted", 70_000));
         assert_eq!(tracker.last(Moment(70_000)).unwrap().kind, "accepted");
+        let promoted = format!("{} promoted by root (pid 1): x", tracker.new);
+        tracker.record(&TimelineEntry { because: promoted.clone(), ..entry("accepted", 71_000) });
+        assert_eq!(tracker.last(Moment(71_000)).unwrap().text, promoted);
     }
 
     #[test]
