@@ -31,13 +31,10 @@ impl Watch {
             Event::NothingInFlight(ticket, cost) if *ticket == self.ticket => {
                 self.on_nothing_in_flight(now, cost.clone())
             }
-            Event::Recovered(number, because) => match &self.phase {
-                Phase::Recovering { active, .. } if active.number == *number => {
-                    let because = format!("{active} {because}");
-                    Some(self.decide(now, TimelineEvent::Recovered, because))
-                }
-                _ => None,
-            },
+            Event::Recovered(number, because) => self.on_recovered(now, *number, because),
+            Event::NotRecovered(found) if self.deadline().is_some_and(|due| due <= now) => {
+                self.on_not_recovered(now, found)
+            }
             Event::StepDue(step, because) => self.on_step_due(now, *step, because),
             Event::DeadlinePassed if self.deadline().is_some_and(|due| due <= now) => {
                 self.on_deadline(now)
@@ -375,12 +372,8 @@ impl Watch {
                 Some(self.decide(now, TimelineEvent::Escalated(None), because))
             }
             Phase::Emptying(back) => Some(self.retry_effects(now, back.tries)),
-            Phase::Recovering { active, .. } => {
-                let because = format!("{active} has the traffic but does not meet its objectives");
-                let page = Effect::Page(because.clone());
-                let mut decision = self.decide(now, TimelineEvent::Unrecovered, because);
-                decision.effects.push(page);
-                Some(decision)
+            Phase::Recovering { .. } => {
+                self.on_not_recovered(now, "no requests and no good probes")
             }
             // The bake ends with the verdict of the next block.
             Phase::Empty | Phase::Steady { .. } | Phase::Baking { .. } => None,

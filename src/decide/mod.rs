@@ -40,6 +40,7 @@ mod ramp;
 mod ramp_choice;
 mod ramp_steps;
 mod readiness;
+mod recovery;
 mod strategy;
 mod transitions;
 mod watch;

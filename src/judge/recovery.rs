@@ -28,6 +28,8 @@ pub struct Recovery {
     /// The calls of tools among it, and those with isError, without one user that fails alone.
     tools: (u64, u64),
     good_probes: u64,
+    /// What it failed last.
+    last_failure: Option<String>,
 }
 
 impl Recovery {
@@ -42,7 +44,13 @@ impl Recovery {
             counts: Counts::default(),
             tools: (0, 0),
             good_probes: 0,
+            last_failure: None,
         }
+    }
+
+    /// What it failed last.
+    pub fn last_failure(&self) -> Option<&str> {
+        self.last_failure.as_deref()
     }
 
     /// The observed release.
@@ -66,18 +74,23 @@ impl Recovery {
             | Observation::Cells(_)
             | Observation::Step(_)
             | Observation::Starting(..) => (),
-            Observation::Probe(_) | Observation::Exited(_) => self.begin_again(now),
+            Observation::Probe(reply) => self.begin_again(now, format!("probe: {reply}")),
+            Observation::Exited(how) => self.begin_again(now, how.clone()),
         }
     }
 
     fn add_block(&mut self, now: Moment, counts: &Counts) {
         let judged = self.sources.end_block(counts);
-        let (_, faults) = self.without_one_user(Indicator::Availability, &judged);
+        let (requests, faults) = self.without_one_user(Indicator::Availability, &judged);
         let (calls, errors) = self.without_one_user(Indicator::Tools, &judged);
         self.counts += *counts;
         self.tools = (self.tools.0 + calls, self.tools.1 + errors);
-        if 0 < faults || self.breaks_tools() {
-            self.begin_again(now);
+        let (calls, errors) = self.tools;
+        if 0 < faults {
+            self.begin_again(now, format!("{faults} of the last {requests} requests failed"));
+        } else if self.breaks_tools() {
+            let found = format!("{errors} of the last {calls} tool calls had isError");
+            self.begin_again(now, found);
         }
     }
 
@@ -95,7 +108,8 @@ impl Recovery {
         self.tools_allowed.is_some_and(|allowed| allowed < beta::lower_bound(bad, n, TAIL))
     }
 
-    fn begin_again(&mut self, now: Moment) {
+    fn begin_again(&mut self, now: Moment, failure: String) {
+        self.last_failure = Some(failure);
         (self.fault_free_since, self.good_probes) = (now, 0);
         (self.counts, self.tools) = (Counts::default(), (0, 0));
     }
@@ -175,6 +189,7 @@ mod tests {
                     recovery.recovery_reason(Moment(at)).is_some()
                 });
                 assert_eq!(recovered, recovers, "{fault:?}, others {others:?}");
+                assert!(recovers || recovery.last_failure().is_some());
             }
         }
     }

@@ -90,6 +90,11 @@ impl ServiceJudge {
         self.judge.as_ref()
     }
 
+    /// What the release failed last that took over.
+    pub fn recovery_failure(&self) -> Option<String> {
+        self.recovery.as_ref()?.last_failure().map(ToOwned::to_owned)
+    }
+
     /// The release that took over, and the reason to call it recovered, once there is one.
     pub fn recovery(&self, now: Moment) -> Option<(ReleaseNumber, String)> {
         let recovery = self.recovery.as_ref().filter(|_| self.recovery_decides)?;

@@ -111,6 +111,11 @@ impl Bake {
         self.judges.recovery(now)
     }
 
+    /// What the release failed last that took over.
+    pub(super) fn recovery_failure(&self) -> Option<String> {
+        self.judges.recovery_failure()
+    }
+
     pub(super) fn end_block(&mut self) {
         self.blocks += 1;
     }

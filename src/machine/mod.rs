@@ -254,8 +254,12 @@ impl ServiceMachine {
             && (!self.unrecorded.is_empty() || awaits_answer())
     }
 
-    /// At the end of a start, the last probe is the reason.
+    /// At the end of a start, the last probe is the reason; after a rollback, what failed last.
     fn deadline_event(&self, now: Moment) -> Event {
+        let failed = self.bake.recovery_failure();
+        if let (Phase::Recovering { .. }, Some(found)) = (self.watch.phase(), failed) {
+            return Event::NotRecovered(found);
+        }
         let awaited = match self.watch.phase() {
             Phase::Starting { new, .. } => Some(new.number),
             Phase::Reviving(breach) => Some(breach.warm.number),

@@ -32,6 +32,8 @@ pub enum Event {
     /// The active release meets its objectives after a rollback, or answers its probes where there
     /// are no requests: the rest of a sentence about it.
     Recovered(ReleaseNumber, String),
+    /// The deadline passed, and the active release was not seen to meet its objectives; what it failed last.
+    NotRecovered(String),
     /// The ramp can go on with this step; why.
     StepDue(RampStep, String),
     /// The deadline passed.

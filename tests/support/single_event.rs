@@ -44,7 +44,7 @@ impl SimulatedHost {
             Event::Replaced(number, ..) | Event::Recovered(number, _) => {
                 judged(phase).is_none_or(|it| it.number != *number)
             }
-            Event::StepDue(..) | Event::DeadlinePassed => false,
+            Event::NotRecovered(_) | Event::StepDue(..) | Event::DeadlinePassed => false,
         }
     }
 }
