@@ -13,7 +13,7 @@ use crate::judge::trial::settings::{STEP_SUBJECTS, TrialSettings, TrialTest};
 use crate::judge::trial::share_test::ShareTest;
 use crate::judge::trial::subject_test::SubjectTest;
 use crate::judge::trial::subjects::{CALLS_MAX, FirstFailure, Subjects};
-use crate::judge::trial::total_failure::{SecondSums, TotalFailure};
+use crate::judge::trial::total_failure::{Population, SecondSums, TotalFailure};
 use crate::model::{Arm, Moment, TrialCell};
 
 /// The three parts of the error probability: the trial, the promise, the calls.
@@ -205,7 +205,7 @@ impl TrialJudge {
         merge(&mut cells);
         let subjects = &self.subjects;
         cells.retain(|it| !subjects.is_known_failing((it.subject, it.call)));
-        let mut sums = SecondSums { second, ..SecondSums::default() };
+        let mut sums = SecondSums::new(second);
         for cell in &cells {
             self.add_cell(second, cell, &mut sums);
         }
@@ -236,7 +236,7 @@ impl TrialJudge {
         if failed {
             self.first_failure(cell);
         }
-        sums.add(is_trial, self.subjects.witness(cell.subject), 1.0, cell.share());
+        sums.add(is_trial, self.subjects.with_client(cell.subject), 1.0, cell.share());
         let judged = cell.started.saturating_sub(cell.excused);
         self.blocks.add(cell.arm, cell.subject, judged, cell.failed);
         let mass = self.mass;
@@ -307,7 +307,8 @@ impl TrialJudge {
             None => (0.0, 1.0),
         };
         if let Some(sums) = self.total_failure.recent(second) {
-            sums.add(arm == Arm::Trial, self.subjects.witness(subject), 0.0, after - before);
+            let who = self.subjects.with_client(subject);
+            sums.add(arm == Arm::Trial, who, 0.0, after - before);
         }
         if arm == Arm::Control {
             return;
@@ -349,7 +350,12 @@ impl TrialJudge {
         if self.promise_compared && self.promise.is_reached() && self.episode.is_reached() {
             return Some(TrialTest::Promise);
         }
-        if self.total_failure.is_reached(self.witnesses()) {
+        let population = Population {
+            on_trial: self.witnesses(),
+            clients: self.subjects.clients(),
+            by_client: self.subjects.by_client(),
+        };
+        if self.total_failure.is_reached(population) {
             return Some(TrialTest::TotalFailure);
         }
         let (call, _) = self.calls.iter().find(|it| it.1.is_broken())?;

@@ -148,6 +148,16 @@ impl Subjects {
         entry.map_or(number, |entry| entry.client)
     }
 
+    /// A subject and its client, by number.
+    pub(super) fn with_client(&self, number: u16) -> (u16, u16) {
+        (number, self.entry(number).map_or(number, |entry| entry.client))
+    }
+
+    /// Clients that were seen.
+    pub(super) fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
     /// Whether clients are the witnesses, and some have several sessions.
     pub(super) fn have_shared_clients(&self) -> bool {
         self.by_client && self.clients.len() < self.entered

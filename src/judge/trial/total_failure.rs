@@ -15,7 +15,8 @@ const CONTROL_MIN: f64 = 5.0;
 const SUBJECTS_MIN: usize = 3;
 /// The control was fine for this long.
 const QUIET_S: u64 = 60;
-/// Where one subject carries all of it, there is no other witness: the run is longer by this factor.
+/// Where one subject or one of several clients carries all of it, there is no other witness: the run is longer
+/// by this factor.
 const ALONE: u32 = 3;
 /// A subject fails a cell if more than this part of it fails.
 const SUBJECT_FAILS: f64 = 0.5;
@@ -23,13 +24,31 @@ const SUBJECT_FAILS: f64 = 0.5;
 /// What the cells of one second came to.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SecondSums {
-    pub(super) second: u64,
+    second: u64,
     /// Cells on trial, and the sum of their failed parts.
-    pub(super) trial: (f64, f64),
+    trial: (f64, f64),
     /// The same of the control.
-    pub(super) control: (f64, f64),
-    /// Subjects on trial of which most failed, up to [`SUBJECTS_MIN`].
-    pub(super) failing: BTreeSet<u16>,
+    control: (f64, f64),
+    /// Who failed on trial.
+    failing: Witnesses,
+}
+
+/// Subjects on trial that failed mostly, and their clients, each up to [`SUBJECTS_MIN`].
+#[derive(Debug, Clone, Default)]
+struct Witnesses {
+    subjects: BTreeSet<u16>,
+    clients: BTreeSet<u16>,
+}
+
+/// Who there is, when it is asked for the run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Population {
+    /// Witnesses on trial.
+    pub(super) on_trial: usize,
+    /// Clients that were seen in either arm.
+    pub(super) clients: usize,
+    /// Whether clients are the witnesses, not their sessions.
+    pub(super) by_client: bool,
 }
 
 /// The rule over the seconds of a trial.
@@ -47,20 +66,49 @@ struct Run {
     seconds: u32,
     failed: f64,
     control_cells: f64,
-    subjects: BTreeSet<u16>,
+    failing: Witnesses,
     control_failed_at: Option<u64>,
     last_second: u64,
 }
 
 impl SecondSums {
-    /// Adds a cell, or a change of its failed part by `share` (then `cells` is 0).
-    pub(super) fn add(&mut self, on_trial: bool, subject: u16, cells: f64, share: f64) {
+    pub(super) fn new(second: u64) -> Self {
+        Self { second, ..Self::default() }
+    }
+
+    /// Adds a cell of this subject and client, or a change of its failed part by `share` (then `cells` is 0).
+    pub(super) fn add(&mut self, on_trial: bool, who: (u16, u16), cells: f64, share: f64) {
         let sums = if on_trial { &mut self.trial } else { &mut self.control };
         sums.0 += cells;
         sums.1 += share;
-        if on_trial && SUBJECT_FAILS < share && self.failing.len() < SUBJECTS_MIN {
-            self.failing.insert(subject);
+        if on_trial && SUBJECT_FAILS < share {
+            self.failing.add(who);
         }
+    }
+}
+
+impl Witnesses {
+    fn add(&mut self, (subject, client): (u16, u16)) {
+        for (set, number) in [(&mut self.subjects, subject), (&mut self.clients, client)] {
+            if set.len() < SUBJECTS_MIN {
+                set.insert(number);
+            }
+        }
+    }
+
+    fn extend(&mut self, others: &Self) {
+        self.subjects.extend(&others.subjects);
+        self.clients.extend(&others.clients);
+    }
+
+    /// Whether the others of this population do not bear it out.
+    fn is_alone(&self, population: Population) -> bool {
+        self.subjects.len() < 2 || 1 < population.clients && self.clients.len() < 2
+    }
+
+    fn are_enough(&self, population: Population) -> bool {
+        let witnesses = if population.by_client { &self.clients } else { &self.subjects };
+        population.on_trial.clamp(1, SUBJECTS_MIN) <= witnesses.len()
     }
 }
 
@@ -83,15 +131,15 @@ impl TotalFailure {
         self.recent.iter_mut().find(|it| it.second == second)
     }
 
-    /// Whether the run is long enough, with this many subjects on trial. The newest second counts as it
+    /// Whether the run is long enough, and borne out. The newest second counts as it
     /// stands: what is not known of it can only end a run that the seconds before have nearly made.
-    pub(super) fn is_reached(&self, on_trial: usize) -> bool {
+    pub(super) fn is_reached(&self, population: Population) -> bool {
         if self.run.seconds + 1 < self.seconds_min {
             return false;
         }
         let mut run = self.run.clone();
         self.recent.iter().for_each(|sums| run.add(sums));
-        run.is_reached(self.seconds_min, on_trial)
+        run.is_reached(self.seconds_min, population)
     }
 }
 
@@ -108,20 +156,20 @@ impl Run {
             self.seconds += 1;
             self.failed += failed;
             self.control_cells += control_cells;
-            self.subjects.extend(&sums.failing);
+            self.failing.extend(&sums.failing);
         } else if 0.0 < cells || control_fails {
             (self.seconds, self.failed, self.control_cells) = (0, 0.0, 0.0);
-            self.subjects.clear();
+            self.failing = Witnesses::default();
         }
     }
 
-    fn is_reached(&self, seconds_min: u32, on_trial: usize) -> bool {
+    fn is_reached(&self, seconds_min: u32, population: Population) -> bool {
         let quiet = |at: u64| QUIET_S < self.last_second.saturating_sub(at);
-        let times = if self.subjects.len() < 2 { ALONE } else { 1 };
+        let times = if self.failing.is_alone(population) { ALONE } else { 1 };
         seconds_min.saturating_mul(times) <= self.seconds
             && FAILED_MIN <= self.failed
             && CONTROL_MIN <= self.control_cells
-            && on_trial.clamp(1, SUBJECTS_MIN) <= self.subjects.len()
+            && self.failing.are_enough(population)
             && self.control_failed_at.is_none_or(quiet)
     }
 }

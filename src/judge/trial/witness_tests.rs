@@ -35,6 +35,25 @@ fn one_client_with_many_sessions_is_one_witness() {
     assert!(found.is_some_and(|second| second < 60), "{found:?}");
 }
 
+/// At a low rate few clients are active at first, and the sessions of one look like many.
+#[test]
+fn one_client_is_one_witness_of_a_total_failure_before_six_are_active() {
+    let mut judge = TrialJudge::new(settings(), Moment(0));
+    judge.begin_step(Moment(0), 0.1, 3);
+    for second in 0..120_u64 {
+        // A request a second, of eleven clients in turn; one of them is on trial.
+        let subject = second / 2 % 11;
+        let arm = if subject == 10 { Arm::Trial } else { Arm::Control };
+        judge.observe(&cell(arm, (subject + 100) << 40, second, 1, 0));
+        for session in 0..20_u64 {
+            let hostile = cell(Arm::Trial, session << 40, second, 1, 1);
+            judge.observe(&TrialCell { client: 7, ..hostile });
+        }
+        judge.advance(Moment(second * 1000 + 1250));
+        assert_eq!(judge.breach(), None, "after {second} s");
+    }
+}
+
 /// Clients become the witnesses once six of them are active: what their sessions had contributed is not
 /// forgotten then.
 #[test]
