@@ -49,7 +49,7 @@ pub use after_bake::{AfterBake, SteadyWatch};
 pub use commands::CommandRefused;
 pub use move_sessions::MoveSessions;
 pub use phase::{PendingRollback, Phase, Rollback};
-pub use ramp::{Ramp, RampSettings, RampShares, RampSteps};
+pub use ramp::{ON_TRIAL_HELD_MIN, ON_TRIAL_MIN, Ramp, RampSettings, RampShares, RampSteps};
 pub use ramp_choice::{AUTO_SHARES_PPM, USERS_MIN};
 pub use strategy::{StrategyChoice, choose_strategy};
 pub use watch::{Policy, Watch};

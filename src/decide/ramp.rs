@@ -51,7 +51,10 @@ pub struct Ramp {
 }
 
 /// Where few users are active, at least this many are on trial, and at most half.
-const ON_TRIAL_MIN: usize = 3;
+pub const ON_TRIAL_MIN: usize = 3;
+/// The same once a test has stood against the release for the longest time of a step. A verdict needs three
+/// users: of three, each would have to fail.
+pub const ON_TRIAL_HELD_MIN: usize = 6;
 
 /// The steps of the ramp of one deploy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,17 +89,17 @@ impl RampSteps<'_> {
         Some(RampStep { below_ppm: next.share_ppm.min(most).max(now.below_ppm), ..next })
     }
 
-    /// Whether so many of the active subjects are on trial that it is never widened.
-    pub fn has_enough(now: RampStep, active: impl Iterator<Item = u64>) -> bool {
-        active.filter(|it| now.includes(*it)).take(ON_TRIAL_MIN).count() == ON_TRIAL_MIN
+    /// Whether `least` of the active subjects are on trial, so that it is not widened.
+    pub fn has_enough(now: RampStep, active: impl Iterator<Item = u64>, least: usize) -> bool {
+        active.filter(|it| now.includes(*it)).take(least).count() == least
     }
 
-    /// The same step with more subjects, where it has too few of the active ones: the lowest three
+    /// The same step with more subjects, where it has too few of the active ones: the `least` lowest
     /// coins, at most half; one of two; and the only one.
-    pub fn widened(self, now: RampStep, active: &mut [u64]) -> Option<RampStep> {
+    pub fn widened(self, now: RampStep, active: &mut [u64], least: usize) -> Option<RampStep> {
         active.sort_unstable();
         let on_trial = active.iter().filter(|subject| now.includes(**subject)).count();
-        let wanted = if active.len() == 1 { 1 } else { ON_TRIAL_MIN.min(active.len() / 2) };
+        let wanted = if active.len() == 1 { 1 } else { least.min(active.len() / 2) };
         // Beyond its last share the ramp goes only where no user would try the release.
         let last = self.shares_ppm.last().copied().unwrap_or(WHOLE_PPM);
         let wanted = if on_trial == 0 { wanted.min(1) } else { wanted };
@@ -172,19 +175,21 @@ mod tests {
     fn few_users_are_on_both_sides() {
         let (steps, none): (_, &mut [u64]) = (steps(1), &mut []);
         let first = steps.first().unwrap();
-        assert_eq!(steps.widened(first, none), None);
-        for (coins, on_trial) in [
-            (vec![90], 1),
-            (vec![70, 90], 1),
-            (vec![20, 60, 90], 1),
-            (vec![10, 20, 60, 90], 2),
-            (vec![10, 20, 30, 60, 70, 90, 95], 3),
+        assert_eq!(steps.widened(first, none, ON_TRIAL_MIN), None);
+        for (coins, least, on_trial) in [
+            (vec![90], ON_TRIAL_MIN, 1),
+            (vec![70, 90], ON_TRIAL_MIN, 1),
+            (vec![20, 60, 90], ON_TRIAL_MIN, 1),
+            (vec![10, 20, 60, 90], ON_TRIAL_MIN, 2),
+            (vec![10, 20, 30, 60, 70, 90, 95], ON_TRIAL_MIN, 3),
+            (vec![6, 10, 20, 30, 35, 40, 45, 48, 60, 70, 90, 95], ON_TRIAL_MIN, 3),
+            (vec![6, 10, 20, 30, 35, 40, 45, 48, 60, 70, 90, 95], ON_TRIAL_HELD_MIN, 6),
             // Beyond the last share only where no user would be on trial.
-            (vec![10, 60, 70, 90], 1),
+            (vec![10, 60, 70, 90], ON_TRIAL_MIN, 1),
         ] {
             let mut active: Vec<u64> = coins.iter().map(|it| subject(*it)).collect();
             let mut step = first;
-            while let Some(wider) = steps.widened(step, &mut active) {
+            while let Some(wider) = steps.widened(step, &mut active, least) {
                 assert!(step.below_ppm < wider.below_ppm && wider.step == 1);
                 step = wider;
             }

@@ -1,6 +1,6 @@
 //! Random days in which each deploy has a ramp.
 
-use rollbackd::decide::{RampSettings, RampShares, USERS_MIN};
+use rollbackd::decide::{ON_TRIAL_MIN, RampSettings, RampShares, USERS_MIN};
 use rollbackd::model::{ActiveUsers, Actor, Command, CommandRequest, Event, ReadinessReport};
 
 use crate::simulated_host::{secs, settings};
@@ -59,7 +59,7 @@ impl Scenario {
         let steps = self.host.watch().ramp_steps();
         let step = match self.host.watch().phase().ramp().map(|ramp| ramp.step) {
             Some(now) if by_next => steps.next(now, &mut active),
-            Some(now) if by_wider => steps.widened(now, &mut active),
+            Some(now) if by_wider => steps.widened(now, &mut active, ON_TRIAL_MIN),
             _ => steps.step(number),
         };
         if let Some(step) = step {

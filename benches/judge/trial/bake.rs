@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rollbackd::decide::{ON_TRIAL_HELD_MIN, ON_TRIAL_MIN, RampSteps};
 use rollbackd::judge::trial::{StepState, TrialJudge, TrialSettings, TrialTest};
 use rollbackd::judge::{Indicator, Objective, SloSettings};
-use rollbackd::model::{Arm, Counts, History, Moment, TrialCell};
+use rollbackd::model::{Arm, Counts, History, Moment, RampStep, TrialCell};
 
 use super::super::rng::{Poisson, Rng};
 use super::population::{CALLS, Population, Size};
@@ -16,9 +17,14 @@ use super::scenes::PROMISE;
 /// The bake in seconds.
 pub const SECONDS: u64 = 1_800;
 /// The shares of the ramp.
-pub const RAMP: [f64; 3] = [0.05, 0.25, 0.5];
-/// Subjects that are on trial at least, where there are twice as many.
-const ON_TRIAL_MIN: usize = 3;
+pub const RAMP: RampSteps<'_> =
+    RampSteps { shares_ppm: &[50_000, 250_000, 500_000], control_min: 1 };
+const RAMP_FIRST: RampStep = RampStep { step: 1, of: 3, share_ppm: 50_000, below_ppm: 50_000 };
+/// A step lasts at most this long, in seconds, and gets more users after this time.
+const STEP_MAX: u64 = 120;
+const WIDEN_AFTER: u64 = 5;
+/// A user is active for this many seconds after a request.
+const ACTIVE: u64 = 60;
 /// The call of clients that always fail.
 const FAILING_CALL: usize = 3;
 /// A report about a second comes this long after it, in milliseconds.
@@ -58,12 +64,16 @@ struct Subject {
     coin: u64,
     client: u64,
     on_trial: bool,
+    /// The second of its last request.
+    last: Option<u64>,
     /// The arm that the scene gives it.
     fixed: Option<bool>,
 }
 
 struct Bake {
     judge: TrialJudge,
+    step: RampStep,
+    step_began: u64,
     subjects: Vec<Subject>,
     regular: usize,
     cells: BTreeMap<(usize, usize), (u32, u32)>,
@@ -79,39 +89,41 @@ pub fn run(scene: Scene, size: Size, seed: u64, settings: TrialSettings) -> Outc
     let extra = world.extra.iter().map(|it| (it.3, Some(it.4 as u64)));
     let subjects = regular.chain(extra).map(|(fixed, client)| {
         let coin = new_coin(&mut rng, fixed);
-        Subject { coin, client: client.unwrap_or(coin), on_trial: false, fixed }
+        Subject { coin, client: client.unwrap_or(coin), on_trial: false, last: None, fixed }
     });
     let subjects: Vec<_> = subjects.collect();
-    let judge = TrialJudge::new(settings, Moment(START_S * 1000));
-    let mut bake =
-        Bake { judge, subjects, regular: size.subjects, cells: BTreeMap::new(), harm: 0 };
+    let mut bake = Bake {
+        judge: TrialJudge::new(settings, Moment(START_S * 1000)),
+        step: RAMP_FIRST,
+        step_began: START_S,
+        subjects,
+        regular: size.subjects,
+        cells: BTreeMap::new(),
+        harm: 0,
+    };
     bake.mark_known_failing(&world, size, &mut rng);
-    let (mut step, mut arrivals) = (0, Poisson::default());
-    bake.begin_step(START_S, RAMP[0]);
+    bake.begin_step(START_S, bake.step);
+    let mut arrivals = Poisson::default();
     for second in 0..SECONDS {
         for _ in 0..arrivals.sample(size.rate, &mut rng) {
             let at = second as f64 + rng.uniform();
             if let Some((subject, call)) = population.draw(at, &mut rng) {
                 let rate = world.failure_rate(at, bake.subjects[subject].on_trial, subject, call);
-                bake.request(subject, call, rng.uniform() < rate);
+                bake.request(second, subject, call, rng.uniform() < rate);
             }
         }
         for (index, client) in world.extra.iter().enumerate() {
             if client.1 <= second as f64 && (second as f64) < client.2 {
                 let sent = Poisson::default().sample(client.0, &mut rng);
-                (0..sent).for_each(|_| bake.request(size.subjects + index, FAILING_CALL, true));
+                (0..sent)
+                    .for_each(|_| bake.request(second, size.subjects + index, FAILING_CALL, true));
             }
         }
         bake.report(START_S + second);
         if let Some(test) = bake.judge.breach() {
             return Outcome { verdict: Some((second + 1, test)), harm: bake.harm };
         }
-        let now = Moment((START_S + second + 1) * 1000);
-        let may_grow = matches!(bake.judge.step_state(now), StepState::Done | StepState::TimedOut);
-        if may_grow && step + 1 < RAMP.len() {
-            step += 1;
-            bake.begin_step(START_S + second + 1, RAMP[step]);
-        }
+        bake.end_second(second);
     }
     Outcome { verdict: None, harm: bake.harm }
 }
@@ -126,18 +138,42 @@ fn new_coin(rng: &mut Rng, fixed: Option<bool>) -> u64 {
 }
 
 impl Bake {
-    /// The subjects with the lowest coins are on trial.
-    fn begin_step(&mut self, second: u64, share: f64) {
-        let mut coins: Vec<u64> = self.subjects[..self.regular].iter().map(|it| it.coin).collect();
-        coins.sort_unstable();
-        let least = ON_TRIAL_MIN.min(self.regular / 2).max(1);
-        let threshold = share.max((coins[least - 1] + (1 << 11)) as f64 / 2_f64.powi(64));
+    fn begin_step(&mut self, second: u64, step: RampStep) {
         for subject in &mut self.subjects {
-            subject.on_trial |= (subject.coin as f64 / 2_f64.powi(64)) < threshold;
+            subject.on_trial |= step.includes(subject.coin);
             subject.on_trial = subject.fixed.unwrap_or(subject.on_trial);
         }
+        self.step = step;
+        self.step_began = second;
         let on_trial = self.subjects[..self.regular].iter().filter(|it| it.on_trial).count();
-        self.judge.begin_step(Moment(second * 1000), threshold, on_trial);
+        let share = f64::from(step.below_ppm) / 1e6;
+        self.judge.begin_step(Moment(second * 1000), share, on_trial);
+    }
+
+    /// The next step, or more users in this one, as the daemon does.
+    fn end_second(&mut self, second: u64) {
+        let now = START_S + second + 1;
+        let waited = now - self.step_began;
+        let state = self.judge.step_state(Moment(now * 1000));
+        let least = match state {
+            StepState::Held if STEP_MAX <= waited => ON_TRIAL_HELD_MIN,
+            _ => ON_TRIAL_MIN,
+        };
+        let is_active = |it: &&Subject| it.last.is_some_and(|last| second - last < ACTIVE);
+        let active = || self.subjects[..self.regular].iter().filter(is_active).map(|it| it.coin);
+        let is_over = matches!(state, StepState::Done | StepState::TimedOut);
+        let is_narrow = WIDEN_AFTER <= waited && !RampSteps::has_enough(self.step, active(), least);
+        if !is_over && !is_narrow {
+            return;
+        }
+        let mut active: Vec<u64> = active().collect();
+        let next = RAMP.next(self.step, &mut active).filter(|_| is_over);
+        let is_alone = active.len() == 1 && waited < STEP_MAX / 8;
+        let may_widen = WIDEN_AFTER <= waited && !is_alone;
+        let wider = || RAMP.widened(self.step, &mut active, least).filter(|_| may_widen);
+        if let Some(step) = next.or_else(wider) {
+            self.begin_step(now, step);
+        }
     }
 
     fn mark_known_failing(&mut self, world: &World, size: Size, rng: &mut Rng) {
@@ -157,10 +193,11 @@ impl Bake {
         }
     }
 
-    fn request(&mut self, subject: usize, call: usize, failed: bool) {
+    fn request(&mut self, second: u64, subject: usize, call: usize, failed: bool) {
         let cell = self.cells.entry((subject, call)).or_default();
         cell.0 += 1;
         cell.1 += u32::from(failed);
+        self.subjects[subject].last = Some(second);
         self.harm += u64::from(failed && self.subjects[subject].on_trial);
     }
 
