@@ -8,6 +8,7 @@ use crate::judge::trial::ReleaseTrial;
 use crate::judge::{Judge, SloSettings};
 use crate::machine::input::BakeOpening;
 use crate::machine::pause::PAUSE_MIN;
+use crate::machine::starts::Starts;
 use crate::model::{
     CallKey, Counts, JudgeTarget, Moment, Observation, RampStep, ReleaseNumber, Signal, Verdict,
 };
@@ -29,6 +30,7 @@ pub(super) struct Bake {
     opening: Option<(BakeOpening, SloSettings, Option<BakeRamp>)>,
     blocks: u64,
     last_calls: Option<CallBaseline>,
+    starts: Starts,
 }
 
 /// The ramp of a bake.
@@ -89,6 +91,7 @@ impl Bake {
     }
 
     pub(super) fn observe(&mut self, now: Moment, signal: &Signal) {
+        self.starts.observe(now, signal);
         self.judges.observe(now, signal);
         self.trial.iter_mut().for_each(|trial| trial.observe(now, signal));
     }
@@ -170,6 +173,7 @@ impl Bake {
                 Signal { release: opening.release, observation: Observation::Step(ramp.step) };
             trial.observe(now, &signal);
         }
+        self.starts.replay(now, &mut judge);
         self.judges.open(judge);
         self.trial = trial;
         self.opening = Some((opening, slo, ramp));
@@ -195,13 +199,16 @@ impl Bake {
             }
             let trial = new_trial(opening, slo, *ramp, now);
             self.trial = resumed_trial(self.trial.take(), trial, now);
-            self.judges.open(new_judge(opening, slo, now));
+            let mut judge = new_judge(opening, slo, now);
+            self.starts.replay(now, &mut judge);
+            self.judges.open(judge);
         }
     }
 
     /// The daemon did not run for this long.
     pub(super) fn skip(&mut self, now: Moment, gap: Duration) {
         self.judges.skip(gap);
+        self.starts.skip(gap);
         self.trial.iter_mut().for_each(|trial| trial.skip(now));
     }
 

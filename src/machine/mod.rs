@@ -18,6 +18,7 @@ mod pause;
 mod ramp;
 mod release_health;
 mod signals;
+mod starts;
 mod unrecorded;
 
 use std::collections::{BTreeMap, VecDeque};
