@@ -242,7 +242,10 @@ impl FaultStage {
     fn settle(&mut self) {
         wait_until("the service rests", || {
             let status = self.host.status();
-            status["phase"] == "steady" && status["trouble"].is_null()
+            let releases = status["releases"].as_array().unwrap();
+            // A deploy over a release that does not answer is refused.
+            let answer = releases.iter().all(|it| it["probe"] == "ok");
+            status["phase"] == "steady" && status["trouble"].is_null() && answer
         });
         let status = self.host.status();
         let active = status["active"].as_str().unwrap();
