@@ -15,7 +15,7 @@ use crate::proxy::{LATE_CONNECTION_TIMEOUT, OPEN_REQUESTS_MAX, Proxy};
 
 /// How long connections may take to close once they are idle: longer than one waits for a request, on which
 /// another one may follow.
-const IDLE_CLOSE_WAIT: Duration = Duration::from_millis(900);
+const IDLE_CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// The same where what is open gets an error: a client may still send a request on an idle connection.
 const LAST_CLOSE_WAIT: Duration = Duration::from_millis(450);
 
@@ -82,11 +82,12 @@ impl Proxy {
     async fn close_idle_connections(&self) {
         self.lifecycle.close_idle_soon.cancel();
         loop {
+            let was_busy = self.is_busy();
             self.view().routes.backends().iter().for_each(|it| it.end_unwanted.cancel());
             let closed = self.lifecycle.wait_early_closed();
             let is_closed = tokio::time::timeout(IDLE_CLOSE_WAIT, closed).await.is_ok();
-            // What is left then is a client that does not read.
-            if is_closed || !self.is_busy() {
+            // What is left after all that time is a client that does not read.
+            if is_closed || !was_busy && !self.is_busy() {
                 return;
             }
         }

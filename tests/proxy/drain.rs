@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::fake_backend::{FakeMcpServer, SSE_HEAD, read_request, scripted};
-use crate::http_client::{assert_error, open_request, post, sse_messages, tool_call};
+use crate::http_client::{assert_error, open_request, open_session, post, sse_messages, tool_call};
 use crate::{MEMORY_TEST_LOCK, RELEASE_A, RELEASE_B, begin, proxy_to, wait_for_counts, wait_until};
 
 fn sample_ids() -> [(&'static str, Value); 4] {
@@ -329,4 +329,28 @@ async fn stream_cut_inside_an_event_ends_with_a_complete_event() {
         let last = events.trim_end().rsplit("\n\n").next().unwrap();
         assert_error(&sse_messages(last)[0], 1.into(), "rollback");
     }
+}
+
+/// Some servers never answer a cancelled call: with it, the session is not busy.
+#[tokio::test]
+async fn session_with_a_cancelled_call_leaves_a_release_that_drains() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let proxy = proxy_to(a.address);
+    let to = proxy.local_addr();
+    let session = open_session(to).await;
+    post(to, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, &session).await;
+    let call = tool_call("7", "wait", r#"{"ms":60000}"#);
+    let _cancelled = open_request(to, &call, &session).await;
+    let in_flight = || proxy.load(RELEASE_A, Moment(0)).in_flight;
+    wait_until("it is open", || in_flight() == 1, String::new).await;
+    post(to, &crate::outcomes::cancel("7"), &session).await;
+    proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
+    proxy.set_active(RELEASE_B);
+    let draining = proxy.clone();
+    let drain =
+        tokio::spawn(async move { draining.drain(RELEASE_A, Duration::from_secs(50)).await });
+    wait_until("nothing waits for it", || in_flight() == 0, || in_flight().to_string()).await;
+    let reply = post(to, &tool_call("8", "echo", "{}"), &session).await;
+    assert_eq!(reply.json()["result"]["release"], "b", "{}", reply.text());
+    drain.await.unwrap();
 }

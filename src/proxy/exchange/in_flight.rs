@@ -145,7 +145,8 @@ impl InFlight {
             backend.subscriptions.fetch_add(1, Ordering::Relaxed);
         }
         let started = monotonic();
-        let first_alarm = slow.unwrap_or(deadline).min(deadline);
+        let first_alarm =
+            slow.unwrap_or(deadline).min(deadline).min(deadline::ABANDONED_POLL_INTERVAL);
         let timer = (kind == ExchangeKind::Call)
             .then(|| Box::pin(tokio::time::sleep_until(started + first_alarm)));
         Self {

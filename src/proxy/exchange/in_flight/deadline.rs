@@ -16,7 +16,7 @@ use crate::proxy::exchange::pending::PendingRequest;
 const GAVE_UP_SHARE: f64 = 0.9;
 
 /// How often it checks whether the client cancelled what is open.
-const ABANDONED_POLL_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const ABANDONED_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl InFlight {
     /// Counts requests as slow or failed at the moment when they become so.
@@ -44,10 +44,8 @@ impl InFlight {
             return poll;
         }
         let deadline = self.started + self.deadline;
-        match self.slow.filter(|_| !self.counted_slow) {
-            Some(slow) => Some(deadline.min(self.started + slow)),
-            None => Some(poll.map_or(deadline, |poll| poll.min(deadline))),
-        }
+        let slow = self.slow.filter(|_| !self.counted_slow).map(|slow| self.started + slow);
+        [slow, poll].into_iter().flatten().chain([deadline]).min()
     }
 
     fn count_late(&mut self) {
@@ -93,6 +91,8 @@ impl InFlight {
         }
         self.pending.iter().for_each(|request| self.count_given_up(request));
         self.abandoned = true;
+        // Its session is not busy with it: it may leave a release that drains.
+        self.session_guard = None;
         self.backend.in_flight_requests.fetch_sub(1, Ordering::Relaxed);
         self.backend.open_streams.fetch_add(1, Ordering::Relaxed);
     }
