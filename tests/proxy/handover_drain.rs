@@ -22,6 +22,18 @@ async fn drain(two: &ProxyPair) {
     assert!(tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_ok(), "it waits for them");
 }
 
+/// What was cancelled at the new proxy reaches the old one.
+async fn pass_on_cancellations(two: &ProxyPair) {
+    let cancelled = || two.new.routes_snapshot().unwrap();
+    wait_until(
+        "the new one knows",
+        || cancelled() != two.old.routes_snapshot().unwrap(),
+        || format!("{:?}", cancelled()),
+    )
+    .await;
+    two.old.apply_routes(&cancelled()).await;
+}
+
 /// Some servers never answer a cancelled call. The client may cancel it at either proxy.
 #[tokio::test]
 async fn predecessor_does_not_wait_for_cancelled_calls() {
@@ -40,17 +52,8 @@ async fn predecessor_does_not_wait_for_cancelled_calls() {
     post(to, &cancel("7"), &session).await;
     let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
     post(to, &cancel("8"), &session).await;
-    let cancelled = || two.new.routes_snapshot().unwrap();
-    wait_until(
-        "the new one knows",
-        || cancelled() != two.old.routes_snapshot().unwrap(),
-        || format!("{:?}", cancelled()),
-    )
-    .await;
-    two.old.apply_routes(&cancelled()).await;
-    let never = CancellationToken::new();
-    let drained = two.old.drain_connections(Duration::from_millis(100), &never);
-    assert!(tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_ok(), "it waits for them");
+    pass_on_cancellations(&two).await;
+    drain(&two).await;
 }
 
 /// Its stream began before the handover, so that no header told the client to leave the connection.
@@ -67,14 +70,7 @@ async fn connection_of_a_cancelled_call_serves_until_it_closes() {
     let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
     let next = async {
         post(to, &cancel("7"), &session).await;
-        let cancelled = || two.new.routes_snapshot().unwrap();
-        wait_until(
-            "it is known",
-            || cancelled() != two.old.routes_snapshot().unwrap(),
-            || format!("{:?}", cancelled()),
-        )
-        .await;
-        two.old.apply_routes(&cancelled()).await;
+        pass_on_cancellations(&two).await;
         call.read_to_end().await;
         // A call that takes longer than an idle connection stays.
         call.send(request(&tool_call("8", "wait", r#"{"ms":1500}"#), &session)).await;
