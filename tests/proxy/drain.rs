@@ -339,18 +339,24 @@ async fn session_with_a_cancelled_call_leaves_a_release_that_drains() {
     let to = proxy.local_addr();
     let session = open_session(to).await;
     post(to, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, &session).await;
-    let call = tool_call("7", "wait", r#"{"ms":60000}"#);
-    let _cancelled = open_request(to, &call, &session).await;
+    let mut cancelled = Vec::new();
+    for (id, tool) in [("7", "wait"), ("9", "stream")] {
+        let call = tool_call(id, tool, r#"{"ms":60000}"#);
+        cancelled.push(open_request(to, &call, &session).await);
+    }
     let in_flight = || proxy.load(RELEASE_A, Moment(0)).in_flight;
-    wait_until("it is open", || in_flight() == 1, String::new).await;
-    post(to, &crate::outcomes::cancel("7"), &session).await;
+    wait_until("they are open", || in_flight() == 2, || in_flight().to_string()).await;
+    for id in ["7", "9"] {
+        post(to, &crate::outcomes::cancel(id), &session).await;
+    }
     proxy.add_release(RELEASE_B, &Address::Tcp(b.address));
     proxy.set_active(RELEASE_B);
     let draining = proxy.clone();
     let drain =
         tokio::spawn(async move { draining.drain(RELEASE_A, Duration::from_secs(50)).await });
-    wait_until("nothing waits for it", || in_flight() == 0, || in_flight().to_string()).await;
+    wait_until("nothing waits for them", || in_flight() == 0, || in_flight().to_string()).await;
     let reply = post(to, &tool_call("8", "echo", "{}"), &session).await;
     assert_eq!(reply.json()["result"]["release"], "b", "{}", reply.text());
-    drain.await.unwrap();
+    let cost = drain.await.unwrap();
+    assert_eq!((cost.error_responses, cost.sessions_migrated), (0, 1), "{cost:?}");
 }

@@ -12,6 +12,7 @@ use crate::handover::{
     start_predecessor_with,
 };
 use crate::http_client::{RawConnection, open_request, open_session, post, request, tool_call};
+use crate::http_sse::{Client as SseClient, get_stream, relative, sse_server};
 use crate::outcomes::cancel;
 use crate::{RELEASE_A, test_service, wait_until};
 
@@ -101,6 +102,52 @@ async fn connection_serves_a_call_that_follows_the_last_one() {
     };
     let (reply, ()) = tokio::join!(next, drain(&two));
     assert_eq!(reply.json()["result"]["release"], "a", "{}", reply.text());
+}
+
+/// Some clients have several: one for each call that they cancelled.
+#[tokio::test]
+async fn connections_of_all_streams_of_a_session_serve_once_these_have_ended() {
+    let a = FakeMcpServer::start("a").await;
+    let dir = tempfile::tempdir().unwrap();
+    let old = start_predecessor(&dir, a.address);
+    let to = old.local_addr();
+    let session = open_session(to).await;
+    post(to, INITIALIZED, &session).await;
+    let mut streams = Vec::new();
+    for last_event_id in ["", "Last-Event-ID: e1\r\n", "Last-Event-ID: e2\r\n"] {
+        let mut stream = RawConnection::connect(to).await;
+        let get = "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n";
+        stream.send(format!("{get}{session}{last_event_id}\r\n")).await;
+        assert_eq!(stream.read_head().await.0, 200);
+        streams.push(stream);
+    }
+    let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
+    let next = async {
+        for (id, stream) in (1..).zip(&mut streams) {
+            stream.read_to_end().await;
+            stream.send(request(&tool_call(&id.to_string(), "echo", "{}"), &session)).await;
+            let reply = stream.read_response().await;
+            assert_eq!(reply.json()["result"]["release"], "a", "{id}: {}", reply.text());
+        }
+    };
+    tokio::join!(next, drain(&two));
+}
+
+/// The stream of HTTP+SSE is a session: it ends only with the proxy.
+#[tokio::test]
+async fn connection_whose_stream_ends_with_the_proxy_is_closed_with_it() {
+    let a = sse_server("a", relative).await;
+    let dir = tempfile::tempdir().unwrap();
+    let old = start_predecessor(&dir, a);
+    let mut client = SseClient::open(old.local_addr()).await;
+    let two = hand_over(dir, old, &[(RELEASE_A, a)]).await;
+    let next = async {
+        client.stream.read_to_end().await;
+        client.stream.send(get_stream("")).await;
+        client.stream.read_rest().await
+    };
+    let (rest, ()) = tokio::join!(next, drain(&two));
+    assert_eq!(rest, "", "it gets no answer of a proxy without releases");
 }
 
 #[tokio::test]

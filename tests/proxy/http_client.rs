@@ -150,6 +150,14 @@ impl RawConnection {
         let mut rest = Vec::new();
         tokio::time::timeout(READ_TIMEOUT, self.0.read_to_end(&mut rest)).await.is_ok()
     }
+
+    /// What comes until the other end closes, or resets the connection.
+    pub(crate) async fn read_rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(READ_TIMEOUT, self.0.read_to_end(&mut rest)).await;
+        assert!(closed.is_ok(), "still open after {:?}", String::from_utf8_lossy(&rest));
+        String::from_utf8_lossy(&rest).into_owned()
+    }
 }
 
 /// The text of a POST; `headers` are whole lines.

@@ -23,6 +23,7 @@ use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::pool::SendError;
 use crate::proxy::backend::request_head::is_metadata;
 use crate::proxy::exchange::body_limits::BodyLimits;
+use crate::proxy::exchange::cancellation::cancelled;
 use crate::proxy::exchange::client_body::ClientBody;
 use crate::proxy::exchange::endpoint_capture::EndpointCapture;
 use crate::proxy::exchange::error_response::{not_routed, plain_text};
@@ -211,7 +212,7 @@ impl ProxyState {
         let response_body =
             ResponseBody::new(VecDeque::new(), body, reader, head.status, in_flight)
                 .with_endpoint(endpoint)
-                .with_resumable(resumable);
+                .with_resumable(resumable, cancelled(&self.end_streams));
         Response::from_parts(head, ClientBody::Streaming(Box::new(response_body)))
     }
 

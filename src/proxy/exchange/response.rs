@@ -271,7 +271,7 @@ pub(in crate::proxy) async fn respond_with_error(
     let response = error_response::rpc_errors(&requests, reported_cause);
     match cause {
         FailureReason::Rollback => {
-            requests.ids.iter().for_each(|_| in_flight.backend.count_error_response());
+            requests.ids.iter().for_each(|_| in_flight.count_error_response());
             in_flight.finish(Outcome::Neutral);
         }
         FailureReason::OwnShortage => {

@@ -82,6 +82,9 @@ pub(in crate::proxy) enum OnReleaseLeft {
     /// It ends as its kind demands.
     #[default]
     End,
+    /// The same for a GET stream that is not the one of a session that can move: it also ends when the
+    /// proxy closes.
+    Stay(Cancelled),
     /// The GET stream of a session: it waits until the session has moved, and continues there.
     Resume(Box<ResumableStream>),
     /// An idempotent POST: the proxy sends it to the next release.
@@ -184,11 +187,13 @@ impl ResponseBody {
         self
     }
 
-    /// Continues the stream when its session moves.
+    /// Continues the GET stream when its session moves. One without such a session stays.
     pub(in crate::proxy) fn with_resumable(
         mut self,
         resumable: Option<Box<ResumableStream>>,
+        end_streams: Cancelled,
     ) -> Self {
+        self.on_release_left = OnReleaseLeft::Stay(end_streams);
         if let Some(resumable) = resumable {
             let generation = self.in_flight.generation;
             self.set_rewriter(Rewriter::new(generation, false), resumable.held_events());
@@ -244,44 +249,15 @@ impl ResponseBody {
     /// Whether the client got everything.
     pub(in crate::proxy) fn is_finished(&self) -> bool {
         let has_more = match &self.on_release_left {
-            OnReleaseLeft::End | OnReleaseLeft::Replay(_) => self.body.is_some(),
+            OnReleaseLeft::End | OnReleaseLeft::Stay(_) | OnReleaseLeft::Replay(_) => {
+                self.body.is_some()
+            }
             OnReleaseLeft::Reopen(subscription) => {
                 self.body.is_some() || subscription.is_reopening()
             }
             OnReleaseLeft::Resume(_) | OnReleaseLeft::Splice(_) => true,
         };
         !has_more && self.ready.is_empty() && self.holds_nothing()
-    }
-
-    /// Polls the input from elsewhere. Pending: there is no body to read either.
-    fn poll_side_input(&mut self, cx: &mut Context<'_>) -> Poll<SideInput> {
-        match &mut self.on_release_left {
-            OnReleaseLeft::End | OnReleaseLeft::Replay(_) => Poll::Ready(SideInput::Idle),
-            OnReleaseLeft::Splice(spliced) => {
-                match std::task::ready!(spliced.poll(cx)) {
-                    Some(Ok(data)) => return Poll::Ready(SideInput::Frame(Ok(Frame::data(data)))),
-                    Some(Err(())) => self.fail_replay(),
-                    None => (),
-                }
-                self.on_release_left = OnReleaseLeft::End;
-                Poll::Ready(SideInput::Changed)
-            }
-            OnReleaseLeft::Reopen(subscription) => match subscription.poll(cx) {
-                Poll::Ready(event) => Poll::Ready(self.on_subscription_event(event)),
-                Poll::Pending if self.body.is_none() && subscription.is_reopening() => {
-                    Poll::Pending
-                }
-                Poll::Pending => Poll::Ready(SideInput::Idle),
-            },
-            OnReleaseLeft::Resume(stream) => match stream.poll(cx) {
-                Poll::Ready(event) => Poll::Ready(match self.on_session_event(event) {
-                    Ok(()) => SideInput::Changed,
-                    Err(error) => SideInput::Frame(Err(error)),
-                }),
-                Poll::Pending if self.body.is_none() => Poll::Pending,
-                Poll::Pending => Poll::Ready(SideInput::Idle),
-            },
-        }
     }
 
     /// Continues the stream elsewhere after the cut of its release, or ends it.

@@ -112,6 +112,11 @@ impl ResumableStream {
         &self.state.held_events
     }
 
+    /// What ends the stream when the proxy closes.
+    pub(in crate::proxy) fn into_end_streams(self) -> Cancelled {
+        self.end_streams
+    }
+
     /// The release ended the stream: watches whether it stops.
     pub(in crate::proxy) fn watch_end(&mut self, backend: &Arc<Backend>, generation: u32) {
         let (backend, session) = (Arc::clone(backend), Arc::clone(&self.session));

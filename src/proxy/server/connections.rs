@@ -102,13 +102,18 @@ impl ConnectionInFlight {
         OpenRequests(Arc::downgrade(&self.0))
     }
 
+    /// Whether a request is open.
+    fn is_open(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Waits until the connection had no open request for this long.
     async fn idle_for(&self, duration: Duration) {
         // By the clock: on a busy host a poll takes longer than its interval.
         let mut idle_since = monotonic();
         while idle_since.elapsed() < duration {
             tokio::time::sleep(POLL_INTERVAL).await;
-            if Arc::strong_count(&self.0) > 1 {
+            if self.is_open() {
                 idle_since = monotonic();
             }
         }
@@ -118,11 +123,22 @@ impl ConnectionInFlight {
 impl Lifecycle {
     /// Waits until a connection may be closed.
     pub(in crate::proxy) async fn wait_idle(&self, in_flight: &ConnectionInFlight) {
-        let long_wait = self.long_idle_wait.load(Ordering::Relaxed);
+        let has_successor = self.long_idle_wait.load(Ordering::Relaxed);
+        let before = if has_successor { IDLE_BEFORE_CLOSE_LONG } else { IDLE_BEFORE_CLOSE };
+        let idle = async {
+            tokio::select! {
+                () = in_flight.idle_for(before) => (),
+                () = self.close_idle_soon.cancelled() => in_flight.idle_for(IDLE_BEFORE_CLOSE).await,
+            }
+        };
         tokio::select! {
-            () = in_flight.idle_for(if long_wait { IDLE_BEFORE_CLOSE_LONG } else { IDLE_BEFORE_CLOSE }) => (),
-            () = self.close_idle_soon.cancelled() => in_flight.idle_for(IDLE_BEFORE_CLOSE).await,
-            () = self.shutdown.cancelled() => in_flight.idle_for(IDLE_BEFORE_CLOSE).await,
+            () = idle => return,
+            () = self.shutdown.cancelled() => (),
+        }
+        // What is open now ends when its release is cut: it is the last response. A client that sees the
+        // end of the connection with it sends its next request to the successor.
+        if !in_flight.is_open() {
+            in_flight.idle_for(IDLE_BEFORE_CLOSE).await;
         }
     }
 

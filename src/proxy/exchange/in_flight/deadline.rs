@@ -97,6 +97,14 @@ impl InFlight {
         self.backend.open_streams.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a request that gets an error because its release was cut. Nobody waits for those that the
+    /// client cancelled.
+    pub(in crate::proxy) fn count_error_response(&self) {
+        if !self.abandoned {
+            self.backend.count_error_response();
+        }
+    }
+
     /// When the client cancelled the request, or left.
     pub(super) fn given_up_at(&self, request: &PendingRequest) -> Option<Instant> {
         let half_closed_at = self.client.as_ref().and_then(|client| client.half_closed_at());

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http_body::Frame;
 
 use crate::mcp::messages::FailureReason;
 use crate::mcp::sse::SseReader;
@@ -49,6 +51,51 @@ impl ResponseBody {
             self.in_flight.backend.count_error_response();
         }
         self.in_flight.detach_from_release();
+    }
+
+    /// Polls the input from elsewhere. Pending: there is no body to read either.
+    pub(super) fn poll_side_input(&mut self, cx: &mut Context<'_>) -> Poll<SideInput> {
+        match &mut self.on_release_left {
+            OnReleaseLeft::End | OnReleaseLeft::Replay(_) => Poll::Ready(SideInput::Idle),
+            // A session of HTTP+SSE is its stream: it lasts as long as the proxy.
+            OnReleaseLeft::Stay(_) if self.endpoint.is_some() || self.sse_session.is_some() => {
+                Poll::Ready(SideInput::Idle)
+            }
+            OnReleaseLeft::Stay(end_streams) => {
+                if end_streams.as_mut().poll(cx).is_pending() {
+                    return Poll::Ready(SideInput::Idle);
+                }
+                self.on_release_left = OnReleaseLeft::End;
+                let finished = self.finish();
+                Poll::Ready(
+                    finished.map_or_else(|it| SideInput::Frame(Err(it)), |()| SideInput::Changed),
+                )
+            }
+            OnReleaseLeft::Splice(spliced) => {
+                match std::task::ready!(spliced.poll(cx)) {
+                    Some(Ok(data)) => return Poll::Ready(SideInput::Frame(Ok(Frame::data(data)))),
+                    Some(Err(())) => self.fail_replay(),
+                    None => (),
+                }
+                self.on_release_left = OnReleaseLeft::End;
+                Poll::Ready(SideInput::Changed)
+            }
+            OnReleaseLeft::Reopen(subscription) => match subscription.poll(cx) {
+                Poll::Ready(event) => Poll::Ready(self.on_subscription_event(event)),
+                Poll::Pending if self.body.is_none() && subscription.is_reopening() => {
+                    Poll::Pending
+                }
+                Poll::Pending => Poll::Ready(SideInput::Idle),
+            },
+            OnReleaseLeft::Resume(stream) => match stream.poll(cx) {
+                Poll::Ready(event) => Poll::Ready(match self.on_session_event(event) {
+                    Ok(()) => SideInput::Changed,
+                    Err(error) => SideInput::Frame(Err(error)),
+                }),
+                Poll::Pending if self.body.is_none() => Poll::Pending,
+                Poll::Pending => Poll::Ready(SideInput::Idle),
+            },
+        }
     }
 
     /// Handles an event of the session's stream.
@@ -108,6 +155,7 @@ impl ResponseBody {
                 if self.body.is_none() {
                     return self.finish();
                 }
+                self.on_release_left = OnReleaseLeft::Stay(resumable.into_end_streams());
                 return Ok(());
             }
         }
@@ -237,7 +285,7 @@ impl ResponseBody {
             .collect();
         for error in &errors {
             self.ready.push_back(sse::encode_event(error));
-            self.in_flight.backend.count_error_response();
+            self.in_flight.count_error_response();
         }
     }
 }
