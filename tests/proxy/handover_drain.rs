@@ -14,7 +14,7 @@ use crate::handover::{
 use crate::http_client::{RawConnection, open_request, open_session, post, request, tool_call};
 use crate::http_sse::{Client as SseClient, get_stream, relative, sse_server};
 use crate::outcomes::cancel;
-use crate::{RELEASE_A, test_service, wait_until};
+use crate::{RELEASE_A, RELEASE_B, test_service, wait_until};
 
 /// A drain that takes as long as the open requests, and nothing else.
 async fn drain(two: &ProxyPair) {
@@ -55,6 +55,32 @@ async fn predecessor_does_not_wait_for_cancelled_calls() {
     post(to, &cancel("8"), &session).await;
     pass_on_cancellations(&two).await;
     drain(&two).await;
+}
+
+/// A client may send the cancellation on a connection that it kept: then the old proxy gets it.
+#[tokio::test]
+async fn successor_learns_what_is_cancelled_at_the_predecessor() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let dir = tempfile::tempdir().unwrap();
+    let old = start_predecessor(&dir, a.address);
+    let to = old.local_addr();
+    let session = open_session(to).await;
+    post(to, INITIALIZED, &session).await;
+    let mut kept = RawConnection::connect(to).await;
+    kept.send(request(&tool_call("1", "echo", "{}"), &session)).await;
+    kept.read_response().await;
+    let two = hand_over(dir, old, &[(RELEASE_B, b.address), (RELEASE_A, a.address)]).await;
+    let call = tool_call("7", "stream", r#"{"ms":60000}"#);
+    let _cancelled = open_request(to, &call, &session).await;
+    let in_flight = || two.new.load(RELEASE_A, Moment(0)).in_flight;
+    wait_until("it is open", || in_flight() == 1, || in_flight().to_string()).await;
+    kept.send(request(&cancel("7"), &session)).await;
+    assert_eq!(kept.read_response().await.status, 202);
+    wait_until("nothing waits for it", || in_flight() == 0, || in_flight().to_string()).await;
+    two.new.set_active(RELEASE_B);
+    two.new.migrate_sessions_from(Some(RELEASE_A));
+    let reply = post(to, &tool_call("8", "echo", "{}"), &session).await;
+    assert_eq!(reply.json()["result"]["release"], "b", "{}", reply.text());
 }
 
 /// Its stream began before the handover, so that no header told the client to leave the connection.

@@ -318,7 +318,7 @@ impl ProxyState {
         {
             in_flight.set_unconfirmed(path);
         }
-        in_flight.record_cancellations();
+        in_flight.record_cancellations(&self.router.sessions);
         in_flight.client = Some(Arc::clone(&request.connection));
         in_flight.clamp_ttl = post.is_cacheable
             && is_modern(&request.head.headers)

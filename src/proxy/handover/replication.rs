@@ -2,8 +2,9 @@
 //!
 //! Both daemons have the same secret, so that a session id is valid in both. The successor gets all new
 //! clients; this proxy finishes its open requests. Until then it sends every session that these
-//! requests open, move or end, every `requestState` that a release issues, and how many requests are
-//! open. The successor keeps busy sessions at their release, and waits for these requests in a drain.
+//! requests open, move or end, every request that a client cancels, every `requestState` that a release
+//! issues, and how many requests are open. The successor keeps busy sessions at their release, and waits
+//! for these requests in a drain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,9 +29,8 @@ const CHANGES_MAX: usize = 4096;
 /// How often open requests and busy sessions are compared with what was sent.
 const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The most cancellations that the predecessor is told, and the bytes of a request id in one.
+/// The most cancellations that the predecessor is told.
 const CANCELLATIONS_MAX: usize = 256;
-const CANCELLED_ID_MAX: usize = 128;
 
 /// One change for the successor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,6 +51,8 @@ enum ReplicationRecord {
     /// A session is idle again.
     #[serde(rename = "idle")]
     SessionIdle(String),
+    /// The client of a session cancelled a request.
+    Cancelled(String, String),
     /// The number of open requests on a release, besides subscriptions and GET streams.
     #[serde(rename = "open")]
     InFlight(ReleaseNumber, u64),
@@ -146,8 +148,7 @@ impl Replication {
         let predecessor = self.predecessor();
         let busy = predecessor.busy_sessions.keys();
         let cancelled = busy.flat_map(|key| {
-            let ids = sessions.cancelled_requests(key).into_iter();
-            ids.filter(|id| id.len() <= CANCELLED_ID_MAX).map(|id| (encode_key(key), id))
+            sessions.cancelled_requests(key).into_iter().map(|id| (encode_key(key), id))
         });
         cancelled.take(CANCELLATIONS_MAX).collect()
     }
@@ -237,6 +238,11 @@ impl Replication {
                     .and_then(|key| self.predecessor().busy_sessions.remove(&key));
                 drop(guard);
             }
+            ReplicationRecord::Cancelled(session, id) => {
+                if let Some(key) = decode_key(&session) {
+                    sessions.apply_cancellation(&key, &id);
+                }
+            }
             ReplicationRecord::InFlight(release, 0) => {
                 _ = self.predecessor().in_flight.remove(&release);
             }
@@ -286,6 +292,9 @@ impl Replicator {
     async fn send_session(&self, key: SessionKey) {
         if let Some(record) = self.state.sessions.record(key) {
             self.send(ReplicationRecord::Session(record)).await;
+        }
+        for id in self.state.sessions.cancelled_requests(&key) {
+            self.send(ReplicationRecord::Cancelled(encode_key(&key), id)).await;
         }
     }
 
@@ -360,6 +369,7 @@ mod tests {
             ReplicationRecord::RequestState(..) => "state" ReplicationRecord::RequestState(u64::MAX, ReleaseNumber(7));
             ReplicationRecord::SessionBusy(_) => "busy" ReplicationRecord::SessionBusy(encode_key(&key));
             ReplicationRecord::SessionIdle(_) => "idle" ReplicationRecord::SessionIdle(encode_key(&key));
+            ReplicationRecord::Cancelled(..) => "cancelled" ReplicationRecord::Cancelled(encode_key(&key), "7".to_owned());
             ReplicationRecord::InFlight(..) => "open" ReplicationRecord::InFlight(ReleaseNumber(7), 3);
         )
     }

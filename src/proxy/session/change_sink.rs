@@ -5,7 +5,7 @@ use crate::proxy::session::id::SessionKey;
 
 /// Receives every change that the successor of this daemon must know. A call never blocks.
 pub(in crate::proxy) trait ChangeSink: Debug + Send + Sync {
-    /// A session was opened, moved or ended, or its snapshot changed.
+    /// A session was opened, moved or ended, its snapshot changed, or its client cancelled a request.
     fn session_changed(&self, key: SessionKey);
 
     /// A release issued a `requestState`.

@@ -13,6 +13,9 @@ use crate::proxy::session::record::{SessionRecord, StoredChange};
 use crate::proxy::session::table::Sessions;
 use crate::proxy::session::tracked_requests::TrackedRequests;
 
+/// The bytes of the id of a cancelled request that the other daemon is told.
+const CANCELLED_ID_MAX: usize = 128;
+
 impl Sessions {
     /// Reports every later change to `sink`.
     pub(in crate::proxy) fn set_change_sink(&self, sink: Arc<dyn ChangeSink>) {
@@ -67,15 +70,24 @@ impl Sessions {
         self.mark_changed(&session);
     }
 
-    /// The requests of a session that its client cancelled.
+    /// The requests of a session that its client cancelled, but for very long ids.
     pub(in crate::proxy) fn cancelled_requests(&self, key: &SessionKey) -> Vec<String> {
         let by_key = self.by_key.pin();
         let session = by_key.get(key);
-        let cancelled = |it: &mut TrackedRequests| it.cancelled().map(str::to_owned).collect();
+        let cancelled = |it: &mut TrackedRequests| {
+            let ids = it.cancelled().filter(|id| id.len() <= CANCELLED_ID_MAX);
+            ids.map(str::to_owned).collect()
+        };
         session.map(|session| session.with_requests(cancelled)).unwrap_or_default()
     }
 
-    /// The client cancelled a request in the successor.
+    /// The client of a session cancels a request.
+    pub(in crate::proxy) fn record_cancellation(&self, session: &Session, id: &str) {
+        session.with_requests(|it| it.record_cancellation(id, monotonic()));
+        self.notify_sink(session.key);
+    }
+
+    /// The client cancelled a request in the predecessor, or in the successor.
     pub(in crate::proxy) fn apply_cancellation(&self, key: &SessionKey, id: &str) {
         if let Some(session) = self.by_key.pin().get(key) {
             session.with_requests(|it| {

@@ -2,24 +2,24 @@
 
 use http::{Method, StatusCode};
 
-use crate::clock::monotonic;
 use crate::mcp::message::Message;
 use crate::mcp::{Answered, ResponseContent, session_lost};
 use crate::model::Outcome;
 use crate::proxy::exchange::in_flight::{ExchangeKind, InFlight, SERVER_REQUESTS_MAX};
 use crate::proxy::exchange::parsed_body::lock_parsed;
 use crate::proxy::exchange::pending::TaskEffect;
+use crate::proxy::session::Sessions;
 
 impl InFlight {
     /// Records in the session which requests the client cancels in this exchange.
-    pub(in crate::proxy) fn record_cancellations(&self) {
+    pub(in crate::proxy) fn record_cancellations(&self, sessions: &Sessions) {
         let Some(session) = &self.session else { return };
         let parsed = lock_parsed(&self.parsed);
         let cancellations =
             parsed.messages.iter().filter(|it| it.id.is_none() && it.request_id.is_some());
         cancellations
             .filter_map(|it| it.request_id.as_deref())
-            .for_each(|id| session.with_requests(|it| it.record_cancellation(id, monotonic())));
+            .for_each(|id| sessions.record_cancellation(session, id));
     }
 
     /// Tracks requests of the server: an open one keeps the session at its release.
