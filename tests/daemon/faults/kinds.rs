@@ -17,6 +17,11 @@ pub(super) enum Trouble {
     WarmPaused,
     /// The host loses all processes, and starts the daemon.
     Boot,
+    /// What is sent to the release with the traffic, or to the warm one, and what it sends, is lost.
+    ActiveCutOff,
+    WarmCutOff,
+    /// The same for the new one, until it was rolled back.
+    NewCutOff,
     /// Both releases stand still at the same time.
     BothPaused,
     /// A scanner sends requests that are no MCP.
@@ -114,6 +119,9 @@ pub(super) const ALL: &[Fault] = &[
     trouble("both-paused", Trouble::BothPaused, HANGS),
     trouble("scanned", Trouble::Scanned, &[]),
     trouble("daemon-paused-long", Trouble::DaemonPausedLong, HANGS),
+    trouble("release-cut-off", Trouble::ActiveCutOff, HANGS),
+    healthy("healthy, warm-cut-off", Trouble::WarmCutOff, End::Stays, HANGS),
+    healthy("new-cut-off", Trouble::NewCutOff, End::Back, HANGS),
     healthy("healthy, boot", Trouble::Boot, End::Stays, BOOT),
     healthy("healthy, both-paused", Trouble::BothPaused, End::Stays, HANGS),
     healthy("healthy, scanned", Trouble::Scanned, End::Stays, &[]),
@@ -148,6 +156,7 @@ pub(super) const SHORT: &[&str] = &[
     "release-killed",
     "errors, handover",
     "total, daemon-killed",
+    "new-cut-off",
 ];
 
 impl Fault {

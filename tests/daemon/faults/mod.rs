@@ -13,13 +13,18 @@ mod table;
 use kinds::{ALL, Fault, SHORT};
 use stage::FaultStage;
 
-use crate::support::Rng;
+use crate::support::{Rng, in_own_namespace};
 
 /// Requests a second of both eras, half of them in sessions.
 const RATE: u64 = 60;
 
 #[test]
 fn faults_leave_a_good_release_in_charge_and_lead_back_from_a_bad_one() {
+    if in_own_namespace(
+        "faults::faults_leave_a_good_release_in_charge_and_lead_back_from_a_bad_one",
+    ) {
+        return;
+    }
     let variable = |name: &str| std::env::var(name).ok();
     let number = |name: &str| variable(name).map(|it| it.parse::<u64>().unwrap());
     let only = variable("FAULTS_ONLY");

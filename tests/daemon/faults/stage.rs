@@ -15,8 +15,8 @@ use tokio::runtime::Runtime;
 use super::kinds::{End, Fault, Trouble};
 use super::table::{self, Round};
 use crate::support::{
-    CliOutput, DaemonHarness, Rng, SERVICE, TmpfsDisk, memory_kib, open_files, signal, sleep,
-    wait_until,
+    CliOutput, CutPort, DaemonHarness, Rng, SERVICE, TmpfsDisk, memory_kib, open_files, signal,
+    sleep, wait_until,
 };
 
 /// A healthy release is accepted after it; a fifth of failures is found well before.
@@ -38,6 +38,8 @@ pub(super) struct FaultStage {
     counts: Box<dyn Fn() -> LiveCounts>,
     failures: Box<dyn Fn() -> Vec<FailedRequest>>,
     rate: u64,
+    /// The network of the new release, if it is cut.
+    cut_off: Option<CutPort>,
     /// The number of the release in charge, and of the newest deploy.
     active: u32,
     newest: u32,
@@ -71,6 +73,7 @@ impl FaultStage {
             counts,
             failures,
             rate,
+            cut_off: None,
             active,
             newest,
             rounds,
@@ -146,6 +149,7 @@ impl FaultStage {
         sleep(Duration::from_millis(at));
         self.inject_with(fault.trouble, previous);
         let ended: CliOutput = deploy.wait();
+        self.cut_off = None;
         let codes: &[i32] = match fault.end {
             End::Stays => &[0, 13],
             End::Back => &[3],
@@ -192,6 +196,17 @@ impl FaultStage {
             Trouble::ActivePaused => {
                 self.stop_for_a_while(&[self.host.release_process(self.active).pid], 2_500)
             }
+            Trouble::ActiveCutOff => {
+                let cut = self.cut_off_release(self.active);
+                self.pause_up_to(2_500);
+                drop(cut);
+            }
+            Trouble::WarmCutOff => {
+                let cut = self.cut_off_release(warm);
+                self.pause_up_to(2_500);
+                drop(cut);
+            }
+            Trouble::NewCutOff => self.cut_off = Some(self.cut_off_release(self.active)),
             Trouble::Boot => {
                 let releases = self.host.release_processes();
                 self.host.kill();
@@ -209,6 +224,11 @@ impl FaultStage {
                 self.stop_for_a_while(&[self.host.release_process(warm).pid], 2_500)
             }
         }
+    }
+
+    fn cut_off_release(&self, number: u32) -> CutPort {
+        let is_blue = self.host.release_process(number).slot == "blue";
+        CutPort::new(if is_blue { self.host.blue } else { self.host.green })
     }
 
     fn stop_for_a_while(&mut self, pids: &[i32], longest_ms: u64) {
