@@ -113,8 +113,11 @@ impl Proxy {
     /// The current routes, for the predecessor. `None` after the shutdown, when all releases are cut.
     pub fn routes_snapshot(&self) -> Option<RoutesSnapshot> {
         let is_shut_down = self.lifecycle.shutdown.is_cancelled();
-        let cancelled = || self.replication.cancellations(&self.state.router.sessions);
-        (!is_shut_down).then(|| RoutesSnapshot::of(&self.view(), cancelled()))
+        let sessions = &self.state.router.sessions;
+        (!is_shut_down).then(|| {
+            let cancelled = self.replication.cancellations(sessions);
+            RoutesSnapshot::of(&self.view(), cancelled, sessions.recent_moves())
+        })
     }
 
     /// Applies the routes of the successor. Releases that are not in the snapshot are cut.
@@ -127,6 +130,11 @@ impl Proxy {
             {
                 backend.draining.cancel();
             }
+        }
+        // Their releases are there now.
+        let router = &self.state.router;
+        for location in &snapshot.moved {
+            router.sessions.apply_move(location, router.clock.now());
         }
         let is_assigned = snapshot.assignment().is_some_and(|plan| self.assign(plan));
         if let Some(active) = snapshot.active().filter(|_| !is_assigned) {

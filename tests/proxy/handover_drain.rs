@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rollbackd::config::SessionState;
+use rollbackd::config::{Address, SessionState};
 use rollbackd::model::Moment;
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +80,30 @@ async fn successor_learns_what_is_cancelled_at_the_predecessor() {
     two.new.set_active(RELEASE_B);
     two.new.migrate_sessions_from(Some(RELEASE_A));
     let reply = post(to, &tool_call("8", "echo", "{}"), &session).await;
+    assert_eq!(reply.json()["result"]["release"], "b", "{}", reply.text());
+}
+
+/// The client keeps a connection to the old proxy, and opens a session on one to the new proxy.
+#[tokio::test]
+async fn predecessor_learns_where_a_session_of_the_successor_has_moved() {
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let dir = tempfile::tempdir().unwrap();
+    let old = start_predecessor(&dir, a.address);
+    let to = old.local_addr();
+    let mut kept = RawConnection::connect(to).await;
+    kept.send(request(&tool_call("1", "echo", "{}"), MODERN_HEADERS)).await;
+    kept.read_response().await;
+    let two = hand_over(dir, old, &[(RELEASE_A, a.address)]).await;
+    let session = open_session(to).await;
+    post(to, INITIALIZED, &session).await;
+    two.new.add_release(RELEASE_B, &Address::Tcp(b.address));
+    two.new.set_active(RELEASE_B);
+    two.new.migrate_sessions_from(Some(RELEASE_A));
+    let reply = post(to, &tool_call("2", "echo", "{}"), &session).await;
+    assert_eq!(reply.json()["result"]["release"], "b", "{}", reply.text());
+    two.old.apply_routes(&two.new.routes_snapshot().unwrap()).await;
+    kept.send(request(&tool_call("3", "echo", "{}"), &session)).await;
+    let reply = kept.read_response().await;
     assert_eq!(reply.json()["result"]["release"], "b", "{}", reply.text());
 }
 

@@ -10,6 +10,7 @@ use crate::config::Address;
 use crate::model::ReleaseNumber;
 use crate::proxy::routing::assignment::AssignmentPlan;
 use crate::proxy::routing::view::RoutingView;
+use crate::proxy::session::SessionLocation;
 
 /// The active release, and the releases that are not cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct RoutesSnapshot {
     /// Requests that clients cancelled at the successor, each with its session: they may be open here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(in crate::proxy) cancelled: Vec<(String, String)>,
+    /// The sessions that moved last at the successor: a request of one may come here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::proxy) moved: Vec<SessionLocation>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +46,12 @@ enum RouteAddress {
 }
 
 impl RoutesSnapshot {
-    /// The snapshot of a routing table, with the cancelled requests.
-    pub(in crate::proxy) fn of(view: &RoutingView, cancelled: Vec<(String, String)>) -> Self {
+    /// The snapshot of a routing table, with the cancelled requests and the sessions that moved.
+    pub(in crate::proxy) fn of(
+        view: &RoutingView,
+        cancelled: Vec<(String, String)>,
+        moved: Vec<SessionLocation>,
+    ) -> Self {
         let routes = &view.routes;
         let open = routes.backends().iter().filter(|backend| backend.is_open());
         let releases = open.map(|backend| ReleaseRoute {
@@ -56,7 +64,7 @@ impl RoutesSnapshot {
         });
         let active = routes.active().map(|active| active.number);
         let assignment = view.assignment.as_ref().map(|it| it.plan.clone());
-        Self { active, releases: releases.collect(), assignment, cancelled }
+        Self { active, releases: releases.collect(), assignment, cancelled, moved }
     }
 
     /// The active release.
@@ -93,6 +101,8 @@ mod tests {
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/each.rs"));
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/lines.rs"));
 
+    const MOVED: &str = r#"{"k":"c2l4dGVlbiBieXRlcy4uLg","r":7,"g":1,"b":"at-the-release"}"#;
+
     fn routes() -> Vec<(&'static str, RoutesSnapshot)> {
         let addresses = one_of_each!(RouteAddress;
             RouteAddress::Tcp(_) => "" RouteAddress::Tcp(([127, 0, 0, 1], 9001).into());
@@ -110,6 +120,14 @@ mod tests {
                 RoutesSnapshot {
                     active: Some(ReleaseNumber(7)),
                     releases,
+                    ..RoutesSnapshot::default()
+                },
+            ),
+            (
+                "sessions",
+                RoutesSnapshot {
+                    cancelled: vec![("c2l4dGVlbiBieXRlcy4uLg".to_owned(), "7".to_owned())],
+                    moved: vec![serde_json::from_str(MOVED).unwrap()],
                     ..RoutesSnapshot::default()
                 },
             ),

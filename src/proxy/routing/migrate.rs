@@ -53,7 +53,7 @@ impl Migration {
             None => Err(MigrationRefused::OpenFailed.into()),
         };
         match &migrated {
-            Ok(()) => sessions.mark_changed(&session),
+            Ok(()) => sessions.mark_moved(&session),
             Err(error) => {
                 session.refuse_move(error.reason, current.load().can_stay(&session));
                 let (service, reason) = (&view.service.name, error.reason.label());

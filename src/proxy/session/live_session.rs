@@ -25,6 +25,7 @@ use crate::proxy::session::state_machine::{
 };
 use crate::proxy::session::tracked_requests::TrackedRequests;
 
+mod replicated;
 mod requests;
 pub(super) mod streams;
 
@@ -152,44 +153,6 @@ impl Session {
     pub(super) fn id_given_by(&self) -> Option<ReleaseNumber> {
         let state = self.inner();
         (!state.backend_id.is_empty()).then(|| state.machine.release())
-    }
-
-    /// What survives the daemon. `None` if it ended, or the proxy did not see its opening.
-    pub(super) fn to_persisted(&self) -> Option<PersistedSession> {
-        let state = self.inner();
-        let ended = matches!(state.machine.phase(), SessionPhase::Ended(_));
-        let snapshot = state.snapshot.as_deref().filter(|_| !ended)?;
-        Some(PersistedSession {
-            release: state.machine.release(),
-            generation: state.machine.generation(),
-            backend_id: state.backend_id.clone(),
-            snapshot: Some(snapshot.clone()),
-            opened_at: self.opened_at,
-            owner: state.owner.clone(),
-        })
-    }
-
-    /// Applies the state of the same session in the predecessor, where that is newer.
-    pub(super) fn merge_from_predecessor(&self, persisted: PersistedSession) {
-        let mut state = self.inner();
-        // A move that runs here decides the release itself.
-        let moving = matches!(state.machine.phase(), SessionPhase::Moving(_));
-        if state.machine.generation() < persisted.generation && !moving {
-            state.machine = SessionMachine::new(persisted.release, persisted.generation);
-            state.backend_id = persisted.backend_id;
-            self.release.store(persisted.release.0, Ordering::Relaxed);
-        }
-        if state.owner.is_empty() {
-            state.owner = persisted.owner;
-        }
-        let Some(predecessor) = persisted.snapshot else { return };
-        match &mut state.snapshot {
-            Some(snapshot) => snapshot.merge(predecessor),
-            // A request came here before the record of its opening: the client has initialized it.
-            ours @ None => {
-                *ours = Some(Box::new(OpeningSnapshot { initialized: true, ..predecessor }))
-            }
-        }
     }
 
     /// About how much memory it takes, and its line in the file, in bytes.

@@ -15,6 +15,7 @@ mod live_session;
 pub(super) mod migration;
 mod occupancy;
 mod persistence;
+mod recent_moves;
 mod record;
 mod replication;
 mod resume_at;
@@ -30,7 +31,7 @@ pub(super) use id::{BACKEND_ID_MAX, SessionId, SessionKey};
 pub(super) use live_session::streams::OpenStream;
 pub(super) use live_session::{Admission, InFlightGuard, Session};
 pub(super) use occupancy::SessionLimits;
-pub(super) use record::{SessionRecord, decode_key, encode_key};
+pub(super) use record::{SessionLocation, SessionRecord, decode_key, encode_key};
 pub(super) use resume_at::{ResumeAt, StreamCommand};
 pub(super) use state_machine::{
     Action, ClientMessageKind, Environment, ReplayDecision, replay_decision,

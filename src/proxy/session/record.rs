@@ -47,6 +47,19 @@ struct RecordBody {
     owner: Owner,
 }
 
+/// Where a session is, without what is needed to open it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::proxy) struct SessionLocation {
+    #[serde(rename = "k")]
+    pub(super) key: String,
+    #[serde(rename = "r")]
+    pub(super) release: ReleaseNumber,
+    #[serde(rename = "g")]
+    pub(super) generation: u32,
+    #[serde(rename = "b")]
+    pub(super) backend_id: Box<str>,
+}
+
 /// A record, read.
 #[derive(Debug, PartialEq)]
 pub(super) enum StoredChange {

@@ -6,15 +6,20 @@ use std::sync::Arc;
 use crate::clock::monotonic;
 use crate::model::Moment;
 use crate::proxy::session::change_sink::ChangeSink;
+use crate::proxy::session::credentials::Owner;
 use crate::proxy::session::id::SessionKey;
 use crate::proxy::session::live_session::{InFlightGuard, Session};
 use crate::proxy::session::persistence::SessionStore;
-use crate::proxy::session::record::{SessionRecord, StoredChange};
+use crate::proxy::session::record::{
+    PersistedSession, SessionLocation, SessionRecord, StoredChange, decode_key,
+};
 use crate::proxy::session::table::Sessions;
 use crate::proxy::session::tracked_requests::TrackedRequests;
 
-/// The bytes of the id of a cancelled request that the other daemon is told.
+/// The bytes of the id of a cancelled request, and of the id of a moved session at its release, that the
+/// other daemon is told.
 const CANCELLED_ID_MAX: usize = 128;
+const MOVED_ID_MAX: usize = 256;
 
 impl Sessions {
     /// Reports every later change to `sink`.
@@ -55,10 +60,15 @@ impl Sessions {
             Some(StoredChange::Ended(key)) => return self.remove_key(&key),
             None => return,
         };
+        self.merge(key, persisted, now);
+    }
+
+    /// Applies what the other daemon knows of a live session.
+    fn merge(&self, key: SessionKey, persisted: PersistedSession, now: Moment) {
         let by_key = self.by_key.pin();
         let session = match by_key.get(&key) {
             Some(session) => {
-                session.merge_from_predecessor(persisted);
+                session.merge(persisted);
                 Arc::clone(session)
             }
             None if by_key.len() >= self.limits.count => return,
@@ -68,6 +78,38 @@ impl Sessions {
             }
         };
         self.mark_changed(&session);
+    }
+
+    /// A session moved to another release.
+    pub(in crate::proxy) fn mark_moved(&self, session: &Session) {
+        self.moves.record(session.key);
+        self.mark_changed(session);
+    }
+
+    /// Where the sessions are that moved last.
+    pub(in crate::proxy) fn recent_moves(&self) -> Vec<SessionLocation> {
+        let by_key = self.by_key.pin();
+        let keys = self.moves.keys().into_iter();
+        let moved = keys.filter_map(|key| by_key.get(&key).map(|session| session.location()));
+        moved.filter(|it| it.backend_id.len() <= MOVED_ID_MAX).collect()
+    }
+
+    /// The successor moved a session.
+    pub(in crate::proxy) fn apply_move(&self, location: &SessionLocation, now: Moment) {
+        let Some(key) = decode_key(&location.key) else { return };
+        let is_known = |session: &Arc<Session>| session.generation() >= location.generation;
+        if self.by_key.pin().get(&key).is_some_and(is_known) {
+            return;
+        }
+        let persisted = PersistedSession {
+            release: location.release,
+            generation: location.generation,
+            backend_id: location.backend_id.clone(),
+            snapshot: None,
+            opened_at: now,
+            owner: Owner::default(),
+        };
+        self.merge(key, persisted, now);
     }
 
     /// The requests of a session that its client cancelled, but for very long ids.

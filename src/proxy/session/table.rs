@@ -19,6 +19,7 @@ use crate::proxy::session::live_session::{Session, SessionMap};
 use crate::proxy::session::occupancy::{Occupancy, SessionLimits};
 use crate::proxy::session::persistence;
 use crate::proxy::session::persistence::SessionStore;
+use crate::proxy::session::recent_moves::RecentMoves;
 use crate::proxy::session::record::PersistedSession;
 
 /// A session without a request or a stream for longer is not active.
@@ -38,6 +39,8 @@ pub(in crate::proxy) struct Sessions {
     pub(super) store: OnceLock<SessionStore>,
     /// The replication to the successor, once there is one.
     pub(super) change_sink: OnceLock<Arc<dyn ChangeSink>>,
+    /// For the predecessor, while it drains.
+    pub(super) moves: RecentMoves,
     /// The newest releases that give their sessions ids.
     pub(super) giving_ids: Mutex<BTreeSet<ReleaseNumber>>,
 }
@@ -70,6 +73,7 @@ impl Sessions {
             by_key,
             store,
             change_sink,
+            moves: RecentMoves::default(),
             giving_ids: Mutex::default(),
         }
     }
