@@ -22,6 +22,8 @@ const NOT_GATHERED: &str = "not known yet: the facts are being gathered";
 const FAILURES_MAX: usize = 10;
 /// Error answers that it shows of one call.
 const SAMPLES_OF_CALL_MAX: usize = 3;
+/// A release serves well that fails at most one in so many requests.
+const FEW_FAILED: u64 = 20;
 /// Error answers that it shows.
 const SAMPLES_MAX: usize = 9;
 
@@ -73,7 +75,7 @@ pub fn build(
         factors,
         remediation: remediation(facts, incident),
         went_well: went_well(facts),
-        went_badly: went_badly(incident),
+        went_badly: went_badly(facts, incident),
         actions: incident.actions.clone(),
         suggested_actions: suggested,
         recurrence_of: incident.recurrence_of.clone(),
@@ -270,10 +272,12 @@ fn remediation(facts: &Facts, incident: &Incident) -> Vec<String> {
     if let Some(cost) = drain_cost(facts) {
         done.push(format!("the rollback itself cost: {cost}"));
     }
-    if matches!(incident.cause(), Cause::Rollback | Cause::OrderedRollback) {
-        let version = &incident.version;
+    let went_back = |cause| matches!(cause, Cause::Rollback | Cause::OrderedRollback);
+    if incident.causes.iter().any(|(cause, ..)| went_back(*cause)) {
+        let Incident { service, version, .. } = incident;
         done.push(format!(
-            "left: {version} is quarantined; `rollbackd deploy --allow-quarantined` overrides it"
+            "left: {version} is quarantined; `rollbackd deploy {service} {version} \
+             --allow-quarantined` overrides it"
         ));
     }
     done
@@ -281,21 +285,35 @@ fn remediation(facts: &Facts, incident: &Incident) -> Vec<String> {
 
 fn went_well(facts: &Facts) -> Vec<String> {
     let mut well = Vec::new();
-    if let Some(ms) = phrases::switch_ms(facts) {
-        well.push(format!("the traffic was back {} after the verdict", format_ms(ms)));
+    // What waited for a person is no success.
+    let held = facts.reaction().is_some_and(|(_, rollback)| rollback.is_some());
+    if let Some(ms) = phrases::switch_ms(facts).filter(|_| !held) {
+        let is_order = facts.find(
+            |it| matches!(it, TimelineEvent::Detected { trigger, .. } if trigger.is_operator()),
+        );
+        let after = if is_order.is_some() { "order" } else { "verdict" };
+        well.push(format!("the traffic was back {} after the {after}", format_ms(ms)));
     }
     if drain_cost(facts).is_some_and(|cost| cost.sessions_ended == 0) {
         well.push("no session ended".to_owned());
     }
     if let Some(control) = facts.control().filter(|it| it.counts.judged() > 0) {
         let (failed, judged) = (bad(&control.counts), control.counts.judged());
-        well.push(format!("the previous release failed {failed} of {judged} requests meanwhile"));
+        if failed * FEW_FAILED <= judged {
+            let text =
+                format!("the previous release failed {failed} of {judged} requests meanwhile");
+            well.push(text);
+        }
     }
     well
 }
 
-fn went_badly(incident: &Incident) -> Vec<String> {
+fn went_badly(facts: &Facts, incident: &Incident) -> Vec<String> {
     let mut badly = Vec::new();
+    if let Some((found, Some(rollback))) = facts.reaction() {
+        let ms = rollback.moment.0.saturating_sub(found.moment.0);
+        badly.push(format!("the rollback began {} after the verdict", format_ms(ms)));
+    }
     if let Some((cause, ..)) = incident.causes.iter().rev().find(|(it, ..)| it.needs_person()) {
         badly.push(format!("{}: a person was needed", cause.label()));
     }

@@ -53,23 +53,39 @@ impl Cause {
         }
     }
 
-    /// What a person has to do who is paged.
-    pub(super) fn what_to_do(self) -> &'static str {
+    /// What a person has to do who is paged. `guard` is the one that held a rollback back.
+    pub(super) fn what_to_do(self, service: &str, guard: Option<Guard>) -> String {
+        let back = format!("`rollbackd rollback {service}`");
         match self {
-            Self::OneUser => "The others are served; look at the calls of that user.",
+            Self::OneUser => "The others are served; look at the calls of that user.".to_owned(),
             Self::DifferentAnswers => {
-                "Compare the answers of both releases; `rollbackd rollback` goes back."
+                format!("Compare the answers of both releases; {back} goes back.")
             }
             Self::AfterBake => {
-                "A person is needed now; `rollbackd rollback` goes back while the previous release runs."
+                format!("A person is needed now: {back} goes back while the previous release runs.")
             }
-            _ => A_PERSON_IS_NEEDED,
+            Self::RampIncomplete => format!(
+                "A person is needed now: `rollbackd promote {service}` accepts it, {back} goes back."
+            ),
+            Self::GuardHeld if guard != Some(Guard::NoWarm) => {
+                format!("A person is needed now: {back} moves the traffic back.")
+            }
+            Self::SharedOutage => {
+                "A person is needed now: going back would not help, repair what both need."
+                    .to_owned()
+            }
+            _ => A_PERSON_IS_NEEDED.to_owned(),
         }
     }
 
     /// Whether the judge found a breach of the release.
     pub fn is_verdict_against_release(self) -> bool {
         matches!(self, Self::Rollback | Self::GuardHeld)
+    }
+
+    /// Whether the service kept a release that fails its clients.
+    pub(super) fn is_breach(self) -> bool {
+        matches!(self, Self::GuardHeld | Self::AfterBake | Self::SharedOutage)
     }
 
     /// Whether this event leaves something to a person that the daemon does not do by itself.
@@ -114,9 +130,12 @@ pub fn cause_of(entry: &TimelineEntry) -> Option<Cause> {
     })
 }
 
-/// Whether an operator ended the start: `VERSION aborted by uid ...`. A version has no space.
-fn was_aborted(because: &str) -> bool {
-    because.split_once(' ').is_some_and(|(_, rest)| rest.starts_with("aborted by uid "))
+/// Whether an operator ended the start: `VERSION aborted by root (pid 7)`, or `VERSION (deploy 4) aborted
+/// by ...`. A version has no space. What the release wrote comes later in the sentence.
+pub(super) fn was_aborted(because: &str) -> bool {
+    let Some((_, rest)) = because.split_once(' ') else { return false };
+    let deploy = rest.strip_prefix("(deploy ").and_then(|it| it.split_once(") "));
+    deploy.map_or(rest, |(_, rest)| rest).starts_with("aborted by ")
 }
 
 /// Whether the facts are complete after this event, so that the draft can be written.
@@ -202,8 +221,9 @@ mod tests {
         example::block(&mut facts, Guard::Ramp);
         let cause = cause_of(&facts.timeline[3]).unwrap();
         assert!(cause.needs_person() && !cause.is_verdict_against_release());
-        assert!(texts(&facts).iter().any(|it| it.contains("`rollbackd promote` accepts it")
-            || it.contains("\\`rollbackd promote\\` accepts it")));
+        let promote = "rollbackd promote weather";
+        assert!(texts(&facts).iter().any(|it| it.contains(&format!("`{promote}` accepts it"))
+            || it.contains(&format!("\\`{promote}\\` accepts it"))));
     }
 
     #[test]
@@ -255,6 +275,9 @@ mod tests {
         for text in texts(&facts).into_iter().skip(1).filter(of_breach) {
             assert!(text.contains("in breach after its bake"), "{text}");
             assert!(text.contains("62 of 318 requests"), "{text}");
+            // The draft does not claim that no more failed.
+            let is_draft = text.contains("# Post-mortem") || text.contains("<html");
+            assert!(!is_draft || text.contains("failed up to the verdict"), "{text}");
             assert!(!text.contains("guard held"), "{text}");
             assert!(text.contains("goes back"), "{text}");
         }

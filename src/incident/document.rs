@@ -106,6 +106,9 @@ pub struct Impact {
     /// Whether the requests of that time are not counted, or not yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uncounted: bool,
+    /// Whether the requests are counted up to the verdict only, because the bake was over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub until_verdict: bool,
     /// Sessions that went on at the previous release, or will at their next request.
     pub sessions_moved: u64,
     /// Sessions that ended.
@@ -119,6 +122,13 @@ pub struct Impact {
     pub budget_burned: Option<f64>,
     /// What each further minute would have cost, and the assumption.
     pub counterfactual: Option<String>,
+}
+
+impl Impact {
+    /// What the number of requests counts.
+    pub(super) fn requests_label(&self) -> &'static str {
+        if self.until_verdict { "Requests up to the verdict" } else { "Requests in the same time" }
+    }
 }
 
 /// One line of the timeline.

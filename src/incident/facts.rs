@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::incident::cause::{Cause, cause_of};
 use crate::incident::evidence::EvidenceTrack;
 use crate::incident::traffic::{ReleaseTraffic, Traffic};
 use crate::model::{Moment, Release, ReleaseNumber, TimelineEntry, TimelineEvent, Verdict};
@@ -188,6 +189,36 @@ impl Facts {
         let was_accepted = self.find(|it| matches!(it, TimelineEvent::Accepted { .. }))?;
         let first = self.timeline.iter().find(|entry| entry.event.verdict().is_some())?;
         first.event.verdict().filter(|_| was_accepted.seq < first.seq)
+    }
+
+    /// Whether the traffic went back.
+    pub fn is_rollback(&self) -> bool {
+        self.find(|it| matches!(it, TimelineEvent::Decided { .. })).is_some()
+    }
+
+    /// Whether both releases failed at some time.
+    pub fn is_shared_outage(&self) -> bool {
+        self.timeline.iter().any(|entry| cause_of(entry) == Some(Cause::SharedOutage))
+    }
+
+    /// The event that the reaction is counted from: the rollback, or what held it back before. The next
+    /// one is the rollback itself, if it was held back.
+    pub fn reaction(&self) -> Option<(&TimelineEntry, Option<&TimelineEntry>)> {
+        let mut held = None;
+        for entry in &self.timeline {
+            match &entry.event {
+                TimelineEvent::Blocked { .. } if cause_of(entry).is_some_and(Cause::is_breach) => {
+                    held = held.or(Some(entry));
+                }
+                TimelineEvent::Cleared => held = None,
+                TimelineEvent::Detected { .. } => {
+                    return Some(held.map_or((entry, None), |it| (it, Some(entry))));
+                }
+                _ => (),
+            }
+        }
+        let first = self.find(|it| matches!(it, TimelineEvent::Blocked { .. }));
+        held.or(first).map(|it| (it, None))
     }
 
     /// The first event that fits.

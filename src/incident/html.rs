@@ -125,7 +125,7 @@ fn write_impact(out: &mut String, doc: &PostMortem) -> fmt::Result {
         ("Server faults", it.server_faults.to_string()),
         ("Tool faults", it.tool_faults.to_string()),
         ("Rejected calls", it.client_faults.to_string()),
-        ("Requests in the same time", it.requests.to_string()),
+        (it.requests_label(), it.requests.to_string()),
         ("Sessions moved / ended", format!("{} / {}", it.sessions_moved, it.sessions_ended)),
         ("Requests that the rollback interrupted", it.requests_interrupted.to_string()),
     ];

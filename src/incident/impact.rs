@@ -16,14 +16,19 @@ pub fn impact(facts: &Facts) -> Impact {
     }
     let trial = facts.trial();
     let counts = trial.map(|it| it.counts).unwrap_or_default();
-    let control = facts.control().map(|it| it.counts.judged()).unwrap_or_default();
-    let times = trial.and_then(|it| it.first_bad.zip(it.last_bad));
+    let control = facts.control().map(|it| it.counts).unwrap_or_default();
+    // What the previous release failed is harm of this incident only if both failed.
+    let shared = facts.is_shared_outage().then_some(facts.control()).flatten();
+    let failed = shared.map_or(counts, |it| counts + it.counts);
+    let failing = || trial.into_iter().chain(shared);
+    let first = failing().filter_map(|it| it.first_bad).min();
+    let last = failing().filter_map(|it| it.last_bad).max();
     Impact {
-        server_faults: counts.server_fault,
-        tool_faults: counts.tool_fault,
-        client_faults: counts.client_fault,
-        requests: counts.total() + control,
-        duration_ms: times.map(|(first, last)| last.0.saturating_sub(first.0)),
+        server_faults: failed.server_fault,
+        tool_faults: failed.tool_fault,
+        client_faults: failed.client_fault,
+        requests: counts.total() + control.judged(),
+        duration_ms: first.zip(last).map(|(first, last)| last.0.saturating_sub(first.0)),
         budget_burned: budget_burned(facts),
         counterfactual: counterfactual(facts),
         ..impact_of_rollback(facts)
@@ -34,13 +39,14 @@ pub fn impact(facts: &Facts) -> Impact {
 fn impact_after_bake(facts: &Facts, verdict: &Verdict) -> Impact {
     let numbers = verdict.basis.as_ref().and_then(|it| it.objective.as_ref());
     let (bad, requests) = numbers.map_or((0, 0), |it| (it.bad, it.requests));
-    let is_rollback = facts.find(|it| matches!(it, TimelineEvent::Decided { .. })).is_some();
+    let is_rollback = facts.is_rollback();
     let share = bad as f64 / requests.max(1) as f64;
     let counterfactual = further_minutes(is_rollback, verdict.request_rate, share);
     Impact {
         server_faults: bad,
         requests,
         uncounted: numbers.is_none(),
+        until_verdict: numbers.is_some(),
         counterfactual: counterfactual.filter(|_| 0 < bad),
         ..impact_of_rollback(facts)
     }
@@ -77,12 +83,16 @@ fn budget_burned(facts: &Facts) -> Option<f64> {
 }
 
 fn counterfactual(facts: &Facts) -> Option<String> {
-    let (verdict, is_rollback) = facts.timeline.iter().find_map(|entry| match &entry.event {
-        TimelineEvent::Detected { trigger, .. } => Some((trigger.verdict()?, true)),
+    // Of a shared outage the rate is that of one release only.
+    if facts.is_shared_outage() {
+        return None;
+    }
+    let verdict = facts.timeline.iter().find_map(|entry| match &entry.event {
+        TimelineEvent::Detected { trigger, .. } => trigger.verdict(),
         TimelineEvent::Blocked { verdict, .. }
             if !matches!(verdict.finding, Finding::OneUser | Finding::Differs) =>
         {
-            Some((verdict, false))
+            Some(verdict)
         }
         _ => None,
     })?;
@@ -97,7 +107,8 @@ fn counterfactual(facts: &Facts) -> Option<String> {
     if judged == 0 {
         return None;
     }
-    further_minutes(is_rollback, verdict.request_rate, failed as f64 / judged as f64)
+    let share = failed as f64 / judged as f64;
+    further_minutes(facts.is_rollback(), verdict.request_rate, share)
 }
 
 /// What each further minute costs, or would have cost without the rollback: `share` of the requests fail.
@@ -127,9 +138,17 @@ pub(super) fn in_words(impact: &Impact) -> String {
     let mut words = match (failed, impact.requests) {
         _ if impact.uncounted => "the requests of that time are not counted".to_owned(),
         (_, 0) => "no client request was served by the new release".to_owned(),
+        (failed, all) if impact.until_verdict => {
+            format!(
+                "{failed} of {all} requests failed up to the verdict, later ones are not counted"
+            )
+        }
         (0, all) => format!("none of {all} requests failed"),
         (failed, all) => format!("{failed} of {all} requests failed{within}"),
     };
+    if impact.requests_interrupted > 0 {
+        words.push_str(&format!(", the rollback interrupted {}", impact.requests_interrupted));
+    }
     if impact.client_faults > 0 {
         words.push_str(&format!(", {} calls were rejected", impact.client_faults));
     }
@@ -153,13 +172,17 @@ pub(super) fn sessions_in_words(impact: &Impact) -> String {
 mod tests {
     use super::*;
     use crate::incident::example;
-    use crate::model::Guard;
+    use crate::model::{Guard, Moment};
 
     #[test]
     fn the_impact_is_that_of_the_signals() {
         let facts = example::facts();
         let impact = impact(&facts);
-        assert_eq!(in_words(&impact), "62 of 358 requests failed within 5.4 s");
+        let words = "62 of 358 requests failed within 5.4 s, the rollback interrupted 1";
+        assert_eq!(in_words(&impact), words);
+        let only_interrupted = Impact { server_faults: 0, duration_ms: None, ..impact.clone() };
+        let words = "none of 358 requests failed, the rollback interrupted 1";
+        assert_eq!(in_words(&only_interrupted), words);
         assert_eq!(sessions_in_words(&impact), "no session was lost (9 moved)");
         assert_eq!((impact.requests_interrupted, impact.duration_ms), (1, Some(5_400)));
         let text = impact.counterfactual.unwrap();
@@ -170,8 +193,31 @@ mod tests {
         assert!(text.starts_with("At the measured rate") && text.contains("fails 853"), "{text}");
         example::fail_for_one_user(&mut held);
         assert_eq!(super::impact(&held).counterfactual, None);
+        // A rollback ends what a guard held first.
+        let mut ended = example::facts();
+        let blocked = {
+            let mut facts = example::facts();
+            example::block(&mut facts, Guard::Hold);
+            facts.timeline.pop().unwrap()
+        };
+        ended.timeline.insert(3, blocked);
+        let text = super::impact(&ended).counterfactual.unwrap();
+        assert!(text.starts_with("Without the rollback"), "{text}");
         let burned = impact.budget_burned.unwrap();
         // 62 / (0.005 * 358 / 9.617 s * 3600 s)
         assert!((burned - 0.0925).abs() < 0.001, "{burned}");
+    }
+
+    #[test]
+    fn a_shared_outage_counts_what_both_releases_failed() {
+        let mut facts = example::facts();
+        example::block(&mut facts, Guard::SharedOutage);
+        let control = &mut facts.traffic.as_mut().unwrap().releases[0];
+        (control.counts.ok, control.counts.server_fault) = (10, 30);
+        let first = Moment(example::BEGAN + 2_000);
+        (control.first_bad, control.last_bad) = (Some(first), Some(first));
+        let impact = impact(&facts);
+        assert_eq!(in_words(&impact), "92 of 358 requests failed within 6.7 s");
+        assert_eq!(impact.counterfactual, None);
     }
 }

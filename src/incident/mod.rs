@@ -23,6 +23,7 @@ mod chart;
 mod deploy_facts;
 mod document;
 mod error_rate_chart;
+mod event_notice;
 pub mod evidence;
 #[cfg(test)]
 mod example;
@@ -62,6 +63,7 @@ pub use crate::incident::cause::{Cause, cause_of, completes_draft};
 pub use crate::incident::deploy_facts::DeployFacts;
 pub use crate::incident::document::{Offer, PostMortem, SCHEMA};
 pub use crate::incident::error_rate_chart::ErrorRateChart;
+pub use crate::incident::event_notice::notice_of;
 pub use crate::incident::evidence::{EvidenceTrack, Opening};
 pub use crate::incident::facts::{
     Change, FACTS_SCHEMA, Facts, FailureSample, OutputGroup, Reload, TIMELINE_MAX,
@@ -73,8 +75,8 @@ pub use crate::incident::label::ReleaseLabel;
 pub use crate::incident::life::{Incident, IncidentState};
 pub use crate::incident::nearby::{nearby, nearby_window, reloads};
 pub use crate::incident::notice::{
-    DraftText, NOTICE_SCHEMA, Notice, NoticeKind, notice_of, notice_of_acknowledgement,
-    notice_of_close, notice_of_draft, notice_of_page,
+    DraftText, NOTICE_SCHEMA, Notice, NoticeKind, notice_of_acknowledgement, notice_of_close,
+    notice_of_draft, notice_of_page,
 };
 pub use crate::incident::output::group_output;
 pub use crate::incident::phrases::REVIEW_DAYS;

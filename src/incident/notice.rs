@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::incident::cause::{A_PERSON_IS_NEEDED, Cause, cause_of};
+use crate::incident::cause::Cause;
 use crate::incident::document::PostMortem;
 use crate::incident::error_rate_chart::ErrorRateChart;
 use crate::incident::life::Incident;
@@ -18,9 +18,7 @@ pub const NOTICE_SCHEMA: &str = "rollbackd.notice/1";
 /// Longest text of a notice, in characters.
 const TEXT_MAX: usize = 600;
 /// Longest title of a notice, in characters.
-const TITLE_MAX: usize = 160;
-/// The effect of a timeline entry that pages a person.
-const PAGE_EFFECT: &str = "page";
+pub(super) const TITLE_MAX: usize = 160;
 
 /// How much a notice matters.
 #[derive(
@@ -154,59 +152,6 @@ impl Notice {
     }
 }
 
-/// The notice of an event, if people are notified of it. `version` is the version of the deploy.
-pub fn notice_of(entry: &TimelineEntry, version: &str) -> Option<Notice> {
-    let (kind, title, todo) = classify(entry)?;
-    let TimelineEntry { service, deploy, seq, because, .. } = entry;
-    let text = format!("{service}: {because}. {todo}");
-    let mut notice = Notice::new(kind, service, *deploy, &seq.to_string())
-        .text(&format!("{version}: {title}"), &text)
-        .at(&entry.wall_time, entry.moment)
-        .command(format!("rollbackd timeline {service}"));
-    notice.version = clean_text(version, TITLE_MAX);
-    if kind == NoticeKind::Resolved {
-        notice.resolves = vec![NoticeKind::Page];
-    }
-    Some(notice)
-}
-
-/// The kind of an event, what it is, and what to do.
-fn classify(entry: &TimelineEntry) -> Option<(NoticeKind, &'static str, &'static str)> {
-    use NoticeKind::{Info, Page, Resolved, Warn};
-    const NOTHING: &str = "Nothing to do.";
-    let cause = cause_of(entry);
-    if entry.planned_effects.iter().any(|it| it == PAGE_EFFECT) {
-        let title = match &entry.event {
-            TimelineEvent::Replaced { .. } => "exchanged without a deploy",
-            TimelineEvent::Retried { .. } => "the traffic does not move",
-            _ => cause.map_or("the daemon cannot go on by itself", Cause::label),
-        };
-        return Some((Page, title, cause.map_or(A_PERSON_IS_NEEDED, Cause::what_to_do)));
-    }
-    Some(match (&entry.event, cause) {
-        (TimelineEvent::Detected { .. }, Some(Cause::OrderedRollback)) => {
-            (Info, "an operator rolls back", NOTHING)
-        }
-        (TimelineEvent::Detected { .. }, _) => {
-            (Warn, "rolling back", "rollbackd moves the traffic back. Nothing to do now.")
-        }
-        (TimelineEvent::Failed, Some(cause)) => {
-            (Warn, cause.label(), "The traffic did not move; nothing to do now.")
-        }
-        // In observe mode a breach is recorded, and pages no one.
-        (TimelineEvent::Blocked { .. }, _) => {
-            (Info, "breach, not rolled back", "The daemon only observes.")
-        }
-        (TimelineEvent::Cleared, _) => (Resolved, "the breach is over", NOTHING),
-        (TimelineEvent::Deployed { .. }, _) => (Info, "deployed", NOTHING),
-        (TimelineEvent::Accepted { verified: true }, _) => (Info, "accepted", NOTHING),
-        (TimelineEvent::Accepted { verified: false }, _) => {
-            (Info, "accepted (unverified)", "There was not enough traffic to judge it.")
-        }
-        _ => return None,
-    })
-}
-
 /// The notice of a log message that needs a person. The same message is one notice an hour. `service` is
 /// empty where it is about the daemon.
 pub fn notice_of_page(service: &str, text: &str, (wall_time, moment): (&str, Moment)) -> Notice {
@@ -328,8 +273,8 @@ fn kinds_before(incident: &Incident) -> Vec<NoticeKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::incident::event_notice::notice_of;
     use crate::incident::example;
-    use crate::model::Guard;
 
     fn kinds(timeline: &[TimelineEntry]) -> Vec<(u64, NoticeKind)> {
         let notices = timeline.iter().filter_map(|it| Some((it.seq, notice_of(it, "v2")?.kind)));
@@ -356,18 +301,6 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_pages_is_a_page() {
-        let mut facts = example::facts();
-        example::block(&mut facts, Guard::NoWarm);
-        let mut entry = facts.timeline.pop().unwrap();
-        assert_eq!(notice_of(&entry, "v2").unwrap().kind, NoticeKind::Info, "observe mode");
-        entry.planned_effects = vec!["page".to_owned()];
-        let page = notice_of(&entry, "v2").unwrap();
-        assert_eq!(page.kind, NoticeKind::Page);
-        assert!(page.text.ends_with("A person is needed now."), "{}", page.text);
-    }
-
-    #[test]
     fn a_log_message_is_one_notice_an_hour() {
         let notice = |text: &str, ms| notice_of_page("weather", text, ("", Moment(ms)));
         let first = notice("cannot read x", 7_200_000);
@@ -378,15 +311,5 @@ mod tests {
         assert_ne!(first.id, notice("cannot read y", 7_200_000).id);
         // FNV-1a of nothing, and of "a", by its authors.
         assert_eq!((fnv1a(b""), fnv1a(b"a")), (0xcbf2_9ce4_8422_2325, 0xaf63_dc4c_8601_ec8c));
-    }
-
-    #[test]
-    fn what_a_release_wrote_is_masked() {
-        let mut entry =
-            example::failed_start("v2 failed: password=hunter2\u{1b}[31m <b>").remove(1);
-        let notice = notice_of(&entry, "v2").unwrap();
-        assert!(!notice.text.contains("hunter2") && !notice.text.contains('\u{1b}'));
-        entry.because = "v2 aborted by uid 0 (pid 7)".to_owned();
-        assert_eq!(notice_of(&entry, "v2"), None);
     }
 }

@@ -66,9 +66,9 @@ pub fn group_output<'a>(
         let group = OutputGroup {
             is_new: known.as_ref().is_some_and(|known| !known.has(&it.words)),
             template: it.words.join(" "),
-            count: it.count,
             is_error: rank > 1,
-            example: it.example,
+            example: it.shown(),
+            count: it.count,
         };
         ((rank, it.is_cause), group)
     });
@@ -77,6 +77,22 @@ pub fn group_output<'a>(
         std::cmp::Reverse((it.is_new && it.is_error, it.is_error, it.is_new, *rank, it.count))
     });
     ranked.into_iter().map(|(_, it)| it).take(GROUPS_MAX).collect()
+}
+
+impl Template {
+    /// One of the lines, without the words that only this one had. Values are what differs anyway.
+    fn shown(&self) -> String {
+        let is_value = |word: &str| word.bytes().any(|it| it.is_ascii_digit());
+        if !self.words.iter().any(|it| it == ANY) || self.count == 1 {
+            return self.example.clone();
+        }
+        let mut words = self.words.iter();
+        let shown = self.example.split_whitespace().map(|word| match words.next() {
+            Some(template) if template == ANY && !is_value(word) => ANY,
+            _ => word,
+        });
+        shown.collect::<Vec<_>>().join(" ")
+    }
 }
 
 impl Templates {
@@ -303,5 +319,15 @@ mod tests {
         assert_eq!(groups.len(), GROUPS_MAX);
         let json = serde_json::to_string(&groups).unwrap();
         assert!(!json.contains("hunter2") && json.len() < 64 * 1024, "{}", json.len());
+    }
+
+    #[test]
+    fn a_line_that_stands_for_many_shows_only_what_they_share() {
+        let lines =
+            ["ERROR KeyError: 'region' in alerts id=7", "ERROR KeyError: 'region' in book id=8"];
+        let groups = group_output(lines, None);
+        assert_eq!((groups.len(), groups[0].count), (1, 2));
+        assert_eq!(groups[0].example, "ERROR KeyError: 'region' in <*> id=7");
+        assert_eq!(group_output(lines.into_iter().take(1), None)[0].example, lines[0]);
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn headline(facts: &Facts, incident: &Incident, impact: &Impact) -> S
 /// Whether a person is needed, and by when.
 fn what_to_do(facts: &Facts, incident: &Incident) -> String {
     let due = Moment(incident.opened.0 + REVIEW_DAYS * 24 * 60 * 60 * 1000);
-    let cause = final_cause(incident);
+    let (cause, service) = (final_cause(incident), &incident.service);
     if cause.needs_person() && is_over(facts) {
         return format!("It is over; review by {}.", format_date(due));
     }
@@ -80,7 +80,8 @@ fn what_to_do(facts: &Facts, incident: &Incident) -> String {
         Cause::GuardHeld => "A person is needed now: the bad release keeps the traffic.".to_owned(),
         Cause::AfterBake => match facts.previous_release() {
             Some(previous) => format!(
-                "A person is needed now: it keeps the traffic. `rollbackd rollback` goes back to {previous}."
+                "A person is needed now: it keeps the traffic. `rollbackd rollback {service}` goes back \
+                 to {previous}."
             ),
             None => "A person is needed now: it keeps the traffic.".to_owned(),
         },
@@ -94,10 +95,10 @@ fn what_to_do(facts: &Facts, incident: &Incident) -> String {
              the answers."
                 .to_owned()
         }
-        Cause::RampIncomplete => {
-            "A person decides: `rollbackd promote` accepts it, `rollbackd rollback` goes back."
-                .to_owned()
-        }
+        Cause::RampIncomplete => format!(
+            "A person decides: `rollbackd promote {service}` accepts it, `rollbackd rollback \
+             {service}` goes back."
+        ),
         Cause::SharedOutage => {
             "A person is needed now: both releases fail, so a rollback would not help.".to_owned()
         }

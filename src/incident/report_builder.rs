@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::incident::cause::Cause;
 use crate::incident::history::{DeployOutcome, HistoryRow};
 use crate::incident::life::Incident;
 use crate::incident::report::{REPORT_SCHEMA, Report, SignatureCount, Times, Week};
@@ -90,7 +91,11 @@ impl ReportBuilder {
             Some(ReviewVerdict::Missed(_)) => true,
             // Both releases failed: the deploy did not do it.
             _ if row.outcome == DeployOutcome::Breach => {
-                incident.is_none_or(Incident::has_verdict_against_release)
+                let is_of_release = |it: &Incident| {
+                    let after_bake = it.causes.iter().any(|(cause, ..)| *cause == Cause::AfterBake);
+                    it.has_verdict_against_release() || after_bake
+                };
+                incident.is_none_or(is_of_release)
             }
             _ => !is_accepted && row.outcome != DeployOutcome::Failed,
         };
@@ -198,7 +203,6 @@ fn without_gaps(weeks: &BTreeMap<u64, (u64, u64)>) -> Vec<Week> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::incident::cause::Cause;
     use crate::incident::history::summarise;
     use crate::incident::{IncidentState, example};
 
@@ -268,6 +272,7 @@ mod tests {
             (DeployOutcome::Unverified, Cause::OneUser, Some("false-alarm"), (0, 0, 1)),
             (DeployOutcome::Unverified, Cause::OneUser, Some("right"), (0, 0, 1)),
             (DeployOutcome::Breach, Cause::GuardHeld, None, (1, 0, 0)),
+            (DeployOutcome::Breach, Cause::AfterBake, None, (1, 0, 0)),
             (DeployOutcome::Failed, Cause::NeverReady, Some("right"), (0, 0, 0)),
             (DeployOutcome::RolledBackByOperator, Cause::OrderedRollback, None, (1, 0, 0)),
         ];

@@ -6,7 +6,7 @@ use crate::incident::facts::Facts;
 use crate::incident::life::Incident;
 use crate::incident::text::clean_text;
 use crate::incident::utc::format_time;
-use crate::model::{Moment, TimelineEntry, TimelineEvent, Verdict};
+use crate::model::{Moment, Rule, TimelineEntry, TimelineEvent, Verdict};
 
 /// A step of a rollback: its name, what would make it faster, and the event that ends it.
 type Step = (&'static str, &'static str, fn(&TimelineEvent) -> bool);
@@ -52,7 +52,7 @@ pub(super) fn rows(facts: &Facts, incident: &Incident) -> Vec<TimelineRow> {
     }
     if let Some((at, _)) = &incident.acknowledged {
         // Who did is in the record; the document is about the system.
-        rows.push(row(*at, "acknowledged", "the page was acknowledged".to_owned(), true));
+        rows.push(row(*at, "acknowledged", "a person acknowledged the incident".to_owned(), true));
     }
     rows.sort_by_key(|row| row.ms);
     rows
@@ -94,15 +94,17 @@ pub(super) fn durations(facts: &Facts) -> Vec<Duration> {
     let first_after = |from: u64, fits: &dyn Fn(&TimelineEvent) -> bool| {
         facts.timeline.iter().find(|it| from <= it.seq && fits(&it.event))
     };
-    let decided_on = |event: &TimelineEvent| {
-        matches!(event, TimelineEvent::Detected { .. } | TimelineEvent::Blocked { .. })
-    };
-    let Some(detected) = first_after(0, &decided_on) else { return Vec::new() };
+    let Some((found, rollback)) = facts.reaction() else { return Vec::new() };
     let mut parts = Vec::new();
-    if let Some(verdict) = verdict_of(facts) {
-        parts.extend(detection_parts(facts, verdict.onset, detected));
+    if let Some(verdict) = found.event.verdict() {
+        parts.extend(detection_parts(facts, verdict, found));
     }
-    let mut last = detected;
+    if let Some(rollback) = rollback {
+        let faster = "a guard that does not hold it back, or a person who decides sooner";
+        let (from, to) = (found.moment, rollback.moment);
+        parts.push(duration("resolve: held back until the rollback began", from, to, faster));
+    }
+    let mut last = rollback.unwrap_or(found);
     let steps: [Step; 4] = [
         ("check of the previous release", "a warm release that answers its probe", |it| {
             matches!(it, TimelineEvent::Decided { .. })
@@ -126,10 +128,23 @@ pub(super) fn durations(facts: &Facts) -> Vec<Duration> {
 }
 
 /// From the onset to the verdict: until the first bad answer, the burst that may be healthy, the evidence.
-fn detection_parts(facts: &Facts, onset: Moment, detected: &TimelineEntry) -> Vec<Duration> {
+fn detection_parts(facts: &Facts, verdict: &Verdict, detected: &TimelineEntry) -> Vec<Duration> {
+    let onset = verdict.onset;
+    let rule = verdict.basis.as_ref().map(|it| it.rule);
+    // Neither the burst nor the evidence of requests had a part in these.
+    let seen_at_once = match rule {
+        Some(Rule::FailedProbes) => {
+            Some(("detect: probes", "more frequent probes, or fewer failures in a row"))
+        }
+        Some(Rule::CrashLoop) => Some(("detect: exits", "nothing: it is the second exit")),
+        Some(Rule::Hang) => Some(("detect: requests without an answer", "more traffic")),
+        _ => None,
+    };
+    if let Some((part, faster)) = seen_at_once {
+        return vec![duration(part, onset, detected.moment, faster)];
+    }
     let Some(first_bad) = facts.trial().and_then(|it| it.first_bad) else {
-        let basis = detected.event.verdict().and_then(|it| it.basis.as_ref());
-        let (part, faster) = match basis.and_then(|it| it.objective.as_ref()) {
+        let (part, faster) = match verdict.basis.as_ref().and_then(|it| it.objective.as_ref()) {
             Some(_) => ("detect: burst, evidence and blame", "a shorter burst, or more traffic"),
             None => ("detect: probes", "more frequent probes, or fewer failures in a row"),
         };
@@ -184,6 +199,7 @@ fn parse_ms(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::incident::example;
+    use crate::model::{Basis, Guard, Trigger};
 
     #[test]
     fn rows_are_in_order_and_name_what_is_no_event() {
@@ -215,5 +231,46 @@ mod tests {
         let sum: u64 = parts.iter().map(|it| it.ms).sum();
         assert_eq!(sum, 9_931 - 3_000, "from the onset to the recovery: {parts:?}");
         assert_eq!(parts.len(), 7);
+    }
+
+    #[test]
+    fn what_waited_for_a_person_is_a_part_of_its_own() {
+        let mut facts = example::facts();
+        let mut held = example::facts();
+        example::block(&mut held, Guard::Hold);
+        facts.timeline.insert(3, held.timeline.pop().unwrap());
+        for entry in facts.timeline.iter_mut().skip(4) {
+            entry.seq += 1;
+            (entry.moment.0, entry.since_deploy_ms) =
+                (entry.moment.0 + 60_000, entry.since_deploy_ms + 60_000);
+        }
+        let parts = durations(&facts);
+        let times: Vec<_> = parts.iter().map(|it| (it.part.as_str(), it.ms)).collect();
+        assert!(
+            times.contains(&("resolve: held back until the rollback began", 60_000)),
+            "{times:?}"
+        );
+        assert!(times.contains(&("resolve: check of the previous release", 9)), "{times:?}");
+        let sum: u64 = parts.iter().map(|it| it.ms).sum();
+        assert_eq!(sum, 69_931 - 3_000);
+    }
+
+    #[test]
+    fn what_the_probes_found_had_no_burst() {
+        for (rule, part) in [
+            (Rule::FailedProbes, "detect: probes"),
+            (Rule::CrashLoop, "detect: exits"),
+            (Rule::Hang, "detect: requests without an answer"),
+        ] {
+            let mut facts = example::facts();
+            if let TimelineEvent::Detected { trigger: Trigger::Verdict(verdict), .. } =
+                &mut facts.timeline[3].event
+            {
+                verdict.basis = Some(Box::new(Basis::of(rule)));
+            }
+            let parts = durations(&facts);
+            assert_eq!((parts[0].part.as_str(), parts[0].ms), (part, 5_681));
+            assert!(parts[1].part.starts_with("resolve"), "{parts:?}");
+        }
     }
 }

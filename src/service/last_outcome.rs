@@ -33,8 +33,8 @@ impl OutcomeTracker {
     /// Takes in one entry.
     pub(crate) fn record(&mut self, entry: &TimelineEntry) {
         let because = shorten(&entry.because);
-        if let Some(basis) = entry.event.verdict().and_then(|it| it.basis.as_ref()) {
-            self.rule = Some(basis.to_string());
+        if let Some(verdict) = entry.event.verdict() {
+            self.rule = verdict.basis.as_ref().map(ToString::to_string);
         }
         match &entry.event {
             TimelineEvent::Deployed { release, carried_over, .. } => {
@@ -70,6 +70,7 @@ impl OutcomeTracker {
             }
             TimelineEvent::Decided { .. } => self.rolling_back = true,
             TimelineEvent::Switched { .. }
+            | TimelineEvent::Stepped { .. }
             | TimelineEvent::Failed
             | TimelineEvent::Unrecovered
             | TimelineEvent::Abandoned

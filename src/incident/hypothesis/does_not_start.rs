@@ -1,5 +1,6 @@
 //! The release never became ready.
 
+use crate::incident::cause::was_aborted;
 use crate::incident::document::Offer;
 use crate::incident::facts::Facts;
 use crate::model::TimelineEvent;
@@ -7,8 +8,8 @@ use crate::model::TimelineEvent;
 pub(super) fn rule(facts: &Facts) -> Option<Offer> {
     let release = facts.release()?;
     let failed = facts.find(|event| matches!(event, TimelineEvent::Failed))?;
-    let refused = ["does not support", "--strict refuses it", " aborted by "];
-    if refused.iter().any(|words| failed.because.contains(words)) {
+    let refused = ["does not support", "--strict refuses it"];
+    if was_aborted(&failed.because) || refused.iter().any(|it| failed.because.contains(it)) {
         return None;
     }
     let mut observation: String = failed.because.chars().take(240).collect();
