@@ -78,14 +78,23 @@ pub(super) fn bad(counts: &Counts) -> u64 {
 
 impl Traffic {
     /// Sums the signals of a bake that began at `opened`.
-    pub fn collect(
+    ///
+    /// Requests count up to the last count by call, which comes once a second: what a document says of all
+    /// requests and of each call is of one moment.
+    pub fn collect<S: IntoIterator<Item = (Moment, Signal)>>(
         opened: Moment,
         last: Moment,
-        signals: impl IntoIterator<Item = (Moment, Signal)>,
+        signals: impl Fn() -> S,
     ) -> Self {
+        let is_by_call = |it: &(Moment, Signal)| matches!(it.1.observation, Observation::Calls(_));
+        let by_call = signals().into_iter().filter(is_by_call).last();
+        let counted_until = by_call.map_or(last, |(now, _)| now);
+        let is_counted = |(now, it): &(Moment, Signal)| {
+            *now <= counted_until || !matches!(it.observation, Observation::Block(..))
+        };
         let width = (last.0.saturating_sub(opened.0) / POINTS_MAX).max(1_000);
         let mut releases: BTreeMap<ReleaseNumber, Sums> = BTreeMap::new();
-        for (now, signal) in signals {
+        for (now, signal) in signals().into_iter().filter(is_counted) {
             let is_known = releases.contains_key(&signal.release);
             if !is_known && releases.len() >= RELEASES_MAX {
                 continue;
@@ -188,13 +197,13 @@ mod tests {
         let signals = [
             (Moment(1_250), signal(2, Observation::Block(250, counts(4, 0)))),
             (Moment(1_500), signal(2, Observation::Block(250, counts(1, 2)))),
-            (Moment(1_500), signal(2, Observation::Calls(vec![(call, counts(5, 2))]))),
             (Moment(3_000), signal(2, Observation::Block(250, counts(0, 1)))),
+            (Moment(3_000), signal(2, Observation::Calls(vec![(call, counts(5, 3))]))),
             (Moment(3_000), signal(1, Observation::Block(250, counts(9, 0)))),
             (Moment(3_100), signal(2, Observation::Exited("exit status 1".into()))),
             (Moment(3_200), signal(2, Observation::Probe(ProbeResult::TimedOut))),
         ];
-        let traffic = Traffic::collect(Moment(1_000), Moment(4_000), signals);
+        let traffic = Traffic::collect(Moment(1_000), Moment(4_000), || signals.clone());
         let trial = traffic.release(ReleaseNumber(2)).unwrap();
         assert_eq!((trial.counts, bad(&trial.counts)), (counts(5, 3), 3));
         assert_eq!((trial.first_bad, trial.last_bad), (Some(Moment(1_500)), Some(Moment(3_000))));
@@ -205,5 +214,27 @@ mod tests {
         assert_eq!(points, [(0, 7, 2), (2_000, 1, 1)]);
         assert_eq!(traffic.release(ReleaseNumber(1)).unwrap().counts, counts(9, 0));
         assert_eq!(traffic.release(ReleaseNumber(3)), None);
+    }
+
+    #[test]
+    fn all_requests_and_those_by_call_are_of_one_moment() {
+        let signal = |observation| Signal { release: ReleaseNumber(2), observation };
+        let failed = |count| Counts { server_fault: count, ..Counts::default() };
+        let call = || ("tools/call".into(), "echo".into());
+        let signals = [
+            (Moment(1_250), signal(Observation::Block(250, failed(4)))),
+            (Moment(2_000), signal(Observation::Block(250, failed(1)))),
+            (Moment(2_000), signal(Observation::Calls(vec![(call(), failed(5))]))),
+            (Moment(2_250), signal(Observation::Block(250, failed(7)))),
+            (Moment(2_300), signal(Observation::Exited("exit code 1".into()))),
+        ];
+        let traffic = Traffic::collect(Moment(1_000), Moment(2_300), || signals.clone());
+        let trial = traffic.release(ReleaseNumber(2)).unwrap();
+        assert_eq!((trial.counts, trial.calls[0].counts), (failed(5), failed(5)));
+        assert_eq!((trial.last_bad, trial.exits.0), (Some(Moment(2_000)), 1));
+        // A bake of less than a second has no count by call.
+        let short = signals.into_iter().take(1);
+        let short = Traffic::collect(Moment(1_000), Moment(1_250), || short.clone());
+        assert_eq!(short.releases[0].counts, failed(4));
     }
 }

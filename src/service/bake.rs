@@ -28,6 +28,8 @@ impl AnswersToCompare {
 #[derive(Debug)]
 pub(crate) struct BakeLog {
     writer: Option<SignalLogWriter>,
+    /// The release on trial of the log.
+    release: ReleaseNumber,
     /// The folder of the service.
     dir: PathBuf,
 }
@@ -35,7 +37,13 @@ pub(crate) struct BakeLog {
 impl BakeLog {
     /// A log in the folder of a service. No bake is open.
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { writer: None, dir }
+        Self { writer: None, release: ReleaseNumber(0), dir }
+    }
+
+    /// The release on trial, if its log is open and its bake is over.
+    pub(super) fn ended(&self, machine: &ServiceMachine) -> Option<ReleaseNumber> {
+        let is_over = machine.judge_to_open().map_or(machine.judge().is_none(), |it| it.after_bake);
+        (self.writer.is_some() && is_over).then_some(self.release)
     }
 
     /// Appends a signal, if a bake is open.
@@ -96,7 +104,7 @@ impl BakeLog {
             tokio::task::block_in_place(|| SignalLogWriter::open(&self.dir, deploy, header));
         match opened {
             Ok((writer, resumed)) => {
-                self.writer = Some(writer);
+                (self.writer, self.release) = (Some(writer), header.release);
                 resumed
             }
             Err(error) => {

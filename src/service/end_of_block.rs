@@ -2,7 +2,7 @@
 
 use crate::judge::BLOCK_MS;
 use crate::machine::Input;
-use crate::model::{Moment, Observation, Signal};
+use crate::model::{Moment, Observation, ReleaseNumber, Signal};
 use crate::service::call_usage::SNAPSHOT_BLOCKS;
 use crate::service::service_loop::ServiceLoop;
 
@@ -40,6 +40,16 @@ impl ServiceLoop {
         if self.ticks.is_multiple_of(SESSION_SWEEP_BLOCKS) {
             self.proxy.expire_sessions(now);
         }
+    }
+
+    /// A bake is over: its record ends with the counts of this moment, in all and by call. The last block
+    /// and the last count by call are up to a second apart.
+    pub(super) fn record_last_counts(&mut self, now: Moment, release: ReleaseNumber) {
+        let counts = self.proxy.counts(release);
+        let block = self.traffic.get(&release).map_or(counts, |it| it.since_last_block(counts));
+        let block = Signal { release, observation: Observation::Block(BLOCK_MS, block) };
+        let calls = self.machine.calls_since_last(release, self.proxy.counts_by_call(release));
+        [block, calls].iter().for_each(|signal| self.bake_log.append(now, signal));
     }
 
     /// What ended on each release, and where its failures come from.

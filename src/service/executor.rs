@@ -53,6 +53,9 @@ impl ServiceLoop {
 
     /// Opens and closes bakes as the phase asks for.
     pub(super) fn sync_bake(&mut self, now: Moment) {
+        if let Some(release) = self.bake_log.ended(&self.machine) {
+            self.record_last_counts(now, release);
+        }
         let (traffic, proxy) = (&self.traffic, &self.proxy);
         let history = |release| bake::history(traffic.get(&release), proxy, release);
         let compared = self.bake_log.sync(now, &self.service.name, &mut self.machine, history);

@@ -71,6 +71,11 @@ impl TrafficWindow {
         block
     }
 
+    /// What `total` holds beyond the last block.
+    pub(crate) fn since_last_block(&self, total: Counts) -> Counts {
+        total.since(&self.total)
+    }
+
     /// Requests a second over the last ten seconds.
     pub(crate) fn rate(&self) -> f64 {
         let blocks = self.blocks.len().min(RATE_BLOCKS);

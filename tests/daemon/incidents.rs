@@ -33,6 +33,9 @@ fn a_rollback_opens_an_incident_that_is_reviewed_and_closed() {
     let failed = document["impact"]["server_faults"].as_u64().unwrap();
     let requests = document["impact"]["requests"].as_u64().unwrap();
     assert!(failed > 0 && failed <= requests, "{failed} of {requests}");
+    let by_call = document["failures"].as_array().unwrap().iter();
+    let by_call: u64 = by_call.map(|it| it["server_faults"].as_u64().unwrap()).sum();
+    assert_eq!(by_call, failed, "all failures and those by call are of one moment");
     assert!(document["hypotheses"].as_array().is_some_and(|it| !it.is_empty()));
     assert!(document["evidence"]["points"].as_array().is_some_and(|it| !it.is_empty()));
     host.run_cli(&["postmortem", SERVICE]).expect_code(0).expect_text(&[

@@ -33,7 +33,7 @@ pub(super) fn gather(
     facts.nearby = nearby(&facts, others);
     if let Some(log) = signal_log(dir, deploy) {
         let opened = log.header.opened;
-        facts.traffic = Some(Traffic::collect(opened, log.last_moment(), log.signals()));
+        facts.traffic = Some(Traffic::collect(opened, log.last_moment(), || log.signals()));
         if let Some(service) = service {
             facts.evidence = Some(track(&facts, &log, service));
         }
