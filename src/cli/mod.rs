@@ -42,6 +42,7 @@ mod unjudged;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::Resettable;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 
@@ -120,10 +121,23 @@ enum Verb {
     SpawnSuccessor(run::Options),
 }
 
+/// Prints what is wrong with the arguments. The usage beside it lists each option with a value as one
+/// that is needed, also those whose value comes from the environment: they are left out.
+fn exit_with_usage(error: clap::Error) -> ! {
+    if error.use_stderr() {
+        let mut command = Cli::command();
+        for option in ["config", "socket"] {
+            command = command.mut_arg(option, |it| it.env(Resettable::Reset));
+        }
+        command.get_matches();
+    }
+    error.exit()
+}
+
 /// Runs the verb that the arguments name.
 pub fn main() -> ExitCode {
     CompleteEnv::with_factory(Cli::command).var(complete::VARIABLE).complete();
-    let Cli { daemon, verb } = Cli::parse();
+    let Cli { daemon, verb } = Cli::try_parse().unwrap_or_else(|error| exit_with_usage(error));
     // Inherited descriptors must be taken before the runtime starts threads.
     let start_mode = match &verb {
         Verb::Run(options) => options.start_mode(),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::Command;
 
 use crate::support::{
     CliCommand, DaemonHarness, ExternalServer, SERVICE, exists, free_port, serving_version,
@@ -261,7 +262,7 @@ fn names_and_numbers_are_completed_from_the_daemon() {
     let mut host = DaemonHarness::with_v1("");
     let config = host.config().display().to_string();
     let complete = |words: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rollbackd"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rollbackd"));
         command.env("ROLLBACKD_COMPLETE", "fish").env("ROLLBACKD_CONFIG", &config);
         let output = command.args(["--", "rollbackd"]).args(words).output().unwrap();
         assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -368,4 +369,14 @@ fn what_is_damaged_or_in_the_way_in_the_state_keeps_nothing_from_starting() {
     }
     host.run_cli(&["timeline", SERVICE]).expect_code(0).expect_text(&["line 2", "continues after"]);
     host.wait_for_phase("baking");
+}
+
+#[test]
+fn a_usage_does_not_ask_for_what_the_environment_has() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rollbackd"));
+    command.arg("ack").env("ROLLBACKD_CONFIG", "/tmp/config.toml").env("ROLLBACKD_SOCKET", "/s");
+    let output = command.output().unwrap();
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{printed}");
+    assert!(printed.contains("Usage: rollbackd ack <SERVICE>"), "{printed}");
 }
