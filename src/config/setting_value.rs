@@ -7,10 +7,11 @@ use jiff::fmt::friendly::SpanParser;
 use crate::config::probe::ProbeKind;
 use crate::config::settings::{Service, SessionState};
 use crate::config::value::{format_duration, format_percent};
+use crate::decide::AfterBake;
 use crate::judge::{Baseline, Indicator, Objective};
 
 /// The names of [`setting_value`].
-pub const SETTING_NAMES: [&str; 19] = [
+pub const SETTING_NAMES: [&str; 20] = [
     "mode",
     "session_state",
     "start_timeout",
@@ -25,6 +26,7 @@ pub const SETTING_NAMES: [&str; 19] = [
     "max_false_rollback",
     "burst",
     "baseline",
+    "after_bake",
     "probe.kind",
     "probe.every",
     "probe.timeout",
@@ -58,6 +60,12 @@ pub fn setting_value(service: &Service, name: &str) -> Option<String> {
         "baseline" => match slo.baseline {
             Baseline::Probes => "probes",
             Baseline::Required => "required",
+        }
+        .to_owned(),
+        "after_bake" => match policy.after_bake {
+            AfterBake::Page => "page",
+            AfterBake::Act => "act",
+            AfterBake::Off => "off",
         }
         .to_owned(),
         "probe.kind" => match service.probe.kind {

@@ -38,6 +38,7 @@ mod verdict;
 
 pub use active_users::ActiveUsers;
 pub use actor::Actor;
+pub(crate) use basis::format_evidence;
 pub use basis::{ArmNumbers, Basis, Comparison, ComparisonRule, ObjectiveNumbers, Rule};
 pub use block_sources::{BlockSources, SourceCounts};
 pub use bound::{Bound, BoundUse};

@@ -225,8 +225,11 @@ impl Incidents {
     ) -> Result<(Vec<ReleaseNumber>, IncidentReply), Refusal> {
         let waiting: Vec<_> = {
             let incidents = self.service(service).ok_or_else(gone)?;
-            let open = incidents.open().filter(|it| it.acknowledged.is_none());
-            open.map(|it| it.number).collect()
+            let open = || incidents.open().filter(|it| it.acknowledged.is_none());
+            // A person who answers a page does not take over what was settled before.
+            let pages: Vec<_> = open().filter(|it| it.waits_for_person()).collect();
+            let waiting = if pages.is_empty() { open().collect() } else { pages };
+            waiting.iter().map(|it| it.number).collect()
         };
         if waiting.is_empty() {
             let because = format!("{service} has no incident that waits for an acknowledgement");

@@ -2,7 +2,7 @@
 
 use crate::judge::trial::release_trial::ReleaseTrial;
 use crate::judge::trial::{ArmSummary, StepNeeds, StepState, TrialTest};
-use crate::model::{Arm, ArmNumbers, Basis, Counts, Moment, Rule};
+use crate::model::{Arm, ArmNumbers, Basis, Counts, Moment, Rule, format_evidence};
 
 /// Names of calls are cut to this many characters.
 const CALL_MAX: usize = 40;
@@ -79,7 +79,8 @@ impl ReleaseTrial {
                 let [shares, episode, promise] = self.judge.e_values();
                 let strongest = shares.max(episode).max(promise);
                 Some(format!(
-                    "evidence against the release (e-value {strongest:.1}): the step waits until it falls"
+                    "evidence against the release (e-value {}): the step waits until it falls",
+                    format_evidence(strongest)
                 ))
             }
             StepState::Done | StepState::TimedOut => None,

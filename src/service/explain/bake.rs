@@ -3,7 +3,7 @@
 use crate::config::{Service, availability};
 use crate::control::Status;
 use crate::judge::detectability::requests_to_verify;
-use crate::model::{Evidence, Finding, Guard, Release, format_seconds};
+use crate::model::{Evidence, Finding, Guard, Release, format_evidence, format_seconds};
 use crate::service::explain::points::Points;
 
 /// A bake, and what is known of it.
@@ -131,10 +131,20 @@ impl Bake<'_> {
         if observe {
             return "never: mode = \"observe\" only records".to_owned();
         }
+        // More evidence changes nothing here.
+        match self.blocked {
+            Some(Guard::SharedOutage) => return "not while both releases fail".to_owned(),
+            Some(Guard::NoBaseline) => return "not while nothing compares the releases".to_owned(),
+            Some(Guard::Ramp) => return "only by a person: the bake is over".to_owned(),
+            _ => (),
+        }
         let Evidence { objective, e_value, threshold, judged, bad } = evidence;
         let now = match judged {
             0 => "no request was judged yet".to_owned(),
-            _ => format!("it is {e_value:.1}: {objective}, {bad} of {judged} requests bad"),
+            _ => format!(
+                "it is {}: {objective}, {bad} of {judged} requests bad",
+                format_evidence(*e_value)
+            ),
         };
         let active = self.active;
         format!(

@@ -155,12 +155,14 @@ fn explain_limits(points: &mut Points, status: &Status, phase: &Phase) {
         points.push("held", format!("{hold}; `rollbackd resume {service}` ends it"));
     }
     if !status.quarantine.is_empty() {
+        let (verb, of_it) = match status.quarantine.len() {
+            1 => ("was", "it"),
+            _ => ("were", "one of them"),
+        };
+        let versions = status.quarantine.join(", ");
         points.push(
             "quarantine",
-            format!(
-                "{} was rolled back: a deploy of it needs --allow-quarantined",
-                status.quarantine.join(", ")
-            ),
+            format!("{versions} {verb} rolled back: a deploy of {of_it} needs --allow-quarantined"),
         );
     }
     if let Some(count) = status.rollbacks.as_ref().filter(|it| it.none_left_s.is_some()) {
@@ -273,6 +275,9 @@ mod tests {
             let accepted = shown.lines().find_map(|it| it.strip_prefix("accepted: "));
             assert!(accepted.is_some_and(|it| !it.starts_with("in ")), "{guard:?}: {shown}");
             assert!(shown.contains("\nno rollback: "), "{guard:?}: {shown}");
+            let waits = matches!(guard, Guard::SharedOutage | Guard::NoBaseline | Guard::Ramp);
+            let back = shown.lines().find_map(|it| it.strip_prefix("rolled back: ")).unwrap();
+            assert_eq!(!back.starts_with("when the evidence"), waits, "{guard:?}: {back}");
         }
     }
 
@@ -282,6 +287,12 @@ mod tests {
         let mut status = status();
         status.releases.iter_mut().for_each(|it| it.recent_requests = Some(0));
         status.budget_requests = Some(0);
+        status.quarantine.push("v4".to_owned());
+        let two = text(&status, &steady, None);
+        assert!(two.contains("v4 were rolled back: a deploy of one of them needs"), "{two}");
+        // Whether it is paged or rolled back is what decides here.
+        assert!(two.contains("after_bake = \"page\""), "{two}");
+        status.quarantine.pop();
         let shown = text(&status, &steady, None);
         for part in [
             "v7 is accepted",
