@@ -148,7 +148,7 @@ class Guest {
     } catch (error) {
       this.trouble = undefined;
       // Some SDKs end with a broken connection, and are no use any more.
-      this.lost ||= String(error.message).includes("Connection closed");
+      this.lost ||= /Connection closed|nothing within/.test(error.message);
       const cause = error.cause ? ` (${error.cause.code ?? error.cause})` : "";
       const why = { code: error.code ?? null, data: error.data ?? null, message: `${error.message}${cause}` };
       this.seen.failed += 1;

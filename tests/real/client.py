@@ -187,7 +187,9 @@ class Guest:
 
     def note_failure(self, what, begun, error):
         # Some SDKs end with a broken connection, and are no use any more.
-        self.lost = self.lost or "Connection closed" in str(error)
+        # A stream that broke may have ended its task: the next call would find it closed.
+        ended = isinstance(error, TimeoutError) or type(error).__name__ == "ClosedResourceError"
+        self.lost = self.lost or ended or "Connection closed" in str(error)
         span = {"what": what, "from": int(begun * 1000), "until": int(time.time() * 1000)}
         why = failure(error)
         self.seen["failed"] += 1

@@ -30,6 +30,17 @@ pub(super) struct Failure {
 /// A client has a turn at least so often.
 const TOLD_LATE_MS: u64 = 2_000;
 
+impl Failure {
+    /// Some SDKs end with the connection that breaks, and tell so at the next call. One that is busy sends a
+    /// request on a connection before it reads that this was reset.
+    fn is_of_a_broken_connection(&self) -> bool {
+        let message = &self.message;
+        ["Connection closed", "ClosedResourceError", "ECONNRESET"]
+            .iter()
+            .any(|it| message.contains(it))
+    }
+}
+
 /// Why clients may see failures for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -68,8 +79,7 @@ impl Fault {
         let open = failure.from <= self.until && self.from <= failure.until;
         let interrupted = failure.code == -32603 && failure.data["reason"] == "rollback";
         match self.cause {
-            // Some SDKs end with the connection that breaks, and tell so at the next call.
-            Cause::Killed if failure.message.contains("Connection closed") => {
+            Cause::Killed if failure.is_of_a_broken_connection() => {
                 (self.from..self.until.saturating_add(TOLD_LATE_MS)).contains(&failure.until)
             }
             Cause::Killed => open,
