@@ -2,6 +2,7 @@
 
 pub mod bake;
 pub mod hold_out;
+pub mod intervals;
 pub mod peers;
 pub mod population;
 pub mod report;

@@ -2,7 +2,7 @@
 #![expect(clippy::indexing_slicing, reason = "the indices are in range by construction")]
 
 use super::super::rng::Rng;
-use super::scene::{Intervals, alternating, is_inside};
+use super::intervals::{Intervals, alternating, is_inside};
 
 /// Calls of the service: one makes half of the requests, one a twentieth, the rest share evenly.
 pub const CALLS: usize = 20;
