@@ -12,6 +12,7 @@
 //! Only `recorded` hands out effects, so a driver writes first, or keeps the entry to write it late.
 
 mod bake;
+mod deadline;
 mod input;
 mod judges;
 mod pause;
@@ -253,27 +254,6 @@ impl ServiceMachine {
         accepts
             && matches!(self.watch.phase(), Phase::Baking { until, .. } if *until <= now)
             && (!self.unrecorded.is_empty() || awaits_answer())
-    }
-
-    /// At the end of a start, the last probe is the reason; after a rollback, what failed last.
-    fn deadline_event(&self, now: Moment) -> Event {
-        let failed = self.bake.recovery_failure();
-        if let (Phase::Recovering { .. }, Some(found)) = (self.watch.phase(), failed) {
-            return Event::NotRecovered(found);
-        }
-        let awaited = match self.watch.phase() {
-            Phase::Starting { new, .. } => Some(new.number),
-            Phase::Reviving(breach) => Some(breach.warm.number),
-            _ => None,
-        };
-        match awaited.and_then(|number| self.probe(number)) {
-            Some(result) if !result.is_ok() => {
-                let waited = now.since(self.watch.since()).as_secs();
-                let why = format!("not ready within {waited} s, its last probe: {result}");
-                Event::NotReady(self.watch.ticket(), why)
-            }
-            _ => Event::DeadlinePassed,
-        }
     }
 
     /// The decision on an operator's command.

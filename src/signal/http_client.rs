@@ -68,8 +68,8 @@ impl ProbeError {
             Self::Refused => ProbeResult::Refused,
             Self::TimedOut => ProbeResult::TimedOut,
             Self::Status { status: status @ (401 | 403), .. } => ProbeResult::Unexpected(format!(
-                "status {status}: the server requires a token, which a probe does not have; \
-                 use the probe kind \"http\" or \"tcp\""
+                "status {status}: a probe has no token; if each request needs one, use the probe \
+                 kind \"http\" or \"tcp\""
             )),
             Self::Status { status, content: ResponseContent::Error { code, message } } => {
                 ProbeResult::Unexpected(format!(

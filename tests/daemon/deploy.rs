@@ -76,7 +76,7 @@ fn release_that_never_becomes_ready_gets_no_traffic() {
     let load = VersionPoller::start(host.listen);
     host.deploy_faulty("v2", "total", 0, &[]).expect_code(4).expect_text(&[
         "v2 never became ready: not ready within 3 s, its last probe: ",
-        "; v1 kept the traffic",
+        "; v1 passes its probes; v1 kept the traffic",
     ]);
     let seen = load.stop();
     assert_eq!(seen.good.keys().collect::<Vec<_>>(), ["v1"]);

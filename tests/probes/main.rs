@@ -378,7 +378,7 @@ async fn invalid_jsonrpc_responses() {
         (|_| FakeResponse::json(200, "", &json!({"id": "1", "result": {}})), "id \"1\""),
         (|asked| FakeResponse::error(200, asked, -32603, "boom\nboom"), "error -32603: boom boom"),
         (|_| FakeResponse::with(500, "", "<html>"), "status 500"),
-        (|_| FakeResponse::with(401, "", ""), "requires a token"),
+        (|_| FakeResponse::with(401, "", ""), "if each request needs one"),
         (|_| FakeResponse::with(202, "", ""), "status 202 without a response"),
         (|_| FakeResponse::events(": nothing\n\n"), "the body ended without a response"),
     ];
