@@ -137,7 +137,8 @@ impl Indicator {
             Self::SmallAnswers => (counts.ok, counts.small),
             Self::SlowerAnswers => {
                 let answered = counts.ok.saturating_add(counts.tool_fault);
-                (answered.saturating_add(counts.given_up), counts.slower)
+                let answered_or_overdue = answered.saturating_add(counts.given_up);
+                (answered_or_overdue.saturating_sub(counts.answered_late), counts.slower)
             }
             Self::Streams => (counts.streams_ended, counts.streams_broken),
             // The proxy's outcomes belong to the other objectives.

@@ -61,13 +61,15 @@ pub struct Counts {
     /// ([`crate::model::UsualAnswers`]).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub small: u64,
-    /// Of [`Self::ok`], [`Self::tool_fault`] and [`Self::given_up`], those that took far longer than answers
-    /// did there.
+    /// Requests that took far longer than answers did there, counted once they have been open for so long.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub slower: u64,
-    /// Of [`Self::neutral`], requests that their client gave up after as long. [`Self::slower`] has them, too.
+    /// Of [`Self::slower`], requests without an answer then: still open, or given up by their client.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub given_up: u64,
+    /// Of [`Self::ok`] and [`Self::tool_fault`], answers to requests of [`Self::given_up`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub answered_late: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -142,6 +144,7 @@ impl Counts {
             small: self.small.saturating_sub(earlier.small),
             slower: self.slower.saturating_sub(earlier.slower),
             given_up: self.given_up.saturating_sub(earlier.given_up),
+            answered_late: self.answered_late.saturating_sub(earlier.answered_late),
         }
     }
 
@@ -185,6 +188,7 @@ impl Add for Counts {
             small: self.small.saturating_add(other.small),
             slower: self.slower.saturating_add(other.slower),
             given_up: self.given_up.saturating_add(other.given_up),
+            answered_late: self.answered_late.saturating_add(other.answered_late),
         }
     }
 }

@@ -258,6 +258,43 @@ async fn a_call_that_is_given_up_later_than_usual_counts_as_slower() {
     wait_for_counts(&proxy, RELEASE_A, want).await;
 }
 
+/// Many clients wait as long as the deadline, or longer.
+#[tokio::test]
+async fn a_call_that_hangs_counts_as_slower_before_its_client_or_the_deadline_ends_it() {
+    let proxy = proxy_to(FakeMcpServer::start("a").await.address);
+    let usual = UsualAnswers {
+        bytes_min: 0,
+        millis_max: 200,
+        answers: 100,
+        small: 0,
+        timed: 100,
+        slower: 0,
+    };
+    proxy.compare_answers(RELEASE_A, &[(("tools/call".into(), "wait".into()), usual)]);
+    let call = |id, ms| tool_call(id, "wait", &format!(r#"{{"ms":{ms}}}"#));
+    let (modern, plain) = ("MCP-Protocol-Version: 2026-07-28\r\n", String::new());
+    let mine = open_session(proxy.local_addr()).await;
+    let mut overdue = proxy.counts(RELEASE_A);
+    let other = Counts { slow: 1, with_latency: 1, small: 1, ..Counts::default() };
+    for (id, headers) in [("1", modern), ("2", &mine), ("3", &plain)] {
+        let mut waits = open_request(proxy.local_addr(), &call(id, 2_500), headers).await;
+        overdue += Counts { slower: 1, given_up: 1, ..Counts::default() };
+        wait_for_counts(&proxy, RELEASE_A, overdue).await;
+        // It is one request, also after it is answered.
+        assert_eq!(waits.read_response().await.status, 200);
+        overdue += Counts { ok: 1, answered_late: 1, ..other };
+        wait_for_counts(&proxy, RELEASE_A, overdue).await;
+    }
+    // A client that closed its connection may only have closed its half of it.
+    for (id, headers) in [("4", &mine), ("5", &plain)] {
+        let wire = open_request(proxy.local_addr(), &call(id, 60_000), headers).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(wire);
+        overdue += Counts { slower: 1, given_up: 1, ..Counts::default() };
+        wait_for_counts(&proxy, RELEASE_A, overdue).await;
+    }
+}
+
 pub(crate) fn cancel(id: &str) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"reason":"x","requestId":{id}}}}}"#

@@ -31,6 +31,7 @@ const NONE: Counts = Counts {
     small: 0,
     slower: 0,
     given_up: 0,
+    answered_late: 0,
 };
 
 fn client_fault() -> Counts {

@@ -202,6 +202,7 @@ pub(crate) fn counts() -> Counts {
         small: 0,
         slower: 0,
         given_up: 0,
+        answered_late: 0,
     }
 }
 

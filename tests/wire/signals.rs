@@ -46,7 +46,7 @@ fn signals() -> Vec<Signal> {
     ];
     let others = one_of_each!(Observation;
         Observation::Block(..) => "" Observation::Block(250, counts()),
-            "" Observation::Block(250, Counts { small: 12, slower: 13, given_up: 14, ..counts() });
+            "" Observation::Block(250, Counts { small: 12, slower: 13, given_up: 14, answered_late: 15, ..counts() });
         Observation::Calls(_) => "" Observation::Calls(calls);
         Observation::Sources(_) => "" Observation::Sources(sources()),
             "" Observation::Sources(BlockSources::default());

@@ -72,9 +72,14 @@ impl CountedSubject {
         self.failing.record_unusual(&self.source, request.call, unusual);
     }
 
-    /// Its client gave a request up after far longer than usual.
-    pub(in crate::proxy) fn record_given_up(&self, request: &CountedRequest) {
-        self.failing.record_given_up(&self.source, request.call);
+    /// A request has no answer after far longer than usual.
+    pub(in crate::proxy) fn record_overdue(&self, request: &CountedRequest) {
+        self.failing.record_overdue(&self.source, request.call);
+    }
+
+    /// A request that was overdue is answered.
+    pub(in crate::proxy) fn record_answered_late(&self, request: &CountedRequest) {
+        self.failing.record_answered_late(&self.source, request.call);
     }
 
     /// Whether a request was slow is known.

@@ -129,13 +129,20 @@ impl FailingSources {
         self.is_tracking.store(tracked.is_needed(), Ordering::Relaxed);
     }
 
-    /// Counts a request that its client gave up after far longer than usual.
-    pub(in crate::proxy) fn record_given_up(&self, source: &Source, call: u64) {
+    /// Counts a request without an answer after far longer than usual.
+    pub(in crate::proxy) fn record_overdue(&self, source: &Source, call: u64) {
         let mut tracked = self.lock();
         tracked.count((source, call), true, |counts| {
             counts.slower += 1;
             counts.given_up += 1;
         });
+        self.is_tracking.store(tracked.is_needed(), Ordering::Relaxed);
+    }
+
+    /// An overdue request is answered. Say so before [`Self::end`].
+    pub(in crate::proxy) fn record_answered_late(&self, source: &Source, call: u64) {
+        let mut tracked = self.lock();
+        tracked.count((source, call), true, |counts| counts.answered_late += 1);
         self.is_tracking.store(tracked.is_needed(), Ordering::Relaxed);
     }
 

@@ -50,8 +50,10 @@ pub(in crate::proxy) struct CounterCells {
     /// Answers that are not as they were at the release before.
     small: AtomicU64,
     slower: AtomicU64,
-    /// Requests that their client gave up after as long.
+    /// Requests without an answer after as long.
     given_up: AtomicU64,
+    /// Answers to those.
+    answered_late: AtomicU64,
     profile: AnswerProfile,
     /// Whether requests of this call are read-only, as declared now.
     is_repeatable: AtomicBool,
@@ -131,15 +133,17 @@ impl OutcomeCounters {
     }
 
     /// Counts the size of an answer, where it can carry content, and how long it took. Returns how it differs
-    /// from those of the release before.
+    /// from those of the release before. One that was overdue is counted as slower already.
     pub(in crate::proxy) fn count_answer(
         &self,
         call: &CounterCells,
         content: Option<u64>,
         took: Duration,
+        was_overdue: bool,
     ) -> Unusual {
         let content = content.filter(|_| call.carries_content);
-        let unusual = call.profile.record(content, took);
+        let Unusual { small, slower } = call.profile.record(content, took);
+        let unusual = Unusual { small, slower: slower && !was_overdue };
         for cells in [&self.total, call] {
             if unusual.small {
                 cells.small.fetch_add(1, Ordering::Relaxed);
@@ -147,19 +151,22 @@ impl OutcomeCounters {
             if unusual.slower {
                 cells.slower.fetch_add(1, Ordering::Relaxed);
             }
+            if was_overdue {
+                cells.answered_late.fetch_add(1, Ordering::Relaxed);
+            }
         }
         unusual
     }
 
-    /// Counts a request that its client gave up after it had waited so long. Returns whether that is far longer
-    /// than answers took at the release before.
-    pub(in crate::proxy) fn count_given_up(&self, call: &CounterCells, waited: Duration) -> bool {
-        let slower = call.profile.record_given_up(waited);
-        for cells in [&self.total, call].into_iter().filter(|_| slower) {
+    /// Counts a request that is open after it waited far longer than answers took at the release before.
+    /// Returns whether it did.
+    pub(in crate::proxy) fn count_overdue(&self, call: &CounterCells, waited: Duration) -> bool {
+        let is_overdue = call.profile.is_slower(waited);
+        for cells in [&self.total, call].into_iter().filter(|_| is_overdue) {
             cells.slower.fetch_add(1, Ordering::Relaxed);
             cells.given_up.fetch_add(1, Ordering::Relaxed);
         }
-        slower
+        is_overdue
     }
 
     /// What answers usually are, by method and tool, where there were enough of them.
@@ -237,6 +244,11 @@ impl OutcomeCounters {
 }
 
 impl CounterCells {
+    /// Keeps how long a client waited that gave a request up.
+    pub(in crate::proxy) fn record_given_up(&self, waited: Duration) {
+        self.profile.record_given_up(waited);
+    }
+
     /// The call; `None` for the sum of several.
     pub(in crate::proxy) fn call(&self) -> Option<&CallKey> {
         self.call.as_ref()
@@ -269,6 +281,7 @@ impl CounterCells {
             small: read(&self.small),
             slower: read(&self.slower),
             given_up: read(&self.given_up),
+            answered_late: read(&self.answered_late),
         }
     }
 }

@@ -145,8 +145,7 @@ impl InFlight {
             backend.subscriptions.fetch_add(1, Ordering::Relaxed);
         }
         let started = monotonic();
-        let first_alarm =
-            slow.unwrap_or(deadline).min(deadline).min(deadline::ABANDONED_POLL_INTERVAL);
+        let first_alarm = slow.unwrap_or(deadline).min(deadline).min(deadline::POLL_INTERVAL);
         let timer = (kind == ExchangeKind::Call)
             .then(|| Box::pin(tokio::time::sleep_until(started + first_alarm)));
         Self {
@@ -349,6 +348,7 @@ impl InFlight {
                     counted: self.counted.as_ref().map(|it| it.start(method, name)),
                     task: TaskEffect::from_request(method, message),
                     is_initialize: **method == *INITIALIZE,
+                    is_overdue: false,
                 });
             }
         }

@@ -19,6 +19,8 @@ pub(in crate::proxy) struct PendingRequest {
     pub task: TaskEffect,
     /// Whether its response says which version was negotiated.
     pub is_initialize: bool,
+    /// Whether it is counted as slower already, because it is open for so long.
+    pub is_overdue: bool,
 }
 
 /// What a response says about a task.

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use crate::model::Counts;
 
 /// The letters of the counts in a block, in the order in which they are written.
-const COUNT_LETTERS: [char; 14] =
-    ['o', 'f', 't', 'c', 'n', 's', 'd', 'a', 'x', 'l', 'k', 'm', 'w', 'g'];
+const COUNT_LETTERS: [char; 15] =
+    ['o', 'f', 't', 'c', 'n', 's', 'd', 'a', 'x', 'l', 'k', 'm', 'w', 'g', 'p'];
 
 /// The counts that are not 0, each with a space before it.
 pub(super) fn encode_counts(counts: &Counts) -> String {
@@ -33,7 +33,7 @@ pub(super) fn decode_counts(text: &str) -> Option<Counts> {
 
 /// In the order of [`COUNT_LETTERS`]. The pattern names every field, so that a new one cannot be
 /// forgotten.
-fn count_fields(counts: &mut Counts) -> [&mut u64; 14] {
+fn count_fields(counts: &mut Counts) -> [&mut u64; 15] {
     let Counts {
         ok,
         server_fault,
@@ -49,6 +49,7 @@ fn count_fields(counts: &mut Counts) -> [&mut u64; 14] {
         small,
         slower,
         given_up,
+        answered_late,
     } = counts;
     [
         ok,
@@ -65,5 +66,6 @@ fn count_fields(counts: &mut Counts) -> [&mut u64; 14] {
         small,
         slower,
         given_up,
+        answered_late,
     ]
 }

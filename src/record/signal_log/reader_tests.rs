@@ -138,7 +138,7 @@ fn damage_before_the_end_is_an_error_with_its_line() {
 
 fn any_counts() -> impl Strategy<Value = Counts> + Clone {
     let count = || prop_oneof![Just(0), 0..100_u64, any::<u64>()];
-    prop::collection::vec(count(), 14).prop_map(|it| Counts {
+    prop::collection::vec(count(), 15).prop_map(|it| Counts {
         ok: it[0],
         server_fault: it[1],
         tool_fault: it[2],
@@ -153,6 +153,7 @@ fn any_counts() -> impl Strategy<Value = Counts> + Clone {
         small: it[11],
         slower: it[12],
         given_up: it[13],
+        answered_late: it[14],
     })
 }
 

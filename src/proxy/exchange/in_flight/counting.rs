@@ -1,5 +1,9 @@
 //! Counts the outcome of each request: for its release and call, for a shadow call, and for a trial.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::clock::monotonic;
 use crate::model::Outcome;
 use crate::proxy::backend::answer_profile::Unusual;
@@ -58,29 +62,65 @@ impl InFlight {
     fn count_answer(&self, request: &PendingRequest, content: Option<u64>) {
         let content = content.filter(|_| matches!(request.task, TaskEffect::Unchanged));
         let took = self.started.elapsed();
-        let unusual = self.backend.outcomes.count_answer(&request.counters, content, took);
-        if let (Some(subject), Some(counted)) = (&self.counted, &request.counted)
-            && unusual != Unusual::default()
-        {
-            subject.record_unusual(counted, unusual);
+        let (outcomes, was_overdue) = (&self.backend.outcomes, request.is_overdue);
+        let unusual = outcomes.count_answer(&request.counters, content, took, was_overdue);
+        if let (Some(subject), Some(counted)) = (&self.counted, &request.counted) {
+            if unusual != Unusual::default() {
+                subject.record_unusual(counted, unusual);
+            }
+            if was_overdue {
+                subject.record_answered_late(counted);
+            }
         }
     }
 
     /// Counts a request that its client gave up: the answer would have taken longer than it waited.
     pub(super) fn count_given_up(&self, request: &PendingRequest) {
-        let is_open = self.kind == ExchangeKind::Call
+        let given_up_at = self.given_up_at(request).filter(|_| self.owes_answers());
+        let Some(at) = given_up_at else { return };
+        request.counters.record_given_up(self.waited_until(at));
+        if !request.is_overdue {
+            self.count_overdue(request, at);
+        }
+    }
+
+    /// Counts requests as slower as soon as they are open for so long: a release that hangs must not go
+    /// unseen until the deadline. A client that closed its half of the connection may not wait any more.
+    pub(super) fn count_all_overdue(&mut self) {
+        if !self.owes_answers() {
+            return;
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        for request in pending.iter_mut().filter(|request| !request.is_overdue) {
+            let at = self.given_up_at(request).unwrap_or_else(monotonic);
+            request.is_overdue = self.count_overdue(request, at);
+        }
+        self.pending = pending;
+    }
+
+    /// Whether the release owes its requests an answer, as far as is known.
+    fn owes_answers(&self) -> bool {
+        self.kind == ExchangeKind::Call
             && !self.abandoned
             && !self.deadline_passed
             && self.unconfirmed.is_none()
             && !self.client_owes_reply()
-            && !self.backend.cut.is_cancelled();
-        let Some(at) = self.given_up_at(request).filter(|_| is_open) else { return };
-        let waited = at.saturating_duration_since(self.started);
-        if self.backend.outcomes.count_given_up(&request.counters, waited)
-            && let (Some(subject), Some(counted)) = (&self.counted, &request.counted)
+            && !self.backend.cut.is_cancelled()
+    }
+
+    fn count_overdue(&self, request: &PendingRequest, at: Instant) -> bool {
+        let waited = self.waited_until(at);
+        let is_overdue = self.backend.outcomes.count_overdue(&request.counters, waited);
+        if let (Some(subject), Some(counted)) = (&self.counted, &request.counted)
+            && is_overdue
         {
-            subject.record_given_up(counted);
+            subject.record_overdue(counted);
         }
+        is_overdue
+    }
+
+    fn waited_until(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.started)
     }
 
     /// Counts whether a request was slow.

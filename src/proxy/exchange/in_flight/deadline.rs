@@ -15,8 +15,8 @@ use crate::proxy::exchange::pending::PendingRequest;
 /// After this share of the deadline, a client that disconnects gave up on the release.
 const GAVE_UP_SHARE: f64 = 0.9;
 
-/// How often it checks whether the client cancelled what is open.
-pub(super) const ABANDONED_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it checks whether the client cancelled what is open, and what is open for too long.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl InFlight {
     /// Counts requests as slow or failed at the moment when they become so.
@@ -28,6 +28,7 @@ impl InFlight {
             self.sync_parsed();
             if !self.deadline_passed {
                 self.count_late();
+                self.count_all_overdue();
             }
             self.note_abandoned();
             match (self.next_alarm(), &mut self.timer) {
@@ -39,7 +40,9 @@ impl InFlight {
 
     fn next_alarm(&self) -> Option<Instant> {
         let may_cancel = self.session.is_some() && !self.abandoned;
-        let poll = may_cancel.then(|| monotonic() + ABANDONED_POLL_INTERVAL);
+        let may_be_overdue =
+            !self.deadline_passed && self.pending.iter().any(|request| !request.is_overdue);
+        let poll = (may_cancel || may_be_overdue).then(|| monotonic() + POLL_INTERVAL);
         if self.deadline_passed {
             return poll;
         }
