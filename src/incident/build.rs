@@ -35,8 +35,9 @@ pub fn build(
     open_actions: &[(String, String)],
 ) -> PostMortem {
     let mut facts = facts.clone();
-    if facts.verdict_after_bake().is_some() {
-        // It is about the bake, in which the release was fine.
+    // It is about the bake, in which the release was fine; or it lacks what the verdict is about.
+    let ends_early = facts.record_ends_early();
+    if facts.verdict_after_bake().is_some() || ends_early {
         facts.traffic = None;
     }
     let facts = &facts;
@@ -60,7 +61,7 @@ pub fn build(
         nearby: facts.nearby.clone(),
         durations: rows::durations(facts),
         failures: failures(facts),
-        failures_unknown: failures_unknown(facts),
+        failures_unknown: failures_unknown(facts, ends_early),
         samples: samples(facts),
         changes: changes(facts),
         output: facts.output.clone(),
@@ -68,7 +69,10 @@ pub fn build(
             true => facts.output_unknown.clone(),
             false => Some(NOT_GATHERED.to_owned()),
         },
-        evidence_text: rows::verdict_of(facts).map(evidence_text).unwrap_or_default(),
+        evidence_text: match facts.is_gathered() {
+            true => rows::verdict_of(facts).map(evidence_text).unwrap_or_default(),
+            false => NOT_GATHERED.to_owned(),
+        },
         evidence: facts.evidence.clone(),
         error_rate: error_rate(facts),
         hypotheses,
@@ -137,9 +141,12 @@ pub fn signature(facts: &Facts, cause: Cause) -> Signature {
 }
 
 /// Why no call is listed, where that does not mean that none failed.
-fn failures_unknown(facts: &Facts) -> Option<String> {
+fn failures_unknown(facts: &Facts, ends_early: bool) -> Option<String> {
     let why = match (facts.is_gathered(), facts.verdict_after_bake()) {
         (false, _) => NOT_GATHERED,
+        _ if ends_early => {
+            "not recorded: the record of the bake ends before the verdict; the log says why"
+        }
         (true, Some(_)) => "not recorded: signals are recorded during a bake, and it was over",
         (true, None) => return None,
     };
@@ -187,6 +194,9 @@ fn samples(facts: &Facts) -> Vec<FailureSample> {
 fn changes(facts: &Facts) -> Vec<Change> {
     let mut changes = Vec::new();
     let change = |kind: &str, text: String| Change { kind: kind.to_owned(), text };
+    if !facts.is_gathered() && facts.changes.is_empty() {
+        changes.push(change("contract", NOT_GATHERED.to_owned()));
+    }
     if let (Some(new), Some(old)) = (facts.release(), facts.previous_release()) {
         let artifact = |it: &Option<String>| it.as_deref().map_or("none".to_owned(), clean_name);
         if new.artifact != old.artifact {

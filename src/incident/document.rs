@@ -125,6 +125,11 @@ pub struct Impact {
 }
 
 impl Impact {
+    /// A number of requests, if they are counted.
+    pub(super) fn count(&self, requests: u64) -> String {
+        if self.uncounted { "not counted".to_owned() } else { requests.to_string() }
+    }
+
     /// What the number of requests counts.
     pub(super) fn requests_label(&self) -> &'static str {
         if self.until_verdict { "Requests up to the verdict" } else { "Requests in the same time" }

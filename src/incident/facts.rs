@@ -4,6 +4,7 @@
 //! time. Everything in them is bounded.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,9 @@ use crate::model::{Moment, Release, ReleaseNumber, TimelineEntry, TimelineEvent,
 pub const FACTS_SCHEMA: u32 = 1;
 /// Events of the timeline that are kept: the first ones and the last ones.
 pub const TIMELINE_MAX: usize = 400;
+
+/// A record is written once a second. One that is this much older than the verdict has ended.
+const RECORD_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// Everything that the document is made of, except what people write.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -189,6 +193,14 @@ impl Facts {
         let was_accepted = self.find(|it| matches!(it, TimelineEvent::Accepted { .. }))?;
         let first = self.timeline.iter().find(|entry| entry.event.verdict().is_some())?;
         first.event.verdict().filter(|_| was_accepted.seq < first.seq)
+    }
+
+    /// Whether the record of the traffic ends before the verdict, such as on a full disk: its sums would
+    /// claim that little failed.
+    pub fn record_ends_early(&self) -> bool {
+        let found = self.reaction().map(|(found, _)| found.moment);
+        let last = self.traffic.as_ref().map(|it| it.last);
+        last.zip(found).is_some_and(|(last, found)| RECORD_DELAY_MAX <= found.since(last))
     }
 
     /// Whether the traffic went back.

@@ -12,7 +12,12 @@ pub fn impact(facts: &Facts) -> Impact {
         return Impact { uncounted: true, ..Impact::default() };
     }
     if let Some(verdict) = facts.verdict_after_bake() {
-        return impact_after_bake(facts, verdict);
+        return impact_of_verdict(facts, verdict);
+    }
+    if facts.record_ends_early() {
+        let verdict = facts.reaction().and_then(|(found, _)| found.event.verdict());
+        let unknown = || Impact { uncounted: true, ..impact_of_rollback(facts) };
+        return verdict.map_or_else(unknown, |it| impact_of_verdict(facts, it));
     }
     let trial = facts.trial();
     let counts = trial.map(|it| it.counts).unwrap_or_default();
@@ -35,10 +40,17 @@ pub fn impact(facts: &Facts) -> Impact {
     }
 }
 
-/// What is known of a breach after the bake: the requests that the verdict is about.
-fn impact_after_bake(facts: &Facts, verdict: &Verdict) -> Impact {
-    let numbers = verdict.basis.as_ref().and_then(|it| it.objective.as_ref());
-    let (bad, requests) = numbers.map_or((0, 0), |it| (it.bad, it.requests));
+/// What is known without a record of the traffic, such as after the bake: the requests that the verdict is
+/// about.
+fn impact_of_verdict(facts: &Facts, verdict: &Verdict) -> Impact {
+    let basis = verdict.basis.as_ref();
+    let of_objective = basis.and_then(|it| it.objective.as_ref()).map(|it| (it.bad, it.requests));
+    let of_ramp = || {
+        let [control, trial] = basis?.arms.as_ref()?;
+        Some((trial.failed, trial.requests + control.requests))
+    };
+    let numbers = of_objective.or_else(of_ramp);
+    let (bad, requests) = numbers.unwrap_or_default();
     let is_rollback = facts.is_rollback();
     let share = bad as f64 / requests.max(1) as f64;
     let counterfactual = further_minutes(is_rollback, verdict.request_rate, share);
@@ -171,8 +183,8 @@ pub(super) fn sessions_in_words(impact: &Impact) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::incident::example;
-    use crate::model::{Guard, Moment};
+    use crate::incident::{HumanParts, build, example};
+    use crate::model::{ArmNumbers, Basis, Guard, Moment, Rule, Trigger};
 
     #[test]
     fn the_impact_is_that_of_the_signals() {
@@ -219,5 +231,28 @@ mod tests {
         let impact = impact(&facts);
         assert_eq!(in_words(&impact), "92 of 358 requests failed within 6.7 s");
         assert_eq!(impact.counterfactual, None);
+    }
+
+    #[test]
+    fn a_record_that_ends_before_the_verdict_claims_nothing() {
+        let mut facts = example::facts();
+        facts.traffic.as_mut().unwrap().last = Moment(example::BEGAN + 3_000);
+        example::trial(&mut facts).counts.server_fault = 0;
+        assert_eq!(impact(&facts).requests_interrupted, 1);
+        let words = in_words(&impact(&facts));
+        assert!(words.starts_with("the requests of that time are not counted"), "{words}");
+        if let TimelineEvent::Detected { trigger: Trigger::Verdict(verdict), .. } =
+            &mut facts.timeline[3].event
+        {
+            let arm = |users, requests, failed| ArmNumbers { users, requests, failed };
+            let arms = Some([arm(21, 675, 0), arm(3, 64, 37)]);
+            verdict.basis = Some(Box::new(Basis { arms, ..Basis::of(Rule::TrialUsers) }));
+        }
+        let words = in_words(&impact(&facts));
+        assert!(words.starts_with("37 of 739 requests failed up to the verdict"), "{words}");
+        let document = build(&example::incident(), &facts, HumanParts::default(), &[]);
+        assert!(document.failures_unknown.is_some_and(|it| it.contains("ends before the verdict")));
+        assert!(!document.went_well.iter().any(|it| it.contains("meanwhile")));
+        assert_eq!(document.durations[0].part, "detect: burst, evidence and blame");
     }
 }

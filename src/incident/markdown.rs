@@ -112,10 +112,10 @@ fn bullets(out: &mut String, items: impl Iterator<Item = String>, none: &str) ->
 fn write_impact(out: &mut String, doc: &PostMortem) -> std::fmt::Result {
     let it = &doc.impact;
     let mut rows = vec![
-        ("Server faults", it.server_faults.to_string()),
-        ("Tool faults", it.tool_faults.to_string()),
-        ("Rejected calls", it.client_faults.to_string()),
-        (it.requests_label(), it.requests.to_string()),
+        ("Server faults", it.count(it.server_faults)),
+        ("Tool faults", it.count(it.tool_faults)),
+        ("Rejected calls", it.count(it.client_faults)),
+        (it.requests_label(), it.count(it.requests)),
         ("Sessions moved / ended", format!("{} / {}", it.sessions_moved, it.sessions_ended)),
         ("Requests that the rollback interrupted", it.requests_interrupted.to_string()),
     ];

@@ -129,6 +129,9 @@ pub(super) fn summary(facts: &Facts, incident: &Incident, impact: &Impact) -> St
         let found = format!("{} ({because}).", cause.label());
         sentences.push(match facts.is_gathered() {
             true => {
+                // An incident can be recorded later than what opened it, such as after a full disk.
+                let event = facts.timeline.iter().find(|it| cause_of(it) == Some(*cause));
+                let at = event.map_or(*at, |it| it.moment);
                 let after = at.0.saturating_sub(rows::started_at(facts).0);
                 format!("After {}: {found}", format_ms(after))
             }

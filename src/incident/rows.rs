@@ -16,6 +16,10 @@ const TEXT_MAX: usize = 300;
 
 /// All rows in the order of time.
 pub(super) fn rows(facts: &Facts, incident: &Incident) -> Vec<TimelineRow> {
+    // Without the timeline it is not known when the deploy began.
+    if !facts.is_gathered() {
+        return Vec::new();
+    }
     let start = started_at(facts);
     let row = |at: Moment, kind: &str, text: String, is_milestone| TimelineRow {
         at: format_time(at),
@@ -144,7 +148,7 @@ fn detection_parts(facts: &Facts, verdict: &Verdict, detected: &TimelineEntry) -
         return vec![duration(part, onset, detected.moment, faster)];
     }
     let Some(first_bad) = facts.trial().and_then(|it| it.first_bad) else {
-        let (part, faster) = match verdict.basis.as_ref().and_then(|it| it.objective.as_ref()) {
+        let (part, faster) = match rule {
             Some(_) => ("detect: burst, evidence and blame", "a shorter burst, or more traffic"),
             None => ("detect: probes", "more frequent probes, or fewer failures in a row"),
         };
