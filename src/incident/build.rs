@@ -282,8 +282,8 @@ fn remediation(facts: &Facts, incident: &Incident) -> Vec<String> {
     if let Some(cost) = drain_cost(facts) {
         done.push(format!("the rollback itself cost: {cost}"));
     }
-    let went_back = |cause| matches!(cause, Cause::Rollback | Cause::OrderedRollback);
-    if incident.causes.iter().any(|(cause, ..)| went_back(*cause)) {
+    // One that could not take place leaves nothing in quarantine.
+    if facts.is_rollback() {
         let Incident { service, version, .. } = incident;
         done.push(format!(
             "left: {version} is quarantined; `rollbackd deploy {service} {version} \

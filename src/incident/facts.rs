@@ -209,8 +209,9 @@ impl Facts {
     }
 
     /// Whether both releases failed at some time.
-    pub fn is_shared_outage(&self) -> bool {
-        self.timeline.iter().any(|entry| cause_of(entry) == Some(Cause::SharedOutage))
+    pub fn both_failed(&self) -> bool {
+        let both = [Cause::SharedOutage, Cause::RollbackIncomplete];
+        self.timeline.iter().any(|entry| cause_of(entry).is_some_and(|it| both.contains(&it)))
     }
 
     /// The event that the reaction is counted from: the rollback, or what held it back before. The next

@@ -23,7 +23,7 @@ pub fn impact(facts: &Facts) -> Impact {
     let counts = trial.map(|it| it.counts).unwrap_or_default();
     let control = facts.control().map(|it| it.counts).unwrap_or_default();
     // What the previous release failed is harm of this incident only if both failed.
-    let shared = facts.is_shared_outage().then_some(facts.control()).flatten();
+    let shared = facts.both_failed().then_some(facts.control()).flatten();
     let failed = shared.map_or(counts, |it| counts + it.counts);
     let failing = || trial.into_iter().chain(shared);
     let first = failing().filter_map(|it| it.first_bad).min();
@@ -95,8 +95,8 @@ fn budget_burned(facts: &Facts) -> Option<f64> {
 }
 
 fn counterfactual(facts: &Facts) -> Option<String> {
-    // Of a shared outage the rate is that of one release only.
-    if facts.is_shared_outage() {
+    // Where both fail, the rate is that of one release only.
+    if facts.both_failed() {
         return None;
     }
     let verdict = facts.timeline.iter().find_map(|entry| match &entry.event {

@@ -57,7 +57,12 @@ pub(super) fn headline(facts: &Facts, incident: &Incident, impact: &Impact) -> S
     let time = switch_ms(facts).map_or(String::new(), |ms| format!(" in {}", format_ms(ms)));
     let what = format!("{}: {}{time}", incident.service, title(facts, incident));
     let harm = match facts.is_gathered() {
-        true => format!("{}, {}", in_words(impact), sessions_in_words(impact)),
+        true => {
+            let goes_on = final_cause(incident).needs_person() && !is_over(facts);
+            let is_open = goes_on && !impact.uncounted && !impact.until_verdict;
+            let so_far = if is_open { " so far" } else { "" };
+            format!("{}{so_far}, {}", in_words(impact), sessions_in_words(impact))
+        }
         false => "the facts are being gathered".to_owned(),
     };
     format!("{what}, {harm}. {}", what_to_do(facts, incident))

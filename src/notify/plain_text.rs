@@ -1,5 +1,6 @@
 //! Text for chats and mails that stays text: no link, mention or markup of a release takes effect there.
 
+use crate::incident::utc::format_time;
 use crate::incident::{Notice, NoticeKind};
 
 /// The text without what chats turn into links, mentions or markup. It stays readable.
@@ -48,6 +49,8 @@ pub(super) fn label(notice: &Notice) -> &'static str {
 /// What else there is to say: names and values.
 pub(super) fn fields(notice: &Notice) -> Vec<(&'static str, String)> {
     let mut fields = vec![("Host", notice.host.clone())];
+    // A delivery can come late.
+    fields.push(("At", format_time(notice.moment)));
     if !notice.service.is_empty() {
         fields.push(("Service", notice.service.clone()));
     }

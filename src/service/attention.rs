@@ -26,21 +26,29 @@ impl ServiceLoop {
             }
             _ => (),
         }
-        if self.watch().hold().is_some() {
-            return Some(format!(
-                "automatic rollback is stopped: `rollbackd resume {name}` allows it again"
-            ));
-        }
-        let active = phase.active().map(ToString::to_string).unwrap_or_default();
-        match self.recorder.last_outcome(now)?.kind.as_str() {
-            "abandoned" => {
-                Some(format!("{active} is in breach, and the rollback was not possible"))
-            }
-            "unrecovered" => {
-                Some(format!("{active} has the traffic and does not meet its objectives"))
-            }
-            _ => None,
-        }
+        let outcome = self.recorder.last_outcome(now);
+        let outcome = outcome.as_ref().map_or("", |it| it.kind.as_str());
+        // The hold that follows from it is the smaller trouble.
+        unfinished_rollback(name, phase.active(), outcome).or_else(|| {
+            self.watch().hold().map(|_| {
+                format!("automatic rollback is stopped: `rollbackd resume {name}` allows it again")
+            })
+        })
+    }
+}
+
+/// What to do after a rollback that could not finish.
+fn unfinished_rollback(service: &str, active: Option<&Release>, outcome: &str) -> Option<String> {
+    let active = active?;
+    match outcome {
+        "abandoned" => Some(format!(
+            "repair the service: the rollback was not possible, {active} keeps the traffic; \
+             `rollbackd rollback {service}` tries again"
+        )),
+        "unrecovered" => Some(format!(
+            "repair the service: {active} has the traffic and does not meet its objectives"
+        )),
+        _ => None,
     }
 }
 
@@ -91,4 +99,20 @@ fn breach_after_bake(
             "{active} is in breach ({guard}): `rollbackd rollback {service}` goes back to {warm}"
         ),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_is_told_to_repair_what_no_rollback_could() {
+        let json = r#"{"version": "v1", "number": 1, "slot": "blue"}"#;
+        let active: Release = serde_json::from_str(json).unwrap();
+        let todo = |outcome| unfinished_rollback("weather", Some(&active), outcome);
+        let retry = todo("abandoned").unwrap();
+        assert!(retry.contains("v1 keeps the traffic; `rollbackd rollback weather` tries again"));
+        assert!(todo("unrecovered").unwrap().starts_with("repair the service: v1 has the traffic"));
+        assert_eq!(todo("rolled_back"), None);
+    }
 }
