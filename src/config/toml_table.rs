@@ -125,7 +125,9 @@ impl<'a> TomlTable<'a> {
         if !tables.is_empty() {
             let tables = tables.join(" or ");
             let has_part = |key: &&&str| key.split('_').any(|part| part == name);
-            return match self.known_keys.iter().find(has_part) {
+            let plural_of = |key: &&&str| name.strip_suffix('s') == Some(**key);
+            let meant = |key: &&&str| has_part(key) || plural_of(key);
+            return match self.known_keys.iter().find(meant) {
                 Some(meant) => format!("did you mean `{meant}`? `{name}` belongs to {tables}"),
                 None => format!("it belongs to {tables}; move it there"),
             };
