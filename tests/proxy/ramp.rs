@@ -6,7 +6,7 @@ use std::time::Duration;
 use rollbackd::clock::Clock;
 use rollbackd::config::{Address, SessionState};
 use rollbackd::decide::RampShares;
-use rollbackd::model::{Arm, Moment, RampStep, ReleaseNumber};
+use rollbackd::model::{Arm, Counts, Moment, RampStep, ReleaseNumber};
 use rollbackd::proxy::{AssignmentPlan, Proxy};
 
 use crate::fake_backend::FakeMcpServer;
@@ -88,6 +88,31 @@ async fn live_sessions_go_forward_by_their_coin_and_all_come_back() {
     let cost = proxy.drain(RELEASE_B, DRAIN_TIMEOUT).await;
     assert_eq!((cost.sessions_ended, cost.error_responses), (0, 0), "{cost}");
     assert_eq!(on("a", &served_by(&proxy, &sessions).await), 40, "all are back");
+}
+
+/// No client sees it: without this, a release that refuses everybody is one without traffic.
+#[tokio::test]
+async fn a_session_whose_credentials_only_the_trial_refuses_stays_and_counts_against_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
+    let proxy = start(&dir.path().join("sessions.jsonl"), [&a, &b]);
+    let sessions = open_many(&proxy, 20).await;
+    b.set_behaviour(|it| it.initialize_status = 401);
+    assert!(proxy.assign(&plan(500_000)));
+    assert_eq!(on("a", &served_by(&proxy, &sessions).await), 20);
+    let on_trial = b.methods().iter().filter(|it| *it == "initialize").count() as u64;
+    assert!((2..=18).contains(&on_trial), "{on_trial}");
+    let refused = proxy.counts(RELEASE_B);
+    assert_eq!(refused, Counts { client_fault: on_trial, ..Counts::default() });
+    let cells = proxy.take_trial_cells();
+    let trial = cells.iter().filter(|it| it.arm == Arm::Trial);
+    assert_eq!(trial.map(|it| u64::from(it.excused)).sum::<u64>(), on_trial, "{cells:?}");
+
+    // Where the previous release does not serve them either, the credentials may be bad.
+    for mine in &sessions {
+        post(proxy.local_addr(), &tool_call("2", "fail", "{}"), mine).await;
+    }
+    assert_eq!(proxy.counts(RELEASE_B), refused);
 }
 
 #[tokio::test]

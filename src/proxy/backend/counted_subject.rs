@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::mcp::methods::INITIALIZE;
 use crate::model::{Outcome, ReleaseNumber, call_number};
+use crate::proxy::backend::Backend;
 use crate::proxy::backend::answer_profile::Unusual;
 use crate::proxy::backend::failing_sources::{FailingSources, Source};
 use crate::proxy::backend::recent_subjects::RecentSubjects;
@@ -18,6 +20,17 @@ pub(in crate::proxy) struct CountedSubject {
     pub source: Source,
     /// What else it is counted for.
     pub purpose: Purpose,
+    /// The release on trial that refused its credentials, so that it stayed where it was.
+    pub refused_by: Option<Box<RefusedBy>>,
+}
+
+/// A release on trial that refused the credentials of a session that should have moved to it.
+#[derive(Debug, Clone)]
+pub(in crate::proxy) struct RefusedBy {
+    /// The release.
+    pub backend: Arc<Backend>,
+    /// The session, as its requests would count there.
+    pub subject: CountedSubject,
 }
 
 /// What the requests of a subject tell.
@@ -53,6 +66,10 @@ impl CountedSubject {
     /// The outcome of a request is known.
     pub(in crate::proxy) fn end(&self, request: &CountedRequest, outcome: Outcome) {
         self.failing.end(&self.source, request.call, outcome);
+        // Credentials with which the other release serves are good.
+        if let (Outcome::Ok | Outcome::ToolFault, Some(refused_by)) = (outcome, &self.refused_by) {
+            refused_by.count();
+        }
         match (&self.purpose, &request.cell) {
             (Purpose::Trial(subject), Some(cell)) => subject.end(cell, outcome),
             (Purpose::NextTrial(recent, release), _) => {
@@ -85,5 +102,14 @@ impl CountedSubject {
     /// Whether a request was slow is known.
     pub(in crate::proxy) fn record_latency(&self, request: &CountedRequest, slow: bool) {
         self.failing.record_latency(&self.source, request.call, slow);
+    }
+}
+
+impl RefusedBy {
+    /// Counts that the release did not open the session.
+    fn count(&self) {
+        let call = self.backend.outcomes.for_call(INITIALIZE, "");
+        self.backend.outcomes.count(Some(&call), Outcome::ClientFault);
+        self.subject.end(&self.subject.start(INITIALIZE, ""), Outcome::ClientFault);
     }
 }

@@ -55,9 +55,14 @@ impl Migration {
         match &migrated {
             Ok(()) => sessions.mark_moved(&session),
             Err(error) => {
+                let is_known = session.pin_reason(None) == Some(error.reason);
                 session.refuse_move(error.reason, current.load().can_stay(&session));
                 let (service, reason) = (&view.service.name, error.reason.label());
-                tracing::info!(service, from = from.0, to = to.0, "session not migrated: {reason}");
+                // It is tried again with each of its requests.
+                if !is_known {
+                    let (from, to) = (from.0, to.0);
+                    tracing::info!(service, from, to, "session not migrated: {reason}");
+                }
             }
         }
         migrated

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::model::ReleaseNumber;
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::client_request::ClientRequest;
-use crate::proxy::backend::counted_subject::{CountedSubject, Purpose};
+use crate::proxy::backend::counted_subject::{CountedSubject, Purpose, RefusedBy};
 use crate::proxy::backend::failing_sources::Source;
 use crate::proxy::backend::identity::Identity;
 use crate::proxy::backend::trial_subject::TrialSubject;
@@ -61,7 +62,23 @@ impl Router {
             failing,
             source,
             purpose: subject.map_or(Purpose::Nothing, Purpose::Trial),
+            refused_by: None,
         }
+    }
+
+    /// A session that stays where it is, because the release on trial refused its credentials.
+    pub(super) fn refused_by(
+        &self,
+        view: &RoutingView,
+        session: &Session,
+        request: &ClientRequest,
+        release: ReleaseNumber,
+    ) -> Option<Box<RefusedBy>> {
+        let backend = view.routes.get_open(release)?;
+        let subject = self.counted_session(view, session, request, backend);
+        let is_trial = view.assignment.as_deref().is_some_and(|it| it.plan.trial == release);
+        let is_on_trial = is_trial && matches!(subject.purpose, Purpose::Trial(_));
+        is_on_trial.then(|| Box::new(RefusedBy { backend: Arc::clone(backend), subject }))
     }
 
     fn counted(
@@ -76,7 +93,7 @@ impl Router {
             None => Purpose::NextTrial(Arc::clone(&self.recent), backend.number),
         };
         let failing = Arc::clone(&backend.failing_sources);
-        CountedSubject { failing, source, purpose }
+        CountedSubject { failing, source, purpose, refused_by: None }
     }
 
     /// The source of a request without a session.
