@@ -221,6 +221,12 @@ mod tests {
         example::block(&mut facts, Guard::Ramp);
         let cause = cause_of(&facts.timeline[3]).unwrap();
         assert!(cause.needs_person() && !cause.is_verdict_against_release());
+        let mut promoted = facts.clone();
+        let accepted = json!({"kind": "accepted", "data": {"verified": false}});
+        example::then(&mut promoted, "v2 promoted by root (pid 7): enough seen", accepted);
+        let told = texts(&promoted);
+        assert!(told.iter().any(|it| it.contains("It is over; review by")), "{told:#?}");
+        assert!(!told.last().unwrap().contains("A person decides"), "{told:#?}");
         let promote = "rollbackd promote weather";
         assert!(texts(&facts).iter().any(|it| it.contains(&format!("`{promote}` accepts it"))
             || it.contains(&format!("\\`{promote}\\` accepts it"))));

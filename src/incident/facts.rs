@@ -203,6 +203,22 @@ impl Facts {
         last.zip(found).is_some_and(|(last, found)| RECORD_DELAY_MAX <= found.since(last))
     }
 
+    /// Whether it ended after the last event that added to it. A release that is accepted while one user
+    /// fails, or while its answers differ, goes on like that.
+    pub fn is_over(&self) -> bool {
+        let mut was_accepted = false;
+        for entry in self.timeline.iter().rev() {
+            match (cause_of(entry), &entry.event) {
+                (Some(Cause::OneUser | Cause::DifferentAnswers), _) => return false,
+                (Some(_), _) => return was_accepted,
+                (_, TimelineEvent::Cleared | TimelineEvent::Recovered) => return true,
+                (_, TimelineEvent::Accepted { .. }) => was_accepted = true,
+                _ => (),
+            }
+        }
+        false
+    }
+
     /// Whether the traffic went back.
     pub fn is_rollback(&self) -> bool {
         self.find(|it| matches!(it, TimelineEvent::Decided { .. })).is_some()

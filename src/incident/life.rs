@@ -52,6 +52,8 @@ pub struct Incident {
     pub drafted_seq: u64,
     /// Whether a draft was written.
     pub is_drafted: bool,
+    /// Whether what opened it had ended when the draft was written.
+    pub is_over: bool,
     /// What identifies a repetition.
     pub signature: Signature,
     /// Earlier incidents with the same signature, newest first.
@@ -106,12 +108,14 @@ impl Incident {
             IncidentEvent::Opened { .. } => (),
             IncidentEvent::Joined { cause, seq, because } => {
                 self.last_seq = self.last_seq.max(*seq);
+                self.is_over = false;
                 if !self.causes.iter().any(|(known, ..)| known == cause) {
                     self.causes.push((*cause, now, because.clone()));
                 }
                 self.reopen();
             }
-            IncidentEvent::Drafted { seq, signature, recurrence_of, failed, requests } => {
+            IncidentEvent::Drafted { seq, signature, recurrence_of, failed, requests, is_over } => {
+                self.is_over = *is_over;
                 self.drafted_seq = self.drafted_seq.max(*seq);
                 self.is_drafted = true;
                 self.signature = signature.clone();
@@ -165,10 +169,10 @@ impl Incident {
         self.causes.first().map_or(Cause::Rollback, |(cause, ..)| *cause)
     }
 
-    /// Whether a person has to act now: no rollback settled it, and it is not acknowledged.
+    /// Whether a person has to act now: it goes on, and it is not acknowledged.
     pub fn waits_for_person(&self) -> bool {
         let last = self.causes.last().map_or(Cause::Rollback, |(cause, ..)| *cause);
-        self.is_open() && last.needs_person() && self.acknowledged.is_none()
+        self.is_open() && !self.is_over && last.needs_person() && self.acknowledged.is_none()
     }
 
     /// The number of the next action item.
@@ -221,7 +225,8 @@ mod tests {
 
     fn drafted(seq: u64) -> IncidentEvent {
         let signature = Signature::default();
-        IncidentEvent::Drafted { seq, signature, recurrence_of: vec![], failed: 1, requests: 9 }
+        let (recurrence_of, failed, requests, is_over) = (Vec::new(), 1, 9, false);
+        IncidentEvent::Drafted { seq, signature, recurrence_of, failed, requests, is_over }
     }
 
     fn by() -> Author {
@@ -258,6 +263,22 @@ mod tests {
         let incident = Incident::restore(&record).unwrap();
         assert_eq!((incident.state, incident.last_seq), (IncidentState::Draft, 9));
         assert!(incident.waits_for_person());
+        // The breach ended: the page is over, and the review is still open.
+        let IncidentEvent::Drafted { signature, recurrence_of, failed, requests, .. } = drafted(9)
+        else {
+            panic!("not drafted")
+        };
+        let event = IncidentEvent::Drafted {
+            seq: 10,
+            signature,
+            recurrence_of,
+            failed,
+            requests,
+            is_over: true,
+        };
+        let mut over = incident.clone();
+        over.apply(&entry(5, event));
+        assert!(over.is_open() && !over.waits_for_person());
         assert_eq!(incident.cause(), Cause::Rollback);
     }
 

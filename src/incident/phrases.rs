@@ -42,23 +42,13 @@ pub(super) fn final_cause(incident: &Incident) -> Cause {
     open.or(causes().find(|it| !it.needs_person())).unwrap_or(Cause::Rollback)
 }
 
-/// Whether it ended after the last event that added to it.
-fn is_over(facts: &Facts) -> bool {
-    let end = facts.timeline.iter().rev().find_map(|entry| match &entry.event {
-        _ if cause_of(entry).is_some() => Some(false),
-        TimelineEvent::Cleared | TimelineEvent::Recovered => Some(true),
-        _ => None,
-    });
-    end == Some(true)
-}
-
 /// Service, what happened, who is affected, what the daemon did, whether a person is needed.
 pub(super) fn headline(facts: &Facts, incident: &Incident, impact: &Impact) -> String {
     let time = switch_ms(facts).map_or(String::new(), |ms| format!(" in {}", format_ms(ms)));
     let what = format!("{}: {}{time}", incident.service, title(facts, incident));
     let harm = match facts.is_gathered() {
         true => {
-            let goes_on = final_cause(incident).needs_person() && !is_over(facts);
+            let goes_on = final_cause(incident).needs_person() && !facts.is_over();
             let is_open = goes_on && !impact.uncounted && !impact.until_verdict;
             let so_far = if is_open { " so far" } else { "" };
             format!("{}{so_far}, {}", in_words(impact), sessions_in_words(impact))
@@ -72,7 +62,7 @@ pub(super) fn headline(facts: &Facts, incident: &Incident, impact: &Impact) -> S
 fn what_to_do(facts: &Facts, incident: &Incident) -> String {
     let due = Moment(incident.opened.0 + REVIEW_DAYS * 24 * 60 * 60 * 1000);
     let (cause, service) = (final_cause(incident), &incident.service);
-    if cause.needs_person() && is_over(facts) {
+    if cause.needs_person() && facts.is_over() {
         return format!("It is over; review by {}.", format_date(due));
     }
     match cause {

@@ -72,6 +72,9 @@ pub enum IncidentEvent {
         failed: u64,
         /// All requests in the same time.
         requests: u64,
+        /// Whether what opened the incident had ended, so that no page waits any more.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_over: bool,
     },
     /// A person wrote into the document.
     Edited {

@@ -88,7 +88,9 @@ impl Incidents {
         };
         self.reopen_earlier(name, deploy, recurrence_of.first().copied());
         let (seq, requests) = (entry.seq, impact.requests);
-        let drafted = IncidentEvent::Drafted { seq, signature, recurrence_of, failed, requests };
+        let is_over = facts.is_over();
+        let drafted =
+            IncidentEvent::Drafted { seq, signature, recurrence_of, failed, requests, is_over };
         self.record(name, deploy, drafted);
         self.rewrite(name, deploy);
     }
