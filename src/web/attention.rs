@@ -83,9 +83,7 @@ pub(super) fn reasons(service: &ServiceSnapshot) -> Vec<Attention> {
         }
         None => (),
     }
-    if let Some(TimelineEvent::Unrecovered | TimelineEvent::Abandoned) =
-        service.entries.last().map(|last| &last.event)
-    {
+    if is_rollback_unfinished(service.entries.iter().map(|entry| &entry.event)) {
         add(Level::Now, "The last rollback did not succeed; see the timeline.".to_owned());
     }
     if let Some(hold) = &status.hold {
@@ -147,6 +145,22 @@ fn add_deploy(service: &ServiceSnapshot, status: &Status, add: &mut impl FnMut(L
     }
 }
 
+/// Whether the last rollback failed, and nothing changed since: what is noted after it changes nothing.
+fn is_rollback_unfinished<'a>(events: impl DoubleEndedIterator<Item = &'a TimelineEvent>) -> bool {
+    let changes_state = |event: &&TimelineEvent| {
+        !matches!(
+            event,
+            TimelineEvent::Notified { .. }
+                | TimelineEvent::Acknowledged { .. }
+                | TimelineEvent::Reloaded { .. }
+                | TimelineEvent::Restored { .. }
+                | TimelineEvent::Noted
+        )
+    };
+    let last = events.rev().find(changes_state);
+    matches!(last, Some(TimelineEvent::Unrecovered | TimelineEvent::Abandoned))
+}
+
 /// What a guard means, and how a person goes on.
 pub(super) fn guard_words(guard: Guard) -> &'static str {
     match guard {
@@ -182,4 +196,19 @@ pub(super) fn capitalized(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(char::to_uppercase);
     first.into_iter().flatten().chain(chars).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_does_not_hide_that_a_rollback_failed() {
+        let notified = TimelineEvent::Notified { channel: "chat".into(), notice: "1".into() };
+        let is_unfinished = |events: &[TimelineEvent]| is_rollback_unfinished(events.iter());
+        assert!(is_unfinished(&[TimelineEvent::Abandoned, notified.clone(), TimelineEvent::Noted]));
+        assert!(is_unfinished(&[TimelineEvent::Unrecovered]));
+        assert!(!is_unfinished(&[TimelineEvent::Abandoned, TimelineEvent::Recovered, notified]));
+        assert!(!is_unfinished(&[]));
+    }
 }
