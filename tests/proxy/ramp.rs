@@ -92,21 +92,30 @@ async fn live_sessions_go_forward_by_their_coin_and_all_come_back() {
 
 /// No client sees it: without this, a release that refuses everybody is one without traffic.
 #[tokio::test]
-async fn a_session_whose_credentials_only_the_trial_refuses_stays_and_counts_against_it() {
+async fn a_session_that_only_the_trial_does_not_open_stays_and_counts_against_it() {
+    for (status, class) in [(401, "client"), (404, "client"), (500, "server"), (429, "neutral")] {
+        a_session_that_only_the_trial_refuses(status, class).await;
+    }
+}
+
+async fn a_session_that_only_the_trial_refuses(status: u16, class: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (FakeMcpServer::start("a").await, FakeMcpServer::start("b").await);
     let proxy = start(&dir.path().join("sessions.jsonl"), [&a, &b]);
     let sessions = open_many(&proxy, 20).await;
-    b.set_behaviour(|it| it.initialize_status = 401);
+    b.set_behaviour(|it| it.initialize_status = status);
     assert!(proxy.assign(&plan(500_000)));
     assert_eq!(on("a", &served_by(&proxy, &sessions).await), 20);
     let on_trial = b.methods().iter().filter(|it| *it == "initialize").count() as u64;
     assert!((2..=18).contains(&on_trial), "{on_trial}");
     let refused = proxy.counts(RELEASE_B);
-    assert_eq!(refused, Counts { client_fault: on_trial, ..Counts::default() });
+    let of_class = |name: &str| if class == name { on_trial } else { 0 };
+    let (client_fault, server_fault) = (of_class("client"), of_class("server"));
+    assert_eq!(refused, Counts { client_fault, server_fault, ..Counts::default() }, "{status}");
     let cells = proxy.take_trial_cells();
-    let trial = cells.iter().filter(|it| it.arm == Arm::Trial);
-    assert_eq!(trial.map(|it| u64::from(it.excused)).sum::<u64>(), on_trial, "{cells:?}");
+    let trial = || cells.iter().filter(|it| it.arm == Arm::Trial);
+    assert_eq!(trial().map(|it| u64::from(it.excused)).sum::<u64>(), client_fault, "{cells:?}");
+    assert_eq!(trial().map(|it| u64::from(it.failed)).sum::<u64>(), server_fault, "{cells:?}");
 
     // Where the previous release does not serve them either, the credentials may be bad.
     for mine in &sessions {

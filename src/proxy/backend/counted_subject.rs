@@ -20,17 +20,19 @@ pub(in crate::proxy) struct CountedSubject {
     pub source: Source,
     /// What else it is counted for.
     pub purpose: Purpose,
-    /// The release on trial that refused its credentials, so that it stayed where it was.
+    /// The release on trial that did not open it, so that it stayed where it was.
     pub refused_by: Option<Box<RefusedBy>>,
 }
 
-/// A release on trial that refused the credentials of a session that should have moved to it.
+/// A release on trial that did not open a session that should have moved to it.
 #[derive(Debug, Clone)]
 pub(in crate::proxy) struct RefusedBy {
     /// The release.
     pub backend: Arc<Backend>,
     /// The session, as its requests would count there.
     pub subject: CountedSubject,
+    /// What that says about the release, if the other one serves the session.
+    pub outcome: Outcome,
 }
 
 /// What the requests of a subject tell.
@@ -66,7 +68,7 @@ impl CountedSubject {
     /// The outcome of a request is known.
     pub(in crate::proxy) fn end(&self, request: &CountedRequest, outcome: Outcome) {
         self.failing.end(&self.source, request.call, outcome);
-        // Credentials with which the other release serves are good.
+        // A session that the other release serves is good, and so are its credentials.
         if let (Outcome::Ok | Outcome::ToolFault, Some(refused_by)) = (outcome, &self.refused_by) {
             refused_by.count();
         }
@@ -109,7 +111,7 @@ impl RefusedBy {
     /// Counts that the release did not open the session.
     fn count(&self) {
         let call = self.backend.outcomes.for_call(INITIALIZE, "");
-        self.backend.outcomes.count(Some(&call), Outcome::ClientFault);
-        self.subject.end(&self.subject.start(INITIALIZE, ""), Outcome::ClientFault);
+        self.backend.outcomes.count(Some(&call), self.outcome);
+        self.subject.end(&self.subject.start(INITIALIZE, ""), self.outcome);
     }
 }

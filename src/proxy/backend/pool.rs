@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::mcp::messages::FailureReason;
+use crate::model::Outcome;
 use crate::mutex::lock;
 use crate::proxy::backend::body::BackendBody;
 use crate::proxy::backend::connector::{Connector, is_own_error};
@@ -65,6 +66,14 @@ impl SendError {
             Self::Unreachable => FailureReason::BackendUnreachable,
             Self::OwnShortage => FailureReason::OwnShortage,
             Self::Unanswered { .. } => FailureReason::BackendFailed,
+        }
+    }
+
+    /// What it says about the release.
+    pub(in crate::proxy) fn outcome(&self) -> Outcome {
+        match self {
+            Self::OwnShortage => Outcome::Neutral,
+            Self::Unreachable | Self::Unanswered { .. } => Outcome::ServerFault,
         }
     }
 }

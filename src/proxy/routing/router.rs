@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::clock::Clock;
 use crate::mcp::headers::{MCP_SESSION_ID, is_modern};
-use crate::model::{Arm, MigrationRefused, ReleaseNumber};
+use crate::model::{Arm, ReleaseNumber};
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::counted_subject::CountedSubject;
 use crate::proxy::backend::identity::Identity;
@@ -226,10 +226,10 @@ impl Router {
                     if view.can_stay(session) {
                         let admission = session.admit_here(message_kind);
                         let mut route = self.route_admitted(view, session, request, admission)?;
-                        if let Some(counted) = &mut route.counted
-                            && error.reason == MigrationRefused::Credentials
-                        {
-                            counted.refused_by = self.refused_by(view, session, request, to);
+                        if let Some(counted) = &mut route.counted {
+                            let outcome = error.outcome;
+                            counted.refused_by =
+                                self.refused_by(view, session, request, (to, outcome));
                         }
                         return Ok(route);
                     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::ReleaseNumber;
+use crate::model::{Outcome, ReleaseNumber};
 use crate::proxy::backend::Backend;
 use crate::proxy::backend::client_request::ClientRequest;
 use crate::proxy::backend::counted_subject::{CountedSubject, Purpose, RefusedBy};
@@ -66,19 +66,22 @@ impl Router {
         }
     }
 
-    /// A session that stays where it is, because the release on trial refused its credentials.
+    /// A session that stays where it is, because the release on trial did not open it.
     pub(super) fn refused_by(
         &self,
         view: &RoutingView,
         session: &Session,
         request: &ClientRequest,
-        release: ReleaseNumber,
+        (release, outcome): (ReleaseNumber, Outcome),
     ) -> Option<Box<RefusedBy>> {
+        if outcome == Outcome::Neutral {
+            return None;
+        }
         let backend = view.routes.get_open(release)?;
         let subject = self.counted_session(view, session, request, backend);
         let is_trial = view.assignment.as_deref().is_some_and(|it| it.plan.trial == release);
         let is_on_trial = is_trial && matches!(subject.purpose, Purpose::Trial(_));
-        is_on_trial.then(|| Box::new(RefusedBy { backend: Arc::clone(backend), subject }))
+        is_on_trial.then(|| Box::new(RefusedBy { backend: Arc::clone(backend), subject, outcome }))
     }
 
     fn counted(

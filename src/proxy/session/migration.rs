@@ -20,8 +20,11 @@ use crate::mcp::headers::{
     EVENT_STREAM, JSON, JSON_OR_EVENT_STREAM, LAST_EVENT_ID, MCP_METHOD, MCP_NAME,
     MCP_PROTOCOL_VERSION, MCP_SESSION_ID,
 };
-use crate::model::MigrationRefused;
+use crate::mcp::message::Message;
+use crate::mcp::outcome;
+use crate::model::{MigrationRefused, Outcome};
 use crate::proxy::backend::body::{BackendBody, ReleaseBody, decoded};
+use crate::proxy::backend::pool::SendError;
 use crate::proxy::backend::{Backend, headers};
 use crate::proxy::session::live_session::Session;
 use crate::proxy::session::resume_at::{ResumeAt, StreamCommand};
@@ -55,14 +58,21 @@ pub(in crate::proxy) struct MigrationTarget {
 #[derive(Debug)]
 pub(in crate::proxy) struct MigrationError {
     pub reason: MigrationRefused,
+    /// What it says about the target, if its previous release serves the session.
+    pub outcome: Outcome,
     /// The response of a release that rejected the credentials, for the client.
     pub auth_response: Option<Box<Response<Full<Bytes>>>>,
 }
 
 impl From<MigrationRefused> for MigrationError {
     fn from(reason: MigrationRefused) -> Self {
-        Self { reason, auth_response: None }
+        Self { reason, outcome: Outcome::Neutral, auth_response: None }
     }
+}
+
+/// The target did not open the session.
+fn open_failed(outcome: Outcome) -> MigrationError {
+    MigrationError { outcome, ..MigrationRefused::OpenFailed.into() }
 }
 
 /// Opens a session at `to` within `timeout`, and completes its move. `from` is its old release; `None`
@@ -81,7 +91,7 @@ pub(in crate::proxy) async fn migrate(
     let id = format!("rollbackd-move-{}", session.generation().wrapping_add(1));
     let to = to.prepared();
     let backend_id = tokio::time::timeout(timeout, open_session(&to, &snapshot, &id)).await;
-    let backend_id = backend_id.map_err(|_| MigrationRefused::OpenFailed)??;
+    let backend_id = backend_id.map_err(|_| open_failed(Outcome::ServerFault))??;
     session.complete_move(&backend_id);
     if let Some(stream) = session.listen_stream() {
         let (release, generation) = (to.backend.number, session.generation());
@@ -132,8 +142,8 @@ async fn open_session(
     let request_id = Some(Value::from(id));
     let (headers, response) =
         post(backend, &template, snapshot.initialize_request(id), request_id).await?;
-    let response = response.ok_or(MigrationRefused::OpenFailed)?;
-    let result = response.get("result").ok_or(MigrationRefused::OpenFailed)?;
+    let response = response.ok_or_else(|| open_failed(Outcome::ServerFault))?;
+    let result = response.get("result").ok_or_else(|| open_failed(outcome_of_error(&response)))?;
     let backend_id = headers.get(MCP_SESSION_ID);
     template.headers.extend(backend_id.map(|id| (MCP_SESSION_ID, id.clone())));
     template.headers.extend(protocol.map(|protocol| (MCP_PROTOCOL_VERSION, protocol)));
@@ -162,20 +172,41 @@ async fn post(
     let body = Bytes::from(body);
     // A session that was opened twice expires; a level or a subscription is set twice.
     let request = || Request::from_parts(template.clone(), BackendBody::from(body.clone()));
-    let response =
-        backend.send_repeatable(request).await.map_err(|_| MigrationRefused::OpenFailed)?;
+    let response = backend.send_repeatable(request).await.map_err(|error| unanswered(&error))?;
     let (head, body) = decoded(response).into_parts();
     match head.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let auth_response = Some(Box::new(auth_response(head, body).await));
-            return Err(MigrationError { reason: MigrationRefused::Credentials, auth_response });
+            let (reason, outcome) = (MigrationRefused::Credentials, Outcome::ClientFault);
+            return Err(MigrationError { reason, outcome, auth_response });
         }
-        status if !status.is_success() => return Err(MigrationRefused::OpenFailed.into()),
+        status if !status.is_success() => return Err(open_failed(outcome::from_status(status))),
         _ => (),
     }
     let Some(id) = id else { return Ok((head.headers, None)) };
     let response = read_response(&head.headers, body, id).await;
     Ok((head.headers, response))
+}
+
+/// The target did not answer. That it cannot be reached, for example because it restarts, is for its probes
+/// to say: the session is served where it is.
+fn unanswered(error: &SendError) -> MigrationError {
+    open_failed(match error {
+        SendError::Unreachable => Outcome::Neutral,
+        SendError::OwnShortage | SendError::Unanswered { .. } => error.outcome(),
+    })
+}
+
+/// What an error instead of the result of `initialize` says about the release.
+fn outcome_of_error(response: &Value) -> Outcome {
+    let error = response.get("error");
+    let error_code = error.and_then(|error| error.get("code")).and_then(Value::as_i64);
+    let message = Message { has_error: error.is_some(), error_code, ..Message::default() };
+    match outcome::from_response(StatusCode::OK, &message) {
+        // Neither a result nor an error.
+        Outcome::Ok => Outcome::ServerFault,
+        outcome => outcome,
+    }
 }
 
 /// Reads until the response to `id`.
@@ -206,5 +237,24 @@ async fn close_session(backend: Arc<Backend>, mut head: request::Parts) {
         head.method = Method::DELETE;
         let request = Request::from_parts(head, BackendBody::default());
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, backend.send(request)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_error_instead_of_the_result_says_whose_fault_it_is() {
+        for (response, want) in [
+            (json!({"error": {"code": -32603, "message": "m"}}), Outcome::ServerFault),
+            (json!({"error": {"code": -32602, "message": "m"}}), Outcome::ClientFault),
+            (json!({"error": {}}), Outcome::ServerFault),
+            (json!({}), Outcome::ServerFault),
+        ] {
+            assert_eq!(outcome_of_error(&response), want, "{response}");
+        }
     }
 }

@@ -160,7 +160,7 @@ impl<'a> McpConnection<'a> {
     async fn exchange(&self, id: &Value, body: Bytes) -> ShadowResult {
         let response = match self.send_request(&Method::POST, body).await {
             Ok(response) => response,
-            Err(error) => return ShadowResult::of(class_of(&error)),
+            Err(error) => return ShadowResult::of(error.outcome()),
         };
         let session = response.headers().get(MCP_SESSION_ID).cloned();
         let Some(response) = read_response(response, id).await else {
@@ -216,14 +216,6 @@ impl<'a> McpConnection<'a> {
         *request.uri_mut() = self.sample.path.clone().into();
         *request.headers_mut() = self.headers.clone();
         request
-    }
-}
-
-/// What a request without a response says about the release.
-fn class_of(error: &SendError) -> Outcome {
-    match error {
-        SendError::OwnShortage => Outcome::Neutral,
-        SendError::Unreachable | SendError::Unanswered { .. } => Outcome::ServerFault,
     }
 }
 
