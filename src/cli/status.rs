@@ -131,7 +131,7 @@ fn render(status: &Status, terminal: Terminal) -> String {
     }
     match &status.attention {
         Some(attention) => lines.warn(&format!("  ACTION NEEDED: {attention}")),
-        None if *phase == "steady" => lines.push("  no action is needed"),
+        None if *phase == "steady" && !fails(status) => lines.push("  no action is needed"),
         None => (),
     }
     if let Some(hold) = &status.hold {
@@ -168,6 +168,12 @@ fn render(status: &Status, terminal: Terminal) -> String {
         ));
     }
     lines.text
+}
+
+/// Whether something fails now that a person has to look at, although the service rests.
+fn fails(status: &Status) -> bool {
+    let channels = || status.channels.iter().any(|it| it.failing_s.is_some());
+    status.error.is_some() || status.notify_error.is_some() || channels()
 }
 
 fn push_verdict(lines: &mut Lines, status: &Status) {
@@ -349,6 +355,18 @@ mod tests {
             shown.push_str(&format!("{text}\n"));
         }
         hold("status-shown.txt", &shown);
+    }
+
+    #[test]
+    fn beside_an_error_no_status_says_that_no_action_is_needed() {
+        let says_so =
+            |status: &Status| render(status, terminal(usize::MAX)).contains("no action is needed");
+        let mut rests = status("status");
+        (rests.phase, rests.attention, rests.error) = ("steady".into(), None, None);
+        (rests.notify_error, rests.channels) = (None, Vec::new());
+        assert!(says_so(&rests));
+        rests.notify_error = Some("cannot write outbox.jsonl".into());
+        assert!(!says_so(&rests));
     }
 
     #[test]
