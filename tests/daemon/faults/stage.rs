@@ -27,6 +27,8 @@ const DISK_KIB: usize = 64 * 1024;
 const FAULT_AFTER_MS: u64 = 3_000;
 /// The files that a daemon may open beside those that it has, when they are few.
 const FILES_LEFT: u64 = 4;
+/// That of the configuration of the harness, and the time to the next one.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1_300);
 
 pub(super) struct FaultStage {
     pub(super) rng: Rng,
@@ -196,16 +198,8 @@ impl FaultStage {
             Trouble::ActivePaused => {
                 self.stop_for_a_while(&[self.host.release_process(self.active).pid], 2_500)
             }
-            Trouble::ActiveCutOff => {
-                let cut = self.cut_off_release(self.active);
-                self.pause_up_to(2_500);
-                drop(cut);
-            }
-            Trouble::WarmCutOff => {
-                let cut = self.cut_off_release(warm);
-                self.pause_up_to(2_500);
-                drop(cut);
-            }
+            Trouble::ActiveCutOff => self.cut_off_for_a_while(self.active),
+            Trouble::WarmCutOff => self.cut_off_for_a_while(warm),
             Trouble::NewCutOff => self.cut_off = Some(self.cut_off_release(self.active)),
             Trouble::Boot => {
                 let releases = self.host.release_processes();
@@ -229,6 +223,28 @@ impl FaultStage {
     fn cut_off_release(&self, number: u32) -> CutPort {
         let is_blue = self.host.release_process(number).slot == "blue";
         CutPort::new(if is_blue { self.host.blue } else { self.host.green })
+    }
+
+    fn cut_off_for_a_while(&mut self, number: u32) {
+        let cut = self.cut_off_release(number);
+        self.pause_up_to(2_500);
+        drop(cut);
+        // A probe that was sent meanwhile fails up to its timeout later, and a deploy then is refused.
+        let mut answer_since = None;
+        wait_until("no probe is late", || {
+            if !self.answer() {
+                answer_since = None;
+                return false;
+            }
+            let now = self.clock.now();
+            PROBE_TIMEOUT < now.since(*answer_since.get_or_insert(now))
+        });
+    }
+
+    /// Whether each release answered its last probe.
+    fn answer(&self) -> bool {
+        let status = self.host.status();
+        status["releases"].as_array().unwrap().iter().all(|it| it["probe"] == "ok")
     }
 
     fn stop_for_a_while(&mut self, pids: &[i32], longest_ms: u64) {
@@ -262,10 +278,8 @@ impl FaultStage {
     fn settle(&mut self) {
         wait_until("the service rests", || {
             let status = self.host.status();
-            let releases = status["releases"].as_array().unwrap();
             // A deploy over a release that does not answer is refused.
-            let answer = releases.iter().all(|it| it["probe"] == "ok");
-            status["phase"] == "steady" && status["trouble"].is_null() && answer
+            status["phase"] == "steady" && status["trouble"].is_null() && self.answer()
         });
         let status = self.host.status();
         let active = status["active"].as_str().unwrap();
