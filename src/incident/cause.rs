@@ -130,12 +130,22 @@ pub fn cause_of(entry: &TimelineEntry) -> Option<Cause> {
     })
 }
 
-/// Whether an operator ended the start: `VERSION aborted by root (pid 7)`, or `VERSION (deploy 4) aborted
-/// by ...`. A version has no space. What the release wrote comes later in the sentence.
+/// Whether an operator ended the start. What the release wrote comes later in the sentence.
 pub(super) fn was_aborted(because: &str) -> bool {
-    let Some((_, rest)) = because.split_once(' ') else { return false };
+    after_release(because).starts_with("aborted by ")
+}
+
+/// Whether an operator ended the bake.
+pub(super) fn was_promoted(because: &str) -> bool {
+    after_release(because).starts_with("promoted by ")
+}
+
+/// What follows the release that a sentence begins with: `VERSION ...`, or `VERSION (deploy 4) ...`. A
+/// version has no space.
+fn after_release(because: &str) -> &str {
+    let rest = because.split_once(' ').map_or("", |(_, rest)| rest);
     let deploy = rest.strip_prefix("(deploy ").and_then(|it| it.split_once(") "));
-    deploy.map_or(rest, |(_, rest)| rest).starts_with("aborted by ")
+    deploy.map_or(rest, |(_, rest)| rest)
 }
 
 /// Whether the facts are complete after this event, so that the draft can be written.

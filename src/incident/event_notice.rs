@@ -1,6 +1,6 @@
 //! Which event of a timeline becomes which message.
 
-use crate::incident::cause::{A_PERSON_IS_NEEDED, Cause, cause_of};
+use crate::incident::cause::{A_PERSON_IS_NEEDED, Cause, cause_of, was_promoted};
 use crate::incident::notice::{Notice, NoticeKind, TITLE_MAX};
 use crate::incident::text::clean_text;
 use crate::model::{TimelineEntry, TimelineEvent};
@@ -82,11 +82,6 @@ fn to_do_of_page(entry: &TimelineEntry) -> String {
     cause.map_or(A_PERSON_IS_NEEDED.to_owned(), |it| it.what_to_do(&entry.service, guard))
 }
 
-/// Whether an operator ended the bake: `VERSION promoted by ...`. A version has no space.
-fn was_promoted(because: &str) -> bool {
-    because.split_once(' ').is_some_and(|(_, rest)| rest.starts_with("promoted by "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +124,7 @@ mod tests {
         for (because, title, is_judged) in [
             ("accepted: the first release, without a rollback target", "v2: accepted", false),
             ("v2 promoted by root (pid 7): enough seen", "v2: promoted by an operator", false),
+            ("v2 (deploy 3) promoted by root (pid 7)", "v2: promoted by an operator", false),
             ("accepted (unverified), too little evidence", "v2: accepted (unverified)", true),
         ] {
             let mut facts = example::facts();
